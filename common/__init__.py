@@ -1,0 +1,8 @@
+"""The pieces that every multimodal VAE of this repository is assembled from.
+
+    encoder -> variational strategy -> variational posterior -> z -> decoder -> likelihood
+    x_1..x_M     fuse the experts        q(z|x_S)            prior p(z)     log p(x_m|z)
+
+Modules in import order: errors, experts, variational_strategies, variational_posteriors, priors, likelihoods,
+encoders_decoders, data, models, subsets, objectives, estimators, checkpoints, devices, plots, runs, training.
+"""

@@ -1,0 +1,105 @@
+"""Checkpoints: atomic saving, safe loading, and the original authors' files."""
+
+import io
+import os
+import pickle
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError, require
+from common.models import MultimodalVAE
+
+EXPERIMENTS = ("mnist",)
+LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file at path, or leave it as it was: temporary file, fsync, rename.
+
+    Raises:
+        InputError: it could not be written (a full disk, no permission).
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        kept = "the one before is kept" if path.exists() else "free some space or choose another --save-dir"
+        raise InputError(f"{path} could not be written ({error.strerror}): {kept}") from error
+
+
+def save(path: Path, checkpoint: dict) -> None:
+    """Save tensors and plain containers atomically."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load(path: Path) -> dict:
+    """Load tensors and plain containers; nothing else is unpickled.
+
+    Raises:
+        InputError: missing, truncated, not a checkpoint, or one that holds code.
+    """
+    require(path.is_file(), f"{path} is missing: give a checkpoint, or the folder of a run (train.py writes {BEST})")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise InputError(f"{path} is refused: it holds more than tensors and plain containers") from error
+        raise InputError(f"{path} is not a checkpoint, or is damaged") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is truncated or damaged: use another checkpoint of that run") from error
+    require(isinstance(checkpoint, dict), f"{path} is not a model's checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE:
+    """The model of a checkpoint, in evaluation mode: ours, or the original authors' own file.
+
+    Args:
+        path: the file, or a save-dir (its best model).
+        experiment: the only experiment that is welcome; any by default.
+
+    Raises:
+        InputError: the file is unusable (see `load`), or of another experiment.
+    """
+    path = Path(path)
+    path = path / BEST if path.is_dir() else path
+    checkpoint = load(path)
+    name, config, state_dict = _ours(checkpoint) if "experiment" in checkpoint else _authors(checkpoint, path)
+    require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+    require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
+    model = import_module(f"{name}.model").build(config)
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the networks of {name}: {' '.join(str(error).split())[:300]}") from error
+    return model.eval()
+
+
+def _ours(checkpoint: dict) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
+    return checkpoint["experiment"], SimpleNamespace(**checkpoint["config"]), checkpoint["state_dict"]
+
+
+def _authors(checkpoint: dict, path: Path) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
+    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
+
+    An experiment's `AUTHORS` maps each of our parameters to theirs, which are concatenated.
+    """
+    theirs = checkpoint.get("state_dict", {})
+    for name in EXPERIMENTS:
+        layout = import_module(f"{name}.model").AUTHORS
+        if set(theirs) == {key for keys in layout.values() for key in keys}:
+            config = SimpleNamespace(n_latents=checkpoint["n_latents"])
+            return name, config, {ours: torch.cat([theirs[key] for key in keys]) for ours, keys in layout.items()}
+    raise InputError(f"{path} is no checkpoint of this repository, nor of an experiment it knows")

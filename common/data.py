@@ -1,0 +1,223 @@
+"""Data in memory: presence masks, batches, pairing, and the files that datasets come in."""
+
+import gzip
+import hashlib
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from common.errors import InputError, require
+
+
+@dataclass
+class Batch:
+    """Examples of some modalities and who has which.
+
+    modalities: {name: (B, ...)}; values where the mask is False are never looked at.
+    mask: (B, M) bool over all of the model's modalities, or None where every example has all of them.
+    """
+
+    modalities: dict[str, Tensor]
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.modalities.values())))
+
+    def only(self, given: Sequence[str], names: Sequence[str]) -> "Batch":
+        """The same examples with the given ones of the model's modalities (`names`) alone."""
+        x = next(iter(self.modalities.values()))
+        absent = [name for name in given if name not in self.modalities]
+        require(not absent, f"the inputs lack the modality {', '.join(absent)}")
+        chosen = torch.tensor([name in given for name in names], device=x.device).expand(len(x), -1)
+        mask = chosen if self.mask is None else self.mask & chosen
+        return Batch({name: self.modalities[name] for name in given}, mask)
+
+
+def observe(inputs: Mapping[str, Tensor] | Batch, names: Sequence[str]) -> Batch:
+    """Turn what a caller gives into a Batch: the one place where absence becomes a mask.
+
+    A modality is absent where it is left out of the inputs, and for an example where it holds a NaN (floats) or a
+    negative number (integers). The caller's tensors are left as they are; a Batch is returned as it is.
+    """
+    if isinstance(inputs, Batch):
+        return inputs
+    unknown = [name for name in inputs if name not in names]
+    require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(names)}")
+    require(len(inputs) > 0, f"no modality given: the model has {', '.join(names)}")
+    sizes = {name: len(x) for name, x in inputs.items()}
+    require(len(set(sizes.values())) == 1, f"the modalities differ in their number of examples: {sizes}")
+    filled, present = {}, []
+    for name in names:
+        if name not in inputs:
+            present.append(torch.zeros(next(iter(sizes.values())), dtype=torch.bool, device=present_device(inputs)))
+            continue
+        x = inputs[name]
+        missing = x.isnan() if x.is_floating_point() else x < 0
+        filled[name] = x.masked_fill(missing, 0) if missing.any() else x
+        present.append(~missing.flatten(1).any(dim=1) if x.dim() > 1 else ~missing)
+    mask = torch.stack(present, dim=1)  # (B, M)
+    return Batch(filled, None if mask.all() else mask)
+
+
+def present_device(inputs: Mapping[str, Tensor]) -> torch.device:
+    return next(iter(inputs.values())).device
+
+
+class Examples:
+    """A split held in memory: compact tensors (uint8 images, int64 labels), batched by indexing.
+
+    Args:
+        modalities: {name: (N, ...)}.
+        mask: (N, M) bool where examples lack modalities, else None.
+    """
+
+    def __init__(self, modalities: dict[str, Tensor], mask: Tensor | None = None) -> None:
+        self.modalities = modalities
+        self.mask = mask
+
+    def __len__(self) -> int:
+        return len(next(iter(self.modalities.values())))
+
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        """A batch of these rows; uint8 becomes float in [0, 1]."""
+        rows = {name: x[index] for name, x in self.modalities.items()}
+        rows = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in rows.items()}
+        return Batch(rows, None if self.mask is None else self.mask[index])
+
+    def to(self, device: torch.device) -> "Examples":
+        mask = None if self.mask is None else self.mask.to(device)
+        return Examples({name: x.to(device) for name, x in self.modalities.items()}, mask)
+
+    def take(self, index: slice | Tensor) -> "Examples":
+        mask = None if self.mask is None else self.mask[index]
+        return Examples({name: x[index] for name, x in self.modalities.items()}, mask)
+
+    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """All rows in batches, in the given order (N,), or as they stand; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, start + batch_size)
+            yield self[rows] if order is None else self[order[rows]]
+
+
+def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | None]:
+    """Split off the last n examples for validation, the last sixth by default (10,000 of MNIST); none for n = 0."""
+    n = len(examples) // 6 if n is None else n
+    require(n < len(examples), f"--valid {n} leaves no training example: there are {len(examples)}")
+    return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None
+
+
+def unpair(examples: Examples, fraction: float, generator: torch.Generator) -> Examples:
+    """Keep the pairing of a random fraction of the examples; each other one becomes M rows of one modality.
+
+    Wu & Goodman 2018, section 5.2 (weak supervision): the rows of unpaired examples carry their unimodal ELBOs only.
+
+    Returns:
+        the paired rows first, then every modality's single rows; the values that a row lacks are zeros.
+    """
+    n, names = len(examples), list(examples.modalities)
+    order = torch.randperm(n, generator=generator)
+    paired, single = order.tensor_split([round(fraction * n)])
+    if len(single) == 0:
+        return examples
+    modalities, masks = (
+        {name: [x[paired]] for name, x in examples.modalities.items()},
+        [torch.ones(len(paired), len(names))],
+    )
+    for m, name in enumerate(names):
+        for other in names:
+            x = examples.modalities[other]
+            modalities[other].append(x[single] if other == name else x.new_zeros(len(single), *x.shape[1:]))
+        masks.append(torch.eye(len(names))[m].expand(len(single), -1))
+    return Examples({name: torch.cat(xs) for name, xs in modalities.items()}, torch.cat(masks).bool())
+
+
+def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
+    """The first of the names that exists below data_dir; an InputError that says `how` to get it otherwise."""
+    for name in names:
+        if (data_dir / name).is_file():
+            return data_dir / name
+    raise InputError(f"{data_dir / names[0]} is missing (nor is there {' or '.join(names[1:])}): {how}")
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Read a file of unsigned bytes in the idx format of MNIST, plain or gzipped.
+
+    Args:
+        shape: the expected shape of one item: (28, 28) for images, () for labels.
+
+    Returns:
+        a uint8 tensor (N, *shape).
+
+    Raises:
+        InputError: unreadable, truncated or corrupted, another format, or items of another shape.
+    """
+    again = "get the file again (--download)"
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}): {again}") from error
+    magic = bytes([0, 0, 8, len(shape) + 1])
+    if content[:4] != magic:
+        raise InputError(f"{path} starts with {content[:4].hex()} where an idx file has {magic.hex()}: {again}")
+    header = 4 + 4 * (len(shape) + 1)
+    n, *item = np.frombuffer(content[4:header], dtype=">u4").tolist() if len(content) >= header else (0,)
+    if tuple(item) != shape:
+        raise InputError(f"{path} holds items of shape {tuple(item)} where {shape} was expected: {again}")
+    expected = header + n * int(np.prod(shape))
+    if len(content) != expected:
+        raise InputError(f"{path} holds {len(content)} bytes where its header promises {expected}: {again}")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
+
+
+def download(urls: Sequence[str], path: Path, md5: str) -> None:
+    """Fetch a file from the first of the urls that delivers it, going on from a partial download.
+
+    The file appears under its name only when its md5 agrees.
+
+    Raises:
+        InputError: no url delivered the right file; says why for each.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failures = []
+    for url in urls:
+        try:
+            _fetch(url, part)
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        digest = hashlib.md5(part.read_bytes()).hexdigest()
+        if digest == md5:
+            part.rename(path)
+            return
+        part.unlink()
+        failures.append(f"{url}: md5 {digest} instead of {md5}")
+    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): put it into {path.parent} by hand")
+
+
+def _fetch(url: str, part: Path) -> None:
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to fetch: the md5 decides
+            return
+        raise
+    with response, open(part, "ab" if response.status == 206 else "wb") as file:
+        total = int(response.headers.get("Content-Length", 0)) or None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar:
+            while block := response.read(1 << 16):
+                file.write(block)
+                bar.update(len(block))
+    if total is not None and bar.n < total:
+        raise ConnectionError(f"broke off after {bar.n} of {total} bytes")

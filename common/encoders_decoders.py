@@ -1,0 +1,21 @@
+"""Blocks that the experiments' networks are built from. Networks see (N, ...) only: the model flattens (K, B)."""
+
+from torch import Tensor, nn
+
+
+class SplitLinearLayer(nn.Module):
+    """Linear heads on one input: (N, in) -> a tuple of (N, out_i), computed as a single product."""
+
+    def __init__(self, in_features: int, out_features: tuple[int, ...]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, sum(out_features))
+        self.out_features = tuple(out_features)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(x).split(self.out_features, dim=-1)
+
+
+def swish_mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers of the given sizes, each followed by swish(x) = x * sigmoid(x)."""
+    layers = (nn.Sequential(nn.Linear(n, m), nn.SiLU()) for n, m in zip(sizes, sizes[1:], strict=False))
+    return nn.Sequential(*(module for layer in layers for module in layer))

@@ -1,0 +1,60 @@
+"""Likelihoods p(x_m|z): a decoder's output in, a Distribution over the modality out.
+
+Each has `point(p)`, the value that stands for the distribution in pictures and reconstructions: its mean, or its
+mode where the values are names.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+
+
+class IndependentLogits(Independent):
+    """Independent discrete variables that go on showing the logits of their base distribution."""
+
+    @property
+    def logits(self) -> Tensor:
+        return self.base_dist.logits
+
+
+class BernoulliLikelihood(nn.Module):
+    """Bernoulli over intensities in [0, 1], from logits: log_prob is the negative cross entropy, summed over the event.
+
+    Args:
+        event_dims: the trailing dimensions of one example (3 for an image (C, H, W)).
+    """
+
+    def __init__(self, event_dims: int = 1) -> None:
+        super().__init__()
+        self.event_dims = event_dims
+
+    def forward(self, logits: Tensor) -> IndependentLogits:
+        # unchecked: the papers score intensities between 0 and 1, which the check would refuse
+        return IndependentLogits(Bernoulli(logits=logits, validate_args=False), self.event_dims)
+
+    def point(self, p: Distribution) -> Tensor:
+        return p.mean
+
+
+class CategoricalLikelihood(nn.Module):
+    """One of C classes, from logits (..., C); values are int64 (...)."""
+
+    def forward(self, logits: Tensor) -> Categorical:
+        return Categorical(logits=logits, validate_args=False)
+
+    def point(self, p: Distribution) -> Tensor:
+        return p.mode
+
+
+class GroupedLikelihood(nn.ModuleDict):
+    """Likelihoods that are independent given z, by modality name (positional ones are named "0", "1", ...)."""
+
+    def __init__(self, *likelihoods: nn.Module, **named: nn.Module) -> None:
+        super().__init__({str(i): likelihood for i, likelihood in enumerate(likelihoods)} | named)
+
+    def forward(self, outputs: Mapping[str, Tensor]) -> dict[str, Distribution]:
+        return {name: self[name](output) for name, output in outputs.items()}
+
+    def point(self, distributions: Mapping[str, Distribution]) -> dict[str, Tensor]:
+        return {name: self[name].point(p) for name, p in distributions.items()}

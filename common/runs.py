@@ -1,0 +1,208 @@
+"""A run: its configuration and command line, its save-dir, and what it writes there."""
+
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from common.checkpoints import LAST, load, write_atomically
+from common.errors import InputError, require
+
+# what a resumed run may change; paths are not compared, since one place has many names
+FREE = {"epochs", "patience", "cuda", "precision", "compile", "log_interval", "resume", "dry_run", "download"}
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """The options that all train.py share; an experiment's Config adds its own."""
+
+    data_dir: Path = Path("data")
+    """the dataset in its original format"""
+    download: bool = False
+    """fetch what is missing from the dataset's mirrors, checksummed, resumable"""
+    demo: bool = False
+    """train on the folder's built-in data: no download, no files"""
+    save_dir: Path = Path("trained_models")
+    """where checkpoints, config.json, metrics.jsonl and samples/ go"""
+    experiment: str = ""
+    """a name for the run: a folder of that name inside the save-dir"""
+    resume: bool = False
+    """go on from the last checkpoint of the save-dir, as if never stopped; only --epochs, --patience and the
+    options of speed may change. Starts anew where there is no checkpoint yet"""
+    dry_run: bool = False
+    """print the configuration and exit"""
+    valid: int | None = None
+    """hold out the last N training examples and select the best model on them; default: the last sixth
+    (10,000 of MNIST). 0: none, the last model counts as the best"""
+    patience: int | None = None
+    """stop when the best epoch lies this many epochs back; default: never"""
+    limit: int | None = None
+    """use the first N examples of each split (before --valid takes its part)"""
+    paired_fraction: float = 1.0
+    """weak supervision: only this fraction of the training examples keeps its pairing"""
+    seed: int = 0
+    """of initialisation, order of the data, pairing and latent samples"""
+    cuda: bool = False
+    """use the GPU"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """of the networks; densities and losses are float32 in any case"""
+    compile: bool = False
+    """compile the networks with torch.compile (a minute at the start; needs a C++ compiler on the CPU)"""
+    log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
+    """batches between updates of the progress bar and checks that the loss is finite"""
+
+    def check(self) -> None:
+        """Raise InputError for values that no run can have."""
+        for name in ("epochs", "batch_size", "n_latents", "log_interval", "limit", "patience", "lr"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        for name, value in vars(self).items():
+            if name.startswith("lambda_") or name in ("annealing_epochs", "valid", "seed"):
+                require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
+        require(0 <= self.paired_fraction <= 1, f"--paired-fraction must lie in [0, 1], it is {self.paired_fraction}")
+        require(self.patience is None or self.valid != 0, "--patience needs validation examples: leave out --valid 0")
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """The options that all sample.py, loglike.py and analyse.py share."""
+
+    model: tyro.conf.Positional[Path]
+    """a checkpoint, or the folder of a run (its best model); also the original authors' file"""
+    data_dir: Path = Path("data")
+    """the dataset in its original format"""
+    demo: bool = False
+    """use the folder's built-in data: no files"""
+    limit: int | None = None
+    """use the first N test examples"""
+    seed: int = 0
+    """of every random draw"""
+    cuda: bool = False
+    """use the GPU"""
+
+    def check(self) -> None:
+        """Raise InputError for values that no call can have."""
+        for name in ("limit", "n_samples"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require(self.seed >= 0, f"--seed must not be negative, it is {self.seed}")
+
+
+def option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def as_json(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain values, as config.json and the checkpoints hold it."""
+    values = dataclasses.asdict(config)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def command_line(
+    main: Callable[[Any], object], config: type, description: str | None, args: list[str] | None = None
+) -> None:
+    """Run `main(config)` from the command line: exit 2 and one line for what a user can mend, 130 on Ctrl-C."""
+    config = tyro.cli(config, args=args, description=description)
+    try:
+        main(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+class Run:
+    """An open save-dir.
+
+    Args:
+        experiment: the folder's name, kept in config.json and in every checkpoint.
+        config: the run's configuration.
+
+    Raises:
+        InputError: the save-dir holds a run and `resume` is off, or another experiment's run, or one with other
+            options than those that may change.
+    """
+
+    def __init__(self, experiment: str, config: RunConfig) -> None:
+        self.experiment = experiment
+        self.config = as_json(config)
+        self.dir = config.save_dir / config.experiment
+        self.samples = self.dir / "samples"
+        self.metrics_file = self.dir / "metrics.jsonl"
+        self.checkpoint = self._previous(config.resume)
+        self.about = {
+            "experiment": experiment,
+            "config": self.config,
+            "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "commit": git_commit(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "threads": torch.get_num_threads(),
+        }
+        done = self.checkpoint["epoch"] if self.checkpoint else 0
+        self.metrics = [line for line in self._read_metrics() if line["epoch"] <= done]
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.dir} cannot be written ({error.strerror}): choose another --save-dir") from error
+        write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
+        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append an epoch to metrics.jsonl."""
+        self.metrics.append(line)
+        try:
+            with open(self.metrics_file, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.metrics_file} could not be written ({error.strerror})") from error
+
+    def _previous(self, resume: bool) -> dict | None:
+        config_file = self.dir / "config.json"
+        if not config_file.exists():
+            require(
+                not (self.dir / LAST).exists(),
+                f"{self.dir} holds a checkpoint without config.json: choose another --save-dir",
+            )
+            return None
+        try:
+            about = json.loads(config_file.read_text())
+            experiment, config = about["experiment"], about["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
+        require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
+        require(resume, f"{self.dir} holds a run already: --resume goes on with it, --save-dir DIR starts another")
+        for name, value in self.config.items():
+            if name not in FREE and not name.endswith("_dir") and value != config.get(name):
+                raise InputError(
+                    f"{self.dir} was run with {option(name)} {config.get(name)}, not {value}: --resume needs the same"
+                )
+        return load(self.dir / LAST) if (self.dir / LAST).exists() else None
+
+    def _read_metrics(self) -> list[dict]:
+        if not self.metrics_file.exists():
+            return []
+        # a killed run can leave half a last line; its epoch is not in the checkpoint and will be run again
+        lines = self.metrics_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+def git_commit() -> str | None:
+    """The repository's commit, marked "+" where files differ from it; None outside a clone."""
+    root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,30 @@
+"""Which ELBO terms an objective sums: rows of a bool matrix (T, M), True where a modality is given and scored."""
+
+import torch
+from torch import Tensor
+
+from common.errors import require
+
+
+def joint_subset(n_modalities: int) -> Tensor:
+    """The term of all modalities, (1, M)."""
+    return torch.ones(1, n_modalities, dtype=torch.bool)
+
+
+def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None = None) -> Tensor:
+    """k random subsets of size 2 .. M - 1, (k, M): the size is drawn uniformly, then the subset among that size.
+
+    Costs O(k M log M): the 2^M subsets are never enumerated.
+    """
+    if k == 0:
+        return torch.zeros(0, n_modalities, dtype=torch.bool)
+    require(n_modalities > 2, f"random subsets need at least three modalities, this model has {n_modalities}")
+    sizes = torch.randint(2, n_modalities, (k, 1), generator=generator)
+    ranks = torch.rand(k, n_modalities, generator=generator).argsort(dim=1).argsort(dim=1)
+    return ranks < sizes
+
+
+def mvae_subsets(n_modalities: int, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
+    """MVAE's terms: each modality alone, all, k random subsets (Wu & Goodman 2018, eq. 5), (M + 1 + k, M)."""
+    singletons = torch.eye(n_modalities, dtype=torch.bool)
+    return torch.cat([singletons, joint_subset(n_modalities), random_subsets(n_modalities, k, generator)])

@@ -1,0 +1,73 @@
+"""MNIST in its original idx files, and built-in scanned digits for the demo."""
+
+from pathlib import Path
+
+import torch
+from torch.nn.functional import interpolate, pad
+
+from common.data import Examples, download, find, read_idx
+from common.errors import require
+
+CLASSES = tuple("0123456789")
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+N_DEMO_TEST = 297
+
+
+def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, limit: int | None = None) -> Examples:
+    """A split of MNIST.
+
+    Args:
+        split: "train" (60,000) or "test" (10,000).
+        data_dir: holds the four idx files, gzipped or not, directly or in MNIST/raw as torchvision leaves them.
+        demo: scikit-learn's 1,797 scanned digits instead (1,500 and 297), brought to 28 x 28.
+        fetch: download missing files.
+        limit: only the first so many examples.
+
+    Returns:
+        image (N, 1, 28, 28) uint8 and text (N,) int64, the digit.
+
+    Raises:
+        InputError: a file is missing, damaged or does not fit the other.
+    """
+    examples = _digits(split) if demo else _mnist(split, data_dir, fetch)
+    return examples.take(slice(limit))
+
+
+def _mnist(split: str, data_dir: Path, fetch: bool) -> Examples:
+    paths = [_path(name, data_dir, fetch) for name in FILES[split]]
+    images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
+    require(
+        len(images) == len(labels),
+        f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: get both again",
+    )
+    require(
+        len(labels) > 0 and int(labels.max()) < len(CLASSES),
+        f"{paths[1]} does not hold the labels 0 to 9: get it again (--download)",
+    )
+    return Examples({"image": images.unsqueeze(1), "text": labels.long()})
+
+
+def _path(name: str, data_dir: Path, fetch: bool) -> Path:
+    candidates = [f"{folder}{name}{suffix}" for folder in ("", "MNIST/raw/") for suffix in (".gz", "")]
+    if fetch and not any((data_dir / candidate).is_file() for candidate in candidates):
+        from common.torchvision_import import datasets
+
+        md5 = dict(datasets.MNIST.resources)[f"{name}.gz"]
+        download([f"{mirror}{name}.gz" for mirror in datasets.MNIST.mirrors], data_dir / f"{name}.gz", md5)
+    return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
+
+
+def _digits(split: str) -> Examples:
+    from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)  # (1797, 1, 8, 8)
+    images = pad(interpolate(images, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))  # MNIST's margins
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    rows = rows[:-N_DEMO_TEST] if split == "train" else rows[-N_DEMO_TEST:]
+    return Examples(
+        {"image": (255 * images[rows]).round().to(torch.uint8), "text": torch.from_numpy(digits.target).long()[rows]}
+    )
