@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import Tensor
 
 from common.checkpoints import LAST, load, write_atomically
 from common.errors import InputError, require
@@ -147,7 +148,7 @@ class Run:
             "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "commit": git_commit(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
             "threads": torch.get_num_threads(),
         }
         done = self.checkpoint["epoch"] if self.checkpoint else 0
@@ -196,6 +197,32 @@ class Run:
         # a killed run can leave half a last line; its epoch is not in the checkpoint and will be run again
         lines = self.metrics_file.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
+
+
+def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Mean and standard error over examples of {name: (N,)}."""
+    return {
+        name: {"mean": x.double().mean().item(), "stderr": x.double().std(unbiased=len(x) > 1).item() / len(x) ** 0.5}
+        for name, x in values.items()
+    }
+
+
+def report(estimates: dict[str, dict[str, float]], config: ModelConfig, experiment: str, n_examples: int) -> None:
+    """Print a table of the estimates, in Markdown, and write config.json's file if one is named."""
+    print(f"\n| {experiment}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n|---|---|---|")
+    for name, estimate in estimates.items():
+        print(f"| {name} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
+    if config.json:
+        content = {
+            "experiment": experiment,
+            "checkpoint": str(config.model),
+            "split": "test",
+            "n_examples": n_examples,
+            "n_samples": config.n_samples,
+            "seed": config.seed,
+            "estimates": estimates,
+        }
+        write_atomically(config.json, json.dumps(content, indent=2).encode())
 
 
 def git_commit() -> str | None:
