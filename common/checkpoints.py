@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import re
+import struct
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +17,11 @@ from common.errors import InputError, require
 from common.models import MultimodalVAE
 
 EXPERIMENTS = ("mnist",)
+# what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
+DAMAGE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
+    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
+)
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 
@@ -53,12 +60,11 @@ def load(path: Path) -> dict:
     require(path.is_file(), f"{path} is missing: give a checkpoint, or the folder of a run (train.py writes {BEST})")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise InputError(f"{path} is refused: it holds more than tensors and plain containers") from error
-        raise InputError(f"{path} is not a checkpoint, or is damaged") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is truncated or damaged: use another checkpoint of that run") from error
+    except DAMAGE as error:
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            raise InputError(f"{path} is refused: it holds {foreign[1]}, and loading that could run code") from error
+        raise InputError(f"{path} is truncated, damaged or no checkpoint: use another one of that run") from error
     require(isinstance(checkpoint, dict), f"{path} is not a model's checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
 
@@ -76,7 +82,7 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     path = Path(path)
     path = path / BEST if path.is_dir() else path
     checkpoint = load(path)
-    name, config, state_dict = _ours(checkpoint) if "experiment" in checkpoint else _authors(checkpoint, path)
+    name, config, state_dict = (_ours if "experiment" in checkpoint else _authors)(checkpoint, path)
     require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
     model = import_module(f"{name}.model").build(config)
@@ -87,7 +93,9 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     return model.eval()
 
 
-def _ours(checkpoint: dict) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
+def _ours(checkpoint: dict, path: Path) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
+    lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
+    require(not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run")
     return checkpoint["experiment"], SimpleNamespace(**checkpoint["config"]), checkpoint["state_dict"]
 
 
@@ -99,7 +107,7 @@ def _authors(checkpoint: dict, path: Path) -> tuple[str, SimpleNamespace, dict[s
     theirs = checkpoint.get("state_dict", {})
     for name in EXPERIMENTS:
         layout = import_module(f"{name}.model").AUTHORS
-        if set(theirs) == {key for keys in layout.values() for key in keys}:
+        if "n_latents" in checkpoint and set(theirs) == {key for keys in layout.values() for key in keys}:
             config = SimpleNamespace(n_latents=checkpoint["n_latents"])
             return name, config, {ours: torch.cat([theirs[key] for key in keys]) for ours, keys in layout.items()}
     raise InputError(f"{path} is no checkpoint of this repository, nor of an experiment it knows")

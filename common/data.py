@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 import zlib
@@ -192,7 +193,7 @@ def download(urls: Sequence[str], path: Path, md5: str) -> None:
     for url in urls:
         try:
             _fetch(url, part)
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             failures.append(f"{url}: {error}")
             continue
         digest = hashlib.md5(part.read_bytes()).hexdigest()
@@ -213,11 +214,12 @@ def _fetch(url: str, part: Path) -> None:
         if error.code == 416:  # nothing is left to fetch: the md5 decides
             return
         raise
+    received, total = 0, int(response.headers.get("Content-Length", 0)) or None
     with response, open(part, "ab" if response.status == 206 else "wb") as file:
-        total = int(response.headers.get("Content-Length", 0)) or None
         with tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar:
             while block := response.read(1 << 16):
                 file.write(block)
+                received += len(block)
                 bar.update(len(block))
-    if total is not None and bar.n < total:
-        raise ConnectionError(f"broke off after {bar.n} of {total} bytes")
+    if total is not None and received < total:
+        raise ConnectionError(f"broke off after {received} of {total} bytes")

@@ -7,6 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+from torch.nn.functional import pad
+
+CELL = 0.7  # inches an image is high
 
 
 def image_grid(
@@ -14,34 +17,31 @@ def image_grid(
     images: Tensor,
     row_labels: Sequence[str] | None = None,
     captions: Sequence[Sequence[str]] | None = None,
-    title: str | None = None,
+    title: str = "",
 ) -> None:
-    """Save a grid of images.
+    """Save a grid of images, drawn as one.
 
     Args:
         images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
         row_labels: R labels at the left.
         captions: R rows of C captions under the images.
     """
-    rows, columns = images.shape[:2]
-    figure = Figure(figsize=(0.8 * columns + (0.9 if row_labels else 0), rows * (1.0 if captions else 0.8)))
-    axes = figure.subplots(
-        rows, columns, squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.3 if captions else 0.05}
-    )
+    rows, columns, channels, h, w = images.shape
+    down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # from a cell to the next
+    cells = images.detach().cpu().nan_to_num(1.0).expand(-1, -1, 3, -1, -1)
+    canvas = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)
+    canvas = canvas.permute(0, 3, 1, 4, 2).reshape(rows * down, columns * right, 3)
+    inch = CELL / h
+    figure = Figure(figsize=(columns * right * inch, rows * down * inch + 0.35))
+    axis = figure.add_axes((0, 0, 1, 1 - 0.35 / figure.get_figheight()))
+    axis.imshow(canvas.numpy(), interpolation="nearest", aspect="auto")
+    axis.set_axis_off()
     for r in range(rows):
-        for c in range(columns):
-            axis, image = axes[r, c], images[r, c].detach().cpu()
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-            if not image.isnan().any():
-                gray = len(image) == 1
-                axis.imshow(image[0] if gray else image.movedim(0, -1), cmap="gray" if gray else None, vmin=0, vmax=1)
-            if captions:
-                axis.set_xlabel(captions[r][c], fontsize=7, labelpad=2)
         if row_labels:
-            axes[r, 0].set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=10)
+            axis.text(-w // 4, r * down + h // 2, row_labels[r], ha="right", va="center", fontsize=9)
+        for c in range(columns if captions else 0):
+            axis.text(c * right + w // 2, r * down + h, captions[r][c], ha="center", va="top", fontsize=7)
+    axis.set_title(title, fontsize=10)
     save(figure, path)
 
 

@@ -138,7 +138,8 @@ def _given_image(config: Config) -> Tensor:
         batch: Batch = examples[rows[torch.randint(len(rows), (1,))]]
         return batch.modalities["image"]
     try:
-        image = Image.open(name).convert("L").resize((28, 28))
+        with Image.open(name) as file:
+            image = file.convert("L").resize((28, 28))
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"--condition-on-image {name} is no class and no readable image: {error}") from error
     return torch.from_numpy(np.asarray(image) / 255).float()[None, None]

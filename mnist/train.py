@@ -7,6 +7,7 @@ ELBO terms: ELBO(image), ELBO(text) and ELBO(image, text), all scored with --lam
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,7 @@ OBJECTIVES = {"mvae": objectives.MvaeElbo, "elbo": objectives.StandardElbo}
 def main(config: Config) -> None:
     config.check()
     if config.dry_run:
-        print(config)
+        print(json.dumps(runs.as_json(config), indent=2))
         return
     torch.manual_seed(config.seed)
     examples = load("train", config.data_dir, config.demo, config.download, config.limit)

@@ -1,0 +1,75 @@
+"""Log-likelihoods of an MVAE trained on MNIST, by importance sampling on the test images (nats per example).
+
+    python loglike.py trained_models --data-dir data                     a table
+    python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+
+Proposals: q(z|image, text) for log p(image), log p(image, text) and what follows from them, with shared samples; the
+prior for log p(text). Weights and annealing of the training play no part.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from common import devices, runs
+from common.checkpoints import load_model
+from common.data import Examples
+from common.estimators import importance_estimates
+from common.models import MultimodalVAE
+from mnist.data import load
+
+BATCH_SIZE = 100
+
+
+@dataclass
+class Config(runs.ModelConfig):
+    n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
+    """importance samples an example (paper: 1000)"""
+    json: Path | None = None
+    """write the estimates here too"""
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    config.check()
+    model = load_model(config.model, "mnist").to(devices.select(config.cuda))
+    examples = load("test", config.data_dir, config.demo, limit=config.limit)
+    torch.manual_seed(config.seed)
+    estimates = runs.summarise(evaluate(model, examples, config.n_samples))
+    runs.report(estimates, config, "mnist", len(examples))
+    return estimates
+
+
+def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, torch.Tensor]:
+    """Every estimate for every example: {name: (N,)}, nats."""
+    examples = examples.to(next(model.parameters()).device)
+    rows = []
+    with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
+        for batch in examples.batches(BATCH_SIZE):
+            image, both = importance_estimates(
+                model, batch, targets=[("image",), ("image", "text")], given=("image", "text"), n_samples=n_samples
+            )
+            (text,) = importance_estimates(model, batch, targets=[("text",)], given=(), n_samples=n_samples)
+            predicted = model.reconstruct(batch, given=("image",))["text"]
+            rows.append(
+                {
+                    "log p(image)": image.value,
+                    "log p(text)": text.value,
+                    "log p(image,text)": both.value,
+                    "log p(image|text)": both.value - text.value,
+                    "log p(text|image)": both.value - image.value,
+                    "effective samples, image": image.ess,
+                    "effective samples, text": text.ess,
+                    "effective samples, image,text": both.ess,
+                    "label accuracy from the image": (predicted == batch.modalities["text"]).float(),
+                }
+            )
+            bar.update(len(batch))
+    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,232 @@
+import gzip
+import hashlib
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+
+from common.data import Examples, download, hold_out, observe, read_idx, unpair
+from common.errors import InputError
+from mnist.data import FILES, load
+
+
+def idx(array, magic=None):
+    array = np.asarray(array, dtype=np.uint8)
+    magic = struct.pack(">HBB", 0, 8, array.ndim) if magic is None else magic
+    return magic + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)
+LABELS = np.arange(12) % 10
+
+
+def write_mnist(folder, compress=True, images=IMAGES, labels=LABELS):
+    folder.mkdir(parents=True, exist_ok=True)
+    for names in FILES.values():
+        for name, array in zip(names, (images, labels), strict=True):
+            if compress:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+            else:
+                (folder / name).write_bytes(idx(array))
+    return folder
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("below", ["", "MNIST/raw"])
+def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
+    write_mnist(tmp_path / below, compress)
+    for split in ("train", "test"):
+        examples = load(split, tmp_path)
+        assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
+        assert examples.modalities["text"].equal(torch.from_numpy(LABELS))
+    assert len(load("test", tmp_path, limit=5)) == 5
+
+
+def damaged_files(name):
+    content = gzip.compress(idx(IMAGES))
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 0xFF
+    cases = {
+        "truncated gz": (".gz", content[: len(content) // 2], "cannot be read"),
+        "corrupted gz": (".gz", bytes(flipped), "cannot be read"),
+        "not gz": (".gz", b"<html>quota exceeded</html>", "cannot be read"),
+        "empty": ("", b"", "starts with"),
+        "header only": ("", idx(IMAGES)[:6], "holds items of shape"),
+        "truncated": ("", idx(IMAGES)[:-1], "bytes where its header promises"),
+        "too long": ("", idx(IMAGES) + b"x", "bytes where its header promises"),
+        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "starts with 00000d03 where an idx file has 00000803"),
+        "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\) where \(28, 28\) was expected"),
+    }
+    return cases[name]
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["truncated gz", "corrupted gz", "not gz", "empty", "header only", "truncated", "too long", "wrong magic", "wrong shape"],
+)
+def test_damaged_files_are_named(tmp_path, case):
+    suffix, content, message = damaged_files(case)
+    path = tmp_path / f"images{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_idx(path, (28, 28))
+    assert str(path) in str(error.value) and "--download" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_and_mismatched_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz is missing.*--data-dir.*--download.*--demo"):
+        load("train", tmp_path)
+    write_mnist(tmp_path, labels=LABELS[:-1])
+    with pytest.raises(InputError, match="12 images.*11 labels"):
+        load("train", tmp_path)
+    write_mnist(tmp_path, labels=LABELS + 3)
+    with pytest.raises(InputError, match="does not hold the labels 0 to 9"):
+        load("train", tmp_path)
+
+
+def test_demo_digits_look_like_mnist():
+    train, test = load("train", "nowhere", demo=True), load("test", "nowhere", demo=True)
+    assert (len(train), len(test)) == (1500, 297)
+    image, text = train.modalities["image"], train.modalities["text"]
+    assert image.shape == (1500, 1, 28, 28) and image.dtype == torch.uint8
+    assert image[:, :, :4].max() == 0 and image.max() == 255
+    assert text.bincount().min() > 130, "all ten digits"
+    both = torch.cat([image, test.modalities["image"]]).flatten(1)
+    assert len(both.unique(dim=0)) == 1797, "no test image among the training images"
+
+
+def test_batches_cover_the_examples_in_order_and_scale_images():
+    examples = Examples({"image": torch.arange(10, dtype=torch.uint8)[:, None], "text": torch.arange(10)})
+    order = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    batches = list(examples.batches(4, order))
+    assert [len(b) for b in batches] == [4, 4, 2]
+    assert torch.cat([b.modalities["text"] for b in batches]).equal(order)
+    torch.testing.assert_close(torch.cat([b.modalities["image"] for b in batches]).squeeze(1), order / 255)
+
+
+def test_the_last_examples_are_held_out():
+    examples = Examples({"text": torch.arange(60)})
+    for n, expected in ((None, 10), (5, 5)):
+        train, valid = hold_out(examples, n)
+        assert len(valid) == expected
+        assert torch.cat([train.modalities["text"], valid.modalities["text"]]).equal(torch.arange(60))
+    assert hold_out(examples, 0)[1] is None
+    with pytest.raises(InputError, match="--valid 60 leaves no training example"):
+        hold_out(examples, 60)
+
+
+def test_unpaired_examples_become_rows_of_one_modality():
+    n = 1000
+    examples = Examples({"a": torch.arange(n).float(), "b": torch.arange(n)})
+    rows = unpair(examples, 0.1, torch.Generator().manual_seed(0))
+    assert len(rows) == 100 + 2 * 900
+    a, b = rows.mask.unbind(dim=1)
+    both = a & b
+    assert both.sum() == 100
+    assert rows.modalities["a"][both].equal(rows.modalities["b"][both].float()), "pairs stay pairs"
+    for name, present in (("a", a), ("b", b)):
+        assert rows.modalities[name][present].sort().values.long().equal(torch.arange(n)), "nothing lost, nothing twice"
+    assert unpair(examples, 1.0, torch.Generator()).mask is None
+    assert (unpair(examples, 0.0, torch.Generator()).mask.sum(dim=1) == 1).all()
+
+
+def test_absence_becomes_a_mask_and_callers_tensors_stay():
+    a, b = torch.tensor([[1.0, torch.nan], [2.0, 3.0]]), torch.tensor([4, -1])
+    batch = observe({"a": a, "b": b}, ("a", "b", "c"))
+    assert batch.mask.tolist() == [[False, True, False], [True, False, False]]
+    assert batch.modalities["a"].isfinite().all()
+    assert a.isnan().sum() == 1 and b.tolist() == [4, -1]
+    assert observe({"a": a[1:], "b": b[:1]}, ("a", "b")).mask is None
+
+
+@pytest.fixture
+def server():
+    """A local HTTP server of the files in `content`, which understands Range and can break off after `cut` bytes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests.append((self.path, self.headers.get("Range")))
+            content = state.content.get(self.path)
+            if content is None:
+                self.send_error(404)
+                return
+            start = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : state.cut])
+
+        def log_message(self, *args):
+            pass
+
+    class State:
+        content, requests, cut = {}, [], None
+
+    state = State()
+    state.content, state.requests = {}, []
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield state
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+CONTENT = bytes(range(256)) * 1000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_download_goes_on_where_it_broke_off(tmp_path, server):
+    server.content["/f"], server.cut = CONTENT, 100_000
+    path = tmp_path / "data" / "f"
+    with pytest.raises(InputError, match="could not be downloaded"):
+        download([f"{server.url}/f"], path, MD5)
+    assert not path.exists()
+    server.cut = None
+    download([f"{server.url}/f"], path, MD5)
+    assert path.read_bytes() == CONTENT
+    assert server.requests[-1] == ("/f", "bytes=100000-")
+    assert [p.name for p in path.parent.iterdir()] == ["f"]
+
+
+def test_download_takes_the_next_mirror(tmp_path, server):
+    server.content |= {"/bad/f": b"<html>quota</html>", "/good/f": CONTENT}
+    download([f"{server.url}/{mirror}/f" for mirror in ("absent", "bad", "good")], tmp_path / "f", MD5)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_complete_part_needs_its_checksum_only(tmp_path, server):
+    server.content["/f"] = CONTENT
+    (tmp_path / "f.part").write_bytes(CONTENT)
+    download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_wrong_content_never_gets_the_name(tmp_path, server):
+    server.content["/f"] = CONTENT[:-1]
+    with pytest.raises(InputError, match=rf"md5 .* instead of {MD5}.*by hand"):
+        download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mnist_downloads_from_torchvisions_mirrors(tmp_path, server, monkeypatch):
+    from common.torchvision_import import datasets
+
+    source = write_mnist(tmp_path / "source")
+    server.content = {f"/{p.name}": p.read_bytes() for p in source.iterdir()}
+    md5s = [(p.name, hashlib.md5(p.read_bytes()).hexdigest()) for p in source.iterdir()]
+    assert {name for name, _ in datasets.MNIST.resources} == {name for name, _ in md5s}
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{server.url}/absent/", f"{server.url}/"])
+    monkeypatch.setattr(datasets.MNIST, "resources", md5s)
+    examples = load("train", tmp_path / "data", fetch=True)
+    assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
+    load("train", tmp_path / "data", fetch=True)
+    assert len(server.requests) == 4, "two files, the first mirror tried in vain for each, nothing fetched twice"

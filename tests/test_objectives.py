@@ -1,0 +1,133 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from common.data import Batch
+from common.objectives import MvaeElbo, StandardElbo
+from mnist.model import build
+from tests.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+
+
+def certain(model):
+    """Make the experts so narrow that a sample of any posterior is its mean to float64's last digits."""
+    for name in model.modalities:
+        with torch.no_grad():
+            model.encoder[name][-1].linear.weight[model.prior.loc.numel() :] = 0
+            model.encoder[name][-1].linear.bias[model.prior.loc.numel() :] = -60
+    return model
+
+
+def mnist_inputs(n=5):
+    return {"image": torch.rand(n, 1, 28, 28, dtype=torch.float64), "text": torch.randint(10, (n,))}
+
+
+def elbo_in_the_originals_manner(model, inputs, given, weights, beta):
+    """One forward pass for this subset alone, sums written out."""
+    q = model.posterior({name: inputs[name] for name in given})
+    p = model.decode(q.mean)
+    log_p = sum(weights[name] * p[name].log_prob(inputs[name]) for name in given)
+    return log_p - beta * kl_divergence(q, model.prior())
+
+
+def test_mvae_is_the_sum_of_its_elbos_weights_and_beta_in_every_term():
+    model = certain(build(SimpleNamespace(n_latents=4)).double())
+    inputs, weights, beta = mnist_inputs(), {"image": 1.5, "text": 50.0}, 0.3
+    subsets = [("image",), ("text",), ("image", "text")]
+    expected = sum(elbo_in_the_originals_manner(model, inputs, s, weights, beta) for s in subsets)
+    objective = MvaeElbo(model, weights=weights)
+    torch.testing.assert_close(objective.bound(inputs, beta).value, expected)
+    torch.testing.assert_close(objective(inputs, beta), -expected.mean())
+
+
+def test_terms_are_unweighted_and_add_up_to_the_bound():
+    model = build(SimpleNamespace(n_latents=4)).double()
+    weights, beta = {"image": 1.5, "text": 50.0}, 0.3
+    value, terms = MvaeElbo(model, weights=weights).bound(mnist_inputs(), beta)
+    assert set(terms) == {
+        *("image/image", "image/kl", "text/text", "text/kl"),
+        *("joint/image", "joint/text", "joint/kl"),
+    }
+    total = sum((-beta if n.endswith("kl") else weights[n.split("/")[1]]) * x for n, x in terms.items())
+    torch.testing.assert_close(value, total)
+
+
+@pytest.mark.parametrize("n_modalities", [2, 3])
+def test_elbo_at_the_exact_posterior_is_log_p(n_modalities):
+    model, weights, scales = linear_gaussian(n_modalities)
+    inputs = {name: x.expand(40_000, -1) for name, x in draw(weights, scales, 1).items()}
+    with torch.no_grad():
+        standard = StandardElbo(model).bound(inputs).value
+        mvae = MvaeElbo(model).bound(inputs).value
+    log_p = {s: exact_log_p(weights, scales, inputs, s)[0].item() for s in [*[(n,) for n in inputs], tuple(inputs)]}
+    assert standard.mean().item() == pytest.approx(log_p[tuple(inputs)], abs=5 * standard_error(standard))
+    assert mvae.mean().item() == pytest.approx(sum(log_p.values()), abs=5 * standard_error(mvae))
+    assert standard_error(mvae) < 0.02, "the comparison is tight"
+
+
+def test_random_subsets_add_their_elbos():
+    model, weights, scales = linear_gaussian(3)
+    inputs = draw(weights, scales, 6)
+    objective = MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(0))
+    value, terms = objective.bound(inputs)
+    for j in ("subset1", "subset2"):
+        assert sum(name.startswith(f"{j}/") for name in terms) == 3, "two modalities and a KL"
+    torch.testing.assert_close(value, sum(-x if n.endswith("kl") else x for n, x in terms.items()))
+
+
+def count_rows(module, counts, name):
+    module.register_forward_hook(lambda _, args, __: counts.setdefault(name, []).append(len(args[0])))
+
+
+def test_each_encoder_runs_once_and_decoders_decode_what_is_scored():
+    model = build(SimpleNamespace(n_latents=4)).double()
+    counts = {}
+    for name in model.modalities:
+        count_rows(model.encoder[name], counts, f"encoder {name}")
+        count_rows(model.decoder[name], counts, f"decoder {name}")
+    MvaeElbo(model)(mnist_inputs(5))
+    assert counts == {"encoder image": [5], "encoder text": [5], "decoder image": [10], "decoder text": [10]}
+
+
+def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone():
+    model = certain(build(SimpleNamespace(n_latents=4)).double())
+    inputs, weights = mnist_inputs(3), {"image": 1.0, "text": 10.0}
+    mask = torch.tensor([[True, True], [True, False], [False, True]])
+    value, terms = MvaeElbo(model, weights=weights).bound(Batch(inputs, mask), 0.7)
+    row = [{name: x[i : i + 1] for name, x in inputs.items()} for i in range(3)]
+    expected = [
+        sum(
+            elbo_in_the_originals_manner(model, row[0], s, weights, 0.7) for s in [("image",), ("text",), ("image", "text")]
+        ),
+        elbo_in_the_originals_manner(model, row[1], ("image",), weights, 0.7),
+        elbo_in_the_originals_manner(model, row[2], ("text",), weights, 0.7),
+    ]
+    torch.testing.assert_close(value, torch.cat(expected))
+    for name, present in {"joint/image": [0], "joint/kl": [0], "image/image": [0, 1], "text/text": [0, 2]}.items():
+        assert terms[name].nonzero().squeeze(1).tolist() == present, name
+
+
+def test_missing_modalities_of_three_leave_the_joint_over_the_rest():
+    model, weights, scales = linear_gaussian(3)
+    inputs = {name: x.expand(20_000, -1) for name, x in draw(weights, scales, 1).items()}
+    two = {name: inputs[name] for name in ("a", "c")}
+    with torch.no_grad():
+        value = MvaeElbo(model).bound(two).value
+    log_p = sum(exact_log_p(weights, scales, inputs, s)[0].item() for s in (("a",), ("c",), ("a", "c")))
+    assert value.mean().item() == pytest.approx(log_p, abs=5 * standard_error(value))
+
+
+def test_gradient_of_the_loss_against_finite_differences():
+    model, weights, scales = linear_gaussian(2)
+    objective = MvaeElbo(model, weights={"a": 2.0})
+    inputs = draw(weights, scales, 3)
+    inputs["b"][0] = torch.nan
+    parameters = dict(model.named_parameters())
+
+    def loss(*values):
+        torch.manual_seed(0)
+        names = {f"model.{name}": value for name, value in zip(parameters, values, strict=True)}
+        return torch.func.functional_call(objective, names, (inputs, 0.5))
+
+    assert torch.autograd.gradcheck(loss, tuple(p.detach().requires_grad_() for p in parameters.values()))

@@ -1,0 +1,187 @@
+"""Every script through its command line, and the commands of every README."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+from PIL import Image
+
+from common import runs
+from mnist import loglike, sample
+from mnist import train as mnist_train
+from mnist.data import load
+from tests.test_data import write_mnist
+from tests.test_parity import authors_file
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {"mnist/train.py", "mnist/sample.py", "mnist/loglike.py", "benchmarks/mnist.py"}
+READMES = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/README.md") if ".venv" not in p.parts]
+
+
+def test_every_script_is_listed_here():
+    sources = [p for p in ROOT.glob("*/*.py") if p.parent.name not in ("tests", ".venv")]
+    assert {p.relative_to(ROOT).as_posix() for p in sources if "__main__" in p.read_text()} == SCRIPTS
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of the demo data, trained from its folder as a user would, in a process of its own."""
+    save_dir = tmp_path_factory.mktemp("trained")
+    options = ["--demo", "--epochs", "2", "--annealing-epochs", "1", "--n-latents", "8", "--lambda_text", "50."]
+    command = [sys.executable, "train.py", *options, "--cuda", "--save-dir", str(save_dir)]
+    result = subprocess.run(command, cwd=ROOT / "mnist", capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    if not torch.cuda.is_available():
+        assert "warning: no GPU is available" in result.stderr
+    return save_dir
+
+
+def call(script, *args):
+    """A script's main on parsed arguments, in this process."""
+    return script.main(tyro.cli(script.Config, args=[str(arg) for arg in args]))
+
+
+def test_modules_run_from_the_root_and_errors_take_one_line(tmp_path):
+    command = [sys.executable, "-m", "mnist.train", "--data-dir", str(tmp_path), "--save-dir", str(tmp_path / "run")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {tmp_path}/train-images-idx3-ubyte.gz is missing")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", [None, 0, 7])
+@pytest.mark.parametrize("image", [None, "0", "4", "file"])
+def test_sampling_given_anything(trained, tmp_path, text, image):
+    args = [trained, "--demo", "--n-samples", 10, "--out-dir", tmp_path / "out"]
+    if text is not None:
+        args += ["--condition-on-text", text]
+    if image == "file":
+        Image.new("RGB", (40, 56), "white").save(tmp_path / "given.jpg")
+        image = tmp_path / "given.jpg"
+    if image is not None:
+        args += ["--condition-on-image", image]
+    call(sample, *args)
+    labels = (tmp_path / "out" / "sample_text.txt").read_text().split()
+    assert len(labels) == 10 and set(labels) <= set("0123456789")
+    with Image.open(tmp_path / "out" / "sample_image.png") as picture:
+        assert picture.width > 300
+
+
+def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(sample, "samples", lambda model, inputs, *_: seen.append(inputs) or ["0"])
+    for text, image in ((0, 0), (5, 5)):
+        call(sample, trained, "--demo", "--condition-on-text", text, "--condition-on-image", image, "--out-dir", tmp_path)
+        (tmp_path / "sample_text.txt").unlink()
+    digits = load("test", "", demo=True)
+    for inputs, label in zip(seen, (0, 5), strict=True):
+        assert inputs["text"].tolist() == [label]
+        same = (digits[:].modalities["image"] == inputs["image"]).flatten(1).all(dim=1)
+        assert digits.modalities["text"][same].tolist() == [label], "an image of that class, between 0 and 1"
+
+
+def test_reconstructions(trained, tmp_path):
+    call(sample, trained, "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
+    assert len((tmp_path / "sample_text.txt").read_text().split()) == 5
+
+
+def test_samples_lie_beside_the_model_by_default(trained):
+    call(sample, trained / "model_best.pth.tar", "--n-samples", 1)
+    assert (trained / "samples" / "sample_image.png").exists()
+
+
+def test_loglike_table_and_json(trained, tmp_path, capsys):
+    estimates = call(loglike, trained, "--demo", "--limit", 20, "--n-samples", 50, "--json", tmp_path / "out.json")
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["estimates"] == estimates
+    assert {k: v for k, v in content.items() if k not in ("estimates", "checkpoint")} == {
+        **{"experiment": "mnist", "split": "test"},
+        **{"n_examples": 20, "n_samples": 50, "seed": 0},
+    }
+    out = capsys.readouterr().out
+    for name in ("image", "text", "image,text", "image|text", "text|image"):
+        assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
+        assert f"| log p({name}) | {estimates[f'log p({name})']['mean']:.3f} |" in out
+    assert 1 <= estimates["effective samples, image"]["mean"] <= 50
+    assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"
+
+
+def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
+    path = authors_file(tmp_path / "model_best.pth.tar")
+    call(sample, path, "--demo", "--condition-on-text", 3, "--n-samples", 2)
+    assert call(loglike, path, "--demo", "--limit", 3, "--n-samples", 5)["log p(image)"]["mean"] < -300
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        (sample, ["--condition-on-text", 12], "--condition-on-text must be 0 to 9, it is 12"),
+        (sample, ["--condition-on-text", -1], "--condition-on-text must be 0 to 9, it is -1"),
+        (sample, ["--condition-on-image", 10], "--condition-on-image must be a class from 0 to 9 or a file, it is 10"),
+        (sample, ["--condition-on-image", "no.png"], "no.png is no class and no readable image"),
+        (sample, ["--n-samples", 0], "--n-samples must be positive, not 0"),
+        (sample, ["--reconstruct", "--condition-on-text", 1], "--reconstruct takes no condition"),
+        (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "is missing"),
+        (loglike, ["--n-samples", 0], "--n-samples must be positive, not 0"),
+        (loglike, ["--limit", 0], "--limit must be positive, not 0"),
+        (loglike, ["--data-dir", "nowhere"], "is missing"),
+    ],
+)
+def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, args, message):
+    data = [] if "--data-dir" in args else ["--demo"]
+    with pytest.raises(SystemExit) as exit_:
+        runs.command_line(script.main, script.Config, "", [str(arg) for arg in [trained, *data, *args]])
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def readme_commands(readme):
+    """(folder, command) of each line of a README's bash blocks that starts with python, where `cd` is followed."""
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / readme).read_text(), re.DOTALL):
+        folder = Path(readme).parent
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["cd"]:
+                folder = Path(words[1]) if Path(readme).parent == Path() else Path(readme).parent.parent / words[1]
+            elif words[:1] == ["python"] and words[1] != "-m":
+                yield folder, words[1:]
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
+    """Each as written, on small data: what a reader types must parse, and do its work on the run before it."""
+    write_mnist(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
+    for folder, (script, *args) in readme_commands(readme):
+        module = importlib.import_module(f"{folder.as_posix().replace('/', '.')}.{script.removesuffix('.py')}")
+        if "--data-dir" in args:
+            args[args.index("--data-dir") + 1] = "data"
+        monkeypatch.setattr(sys, "argv", [os.fspath(ROOT / folder / script), *args])
+        if script == "train.py":
+            for run in ("trained_models", "/".join(args[args.index("--save-dir") + 1 :][:1])):
+                finished = tmp_path / run / "config.json"
+                if "--resume" not in args and run and finished.exists():
+                    finished.parent.rename(tmp_path / f"{finished.parent.name}-{len(list(tmp_path.iterdir()))}")
+            args += ["--limit", "12"] if "--limit" not in args else []
+        if script == "loglike.py":
+            args += ["--limit", "5"] if "--limit" not in args else []
+        runs.command_line(module.main, module.Config, "", args)
+
+
+def small(fit):
+    def fit_one_epoch(model, objective, train, valid, config, *args):
+        config.epochs = 1
+        fit(model, objective, train, valid, config, *args)
+
+    return fit_one_epoch
