@@ -92,8 +92,13 @@ class Pictures(Dataset):
 def main(config: Config) -> None:
     torch.manual_seed(0)
     n = config.batches * BATCH_SIZE
-    examples = Examples({"image": torch.randint(256, (n, 1, 28, 28), dtype=torch.uint8), "text": torch.randint(10, (n,))})
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH_SIZE}, fp32\n")
+    examples = Examples(
+        {"image": torch.randint(256, (n, 1, 28, 28), dtype=torch.uint8), "text": torch.randint(10, (n,))}
+    )
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"batch {BATCH_SIZE}, fp32\n"
+    )
     print("| mnist | plain, examples/s | ours, examples/s | ratio | range of the ratio |\n|---|---|---|---|---|")
     batch = examples[:BATCH_SIZE]
     compare("training step", config, lambda: [batch] * config.batches, lambda: [batch] * config.batches)
@@ -101,7 +106,10 @@ def main(config: Config) -> None:
     model, some = build(SimpleNamespace(n_latents=64)).eval(), examples.take(slice(config.images))
     seconds = timed(lambda: evaluate(model, some, config.n_samples))
     rate = len(some) / seconds
-    print(f"\nlog-likelihoods with {config.n_samples} samples: {rate:.1f} images/s, {10_000 / rate:.0f} s for 10,000 images")
+    print(
+        f"\nlog-likelihoods with {config.n_samples} samples: {rate:.1f} images/s, "
+        f"{10_000 / rate:.0f} s for 10,000 images"
+    )
 
 
 def loaded(examples: Examples) -> Iterator[Batch]:
@@ -124,7 +132,10 @@ def compare(name: str, config: Config, plain_data: Callable, our_data: Callable)
     n = config.batches * BATCH_SIZE
     rates = [statistics.median(n / t[i] for t in times[1:]) for i in (0, 1)]
     ratios = sorted(t[0] / t[1] for t in times[1:])
-    print(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {statistics.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")
+    print(
+        f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {statistics.median(ratios):.2f} "
+        f"| {ratios[0]:.2f} to {ratios[-1]:.2f} |"
+    )
 
 
 def plain_step() -> Callable[[Batch], None]:

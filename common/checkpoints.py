@@ -95,7 +95,9 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
 
 def _ours(checkpoint: dict, path: Path) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
     lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
-    require(not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run")
+    require(
+        not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run"
+    )
     return checkpoint["experiment"], SimpleNamespace(**checkpoint["config"]), checkpoint["state_dict"]
 
 

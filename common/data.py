@@ -215,11 +215,14 @@ def _fetch(url: str, part: Path) -> None:
             return
         raise
     received, total = 0, int(response.headers.get("Content-Length", 0)) or None
-    with response, open(part, "ab" if response.status == 206 else "wb") as file:
-        with tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar:
-            while block := response.read(1 << 16):
-                file.write(block)
-                received += len(block)
-                bar.update(len(block))
+    with (
+        response,
+        open(part, "ab" if response.status == 206 else "wb") as file,
+        tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+    ):
+        while block := response.read(1 << 16):
+            file.write(block)
+            received += len(block)
+            bar.update(len(block))
     if total is not None and received < total:
         raise ConnectionError(f"broke off after {received} of {total} bytes")

@@ -1,5 +1,7 @@
 """Blocks that the experiments' networks are built from. Networks see (N, ...) only: the model flattens (K, B)."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -17,5 +19,4 @@ class SplitLinearLayer(nn.Module):
 
 def swish_mlp(*sizes: int) -> nn.Sequential:
     """Linear layers of the given sizes, each followed by swish(x) = x * sigmoid(x)."""
-    layers = (nn.Sequential(nn.Linear(n, m), nn.SiLU()) for n, m in zip(sizes, sizes[1:], strict=False))
-    return nn.Sequential(*(module for layer in layers for module in layer))
+    return nn.Sequential(*(layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.SiLU())))

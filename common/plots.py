@@ -26,7 +26,7 @@ def image_grid(
         row_labels: R labels at the left.
         captions: R rows of C captions under the images.
     """
-    rows, columns, channels, h, w = images.shape
+    rows, columns, _, h, w = images.shape
     down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # from a cell to the next
     cells = images.detach().cpu().nan_to_num(1.0).expand(-1, -1, 3, -1, -1)
     canvas = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)

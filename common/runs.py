@@ -209,7 +209,10 @@ def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
 
 def report(estimates: dict[str, dict[str, float]], config: ModelConfig, experiment: str, n_examples: int) -> None:
     """Print a table of the estimates, in Markdown, and write config.json's file if one is named."""
-    print(f"\n| {experiment}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n|---|---|---|")
+    print(
+        f"\n| {experiment}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n"
+        "|---|---|---|"
+    )
     for name, estimate in estimates.items():
         print(f"| {name} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
     if config.json:

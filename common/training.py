@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common import plots
 from common.checkpoints import BEST, LAST, save
-from common.data import Batch, Examples
+from common.data import Examples
 from common.devices import select
 from common.errors import InputError
 from common.models import MultimodalVAE
@@ -66,7 +66,7 @@ class Meter:
 
 
 class CtrlC:
-    """While open, the first Ctrl-C only asks to stop (`asked`), so that a step is never cut in two; the second kills."""
+    """While open, the first Ctrl-C only asks to stop, so that a step is never cut in two; the second stops at once."""
 
     asked = False
 

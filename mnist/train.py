@@ -10,7 +10,6 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 import json
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch

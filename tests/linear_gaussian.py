@@ -71,7 +71,9 @@ def linear_gaussian(n_modalities, generator=None):
 
 def draw(weights, scales, n):
     z = torch.randn(n, D, dtype=torch.float64)
-    return {name: z @ w.T + scales[name] * torch.randn(n, N_FEATURES, dtype=torch.float64) for name, w in weights.items()}
+    return {
+        name: z @ w.T + scales[name] * torch.randn(n, N_FEATURES, dtype=torch.float64) for name, w in weights.items()
+    }
 
 
 def exact_log_p(weights, scales, inputs, target):

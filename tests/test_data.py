@@ -65,7 +65,17 @@ def damaged_files(name):
 
 @pytest.mark.parametrize(
     "case",
-    ["truncated gz", "corrupted gz", "not gz", "empty", "header only", "truncated", "too long", "wrong magic", "wrong shape"],
+    [
+        "truncated gz",
+        "corrupted gz",
+        "not gz",
+        "empty",
+        "header only",
+        "truncated",
+        "too long",
+        "wrong magic",
+        "wrong shape",
+    ],
 )
 def test_damaged_files_are_named(tmp_path, case):
     suffix, content, message = damaged_files(case)

@@ -87,7 +87,9 @@ def test_weights_never_enter():
     model, weights, scales = linear_gaussian(2)
     model.weights = {"a": 50.0, "b": 3.0}
     inputs = draw(weights, scales, 5)
-    torch.testing.assert_close(log_marginal(model, inputs, ("a", "b")), exact_log_p(weights, scales, inputs, ("a", "b")))
+    torch.testing.assert_close(
+        log_marginal(model, inputs, ("a", "b")), exact_log_p(weights, scales, inputs, ("a", "b"))
+    )
 
 
 def test_a_labels_likelihood_by_the_prior():

@@ -33,7 +33,9 @@ def test_gradients_against_finite_differences():
     assert torch.autograd.gradcheck(lambda m, v: product_of_experts(m, v, mask), (mu, logvar))
 
 
-@pytest.mark.parametrize(("logvar", "mean", "log_variance"), [(-90.0, 3.0, -90.0), (90.0, 0.0, 0.0), (-16.0, 3.0, -16.0)])
+@pytest.mark.parametrize(
+    ("logvar", "mean", "log_variance"), [(-90.0, 3.0, -90.0), (90.0, 0.0, 0.0), (-16.0, 3.0, -16.0)]
+)
 def test_float32_extremes_are_exact_with_finite_gradients(logvar, mean, log_variance):
     mu = torch.full((1, 1, 1), 3.0, requires_grad=True)
     logvar = torch.full((1, 1, 1), logvar, requires_grad=True)

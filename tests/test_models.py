@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -6,7 +8,6 @@ from common.data import Batch
 from common.errors import InputError
 from mnist.model import build
 from tests.linear_gaussian import draw, exact_posterior, linear_gaussian
-from types import SimpleNamespace
 
 SUBSETS = {2: [("a",), ("b",), ("a", "b")], 3: [("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]}
 
@@ -27,7 +28,10 @@ def test_a_batch_may_mix_patterns_of_missingness():
     model, weights, scales = linear_gaussian(3)
     inputs = draw(weights, scales, 4)
     patterns = [("a", "b", "c"), ("b",), ("a", "c"), ("c",)]
-    expected = [exact_posterior(weights, scales, {n: x[i : i + 1] for n, x in inputs.items()}, p) for i, p in enumerate(patterns)]
+    expected = [
+        exact_posterior(weights, scales, {n: x[i : i + 1] for n, x in inputs.items()}, p)
+        for i, p in enumerate(patterns)
+    ]
     with_nan = {name: x.clone() for name, x in inputs.items()}
     for i, pattern in enumerate(patterns):
         for name in set(inputs) - set(pattern):
@@ -67,7 +71,11 @@ def test_decode_keeps_leading_dimensions_and_networks_see_two(leading):
 def test_generate_and_reconstruct_return_the_batch_contract():
     model = build(SimpleNamespace(n_latents=8))
     inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([0, 5, 9])}
-    for out in (model.generate(3), model.reconstruct(inputs, given=("image",)), model.reconstruct({"text": inputs["text"]})):
+    for out in (
+        model.generate(3),
+        model.reconstruct(inputs, given=("image",)),
+        model.reconstruct({"text": inputs["text"]}),
+    ):
         assert out["image"].shape == (3, 1, 28, 28)
         assert 0 <= out["image"].min() <= out["image"].max() <= 1
         assert out["text"].shape == (3,) and out["text"].dtype == torch.int64

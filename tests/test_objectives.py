@@ -98,7 +98,8 @@ def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone():
     row = [{name: x[i : i + 1] for name, x in inputs.items()} for i in range(3)]
     expected = [
         sum(
-            elbo_in_the_originals_manner(model, row[0], s, weights, 0.7) for s in [("image",), ("text",), ("image", "text")]
+            elbo_in_the_originals_manner(model, row[0], s, weights, 0.7)
+            for s in [("image",), ("text",), ("image", "text")]
         ),
         elbo_in_the_originals_manner(model, row[1], ("image",), weights, 0.7),
         elbo_in_the_originals_manner(model, row[2], ("text",), weights, 0.7),

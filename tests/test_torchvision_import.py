@@ -29,7 +29,7 @@ def import_beside(folder, init):
     (package / "__init__.py").write_text(init)
     (package / "datasets.py").write_text(DATASETS)
     (package / "transforms.py").write_text("")
-    code = "from common.torchvision_import import datasets; datasets.MNIST; import torchvision; print(torchvision.__file__)"
+    code = "from common.torchvision_import import datasets; datasets.MNIST; print(datasets.__file__)"
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]; {code}"]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 

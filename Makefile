@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN = .venv/bin
+DEMO = demo
+
+.PHONY: setup demo test lint bench
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+# --resume: goes on where it was stopped, and trains nothing where it is finished
+demo: setup
+	$(BIN)/python mnist/train.py --demo --epochs 80 --annealing-epochs 20 --batch-size 50 --save-dir $(DEMO) --resume
+	$(BIN)/python mnist/sample.py $(DEMO) --demo --condition-on-image 5
+	$(BIN)/python mnist/loglike.py $(DEMO) --demo --json $(DEMO)/loglike.json | tee $(DEMO)/loglike.md
+	@echo
+	@echo "samples of the prior        $(DEMO)/samples/prior.png"
+	@echo "samples given each digit    $(DEMO)/samples/conditional.png"
+	@echo "samples given an image      $(DEMO)/samples/sample_image.png"
+	@echo "reconstructions             $(DEMO)/samples/reconstructions.png"
+	@echo "curves of the training      $(DEMO)/loss.png"
+	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	$(BIN)/python -m benchmarks.mnist
