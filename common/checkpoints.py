@@ -40,8 +40,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        kept = "the one before is kept" if path.exists() else "free some space or choose another --save-dir"
-        raise InputError(f"{path} could not be written ({error.strerror}): {kept}") from error
+        kept = ": the one before is kept" if path.exists() else ""
+        raise InputError(f"{path} could not be written ({error.strerror}){kept}") from error
 
 
 def save(path: Path, checkpoint: dict) -> None:

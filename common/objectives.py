@@ -67,16 +67,17 @@ class SumOfElbos(nn.Module):
         value = -beta * kl.sum(dim=0)
         terms = {f"{name}/kl": kl[t] for t, name in enumerate(names)}
         for m, name in enumerate(self.model.modalities):
-            if name not in batch.modalities:
-                continue
             where = subsets[:, m].nonzero().squeeze(1).tolist()  # the terms that score this modality
+            if name not in batch.modalities or not where:
+                continue
             x = batch.modalities[name]
             if scored is None:
                 log_p = self.model.decode(z[where], [name])[name].log_prob(x)  # (T_m, B)
             else:
                 rows = scored[where, :, m].nonzero(as_tuple=True)  # (N,), (N,)
                 log_p = kl.new_zeros(len(where), len(batch))
-                log_p[rows] = self.model.decode(z[where][rows], [name])[name].log_prob(x[rows[1]])
+                if len(rows[0]):  # distributions refuse empty batches
+                    log_p[rows] = self.model.decode(z[where][rows], [name])[name].log_prob(x[rows[1]])
             value = value + self.weights[name] * log_p.sum(dim=0)
             terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
         return Bound(value, terms)

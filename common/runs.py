@@ -112,11 +112,14 @@ def as_json(config: RunConfig) -> dict[str, Any]:
 def command_line(
     main: Callable[[Any], object], config: type, description: str | None, args: list[str] | None = None
 ) -> None:
-    """Run `main(config)` from the command line: exit 2 and one line for what a user can mend, 130 on Ctrl-C."""
+    """Run `main(config)` from the command line: exit 2 and one line for what a user can mend, 130 on Ctrl-C.
+
+    That includes what the system refuses, such as writing a picture to a full disk.
+    """
     config = tyro.cli(config, args=args, description=description)
     try:
         main(config)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -196,7 +199,10 @@ class Run:
             return []
         # a killed run can leave half a last line; its epoch is not in the checkpoint and will be run again
         lines = self.metrics_file.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise InputError(f"{self.metrics_file} is damaged: move it away to go on without its curves") from error
 
 
 def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:

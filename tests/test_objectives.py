@@ -132,3 +132,26 @@ def test_gradient_of_the_loss_against_finite_differences():
         return torch.func.functional_call(objective, names, (inputs, 0.5))
 
     assert torch.autograd.gradcheck(loss, tuple(p.detach().requires_grad_() for p in parameters.values()))
+
+
+def test_equal_random_subsets_count_twice_where_nothing_is_missing():
+    model, weights, scales = linear_gaussian(3)
+    objective = MvaeElbo(model)
+    objective.subsets = lambda: torch.tensor([[True, True, False]] * 2)
+    inputs = draw(weights, scales, 2)
+    whole = objective.bound(inputs).terms
+    inputs["b"][1] = torch.nan
+    terms = objective.bound(inputs).terms
+    for name in ("subset1", "subset2"):
+        torch.testing.assert_close(terms[f"{name}/kl"][0], whole[f"{name}/kl"][0])
+    assert terms["subset1/kl"][1] > 0
+    assert terms["subset2/kl"][1] == 0, "but what is left of them once"
+
+
+def test_a_batch_without_a_single_example_of_a_modality():
+    model = certain(build(SimpleNamespace(n_latents=4)).double())
+    inputs, weights = mnist_inputs(3), {"image": 1.0, "text": 10.0}
+    expected = elbo_in_the_originals_manner(model, inputs, ("text",), weights, 1.0)
+    only_text = Batch(inputs, torch.tensor([[False, True]]).expand(3, -1))
+    for given in (only_text, {"text": inputs["text"]}):
+        torch.testing.assert_close(MvaeElbo(model, weights=weights).bound(given).value, expected)

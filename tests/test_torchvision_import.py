@@ -20,7 +20,7 @@ MATCHING = STAND_IN.format(
     prelude='library = torch.library.Library("torchvision", "DEF"); library.define("nms(Tensor a) -> Tensor")',
     otherwise='raise AssertionError("the compiled operator was not kept")',
 )
-BROKEN = 'raise RuntimeError("libcudart.so.13: cannot open shared object file")'
+BROKEN = STAND_IN.format(prelude="", otherwise='raise RuntimeError("libcudart.so.13: cannot open shared object file")')
 
 
 def import_beside(folder, init):
