@@ -87,6 +87,10 @@ class Examples:
     def __len__(self) -> int:
         return len(next(iter(self.modalities.values())))
 
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.modalities.values())).device
+
     def __getitem__(self, index: slice | Tensor) -> Batch:
         """A batch of these rows; uint8 becomes float in [0, 1]."""
         rows = {name: x[index] for name, x in self.modalities.items()}
@@ -102,8 +106,8 @@ class Examples:
         return Examples({name: x[index] for name, x in self.modalities.items()}, mask)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """All rows in batches, in the given order (N,), or as they stand; the last batch may be smaller."""
-        for start in range(0, len(self), batch_size):
+        """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
+        for start in range(0, len(self) if order is None else len(order), batch_size):
             rows = slice(start, start + batch_size)
             yield self[rows] if order is None else self[order[rows]]
 

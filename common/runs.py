@@ -68,8 +68,9 @@ class RunConfig:
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         for name, value in vars(self).items():
-            if name.startswith("lambda_") or name in ("annealing_epochs", "valid", "seed"):
+            if name.startswith("lambda_") or name in ("annealing_epochs", "valid"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
+        require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
         require(0 <= self.paired_fraction <= 1, f"--paired-fraction must lie in [0, 1], it is {self.paired_fraction}")
         require(self.patience is None or self.valid != 0, "--patience needs validation examples: leave out --valid 0")
 
@@ -96,7 +97,7 @@ class ModelConfig:
         for name in ("limit", "n_samples"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        require(self.seed >= 0, f"--seed must not be negative, it is {self.seed}")
+        require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
 
 
 def option(field: str) -> str:

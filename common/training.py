@@ -1,12 +1,13 @@
 """The training loop: annealing, model selection, early stopping, exact resumption."""
 
+import math
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,13 @@ from tqdm import tqdm
 from common import plots
 from common.checkpoints import BEST, LAST, save
 from common.data import Examples
-from common.devices import select
 from common.errors import InputError
 from common.models import MultimodalVAE
 from common.objectives import Bound
 from common.runs import Run, RunConfig
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
+START_OF_EPOCH = {"batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
 
 
 def annealed(step: int, annealing_steps: int) -> float:
@@ -38,29 +39,30 @@ class Meter:
     def __init__(self, sums: dict[str, float] | None = None, n: int = 0) -> None:
         self.sums, self.n = dict(sums or {}), n
         self.names: list[str] = []
-        self.pending: list[tuple[Tensor, int]] = []
+        self.pending: list[Tensor] = []
 
-    def add(self, bound: Bound, size: int) -> None:
+    def add(self, bound: Bound) -> None:
         self.names = ["bound", *bound.terms]
-        self.pending.append((torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1), size))
+        self.n += len(bound.value)
+        self.pending.append(torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1))
 
-    def check(self, where: str, remedy: str) -> dict[str, float]:
+    def check(self, where: str) -> dict[str, float]:
         """The means so far.
 
         Raises:
             InputError: a term is not finite; names the first such batch's terms.
         """
         if self.pending:
-            sums = torch.stack([row for row, _ in self.pending]).double().cpu()  # (batches, 1 + terms)
-            if not sums.isfinite().all():
-                bad = sums[(~sums.isfinite()).any(dim=1)][0]
-                terms = ", ".join(
-                    f"{n} = {v}" for n, v in zip(self.names, bad.tolist(), strict=True) if not abs(v) < float("inf")
+            sums = torch.stack(self.pending).double().cpu()  # (batches, 1 + terms)
+            bad = sums[~sums.isfinite().all(dim=1)]
+            if len(bad):
+                terms = [f"{n} = {v}" for n, v in zip(self.names, bad[0].tolist(), strict=True) if not math.isfinite(v)]
+                raise InputError(
+                    f"the loss is not finite {where}: {', '.join(terms)}; the checkpoints are those of the last good "
+                    "epoch: try a smaller --lr"
                 )
-                raise InputError(f"the loss is not finite {where}: {terms}; {remedy}")
             for name, value in zip(self.names, sums.sum(dim=0).tolist(), strict=True):
                 self.sums[name] = self.sums.get(name, 0.0) + value
-            self.n += sum(size for _, size in self.pending)
             self.pending.clear()
         return {name: value / self.n for name, value in self.sums.items()}
 
@@ -91,9 +93,8 @@ def evaluate(objective: nn.Module, examples: Examples, batch_size: int, seed: in
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for batch in examples.batches(batch_size):
-            meter.add(objective.bound(batch), len(batch))
-    objective.train()
-    return meter.check("on the validation examples", "the checkpoints so far are kept: try a smaller --lr")
+            meter.add(objective.bound(batch))
+    return meter.check("on the validation examples")
 
 
 def fit(
@@ -119,106 +120,105 @@ def fit(
         InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of this very batch saved.
     """
-    device = select(config.cuda)
+    device = next(model.parameters()).device
     train, valid = train.to(device), valid.to(device) if valid else None
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, fused=True)
-    state: dict[str, Any] = {"epoch": 0, "batch": 0, "sums": {}, "n": 0, "seconds": 0.0, "best": None, "best_epoch": 0}
+    state = {"epoch": 0, **START_OF_EPOCH, "best": -math.inf, "best_epoch": 0}
     if run.checkpoint:
         state = {name: run.checkpoint[name] for name in state}
         model.load_state_dict(run.checkpoint["state_dict"])
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         _set_rng(run.checkpoint["rng"])
         print(f"resuming after epoch {state['epoch']}, batch {state['batch']}")
-    n_batches = -(-len(train) // config.batch_size)
     drawn = time.monotonic()
 
-    def snapshot() -> dict[str, Any]:
-        return {
-            **run.about,
-            **state,
-            "state_dict": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "rng": _rng(),
-        }
+    def save_last() -> None:
+        save(run.dir / LAST, run.about | state | weights() | {"optimizer": optimizer.state_dict(), "rng": _rng()})
+
+    def weights() -> dict[str, Any]:
+        return {"state_dict": model.state_dict()}
+
+    def stop() -> NoReturn:
+        print(f"stopped in epoch {epoch}; --resume goes on from {run.dir / LAST}", file=sys.stderr)
+        raise KeyboardInterrupt
 
     with CtrlC() as ctrl_c:
-        objective.train()
-        while state["epoch"] < config.epochs and not _out_of_patience(state, config.patience):
+        while not _finished(state, config):
             epoch = state["epoch"] + 1
-            order = torch.randperm(len(train), generator=_generator(config.seed, epoch)).to(device)
-            meter = Meter(state["sums"], state["n"])
-            started, seen = time.monotonic(), 0
-            first = state["batch"]
-            bar = tqdm(
-                total=len(train), initial=meter.n, unit=" examples", desc=f"epoch {epoch}", disable=None, leave=False
-            )
-            with bar:
-                for b, batch in enumerate(train.batches(config.batch_size, order)):
-                    if b < first:
-                        continue
-                    beta = annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-                    bound = objective.bound(batch, beta)
-                    optimizer.zero_grad()
-                    (-bound.value.mean()).backward()
-                    optimizer.step()
-                    meter.add(bound, len(batch))
-                    seen += len(batch)
-                    if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or ctrl_c.asked:
-                        where = f"at epoch {epoch}, batch {b + 1} or shortly before"
-                        means = meter.check(where, f"the last good checkpoint in {run.dir} is kept: try a smaller --lr")
-                        bar.update(meter.n - bar.n)
-                        bar.set_postfix(
-                            {name: f"{value:.1f}" for name, value in means.items()} | {"beta": f"{beta:.2f}"}
-                        )
-                    if ctrl_c.asked and b + 1 < n_batches:
-                        state |= {"batch": b + 1, "sums": meter.sums, "n": meter.n}
-                        state["seconds"] += time.monotonic() - started
-                        save(run.dir / LAST, snapshot())
-                        print(f"stopped in epoch {epoch}; --resume goes on from {run.dir / LAST}", file=sys.stderr)
-                        raise KeyboardInterrupt
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            elapsed = time.monotonic() - started
-            line = {
-                "epoch": epoch,
-                "train": means,
-                "valid": evaluate(objective, valid, config.batch_size, config.seed) if valid else None,
-                "beta": beta,
-                "lr": config.lr,
-                "seconds": state["seconds"] + elapsed,
-                "examples_per_second": seen / elapsed,
-            }
-            line = {name: value for name, value in line.items() if value is not None}
+            line = {"epoch": epoch} | _train_epoch(objective, optimizer, train, config, state, ctrl_c)
+            if state["batch"] * config.batch_size < len(train):
+                save_last()
+                stop()
+            if valid:
+                line["valid"] = evaluate(objective, valid, config.batch_size, config.seed)
+            state |= {"epoch": epoch, **START_OF_EPOCH}
             score = line["valid"]["bound"] if valid else float(epoch)
-            state |= {"epoch": epoch, "batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
-            better = state["best"] is None or score > state["best"]
+            better = score > state["best"]
             if better:
                 state |= {"best": score, "best_epoch": epoch}
+                save(run.dir / BEST, run.about | state | weights())
             run.log(line)
-            _report(line, config.epochs, better and valid is not None)
-            checkpoint = snapshot()
-            if better:
-                save(
-                    run.dir / BEST,
-                    {name: value for name, value in checkpoint.items() if name not in ("optimizer", "rng")},
-                )
-            save(run.dir / LAST, checkpoint)
-            finished = epoch == config.epochs or _out_of_patience(state, config.patience)
-            if finished or time.monotonic() - drawn > PICTURES_EVERY:
+            save_last()
+            _report(line, config.epochs, better)
+            if _finished(state, config) or time.monotonic() - drawn > PICTURES_EVERY:
                 _draw(objective, run, config.seed, pictures)
                 drawn = time.monotonic()
             if ctrl_c.asked:
-                print(f"stopped after epoch {epoch}; --resume goes on from {run.dir / LAST}", file=sys.stderr)
-                raise KeyboardInterrupt
+                stop()
     print(f"best epoch {state['best_epoch']} of {state['epoch']}: {run.dir / BEST}; pictures in {run.samples}")
+
+
+def _train_epoch(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Examples,
+    config: RunConfig,
+    state: dict[str, Any],
+    ctrl_c: CtrlC,
+) -> dict[str, Any]:
+    """Train from the state's batch to the end of its epoch, or until Ctrl-C; returns the epoch's line of metrics."""
+    epoch, first = state["epoch"] + 1, state["batch"]
+    n_batches = -(-len(train) // config.batch_size)
+    order = torch.randperm(len(train), generator=_generator(config.seed, epoch)).to(train.device)
+    order = order[first * config.batch_size :]
+    meter, started = Meter(state["sums"], state["n"]), time.monotonic()
+    progress = tqdm(
+        total=len(train), initial=meter.n, unit=" examples", desc=f"epoch {epoch}", disable=None, leave=False
+    )
+    objective.train()
+    with progress:
+        for b, batch in enumerate(train.batches(config.batch_size, order), start=first):
+            beta = annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
+            bound = objective.bound(batch, beta)
+            optimizer.zero_grad()
+            (-bound.value.mean()).backward()
+            optimizer.step()
+            meter.add(bound)
+            if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or ctrl_c.asked:
+                means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
+                progress.update(meter.n - progress.n)
+                progress.set_postfix({"beta": f"{beta:.2f}"} | {n: f"{value:.1f}" for n, value in means.items()})
+            if ctrl_c.asked:
+                break
+    seconds = time.monotonic() - started
+    rate = (meter.n - state["n"]) / seconds
+    state |= {"batch": b + 1, "sums": meter.sums, "n": meter.n, "seconds": state["seconds"] + seconds}
+    return {
+        "train": means,
+        "beta": beta,
+        "lr": config.lr,
+        "seconds": state["seconds"],
+        "examples_per_second": rate,
+    }
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
-def _out_of_patience(state: dict[str, Any], patience: int | None) -> bool:
-    return patience is not None and state["epoch"] - state["best_epoch"] >= patience
+def _finished(state: dict[str, Any], config: RunConfig) -> bool:
+    out_of_patience = config.patience is not None and state["epoch"] - state["best_epoch"] >= config.patience
+    return out_of_patience or state["epoch"] >= config.epochs
 
 
 def _report(line: dict[str, Any], epochs: int, better: bool) -> None:
@@ -235,7 +235,6 @@ def _draw(objective: nn.Module, run: Run, seed: int, pictures: Callable[[Path], 
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         pictures(run.samples)
-    objective.train()
     plots.loss_curves(run.dir / "loss.png", run.metrics)
 
 
