@@ -16,7 +16,8 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python mnist/train.py --demo --epochs 80 --annealing-epochs 20 --batch-size 50 --save-dir $(DEMO) --resume
 	$(BIN)/python mnist/sample.py $(DEMO) --demo --condition-on-image 5
-	$(BIN)/python mnist/loglike.py $(DEMO) --demo --json $(DEMO)/loglike.json | tee $(DEMO)/loglike.md
+	$(BIN)/python mnist/loglike.py $(DEMO) --demo --json $(DEMO)/loglike.json > $(DEMO)/loglike.md
+	@cat $(DEMO)/loglike.md
 	@echo
 	@echo "samples of the prior        $(DEMO)/samples/prior.png"
 	@echo "samples given each digit    $(DEMO)/samples/conditional.png"

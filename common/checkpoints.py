@@ -6,9 +6,11 @@ import pickle
 import re
 import struct
 import zipfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +61,10 @@ def load(path: Path) -> dict:
     """
     require(path.is_file(), f"{path} is missing: give a checkpoint, or the folder of a run (train.py writes {BEST})")
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums of its archives
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            require(damaged is None, f"{path} is damaged (in {damaged}): use another one of that run")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -82,34 +88,42 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     path = Path(path)
     path = path / BEST if path.is_dir() else path
     checkpoint = load(path)
-    name, config, state_dict = (_ours if "experiment" in checkpoint else _authors)(checkpoint, path)
+    name, config, convert = (_ours if "experiment" in checkpoint else _authors)(checkpoint, path)
     require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
-    model = import_module(f"{name}.model").build(config)
     try:
-        model.load_state_dict(state_dict)
-    except RuntimeError as error:
+        model = import_module(f"{name}.model").build(SimpleNamespace(**config))
+        model.load_state_dict(convert(checkpoint["state_dict"]))
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path} does not fit the networks of {name}: {' '.join(str(error).split())[:300]}") from error
+    broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
+    require(not broken, f"{path} holds values that are not finite, in {', '.join(broken[:3])}: use another one")
     return model.eval()
 
 
-def _ours(checkpoint: dict, path: Path) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
+def _ours(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
+    """The experiment, its configuration, and a map of the state dict."""
     lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
     require(
         not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run"
     )
-    return checkpoint["experiment"], SimpleNamespace(**checkpoint["config"]), checkpoint["state_dict"]
+    return checkpoint["experiment"], checkpoint["config"], lambda state_dict: state_dict
 
 
-def _authors(checkpoint: dict, path: Path) -> tuple[str, SimpleNamespace, dict[str, Tensor]]:
-    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
+def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
+    """The same of the MVAE authors' dict (state_dict, n_latents, best_loss, optimizer).
 
-    An experiment's `AUTHORS` maps each of our parameters to theirs, which are concatenated.
+    It is recognised by its parameters' names. An experiment's `AUTHORS` maps each of our parameters to theirs, which
+    are concatenated.
     """
-    theirs = checkpoint.get("state_dict", {})
+    theirs = checkpoint.get("state_dict")
     for name in EXPERIMENTS:
         layout = import_module(f"{name}.model").AUTHORS
-        if "n_latents" in checkpoint and set(theirs) == {key for keys in layout.values() for key in keys}:
-            config = SimpleNamespace(n_latents=checkpoint["n_latents"])
-            return name, config, {ours: torch.cat([theirs[key] for key in keys]) for ours, keys in layout.items()}
+        names = {key for keys in layout.values() for key in keys}
+        if isinstance(theirs, dict) and "n_latents" in checkpoint and set(theirs) == names:
+
+            def convert(theirs: dict[str, Tensor], layout: dict[str, tuple[str, ...]] = layout) -> dict[str, Tensor]:
+                return {ours: torch.cat([theirs[key] for key in keys]) for ours, keys in layout.items()}
+
+            return name, {"n_latents": checkpoint["n_latents"]}, convert
     raise InputError(f"{path} is no checkpoint of this repository, nor of an experiment it knows")

@@ -34,6 +34,7 @@ class Batch:
 
     def only(self, given: Sequence[str], names: Sequence[str]) -> "Batch":
         """The same examples with the given ones of the model's modalities (`names`) alone."""
+        require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")
         x = next(iter(self.modalities.values()))
         absent = [name for name in given if name not in self.modalities]
         require(not absent, f"the inputs lack the modality {', '.join(absent)}")
@@ -46,30 +47,29 @@ def observe(inputs: Mapping[str, Tensor] | Batch, names: Sequence[str]) -> Batch
     """Turn what a caller gives into a Batch: the one place where absence becomes a mask.
 
     A modality is absent where it is left out of the inputs, and for an example where it holds a NaN (floats) or a
-    negative number (integers). The caller's tensors are left as they are; a Batch is returned as it is.
+    negative number (integers). The caller's tensors are left as they are; a Batch keeps its mask.
     """
     if isinstance(inputs, Batch):
-        return inputs
+        whole = all(name in inputs.modalities for name in names)
+        return inputs if whole else inputs.only(tuple(inputs.modalities), names)
     unknown = [name for name in inputs if name not in names]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(names)}")
     require(len(inputs) > 0, f"no modality given: the model has {', '.join(names)}")
     sizes = {name: len(x) for name, x in inputs.items()}
     require(len(set(sizes.values())) == 1, f"the modalities differ in their number of examples: {sizes}")
+    require(0 not in sizes.values(), "the batch is empty")
     filled, present = {}, []
     for name in names:
         if name not in inputs:
-            present.append(torch.zeros(next(iter(sizes.values())), dtype=torch.bool, device=present_device(inputs)))
+            present.append(None)
             continue
         x = inputs[name]
         missing = x.isnan() if x.is_floating_point() else x < 0
         filled[name] = x.masked_fill(missing, 0) if missing.any() else x
         present.append(~missing.flatten(1).any(dim=1) if x.dim() > 1 else ~missing)
-    mask = torch.stack(present, dim=1)  # (B, M)
+    nobody = torch.zeros_like(next(p for p in present if p is not None))
+    mask = torch.stack([nobody if p is None else p for p in present], dim=1)  # (B, M)
     return Batch(filled, None if mask.all() else mask)
-
-
-def present_device(inputs: Mapping[str, Tensor]) -> torch.device:
-    return next(iter(inputs.values())).device
 
 
 class Examples:
@@ -77,33 +77,38 @@ class Examples:
 
     Args:
         modalities: {name: (N, ...)}.
-        mask: (N, M) bool where examples lack modalities, else None.
+        rows: (R,) which of the N each example is, in order; all of them once by default.
+        mask: (R, M) bool where examples lack modalities, else None.
     """
 
-    def __init__(self, modalities: dict[str, Tensor], mask: Tensor | None = None) -> None:
+    def __init__(self, modalities: dict[str, Tensor], rows: Tensor | None = None, mask: Tensor | None = None) -> None:
         self.modalities = modalities
+        self.rows = rows
         self.mask = mask
 
     def __len__(self) -> int:
-        return len(next(iter(self.modalities.values())))
+        return len(next(iter(self.modalities.values())) if self.rows is None else self.rows)
 
     @property
     def device(self) -> torch.device:
         return next(iter(self.modalities.values())).device
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
-        """A batch of these rows; uint8 becomes float in [0, 1]."""
-        rows = {name: x[index] for name, x in self.modalities.items()}
-        rows = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in rows.items()}
-        return Batch(rows, None if self.mask is None else self.mask[index])
+        """A batch of these examples; uint8 becomes float in [0, 1]."""
+        rows = index if self.rows is None else self.rows[index]
+        values = {name: x[rows] for name, x in self.modalities.items()}
+        values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
+        return Batch(values, None if self.mask is None else self.mask[index])
 
     def to(self, device: torch.device) -> "Examples":
-        mask = None if self.mask is None else self.mask.to(device)
-        return Examples({name: x.to(device) for name, x in self.modalities.items()}, mask)
+        rows, mask = (None if x is None else x.to(device) for x in (self.rows, self.mask))
+        return Examples({name: x.to(device) for name, x in self.modalities.items()}, rows, mask)
 
     def take(self, index: slice | Tensor) -> "Examples":
-        mask = None if self.mask is None else self.mask[index]
-        return Examples({name: x[index] for name, x in self.modalities.items()}, mask)
+        """These examples alone."""
+        if self.rows is None:
+            return Examples({name: x[index] for name, x in self.modalities.items()})
+        return Examples(self.modalities, self.rows[index], None if self.mask is None else self.mask[index])
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
@@ -122,26 +127,17 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
 def unpair(examples: Examples, fraction: float, generator: torch.Generator) -> Examples:
     """Keep the pairing of a random fraction of the examples; each other one becomes M rows of one modality.
 
-    Wu & Goodman 2018, section 5.2 (weak supervision): the rows of unpaired examples carry their unimodal ELBOs only.
+    Wu & Goodman 2018 (weak supervision): unpaired examples contribute their unimodal ELBOs only.
 
     Returns:
-        the paired rows first, then every modality's single rows; the values that a row lacks are zeros.
+        the paired examples first, then the single rows of each modality; nothing is copied.
     """
-    n, names = len(examples), list(examples.modalities)
-    order = torch.randperm(n, generator=generator)
-    paired, single = order.tensor_split([round(fraction * n)])
+    n, m = len(examples), len(examples.modalities)
+    paired, single = torch.randperm(n, generator=generator).tensor_split([round(fraction * n)])
     if len(single) == 0:
         return examples
-    modalities, masks = (
-        {name: [x[paired]] for name, x in examples.modalities.items()},
-        [torch.ones(len(paired), len(names))],
-    )
-    for m, name in enumerate(names):
-        for other in names:
-            x = examples.modalities[other]
-            modalities[other].append(x[single] if other == name else x.new_zeros(len(single), *x.shape[1:]))
-        masks.append(torch.eye(len(names))[m].expand(len(single), -1))
-    return Examples({name: torch.cat(xs) for name, xs in modalities.items()}, torch.cat(masks).bool())
+    mask = torch.cat([torch.ones(len(paired), m), torch.eye(m).repeat_interleave(len(single), dim=0)])
+    return Examples(examples.modalities, torch.cat([paired, single.repeat(m)]), mask.bool())
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
@@ -164,7 +160,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     Raises:
         InputError: unreadable, truncated or corrupted, another format, or items of another shape.
     """
-    again = "get the file again (--download)"
+    again = "delete it and get it again (--download)"
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
@@ -180,6 +176,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     expected = header + n * int(np.prod(shape))
     if len(content) != expected:
         raise InputError(f"{path} holds {len(content)} bytes where its header promises {expected}: {again}")
+    require(n > 0, f"{path} holds no items: {again}")
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
 
 

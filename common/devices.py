@@ -1,9 +1,12 @@
 """Where and how fast: device, precision, compiled networks."""
 
+import os
+import shutil
 import sys
 
 import torch
 
+from common.errors import require
 from common.models import MultimodalVAE
 
 
@@ -18,6 +21,10 @@ def prepare(model: MultimodalVAE, device: torch.device, precision: str, compile:
     """Move the model, choose the precision of its networks ("fp32", "bf16") and compile them if asked."""
     model.bf16 = precision == "bf16"
     if compile:
+        compiler = os.environ.get("CXX", "g++")
+        require(
+            device.type != "cpu" or shutil.which(compiler), f"--compile needs a C++ compiler, {compiler} is missing"
+        )
         for network in (*model.encoder.values(), *model.decoder.values()):
             network.compile()
     return model.to(device)

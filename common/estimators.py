@@ -50,6 +50,8 @@ def importance_estimates(
     Raises:
         InputError: no samples, or a target that an example lacks.
     """
+    strings = [names for names in (given, *targets) if isinstance(names, str)]
+    require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
     require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
     batch = observe(inputs, model.modalities)
     scored = [name for name in model.modalities if any(name in target for target in targets)]
@@ -60,7 +62,7 @@ def importance_estimates(
         require(not lacking, f"log p of {name} needs it in every example")
     prior = model.prior()
     q = model.posterior(batch, given) if given else prior.expand((1,))
-    size = max(1, CHUNK // q.batch_shape[0])
+    size = max(1, CHUNK // len(batch))
     # running logsumexp of the weights and of their squares, for each target, (A, B)
     first = torch.full((len(targets), len(batch)), -torch.inf, dtype=q.mean.dtype, device=q.mean.device)
     second = first.clone()

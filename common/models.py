@@ -72,11 +72,14 @@ class MultimodalVAE(nn.Module):
 
         Args:
             inputs: {name: (B, ...)}; absent modalities are left out (`common.data.observe`).
+            given: () is the prior.
 
         Returns:
             a distribution of batch shape (B,) and event shape (D,).
         """
         batch = observe(inputs, self.modalities)
+        if given is not None and len(given) == 0:
+            return self.prior().expand((len(batch),))
         if given is not None:
             batch = batch.only(given, self.modalities)
         return self.fuse(self.encode(batch), batch.mask)
@@ -85,8 +88,8 @@ class MultimodalVAE(nn.Module):
         """{name: p(x_m|z)} for z (..., D), batch shapes (...): of the named modalities, all by default."""
         outputs = {}
         for name in self.modalities if modalities is None else modalities:
-            flat = self._run(self.decoder[name], z.flatten(0, -2))
-            outputs[name] = flat.unflatten(0, z.shape[:-1])
+            flat = self._run(self.decoder[name], z.reshape(-1, z.shape[-1]))
+            outputs[name] = flat.reshape(*z.shape[:-1], *flat.shape[1:])
         return self.likelihood(outputs)
 
     def _run(self, network: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -97,10 +100,12 @@ class MultimodalVAE(nn.Module):
             out = network(x)
         return out.float() if isinstance(out, Tensor) else tuple(o.float() for o in out)
 
+    @torch.no_grad()
     def generate(self, n: int) -> dict[str, Tensor]:
         """Means or modes of all modalities for n draws of z from the prior."""
         return self.likelihood.point(self.decode(self.prior().sample((n,))))
 
+    @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Means or modes of all modalities at the posterior's mean, given some modalities (all of the inputs)."""
         return self.likelihood.point(self.decode(self.posterior(inputs, given).mean))

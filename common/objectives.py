@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from common.data import Batch, observe
+from common.errors import require
 from common.models import MultimodalVAE
 from common.subsets import joint_subset, mvae_subsets
 
@@ -32,8 +33,8 @@ class Bound(NamedTuple):
 class SumOfElbos(nn.Module):
     """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
 
-    An example that lacks modalities contributes ELBO(S and what it has), unless an earlier term is the same: a row
-    of one modality carries its unimodal ELBO and nothing else. Every encoder runs once, and a decoder decodes only
+    An example that lacks modalities contributes ELBO(S and what it has), each once: a row of one modality carries
+    its unimodal ELBO and nothing else. Every encoder runs once, and a decoder decodes only
     what is scored, all terms in one batch.
 
     Args:
@@ -43,12 +44,19 @@ class SumOfElbos(nn.Module):
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        unknown = [name for name in weights or {} if name not in model.modalities]
+        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
         self.model = model
         self.weights = model.weights | dict(weights or {})
 
     def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
-        """The loss: minus the bound, averaged over the batch."""
-        return -self.bound(inputs, beta).value.mean()
+        """The loss to minimise."""
+        return self.loss(inputs, beta)[0]
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        """The loss, minus the bound averaged over the batch, and that bound."""
+        bound = self.bound(inputs, beta)
+        return -bound.value.mean(), bound
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         batch = observe(inputs, self.model.modalities)
@@ -68,19 +76,17 @@ class SumOfElbos(nn.Module):
         terms = {f"{name}/kl": kl[t] for t, name in enumerate(names)}
         for m, name in enumerate(self.model.modalities):
             where = subsets[:, m].nonzero().squeeze(1).tolist()  # the terms that score this modality
-            if name not in batch.modalities or not where:
-                continue
-            x = batch.modalities[name]
-            if scored is None:
-                log_p = self.model.decode(z[where], [name])[name].log_prob(x)  # (T_m, B)
-            else:
-                rows = scored[where, :, m].nonzero(as_tuple=True)  # (N,), (N,)
-                log_p = kl.new_zeros(len(where), len(batch))
-                if len(rows[0]):  # distributions refuse empty batches
-                    log_p[rows] = self.model.decode(z[where][rows], [name])[name].log_prob(x[rows[1]])
+            log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
+            if name in batch.modalities and where:
+                x, z_m = batch.modalities[name], torch.stack([z[t] for t in where])
+                if scored is None:
+                    log_p = self.model.decode(z_m, [name])[name].log_prob(x)
+                elif scored[where, :, m].any():  # distributions refuse empty batches
+                    rows = scored[where, :, m].nonzero(as_tuple=True)  # (N,), (N,)
+                    log_p[rows] = self.model.decode(z_m[rows], [name])[name].log_prob(x[rows[1]])
             value = value + self.weights[name] * log_p.sum(dim=0)
             terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
-        return Bound(value, terms)
+        return Bound(value, self._complete(terms, names))
 
     def _subset_names(self, subsets: Tensor) -> list[str]:
         names, n_random = [], 0
@@ -93,6 +99,12 @@ class SumOfElbos(nn.Module):
                 n_random += 1
                 names.append(f"subset{n_random}")
         return names
+
+    def _complete(self, terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+        """All the names that random subsets could have brought, so that a run's metrics have the same at each step."""
+        random = [name for name in names if name not in ("joint", *self.model.modalities)]
+        nothing = torch.zeros_like(next(iter(terms.values())))
+        return {f"{subset}/{name}": nothing for subset in random for name in self.model.modalities} | terms
 
 
 class StandardElbo(SumOfElbos):
@@ -129,7 +141,9 @@ class MvaeElbo(SumOfElbos):
 
 
 def _repeated(whole: Tensor, given: Tensor) -> Tensor:
-    """Terms (T, B) that missing modalities make equal to an earlier one of the same example.
+    """Terms (T, B) to leave out: missing modalities make them equal to another one of the same example.
+
+    Of equal ones a term of its own stays before a reduced one, else the first.
 
     Args:
         whole: the subsets, (T, 1, M).
@@ -138,4 +152,4 @@ def _repeated(whole: Tensor, given: Tensor) -> Tensor:
     reduced = (given != whole).any(dim=-1)  # (T, B)
     same = (given[:, None] == given[None]).all(dim=-1)  # (T, T, B)
     earlier = torch.ones(len(given), len(given), dtype=torch.bool, device=given.device).tril(-1)[..., None]
-    return reduced & (same & earlier).any(dim=1)
+    return reduced & (same & (earlier | ~reduced)).any(dim=1)

@@ -2,7 +2,8 @@
 
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
+
+from common.distributions import DiagonalGaussian
 
 
 class StandardGaussianPrior(nn.Module):
@@ -14,7 +15,7 @@ class StandardGaussianPrior(nn.Module):
 
     def __init__(self, latent_dim: int = 1) -> None:
         super().__init__()
-        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
-    def forward(self) -> Independent:
-        return Independent(Normal(self.loc, torch.ones_like(self.loc), validate_args=False), 1)
+    def forward(self) -> DiagonalGaussian:
+        return DiagonalGaussian(self.zeros, self.zeros)

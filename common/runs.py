@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -16,11 +15,12 @@ import torch
 import tyro
 from torch import Tensor
 
-from common.checkpoints import LAST, load, write_atomically
+from common.checkpoints import BEST, LAST, load, write_atomically
 from common.errors import InputError, require
 
-# what a resumed run may change; paths are not compared, since one place has many names
-FREE = {"epochs", "patience", "cuda", "precision", "compile", "log_interval", "resume", "dry_run", "download"}
+# what a resumed run may change, and what has no part in it; paths are not compared, since one place has many names
+FREE = {"epochs", "patience", "cuda", "precision", "compile", "log_interval"}
+NOT_OF_THE_RUN = {"data_dir", "save_dir", "experiment", "resume", "dry_run", "download"}
 
 
 @dataclasses.dataclass
@@ -64,6 +64,7 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise InputError for values that no run can have."""
+        require(self.n_latents < 10**6, f"--n-latents {self.n_latents} is more than any memory holds")
         for name in ("epochs", "batch_size", "n_latents", "log_interval", "limit", "patience", "lr"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
@@ -98,6 +99,20 @@ class ModelConfig:
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
+
+
+@dataclasses.dataclass
+class LoglikeConfig(ModelConfig):
+    """The options of all loglike.py."""
+
+    n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
+    """importance samples an example (paper: 1000)"""
+    json: Path | None = None
+    """write the estimates to this file too"""
+
+    def check(self) -> None:
+        super().check()
+        require(self.json is None or self.json.parent.is_dir(), f"--json {self.json}: there is no such folder")
 
 
 def option(field: str) -> str:
@@ -149,12 +164,16 @@ class Run:
         self.about = {
             "experiment": experiment,
             "config": self.config,
-            "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "commit": git_commit(),
             "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
             "threads": torch.get_num_threads(),
+            "resumed_from": [],
         }
+        if self.checkpoint:
+            earlier = {name: self.checkpoint[name] for name in ("command", "started", "commit")}
+            self.about["resumed_from"] = [*self.checkpoint["resumed_from"], earlier]
         done = self.checkpoint["epoch"] if self.checkpoint else 0
         self.metrics = [line for line in self._read_metrics() if line["epoch"] <= done]
         try:
@@ -174,12 +193,11 @@ class Run:
             raise InputError(f"{self.metrics_file} could not be written ({error.strerror})") from error
 
     def _previous(self, resume: bool) -> dict | None:
-        config_file = self.dir / "config.json"
+        """The last checkpoint of the save-dir; None where there is none yet."""
+        config_file, last = self.dir / "config.json", self.dir / LAST
         if not config_file.exists():
-            require(
-                not (self.dir / LAST).exists(),
-                f"{self.dir} holds a checkpoint without config.json: choose another --save-dir",
-            )
+            found = [name for name in (LAST, BEST) if (self.dir / name).exists()]
+            require(not found, f"{self.dir} holds {' and '.join(found)} of something else: choose another --save-dir")
             return None
         try:
             about = json.loads(config_file.read_text())
@@ -187,21 +205,24 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
         require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
+        if not last.exists():
+            return None
         require(resume, f"{self.dir} holds a run already: --resume goes on with it, --save-dir DIR starts another")
         for name, value in self.config.items():
-            if name not in FREE and not name.endswith("_dir") and value != config.get(name):
-                raise InputError(
-                    f"{self.dir} was run with {option(name)} {config.get(name)}, not {value}: --resume needs the same"
-                )
-        return load(self.dir / LAST) if (self.dir / LAST).exists() else None
+            if name not in FREE | NOT_OF_THE_RUN and value != config.get(name):
+                said = f"{option(name)} {config.get(name)}, not {value}"
+                raise InputError(f"{self.dir} was run with {said}: --resume needs the same")
+        checkpoint = load(last)
+        lacking = [key for key in ("epoch", "n_train", "state_dict", "optimizer", "rng") if key not in checkpoint]
+        require(not lacking, f"{last} lacks {' and '.join(lacking)}: it is not the last checkpoint of a run")
+        return checkpoint
 
     def _read_metrics(self) -> list[dict]:
         if not self.metrics_file.exists():
             return []
         # a killed run can leave half a last line; its epoch is not in the checkpoint and will be run again
-        lines = self.metrics_file.read_text().split("\n")[:-1]
         try:
-            return [json.loads(line) for line in lines]
+            return [json.loads(line) for line in self.metrics_file.read_text().split("\n")[:-1]]
         except ValueError as error:
             raise InputError(f"{self.metrics_file} is damaged: move it away to go on without its curves") from error
 
@@ -214,8 +235,8 @@ def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     }
 
 
-def report(estimates: dict[str, dict[str, float]], config: ModelConfig, experiment: str, n_examples: int) -> None:
-    """Print a table of the estimates, in Markdown, and write config.json's file if one is named."""
+def report(estimates: dict[str, dict[str, float]], config: LoglikeConfig, experiment: str, n_examples: int) -> None:
+    """Print a table of the estimates, in Markdown, and write them to the file that --json names."""
     print(
         f"\n| {experiment}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n"
         "|---|---|---|"

@@ -4,7 +4,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,12 +17,13 @@ from tqdm import tqdm
 from common import plots
 from common.checkpoints import BEST, LAST, save
 from common.data import Examples
-from common.errors import InputError
+from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.objectives import Bound
 from common.runs import Run, RunConfig
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
+DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
 START_OF_EPOCH = {"batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
 
 
@@ -57,10 +59,7 @@ class Meter:
             bad = sums[~sums.isfinite().all(dim=1)]
             if len(bad):
                 terms = [f"{n} = {v}" for n, v in zip(self.names, bad[0].tolist(), strict=True) if not math.isfinite(v)]
-                raise InputError(
-                    f"the loss is not finite {where}: {', '.join(terms)}; the checkpoints are those of the last good "
-                    "epoch: try a smaller --lr"
-                )
+                raise InputError(f"the loss is not finite {where}: {', '.join(terms)}; {DIVERGED}")
             for name, value in zip(self.names, sums.sum(dim=0).tolist(), strict=True):
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.pending.clear()
@@ -90,8 +89,7 @@ def evaluate(objective: nn.Module, examples: Examples, batch_size: int, seed: in
     """Means of the bound and its terms at beta = 1, always with the same latent noise."""
     meter = Meter()
     objective.eval()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with _own_noise(seed, examples.device), torch.no_grad():
         for batch in examples.batches(batch_size):
             meter.add(objective.bound(batch))
     return meter.check("on the validation examples")
@@ -123,17 +121,22 @@ def fit(
     device = next(model.parameters()).device
     train, valid = train.to(device), valid.to(device) if valid else None
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, fused=True)
-    state = {"epoch": 0, **START_OF_EPOCH, "best": -math.inf, "best_epoch": 0}
+    state = {"epoch": 0, **START_OF_EPOCH, "best": -math.inf, "best_epoch": 0, "n_train": len(train)}
     if run.checkpoint:
+        before = run.checkpoint["n_train"]
+        require(
+            before == len(train),
+            f"the run had {before} training examples, now there are {len(train)}: check --data-dir",
+        )
         state = {name: run.checkpoint[name] for name in state}
         model.load_state_dict(run.checkpoint["state_dict"])
         optimizer.load_state_dict(run.checkpoint["optimizer"])
-        _set_rng(run.checkpoint["rng"])
+        _set_rng(run.checkpoint["rng"], device)
         print(f"resuming after epoch {state['epoch']}, batch {state['batch']}")
     drawn = time.monotonic()
 
     def save_last() -> None:
-        save(run.dir / LAST, run.about | state | weights() | {"optimizer": optimizer.state_dict(), "rng": _rng()})
+        save(run.dir / LAST, run.about | state | weights() | {"optimizer": optimizer.state_dict(), "rng": _rng(device)})
 
     def weights() -> dict[str, Any]:
         return {"state_dict": model.state_dict()}
@@ -146,6 +149,7 @@ def fit(
         while not _finished(state, config):
             epoch = state["epoch"] + 1
             line = {"epoch": epoch} | _train_epoch(objective, optimizer, train, config, state, ctrl_c)
+            _require_finite(model, f"at epoch {epoch}")
             if state["batch"] * config.batch_size < len(train):
                 save_last()
                 stop()
@@ -189,16 +193,17 @@ def _train_epoch(
     with progress:
         for b, batch in enumerate(train.batches(config.batch_size, order), start=first):
             beta = annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-            bound = objective.bound(batch, beta)
+            loss, bound = objective.loss(batch, beta)
             optimizer.zero_grad()
-            (-bound.value.mean()).backward()
+            loss.backward()
             optimizer.step()
             meter.add(bound)
-            if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or ctrl_c.asked:
+            stopping = ctrl_c.asked
+            if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
                 progress.update(meter.n - progress.n)
                 progress.set_postfix({"beta": f"{beta:.2f}"} | {n: f"{value:.1f}" for n, value in means.items()})
-            if ctrl_c.asked:
+            if stopping:
                 break
     seconds = time.monotonic() - started
     rate = (meter.n - state["n"]) / seconds
@@ -210,6 +215,12 @@ def _train_epoch(
         "seconds": state["seconds"],
         "examples_per_second": rate,
     }
+
+
+def _require_finite(model: nn.Module, where: str) -> None:
+    """The loss of a batch says nothing of the step taken after it."""
+    broken = [name for name, x in model.named_parameters() if not x.isfinite().all()]
+    require(not broken, f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
@@ -232,17 +243,25 @@ def _report(line: dict[str, Any], epochs: int, better: bool) -> None:
 
 def _draw(objective: nn.Module, run: Run, seed: int, pictures: Callable[[Path], None]) -> None:
     objective.eval()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with _own_noise(seed, next(objective.parameters()).device), torch.no_grad():
         pictures(run.samples)
     plots.loss_curves(run.dir / "loss.png", run.metrics)
 
 
-def _rng() -> dict[str, Any]:
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+@contextmanager
+def _own_noise(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed of one's own, and leave the training's random state as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
-def _set_rng(rng: dict[str, Any]) -> None:
-    torch.set_rng_state(rng["cpu"])
-    if torch.cuda.is_available() and rng["cuda"]:
-        torch.cuda.set_rng_state_all(rng["cuda"])
+def _rng(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def _set_rng(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

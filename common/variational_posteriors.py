@@ -1,13 +1,13 @@
 """Posterior families: parameters of q(z|x_S) in, a Distribution over z out."""
 
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+
+from common.distributions import DiagonalGaussian
 
 
 class DiagonalGaussianPosterior(nn.Module):
-    """N(mu, diag(exp(logvar))), as one event of D dimensions: log_prob and KL are summed over D, in nats."""
+    """N(mu, diag(exp(logvar)))."""
 
-    def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
+    def forward(self, params: tuple[Tensor, Tensor]) -> DiagonalGaussian:
         """(mu, logvar), each (..., D) -> a distribution with batch shape (...)."""
-        mu, logvar = params
-        return Independent(Normal(mu, (0.5 * logvar).exp(), validate_args=False), 1)
+        return DiagonalGaussian(*params)

@@ -44,8 +44,8 @@ def _mnist(split: str, data_dir: Path, fetch: bool) -> Examples:
         f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: get both again",
     )
     require(
-        len(labels) > 0 and int(labels.max()) < len(CLASSES),
-        f"{paths[1]} does not hold the labels 0 to 9: get it again (--download)",
+        int(labels.max()) < len(CLASSES),
+        f"{paths[1]} does not hold the labels 0 to 9: delete it and get it again (--download)",
     )
     return Examples({"image": images.unsqueeze(1), "text": labels.long()})
 

@@ -6,18 +6,13 @@
 log p(image), log p(image, text) and what follows from them share samples of q(z|image, text), as in the paper;
 log p(text) takes the prior as proposal. Weights and annealing of the training play no part.
 
-Every estimate is a lower bound in expectation. q(z|image, text) is a poor proposal for log p(image) where the label
-lives in latent dimensions that the image says nothing of: it never visits the other labels' part of p(z|image), and
-misses up to log 10 = 2.3 nats. So log p(image) is estimated with q(z|image) too; the higher value is the nearer one,
-and log p(text|image) follows from it beside.
+log p(image), log p(text) and log p(image, text) are lower bounds in expectation; a conditional one is the difference
+of two. q(z|image, text) is a poor proposal for log p(image) where the label lives in latent dimensions that the image
+says nothing of: it never visits the other labels' part of p(z|image), and misses up to log 10 = 2.3 nats. So log
+p(image) is estimated with q(z|image) too; the higher value is the nearer one, and log p(text|image) follows beside.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
 import torch
-import tyro
 from tqdm import tqdm
 
 from common import devices, runs
@@ -25,17 +20,10 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
+from common.runs import LoglikeConfig as Config
 from mnist.data import load
 
 BATCH_SIZE = 100
-
-
-@dataclass
-class Config(runs.ModelConfig):
-    n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
-    """importance samples an example (paper: 1000)"""
-    json: Path | None = None
-    """write the estimates here too"""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

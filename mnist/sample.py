@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from common import devices, plots, runs
@@ -62,7 +62,9 @@ def main(config: Config) -> None:
     with torch.no_grad():
         if config.reconstruct:
             labels = reconstructions(
-                model, load("test", config.data_dir, config.demo).take(slice(config.n_samples)), picture
+                model,
+                load("test", config.data_dir, config.demo, limit=config.limit).take(slice(config.n_samples)),
+                picture,
             )
         else:
             labels = samples(model, inputs, config.n_samples, picture, " and ".join(title))
@@ -140,7 +142,7 @@ def _given_image(config: Config) -> Tensor:
     try:
         with Image.open(name) as file:
             image = file.convert("L").resize((28, 28))
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"--condition-on-image {name} is no class and no readable image: {error}") from error
     return torch.from_numpy(np.asarray(image) / 255).float()[None, None]
 

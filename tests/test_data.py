@@ -131,14 +131,17 @@ def test_the_last_examples_are_held_out():
 def test_unpaired_examples_become_rows_of_one_modality():
     n = 1000
     examples = Examples({"a": torch.arange(n).float(), "b": torch.arange(n)})
-    rows = unpair(examples, 0.1, torch.Generator().manual_seed(0))
-    assert len(rows) == 100 + 2 * 900
+    unpaired = unpair(examples, 0.1, torch.Generator().manual_seed(0))
+    assert len(unpaired) == 100 + 2 * 900
+    rows = unpaired[torch.randperm(1900)]
     a, b = rows.mask.unbind(dim=1)
     both = a & b
     assert both.sum() == 100
     assert rows.modalities["a"][both].equal(rows.modalities["b"][both].float()), "pairs stay pairs"
     for name, present in (("a", a), ("b", b)):
         assert rows.modalities[name][present].sort().values.long().equal(torch.arange(n)), "nothing lost, nothing twice"
+    assert unpaired.modalities["a"] is examples.modalities["a"], "nothing is copied"
+    assert unpaired.take(slice(5))[:].mask.all()
     assert unpair(examples, 1.0, torch.Generator()).mask is None
     assert (unpair(examples, 0.0, torch.Generator()).mask.sum(dim=1) == 1).all()
 

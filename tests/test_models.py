@@ -57,15 +57,15 @@ def test_encoders_never_see_rows_that_lack_their_modality():
     assert seen == {"a": 2, "b": 6}
 
 
-@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("leading", [(), (5,), (3, 5), (2, 3, 5)])
 def test_decode_keeps_leading_dimensions_and_networks_see_two(leading):
     model = build(SimpleNamespace(n_latents=8))
-    p = model.decode(torch.randn(*leading, 5, 8))
-    assert p["image"].mean.shape == (*leading, 5, 1, 28, 28)
-    assert p["image"].log_prob(torch.rand(5, 1, 28, 28)).shape == (*leading, 5)
-    assert p["text"].log_prob(torch.randint(10, (5,))).shape == (*leading, 5)
-    assert p["image"].logits.shape == p["image"].mode.shape == (*leading, 5, 1, 28, 28)
-    assert p["text"].logits.shape == (*leading, 5, 10)
+    p = model.decode(torch.randn(*leading, 8))
+    assert p["image"].mean.shape == (*leading, 1, 28, 28)
+    assert p["image"].log_prob(torch.rand(*leading[-1:], 1, 28, 28)).shape == leading
+    assert p["text"].log_prob(torch.randint(10, leading[-1:])).shape == leading
+    assert p["image"].logits.shape == p["image"].mode.shape == (*leading, 1, 28, 28)
+    assert p["text"].logits.shape == (*leading, 10)
 
 
 def test_generate_and_reconstruct_return_the_batch_contract():
@@ -115,12 +115,36 @@ def test_every_parameter_gets_a_gradient():
         ({"sound": torch.zeros(2, 3)}, "unknown modality sound: the model has a, b"),
         ({}, "no modality given"),
         ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, "differ in their number of examples"),
+        ({"a": torch.zeros(0, 3)}, "the batch is empty"),
     ],
 )
 def test_unusable_inputs_are_named(inputs, message):
     model, _, _ = linear_gaussian(2)
     with pytest.raises(InputError, match=message):
         model.posterior(inputs)
+
+
+def test_a_batch_without_a_modality_or_a_mask_lacks_it():
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 3)
+    mean, variance = exact_posterior(weights, scales, inputs, ("a",))
+    for batch in (Batch({"a": inputs["a"]}), Batch({"a": inputs["a"]}, torch.ones(3, 2, dtype=torch.bool))):
+        q = model.posterior(batch)
+        torch.testing.assert_close(q.mean, mean)
+        torch.testing.assert_close(q.variance, variance)
+
+
+def test_nothing_given_is_the_prior_for_each_example():
+    model, weights, scales = linear_gaussian(2)
+    q = model.posterior(draw(weights, scales, 3), given=())
+    assert q.mean.equal(torch.zeros(3, 2, dtype=torch.float64))
+    assert q.sample().shape == (3, 2)
+
+
+def test_a_single_name_is_not_taken_for_its_letters():
+    model, weights, scales = linear_gaussian(2)
+    with pytest.raises(InputError, match=r"name modalities in a tuple: \('a',\), not 'a'"):
+        model.posterior(draw(weights, scales, 3), given="a")
 
 
 def test_asking_for_a_modality_that_is_not_there():

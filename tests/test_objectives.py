@@ -2,10 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributions import kl_divergence
+from torch.distributions import Independent, Normal, kl_divergence
 
 from common.data import Batch
+from common.distributions import DiagonalGaussian
+from common.errors import InputError
 from common.objectives import MvaeElbo, StandardElbo
+from common.priors import StandardGaussianPrior
 from mnist.model import build
 from tests.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
 
@@ -14,8 +17,8 @@ def certain(model):
     """Make the experts so narrow that a sample of any posterior is its mean to float64's last digits."""
     for name in model.modalities:
         with torch.no_grad():
-            model.encoder[name][-1].linear.weight[model.prior.loc.numel() :] = 0
-            model.encoder[name][-1].linear.bias[model.prior.loc.numel() :] = -60
+            model.encoder[name][-1].linear.weight[model.prior.zeros.numel() :] = 0
+            model.encoder[name][-1].linear.bias[model.prior.zeros.numel() :] = -60
     return model
 
 
@@ -72,7 +75,9 @@ def test_random_subsets_add_their_elbos():
     objective = MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(0))
     value, terms = objective.bound(inputs)
     for j in ("subset1", "subset2"):
-        assert sum(name.startswith(f"{j}/") for name in terms) == 3, "two modalities and a KL"
+        given = [name for name in terms if name.startswith(f"{j}/") and terms[name].any()]
+        assert len(given) == 3, "two modalities and a KL"
+    assert set(objective.bound(inputs).terms) == set(terms), "the same names whatever is drawn"
     torch.testing.assert_close(value, sum(-x if n.endswith("kl") else x for n, x in terms.items()))
 
 
@@ -155,3 +160,51 @@ def test_a_batch_without_a_single_example_of_a_modality():
     only_text = Batch(inputs, torch.tensor([[False, True]]).expand(3, -1))
     for given in (only_text, {"text": inputs["text"]}):
         torch.testing.assert_close(MvaeElbo(model, weights=weights).bound(given).value, expected)
+
+
+def test_kl_and_its_gradient_are_exact_where_float32_variances_are_not():
+    for logvar in (-90.0, -200.0, -1.0):
+        mu = torch.tensor([[0.3]], requires_grad=True)
+        logvar = torch.tensor([[logvar]], requires_grad=True)
+        kl = kl_divergence(DiagonalGaussian(mu, logvar), StandardGaussianPrior(1)())
+        kl.sum().backward()
+        exact = 0.5 * (logvar.detach().double().exp() + 0.3**2 - 1 - logvar.detach().double())
+        assert kl.item() == pytest.approx(exact.item(), rel=1e-6)
+        assert mu.grad.item() == pytest.approx(0.3)
+        assert logvar.grad.item() == pytest.approx(0.5 * (logvar.detach().double().exp().item() - 1))
+
+
+def test_kl_of_diagonal_gaussians_against_torchs():
+    mu, logvar = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
+    q, p = (DiagonalGaussian(m, v) for m, v in zip(mu, logvar, strict=True))
+    expected = [Independent(Normal(m, (0.5 * v).exp()), 1) for m, v in zip(mu, logvar, strict=True)]
+    torch.testing.assert_close(kl_divergence(q, p), kl_divergence(*expected))
+
+
+@pytest.mark.parametrize("logvar", [-90.0, 90.0])
+def test_a_step_of_extreme_experts_has_finite_gradients(logvar):
+    model = build(SimpleNamespace(n_latents=4))
+    for name in model.modalities:
+        torch.nn.init.constant_(model.encoder[name][-1].linear.bias[4:], logvar)
+    objective = MvaeElbo(model)
+    loss = objective({"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])})
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_reduced_term_gives_way_to_one_of_its_own():
+    """Of four modalities one is missing: the joint term and the subset of the other three are the same, once."""
+    model, weights, scales = linear_gaussian(3)
+    inputs = draw(weights, scales, 2)
+    inputs["c"][0] = torch.nan
+    objective = MvaeElbo(model)
+    objective.subsets = lambda: torch.tensor([[True, True, True], [True, True, False]])
+    terms = objective.bound(inputs).terms
+    assert (terms["joint/kl"] > 0).tolist() == [False, True]
+    assert (terms["subset1/kl"] > 0).tolist() == [True, True]
+
+
+def test_weights_of_unknown_modalities_are_refused():
+    with pytest.raises(InputError, match="weights of unknown modalities: img"):
+        MvaeElbo(build(SimpleNamespace(n_latents=4)), weights={"img": 2.0})

@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "annealed", poison)
     with pytest.raises(
-        InputError, match=r"not finite at epoch 2, batch 5.*: bound = nan;.*last good epoch"
+        InputError, match=r"not finite at epoch 2, batch 5.*: bound = nan;.*checkpoints so far are kept"
     ) as error:
         mnist_train.main(config(tmp_path, epochs=3, resume=True))
     assert "\n" not in str(error.value)
