@@ -13,7 +13,7 @@ from common.likelihoods import GroupedLikelihood
 from common.models import MVAE
 
 D, N_FEATURES = 2, 3
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b", "c", "d")
 
 
 class Expert(nn.Module):

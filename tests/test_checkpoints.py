@@ -41,6 +41,16 @@ def test_truncated_or_changed_files_are_refused_in_one_line(tmp_path, zip_format
             load(path)
 
 
+def test_a_changed_byte_is_found(tmp_path):
+    path = tmp_path / "c.pth.tar"
+    save(path, ours())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        load_model(path)
+
+
 class Hostile:
     def __init__(self, command):
         self.command = command
@@ -78,11 +88,26 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
         ([1, 2], "it holds a list"),
         (torch.zeros(3), "it holds a Tensor"),
         ({"experiment": "mnist"}, "lacks config"),
+        (ours(config=[1]), "does not fit"),
+        (ours(config={}), "does not fit"),
+        (ours(config={"n_latents": "a"}), "does not fit"),
+        (ours(config={"n_latents": -1}), "does not fit"),
+        (ours(config={"n_latents": 10**12}), "does not fit"),
+        (ours(state_dict=[1]), "does not fit"),
+        (ours(state_dict={"encoder.image.1.0.weight": 3}), "does not fit"),
     ],
 )
 def test_files_that_are_no_checkpoint_of_a_model(tmp_path, content, message):
     torch.save(content, tmp_path / "model_best.pth.tar")
     with pytest.raises(InputError, match=message):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    checkpoint = ours()
+    checkpoint["state_dict"]["decoder.text.1.bias"][3] = torch.nan
+    save(tmp_path / "model_best.pth.tar", checkpoint)
+    with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
         load_model(tmp_path)
 
 

@@ -83,6 +83,23 @@ def test_chunks_do_not_change_the_estimate(monkeypatch):
     torch.testing.assert_close(values[0], exact_log_p(weights, scales, inputs, ("a",)), rtol=0, atol=0.3)
 
 
+@pytest.mark.parametrize("given", [("a",), ()])
+def test_memory_does_not_grow_with_the_samples(monkeypatch, given):
+    model, weights, scales = linear_gaussian(2)
+    monkeypatch.setattr(estimators, "CHUNK", 12)
+    scored = []
+    original = type(model).decode
+
+    def decode(self, z, modalities):
+        scored.append(z.shape[0] * 3)
+        return original(self, z, modalities)
+
+    monkeypatch.setattr(type(model), "decode", decode)
+    log_marginal(model, draw(weights, scales, 3), ("a",), given, n_samples=50)
+    assert max(scored) == 12, "samples times examples"
+    assert sum(scored) == 150
+
+
 def test_weights_never_enter():
     model, weights, scales = linear_gaussian(2)
     model.weights = {"a": 50.0, "b": 3.0}

@@ -195,11 +195,11 @@ def test_a_step_of_extreme_experts_has_finite_gradients(logvar):
 
 def test_a_reduced_term_gives_way_to_one_of_its_own():
     """Of four modalities one is missing: the joint term and the subset of the other three are the same, once."""
-    model, weights, scales = linear_gaussian(3)
+    model, weights, scales = linear_gaussian(4)
     inputs = draw(weights, scales, 2)
-    inputs["c"][0] = torch.nan
+    inputs["d"][0] = torch.nan
     objective = MvaeElbo(model)
-    objective.subsets = lambda: torch.tensor([[True, True, True], [True, True, False]])
+    objective.subsets = lambda: torch.tensor([[True, True, True, True], [True, True, True, False]])
     terms = objective.bound(inputs).terms
     assert (terms["joint/kl"] > 0).tolist() == [False, True]
     assert (terms["subset1/kl"] > 0).tolist() == [True, True]

@@ -8,16 +8,21 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import tyro
 from PIL import Image
 
+from benchmarks import mnist as benchmark
 from common import runs
+from common.errors import InputError
+from common.objectives import MvaeElbo
 from mnist import loglike, sample
 from mnist import train as mnist_train
 from mnist.data import load
+from mnist.model import build
 from tests.test_data import write_mnist
 from tests.test_parity import authors_file
 
@@ -138,6 +143,7 @@ def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
         (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "is missing"),
         (loglike, ["--n-samples", 0], "--n-samples must be positive, not 0"),
         (loglike, ["--limit", 0], "--limit must be positive, not 0"),
+        (loglike, ["--json", "nowhere/out.json"], "--json nowhere/out.json: there is no such folder"),
         (loglike, ["--data-dir", "nowhere"], "is missing"),
     ],
 )
@@ -148,6 +154,44 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, a
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_damaged_pictures_are_named(trained, tmp_path):
+    (tmp_path / "given.ppm").write_bytes(b"P6 40 x")
+    with pytest.raises(InputError, match=r"given.ppm is no class and no readable image"):
+        call(sample, trained, "--condition-on-image", tmp_path / "given.ppm")
+
+
+def test_the_benchmark_prints_its_ratios(capsys):
+    benchmark.main(benchmark.Config(batches=1, rounds=2, images=2, n_samples=10))
+    out = capsys.readouterr().out
+    for name in ("training step", "end to end"):
+        plain, ours, ratio = re.search(rf"\| {name} \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|", out).groups()
+        assert float(ratio) == pytest.approx(int(ours.replace(",", "")) / int(plain.replace(",", "")), rel=0.05)
+    assert re.search(r"log-likelihoods with 10 samples: [\d.]+ images/s", out)
+
+
+def test_the_plain_implementation_is_the_same_model():
+    """Its loss is the objective's, in expectation; with narrow posteriors, value by value."""
+    model = build(SimpleNamespace(n_latents=64))
+    for name in model.modalities:
+        torch.nn.init.zeros_(model.encoder[name][-1].linear.weight[64:])
+        torch.nn.init.constant_(model.encoder[name][-1].linear.bias[64:], -14)
+    image, text = torch.rand(5, 1, 28, 28), torch.randint(10, (5,))
+    plain = benchmark.Plain(model)
+    with torch.no_grad():
+        loss = sum(plain.elbo_loss(*given, beta=0.5) for given in ((image, text), (image, None), (None, text)))
+        ours = MvaeElbo(model, weights={"text": benchmark.LAMBDA_TEXT})({"image": image, "text": text}, beta=0.5)
+    torch.testing.assert_close(loss, ours, rtol=1e-3, atol=0)
+
+
+def test_the_python_of_the_readme(trained, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    batch = load("test", "", demo=True, limit=5)[:]
+    names = {"x": batch.modalities["image"], "y": batch.modalities["text"]}
+    exec(code.replace("mnist/trained_models", str(trained)), names)
+    assert names["label"].shape == names["log_p"].shape == (5,)
+    assert (names["log_p"] < -100).all()
 
 
 def readme_commands(readme):

@@ -12,10 +12,13 @@ import torch
 
 from common import runs, training
 from common.checkpoints import BEST, LAST, load, load_model
+from common.data import Examples
 from common.errors import InputError
+from common.objectives import MvaeElbo
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import load as load_mnist
+from tests.linear_gaussian import draw, linear_gaussian
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"demo": True, "limit": 300, "epochs": 5, "annealing_epochs": 3, "batch_size": 50, "n_latents": 8}
@@ -190,6 +193,9 @@ def test_another_experiments_save_dir_is_refused(tmp_path):
         ({"valid": 0, "patience": 3}, "--patience needs validation examples"),
         ({"valid": 300}, "--valid 300 leaves no training example"),
         ({"log_interval": 0}, "--log-interval must be positive"),
+        ({"seed": -1}, r"--seed must lie between 0 and 2\^32, it is -1"),
+        ({"seed": 10**20}, r"--seed must lie between 0 and 2\^32"),
+        ({"n_latents": 10**9}, "--n-latents 1000000000 is more than any memory holds"),
     ],
 )
 def test_impossible_values_leave_no_trace(tmp_path, changes, message):
@@ -214,6 +220,7 @@ def test_training_learns_digits(tmp_path):
     assert mean["log p(image)"] > -160, "a model of independent pixels has about -230"
     assert mean["label accuracy from the image"] > 0.75
     assert mean["log p(image|text)"] == pytest.approx(mean["log p(image,text)"] - mean["log p(text)"], abs=1e-3)
+    assert mean["log p(text|image)"] == pytest.approx(mean["log p(image,text)"] - mean["log p(image)"], abs=1e-3)
     assert mean["log p(text)"] == pytest.approx(-2.3, abs=0.2)
     labels = torch.arange(10).repeat(20)
     torch.manual_seed(0)
@@ -258,3 +265,95 @@ def test_exit_codes(capsys):
     with pytest.raises(SystemExit) as exit_:
         runs.command_line(lambda _: None, mnist_train.Config, "", ["--no-such-option"])
     assert exit_.value.code == 2
+
+
+def test_defaults_are_the_papers():
+    settings = mnist_train.Config()
+    assert (settings.n_latents, settings.batch_size, settings.epochs, settings.annealing_epochs) == (64, 100, 500, 200)
+    assert (settings.lr, settings.lambda_image, settings.lambda_text, settings.obj) == (1e-3, 1.0, 10.0, "mvae")
+
+
+def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
+    orders = []
+
+    def batches(self, batch_size, order=None, original=Examples.batches):
+        orders.append(order)
+        return original(self, batch_size, order)
+
+    monkeypatch.setattr(Examples, "batches", batches)
+    mnist_train.main(config(tmp_path, epochs=2))
+    first, second = [order for order in orders if order is not None]
+    assert not first.equal(second)
+    assert first.sort().values.equal(torch.arange(250))
+    assert second.sort().values.equal(torch.arange(250))
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The last step's loss was fine; what it did to the weights was not."""
+    with pytest.raises(InputError, match=r"weights are not finite at epoch 1: .*in another --save-dir"):
+        mnist_train.main(config(tmp_path, lr=1e38, valid=0, batch_size=300, epochs=1))
+    assert not (tmp_path / LAST).exists()
+    mnist_train.main(config(tmp_path, epochs=1))
+    assert load(tmp_path / LAST)["epoch"] == 1, "a folder without a checkpoint is no run yet"
+
+
+def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
+    (tmp_path / BEST).write_bytes(b"the authors' own")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"holds model_best.pth.tar of something else"):
+            mnist_train.main(config(tmp_path, resume=resume))
+    assert (tmp_path / BEST).read_bytes() == b"the authors' own"
+
+
+def test_resuming_remembers_what_came_before(tmp_path):
+    for epochs in (1, 2, 3):
+        mnist_train.main(config(tmp_path, epochs=epochs, resume=True))
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert len(about["resumed_from"]) == 2
+    assert {"command", "started", "commit"} == set(about["resumed_from"][0])
+
+
+def test_resuming_from_what_is_no_last_checkpoint(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / LAST).write_bytes((uninterrupted / BEST).read_bytes())
+    with pytest.raises(InputError, match="lacks optimizer and rng: it is not the last checkpoint of a run"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_resuming_on_other_data(tmp_path, monkeypatch):
+    mnist_train.main(config(tmp_path, epochs=1))
+    smaller = load_mnist("train", "", demo=True, limit=200)
+    monkeypatch.setattr(mnist_train, "load", lambda *_: smaller)
+    with pytest.raises(InputError, match="had 250 training examples, now there are 167: check --data-dir"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_the_meter_adds_up_random_subsets_by_name():
+    model, weights, scales = linear_gaussian(4)
+    objective, meter = MvaeElbo(model, K=1), training.Meter()
+    sums, n = {}, 0
+    for size in (3, 5, 2, 4, 6):
+        bound = objective.bound(draw(weights, scales, size))
+        meter.add(bound)
+        n += size
+        for name, values in {"bound": bound.value, **bound.terms}.items():
+            sums[name] = sums.get(name, 0.0) + values.sum().item()
+    assert meter.check("") == pytest.approx({name: value / n for name, value in sums.items()})
+
+
+def test_means_and_standard_errors():
+    x = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert runs.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
+
+
+def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, no-such-compiler is missing"):
+        mnist_train.main(config(tmp_path, compile=True))
