@@ -45,6 +45,14 @@ def image_grid(
     save(figure, path)
 
 
+def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tensor, list[list[str]]]:
+    """Images (N, channels, H, W) and their captions in rows of so many columns, the last one filled up with blanks."""
+    blanks = -len(images) % columns
+    images = torch.cat([images, torch.full_like(images[:1], torch.nan).expand(blanks, -1, -1, -1)])
+    captions = [*captions, *[""] * blanks]
+    return images.unflatten(0, (-1, columns)), [captions[i : i + columns] for i in range(0, len(captions), columns)]
+
+
 def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     """Save the curves of metrics.jsonl: the bound, and each term, over epochs; train and validation."""
     terms = [name for name in metrics[0]["train"] if name != "bound"]

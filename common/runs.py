@@ -25,7 +25,10 @@ NOT_OF_THE_RUN = {"data_dir", "save_dir", "experiment", "resume", "dry_run", "do
 
 @dataclasses.dataclass
 class RunConfig:
-    """The options that all train.py share; an experiment's Config adds its own."""
+    """The options that all train.py share.
+
+    An experiment's Config adds n_latents, batch_size, epochs, annealing_epochs, lr, and its own.
+    """
 
     data_dir: Path = Path("data")
     """the dataset in its original format"""
@@ -206,6 +209,9 @@ class Run:
             raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
         require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
         if not last.exists():
+            require(
+                not (self.dir / BEST).exists(), f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir"
+            )
             return None
         require(resume, f"{self.dir} holds a run already: --resume goes on with it, --save-dir DIR starts another")
         for name, value in self.config.items():

@@ -48,12 +48,10 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     inputs, title = {}, []
     if config.condition_on_text is not None:
-        require(
-            0 <= config.condition_on_text < len(CLASSES),
-            f"--condition-on-text must be 0 to 9, it is {config.condition_on_text}",
-        )
-        inputs["text"] = torch.tensor([config.condition_on_text])
-        title.append(f"label {config.condition_on_text}")
+        label = config.condition_on_text
+        require(0 <= label < len(CLASSES), f"--condition-on-text must be 0 to 9, it is {label}")
+        inputs["text"] = torch.tensor([label])
+        title.append(f"the label {label}")
     if config.condition_on_image is not None:
         inputs["image"] = _given_image(config)
         title.append("the image at the left")
@@ -61,63 +59,47 @@ def main(config: Config) -> None:
     picture = folder / "sample_image.png"
     with torch.no_grad():
         if config.reconstruct:
-            labels = reconstructions(
-                model,
-                load("test", config.data_dir, config.demo, limit=config.limit).take(slice(config.n_samples)),
-                picture,
-            )
+            examples = load("test", config.data_dir, config.demo, limit=config.limit)
+            labels = reconstructions(model, examples.take(slice(config.n_samples)), picture)
         else:
             labels = samples(model, inputs, config.n_samples, picture, " and ".join(title))
     write_atomically(folder / "sample_text.txt", "".join(label + "\n" for label in labels).encode())
     print(f"{picture}\n{folder / 'sample_text.txt'}")
 
 
-def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path, title: str) -> list[str]:
+def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path, given: str = "") -> list[str]:
     """Decode n draws of q(z|inputs), or of the prior; save them beside the given image; return their labels."""
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in inputs.items()}
     z = model.posterior(inputs).sample((n,)).squeeze(1) if inputs else model.prior().sample((n,))  # (n, D)
     decoded = model.likelihood.point(model.decode(z))
-    labels = [CLASSES[label] for label in decoded["text"].tolist()]
-    empty = -n % COLUMNS
-    images = torch.cat([decoded["image"], torch.full((empty, 1, 28, 28), torch.nan, device=device)]).unflatten(
-        0, (-1, COLUMNS)
-    )
-    captions = [(labels + [""] * empty)[i : i + COLUMNS] for i in range(0, n + empty, COLUMNS)]
+    labels = _names(decoded["text"])
+    images, captions = plots.in_rows(decoded["image"], labels, COLUMNS)
     if "image" in inputs:
-        given = torch.full((len(images), 1, 28, 28), torch.nan, device=device)
-        given[0] = inputs["image"][0]
-        images, captions = plots.beside(given, images), [["", "", *row] for row in captions]
+        first = torch.full_like(images[:, 0], torch.nan)
+        first[0] = inputs["image"][0]
+        images, captions = plots.beside(first, images), [["", "", *row] for row in captions]
         captions[0][0] = "given"
-    plots.image_grid(
-        path, images, captions=captions, title=f"samples given {title}" if title else "samples from the prior"
-    )
+    title = f"samples given {given}" if given else "samples from the prior"
+    plots.image_grid(path, images, captions=captions, title=title)
     return labels
 
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> list[str]:
     """Save images above their reconstructions from the image alone; return the predicted labels."""
-    given = examples[:]
-    device = next(model.parameters()).device
-    decoded = model.reconstruct({"image": given.modalities["image"].to(device)})
-    labels = [CLASSES[label] for label in decoded["text"].tolist()]
-    empty = -len(given) % COLUMNS
-    blank = torch.full((empty, 1, 28, 28), torch.nan)
-    pairs = [
-        torch.cat([x.cpu(), blank]).unflatten(0, (-1, COLUMNS)) for x in (given.modalities["image"], decoded["image"])
-    ]
-    images = torch.stack(pairs, dim=1).flatten(0, 1)  # (2 R, 8, 1, 28, 28)
-    names = [[CLASSES[label] for label in given.modalities["text"].tolist()] + [""] * empty, labels + [""] * empty]
-    captions = [row[i : i + COLUMNS] for i in range(0, len(given) + empty, COLUMNS) for row in names]
-    plots.image_grid(
-        path, images, ["given", "decoded"] * (len(images) // 2), captions, "reconstructions from the image"
-    )
-    return labels
+    given = examples.to(next(model.parameters()).device)[:].modalities
+    decoded = model.reconstruct({"image": given["image"]})
+    rows = [plots.in_rows(x["image"], _names(x["text"]), COLUMNS) for x in (given, decoded)]
+    images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)  # (2 R, 8, 1, 28, 28)
+    captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
+    labels = ["given", "decoded"] * (len(images) // 2)
+    plots.image_grid(path, images, labels, captions, "reconstructions from the image")
+    return _names(decoded["text"])
 
 
 def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
     """The pictures that training leaves: samples of the prior, of each label, reconstructions."""
-    samples(model, {}, 64, folder / "prior.png", "")
+    samples(model, {}, 64, folder / "prior.png")
     reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png")
     conditional(model, folder / "conditional.png")
 
@@ -127,6 +109,10 @@ def conditional(model: MultimodalVAE, path: Path) -> None:
     labels = torch.arange(len(CLASSES), device=next(model.parameters()).device)
     z = model.posterior({"text": labels}).sample((12,)).transpose(0, 1)  # (10, 12, D)
     plots.image_grid(path, model.decode(z, ["image"])["image"].mean, CLASSES, title="samples given the label")
+
+
+def _names(labels: Tensor) -> list[str]:
+    return [CLASSES[label] for label in labels.tolist()]
 
 
 def _given_image(config: Config) -> Tensor:

@@ -299,9 +299,14 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
     (tmp_path / BEST).write_bytes(b"the authors' own")
-    for resume in (False, True):
-        with pytest.raises(InputError, match=r"holds model_best.pth.tar of something else"):
-            mnist_train.main(config(tmp_path, resume=resume))
+    for message in (
+        "holds model_best.pth.tar of something else",
+        "holds model_best.pth.tar without checkpoint.pth.tar",
+    ):
+        for resume in (False, True):
+            with pytest.raises(InputError, match=message):
+                mnist_train.main(config(tmp_path, resume=resume))
+        (tmp_path / "config.json").write_text(json.dumps({"experiment": "mnist", "config": {}}))
     assert (tmp_path / BEST).read_bytes() == b"the authors' own"
 
 
