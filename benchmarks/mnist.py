@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.data import Batch, Examples
 from common.objectives import MvaeElbo
+from common.runs import RunConfig
 from common.torchvision_import import transforms
 from common.training import Meter
 from mnist.loglike import evaluate
@@ -30,9 +31,9 @@ from mnist.model import build
 
 @dataclass
 class Config:
-    batches: int = 50
+    batches: int = 20
     """batches in a round"""
-    rounds: int = 7
+    rounds: int = 20
     """rounds of each implementation, alternating; the first of each warms up and is not counted"""
     images: int = 200
     """images whose likelihoods are estimated"""
@@ -48,7 +49,9 @@ class Plain(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.decoder = model.encoder, model.decoder
+        self.decoder = model.decoder
+        # the authors' label encoder ran for each example
+        self.encoder = nn.ModuleDict({"image": model.encoder["image"], "text": nn.Sequential(*model.encoder["text"])})
 
     def forward(self, image: Tensor | None, text: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         given = image if image is not None else text
@@ -165,7 +168,8 @@ def our_step() -> Callable[[Batch], None]:
         loss.backward()
         optimizer.step()
         meter.add(bound)
-        meter.check("in the benchmark")
+        if len(meter.pending) == RunConfig.log_interval:
+            meter.check("in the benchmark")
 
     return step
 

@@ -34,8 +34,8 @@ class SumOfElbos(nn.Module):
     """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
 
     An example that lacks modalities contributes ELBO(S and what it has), each once: a row of one modality carries
-    its unimodal ELBO and nothing else. Every encoder runs once, and a decoder decodes only
-    what is scored, all terms in one batch.
+    its unimodal ELBO and nothing else. Every encoder runs once, and a decoder decodes only what is scored, all terms
+    in one batch.
 
     Args:
         model: the model; its `weights` are the lambdas unless others are given.
@@ -59,6 +59,7 @@ class SumOfElbos(nn.Module):
         return -bound.value.mean(), bound
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The sum of ELBO(S) of each example, (B,), with the KLs weighted by beta."""
         batch = observe(inputs, self.model.modalities)
         subsets = self.subsets()  # (T, M)
         names = self._subset_names(subsets)

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
@@ -15,13 +16,21 @@ class Config(Protocol):
     n_latents: int
 
 
+class EachClass(nn.Sequential):
+    """A network on labels, from its embedding on, that runs for each class and not for each example."""
+
+    def forward(self, label: Tensor) -> tuple[Tensor, ...]:
+        classes = torch.arange(self[0].num_embeddings, device=label.device)
+        return tuple(params[label] for params in super().forward(classes))
+
+
 def build(config: Config) -> MultimodalVAE:
     """The model with modalities image (B, 1, 28, 28) in [0, 1] and text (B,), the class."""
     d = config.n_latents
     return MVAE(
         encoder={
             "image": nn.Sequential(nn.Flatten(), swish_mlp(784, 512, 512), SplitLinearLayer(512, (d, d))),
-            "text": nn.Sequential(
+            "text": EachClass(
                 nn.Embedding(N_CLASSES, 512), nn.SiLU(), swish_mlp(512, 512), SplitLinearLayer(512, (d, d))
             ),
         },
