@@ -1,6 +1,6 @@
 """MVAE on MNIST: images of digits and their labels (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python train.py --lambda-text 1 --annealing-epochs 30 --epochs 80     the results of README.md
+    python train.py --lambda-text 1 --annealing-epochs 30 --epochs 80     the results of README.md (--precision bf16)
     python train.py --demo --epochs 30                                    on built-in digits, in seconds
 
 ELBO terms: ELBO(image), ELBO(text) and ELBO(image, text), all scored with --lambda-image and --lambda-text.
