@@ -107,7 +107,7 @@ def main(config: Config) -> None:
     batch = examples[:BATCH_SIZE]
     compare("training step", config, lambda: [batch] * config.batches, lambda: [batch] * config.batches)
     compare("end to end", config, lambda: loaded(examples), lambda: shuffled(examples))
-    model, some = build(SimpleNamespace(n_latents=64)).eval(), examples.take(slice(config.images))
+    model, some = build(SimpleNamespace(n_latents=64, model="mvae")).eval(), examples.take(slice(config.images))
     seconds = timed(lambda: evaluate(model, some, config.n_samples))
     rate = len(some) / seconds
     print(
@@ -143,7 +143,7 @@ def compare(name: str, config: Config, plain_data: Callable, our_data: Callable)
 
 
 def plain_step() -> Callable[[Batch], None]:
-    plain = Plain(build(SimpleNamespace(n_latents=64)))
+    plain = Plain(build(SimpleNamespace(n_latents=64, model="mvae")))
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
 
     def step(batch: Batch) -> None:
@@ -158,7 +158,9 @@ def plain_step() -> Callable[[Batch], None]:
 
 
 def our_step() -> Callable[[Batch], None]:
-    objective = MvaeElbo(build(SimpleNamespace(n_latents=64)), weights={"image": LAMBDA_IMAGE, "text": LAMBDA_TEXT})
+    objective = MvaeElbo(
+        build(SimpleNamespace(n_latents=64, model="mvae")), weights={"image": LAMBDA_IMAGE, "text": LAMBDA_TEXT}
+    )
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True)
     meter = Meter()
 

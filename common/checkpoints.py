@@ -18,7 +18,7 @@ from torch import Tensor
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 
-EXPERIMENTS = ("mnist",)
+EXPERIMENTS = ("mnist", "fashionmnist", "multimnist")
 # what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
@@ -114,16 +114,21 @@ def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callabl
     """The same of the MVAE authors' dict (state_dict, n_latents, best_loss, optimizer).
 
     It is recognised by its parameters' names. An experiment's `AUTHORS` maps each of our parameters to theirs, which
-    are concatenated.
+    are concatenated; `AUTHORS_OPTIONS` are those of our `build` that give their model.
     """
     theirs = checkpoint.get("state_dict")
     for name in EXPERIMENTS:
-        layout = import_module(f"{name}.model").AUTHORS
-        names = {key for keys in layout.values() for key in keys}
-        if isinstance(theirs, dict) and "n_latents" in checkpoint and set(theirs) == names:
+        module = import_module(f"{name}.model")
+        names = {key for keys in module.AUTHORS.values() for key in keys}
+        # batch norm counted its batches only after the authors' time; nothing looks at the count
+        if isinstance(theirs, dict) and "n_latents" in checkpoint and _without_counts(theirs) == names:
 
-            def convert(theirs: dict[str, Tensor], layout: dict[str, tuple[str, ...]] = layout) -> dict[str, Tensor]:
+            def convert(theirs: dict[str, Tensor], layout: dict = module.AUTHORS) -> dict[str, Tensor]:
                 return {ours: torch.cat([theirs[key] for key in keys]) for ours, keys in layout.items()}
 
-            return name, {"n_latents": checkpoint["n_latents"]}, convert
+            return name, {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}, convert
     raise InputError(f"{path} is no checkpoint of this repository, nor of an experiment it knows")
+
+
+def _without_counts(state_dict: dict) -> set:
+    return {key for key in state_dict if not str(key).endswith("num_batches_tracked")}

@@ -104,6 +104,10 @@ class Examples:
         rows, mask = (None if x is None else x.to(device) for x in (self.rows, self.mask))
         return Examples({name: x.to(device) for name, x in self.modalities.items()}, rows, mask)
 
+    def only(self, names: Sequence[str]) -> "Examples":
+        """The same examples with some of their modalities; for examples that have all."""
+        return Examples({name: self.modalities[name] for name in names}, self.rows)
+
     def take(self, index: slice | Tensor) -> "Examples":
         """These examples alone."""
         if self.rows is None:

@@ -69,7 +69,7 @@ def importance_estimates(
     for start in range(0, n_samples, size):
         z = q.sample((min(size, n_samples - start),))  # (k, B, D)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
-        p = model.decode(z, scored)
+        p = model.decode(z, scored, batch.modalities)
         log_p = {name: p[name].log_prob(batch.modalities[name]) for name in scored}  # (k, B)
         log_w = torch.stack([log_ratio + sum(log_p[name] for name in target) for target in targets])  # (A, k, B)
         first = torch.logaddexp(first, log_w.logsumexp(dim=1))

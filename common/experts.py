@@ -1,7 +1,8 @@
-"""Products of experts: pure functions on stacked parameters (M, B, D)."""
+"""Products and quotients of experts: pure functions on stacked parameters (M, B, D)."""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -29,3 +30,31 @@ def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
     share = log_precision.softmax(dim=-2)
     return (share * mu).sum(dim=-2), -log_precision.logsumexp(dim=-2)
+
+
+def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""Gaussian product of M posteriors over the standard normal prior that each of them holds already.
+
+    .. math:: q(z|x_S) \propto \frac{\prod_{m \in S} N(z; \mu_m, T_m^{-1})}{p(z)^{|S| - 1}}, \qquad
+              T_m = 1 + \sigma_m^{-2}, \quad T = 1 + \sum_{m \in S} \sigma_m^{-2}, \quad
+              \mu = T^{-1} \sum_{m \in S} T_m \mu_m
+
+    (MVAE-Q, Wu & Goodman 2018, arXiv 1802.05335, eq. 3, whose prior expert is divided out.) A posterior wider than the
+    prior has no such quotient, so an encoder's logvar gives what its precision exceeds the prior's by.
+
+    Args:
+        mu, logvar: means and log(sigma^2), (M, B, D).
+        mask: True where a posterior takes part, (..., B, M) or broadcastable to it; all of them by default.
+
+    Returns:
+        mean and log-variance, (..., B, D); those of the prior where no posterior takes part.
+    """
+    mu, log_excess = mu.movedim(0, -2), -logvar.movedim(0, -2)  # (B, M, D)
+    log_precision = softplus(log_excess)
+    if mask is not None:
+        log_excess, log_precision = (
+            x.masked_fill(~mask.unsqueeze(-1), -torch.inf) for x in (log_excess, log_precision)
+        )  # (..., B, M, D)
+    total = torch.cat([torch.zeros_like(log_excess[..., :1, :]), log_excess], dim=-2).logsumexp(dim=-2)  # (..., B, D)
+    share = (log_precision - total.unsqueeze(-2)).exp()
+    return (share * mu).sum(dim=-2), -total

@@ -38,10 +38,19 @@ class BernoulliLikelihood(nn.Module):
 
 
 class CategoricalLikelihood(nn.Module):
-    """One of C classes, from logits (..., C); values are int64 (...)."""
+    """One of C classes, from logits (..., C); values are int64 (...).
 
-    def forward(self, logits: Tensor) -> Categorical:
-        return Categorical(logits=logits, validate_args=False)
+    Args:
+        event_dims: the trailing dimensions of one example: 0 for a class, 1 for a string of independent characters.
+    """
+
+    def __init__(self, event_dims: int = 0) -> None:
+        super().__init__()
+        self.event_dims = event_dims
+
+    def forward(self, logits: Tensor) -> Categorical | IndependentLogits:
+        p = Categorical(logits=logits, validate_args=False)
+        return IndependentLogits(p, self.event_dims) if self.event_dims else p
 
     def point(self, p: Distribution) -> Tensor:
         return p.mode

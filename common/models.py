@@ -1,26 +1,36 @@
 """The one model class: six pieces and the names of its modalities."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data import Batch, observe
+from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.priors import StandardGaussianPrior
-from common.variational_posteriors import DiagonalGaussianPosterior
-from common.variational_strategies import GaussianPoeStrategy
+from common.variational_posteriors import DiagonalGaussianMixturePosterior, DiagonalGaussianPosterior
+from common.variational_strategies import (
+    GaussianMoeStrategy,
+    GaussianMopoeStrategy,
+    GaussianPoeStrategy,
+    GaussianQuotientStrategy,
+    OwnExpertStrategy,
+)
 
 
 class MultimodalVAE(nn.Module):
     """A VAE over named modalities, p(z) prod_m p(x_m|z), with a posterior for every subset of them.
 
     Args:
-        encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D).
-        variational_strategy: fuses the experts' parameters (M, B, D).
+        encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D). A network on several
+            modalities, x_1, x_2 -> parameters, has their names joined by commas.
+        variational_strategy: fuses the experts' parameters, one an encoder, (M, B, D).
         variational_posterior: parameters -> q(z|x_S).
-        decoder: {name: network}, z (N, D) -> parameters of p(x_m|z), (N, ...).
+        decoder: {name: network}, z (N, D) -> parameters of p(x_m|z), (N, ...). A network z, x_l -> parameters of
+            p(x_m|z, x_l) has the name "m|l"; a modality without a decoder is given and never modelled.
         likelihood: output of the decoder -> p(x_m|z), by name.
         prior: p(z).
         weights: {name: lambda}, what objectives weigh each modality's log-likelihood by; 1 by default.
@@ -37,31 +47,36 @@ class MultimodalVAE(nn.Module):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.modalities = tuple(encoder)
+        self.modalities = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
         self.encoder = nn.ModuleDict(encoder)
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
-        self.decoder = nn.ModuleDict(decoder)
+        self.decoder = nn.ModuleDict({key.split("|")[0]: network for key, network in decoder.items()})
+        self.conditions = {key.split("|")[0]: tuple(key.split("|")[1:]) for key in decoder}
         self.likelihood = likelihood
         self.prior = prior
         self.weights = dict.fromkeys(self.modalities, 1.0) | dict(weights or {})
         self.bf16 = False
+        self.to(memory_format=torch.channels_last)  # convolutions with it are up to 1.6 times faster on the CPU
 
     def encode(self, batch: Batch) -> tuple[Tensor, ...]:
         """The stacked parameters of all experts, each (M, B, D); zeros where a modality is absent."""
         experts = {}
-        for m, name in enumerate(self.modalities):
-            if name not in batch.modalities:
+        for key, network in self.encoder.items():
+            names = key.split(",")
+            if any(name not in batch.modalities for name in names):
                 continue
-            x = batch.modalities[name]
-            if batch.mask is None or batch.mask[:, m].all():
-                experts[name] = self._run(self.encoder[name], x)
-            else:
-                rows = batch.mask[:, m].nonzero().squeeze(1)
-                params = self._run(self.encoder[name], x[rows])
-                experts[name] = tuple(p.new_zeros(len(batch), *p.shape[1:]).index_copy(0, rows, p) for p in params)
+            xs = [batch.modalities[name] for name in names]
+            seen = [self.modalities.index(name) for name in names]
+            if batch.mask is None or batch.mask[:, seen].all():
+                experts[key] = self._run(network, *xs)
+                continue
+            rows = batch.mask[:, seen].all(dim=1).nonzero().squeeze(1)
+            params = self._run(network, *(x[rows] for x in xs))
+            experts[key] = tuple(p.new_zeros(len(batch), *p.shape[1:]).index_copy(0, rows, p) for p in params)
+        require(bool(experts), "the model has no encoder for just these modalities")
         absent = tuple(torch.zeros_like(p) for p in next(iter(experts.values())))
-        return tuple(torch.stack(p) for p in zip(*(experts.get(n, absent) for n in self.modalities), strict=True))
+        return tuple(torch.stack(p) for p in zip(*(experts.get(key, absent) for key in self.encoder), strict=True))
 
     def fuse(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
         """q(z|x_S) of stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
@@ -84,20 +99,32 @@ class MultimodalVAE(nn.Module):
             batch = batch.only(given, self.modalities)
         return self.fuse(self.encode(batch), batch.mask)
 
-    def decode(self, z: Tensor, modalities: Sequence[str] | None = None) -> dict[str, Distribution]:
-        """{name: p(x_m|z)} for z (..., D), batch shapes (...): of the named modalities, all by default."""
+    def decode(
+        self, z: Tensor, modalities: Sequence[str] | None = None, given: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Distribution]:
+        """{name: p(x_m|z)} for z (..., D), batch shapes (...): of the named modalities, all by default.
+
+        Args:
+            given: {name: (B, ...)} for z (..., B, D), what decoders of p(x_m|z, x_l) look at.
+        """
         outputs = {}
-        for name in self.modalities if modalities is None else modalities:
-            flat = self._run(self.decoder[name], z.reshape(-1, z.shape[-1]))
-            outputs[name] = flat.reshape(*z.shape[:-1], *flat.shape[1:])
+        for name in self.decoder if modalities is None else modalities:
+            require(name in self.decoder, f"the model has no p({name}|z): it never models the {name}")
+            for condition in self.conditions[name]:
+                require(condition in (given or {}), f"the model has p({name}|z, {condition}): give it the {condition}")
+            conditions = [given[condition] for condition in self.conditions[name]]
+            shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
+            inputs = [z.expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
+            flat = self._run(self.decoder[name], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
+            outputs[name] = flat.reshape(*shape, *flat.shape[1:])
         return self.likelihood(outputs)
 
-    def _run(self, network: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def _run(self, network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Only networks run in reduced precision: densities, products and sums stay in float32."""
         if not self.bf16:
-            return network(x)
-        with torch.autocast(x.device.type, torch.bfloat16):
-            out = network(x)
+            return network(*inputs)
+        with torch.autocast(inputs[0].device.type, torch.bfloat16):
+            out = network(*inputs)
         return out.float() if isinstance(out, Tensor) else tuple(o.float() for o in out)
 
     @torch.no_grad()
@@ -108,23 +135,45 @@ class MultimodalVAE(nn.Module):
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Means or modes of all modalities at the posterior's mean, given some modalities (all of the inputs)."""
-        return self.likelihood.point(self.decode(self.posterior(inputs, given).mean))
+        batch = observe(inputs, self.modalities)
+        if given is not None:
+            batch = batch.only(given, self.modalities)
+        return self.likelihood.point(self.decode(self.posterior(batch).mean, given=batch.modalities))
 
 
-def MVAE(
+FUSIONS = {
+    "poe": lambda encoders: (GaussianPoeStrategy(), DiagonalGaussianPosterior()),
+    "quotient": lambda encoders: (GaussianQuotientStrategy(), DiagonalGaussianPosterior()),
+    "moe": lambda encoders: (GaussianMoeStrategy(), DiagonalGaussianMixturePosterior()),
+    "mopoe": lambda encoders: (GaussianMopoeStrategy(), DiagonalGaussianMixturePosterior()),
+    "own": lambda encoders: (OwnExpertStrategy(encoders), DiagonalGaussianPosterior()),
+}
+
+
+def GaussianVAE(
+    fusion: str,
     encoder: Mapping[str, nn.Module],
     decoder: Mapping[str, nn.Module],
     likelihood: GroupedLikelihood,
     latent_dim: int,
     weights: Mapping[str, float] | None = None,
 ) -> MultimodalVAE:
-    """The multimodal VAE of Wu & Goodman 2018 (arXiv 1802.05335): a Gaussian product of experts, N(0, I) prior."""
+    """Gaussian experts and the prior N(0, I), fused by name.
+
+    "poe": MVAE (Wu & Goodman 2018, arXiv 1802.05335). "quotient": its MVAE-Q. "moe": the mixture that BiVCCA trains
+    (Wang et al. 2016, arXiv 1610.03454). "mopoe": MoPoE (Sutter et al. 2021, arXiv 2105.02470). "own": each subset of
+    the modalities has an encoder of its own, as in VAE, CVAE and JMVAE (Suzuki et al. 2016, arXiv 1611.01891).
+    """
+    strategy, posterior = FUSIONS[fusion](tuple(encoder))
     return MultimodalVAE(
         encoder=encoder,
-        variational_strategy=GaussianPoeStrategy(),
-        variational_posterior=DiagonalGaussianPosterior(),
+        variational_strategy=strategy,
+        variational_posterior=posterior,
         decoder=decoder,
         likelihood=likelihood,
         prior=StandardGaussianPrior(latent_dim),
         weights=weights,
     )
+
+
+MVAE = partial(GaussianVAE, "poe")

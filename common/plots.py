@@ -1,6 +1,6 @@
 """Pictures. Drawn on bare figures: no window, no global state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -72,6 +72,31 @@ def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     figure.axes[0].set_ylabel("nats per example", fontsize=8)
     figure.axes[0].legend(fontsize=8)
     figure.tight_layout()
+    save(figure, path)
+
+
+def error_bars(
+    path: Path,
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    axes: tuple[str, str],
+    title: str = "",
+) -> None:
+    """Save curves over a logarithmic axis (a linear one for a single x).
+
+    Args:
+        curves: {label: (mean, half a bar's height) for each x}.
+        axes: what x and y are.
+    """
+    figure = Figure(figsize=(6, 4))
+    axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
+    if len(x) > 1:
+        axis.set_xscale("log")
+    for label, points in curves.items():
+        mean, deviation = zip(*points, strict=True)
+        axis.errorbar(x, mean, deviation, label=label, marker="o", markersize=3, capsize=3, linewidth=1)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     save(figure, path)
 
 

@@ -11,6 +11,13 @@ def joint_subset(n_modalities: int) -> Tensor:
     return torch.ones(1, n_modalities, dtype=torch.bool)
 
 
+def all_subsets(n_modalities: int) -> Tensor:
+    """Every subset but the empty one, (2^M - 1, M): for mixtures over all of them, which few modalities allow."""
+    require(n_modalities <= 10, f"a mixture over all subsets of {n_modalities} modalities is too large")
+    codes = torch.arange(1, 2**n_modalities)
+    return (codes[:, None] >> torch.arange(n_modalities)) % 2 == 1
+
+
 def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None = None) -> Tensor:
     """k random subsets of size 2 .. M - 1, (k, M): the size is drawn uniformly, then the subset among that size.
 

@@ -1,8 +1,12 @@
 """MNIST in its original idx files, and built-in scanned digits for the demo."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from common.data import Examples, download, find, read_idx
@@ -14,6 +18,25 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 N_DEMO_TEST = 297
+
+
+class Dataset(NamedTuple):
+    """What the scripts of an experiment on images and texts must know of its data.
+
+    name: the experiment's folder.
+    size: pixels that an image is high and wide.
+    load: see `load`.
+    parse: what a user writes -> a text (1, ...); InputError for what is none.
+    names: texts (N, ...) -> what to call them in pictures and tables.
+    shown: texts, as a user writes them, that pictures show samples of.
+    """
+
+    name: str
+    size: int
+    load: Callable[..., Examples]
+    parse: Callable[[str], Tensor]
+    names: Callable[[Tensor], list[str]]
+    shown: Sequence[str]
 
 
 def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, limit: int | None = None) -> Examples:
@@ -32,12 +55,29 @@ def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, li
     Raises:
         InputError: a file is missing, damaged or does not fit the other.
     """
-    examples = _digits(split) if demo else _mnist(split, data_dir, fetch)
+    examples = _digits(split) if demo else read("MNIST", split, data_dir, fetch)
     return examples.take(slice(limit))
 
 
-def _mnist(split: str, data_dir: Path, fetch: bool) -> Examples:
-    paths = [_path(name, data_dir, fetch) for name in FILES[split]]
+def class_index(label: str, classes: Sequence[str]) -> Tensor:
+    """The class (1,) that a user gives by its index, or by its name in any case."""
+    known = [name.lower() for name in classes]
+    index = int(label) if label.isascii() and label.isdigit() else None
+    if label.lower() in known:
+        index = known.index(label.lower())
+    called = "" if classes == CLASSES else f" or a name among {', '.join(classes)}"
+    require(index in range(len(classes)), f"a class is a number from 0 to {len(classes) - 1}{called}, not {label!r}")
+    return torch.tensor([index])
+
+
+def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
+    """The names of classes (N,)."""
+    return [classes[label] for label in labels.tolist()]
+
+
+def read(dataset: str, split: str, data_dir: Path, fetch: bool) -> Examples:
+    """A split of a dataset in MNIST's format, by the name that torchvision has for it."""
+    paths = [_path(name, dataset, data_dir, fetch) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
     require(
         len(images) == len(labels),
@@ -50,13 +90,14 @@ def _mnist(split: str, data_dir: Path, fetch: bool) -> Examples:
     return Examples({"image": images.unsqueeze(1), "text": labels.long()})
 
 
-def _path(name: str, data_dir: Path, fetch: bool) -> Path:
-    candidates = [f"{folder}{name}{suffix}" for folder in ("", "MNIST/raw/") for suffix in (".gz", "")]
+def _path(name: str, dataset: str, data_dir: Path, fetch: bool) -> Path:
+    candidates = [f"{folder}{name}{suffix}" for folder in ("", f"{dataset}/raw/") for suffix in (".gz", "")]
     if fetch and not any((data_dir / candidate).is_file() for candidate in candidates):
         from common.torchvision_import import datasets
 
-        md5 = dict(datasets.MNIST.resources)[f"{name}.gz"]
-        download([f"{mirror}{name}.gz" for mirror in datasets.MNIST.mirrors], data_dir / f"{name}.gz", md5)
+        known = getattr(datasets, dataset)
+        md5 = dict(known.resources)[f"{name}.gz"]
+        download([f"{mirror}{name}.gz" for mirror in known.mirrors], data_dir / f"{name}.gz", md5)
     return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
 
 
@@ -71,3 +112,13 @@ def _digits(split: str) -> Examples:
     return Examples(
         {"image": (255 * images[rows]).round().to(torch.uint8), "text": torch.from_numpy(digits.target).long()[rows]}
     )
+
+
+def of_classes(name: str, load: Callable[..., Examples], classes: Sequence[str]) -> Dataset:
+    """A dataset of images of MNIST's size, whose texts are classes."""
+    return Dataset(
+        name, 28, load, partial(class_index, classes=classes), partial(class_names, classes=classes), classes
+    )
+
+
+MNIST = of_classes("mnist", load, CLASSES)

@@ -1,19 +1,43 @@
-"""Networks of MVAE on MNIST (Wu & Goodman 2018, appendix; layers of the authors' mnist/model.py)."""
+"""Networks of the models on MNIST (Wu & Goodman 2018, appendix; layers of the authors' mnist/model.py)."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
-from common.models import MVAE, MultimodalVAE
+from common.models import GaussianVAE, MultimodalVAE
+from common.objectives import JmvaeElbo, MixtureElbo, MvaeElbo, Objective, StandardElbo
 
 N_CLASSES = 10
+WIDTH = 512
+
+
+class Model(NamedTuple):
+    """fusion: of the experts (`common.models.GaussianVAE`); objectives: by --obj, the default first."""
+
+    fusion: str
+    objectives: dict[str, type[Objective]]
+    pairs_only: bool = False
+
+
+MODELS = {
+    "mvae": Model("poe", {"mvae": MvaeElbo, "elbo": StandardElbo}),
+    "mvae-q": Model("quotient", {"mvae": MvaeElbo, "elbo": StandardElbo}),
+    "jmvae": Model("own", {"jmvae": JmvaeElbo}, pairs_only=True),
+    "vae": Model("own", {"elbo": StandardElbo}),
+    "cvae": Model("own", {"elbo": StandardElbo}, pairs_only=True),
+    "bivcca": Model("moe", {"mixture": MixtureElbo}),
+    "mopoe": Model("mopoe", {"mixture": MixtureElbo}),
+}
 
 
 class Config(Protocol):
     n_latents: int
+    model: str
 
 
 class EachClass(nn.Sequential):
@@ -24,43 +48,110 @@ class EachClass(nn.Sequential):
         return tuple(params[label] for params in super().forward(classes))
 
 
+class JointEncoder(nn.Module):
+    """q(z|image, text): the features of both, one hidden layer, two heads."""
+
+    def __init__(self, image: nn.Module, text: nn.Module, n_latents: int) -> None:
+        super().__init__()
+        self.image, self.text = image, text
+        self.head = nn.Sequential(swish_mlp(2 * WIDTH, WIDTH), SplitLinearLayer(WIDTH, (n_latents, n_latents)))
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        return self.head(torch.cat([self.image(image), self.text(text)], dim=1))
+
+
+class PriorExpert(nn.Module):
+    """N(0, I): what CVAE's label says of z, which is independent of it."""
+
+    def __init__(self, n_latents: int) -> None:
+        super().__init__()
+        self.register_buffer("zeros", torch.zeros(n_latents), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = self.zeros.expand(len(x), -1)
+        return nothing, nothing
+
+
+class OnLabel(nn.Sequential):
+    """A decoder of z and a label: it sees them side by side."""
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return super().forward(torch.cat([z, one_hot(label, N_CLASSES).to(z)], dim=1))
+
+
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image (B, 1, 28, 28) in [0, 1] and text (B,), the class."""
+    """The model with modalities image (B, 1, 28, 28) in [0, 1] and text (B,), the class; VAE has the image alone."""
+    return assemble(config, image_features, image_decoder)
+
+
+def image_features() -> nn.Sequential:
+    """Image (N, 1, 28, 28) -> (N, 512)."""
+    return nn.Sequential(nn.Flatten(), swish_mlp(784, WIDTH, WIDTH))
+
+
+def image_decoder(n_inputs: int) -> nn.Sequential:
+    """(N, n_inputs) -> logits (N, 1, 28, 28)."""
+    return nn.Sequential(swish_mlp(n_inputs, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, 784), nn.Unflatten(1, (1, 28, 28)))
+
+
+def assemble(
+    config: Config, image_features: Callable[[], nn.Sequential], image_decoder: Callable[[int], nn.Sequential]
+) -> MultimodalVAE:
+    """A model on images and labels by its name in MODELS; the label's networks are the same for all images."""
     d = config.n_latents
-    return MVAE(
-        encoder={
-            "image": nn.Sequential(nn.Flatten(), swish_mlp(784, 512, 512), SplitLinearLayer(512, (d, d))),
-            "text": EachClass(
-                nn.Embedding(N_CLASSES, 512), nn.SiLU(), swish_mlp(512, 512), SplitLinearLayer(512, (d, d))
-            ),
-        },
-        decoder={
-            "image": nn.Sequential(swish_mlp(d, 512, 512, 512), nn.Linear(512, 784), nn.Unflatten(1, (1, 28, 28))),
-            "text": nn.Sequential(swish_mlp(d, 512, 512, 512), nn.Linear(512, N_CLASSES)),
-        },
-        likelihood=GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), text=CategoricalLikelihood()),
+
+    def image_encoder() -> nn.Module:
+        return nn.Sequential(*image_features(), SplitLinearLayer(WIDTH, (d, d)))
+
+    def text_encoder() -> nn.Module:
+        return EachClass(*text_features(), SplitLinearLayer(WIDTH, (d, d)))
+
+    def text_decoder() -> nn.Module:
+        return nn.Sequential(swish_mlp(d, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, N_CLASSES))
+
+    if config.model == "vae":
+        encoder, decoder = {"image": image_encoder()}, {"image": image_decoder(d)}
+    elif config.model == "cvae":
+        encoder = {"image,text": JointEncoder(image_features(), text_features(), d), "text": PriorExpert(d)}
+        decoder = {"image|text": OnLabel(*image_decoder(d + N_CLASSES))}
+    else:
+        encoder = {"image": image_encoder(), "text": text_encoder()}
+        if config.model == "jmvae":
+            encoder["image,text"] = JointEncoder(image_features(), text_features(), d)
+        decoder = {"image": image_decoder(d), "text": text_decoder()}
+    return GaussianVAE(
+        MODELS[config.model].fusion,
+        encoder,
+        decoder,
+        GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), text=CategoricalLikelihood()),
         latent_dim=d,
     )
 
 
-def _layers(ours: str, *theirs: str) -> dict[str, tuple[str, ...]]:
+def text_features() -> nn.Sequential:
+    """Labels (N,) -> (N, 512)."""
+    return nn.Sequential(nn.Embedding(N_CLASSES, WIDTH), nn.SiLU(), swish_mlp(WIDTH, WIDTH))
+
+
+def layers(ours: str, *theirs: str) -> dict[str, tuple[str, ...]]:
     return {f"{ours}.{kind}": tuple(f"{layer}.{kind}" for layer in theirs) for kind in ("weight", "bias")}
 
 
 # our parameters -> the authors', which are concatenated: their two heads (mu, log variance) are one layer here
 AUTHORS = {
-    **_layers("encoder.image.1.0", "image_encoder.fc1"),
-    **_layers("encoder.image.1.2", "image_encoder.fc2"),
-    **_layers("encoder.image.2.linear", "image_encoder.fc31", "image_encoder.fc32"),
+    **layers("encoder.image.1.0", "image_encoder.fc1"),
+    **layers("encoder.image.1.2", "image_encoder.fc2"),
+    **layers("encoder.image.2.linear", "image_encoder.fc31", "image_encoder.fc32"),
     "encoder.text.0.weight": ("text_encoder.fc1.weight",),
-    **_layers("encoder.text.2.0", "text_encoder.fc2"),
-    **_layers("encoder.text.3.linear", "text_encoder.fc31", "text_encoder.fc32"),
-    **_layers("decoder.image.0.0", "image_decoder.fc1"),
-    **_layers("decoder.image.0.2", "image_decoder.fc2"),
-    **_layers("decoder.image.0.4", "image_decoder.fc3"),
-    **_layers("decoder.image.1", "image_decoder.fc4"),
-    **_layers("decoder.text.0.0", "text_decoder.fc1"),
-    **_layers("decoder.text.0.2", "text_decoder.fc2"),
-    **_layers("decoder.text.0.4", "text_decoder.fc3"),
-    **_layers("decoder.text.1", "text_decoder.fc4"),
+    **layers("encoder.text.2.0", "text_encoder.fc2"),
+    **layers("encoder.text.3.linear", "text_encoder.fc31", "text_encoder.fc32"),
+    **layers("decoder.image.0.0", "image_decoder.fc1"),
+    **layers("decoder.image.0.2", "image_decoder.fc2"),
+    **layers("decoder.image.0.4", "image_decoder.fc3"),
+    **layers("decoder.image.1", "image_decoder.fc4"),
+    **layers("decoder.text.0.0", "text_decoder.fc1"),
+    **layers("decoder.text.0.2", "text_decoder.fc2"),
+    **layers("decoder.text.0.4", "text_decoder.fc3"),
+    **layers("decoder.text.1", "text_decoder.fc4"),
 }
+AUTHORS_OPTIONS = {"model": "mvae"}

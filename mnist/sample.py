@@ -1,4 +1,4 @@
-"""Sample an MVAE trained on MNIST: from the prior, given an image, given a label, given both.
+"""Sample a model of MNIST: from the prior, given an image, given a label, given both.
 
     python sample.py trained_models                              64 images and labels from the prior
     python sample.py trained_models --condition-on-text 5        given the label 5
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from common import devices, plots, runs
 from common.checkpoints import load_model, write_atomically
-from common.data import Batch, Examples
+from common.data import Examples
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from mnist.data import CLASSES, load
+from mnist.data import MNIST, Dataset
 
 COLUMNS = 8
 
@@ -31,50 +31,55 @@ class Config(runs.ModelConfig):
     n_samples: int = 64
     """pictures to make"""
     condition_on_image: str | None = None
-    """a class: a random test image of it; or the path of an image, bright strokes on black"""
-    condition_on_text: int | None = None
-    """a class, 0 to 9"""
+    """what a random test image is to show, written as for --condition-on-text; or the path of an image, bright on
+    black"""
+    condition_on_text: str | None = None
+    """a class, by its number or its name"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
     out_dir: Path | None = None
     """where to write; default: samples/ beside the model"""
 
 
-def main(config: Config) -> None:
+def main(config: Config, dataset: Dataset = MNIST) -> None:
     config.check()
-    given = (config.condition_on_image, config.condition_on_text)
-    require(not config.reconstruct or given == (None, None), "--reconstruct takes no condition: leave one of them out")
-    model = load_model(config.model, "mnist").to(devices.select(config.cuda))
+    conditions = {"image": config.condition_on_image, "text": config.condition_on_text}
+    given = [name for name, value in conditions.items() if value is not None]
+    require(not config.reconstruct or not given, "--reconstruct takes no condition: leave one of them out")
+    model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
+    for name in given:
+        require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
     torch.manual_seed(config.seed)
     inputs, title = {}, []
-    if config.condition_on_text is not None:
-        label = config.condition_on_text
-        require(0 <= label < len(CLASSES), f"--condition-on-text must be 0 to 9, it is {label}")
-        inputs["text"] = torch.tensor([label])
-        title.append(f"the label {label}")
-    if config.condition_on_image is not None:
-        inputs["image"] = _given_image(config)
+    if "text" in given:
+        inputs["text"] = _parse(dataset, "text", config.condition_on_text)
+        (name,) = dataset.names(inputs["text"])
+        title.append(f"the text {name!r}")
+    if "image" in given:
+        inputs["image"] = _given_image(config, dataset)
         title.append("the image at the left")
     folder = config.out_dir or (config.model if config.model.is_dir() else config.model.parent) / "samples"
     picture = folder / "sample_image.png"
     with torch.no_grad():
         if config.reconstruct:
-            examples = load("test", config.data_dir, config.demo, limit=config.limit)
-            labels = reconstructions(model, examples.take(slice(config.n_samples)), picture)
+            examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
+            texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
-            labels = samples(model, inputs, config.n_samples, picture, " and ".join(title))
-    write_atomically(folder / "sample_text.txt", "".join(label + "\n" for label in labels).encode())
+            texts = samples(model, inputs, config.n_samples, picture, dataset, " and ".join(title))
+    write_atomically(folder / "sample_text.txt", "".join(text + "\n" for text in texts).encode())
     print(f"{picture}\n{folder / 'sample_text.txt'}")
 
 
-def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path, given: str = "") -> list[str]:
-    """Decode n draws of q(z|inputs), or of the prior; save them beside the given image; return their labels."""
+def samples(
+    model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path, dataset: Dataset, given: str = ""
+) -> list[str]:
+    """Decode n draws of q(z|inputs), or of the prior; save them beside the given image; return their texts."""
     device = next(model.parameters()).device
-    inputs = {name: x.to(device) for name, x in inputs.items()}
-    z = model.posterior(inputs).sample((n,)).squeeze(1) if inputs else model.prior().sample((n,))  # (n, D)
-    decoded = model.likelihood.point(model.decode(z))
-    labels = _names(decoded["text"])
-    images, captions = plots.in_rows(decoded["image"], labels, COLUMNS)
+    inputs = {name: x.to(device).expand(n, *x.shape[1:]) for name, x in inputs.items()}
+    z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
+    decoded = model.likelihood.point(model.decode(z, given=inputs))
+    texts = _texts(decoded, dataset)
+    images, captions = plots.in_rows(decoded["image"], texts, COLUMNS)
     if "image" in inputs:
         first = torch.full_like(images[:, 0], torch.nan)
         first[0] = inputs["image"][0]
@@ -82,55 +87,74 @@ def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path,
         captions[0][0] = "given"
     title = f"samples given {given}" if given else "samples from the prior"
     plots.image_grid(path, images, captions=captions, title=title)
-    return labels
+    return texts
 
 
-def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> list[str]:
-    """Save images above their reconstructions from the image alone; return the predicted labels."""
+def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, dataset: Dataset) -> list[str]:
+    """Save images above their reconstructions, and return the predicted texts.
+
+    They are given alone, but to a model that needs their text too (CVAE).
+    """
     given = examples.to(next(model.parameters()).device)[:].modalities
-    decoded = model.reconstruct({"image": given["image"]})
-    rows = [plots.in_rows(x["image"], _names(x["text"]), COLUMNS) for x in (given, decoded)]
-    images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)  # (2 R, 8, 1, 28, 28)
+    alone = "image" in model.encoder
+    decoded = model.reconstruct({name: given[name] for name in (("image",) if alone else model.modalities)})
+    texts = _texts(decoded, dataset)
+    rows = [plots.in_rows(x["image"], _texts(x, dataset), COLUMNS) for x in (given, decoded)]
+    images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)  # (2 R, 8, 1, H, W)
     captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
     labels = ["given", "decoded"] * (len(images) // 2)
-    plots.image_grid(path, images, labels, captions, "reconstructions from the image")
-    return _names(decoded["text"])
+    plots.image_grid(
+        path, images, labels, captions, f"reconstructions from the image{'' if alone else ' and its text'}"
+    )
+    return texts
 
 
-def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
-    """The pictures that training leaves: samples of the prior, of each label, reconstructions."""
-    samples(model, {}, 64, folder / "prior.png")
-    reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png")
-    conditional(model, folder / "conditional.png")
+def draw(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Dataset) -> None:
+    """The pictures that training leaves: samples of the prior, of some texts, reconstructions."""
+    if not model.conditions["image"]:
+        samples(model, {}, 64, folder / "prior.png", dataset)
+    reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png", dataset)
+    if "text" in model.modalities:
+        conditional(model, folder / "conditional.png", dataset)
 
 
-def conditional(model: MultimodalVAE, path: Path) -> None:
-    """Save a row of samples for each label."""
-    labels = torch.arange(len(CLASSES), device=next(model.parameters()).device)
-    z = model.posterior({"text": labels}).sample((12,)).transpose(0, 1)  # (10, 12, D)
-    plots.image_grid(path, model.decode(z, ["image"])["image"].mean, CLASSES, title="samples given the label")
+def conditional(model: MultimodalVAE, path: Path, dataset: Dataset) -> None:
+    """Save a row of samples for each of the texts that the dataset shows."""
+    text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(next(model.parameters()).device)
+    z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
+    images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
+    plots.image_grid(path, images, dataset.names(text), title="samples given the text")
 
 
-def _names(labels: Tensor) -> list[str]:
-    return [CLASSES[label] for label in labels.tolist()]
+def _texts(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
+    return dataset.names(x["text"]) if "text" in x else [""] * len(x["image"])
 
 
-def _given_image(config: Config) -> Tensor:
-    """The image (1, 1, 28, 28) that --condition-on-image names."""
-    name = config.condition_on_image
-    if name.lstrip("-").isdigit():
-        require(name in CLASSES, f"--condition-on-image must be a class from 0 to 9 or a file, it is {name}")
-        examples = load("test", config.data_dir, config.demo, limit=config.limit)
-        rows = (examples.modalities["text"] == int(name)).nonzero().squeeze(1)
-        require(len(rows) > 0, f"there is no {name} among the {len(examples)} test images: raise --limit")
-        batch: Batch = examples[rows[torch.randint(len(rows), (1,))]]
-        return batch.modalities["image"]
+def _parse(dataset: Dataset, option: str, value: str) -> Tensor:
     try:
-        with Image.open(name) as file:
-            image = file.convert("L").resize((28, 28))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"--condition-on-image {name} is no class and no readable image: {error}") from error
-    return torch.from_numpy(np.asarray(image) / 255).float()[None, None]
+        return dataset.parse(value)
+    except InputError as error:
+        raise InputError(f"--condition-on-{option}: {error}") from error
+
+
+def _given_image(config: Config, dataset: Dataset) -> Tensor:
+    """The image (1, 1, H, W) that --condition-on-image names."""
+    value = config.condition_on_image
+    if Path(value).is_file():
+        try:
+            with Image.open(value) as file:
+                image = file.convert("L").resize((dataset.size, dataset.size))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"--condition-on-image {value} is no readable image: {error}") from error
+        return torch.from_numpy(np.asarray(image) / 255).float()[None, None]
+    try:
+        text = dataset.parse(value)
+    except InputError as error:
+        raise InputError(f"--condition-on-image {value}: there is no such file, and {error}") from error
+    examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
+    rows = (examples.modalities["text"] == text).view(len(examples), -1).all(dim=1).nonzero().squeeze(1)
+    require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: raise --limit")
+    return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -15,11 +16,13 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from common import devices, objectives, runs
+from common import devices, runs
 from common.data import hold_out, unpair
+from common.errors import require
+from common.models import MultimodalVAE
 from common.training import fit
-from mnist.data import load
-from mnist.model import build
+from mnist.data import MNIST, Dataset
+from mnist.model import MODELS, build
 from mnist.sample import draw
 
 
@@ -39,26 +42,46 @@ class Config(runs.RunConfig):
     """weight of the image's log-likelihood (authors' code: 1)"""
     lambda_text: float = 10.0
     """weight of the label's log-likelihood (authors' code: 10, their README: 50)"""
-    obj: Literal["mvae", "elbo"] = "mvae"
-    """mvae: ELBO of both and of each modality; elbo: of both alone"""
+    model: Literal["mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"] = "mvae"
+    """mvae: product of experts; mvae-q: quotient of posteriors; jmvae: joint encoder; vae: the image alone; cvae: the
+    image given the label; bivcca: mixture of experts; mopoe: mixture of the products of all subsets"""
+    obj: Literal["mvae", "elbo", "jmvae", "mixture"] | None = None
+    """mvae: ELBO of both and of each modality (of --model mvae and mvae-q, the default there); elbo: of both alone;
+    the other models have one objective each"""
+    alpha: float = 0.1
+    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one (Suzuki et al. 2016)"""
+
+    def check(self) -> None:
+        super().check()
+        known = MODELS[self.model]
+        require(
+            self.obj in (None, *known.objectives), f"--model {self.model} has --obj {' or '.join(known.objectives)}"
+        )
+        require(
+            self.paired_fraction == 1 or not known.pairs_only,
+            f"--model {self.model} learns from pairs alone: leave --paired-fraction at 1",
+        )
 
 
-OBJECTIVES = {"mvae": objectives.MvaeElbo, "elbo": objectives.StandardElbo}
-
-
-def main(config: Config) -> None:
+def main(config: Config, dataset: Dataset = MNIST, build: Callable[[Config], MultimodalVAE] = build) -> None:
     config.check()
     if config.dry_run:
         print(json.dumps(runs.as_json(config), indent=2))
         return
     torch.manual_seed(config.seed)
-    examples = load("train", config.data_dir, config.demo, config.download, config.limit)
-    train, valid = hold_out(examples, config.valid)
-    train = unpair(train, config.paired_fraction, torch.Generator().manual_seed(config.seed))
     model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    objective = OBJECTIVES[config.obj](model, weights={"image": config.lambda_image, "text": config.lambda_text})
-    run = runs.Run("mnist", config)
-    fit(model, objective, train, valid, config, run, partial(draw, model, examples=valid or train))
+    examples = dataset.load("train", config.data_dir, config.demo, config.download, config.limit)
+    train, valid = hold_out(examples.only(model.modalities), config.valid)
+    train = unpair(train, config.paired_fraction, torch.Generator().manual_seed(config.seed))
+    weights = {"image": config.lambda_image, "text": config.lambda_text}
+    objectives = MODELS[config.model].objectives
+    objective = objectives[config.obj or next(iter(objectives))](
+        model,
+        weights={name: weights[name] for name in model.modalities},
+        **({"alpha": config.alpha} if config.model == "jmvae" else {}),
+    )
+    run = runs.Run(dataset.name, config)
+    fit(model, objective, train, valid, config, run, partial(draw, model, examples=valid or train, dataset=dataset))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,12 @@ from tests.test_parity import authors_file
 
 
 def ours(**changes):
-    model = build(SimpleNamespace(n_latents=3))
-    return {"experiment": "mnist", "config": {"n_latents": 3}, "state_dict": model.state_dict()} | changes
+    model = build(SimpleNamespace(n_latents=3, model="mvae"))
+    return {
+        "experiment": "mnist",
+        "config": {"n_latents": 3, "model": "mvae"},
+        "state_dict": model.state_dict(),
+    } | changes
 
 
 def test_a_model_comes_back_as_it_was(tmp_path):

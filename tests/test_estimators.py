@@ -57,7 +57,7 @@ def test_samples_are_shared_among_targets():
 
 def test_effective_sample_size_of_known_weights(monkeypatch):
     """Two samples, weights 3 to 1: (3 + 1)^2 / (9 + 1) = 1.6; across chunks too."""
-    model = build(SimpleNamespace(n_latents=1)).double()
+    model = build(SimpleNamespace(n_latents=1, model="mvae")).double()
     model.decoder["text"] = torch.nn.Linear(1, 2, bias=False).double()
     # p(text = 0|z) of z = +-1 at weight w: sigmoid(+-w), in the ratio e^w, so w = log 3
     torch.nn.init.constant_(model.decoder["text"].weight[0], torch.log(torch.tensor(3.0)).item())
@@ -90,9 +90,9 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch, given):
     scored = []
     original = type(model).decode
 
-    def decode(self, z, modalities):
+    def decode(self, z, modalities, given):
         scored.append(z.shape[0] * 3)
-        return original(self, z, modalities)
+        return original(self, z, modalities, given)
 
     monkeypatch.setattr(type(model), "decode", decode)
     log_marginal(model, draw(weights, scales, 3), ("a",), given, n_samples=50)
@@ -111,7 +111,7 @@ def test_weights_never_enter():
 
 def test_a_labels_likelihood_by_the_prior():
     """A decoder that ignores z: log p(text) is its log-probability, exactly, whatever the samples."""
-    model = build(SimpleNamespace(n_latents=4)).double()
+    model = build(SimpleNamespace(n_latents=4, model="mvae")).double()
     torch.nn.init.zeros_(model.decoder["text"][1].weight)
     text = torch.arange(10)
     value = log_marginal(model, {"text": text}, ("text",), given=(), n_samples=3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributions import kl_divergence
+from torch.nn import functional as F
 
 from common.checkpoints import load_model
 from tests.reference import fill
@@ -15,9 +16,9 @@ LAYOUTS = json.loads((REFERENCE / "layouts.json").read_text())
 VALUES = json.loads((REFERENCE / "values.json").read_text())
 
 
-def authors_file(path, n_latents=64, **options):
-    """A checkpoint as the authors' mnist/train.py writes it, with parameters filled by formula."""
-    state_dict = fill.fill({name: torch.empty(shape) for name, shape in LAYOUTS["mnist"].items()})
+def authors_file(path, experiment="mnist", n_latents=64, **options):
+    """A checkpoint as the authors' train.py writes it, with parameters filled by formula."""
+    state_dict = fill.fill({name: torch.empty(shape) for name, shape in LAYOUTS[experiment].items()})
     checkpoint = {"state_dict": state_dict, "best_loss": 1.0, "n_latents": n_latents, "optimizer": {"state": {}}}
     torch.save(checkpoint, path, **options)
     return path
@@ -54,3 +55,127 @@ def test_mnist_meets_the_reference_values(tmp_path, case, zip_format):
         -p["text"].log_prob(inputs["text"]), torch.tensor(expected["text_nll"]), rtol=1e-4, atol=0
     )
     torch.testing.assert_close(kl_divergence(q, model.prior()), torch.tensor(expected["kl"]), rtol=1e-4, atol=0)
+
+
+def swish(x):
+    return x * torch.sigmoid(x)
+
+
+def linear(w, name, x):
+    return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+
+def norm(w, name, x):
+    return F.batch_norm(x, *(w[f"{name}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")))
+
+
+def fashionmnist_networks(w):
+    """The authors' layers, written out on their state dict, in float64: x -> (mu, logvar), z -> logits."""
+
+    def image_encoder(x):
+        for name in ("0", "2"):
+            x = swish(F.conv2d(x, w[f"image_encoder.features.{name}.weight"], stride=2, padding=1))
+        return linear(w, "image_encoder.classifier.2", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+
+    def text_encoder(x):
+        x = swish(w["text_encoder.net.0.weight"][x])
+        return linear(w, "text_encoder.net.4", swish(linear(w, "text_encoder.net.2", x)))
+
+    def image_decoder(z):
+        for name in ("0", "2"):
+            z = swish(linear(w, f"image_decoder.upsampler.{name}", z))
+        z = swish(conv_transpose(w, "image_decoder.hallucinate.0", z.view(-1, 128, 7, 7), 1))
+        return conv_transpose(w, "image_decoder.hallucinate.2", z, 1)
+
+    def text_decoder(z):
+        for name in ("0", "2", "4"):
+            z = swish(linear(w, f"text_decoder.net.{name}", z))
+        return linear(w, "text_decoder.net.6", z)
+
+    return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
+
+
+def conv_transpose(w, name, x, padding):
+    return F.conv_transpose2d(x, w[f"{name}.weight"], stride=2, padding=padding)
+
+
+def gru_of(w, prefix, *sizes, **options):
+    gru = torch.nn.GRU(*sizes, **options).double().eval()
+    gru.load_state_dict({key.removeprefix(prefix): x for key, x in w.items() if key.startswith(prefix)})
+    return gru
+
+
+def multimnist_networks(w):
+    """As above. One GRU of two directions encodes; a step at a time decodes, fed with the most likely character."""
+    encoder = gru_of(w, "text_encoder.gru.", 200, 200, bidirectional=True)
+    decoder = gru_of(w, "text_decoder.gru.", 264, 200, num_layers=2, dropout=0.1)
+
+    def image_encoder(x):
+        x = swish(F.conv2d(x, w["image_encoder.features.0.weight"], stride=2, padding=1))
+        for i, padding in ((2, 1), (5, 1), (8, 0)):
+            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=2, padding=padding)
+            x = swish(norm(w, f"image_encoder.features.{i + 1}", x))
+        return linear(w, "image_encoder.classifier.3", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+
+    def text_encoder(x):
+        last = encoder(w["text_encoder.embed.weight"][x].transpose(0, 1))[0][-1]
+        return linear(w, "text_encoder.h2p", last[:, :200] + last[:, 200:])
+
+    def image_decoder(z):
+        z = swish(linear(w, "image_decoder.upsample.0", z)).view(-1, 256, 2, 2)
+        for i, padding in ((0, 0), (3, 1), (6, 1)):
+            z = swish(
+                norm(
+                    w,
+                    f"image_decoder.hallucinate.{i + 1}",
+                    conv_transpose(w, f"image_decoder.hallucinate.{i}", z, padding),
+                )
+            )
+        return conv_transpose(w, "image_decoder.hallucinate.9", z, 1)
+
+    def text_decoder(z):
+        character, words = torch.full((len(z),), 10), []
+        hidden = linear(w, "text_decoder.z2h", z).repeat(2, 1, 1)
+        for _ in range(4):
+            out, hidden = decoder(torch.cat([swish(w["text_decoder.embed.weight"][character]), z], dim=1)[None], hidden)
+            words.append(linear(w, "text_decoder.h2o", torch.cat([out[0], z], dim=1)))
+            character = words[-1].argmax(dim=1)
+        return torch.stack(words, dim=1)
+
+    return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["as now", "before batch norm counted"])
+@pytest.mark.parametrize("given", [("image",), ("text",), ("image", "text")])
+@pytest.mark.parametrize(
+    ("experiment", "networks", "image", "text"),
+    [
+        ("fashionmnist", fashionmnist_networks, (4, 1, 28), ((4,), 10)),
+        ("multimnist", multimnist_networks, (4, 1, 50), ((4, 4), 12)),
+    ],
+)
+def test_the_authors_networks_are_met(tmp_path, experiment, networks, image, text, given, counts):
+    """Evaluation mode, z = mu: values.json has none of these two."""
+    path = authors_file(tmp_path / "model_best.pth.tar", experiment)
+    w = torch.load(path, weights_only=True)["state_dict"]
+    if not counts:
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint["state_dict"] = {k: x for k, x in w.items() if not k.endswith("num_batches_tracked")}
+        torch.save(checkpoint, path)
+    w = {name: x.double() for name, x in w.items()}
+    inputs = {"image": fill.image(*image).double(), "text": fill.integers("text", *text)}
+    encoders, decoders = networks(w)
+    precision, weighted = 1, 0
+    for name in given:
+        mu, logvar = encoders[name](inputs[name]).chunk(2, dim=1)
+        precision, weighted = precision + (-logvar).exp(), weighted + mu * (-logvar).exp()
+    mu = weighted / precision
+
+    model = load_model(path, experiment).double()
+    with torch.no_grad():
+        q = model.posterior(inputs, given)
+        p = model.decode(mu)
+    torch.testing.assert_close(q.mean, mu)
+    torch.testing.assert_close(q.variance, 1 / precision)
+    torch.testing.assert_close(p["image"].logits, decoders["image"](mu))
+    torch.testing.assert_close(p["text"].logits, decoders["text"](mu).log_softmax(dim=-1))

@@ -27,7 +27,11 @@ from tests.test_data import write_mnist
 from tests.test_parity import authors_file
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = {"mnist/train.py", "mnist/sample.py", "mnist/loglike.py", "benchmarks/mnist.py"}
+SCRIPTS = {
+    f"{folder}/{script}.py"
+    for folder in ("mnist", "fashionmnist", "multimnist")
+    for script in ("train", "sample", "loglike")
+} | {"multimnist/generate.py", "benchmarks/mnist.py"}
 READMES = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/README.md") if ".venv" not in p.parts]
 
 
@@ -134,10 +138,18 @@ def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
 @pytest.mark.parametrize(
     ("script", "args", "message"),
     [
-        (sample, ["--condition-on-text", 12], "--condition-on-text must be 0 to 9, it is 12"),
-        (sample, ["--condition-on-text", -1], "--condition-on-text must be 0 to 9, it is -1"),
-        (sample, ["--condition-on-image", 10], "--condition-on-image must be a class from 0 to 9 or a file, it is 10"),
-        (sample, ["--condition-on-image", "no.png"], "no.png is no class and no readable image"),
+        (sample, ["--condition-on-text", 12], "--condition-on-text: a class is a number from 0 to 9, not '12'"),
+        (sample, ["--condition-on-text", -1], "--condition-on-text: a class is a number from 0 to 9, not '-1'"),
+        (
+            sample,
+            ["--condition-on-image", 10],
+            "--condition-on-image 10: there is no such file, and a class is a number from 0 to 9, not '10'",
+        ),
+        (
+            sample,
+            ["--condition-on-image", "no.png"],
+            "--condition-on-image no.png: there is no such file, and a class is",
+        ),
         (sample, ["--n-samples", 0], "--n-samples must be positive, not 0"),
         (sample, ["--reconstruct", "--condition-on-text", 1], "--reconstruct takes no condition"),
         (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "is missing"),
@@ -158,7 +170,7 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, a
 
 def test_damaged_pictures_are_named(trained, tmp_path):
     (tmp_path / "given.ppm").write_bytes(b"P6 40 x")
-    with pytest.raises(InputError, match=r"given.ppm is no class and no readable image"):
+    with pytest.raises(InputError, match=r"given.ppm is no readable image"):
         call(sample, trained, "--condition-on-image", tmp_path / "given.ppm")
 
 
@@ -173,7 +185,7 @@ def test_the_benchmark_prints_its_ratios(capsys):
 
 def test_the_plain_implementation_is_the_same_model():
     """Its loss is the objective's, in expectation; with narrow posteriors, value by value."""
-    model = build(SimpleNamespace(n_latents=64))
+    model = build(SimpleNamespace(n_latents=64, model="mvae"))
     for name in model.modalities:
         torch.nn.init.zeros_(model.encoder[name][-1].linear.weight[64:])
         torch.nn.init.constant_(model.encoder[name][-1].linear.bias[64:], -14)

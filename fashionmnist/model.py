@@ -1,0 +1,56 @@
+"""Networks of the models on FashionMNIST (layers of the authors' fashionmnist/model.py); those of the label: mnist."""
+
+from torch import nn
+
+from common.encoders_decoders import swish_mlp
+from common.models import MultimodalVAE
+from mnist.model import WIDTH, Config, assemble, layers
+
+
+def build(config: Config) -> MultimodalVAE:
+    """The model with modalities image (B, 1, 28, 28) in [0, 1] and text (B,), the class; VAE has the image alone."""
+    return assemble(config, image_features, image_decoder)
+
+
+def image_features() -> nn.Sequential:
+    """Image (N, 1, 28, 28) -> (N, 512)."""
+    return nn.Sequential(
+        nn.Conv2d(1, 64, 4, 2, 1, bias=False),
+        nn.SiLU(),
+        nn.Conv2d(64, 128, 4, 2, 1, bias=False),
+        nn.SiLU(),
+        nn.Flatten(),
+        swish_mlp(6272, WIDTH),
+    )
+
+
+def image_decoder(n_inputs: int) -> nn.Sequential:
+    """(N, n_inputs) -> logits (N, 1, 28, 28)."""
+    return nn.Sequential(
+        swish_mlp(n_inputs, WIDTH, 6272),
+        nn.Unflatten(1, (128, 7, 7)),
+        nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False),
+        nn.SiLU(),
+        nn.ConvTranspose2d(64, 1, 4, 2, 1, bias=False),
+    )
+
+
+# our parameters -> the authors'
+AUTHORS = {
+    "encoder.image.0.weight": ("image_encoder.features.0.weight",),
+    "encoder.image.2.weight": ("image_encoder.features.2.weight",),
+    **layers("encoder.image.5.0", "image_encoder.classifier.0"),
+    **layers("encoder.image.6.linear", "image_encoder.classifier.2"),
+    "encoder.text.0.weight": ("text_encoder.net.0.weight",),
+    **layers("encoder.text.2.0", "text_encoder.net.2"),
+    **layers("encoder.text.3.linear", "text_encoder.net.4"),
+    **layers("decoder.image.0.0", "image_decoder.upsampler.0"),
+    **layers("decoder.image.0.2", "image_decoder.upsampler.2"),
+    "decoder.image.2.weight": ("image_decoder.hallucinate.0.weight",),
+    "decoder.image.4.weight": ("image_decoder.hallucinate.2.weight",),
+    **layers("decoder.text.0.0", "text_decoder.net.0"),
+    **layers("decoder.text.0.2", "text_decoder.net.2"),
+    **layers("decoder.text.0.4", "text_decoder.net.4"),
+    **layers("decoder.text.1", "text_decoder.net.6"),
+}
+AUTHORS_OPTIONS = {"model": "mvae"}

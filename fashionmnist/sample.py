@@ -1,0 +1,21 @@
+"""Sample a model of FashionMNIST: from the prior, given an image, given a class, given both.
+
+    python sample.py trained_models                                        64 images and classes from the prior
+    python sample.py trained_models --condition-on-text "ankle boot"       given a class, by its name or number
+    python sample.py trained_models --condition-on-image sandal            given a random test image of one (or a file)
+    python sample.py trained_models --reconstruct                          test images and their reconstructions
+
+Writes sample_image.png, the decoded means with their predicted classes beneath, and sample_text.txt, these classes.
+"""
+
+from functools import partial
+
+from common import runs
+from fashionmnist.data import FASHIONMNIST
+from mnist import sample
+from mnist.sample import Config
+
+main = partial(sample.main, dataset=FASHIONMNIST)
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

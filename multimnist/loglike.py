@@ -1,0 +1,27 @@
+"""Log-likelihoods of a model of MultiMNIST, by importance sampling on the test images (nats per example).
+
+    python loglike.py trained_models --data-dir data                     a table
+    python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+
+What is estimated, and how: `python ../mnist/loglike.py --help`. Beside the likelihoods stand the shares of characters
+and of whole strings that are inferred rightly from the image (four characters each, those that fill up among them).
+"""
+
+from dataclasses import dataclass
+
+from common import runs
+from mnist import loglike
+from multimnist.data import DatasetOptions, dataset
+
+
+@dataclass
+class Config(DatasetOptions, runs.LoglikeConfig):
+    pass
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    return loglike.main(config, dataset(config))
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

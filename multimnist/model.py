@@ -1,0 +1,158 @@
+"""Networks of MVAE on MultiMNIST (layers of the authors' multimnist/model.py)."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from common.encoders_decoders import SplitLinearLayer
+from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
+from common.models import MVAE, MultimodalVAE
+from mnist.model import layers
+from multimnist.data import LENGTH, N_CHARACTERS, SOS
+from multimnist.text import TeacherForcedLikelihood
+
+N_HIDDEN = 200
+
+
+class Config(Protocol):
+    n_latents: int
+    teacher_forcing: bool
+
+
+class TextEncoder(nn.Module):
+    """Strings (N, 4) -> (mu, logvar): a GRU's two directions at the last character, where the backward one starts."""
+
+    def __init__(self, n_latents: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(N_CHARACTERS, N_HIDDEN)
+        self.forwards = nn.GRU(N_HIDDEN, N_HIDDEN, batch_first=True)
+        self.backwards = nn.GRU(N_HIDDEN, N_HIDDEN, batch_first=True)
+        self.heads = SplitLinearLayer(N_HIDDEN, (n_latents, n_latents))
+
+    def forward(self, text: Tensor) -> tuple[Tensor, ...]:
+        characters = self.embedding(text)  # (N, 4, H)
+        last = self.forwards(characters)[0][:, -1] + self.backwards(characters[:, -1:])[0][:, 0]
+        return self.heads(last)
+
+
+class TextDecoder(nn.Module):
+    """z (N, D) -> logits of the characters (N, 4, C): a GRU of two layers that sees z and the character before.
+
+    Unless the characters before are given (teacher forcing) it feeds back the one it finds most likely.
+    """
+
+    def __init__(self, n_latents: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(N_CHARACTERS, N_HIDDEN)
+        self.start = nn.Linear(n_latents, N_HIDDEN)
+        self.gru = nn.GRU(N_HIDDEN + n_latents, N_HIDDEN, num_layers=2, dropout=0.1, batch_first=True)
+        self.output = nn.Linear(N_HIDDEN + n_latents, N_CHARACTERS)
+
+    def forward(self, z: Tensor) -> Tensor:
+        character, state, logits = self.sos(z), self.state(z), []
+        for _ in range(LENGTH):
+            step, state = self.continued(z, character, state)
+            character = step.argmax(dim=-1)
+            logits.append(step)
+        return torch.cat(logits, dim=1)
+
+    def teacher_forced(self, z: Tensor, text: Tensor) -> Tensor:
+        """Logits (N, 4, C), each given the characters of text (N, 4) before it."""
+        return self.continued(z, torch.cat([self.sos(z), text[:, :-1]], dim=1), self.state(z))[0]
+
+    def sos(self, z: Tensor) -> Tensor:
+        return torch.full((len(z), 1), SOS, device=z.device)
+
+    def state(self, z: Tensor) -> Tensor:
+        """Of both layers before the first character, (2, N, H)."""
+        return self.start(z).expand(2, -1, -1).contiguous()
+
+    def continued(self, z: Tensor, before: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, L, C) after each of the characters `before` (N, L), and the state after the last."""
+        z = z[:, None].expand(-1, before.shape[1], -1)
+        hidden, state = self.gru(torch.cat([nn.functional.silu(self.embedding(before)), z], dim=-1), state)
+        return self.output(torch.cat([hidden, z], dim=-1)), state
+
+
+def build(config: Config) -> MultimodalVAE:
+    """The model with modalities image (B, 1, 50, 50) in [0, 1] and text (B, 4), characters."""
+    d = config.n_latents
+    text_decoder = TextDecoder(d)
+    return MVAE(
+        encoder={"image": image_encoder(d), "text": TextEncoder(d)},
+        decoder={"image": image_decoder(d), "text": nn.Identity() if config.teacher_forcing else text_decoder},
+        likelihood=GroupedLikelihood(
+            image=BernoulliLikelihood(event_dims=3),
+            text=TeacherForcedLikelihood(text_decoder)
+            if config.teacher_forcing
+            else CategoricalLikelihood(event_dims=1),
+        ),
+        latent_dim=d,
+    )
+
+
+def image_encoder(n_latents: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
+        *(nn.Flatten(), nn.Linear(1024, 512), nn.SiLU(), nn.Dropout(0.1)),
+        SplitLinearLayer(512, (n_latents, n_latents)),
+    )
+
+
+def image_decoder(n_latents: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Linear(n_latents, 1024), nn.SiLU(), nn.Unflatten(1, (256, 2, 2))),
+        *(nn.ConvTranspose2d(256, 128, 4, 2, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.ConvTranspose2d(64, 32, 5, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
+        nn.ConvTranspose2d(32, 1, 4, 2, 1, bias=False),
+    )
+
+
+def _conv(ours: str, theirs: str) -> dict[str, tuple[str]]:
+    return {f"{ours}.weight": (f"{theirs}.weight",)}
+
+
+def _norm(ours: str, theirs: str) -> dict[str, tuple[str]]:
+    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in ("weight", "bias", "running_mean", "running_var")}
+
+
+def _gru(ours: str, theirs: str, layer: str, suffix: str = "") -> dict[str, tuple[str]]:
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    return {f"{ours}.{kind}_{layer}": (f"{theirs}.{kind}_{layer}{suffix}",) for kind in kinds}
+
+
+# our parameters -> the authors'
+AUTHORS = {
+    **_conv("encoder.image.0", "image_encoder.features.0"),
+    **_conv("encoder.image.2", "image_encoder.features.2"),
+    **_norm("encoder.image.3", "image_encoder.features.3"),
+    **_conv("encoder.image.5", "image_encoder.features.5"),
+    **_norm("encoder.image.6", "image_encoder.features.6"),
+    **_conv("encoder.image.8", "image_encoder.features.8"),
+    **_norm("encoder.image.9", "image_encoder.features.9"),
+    **layers("encoder.image.12", "image_encoder.classifier.0"),
+    **layers("encoder.image.15.linear", "image_encoder.classifier.3"),
+    "encoder.text.embedding.weight": ("text_encoder.embed.weight",),
+    **_gru("encoder.text.forwards", "text_encoder.gru", "l0"),
+    **_gru("encoder.text.backwards", "text_encoder.gru", "l0", "_reverse"),
+    **layers("encoder.text.heads.linear", "text_encoder.h2p"),
+    **layers("decoder.image.0", "image_decoder.upsample.0"),
+    **_conv("decoder.image.3", "image_decoder.hallucinate.0"),
+    **_norm("decoder.image.4", "image_decoder.hallucinate.1"),
+    **_conv("decoder.image.6", "image_decoder.hallucinate.3"),
+    **_norm("decoder.image.7", "image_decoder.hallucinate.4"),
+    **_conv("decoder.image.9", "image_decoder.hallucinate.6"),
+    **_norm("decoder.image.10", "image_decoder.hallucinate.7"),
+    **_conv("decoder.image.12", "image_decoder.hallucinate.9"),
+    "decoder.text.embedding.weight": ("text_decoder.embed.weight",),
+    **layers("decoder.text.start", "text_decoder.z2h"),
+    **_gru("decoder.text.gru", "text_decoder.gru", "l0"),
+    **_gru("decoder.text.gru", "text_decoder.gru", "l1"),
+    **layers("decoder.text.output", "text_decoder.h2o"),
+}
+AUTHORS_OPTIONS = {"teacher_forcing": False}

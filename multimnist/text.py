@@ -1,0 +1,63 @@
+"""p(text|z) character by character: an autoregressive distribution, for training with teacher forcing."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from multimnist.data import LENGTH, N_CHARACTERS
+
+BEAM = 10  # strings kept at each character when the most likely one is searched
+
+
+class Autoregressive(Distribution):
+    r"""prod_t p(c_t|c_1, ..., c_(t-1), z) over strings of 4 characters, int64.
+
+    Args:
+        network: gives the logits of each character after those before it (`multimnist.model.TextDecoder`).
+        z: (..., D); the batch shape is (...).
+    """
+
+    def __init__(self, network: nn.Module, z: Tensor) -> None:
+        super().__init__(z.shape[:-1], torch.Size([LENGTH]), validate_args=False)
+        self.network, self.z = network, z
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """value (..., 4) -> nats, in the shape to which it and z broadcast."""
+        shape = torch.broadcast_shapes(self.batch_shape, value.shape[:-1])
+        text = value.expand(*shape, LENGTH).reshape(-1, LENGTH)
+        z = self.z.expand(*shape, -1).reshape(len(text), -1)
+        log_p = self.network.teacher_forced(z, text).log_softmax(dim=-1)  # (N, 4, C)
+        return log_p.gather(-1, text[..., None]).sum(dim=(-2, -1)).view(shape)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most likely string that a beam search finds, (..., 4)."""
+        z = self.z.reshape(-1, self.z.shape[-1])
+        text, state = self.network.sos(z)[:, None], self.network.state(z)  # (N, 1, 1), (layers, N, H)
+        log_p = z.new_zeros(len(z), 1)
+        first = torch.arange(len(z), device=z.device)[:, None]
+        for _ in range(LENGTH):
+            beams = text.shape[1]
+            logits, state = self.network.continued(
+                z.repeat_interleave(beams, dim=0), text[..., -1].reshape(-1, 1), state
+            )
+            longer = log_p[..., None] + logits.log_softmax(dim=-1).view(len(z), beams, -1)
+            log_p, best = longer.flatten(1).topk(min(BEAM, beams * N_CHARACTERS))  # (N, beams)
+            parent, character = best // N_CHARACTERS, best % N_CHARACTERS
+            text = torch.cat([text[first, parent], character[..., None]], dim=-1)
+            state = state[:, (beams * first + parent).flatten()]
+        return text[:, 0, 1:].view(*self.batch_shape, LENGTH)
+
+
+class TeacherForcedLikelihood(nn.Module):
+    """Strings given z itself, with the network that the characters before are known to."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> Autoregressive:
+        return Autoregressive(self.network, z)
+
+    def point(self, p: Autoregressive) -> Tensor:
+        return p.mode

@@ -1,0 +1,217 @@
+"""The scripts of the folders that share mnist's: fashionmnist and multimnist, and the analysis of weak supervision."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import fashionmnist.analyse
+import fashionmnist.loglike
+import fashionmnist.sample
+import fashionmnist.train
+import mnist.analyse
+import mnist.sample
+import mnist.train
+import multimnist.data
+import multimnist.loglike
+import multimnist.sample
+import multimnist.train
+from common import runs
+from common.checkpoints import load_model
+from common.errors import InputError
+from fashionmnist.data import CLASSES
+from mnist.data import load as load_mnist
+from tests.test_scripts import ROOT, call
+
+OPTIONS = ["--demo", "--epochs", "1", "--annealing-epochs", "1", "--n-latents", "8"]
+
+
+def train_in(folder, save_dir, *options):
+    command = [sys.executable, "train.py", *OPTIONS, *options, "--save-dir", str(save_dir)]
+    result = subprocess.run(command, cwd=ROOT / folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return save_dir
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory):
+    return train_in("fashionmnist", tmp_path_factory.mktemp("fashion"), "--limit", "100")
+
+
+@pytest.fixture(scope="module")
+def feedback(tmp_path_factory):
+    return train_in("multimnist", tmp_path_factory.mktemp("feedback"), "--limit", "100")
+
+
+@pytest.fixture(scope="module")
+def forced(tmp_path_factory):
+    save_dir = tmp_path_factory.mktemp("forced")
+    call(multimnist.train, *OPTIONS, "--limit", 60, "--teacher-forcing", "--save-dir", save_dir)
+    return save_dir
+
+
+@pytest.fixture(params=["feedback", "forced"])
+def multi(request):
+    return request.getfixturevalue(request.param)
+
+
+def texts(folder):
+    return (folder / "sample_text.txt").read_text().split("\n")[:-1]
+
+
+@pytest.mark.parametrize("given", ["9", "Ankle boot", "ankle BOOT"])
+def test_a_class_is_given_by_number_or_name(fashion, tmp_path, monkeypatch, given):
+    seen = []
+    monkeypatch.setattr("mnist.sample.samples", lambda model, inputs, *_: seen.append(inputs) or ["x"])
+    call(fashionmnist.sample, fashion, "--condition-on-text", given, "--out-dir", tmp_path)
+    assert seen[0]["text"].tolist() == [9]
+
+
+def test_outputs_name_the_classes(fashion, tmp_path):
+    args = ("--demo", "--condition-on-image", "sandal", "--n-samples", 9, "--out-dir", tmp_path)
+    call(fashionmnist.sample, fashion, *args)
+    assert len(texts(tmp_path)) == 9 and set(texts(tmp_path)) <= set(CLASSES)
+
+
+@pytest.mark.parametrize("given", ["1773", "42", ""])
+def test_strings_of_any_length_are_given(multi, tmp_path, given):
+    call(multimnist.sample, multi, "--condition-on-text", given, "--n-samples", 5, "--out-dir", tmp_path)
+    assert len(texts(tmp_path)) == 5 and all(
+        len(text) <= 4 and set(text) <= set("0123456789?") for text in texts(tmp_path)
+    )
+
+
+def test_an_image_is_given_by_its_string_or_a_file(multi, tmp_path, monkeypatch):
+    shown = multimnist.data.load("test", "", demo=True)
+    text = next(name for name in multimnist.data.names(shown.modalities["text"]) if len(name) == 4)
+    seen = []
+    monkeypatch.setattr("mnist.sample.samples", lambda model, inputs, *_: seen.append(inputs["image"]) or ["x"])
+    Image.new("L", (10, 10), "white").save(tmp_path / "given.png")
+    for given in (text, tmp_path / "given.png"):
+        call(multimnist.sample, multi, "--demo", "--condition-on-image", given, "--out-dir", tmp_path)
+    same = (shown[:].modalities["image"] == seen[0]).flatten(1).all(dim=1)
+    assert multimnist.data.names(shown.modalities["text"][same]) == [text]
+    assert seen[1].equal(torch.ones(1, 1, 50, 50))
+
+
+def test_loglike_of_strings_reports_characters_and_strings(multi, tmp_path, monkeypatch):
+    args = ("--demo", "--limit", 8, "--n-samples", 5, "--json", tmp_path / "out.json")
+    estimates = call(multimnist.loglike, multi, *args)
+    assert json.loads((tmp_path / "out.json").read_text())["experiment"] == "multimnist"
+    examples = multimnist.data.load("test", "", demo=True, limit=8)[:]
+    right = (
+        load_model(multi).reconstruct({"image": examples.modalities["image"]})["text"] == examples.modalities["text"]
+    )
+    assert estimates["character accuracy from the image"]["mean"] == pytest.approx(right.double().mean().item())
+    assert estimates["string accuracy from the image"]["mean"] == pytest.approx(right.all(dim=1).double().mean().item())
+    assert estimates["log p(image,text)"]["mean"] < 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "script", "args", "message"),
+    [
+        ("fashion", fashionmnist.sample, ["--condition-on-text", "boots"], "a name among T-shirt/top, Trouser"),
+        ("fashion", fashionmnist.sample, ["--condition-on-text", "10"], "a class is a number from 0 to 9 or"),
+        ("fashion", fashionmnist.loglike, ["--data-dir", "nowhere"], "t10k-images-idx3-ubyte.gz is missing"),
+        ("fashion", multimnist.loglike, ["--demo"], "is a checkpoint of fashionmnist, not of multimnist"),
+        ("feedback", multimnist.sample, ["--condition-on-text", "12a"], "up to four digits, not '12a'"),
+        ("feedback", multimnist.sample, ["--condition-on-text", "12345"], "up to four digits, not '12345'"),
+        ("feedback", multimnist.sample, ["--condition-on-image", "12345"], "there is no such file, and"),
+        ("feedback", multimnist.loglike, ["--data-dir", "nowhere"], "multimnist.npz is missing"),
+        ("feedback", multimnist.loglike, ["--demo", "--max-digits", "7"], "--max-digits 7"),
+    ],
+)
+def test_impossible_requests_take_one_line_and_exit_2(request, capsys, folder, script, args, message):
+    with pytest.raises(SystemExit) as exit_:
+        runs.command_line(script.main, script.Config, "", [str(request.getfixturevalue(folder)), *args])
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("model", ["mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"])
+def test_every_model_is_trained_sampled_and_scored(tmp_path, model):
+    """By their scripts, each with the pictures and the estimates that it can have."""
+    args = (*OPTIONS, "--limit", 100, "--model", model, "--save-dir", tmp_path / "run")
+    call(fashionmnist.train, *args)
+    pictures = {path.name for path in (tmp_path / "run" / "samples").iterdir()}
+    expected = {"reconstructions.png", *(() if model == "vae" else ("conditional.png",))}
+    assert pictures == expected | (set() if model == "cvae" else {"prior.png"})
+    call(fashionmnist.sample, tmp_path / "run", "--demo", "--reconstruct", "--n-samples", 3)
+    estimates = call(fashionmnist.loglike, tmp_path / "run", "--demo", "--limit", 5, "--n-samples", 4)
+    likelihoods = {name for name in estimates if name.startswith("log p")}
+    if model in ("vae", "cvae"):
+        assert likelihoods == {"log p(image)" if model == "vae" else "log p(image|text)"}
+    else:
+        assert {"log p(image)", "log p(image,text)", "log p(image|text)"} < likelihoods
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "jmvae", "--paired-fraction", "0.5"], "--model jmvae learns from pairs alone"),
+        (["--model", "cvae", "--paired-fraction", "0.5"], "--model cvae learns from pairs alone"),
+        (["--model", "jmvae", "--obj", "elbo"], "--model jmvae has --obj jmvae"),
+        (["--model", "mvae", "--obj", "mixture"], "--model mvae has --obj mvae or elbo"),
+    ],
+)
+def test_models_refuse_what_does_not_go_with_them(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        call(mnist.train, *OPTIONS, *options, "--save-dir", tmp_path)
+
+
+def test_a_vae_has_no_text_and_a_cvae_needs_it(tmp_path):
+    for model in ("vae", "cvae"):
+        call(mnist.train, *OPTIONS, "--limit", 60, "--model", model, "--save-dir", tmp_path / model)
+    with pytest.raises(InputError, match="this model has no text"):
+        call(mnist.sample, tmp_path / "vae", "--condition-on-text", 3)
+    with pytest.raises(InputError, match=r"the model has p\(image\|z, text\): give it the text"):
+        call(mnist.sample, tmp_path / "cvae")
+    with pytest.raises(InputError, match="no encoder for just these modalities"):
+        call(mnist.sample, tmp_path / "cvae", "--demo", "--condition-on-image", 3)
+    call(mnist.sample, tmp_path / "cvae", "--condition-on-text", 3, "--n-samples", 2)
+
+
+def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mnist.analyse, "CLASSIFIER_STEPS", 50)
+    args = ["weak-supervision", *OPTIONS, "--limit", 200, "--jobs", 1, "--save-dir", tmp_path]
+    few = call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1)
+    assert [(r.fraction, r.n_paired, r.seed) for r in few] == [(0.05, 10, 0), (0.05, 10, 1)]
+    monkeypatch.setattr(mnist.analyse, "CLASSIFIER_STEPS", 0)  # a run that is there is not repeated
+    more = call(mnist.analyse, *args, "--fractions", 0.05, 1, "--seeds", 0, 1)
+    assert more[:2] == few
+    assert few[0].classifier > 0.3, "of ten pairs"
+    assert json.loads((tmp_path / "weak_supervision.json").read_text())[3]["n_paired"] == 200
+    mean, values = 50 * (few[0].model + few[1].model), torch.tensor([few[0].model, few[1].model])
+    row = f"| 10 | {mean:.2f} ± {100 * values.double().std():.2f} % |"
+    assert row in (tmp_path / "weak_supervision.md").read_text() and row in capsys.readouterr().out
+    with Image.open(tmp_path / "weak_supervision.png") as picture:
+        assert picture.width > 300
+    # what the accuracies are of
+    test = load_mnist("test", "", demo=True, limit=200)[:].modalities
+    label = load_model(tmp_path / "0.05_seed1").reconstruct({"image": test["image"]})["text"]
+    assert few[1].model == pytest.approx((label == test["text"]).double().mean().item())
+
+
+def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
+    args = ["weak-supervision", *OPTIONS, "--limit", 60, "--save-dir", tmp_path, "--fractions", 0.5, "--seeds", 0, 1]
+    together = call(mnist.analyse, *args, "--jobs", 2)
+    alone = call(mnist.analyse, *args, "--jobs", 1, "--save-dir", tmp_path / "alone")
+    assert together == alone
+    assert "epoch 1/1" in (tmp_path / "0.5_seed1" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fractions", "0.001"], "is no pair at all"),
+        (["--fractions", "2"], r"--paired-fraction must lie in \[0, 1\]"),
+        (["--jobs", "0"], "--jobs must be positive"),
+    ],
+)
+def test_impossible_curves(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        call(mnist.analyse, "weak-supervision", *OPTIONS, "--limit", 60, "--jobs", 1, *options, "--save-dir", tmp_path)
