@@ -38,8 +38,6 @@ from mnist import train
 from mnist.data import MNIST, Dataset
 from mnist.model import N_CLASSES, build
 
-CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 1000, 5  # the longer of both
-
 
 @dataclass
 class Config(train.Config):
@@ -49,6 +47,8 @@ class Config(train.Config):
     """of the training images that are paired with their label"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run each"""
+    classifier_steps: int = 1000
+    """batches that a classifier is trained on; five passes over its images where these are more"""
     jobs: int | None = None
     """runs at a time, each a process; default: one a core, with --cuda one"""
     save_dir: Path = Path("weak_supervision")
@@ -70,7 +70,9 @@ class Config(train.Config):
         super().check()
         for run in self.runs():
             run.check()
-        require(self.jobs is None or self.jobs > 0, f"--jobs must be positive, not {self.jobs}")
+        for name in ("jobs", "classifier_steps"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{runs.option(name)} must be positive, not {value}")
         require(bool(self.fractions and self.seeds), "name at least one of --fractions and of --seeds")
 
     def runs(self) -> list[train.Config]:
@@ -100,7 +102,9 @@ def main(config: Config, dataset: Dataset = MNIST, build: Callable[..., Multimod
         print("\n".join(json.dumps(runs.as_json(run)) for run in todo))
         return []
     jobs = config.jobs or (1 if config.cuda else os.cpu_count())
-    work = partial(run, dataset=dataset, build=build, threads=max(1, os.cpu_count() // jobs))
+    work = partial(
+        run, dataset=dataset, build=build, steps=config.classifier_steps, threads=max(1, os.cpu_count() // jobs)
+    )
     results = []
     with tqdm(total=len(todo), unit=" runs", disable=None) as bar:
         for result in in_parallel(work, todo, jobs):
@@ -159,7 +163,9 @@ def in_parallel(work: Callable[[train.Config], Result], todo: list[train.Config]
             pool.shutdown(cancel_futures=True)
 
 
-def run(config: train.Config, dataset: Dataset, build: Callable[..., MultimodalVAE], threads: int) -> Result:
+def run(
+    config: train.Config, dataset: Dataset, build: Callable[..., MultimodalVAE], steps: int, threads: int
+) -> Result:
     """Train a model and its baseline, as far as they are not there yet, and measure both on the test images."""
     torch.set_num_threads(threads)
     config.save_dir.mkdir(parents=True, exist_ok=True)
@@ -176,7 +182,7 @@ def run(config: train.Config, dataset: Dataset, build: Callable[..., MultimodalV
     require(len(paired) > 0, f"--fractions {config.paired_fraction:g} of {len(examples)} images is no pair at all")
     baseline = config.save_dir / "classifier.json"
     if not baseline.exists():
-        write_atomically(baseline, json.dumps(accuracy(classifier(config, build, paired), test)).encode())
+        write_atomically(baseline, json.dumps(accuracy(classifier(config, build, paired, steps), test)).encode())
     model = load_model(config.save_dir, dataset.name).to(device)
     inferred = accuracy(
         lambda image: model.decode(model.posterior({"image": image}).mean, ["text"])["text"].logits, test
@@ -189,13 +195,13 @@ def pairs(examples: Examples) -> Examples:
     return examples if examples.mask is None else examples.take(examples.mask.all(dim=1))
 
 
-def classifier(config: train.Config, build: Callable[..., MultimodalVAE], paired: Examples) -> nn.Module:
+def classifier(config: train.Config, build: Callable[..., MultimodalVAE], paired: Examples, steps: int) -> nn.Module:
     """The image encoder with a linear layer in place of its heads, trained on the paired images by cross entropy."""
     torch.manual_seed(config.seed)
     *features, heads = build(config).encoder["image"]
     network = nn.Sequential(*features, nn.Linear(heads.linear.in_features, N_CLASSES)).to(paired.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
-    for _ in range(max(CLASSIFIER_STEPS, CLASSIFIER_EPOCHS * len(paired) // config.batch_size)):
+    for _ in range(max(steps, 5 * len(paired) // config.batch_size)):
         batch = paired[torch.randint(len(paired), (config.batch_size,)).to(paired.device)].modalities
         optimizer.zero_grad()
         cross_entropy(network(batch["image"]), batch["text"]).backward()

@@ -34,6 +34,7 @@ N = {"train": 60_000, "test": 10_000}
 N_DEMO = {"train": 3_000, "test": 500}
 CACHE = "multimnist.npz"
 BATCH = 4000  # images drawn at once
+BARREN = 100  # such draws in a row without one image to keep are too many
 SHOWN = ("", "7", "42", "88", "305", "964", "1773", "2016")  # texts that pictures show
 
 
@@ -175,13 +176,13 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
         order they were drawn), then FILL.
 
     Raises:
-        InputError: the options exclude each other.
+        InputError: the options exclude each other, or the digits always overlap.
     """
     options.check_options()
     count = torch.randint(options.min_digits, options.max_digits + 1, (n,), generator=generator)
     image = torch.empty(n, 1, SIZE, SIZE, dtype=torch.uint8)
     text = torch.empty(n, LENGTH, dtype=torch.int64)
-    pending = torch.arange(n)
+    pending, barren = torch.arange(n), 0
     with tqdm(total=n, unit=" images", leave=False, disable=None) as bar:
         while len(pending):
             rows, pending = pending[:BATCH], pending[BATCH:]
@@ -195,6 +196,8 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
             image[rows[good], 0] = canvas[good].to(torch.uint8)
             text[rows[good]] = characters.gather(1, _order(used, options, generator))[good]
             pending = torch.cat([rows[~good], pending])
+            barren = 0 if good.any() else barren + 1
+            require(barren < BARREN, "these digits leave no room for each other: ask for fewer (--max-digits)")
             bar.update(int(good.sum()))
     return Examples({"image": image, "text": text})
 

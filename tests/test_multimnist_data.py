@@ -437,3 +437,8 @@ def test_errors_of_the_command_take_one_line(tmp_path, args, message, capsys):
         run("--data-dir", tmp_path, *args)
     error = capsys.readouterr().err
     assert exit.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_digits_that_always_overlap_are_given_up():
+    with pytest.raises(InputError, match="leave no room for each other"):
+        draw(5, squares(200, 200), min_digits=4)

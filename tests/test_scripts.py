@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import tyro
 from PIL import Image
 
+import multimnist.data
+import multimnist.train
 from benchmarks import mnist as benchmark
 from common import runs
 from common.errors import InputError
@@ -23,7 +26,7 @@ from mnist import loglike, sample
 from mnist import train as mnist_train
 from mnist.data import load
 from mnist.model import build
-from tests.test_data import write_mnist
+from tests.test_data import IMAGES, write_mnist
 from tests.test_parity import authors_file
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +34,7 @@ SCRIPTS = {
     f"{folder}/{script}.py"
     for folder in ("mnist", "fashionmnist", "multimnist")
     for script in ("train", "sample", "loglike")
-} | {"multimnist/generate.py", "benchmarks/mnist.py"}
+} | {"multimnist/generate.py", "mnist/analyse.py", "fashionmnist/analyse.py", "benchmarks/mnist.py"}
 READMES = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/README.md") if ".venv" not in p.parts]
 
 
@@ -221,18 +224,24 @@ def readme_commands(readme):
 @pytest.mark.parametrize("readme", READMES)
 def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     """Each as written, on small data: what a reader types must parse, and do its work on the run before it."""
-    write_mnist(tmp_path / "data")
+    write_mnist(
+        tmp_path / "data", images=np.pad(IMAGES[:, 4:-4, 4:-4], ((0, 0), (4, 4), (4, 4)))
+    )  # digits have margins
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
+    monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
+    for module in (mnist_train, multimnist.train):
+        monkeypatch.setattr(module, "fit", small(module.fit))
     for folder, (script, *args) in readme_commands(readme):
         module = importlib.import_module(f"{folder.as_posix().replace('/', '.')}.{script.removesuffix('.py')}")
-        if "--data-dir" in args:
-            args[args.index("--data-dir") + 1] = "data"
+        for option in {"--data-dir", "--mnist-dir"} & set(args):
+            args[args.index(option) + 1] = "data"
         monkeypatch.setattr(sys, "argv", [os.fspath(ROOT / folder / script), *args])
         if script == "train.py":
             args += ["--limit", "12"]
         if script == "loglike.py":
-            args += ["--limit", "5"]
+            args += ["--limit", "5", "--n-samples", "20"]
+        if script == "analyse.py":
+            args += ["--limit", "100", "--fractions", "0.5", "--seeds", "0", "--classifier-steps", "2", "--jobs", "1"]
         runs.command_line(module.main, module.Config, "", args)
 
 
