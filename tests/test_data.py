@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import fashionmnist.data
 from common.data import Examples, download, hold_out, observe, read_idx, unpair
 from common.errors import InputError
 from mnist.data import FILES, load
@@ -43,6 +44,21 @@ def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
         assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
         assert examples.modalities["text"].equal(torch.from_numpy(LABELS))
     assert len(load("test", tmp_path, limit=5)) == 5
+
+
+def test_fashionmnist_is_read_where_torchvision_leaves_it(tmp_path):
+    write_mnist(tmp_path / "FashionMNIST/raw")
+    examples = fashionmnist.data.load("test", tmp_path, limit=5)
+    assert examples.modalities["image"].equal(torch.from_numpy(IMAGES[:5]).unsqueeze(1))
+    assert fashionmnist.data.FASHIONMNIST.names(examples.modalities["text"])[:2] == ["T-shirt/top", "Trouser"]
+
+
+def test_drawn_garments_are_a_dataset_of_their_own():
+    train, test = (fashionmnist.data.load(split, "", demo=True) for split in ("train", "test"))
+    assert (len(train), len(test)) == (2000, 500)
+    assert (train.modalities["text"].bincount() > 100).all() and (test.modalities["text"].bincount() > 25).all()
+    same = (train.modalities["image"].flatten(1)[:, None] == test.modalities["image"].flatten(1)[:20]).all(dim=2)
+    assert not same.any(), "test garments are no training garments"
 
 
 def damaged_files(name):
@@ -230,15 +246,18 @@ def test_wrong_content_never_gets_the_name(tmp_path, server):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mnist_downloads_from_torchvisions_mirrors(tmp_path, server, monkeypatch):
+@pytest.mark.parametrize(("dataset", "load"), [("MNIST", load), ("FashionMNIST", fashionmnist.data.load)])
+def test_downloads_come_from_torchvisions_mirrors(tmp_path, server, monkeypatch, dataset, load):
     from common.torchvision_import import datasets
+
+    known = getattr(datasets, dataset)
 
     source = write_mnist(tmp_path / "source")
     server.content = {f"/{p.name}": p.read_bytes() for p in source.iterdir()}
     md5s = [(p.name, hashlib.md5(p.read_bytes()).hexdigest()) for p in source.iterdir()]
-    assert {name for name, _ in datasets.MNIST.resources} == {name for name, _ in md5s}
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{server.url}/absent/", f"{server.url}/"])
-    monkeypatch.setattr(datasets.MNIST, "resources", md5s)
+    assert {name for name, _ in known.resources} == {name for name, _ in md5s}
+    monkeypatch.setattr(known, "mirrors", [f"{server.url}/absent/", f"{server.url}/"])
+    monkeypatch.setattr(known, "resources", md5s)
     examples = load("train", tmp_path / "data", fetch=True)
     assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
     load("train", tmp_path / "data", fetch=True)

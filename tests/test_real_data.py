@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import fashionmnist.data
+import multimnist.data
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import load
@@ -19,6 +21,7 @@ DATA_ROOT = Path(os.environ.get("DATA_ROOT", ""))
 
 # md5 of all pixels, taken from files whose own md5 is the published one
 MNIST_PIXELS = ["6510e85a72c3e9475c492d559d3770d2", "240610fa99e73bfa49df8e7fc24d3206"]
+FASHIONMNIST_PIXELS = ["f209073e486d5113ebe2cc431d4df862", "b7656a891b218fc13e45205c48a92cae"]
 
 
 def test_mnist_is_all_there():
@@ -37,3 +40,23 @@ def test_mnist_trains_and_scores(tmp_path):
     torch.manual_seed(0)
     estimates = loglike.main(loglike.Config(tmp_path, data_dir=data, limit=100, n_samples=100))
     assert estimates["log p(image)"]["mean"] > -200, "independent pixels have about -206, an untrained model -545"
+
+
+def test_fashionmnist_is_all_there():
+    train, test = (fashionmnist.data.load(split, DATA_ROOT / "fashionmnist") for split in ("train", "test"))
+    digests = [hashlib.md5(s.modalities["image"].numpy().tobytes()).hexdigest() for s in (train, test)]
+    assert digests == FASHIONMNIST_PIXELS
+    assert train.modalities["text"].bincount().tolist() == [6000] * 10
+    assert test.modalities["text"].bincount().tolist() == [1000] * 10
+
+
+def test_multimnist_is_made_of_mnist(tmp_path):
+    multimnist.data.make(DATA_ROOT / "mnist", tmp_path, multimnist.data.PAPER)
+    train, test = (multimnist.data.load(split, tmp_path) for split in ("train", "test"))
+    assert (len(train), len(test)) == (60_000, 10_000)
+    digits = (test.modalities["text"] != multimnist.data.FILL).sum(dim=1)
+    assert ((digits.bincount() - 2000).abs() < 200).all(), "0 to 4 digits, equally often"
+    ink = test.modalities["image"].double().sum(dim=(1, 2, 3))
+    means = [ink[digits == n].mean().item() for n in range(5)]
+    assert means[0] == 0
+    assert means[4] == pytest.approx(4 * means[1], rel=0.03)
