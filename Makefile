@@ -34,4 +34,4 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/python -m benchmarks.mnist
+	$(BIN)/python -m benchmarks.mvae

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,14 +17,11 @@ from PIL import Image
 
 import multimnist.data
 import multimnist.train
-from benchmarks import mnist as benchmark
 from common import runs
 from common.errors import InputError
-from common.objectives import MvaeElbo
 from mnist import loglike, sample
 from mnist import train as mnist_train
 from mnist.data import load
-from mnist.model import build
 from tests.test_data import IMAGES, write_mnist
 from tests.test_parity import authors_file
 
@@ -34,7 +30,7 @@ SCRIPTS = {
     f"{folder}/{script}.py"
     for folder in ("mnist", "fashionmnist", "multimnist")
     for script in ("train", "sample", "loglike")
-} | {"multimnist/generate.py", "mnist/analyse.py", "fashionmnist/analyse.py", "benchmarks/mnist.py"}
+} | {"multimnist/generate.py", "mnist/analyse.py", "fashionmnist/analyse.py", "benchmarks/mvae.py"}
 READMES = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/README.md") if ".venv" not in p.parts]
 
 
@@ -175,29 +171,6 @@ def test_damaged_pictures_are_named(trained, tmp_path):
     (tmp_path / "given.ppm").write_bytes(b"P6 40 x")
     with pytest.raises(InputError, match=r"given.ppm is no readable image"):
         call(sample, trained, "--condition-on-image", tmp_path / "given.ppm")
-
-
-def test_the_benchmark_prints_its_ratios(capsys):
-    benchmark.main(benchmark.Config(batches=1, rounds=2, images=2, n_samples=10))
-    out = capsys.readouterr().out
-    for name in ("training step", "end to end"):
-        plain, ours, ratio = re.search(rf"\| {name} \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|", out).groups()
-        assert float(ratio) == pytest.approx(int(ours.replace(",", "")) / int(plain.replace(",", "")), rel=0.05)
-    assert re.search(r"log-likelihoods with 10 samples: [\d.]+ images/s", out)
-
-
-def test_the_plain_implementation_is_the_same_model():
-    """Its loss is the objective's, in expectation; with narrow posteriors, value by value."""
-    model = build(SimpleNamespace(n_latents=64, model="mvae"))
-    for name in model.modalities:
-        torch.nn.init.zeros_(model.encoder[name][-1].linear.weight[64:])
-        torch.nn.init.constant_(model.encoder[name][-1].linear.bias[64:], -14)
-    image, text = torch.rand(5, 1, 28, 28), torch.randint(10, (5,))
-    plain = benchmark.Plain(model)
-    with torch.no_grad():
-        loss = sum(plain.elbo_loss(*given, beta=0.5) for given in ((image, text), (image, None), (None, text)))
-        ours = MvaeElbo(model, weights={"text": benchmark.LAMBDA_TEXT})({"image": image, "text": text}, beta=0.5)
-    torch.testing.assert_close(loss, ours, rtol=1e-3, atol=0)
 
 
 def test_the_python_of_the_readme(trained, monkeypatch):

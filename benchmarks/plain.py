@@ -1,0 +1,130 @@
+"""MVAE in the originals' manner, for comparison: one forward pass of both encoders and both decoders per ELBO term."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from common.data import Batch, Examples
+from common.models import MultimodalVAE
+from common.torchvision_import import transforms
+from multimnist.data import LENGTH, SOS
+from multimnist.model import TextDecoder, TextEncoder
+
+LAMBDA_IMAGE, LAMBDA_TEXT = 1.0, 50.0
+
+
+class StringEncoder(nn.Module):
+    """Both directions of the GRU over all characters, of which only the last one's outputs are used."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.embed, self.heads = encoder.embedding, encoder.heads
+        self.gru = nn.GRU(encoder.forwards.input_size, encoder.forwards.hidden_size, bidirectional=True)
+        backwards = {f"{name}_reverse": x for name, x in encoder.backwards.state_dict().items()}
+        self.gru.load_state_dict(encoder.forwards.state_dict() | backwards)
+
+    def forward(self, text: Tensor) -> tuple[Tensor, ...]:
+        outputs, _ = self.gru(self.embed(text).transpose(0, 1))
+        return self.heads(sum(outputs[-1].chunk(2, dim=1)))
+
+
+class StringDecoder(nn.Module):
+    """Character by character; the one it finds most likely is fed back."""
+
+    def __init__(self, decoder: TextDecoder) -> None:
+        super().__init__()
+        self.embed, self.z2h, self.h2o = decoder.embedding, decoder.start, decoder.output
+        self.gru = nn.GRU(decoder.gru.input_size, decoder.gru.hidden_size, 2, dropout=0.1)
+        self.gru.load_state_dict(decoder.gru.state_dict())
+
+    def forward(self, z: Tensor) -> Tensor:
+        words = torch.zeros(len(z), LENGTH, self.h2o.out_features)
+        character, h = torch.full((len(z),), SOS), self.z2h(z).unsqueeze(0).repeat(2, 1, 1)
+        for i in range(LENGTH):
+            x = torch.cat([F.silu(self.embed(character)), z], dim=1)
+            out, h = self.gru(x.unsqueeze(0), h)
+            words[:, i] = self.h2o(torch.cat([out.squeeze(0), z], dim=1))
+            character = F.log_softmax(words[:, i], dim=1).max(dim=1)[1]
+        return words
+
+
+class Plain(nn.Module):
+    """The authors' forward pass on a copy of a model: experts, product, sample, both decodes, for whatever is given."""
+
+    def __init__(self, model: MultimodalVAE) -> None:
+        super().__init__()
+        model = deepcopy(model)
+        self.encoder, self.decoder = model.encoder, model.decoder
+        if isinstance(self.encoder["text"], TextEncoder):
+            self.encoder["text"] = StringEncoder(self.encoder["text"])
+            self.decoder["text"] = StringDecoder(self.decoder["text"])
+        else:  # the authors' label encoder ran for each example
+            self.encoder["text"] = nn.Sequential(*self.encoder["text"])
+        self.to(memory_format=torch.contiguous_format)
+
+    def forward(self, image: Tensor | None, text: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        given = image if image is not None else text
+        mus, variances = [torch.zeros(len(given), 64)], [torch.ones(len(given), 64)]
+        for name, x in (("image", image), ("text", text)):
+            if x is not None:
+                mu, logvar = self.encoder[name](x)
+                mus.append(mu)
+                variances.append(logvar.exp() + 1e-8)
+        mu, variance = torch.stack(mus), torch.stack(variances)
+        precision = 1 / (variance + 1e-8)
+        mu, logvar = (mu * precision).sum(dim=0) / precision.sum(dim=0), (1 / precision.sum(dim=0) + 1e-8).log()
+        z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+        return self.decoder["image"](z), self.decoder["text"](z), mu, logvar
+
+    def elbo_loss(self, image: Tensor | None, text: Tensor | None, beta: float) -> Tensor:
+        image_logits, text_logits, mu, logvar = self(image, text)
+        loss = -0.5 * beta * (1 + logvar - mu**2 - logvar.exp()).sum(dim=1)
+        if image is not None:
+            x, y = image_logits.flatten(1), image.flatten(1)
+            loss = loss + LAMBDA_IMAGE * (x.clamp(min=0) - x * y + (1 + (-x.abs()).exp()).log()).sum(dim=1)
+        if text is not None:
+            one_hot = F.one_hot(text, text_logits.shape[-1])
+            log_p = one_hot * F.log_softmax(text_logits + 1e-8, dim=-1)
+            loss = loss - LAMBDA_TEXT * log_p.flatten(1).sum(dim=1)
+        return loss.mean()
+
+    def loss(self, image: Tensor, text: Tensor, beta: float) -> Tensor:
+        return sum(self.elbo_loss(*given, beta) for given in ((image, text), (image, None), (None, text)))
+
+
+def training_step(model: MultimodalVAE) -> Callable[[Batch], None]:
+    plain = Plain(model)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        loss = plain.loss(**batch.modalities, beta=0.5)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+class Pictures(Dataset):
+    """Images decoded one by one, as torchvision's MNIST gives them to a DataLoader."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.images, self.texts = examples.modalities["image"].squeeze(1).numpy(), examples.modalities["text"]
+        self.transform = transforms.ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.transform(Image.fromarray(self.images[i])), self.texts[i]
+
+
+def loaded(examples: Examples, batch_size: int) -> Iterator[Batch]:
+    for image, text in DataLoader(Pictures(examples), batch_size=batch_size, shuffle=True):
+        yield Batch({"image": image, "text": text})
