@@ -94,7 +94,7 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     try:
         model = import_module(f"{name}.model").build(SimpleNamespace(**config))
         model.load_state_dict(convert(checkpoint["state_dict"]))
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+    except (RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
         raise InputError(f"{path} does not fit the networks of {name}: {' '.join(str(error).split())[:300]}") from error
     broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
     require(not broken, f"{path} holds values that are not finite, in {', '.join(broken[:3])}: use another one")

@@ -22,8 +22,8 @@ from common.subsets import joint_subset, mvae_subsets
 class Bound(NamedTuple):
     """value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
 
-    A term is named SUBSET/MODALITY or SUBSET/kl; the subset is "joint", a modality's name, or "subset1", "subset2"
-    for the random ones. A term is zero for an example that lacks it: a batch's mean is the term's share of the loss.
+    A term is named SUBSET/MODALITY or SUBSET/kl; the subset is "joint", a modality's name, "mixture", or "subset1",
+    "subset2" for the random ones. A term is zero for an example that lacks it: a batch's mean is its share of the loss.
     """
 
     value: Tensor

@@ -67,7 +67,8 @@ class GaussianMoeStrategy(nn.Module):
 class GaussianMopoeStrategy(nn.Module):
     """The mixture, in equal parts, of the products of all subsets of what an example has: at most T = 2^M - 1.
 
-    Sutter et al. 2021 (arXiv 2105.02470), eq. 6; each product has the prior as an expert, as in MVAE.
+    MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset; each product has the prior as an
+    expert, as in MVAE.
     """
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,7 +44,7 @@ def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, li
 
     Args:
         split: "train" (60,000) or "test" (10,000).
-        data_dir: holds the four idx files, gzipped or not, directly or in MNIST/raw as torchvision leaves them.
+        data_dir: holds the four idx files, gzipped or not, in MNIST/raw, as torchvision leaves them, or directly.
         demo: scikit-learn's 1,797 scanned digits instead (1,500 and 297), brought to 28 x 28.
         fetch: download missing files.
         limit: only the first so many examples.
@@ -91,13 +91,14 @@ def read(dataset: str, split: str, data_dir: Path, fetch: bool) -> Examples:
 
 
 def _path(name: str, dataset: str, data_dir: Path, fetch: bool) -> Path:
-    candidates = [f"{folder}{name}{suffix}" for folder in ("", f"{dataset}/raw/") for suffix in (".gz", "")]
+    # datasets of MNIST's format have the same file names: only a folder of its own tells whose they are
+    candidates = [f"{folder}{name}{suffix}" for folder in (f"{dataset}/raw/", "") for suffix in (".gz", "")]
     if fetch and not any((data_dir / candidate).is_file() for candidate in candidates):
         from common.torchvision_import import datasets
 
         known = getattr(datasets, dataset)
         md5 = dict(known.resources)[f"{name}.gz"]
-        download([f"{mirror}{name}.gz" for mirror in known.mirrors], data_dir / f"{name}.gz", md5)
+        download([f"{mirror}{name}.gz" for mirror in known.mirrors], data_dir / candidates[0], md5)
     return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
 
 

@@ -17,19 +17,20 @@ WIDTH = 512
 
 
 class Model(NamedTuple):
-    """fusion: of the experts (`common.models.GaussianVAE`); objectives: by --obj, the default first."""
+    """fusion: of the experts (`common.models.GaussianVAE`); objectives: by --obj, the default first; unpaired: whether
+    it learns from examples that are."""
 
     fusion: str
     objectives: dict[str, type[Objective]]
-    pairs_only: bool = False
+    unpaired: bool = True
 
 
 MODELS = {
     "mvae": Model("poe", {"mvae": MvaeElbo, "elbo": StandardElbo}),
     "mvae-q": Model("quotient", {"mvae": MvaeElbo, "elbo": StandardElbo}),
-    "jmvae": Model("own", {"jmvae": JmvaeElbo}, pairs_only=True),
-    "vae": Model("own", {"elbo": StandardElbo}),
-    "cvae": Model("own", {"elbo": StandardElbo}, pairs_only=True),
+    "jmvae": Model("own", {"jmvae": JmvaeElbo}, unpaired=False),
+    "vae": Model("own", {"elbo": StandardElbo}, unpaired=False),
+    "cvae": Model("own", {"elbo": StandardElbo}, unpaired=False),
     "bivcca": Model("moe", {"mixture": MixtureElbo}),
     "mopoe": Model("mopoe", {"mixture": MixtureElbo}),
 }

@@ -49,6 +49,10 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     for name in given:
         require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
+    require(
+        config.reconstruct or "text" in (*given, *model.decoder) or model.modalities == ("image",),
+        "this model has p(image|text) alone: give it --condition-on-text",
+    )
     torch.manual_seed(config.seed)
     inputs, title = {}, []
     if "text" in given:
@@ -153,7 +157,8 @@ def _given_image(config: Config, dataset: Dataset) -> Tensor:
         raise InputError(f"--condition-on-image {value}: there is no such file, and {error}") from error
     examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
     rows = (examples.modalities["text"] == text).view(len(examples), -1).all(dim=1).nonzero().squeeze(1)
-    require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: raise --limit")
+    more = "raise --limit" if config.limit else "ask for another"
+    require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: {more}")
     return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"]
 
 

@@ -20,6 +20,7 @@ from common import devices, runs
 from common.data import hold_out, unpair
 from common.errors import require
 from common.models import MultimodalVAE
+from common.objectives import Objective
 from common.training import fit
 from mnist.data import MNIST, Dataset
 from mnist.model import MODELS, build
@@ -27,7 +28,9 @@ from mnist.sample import draw
 
 
 @dataclass
-class Config(runs.RunConfig):
+class DigitsConfig(runs.RunConfig):
+    """What the experiments on images and texts share."""
+
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
     """latent dimensions (authors' code: 64)"""
     batch_size: int = 100
@@ -41,7 +44,11 @@ class Config(runs.RunConfig):
     lambda_image: float = 1.0
     """weight of the image's log-likelihood (authors' code: 1)"""
     lambda_text: float = 10.0
-    """weight of the label's log-likelihood (authors' code: 10, their README: 50)"""
+    """weight of the text's log-likelihood (authors' code: 10, their README: 50, for MultiMNIST 10)"""
+
+
+@dataclass
+class Config(DigitsConfig):
     model: Literal["mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"] = "mvae"
     """mvae: product of experts; mvae-q: quotient of posteriors; jmvae: joint encoder; vae: the image alone; cvae: the
     image given the label; bivcca: mixture of experts; mopoe: mixture of the products of all subsets"""
@@ -54,16 +61,33 @@ class Config(runs.RunConfig):
     def check(self) -> None:
         super().check()
         known = MODELS[self.model]
+        objectives = " or ".join(known.objectives)
+        require(self.obj in (None, *known.objectives), f"--model {self.model} has --obj {objectives}")
         require(
-            self.obj in (None, *known.objectives), f"--model {self.model} has --obj {' or '.join(known.objectives)}"
+            self.paired_fraction == 1 or known.unpaired,
+            f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
-        require(
-            self.paired_fraction == 1 or not known.pairs_only,
-            f"--model {self.model} learns from pairs alone: leave --paired-fraction at 1",
-        )
+        require(self.alpha >= 0, f"--alpha must not be negative, it is {self.alpha}")
 
 
-def main(config: Config, dataset: Dataset = MNIST, build: Callable[[Config], MultimodalVAE] = build) -> None:
+def objective(config: Config, model: MultimodalVAE) -> Objective:
+    """The objective that --model and --obj name."""
+    objectives = MODELS[config.model].objectives
+    alpha = {"alpha": config.alpha} if config.model == "jmvae" else {}
+    return objectives[config.obj or next(iter(objectives))](model, weights=weights(config, model), **alpha)
+
+
+def weights(config: DigitsConfig, model: MultimodalVAE) -> dict[str, float]:
+    """lambda by modality, of those the model has."""
+    return {name: getattr(config, f"lambda_{name}") for name in model.modalities}
+
+
+def main(
+    config: DigitsConfig,
+    dataset: Dataset = MNIST,
+    build: Callable[..., MultimodalVAE] = build,
+    objective: Callable[..., Objective] = objective,
+) -> None:
     config.check()
     if config.dry_run:
         print(json.dumps(runs.as_json(config), indent=2))
@@ -73,15 +97,9 @@ def main(config: Config, dataset: Dataset = MNIST, build: Callable[[Config], Mul
     examples = dataset.load("train", config.data_dir, config.demo, config.download, config.limit)
     train, valid = hold_out(examples.only(model.modalities), config.valid)
     train = unpair(train, config.paired_fraction, torch.Generator().manual_seed(config.seed))
-    weights = {"image": config.lambda_image, "text": config.lambda_text}
-    objectives = MODELS[config.model].objectives
-    objective = objectives[config.obj or next(iter(objectives))](
-        model,
-        weights={name: weights[name] for name in model.modalities},
-        **({"alpha": config.alpha} if config.model == "jmvae" else {}),
-    )
     run = runs.Run(dataset.name, config)
-    fit(model, objective, train, valid, config, run, partial(draw, model, examples=valid or train, dataset=dataset))
+    pictures = partial(draw, model, examples=valid or train, dataset=dataset)
+    fit(model, objective(config, model), train, valid, config, run, pictures)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 from tqdm import tqdm
 
-from common.checkpoints import DAMAGE, write_atomically
+from common.checkpoints import BEST, DAMAGE, write_atomically
+from common.checkpoints import load as load_checkpoint
 from common.data import Examples
 from common.errors import InputError, require
 from common.runs import option
@@ -203,8 +204,8 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
 
 
 def parse(text: str) -> Tensor:
-    """The ids (1, 4) int64 of what --condition-on-text gives, "" to "9999"; anything else is an InputError."""
-    require(re.fullmatch("[0-9]{0,4}", text) is not None, f"--condition-on-text takes up to four digits, not {text!r}")
+    """The ids (1, 4) int64 of a string that a user writes, "" to "9999"; anything else is an InputError."""
+    require(re.fullmatch("[0-9]{0,4}", text) is not None, f"a string has up to four digits, not {text!r}")
     return torch.tensor([[*map(int, text), *[FILL] * (LENGTH - len(text))]])
 
 
@@ -292,6 +293,14 @@ def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
         f"{path} does not hold {N[split]} images and texts of the split {split}: {again}",
     )
     return Examples({"image": image, "text": text.long()})
+
+
+def check_same(options: DatasetOptions, model: Path) -> None:
+    """Raise InputError where a checkpoint, or the best one of a folder, was trained on data of other options."""
+    trained = load_checkpoint(model / BEST if model.is_dir() else model).get("config", {})  # the authors' has none
+    others = [name for name, value in _values(options).items() if value != trained.get(name, value)]
+    was = " ".join(_flag(name, trained[name]) for name in others)
+    require(not others, f"{model} was trained with {was}: give the same options")
 
 
 def dataset(options: DatasetOptions) -> Dataset:

@@ -2,7 +2,7 @@
 
     python sample.py trained_models                              64 images and strings from the prior
     python sample.py trained_models --condition-on-text 1773     given a string of up to four digits ("" for none)
-    python sample.py trained_models --condition-on-image 1773    given a random test image of it (or an image file)
+    python sample.py trained_models --condition-on-image 42      given a random test image of 42 (or an image file)
     python sample.py trained_models --reconstruct                test images and their reconstructions
 
 Writes sample_image.png, the decoded means with their predicted strings beneath, and sample_text.txt, these strings:
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from common import runs
 from mnist import sample
-from multimnist.data import DatasetOptions, dataset
+from multimnist.data import DatasetOptions, check_same, dataset
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Config(DatasetOptions, sample.Config):
 
 
 def main(config: Config) -> None:
+    check_same(config, config.model)
     sample.main(config, dataset(config))
 
 

@@ -1,11 +1,15 @@
 """The scripts of the folders that share mnist's: fashionmnist and multimnist, and the analysis of weak supervision."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
+import tyro
 from PIL import Image
 
 import fashionmnist.analyse
@@ -23,6 +27,7 @@ from common import runs
 from common.checkpoints import load_model
 from common.errors import InputError
 from fashionmnist.data import CLASSES
+from mnist.data import MNIST
 from mnist.data import load as load_mnist
 from tests.test_scripts import ROOT, call
 
@@ -121,7 +126,6 @@ def test_loglike_of_strings_reports_characters_and_strings(multi, tmp_path, monk
         ("feedback", multimnist.sample, ["--condition-on-text", "12345"], "up to four digits, not '12345'"),
         ("feedback", multimnist.sample, ["--condition-on-image", "12345"], "there is no such file, and"),
         ("feedback", multimnist.loglike, ["--data-dir", "nowhere"], "multimnist.npz is missing"),
-        ("feedback", multimnist.loglike, ["--demo", "--max-digits", "7"], "--max-digits 7"),
     ],
 )
 def test_impossible_requests_take_one_line_and_exit_2(request, capsys, folder, script, args, message):
@@ -152,9 +156,11 @@ def test_every_model_is_trained_sampled_and_scored(tmp_path, model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "jmvae", "--paired-fraction", "0.5"], "--model jmvae learns from pairs alone"),
-        (["--model", "cvae", "--paired-fraction", "0.5"], "--model cvae learns from pairs alone"),
+        (["--model", "jmvae", "--paired-fraction", "0.5"], "--model jmvae has no use for unpaired examples"),
+        (["--model", "cvae", "--paired-fraction", "0.5"], "--model cvae has no use for unpaired examples"),
         (["--model", "jmvae", "--obj", "elbo"], "--model jmvae has --obj jmvae"),
+        (["--model", "vae", "--paired-fraction", "0.5"], "--model vae has no use for unpaired examples"),
+        (["--model", "jmvae", "--alpha", "-1"], "--alpha must not be negative, it is -1"),
         (["--model", "mvae", "--obj", "mixture"], "--model mvae has --obj mvae or elbo"),
     ],
 )
@@ -168,24 +174,36 @@ def test_a_vae_has_no_text_and_a_cvae_needs_it(tmp_path):
         call(mnist.train, *OPTIONS, "--limit", 60, "--model", model, "--save-dir", tmp_path / model)
     with pytest.raises(InputError, match="this model has no text"):
         call(mnist.sample, tmp_path / "vae", "--condition-on-text", 3)
-    with pytest.raises(InputError, match=r"the model has p\(image\|z, text\): give it the text"):
-        call(mnist.sample, tmp_path / "cvae")
-    with pytest.raises(InputError, match="no encoder for just these modalities"):
-        call(mnist.sample, tmp_path / "cvae", "--demo", "--condition-on-image", 3)
+    for given in ([], ["--demo", "--condition-on-image", 3]):
+        with pytest.raises(InputError, match="give it --condition-on-text"):
+            call(mnist.sample, tmp_path / "cvae", *given)
     call(mnist.sample, tmp_path / "cvae", "--condition-on-text", 3, "--n-samples", 2)
+
+
+def test_options_of_the_data_are_those_of_the_training(feedback):
+    for script in (multimnist.sample, multimnist.loglike):
+        with pytest.raises(InputError, match="was trained with --max-digits 4: give the same options"):
+            call(script, feedback, "--demo", "--max-digits", 2)
 
 
 def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     args = ["weak-supervision", *OPTIONS, "--classifier-steps", 50, "--limit", 200, "--jobs", 1, "--save-dir", tmp_path]
+    seen, original = [], mnist.analyse.cross_entropy
+    monkeypatch.setattr(
+        mnist.analyse, "cross_entropy", lambda logits, y: seen.append((logits, y)) or original(logits, y)
+    )
     few = call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1)
     assert [(r.fraction, r.n_paired, r.seed) for r in few] == [(0.05, 10, 0), (0.05, 10, 1)]
-    monkeypatch.delattr(mnist.analyse, "cross_entropy")  # a classifier that is there is not trained again
+    assert len(seen) == 2 * 50
+    for run in (seen[:50], seen[50:]):
+        rows = torch.cat([torch.cat([logits, y[:, None]], dim=1) for logits, y in run[:1]])
+        assert len(rows.unique(dim=0)) <= 10 < len(rows), "the classifier sees the pairs alone"
     assert call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1) == few
-    monkeypatch.undo()
-    more = call(mnist.analyse, *args, "--fractions", 0.05, 1, "--seeds", 0, 1)
+    assert len(seen) == 2 * 50, "a run that is there is not repeated"
+    more = call(mnist.analyse, *args, "--fractions", 1, 0.05, "--seeds", 0, 1)
     assert more[:2] == few
-    assert few[0].classifier > 0.3, "of ten pairs"
-    assert json.loads((tmp_path / "weak_supervision.json").read_text())[3]["n_paired"] == 200
+    content = json.loads((tmp_path / "weak_supervision.json").read_text())
+    assert content["results"][3]["n_paired"] == 200 and content["config"]["epochs"] == 1
     mean, values = 50 * (few[0].model + few[1].model), torch.tensor([few[0].model, few[1].model])
     row = f"| 10 | {mean:.2f} ± {100 * values.double().std():.2f} % |"
     assert row in (tmp_path / "weak_supervision.md").read_text() and row in capsys.readouterr().out
@@ -195,38 +213,63 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     test = load_mnist("test", "", demo=True, limit=200)[:].modalities
     label = load_model(tmp_path / "0.05_seed1").reconstruct({"image": test["image"]})["text"]
     assert few[1].model == pytest.approx((label == test["text"]).double().mean().item())
+    call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, "--classifier-steps", 60)
+    assert seen[-60:] and len(seen) > 2 * 50 + 60, "another number of steps is another classifier"
 
 
 def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
-    args = [
-        "weak-supervision",
-        *OPTIONS,
-        "--classifier-steps",
-        5,
-        "--limit",
-        60,
-        "--save-dir",
-        tmp_path,
-        "--fractions",
-        0.5,
-        "--seeds",
-        0,
-        1,
-    ]
-    together = call(mnist.analyse, *args, "--jobs", 2)
-    alone = call(mnist.analyse, *args, "--jobs", 1, "--save-dir", tmp_path / "alone")
-    assert together == alone
+    """By the command, so that the processes find what the script itself defines."""
+    options = ["--classifier-steps", "5", "--limit", "60", "--fractions", "0.5", "--seeds", "0", "1", "--jobs", "2"]
+    command = [sys.executable, "analyse.py", "weak-supervision", *OPTIONS, *options, "--save-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT / "mnist", capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "weak_supervision.json").read_text())["results"]
+    assert [(r["n_paired"], r["seed"]) for r in results] == [(30, 0), (30, 1)]
     assert "epoch 1/1" in (tmp_path / "0.5_seed1" / "log.txt").read_text()
+
+
+def sleep_or_fail(config):
+    if config == 0:
+        raise InputError("the first one fails")
+    if config == -1:
+        os._exit(9)
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(100)
+
+
+@pytest.mark.parametrize(("first", "message"), [(0, "the first one fails"), (-1, "a run was killed")])
+def test_a_run_that_fails_stops_the_others(first, message):
+    started = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        list(mnist.analyse.in_parallel(sleep_or_fail, [first, 1, 2, 3], jobs=2))
+    assert time.monotonic() - started < 60, "none of the others slept its time"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--fractions", "0.001"], "is no pair at all"),
+        (["--fractions", "0.001"], "--fractions 0.001 of 60 images is no pair at all"),
         (["--fractions", "2"], r"--paired-fraction must lie in \[0, 1\]"),
+        (["--fractions", "0.5", "0.5"], "--fractions must name each value once"),
+        (["--seeds", "0", "0"], "--seeds must name each value once"),
         (["--jobs", "0"], "--jobs must be positive"),
     ],
 )
 def test_impossible_curves(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         call(mnist.analyse, "weak-supervision", *OPTIONS, "--limit", 60, "--jobs", 1, *options, "--save-dir", tmp_path)
+    assert not any(tmp_path.iterdir()), "nothing was trained for it"
+
+
+def test_weak_supervision_fetches_what_is_missing(tmp_path, monkeypatch):
+    fetched = []
+
+    def load(split, data_dir, demo, fetch=False, limit=None):
+        fetched.append((split, fetch))
+        return load_mnist(split, "", demo=True, limit=limit)
+
+    monkeypatch.setattr(mnist.analyse, "run", lambda config, **_: mnist.analyse.Result(0.5, 30, 0, 0.5, 0.5))
+    options = ["--epochs", 1, "--limit", 60, "--jobs", 1, "--fractions", 0.5, "--seeds", 0, "--save-dir", tmp_path]
+    config = tyro.cli(mnist.analyse.Config, args=["weak-supervision", "--download", *map(str, options)])
+    mnist.analyse.main(config, MNIST._replace(load=load))
+    assert fetched == [("train", True), ("test", True)]

@@ -408,7 +408,7 @@ def test_names_end_at_the_first_fill_and_show_what_is_no_digit():
 def test_what_is_no_text_is_refused(text):
     with pytest.raises(InputError) as error:
         parse(text)
-    assert str(error.value) == f"--condition-on-text takes up to four digits, not {text!r}"
+    assert str(error.value) == f"a string has up to four digits, not {text!r}"
 
 
 def run(*args):
