@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import multimnist.train
 from common import runs, training
 from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Examples
@@ -17,7 +18,9 @@ from common.errors import InputError
 from common.objectives import MvaeElbo
 from mnist import loglike
 from mnist import train as mnist_train
+from mnist.data import MNIST
 from mnist.data import load as load_mnist
+from mnist.model import MODELS
 from tests.linear_gaussian import draw, linear_gaussian
 
 ROOT = Path(__file__).parents[1]
@@ -270,7 +273,12 @@ def test_exit_codes(capsys):
 def test_defaults_are_the_papers():
     settings = mnist_train.Config()
     assert (settings.n_latents, settings.batch_size, settings.epochs, settings.annealing_epochs) == (64, 100, 500, 200)
-    assert (settings.lr, settings.lambda_image, settings.lambda_text, settings.obj) == (1e-3, 1.0, 10.0, "mvae")
+    assert (settings.lr, settings.lambda_image, settings.lambda_text, settings.obj) == (1e-3, 1.0, 10.0, None)
+    assert settings.model == "mvae" and next(iter(MODELS["mvae"].objectives)) == "mvae"
+    strings = multimnist.train.Config()
+    for name in ("n_latents", "batch_size", "epochs", "annealing_epochs", "lr", "lambda_image", "lambda_text"):
+        assert getattr(strings, name) == getattr(settings, name)
+    assert (strings.obj, strings.teacher_forcing, strings.fixed) == ("mvae", False, True)
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
@@ -325,12 +333,11 @@ def test_resuming_from_what_is_no_last_checkpoint(tmp_path, uninterrupted):
         mnist_train.main(config(tmp_path, resume=True))
 
 
-def test_resuming_on_other_data(tmp_path, monkeypatch):
+def test_resuming_on_other_data(tmp_path):
     mnist_train.main(config(tmp_path, epochs=1))
     smaller = load_mnist("train", "", demo=True, limit=200)
-    monkeypatch.setattr(mnist_train, "load", lambda *_: smaller)
     with pytest.raises(InputError, match="had 250 training examples, now there are 167: check --data-dir"):
-        mnist_train.main(config(tmp_path, resume=True))
+        mnist_train.main(config(tmp_path, resume=True), MNIST._replace(load=lambda *_: smaller))
 
 
 def test_damaged_metrics_are_named(tmp_path):
