@@ -9,9 +9,7 @@ paired images alone. Writes a table and a plot of their accuracies on the test i
 the seeds, into the save-dir, where each run has its folder. A run that is there is not repeated: the same command goes
 on after Ctrl-C, or adds fractions and seeds.
 
-The last model counts, and no example is held out: choosing the best one would take labels that are not to be had. beta
-stays small by default (20 epochs of an annealing over 1000): while the KL weighs little an image's posterior is narrow,
-z of a pair follows it, and the label has to be read from what the image says.
+The last model counts, and no example is held out: choosing the best one would take labels that are not to be had.
 """
 
 import contextlib
@@ -59,12 +57,12 @@ class Config(train.Config):
     """runs at a time, each a process; default: one a core, with --cuda one"""
     save_dir: Path = Path("weak_supervision")
     """where the runs, the table and the plot go"""
-    epochs: int = 20
-    """passes over the training examples"""
-    annealing_epochs: int = 1000
-    """epochs over which the KL's weight rises from 0 to 1"""
+    epochs: int = 80
+    """passes over the training examples (as for the results of README.md)"""
+    annealing_epochs: int = 30
+    """epochs over which the KL's weight rises from 0 to 1 (the same)"""
     lambda_text: float = 1.0
-    """weight of the label's log-likelihood"""
+    """weight of the label's log-likelihood (the same)"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """see `python train.py --help`: those that learn from unpaired examples"""
     # what each run has a value of its own for, or what makes no sense here
