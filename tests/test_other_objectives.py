@@ -241,15 +241,20 @@ def test_jmvae_at_the_exact_posteriors_is_log_p_less_the_kls(alpha):
         torch.testing.assert_close(terms[name], exact.expand(20_000))
 
 
+def certain_joint(model, inputs):
+    """Mean and log-variance of the joint encoder, made so narrow that a sample is its mean."""
+    encoder = model.encoder["image,text"]
+    with torch.no_grad():
+        encoder.head[-1].linear.weight[4:] = 0
+        encoder.head[-1].linear.bias[4:] = -60
+    return encoder(inputs["image"], inputs["text"])
+
+
 def test_jmvaes_weights_beta_and_alpha():
     """On mnist's networks, each written out; beta weighs the prior's KL and leaves the others alone."""
     model, alpha = model_of("jmvae"), 0.7
     inputs = mnist_inputs()
-    head = model.encoder["image,text"].head[-1].linear
-    with torch.no_grad():
-        head.weight[4:] = 0
-        head.bias[4:] = -60
-    mu, logvar = model.encoder["image,text"](inputs["image"], inputs["text"])
+    mu, logvar = certain_joint(model, inputs)
     joint = Normal(mu, (0.5 * logvar).exp())
     apart = sum(
         kl_divergence(joint, Normal(m, v.sqrt())).sum(dim=-1) for m, v in experts_by_hand(model, inputs).values()
@@ -427,11 +432,7 @@ def test_cvaes_estimate_equals_a_loop_over_examples_and_samples():
 def test_cvaes_bound_by_hand_and_its_label_is_never_scored():
     model = model_of("cvae")
     inputs = mnist_inputs()
-    head = model.encoder["image,text"].head[-1].linear
-    with torch.no_grad():
-        head.weight[4:] = 0
-        head.bias[4:] = -60
-    mu, logvar = model.encoder["image,text"](inputs["image"], inputs["text"])
+    mu, logvar = certain_joint(model, inputs)
     x = torch.cat([mu, nn.functional.one_hot(inputs["text"], 10)], dim=1)
     for layer in model.decoder["image"]:
         x = layer(x)
