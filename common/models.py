@@ -68,10 +68,17 @@ class MultimodalVAE(nn.Module):
                 continue
             xs = [batch.modalities[name] for name in names]
             seen = [self.modalities.index(name) for name in names]
-            if batch.mask is None or batch.mask[:, seen].all():
+            if batch.mask is None:
                 experts[key] = self._run(network, *xs)
                 continue
-            rows = batch.mask[:, seen].all(dim=1).nonzero().squeeze(1)
+            present = torch.stack([batch.mask[:, m] for m in seen]).all(dim=0)
+            if capturing(present):  # what a graph does must not depend on the mask
+                experts[key] = tuple(torch.where(present[:, None], p, 0) for p in self._run(network, *xs))
+                continue
+            if present.all():
+                experts[key] = self._run(network, *xs)
+                continue
+            rows = present.nonzero().squeeze(1)
             params = self._run(network, *(x[rows] for x in xs))
             experts[key] = tuple(p.new_zeros(len(batch), *p.shape[1:]).index_copy(0, rows, p) for p in params)
         require(bool(experts), "the model has no encoder for just these modalities")
@@ -139,6 +146,11 @@ class MultimodalVAE(nn.Module):
         if given is not None:
             batch = batch.only(given, self.modalities)
         return self.likelihood.point(self.decode(self.posterior(batch).mean, given=batch.modalities))
+
+
+def capturing(x: Tensor) -> bool:
+    """Whether what is done to x is being recorded as a CUDA graph, and must not depend on x's values."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 FUSIONS = {

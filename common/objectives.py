@@ -15,8 +15,8 @@ from torch.distributions import kl_divergence
 
 from common.data import Batch, observe
 from common.errors import require
-from common.models import MultimodalVAE
-from common.subsets import joint_subset, mvae_subsets
+from common.models import MultimodalVAE, capturing
+from common.subsets import joint_subset, mvae_subsets, on_device
 
 
 class Bound(NamedTuple):
@@ -45,6 +45,11 @@ class Objective(nn.Module):
         self.model = model
         self.weights = model.weights | dict(weights or {})
 
+    @property
+    def random(self) -> bool:
+        """Whether what is computed differs from call to call."""
+        return False
+
     def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
         """The loss to minimise."""
         return self.loss(inputs, beta)[0]
@@ -63,6 +68,8 @@ class Objective(nn.Module):
         if self.training and len(z) > 1 and has_batch_norm(self.model.decoder[name]):
             scored = [None] * len(z) if scored is None else scored.split(1)
             return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
+        if scored is not None and capturing(scored):  # what a graph does must not depend on the mask
+            return torch.where(scored, self.log_prob(name, z, batch), 0)
         if scored is None or scored.all():
             return self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
         log_p = z.new_zeros(z.shape[:2])
@@ -86,7 +93,7 @@ class SumOfElbos(Objective):
         batch = observe(inputs, self.model.modalities)
         subsets = self.subsets()  # (T, M)
         names = self._subset_names(subsets)
-        given = subsets.to(next(iter(batch.modalities.values())).device)[:, None]  # (T, 1, M)
+        given = on_device(subsets, next(iter(batch.modalities.values())).device)[:, None]  # (T, 1, M)
         scored = None
         if batch.mask is not None:
             whole, given = given, given & batch.mask  # (T, B, M)
@@ -109,7 +116,9 @@ class SumOfElbos(Objective):
             log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
             if name in batch.modalities:
                 z_m = torch.stack([z[t] for t in where])
-                log_p = self.log_prob(name, z_m, batch, None if scored is None else scored[where, :, m])
+                log_p = self.log_prob(
+                    name, z_m, batch, None if scored is None else torch.stack([scored[t, :, m] for t in where])
+                )
             value = value + self.weights[name] * log_p.sum(dim=0)
             terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
         return Bound(value, self._complete(terms, names))
@@ -161,6 +170,10 @@ class MvaeElbo(SumOfElbos):
         super().__init__(model, weights)
         self.K = K
         self.generator = generator
+
+    @property
+    def random(self) -> bool:
+        return self.K > 0
 
     def subsets(self) -> Tensor:
         return mvae_subsets(len(self.model.modalities), self.K, self.generator)
@@ -218,7 +231,8 @@ class JmvaeElbo(Objective):
         """
         batch = observe(inputs, self.model.modalities)
         require(batch.mask is None or bool(batch.mask.all()), "JMVAE's objective needs every modality of every example")
-        subsets = mvae_subsets(len(self.model.modalities)).to(next(iter(batch.modalities.values())).device)
+        subsets = mvae_subsets(len(self.model.modalities))
+        subsets = on_device(subsets, next(iter(batch.modalities.values())).device)
         params = self.model.encode(batch)
         joint = self.model.fuse(params)
         alone = self.model.fuse(params, subsets[:-1, None])  # (M, B)

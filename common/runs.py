@@ -19,7 +19,7 @@ from common.checkpoints import BEST, LAST, load, write_atomically
 from common.errors import InputError, require
 
 # what a resumed run may change, and what has no part in it; paths are not compared, since one place has many names
-FREE = {"epochs", "patience", "cuda", "precision", "compile", "log_interval"}
+FREE = {"epochs", "patience", "cuda", "precision", "compile", "capture", "log_interval"}
 NOT_OF_THE_RUN = {"data_dir", "save_dir", "experiment", "resume", "dry_run", "download"}
 
 
@@ -63,6 +63,9 @@ class RunConfig:
     """of the networks; densities and losses are float32 in any case"""
     compile: bool = False
     """compile the networks with torch.compile (a minute at the start; needs a C++ compiler on the CPU)"""
+    capture: bool = True
+    """on the GPU: run each training step as one CUDA graph, since small models otherwise wait for its launches;
+    --no-capture for networks of your own that do not do the same for every batch"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
     """batches between updates of the progress bar and checks that the loss is finite"""
 

@@ -1,9 +1,21 @@
 """Which ELBO terms an objective sums: rows of a bool matrix (T, M), True where a modality is given and scored."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from common.errors import require
+
+
+def on_device(subsets: Tensor, device: torch.device) -> Tensor:
+    """The subsets, on the CPU, on a device: the same ones are copied once, since a copy makes a GPU wait."""
+    return _copied(tuple(map(tuple, subsets.tolist())), device)
+
+
+@lru_cache
+def _copied(subsets: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
+    return torch.tensor(subsets, device=device)
 
 
 def joint_subset(n_modalities: int) -> Tensor:

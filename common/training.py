@@ -19,11 +19,13 @@ from common.checkpoints import BEST, LAST, save
 from common.data import Examples
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from common.objectives import Bound
+from common.objectives import Bound, Objective, has_batch_norm
 from common.runs import Run, RunConfig
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
+EVALUATED_AT_ONCE = 500  # examples: without gradients there is room for more than training's batch
 DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
+WARM_UP = 3  # steps before one is captured
 START_OF_EPOCH = {"batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
 
 
@@ -66,6 +68,72 @@ class Meter:
         return {name: value / self.n for name, value in self.sums.items()}
 
 
+class Step:
+    """A step of the optimiser on some rows of the examples: rows (B,), beta -> the batch's bound, without gradient."""
+
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, examples: Examples) -> None:
+        self.objective, self.optimizer, self.examples = objective, optimizer, examples
+
+    def __call__(self, rows: Tensor, beta: float | Tensor) -> Bound:
+        loss, bound = self.objective.loss(self.examples[rows], beta)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return Bound(bound.value.detach(), {name: term.detach() for name, term in bound.terms.items()})
+
+    @property
+    def capturable(self) -> bool:
+        """Whether every batch of a size takes the same operations, if those on absent modalities are done in vain.
+
+        Batch norm would count the absent ones.
+        """
+        whole = self.examples.mask is None or not has_batch_norm(self.objective)
+        return whole and not self.objective.random
+
+
+class CapturedStep:
+    """A step as a CUDA graph: replaying it costs one launch where a small model's hundreds take most of the time.
+
+    The first steps run as they are, so that the libraries set themselves up. Each size of a batch has a graph.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.done = step, 0
+        self.aside = torch.cuda.Stream()  # where a step is to be run before it can be captured
+        self.beta = torch.zeros((), device=step.examples.device)
+        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Bound]] = {}
+
+    def __call__(self, rows: Tensor, beta: float) -> Bound:
+        """The bound is overwritten by the next call."""
+        if self.done < WARM_UP:
+            self.done += 1
+            self.aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.aside):
+                bound = self.step(rows, beta)
+            torch.cuda.current_stream().wait_stream(self.aside)
+            return bound
+        if len(rows) not in self.captured:
+            self.captured[len(rows)] = self._capture(rows.clone())
+        graph, captured_rows, bound = self.captured[len(rows)]
+        captured_rows.copy_(rows)
+        self.beta.fill_(beta)
+        graph.replay()
+        return bound
+
+    def _capture(self, rows: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Bound]:
+        groups = self.step.optimizer.param_groups
+        graph = torch.cuda.CUDAGraph()
+        try:
+            for group in groups:
+                group["capturable"] = True
+            with torch.cuda.graph(graph):
+                bound = self.step(rows, self.beta)
+        finally:
+            for group in groups:
+                group["capturable"] = False  # the checkpoint may be resumed on a CPU
+        return graph, rows, bound
+
+
 class CtrlC:
     """While open, the first Ctrl-C only asks to stop, so that a step is never cut in two; the second stops at once."""
 
@@ -85,12 +153,12 @@ class CtrlC:
         print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
 
 
-def evaluate(objective: nn.Module, examples: Examples, batch_size: int, seed: int) -> dict[str, float]:
+def evaluate(objective: nn.Module, examples: Examples, seed: int) -> dict[str, float]:
     """Means of the bound and its terms at beta = 1, always with the same latent noise."""
     meter = Meter()
     objective.eval()
     with _own_noise(seed, examples.device), torch.no_grad():
-        for batch in examples.batches(batch_size):
+        for batch in examples.batches(EVALUATED_AT_ONCE):
             meter.add(objective.bound(batch))
     return meter.check("on the validation examples")
 
@@ -121,6 +189,9 @@ def fit(
     device = next(model.parameters()).device
     train, valid = train.to(device), valid.to(device) if valid else None
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, fused=True)
+    step = Step(objective, optimizer, train)
+    if device.type == "cuda" and config.capture and step.capturable:
+        step = CapturedStep(step)
     state = {"epoch": 0, **START_OF_EPOCH, "best": -math.inf, "best_epoch": 0, "n_train": len(train)}
     if run.checkpoint:
         before = run.checkpoint["n_train"]
@@ -148,13 +219,13 @@ def fit(
     with CtrlC() as ctrl_c:
         while not _finished(state, config):
             epoch = state["epoch"] + 1
-            line = {"epoch": epoch} | _train_epoch(objective, optimizer, train, config, state, ctrl_c)
+            line = {"epoch": epoch} | _train_epoch(objective, step, train, config, state, ctrl_c)
             _require_finite(model, f"at epoch {epoch}")
             if state["batch"] * config.batch_size < len(train):
                 save_last()
                 stop()
             if valid:
-                line["valid"] = evaluate(objective, valid, config.batch_size, config.seed)
+                line["valid"] = evaluate(objective, valid, config.seed)
             state |= {"epoch": epoch, **START_OF_EPOCH}
             score = line["valid"]["bound"] if valid else float(epoch)
             better = score > state["best"]
@@ -174,7 +245,7 @@ def fit(
 
 def _train_epoch(
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    step: Callable[[Tensor, float], Bound],
     train: Examples,
     config: RunConfig,
     state: dict[str, Any],
@@ -191,13 +262,9 @@ def _train_epoch(
     )
     objective.train()
     with progress:
-        for b, batch in enumerate(train.batches(config.batch_size, order), start=first):
+        for b, rows in enumerate(order.split(config.batch_size), start=first):
             beta = annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-            loss, bound = objective.loss(batch, beta)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            meter.add(bound)
+            meter.add(step(rows, beta))
             stopping = ctrl_c.asked
             if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")

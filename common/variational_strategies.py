@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.errors import require
 from common.experts import product_of_experts, quotient_of_experts
-from common.subsets import all_subsets
+from common.subsets import all_subsets, on_device
 
 
 class GaussianPoeStrategy(nn.Module):
@@ -75,7 +75,7 @@ class GaussianMopoeStrategy(nn.Module):
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), mu, logvar (..., B, T, D)."""
         m, b, _ = params[0].shape
         mask = params[0].new_ones(b, m, dtype=torch.bool) if mask is None else mask
-        subsets = all_subsets(m).to(mask.device)  # (T, M)
+        subsets = on_device(all_subsets(m), mask.device)  # (T, M)
         given = subsets.view(-1, *[1] * (mask.dim() - 1), m) & mask  # (T, ..., B, M)
         mu, logvar = (p.movedim(0, -2) for p in product_of_experts(*params, given))  # (..., B, T, D)
         return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), mu, logvar)

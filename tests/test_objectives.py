@@ -7,7 +7,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from common.data import Batch
 from common.distributions import DiagonalGaussian
 from common.errors import InputError
-from common.objectives import MvaeElbo, StandardElbo
+from common.objectives import MixtureElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from mnist.model import build
 from tests.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
@@ -112,6 +112,25 @@ def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone():
     torch.testing.assert_close(value, torch.cat(expected))
     for name, present in {"joint/image": [0], "joint/kl": [0], "image/image": [0, 1], "text/text": [0, 2]}.items():
         assert terms[name].nonzero().squeeze(1).tolist() == present, name
+
+
+@pytest.mark.parametrize(("fusion", "objective"), [("mvae", MvaeElbo), ("mopoe", MixtureElbo)])
+def test_what_a_graph_computes_in_vain_changes_nothing(monkeypatch, fusion, objective):
+    """While a CUDA graph is captured all rows are encoded and decoded, whatever the mask says."""
+    inputs, mask = mnist_inputs(3), torch.tensor([[True, True], [True, False], [False, True]])
+    counts, results = {}, []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        model = build(SimpleNamespace(n_latents=4, model=fusion)).double()
+        for name in model.modalities:
+            count_rows(model.encoder[name], counts, f"encoder {name}")
+        monkeypatch.setattr("common.models.capturing", lambda x, captured=captured: captured)
+        monkeypatch.setattr("common.objectives.capturing", lambda x, captured=captured: captured)
+        loss, bound = objective(model).loss(Batch(inputs, mask), 0.7)
+        loss.backward()
+        results.append((bound.value, bound.terms, [p.grad for p in model.parameters()]))
+    assert counts == {"encoder image": [2, 3], "encoder text": [2, 3]}
+    torch.testing.assert_close(*results)
 
 
 def test_missing_modalities_of_three_leave_the_joint_over_the_rest():

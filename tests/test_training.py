@@ -284,13 +284,13 @@ def test_defaults_are_the_papers():
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     orders = []
 
-    def batches(self, batch_size, order=None, original=Examples.batches):
-        orders.append(order)
-        return original(self, batch_size, order)
+    def call(self, rows, beta, original=training.Step.__call__):
+        orders.append(rows)
+        return original(self, rows, beta)
 
-    monkeypatch.setattr(Examples, "batches", batches)
+    monkeypatch.setattr(training.Step, "__call__", call)
     mnist_train.main(config(tmp_path, epochs=2))
-    first, second = [order for order in orders if order is not None]
+    first, second = torch.cat(orders).split(250)
     assert not first.equal(second)
     assert first.sort().values.equal(torch.arange(250))
     assert second.sort().values.equal(torch.arange(250))
@@ -369,3 +369,18 @@ def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, no-such-compiler is missing"):
         mnist_train.main(config(tmp_path, compile=True))
+
+
+def test_steps_that_differ_from_batch_to_batch_are_not_captured():
+    model = linear_gaussian(3)[0]
+    whole = Examples({name: torch.zeros(4, 3) for name in ("a", "b", "c")})
+    partly = Examples(whole.modalities, torch.arange(4), torch.ones(4, 3, dtype=torch.bool))
+
+    def capturable(objective, examples):
+        return training.Step(objective, torch.optim.Adam(objective.parameters()), examples).capturable
+
+    assert capturable(MvaeElbo(model), whole) and capturable(MvaeElbo(model), partly)
+    assert not capturable(MvaeElbo(model, K=1), whole), "other subsets at each step"
+    model.encoder["a"] = torch.nn.Sequential(torch.nn.BatchNorm1d(3), model.encoder["a"])
+    assert capturable(MvaeElbo(model), whole)
+    assert not capturable(MvaeElbo(model), partly), "its statistics would count what is absent"

@@ -1,0 +1,115 @@
+"""What only a GPU shows; skipped without one. `test_objectives.py` tests the captured path's arithmetic on the CPU."""
+
+import json
+
+import pytest
+import torch
+
+import fashionmnist.train
+import mnist.loglike
+import multimnist.train
+from common import training
+from common.checkpoints import BEST, LAST, load
+from common.runs import LoglikeConfig
+from mnist import train as mnist_train
+from mnist.model import MODELS
+from tests.test_training import SMALL, assert_same_run, config, metrics
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture
+def replays(monkeypatch):
+    """Counts the replays of graphs."""
+    count = []
+
+    def replay(self, original=torch.cuda.CUDAGraph.replay):
+        count.append(1)
+        original(self)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", replay)
+    return count
+
+
+def trained(main, config):
+    main(config)
+    return metrics(config.save_dir)
+
+
+def assert_close(a, b):
+    """Up to rounding, to which Adam's first steps lend weight."""
+    for one, other in zip(a, b, strict=True):
+        for split in ("train", "valid"):
+            assert one[split] == pytest.approx(other[split], rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_captured_steps_are_the_steps(tmp_path, replays, model):
+    """Same noise, same order: the same bounds, in whole batches and in a smaller last one."""
+    options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 3}
+    captured = trained(mnist_train.main, config(tmp_path / "a", **options))
+    assert len(replays) == 3 * 6 - training.WARM_UP
+    assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))
+    assert len(replays) == 3 * 6 - training.WARM_UP
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_captured_convolutions(tmp_path, replays, precision):
+    options = SMALL | {"cuda": True, "precision": precision}
+    runs = [fashionmnist.train.Config(save_dir=tmp_path / str(c), capture=c, **options) for c in (True, False)]
+    captured, plain = (trained(fashionmnist.train.main, run) for run in runs)
+    assert replays
+    for one, other in zip(captured, plain, strict=True):
+        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=1e-2)
+
+
+def test_captured_recurrence_and_batch_norm(tmp_path, replays):
+    """Dropout of cuDNN's recurrent networks has noise of its own: the first steps' bounds agree only nearly."""
+    options = SMALL | {"cuda": True, "epochs": 3}
+    runs = [multimnist.train.Config(save_dir=tmp_path / str(c), capture=c, **options) for c in (True, False)]
+    captured, plain = (trained(multimnist.train.main, run) for run in runs)
+    assert replays
+    for one, other in zip(captured, plain, strict=True):
+        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=0.05)
+
+
+def test_captured_steps_with_absent_modalities(tmp_path, replays):
+    """The graph computes what is absent too, and leaves it out: other noise, so that only means agree."""
+    options = {"cuda": True, "paired_fraction": 0.3, "epochs": 30, "valid": 100, "limit": None}
+    captured = trained(mnist_train.main, config(tmp_path / "a", **options))
+    assert replays
+    plain = trained(mnist_train.main, config(tmp_path / "b", capture=False, **options))
+    assert captured[-1]["train"]["bound"] == pytest.approx(plain[-1]["train"]["bound"], rel=0.02)
+
+
+def test_batch_norm_with_absent_modalities_is_not_captured(tmp_path, replays):
+    options = SMALL | {"cuda": True, "paired_fraction": 0.5, "epochs": 1}
+    multimnist.train.main(multimnist.train.Config(save_dir=tmp_path, **options))
+    assert not replays
+
+
+def test_resumed_on_the_gpu_is_as_if_never_stopped(tmp_path):
+    mnist_train.main(config(tmp_path / "a", cuda=True))
+    mnist_train.main(config(tmp_path / "b", cuda=True, epochs=2))
+    mnist_train.main(config(tmp_path / "b", cuda=True, resume=True))
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_other_device_resumes(tmp_path):
+    mnist_train.main(config(tmp_path, cuda=True, epochs=2))
+    assert not load(tmp_path / LAST)["optimizer"]["param_groups"][0]["capturable"]
+    mnist_train.main(config(tmp_path, epochs=3, resume=True))
+    mnist_train.main(config(tmp_path, cuda=True, epochs=4, resume=True))
+    assert load(tmp_path / BEST)["epoch"] <= 4
+    assert len(metrics(tmp_path)) == 4
+
+
+def test_log_likelihoods_are_those_of_the_cpu(tmp_path):
+    mnist_train.main(config(tmp_path, cuda=True))
+    figures = {}
+    for cuda in (False, True):
+        path = tmp_path / f"{cuda}.json"
+        mnist.loglike.main(LoglikeConfig(tmp_path, demo=True, limit=50, n_samples=2000, cuda=cuda, json=path))
+        estimates = json.loads(path.read_text())["estimates"]
+        figures[cuda] = [estimates[name]["mean"] for name in ("log p(image)", "log p(image,text)", "log p(text)")]
+    assert figures[True] == pytest.approx(figures[False], abs=0.3)
