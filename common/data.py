@@ -24,10 +24,12 @@ class Batch:
 
     modalities: {name: (B, ...)}; values where the mask is False are never looked at.
     mask: (B, M) bool over all of the model's modalities, or None where every example has all of them.
+    together: (B,) bool, examples that count jointly only, since other rows hold their modalities; None for none.
     """
 
     modalities: dict[str, Tensor]
     mask: Tensor | None = None
+    together: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.modalities.values())))
@@ -79,12 +81,20 @@ class Examples:
         modalities: {name: (N, ...)}.
         rows: (R,) which of the N each example is, in order; all of them once by default.
         mask: (R, M) bool where examples lack modalities, else None.
+        together: (R,) bool, see Batch.
     """
 
-    def __init__(self, modalities: dict[str, Tensor], rows: Tensor | None = None, mask: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        modalities: dict[str, Tensor],
+        rows: Tensor | None = None,
+        mask: Tensor | None = None,
+        together: Tensor | None = None,
+    ) -> None:
         self.modalities = modalities
         self.rows = rows
         self.mask = mask
+        self.together = together
 
     def __len__(self) -> int:
         return len(next(iter(self.modalities.values())) if self.rows is None else self.rows)
@@ -98,11 +108,11 @@ class Examples:
         rows = index if self.rows is None else self.rows[index]
         values = {name: x[rows] for name, x in self.modalities.items()}
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
-        return Batch(values, None if self.mask is None else self.mask[index])
+        return Batch(values, *(None if x is None else x[index] for x in (self.mask, self.together)))
 
     def to(self, device: torch.device) -> "Examples":
-        rows, mask = (None if x is None else x.to(device) for x in (self.rows, self.mask))
-        return Examples({name: x.to(device) for name, x in self.modalities.items()}, rows, mask)
+        of_rows = (None if x is None else x.to(device) for x in (self.rows, self.mask, self.together))
+        return Examples({name: x.to(device) for name, x in self.modalities.items()}, *of_rows)
 
     def only(self, names: Sequence[str]) -> "Examples":
         """The same examples with some of their modalities; for examples that have all."""
@@ -112,7 +122,8 @@ class Examples:
         """These examples alone."""
         if self.rows is None:
             return Examples({name: x[index] for name, x in self.modalities.items()})
-        return Examples(self.modalities, self.rows[index], None if self.mask is None else self.mask[index])
+        of_rows = (None if x is None else x[index] for x in (self.rows, self.mask, self.together))
+        return Examples(self.modalities, *of_rows)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
@@ -128,20 +139,30 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
     return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None
 
 
-def unpair(examples: Examples, fraction: float, generator: torch.Generator) -> Examples:
-    """Keep the pairing of a random fraction of the examples; each other one becomes M rows of one modality.
+def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
+    """Which examples keep their pairing, a random fraction of them: indices."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    return order[: round(fraction * len(examples))]
 
-    Wu & Goodman 2018 (weak supervision): unpaired examples contribute their unimodal ELBOs only.
+
+def unpair(examples: Examples, fraction: float, seed: int) -> Examples:
+    """Keep the pairing of a random fraction of the examples (weak supervision, Wu & Goodman 2018).
+
+    Unpaired examples contribute their unimodal ELBOs only. The objective sums expectations, of ELBO(all) over the
+    pairs and of ELBO({m}) over all examples, paired or not. So each modality of each example becomes a row of its own,
+    and the pairs, repeated until they are about as many rows, count jointly only.
 
     Returns:
-        the paired examples first, then the single rows of each modality; nothing is copied.
+        the repeated pairs first, then the rows of each modality; nothing is copied. All pairs: the examples themselves.
     """
-    n, m = len(examples), len(examples.modalities)
-    paired, single = torch.randperm(n, generator=generator).tensor_split([round(fraction * n)])
-    if len(single) == 0:
+    if fraction == 1:
         return examples
-    mask = torch.cat([torch.ones(len(paired), m), torch.eye(m).repeat_interleave(len(single), dim=0)])
-    return Examples(examples.modalities, torch.cat([paired, single.repeat(m)]), mask.bool())
+    n, m = len(examples), len(examples.modalities)
+    paired = draw_paired(examples, fraction, seed)
+    paired = paired.repeat(round(n / max(1, len(paired))))
+    rows = torch.cat([paired, torch.arange(n).repeat(m)])
+    mask = torch.cat([torch.ones(len(paired), m), torch.eye(m).repeat_interleave(n, dim=0)]).bool()
+    return Examples(examples.modalities, rows, mask, mask.all(dim=1))
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:

@@ -84,8 +84,8 @@ class SumOfElbos(Objective):
     """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
 
     An example that lacks modalities contributes ELBO(S and what it has), each once: a row of one modality carries
-    its unimodal ELBO and nothing else. Every encoder runs once. A modality without a decoder (CVAE's label) is given,
-    and not scored.
+    its unimodal ELBO and nothing else. One that counts jointly only (`Batch.together`) carries all but these. Every
+    encoder runs once. A modality without a decoder (CVAE's label) is given, and not scored.
     """
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
@@ -98,6 +98,8 @@ class SumOfElbos(Objective):
         if batch.mask is not None:
             whole, given = given, given & batch.mask  # (T, B, M)
             scored = given & ~_repeated(whole, given)[..., None]
+            if batch.together is not None:
+                scored &= ~((whole.sum(dim=-1) == 1) & batch.together)[..., None]
             index = self.model.modalities.index
             for name, conditions in self.model.conditions.items():
                 for condition in conditions:  # p(x_m|z, x_l) is of examples that have both

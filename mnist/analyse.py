@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from common import devices, plots, runs
 from common.checkpoints import load_model, write_atomically
-from common.data import Examples, unpair
+from common.data import Examples, draw_paired
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 from mnist import train
@@ -147,7 +147,8 @@ def in_parallel(work: Callable[[train.Config], Result], todo: list[train.Config]
                 yield from (future.result() for future in done)
         except (InputError, OSError, BrokenProcessPool) as error:
             for process in active_children():  # Ctrl-C reaches them without our help
-                os.kill(process.pid, signal.SIGINT)
+                with contextlib.suppress(ProcessLookupError):  # it may have ended by now
+                    os.kill(process.pid, signal.SIGINT)
             if isinstance(error, BrokenProcessPool):
                 raise InputError("a run was killed, perhaps for want of memory: try fewer --jobs") from error
             raise
@@ -165,7 +166,7 @@ def run(config: train.Config, dataset: Dataset, build: Callable[..., MultimodalV
     device = devices.select(config.cuda)
     examples = dataset.load("train", config.data_dir, config.demo, limit=config.limit)
     test = dataset.load("test", config.data_dir, config.demo, limit=config.limit).to(device)
-    paired = pairs(unpair(examples, config.paired_fraction, torch.Generator().manual_seed(config.seed))).to(device)
+    paired = examples.take(draw_paired(examples, config.paired_fraction, config.seed)).to(device)
     steps = max(steps, config.epochs * len(paired) // config.batch_size)
     baseline = folder / f"classifier_{steps}.json"
     if not baseline.exists():
@@ -175,11 +176,6 @@ def run(config: train.Config, dataset: Dataset, build: Callable[..., MultimodalV
         lambda image: model.decode(model.posterior({"image": image}).mean, ["text"])["text"].logits, test
     )
     return Result(config.paired_fraction, len(paired), config.seed, inferred, json.loads(baseline.read_text()))
-
-
-def pairs(examples: Examples) -> Examples:
-    """Those that have all modalities."""
-    return examples if examples.mask is None else examples.take(examples.mask.all(dim=1))
 
 
 def classifier(config: train.Config, build: Callable[..., MultimodalVAE], paired: Examples, steps: int) -> nn.Module:

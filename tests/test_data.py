@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fashionmnist.data
-from common.data import Examples, download, hold_out, observe, read_idx, unpair
+from common.data import Examples, download, draw_paired, hold_out, observe, read_idx, unpair
 from common.errors import InputError
 from mnist.data import FILES, load
 
@@ -147,19 +147,23 @@ def test_the_last_examples_are_held_out():
 def test_unpaired_examples_become_rows_of_one_modality():
     n = 1000
     examples = Examples({"a": torch.arange(n).float(), "b": torch.arange(n)})
-    unpaired = unpair(examples, 0.1, torch.Generator().manual_seed(0))
-    assert len(unpaired) == 100 + 2 * 900
-    rows = unpaired[torch.randperm(1900)]
+    unpaired = unpair(examples, 0.1, seed=0)
+    assert len(unpaired) == 3 * n, "as many rows of pairs as of each modality"
+    rows = unpaired[torch.randperm(3 * n)]
     a, b = rows.mask.unbind(dim=1)
     both = a & b
-    assert both.sum() == 100
+    assert both.equal(rows.together), "what a pair says of each modality alone, other rows say"
+    paired = draw_paired(examples, 0.1, seed=0)
+    assert len(paired.unique()) == 100
+    assert rows.modalities["b"][both].sort().values.equal(paired.repeat(10).sort().values)
     assert rows.modalities["a"][both].equal(rows.modalities["b"][both].float()), "pairs stay pairs"
     for name, present in (("a", a), ("b", b)):
-        assert rows.modalities[name][present].sort().values.long().equal(torch.arange(n)), "nothing lost, nothing twice"
+        alone = rows.modalities[name][present & ~both].long()
+        assert alone.sort().values.equal(torch.arange(n)), "nothing lost, nothing twice"
     assert unpaired.modalities["a"] is examples.modalities["a"], "nothing is copied"
     assert unpaired.take(slice(5))[:].mask.all()
-    assert unpair(examples, 1.0, torch.Generator()).mask is None
-    assert (unpair(examples, 0.0, torch.Generator()).mask.sum(dim=1) == 1).all()
+    assert unpair(examples, 1.0, seed=0).mask is None
+    assert (unpair(examples, 0.0, seed=0).mask.sum(dim=1) == 1).all()
 
 
 def test_absence_becomes_a_mask_and_callers_tensors_stay():

@@ -114,6 +114,18 @@ def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone():
         assert terms[name].nonzero().squeeze(1).tolist() == present, name
 
 
+def test_examples_that_count_jointly_only_leave_out_their_unimodal_elbos():
+    model, weights, scales = linear_gaussian(3)
+    inputs, names = draw(weights, scales, 4), ("a", "b", "c")
+    mask = torch.tensor([[True, True, True], [True, True, True], [True, True, False], [False, True, False]])
+    together = torch.tensor([False, True, True, False])
+    _, terms = MvaeElbo(model).bound(Batch(inputs, mask, together))
+    scored = {name: terms[f"{name}/kl"].nonzero().squeeze(1).tolist() for name in (*names, "joint")}
+    assert scored == {"a": [0], "b": [0, 3], "c": [0], "joint": [0, 1, 2]}
+    for name in names:
+        assert terms[f"{name}/{name}"].nonzero().squeeze(1).tolist() == scored[name]
+
+
 @pytest.mark.parametrize(("fusion", "objective"), [("mvae", MvaeElbo), ("mopoe", MixtureElbo)])
 def test_what_a_graph_computes_in_vain_changes_nothing(monkeypatch, fusion, objective):
     """While a CUDA graph is captured all rows are encoded and decoded, whatever the mask says."""

@@ -647,7 +647,7 @@ def accuracy(name, epochs, paired=1.0, seed=0):
             nn.init.normal_(layer.weight, std=1.5 / math.sqrt(layer.in_features))
     digits = mnist.data.load("train", Path(), demo=True)
     train, held_out = digits.take(slice(1000)), digits.take(slice(1000, None))[:]
-    train = unpair(train, paired, torch.Generator().manual_seed(seed))
+    train = unpair(train, paired, seed)
     (objective, *_) = MODELS[name].objectives.values()
     objective = objective(model, weights={"text": 20.0})
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)

@@ -240,8 +240,8 @@ def test_weak_supervision_uses_the_unpaired(tmp_path):
     checkpoint = load(tmp_path / LAST)
     terms = metrics(tmp_path)[0]["train"]
     assert checkpoint["epoch"] == 1
-    assert terms["joint/image"] > 0.2 * terms["image/image"]
-    n_rows = 25 + 2 * 225
+    assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
+    n_rows = 3 * 250
     steps = checkpoint["optimizer"]["state"][0]["step"].item()
     assert steps == -(-n_rows // 50)
 
