@@ -79,9 +79,9 @@ class Examples:
 
     Args:
         modalities: {name: (N, ...)}.
-        rows: (R,) which of the N each example is, in order; all of them once by default.
-        mask: (R, M) bool where examples lack modalities, else None.
-        together: (R,) bool, see Batch.
+        rows: (R,) which of the N each example is, in order; all of them once by default. Of several rows each: (R, G).
+        mask: (R, M) or (R, G, M) bool where these lack modalities, else None.
+        together: (R,) or (R, G) bool, see Batch.
     """
 
     def __init__(
@@ -104,11 +104,12 @@ class Examples:
         return next(iter(self.modalities.values())).device
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
-        """A batch of these examples; uint8 becomes float in [0, 1]."""
-        rows = index if self.rows is None else self.rows[index]
+        """A batch of these examples, all their rows; uint8 becomes float in [0, 1]."""
+        rows = index if self.rows is None else self.rows[index].flatten()
         values = {name: x[rows] for name, x in self.modalities.items()}
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
-        return Batch(values, *(None if x is None else x[index] for x in (self.mask, self.together)))
+        mask = None if self.mask is None else self.mask[index].flatten(0, -2)
+        return Batch(values, mask, None if self.together is None else self.together[index].flatten())
 
     def to(self, device: torch.device) -> "Examples":
         of_rows = (None if x is None else x.to(device) for x in (self.rows, self.mask, self.together))
@@ -149,20 +150,23 @@ def unpair(examples: Examples, fraction: float, seed: int) -> Examples:
     """Keep the pairing of a random fraction of the examples (weak supervision, Wu & Goodman 2018).
 
     Unpaired examples contribute their unimodal ELBOs only. The objective sums expectations, of ELBO(all) over the
-    pairs and of ELBO({m}) over all examples, paired or not. So each modality of each example becomes a row of its own,
-    and the pairs, repeated until they are about as many rows, count jointly only.
+    pairs and of ELBO({m}) over all examples, paired or not. So each of these N examples becomes M + 1 rows: one of the
+    pairs, which are repeated in turn and count jointly only, and one of each modality alone. A batch of them has the
+    terms of as many whole examples.
 
     Returns:
-        the repeated pairs first, then the rows of each modality; nothing is copied. All pairs: the examples themselves.
+        N examples of M + 1 rows; nothing is copied. Where all keep their pairing, the examples themselves.
     """
     if fraction == 1:
         return examples
     n, m = len(examples), len(examples.modalities)
     paired = draw_paired(examples, fraction, seed)
-    paired = paired.repeat(round(n / max(1, len(paired))))
-    rows = torch.cat([paired, torch.arange(n).repeat(m)])
-    mask = torch.cat([torch.ones(len(paired), m), torch.eye(m).repeat_interleave(n, dim=0)]).bool()
-    return Examples(examples.modalities, rows, mask, mask.all(dim=1))
+    rows = torch.arange(n)[:, None].expand(n, m)
+    mask = torch.eye(m, dtype=torch.bool).expand(n, m, m)
+    if len(paired) > 0:
+        rows = torch.cat([paired.repeat(-(-n // len(paired)))[:n, None], rows], dim=1)  # (N, M + 1)
+        mask = torch.cat([torch.ones(n, 1, m, dtype=torch.bool), mask], dim=1)  # (N, M + 1, M)
+    return Examples(examples.modalities, rows, mask, mask.all(dim=-1))
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:

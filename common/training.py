@@ -255,11 +255,10 @@ def _train_epoch(
     epoch, first = state["epoch"] + 1, state["batch"]
     n_batches = -(-len(train) // config.batch_size)
     order = torch.randperm(len(train), generator=_generator(config.seed, epoch)).to(train.device)
-    order = order[first * config.batch_size :]
+    start = first * config.batch_size
+    order = order[start:]
     meter, started = Meter(state["sums"], state["n"]), time.monotonic()
-    progress = tqdm(
-        total=len(train), initial=meter.n, unit=" examples", desc=f"epoch {epoch}", disable=None, leave=False
-    )
+    progress = tqdm(total=len(train), initial=start, unit=" examples", desc=f"epoch {epoch}", disable=None, leave=False)
     objective.train()
     with progress:
         for b, rows in enumerate(order.split(config.batch_size), start=first):
@@ -268,12 +267,13 @@ def _train_epoch(
             stopping = ctrl_c.asked
             if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
-                progress.update(meter.n - progress.n)
+                seen = min((b + 1) * config.batch_size, len(train))
+                progress.update(seen - progress.n)
                 progress.set_postfix({"beta": f"{beta:.2f}"} | {n: f"{value:.1f}" for n, value in means.items()})
             if stopping:
                 break
     seconds = time.monotonic() - started
-    rate = (meter.n - state["n"]) / seconds
+    rate = (seen - start) / seconds
     state |= {"batch": b + 1, "sums": meter.sums, "n": meter.n, "seconds": state["seconds"] + seconds}
     return {
         "train": means,

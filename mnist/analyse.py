@@ -57,12 +57,16 @@ class Config(train.Config):
     """runs at a time, each a process; default: one a core, with --cuda one"""
     save_dir: Path = Path("weak_supervision")
     """where the runs, the table and the plot go"""
-    epochs: int = 80
-    """passes over the training examples (as for the results of README.md)"""
-    annealing_epochs: int = 30
-    """epochs over which the KL's weight rises from 0 to 1 (the same)"""
+    epochs: int = 15
+    """passes over the training examples"""
+    annealing_epochs: int = 5
+    """epochs over which the KL's weight rises from 0 to 1"""
+    batch_size: int = 200
+    """examples a step: as many pairs, images and labels"""
+    lr: float = 5e-4
+    """Adam's learning rate"""
     lambda_text: float = 1.0
-    """weight of the label's log-likelihood (the same)"""
+    """weight of the label's log-likelihood; with any but 1 few pairs teach the model nothing (README.md)"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """see `python train.py --help`: those that learn from unpaired examples"""
     # what each run has a value of its own for, or what makes no sense here

@@ -96,9 +96,9 @@ def main(
     model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
     examples = dataset.load("train", config.data_dir, config.demo, config.download, config.limit)
     train, valid = hold_out(examples.only(model.modalities), config.valid)
-    train = unpair(train, config.paired_fraction, config.seed)
     run = runs.Run(dataset.name, config)
     pictures = partial(draw, model, examples=valid or train, dataset=dataset)
+    train = unpair(train, config.paired_fraction, config.seed)
     fit(model, objective(config, model), train, valid, config, run, pictures)
 
 

@@ -148,8 +148,9 @@ def test_unpaired_examples_become_rows_of_one_modality():
     n = 1000
     examples = Examples({"a": torch.arange(n).float(), "b": torch.arange(n)})
     unpaired = unpair(examples, 0.1, seed=0)
-    assert len(unpaired) == 3 * n, "as many rows of pairs as of each modality"
-    rows = unpaired[torch.randperm(3 * n)]
+    assert len(unpaired) == n
+    rows = unpaired[torch.randperm(n)]
+    assert len(rows) == 3 * n
     a, b = rows.mask.unbind(dim=1)
     both = a & b
     assert both.equal(rows.together), "what a pair says of each modality alone, other rows say"
@@ -161,7 +162,7 @@ def test_unpaired_examples_become_rows_of_one_modality():
         alone = rows.modalities[name][present & ~both].long()
         assert alone.sort().values.equal(torch.arange(n)), "nothing lost, nothing twice"
     assert unpaired.modalities["a"] is examples.modalities["a"], "nothing is copied"
-    assert unpaired.take(slice(5))[:].mask.all()
+    assert unpaired.take(slice(5))[1:].mask.tolist() == 4 * [[True, True], [True, False], [False, True]]
     assert unpair(examples, 1.0, seed=0).mask is None
     assert (unpair(examples, 0.0, seed=0).mask.sum(dim=1) == 1).all()
 
