@@ -11,12 +11,12 @@ from common.data import Batch, observe
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.priors import StandardGaussianPrior
-from common.variational_posteriors import DiagonalGaussianMixturePosterior, DiagonalGaussianPosterior
+from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
 from common.variational_strategies import (
-    GaussianMoeStrategy,
     GaussianMopoeStrategy,
     GaussianPoeStrategy,
     GaussianQuotientStrategy,
+    MoeStrategy,
     OwnExpertStrategy,
 )
 
@@ -156,8 +156,8 @@ def capturing(x: Tensor) -> bool:
 FUSIONS = {
     "poe": lambda encoders: (GaussianPoeStrategy(), DiagonalGaussianPosterior()),
     "quotient": lambda encoders: (GaussianQuotientStrategy(), DiagonalGaussianPosterior()),
-    "moe": lambda encoders: (GaussianMoeStrategy(), DiagonalGaussianMixturePosterior()),
-    "mopoe": lambda encoders: (GaussianMopoeStrategy(), DiagonalGaussianMixturePosterior()),
+    "moe": lambda encoders: (MoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())),
+    "mopoe": lambda encoders: (GaussianMopoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())),
     "own": lambda encoders: (OwnExpertStrategy(encoders), DiagonalGaussianPosterior()),
 }
 

@@ -6,78 +6,20 @@ all weights and beta at 1 the bound's value is in nats and bounds what the class
 .. math:: ELBO(S) = E_{q(z|x_S)} \sum_{m \in S} \lambda_m \log p(x_m|z) - \beta KL(q(z|x_S) || p(z))
 """
 
+import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
 
+from common.bounds import Bound, Objective
 from common.data import Batch, observe
 from common.errors import require
-from common.models import MultimodalVAE, capturing
+from common.models import MultimodalVAE
 from common.subsets import joint_subset, mvae_subsets, on_device
-
-
-class Bound(NamedTuple):
-    """value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
-
-    A term is named SUBSET/MODALITY or SUBSET/kl; the subset is "joint", a modality's name, "mixture", or "subset1",
-    "subset2" for the random ones. A term is zero for an example that lacks it: a batch's mean is its share of the loss.
-    """
-
-    value: Tensor
-    terms: dict[str, Tensor]
-
-
-class Objective(nn.Module):
-    """What all bounds share: the model, the weights, and the loss.
-
-    Args:
-        model: the model; its `weights` are the lambdas unless others are given.
-        weights: {name: lambda}.
-    """
-
-    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
-        super().__init__()
-        unknown = [name for name in weights or {} if name not in model.modalities]
-        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
-        self.model = model
-        self.weights = model.weights | dict(weights or {})
-
-    @property
-    def random(self) -> bool:
-        """Whether what is computed differs from call to call."""
-        return False
-
-    def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
-        """The loss to minimise."""
-        return self.loss(inputs, beta)[0]
-
-    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        """The loss, minus the bound averaged over the batch, and that bound."""
-        bound = self.bound(inputs, beta)
-        return -bound.value.mean(), bound
-
-    def log_prob(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
-        """log p(x_m|z) for z (T, B, D): (T, B), 0 where it is not scored, (T, B) bool.
-
-        Only what is scored is decoded, all terms in one batch, but by a decoder with batch norm in training: its
-        statistics are to be those of one term, as in the papers.
-        """
-        if self.training and len(z) > 1 and has_batch_norm(self.model.decoder[name]):
-            scored = [None] * len(z) if scored is None else scored.split(1)
-            return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
-        if scored is not None and capturing(scored):  # what a graph does must not depend on the mask
-            return torch.where(scored, self.log_prob(name, z, batch), 0)
-        if scored is None or scored.all():
-            return self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
-        log_p = z.new_zeros(z.shape[:2])
-        if scored.any():  # distributions refuse empty batches
-            rows = scored.nonzero(as_tuple=True)  # (N,), (N,)
-            x = {n: x[rows[1]] for n, x in batch.modalities.items()}
-            log_p[rows] = self.model.decode(z[rows], [name], x)[name].log_prob(x[name])
-        return log_p
+from common.variational_posteriors import component_log_probs, sample_components
 
 
 class SumOfElbos(Objective):
@@ -210,6 +152,138 @@ class MixtureElbo(Objective):
         return Bound(value, terms)
 
 
+class IwaeElbo(Objective):
+    r"""The importance-weighted bound, with K samples of each of the posterior's T components (1 if it is no mixture).
+
+    .. math:: \log \frac1K \sum_{t,k} \pi_t w_{tk}, \qquad
+              w_{tk} = p(z_{tk}) \prod_m p(x_m|z_{tk}) / q(z_{tk}|X), \quad z_{tk} \sim q_t
+
+    (Burda et al. 2016, arXiv 1509.00519; for mixtures Shi et al. 2019, arXiv 1911.03393, eq. 3.) `looser` has the mean
+    over the components outside, :math:`\sum_t \pi_t \log \frac1K \sum_k w_{tk}`: lower, and what MMVAE trains. Both are
+    lower bounds on log p(X), X what an example has. lambda weighs log p(x_m|z), beta log p(z) - log q(z|X).
+
+    Args:
+        K: samples of each component.
+        looser: see above; without effect where T is 1.
+    """
+
+    def __init__(
+        self, model: MultimodalVAE, K: int = 1, looser: bool = False, weights: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(model, weights)
+        require(K > 0, f"an importance-weighted bound needs at least one sample, not {K}")
+        self.K = K
+        self.looser = looser
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The bound of each example, (B,); the terms are means over the components and their samples."""
+        batch = observe(inputs, self.model.modalities)
+        params = self.model.encode(batch)
+        q = self.model.fuse(params, batch.mask)
+        z, share = sample_components(q, self.K)  # (T, K, B, D), (T, B)
+        log_q = component_log_probs(self._density(params, q, batch.mask), z).logsumexp(dim=-1)
+        log_w, terms = self._log_weights(batch, z, share, log_q, beta)
+        return Bound(self._estimate(log_w, share), terms)
+
+    def _density(self, params: tuple[Tensor, ...], q: Distribution, mask: Tensor | None) -> Distribution:
+        """What log q(z|X) is taken of."""
+        return q
+
+    def _log_weights(
+        self, batch: Batch, z: Tensor, share: Tensor, log_q: Tensor, beta: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """log w of z (T, K, B, D), (T, K, B), and the terms."""
+        log_prior = self.model.prior().log_prob(z)
+        log_w = beta * (log_prior - log_q)
+
+        def mean(x: Tensor) -> Tensor:
+            return (share * x.mean(dim=1)).sum(dim=0)
+
+        terms = {"joint/kl": mean(log_q - log_prior)}
+        for m, name in enumerate(self.model.modalities):
+            log_p = torch.zeros_like(log_w)
+            if name in batch.modalities:
+                scored = None
+                if batch.mask is not None:
+                    scored = ((share > 0) & batch.mask[:, m])[:, None].expand_as(log_w)
+                log_p = self.log_prob(name, z, batch, scored)
+            log_w = log_w + self.weights[name] * log_p
+            terms[f"joint/{name}"] = mean(log_p)
+        return log_w, terms
+
+    def _estimate(self, log_w: Tensor, share: Tensor) -> Tensor:
+        """The bound, (B,), of log w (T, K, B)."""
+        if self.looser:
+            return (share * log_w.logsumexp(dim=1)).sum(dim=0) - math.log(self.K)
+        return (log_w + share.log()[:, None]).flatten(0, 1).logsumexp(dim=0) - math.log(self.K)
+
+
+class StlElbo(IwaeElbo):
+    """IwaeElbo whose gradient leaves out the score of q's parameters ("sticking the landing", Roeder et al. 2017).
+
+    arXiv 1703.09194. Unbiased for K = 1, of a mixture in its looser form; biased for K > 1, where DregElbo is not.
+    """
+
+    def _density(self, params: tuple[Tensor, ...], q: Distribution, mask: Tensor | None) -> Distribution:
+        return self.model.fuse(tuple(p.detach() for p in params), mask)
+
+
+class DregElbo(IwaeElbo):
+    r"""IwaeElbo with a doubly reparameterised gradient of lower variance (Tucker et al. 2019, arXiv 1810.04152).
+
+    Its bound is IwaeElbo's, its loss a surrogate that has the gradient. For z ~ q_t, with w normalised over the
+    estimator's own set and r = pi_t q_t(z) / q(z|X), the "exact" one, unbiased for mixtures too (after Bauer & Mnih
+    2021, arXiv 2101.11046), gives decoders and prior :math:`w \nabla \log p(X, z)`, the other components
+    :math:`-\beta w \nabla_{\phi_j} \log q(z|X)` at fixed z, and z, and so its own component,
+
+    .. math:: w (1 - \beta r (1 - w)) \nabla_z \log w - \beta w \nabla_z r
+
+    where derivatives by z hold all parameters fixed. "stop-all" (the papers' rule of one encoder, w^2 for z, biased for
+    mixtures) and "published" (what MMVAE's code does, w for z, biased in any case) leave log q(z|X)'s parameters out.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalVAE,
+        K: int = 1,
+        looser: bool = False,
+        weights: Mapping[str, float] | None = None,
+        gradient: Literal["exact", "stop-all", "published"] = "exact",
+    ) -> None:
+        super().__init__(model, K, looser, weights)
+        self.gradient = gradient
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        """The surrogate, and the bound, which has no gradient."""
+        batch = observe(inputs, self.model.modalities)
+        params = self.model.encode(batch)
+        q = self.model.fuse(params, batch.mask)
+        fixed = self.model.fuse(tuple(p.detach() for p in params), batch.mask)
+        z, share = sample_components(q, self.K)  # (T, K, B, D), (T, B)
+        weighed_z = z.view_as(z)  # its gradient will be scaled
+        log_qs = component_log_probs(fixed, weighed_z)  # (T, K, B, T)
+        if self.gradient == "exact":
+            own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None, None]
+            log_qs = torch.where(own, log_qs, component_log_probs(q, weighed_z))
+        log_w, terms = self._log_weights(batch, weighed_z, share, log_qs.logsumexp(dim=-1), beta)
+        with torch.no_grad():
+            bound = Bound(self._estimate(log_w, share), {name: term.detach() for name, term in terms.items()})
+            w = log_w.softmax(dim=1)
+            if not self.looser:
+                w = (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
+            outer = w * share[:, None] if self.looser else w
+        surrogate = (outer * log_w).sum(dim=(0, 1))
+        scale = {"stop-all": w, "published": torch.ones_like(w)}.get(self.gradient)
+        if self.gradient == "exact":
+            log_qs = component_log_probs(fixed, z)
+            r = (log_qs.diagonal(dim1=0, dim2=-1).movedim(-1, 0) - log_qs.logsumexp(dim=-1)).exp()  # (T, K, B)
+            surrogate = surrogate - beta * (outer * r).sum(dim=(0, 1))
+            scale = 1 - beta * r.detach() * (1 - w)
+        if z.requires_grad:
+            weighed_z.register_hook(lambda gradient: gradient * scale[..., None])
+        return -surrogate.mean(), bound
+
+
 class JmvaeElbo(Objective):
     r"""JMVAE-kl: the joint ELBO, and the unimodal posteriors drawn towards the joint one (Suzuki et al. 2016, eq. 5).
 
@@ -247,10 +321,6 @@ class JmvaeElbo(Objective):
             value = value + self.weights[name] * log_p
             terms[f"joint/{name}"] = log_p
         return Bound(value, terms)
-
-
-def has_batch_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 def _repeated(whole: Tensor, given: Tensor) -> Tensor:

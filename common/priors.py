@@ -2,8 +2,27 @@
 
 import torch
 from torch import nn
+from torch.distributions import Distribution
 
 from common.distributions import DiagonalGaussian
+
+
+class LearnedPrior(nn.Module):
+    """A member of a posterior's family with a fixed location, 0, and learned or fixed scales (Shi et al. 2019).
+
+    Args:
+        family: a `common.variational_posteriors` module of location and scale.
+        learn: whether the second parameter is trained; both start at 0.
+    """
+
+    def __init__(self, family: nn.Module, latent_dim: int, learn: bool = True) -> None:
+        super().__init__()
+        self.family = family
+        self.register_buffer("loc", torch.zeros(latent_dim))
+        self.scale = nn.Parameter(torch.zeros(latent_dim), requires_grad=learn)
+
+    def forward(self) -> Distribution:
+        return self.family((self.loc, self.scale))
 
 
 class StandardGaussianPrior(nn.Module):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common import plots
+from common.bounds import Bound, Objective, has_batch_norm
 from common.checkpoints import BEST, LAST, save
 from common.data import Examples
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from common.objectives import Bound, Objective, has_batch_norm
 from common.runs import Run, RunConfig
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on

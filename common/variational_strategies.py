@@ -55,13 +55,13 @@ class OwnExpertStrategy(nn.Module):
         )
 
 
-class GaussianMoeStrategy(nn.Module):
-    """The mixture, in equal parts, of the Gaussian experts that an example has."""
+class MoeStrategy(nn.Module):
+    """The mixture, in equal parts, of the experts that an example has, of any family of location and scale."""
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), mu, logvar (..., B, M, D)."""
-        mu, logvar = (p.movedim(0, -2) for p in params)  # (B, M, D)
-        return _equal_parts(mu.new_ones(mu.shape[:-1], dtype=torch.bool) if mask is None else mask, mu, logvar)
+        """Two parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the two (..., B, M, D)."""
+        loc, scale = (p.movedim(0, -2) for p in params)  # (B, M, D)
+        return _equal_parts(loc.new_ones(loc.shape[:-1], dtype=torch.bool) if mask is None else mask, loc, scale)
 
 
 class GaussianMopoeStrategy(nn.Module):
@@ -81,9 +81,9 @@ class GaussianMopoeStrategy(nn.Module):
         return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), mu, logvar)
 
 
-def _equal_parts(complete: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Only complete components count, (..., B, T); where an example has none they are all the prior."""
-    logits = torch.zeros_like(complete, dtype=mu.dtype).masked_fill(~complete & complete.any(-1, True), -torch.inf)
-    shape = torch.broadcast_shapes(logits.shape, mu.shape[:-1])
-    mu, logvar = (p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in (mu, logvar))
-    return logits.expand(shape), mu, logvar
+def _equal_parts(complete: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Only complete components count, (..., B, T); where an example has none they are all the family's standard one."""
+    logits = torch.zeros_like(complete, dtype=loc.dtype).masked_fill(~complete & complete.any(-1, True), -torch.inf)
+    shape = torch.broadcast_shapes(logits.shape, loc.shape[:-1])
+    loc, scale = (p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in (loc, scale))
+    return logits.expand(shape), loc, scale

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.bounds import Objective
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
 from common.models import GaussianVAE, MultimodalVAE
-from common.objectives import JmvaeElbo, MixtureElbo, MvaeElbo, Objective, StandardElbo
+from common.objectives import JmvaeElbo, MixtureElbo, MvaeElbo, StandardElbo
 
 N_CLASSES = 10
 WIDTH = 512

@@ -17,10 +17,10 @@ import torch
 import tyro
 
 from common import devices, runs
+from common.bounds import Objective
 from common.data import hold_out, unpair
 from common.errors import require
 from common.models import MultimodalVAE
-from common.objectives import Objective
 from common.training import fit
 from mnist.data import MNIST, Dataset
 from mnist.model import MODELS, build

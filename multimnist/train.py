@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common import runs
+from common.bounds import Objective
 from common.models import MultimodalVAE
-from common.objectives import MvaeElbo, Objective, StandardElbo
+from common.objectives import MvaeElbo, StandardElbo
 from mnist import train
 from multimnist.data import DatasetOptions, dataset
 from multimnist.model import build

@@ -137,7 +137,7 @@ def test_what_a_graph_computes_in_vain_changes_nothing(monkeypatch, fusion, obje
         for name in model.modalities:
             count_rows(model.encoder[name], counts, f"encoder {name}")
         monkeypatch.setattr("common.models.capturing", lambda x, captured=captured: captured)
-        monkeypatch.setattr("common.objectives.capturing", lambda x, captured=captured: captured)
+        monkeypatch.setattr("common.bounds.capturing", lambda x, captured=captured: captured)
         loss, bound = objective(model).loss(Batch(inputs, mask), 0.7)
         loss.backward()
         results.append((bound.value, bound.terms, [p.grad for p in model.parameters()]))

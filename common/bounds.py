@@ -1,0 +1,76 @@
+"""What all objectives share: a bound and its terms, the weights, the loss, and scoring what is decoded."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.data import Batch
+from common.errors import require
+from common.models import MultimodalVAE, capturing
+
+
+class Bound(NamedTuple):
+    """value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
+
+    A term is named SUBSET/MODALITY or SUBSET/kl; the subset is "joint", a modality's name, "mixture", or "subset1",
+    "subset2" for the random ones. A term is zero for an example that lacks it: a batch's mean is its share of the loss.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """What all bounds share: the model, the weights, and the loss.
+
+    Args:
+        model: the model; its `weights` are the lambdas unless others are given.
+        weights: {name: lambda}.
+    """
+
+    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        unknown = [name for name in weights or {} if name not in model.modalities]
+        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
+        self.model = model
+        self.weights = model.weights | dict(weights or {})
+
+    @property
+    def random(self) -> bool:
+        """Whether what is computed differs from call to call."""
+        return False
+
+    def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
+        """The loss to minimise."""
+        return self.loss(inputs, beta)[0]
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        """The loss, minus the bound averaged over the batch, and that bound."""
+        bound = self.bound(inputs, beta)
+        return -bound.value.mean(), bound
+
+    def log_prob(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
+        """log p(x_m|z) for z (T, ..., B, D): (T, ..., B), 0 where it is not scored, (T, ..., B) bool.
+
+        Only what is scored is decoded, all terms in one batch, but by a decoder with batch norm in training: its
+        statistics are to be those of one term, as in the papers.
+        """
+        if self.training and len(z) > 1 and has_batch_norm(self.model.decoder[name]):
+            scored = [None] * len(z) if scored is None else scored.split(1)
+            return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
+        if scored is not None and capturing(scored):  # what a graph does must not depend on the mask
+            return torch.where(scored, self.log_prob(name, z, batch), 0)
+        if scored is None or scored.all():
+            return self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
+        log_p = z.new_zeros(z.shape[:-1])
+        if scored.any():  # distributions refuse empty batches
+            rows = scored.nonzero(as_tuple=True)  # each (N,)
+            x = {n: x[rows[-1]] for n, x in batch.modalities.items()}
+            log_p[rows] = self.model.decode(z[rows], [name], x)[name].log_prob(x[name])
+        return log_p
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
