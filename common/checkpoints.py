@@ -1,6 +1,7 @@
 """Checkpoints: atomic saving, safe loading, and the original authors' files."""
 
 import io
+import json
 import os
 import pickle
 import re
@@ -18,13 +19,16 @@ from torch import Tensor
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 
-EXPERIMENTS = ("mnist", "fashionmnist", "multimnist")
+OF_MVAE = ("mnist", "fashionmnist", "multimnist")
+OF_MMVAE = {"mnist_svhn": "mnist_svhn"}  # by the name of their --model
+EXPERIMENTS = (*OF_MVAE, *OF_MMVAE.values())
 # what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
 )
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+MMVAE = "model.rar", "args.json"  # what the MMVAE authors' code leaves in a run's folder
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -79,21 +83,23 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     """The model of a checkpoint, in evaluation mode: ours, or the original authors' own file.
 
     Args:
-        path: the file, or a save-dir (its best model).
+        path: the file, or a save-dir (its best model); also the MMVAE authors' folder.
         experiment: the only experiment that is welcome; any by default.
 
     Raises:
         InputError: the file is unusable (see `load`), or of another experiment.
     """
     path = Path(path)
-    path = path / BEST if path.is_dir() else path
+    if path.is_dir():
+        path = path / next((name for name in (BEST, MMVAE[0]) if (path / name).is_file()), BEST)
     checkpoint = load(path)
-    name, config, convert = (_ours if "experiment" in checkpoint else _authors)(checkpoint, path)
+    read = _ours if "experiment" in checkpoint else _mmvae if path.name == MMVAE[0] else _authors
+    name, config, convert = read(checkpoint, path)
     require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
     try:
         model = import_module(f"{name}.model").build(SimpleNamespace(**config))
-        model.load_state_dict(convert(checkpoint["state_dict"]))
+        model.load_state_dict(convert(checkpoint, model))
     except (RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
         raise InputError(f"{path} does not fit the networks of {name}: {' '.join(str(error).split())[:300]}") from error
     broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
@@ -102,12 +108,12 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
 
 
 def _ours(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
-    """The experiment, its configuration, and a map of the state dict."""
+    """The experiment, its configuration, and what makes a state dict of the checkpoint for a model."""
     lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
     require(
         not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run"
     )
-    return checkpoint["experiment"], checkpoint["config"], lambda state_dict: state_dict
+    return checkpoint["experiment"], checkpoint["config"], lambda checkpoint, model: checkpoint["state_dict"]
 
 
 def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
@@ -117,17 +123,34 @@ def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callabl
     are concatenated; `AUTHORS_OPTIONS` are those of our `build` that give their model.
     """
     theirs = checkpoint.get("state_dict")
-    for name in EXPERIMENTS:
+    for name in OF_MVAE:
         module = import_module(f"{name}.model")
         names = {key for keys in module.AUTHORS.values() for key in keys}
         # batch norm counted its batches only after the authors' time; nothing looks at the count
         if isinstance(theirs, dict) and "n_latents" in checkpoint and _without_counts(theirs) == names:
-
-            def convert(theirs: dict[str, Tensor], layout: dict = module.AUTHORS) -> dict[str, Tensor]:
-                return {ours: torch.cat([theirs[key] for key in keys]) for ours, keys in layout.items()}
-
-            return name, {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}, convert
+            config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
+            return name, config, lambda checkpoint, model, module=module: _rename(theirs, module.AUTHORS, model)
     raise InputError(f"{path} is no checkpoint of this repository, nor of an experiment it knows")
+
+
+def _mmvae(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
+    """The same of the MMVAE authors' state dict, whose options lie beside it. Copies that nothing uses are left out."""
+    options = path.with_name(MMVAE[1])
+    try:
+        args = json.loads(options.read_text())
+        name = OF_MMVAE[args["model"]]
+        config, layout = import_module(f"{name}.model").authors(args)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{options}, which {path.name} needs beside it, is missing or no options of MMVAE's"
+        ) from error
+    return name, config, lambda checkpoint, model: _rename(checkpoint, layout, model)
+
+
+def _rename(theirs: dict[str, Tensor], layout: dict[str, tuple[str, ...]], model: MultimodalVAE) -> dict[str, Tensor]:
+    """Our state dict: the entries of theirs that belong together, concatenated, in our shapes."""
+    shapes = {key: x.shape for key, x in model.state_dict().items()}
+    return {ours: torch.cat([theirs[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
 
 
 def _without_counts(state_dict: dict) -> set:

@@ -37,6 +37,26 @@ class BernoulliLikelihood(nn.Module):
         return p.mean
 
 
+class LocationScaleLikelihood(nn.Module):
+    """Independent values of a family of location and scale around the decoder's output, all of one fixed scale.
+
+    Args:
+        family: torch's Laplace or Normal.
+        scale: the family's second parameter.
+        event_dims: the trailing dimensions of one example.
+    """
+
+    def __init__(self, family: type[Distribution], scale: float, event_dims: int = 1) -> None:
+        super().__init__()
+        self.family, self.scale, self.event_dims = family, scale, event_dims
+
+    def forward(self, loc: Tensor) -> Independent:
+        return Independent(self.family(loc, self.scale, validate_args=False), self.event_dims)
+
+    def point(self, p: Distribution) -> Tensor:
+        return p.mean
+
+
 class CategoricalLikelihood(nn.Module):
     """One of C classes, from logits (..., C); values are int64 (...).
 

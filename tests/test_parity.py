@@ -1,6 +1,7 @@
 """The original authors' networks and formulas, reproduced on weights and inputs made by tests/reference/fill.py."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from torch.distributions import kl_divergence
 from torch.nn import functional as F
 
 from common.checkpoints import load_model
+from common.errors import InputError
+from common.objectives import IwaeElbo
 from tests.reference import fill
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -179,3 +182,63 @@ def test_the_authors_networks_are_met(tmp_path, experiment, networks, image, tex
     torch.testing.assert_close(q.variance, 1 / precision)
     torch.testing.assert_close(p["image"].logits, decoders["image"](mu))
     torch.testing.assert_close(p["text"].logits, decoders["text"](mu).log_softmax(dim=-1))
+
+
+@pytest.fixture(scope="module")
+def mmvae(tmp_path_factory):
+    """A run's folder as the MMVAE authors' code leaves it."""
+    folder = tmp_path_factory.mktemp("mmvae")
+    state_dict = fill.fill({name: torch.empty(shape) for name, shape in LAYOUTS["mnist_svhn"].items()})
+    torch.save(state_dict, folder / "model.rar", _use_new_zipfile_serialization=False)
+    args = {"model": "mnist_svhn", "latent_dim": 20, "num_hidden_layers": 1, "learn_prior": True, "llik_scaling": 0.0}
+    (folder / "args.json").write_text(json.dumps(args))
+    return folder
+
+
+PAIR = {"mnist": fill.image(4, 1, 28), "svhn": fill.image(4, 3, 32)}
+
+
+def test_mnist_svhn_meets_the_reference_values(mmvae):
+    model, expected = load_model(mmvae), VALUES["mnist_svhn"]
+    with torch.no_grad():
+        experts = model.posterior(PAIR).component_distribution.base_dist
+        p = model.decode(fill.wave("z", (1, 4, 20)))
+    for m, name in enumerate(model.modalities):
+        check(experts.loc[:, m], expected["encoders"][m]["loc"])
+        check(experts.scale[:, m], expected["encoders"][m]["scale"])
+        check(p[name].mean, expected["decoders"][m]["mean"])
+        log_p = torch.tensor(expected["decoders"][m]["log_prob"])[None]
+        torch.testing.assert_close(p[name].log_prob(PAIR[name]), log_p, rtol=1e-4, atol=0)
+        assert model.weights[name] == pytest.approx(expected["llik_scaling"][m])
+    for ours, theirs in ((model.prior().mean, "prior_loc"), (model.prior().base_dist.scale, "prior_scale")):
+        torch.testing.assert_close(ours[:6].detach(), torch.tensor(expected[theirs]), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("looser", [False, True])
+def test_mnist_svhns_bounds_meet_the_reference_values(mmvae, looser):
+    """Theirs are means over the examples of many draws, ours too."""
+    model, expected = load_model(mmvae), VALUES["mnist_svhn"]["estimates"]["m_iwae_looser" if looser else "m_iwae"]
+    objective = IwaeElbo(model, K=expected["K"], looser=looser)
+    with torch.no_grad():
+        values = torch.stack([objective.bound(PAIR).value.mean() for _ in range(100)])
+    error = math.hypot(expected["stderr"], values.std().item() / math.sqrt(len(values)))
+    assert values.mean().item() == pytest.approx(expected["mean"], abs=4 * error)
+    assert error < 3
+
+
+def test_an_mmvae_folder_without_its_options_is_refused(mmvae, tmp_path):
+    (tmp_path / "model.rar").write_bytes((mmvae / "model.rar").read_bytes())
+    for content in (None, "{", "[]", '{"model": "cubIS"}', '{"model": "mnist_svhn"}'):
+        if content is not None:
+            (tmp_path / "args.json").write_text(content)
+        with pytest.raises(InputError, match=r"args.json, which model.rar needs beside it"):
+            load_model(tmp_path)
+
+
+def test_an_mmvae_of_other_options_is_refused(mmvae, tmp_path):
+    (tmp_path / "model.rar").write_bytes((mmvae / "model.rar").read_bytes())
+    args = json.loads((mmvae / "args.json").read_text())
+    for change in ({"num_hidden_layers": 2}, {"latent_dim": 10}):
+        (tmp_path / "args.json").write_text(json.dumps(args | change))
+        with pytest.raises(InputError, match="does not fit the networks of mnist_svhn"):
+            load_model(tmp_path)

@@ -1,0 +1,115 @@
+"""Networks of the models on MNIST-SVHN (layers of the authors' models/vae_mnist.py and vae_svhn.py)."""
+
+from itertools import pairwise
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.distributions import Laplace
+
+from common.encoders_decoders import SplitLinearLayer
+from common.likelihoods import GroupedLikelihood, LocationScaleLikelihood
+from common.models import MultimodalVAE
+from common.priors import LearnedPrior
+from common.variational_posteriors import MixturePosterior, SoftmaxLaplacePosterior
+from common.variational_strategies import MoeStrategy
+
+N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
+N_HIDDEN = 400
+LIKELIHOOD_SCALE = 0.75
+
+
+class Config(Protocol):
+    n_latents: int
+    num_hidden_layers: int
+    learn_prior: bool
+    llik_scaling: float  # lambda of mnist; 0: the ratio of the dimensions
+
+
+def build(config: Config) -> MultimodalVAE:
+    """The model with modalities mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1]."""
+    d, h = config.n_latents, config.num_hidden_layers
+    return MultimodalVAE(
+        encoder={"mnist": mnist_encoder(d, h), "svhn": svhn_encoder(d)},
+        variational_strategy=MoeStrategy(),
+        variational_posterior=MixturePosterior(SoftmaxLaplacePosterior()),
+        decoder={"mnist": mnist_decoder(d, h), "svhn": svhn_decoder(d)},
+        likelihood=GroupedLikelihood(
+            mnist=LocationScaleLikelihood(Laplace, LIKELIHOOD_SCALE, event_dims=3),
+            svhn=LocationScaleLikelihood(Laplace, LIKELIHOOD_SCALE, event_dims=3),
+        ),
+        prior=LearnedPrior(SoftmaxLaplacePosterior(eta=0), d, learn=config.learn_prior),
+        weights={"mnist": config.llik_scaling or N_SVHN / N_MNIST},
+    )
+
+
+class Clamp(nn.Module):
+    """Keeps probabilities off 0 and 1, as the authors do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(1e-6, 1 - 1e-6)
+
+
+def mnist_encoder(n_latents: int, n_hidden_layers: int) -> nn.Sequential:
+    """(N, 1, 28, 28) -> loc and the scale's parameter, (N, D)."""
+    return nn.Sequential(
+        nn.Flatten(),
+        *hidden_layers(N_MNIST, n_hidden_layers),
+        SplitLinearLayer(N_HIDDEN, (n_latents, n_latents)),
+    )
+
+
+def mnist_decoder(n_latents: int, n_hidden_layers: int) -> nn.Sequential:
+    return nn.Sequential(
+        *hidden_layers(n_latents, n_hidden_layers),
+        *(nn.Linear(N_HIDDEN, N_MNIST), nn.Sigmoid(), Clamp(), nn.Unflatten(1, (1, 28, 28))),
+    )
+
+
+def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
+    sizes = [n_inputs] + n * [N_HIDDEN]
+    return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+
+
+def svhn_encoder(n_latents: int) -> nn.Sequential:
+    """(N, 3, 32, 32) -> loc and the scale's parameter, (N, D)."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), SplitLinearLayer(128 * 4 * 4, (n_latents, n_latents))),
+    )
+
+
+def svhn_decoder(n_latents: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Unflatten(1, (n_latents, 1, 1)), nn.ConvTranspose2d(n_latents, 128, 4, 1, 0), nn.ReLU()),
+        *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Sigmoid()),
+    )
+
+
+def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    """Our configuration of the authors' options, and of our parameters theirs, which are concatenated."""
+    n = args["num_hidden_layers"]
+    config = {
+        "n_latents": args["latent_dim"],
+        "num_hidden_layers": n,
+        "learn_prior": args["learn_prior"],
+        "llik_scaling": args["llik_scaling"],
+    }
+    networks = {
+        **{f"encoder.mnist.{2 * i + 1}": (f"vaes.0.enc.enc.{i}.0",) for i in range(n)},
+        f"encoder.mnist.{2 * n + 1}.linear": ("vaes.0.enc.fc21", "vaes.0.enc.fc22"),
+        **{f"decoder.mnist.{2 * i}": (f"vaes.0.dec.dec.{i}.0",) for i in range(n)},
+        f"decoder.mnist.{2 * n}": ("vaes.0.dec.fc3",),
+        **{f"encoder.svhn.{i}": (f"vaes.1.enc.enc.{i}",) for i in (0, 2, 4)},
+        "encoder.svhn.7.linear": ("vaes.1.enc.c1", "vaes.1.enc.c2"),
+        **{f"decoder.svhn.{i + 1}": (f"vaes.1.dec.dec.{i}",) for i in (0, 2, 4, 6)},
+    }
+    layout = {
+        f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in names)
+        for ours, names in networks.items()
+        for kind in ("weight", "bias")
+    }
+    return config, layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}
