@@ -142,7 +142,7 @@ def training_step(model: MultimodalVAE) -> Step:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        meter.add(bound)
+        meter.add(bound, len(batch))
         if len(meter.pending) == RunConfig.log_interval:
             meter.check("in the benchmark")
 

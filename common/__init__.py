@@ -5,5 +5,5 @@
 
 Modules in import order: errors, torchvision_import, experts, distributions, subsets, variational_strategies,
 variational_posteriors, priors, likelihoods, encoders_decoders, data, models, bounds, objectives, estimators,
-checkpoints, devices, plots, runs, training.
+checkpoints, devices, plots, runs, steps, training.
 """

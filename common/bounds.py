@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.data import Batch
 from common.errors import require
-from common.models import MultimodalVAE, capturing
+from common.models import MultimodalVAE, zero_where_absent
 
 
 class Bound(NamedTuple):
@@ -30,6 +30,8 @@ class Objective(nn.Module):
         weights: {name: lambda}.
     """
 
+    unimodal = False  # whether each modality that an example has counts alone too
+
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
         unknown = [name for name in weights or {} if name not in model.modalities]
@@ -38,8 +40,8 @@ class Objective(nn.Module):
         self.weights = model.weights | dict(weights or {})
 
     @property
-    def random(self) -> bool:
-        """Whether what is computed differs from call to call."""
+    def random_subsets(self) -> bool:
+        """Whether other subsets of the modalities are drawn for each call."""
         return False
 
     def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
@@ -60,8 +62,10 @@ class Objective(nn.Module):
         if self.training and len(z) > 1 and has_batch_norm(self.model.decoder[name]):
             scored = [None] * len(z) if scored is None else scored.split(1)
             return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
-        if scored is not None and capturing(scored):  # what a graph does must not depend on the mask
-            return torch.where(scored, self.log_prob(name, z, batch), 0)
+        if scored is not None and self.model.every_row:
+            present = scored.flatten(0, -2).any(dim=0)
+            xs = {name: zero_where_absent(x, present) for name, x in batch.modalities.items()}
+            return torch.where(scored, self.log_prob(name, z, Batch(xs)), 0)
         if scored is None or scored.all():
             return self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
         log_p = z.new_zeros(z.shape[:-1])

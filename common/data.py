@@ -42,7 +42,7 @@ class Batch:
         require(not absent, f"the inputs lack the modality {', '.join(absent)}")
         chosen = torch.tensor([name in given for name in names], device=x.device).expand(len(x), -1)
         mask = chosen if self.mask is None else self.mask & chosen
-        return Batch({name: self.modalities[name] for name in given}, mask)
+        return Batch({name: self.modalities[name] for name in given}, mask, self.together)
 
 
 def observe(inputs: Mapping[str, Tensor] | Batch, names: Sequence[str]) -> Batch:
@@ -146,26 +146,33 @@ def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
     return order[: round(fraction * len(examples))]
 
 
-def unpair(examples: Examples, fraction: float, seed: int) -> Examples:
+def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True) -> Examples:
     """Keep the pairing of a random fraction of the examples (weak supervision, Wu & Goodman 2018).
 
     Unpaired examples contribute their unimodal ELBOs only. The objective sums expectations, of ELBO(all) over the
-    pairs and of ELBO({m}) over all examples, paired or not. So each of these N examples becomes M + 1 rows: one of the
+    pairs and of ELBO({m}) over all examples, paired or not. So each of the N examples becomes M + 1 rows: one of the
     pairs, which are repeated in turn and count jointly only, and one of each modality alone. A batch of them has the
     terms of as many whole examples.
 
+    Args:
+        unimodal: whether the objective has terms of one modality (`Objective.unimodal`): if not, only what is unpaired
+            counts alone, and the rows of what is paired are left without any modality.
+
     Returns:
-        N examples of M + 1 rows; nothing is copied. Where all keep their pairing, the examples themselves.
+        N examples of M + 1 rows, M if there is no pair; nothing is copied. If all are paired, the examples themselves.
     """
-    if fraction == 1:
-        return examples
     n, m = len(examples), len(examples.modalities)
     paired = draw_paired(examples, fraction, seed)
+    if len(paired) == n:
+        return examples
     rows = torch.arange(n)[:, None].expand(n, m)
-    mask = torch.eye(m, dtype=torch.bool).expand(n, m, m)
+    mask = torch.eye(m, dtype=torch.bool).repeat(n, 1, 1)
+    if not unimodal:
+        mask[paired] = False
     if len(paired) > 0:
         rows = torch.cat([paired.repeat(-(-n // len(paired)))[:n, None], rows], dim=1)  # (N, M + 1)
         mask = torch.cat([torch.ones(n, 1, m, dtype=torch.bool), mask], dim=1)  # (N, M + 1, M)
+    rows = rows if examples.rows is None else examples.rows[rows]
     return Examples(examples.modalities, rows, mask, mask.all(dim=-1))
 
 

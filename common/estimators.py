@@ -17,8 +17,8 @@ from common.data import Batch, observe
 from common.errors import require
 from common.models import MultimodalVAE
 
-# Samples times examples decoded at once: memory does not grow with K, and the activations stay in a CPU's cache; a GPU
-# has nothing to do between the launches of small ones.
+# Samples times examples decoded at once, so that memory does not grow with K: few enough for a CPU's cache to hold the
+# activations, enough to keep a GPU busy.
 CHUNK = {"cpu": 500, "cuda": 20_000}
 
 

@@ -57,6 +57,7 @@ class MultimodalVAE(nn.Module):
         self.prior = prior
         self.weights = dict.fromkeys(self.modalities, 1.0) | dict(weights or {})
         self.bf16 = False
+        self.every_row = False  # run networks on absent modalities too, in vain: the same operations for every mask
         self.to(memory_format=torch.channels_last)  # convolutions with it are up to 1.6 times faster on the CPU
 
     def encode(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -72,8 +73,9 @@ class MultimodalVAE(nn.Module):
                 experts[key] = self._run(network, *xs)
                 continue
             present = torch.stack([batch.mask[:, m] for m in seen]).all(dim=0)
-            if capturing(present):  # what a graph does must not depend on the mask
-                experts[key] = tuple(torch.where(present[:, None], p, 0) for p in self._run(network, *xs))
+            if self.every_row:
+                params = self._run(network, *(zero_where_absent(x, present) for x in xs))
+                experts[key] = tuple(torch.where(present[:, None], p, 0) for p in params)
                 continue
             if present.all():
                 experts[key] = self._run(network, *xs)
@@ -148,9 +150,9 @@ class MultimodalVAE(nn.Module):
         return self.likelihood.point(self.decode(self.posterior(batch).mean, given=batch.modalities))
 
 
-def capturing(x: Tensor) -> bool:
-    """Whether what is done to x is being recorded as a CUDA graph, and must not depend on x's values."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+def zero_where_absent(x: Tensor, present: Tensor) -> Tensor:
+    """x (B, ...) with zeros, a valid value of every modality, in the rows that are not present, (B,)."""
+    return x.masked_fill(~present.view(-1, *[1] * (x.dim() - 1)), 0)
 
 
 FUSIONS = {

@@ -26,7 +26,7 @@ class SumOfElbos(Objective):
     """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
 
     An example that lacks modalities contributes ELBO(S and what it has), each once: a row of one modality carries
-    its unimodal ELBO and nothing else. One that counts jointly only (`Batch.together`) carries all but these. Every
+    its unimodal ELBO and nothing else. One that counts jointly only (`Batch.together`) carries no unimodal ELBO. Every
     encoder runs once. A modality without a decoder (CVAE's label) is given, and not scored.
     """
 
@@ -35,7 +35,8 @@ class SumOfElbos(Objective):
         batch = observe(inputs, self.model.modalities)
         subsets = self.subsets()  # (T, M)
         names = self._subset_names(subsets)
-        given = on_device(subsets, next(iter(batch.modalities.values())).device)[:, None]  # (T, 1, M)
+        device = next(iter(batch.modalities.values())).device
+        given = (subsets.to(device) if self.random_subsets else on_device(subsets, device))[:, None]  # (T, 1, M)
         scored = None
         if batch.mask is not None:
             whole, given = given, given & batch.mask  # (T, B, M)
@@ -115,8 +116,10 @@ class MvaeElbo(SumOfElbos):
         self.K = K
         self.generator = generator
 
+    unimodal = True
+
     @property
-    def random(self) -> bool:
+    def random_subsets(self) -> bool:
         return self.K > 0
 
     def subsets(self) -> Tensor:

@@ -54,7 +54,7 @@ class RunConfig:
     """use the first N examples of each split (before --valid takes its part)"""
     paired_fraction: float = 1.0
     """weak supervision: only this fraction of the training examples keeps its pairing. A batch then has as many
-    pairs, which are repeated, as images alone and texts alone. Those held out for --valid all keep theirs,
+    pairs, which are repeated, as examples of each modality alone. Those held out for --valid all keep theirs,
     so choose the last model (--valid 0) where labels are few"""
     seed: int = 0
     """of initialisation, order of the data, pairing and latent samples"""

@@ -9,7 +9,7 @@ from common.errors import require
 
 
 def on_device(subsets: Tensor, device: torch.device) -> Tensor:
-    """The subsets, on the CPU, on a device: the same ones are copied once, since a copy makes a GPU wait."""
+    """Subsets (T, M), copied from the CPU to a device once and kept: a copy makes a GPU wait, and fits in no graph."""
     return _copied(tuple(map(tuple, subsets.tolist())), device)
 
 

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common import plots
-from common.bounds import Bound, Objective, has_batch_norm
+from common.bounds import Bound, Objective
 from common.checkpoints import BEST, LAST, save
 from common.data import Examples
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.runs import Run, RunConfig
+from common.steps import CapturedStep, Step
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
 EVALUATED_AT_ONCE = 500  # examples: without gradients there is room for more than training's batch
 DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
-WARM_UP = 3  # steps before one is captured
 START_OF_EPOCH = {"batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
 
 
@@ -45,9 +45,9 @@ class Meter:
         self.names: list[str] = []
         self.pending: list[Tensor] = []
 
-    def add(self, bound: Bound) -> None:
+    def add(self, bound: Bound, n: int) -> None:
         self.names = ["bound", *bound.terms]
-        self.n += len(bound.value)
+        self.n += n
         self.pending.append(torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1))
 
     def check(self, where: str) -> dict[str, float]:
@@ -66,72 +66,6 @@ class Meter:
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.pending.clear()
         return {name: value / self.n for name, value in self.sums.items()}
-
-
-class Step:
-    """A step of the optimiser on some rows of the examples: rows (B,), beta -> the batch's bound, without gradient."""
-
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, examples: Examples) -> None:
-        self.objective, self.optimizer, self.examples = objective, optimizer, examples
-
-    def __call__(self, rows: Tensor, beta: float | Tensor) -> Bound:
-        loss, bound = self.objective.loss(self.examples[rows], beta)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return Bound(bound.value.detach(), {name: term.detach() for name, term in bound.terms.items()})
-
-    @property
-    def capturable(self) -> bool:
-        """Whether every batch of a size takes the same operations, if those on absent modalities are done in vain.
-
-        Batch norm would count the absent ones.
-        """
-        whole = self.examples.mask is None or not has_batch_norm(self.objective)
-        return whole and not self.objective.random
-
-
-class CapturedStep:
-    """A step as a CUDA graph: replaying it costs one launch where a small model's hundreds take most of the time.
-
-    The first steps run as they are, so that the libraries set themselves up. Each size of a batch has a graph.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self.step, self.done = step, 0
-        self.aside = torch.cuda.Stream()  # where a step is to be run before it can be captured
-        self.beta = torch.zeros((), device=step.examples.device)
-        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Bound]] = {}
-
-    def __call__(self, rows: Tensor, beta: float) -> Bound:
-        """The bound is overwritten by the next call."""
-        if self.done < WARM_UP:
-            self.done += 1
-            self.aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.aside):
-                bound = self.step(rows, beta)
-            torch.cuda.current_stream().wait_stream(self.aside)
-            return bound
-        if len(rows) not in self.captured:
-            self.captured[len(rows)] = self._capture(rows.clone())
-        graph, captured_rows, bound = self.captured[len(rows)]
-        captured_rows.copy_(rows)
-        self.beta.fill_(beta)
-        graph.replay()
-        return bound
-
-    def _capture(self, rows: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Bound]:
-        groups = self.step.optimizer.param_groups
-        graph = torch.cuda.CUDAGraph()
-        try:
-            for group in groups:
-                group["capturable"] = True
-            with torch.cuda.graph(graph):
-                bound = self.step(rows, self.beta)
-        finally:
-            for group in groups:
-                group["capturable"] = False  # the checkpoint may be resumed on a CPU
-        return graph, rows, bound
 
 
 class CtrlC:
@@ -153,19 +87,19 @@ class CtrlC:
         print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
 
 
-def evaluate(objective: nn.Module, examples: Examples, seed: int) -> dict[str, float]:
+def evaluate(objective: Objective, examples: Examples, seed: int) -> dict[str, float]:
     """Means of the bound and its terms at beta = 1, always with the same latent noise."""
     meter = Meter()
     objective.eval()
     with _own_noise(seed, examples.device), torch.no_grad():
         for batch in examples.batches(EVALUATED_AT_ONCE):
-            meter.add(objective.bound(batch))
+            meter.add(objective.bound(batch), len(batch))
     return meter.check("on the validation examples")
 
 
 def fit(
     model: MultimodalVAE,
-    objective: nn.Module,
+    objective: Objective,
     train: Examples,
     valid: Examples | None,
     config: RunConfig,
@@ -244,7 +178,7 @@ def fit(
 
 
 def _train_epoch(
-    objective: nn.Module,
+    objective: Objective,
     step: Callable[[Tensor, float], Bound],
     train: Examples,
     config: RunConfig,
@@ -261,9 +195,9 @@ def _train_epoch(
     progress = tqdm(total=len(train), initial=start, unit=" examples", desc=f"epoch {epoch}", disable=None, leave=False)
     objective.train()
     with progress:
-        for b, rows in enumerate(order.split(config.batch_size), start=first):
+        for b, index in enumerate(order.split(config.batch_size), start=first):
             beta = annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-            meter.add(step(rows, beta))
+            meter.add(step(index, beta), len(index))
             stopping = ctrl_c.asked
             if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
@@ -308,7 +242,7 @@ def _report(line: dict[str, Any], epochs: int, better: bool) -> None:
     )
 
 
-def _draw(objective: nn.Module, run: Run, seed: int, pictures: Callable[[Path], None]) -> None:
+def _draw(objective: Objective, run: Run, seed: int, pictures: Callable[[Path], None]) -> None:
     objective.eval()
     with _own_noise(seed, next(objective.parameters()).device), torch.no_grad():
         pictures(run.samples)

@@ -1,6 +1,6 @@
 """MVAE on FashionMNIST: images of garments and their classes (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python train.py --lambda-text 1 --annealing-epochs 30 --epochs 70     the results of README.md (--precision bf16)
+    python train.py --lambda-text 1 --annealing-epochs 30 --epochs 80     the results of README.md (--precision bf16)
     python train.py --demo --epochs 30 --annealing-epochs 10              on drawn garments, in a minute or two
 
 mnist's experiment with convolutional networks for the image: ELBO(image), ELBO(text) and ELBO(image, text), all scored

@@ -98,8 +98,9 @@ def main(
     train, valid = hold_out(examples.only(model.modalities), config.valid)
     run = runs.Run(dataset.name, config)
     pictures = partial(draw, model, examples=valid or train, dataset=dataset)
-    train = unpair(train, config.paired_fraction, config.seed)
-    fit(model, objective(config, model), train, valid, config, run, pictures)
+    goal = objective(config, model)
+    train = unpair(train, config.paired_fraction, config.seed, goal.unimodal)
+    fit(model, goal, train, valid, config, run, pictures)
 
 
 if __name__ == "__main__":

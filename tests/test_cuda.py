@@ -8,9 +8,9 @@ import torch
 import fashionmnist.train
 import mnist.loglike
 import multimnist.train
-from common import training
-from common.checkpoints import BEST, LAST, load
+from common.checkpoints import LAST, load
 from common.runs import LoglikeConfig
+from common.steps import WARM_UP
 from mnist import train as mnist_train
 from mnist.model import MODELS
 from tests.test_training import SMALL, assert_same_run, config, metrics
@@ -46,11 +46,11 @@ def assert_close(a, b):
 @pytest.mark.parametrize("model", MODELS)
 def test_captured_steps_are_the_steps(tmp_path, replays, model):
     """Same noise, same order: the same bounds, in whole batches and in a smaller last one."""
-    options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 3}
+    options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 5}
     captured = trained(mnist_train.main, config(tmp_path / "a", **options))
-    assert len(replays) == 3 * 6 - training.WARM_UP
+    assert len(replays) == 5 * 7 - 2 * WARM_UP
     assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))
-    assert len(replays) == 3 * 6 - training.WARM_UP
+    assert len(replays) == 5 * 7 - 2 * WARM_UP
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -73,13 +73,18 @@ def test_captured_recurrence_and_batch_norm(tmp_path, replays):
         assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=0.05)
 
 
-def test_captured_steps_with_absent_modalities(tmp_path, replays):
-    """The graph computes what is absent too, and leaves it out: other noise, so that only means agree."""
-    options = {"cuda": True, "paired_fraction": 0.3, "epochs": 30, "valid": 100, "limit": None}
+@pytest.mark.parametrize("model", ["mvae", "mvae-q", "bivcca", "mopoe"])
+def test_captured_steps_with_absent_modalities(tmp_path, replays, model):
+    """The graph computes what is absent too, and leaves it out."""
+    options = {"cuda": True, "paired_fraction": 0.3, "model": model}
     captured = trained(mnist_train.main, config(tmp_path / "a", **options))
     assert replays
-    plain = trained(mnist_train.main, config(tmp_path / "b", capture=False, **options))
-    assert captured[-1]["train"]["bound"] == pytest.approx(plain[-1]["train"]["bound"], rel=0.02)
+    assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))
+
+
+def test_captured_teacher_forcing(tmp_path, replays):
+    multimnist.train.main(multimnist.train.Config(save_dir=tmp_path, teacher_forcing=True, cuda=True, **SMALL))
+    assert replays
 
 
 def test_batch_norm_with_absent_modalities_is_not_captured(tmp_path, replays):
@@ -93,6 +98,8 @@ def test_resumed_on_the_gpu_is_as_if_never_stopped(tmp_path):
     mnist_train.main(config(tmp_path / "b", cuda=True, epochs=2))
     mnist_train.main(config(tmp_path / "b", cuda=True, resume=True))
     assert_same_run(tmp_path / "a", tmp_path / "b")
+    a, b = (load(tmp_path / name / LAST)["rng"]["cuda"] for name in "ab")
+    assert a.equal(b)
 
 
 def test_the_other_device_resumes(tmp_path):
@@ -100,8 +107,7 @@ def test_the_other_device_resumes(tmp_path):
     assert not load(tmp_path / LAST)["optimizer"]["param_groups"][0]["capturable"]
     mnist_train.main(config(tmp_path, epochs=3, resume=True))
     mnist_train.main(config(tmp_path, cuda=True, epochs=4, resume=True))
-    assert load(tmp_path / BEST)["epoch"] <= 4
-    assert len(metrics(tmp_path)) == 4
+    assert load(tmp_path / LAST)["epoch"] == len(metrics(tmp_path)) == 4
 
 
 def test_log_likelihoods_are_those_of_the_cpu(tmp_path):

@@ -3,6 +3,7 @@ import hashlib
 import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 import fashionmnist.data
 from common.data import Examples, download, draw_paired, hold_out, observe, read_idx, unpair
 from common.errors import InputError
+from common.objectives import MvaeElbo, StandardElbo
 from mnist.data import FILES, load
+from mnist.model import build
 
 
 def idx(array, magic=None):
@@ -164,6 +167,46 @@ def test_unpaired_examples_become_rows_of_one_modality():
     assert unpaired.modalities["a"] is examples.modalities["a"], "nothing is copied"
     assert unpaired.take(slice(5))[1:].mask.tolist() == 4 * [[True, True], [True, False], [False, True]]
     assert unpair(examples, 1.0, seed=0).mask is None
+    assert unpair(examples, 0.9999, seed=0).mask is None, "no example is left unpaired"
+
+
+def test_what_is_paired_counts_alone_only_where_the_objective_says_so():
+    examples = Examples({"a": torch.arange(10.0), "b": torch.arange(10)})
+    paired = draw_paired(examples, 0.5, seed=0)
+    mask = unpair(examples, 0.5, seed=0, unimodal=False).mask  # (10, 3, 2)
+    assert mask[:, 0].all()
+    for i in range(10):
+        assert mask[i, 1:].tolist() == (2 * [[False, False]] if i in paired else [[True, False], [False, True]])
+
+
+def test_unpaired_rows_of_a_part_of_the_data():
+    part = Examples({"a": torch.arange(10.0), "b": torch.arange(10)}, rows=torch.tensor([7, 8, 9]))
+    batch = unpair(part, 0.4, seed=0)[torch.arange(3)]
+    assert set(batch.modalities["b"].tolist()) == {7, 8, 9}
+    assert batch.modalities["a"].equal(batch.modalities["b"].float())
+
+
+def test_a_weakly_supervised_objective_is_the_one_that_was_named():
+    """The weights of its terms, told by KLs of examples that are all the same."""
+    torch.manual_seed(0)
+    model = build(SimpleNamespace(n_latents=4, model="mvae")).double()
+    image, text = torch.rand(1, 1, 28, 28, dtype=torch.float64), torch.tensor([3])
+    examples = Examples({"image": image.expand(10, -1, -1, -1), "text": text.expand(10)})
+    for objective in (StandardElbo(model), MvaeElbo(model)):
+        batch = unpair(examples, 0.5, seed=0, unimodal=objective.unimodal)[torch.arange(10)]
+        weak, whole = objective.bound(batch).terms, objective.bound(examples[:]).terms
+        share = {name: (weak[name].sum() / whole[name].sum()).item() for name in whole if name.endswith("/kl")}
+        if objective.unimodal:
+            expected = {"joint/kl": 1, "image/kl": 1, "text/kl": 1}
+        else:  # the unpaired half contributes its unimodal ELBOs as the joint ones of what it has
+            alone = MvaeElbo(model).bound(examples[:]).terms
+            unpaired = (alone["image/kl"].sum() + alone["text/kl"].sum()) / 2
+            expected = {"joint/kl": 1 + (unpaired / whole["joint/kl"].sum()).item()}
+        assert share == pytest.approx(expected)
+
+
+def test_without_pairs_all_are_alone():
+    examples = Examples({"a": torch.arange(10.0), "b": torch.arange(10)})
     assert (unpair(examples, 0.0, seed=0).mask.sum(dim=1) == 1).all()
 
 

@@ -16,6 +16,7 @@ from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Examples
 from common.errors import InputError
 from common.objectives import MvaeElbo
+from common.steps import Step
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import MNIST
@@ -241,6 +242,9 @@ def test_weak_supervision_uses_the_unpaired(tmp_path):
     terms = metrics(tmp_path)[0]["train"]
     assert checkpoint["epoch"] == 1
     assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
+    whole = tmp_path / "whole"
+    mnist_train.main(config(whole, epochs=1))
+    assert terms["bound"] == pytest.approx(metrics(whole)[0]["train"]["bound"], rel=0.15), "a mean over examples"
     steps = checkpoint["optimizer"]["state"][0]["step"].item()
     assert steps == 5, "a batch has the terms of as many whole examples"
 
@@ -283,11 +287,11 @@ def test_defaults_are_the_papers():
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     orders = []
 
-    def call(self, rows, beta, original=training.Step.__call__):
-        orders.append(rows)
-        return original(self, rows, beta)
+    def call(self, index, beta, original=Step.__call__):
+        orders.append(index)
+        return original(self, index, beta)
 
-    monkeypatch.setattr(training.Step, "__call__", call)
+    monkeypatch.setattr(Step, "__call__", call)
     mnist_train.main(config(tmp_path, epochs=2))
     first, second = torch.cat(orders).split(250)
     assert not first.equal(second)
@@ -352,7 +356,7 @@ def test_the_meter_adds_up_random_subsets_by_name():
     sums, n = {}, 0
     for size in (3, 5, 2, 4, 6):
         bound = objective.bound(draw(weights, scales, size))
-        meter.add(bound)
+        meter.add(bound, size)
         n += size
         for name, values in {"bound": bound.value, **bound.terms}.items():
             sums[name] = sums.get(name, 0.0) + values.sum().item()
@@ -376,7 +380,7 @@ def test_steps_that_differ_from_batch_to_batch_are_not_captured():
     partly = Examples(whole.modalities, torch.arange(4), torch.ones(4, 3, dtype=torch.bool))
 
     def capturable(objective, examples):
-        return training.Step(objective, torch.optim.Adam(objective.parameters()), examples).capturable
+        return Step(objective, torch.optim.Adam(objective.parameters()), examples).capturable
 
     assert capturable(MvaeElbo(model), whole) and capturable(MvaeElbo(model), partly)
     assert not capturable(MvaeElbo(model, K=1), whole), "other subsets at each step"

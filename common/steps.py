@@ -1,0 +1,89 @@
+"""A step of training, as it is or captured as a CUDA graph."""
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from common.bounds import Bound, Objective, has_batch_norm
+from common.data import Examples
+from common.errors import InputError
+
+WARM_UP = 3  # steps before one is captured
+
+
+class Step:
+    """A step of the optimiser on some of the examples: their indices (B,), beta -> their bound, without gradient."""
+
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, examples: Examples) -> None:
+        self.objective, self.optimizer, self.examples = objective, optimizer, examples
+
+    def __call__(self, index: Tensor, beta: float | Tensor) -> Bound:
+        loss, bound = self.objective.loss(self.examples[index], beta)
+        self.optimizer.zero_grad()
+        (loss * (len(bound.value) / len(index))).backward()  # a mean over examples, which may have several rows
+        self.optimizer.step()
+        return Bound(bound.value.detach(), {name: term.detach() for name, term in bound.terms.items()})
+
+    @property
+    def capturable(self) -> bool:
+        """Whether every batch of a size can take the same operations: batch norm must not see what is absent."""
+        whole = self.examples.mask is None or not has_batch_norm(self.objective)
+        return whole and not self.objective.random_subsets
+
+
+class CapturedStep:
+    """A training step as CUDA graphs: a replay costs one launch where a small model's hundreds take most of the time.
+
+    Each size of a batch has a graph. Its first steps run as they are, so that libraries and compilers get ready.
+
+    Args:
+        step: one that is capturable.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.step.objective.model.every_row = True
+        self.done = Counter()  # steps by the size of the batch
+        self.aside = torch.cuda.Stream()  # where a step is to be run before it can be captured
+        self.beta = torch.zeros((), device=step.examples.device)
+        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Bound]] = {}
+
+    def __call__(self, index: Tensor, beta: float) -> Bound:
+        """The bound is overwritten by the next call.
+
+        Raises:
+            InputError: the step cannot be captured.
+        """
+        self.beta.fill_(beta)
+        self.done[len(index)] += 1
+        if self.done[len(index)] <= WARM_UP:
+            self.aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.aside):
+                bound = self.step(index, self.beta)
+            torch.cuda.current_stream().wait_stream(self.aside)
+            return bound
+        if len(index) not in self.captured:
+            self.captured[len(index)] = self._capture(index.clone())
+        graph, captured_index, bound = self.captured[len(index)]
+        captured_index.copy_(index)
+        graph.replay()
+        return bound
+
+    def _capture(self, index: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Bound]:
+        groups = self.step.optimizer.param_groups
+        graph = torch.cuda.CUDAGraph()
+        try:
+            for group in groups:
+                group["capturable"] = True
+            with torch.cuda.graph(graph):
+                bound = self.step(index, self.beta)
+        except RuntimeError as error:
+            cause = str(error).splitlines()[0]
+            raise InputError(
+                f"the training step cannot be one CUDA graph ({cause}): --no-capture runs it as it is"
+            ) from error
+        finally:
+            for group in groups:
+                group["capturable"] = False  # the checkpoint may be resumed on a CPU
+        return graph, index, bound
