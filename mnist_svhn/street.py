@@ -1,0 +1,92 @@
+"""Synthetic SVHN: digits of MNIST made to look like house numbers in street photographs, 32 x 32 in colour."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, pad
+
+SIZE = 32
+BATCH = 2000  # images drawn at once
+# How hard the images are: chosen so that classifiers find them as hard as the real set (README.md).
+CONTRAST = (0.1, 0.6)  # difference in luminance of digit and background, of either sign
+TEXTURE = 0.1  # standard deviation of the background's coarse and fine patterns, at most
+BLUR = (0.4, 1.6)  # standard deviation of the blur, in pixels
+NOISE = 0.05  # standard deviation of the pixels' noise, at most
+NEIGHBOUR = 0.6  # probability of another digit at the left, and of one at the right, cut by the border
+
+
+def street_digits(digits: Tensor, seed: int) -> Tensor:
+    """One image for each digit.
+
+    Args:
+        digits: (N, 28, 28) uint8; the neighbours are drawn among them too.
+
+    Returns:
+        (N, 3, 32, 32) uint8, in the digits' order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batches = torch.arange(len(digits)).split(BATCH)
+    return torch.cat([_batch(digits, rows, generator) for rows in batches])
+
+
+def _batch(digits: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    n = len(rows)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    # where there is ink: the digit in the middle, and those that the border cuts
+    size, angle, shear = uniform(0.7, 1.05), 0.12 * _normal(generator, n), 0.15 * _normal(generator, n)
+    shift = uniform(-2, 2, 2)
+    ink = _placed(digits[rows], size, angle, shear, shift)
+    for side in (-1, 1):
+        others = digits[torch.randint(len(digits), (n,), generator=generator)]
+        beside = shift + torch.stack([side * uniform(16, 22) * size, uniform(-1.5, 1.5)], dim=1)
+        there = (torch.rand(n, generator=generator) < NEIGHBOUR).float().view(-1, 1, 1, 1)
+        ink = torch.maximum(ink, there * _placed(others, size, angle, shear, beside))
+    ink = ink.sqrt()  # house numbers have broad strokes
+
+    paper = uniform(0, 1, 1, 1, 1)
+    contrast = uniform(*CONTRAST, 1, 1, 1)
+    darker = (paper > 1 - contrast) | ((paper > contrast) & (uniform(0, 1, 1, 1, 1) < 0.5))
+    pigment = paper + torch.where(darker, -contrast, contrast)
+    tint = uniform(0, 0.3, 1, 1, 1)
+    paper, pigment = (c + tint * (uniform(0, 1, 3, 1, 1) - 0.5) for c in (paper, pigment))  # (n, 3, 1, 1)
+    for cells in (4, 11):
+        pattern = interpolate(_normal(generator, n, 1, cells, cells), size=SIZE, mode="bicubic")
+        paper = paper + uniform(0, TEXTURE, 1, 1, 1) * pattern
+    slope = _normal(generator, n, 1, 1, 2)
+    ramp = torch.linspace(-1, 1, SIZE)
+    light = 0.08 * (slope[..., :1] * ramp + slope[..., 1:] * ramp.view(-1, 1))
+    image = _blurred(paper + ink * (pigment - paper) + light, uniform(*BLUR))
+    image = image + uniform(0, NOISE, 1, 1, 1) * _normal(generator, n, 3, SIZE, SIZE)
+    return (255 * image.clamp(0, 1)).round().to(torch.uint8)
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator)
+
+
+def _placed(digits: Tensor, size: Tensor, angle: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
+    """Digits (N, 28, 28), scaled, rotated, sheared and shifted (N, 2), in pixels: how much ink, (N, 1, 32, 32)."""
+    cos, sin = angle.cos() / size, angle.sin() / size
+    x, y = (-2 * s / SIZE for s in shift.unbind(dim=1))
+    rows = [torch.stack([cos, sin + shear * cos, x * cos + y * sin], dim=1)]
+    rows += [torch.stack([-sin, cos - shear * sin, -x * sin + y * cos], dim=1)]
+    grid = affine_grid(torch.stack(rows, dim=1), [len(digits), 1, SIZE, SIZE], align_corners=False)
+    padded = pad(digits[:, None].float() / 255, [(SIZE - digits.shape[-1]) // 2] * 4)
+    return grid_sample(padded, grid, align_corners=False)
+
+
+def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Images (N, C, H, W), each under a Gaussian of its own width, in pixels."""
+    n, channels, *_ = images.shape
+    radius = math.ceil(2 * BLUR[1])
+    steps = torch.arange(-radius, radius + 1.0)
+    kernel = (-0.5 * (steps / sigma[:, None]).square()).softmax(dim=1)  # (N, 2 radius + 1)
+    kernel = kernel.repeat_interleave(channels, dim=0)[:, None]
+    images = pad(images, [radius] * 4, mode="replicate").flatten(0, 1)[None]  # (1, N C, ...)
+    for shaped in (kernel[..., None], kernel[:, :, None]):
+        images = conv2d(images, shaped, groups=n * channels)
+    return images.view(n, channels, SIZE, SIZE)
