@@ -78,8 +78,9 @@ class Examples:
     """A split held in memory: compact tensors (uint8 images, int64 labels), batched by indexing.
 
     Args:
-        modalities: {name: (N, ...)}.
-        rows: (R,) which of the N each example is, in order; all of them once by default. Of several rows each: (R, G).
+        modalities: {name: (N, ...)}; N may differ between modalities that rows pair.
+        rows: {name: (R,)}, which of the N each example takes; all of them once, in order, by default. (R, G) for
+            examples of G rows each.
         mask: (R, M) or (R, G, M) bool where these lack modalities, else None.
         together: (R,) or (R, G) bool, see Batch.
     """
@@ -87,7 +88,7 @@ class Examples:
     def __init__(
         self,
         modalities: dict[str, Tensor],
-        rows: Tensor | None = None,
+        rows: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
         together: Tensor | None = None,
     ) -> None:
@@ -97,7 +98,7 @@ class Examples:
         self.together = together
 
     def __len__(self) -> int:
-        return len(next(iter(self.modalities.values())) if self.rows is None else self.rows)
+        return len(next(iter((self.rows or self.modalities).values())))
 
     @property
     def device(self) -> torch.device:
@@ -105,26 +106,26 @@ class Examples:
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
         """A batch of these examples, all their rows; uint8 becomes float in [0, 1]."""
-        rows = index if self.rows is None else self.rows[index].flatten()
-        values = {name: x[rows] for name, x in self.modalities.items()}
+        rows = self.rows and {name: rows[index].flatten() for name, rows in self.rows.items()}
+        values = {name: x[rows[name] if rows else index] for name, x in self.modalities.items()}
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
         mask = None if self.mask is None else self.mask[index].flatten(0, -2)
         return Batch(values, mask, None if self.together is None else self.together[index].flatten())
 
     def to(self, device: torch.device) -> "Examples":
-        of_rows = (None if x is None else x.to(device) for x in (self.rows, self.mask, self.together))
-        return Examples({name: x.to(device) for name, x in self.modalities.items()}, *of_rows)
+        modalities, rows = (x and {name: x.to(device) for name, x in x.items()} for x in (self.modalities, self.rows))
+        return Examples(modalities, rows, *(None if x is None else x.to(device) for x in (self.mask, self.together)))
 
     def only(self, names: Sequence[str]) -> "Examples":
         """The same examples with some of their modalities; for examples that have all."""
-        return Examples({name: self.modalities[name] for name in names}, self.rows)
+        return Examples(*(x and {name: x[name] for name in names} for x in (self.modalities, self.rows)))
 
     def take(self, index: slice | Tensor) -> "Examples":
         """These examples alone."""
         if self.rows is None:
             return Examples({name: x[index] for name, x in self.modalities.items()})
-        of_rows = (None if x is None else x[index] for x in (self.rows, self.mask, self.together))
-        return Examples(self.modalities, *of_rows)
+        rows = {name: rows[index] for name, rows in self.rows.items()}
+        return Examples(self.modalities, rows, *(None if x is None else x[index] for x in (self.mask, self.together)))
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
@@ -172,8 +173,8 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
     if len(paired) > 0:
         rows = torch.cat([paired.repeat(-(-n // len(paired)))[:n, None], rows], dim=1)  # (N, M + 1)
         mask = torch.cat([torch.ones(n, 1, m, dtype=torch.bool), mask], dim=1)  # (N, M + 1, M)
-    rows = rows if examples.rows is None else examples.rows[rows]
-    return Examples(examples.modalities, rows, mask, mask.all(dim=-1))
+    of = {name: rows if examples.rows is None else examples.rows[name][rows] for name in examples.modalities}
+    return Examples(examples.modalities, of, mask, mask.all(dim=-1))
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:

@@ -180,10 +180,14 @@ def test_what_is_paired_counts_alone_only_where_the_objective_says_so():
 
 
 def test_unpaired_rows_of_a_part_of_the_data():
-    part = Examples({"a": torch.arange(10.0), "b": torch.arange(10)}, rows=torch.tensor([7, 8, 9]))
+    rows = {"a": torch.tensor([7, 8, 9]), "b": torch.tensor([0, 1, 2])}
+    part = Examples({"a": torch.arange(10.0), "b": torch.arange(3)}, rows)
+    assert len(part) == 3 and part[1:].modalities["a"].tolist() == [8, 9]
     batch = unpair(part, 0.4, seed=0)[torch.arange(3)]
-    assert set(batch.modalities["b"].tolist()) == {7, 8, 9}
-    assert batch.modalities["a"].equal(batch.modalities["b"].float())
+    assert set(batch.modalities["b"].tolist()) == {0, 1, 2}
+    assert batch.modalities["a"].equal(7.0 + batch.modalities["b"])
+    taken = part.take(slice(2)).only(("b",))
+    assert len(taken) == 2 and taken[:].modalities["b"].tolist() == [0, 1]
 
 
 def test_a_weakly_supervised_objective_is_the_one_that_was_named():

@@ -377,7 +377,7 @@ def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
 def test_steps_that_differ_from_batch_to_batch_are_not_captured():
     model = linear_gaussian(3)[0]
     whole = Examples({name: torch.zeros(4, 3) for name in ("a", "b", "c")})
-    partly = Examples(whole.modalities, torch.arange(4), torch.ones(4, 3, dtype=torch.bool))
+    partly = Examples(whole.modalities, mask=torch.ones(4, 3, dtype=torch.bool))
 
     def capturable(objective, examples):
         return Step(objective, torch.optim.Adam(objective.parameters()), examples).capturable
