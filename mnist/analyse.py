@@ -62,11 +62,11 @@ class Config(train.Config):
     annealing_epochs: int = 5
     """epochs over which the KL's weight rises from 0 to 1"""
     batch_size: int = 200
-    """examples a step: as many pairs, images and labels"""
+    """examples a step: so many pairs, as many images and as many labels; of the classifier too"""
     lr: float = 5e-4
-    """Adam's learning rate"""
+    """Adam's learning rate, of the classifier too"""
     lambda_text: float = 1.0
-    """weight of the label's log-likelihood; with any but 1 few pairs teach the model nothing (README.md)"""
+    """weight of the label's log-likelihood (README.md says how these four were found)"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """see `python train.py --help`: those that learn from unpaired examples"""
     # what each run has a value of its own for, or what makes no sense here
