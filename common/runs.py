@@ -65,8 +65,8 @@ class RunConfig:
     compile: bool = False
     """compile the networks with torch.compile (a minute at the start; needs a C++ compiler on the CPU)"""
     capture: bool = True
-    """on the GPU: run each training step as one CUDA graph, since small models otherwise wait for its launches;
-    --no-capture for networks of your own that do not do the same for every batch"""
+    """on the GPU: run each training step as one CUDA graph, since small models otherwise wait for its launches. For
+    networks of your own that do not do the same for every batch: --no-capture"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
     """batches between updates of the progress bar and checks that the loss is finite"""
 

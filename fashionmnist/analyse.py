@@ -1,7 +1,7 @@
 """Weakly supervised learning on FashionMNIST: how well is the class inferred where few images are paired with theirs?
 
     python analyse.py weak-supervision --data-dir data --precision bf16
-    python analyse.py weak-supervision --demo --epochs 20 --fractions 0.01 0.1 1 --seeds 0 1
+    python analyse.py weak-supervision --demo --epochs 20 --fractions 0.1 1 --seeds 0
 
 What is trained and measured, and what it writes: `python ../mnist/analyse.py --help`.
 """

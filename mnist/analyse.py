@@ -1,7 +1,7 @@
 """Weakly supervised learning on MNIST: how well is the label inferred where few images are paired with theirs?
 
     python analyse.py weak-supervision --data-dir data --precision bf16
-    python analyse.py weak-supervision --demo --epochs 20 --fractions 0.01 0.1 1 --seeds 0 1
+    python analyse.py weak-supervision --demo --epochs 150 --annealing-epochs 20 --fractions 0.05 0.2 1 --seeds 0
 
 For each fraction and seed a model is trained as `python train.py --paired-fraction F --seed S` does, with the options
 given here, and beside it a classifier, the model's image encoder with one linear layer in place of its heads, on the
@@ -66,7 +66,7 @@ class Config(train.Config):
     lr: float = 5e-4
     """Adam's learning rate, of the classifier too"""
     lambda_text: float = 1.0
-    """weight of the label's log-likelihood (README.md says how these four were found)"""
+    """weight of the label's log-likelihood (README.md says how these defaults were found)"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """see `python train.py --help`: those that learn from unpaired examples"""
     # what each run has a value of its own for, or what makes no sense here
