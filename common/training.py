@@ -105,6 +105,8 @@ def fit(
     config: RunConfig,
     run: Run,
     pictures: Callable[[Path], None],
+    beta: float = 1.0,
+    amsgrad: bool = False,
 ) -> None:
     """Maximise the objective's bound with Adam.
 
@@ -115,6 +117,8 @@ def fit(
         train, valid: the splits; moved to the model's device as a whole.
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
         pictures: writes sample pictures into a folder; called now and then, and at the end.
+        beta: weight of the KL after annealing.
+        amsgrad: Adam's variant (Reddi et al. 2018).
 
     Raises:
         InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
@@ -122,7 +126,7 @@ def fit(
     """
     device = next(model.parameters()).device
     train, valid = train.to(device), valid.to(device) if valid else None
-    optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, fused=True)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, amsgrad=amsgrad, fused=True)
     step = Step(objective, optimizer, train)
     if device.type == "cuda" and config.capture and step.capturable:
         step = CapturedStep(step)
@@ -153,7 +157,7 @@ def fit(
     with CtrlC() as ctrl_c:
         while not _finished(state, config):
             epoch = state["epoch"] + 1
-            line = {"epoch": epoch} | _train_epoch(objective, step, train, config, state, ctrl_c)
+            line = {"epoch": epoch} | _train_epoch(objective, step, train, config, beta, state, ctrl_c)
             _require_finite(model, f"at epoch {epoch}")
             if state["batch"] * config.batch_size < len(train):
                 save_last()
@@ -182,6 +186,7 @@ def _train_epoch(
     step: Callable[[Tensor, float], Bound],
     train: Examples,
     config: RunConfig,
+    full_beta: float,
     state: dict[str, Any],
     ctrl_c: CtrlC,
 ) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _train_epoch(
     objective.train()
     with progress:
         for b, index in enumerate(order.split(config.batch_size), start=first):
-            beta = annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
+            beta = full_beta * annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
             meter.add(step(index, beta), len(index))
             stopping = ctrl_c.asked
             if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:

@@ -1,7 +1,7 @@
 """MNIST-SVHN: images of the same digit from both, paired at random; the real SVHN, a synthetic one, or a demo."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,19 +60,52 @@ def load(
     Raises:
         InputError: a file is missing or damaged; options that exclude each other.
     """
+    return _paired(*_images(split, data_dir, options, demo, fetch), options, int(split == "test")).take(slice(limit))
+
+
+def load_train(
+    data_dir: Path,
+    options: PairOptions,
+    demo: bool = False,
+    fetch: bool = False,
+    limit: int | None = None,
+    valid: int | None = None,
+) -> tuple[Examples, Examples | None]:
+    """Pairs to train on, and one matching of images of their own to validate on; as `load` for the rest.
+
+    Args:
+        valid: images of each modality to hold out, the last ones; the last sixth by default, none for 0.
+        limit: only the first so many pairs of each.
+    """
+    images = _images("train", data_dir, options, demo, fetch)
+    n = min(len(labels) for _, labels in images)
+    valid = n // 6 if valid is None else valid
+    require(valid < n, f"--valid {valid} leaves no training image: the rarer modality has {n}")
+    train = [(x[: len(x) - valid], labels[: len(x) - valid]) for x, labels in images]
+    held_out = [(x[len(x) - valid :], labels[len(x) - valid :]) for x, labels in images]
+    train = _paired(*train, options, 0).take(slice(limit))
+    return train, _paired(*held_out, replace(options, matchings=1), 2).take(slice(limit)) if valid else None
+
+
+Images = tuple[Tensor, Tensor]  # and their labels
+
+
+def _images(split: str, data_dir: Path, options: PairOptions, demo: bool, fetch: bool) -> tuple[Images, Images]:
+    """What there is of MNIST and of SVHN."""
     options.check_options()
     digits = load_mnist(split, data_dir, demo, fetch)[:].modalities
     images, labels = (255 * digits["image"]).round().to(torch.uint8), digits["text"]
-    if demo or options.svhn == "synthetic":
-        # so that no digit is in both modalities
-        half = len(images) // 2
-        svhn = street_digits(images[half:, 0], options.pair_seed + (split == "test")), labels[half:]
-        images, labels = images[:half], labels[:half]
-    else:
-        svhn = read_svhn(split, data_dir, fetch)
-    rows = pair(labels, svhn[1], options, torch.Generator().manual_seed(options.pair_seed + (split == "test")))
-    of = {"mnist": rows[0], "svhn": rows[1], "digit": rows[0]}
-    return Examples({"mnist": images, "svhn": svhn[0], "digit": labels}, of).take(slice(limit))
+    if not demo and options.svhn == "real":
+        return (images, labels), read_svhn(split, data_dir, fetch)
+    half = len(images) // 2  # so that no digit is in both modalities
+    street = street_digits(images[half:, 0], options.pair_seed + (split == "test"))
+    return (images[:half], labels[:half]), (street, labels[half:])
+
+
+def _paired(mnist: Images, svhn: Images, options: PairOptions, part: int) -> Examples:
+    generator = torch.Generator().manual_seed(3 * options.pair_seed + part)
+    i, j = pair(mnist[1], svhn[1], options, generator)
+    return Examples({"mnist": mnist[0], "svhn": svhn[0], "digit": mnist[1]}, {"mnist": i, "svhn": j, "digit": i})
 
 
 def pair(a: Tensor, b: Tensor, options: PairOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LocationScaleLikelihood
 from common.models import MultimodalVAE
 from common.priors import LearnedPrior
-from common.variational_posteriors import MixturePosterior, SoftmaxLaplacePosterior
-from common.variational_strategies import MoeStrategy
+from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior, SoftmaxLaplacePosterior
+from common.variational_strategies import GaussianMopoeStrategy, GaussianPoeStrategy, MoeStrategy
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -23,22 +23,35 @@ class Config(Protocol):
     num_hidden_layers: int
     learn_prior: bool
     llik_scaling: float  # lambda of mnist; 0: the ratio of the dimensions
+    model: str
+    prior_and_posterior: str
+
+
+FAMILIES = {  # of the posterior, of the prior
+    "laplace": (SoftmaxLaplacePosterior(), SoftmaxLaplacePosterior(eta=0)),
+    "normal": (DiagonalGaussianPosterior(), DiagonalGaussianPosterior()),
+}
+FUSIONS = {"mmvae": MoeStrategy, "mopoe": GaussianMopoeStrategy, "mvae": GaussianPoeStrategy}
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1]."""
+    """The model with modalities mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or with one of them."""
     d, h = config.n_latents, config.num_hidden_layers
+    posterior, prior = FAMILIES[config.prior_and_posterior]
+    names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
+    encoder = {"mnist": lambda: mnist_encoder(d, h), "svhn": lambda: svhn_encoder(d)}
+    decoder = {"mnist": lambda: mnist_decoder(d, h), "svhn": lambda: svhn_decoder(d)}
+    weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return MultimodalVAE(
-        encoder={"mnist": mnist_encoder(d, h), "svhn": svhn_encoder(d)},
-        variational_strategy=MoeStrategy(),
-        variational_posterior=MixturePosterior(SoftmaxLaplacePosterior()),
-        decoder={"mnist": mnist_decoder(d, h), "svhn": svhn_decoder(d)},
+        encoder={name: encoder[name]() for name in names},
+        variational_strategy=FUSIONS.get(config.model, MoeStrategy)(),
+        variational_posterior=posterior if config.model == "mvae" else MixturePosterior(posterior),
+        decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(
-            mnist=LocationScaleLikelihood(Laplace, LIKELIHOOD_SCALE, event_dims=3),
-            svhn=LocationScaleLikelihood(Laplace, LIKELIHOOD_SCALE, event_dims=3),
+            **{name: LocationScaleLikelihood(Laplace, LIKELIHOOD_SCALE, event_dims=3) for name in names}
         ),
-        prior=LearnedPrior(SoftmaxLaplacePosterior(eta=0), d, learn=config.learn_prior),
-        weights={"mnist": config.llik_scaling or N_SVHN / N_MNIST},
+        prior=LearnedPrior(prior, d, learn=config.learn_prior),
+        weights=weights,
     )
 
 
@@ -97,6 +110,8 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
         "num_hidden_layers": n,
         "learn_prior": args["learn_prior"],
         "llik_scaling": args["llik_scaling"],
+        "model": "mmvae",
+        "prior_and_posterior": "laplace",
     }
     networks = {
         **{f"encoder.mnist.{2 * i + 1}": (f"vaes.0.enc.enc.{i}.0",) for i in range(n)},

@@ -29,7 +29,13 @@ SCRIPTS = {
     f"{folder}/{script}.py"
     for folder in ("mnist", "fashionmnist", "multimnist")
     for script in ("train", "sample", "loglike")
-} | {"multimnist/generate.py", "mnist/analyse.py", "fashionmnist/analyse.py", "benchmarks/mvae.py"}
+} | {
+    "multimnist/generate.py",
+    "mnist/analyse.py",
+    "fashionmnist/analyse.py",
+    "mnist_svhn/train.py",
+    "benchmarks/mvae.py",
+}
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 
 

@@ -1,0 +1,114 @@
+"""The scripts of mnist_svhn, on the demo data."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch.distributions import Laplace, Normal
+
+from common.checkpoints import LAST, load, load_model
+from common.errors import InputError
+from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo
+from mnist_svhn import train
+from mnist_svhn.data import PairOptions, load_train
+from mnist_svhn.model import build
+
+SMALL = {"demo": True, "limit": 96, "epochs": 1, "batch_size": 32, "K": 2}
+
+
+def config(save_dir="unused", **changes):
+    return train.Config(save_dir=save_dir, **(SMALL | changes))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"obj": "iwae", "looser": False, "prior_and_posterior": "normal"},
+        {"obj": "stl", "learn_prior": False},
+        {"obj": "elbo", "llik_scaling": 1.0},
+        {"model": "mvae", "obj": "mvae"},
+        {"model": "mvae", "obj": "dreg"},
+        {"model": "mvae", "obj": "elbo"},
+        {"model": "mopoe", "obj": "elbo", "beta": 0.5},
+        {"model": "mnist"},
+        {"model": "svhn", "obj": "elbo", "num_hidden_layers": 2},
+    ],
+)
+def test_models_and_objectives_train_and_load(tmp_path, options):
+    train.main(config(tmp_path, **options))
+    model = load_model(tmp_path)
+    alone = options.get("model") in ("mnist", "svhn")
+    assert model.modalities == ((options["model"],) if alone else ("mnist", "svhn"))
+    for name in ("prior", *(f"from_{name}" for name in model.modalities)):
+        with Image.open(tmp_path / "samples" / f"{name}.png") as picture:
+            assert picture.width > 300
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["beta"] == options.get("beta", 1.0)
+    assert all(torch.tensor([*line[split].values()]).isfinite().all() for split in ("train", "valid"))
+    checkpoint = load(tmp_path / LAST)
+    assert checkpoint["optimizer"]["param_groups"][0]["amsgrad"]
+    moved = (model.state_dict()["prior.scale"] != 0).any().item()
+    assert moved == options.get("learn_prior", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, DregElbo),
+        ({"obj": "iwae"}, IwaeElbo),
+        ({"obj": "stl"}, StlElbo),
+        ({"obj": "elbo"}, MixtureElbo),
+        ({"obj": "elbo", "model": "mvae"}, StandardElbo),
+        ({"obj": "mvae", "model": "mvae"}, MvaeElbo),
+    ],
+)
+def test_objectives_by_name(options, kind):
+    options = config(**options)
+    objective = train.objective(options, build(options))
+    assert type(objective) is kind
+    assert objective.weights == {"mnist": pytest.approx(3072 / 784), "svhn": 1.0}
+    if isinstance(objective, IwaeElbo):
+        assert (objective.K, objective.looser) == (2, True)
+
+
+def test_the_papers_settings_are_the_defaults():
+    defaults = train.Config()
+    model = build(defaults)
+    objective = train.objective(defaults, model)
+    assert (type(objective), objective.K, objective.looser, objective.gradient) == (DregElbo, 30, True, "exact")
+    assert (defaults.batch_size, defaults.epochs, defaults.lr, defaults.n_latents) == (128, 30, 1e-3, 20)
+    assert isinstance(model.prior().base_dist, Laplace) and model.prior.scale.requires_grad
+    p = model.decode(model.prior().sample((2,)))
+    assert all(isinstance(q.base_dist, Laplace) and (q.base_dist.scale == 0.75).all() for q in p.values())
+    assert isinstance(build(train.Config(model="mopoe")).prior().base_dist, Normal)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"K": 0}, "--K must be positive, not 0"),
+        ({"llik_scaling": -1.0}, "--llik-scaling must not be negative"),
+        ({"beta": -0.5}, "--beta must not be negative"),
+        ({"num_hidden_layers": 0}, "--num-hidden-layers must be positive"),
+        ({"matchings": 0}, "--matchings must be positive"),
+        ({"model": "mvae", "prior_and_posterior": "laplace"}, "--model mvae takes products of experts"),
+        ({"obj": "mvae"}, "--obj mvae is of --model mvae, not mmvae"),
+        ({"paired_fraction": 0.5}, "leave --paired-fraction at 1"),
+        ({"valid": 10_000}, "--valid 10000 leaves no training image"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train.main(config(tmp_path / "run", **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_has_images_of_its_own():
+    training, valid = load_train("", PairOptions(matchings=3), demo=True)
+    for name in ("mnist", "svhn"):
+        a, b = ({image.numpy().tobytes() for image in part.modalities[name]} for part in (training, valid))
+        assert len(a) > 500 and len(b) > 100 and len(a & b) <= 0.01 * len(b)
+    assert (valid.rows["mnist"].unique(return_counts=True)[1] == 1).all(), "one matching"
+    assert load_train("", PairOptions(), demo=True, valid=0)[1] is None
