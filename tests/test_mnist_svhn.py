@@ -9,9 +9,11 @@ from torch.distributions import Laplace, Normal
 
 from common.checkpoints import LAST, load, load_model
 from common.errors import InputError
+from common.estimators import log_marginal
 from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo
-from mnist_svhn import train
+from mnist_svhn import loglike, train
 from mnist_svhn.data import PairOptions, load_train
+from mnist_svhn.data import load as load_pairs
 from mnist_svhn.model import build
 
 SMALL = {"demo": True, "limit": 96, "epochs": 1, "batch_size": 32, "K": 2}
@@ -112,3 +114,32 @@ def test_validation_has_images_of_its_own():
         assert len(a) > 500 and len(b) > 100 and len(a & b) <= 0.01 * len(b)
     assert (valid.rows["mnist"].unique(return_counts=True)[1] == 1).all(), "one matching"
     assert load_train("", PairOptions(), demo=True, valid=0)[1] is None
+
+
+def test_likelihoods(tmp_path):
+    train.main(config(tmp_path))
+    options = {"demo": True, "limit": 20, "n_samples": 600, "paper": True, "json": tmp_path / "out.json"}
+    found = loglike.main(loglike.Config(tmp_path, **options))
+    assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
+    model = load_model(tmp_path)
+    batch = load_pairs("test", "", PairOptions(matchings=1), demo=True, limit=20)[:]
+    inputs = {name: batch.modalities[name] for name in model.modalities}
+    for name, target, given in [
+        ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn")),
+        ("log p(svhn)", ("svhn",), ("mnist", "svhn")),
+        ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
+    ]:
+        expected = log_marginal(model, inputs, target, given, 600).mean().item()
+        assert found[name]["mean"] == pytest.approx(expected, abs=5), name
+    with torch.no_grad():
+        weighed = IwaeElbo(model, K=600).bound(inputs).value.mean().item()
+        unweighed = IwaeElbo(model, K=600, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
+    assert abs(weighed - unweighed) > 100
+    assert found[loglike.PAPER]["mean"] == pytest.approx(weighed, abs=20), "few samples count after one epoch"
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=5)
+
+
+def test_likelihoods_of_one_modality(tmp_path):
+    train.main(config(tmp_path, model="svhn"))
+    found = loglike.main(loglike.Config(tmp_path, demo=True, limit=10, n_samples=20))
+    assert set(found) == {"log p(svhn)", "effective samples, svhn"}

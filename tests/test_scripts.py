@@ -34,6 +34,7 @@ SCRIPTS = {
     "mnist/analyse.py",
     "fashionmnist/analyse.py",
     "mnist_svhn/train.py",
+    "mnist_svhn/loglike.py",
     "benchmarks/mvae.py",
 }
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
