@@ -9,7 +9,7 @@ from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, p
 SIZE = 32
 BATCH = 2000  # images drawn at once
 # How hard the images are: chosen so that classifiers find them as hard as the real set (README.md).
-CONTRAST = (0.1, 0.6)  # difference in luminance of digit and background, of either sign
+CONTRAST = (0.15, 0.65)  # difference in luminance of digit and background, of either sign
 TEXTURE = 0.1  # standard deviation of the background's coarse and fine patterns, at most
 BLUR = (0.4, 1.6)  # standard deviation of the blur, in pixels
 NOISE = 0.05  # standard deviation of the pixels' noise, at most
@@ -37,7 +37,7 @@ def _batch(digits: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
     # where there is ink: the digit in the middle, and those that the border cuts
-    size, angle, shear = uniform(0.7, 1.05), 0.12 * _normal(generator, n), 0.15 * _normal(generator, n)
+    size, angle, shear = uniform(0.8, 1.15), 0.12 * _normal(generator, n), 0.15 * _normal(generator, n)
     shift = uniform(-2, 2, 2)
     ink = _placed(digits[rows], size, angle, shear, shift)
     for side in (-1, 1):

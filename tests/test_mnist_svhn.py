@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,10 +12,11 @@ from common.checkpoints import LAST, load, load_model
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo
-from mnist_svhn import loglike, train
+from mnist_svhn import analyse, loglike, train
 from mnist_svhn.data import PairOptions, load_train
 from mnist_svhn.data import load as load_pairs
 from mnist_svhn.model import build
+from tests.test_data import write_mnist
 
 SMALL = {"demo": True, "limit": 96, "epochs": 1, "batch_size": 32, "K": 2}
 
@@ -143,3 +145,32 @@ def test_likelihoods_of_one_modality(tmp_path):
     train.main(config(tmp_path, model="svhn"))
     found = loglike.main(loglike.Config(tmp_path, demo=True, limit=10, n_samples=20))
     assert set(found) == {"log p(svhn)", "effective samples, svhn"}
+
+
+def test_coherence_and_latent_accuracy(tmp_path, monkeypatch):
+    train.main(config(tmp_path))
+    monkeypatch.setattr(analyse, "STEPS", 100)
+    path = tmp_path / "out.json"
+    found = analyse.main(analyse.Config(tmp_path, demo=True, limit=200, n_samples=60, json=path))
+    content = json.loads(path.read_text())
+    assert content["figures"] == found and content["svhn"] == "demo"
+    pairs = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
+    of_each = [f"{what}, {name}" for what in ("classifier", "latent accuracy") for name in ("mnist", "svhn")]
+    assert set(found) == {*pairs, *of_each, "coherence, joint"}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found["classifier, mnist"] > 0.3, "it has learned, and is tested on images"
+
+
+def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch):
+    digits = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    write_mnist(tmp_path, images=digits, labels=np.arange(40) % 10)
+    train.main(config(tmp_path / "run", model="mnist"))
+    monkeypatch.setattr(analyse, "STEPS", 3)
+    options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 20}
+    analyse.main(analyse.Config(tmp_path / "run", **options))
+    path = tmp_path / "digits_of_mnist_synthetic.pt"
+    first = path.read_bytes()
+    monkeypatch.setattr(analyse, "STEPS", 10**9)
+    figures = analyse.main(analyse.Config(tmp_path / "run", **options))
+    assert path.read_bytes() == first
+    assert set(figures) == {"classifier, mnist", "coherence, mnist -> mnist", "latent accuracy, mnist"}

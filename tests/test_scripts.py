@@ -35,6 +35,7 @@ SCRIPTS = {
     "fashionmnist/analyse.py",
     "mnist_svhn/train.py",
     "mnist_svhn/loglike.py",
+    "mnist_svhn/analyse.py",
     "benchmarks/mvae.py",
 }
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]

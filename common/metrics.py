@@ -1,0 +1,69 @@
+"""What models are compared by beside likelihoods: coherence of what they generate, classes in their latents."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from common.data import Examples
+from common.models import MultimodalVAE
+
+Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: images (N, ...) -> logits (N, C)}
+BATCH_SIZE = 500
+
+
+@torch.no_grad()
+def cross_coherence(
+    model: MultimodalVAE, examples: Examples, label: str, classifiers: Classifiers
+) -> dict[tuple[str, str], float]:
+    """How often what is decoded of one modality is of the other one's class (Shi et al. 2019, section 4.1).
+
+    One z is drawn from q(z|x_source), and the mean of p(x_target|z) is classified.
+
+    Args:
+        examples: the model's modalities, and their classes (N,) under the name `label`.
+
+    Returns:
+        {(source, target): share in [0, 1]} of all pairs of modalities, those of a modality with itself among them.
+    """
+    device = next(model.parameters()).device
+    right = {(source, target): [] for source in model.modalities for target in model.modalities}
+    for batch in examples.to(device).batches(BATCH_SIZE):
+        x = batch.modalities
+        for source in model.modalities:
+            decoded = model.decode(model.posterior({source: x[source]}).sample())
+            for target in model.modalities:
+                right[source, target].append(classifiers[target](decoded[target].mean).argmax(dim=1) == x[label])
+    return {pair: torch.cat(parts).double().mean().item() for pair, parts in right.items()}
+
+
+@torch.no_grad()
+def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> float:
+    """How often all modalities decoded from one draw of the prior are of the same class (the same, 10,000 draws)."""
+    agree = []
+    for start in range(0, n, BATCH_SIZE):
+        generated = model.generate(min(BATCH_SIZE, n - start))
+        classes = torch.stack([classifiers[name](x).argmax(dim=1) for name, x in generated.items()])
+        agree.append((classes == classes[0]).all(dim=0))
+    return torch.cat(agree).double().mean().item()
+
+
+def latent_accuracy(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], epochs: int = 30, lr: float = 1e-3, batch_size: int = 128
+) -> float:
+    """Accuracy of a linear classifier of latents, trained by Adam (the same: one sampled z an example, 30 epochs).
+
+    Args:
+        train, test: latents (N, D) and classes (N,).
+    """
+    z, labels = train
+    linear = nn.Linear(z.shape[1], int(labels.max()) + 1).to(z)
+    optimizer = torch.optim.Adam(linear.parameters(), lr=lr, fused=True)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(z)).to(z.device).split(batch_size):
+            optimizer.zero_grad()
+            cross_entropy(linear(z[rows]), labels[rows]).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return (linear(test[0]).argmax(dim=1) == test[1]).double().mean().item()

@@ -1,0 +1,93 @@
+"""Coherence of constructed models whose coherence is known, and latents that are known to be separable or not."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.data import Examples
+from common.likelihoods import GroupedLikelihood, LocationScaleLikelihood
+from common.metrics import cross_coherence, joint_coherence, latent_accuracy
+from common.models import MVAE
+
+C = 4  # classes
+
+
+class Encoder(nn.Module):
+    """One-hot classes (N, C) -> z near 10 times them, to a share of wrong classes."""
+
+    def __init__(self, wrong=0.0):
+        super().__init__()
+        self.wrong = wrong
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        wrong = torch.rand(len(x), 1) < self.wrong
+        mu = 10 * torch.where(wrong, x.roll(1, dims=1), x)
+        return mu, torch.full_like(mu, -10.0)
+
+
+class Decoder(nn.Module):
+    """z -> the one-hot class nearest to it, to a share of wrong ones."""
+
+    def __init__(self, wrong=0.0):
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, z):
+        x = nn.functional.one_hot(z.argmax(dim=1), C).to(z)
+        return torch.where(torch.rand(len(z), 1) < self.wrong, x.roll(1, dims=1), x)
+
+
+def model(encoder=(0.0, 0.0), decoder=(0.0, 0.0)):
+    names = ("a", "b")
+    return MVAE(
+        encoder={name: Encoder(wrong) for name, wrong in zip(names, encoder, strict=True)},
+        decoder={name: Decoder(wrong) for name, wrong in zip(names, decoder, strict=True)},
+        likelihood=GroupedLikelihood(
+            **{name: LocationScaleLikelihood(torch.distributions.Normal, 1.0) for name in names}
+        ),
+        latent_dim=C,
+    )
+
+
+def examples(n=4000):
+    label = torch.randint(C, (n,))
+    x = nn.functional.one_hot(label, C).float()
+    return Examples({"a": x, "b": x, "label": label})
+
+
+CLASSIFIERS = {"a": lambda x: x, "b": lambda x: x}
+
+
+def test_coherence_of_a_perfect_model():
+    assert set(cross_coherence(model(), examples(), "label", CLASSIFIERS).values()) == {1.0}
+    assert joint_coherence(model(), 700, CLASSIFIERS) == 1.0
+
+
+def test_cross_coherence_tells_the_source_from_the_target():
+    torch.manual_seed(0)
+    found = cross_coherence(model(encoder=(0.3, 0.0), decoder=(0.0, 0.2)), examples(), "label", CLASSIFIERS)
+    right = {("a", "a"): 0.7, ("a", "b"): 0.7 * 0.8, ("b", "a"): 1.0, ("b", "b"): 0.8}
+    assert found == pytest.approx(right, abs=0.03)
+
+
+def test_a_classifier_looks_at_its_own_modality():
+    blind = CLASSIFIERS | {"b": lambda x: torch.eye(C)[torch.zeros(len(x), dtype=torch.long)]}
+    found = cross_coherence(model(), examples(), "label", blind)
+    assert found["a", "a"] == found["b", "a"] == 1.0
+    assert found["a", "b"] == found["b", "b"] == pytest.approx(1 / C, abs=0.04)
+
+
+def test_joint_coherence_counts_agreement():
+    torch.manual_seed(0)
+    assert joint_coherence(model(decoder=(0.0, 0.25)), 5000, CLASSIFIERS) == pytest.approx(0.75, abs=0.03)
+    assert joint_coherence(model(decoder=(1.0, 1.0)), 501, CLASSIFIERS) == 1.0, "the same wrong class"
+
+
+def test_latent_accuracy_of_latents_that_say_all_and_nothing():
+    torch.manual_seed(0)
+    parts = [(5.0 * e.modalities["a"], e.modalities["label"]) for e in (examples(3000), examples(1000))]
+    assert latent_accuracy(*parts) > 0.99
+    noise = [(torch.randn_like(z), labels) for z, labels in parts]
+    assert latent_accuracy(*noise) < 0.35
+    assert latent_accuracy(parts[0], noise[1]) < 0.35, "what is tested is the test set"
