@@ -1,33 +1,109 @@
-"""Pictures of a model of MNIST-SVHN."""
+"""Sample a model of MNIST-SVHN: from the prior, given an image of either modality, along its latents.
 
+    python sample.py trained_models                                       draws of the prior, in both modalities
+    python sample.py trained_models --given mnist --data-dir data         test images, and both decoded of them
+    python sample.py trained_models --given svhn --svhn synthetic --data-dir data
+    python sample.py trained_models --traverse                            one latent at a time, from -3 to 3 scales
+
+Writes sample_prior.png, sample_from_mnist.png (or svhn) or sample_traversal_mnist.png and _svhn.png.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common import plots
+from common import devices, plots, runs
+from common.checkpoints import load_model
 from common.data import Examples
+from common.errors import require
 from common.models import MultimodalVAE
+from mnist_svhn.data import PairOptions, load
 
 COLUMNS = 16
 
 
+@dataclass
+class Config(PairOptions, runs.ModelConfig):
+    n_samples: int = 64
+    """pictures to make of each modality"""
+    given: Literal["mnist", "svhn"] | None = None
+    """the modality whose test images are given"""
+    traverse: bool = False
+    """go along each latent instead, from the prior's mean"""
+    out_dir: Path | None = None
+    """where to write; default: samples/ beside the model"""
+
+
+def main(config: Config) -> None:
+    config.check()
+    require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
+    model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
+    torch.manual_seed(config.seed)
+    folder = config.out_dir or (config.model if config.model.is_dir() else config.model.parent) / "samples"
+    with torch.no_grad():
+        if config.traverse:
+            pictures = traversals(model, folder)
+        elif config.given:
+            require(
+                config.given in model.modalities, f"this model has no {config.given}: give it {model.modalities[0]}"
+            )
+            pairs = load("test", config.data_dir, replace(config, matchings=1), config.demo, limit=config.limit)
+            pictures = [folder / f"sample_from_{config.given}.png"]
+            decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
+        else:
+            pictures = [folder / "sample_prior.png"]
+            prior(model, config.n_samples, pictures[0])
+    print(*pictures, sep="\n")
+
+
+def prior(model: MultimodalVAE, n: int, path: Path) -> None:
+    """Save what is decoded of draws of the prior, one modality above the other."""
+    _in_rows(model.generate(n), path, "samples from the prior")
+
+
+def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -> None:
+    """Save images of one modality, and below what is decoded of a draw of q(z|image)."""
+    given = examples.only(model.modalities).to(next(model.parameters()).device)[:].modalities[source]
+    z = model.posterior({source: given}).sample()
+    means = {name: p.mean for name, p in model.decode(z).items()}
+    _in_rows({f"{source}, given": given} | means, path, f"decoded of a sample of q(z|{source})")
+
+
+def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
+    """Save what is decoded along each latent, a row each, from -3 to 3 of the prior's scales around its mean."""
+    p = model.prior()
+    steps = torch.linspace(-3, 3, COLUMNS, device=p.mean.device)
+    z = p.mean + steps[:, None] * (torch.eye(len(p.mean), device=p.mean.device) * p.stddev)[:, None]  # (D, steps, D)
+    pictures = []
+    for name, q in model.decode(z).items():
+        pictures.append(folder / f"sample_traversal_{name}.png")
+        plots.image_grid(pictures[-1], q.mean, [f"z{d}" for d in range(len(z))], title=f"{name} along each latent")
+    return pictures
+
+
 def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
     """The pictures that training leaves: samples of the prior, and what is decoded of either modality."""
-    rows = [_framed(x) for x in model.generate(4 * COLUMNS).values()]
-    images = torch.stack([x.unflatten(0, (-1, COLUMNS)) for x in rows], dim=1).flatten(0, 1)
-    plots.image_grid(folder / "prior.png", images, 4 * list(model.modalities), title="samples from the prior")
-    given = examples.take(slice(COLUMNS)).to(next(model.parameters()).device)[:].modalities
+    prior(model, 4 * COLUMNS, folder / "prior.png")
     for source in model.modalities:
-        z = model.posterior({source: given[source]}).sample()
-        decoded = {name: p.mean for name, p in model.decode(z).items()}
-        images = torch.stack([_framed(x) for x in (given[source], *decoded.values())])
-        labels = [f"{source}, given", *decoded]
-        plots.image_grid(folder / f"from_{source}.png", images, labels, title=f"decoded of a sample of q(z|{source})")
+        decoded(model, examples.take(slice(COLUMNS)), source, folder / f"from_{source}.png")
+
+
+def _in_rows(images: dict[str, Tensor], path: Path, title: str) -> None:
+    """Save as many images (N, ...) of each kind in rows, those of the same draw above each other."""
+    rows = [plots.in_rows(_framed(x), [], COLUMNS)[0] for x in images.values()]
+    labels = list(images) * len(rows[0])
+    plots.image_grid(path, torch.stack(rows, dim=1).flatten(0, 1), labels, title=title)
 
 
 def _framed(images: Tensor) -> Tensor:
     """Images of either modality, (N, 3, 32, 32)."""
     edge = (32 - images.shape[-1]) // 2
     return pad(images, 4 * [edge]).expand(-1, 3, -1, -1)
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -12,7 +12,7 @@ from common.checkpoints import LAST, load, load_model
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo
-from mnist_svhn import analyse, loglike, train
+from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn.data import PairOptions, load_train
 from mnist_svhn.data import load as load_pairs
 from mnist_svhn.model import build
@@ -174,3 +174,45 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
     figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     assert set(figures) == {"classifier, mnist", "coherence, mnist -> mnist", "latent accuracy, mnist"}
+
+
+def test_samples(tmp_path, capsys):
+    train.main(config(tmp_path))
+    sample.main(sample.Config(tmp_path, n_samples=20))
+    for given in ("mnist", "svhn"):
+        sample.main(sample.Config(tmp_path, n_samples=20, given=given, demo=True))
+    sample.main(sample.Config(tmp_path, traverse=True))
+    names = ("prior", "from_mnist", "from_svhn", "traversal_mnist", "traversal_svhn")
+    pictures = [tmp_path / "samples" / f"sample_{name}.png" for name in names]
+    assert capsys.readouterr().out.splitlines()[-5:] == [str(picture) for picture in pictures]
+    for picture in pictures:
+        with Image.open(picture) as file:
+            assert min(file.size) > 200
+    with pytest.raises(InputError, match="leave out --given"):
+        sample.main(sample.Config(tmp_path, traverse=True, given="svhn"))
+
+
+def test_a_modality_that_the_model_lacks_is_no_condition(tmp_path):
+    train.main(config(tmp_path, model="svhn"))
+    with pytest.raises(InputError, match="this model has no mnist: give it svhn"):
+        sample.main(sample.Config(tmp_path, given="mnist", demo=True))
+
+
+def test_traversals_move_one_latent_at_a_time(tmp_path, monkeypatch):
+    train.main(config(tmp_path, n_latents=3))
+    model, seen = load_model(tmp_path), []
+
+    def decode(z, original=model.decode):
+        seen.append(z)
+        return original(z)
+
+    monkeypatch.setattr(model, "decode", decode)
+    with torch.no_grad():
+        sample.traversals(model, tmp_path)
+        p = model.prior()
+    (z,) = seen
+    assert z.shape == (3, 16, 3)
+    offsets = (z - p.mean) / p.stddev
+    for d in range(3):
+        assert offsets[d, [0, -1], d].tolist() == pytest.approx([-3, 3])
+        assert (offsets[d].abs() > 1e-6).any(dim=0).tolist() == [i == d for i in range(3)]

@@ -36,6 +36,7 @@ SCRIPTS = {
     "mnist/analyse.py",
     "fashionmnist/analyse.py",
     "mnist_svhn/train.py",
+    "mnist_svhn/sample.py",
     "mnist_svhn/loglike.py",
     "mnist_svhn/analyse.py",
     "benchmarks/mvae.py",
