@@ -120,25 +120,25 @@ def test_validation_has_images_of_its_own():
 
 def test_likelihoods(tmp_path):
     train.main(config(tmp_path))
-    options = {"demo": True, "limit": 20, "n_samples": 600, "paper": True, "json": tmp_path / "out.json"}
+    options = {"demo": True, "limit": 6, "n_samples": 400, "paper": True, "json": tmp_path / "out.json"}
     found = loglike.main(loglike.Config(tmp_path, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
     model = load_model(tmp_path)
-    batch = load_pairs("test", "", PairOptions(matchings=1), demo=True, limit=20)[:]
+    batch = load_pairs("test", "", PairOptions(matchings=1), demo=True, limit=6)[:]
     inputs = {name: batch.modalities[name] for name in model.modalities}
     for name, target, given in [
         ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn")),
         ("log p(svhn)", ("svhn",), ("mnist", "svhn")),
         ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
     ]:
-        expected = log_marginal(model, inputs, target, given, 600).mean().item()
-        assert found[name]["mean"] == pytest.approx(expected, abs=5), name
+        expected = log_marginal(model, inputs, target, given, 400).mean().item()
+        assert found[name]["mean"] == pytest.approx(expected, abs=8), name
     with torch.no_grad():
-        weighed = IwaeElbo(model, K=600).bound(inputs).value.mean().item()
-        unweighed = IwaeElbo(model, K=600, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
+        weighed = IwaeElbo(model, K=400).bound(inputs).value.mean().item()
+        unweighed = IwaeElbo(model, K=400, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
     assert abs(weighed - unweighed) > 100
-    assert found[loglike.PAPER]["mean"] == pytest.approx(weighed, abs=20), "few samples count after one epoch"
-    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=5)
+    assert found[loglike.PAPER]["mean"] == pytest.approx(weighed, abs=30), "few samples count after one epoch"
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=8)
 
 
 def test_likelihoods_of_one_modality(tmp_path):
