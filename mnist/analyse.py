@@ -146,9 +146,10 @@ def in_parallel(work: Callable[[train.Config], Result], todo: list[train.Config]
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
+                results = [future.result() for future in done]
                 # one in for one out: what a pool has taken in it can't be told to leave out
                 running |= {pool.submit(work, run) for run in islice(waiting, len(done))}
-                yield from (future.result() for future in done)
+                yield from results
         except (InputError, OSError, BrokenProcessPool) as error:
             for process in active_children():  # Ctrl-C reaches them without our help
                 with contextlib.suppress(ProcessLookupError):  # it may have ended by now
