@@ -67,8 +67,9 @@ def main(config: Config) -> dict[str, float]:
 @torch.no_grad()
 def latents(model: MultimodalVAE, name: str, examples: Examples) -> tuple[Tensor, Tensor]:
     """One z of q(z|x) for each example of a modality, and the digits."""
+    examples = examples.only((name, "digit"))
     z = [model.posterior({name: batch.modalities[name]}).sample() for batch in examples.batches(500)]
-    return torch.cat(z), examples[:].modalities["digit"]
+    return torch.cat(z), examples.modalities["digit"][examples.rows["digit"]]
 
 
 def classifier(name: str, train: Examples, config: Config) -> nn.Module:

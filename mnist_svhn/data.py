@@ -93,12 +93,12 @@ Images = tuple[Tensor, Tensor]  # and their labels
 def _images(split: str, data_dir: Path, options: PairOptions, demo: bool, fetch: bool) -> tuple[Images, Images]:
     """What there is of MNIST and of SVHN."""
     options.check_options()
-    digits = load_mnist(split, data_dir, demo, fetch)[:].modalities
-    images, labels = (255 * digits["image"]).round().to(torch.uint8), digits["text"]
+    digits = load_mnist(split, data_dir, demo, fetch).modalities
+    images, labels = digits["image"], digits["text"]
     if not demo and options.svhn == "real":
         return (images, labels), read_svhn(split, data_dir, fetch)
     half = len(images) // 2  # so that no digit is in both modalities
-    street = street_digits(images[half:, 0], options.pair_seed + (split == "test"))
+    street = street_digits(images[half:, 0], 2 * options.pair_seed + (split == "test"))
     return (images[:half], labels[:half]), (street, labels[half:])
 
 

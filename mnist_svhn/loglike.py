@@ -77,7 +77,7 @@ PAPER = "log p(mnist,svhn) weighed as in training, by the paper's estimator"
 
 def scaled(model: MultimodalVAE, batch: Batch, n_samples: int) -> Tensor:
     """The tight bound of all components' samples with the model's weights, in chunks (`compute_joint_nll_paper`)."""
-    size = max(1, CHUNK[next(model.parameters()).device.type] // (2 * len(batch)))
+    size = max(1, CHUNK[next(model.parameters()).device.type] // (len(model.modalities) * len(batch)))
     sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
     parts = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
     return torch.stack(parts).logsumexp(dim=0) - math.log(n_samples)
