@@ -35,3 +35,4 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.mvae
+	$(BIN)/python -m benchmarks.mmvae

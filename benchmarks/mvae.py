@@ -1,4 +1,4 @@
-"""Speed of MVAE beside a plain implementation in the originals' manner, alternating in one process.
+"""Speed of MVAE beside a plain implementation in the originals' manner, in alternating turns.
 
     python -m benchmarks.mvae                   all experiments (or `make bench`)
     python -m benchmarks.mvae fashionmnist      some
@@ -9,10 +9,7 @@ dataset's shape and size. Operations are those of products and convolutions, a m
 the ratio of the speeds if both did as many a second.
 """
 
-import platform
-import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -20,12 +17,12 @@ from typing import Literal, NamedTuple
 
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
 
 import fashionmnist.model
 import mnist.model
 import multimnist.model
 from benchmarks import plain
+from benchmarks.race import Turn, machine, operations, race, timed
 from common import devices
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
@@ -71,19 +68,14 @@ class Config:
 
 
 def main(config: Config) -> None:
-    torch.manual_seed(0)
-    devices.select(cuda=False)
-    ours = torch.get_float32_matmul_precision()
-    print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"batch {BATCH_SIZE}, fp32; a large convolution reaches {peak():.0f} GFLOP/s\n"
-    )
+    print(f"{machine()}; batch {BATCH_SIZE}, fp32\n")
     print(
         "| | plain, examples/s | ours, examples/s | ratio | range of the ratio | ratio of operations "
         "| ours, GFLOP/s |\n|---|---|---|---|---|---|---|"
     )
     for name in config.experiments:
-        compare(name, EXPERIMENTS[name], config, ours)
+        compare(name, config)
+    devices.select(cuda=False)
     print(f"\n| log-likelihoods, {config.n_samples} samples | images/s | s for 10,000 images |\n|---|---|---|")
     for name in config.experiments:
         experiment = EXPERIMENTS[name]
@@ -92,44 +84,47 @@ def main(config: Config) -> None:
         print(f"| {name} | {rate:.1f} | {10_000 / rate:.0f} |")
 
 
-def compare(name: str, experiment: Experiment, config: Config, precision: str) -> None:
-    """Print the rows of an experiment: steps on one batch, and end to end.
-
-    Args:
-        precision: of our matrix products (`torch.set_float32_matmul_precision`); theirs has torch's default.
-    """
+def compare(name: str, config: Config) -> None:
+    """Print the rows of an experiment: steps on one batch, and end to end."""
     n = config.batches * BATCH_SIZE
-    examples = experiment.examples(n)
-    batch = examples[:BATCH_SIZE]
-    steps = plain.training_step(experiment.build()), training_step(experiment.build())
-    operations = [count(step, batch) / BATCH_SIZE for step in steps]
-
-    def same() -> Iterable[Batch]:
-        return [batch] * config.batches
-
-    def shuffled() -> Iterable[Batch]:
-        return examples.batches(BATCH_SIZE, torch.randperm(n))
-
-    def loaded() -> Iterable[Batch]:
-        return plain.loaded(examples, BATCH_SIZE)
-
-    for row, data in (("training step", (same, same)), ("end to end", (loaded, shuffled))):
-        turns = [partial(go, *turn) for turn in zip(("highest", precision), steps, data, strict=True)]
-        times = [[timed(turn) for turn in turns] for _ in range(config.rounds)]
-        rates = [statistics.median(n / t for t in column) for column in zip(*times[1:], strict=True)]
-        ratios = sorted(t[0] / t[1] for t in times[1:])
+    counts = [
+        operations(partial(step(EXPERIMENTS[name].build()), EXPERIMENTS[name].examples(BATCH_SIZE)[:])) / BATCH_SIZE
+        for step in (plain.training_step, training_step)
+    ]
+    for row, end_to_end in (("training step", False), ("end to end", True)):
+        makers = [partial(make, name, config.batches, end_to_end) for make in (plain_turn, turn)]
+        seconds, (ratio, least, most) = race(makers, config.rounds)
+        rates = [n / s for s in seconds]
         print(
-            f"| {name}, {row} | {rates[0]:,.0f} | {rates[1]:,.0f} | {statistics.median(ratios):.2f} "
-            f"| {ratios[0]:.2f} to {ratios[-1]:.2f} | {operations[0] / operations[1]:.2f} "
-            f"| {operations[1] * rates[1] / 1e9:.0f} |",
+            f"| {name}, {row} | {rates[0]:,.0f} | {rates[1]:,.0f} | {ratio:.2f} | {least:.2f} to {most:.2f} "
+            f"| {counts[0] / counts[1]:.2f} | {counts[1] * rates[1] / 1e9:.0f} |",
             flush=True,
         )
 
 
-def go(precision: str, step: Step, batches: Callable[[], Iterable[Batch]]) -> None:
-    torch.set_float32_matmul_precision(precision)
-    for batch in batches():
-        step(batch)
+def turn(name: str, n_batches: int, end_to_end: bool) -> Turn:
+    """Our batches: always the same, or shuffled out of a split in memory."""
+    devices.select(cuda=False)
+    examples, step = EXPERIMENTS[name].examples(n_batches * BATCH_SIZE), training_step(EXPERIMENTS[name].build())
+
+    def go() -> None:
+        same = [examples[:BATCH_SIZE]] * n_batches
+        for batch in examples.batches(BATCH_SIZE, torch.randperm(len(examples))) if end_to_end else same:
+            step(batch)
+
+    return go
+
+
+def plain_turn(name: str, n_batches: int, end_to_end: bool) -> Turn:
+    """Theirs: always the same, or from their loader."""
+    examples, step = EXPERIMENTS[name].examples(n_batches * BATCH_SIZE), plain.training_step(EXPERIMENTS[name].build())
+
+    def go() -> None:
+        same = [examples[:BATCH_SIZE]] * n_batches
+        for batch in plain.loaded(examples, BATCH_SIZE) if end_to_end else same:
+            step(batch)
+
+    return go
 
 
 def training_step(model: MultimodalVAE) -> Step:
@@ -147,26 +142,6 @@ def training_step(model: MultimodalVAE) -> Step:
             meter.check("in the benchmark")
 
     return step
-
-
-def count(step: Step, batch: Batch) -> int:
-    """Operations of a step, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        step(batch)
-    return counter.get_total_flops()
-
-
-def peak() -> float:
-    """GFLOP/s, fp32."""
-    x, weight = torch.randn(100, 128, 28, 28), torch.randn(128, 128, 3, 3)
-    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    return 2e-9 * 100 * 26**2 * weight.numel() / min(timed(lambda: torch.conv2d(x, weight)) for _ in range(10))
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.data import Batch
 from common.errors import require
-from common.models import MultimodalVAE, zero_where_absent
+from common.multimodal_vae import MultimodalVAE, zero_where_absent
 
 
 class Bound(NamedTuple):
@@ -20,6 +20,18 @@ class Bound(NamedTuple):
 
     value: Tensor
     terms: dict[str, Tensor]
+
+    def of_something(self, mask: Tensor | None) -> "Bound":
+        """0 for examples that have nothing, by the mask (B, M), since log p of nothing is."""
+        if mask is None:
+            return self
+        some = mask.any(dim=1)
+        return Bound(
+            torch.where(some, self.value, 0), {name: torch.where(some, x, 0) for name, x in self.terms.items()}
+        )
+
+    def detach(self) -> "Bound":
+        return Bound(self.value.detach(), {name: term.detach() for name, term in self.terms.items()})
 
 
 class Objective(nn.Module):
@@ -52,6 +64,12 @@ class Objective(nn.Module):
         """The loss, minus the bound averaged over the batch, and that bound."""
         bound = self.bound(inputs, beta)
         return -bound.value.mean(), bound
+
+    def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
+        """Add the gradient of the rows' losses, divided by n, to the parameters'; the bound, without gradient."""
+        loss, bound = self.loss(inputs, beta)
+        (loss * (len(bound.value) / n)).backward()
+        return bound.detach()
 
     def log_prob(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
         """log p(x_m|z) for z (T, ..., B, D): (T, ..., B), 0 where it is not scored, (T, ..., B) bool.

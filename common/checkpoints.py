@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError, require
-from common.models import MultimodalVAE
+from common.multimodal_vae import MultimodalVAE
 
 OF_MVAE = ("mnist", "fashionmnist", "multimnist")
 OF_MMVAE = {"mnist_svhn": "mnist_svhn"}  # by the name of their --model
@@ -89,14 +89,9 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     Raises:
         InputError: the file is unusable (see `load`), or of another experiment.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / next((name for name in (BEST, MMVAE[0]) if (path / name).is_file()), BEST)
+    path = _file(path)
     checkpoint = load(path)
-    read = _ours if "experiment" in checkpoint else _mmvae if path.name == MMVAE[0] else _authors
-    name, config, convert = read(checkpoint, path)
-    require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
-    require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
+    name, config, convert = _read(checkpoint, path, experiment)
     try:
         model = import_module(f"{name}.model").build(SimpleNamespace(**config))
         model.load_state_dict(convert(checkpoint, model))
@@ -107,8 +102,41 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     return model.eval()
 
 
-def _ours(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
+def start_from(path: Path, model: MultimodalVAE, experiment: str, config: dict[str, Any]) -> None:
+    """Give a model of a configuration the parameters of a checkpoint of the experiment (see `load_model`)."""
+    trained = load_config(path, experiment)
+    for name in ("model", "prior_and_posterior"):  # whose parameters may have the same shapes and other meanings
+        was, asked = trained.get(name, config.get(name)), config.get(name)
+        require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
+    try:
+        model.load_state_dict(load_model(path, experiment).state_dict())
+    except RuntimeError as error:
+        raise InputError(f"{path} has other networks: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:
+    """The options that a checkpoint's model was trained with; as `load_model`."""
+    path = _file(path)
+    return _read(load(path), path, experiment)[1]
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        return path / next((name for name in (BEST, MMVAE[0]) if (path / name).is_file()), BEST)
+    return path
+
+
+def _read(checkpoint: dict, path: Path, experiment: str | None) -> tuple[str, dict[str, Any], Callable]:
     """The experiment, its configuration, and what makes a state dict of the checkpoint for a model."""
+    read = _ours if "experiment" in checkpoint else _mmvae if path.name == MMVAE[0] else _authors
+    name, config, convert = read(checkpoint, path)
+    require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+    require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
+    return name, config, convert
+
+
+def _ours(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
     lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
     require(
         not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run"
@@ -117,7 +145,7 @@ def _ours(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
 
 
 def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
-    """The same of the MVAE authors' dict (state_dict, n_latents, best_loss, optimizer).
+    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer).
 
     It is recognised by its parameters' names. An experiment's `AUTHORS` maps each of our parameters to theirs, which
     are concatenated; `AUTHORS_OPTIONS` are those of our `build` that give their model.
@@ -134,7 +162,7 @@ def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callabl
 
 
 def _mmvae(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
-    """The same of the MMVAE authors' state dict, whose options lie beside it. Copies that nothing uses are left out."""
+    """The MMVAE authors' state dict, whose options lie beside it. Copies that nothing uses are left out."""
     options = path.with_name(MMVAE[1])
     try:
         args = json.loads(options.read_text())

@@ -34,6 +34,10 @@ class Batch:
     def __len__(self) -> int:
         return len(next(iter(self.modalities.values())))
 
+    def __getitem__(self, rows: slice) -> "Batch":
+        x = {name: x[rows] for name, x in self.modalities.items()}
+        return Batch(x, *(None if x is None else x[rows] for x in (self.mask, self.together)))
+
     def only(self, given: Sequence[str], names: Sequence[str]) -> "Batch":
         """The same examples with the given ones of the model's modalities (`names`) alone."""
         require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")

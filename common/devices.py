@@ -1,5 +1,6 @@
 """Where and how fast: device, precision, compiled networks."""
 
+import ctypes
 import os
 import shutil
 import sys
@@ -7,7 +8,9 @@ import sys
 import torch
 
 from common.errors import require
-from common.models import MultimodalVAE
+from common.multimodal_vae import MultimodalVAE
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def select(cuda: bool) -> torch.device:
@@ -17,6 +20,7 @@ def select(cuda: bool) -> torch.device:
     if cuda and torch.cuda.is_available():
         return torch.device("cuda")
     _quick_products()
+    _keep_pages()
     return torch.device("cpu")
 
 
@@ -31,6 +35,41 @@ def prepare(model: MultimodalVAE, device: torch.device, precision: str, compile:
         for network in (*model.encoder.values(), *model.decoder.values()):
             network.compile()
     return model.to(device)
+
+
+def limit_memory(model: MultimodalVAE, gib: float) -> None:
+    """Let training decode no more samples at a time than have activations of so many GiB, gradients included.
+
+    Raises:
+        InputError: not one sample's fit.
+    """
+    with torch.random.fork_rng():  # the run's own draws stay as they are
+        few, more = (_held(model, n) for n in (8, 16))
+    model.decoded_at_most = int(gib * 2**30 / (2 * (more - few) / 8))
+    require(model.decoded_at_most > 0, f"--max-memory {gib} GiB is less than one sample takes")
+
+
+def _held(model: MultimodalVAE, n: int) -> int:
+    """Bytes that the backward pass of n decoded samples needs."""
+    held = {}
+
+    def hold(x: torch.Tensor) -> torch.Tensor:
+        held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda x: x):
+        decoded = model.decode(model.prior().rsample((n,)))
+        for p in decoded.values():
+            p.log_prob(p.mean.detach())
+    return sum(held.values())
+
+
+def _keep_pages() -> None:
+    """Let glibc hold on to freed memory: steps that ask the system for it anew spend a quarter of their time there."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):  # not of other C libraries
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _quick_products() -> None:

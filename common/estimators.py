@@ -15,11 +15,8 @@ from torch import Tensor
 
 from common.data import Batch, observe
 from common.errors import require
-from common.models import MultimodalVAE
-
-# Samples times examples decoded at once, so that memory does not grow with K: few enough for a CPU's cache to hold the
-# activations, enough to keep a GPU busy.
-CHUNK = {"cpu": 500, "cuda": 20_000}
+from common.importance import IwaeElbo
+from common.multimodal_vae import MultimodalVAE
 
 
 class Estimate(NamedTuple):
@@ -29,6 +26,24 @@ class Estimate(NamedTuple):
     ess: Tensor
 
 
+class Weights:
+    """Importance weights of B examples, that come a few samples at a time."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf)
+
+    def add(self, log_w: Tensor) -> None:
+        """log w of some more samples, (..., B)."""
+        log_w = log_w.flatten(0, -2)
+        self.n += len(log_w)
+        self.log_sum = torch.logaddexp(self.log_sum.to(log_w), log_w.logsumexp(dim=0))
+        self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares.to(log_w), (2 * log_w).logsumexp(dim=0))
+
+    def estimate(self) -> Estimate:
+        return Estimate(self.log_sum - math.log(self.n), (2 * self.log_sum - self.log_sum_of_squares).exp())
+
+
 @torch.no_grad()
 def importance_estimates(
     model: MultimodalVAE,
@@ -36,6 +51,7 @@ def importance_estimates(
     targets: Sequence[Sequence[str]],
     given: Sequence[str],
     n_samples: int = 1000,
+    at_once: int | None = None,
 ) -> list[Estimate]:
     """Estimate log p of several sets of modalities with the same samples, so that differences are consistent.
 
@@ -44,6 +60,7 @@ def importance_estimates(
         targets: the sets A of modalities whose joint log-likelihood is wanted.
         given: the modalities G of the proposal q(z|x_G). None of them: the prior, whose samples the examples share.
         n_samples: K.
+        at_once: of them in one batch; by default as many as are fast.
 
     Returns:
         an Estimate for each target.
@@ -54,6 +71,7 @@ def importance_estimates(
     strings = [names for names in (given, *targets) if isinstance(names, str)]
     require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
     require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
+    require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
     batch = observe(inputs, model.modalities)
     scored = [name for name in model.modalities if any(name in target for target in targets)]
     for name in {name for target in targets for name in target}:
@@ -63,20 +81,16 @@ def importance_estimates(
         require(not lacking, f"log p of {name} needs it in every example")
     prior = model.prior()
     q = model.posterior(batch, given) if given else prior.expand((1,))
-    size = max(1, CHUNK[q.mean.device.type] // len(batch))
-    # running logsumexp of the weights and of their squares, for each target, (A, B)
-    first = torch.full((len(targets), len(batch)), -torch.inf, dtype=q.mean.dtype, device=q.mean.device)
-    second = first.clone()
+    size = at_once or max(1, model.decoded_at_once // len(batch))
+    weights = [Weights() for _ in targets]
     for start in range(0, n_samples, size):
         z = q.sample((min(size, n_samples - start),))  # (k, B, D)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
         p = model.decode(z, scored, batch.modalities)
         log_p = {name: p[name].log_prob(batch.modalities[name]) for name in scored}  # (k, B)
-        log_w = torch.stack([log_ratio + sum(log_p[name] for name in target) for target in targets])  # (A, k, B)
-        first = torch.logaddexp(first, log_w.logsumexp(dim=1))
-        second = torch.logaddexp(second, (2 * log_w).logsumexp(dim=1))
-    values, ess = first - math.log(n_samples), (2 * first - second).exp()
-    return [Estimate(*estimate) for estimate in zip(values, ess, strict=True)]
+        for target, of_target in zip(targets, weights, strict=True):
+            of_target.add(log_ratio + sum(log_p[name] for name in target))
+    return [of_target.estimate() for of_target in weights]
 
 
 def log_marginal(
@@ -85,6 +99,7 @@ def log_marginal(
     target: Sequence[str],
     given: Sequence[str] | None = None,
     n_samples: int = 1000,
+    at_once: int | None = None,
 ) -> Tensor:
     """Estimate log p(x_A) of one set of modalities, (B,), nats; see `importance_estimates`.
 
@@ -92,4 +107,25 @@ def log_marginal(
         given: the modalities of the proposal; by default the target's own. () takes the prior.
     """
     given = target if given is None else given
-    return importance_estimates(model, inputs, [target], given, n_samples)[0].value
+    return importance_estimates(model, inputs, [target], given, n_samples, at_once)[0].value
+
+
+@torch.no_grad()
+def weighted_joint(
+    model: MultimodalVAE, inputs: Mapping[str, Tensor] | Batch, n_samples: int = 1000, at_once: int | None = None
+) -> Tensor:
+    """What MMVAE's paper reports as log p(x_1, ..., x_M), (B,): the tight bound of all its components' samples.
+
+    The model's weights stay on, so that it is no log-likelihood where one of them is not 1.
+
+    Args:
+        n_samples: K, of each component.
+        at_once: of them in one batch; by default as many as are fast.
+    """
+    require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
+    require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
+    batch = observe(inputs, model.modalities)
+    size = at_once or max(1, model.decoded_at_once // (len(model.modalities) * len(batch)))
+    sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
+    parts = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
+    return torch.stack(parts).logsumexp(dim=0) - math.log(n_samples)

@@ -1,5 +1,7 @@
 """Products and quotients of experts: pure functions on stacked parameters (M, B, D)."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -30,6 +32,23 @@ def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
     share = log_precision.softmax(dim=-2)
     return (share * mu).sum(dim=-2), -log_precision.logsumexp(dim=-2)
+
+
+def mixture_log_prob(log_q: Tensor, mask: Tensor | None = None) -> Tensor:
+    """log of the mixture, in equal parts, of the experts that an example has, of whatever families (Shi et al. 2019).
+
+    Args:
+        log_q: log q_m(z) of K samples, (M, K, B).
+        mask: True where an expert takes part, (B, M); all of them by default.
+
+    Returns:
+        (K, B); -inf where no expert takes part.
+    """
+    if mask is None:
+        return log_q.logsumexp(dim=0) - math.log(len(log_q))
+    there = mask.T.unsqueeze(1)  # (M, 1, B)
+    n = there.sum(dim=0).clamp(min=1)
+    return log_q.masked_fill(~there, -torch.inf).logsumexp(dim=0) - n.to(log_q).log()
 
 
 def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

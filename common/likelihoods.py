@@ -4,7 +4,7 @@ Each has `point(p)`, the value that stands for the distribution in pictures and 
 mode where the values are names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent
@@ -55,6 +55,41 @@ class LocationScaleLikelihood(nn.Module):
 
     def point(self, p: Distribution) -> Tensor:
         return p.mean
+
+
+class FunctionLikelihood(nn.Module):
+    """A density given as a function of the decoder's output and x, both (..., *event): its logarithm at each value.
+
+    Args:
+        log_density: output, x -> (..., *event).
+        event_dims: the trailing dimensions of one example.
+    """
+
+    def __init__(self, log_density: Callable[[Tensor, Tensor], Tensor], event_dims: int = 1) -> None:
+        super().__init__()
+        self.log_density, self.event_dims = log_density, event_dims
+
+    def forward(self, output: Tensor) -> "DensityOfOutput":
+        return DensityOfOutput(self.log_density, output, self.event_dims)
+
+    def point(self, p: "DensityOfOutput") -> Tensor:
+        return p.mean
+
+
+class DensityOfOutput(Distribution):
+    """See FunctionLikelihood; the output stands for the mean, and nothing can be drawn."""
+
+    def __init__(self, log_density: Callable[[Tensor, Tensor], Tensor], output: Tensor, event_dims: int) -> None:
+        shape, n = output.shape, output.dim() - event_dims
+        super().__init__(shape[:n], shape[n:], validate_args=False)
+        self.log_density, self.output = log_density, output
+
+    @property
+    def mean(self) -> Tensor:
+        return self.output
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.log_density(self.output, x.expand_as(self.output)).sum(dim=tuple(range(-len(self.event_shape), 0)))
 
 
 class CategoricalLikelihood(nn.Module):

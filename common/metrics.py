@@ -1,13 +1,17 @@
 """What models are compared by beside likelihoods: coherence of what they generate, classes in their latents."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 from torch.nn.functional import cross_entropy
 
 from common.data import Examples
-from common.models import MultimodalVAE
+from common.multimodal_vae import MultimodalVAE
+from common.variational_posteriors import only_component
 
 Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: images (N, ...) -> logits (N, C)}
 BATCH_SIZE = 500
@@ -47,6 +51,23 @@ def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> f
         classes = torch.stack([classifiers[name](x).argmax(dim=1) for name, x in generated.items()])
         agree.append((classes == classes[0]).all(dim=0))
     return torch.cat(agree).double().mean().item()
+
+
+@torch.no_grad()
+def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
+    """How far posteriors are from the prior and from each other, nats by example and latent: {name: (N, D)}.
+
+    KL(q(z|x_m) || p(z)) of each modality, and of each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
+    MMVAE's code. Of factorised families of one location and scale a latent.
+    """
+    prior, found = model.prior().base_dist, defaultdict(list)
+    for batch in examples.to(next(model.parameters()).device).batches(BATCH_SIZE):
+        experts = {name: only_component(model.posterior({name: x})).base_dist for name, x in batch.modalities.items()}
+        for name, q in experts.items():
+            found[f"KL(q(z|{name}) || p(z))"].append(kl_divergence(q, prior))
+        for (a, p), (b, q) in combinations(experts.items(), 2):
+            found[f"J(q(z|{a}), q(z|{b}))"].append((kl_divergence(p, q) + kl_divergence(q, p)) / 2)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def latent_accuracy(

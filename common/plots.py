@@ -100,6 +100,35 @@ def error_bars(
     save(figure, path)
 
 
+def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str]) -> None:
+    """Save box plots of the columns of {title: (N, D)}, a panel each; whiskers from the 5th to the 95th percentile.
+
+    Args:
+        axes: what the columns and the values are.
+    """
+    figure = Figure(figsize=(6, 2.4 * len(values)))
+    for axis, (title, x) in zip(figure.subplots(len(values), 1, squeeze=False).flat, values.items(), strict=True):
+        axis.boxplot(x.numpy(), positions=range(x.shape[1]), whis=(5, 95), showfliers=False)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel(axes[0], fontsize=8)
+        axis.set_ylabel(axes[1], fontsize=8)
+        axis.tick_params(labelsize=7)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Save points in the plane, {title: {label: (N, 2)}}, a panel each."""
+    figure = Figure(figsize=(6 * len(panels), 5.5))
+    for axis, (title, groups) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+        for i, (label, points) in enumerate(groups.items()):
+            axis.scatter(*points.T, s=3, color=f"C{i}", label=label, linewidths=0)
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+        axis.legend(fontsize=8, markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")

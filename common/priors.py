@@ -8,17 +8,21 @@ from common.distributions import DiagonalGaussian
 
 
 class LearnedPrior(nn.Module):
-    """A member of a posterior's family with a fixed location, 0, and learned or fixed scales (Shi et al. 2019).
+    """A member of a posterior's family, with learned or fixed scales and the location 0 (Shi et al. 2019).
 
     Args:
         family: a `common.variational_posteriors` module of location and scale.
         learn: whether the second parameter is trained; both start at 0.
+        learn_loc: whether the location is.
     """
 
-    def __init__(self, family: nn.Module, latent_dim: int, learn: bool = True) -> None:
+    def __init__(self, family: nn.Module, latent_dim: int, learn: bool = True, learn_loc: bool = False) -> None:
         super().__init__()
         self.family = family
-        self.register_buffer("loc", torch.zeros(latent_dim))
+        if learn_loc:
+            self.loc = nn.Parameter(torch.zeros(latent_dim))
+        else:
+            self.register_buffer("loc", torch.zeros(latent_dim))
         self.scale = nn.Parameter(torch.zeros(latent_dim), requires_grad=learn)
 
     def forward(self) -> Distribution:

@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from common.checkpoints import BEST, LAST, load, write_atomically
+from common.checkpoints import BEST, LAST, load, load_config, write_atomically
 from common.errors import InputError, require
 
 # what a resumed run may change, and what has no part in it; paths are not compared, since one place has many names
-FREE = {"epochs", "patience", "cuda", "precision", "compile", "capture", "log_interval"}
-NOT_OF_THE_RUN = {"data_dir", "save_dir", "experiment", "resume", "dry_run", "download"}
+SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
+FREE = SPEED | {"epochs", "patience", "log_interval", "analytics", "logp"}
+NOT_OF_THE_RUN = {"data_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
 
 
 @dataclasses.dataclass
@@ -40,9 +41,12 @@ class RunConfig:
     """where checkpoints, config.json, metrics.jsonl and samples/ go"""
     experiment: str = ""
     """a name for the run: a folder of that name inside the save-dir"""
+    pre_trained: Path | None = None
+    """start from the weights of this checkpoint, or the best ones of this run, and take up its options but for those
+    given here; also the original authors' file"""
     resume: bool = False
     """go on from the last checkpoint of the save-dir, as if never stopped; only --epochs, --patience and the
-    options of speed may change. Starts anew where there is no checkpoint yet"""
+    options of speed and reporting may change. Starts anew where there is no checkpoint yet"""
     dry_run: bool = False
     """print the configuration and exit"""
     valid: int | None = None
@@ -107,6 +111,8 @@ class ModelConfig:
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
+        json = getattr(self, "json", None)
+        require(json is None or json.parent.is_dir(), f"--json {json}: there is no such folder")
 
 
 @dataclasses.dataclass
@@ -118,19 +124,32 @@ class LoglikeConfig(ModelConfig):
     json: Path | None = None
     """write the estimates to this file too"""
 
-    def check(self) -> None:
-        super().check()
-        require(self.json is None or self.json.parent.is_dir(), f"--json {self.json}: there is no such folder")
-
 
 def option(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def flag(field: str, value: object) -> str:
+    """How the command line gives an option's value."""
+    if isinstance(value, bool):
+        return option(field if value else f"no_{field}")
+    return f"{option(field)} {value}"
+
+
+class Unsaid(int):
+    """True by default, where nobody said so: none in files, and no contradiction to what has no use for it."""
+
+    def __str__(self) -> str:
+        return "as the objective has it"
+
+
 def as_json(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, as config.json and the checkpoints hold it."""
-    values = dataclasses.asdict(config)
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    plain = {Path: str, Unsaid: lambda _: None}
+    return {
+        name: next((convert(value) for kind, convert in plain.items() if isinstance(value, kind)), value)
+        for name, value in vars(config).items()
+    }
 
 
 def command_line(
@@ -140,14 +159,48 @@ def command_line(
 
     That includes what the system refuses, such as writing a picture to a full disk.
     """
-    config = tyro.cli(config, args=args, description=description)
+    given = tyro.cli(config, args=args, description=description)
     try:
-        main(config)
+        if getattr(given, "pre_trained", None):
+            last = given.save_dir / given.experiment / LAST
+            source = last if given.resume and last.exists() else given.pre_trained
+            for without in ((), getattr(config, "OF_THE_OBJECTIVE", ())):
+                default = taken_up(config, source, without)
+                given = tyro.cli(config, args=args, description=description, default=default)
+                if not without and getattr(given, "obj", None) == getattr(default, "obj", None):
+                    break
+        main(given)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def folder_of(model: Path) -> Path:
+    """The folder of a run, given it or a checkpoint inside it."""
+    return model if model.is_dir() else model.parent
+
+
+def check_same(options: dict[str, Any], model: Path) -> None:
+    """Raise InputError where a checkpoint, or the best one of a folder, was trained with other options."""
+    trained = load_config(model)  # the authors' lacks some
+    others = [name for name, value in options.items() if value != trained.get(name, value)]
+    was = " ".join(flag(name, trained[name]) for name in others)
+    require(not others, f"{model} was trained with {was}: give the same options")
+
+
+def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig:
+    """The configuration of the run that a checkpoint is of, as far as `config` has its options and they are the run's.
+
+    Args:
+        without: options that are left as they are by default.
+
+    Raises:
+        InputError: the checkpoint is unusable.
+    """
+    own = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda", *without}
+    return config(**{name: x for name, x in load_config(path).items() if name in own and x is not None})
 
 
 class Run:
@@ -246,17 +299,28 @@ def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     }
 
 
-def report(estimates: dict[str, dict[str, float]], config: LoglikeConfig, experiment: str, n_examples: int) -> None:
-    """Print a table of the estimates, in Markdown, and write them to the file that --json names."""
+def report(
+    estimates: dict[str, dict[str, float]],
+    config: LoglikeConfig,
+    experiment: str,
+    n_examples: int,
+    about: dict[str, str] | None = None,
+) -> None:
+    """Print a table of the estimates, in Markdown, and write them to the file that --json names.
+
+    Args:
+        about: what else must be said of the data.
+    """
+    data = ", ".join([experiment, *(f"{value} {name}" for name, value in (about or {}).items())])
     print(
-        f"\n| {experiment}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n"
-        "|---|---|---|"
+        f"\n| {data}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n|---|---|---|"
     )
     for name, estimate in estimates.items():
-        print(f"| {name} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
+        print(f"| {in_table(name)} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
     if config.json:
         content = {
             "experiment": experiment,
+            **(about or {}),
             "checkpoint": str(config.model),
             "split": "test",
             "n_examples": n_examples,
@@ -265,6 +329,11 @@ def report(estimates: dict[str, dict[str, float]], config: LoglikeConfig, experi
             "estimates": estimates,
         }
         write_atomically(config.json, json.dumps(content, indent=2).encode())
+
+
+def in_table(name: str) -> str:
+    """A name in a cell of a Markdown table."""
+    return name.replace("|", r"\|")
 
 
 def git_commit() -> str | None:

@@ -19,11 +19,11 @@ class Step:
         self.objective, self.optimizer, self.examples = objective, optimizer, examples
 
     def __call__(self, index: Tensor, beta: float | Tensor) -> Bound:
-        loss, bound = self.objective.loss(self.examples[index], beta)
         self.optimizer.zero_grad()
-        (loss * (len(bound.value) / len(index))).backward()  # a mean over examples, which may have several rows
+        # a mean over examples, which may have several rows
+        bound = self.objective.backward(self.examples[index], beta, len(index))
         self.optimizer.step()
-        return Bound(bound.value.detach(), {name: term.detach() for name, term in bound.terms.items()})
+        return bound
 
     @property
     def capturable(self) -> bool:

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from common import plots
 from common.bounds import Bound, Objective
-from common.checkpoints import BEST, LAST, save
+from common.checkpoints import BEST, LAST, save, start_from
 from common.data import Examples
 from common.errors import InputError, require
-from common.models import MultimodalVAE
+from common.multimodal_vae import MultimodalVAE
 from common.runs import Run, RunConfig
 from common.steps import CapturedStep, Step
 
@@ -104,7 +104,7 @@ def fit(
     valid: Examples | None,
     config: RunConfig,
     run: Run,
-    pictures: Callable[[Path], None],
+    pictures: Callable[[Path], None] | None,
     beta: float = 1.0,
     amsgrad: bool = False,
 ) -> None:
@@ -116,7 +116,7 @@ def fit(
     Args:
         train, valid: the splits; moved to the model's device as a whole.
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
-        pictures: writes sample pictures into a folder; called now and then, and at the end.
+        pictures: writes sample pictures into a folder; called now and then, and at the end. None: no pictures.
         beta: weight of the KL after annealing.
         amsgrad: Adam's variant (Reddi et al. 2018).
 
@@ -142,6 +142,8 @@ def fit(
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         _set_rng(run.checkpoint["rng"], device)
         print(f"resuming after epoch {state['epoch']}, batch {state['batch']}")
+    elif config.pre_trained:
+        start_from(config.pre_trained, model, run.experiment, run.config)
     drawn = time.monotonic()
 
     def save_last() -> None:
@@ -173,12 +175,13 @@ def fit(
             run.log(line)
             save_last()
             _report(line, config.epochs, better)
-            if _finished(state, config) or time.monotonic() - drawn > PICTURES_EVERY:
+            if pictures and (_finished(state, config) or time.monotonic() - drawn > PICTURES_EVERY):
                 _draw(objective, run, config.seed, pictures)
                 drawn = time.monotonic()
             if ctrl_c.asked:
                 stop()
-    print(f"best epoch {state['best_epoch']} of {state['epoch']}: {run.dir / BEST}; pictures in {run.samples}")
+    print(f"best epoch {state['best_epoch']} of {state['epoch']}: {run.dir / BEST}", end="")
+    print(f"; pictures in {run.samples}" if pictures else "")
 
 
 def _train_epoch(

@@ -1,5 +1,6 @@
 """Posterior families: parameters of q(z|x_S) in, a Distribution over z out. Learned priors are members of them too."""
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily
 
@@ -51,16 +52,44 @@ class MixturePosterior(nn.Module):
         )
 
 
-def sample_components(q: Distribution, n: int) -> tuple[Tensor, Tensor]:
-    """n samples of each of a mixture's T components (stratified), with gradients; a plain q is a mixture of one.
+def sample_components(q: Distribution, n: int) -> Tensor:
+    """n samples of each of a mixture's T components (stratified), with gradients: (T, n, B, D).
 
-    Returns:
-        z (T, n, B, D), and the components' weights (T, B).
+    A plain q is a mixture of one.
     """
     if not isinstance(q, MixtureSameFamily):
-        z = q.rsample((1, n))
-        return z, z.new_ones(1, z.shape[2])
-    return q.component_distribution.rsample((n,)).movedim(-2, 0), q.mixture_distribution.probs.T
+        return q.rsample((1, n))
+    return q.component_distribution.rsample((n,)).movedim(-2, 0)
+
+
+def component_shares(q: Distribution) -> Tensor:
+    """The weights of a mixture's T components, (T, B)."""
+    if not isinstance(q, MixtureSameFamily):
+        return q.mean.new_ones(1, len(q.mean))
+    return q.mixture_distribution.probs.T
+
+
+def only_component(q: Distribution) -> Distribution:
+    """The one component that counts in every example's mixture, as of q(z|x_m) alone; a plain q itself."""
+    if not isinstance(q, MixtureSameFamily):
+        return q
+    (t,) = (component_shares(q) > 0).any(dim=1).nonzero().flatten().tolist()
+    base = q.component_distribution.base_dist  # (B, T, D)
+    return Independent(type(base)(base.loc[:, t], base.scale[:, t], validate_args=False), 1)
+
+
+def partly_detached(q: Distribution, free: Tensor) -> Distribution:
+    """q, or the mixture, with its components' parameters stopped but where free, (B, D) or (B, T, D) bool."""
+    mixture = isinstance(q, MixtureSameFamily)
+    base = (q.component_distribution if mixture else q).base_dist
+    loc, scale = (torch.where(free, x, x.detach()) for x in (base.loc, base.scale))
+    component = Independent(type(base)(loc, scale, validate_args=False), 1)
+    return MixtureSameFamily(q.mixture_distribution, component, False) if mixture else component
+
+
+def component_scales(q: Distribution) -> Tensor:
+    """The scales of a mixture's components, (B, T, D), or of a plain q, (B, D)."""
+    return (q.component_distribution if isinstance(q, MixtureSameFamily) else q).base_dist.scale
 
 
 def component_log_probs(q: Distribution, z: Tensor) -> Tensor:

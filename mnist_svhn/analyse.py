@@ -1,67 +1,89 @@
 """Coherence of a model of MNIST-SVHN: does what it generates show the same digit (Shi et al. 2019, section 4.1)?
 
-    python analyse.py trained_models --data-dir data                     a table
+    python analyse.py trained_models --data-dir data                     tables and pictures
     python analyse.py trained_models --data-dir data --svhn synthetic    where it was trained on that
     python analyse.py trained_models --json out.json                     and a file
 
 Cross coherence: how often what is decoded of one modality, given the other, shows that one's digit; joint coherence:
-how often both decodings of a draw of the prior show the same one. Digits are told by networks that are trained on the
-training images, once for each data-dir, and whose accuracy on test images is printed too. Latent accuracy: of a linear
-classifier of one sampled z an image.
+how often both decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are
+trained on the training images, once for each data-dir, and whose accuracy on test images is printed too, beside that of
+linear ones. Latent accuracy: of a linear classifier of one sampled z an image.
+
+Writes umap.png (draws of the prior and of the posteriors in the plane) and kl.png (KLs of the posteriors from the prior
+and from each other, by latent) into the model's samples/.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
+from torch import Tensor
 
-from common import devices, runs
-from common.checkpoints import load as load_checkpoint
-from common.checkpoints import load_model, save, write_atomically
+from common import devices, plots, runs
+from common.checkpoints import load_model, write_atomically
 from common.data import Examples
-from common.metrics import cross_coherence, joint_coherence, latent_accuracy
+from common.errors import InputError, require
+from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MultimodalVAE
-from mnist_svhn.data import PairOptions, load
+from mnist_svhn.classifiers import accuracy, classifier
+from mnist_svhn.data import PairOptions, chosen, load
 
-STEPS = 3000  # of training a network that tells digits
-BATCH_SIZE = 128
-CHANNELS = {"mnist": 1, "svhn": 3}
-FLAT = {"mnist": 320, "svhn": 500}
+EMBEDDED = 1000  # draws of each distribution that UMAP gets
+NEIGHBOURS = 40  # authors' code
+FEWEST = 20  # test pairs that make a map
 
 
 @dataclass
 class Config(PairOptions, runs.ModelConfig):
     n_samples: int = 10_000
     """draws of the prior, for joint coherence (paper: 10,000)"""
+    umap: bool = True
+    """draw umap.png, which takes half a minute"""
+    out_dir: Path | None = None
+    """where to write the pictures; default: samples/ beside the model"""
     json: Path | None = None
     """write the figures to this file too"""
 
 
 def main(config: Config) -> dict[str, float]:
     config.check()
+    require(
+        not config.umap or config.limit is None or config.limit >= FEWEST,
+        f"umap.png needs {FEWEST} test pairs: a larger --limit, or --no-umap",
+    )
+    runs.check_same(chosen(config), config.model)
     device = devices.select(config.cuda)
     model = load_model(config.model, "mnist_svhn").to(device)
-    once = replace(config, matchings=1)
     train, test = (
-        load(split, config.data_dir, once, config.demo, limit=config.limit).to(device) for split in ("train", "test")
+        load(split, config.data_dir, config, config.demo, limit=config.limit).to(device) for split in ("train", "test")
     )
+    shares, readers = {}, {}
+    for name in model.modalities:
+        for kind in ("linear", "convolutional"):
+            readers[name] = classifier(kind, name, train, cache(config, kind, name)).to(device)
+            shares[f"{kind} classifier, {name}"] = accuracy(readers[name], name, test)
     torch.manual_seed(config.seed)
-    classifiers = {name: classifier(name, train, config).to(device) for name in model.modalities}
-    figures = {f"classifier, {name}": accuracy(classifiers[name], name, test) for name in model.modalities}
-    figures |= {
+    shares |= {
         f"coherence, {source} -> {target}": share
-        for (source, target), share in cross_coherence(model, test, "digit", classifiers).items()
+        for (source, target), share in cross_coherence(model, test, "digit", readers).items()
     }
     if len(model.modalities) > 1:
-        figures["coherence, joint"] = joint_coherence(model, config.n_samples, classifiers)
+        shares["coherence, joint"] = joint_coherence(model, config.n_samples, readers)
+    z = {name: latents(model, name, test) for name in model.modalities}
     for name in model.modalities:
-        figures[f"latent accuracy, {name}"] = latent_accuracy(*(latents(model, name, part) for part in (train, test)))
-    report(figures, config, len(test))
-    return figures
+        shares[f"latent accuracy, {name}"] = latent_accuracy(latents(model, name, train), z[name])
+    kls = divergences(model, test.only(model.modalities))
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    plots.boxes(folder / "kl.png", {name: kl.cpu() for name, kl in kls.items()}, ("latent", "nats"))
+    pictures = [folder / "kl.png"]
+    if config.umap:
+        pictures.append(folder / "umap.png")
+        embed(model, z, pictures[-1])
+    nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
+    report(shares, nats, config, len(test))
+    print("", *pictures, sep="\n")
+    return shares | nats
 
 
 @torch.no_grad()
@@ -72,49 +94,49 @@ def latents(model: MultimodalVAE, name: str, examples: Examples) -> tuple[Tensor
     return torch.cat(z), examples.modalities["digit"][examples.rows["digit"]]
 
 
-def classifier(name: str, train: Examples, config: Config) -> nn.Module:
-    """The network that tells the digits of a modality: that of the data-dir, trained where there is none yet."""
-    path = config.data_dir / f"digits_of_{name}{'_synthetic' if config.svhn == 'synthetic' else ''}.pt"
-    cached = not config.demo and config.limit is None
-    network = build_classifier(name)
-    if cached and path.exists():
-        network.load_state_dict(load_checkpoint(path))
-        return network.eval()
-    network.to(train.device)
-    optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    for _ in tqdm(range(STEPS), desc=f"classifier of {name}", unit=" steps", disable=None):
-        batch = train[torch.randint(len(train), (BATCH_SIZE,)).to(train.device)].modalities
-        optimizer.zero_grad()
-        cross_entropy(network(batch[name]), batch["digit"]).backward()
-        optimizer.step()
-    if cached:
-        save(path, network.cpu().state_dict())
-    return network.eval()
-
-
-def build_classifier(name: str) -> nn.Sequential:
-    """Images in [0, 1] -> logits of the ten digits (layers of the authors' analysis)."""
-    return nn.Sequential(
-        *(nn.Conv2d(CHANNELS[name], 10, 5), nn.MaxPool2d(2), nn.ReLU()),
-        *(nn.Conv2d(10, 20, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten()),
-        *(nn.Linear(FLAT[name], 50), nn.ReLU(), nn.Dropout(), nn.Linear(50, 10)),
-    )
+def cache(config: Config, kind: str, name: str) -> Path | None:
+    """Where a classifier of all training images is kept."""
+    if config.demo or config.limit is not None or config.max_per_class != PairOptions.max_per_class:
+        return None
+    return config.data_dir / f"{kind}_digits_of_{name}{'_synthetic' if config.svhn == 'synthetic' else ''}.pt"
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, name: str, test: Examples) -> float:
-    right = [network(b.modalities[name]).argmax(dim=1) == b.modalities["digit"] for b in test.batches(500)]
-    return torch.cat(right).double().mean().item()
+def embed(model: MultimodalVAE, z: dict[str, tuple[Tensor, Tensor]], path: Path) -> None:
+    """Save a map of draws of the prior and of each q(z|x_m), coloured by where they are from and by digit (UMAP)."""
+    try:
+        from umap import UMAP  # slow to import
+    except ImportError as error:
+        raise InputError("umap.png needs umap-learn: pip install umap-learn, or --no-umap") from error
+
+    drawn = {"prior": model.prior().sample((min(EMBEDDED, *(len(of) for of, _ in z.values())),))}
+    drawn |= {f"q(z|{name})": of[:EMBEDDED] for name, (of, _) in z.items()}
+    threads = torch.get_num_threads()
+    points = UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(torch.cat([*drawn.values()]).cpu())
+    torch.set_num_threads(threads)  # numba, which UMAP runs on, changes OpenMP's number of them for all
+    points = torch.from_numpy(points)
+    sources = torch.cat([torch.full((len(x),), i) for i, x in enumerate(drawn.values())])
+    digits = torch.cat([labels[:EMBEDDED] for _, labels in z.values()]).cpu()
+    of_data = points[sources > 0]
+    plots.scatter(
+        path,
+        {
+            "draws": {name: points[sources == i] for i, name in enumerate(drawn)},
+            "digits": {str(d): of_data[digits == d] for d in range(10)},
+        },
+    )
 
 
-def report(figures: dict[str, float], config: Config, n: int) -> None:
-    """Print a table, in Markdown, and write it to the file that --json names."""
-    print(f"\n| mnist_svhn ({'demo' if config.demo else config.svhn} SVHN), {n} test pairs | % |\n|---|---|")
-    for name, value in figures.items():
-        print(f"| {name} | {100 * value:.2f} |")
+def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: int) -> None:
+    """Print two tables, in Markdown, and write them to the file that --json names."""
+    data = "demo" if config.demo else config.svhn
+    for unit, figures, factor in (("%", shares, 100), ("nats", nats, 1)):
+        print(f"\n| mnist_svhn ({data} SVHN), {n} test pairs | {unit} |\n|---|---|")
+        for name, value in figures.items():
+            print(f"| {runs.in_table(name)} | {factor * value:.2f} |")
     if config.json:
         content = {"experiment": "mnist_svhn", "checkpoint": str(config.model), "split": "test", "n_examples": n}
-        content |= {"svhn": "demo" if config.demo else config.svhn, "seed": config.seed, "figures": figures}
+        content |= {"svhn": data, "seed": config.seed, "figures": shares, "nats": nats}
         write_atomically(config.json, json.dumps(content, indent=2).encode())
 
 

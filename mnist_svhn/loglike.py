@@ -9,8 +9,8 @@ estimated with samples of each encoder alone too: that of log p(svhn) with z fro
 of one modality the other one tells. Weights and beta play no part, but in --paper.
 """
 
-import math
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,10 +19,10 @@ from tqdm import tqdm
 from common import devices, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import CHUNK, importance_estimates
+from common.estimators import Weights, weighted_joint
 from common.models import MultimodalVAE
-from common.objectives import IwaeElbo
-from mnist_svhn.data import PairOptions, load
+from common.variational_strategies import MoeStrategy
+from mnist_svhn.data import PairOptions, chosen, load
 
 BATCH_SIZE = 100
 
@@ -36,11 +36,12 @@ class Config(PairOptions, runs.LoglikeConfig):
 
 def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
+    runs.check_same(chosen(config), config.model)
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
-    pairs = load("test", config.data_dir, replace(config, matchings=1), config.demo, limit=config.limit)
+    pairs = load("test", config.data_dir, config, config.demo, limit=config.limit)
     torch.manual_seed(config.seed)
     estimates = runs.summarise(evaluate(model, pairs, config.n_samples, config.paper))
-    runs.report(estimates, config, "mnist_svhn", len(pairs))
+    runs.report(estimates, config, "mnist_svhn", len(pairs), {"svhn": "demo" if config.demo else config.svhn})
     return estimates
 
 
@@ -50,37 +51,44 @@ def evaluate(model: MultimodalVAE, pairs: Examples, n_samples: int, paper: bool 
     rows = []
     with torch.no_grad(), tqdm(total=len(pairs), unit=" pairs", disable=None) as bar:
         for batch in pairs.batches(BATCH_SIZE):
-            rows.append(
-                estimates(model, batch, n_samples) | ({PAPER: scaled(model, batch, n_samples)} if paper else {})
-            )
+            rows.append(estimates(model, batch, n_samples))
+            if paper:
+                name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
+                rows[-1][name] = weighted_joint(model, batch, n_samples)
             bar.update(len(batch))
     return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
 
 
 def estimates(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
-    """Of the modalities together and each alone, with samples of the whole posterior and of each encoder."""
-    names = model.modalities
-    alone = [(name,) for name in names]
-    targets = [names, *alone] if len(names) > 1 else alone
+    """Of the modalities together and each alone, with samples of the whole posterior and of each encoder: (B,).
+
+    K samples of each q(z|x_m), which a mixture of them has for its own; any other posterior has K more.
+    """
+    names, x = model.modalities, batch.modalities
+    whole, prior = model.posterior(batch), model.prior()
+    proposals = [model.posterior({name: x[name]}) for name in names]
+    of_whole = slice(0, len(names))
+    if not isinstance(model.variational_strategy, MoeStrategy):
+        of_whole = slice(len(names), None)
+        proposals.append(whole)
+    targets = [names, *((name,) for name in names)] if len(names) > 1 else [names]
+    weights = defaultdict(Weights)  # by target and source
+    size = max(1, model.decoded_at_once // (len(proposals) * len(batch)))
+    for start in range(0, n_samples, size):
+        z = torch.stack([q.sample((min(size, n_samples - start),)) for q in proposals])  # (S, k, B, D)
+        log_p = {name: p.log_prob(x[name]) for name, p in model.decode(z).items()}  # (S, k, B)
+        log_prior = prior.log_prob(z)
+        log_ratio = log_prior[of_whole] - whole.log_prob(z[of_whole])
+        for target in targets:
+            weights[",".join(target), ""].add(log_ratio + sum(log_p[name][of_whole] for name in target))
+        for s, source in enumerate(names if len(names) > 1 else ()):
+            log_ratio = log_prior[s] - proposals[s].log_prob(z[s])
+            for target in names:
+                weights[target, f", z from q(z|{source})"].add(log_ratio + log_p[target][s])
     row = {}
-    for given in targets:
-        found = importance_estimates(model, batch, targets if given == names else alone, given, n_samples)
-        source = "" if given == names else f", z from q(z|{given[0]})"
-        for target, estimate in zip(targets if given == names else alone, found, strict=True):
-            row[f"log p({','.join(target)}){source}"] = estimate.value
-            row[f"effective samples, {','.join(target)}{source}"] = estimate.ess
+    for (target, source), of_target in weights.items():
+        row[f"log p({target}){source}"], row[f"effective samples, {target}{source}"] = of_target.estimate()
     return row
-
-
-PAPER = "log p(mnist,svhn) weighed as in training, by the paper's estimator"
-
-
-def scaled(model: MultimodalVAE, batch: Batch, n_samples: int) -> Tensor:
-    """The tight bound of all components' samples with the model's weights, in chunks (`compute_joint_nll_paper`)."""
-    size = max(1, CHUNK[next(model.parameters()).device.type] // (len(model.modalities) * len(batch)))
-    sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
-    parts = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
-    return torch.stack(parts).logsumexp(dim=0) - math.log(n_samples)
 
 
 if __name__ == "__main__":

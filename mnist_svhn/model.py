@@ -113,6 +113,10 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
         "model": "mmvae",
         "prior_and_posterior": "laplace",
     }
+    training = {name: args[name] for name in ("obj", "K", "looser", "batch_size", "epochs") if name in args}
+    if training.get("obj") == "elbo":  # which took one sample whatever the others said
+        training |= {"obj": "elbo-importance", "K": 1, "looser": False}
+    config |= training
     networks = {
         **{f"encoder.mnist.{2 * i + 1}": (f"vaes.0.enc.enc.{i}.0",) for i in range(n)},
         f"encoder.mnist.{2 * n + 1}.linear": ("vaes.0.enc.fc21", "vaes.0.enc.fc22"),

@@ -8,7 +8,7 @@
 Writes sample_prior.png, sample_from_mnist.png (or svhn) or sample_traversal_mnist.png and _svhn.png.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from mnist_svhn.data import PairOptions, load
+from mnist_svhn.data import PairOptions, chosen, load
 
 COLUMNS = 16
 
@@ -43,7 +43,7 @@ def main(config: Config) -> None:
     require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
-    folder = config.out_dir or (config.model if config.model.is_dir() else config.model.parent) / "samples"
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
     with torch.no_grad():
         if config.traverse:
             pictures = traversals(model, folder)
@@ -51,7 +51,8 @@ def main(config: Config) -> None:
             require(
                 config.given in model.modalities, f"this model has no {config.given}: give it {model.modalities[0]}"
             )
-            pairs = load("test", config.data_dir, replace(config, matchings=1), config.demo, limit=config.limit)
+            runs.check_same(chosen(config), config.model)
+            pairs = load("test", config.data_dir, config, config.demo, limit=config.limit)
             pictures = [folder / f"sample_from_{config.given}.png"]
             decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
         else:

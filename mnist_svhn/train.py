@@ -10,6 +10,7 @@ A batch: mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), float in [0, 1].
 """
 
 import json
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -18,29 +19,20 @@ import torch
 import tyro
 
 from common import devices, runs
-from common.bounds import Objective
 from common.errors import require
-from common.models import MultimodalVAE
-from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo
 from common.training import fit
-from mnist_svhn.data import PairOptions, load_train
+from mnist_svhn import loglike
+from mnist_svhn.data import TrainingPairOptions, load_train
 from mnist_svhn.model import build
+from mnist_svhn.objectives import ObjectiveOptions, objective
 from mnist_svhn.sample import draw
 
 
 @dataclass
-class Config(runs.RunConfig, PairOptions):
+class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
     model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
     """mmvae: mixture of experts; mvae: product; mopoe: mixture of the products of all subsets; mnist, svhn: a VAE of
     this modality alone"""
-    obj: Literal["dreg", "iwae", "stl", "elbo", "mvae"] = "dreg"
-    """the bound, and its gradient (paper: dreg); mvae: ELBO of both and of each modality, of --model mvae"""
-    K: int = 30
-    """samples of each encoder, of dreg, iwae and stl (paper: 30; the authors' script: 20)"""
-    looser: bool = True
-    """of dreg, iwae and stl: the mean over the encoders outside the logarithm (paper)"""
-    dreg: Literal["exact", "stop-all", "published"] = "exact"
-    """exact: unbiased for mixtures too; stop-all: the paper's rule; published: what its code did"""
     learn_prior: bool = True
     """learn the prior's scales (paper)"""
     prior_and_posterior: Literal["laplace", "normal"] | None = None
@@ -49,8 +41,6 @@ class Config(runs.RunConfig, PairOptions):
     """weight of mnist's log-likelihood; 0: 3072 / 784, the ratio of the dimensions (paper)"""
     num_hidden_layers: int = 1
     """of mnist's networks (authors' code: 1)"""
-    beta: float = 1.0
-    """weight of log p(z) - log q(z|x) (authors' code: 1)"""
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 20
     """latent dimensions (authors' code: 20)"""
     batch_size: int = 128
@@ -61,6 +51,10 @@ class Config(runs.RunConfig, PairOptions):
     """epochs over which beta rises (authors' code: none)"""
     lr: float = 1e-3
     """learning rate of Adam with amsgrad (authors' code: 1e-3)"""
+    analytics: bool = True
+    """draw pictures while training"""
+    logp: bool = False
+    """at the end estimate the best model's log-likelihoods of the test pairs (python loglike.py)"""
 
     def __post_init__(self) -> None:
         if self.prior_and_posterior is None:
@@ -69,30 +63,21 @@ class Config(runs.RunConfig, PairOptions):
     def check(self) -> None:
         super().check()
         self.check_options()
-        require(self.K > 0, f"--K must be positive, not {self.K}")
-        for name in ("llik_scaling", "beta"):
-            require(getattr(self, name) >= 0, f"{runs.option(name)} must not be negative, it is {getattr(self, name)}")
+        self.check_objective(self.model)
+        require(
+            0 <= self.llik_scaling < math.inf,
+            f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}",
+        )
         require(self.num_hidden_layers > 0, f"--num-hidden-layers must be positive, not {self.num_hidden_layers}")
         require(
             self.prior_and_posterior == "normal" or self.model not in ("mvae", "mopoe"),
             f"--model {self.model} takes products of experts, which need --prior-and-posterior normal",
         )
         require(
-            self.obj != "mvae" or self.model == "mvae",
-            f"--obj mvae is of --model mvae, not {self.model}",
+            self.llik_scaling == 0 or self.model not in ("mnist", "svhn"),
+            f"--llik-scaling weighs mnist beside svhn: --model {self.model} has one of them",
         )
         require(self.paired_fraction == 1, "MNIST-SVHN is paired by its digits: leave --paired-fraction at 1")
-
-
-def objective(config: Config, model: MultimodalVAE) -> Objective:
-    """The bound that --obj names."""
-    if config.obj == "dreg":
-        return DregElbo(model, config.K, config.looser, gradient=config.dreg)
-    if config.obj in ("iwae", "stl"):
-        return {"iwae": IwaeElbo, "stl": StlElbo}[config.obj](model, config.K, config.looser)
-    if config.obj == "mvae":
-        return MvaeElbo(model)
-    return StandardElbo(model) if config.model == "mvae" else MixtureElbo(model)
 
 
 def main(config: Config) -> None:
@@ -105,8 +90,11 @@ def main(config: Config) -> None:
     train, valid = load_train(config.data_dir, config, config.demo, config.download, config.limit, config.valid)
     train, valid = train.only(model.modalities), valid and valid.only(model.modalities)
     run = runs.Run("mnist_svhn", config)
-    pictures = partial(draw, model, examples=valid or train)
-    fit(model, objective(config, model), train, valid, config, run, pictures, beta=config.beta, amsgrad=True)
+    pictures = partial(draw, model, examples=valid or train) if config.analytics else None
+    fit(model, objective(model, config), train, valid, config, run, pictures, beta=config.beta, amsgrad=True)
+    if config.logp:
+        same = ("data_dir", "demo", "limit", "seed", "cuda", "svhn", "max_per_class", "pair_seed")
+        loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,20 @@
 """MultiMNIST: images of up to four MNIST digits and the string of these digits, generated once and cached."""
 
-import io
-import json
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 from tqdm import tqdm
 
-from common.checkpoints import BEST, DAMAGE, write_atomically
-from common.checkpoints import load as load_checkpoint
+from common import caches
 from common.data import Examples
-from common.errors import InputError, require
-from common.runs import option
+from common.errors import require
+from common.runs import flag
 from mnist.data import Dataset
 from mnist.data import load as load_mnist
 
@@ -115,10 +109,10 @@ def load(
         path = data_dir / CACHE
         if fetch and not path.exists():
             make(data_dir, data_dir, options, SEED, fetch)
-        changed = [_flag(name, value) for name, value in _values(options).items() if value != getattr(PAPER, name)]
+        changed = [flag(name, value) for name, value in values(options).items() if value != getattr(PAPER, name)]
         command = " ".join(["python generate.py --mnist-dir DIR --data-dir", str(data_dir), *changed])
         require(path.is_file(), f"{path} is missing: `{command}` makes it, --demo needs no files")
-        examples = _read(path, split, _values(options))
+        examples = _read(path, split, values(options))
     return examples.take(slice(limit))
 
 
@@ -140,7 +134,7 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
     """
     options.check_options()
     path = data_dir / CACHE
-    about = {**_values(options), "seed": seed}
+    about = {**values(options), "seed": seed}
     if path.exists():
         for split in N:
             _read(path, split, about)
@@ -151,14 +145,11 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
         f"{mnist_dir} holds no MNIST: --mnist-dir DIR says where it is, --download fetches it",
     )
     sources = {split: load_mnist(split, mnist_dir, fetch=fetch) for split in N}
-    arrays = {"about": np.array(json.dumps(about))}
+    arrays = {}
     for split, n in N.items():
         made = _from_mnist(split, n, sources[split], options, seed)
-        arrays |= {f"{split}_{name}": x.to(torch.uint8).numpy() for name, x in made.modalities.items()}
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content.getbuffer())
+        arrays |= {f"{split}_{name}": x.to(torch.uint8) for name, x in made.modalities.items()}
+    caches.save(path, about, arrays)
     return path
 
 
@@ -260,31 +251,15 @@ def _from_mnist(split: str, n: int, source: Examples, options: DatasetOptions, s
     return generate(digits, labels, n, options, torch.Generator().manual_seed(seed + (split == "test")))
 
 
-def _values(options: DatasetOptions) -> dict[str, int | bool]:
+def values(options: DatasetOptions) -> dict[str, int | bool]:
     """The dataset's options alone, of a config that has others too."""
     return {field.name: getattr(options, field.name) for field in fields(DatasetOptions)}
-
-
-def _flag(name: str, value: int | bool) -> str:
-    """How the command line gives an option's value."""
-    if isinstance(value, bool):
-        return option(name if value else f"no_{name}")
-    return f"{option(name)} {value}"
 
 
 def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     """A split of the cache, which must have been made as `about` says."""
     again = "delete it and make it again with generate.py"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = json.loads(str(_array(archive, "about")))
-            made = {name: found[name] for name in about}
-            image, text = (torch.from_numpy(_array(archive, f"{split}_{name}")) for name in ("image", "text"))
-    except (*DAMAGE, zlib.error) as error:
-        raise InputError(f"{path} is damaged or cannot be read: {again}") from error
-    others = [name for name in about if made[name] != about[name]]
-    was, asked = (" ".join(_flag(name, values[name]) for name in others) for values in (made, about))
-    require(not others, f"{path} was made with {was}, not {asked}: give the same options or --data-dir, or {again}")
+    image, text = caches.load(path, about, [f"{split}_image", f"{split}_text"], again)
     fits = image.dtype == text.dtype == torch.uint8
     fits = fits and image.shape == (N[split], 1, SIZE, SIZE) and text.shape == (N[split], LENGTH)
     filled = text == FILL
@@ -295,19 +270,6 @@ def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     return Examples({"image": image, "text": text.long()})
 
 
-def check_same(options: DatasetOptions, model: Path) -> None:
-    """Raise InputError where a checkpoint, or the best one of a folder, was trained on data of other options."""
-    trained = load_checkpoint(model / BEST if model.is_dir() else model).get("config", {})  # the authors' has none
-    others = [name for name, value in _values(options).items() if value != trained.get(name, value)]
-    was = " ".join(_flag(name, trained[name]) for name in others)
-    require(not others, f"{model} was trained with {was}: give the same options")
-
-
 def dataset(options: DatasetOptions) -> Dataset:
     """What the scripts must know of the data, made with these options."""
     return Dataset("multimnist", SIZE, partial(load, options=options), parse, names, SHOWN)
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an npz file. np.load would parse it before, and at times without, looking at its checksum."""
-    return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)

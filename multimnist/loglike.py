@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from common import runs
 from mnist import loglike
-from multimnist.data import DatasetOptions, check_same, dataset
+from multimnist.data import DatasetOptions, dataset, values
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Config(DatasetOptions, runs.LoglikeConfig):
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
-    check_same(config, config.model)
+    runs.check_same(values(config), config.model)
     return loglike.main(config, dataset(config))
 
 

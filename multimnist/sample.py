@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from common import runs
 from mnist import sample
-from multimnist.data import DatasetOptions, check_same, dataset
+from multimnist.data import DatasetOptions, dataset, values
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Config(DatasetOptions, sample.Config):
 
 
 def main(config: Config) -> None:
-    check_same(config, config.model)
+    runs.check_same(values(config), config.model)
     sample.main(config, dataset(config))
 
 

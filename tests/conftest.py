@@ -1,4 +1,8 @@
+import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 # small models gain nothing from more threads, lose much where cores are busy, and resume bit for bit only with the
 # same number; scripts that tests start inherit it
@@ -7,9 +11,61 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
+from tests.reference import fill
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def server():
+    """A local HTTP server of the files in `content`, which understands Range and can break off after `cut` bytes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests.append((self.path, self.headers.get("Range")))
+            content = state.content.get(self.path)
+            if content is None:
+                self.send_error(404)
+                return
+            start = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : state.cut])
+
+        def log_message(self, *args):
+            pass
+
+    class State:
+        content, requests, cut = {}, [], None
+
+    state = State()
+    state.content, state.requests = {}, []
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield state
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture(scope="session")
+def mmvae(tmp_path_factory):
+    """A run's folder as the MMVAE authors' code leaves it."""
+    folder = tmp_path_factory.mktemp("mmvae")
+    layouts = json.loads((Path(__file__).parent / "reference" / "layouts.json").read_text())
+    state_dict = fill.fill({name: torch.empty(shape) for name, shape in layouts["mnist_svhn"].items()})
+    torch.save(state_dict, folder / "model.rar", _use_new_zipfile_serialization=False)
+    args = {"model": "mnist_svhn", "latent_dim": 20, "num_hidden_layers": 1, "learn_prior": True, "llik_scaling": 0.0}
+    (folder / "args.json").write_text(json.dumps(args))
+    return folder

@@ -1,14 +1,21 @@
 """The benchmark: what it prints, that it compares the same model, and the operations it counts."""
 
 import re
+from functools import partial
 
 import pytest
 import torch
+from torch.distributions import Laplace
 
+from benchmarks import mmvae, plain_mmvae
 from benchmarks import mvae as benchmark
 from benchmarks.plain import LAMBDA_TEXT, Plain
+from benchmarks.race import Result, operations, timed
+from common import importance
+from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
-from common.objectives import MvaeElbo
+from common.objectives import DregElbo, MvaeElbo
+from mnist_svhn.loglike import estimates
 
 
 def test_the_benchmark_prints_its_ratios(capsys):
@@ -54,4 +61,57 @@ def test_operations_are_those_of_products_and_convolutions():
     experiment = benchmark.EXPERIMENTS["fashionmnist"]
     batch = experiment.examples(100)[:]
     for module, expected in ((benchmark.plain, theirs), (benchmark, ours)):
-        assert benchmark.count(module.training_step(experiment.build()), batch) == 2 * 100 * expected
+        assert operations(partial(module.training_step(experiment.build()), batch)) == 2 * 100 * expected
+
+
+def test_mmvaes_benchmark_prints_its_ratios(capsys, monkeypatch):
+    def in_this_process(makers, rounds):
+        seconds = [timed(make()) for make in makers]
+        return Result(seconds, (seconds[0] / seconds[1],) * 3)
+
+    monkeypatch.setattr(mmvae, "race", in_this_process)
+    mmvae.main(mmvae.Config(K=2, batch_size=4, pairs=2, n_samples=3, rounds=2))
+    out = capsys.readouterr().out
+    for row in ("DReG step, K = 2, batch 4, fp32", "DReG step, K = 2, batch 4, bf16", "log-likelihoods, 3 samples"):
+        plain, ours, ratio, operations = re.search(
+            rf"\| {row} \| ([\d.,]+) \| ([\d.,]+) \| ([\d.]+) \| .* \| ([\d.]+) \|", out
+        ).groups()
+        plain, ours = (float(rate.replace(",", "")) for rate in (plain, ours))
+        assert float(ratio) == pytest.approx(ours / plain, rel=0.05, abs=0.02)
+        # ours decodes all samples once, theirs twice; encoders count here, with few samples
+        assert float(operations) == pytest.approx(1.0 if "DReG" in row else 1.87, abs=0.005)
+
+
+def test_the_plain_mmvae_is_the_same_model():
+    """Value by value where the samples are the same."""
+    model = mmvae.model().double().eval()
+    plain, x = plain_mmvae.Plain(model).eval(), {name: x.double() for name, x in mmvae.pairs(3)[:].modalities.items()}
+    objective = DregElbo(model, 4, looser=True, gradient="stop-all")
+
+    def one_by_one(q, n):
+        experts = q.component_distribution.base_dist
+        return torch.stack([Laplace(experts.loc[:, t], experts.scale[:, t]).rsample((n,)) for t in range(2)])
+
+    torch.manual_seed(0)
+    loss = plain.dreg_looser(x, 4) / 3
+    loss.backward()
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importance, "sample_components", one_by_one)
+        ours, _ = objective.loss(x)
+    ours.backward()
+    torch.testing.assert_close(loss, ours)
+    for theirs, p in zip(plain.encoder.parameters(), model.encoder.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad, p.grad)
+
+
+def test_the_plain_likelihoods_are_the_same():
+    torch.manual_seed(0)
+    model = mmvae.model().eval()
+    x = mmvae.pairs(2)[:].modalities
+    theirs = plain_mmvae.Plain(model).eval().likelihoods(x, 3000)
+    ours = estimates(model, Batch(x), 3000)
+    for mine, its in (("svhn, z from q(z|mnist)", "mnist, svhn"), ("mnist, z from q(z|mnist)", "mnist, mnist")):
+        target, source = mine.split(", ")
+        torch.testing.assert_close(ours[f"log p({target}), {source}"], theirs[its], rtol=0, atol=3)
+    torch.testing.assert_close(ours["log p(mnist,svhn)"], theirs["joint"], rtol=0, atol=3)

@@ -7,6 +7,7 @@ import torch
 
 import fashionmnist.train
 import mnist.loglike
+import mnist_svhn.train
 import multimnist.train
 from common.checkpoints import LAST, load
 from common.runs import LoglikeConfig
@@ -80,6 +81,23 @@ def test_captured_steps_with_absent_modalities(tmp_path, replays, model):
     captured = trained(mnist_train.main, config(tmp_path / "a", **options))
     assert replays
     assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"obj": "dreg", "K": 3},
+        {"obj": "iwae", "K": 3, "looser": False},
+        {"obj": "elbo"},
+        {"model": "mvae", "obj": "mvae"},
+    ],
+)
+def test_captured_importance_weights(tmp_path, replays, options):
+    options = {"demo": True, "limit": 200, "epochs": 5, "batch_size": 40, "matchings": 1, "cuda": True} | options
+    runs = [mnist_svhn.train.Config(save_dir=tmp_path / str(c), capture=c, **options) for c in (True, False)]
+    captured, plain = (trained(mnist_svhn.train.main, run) for run in runs)
+    assert replays
+    assert_close(captured, plain)
 
 
 def test_captured_teacher_forcing(tmp_path, replays):

@@ -1,8 +1,6 @@
 import gzip
 import hashlib
 import struct
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,44 +219,6 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
     assert batch.modalities["a"].isfinite().all()
     assert a.isnan().sum() == 1 and b.tolist() == [4, -1]
     assert observe({"a": a[1:], "b": b[:1]}, ("a", "b")).mask is None
-
-
-@pytest.fixture
-def server():
-    """A local HTTP server of the files in `content`, which understands Range and can break off after `cut` bytes."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            state.requests.append((self.path, self.headers.get("Range")))
-            content = state.content.get(self.path)
-            if content is None:
-                self.send_error(404)
-                return
-            start = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            self.wfile.write(content[start : state.cut])
-
-        def log_message(self, *args):
-            pass
-
-    class State:
-        content, requests, cut = {}, [], None
-
-    state = State()
-    state.content, state.requests = {}, []
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    yield state
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
 
 
 CONTENT = bytes(range(256)) * 1000

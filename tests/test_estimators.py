@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import estimators
 from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
+from common.multimodal_vae import DECODED_AT_ONCE
 from common.objectives import StandardElbo
 from mnist.model import build
 from tests.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
@@ -64,7 +64,7 @@ def test_effective_sample_size_of_known_weights(monkeypatch):
     torch.nn.init.zeros_(model.decoder["text"].weight[1])
     prior = model.prior()
     draws = iter(torch.tensor([[[1.0]], [[-1.0]]], dtype=torch.float64))
-    monkeypatch.setitem(estimators.CHUNK, "cpu", 1)
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 1)
     monkeypatch.setattr(type(prior), "sample", lambda self, shape: torch.stack([next(draws) for _ in range(shape[0])]))
     (estimate,) = importance_estimates(model, {"text": torch.tensor([0])}, [("text",)], (), n_samples=2)
     assert estimate.ess.item() == pytest.approx(1.6)
@@ -76,7 +76,7 @@ def test_chunks_do_not_change_the_estimate(monkeypatch):
     inputs = draw(weights, scales, 3)
     values = []
     for chunk in (1, 64, 10**6):
-        monkeypatch.setitem(estimators.CHUNK, "cpu", chunk)
+        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", chunk)
         values.append(log_marginal(model, inputs, ("a",), ("b",), n_samples=5000))
     for value in values[1:]:
         torch.testing.assert_close(value, values[0], rtol=0, atol=0.3)
@@ -86,7 +86,7 @@ def test_chunks_do_not_change_the_estimate(monkeypatch):
 @pytest.mark.parametrize("given", [("a",), ()])
 def test_memory_does_not_grow_with_the_samples(monkeypatch, given):
     model, weights, scales = linear_gaussian(2)
-    monkeypatch.setitem(estimators.CHUNK, "cpu", 12)
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 12)
     scored = []
     original = type(model).decode
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from common.experts import product_of_experts
+from common.experts import mixture_log_prob, product_of_experts
 
 
 def test_product_is_the_precision_weighted_mean():
@@ -53,3 +53,19 @@ def test_opposite_extremes_in_one_product():
     mu = torch.tensor([1.0, -2.0]).reshape(2, 1, 1)
     mean, log_variance = product_of_experts(mu, torch.tensor([-90.0, 90.0]).reshape(2, 1, 1))
     assert (mean.item(), log_variance.item()) == (1.0, -90.0)
+
+
+def test_a_mixtures_density_against_brute_force():
+    """Of experts of different families, with each pattern of absence in one batch."""
+    z = torch.randn(6, 3, dtype=torch.float64)  # (K, B), of one dimension
+    log_q = torch.stack(
+        [torch.distributions.Laplace(0.5, 0.7).log_prob(z), torch.distributions.Normal(0, 2.0).log_prob(z)]
+    )
+    torch.testing.assert_close(mixture_log_prob(log_q), (log_q.exp().mean(dim=0)).log())
+    mask = torch.tensor([[True, True], [False, True], [False, False]])
+    found = mixture_log_prob(log_q, mask)
+    torch.testing.assert_close(found[:, 0], log_q[:, :, 0].exp().mean(dim=0).log())
+    torch.testing.assert_close(found[:, 1], log_q[1, :, 1])
+    assert (found[:, 2] == -torch.inf).all()
+    far = torch.tensor([-1000.0, -1001.0]).view(2, 1, 1)
+    assert mixture_log_prob(far).item() == pytest.approx(-1000 + torch.tensor((1 + torch.e**-1) / 2).log().item())

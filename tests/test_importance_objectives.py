@@ -7,12 +7,18 @@ import torch
 from torch import nn
 from torch.distributions import Laplace
 
+from common import importance
 from common.data import Batch
 from common.errors import InputError
-from common.models import MultimodalVAE
-from common.objectives import DregElbo, IwaeElbo, MixtureElbo, StlElbo
+from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
+from common.objectives import DregElbo, IwaeElbo, MixtureElbo, ReweightedElbo, StlElbo
 from common.priors import LearnedPrior
-from common.variational_posteriors import MixturePosterior, SoftmaxLaplacePosterior, component_log_probs
+from common.variational_posteriors import (
+    MixturePosterior,
+    SoftmaxLaplacePosterior,
+    component_log_probs,
+    component_scales,
+)
 from common.variational_strategies import MoeStrategy
 from tests.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
 from tests.test_fusions import with_fusion
@@ -98,7 +104,7 @@ def test_density_of_a_mixture_against_brute_force():
     model, weights, scales = laplace(3)
     inputs = draw(weights, scales, 4)
     q, z = model.posterior(inputs), torch.randn(6, 4, D, dtype=torch.float64)
-    loc, a = model.encode(Batch(inputs))
+    loc, a = model.experts(Batch(inputs))
     scale = a.softmax(dim=-1) * D + 1e-6
     densities = [Laplace(loc[m], scale[m]).log_prob(z).sum(dim=-1).exp() for m in range(3)]
     expected = (sum(densities) / 3).log()
@@ -123,6 +129,41 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
             assert worst < 4.5, rule
         else:
             assert worst > 8, rule
+
+
+@pytest.mark.parametrize("looser", [False, True])
+def test_exact_dreg_is_unbiased_where_some_latents_are_narrow(monkeypatch, looser):
+    """Some have DReG's gradient, some IWAE's; where all are narrow it is IWAE's, sample by sample."""
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 1)
+    found = component_scales(model.posterior(inputs)).flatten()
+    monkeypatch.setattr(importance, "NARROW", found.sort().values[1:3].mean().item())
+    assert 0 < (found < importance.NARROW).sum() < len(found)
+    iwae, dreg = (gradients(o(model, K=4, looser=looser), inputs) for o in (IwaeElbo, DregElbo))
+    assert z_scores(iwae, dreg).max() < 4.5
+    monkeypatch.setattr(importance, "NARROW", 10.0)
+    results = []
+    for objective in (IwaeElbo, DregElbo):
+        torch.manual_seed(0)
+        model.zero_grad()
+        objective(model, K=4, looser=looser)(inputs).backward()
+        results.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*results)
+
+
+def test_scales_of_nearly_zero_do_not_blow_up_the_gradient():
+    """Scales that sum to D leave 1e-6 for the others where one takes all."""
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 50)
+    for expert in model.encoder.values():
+        expert.precision.data *= torch.tensor([1e30, 1e-30], dtype=torch.float64)
+    assert component_scales(model.posterior(inputs)).min() < 1e-5
+    largest = {}
+    for rule in GRADIENTS:
+        model.zero_grad()
+        DregElbo(model, K=4, looser=True, gradient=rule)(inputs).backward()
+        largest[rule] = max(p.grad.abs().max().item() for p in [e.mean for e in model.encoder.values()])
+    assert largest["exact"] < 1e3 < 1e4 < min(largest["stop-all"], largest["published"])
 
 
 def test_rules_agree_where_there_is_one_encoder():
@@ -236,3 +277,149 @@ def test_a_learned_prior_learns_its_scales_alone():
     assert fixed().mean.tolist() == [0, 0, 0]
     assert fixed().stddev.tolist() == pytest.approx([math.sqrt(2)] * 3)
     assert not any(p.requires_grad for p in fixed.parameters())
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("absent", [False, True])
+def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, absent):
+    """A backward pass for each part of the examples; the same noise, whatever the parts."""
+    model, weights, scales = laplace(3)
+    inputs = draw(weights, scales, 7)
+    if absent:
+        inputs["a"][[1, 5]] = inputs["b"][:3] = torch.nan
+    objective = objective(model, K=4, looser=looser)
+    results = []
+    for at_once, n in ((10**6, 7), (3 * 4 * 3, 7), (1, 7), (1, 14)):
+        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", at_once)
+        torch.manual_seed(0)
+        model.zero_grad()
+        bound = objective.backward(inputs, beta=0.7, n=n)
+        results.append((bound, [p.grad * (n / 7) for p in model.parameters()]))
+    torch.manual_seed(0)
+    model.zero_grad()
+    loss, bound = objective.loss(inputs, beta=0.7)
+    loss.backward()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        value = objective.bound(inputs, beta=0.7).value
+    torch.testing.assert_close(value, bound.value.detach())
+    for (value, terms), gradients in results:
+        torch.testing.assert_close(value, bound.value.detach())
+        torch.testing.assert_close(terms, {name: term.detach() for name, term in bound.terms.items()})
+        torch.testing.assert_close(gradients, [p.grad for p in model.parameters()])
+
+
+def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
+    model, weights, scales = laplace(2)
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 2 * 5 * 3)
+    seen = []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        seen.append(z.shape[2])
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    DregElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
+    assert seen == [3, 3, 3, 3, 2, 2], "each decoder of each part"
+    seen.clear()
+    model.decoder["a"].add_module("norm", nn.BatchNorm1d(2))  # found, though this decoder does not call it
+    DregElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
+    assert seen == [8, 8, 8], "all examples in batch norm's statistics; those of one encoder at a time"
+
+
+@pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c")])
+def test_the_reweighted_elbo_is_the_mixtures_in_expectation(present):
+    """Where the experts are near each other, so that their ratios have a variance."""
+    model, weights, scales = with_fusion("moe", 3)
+    inputs = {name: 0.1 * x.expand(200_000, -1) for name, x in draw(weights, scales, 1).items()}
+    inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
+    lambdas = {"a": 0.5, "c": 2.0}
+    with torch.no_grad():
+        mixture = MixtureElbo(model, lambdas).bound(inputs, beta=0.7).value
+        reweighted = ReweightedElbo(model, lambdas).bound(inputs, beta=0.7).value
+    noise = math.hypot(standard_error(mixture), standard_error(reweighted))
+    assert reweighted.mean().item() == pytest.approx(mixture.mean().item(), abs=4 * noise)
+    assert noise < 0.1
+
+
+def test_the_reweighted_elbo_written_out():
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 3)
+    torch.manual_seed(0)
+    objective = ReweightedElbo(model)
+    objective(inputs).backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    torch.manual_seed(0)
+    model.zero_grad()
+    experts = model.posterior(inputs).component_distribution
+    z = experts.rsample()  # (B, M, D)
+    loc, scale = experts.base_dist.loc, experts.base_dist.scale
+    value = -torch.distributions.kl_divergence(experts, model.prior()).sum(dim=1) / 2
+    for d, (name, x) in enumerate(inputs.items()):
+        log_p = model.decode(z[:, d])[name].log_prob(x)
+        own = Laplace(loc[:, d], scale[:, d]).log_prob(z[:, d]).sum(dim=-1)
+        other = Laplace(loc[:, 1 - d], scale[:, 1 - d]).log_prob(z[:, d].detach()).sum(dim=-1)
+        value = value + (1 + (other - own.detach()).exp()) * log_p / 2
+    (-value.mean()).backward()
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+
+
+def test_a_product_has_no_reweighted_elbo():
+    model, weights, scales = linear_gaussian(2)
+    with pytest.raises(InputError, match="mixtures of one expert a modality"):
+        ReweightedElbo(model).bound(draw(weights, scales, 2))
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo, MixtureElbo, ReweightedElbo])
+def test_what_has_nothing_counts_nothing(objective):
+    """log p of no modality is 0, whatever the prior has learned."""
+    model, weights, scales = laplace(2)
+    with torch.no_grad():
+        model.prior.scale += torch.tensor([1.0, -1.0])
+    inputs = draw(weights, scales, 3)
+    inputs["a"][1] = inputs["b"][1] = torch.nan
+    variants = [objective(model)]
+    if issubclass(objective, IwaeElbo):
+        variants = [objective(model, K=3, looser=looser) for looser in (False, True)]
+    for variant in variants:
+        loss, bound = variant.loss(inputs, beta=0.7)
+        assert bound.value[1] == 0 and all(term[1] == 0 for term in bound.terms.values())
+        assert (bound.value[[0, 2]] != 0).all() and loss.isfinite()
+        nothing = {name: torch.full_like(x, torch.nan) for name, x in inputs.items()}
+        model.zero_grad()
+        variant.loss(nothing)[0].backward()
+        assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, DregElbo])
+def test_many_samples_of_one_example_are_decoded_again_where_memory_is_short(objective):
+    """The same gradient, though no more is held at a time than was asked for."""
+    model, weights, scales = laplace(2)
+    inputs, objective, results = draw(weights, scales, 3), objective(model, K=20, looser=True), []
+    for at_most in (None, 6):
+        model.decoded_at_most, seen = at_most, []
+        for network in model.decoder.values():
+            hook = network.register_forward_hook(lambda _, args, out, seen=seen: seen.append(len(out)))
+        torch.manual_seed(0)
+        model.zero_grad()
+        bound = objective.backward(inputs, beta=0.7, n=3)
+        with torch.no_grad():
+            objective.bound(inputs)
+        results.append((bound.value, [p.grad.clone() for p in model.parameters()]))
+        assert max(seen) == (at_most or 2 * 20 * 3)
+        hook.remove()
+    torch.testing.assert_close(*results)
+
+
+def test_frozen_encoders_leave_the_decoders_to_learn():
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 3)
+    model.encoder.requires_grad_(False)
+    DregElbo(model, K=3).backward(inputs, beta=1.0, n=3)
+    assert all((p.grad != 0).any() for p in model.decoder.parameters())
+
+
+def test_other_gradients_are_refused():
+    with pytest.raises(InputError, match="DReG's gradient is exact, stop-all, published, not 'stop_all'"):
+        DregElbo(laplace(1)[0], gradient="stop_all")

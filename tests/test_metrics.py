@@ -6,8 +6,10 @@ from torch import nn
 
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, LocationScaleLikelihood
-from common.metrics import cross_coherence, joint_coherence, latent_accuracy
+from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MVAE
+from tests.linear_gaussian import draw
+from tests.test_fusions import with_fusion
 
 C = 4  # classes
 
@@ -91,3 +93,28 @@ def test_latent_accuracy_of_latents_that_say_all_and_nothing():
     noise = [(torch.randn_like(z), labels) for z, labels in parts]
     assert latent_accuracy(*noise) < 0.35
     assert latent_accuracy(parts[0], noise[1]) < 0.35, "what is tested is the test set"
+
+
+@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
+def test_divergences_by_latent(fusion):
+    """Against the Gaussian formula; of q(z|x_m) alone, whatever fuses it with others."""
+    linear, weights, scales = with_fusion(fusion, 3)
+    inputs = draw(weights, scales, 700)
+    found = divergences(linear, Examples(inputs))
+    q = {}
+    for name, x in inputs.items():
+        mu, logvar = linear.encoder[name](x)
+        if fusion != "moe":  # the prior is an expert too
+            precision = 1 + (-logvar).exp()
+            mu, logvar = mu * (-logvar).exp() / precision, -precision.log()
+        q[name] = mu.detach(), logvar.detach().exp()
+
+    def kl(a, b):
+        return 0.5 * ((a[1] + (a[0] - b[0]) ** 2) / b[1] - 1 - (a[1] / b[1]).log())
+
+    prior = torch.zeros(()), torch.ones(())
+    expected = {f"KL(q(z|{name}) || p(z))": kl(q[name], prior) for name in q}
+    for a, b in ("ab", "ac", "bc"):
+        expected[f"J(q(z|{a}), q(z|{b}))"] = (kl(q[a], q[b]) + kl(q[b], q[a])) / 2
+    torch.testing.assert_close(found, expected)
+    assert found["J(q(z|a), q(z|b))"].shape == (700, 2)

@@ -484,10 +484,10 @@ def noise_of(objective, batch, seed):
     model = objective.model
     torch.manual_seed(seed)
     if isinstance(objective, MixtureElbo):
-        z = model.fuse(model.encode(batch), batch.mask).component_distribution.rsample().movedim(1, 0)
+        z = model.fuse(model.experts(batch), batch.mask).component_distribution.rsample().movedim(1, 0)
     else:
         given = objective.subsets()[:, None]
-        z = model.fuse(model.encode(batch), given if batch.mask is None else given & batch.mask).rsample()
+        z = model.fuse(model.experts(batch), given if batch.mask is None else given & batch.mask).rsample()
     torch.manual_seed(seed)
     return z.detach()
 

@@ -184,17 +184,6 @@ def test_the_authors_networks_are_met(tmp_path, experiment, networks, image, tex
     torch.testing.assert_close(p["text"].logits, decoders["text"](mu).log_softmax(dim=-1))
 
 
-@pytest.fixture(scope="module")
-def mmvae(tmp_path_factory):
-    """A run's folder as the MMVAE authors' code leaves it."""
-    folder = tmp_path_factory.mktemp("mmvae")
-    state_dict = fill.fill({name: torch.empty(shape) for name, shape in LAYOUTS["mnist_svhn"].items()})
-    torch.save(state_dict, folder / "model.rar", _use_new_zipfile_serialization=False)
-    args = {"model": "mnist_svhn", "latent_dim": 20, "num_hidden_layers": 1, "learn_prior": True, "llik_scaling": 0.0}
-    (folder / "args.json").write_text(json.dumps(args))
-    return folder
-
-
 PAIR = {"mnist": fill.image(4, 1, 28), "svhn": fill.image(4, 3, 32)}
 
 

@@ -15,7 +15,7 @@ import torch
 import tyro
 from PIL import Image
 
-import mnist_svhn.analyse
+import mnist_svhn.classifiers
 import mnist_svhn.train
 import multimnist.data
 from common import runs
@@ -35,11 +35,13 @@ SCRIPTS = {
     "multimnist/generate.py",
     "mnist/analyse.py",
     "fashionmnist/analyse.py",
+    "mnist_svhn/make_idx.py",
     "mnist_svhn/train.py",
     "mnist_svhn/sample.py",
     "mnist_svhn/loglike.py",
     "mnist_svhn/analyse.py",
     "benchmarks/mvae.py",
+    "benchmarks/mmvae.py",
 }
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 
@@ -133,7 +135,8 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("image", "text", "image,text", "image|text", "text|image"):
         assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
-        assert f"| log p({name}) | {estimates[f'log p({name})']['mean']:.3f} |" in out
+        cell = runs.in_table(f"log p({name})")
+        assert f"| {cell} | {estimates[f'log p({name})']['mean']:.3f} |" in out
     assert 1 <= estimates["effective samples, image"]["mean"] <= 50
     assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"
 
@@ -213,7 +216,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
     monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
     monkeypatch.setattr(mnist_svhn.train, "fit", small(mnist_svhn.train.fit))
-    monkeypatch.setattr(mnist_svhn.analyse, "STEPS", 2)
+    monkeypatch.setattr(mnist_svhn.classifiers, "STEPS", 2)
     for folder, (script, *args) in readme_commands(readme):
         module = importlib.import_module(f"{folder.as_posix().replace('/', '.')}.{script.removesuffix('.py')}")
         for option in {"--data-dir", "--mnist-dir"} & set(args):

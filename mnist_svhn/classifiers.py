@@ -1,0 +1,63 @@
+"""Networks that tell the digits of images: what coherence is measured with, and how hard the images are."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from common.checkpoints import load, save
+from common.data import Examples
+from common.errors import InputError
+
+STEPS = 3000  # of training
+BATCH_SIZE = 128
+SHAPES = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
+FLAT = {"mnist": 320, "svhn": 500}
+
+
+def classifier(kind: str, name: str, train: Examples, cache: Path | None) -> nn.Module:
+    """The network of a kind that tells the digits of a modality: that of the cache, trained where there is none yet.
+
+    It is the same for all who train it on the same images: its seed is fixed.
+
+    Raises:
+        InputError: the cache is damaged, or of other networks.
+    """
+    torch.manual_seed(0)
+    network = build(kind, name).to(train.device)
+    if cache and cache.exists():
+        try:
+            network.load_state_dict(load(cache))
+        except RuntimeError as error:
+            raise InputError(f"{cache} holds another network: delete it, and it will be made again") from error
+        return network.eval()
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    for _ in tqdm(range(STEPS), desc=f"{kind} classifier of {name}", unit=" steps", disable=None):
+        batch = train[torch.randint(len(train), (BATCH_SIZE,)).to(train.device)].modalities
+        optimizer.zero_grad()
+        cross_entropy(network(batch[name]), batch["digit"]).backward()
+        optimizer.step()
+    if cache and os.access(cache.parent, os.W_OK):
+        save(cache, {key: x.cpu() for key, x in network.state_dict().items()})
+    return network.eval()
+
+
+def build(kind: str, name: str) -> nn.Sequential:
+    """Images in [0, 1] -> logits of the ten digits: "convolutional" (layers of the authors' analysis) or "linear"."""
+    channels, height, width = SHAPES[name]
+    if kind == "linear":
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 10))
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(10, 20, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(FLAT[name], 50), nn.ReLU(), nn.Dropout(), nn.Linear(50, 10)),
+    )
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, name: str, test: Examples) -> float:
+    right = [network(b.modalities[name]).argmax(dim=1) == b.modalities["digit"] for b in test.batches(500)]
+    return torch.cat(right).double().mean().item()

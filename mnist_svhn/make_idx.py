@@ -1,0 +1,32 @@
+"""Pair the training images of MNIST and SVHN, and keep the pairs (authors' bin/make-mnist-svhn-idx.py).
+
+    python make_idx.py --data-dir data                                  30 random matchings of each class
+    python make_idx.py --data-dir data --matchings 20 --svhn synthetic
+
+Writes mnist_svhn_idx.npz into the data-dir: train.py checks it and takes its pairs, with the same options. Without it
+train.py draws the same pairs anew each time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import runs
+from mnist_svhn.data import TrainingPairOptions, save_pairs
+
+
+@dataclass
+class Config(TrainingPairOptions):
+    data_dir: Path = Path("data")
+    """MNIST and SVHN in their original formats"""
+    download: bool = False
+    """fetch what is missing, checksummed, resumable"""
+    valid: int | None = None
+    """hold out the last N images of each modality for validation; default: the last sixth"""
+
+
+def main(config: Config) -> None:
+    print(save_pairs(config.data_dir, config, config.valid, config.download))
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)
