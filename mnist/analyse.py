@@ -142,8 +142,9 @@ def in_parallel(work: Callable[[train.Config], Result], todo: list[train.Config]
     waiting = iter(todo)
     threads = max(1, os.cpu_count() // jobs)  # more than there are cores for would wait for each other
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        running = {pool.submit(work, run) for run in islice(waiting, jobs)}
         try:
+            running = {pool.submit(work, run) for run in islice(waiting, jobs)}
+            pool.submit(int)  # CPython's pool watches over its newest worker only from the next submission on
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 results = [future.result() for future in done]
