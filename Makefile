@@ -27,7 +27,7 @@ demo: setup
 	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The benchmark: what it prints, that it compares the same model, and the operations it counts."""
 
 import re
+import time
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from torch.distributions import Laplace
 from benchmarks import mmvae, plain_mmvae
 from benchmarks import mvae as benchmark
 from benchmarks.plain import LAMBDA_TEXT, Plain
-from benchmarks.race import Result, operations, timed
+from benchmarks.race import Result, operations, race, timed
 from common import importance
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
@@ -18,6 +19,27 @@ from common.objectives import DregElbo, MvaeElbo
 from mnist_svhn.loglike import estimates
 
 
+@pytest.fixture
+def _raced_in_this_process(monkeypatch):
+    def in_this_process(makers, rounds):
+        seconds = [timed(make()) for make in makers]
+        return Result(seconds, (seconds[0] / seconds[1],) * 3)
+
+    monkeypatch.setattr(benchmark, "race", in_this_process)
+    monkeypatch.setattr(mmvae, "race", in_this_process)
+
+
+def sleeper(seconds):
+    return partial(time.sleep, seconds)
+
+
+def test_a_race_takes_turns():
+    seconds, (ratio, least, most) = race([partial(sleeper, 0.04), partial(sleeper, 0.01)], rounds=4)
+    assert seconds[0] >= 0.04 and seconds[1] >= 0.01
+    assert least <= ratio <= most <= seconds[0] / 0.01
+
+
+@pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_prints_its_ratios(capsys):
     benchmark.main(benchmark.Config(("mnist",), batches=1, rounds=2, images=2, n_samples=10))
     out = capsys.readouterr().out
@@ -64,12 +86,8 @@ def test_operations_are_those_of_products_and_convolutions():
         assert operations(partial(module.training_step(experiment.build()), batch)) == 2 * 100 * expected
 
 
-def test_mmvaes_benchmark_prints_its_ratios(capsys, monkeypatch):
-    def in_this_process(makers, rounds):
-        seconds = [timed(make()) for make in makers]
-        return Result(seconds, (seconds[0] / seconds[1],) * 3)
-
-    monkeypatch.setattr(mmvae, "race", in_this_process)
+@pytest.mark.usefixtures("_raced_in_this_process")
+def test_mmvaes_benchmark_prints_its_ratios(capsys):
     mmvae.main(mmvae.Config(K=2, batch_size=4, pairs=2, n_samples=3, rounds=2))
     out = capsys.readouterr().out
     for row in ("DReG step, K = 2, batch 4, fp32", "DReG step, K = 2, batch 4, bf16", "log-likelihoods, 3 samples"):
@@ -109,8 +127,8 @@ def test_the_plain_likelihoods_are_the_same():
     torch.manual_seed(0)
     model = mmvae.model().eval()
     x = mmvae.pairs(2)[:].modalities
-    theirs = plain_mmvae.Plain(model).eval().likelihoods(x, 3000)
-    ours = estimates(model, Batch(x), 3000)
+    theirs = plain_mmvae.Plain(model).eval().likelihoods(x, 1000)
+    ours = estimates(model, Batch(x), 1000)
     for mine, its in (("svhn, z from q(z|mnist)", "mnist, svhn"), ("mnist, z from q(z|mnist)", "mnist, mnist")):
         target, source = mine.split(", ")
         torch.testing.assert_close(ours[f"log p({target}), {source}"], theirs[its], rtol=0, atol=3)
