@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import devices, runs
+from common import devices, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
@@ -35,8 +35,8 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
     torch.manual_seed(config.seed)
-    estimates = runs.summarise(evaluate(model, examples, config.n_samples))
-    runs.report(estimates, config, dataset.name, len(examples))
+    estimates = reports.summarise(evaluate(model, examples, config.n_samples))
+    reports.report(estimates, config, dataset.name, len(examples))
     return estimates
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import devices, plots, runs
+from common import devices, plots, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
 from common.errors import InputError, require
@@ -133,7 +133,7 @@ def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: 
     for unit, figures, factor in (("%", shares, 100), ("nats", nats, 1)):
         print(f"\n| mnist_svhn ({data} SVHN), {n} test pairs | {unit} |\n|---|---|")
         for name, value in figures.items():
-            print(f"| {runs.in_table(name)} | {factor * value:.2f} |")
+            print(f"| {reports.in_table(name)} | {factor * value:.2f} |")
     if config.json:
         content = {"experiment": "mnist_svhn", "checkpoint": str(config.model), "split": "test", "n_examples": n}
         content |= {"svhn": data, "seed": config.seed, "figures": shares, "nats": nats}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import devices, runs
+from common import devices, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import Weights, weighted_joint
@@ -40,8 +40,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     pairs = load("test", config.data_dir, config, config.demo, limit=config.limit)
     torch.manual_seed(config.seed)
-    estimates = runs.summarise(evaluate(model, pairs, config.n_samples, config.paper))
-    runs.report(estimates, config, "mnist_svhn", len(pairs), {"svhn": "demo" if config.demo else config.svhn})
+    estimates = reports.summarise(evaluate(model, pairs, config.n_samples, config.paper))
+    reports.report(estimates, config, "mnist_svhn", len(pairs), {"svhn": "demo" if config.demo else config.svhn})
     return estimates
 
 

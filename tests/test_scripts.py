@@ -18,7 +18,7 @@ from PIL import Image
 import mnist_svhn.classifiers
 import mnist_svhn.train
 import multimnist.data
-from common import runs
+from common import reports, runs
 from common.errors import InputError
 from mnist import loglike, sample
 from mnist import train as mnist_train
@@ -135,7 +135,7 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("image", "text", "image,text", "image|text", "text|image"):
         assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
-        cell = runs.in_table(f"log p({name})")
+        cell = reports.in_table(f"log p({name})")
         assert f"| {cell} | {estimates[f'log p({name})']['mean']:.3f} |" in out
     assert 1 <= estimates["effective samples, image"]["mean"] <= 50
     assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import multimnist.train
-from common import runs, training
+from common import reports, runs, training
 from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Examples
 from common.errors import InputError
@@ -219,7 +219,7 @@ def test_training_learns_digits(tmp_path):
     settings = config(tmp_path, limit=None, epochs=30, annealing_epochs=10, n_latents=16, lr=2e-3)
     mnist_train.main(settings)
     test = load_mnist("test", "", demo=True)
-    estimates = runs.summarise(loglike.evaluate(load_model(tmp_path), test, n_samples=100))
+    estimates = reports.summarise(loglike.evaluate(load_model(tmp_path), test, n_samples=100))
     mean = {name: estimate["mean"] for name, estimate in estimates.items()}
     assert mean["log p(image)"] > -160, "a model of independent pixels has about -230"
     assert mean["label accuracy from the image"] > 0.75
@@ -365,7 +365,7 @@ def test_the_meter_adds_up_random_subsets_by_name():
 
 def test_means_and_standard_errors():
     x = torch.tensor([1.0, 2.0, 3.0, 6.0])
-    assert runs.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
+    assert reports.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
 
 
 def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
