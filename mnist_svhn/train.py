@@ -2,7 +2,7 @@
 
     python train.py --data-dir data                        the paper's settings: DReG, looser, K = 30, learned prior
     python train.py --svhn synthetic --data-dir data       SVHN made of MNIST's digits: no file of SVHN is needed
-    python train.py --demo --epochs 20 --K 5               on built-in digits, in minutes
+    python train.py --demo --epochs 10 --K 5               on built-in digits, in minutes
 
 Bounds of log p(mnist, svhn): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or the
 ELBO; mnist's log-likelihood is weighed by --llik-scaling. With --model mvae and mopoe the experts are fused as there.
