@@ -1,7 +1,7 @@
 """Distributions in a form that torch.distributions lacks."""
 
-from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch import Size, Tensor
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.distributions.kl import register_kl
 
 
@@ -21,6 +21,43 @@ class DiagonalGaussian(Independent):
     def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "DiagonalGaussian":
         shape = (*batch_shape, *self.event_shape)
         return DiagonalGaussian(self.mean.expand(shape), self.logvar.expand(shape))
+
+
+class Joined(Distribution):
+    """n independent vectors of d dimensions as one of n d.
+
+    Args:
+        parts: a distribution of batch shape (..., n) and event shape (d,).
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch's own name)
+    has_rsample = True
+
+    def __init__(self, parts: Distribution) -> None:
+        self.parts, self.shape = parts, (parts.batch_shape[-1], *parts.event_shape)
+        super().__init__(parts.batch_shape[:-1], Size([self.shape[0] * self.shape[1]]), validate_args=False)
+
+    def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "Joined":
+        return Joined(self.parts.expand((*batch_shape, self.shape[0])))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.parts.mean.flatten(-2)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.parts.variance.flatten(-2)
+
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        return self.parts.rsample(sample_shape).flatten(-2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.parts.log_prob(value.unflatten(-1, self.shape)).sum(dim=-1)
+
+
+@register_kl(Joined, Joined)
+def _kl_joined(q: Joined, p: Joined) -> Tensor:
+    return kl_divergence(q.parts, p.parts).sum(dim=-1)
 
 
 @register_kl(DiagonalGaussian, DiagonalGaussian)

@@ -5,9 +5,10 @@ mode where the values are names.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, Normal
 
 
 class IndependentLogits(Independent):
@@ -55,6 +56,11 @@ class LocationScaleLikelihood(nn.Module):
 
     def point(self, p: Distribution) -> Tensor:
         return p.mean
+
+
+LaplaceLikelihood = partial(LocationScaleLikelihood, Laplace)
+NormalLikelihood = partial(LocationScaleLikelihood, Normal)
+SphericalGaussianLikelihood = NormalLikelihood  # one scale for all dimensions
 
 
 class FunctionLikelihood(nn.Module):

@@ -8,16 +8,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Laplace, Normal
 
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import require
 from common.importance import DregElbo, IwaeElbo
-from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LocationScaleLikelihood
-from common.variational_posteriors import DiagonalGaussianPosterior, SoftmaxLaplacePosterior
+from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceLikelihood, NormalLikelihood
+from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
-FAMILIES = {"laplace_with_softmax": SoftmaxLaplacePosterior, "normal": DiagonalGaussianPosterior}
-LOCATION_SCALE = {"normal": Normal, "laplace": Laplace}
+FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}
+LOCATION_SCALE = {"normal": NormalLikelihood, "laplace": LaplaceLikelihood}
 OBJECTIVES = {"dreg_looser": DregElbo, "iwae_looser": IwaeElbo}
 N_HIDDEN = 512  # of the default networks
 
@@ -111,7 +110,7 @@ def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
     if dist in LOCATION_SCALE:
         unknown = set(params) - {"scale"}
         require(not unknown, f"decoder_dist_params of {name}: {dist} has a scale, no {', '.join(sorted(unknown))}")
-        return LocationScaleLikelihood(LOCATION_SCALE[dist], params.get("scale", 1.0), event_dims)
+        return LOCATION_SCALE[dist](params.get("scale", 1.0), event_dims)
     require(not params, f"decoder_dist_params of {name}: {dist} has none")
     return BernoulliLikelihood(event_dims) if dist == "bernoulli" else FunctionLikelihood(dist, event_dims)
 

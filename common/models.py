@@ -11,10 +11,10 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
 from common.variational_strategies import (
-    GaussianMopoeStrategy,
     GaussianPoeStrategy,
     GaussianQuotientStrategy,
     MoeStrategy,
+    MopoeStrategy,
     OwnExpertStrategy,
 )
 
@@ -24,7 +24,7 @@ FUSIONS = {
     "poe": lambda encoders: (GaussianPoeStrategy(), DiagonalGaussianPosterior()),
     "quotient": lambda encoders: (GaussianQuotientStrategy(), DiagonalGaussianPosterior()),
     "moe": lambda encoders: (MoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())),
-    "mopoe": lambda encoders: (GaussianMopoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())),
+    "mopoe": lambda encoders: (MopoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())),
     "own": lambda encoders: (OwnExpertStrategy(encoders), DiagonalGaussianPosterior()),
 }
 

@@ -146,11 +146,12 @@ class MultimodalVAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Means or modes of all modalities at the posterior's mean, given some modalities (all of the inputs)."""
+        """Means or modes of all modalities at the posterior's point, given some modalities (all of the inputs)."""
         batch = observe(inputs, self.modalities)
         if given is not None:
             batch = batch.only(given, self.modalities)
-        return self.likelihood.point(self.decode(self.posterior(batch).mean, given=batch.modalities))
+        z = self.variational_posterior.point(self.posterior(batch))
+        return self.likelihood.point(self.decode(z, given=batch.modalities))
 
 
 def zero_where_absent(x: Tensor, present: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 
-from common.distributions import DiagonalGaussian
+from common.distributions import DiagonalGaussian, Joined
+from common.errors import require
+from common.von_mises_fisher import HypersphericalUniform
 
 
 class LearnedPrior(nn.Module):
@@ -42,3 +44,16 @@ class StandardGaussianPrior(nn.Module):
 
     def forward(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.zeros, self.zeros)
+
+
+class UniformHypersphericalPrior(nn.Module):
+    """The uniform distribution on n unit spheres side by side, each in D / n dimensions."""
+
+    def __init__(self, latent_dim: int, n: int = 1) -> None:
+        super().__init__()
+        require(latent_dim % n == 0, f"{latent_dim} latent dimensions are not {n} spheres of one size")
+        self.n = n
+        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+
+    def forward(self) -> Joined:
+        return Joined(HypersphericalUniform(len(self.zeros) // self.n, (self.n,), like=self.zeros))

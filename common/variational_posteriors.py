@@ -1,13 +1,25 @@
 """Posterior families: parameters of q(z|x_S) in, a Distribution over z out. Learned priors are members of them too."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily
 
-from common.distributions import DiagonalGaussian
+from common.distributions import DiagonalGaussian, Joined
+from common.errors import require
+from common.von_mises_fisher import VonMisesFisher
 
 
-class DiagonalGaussianPosterior(nn.Module):
+class Posterior(nn.Module):
+    """What families share: `point(q)`, the z that stands for q in reconstructions: its mean."""
+
+    def point(self, q: Distribution) -> Tensor:
+        return q.mean
+
+
+class DiagonalGaussianPosterior(Posterior):
     """N(mu, diag(exp(logvar)))."""
 
     def forward(self, params: tuple[Tensor, Tensor]) -> DiagonalGaussian:
@@ -15,7 +27,7 @@ class DiagonalGaussianPosterior(nn.Module):
         return DiagonalGaussian(*params)
 
 
-class SoftmaxLaplacePosterior(nn.Module):
+class LaplacePosterior(Posterior):
     r"""Laplace with :math:`b = D \, softmax(a) + \epsilon`: the D scales sum to D (Shi et al. 2019, arXiv 1911.03393).
 
     Args:
@@ -31,6 +43,37 @@ class SoftmaxLaplacePosterior(nn.Module):
         loc, a = params
         scale = a.softmax(dim=-1) * a.shape[-1] + self.eta
         return Independent(Laplace(loc, scale, validate_args=False), 1)
+
+
+class VmfProductPosterior(Posterior):
+    r"""n von Mises-Fisher variables side by side, each on a unit sphere in D / n dimensions.
+
+    The parameter is the natural one, :math:`\kappa \mu`, of each: a vector as long as z. 0 is the uniform distribution.
+
+    Args:
+        n: the number of spheres.
+    """
+
+    def __init__(self, n: int = 1) -> None:
+        super().__init__()
+        self.n = n
+
+    def forward(self, params: tuple[Tensor]) -> Joined:
+        """One parameter, (..., D) -> a distribution with batch shape (...)."""
+        (eta,) = params
+        d = eta.shape[-1]
+        require(d % self.n == 0, f"{d} latent dimensions are not {self.n} spheres of one size")
+        eta = eta.unflatten(-1, (self.n, d // self.n))
+        kappa = eta.norm(dim=-1)
+        first = torch.zeros_like(eta)
+        first[..., 0] = 1  # any direction serves where kappa is 0
+        loc = torch.where(kappa[..., None] > 0, eta / kappa.clamp(min=1e-30)[..., None], first)
+        return Joined(VonMisesFisher(loc, kappa))
+
+    def point(self, q: Distribution) -> Tensor:
+        """The direction of each sphere's mean, which itself lies inside."""
+        mean = q.mean.unflatten(-1, (self.n, -1))
+        return (mean / mean.norm(dim=-1, keepdim=True)).flatten(-2)
 
 
 class MixturePosterior(nn.Module):
@@ -50,6 +93,12 @@ class MixturePosterior(nn.Module):
         return MixtureSameFamily(
             Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
         )
+
+    def point(self, q: Distribution) -> Tensor:
+        return self.component.point(q)
+
+
+DiagonalGaussianMixturePosterior = partial(MixturePosterior, DiagonalGaussianPosterior())
 
 
 def sample_components(q: Distribution, n: int) -> Tensor:
@@ -74,22 +123,34 @@ def only_component(q: Distribution) -> Distribution:
     if not isinstance(q, MixtureSameFamily):
         return q
     (t,) = (component_shares(q) > 0).any(dim=1).nonzero().flatten().tolist()
-    base = q.component_distribution.base_dist  # (B, T, D)
-    return Independent(type(base)(base.loc[:, t], base.scale[:, t], validate_args=False), 1)
+    return _changed(q.component_distribution, lambda x: x[:, t])
 
 
 def partly_detached(q: Distribution, free: Tensor) -> Distribution:
     """q, or the mixture, with its components' parameters stopped but where free, (B, D) or (B, T, D) bool."""
     mixture = isinstance(q, MixtureSameFamily)
-    base = (q.component_distribution if mixture else q).base_dist
-    loc, scale = (torch.where(free, x, x.detach()) for x in (base.loc, base.scale))
-    component = Independent(type(base)(loc, scale, validate_args=False), 1)
+    component = _changed(q.component_distribution if mixture else q, lambda x: torch.where(free, x, x.detach()))
     return MixtureSameFamily(q.mixture_distribution, component, False) if mixture else component
 
 
 def component_scales(q: Distribution) -> Tensor:
-    """The scales of a mixture's components, (B, T, D), or of a plain q, (B, D)."""
-    return (q.component_distribution if isinstance(q, MixtureSameFamily) else q).base_dist.scale
+    """The scales of a mixture's components, (B, T, D), or of a plain q, (B, D); of a vMF 1 / sqrt(kappa)."""
+    q = q.component_distribution if isinstance(q, MixtureSameFamily) else q
+    return _of_each_dimension(q.parts.concentration, q).rsqrt() if isinstance(q, Joined) else q.base_dist.scale
+
+
+def _changed(q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+    """A distribution of q's family with its parameters, (..., D) each, changed."""
+    if isinstance(q, Joined):
+        kappa = change(_of_each_dimension(q.parts.concentration, q)).unflatten(-1, q.shape)[..., 0]
+        return Joined(VonMisesFisher(change(q.parts.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
+    base = q.base_dist
+    return Independent(type(base)(change(base.loc), change(base.scale), validate_args=False), 1)
+
+
+def _of_each_dimension(x: Tensor, q: Joined) -> Tensor:
+    """What each of n spheres has, (..., n), for each of their d dimensions: (..., n d)."""
+    return x.repeat_interleave(q.shape[1], dim=-1)
 
 
 def component_log_probs(q: Distribution, z: Tensor) -> Tensor:

@@ -55,35 +55,58 @@ class OwnExpertStrategy(nn.Module):
         )
 
 
+class VmfPoeStrategy(nn.Module):
+    r"""The product of von Mises-Fisher experts and the uniform prior: their natural parameters add up.
+
+    .. math:: \prod_{m \in S} vMF(z; \mu_m, \kappa_m) \propto \exp \Big( z^\top \sum_{m \in S} \kappa_m \mu_m \Big)
+    """
+
+    def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
+        """The natural parameters (M, B, D) and a mask (..., B, M) -> those of the product, (..., B, D)."""
+        (eta,) = params
+        return (eta.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(eta), eta),)
+
+
 class MoeStrategy(nn.Module):
-    """The mixture, in equal parts, of the experts that an example has, of any family of location and scale."""
+    """The mixture, in equal parts, of the experts that an example has, of any family."""
 
-    def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Two parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the two (..., B, M, D)."""
-        loc, scale = (p.movedim(0, -2) for p in params)  # (B, M, D)
-        return _equal_parts(loc.new_ones(loc.shape[:-1], dtype=torch.bool) if mask is None else mask, loc, scale)
+    def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the parameters (..., B, M, D)."""
+        params = tuple(p.movedim(0, -2) for p in params)  # (B, M, D)
+        shape = params[0].shape[:-1]
+        return _equal_parts(params[0].new_ones(shape, dtype=torch.bool) if mask is None else mask, *params)
 
 
-class GaussianMopoeStrategy(nn.Module):
+GaussianMoeStrategy = MoeStrategy
+
+
+class MopoeStrategy(nn.Module):
     """The mixture, in equal parts, of the products of all subsets of what an example has: at most T = 2^M - 1.
 
     MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset; each product has the prior as an
     expert, as in MVAE.
+
+    Args:
+        product: the strategy of one subset; of Gaussians by default.
     """
 
-    def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), mu, logvar (..., B, T, D)."""
+    def __init__(self, product: nn.Module | None = None) -> None:
+        super().__init__()
+        self.product = product or GaussianPoeStrategy()
+
+    def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), the parameters (..., B, T, D)."""
         m, b, _ = params[0].shape
         mask = params[0].new_ones(b, m, dtype=torch.bool) if mask is None else mask
         subsets = on_device(all_subsets(m), mask.device)  # (T, M)
         given = subsets.view(-1, *[1] * (mask.dim() - 1), m) & mask  # (T, ..., B, M)
-        mu, logvar = (p.movedim(0, -2) for p in product_of_experts(*params, given))  # (..., B, T, D)
-        return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), mu, logvar)
+        products = (p.movedim(0, -2) for p in self.product(params, given))  # (..., B, T, D)
+        return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
 
 
-def _equal_parts(complete: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _equal_parts(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
     """Only complete components count, (..., B, T); where an example has none they are all the family's standard one."""
-    logits = torch.zeros_like(complete, dtype=loc.dtype).masked_fill(~complete & complete.any(-1, True), -torch.inf)
-    shape = torch.broadcast_shapes(logits.shape, loc.shape[:-1])
-    loc, scale = (p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in (loc, scale))
-    return logits.expand(shape), loc, scale
+    logits = torch.zeros_like(complete, dtype=params[0].dtype)
+    logits = logits.masked_fill(~complete & complete.any(-1, True), -torch.inf)
+    shape = torch.broadcast_shapes(logits.shape, params[0].shape[:-1])
+    return logits.expand(shape), *(p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in params)

@@ -4,14 +4,13 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from torch.distributions import Laplace
 
 from common.encoders_decoders import SplitLinearLayer
-from common.likelihoods import GroupedLikelihood, LocationScaleLikelihood
+from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import MultimodalVAE
 from common.priors import LearnedPrior
-from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior, SoftmaxLaplacePosterior
-from common.variational_strategies import GaussianMopoeStrategy, GaussianPoeStrategy, MoeStrategy
+from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior, MixturePosterior
+from common.variational_strategies import GaussianPoeStrategy, MoeStrategy, MopoeStrategy
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -28,10 +27,10 @@ class Config(Protocol):
 
 
 FAMILIES = {  # of the posterior, of the prior
-    "laplace": (SoftmaxLaplacePosterior(), SoftmaxLaplacePosterior(eta=0)),
+    "laplace": (LaplacePosterior(), LaplacePosterior(eta=0)),
     "normal": (DiagonalGaussianPosterior(), DiagonalGaussianPosterior()),
 }
-FUSIONS = {"mmvae": MoeStrategy, "mopoe": GaussianMopoeStrategy, "mvae": GaussianPoeStrategy}
+FUSIONS = {"mmvae": MoeStrategy, "mopoe": MopoeStrategy, "mvae": GaussianPoeStrategy}
 
 
 def build(config: Config) -> MultimodalVAE:
@@ -47,9 +46,7 @@ def build(config: Config) -> MultimodalVAE:
         variational_strategy=FUSIONS.get(config.model, MoeStrategy)(),
         variational_posterior=posterior if config.model == "mvae" else MixturePosterior(posterior),
         decoder={name: decoder[name]() for name in names},
-        likelihood=GroupedLikelihood(
-            **{name: LocationScaleLikelihood(Laplace, LIKELIHOOD_SCALE, event_dims=3) for name in names}
-        ),
+        likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
         prior=LearnedPrior(prior, d, learn=config.learn_prior),
         weights=weights,
     )

@@ -15,7 +15,7 @@ from common.estimators import importance_estimates
 from common.experts import product_of_experts, quotient_of_experts
 from common.models import GaussianVAE
 from common.subsets import all_subsets
-from common.variational_strategies import GaussianMopoeStrategy, MoeStrategy, OwnExpertStrategy
+from common.variational_strategies import MoeStrategy, MopoeStrategy, OwnExpertStrategy
 from mnist.model import build
 from tests.linear_gaussian import NAMES, D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
 
@@ -245,7 +245,7 @@ def test_moments_of_a_mixtures_samples(fusion):
             assert ((moment.mean(dim=0) - expected).abs() < 5 * error).all()
 
 
-@pytest.mark.parametrize("strategy", [MoeStrategy(), GaussianMopoeStrategy()])
+@pytest.mark.parametrize("strategy", [MoeStrategy(), MopoeStrategy()])
 def test_mixtures_of_several_masks_at_once(strategy):
     """A mask (T, B, M) or (T, 1, M) is T masks, in one call."""
     params = tuple(torch.randn(2, 3, 4, D, dtype=torch.float64))  # M = 3, B = 4
@@ -377,7 +377,7 @@ def test_mopoe_of_one_modality_is_its_posterior():
     torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, ("b",)))
 
 
-@pytest.mark.parametrize("strategy", [MoeStrategy(), GaussianMopoeStrategy()])
+@pytest.mark.parametrize("strategy", [MoeStrategy(), MopoeStrategy()])
 def test_a_mixture_of_nothing_is_the_prior_whatever_the_experts_say(strategy):
     params = tuple(torch.randn(2, 3, 4, D, dtype=torch.float64))
     _, mu, logvar = strategy(params, torch.zeros(4, 3, dtype=torch.bool))

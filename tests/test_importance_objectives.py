@@ -14,8 +14,8 @@ from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
 from common.objectives import DregElbo, IwaeElbo, MixtureElbo, ReweightedElbo, StlElbo
 from common.priors import LearnedPrior
 from common.variational_posteriors import (
+    LaplacePosterior,
     MixturePosterior,
-    SoftmaxLaplacePosterior,
     component_log_probs,
     component_scales,
 )
@@ -32,10 +32,10 @@ def laplace(n_modalities):
     model = MultimodalVAE(
         encoder=dict(model.encoder),
         variational_strategy=MoeStrategy(),
-        variational_posterior=MixturePosterior(SoftmaxLaplacePosterior()),
+        variational_posterior=MixturePosterior(LaplacePosterior()),
         decoder=dict(model.decoder),
         likelihood=model.likelihood,
-        prior=LearnedPrior(SoftmaxLaplacePosterior(eta=0), D),
+        prior=LearnedPrior(LaplacePosterior(eta=0), D),
     )
     return model.double(), weights, scales
 
@@ -273,7 +273,7 @@ def test_a_learned_prior_learns_its_scales_alone():
     assert (model.prior.scale.grad != 0).all()
     assert "prior.loc" in model.state_dict()
     assert not any(isinstance(p, nn.Parameter) and name.endswith("loc") for name, p in model.prior.named_parameters())
-    fixed = LearnedPrior(SoftmaxLaplacePosterior(eta=0), 3, learn=False)
+    fixed = LearnedPrior(LaplacePosterior(eta=0), 3, learn=False)
     assert fixed().mean.tolist() == [0, 0, 0]
     assert fixed().stddev.tolist() == pytest.approx([math.sqrt(2)] * 3)
     assert not any(p.requires_grad for p in fixed.parameters())

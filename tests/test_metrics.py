@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.data import Examples
-from common.likelihoods import GroupedLikelihood, LocationScaleLikelihood
+from common.likelihoods import GroupedLikelihood, NormalLikelihood
 from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MVAE
 from tests.linear_gaussian import draw
@@ -45,9 +45,7 @@ def model(encoder=(0.0, 0.0), decoder=(0.0, 0.0)):
     return MVAE(
         encoder={name: Encoder(wrong) for name, wrong in zip(names, encoder, strict=True)},
         decoder={name: Decoder(wrong) for name, wrong in zip(names, decoder, strict=True)},
-        likelihood=GroupedLikelihood(
-            **{name: LocationScaleLikelihood(torch.distributions.Normal, 1.0) for name in names}
-        ),
+        likelihood=GroupedLikelihood(**{name: NormalLikelihood(1.0) for name in names}),
         latent_dim=C,
     )
 
