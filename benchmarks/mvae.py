@@ -31,7 +31,7 @@ from common.runs import RunConfig
 from common.training import Meter
 from mnist.loglike import evaluate
 
-OPTIONS = SimpleNamespace(n_latents=64, model="mvae", teacher_forcing=False)
+OPTIONS = SimpleNamespace(n_latents=64, model="mvae", posterior="gaussian", teacher_forcing=False)
 BATCH_SIZE = 100
 Step = Callable[[Batch], None]
 

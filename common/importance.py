@@ -114,6 +114,8 @@ class IwaeElbo(Objective):
 
         terms = {"joint/kl": mean(log_q - log_prior)}
         for m, name in enumerate(self.model.modalities):
+            if name not in self.model.decoder:  # given, as CVAE's label, and not scored
+                continue
             log_p = torch.zeros_like(log_w)
             if name in batch.modalities:
                 scored = None

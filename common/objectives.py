@@ -18,9 +18,10 @@ from common.errors import require
 from common.importance import DregElbo, IwaeElbo, StlElbo
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import joint_subset, mvae_subsets, on_device
-from common.variational_posteriors import component_shares
+from common.variational_posteriors import MixturePosterior, component_shares
 
 __all__ = [
+    "ArElbo",
     "DregElbo",
     "IwaeElbo",
     "JmvaeElbo",
@@ -199,6 +200,53 @@ class ReweightedElbo(Objective):
             value = value + self.weights[name] * log_p
             terms[f"mixture/{name}"] = log_p
         return Bound(value, terms).of_something(batch.mask)
+
+
+class ArElbo(Objective):
+    r"""The modalities one after the other in a random order, what came before as the prior of what comes.
+
+    .. math:: \sum_i E_{q(z|x_{\le i})} \lambda_i \log p(x_i|z) - \beta KL(q(z|x_{\le i}) || q(z|x_{<i})),
+              \qquad q(z|\emptyset) = p(z)
+
+    The chain rule of log p(x_1, ..., x_M), each factor's ELBO with q(z|x_{<i}) in the place of the unknown p(z|x_{<i}):
+    exact where the posteriors are, else no bound in either direction. (Open item of github.com/jgoffinet/poe-vae.)
+    Each example has an order of its own, drawn anew at each call; what it lacks adds nothing.
+
+    Raises:
+        InputError: the posterior is a mixture, whose KLs have no closed form.
+    """
+
+    random_subsets = True
+
+    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        require(not isinstance(model.variational_posterior, MixturePosterior), "no closed form for KLs of mixtures")
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The sum of each example, (B,), with the KLs weighted by beta; terms by modality, "ar/kl" all KLs."""
+        batch = observe(inputs, self.model.modalities)
+        x = next(iter(batch.modalities.values()))
+        m = len(self.model.modalities)
+        rank = torch.rand(len(batch), m, device=x.device).argsort(dim=1)  # (B, M)
+        turn = torch.arange(m, device=x.device)[:, None, None]
+        seen, now = rank <= turn, rank == turn  # (M, B, M)
+        if batch.mask is not None:
+            seen, now = seen & batch.mask, now & batch.mask
+        params = self.model.experts(batch)
+        q = self.model.fuse(params, seen)
+        z = q.rsample()  # (M, B, D)
+        kl = kl_divergence(self.model.fuse(params, seen[:1]), self.model.prior())  # (1, B)
+        if m > 1:
+            kl = torch.cat([kl, kl_divergence(self.model.fuse(params, seen[1:]), self.model.fuse(params, seen[:-1]))])
+        kl = torch.where(now.any(dim=-1), kl, 0).sum(dim=0)
+        value, terms = -beta * kl, {"ar/kl": kl}
+        for i, name in enumerate(self.model.modalities):
+            log_p = torch.zeros_like(kl)
+            if name in batch.modalities:
+                log_p = self.log_prob(name, z, batch, now[..., i]).sum(dim=0)
+            value = value + self.weights[name] * log_p
+            terms[f"ar/{name}"] = log_p
+        return Bound(value, terms)
 
 
 class JmvaeElbo(Objective):

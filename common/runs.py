@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 import shlex
 import subprocess
@@ -48,6 +49,8 @@ class RunConfig:
     options of speed and reporting may change. Starts anew where there is no checkpoint yet"""
     dry_run: bool = False
     """print the configuration and exit"""
+    beta: float = 1.0
+    """weight of the KL, of log p(z) - log q(z|x) in importance weights, after annealing (papers: 1)"""
     valid: int | None = None
     """hold out the last N training examples and select the best model on them; default: the last sixth
     (10,000 of MNIST). 0: none, the last model counts as the best"""
@@ -82,6 +85,7 @@ class RunConfig:
         for name, value in vars(self).items():
             if name.startswith("lambda_") or name in ("annealing_epochs", "valid"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
+        require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
         require(0 <= self.paired_fraction <= 1, f"--paired-fraction must lie in [0, 1], it is {self.paired_fraction}")
         require(self.patience is None or self.valid != 0, "--patience needs validation examples: leave out --valid 0")

@@ -105,7 +105,6 @@ def fit(
     config: RunConfig,
     run: Run,
     pictures: Callable[[Path], None] | None,
-    beta: float = 1.0,
     amsgrad: bool = False,
 ) -> None:
     """Maximise the objective's bound with Adam.
@@ -117,7 +116,6 @@ def fit(
         train, valid: the splits; moved to the model's device as a whole.
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
         pictures: writes sample pictures into a folder; called now and then, and at the end. None: no pictures.
-        beta: weight of the KL after annealing.
         amsgrad: Adam's variant (Reddi et al. 2018).
 
     Raises:
@@ -159,7 +157,7 @@ def fit(
     with CtrlC() as ctrl_c:
         while not _finished(state, config):
             epoch = state["epoch"] + 1
-            line = {"epoch": epoch} | _train_epoch(objective, step, train, config, beta, state, ctrl_c)
+            line = {"epoch": epoch} | _train_epoch(objective, step, train, config, state, ctrl_c)
             _require_finite(model, f"at epoch {epoch}")
             if state["batch"] * config.batch_size < len(train):
                 save_last()
@@ -189,7 +187,6 @@ def _train_epoch(
     step: Callable[[Tensor, float], Bound],
     train: Examples,
     config: RunConfig,
-    full_beta: float,
     state: dict[str, Any],
     ctrl_c: CtrlC,
 ) -> dict[str, Any]:
@@ -204,7 +201,7 @@ def _train_epoch(
     objective.train()
     with progress:
         for b, index in enumerate(order.split(config.batch_size), start=first):
-            beta = full_beta * annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
+            beta = config.beta * annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
             meter.add(step(index, beta), len(index))
             stopping = ctrl_c.asked
             if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:

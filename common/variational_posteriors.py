@@ -15,6 +15,8 @@ from common.von_mises_fisher import VonMisesFisher
 class Posterior(nn.Module):
     """What families share: `point(q)`, the z that stands for q in reconstructions: its mean."""
 
+    rejects = False  # whether samples take as many operations as it happens, which no CUDA graph can hold
+
     def point(self, q: Distribution) -> Tensor:
         return q.mean
 
@@ -53,6 +55,8 @@ class VmfProductPosterior(Posterior):
     Args:
         n: the number of spheres.
     """
+
+    rejects = True
 
     def __init__(self, n: int = 1) -> None:
         super().__init__()
@@ -93,6 +97,10 @@ class MixturePosterior(nn.Module):
         return MixtureSameFamily(
             Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
         )
+
+    @property
+    def rejects(self) -> bool:
+        return self.component.rejects
 
     def point(self, q: Distribution) -> Tensor:
         return self.component.point(q)

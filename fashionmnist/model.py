@@ -53,4 +53,4 @@ AUTHORS = {
     **layers("decoder.text.0.4", "text_decoder.net.4"),
     **layers("decoder.text.1", "text_decoder.net.6"),
 }
-AUTHORS_OPTIONS = {"model": "mvae"}
+AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian"}

@@ -7,39 +7,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from common.bounds import Objective
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
-from common.models import GaussianVAE, MultimodalVAE
-from common.objectives import JmvaeElbo, MixtureElbo, MvaeElbo, StandardElbo
+from common.models import FAMILIES, VAE, MultimodalVAE
+from common.objective_options import OF_FUSION
 
 N_CLASSES = 10
 WIDTH = 512
 
 
 class Model(NamedTuple):
-    """fusion: of the experts (`common.models.GaussianVAE`); objectives: by --obj, the default first; unpaired: whether
-    it learns from examples that are."""
+    """fusion: of the experts (`common.models.fusion_of`); objectives: by --obj, the default first; unpaired: whether it
+    learns from examples that are."""
 
     fusion: str
-    objectives: dict[str, type[Objective]]
+    objectives: tuple[str, ...]
     unpaired: bool = True
 
 
 MODELS = {
-    "mvae": Model("poe", {"mvae": MvaeElbo, "elbo": StandardElbo}),
-    "mvae-q": Model("quotient", {"mvae": MvaeElbo, "elbo": StandardElbo}),
-    "jmvae": Model("own", {"jmvae": JmvaeElbo}, unpaired=False),
-    "vae": Model("own", {"elbo": StandardElbo}, unpaired=False),
-    "cvae": Model("own", {"elbo": StandardElbo}, unpaired=False),
-    "bivcca": Model("moe", {"mixture": MixtureElbo}),
-    "mopoe": Model("mopoe", {"mixture": MixtureElbo}),
+    "mvae": Model("poe", OF_FUSION["poe"]),
+    "mvae-q": Model("quotient", OF_FUSION["quotient"]),
+    "jmvae": Model("own", ("jmvae", "ar"), unpaired=False),
+    "vae": Model("own", OF_FUSION["own"], unpaired=False),
+    "cvae": Model("own", OF_FUSION["own"], unpaired=False),
+    "bivcca": Model("moe", OF_FUSION["moe"]),
+    "mopoe": Model("mopoe", OF_FUSION["mopoe"]),
 }
 
 
 class Config(Protocol):
     n_latents: int
     model: str
+    posterior: str
 
 
 class EachClass(nn.Sequential):
@@ -51,27 +51,27 @@ class EachClass(nn.Sequential):
 
 
 class JointEncoder(nn.Module):
-    """q(z|image, text): the features of both, one hidden layer, two heads."""
+    """q(z|image, text): the features of both, one hidden layer, a head for each parameter."""
 
-    def __init__(self, image: nn.Module, text: nn.Module, n_latents: int) -> None:
+    def __init__(self, image: nn.Module, text: nn.Module, heads: tuple[int, ...]) -> None:
         super().__init__()
         self.image, self.text = image, text
-        self.head = nn.Sequential(swish_mlp(2 * WIDTH, WIDTH), SplitLinearLayer(WIDTH, (n_latents, n_latents)))
+        self.head = nn.Sequential(swish_mlp(2 * WIDTH, WIDTH), SplitLinearLayer(WIDTH, heads))
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, ...]:
         return self.head(torch.cat([self.image(image), self.text(text)], dim=1))
 
 
 class PriorExpert(nn.Module):
-    """N(0, I): what CVAE's label says of z, which is independent of it."""
+    """The prior, of any family: what CVAE's label says of z, which is independent of it."""
 
-    def __init__(self, n_latents: int) -> None:
+    def __init__(self, heads: tuple[int, ...]) -> None:
         super().__init__()
-        self.register_buffer("zeros", torch.zeros(n_latents), persistent=False)
+        self.n = len(heads)
+        self.register_buffer("zeros", torch.zeros(heads[0]), persistent=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        nothing = self.zeros.expand(len(x), -1)
-        return nothing, nothing
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.zeros.expand(len(x), -1),) * self.n
 
 
 class OnLabel(nn.Sequential):
@@ -101,12 +101,13 @@ def assemble(
 ) -> MultimodalVAE:
     """A model on images and labels by its name in MODELS; the label's networks are the same for all images."""
     d = config.n_latents
+    heads = (d,) * FAMILIES[config.posterior].n_params
 
     def image_encoder() -> nn.Module:
-        return nn.Sequential(*image_features(), SplitLinearLayer(WIDTH, (d, d)))
+        return nn.Sequential(*image_features(), SplitLinearLayer(WIDTH, heads))
 
     def text_encoder() -> nn.Module:
-        return EachClass(*text_features(), SplitLinearLayer(WIDTH, (d, d)))
+        return EachClass(*text_features(), SplitLinearLayer(WIDTH, heads))
 
     def text_decoder() -> nn.Module:
         return nn.Sequential(swish_mlp(d, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, N_CLASSES))
@@ -114,19 +115,20 @@ def assemble(
     if config.model == "vae":
         encoder, decoder = {"image": image_encoder()}, {"image": image_decoder(d)}
     elif config.model == "cvae":
-        encoder = {"image,text": JointEncoder(image_features(), text_features(), d), "text": PriorExpert(d)}
+        encoder = {"image,text": JointEncoder(image_features(), text_features(), heads), "text": PriorExpert(heads)}
         decoder = {"image|text": OnLabel(*image_decoder(d + N_CLASSES))}
     else:
         encoder = {"image": image_encoder(), "text": text_encoder()}
         if config.model == "jmvae":
-            encoder["image,text"] = JointEncoder(image_features(), text_features(), d)
+            encoder["image,text"] = JointEncoder(image_features(), text_features(), heads)
         decoder = {"image": image_decoder(d), "text": text_decoder()}
-    return GaussianVAE(
+    return VAE(
         MODELS[config.model].fusion,
         encoder,
         decoder,
         GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), text=CategoricalLikelihood()),
         latent_dim=d,
+        posterior=config.posterior,
     )
 
 
@@ -156,4 +158,4 @@ AUTHORS = {
     **layers("decoder.text.0.4", "text_decoder.fc3"),
     **layers("decoder.text.1", "text_decoder.fc4"),
 }
-AUTHORS_OPTIONS = {"model": "mvae"}
+AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian"}

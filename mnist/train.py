@@ -20,7 +20,9 @@ from common import devices, runs
 from common.bounds import Objective
 from common.data import hold_out, unpair
 from common.errors import require
-from common.models import MultimodalVAE
+from common.models import MultimodalVAE, fusion_of
+from common.objective_options import ObjectiveOptions, by_name
+from common.objectives import JmvaeElbo
 from common.training import fit
 from mnist.data import MNIST, Dataset
 from mnist.model import MODELS, build
@@ -48,21 +50,21 @@ class DigitsConfig(runs.RunConfig):
 
 
 @dataclass
-class Config(DigitsConfig):
+class Config(DigitsConfig, ObjectiveOptions):
     model: Literal["mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"] = "mvae"
     """mvae: product of experts; mvae-q: quotient of posteriors; jmvae: joint encoder; vae: the image alone; cvae: the
     image given the label; bivcca: mixture of experts; mopoe: mixture of the products of all subsets"""
-    obj: Literal["mvae", "elbo", "jmvae", "mixture"] | None = None
-    """mvae: ELBO of both and of each modality (of --model mvae and mvae-q, the default there); elbo: of both alone;
-    the other models have one objective each"""
+    posterior: Literal["gaussian", "laplace", "vmf"] = "gaussian"
+    """the experts' family, the prior's too. laplace: of mixtures and single encoders, since a product of two is none;
+    vmf: von Mises-Fisher, z on the unit sphere"""
     alpha: float = 0.1
     """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one (Suzuki et al. 2016)"""
 
     def check(self) -> None:
         super().check()
         known = MODELS[self.model]
-        objectives = " or ".join(known.objectives)
-        require(self.obj in (None, *known.objectives), f"--model {self.model} has --obj {objectives}")
+        self.check_objective(self.model, known.objectives, known.fusion in ("moe", "mopoe"))
+        fusion_of(known.fusion, self.posterior)
         require(
             self.paired_fraction == 1 or known.unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
@@ -72,9 +74,10 @@ class Config(DigitsConfig):
 
 def objective(config: Config, model: MultimodalVAE) -> Objective:
     """The objective that --model and --obj name."""
-    objectives = MODELS[config.model].objectives
-    alpha = {"alpha": config.alpha} if config.model == "jmvae" else {}
-    return objectives[config.obj or next(iter(objectives))](model, weights=weights(config, model), **alpha)
+    obj = config.obj or MODELS[config.model].objectives[0]
+    if obj == "jmvae":
+        return JmvaeElbo(model, config.alpha, weights(config, model))
+    return by_name(obj, model, config, weights(config, model))
 
 
 def weights(config: DigitsConfig, model: MultimodalVAE) -> dict[str, float]:

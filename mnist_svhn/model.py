@@ -1,16 +1,17 @@
 """Networks of the models on MNIST-SVHN (layers of the authors' models/vae_mnist.py and vae_svhn.py)."""
 
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from common import models
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
-from common.models import MultimodalVAE
-from common.priors import LearnedPrior
-from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior, MixturePosterior
-from common.variational_strategies import GaussianPoeStrategy, MoeStrategy, MopoeStrategy
+from common.multimodal_vae import MultimodalVAE
+from common.objective_options import OF_FUSION
+from common.priors import LearnedPrior, UniformHypersphericalPrior
+from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -26,28 +27,47 @@ class Config(Protocol):
     prior_and_posterior: str
 
 
-FAMILIES = {  # of the posterior, of the prior
-    "laplace": (LaplacePosterior(), LaplacePosterior(eta=0)),
-    "normal": (DiagonalGaussianPosterior(), DiagonalGaussianPosterior()),
+class Model(NamedTuple):
+    """fusion: of the experts (`common.models.fusion_of`); objectives: that exist for it."""
+
+    fusion: str
+    objectives: tuple[str, ...]
+
+
+MODELS = {
+    "mmvae": Model("moe", OF_FUSION["moe"]),
+    "mvae": Model("poe", OF_FUSION["poe"]),
+    "mopoe": Model("mopoe", OF_FUSION["mopoe"]),
+    "mnist": Model("own", OF_FUSION["own"]),
+    "svhn": Model("own", OF_FUSION["own"]),
 }
-FUSIONS = {"mmvae": MoeStrategy, "mopoe": MopoeStrategy, "mvae": GaussianPoeStrategy}
+FAMILIES = {"laplace": "laplace", "normal": "gaussian", "vmf": "vmf"}  # --prior-and-posterior as the authors call it
+
+
+PRIORS = {
+    "laplace": lambda d, learn: LearnedPrior(LaplacePosterior(eta=0), d, learn),
+    "gaussian": lambda d, learn: LearnedPrior(DiagonalGaussianPosterior(), d, learn),
+    "vmf": lambda d, learn: UniformHypersphericalPrior(d),
+}
 
 
 def build(config: Config) -> MultimodalVAE:
     """The model with modalities mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or with one of them."""
     d, h = config.n_latents, config.num_hidden_layers
-    posterior, prior = FAMILIES[config.prior_and_posterior]
+    family = FAMILIES[config.prior_and_posterior]
+    heads = (d,) * models.FAMILIES[family].n_params
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
-    encoder = {"mnist": lambda: mnist_encoder(d, h), "svhn": lambda: svhn_encoder(d)}
+    encoder = {"mnist": lambda: mnist_encoder(heads, h), "svhn": lambda: svhn_encoder(heads)}
     decoder = {"mnist": lambda: mnist_decoder(d, h), "svhn": lambda: svhn_decoder(d)}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
+    strategy, posterior = models.fusion_of(MODELS[config.model].fusion, family, names)
     return MultimodalVAE(
         encoder={name: encoder[name]() for name in names},
-        variational_strategy=FUSIONS.get(config.model, MoeStrategy)(),
-        variational_posterior=posterior if config.model == "mvae" else MixturePosterior(posterior),
+        variational_strategy=strategy,
+        variational_posterior=posterior,
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        prior=LearnedPrior(prior, d, learn=config.learn_prior),
+        prior=PRIORS[family](d, config.learn_prior),
         weights=weights,
     )
 
@@ -59,12 +79,12 @@ class Clamp(nn.Module):
         return x.clamp(1e-6, 1 - 1e-6)
 
 
-def mnist_encoder(n_latents: int, n_hidden_layers: int) -> nn.Sequential:
-    """(N, 1, 28, 28) -> loc and the scale's parameter, (N, D)."""
+def mnist_encoder(heads: tuple[int, ...], n_hidden_layers: int) -> nn.Sequential:
+    """(N, 1, 28, 28) -> the posterior's parameters, (N, D) each."""
     return nn.Sequential(
         nn.Flatten(),
         *hidden_layers(N_MNIST, n_hidden_layers),
-        SplitLinearLayer(N_HIDDEN, (n_latents, n_latents)),
+        SplitLinearLayer(N_HIDDEN, heads),
     )
 
 
@@ -80,13 +100,13 @@ def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
     return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
 
 
-def svhn_encoder(n_latents: int) -> nn.Sequential:
-    """(N, 3, 32, 32) -> loc and the scale's parameter, (N, D)."""
+def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
+    """(N, 3, 32, 32) -> the posterior's parameters, (N, D) each."""
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
         *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
         *(nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
-        *(nn.Flatten(), SplitLinearLayer(128 * 4 * 4, (n_latents, n_latents))),
+        *(nn.Flatten(), SplitLinearLayer(128 * 4 * 4, heads)),
     )
 
 

@@ -20,11 +20,12 @@ import tyro
 
 from common import devices, runs
 from common.errors import require
+from common.models import fusion_of
+from common.objective_options import Name, ObjectiveOptions, by_name
 from common.training import fit
 from mnist_svhn import loglike
 from mnist_svhn.data import TrainingPairOptions, load_train
-from mnist_svhn.model import build
-from mnist_svhn.objectives import ObjectiveOptions, objective
+from mnist_svhn.model import FAMILIES, MODELS, build
 from mnist_svhn.sample import draw
 
 
@@ -33,10 +34,14 @@ class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
     model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
     """mmvae: mixture of experts; mvae: product; mopoe: mixture of the products of all subsets; mnist, svhn: a VAE of
     this modality alone"""
+    obj: Name = "dreg"
+    """the bound, and its gradient (paper: dreg). elbo: the mean over the encoders; mvae, ar: of --model mvae;
+    elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
     learn_prior: bool = True
-    """learn the prior's scales (paper)"""
-    prior_and_posterior: Literal["laplace", "normal"] | None = None
-    """families; default: normal for --model mvae and mopoe, whose products need it, else laplace (paper)"""
+    """learn the prior's scales (paper); of vmf it has none"""
+    prior_and_posterior: Literal["laplace", "normal", "vmf"] | None = None
+    """families (vmf: z on the unit sphere); default: normal for --model mvae and mopoe, whose products laplace has
+    not, else laplace (paper)"""
     llik_scaling: float = 0.0
     """weight of mnist's log-likelihood; 0: 3072 / 784, the ratio of the dimensions (paper)"""
     num_hidden_layers: int = 1
@@ -63,16 +68,14 @@ class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
     def check(self) -> None:
         super().check()
         self.check_options()
-        self.check_objective(self.model)
+        fusion, objectives = MODELS[self.model]
+        self.check_objective(self.model, objectives, fusion in ("moe", "mopoe"))
         require(
             0 <= self.llik_scaling < math.inf,
             f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}",
         )
         require(self.num_hidden_layers > 0, f"--num-hidden-layers must be positive, not {self.num_hidden_layers}")
-        require(
-            self.prior_and_posterior == "normal" or self.model not in ("mvae", "mopoe"),
-            f"--model {self.model} takes products of experts, which need --prior-and-posterior normal",
-        )
+        fusion_of(fusion, FAMILIES[self.prior_and_posterior])
         require(
             self.llik_scaling == 0 or self.model not in ("mnist", "svhn"),
             f"--llik-scaling weighs mnist beside svhn: --model {self.model} has one of them",
@@ -91,7 +94,7 @@ def main(config: Config) -> None:
     train, valid = train.only(model.modalities), valid and valid.only(model.modalities)
     run = runs.Run("mnist_svhn", config)
     pictures = partial(draw, model, examples=valid or train) if config.analytics else None
-    fit(model, objective(model, config), train, valid, config, run, pictures, beta=config.beta, amsgrad=True)
+    fit(model, by_name(config.obj, model, config), train, valid, config, run, pictures, amsgrad=True)
     if config.logp:
         same = ("data_dir", "demo", "limit", "seed", "cuda", "svhn", "max_per_class", "pair_seed")
         loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))

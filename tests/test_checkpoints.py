@@ -12,10 +12,10 @@ from tests.test_parity import authors_file
 
 
 def ours(**changes):
-    model = build(SimpleNamespace(n_latents=3, model="mvae"))
+    model = build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian"))
     return {
         "experiment": "mnist",
-        "config": {"n_latents": 3, "model": "mvae"},
+        "config": {"n_latents": 3, "model": "mvae", "posterior": "gaussian"},
         "state_dict": model.state_dict(),
     } | changes
 

@@ -191,7 +191,7 @@ def test_unpaired_rows_of_a_part_of_the_data():
 def test_a_weakly_supervised_objective_is_the_one_that_was_named():
     """The weights of its terms, told by KLs of examples that are all the same."""
     torch.manual_seed(0)
-    model = build(SimpleNamespace(n_latents=4, model="mvae")).double()
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
     image, text = torch.rand(1, 1, 28, 28, dtype=torch.float64), torch.tensor([3])
     examples = Examples({"image": image.expand(10, -1, -1, -1), "text": text.expand(10)})
     for objective in (StandardElbo(model), MvaeElbo(model)):

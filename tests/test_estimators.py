@@ -57,7 +57,7 @@ def test_samples_are_shared_among_targets():
 
 def test_effective_sample_size_of_known_weights(monkeypatch):
     """Two samples, weights 3 to 1: (3 + 1)^2 / (9 + 1) = 1.6; across chunks too."""
-    model = build(SimpleNamespace(n_latents=1, model="mvae")).double()
+    model = build(SimpleNamespace(n_latents=1, model="mvae", posterior="gaussian")).double()
     model.decoder["text"] = torch.nn.Linear(1, 2, bias=False).double()
     # p(text = 0|z) of z = +-1 at weight w: sigmoid(+-w), in the ratio e^w, so w = log 3
     torch.nn.init.constant_(model.decoder["text"].weight[0], torch.log(torch.tensor(3.0)).item())
@@ -111,7 +111,7 @@ def test_weights_never_enter():
 
 def test_a_labels_likelihood_by_the_prior():
     """A decoder that ignores z: log p(text) is its log-probability, exactly, whatever the samples."""
-    model = build(SimpleNamespace(n_latents=4, model="mvae")).double()
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
     torch.nn.init.zeros_(model.decoder["text"][1].weight)
     text = torch.arange(10)
     value = log_marginal(model, {"text": text}, ("text",), given=(), n_samples=3)

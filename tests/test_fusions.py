@@ -13,7 +13,7 @@ from common.data import Batch
 from common.errors import InputError
 from common.estimators import importance_estimates
 from common.experts import product_of_experts, quotient_of_experts
-from common.models import GaussianVAE
+from common.models import VAE
 from common.subsets import all_subsets
 from common.variational_strategies import MoeStrategy, MopoeStrategy, OwnExpertStrategy
 from mnist.model import build
@@ -45,7 +45,7 @@ def with_fusion(fusion, n_modalities=2):
     if fusion == "own":
         keys = [",".join(names) for r in range(n_modalities) for names in itertools.combinations(weights, r + 1)]
         encoder = {key: Exact(weights, scales, key.split(",")) for key in keys}
-    model = GaussianVAE(fusion, encoder, dict(model.decoder), model.likelihood, latent_dim=D)
+    model = VAE(fusion, encoder, dict(model.decoder), model.likelihood, latent_dim=D)
     return model.double().eval(), weights, scales
 
 
@@ -319,7 +319,7 @@ def test_own_experts_of_mixed_patterns_are_exact_and_see_only_their_rows():
 def test_an_encoder_of_two_modalities_gets_them_in_its_own_order():
     model, weights, scales = linear_gaussian(2)
     encoder = {"a": Exact(weights, scales, ("a",)), "b,a": Exact(weights, scales, ("b", "a"))}
-    model = GaussianVAE("own", encoder, dict(model.decoder), model.likelihood, latent_dim=D).double().eval()
+    model = VAE("own", encoder, dict(model.decoder), model.likelihood, latent_dim=D).double().eval()
     assert model.modalities == ("a", "b")
     inputs = draw(weights, scales, 4)
     torch.testing.assert_close(model.posterior(inputs).mean, exact_posterior(weights, scales, inputs, ("a", "b"))[0])
@@ -329,7 +329,7 @@ def test_an_encoder_of_two_modalities_gets_them_in_its_own_order():
     ("name", "given"), [("cvae", [[True, False], [True, True]]), ("jmvae", [[False, False], [True, True]])]
 )
 def test_a_subset_without_an_encoder_is_refused(name, given):
-    model = build(SimpleNamespace(n_latents=4, model=name)).eval()
+    model = build(SimpleNamespace(n_latents=4, model=name, posterior="gaussian")).eval()
     inputs = {"image": torch.rand(2, 1, 28, 28), "text": torch.tensor([3, 4])}
     with pytest.raises(InputError, match="no encoder for just these modalities"):
         model.posterior(Batch(inputs, torch.tensor(given)))
@@ -337,7 +337,7 @@ def test_a_subset_without_an_encoder_is_refused(name, given):
 
 
 def test_a_label_alone_says_nothing_of_cvaes_latent():
-    model = build(SimpleNamespace(n_latents=4, model="cvae")).double().eval()
+    model = build(SimpleNamespace(n_latents=4, model="cvae", posterior="gaussian")).double().eval()
     q = model.posterior({"text": torch.tensor([3, 7])})
     assert (kl_divergence(q, model.prior()) == 0).all() and q.mean.shape == (2, 4)
 

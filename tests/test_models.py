@@ -59,7 +59,7 @@ def test_encoders_never_see_rows_that_lack_their_modality():
 
 @pytest.mark.parametrize("leading", [(), (5,), (3, 5), (2, 3, 5)])
 def test_decode_keeps_leading_dimensions_and_networks_see_two(leading):
-    model = build(SimpleNamespace(n_latents=8, model="mvae"))
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     p = model.decode(torch.randn(*leading, 8))
     assert p["image"].mean.shape == (*leading, 1, 28, 28)
     assert p["image"].log_prob(torch.rand(*leading[-1:], 1, 28, 28)).shape == leading
@@ -69,7 +69,7 @@ def test_decode_keeps_leading_dimensions_and_networks_see_two(leading):
 
 
 def test_generate_and_reconstruct_return_the_batch_contract():
-    model = build(SimpleNamespace(n_latents=8, model="mvae"))
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([0, 5, 9])}
     for out in (
         model.generate(3),
@@ -82,7 +82,7 @@ def test_generate_and_reconstruct_return_the_batch_contract():
 
 
 def test_prior_samples_in_the_models_dimensions_and_type():
-    model = build(SimpleNamespace(n_latents=8, model="mvae")).double()
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian")).double()
     prior = model.prior()
     z = prior.sample((1000,))
     assert z.shape == (1000, 8) and z.dtype == torch.float64
@@ -90,7 +90,7 @@ def test_prior_samples_in_the_models_dimensions_and_type():
 
 
 def test_bf16_networks_leave_densities_in_float32():
-    model = build(SimpleNamespace(n_latents=8, model="mvae"))
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     x = torch.rand(4, 1, 28, 28)
     exact = model.posterior({"image": x}).mean
     model.bf16 = True
@@ -103,7 +103,7 @@ def test_bf16_networks_leave_densities_in_float32():
 def test_every_parameter_gets_a_gradient():
     from common.objectives import MvaeElbo
 
-    model = build(SimpleNamespace(n_latents=8, model="mvae"))
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     MvaeElbo(model)({"image": torch.rand(4, 1, 28, 28), "text": torch.randint(10, (4,))}).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -154,7 +154,7 @@ def test_asking_for_a_modality_that_is_not_there():
 
 
 def test_a_negative_integer_is_absent():
-    model = build(SimpleNamespace(n_latents=8, model="mvae"))
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     x = torch.rand(2, 1, 28, 28)
     q = model.posterior({"image": x, "text": torch.tensor([3, -1])})
     torch.testing.assert_close(q.mean[1:], model.posterior({"image": x[1:]}).mean)

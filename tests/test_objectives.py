@@ -35,7 +35,7 @@ def elbo_in_the_originals_manner(model, inputs, given, weights, beta):
 
 
 def test_mvae_is_the_sum_of_its_elbos_weights_and_beta_in_every_term():
-    model = certain(build(SimpleNamespace(n_latents=4, model="mvae")).double())
+    model = certain(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double())
     inputs, weights, beta = mnist_inputs(), {"image": 1.5, "text": 50.0}, 0.3
     subsets = [("image",), ("text",), ("image", "text")]
     expected = sum(elbo_in_the_originals_manner(model, inputs, s, weights, beta) for s in subsets)
@@ -45,7 +45,7 @@ def test_mvae_is_the_sum_of_its_elbos_weights_and_beta_in_every_term():
 
 
 def test_terms_are_unweighted_and_add_up_to_the_bound():
-    model = build(SimpleNamespace(n_latents=4, model="mvae")).double()
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
     weights, beta = {"image": 1.5, "text": 50.0}, 0.3
     value, terms = MvaeElbo(model, weights=weights).bound(mnist_inputs(), beta)
     assert set(terms) == {
@@ -86,7 +86,7 @@ def count_rows(module, counts, name):
 
 
 def test_each_encoder_runs_once_and_decoders_decode_what_is_scored():
-    model = build(SimpleNamespace(n_latents=4, model="mvae")).double()
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
     counts = {}
     for name in model.modalities:
         count_rows(model.encoder[name], counts, f"encoder {name}")
@@ -96,7 +96,7 @@ def test_each_encoder_runs_once_and_decoders_decode_what_is_scored():
 
 
 def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone():
-    model = certain(build(SimpleNamespace(n_latents=4, model="mvae")).double())
+    model = certain(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double())
     inputs, weights = mnist_inputs(3), {"image": 1.0, "text": 10.0}
     mask = torch.tensor([[True, True], [True, False], [False, True]])
     value, terms = MvaeElbo(model, weights=weights).bound(Batch(inputs, mask), 0.7)
@@ -134,7 +134,7 @@ def test_what_is_computed_in_vain_changes_nothing(fusion, objective):
     counts, results = {}, []
     for every_row in (False, True):
         torch.manual_seed(0)
-        model = build(SimpleNamespace(n_latents=4, model=fusion)).double()
+        model = build(SimpleNamespace(n_latents=4, model=fusion, posterior="gaussian")).double()
         model.every_row = every_row
         for name in model.modalities:
             count_rows(model.encoder[name], counts, f"encoder {name}")
@@ -185,7 +185,7 @@ def test_equal_random_subsets_count_twice_where_nothing_is_missing():
 
 
 def test_a_batch_without_a_single_example_of_a_modality():
-    model = certain(build(SimpleNamespace(n_latents=4, model="mvae")).double())
+    model = certain(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double())
     inputs, weights = mnist_inputs(3), {"image": 1.0, "text": 10.0}
     expected = elbo_in_the_originals_manner(model, inputs, ("text",), weights, 1.0)
     only_text = Batch(inputs, torch.tensor([[False, True]]).expand(3, -1))
@@ -214,7 +214,7 @@ def test_kl_of_diagonal_gaussians_against_torchs():
 
 @pytest.mark.parametrize("logvar", [-90.0, 90.0])
 def test_a_step_of_extreme_experts_has_finite_gradients(logvar):
-    model = build(SimpleNamespace(n_latents=4, model="mvae"))
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
     for name in model.modalities:
         torch.nn.init.constant_(model.encoder[name][-1].linear.bias[4:], logvar)
     objective = MvaeElbo(model)
@@ -238,4 +238,4 @@ def test_a_reduced_term_gives_way_to_one_of_its_own():
 
 def test_weights_of_unknown_modalities_are_refused():
     with pytest.raises(InputError, match="weights of unknown modalities: img"):
-        MvaeElbo(build(SimpleNamespace(n_latents=4, model="mvae")), weights={"img": 2.0})
+        MvaeElbo(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")), weights={"img": 2.0})
