@@ -50,7 +50,8 @@ class LaplacePosterior(Posterior):
 class VmfProductPosterior(Posterior):
     r"""n von Mises-Fisher variables side by side, each on a unit sphere in D / n dimensions.
 
-    The parameter is the natural one, :math:`\kappa \mu`, of each: a vector as long as z. 0 is the uniform distribution.
+    The parameter is the natural one over the dimensions, :math:`\kappa \mu / d` of each: the mean's length is near
+    kappa / d, so that networks' outputs of order 1 tell something in any dimension. 0 is the uniform distribution.
 
     Args:
         n: the number of spheres.
@@ -67,7 +68,7 @@ class VmfProductPosterior(Posterior):
         (eta,) = params
         d = eta.shape[-1]
         require(d % self.n == 0, f"{d} latent dimensions are not {self.n} spheres of one size")
-        eta = eta.unflatten(-1, (self.n, d // self.n))
+        eta = d // self.n * eta.unflatten(-1, (self.n, d // self.n))
         kappa = eta.norm(dim=-1)
         first = torch.zeros_like(eta)
         first[..., 0] = 1  # any direction serves where kappa is 0

@@ -62,7 +62,7 @@ class VmfPoeStrategy(nn.Module):
     """
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
-        """The natural parameters (M, B, D) and a mask (..., B, M) -> those of the product, (..., B, D)."""
+        """Natural parameters (M, B, D), scaled alike, and a mask (..., B, M) -> those of the product, (..., B, D)."""
         (eta,) = params
         return (eta.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(eta), eta),)
 
