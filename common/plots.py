@@ -81,17 +81,21 @@ def error_bars(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     axes: tuple[str, str],
     title: str = "",
+    log: bool = False,
 ) -> None:
     """Save curves over a logarithmic axis (a linear one for a single x).
 
     Args:
         curves: {label: (mean, half a bar's height) for each x}.
         axes: what x and y are.
+        log: whether y's axis is logarithmic too.
     """
     figure = Figure(figsize=(6, 4))
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
     if len(x) > 1:
         axis.set_xscale("log")
+    if log:
+        axis.set_yscale("log")
     for label, points in curves.items():
         mean, deviation = zip(*points, strict=True)
         axis.errorbar(x, mean, deviation, label=label, marker="o", markersize=3, capsize=3, linewidth=1)

@@ -34,6 +34,7 @@ SCRIPTS = {
 } | {
     "multimnist/generate.py",
     "mnist/analyse.py",
+    "mnist/gradients.py",
     "fashionmnist/analyse.py",
     "mnist_svhn/make_idx.py",
     "mnist_svhn/train.py",

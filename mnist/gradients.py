@@ -1,0 +1,94 @@
+"""Noise of importance-weighted gradients of a model of MNIST, against the number of samples K.
+
+    python gradients.py trained_models --data-dir data             a table, and gradients.png beside the model
+    python gradients.py trained_models --demo --limit 5            of a model of the built-in digits
+
+For some test images, taken as one batch, the gradient of each bound by the encoders' parameters is drawn --n-samples
+times. Its noise is its variance over the square of its mean, each summed over the parameters: with IWAE's own gradient
+it grows with K (Rainforth et al. 2018, arXiv 1802.04537), with DReG's less or not at all (Tucker et al. 2019, arXiv
+1810.04152). STL's is as quiet, but of another mean: biased for K > 1, as of a mixture are DReG's rules but "exact".
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from common import devices, plots, runs
+from common.bounds import Objective
+from common.checkpoints import load_model
+from common.data import Batch
+from common.errors import require
+from common.importance import GRADIENTS, DregElbo, IwaeElbo, StlElbo
+from common.variational_posteriors import MixturePosterior
+from mnist.data import MNIST, Dataset
+
+
+@dataclass
+class Config(runs.ModelConfig):
+    K: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """samples of each component of the posterior"""
+    n_samples: int = 50
+    """gradients drawn of each estimator and K"""
+    limit: int | None = 20
+    """use the first N test images"""
+    out_dir: Path | None = None
+    """where to write; default: samples/ beside the model"""
+
+    def check(self) -> None:
+        super().check()
+        require(len(self.K) > 0 and min(self.K) > 0, f"--K must be positive numbers, not {self.K}")
+        require(self.n_samples > 1, f"--n-samples: a variance takes two gradients or more, not {self.n_samples}")
+
+
+def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
+    config.check()
+    model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
+    examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit).only(model.modalities)
+    batch = examples.to(next(model.parameters()).device)[:]
+    estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregElbo}
+    if isinstance(model.variational_posterior, MixturePosterior):
+        rules = {f"DReG, {rule}": partial(DregElbo, gradient=rule) for rule in GRADIENTS}
+        estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | rules
+    torch.manual_seed(config.seed)
+    curves = {name: [] for name in estimators}
+    with tqdm(total=len(config.K) * len(estimators), unit=" estimators", disable=None) as bar:
+        for k in config.K:
+            for name, estimator in estimators.items():
+                objective = estimator(model, k, looser=True)
+                curves[name].append(noise(objective, batch, model.encoder.parameters(), config.n_samples))
+                bar.update()
+    print(f"\n| {dataset.name}, noise of the gradient: K | {' | '.join(curves)} |\n|{'---|' * (1 + len(curves))}")
+    for k, *row in zip(config.K, *curves.values(), strict=True):
+        print(f"| {k} | {' | '.join(f'{value:.3g}' for value in row)} |")
+    path = (config.out_dir or runs.folder_of(config.model) / "samples") / "gradients.png"
+    points = {name: [(value, 0.0) for value in values] for name, values in curves.items()}
+    plots.error_bars(path, config.K, points, ("K", "variance / squared mean"), "the encoders' gradient", log=True)
+    print(f"\n{path}")
+    return curves
+
+
+def noise(objective: Objective, batch: Batch, parameters: Iterable[nn.Parameter], n: int) -> float:
+    """The variance of a gradient over the square of its mean, both summed over the parameters, of n draws.
+
+    The mean's own noise, 1 / n of the variance, is taken off its square.
+    """
+    parameters = list(parameters)
+    mean = square = 0.0
+    for i in range(1, n + 1):
+        objective.zero_grad()
+        objective.backward(batch, 1.0, len(batch))
+        gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).double()
+        apart = gradient - mean
+        mean = mean + apart / i
+        square = square + apart * (gradient - mean)  # Welford's sum of squares
+    variance = (square / (n - 1)).sum()
+    return (variance / (mean.square().sum() - variance / n)).item()
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)
