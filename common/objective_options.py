@@ -33,11 +33,12 @@ WHY = {
     "mvae": "sums the ELBOs of subsets, which a product of experts has for each",
     "ar": "takes KLs between posteriors of subsets, which mixtures do not have in closed form",
     "jmvae": "draws the posteriors of one modality to that of all, each with an encoder of its own",
+    "student": "distils the posteriors of one modality from that of all, each with an encoder of its own",
     "elbo-importance": "weighs the samples of experts against each other, in a mixture of one a modality",
     "elbo": "trains no posterior of a part of the modalities",
 } | dict.fromkeys(OF_SAMPLES, "trains no posterior of a part of the modalities")
 LOOSER = Unsaid(True)
-Name = Literal["dreg", "iwae", "stl", "elbo", "elbo-importance", "mvae", "ar", "jmvae"]
+Name = Literal["dreg", "iwae", "stl", "elbo", "elbo-importance", "mvae", "ar", "jmvae", "student"]
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class ObjectiveOptions:
     obj: Name | None = None
     """the bound, and its gradient. mvae: ELBO of all modalities and of each; elbo: of all, of a mixture the mean over
     its components; iwae, dreg, stl: importance-weighted (stl: biased for K > 1); ar: chain rule in random order, no
-    bound; jmvae: of --model jmvae; elbo-importance: what MMVAE's code calls elbo, its weights collapse"""
+    bound; jmvae, student: of --model jmvae; elbo-importance: what MMVAE's code calls elbo, its weights collapse"""
     K: int | None = None
     """samples of each component, of dreg, iwae and stl. Default: 30 (MMVAE's paper; its script: 20)"""
     looser: bool = LOOSER
@@ -84,7 +85,7 @@ class ObjectiveOptions:
 def by_name(
     obj: str, model: MultimodalVAE, options: ObjectiveOptions, weights: Mapping[str, float] | None = None
 ) -> Objective:
-    """The bound of a name, but for jmvae, with its options; `check_objective` says which exist."""
+    """The bound of a name, but for JMVAE's, with its options; `check_objective` says which exist."""
     if obj in OF_SAMPLES:
         if options.max_memory:
             devices.limit_memory(model, options.max_memory)

@@ -258,11 +258,20 @@ class JmvaeElbo(Objective):
 
     Args:
         alpha: weight of the KLs between posteriors; beta does not weigh these.
+        students: hold the joint posterior fixed in these KLs, so that the unimodal encoders are students of a joint one
+            that takes no notice of them: it learns by its ELBO alone. Over the data they come to the moments of
+            p(z|x_m), as far as q(z|x_1, .., x_M) is exact. (Open item of github.com/jgoffinet/poe-vae.)
     """
 
-    def __init__(self, model: MultimodalVAE, alpha: float = 0.1, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        model: MultimodalVAE,
+        alpha: float = 0.1,
+        weights: Mapping[str, float] | None = None,
+        students: bool = False,
+    ) -> None:
         super().__init__(model, weights)
-        self.alpha = alpha
+        self.alpha, self.students = alpha, students
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the prior's KL weighted by beta.
@@ -278,7 +287,8 @@ class JmvaeElbo(Objective):
         joint = self.model.fuse(params)
         alone = self.model.fuse(params, subsets[:-1, None])  # (M, B)
         z, kl = joint.rsample(), kl_divergence(joint, self.model.prior())  # (B, D), (B,)
-        apart = kl_divergence(joint, alone)  # (M, B)
+        teacher = self.model.fuse(tuple(p.detach() for p in params)) if self.students else joint
+        apart = kl_divergence(teacher, alone)  # (M, B)
         value = -beta * kl - self.alpha * apart.sum(dim=0)
         terms = {"joint/kl": kl} | {f"{name}/kl from joint": apart[m] for m, name in enumerate(self.model.modalities)}
         for name in self.model.modalities:

@@ -28,7 +28,7 @@ class Model(NamedTuple):
 MODELS = {
     "mvae": Model("poe", OF_FUSION["poe"]),
     "mvae-q": Model("quotient", OF_FUSION["quotient"]),
-    "jmvae": Model("own", ("jmvae", "ar"), unpaired=False),
+    "jmvae": Model("own", ("jmvae", "student", "ar"), unpaired=False),
     "vae": Model("own", OF_FUSION["own"], unpaired=False),
     "cvae": Model("own", OF_FUSION["own"], unpaired=False),
     "bivcca": Model("moe", OF_FUSION["moe"]),

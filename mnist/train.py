@@ -75,8 +75,8 @@ class Config(DigitsConfig, ObjectiveOptions):
 def objective(config: Config, model: MultimodalVAE) -> Objective:
     """The objective that --model and --obj name."""
     obj = config.obj or MODELS[config.model].objectives[0]
-    if obj == "jmvae":
-        return JmvaeElbo(model, config.alpha, weights(config, model))
+    if obj in ("jmvae", "student"):
+        return JmvaeElbo(model, config.alpha, weights(config, model), students=obj == "student")
     return by_name(obj, model, config, weights(config, model))
 
 

@@ -559,6 +559,47 @@ def test_a_term_that_scores_nothing_leaves_batch_norm_alone():
     assert rows == [5] and model.decoder["a"][1].num_batches_tracked == 1
 
 
+# students
+
+
+def test_a_joint_encoder_takes_no_notice_of_its_students():
+    """Its gradient is the ELBO's, theirs JMVAE's."""
+    model, inputs = model_of("jmvae"), mnist_inputs()
+
+    def gradients(objective):
+        torch.manual_seed(0)
+        model.zero_grad()
+        objective(inputs).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    student, jmvae, teacher = (
+        gradients(JmvaeElbo(model, a, students=s)) for a, s in ((0.7, True), (0.7, False), (0, True))
+    )
+    for name, gradient in student.items():
+        of_student = name.startswith(("encoder.image.", "encoder.text."))
+        torch.testing.assert_close(gradient, jmvae[name] if of_student else teacher[name], msg=name)
+    assert any(not student[name].equal(jmvae[name]) for name in student if name.startswith("encoder.image,text"))
+
+
+def test_students_of_an_exact_teacher_come_to_the_exact_posteriors():
+    """Over the data, the KL's gradient is zero at p(z|x_m), and not elsewhere."""
+    model, weights, scales = with_fusion("own")
+    objective, gradients = JmvaeElbo(model, 1.0, students=True), []
+    students = [*model.encoder["a"].parameters(), *model.encoder["b"].parameters()]
+    for shift in (0.0, 0.1):
+        for p in students:
+            p.data += shift
+        chunks = []
+        for _ in range(60):
+            model.zero_grad()
+            objective(draw(weights, scales, 300)).backward()
+            chunks.append(torch.cat([p.grad.flatten() for p in students]))
+        chunks = torch.stack(chunks)
+        gradients.append(chunks.mean(dim=0) / (chunks.std(dim=0) / math.sqrt(60)))
+    assert gradients[0].abs().max() < 4.5
+    assert gradients[1].abs().median() > 8, "the comparison is tight"
+
+
 # AR-ELBO
 
 
@@ -632,6 +673,7 @@ def test_names_of_terms(name, obj):
     terms = {
         "mvae": "image/kl text/kl joint/kl image/image joint/image text/text joint/text",
         "jmvae": "joint/kl joint/image joint/text image/kl_from_joint text/kl_from_joint",
+        "student": "joint/kl joint/image joint/text image/kl_from_joint text/kl_from_joint",
         "ar": "ar/kl ar/image ar/text",
         "elbo-importance": "mixture/kl mixture/image mixture/text",
         "elbo": "mixture/kl mixture/image mixture/text" if mixture else "joint/kl joint/image joint/text",
