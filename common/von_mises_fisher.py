@@ -144,7 +144,7 @@ class VonMisesFisher(Distribution):
             log_ratio = flat[left] * (y_left - proposed) + (d - 1) * torch.log(
                 (y_left + proposed - y_left * proposed) / (y_left * (2 - y_left))
             )
-            accepted = log_ratio >= torch.rand_like(t).log()
+            accepted = ~(log_ratio < torch.rand_like(t).log())  # NaN too, or it would be drawn for ever
             v[left[accepted]] = proposed[accepted]
             left = left[~accepted]
         v = v.view(shape).clamp(min=1e-30, max=2 - torch.finfo(v.dtype).eps)  # off the poles, where slopes are infinite

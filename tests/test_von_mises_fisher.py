@@ -177,6 +177,12 @@ def test_gradients_of_expectations(d, kappa):
     assert off(tangent, expected) < 4.5
 
 
+@pytest.mark.parametrize("kappa", [math.nan, math.inf])
+def test_what_has_diverged_comes_to_an_end_and_shows(kappa):
+    q = VonMisesFisher(torch.eye(3)[0], torch.tensor([2.0, kappa]))
+    assert q.log_prob(q.rsample()).isfinite().tolist() == [True, False]
+
+
 def test_shapes_and_what_is_no_sphere():
     q = VonMisesFisher(torch.eye(3).expand(4, 3, 3), torch.ones(4, 3))
     assert q.rsample((2,)).shape == (2, 4, 3, 3)
