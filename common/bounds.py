@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.data import Batch
 from common.errors import require
-from common.multimodal_vae import MultimodalVAE, zero_where_absent
+from common.multimodal_vae import MultimodalVAE, assembled, zero_where_absent
 
 
 class Bound(NamedTuple):
@@ -38,14 +38,16 @@ class Objective(nn.Module):
     """What all bounds share: the model, the weights, and the loss.
 
     Args:
-        model: the model; its `weights` are the lambdas unless others are given.
+        model: the model; its `weights` are the lambdas unless others are given. Also its six pieces in a plain
+            ModuleDict (`common.multimodal_vae.assembled`).
         weights: {name: lambda}.
     """
 
     unimodal = False  # whether each modality that an example has counts alone too
 
-    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        model = assembled(model) if isinstance(model, nn.ModuleDict) else model
         unknown = [name for name in weights or {} if name not in model.modalities]
         require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
         self.model = model

@@ -49,12 +49,15 @@ class Batch:
         return Batch({name: self.modalities[name] for name in given}, mask, self.together)
 
 
-def observe(inputs: Mapping[str, Tensor] | Batch, names: Sequence[str]) -> Batch:
+def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Batch, names: Sequence[str]) -> Batch:
     """Turn what a caller gives into a Batch: the one place where absence becomes a mask.
 
     A modality is absent where it is left out of the inputs, and for an example where it holds a NaN (floats) or a
-    negative number (integers). The caller's tensors are left as they are; a Batch keeps its mask.
+    negative number (integers). The caller's tensors are left as they are; a Batch keeps its mask. Tensors in a list are
+    modalities "0", "1", ...
     """
+    if isinstance(inputs, list | tuple):
+        inputs = {str(i): x for i, x in enumerate(inputs)}
     if isinstance(inputs, Batch):
         whole = all(name in inputs.modalities for name in names)
         return inputs if whole else inputs.only(tuple(inputs.modalities), names)

@@ -1,7 +1,9 @@
 """Blocks that the experiments' networks are built from. Networks see (N, ...) only: the model flattens (K, B)."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,6 +17,24 @@ class SplitLinearLayer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.linear(x).split(self.out_features, dim=-1)
+
+
+class GatherLayer(nn.Module):
+    """What one network says of several modalities of one shape, as one tensor: a tuple of (N, ...) -> (N, M, ...)."""
+
+    def forward(self, outputs: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack(outputs, dim=1)
+
+
+class NetworkList(nn.Module):
+    """A network for each modality, in the list layout: M inputs -> a list of M outputs."""
+
+    def __init__(self, networks: nn.ModuleList) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, xs: Sequence[Tensor]) -> list[Tensor | tuple[Tensor, ...]]:
+        return [network(x) for network, x in zip(self.networks, xs, strict=True)]
 
 
 def swish_mlp(*sizes: int) -> nn.Sequential:

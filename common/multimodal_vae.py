@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data import Batch, observe
+from common.encoders_decoders import NetworkList
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 
+PIECES = ("encoder", "variational_strategy", "variational_posterior", "decoder", "likelihood", "prior")
 # Samples of z decoded at once, of all examples together, so that memory does not grow with their number: few enough
 # for a CPU's cache to hold the activations, enough to keep a GPU busy.
 DECODED_AT_ONCE = {"cpu": 500, "cuda": 20_000}
@@ -24,7 +26,8 @@ class MultimodalVAE(nn.Module):
         variational_strategy: fuses the experts' parameters, one an encoder, (M, B, D).
         variational_posterior: parameters -> q(z|x_S).
         decoder: {name: network}, z (N, D) -> parameters of p(x_m|z), (N, ...). A network z, x_l -> parameters of
-            p(x_m|z, x_l) has the name "m|l"; a modality without a decoder is given and never modelled.
+            p(x_m|z, x_l) has the name "m|l"; one of several modalities, z -> a tuple of (N, ...) or one (N, M, ...),
+            has their names joined by commas. A modality without a decoder is given and never modelled.
         likelihood: output of the decoder -> p(x_m|z), by name.
         prior: p(z).
         weights: {name: lambda}, what objectives weigh each modality's log-likelihood by; 1 by default.
@@ -45,8 +48,12 @@ class MultimodalVAE(nn.Module):
         self.encoder = nn.ModuleDict(encoder)
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
-        self.decoder = nn.ModuleDict({key.split("|")[0]: network for key, network in decoder.items()})
-        self.conditions = {key.split("|")[0]: tuple(key.split("|")[1:]) for key in decoder}
+        self.decoder, self.conditions, self.joint = nn.ModuleDict(), {}, {}
+        for key, network in decoder.items():
+            modelled, *conditions = key.split("|")
+            for name in modelled.split(","):
+                self.decoder[name], self.conditions[name] = network, tuple(conditions)
+                self.joint[name] = modelled.split(",")
         self.likelihood = likelihood
         self.prior = prior
         self.weights = dict.fromkeys(self.modalities, 1.0) | dict(weights or {})
@@ -120,7 +127,10 @@ class MultimodalVAE(nn.Module):
             given: {name: (B, ...)} for z (..., B, D), what decoders of p(x_m|z, x_l) look at.
         """
         outputs = {}
-        for name in self.decoder if modalities is None else modalities:
+        modalities = tuple(self.decoder if modalities is None else modalities)
+        for name in modalities:
+            if name in outputs:
+                continue
             require(name in self.decoder, f"the model has no p({name}|z): it never models the {name}")
             for condition in self.conditions[name]:
                 require(condition in (given or {}), f"the model has p({name}|z, {condition}): give it the {condition}")
@@ -128,8 +138,10 @@ class MultimodalVAE(nn.Module):
             shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
             inputs = [z.expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
             flat = self._run(self.decoder[name], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
-            outputs[name] = flat.reshape(*shape, *flat.shape[1:])
-        return self.likelihood(outputs)
+            joint = self.joint[name]
+            of_each = [flat] if len(joint) == 1 else flat.unbind(1) if isinstance(flat, Tensor) else flat
+            outputs |= {n: x.reshape(*shape, *x.shape[1:]) for n, x in zip(joint, of_each, strict=True)}
+        return self.likelihood({name: outputs[name] for name in modalities})
 
     def _run(self, network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Only networks run in reduced precision: densities, products and sums stay in float32."""
@@ -152,6 +164,25 @@ class MultimodalVAE(nn.Module):
             batch = batch.only(given, self.modalities)
         z = self.variational_posterior.point(self.posterior(batch))
         return self.likelihood.point(self.decode(z, given=batch.modalities))
+
+
+def assembled(pieces: nn.ModuleDict) -> MultimodalVAE:
+    """The model of six pieces in a plain ModuleDict, as poe-vae's README has it; its modalities are "0", "1", ...
+
+    Args:
+        pieces: encoder (a NetworkList), variational_strategy, variational_posterior, decoder (a NetworkList, or one
+            network of all modalities), likelihood, prior.
+    """
+    lacking = [name for name in PIECES if name not in pieces]
+    require(not lacking, f"a VAE is made of {', '.join(PIECES)}: this one lacks {', '.join(lacking)}")
+    encoder, decoder = pieces["encoder"], pieces["decoder"]
+    names = [str(i) for i in range(len(encoder.networks))]
+    of_each = dict(zip(names, decoder.networks, strict=True)) if isinstance(decoder, NetworkList) else None
+    return MultimodalVAE(
+        encoder=dict(zip(names, encoder.networks, strict=True)),
+        decoder=of_each or {",".join(names): decoder},
+        **{name: pieces[name] for name in PIECES if name not in ("encoder", "decoder")},
+    )
 
 
 def zero_where_absent(x: Tensor, present: Tensor) -> Tensor:

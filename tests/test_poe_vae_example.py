@@ -1,0 +1,112 @@
+"""The example of poe-vae's README, as written but for the names of modules."""
+
+import pytest
+import torch
+import torch.nn as nn
+
+from common.encoders_decoders import GatherLayer, NetworkList, SplitLinearLayer
+from common.errors import InputError
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
+from common.objectives import DregElbo, StandardElbo
+from common.priors import StandardGaussianPrior
+from common.variational_posteriors import DiagonalGaussianPosterior
+from common.variational_strategies import GaussianPoeStrategy
+
+latent_dim, m_dim = 20, 392
+
+
+def example():
+    return nn.ModuleDict(
+        {
+            "encoder": NetworkList(
+                nn.ModuleList(
+                    [
+                        nn.Sequential(
+                            nn.Linear(m_dim, 200),
+                            nn.ReLU(),
+                            SplitLinearLayer(200, (latent_dim, latent_dim)),
+                        ),
+                        nn.Sequential(
+                            nn.Linear(m_dim, 200),
+                            nn.ReLU(),
+                            SplitLinearLayer(200, (latent_dim, latent_dim)),
+                        ),
+                    ]
+                )
+            ),
+            "variational_strategy": GaussianPoeStrategy(),
+            "variational_posterior": DiagonalGaussianPosterior(),
+            "decoder": nn.Sequential(
+                nn.Linear(latent_dim, 200),
+                nn.ReLU(),
+                SplitLinearLayer(200, (m_dim, m_dim)),
+                GatherLayer(),
+            ),
+            "likelihood": GroupedLikelihood(
+                BernoulliLikelihood(),
+                BernoulliLikelihood(),
+            ),
+            "prior": StandardGaussianPrior(),
+        }
+    )
+
+
+def halves(n):
+    """Two halves that go together: stripes of one of eight phases."""
+    phase = torch.randint(8, (n, 1))
+    stripes = ((torch.arange(2 * m_dim) + phase) % 8 < 4).float()
+    return list(stripes.split(m_dim, dim=1))
+
+
+def test_the_example_trains():
+    vae = example()
+    objective = StandardElbo(vae)
+    loader = [halves(50) for _ in range(20)]
+    optimizer = torch.optim.Adam(objective.parameters())
+    losses = []
+    for _ in range(15):
+        for batch in loader:
+            objective.zero_grad()
+            loss = objective(batch)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[0] > 500 and losses[-1] < 60, "nats; eight phases are 2"
+    top, bottom = halves(20)
+    absent = torch.full_like(bottom, torch.nan)
+    completed = objective.model.eval().reconstruct([top, absent])["1"]
+    assert ((completed > 0.5) == (bottom > 0.5)).float().mean() > 0.95, "the half that is not given follows"
+    assert absent.isnan().all(), "the caller's tensors are left as they are"
+
+
+def test_its_value_is_the_elbo_written_out():
+    vae, xs = example(), [x.double() for x in halves(4)]
+    vae.double()
+    objective = StandardElbo(vae)
+    torch.manual_seed(0)
+    loss = objective(xs)
+    mus, logvars = zip(*vae["encoder"](xs), strict=True)
+    precision = 1 + sum((-logvar).exp() for logvar in logvars)
+    mu = sum(mu * (-logvar).exp() for mu, logvar in zip(mus, logvars, strict=True)) / precision
+    torch.manual_seed(0)
+    z = mu + torch.randn(1, 4, latent_dim, dtype=torch.float64)[0] / precision.sqrt()
+    logits = vae["decoder"](z)  # (4, 2, 392)
+    log_p = -nn.functional.binary_cross_entropy_with_logits(logits, torch.stack(xs, dim=1), reduction="none")
+    kl = 0.5 * (1 / precision + mu.square() - 1 + precision.log()).sum(dim=1)
+    torch.testing.assert_close(loss, -(log_p.sum(dim=(1, 2)) - kl).mean())
+
+
+def test_pieces_in_other_shapes():
+    """A decoder for each modality, one that gives a tuple, samples in batches of (K, B), and a piece too few."""
+    vae, xs = example(), halves(3)
+    decoder = vae["decoder"]
+    vae["decoder"] = decoder[:-1]
+    p = StandardElbo(vae).model.decode(torch.zeros(5, 3, latent_dim))
+    assert p["1"].log_prob(xs[1]).shape == (5, 3)
+    torch.testing.assert_close(p["0"].mean[0], decoder(torch.zeros(3, latent_dim)).sigmoid()[:, 0])
+    vae["decoder"] = NetworkList(nn.ModuleList([nn.Linear(latent_dim, m_dim) for _ in range(2)]))
+    DregElbo(vae, K=4)(xs).backward()
+    assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+    del vae["prior"]
+    with pytest.raises(InputError, match="this one lacks prior"):
+        StandardElbo(vae)
