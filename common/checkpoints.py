@@ -105,7 +105,8 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
 def start_from(path: Path, model: MultimodalVAE, experiment: str, config: dict[str, Any]) -> None:
     """Give a model of a configuration the parameters of a checkpoint of the experiment (see `load_model`)."""
     trained = load_config(path, experiment)
-    for name in ("model", "prior_and_posterior"):  # whose parameters may have the same shapes and other meanings
+    # other meanings of parameters that may have the same shapes
+    for name in ("model", "posterior", "prior_and_posterior"):
         was, asked = trained.get(name, config.get(name)), config.get(name)
         require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
     try:

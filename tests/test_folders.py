@@ -153,6 +153,14 @@ def test_every_model_is_trained_sampled_and_scored(tmp_path, model):
         assert {"log p(image)", "log p(image,text)", "log p(image|text)"} < likelihoods
 
 
+def test_weights_of_another_family_are_not_taken(tmp_path):
+    options = {"demo": True, "limit": 40, "epochs": 1, "n_latents": 4, "model": "bivcca"}
+    mnist.train.main(mnist.train.Config(save_dir=tmp_path / "run", **options))
+    other = {"posterior": "laplace", "pre_trained": tmp_path / "run", "save_dir": tmp_path / "other"}
+    with pytest.raises(InputError, match="has posterior gaussian, not laplace: its parameters would not fit"):
+        mnist.train.main(mnist.train.Config(**options, **other))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
