@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from common.data import Examples
 from common.multimodal_vae import MultimodalVAE
-from common.variational_posteriors import only_component
+from common.variational_posteriors import factors, only_component
 
 Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: images (N, ...) -> logits (N, C)}
 BATCH_SIZE = 500
@@ -57,12 +57,14 @@ def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> f
 def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
     """How far posteriors are from the prior and from each other, nats by example and latent: {name: (N, D)}.
 
+    Of vMF by example and sphere.
+
     KL(q(z|x_m) || p(z)) of each modality, and of each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
     MMVAE's code. Of factorised families of one location and scale a latent.
     """
-    prior, found = model.prior().base_dist, defaultdict(list)
+    prior, found = factors(model.prior()), defaultdict(list)
     for batch in examples.to(next(model.parameters()).device).batches(BATCH_SIZE):
-        experts = {name: only_component(model.posterior({name: x})).base_dist for name, x in batch.modalities.items()}
+        experts = {name: factors(only_component(model.posterior({name: x}))) for name, x in batch.modalities.items()}
         for name, q in experts.items():
             found[f"KL(q(z|{name}) || p(z))"].append(kl_divergence(q, prior))
         for (a, p), (b, q) in combinations(experts.items(), 2):

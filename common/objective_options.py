@@ -68,7 +68,7 @@ class ObjectiveOptions:
             mixture: whether its posterior is a mixture of several.
         """
         obj = self.obj or known[0]
-        require(obj in known, f"--obj {obj} {WHY.get(obj)}: --model {model} has {', '.join(known)}")
+        require(obj in known, f"--obj {obj} {WHY[obj]}: --model {model} has {', '.join(known)}")
         several, looser_said = obj in OF_SAMPLES, self.looser and not isinstance(self.looser, Unsaid)
         require(self.K is None or self.K > 0, f"--K must be positive, not {self.K}")
         require(several or not looser_said, f"--looser: only dreg, iwae and stl have a looser form, not {obj}")

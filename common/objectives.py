@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from common.bounds import Bound, Objective
 from common.data import Batch, observe
@@ -232,13 +232,16 @@ class ArElbo(Objective):
         seen, now = rank <= turn, rank == turn  # (M, B, M)
         if batch.mask is not None:
             seen, now = seen & batch.mask, now & batch.mask
-        params = self.model.experts(batch)
-        q = self.model.fuse(params, seen)
-        z = q.rsample()  # (M, B, D)
-        kl = kl_divergence(self.model.fuse(params, seen[:1]), self.model.prior())  # (1, B)
+        fused = self.model.variational_strategy(self.model.experts(batch), seen)  # (M, B, D) each
+
+        def q(*turns: int | None) -> Distribution:
+            return self.model.variational_posterior(tuple(p[slice(*turns)] for p in fused))
+
+        z = q(None).rsample()  # (M, B, D)
+        kl = kl_divergence(q(1), self.model.prior())  # (1, B)
         if m > 1:
-            kl = torch.cat([kl, kl_divergence(self.model.fuse(params, seen[1:]), self.model.fuse(params, seen[:-1]))])
-        kl = torch.where(now.any(dim=-1), kl, 0).sum(dim=0)
+            kl = torch.cat([kl, kl_divergence(q(1, None), q(-1))])
+        kl = kl.sum(dim=0)
         value, terms = -beta * kl, {"ar/kl": kl}
         for i, name in enumerate(self.model.modalities):
             log_p = torch.zeros_like(kl)

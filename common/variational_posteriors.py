@@ -135,6 +135,11 @@ def only_component(q: Distribution) -> Distribution:
     return _changed(q.component_distribution, lambda x: x[:, t])
 
 
+def factors(q: Distribution) -> Distribution:
+    """The independent variables that q, no mixture, is made of: one a latent, of vMF one a sphere."""
+    return q.parts if isinstance(q, Joined) else q.base_dist
+
+
 def partly_detached(q: Distribution, free: Tensor) -> Distribution:
     """q, or the mixture, with its components' parameters stopped but where free, (B, D) or (B, T, D) bool."""
     mixture = isinstance(q, MixtureSameFamily)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.distributions.kl import register_kl
 
 from common.errors import require
@@ -72,7 +72,6 @@ class VonMisesFisher(Distribution):
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's own name)
-    support = constraints.real_vector
     has_rsample = True
 
     def __init__(self, loc: Tensor, concentration: Tensor) -> None:
@@ -82,10 +81,6 @@ class VonMisesFisher(Distribution):
 
     def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "VonMisesFisher":
         return VonMisesFisher(self.loc.expand(*batch_shape, -1), self.concentration.expand(batch_shape))
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def mean(self) -> Tensor:

@@ -68,7 +68,7 @@ def estimates(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, T
     whole, prior = model.posterior(batch), model.prior()
     proposals = [model.posterior({name: x[name]}) for name in names]
     of_whole = slice(0, len(names))
-    if not isinstance(model.variational_strategy, MoeStrategy):
+    if len(names) > 1 and not isinstance(model.variational_strategy, MoeStrategy):
         of_whole = slice(len(names), None)
         proposals.append(whole)
     targets = [names, *((name,) for name in names)] if len(names) > 1 else [names]

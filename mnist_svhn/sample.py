@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from common import devices, plots, runs
 from common.checkpoints import load_model
 from common.data import Examples
+from common.distributions import Joined
 from common.errors import require
 from common.models import MultimodalVAE
 from mnist_svhn.data import PairOptions, chosen, load
@@ -77,6 +78,7 @@ def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -
 def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
     """Save what is decoded along each latent, a row each, from -3 to 3 of the prior's scales around its mean."""
     p = model.prior()
+    require(not isinstance(p, Joined), "--traverse moves one latent alone, which leaves vmf's sphere")
     steps = torch.linspace(-3, 3, COLUMNS, device=p.mean.device)
     z = p.mean + steps[:, None] * (torch.eye(len(p.mean), device=p.mean.device) * p.stddev)[:, None]  # (D, steps, D)
     pictures = []

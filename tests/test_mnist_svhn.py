@@ -418,3 +418,13 @@ def test_a_model_of_other_data_is_named(tmp_path, script, options):
     save(path, checkpoint)
     with pytest.raises(InputError, match="run was trained with --svhn synthetic: give the same options"):
         script.main(script.Config(tmp_path / "run", **options))
+
+
+def test_a_model_on_the_sphere_is_scored_and_analysed(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifiers, "STEPS", 3)
+    train.main(config(tmp_path, prior_and_posterior="vmf"))
+    found = analyse.main(analyse.Config(tmp_path, demo=True, limit=60, n_samples=20, umap=False))
+    assert found["KL(q(z|mnist) || p(z))"] > 0
+    assert loglike.main(loglike.Config(tmp_path, demo=True, limit=4, n_samples=20))["log p(mnist,svhn)"]["mean"] < 0
+    with pytest.raises(InputError, match="--traverse moves one latent alone, which leaves vmf's sphere"):
+        sample.main(sample.Config(tmp_path, traverse=True))

@@ -8,11 +8,12 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from common import importance
-from common.data import Batch
+from common.data import Batch, Examples
 from common.distributions import Joined
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.metrics import divergences
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo
 from common.priors import UniformHypersphericalPrior
@@ -193,3 +194,15 @@ def test_reconstructions_are_of_points_on_the_sphere():
     torch.testing.assert_close(seen[0].unflatten(-1, (3, 2)).norm(dim=-1), torch.ones(4, 3, dtype=torch.float64))
     mean = model.posterior(x).mean.unflatten(-1, (3, 2))
     torch.testing.assert_close(seen[0], (mean / mean.norm(dim=-1, keepdim=True)).flatten(1))
+
+
+def test_divergences_are_by_sphere():
+    model, x = circle_model("moe", d=4, n=2)
+    found = divergences(model, Examples(x))
+    assert {name: tuple(kl.shape) for name, kl in found.items()} == {
+        "KL(q(z|a) || p(z))": (4, 2),
+        "KL(q(z|b) || p(z))": (4, 2),
+        "J(q(z|a), q(z|b))": (4, 2),
+    }
+    q = model.variational_posterior.component(model.encoder["a"](x["a"]))
+    torch.testing.assert_close(found["KL(q(z|a) || p(z))"].sum(dim=1), kl_divergence(q, model.prior()))
