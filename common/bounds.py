@@ -73,8 +73,17 @@ class Objective(nn.Module):
         (loss * (len(bound.value) / n)).backward()
         return bound.detach()
 
+    def there(self, name: str, batch: Batch, where: Tensor) -> Tensor | None:
+        """Where, (T, ..., B), a modality that is there counts: what `log_prob` takes; None for everywhere."""
+        if batch.mask is None:
+            return None
+        mask = batch.mask[:, self.model.columns[name]]  # (B,), of a set (B, n)
+        return (where if mask.dim() == 1 else where.unsqueeze(-1)) & mask
+
     def log_prob(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
         """log p(x_m|z) for z (T, ..., B, D): (T, ..., B), 0 where it is not scored, (T, ..., B) bool.
+
+        Of a set of n elements the sum over those that are scored, (T, ..., B, n) bool.
 
         Only what is scored is decoded, all terms in one batch, but by a decoder with batch norm in training: its
         statistics are to be those of one term, as in the papers.
@@ -82,17 +91,23 @@ class Objective(nn.Module):
         if self.training and len(z) > 1 and has_batch_norm(self.model.decoder[name]):
             scored = [None] * len(z) if scored is None else scored.split(1)
             return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
-        if scored is not None and self.model.every_row:
-            present = scored.flatten(0, -2).any(dim=0)
-            xs = {name: zero_where_absent(x, present) for name, x in batch.modalities.items()}
-            return torch.where(scored, self.log_prob(name, z, Batch(xs)), 0)
+        is_set = isinstance(self.model.columns[name], slice)
         if scored is None or scored.all():
-            return self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
+            log_p = self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
+            return log_p.sum(dim=-1) if is_set else log_p
+        elements = scored if is_set else scored.unsqueeze(-1)  # (T, ..., B, n)
+        somewhere = elements.any(dim=-1)
+        if self.model.every_row:
+            present = somewhere.flatten(0, -2).any(dim=0)
+            xs = {name: zero_where_absent(x, present) for name, x in batch.modalities.items()}
+            log_p = self.model.decode(z, [name], xs)[name].log_prob(xs[name])
+            return torch.where(elements, log_p if is_set else log_p.unsqueeze(-1), 0).sum(dim=-1)
         log_p = z.new_zeros(z.shape[:-1])
-        if scored.any():  # distributions refuse empty batches
-            rows = scored.nonzero(as_tuple=True)  # each (N,)
+        if somewhere.any():  # distributions refuse empty batches
+            rows = somewhere.nonzero(as_tuple=True)  # each (N,)
             x = {n: x[rows[-1]] for n, x in batch.modalities.items()}
-            log_p[rows] = self.model.decode(z[rows], [name], x)[name].log_prob(x[name])
+            of_rows = self.model.decode(z[rows], [name], x)[name].log_prob(x[name])  # (N,), of a set (N, n)
+            log_p[rows] = torch.where(scored[rows], of_rows, 0).sum(dim=-1) if is_set else of_rows
         return log_p
 
 

@@ -17,13 +17,30 @@ from tqdm import tqdm
 
 from common.errors import InputError, require
 
+Columns = Mapping[str, int | slice]  # of a mask: one a modality, as many as it has elements of a set of like ones
+
+
+def columns_of(sizes: Mapping[str, int | None]) -> dict[str, int | slice]:
+    """The columns of modalities, by the number of elements of those that are sets."""
+    columns, start = {}, 0
+    for name, n in sizes.items():
+        columns[name] = start if n is None else slice(start, start + n)
+        start += n or 1
+    return columns
+
+
+def n_columns(columns: Columns) -> int:
+    last = list(columns.values())[-1]
+    return last.stop if isinstance(last, slice) else last + 1
+
 
 @dataclass
 class Batch:
     """Examples of some modalities and who has which.
 
-    modalities: {name: (B, ...)}; values where the mask is False are never looked at.
-    mask: (B, M) bool over all of the model's modalities, or None where every example has all of them.
+    modalities: {name: (B, ...)}; what stands where the mask is False says nothing.
+    mask: (B, M) bool over all of the model's modalities, or None where every example has all of them. A modality that
+        is a set of n like elements, (B, n, ...), has n of the M columns.
     together: (B,) bool, examples that count jointly only, since other rows hold their modalities; None for none.
     """
 
@@ -38,46 +55,49 @@ class Batch:
         x = {name: x[rows] for name, x in self.modalities.items()}
         return Batch(x, *(None if x is None else x[rows] for x in (self.mask, self.together)))
 
-    def only(self, given: Sequence[str], names: Sequence[str]) -> "Batch":
-        """The same examples with the given ones of the model's modalities (`names`) alone."""
+    def only(self, given: Sequence[str], columns: Columns) -> "Batch":
+        """The same examples with the given ones of the model's modalities alone."""
         require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")
         x = next(iter(self.modalities.values()))
         absent = [name for name in given if name not in self.modalities]
         require(not absent, f"the inputs lack the modality {', '.join(absent)}")
-        chosen = torch.tensor([name in given for name in names], device=x.device).expand(len(x), -1)
+        chosen = torch.zeros(len(x), n_columns(columns), dtype=torch.bool, device=x.device)
+        for name in given:
+            chosen[:, columns[name]] = True
         mask = chosen if self.mask is None else self.mask & chosen
         return Batch({name: self.modalities[name] for name in given}, mask, self.together)
 
 
-def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Batch, names: Sequence[str]) -> Batch:
+def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, columns: Columns) -> Batch:
     """Turn what a caller gives into a Batch: the one place where absence becomes a mask.
 
-    A modality is absent where it is left out of the inputs, and for an example where it holds a NaN (floats) or a
-    negative number (integers). The caller's tensors are left as they are; a Batch keeps its mask. Tensors in a list are
-    modalities "0", "1", ...
+    A modality is absent where it is left out of the inputs, and for an example where it, or an element of a set, holds
+    a NaN (floats) or a negative number (integers). The caller's tensors are left as they are; a Batch keeps its mask.
+    Tensors in a list are modalities "0", "1", ...; a tensor alone is the modality "0".
     """
+    names = tuple(columns)
+    if isinstance(inputs, Tensor):
+        inputs = [inputs]
     if isinstance(inputs, list | tuple):
         inputs = {str(i): x for i, x in enumerate(inputs)}
     if isinstance(inputs, Batch):
         whole = all(name in inputs.modalities for name in names)
-        return inputs if whole else inputs.only(tuple(inputs.modalities), names)
+        return inputs if whole else inputs.only(tuple(inputs.modalities), columns)
     unknown = [name for name in inputs if name not in names]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(names)}")
     require(len(inputs) > 0, f"no modality given: the model has {', '.join(names)}")
     sizes = {name: len(x) for name, x in inputs.items()}
     require(len(set(sizes.values())) == 1, f"the modalities differ in their number of examples: {sizes}")
     require(0 not in sizes.values(), "the batch is empty")
-    filled, present = {}, []
-    for name in names:
-        if name not in inputs:
-            present.append(None)
-            continue
+    some = next(iter(inputs.values()))
+    filled, mask = {}, torch.zeros(len(some), n_columns(columns), dtype=torch.bool, device=some.device)  # (B, M)
+    for name in (name for name in names if name in inputs):
         x = inputs[name]
         missing = x.isnan() if x.is_floating_point() else x < 0
         filled[name] = x.masked_fill(missing, 0) if missing.any() else x
-        present.append(~missing.flatten(1).any(dim=1) if x.dim() > 1 else ~missing)
-    nobody = torch.zeros_like(next(p for p in present if p is not None))
-    mask = torch.stack([nobody if p is None else p for p in present], dim=1)  # (B, M)
+        there = mask[:, columns[name]]  # (B,), of a set (B, n)
+        require(x.shape[: there.dim()] == there.shape, f"{name} is a set of {there.shape[-1]}: not {tuple(x.shape)}")
+        mask[:, columns[name]] = ~missing.reshape(*there.shape, -1).any(dim=-1)
     return Batch(filled, None if mask.all() else mask)
 
 

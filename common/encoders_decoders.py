@@ -26,6 +26,27 @@ class GatherLayer(nn.Module):
         return torch.stack(outputs, dim=1)
 
 
+class SharedNetwork(nn.Module):
+    """One network for n like modalities, in the vectorised layout, told apart by learned embeddings.
+
+    An encoder's x (N, n, d) -> (N, n, ...), a decoder's z (N, D) -> (N, n, ...). The embedding is added to what the
+    first layer says, which is what a linear layer on x and an embedding side by side would learn.
+
+    Args:
+        first: layer d -> H.
+        rest: (N, n, H) -> (N, n, ...), alike for all elements, without batch norm: it sees absent elements too.
+    """
+
+    def __init__(self, n: int, first: nn.Linear, rest: nn.Module) -> None:
+        super().__init__()
+        self.n_elements, self.first, self.rest = n, first, rest
+        self.embedding = nn.Parameter(torch.randn(n, first.out_features))
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        h = self.first(x)
+        return self.rest((h if x.dim() == 3 else h.unsqueeze(1)) + self.embedding)
+
+
 class NetworkList(nn.Module):
     """A network for each modality, in the list layout: M inputs -> a list of M outputs."""
 

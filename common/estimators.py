@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.data import Batch, observe
+from common.data import Batch
 from common.errors import require
 from common.importance import IwaeElbo
 from common.multimodal_vae import MultimodalVAE
@@ -48,8 +48,8 @@ class Weights:
 def importance_estimates(
     model: MultimodalVAE,
     inputs: Mapping[str, Tensor] | Batch,
-    targets: Sequence[Sequence[str]],
-    given: Sequence[str],
+    targets: Sequence[Sequence[str] | Tensor],
+    given: Sequence[str] | Tensor,
     n_samples: int = 1000,
     at_once: int | None = None,
 ) -> list[Estimate]:
@@ -57,8 +57,10 @@ def importance_estimates(
 
     Args:
         inputs: {name: (B, ...)}.
-        targets: the sets A of modalities whose joint log-likelihood is wanted.
+        targets: the sets A of modalities whose joint log-likelihood is wanted. Also a mask of them, (B, M) bool, which
+            says it for the elements of sets too, whose names mean what an example has of them.
         given: the modalities G of the proposal q(z|x_G). None of them: the prior, whose samples the examples share.
+            Also a mask.
         n_samples: K.
         at_once: of them in one batch; by default as many as are fast.
 
@@ -72,25 +74,46 @@ def importance_estimates(
     require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
     require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
     require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
-    batch = observe(inputs, model.modalities)
-    scored = [name for name in model.modalities if any(name in target for target in targets)]
-    for name in {name for target in targets for name in target}:
-        lacking = name not in batch.modalities or (
-            batch.mask is not None and not batch.mask[:, model.modalities.index(name)].all()
-        )
-        require(not lacking, f"log p of {name} needs it in every example")
+    batch = model.observe(inputs)
+    targets = [_mask(model, batch, target) for target in targets]
+    scored = {
+        name: [target[:, column] for target in targets]  # (B,), of a set (B, n)
+        for name, column in model.columns.items()
+        if any(target[:, column].any() for target in targets)
+    }
     prior = model.prior()
-    q = model.posterior(batch, given) if given else prior.expand((1,))
+    if isinstance(given, Tensor):
+        q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
+    else:
+        q = model.posterior(batch, given) if given else prior.expand((1,))
     size = at_once or max(1, model.decoded_at_once // len(batch))
     weights = [Weights() for _ in targets]
     for start in range(0, n_samples, size):
         z = q.sample((min(size, n_samples - start),))  # (k, B, D)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
         p = model.decode(z, scored, batch.modalities)
-        log_p = {name: p[name].log_prob(batch.modalities[name]) for name in scored}  # (k, B)
-        for target, of_target in zip(targets, weights, strict=True):
-            of_target.add(log_ratio + sum(log_p[name] for name in target))
+        log_w = [log_ratio] * len(targets)
+        for name, counts in scored.items():
+            log_p = p[name].log_prob(batch.modalities[name])  # (k, B), of a set (k, B, n)
+            parts = [torch.where(there, log_p, 0) for there in counts]
+            log_w = [w + (x.sum(dim=-1) if x.dim() == 3 else x) for w, x in zip(log_w, parts, strict=True)]
+        for of_target, w in zip(weights, log_w, strict=True):
+            of_target.add(w)
     return [of_target.estimate() for of_target in weights]
+
+
+def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
+    """A target as a mask of the model's modalities and elements, (B, M)."""
+    if isinstance(target, Tensor):
+        require(batch.mask is None or not (target & ~batch.mask).any(), "log p of what examples lack")
+        return target
+    for name in target:
+        column = model.columns.get(name)
+        lacking = name not in batch.modalities or (
+            batch.mask is not None and isinstance(column, int) and not batch.mask[:, column].all()
+        )
+        require(not lacking, f"log p of {name} needs it in every example")
+    return batch.only(target, model.columns).mask
 
 
 def log_marginal(
@@ -124,7 +147,7 @@ def weighted_joint(
     """
     require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
     require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
-    batch = observe(inputs, model.modalities)
+    batch = model.observe(inputs)
     size = at_once or max(1, model.decoded_at_once // (len(model.modalities) * len(batch)))
     sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
     parts = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from common.bounds import Bound, Objective, has_batch_norm
-from common.data import Batch, observe
+from common.data import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.variational_posteriors import (
@@ -74,7 +74,7 @@ class IwaeElbo(Objective):
         return _joined(bounds)
 
     def _sample(self, inputs: Mapping[str, Tensor] | Batch) -> Part:
-        batch = observe(inputs, self.model.modalities)
+        batch = self.model.observe(inputs)
         params = self.model.experts(batch)
         return batch, params, sample_components(self.model.fuse(params, batch.mask), self.K)
 
@@ -113,15 +113,12 @@ class IwaeElbo(Objective):
             return (share * x.mean(dim=1)).sum(dim=0)
 
         terms = {"joint/kl": mean(log_q - log_prior)}
-        for m, name in enumerate(self.model.modalities):
+        for name in self.model.modalities:
             if name not in self.model.decoder:  # given, as CVAE's label, and not scored
                 continue
             log_p = torch.zeros_like(log_w)
             if name in batch.modalities:
-                scored = None
-                if batch.mask is not None:
-                    scored = ((share > 0) & batch.mask[:, m])[:, None].expand_as(log_w)
-                log_p = self._log_p(name, z, batch, scored)
+                log_p = self._log_p(name, z, batch, self.there(name, batch, (share > 0)[:, None].expand_as(log_w)))
             log_w = log_w + self.weights[name] * log_p
             terms[f"joint/{name}"] = mean(log_p)
         return log_w, terms

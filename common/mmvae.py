@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.data import Batch, observe
+from common.data import Batch
 from common.errors import require
 from common.estimators import log_marginal, weighted_joint
 from common.experts import mixture_log_prob
@@ -116,7 +116,7 @@ class MMVAE(MultimodalVAE):
         batch = self._observe(inputs)
         given = batch.modalities if cond_mod == "all" else [cond_mod] if isinstance(cond_mod, str) else cond_mod
         require(N > 0, f"N must be positive, not {N}")
-        batch = batch.only(tuple(given), self.modalities)
+        batch = batch.only(tuple(given), self.columns)
         q, p = self.posterior(batch), self.prior()
         z, of_nothing = (x.mean.expand(N, *x.mean.shape) if return_mean else x.sample((N,)) for x in (q, p))
         some = batch.mask.any(dim=1)[:, None]  # q(z|nothing) is the prior
@@ -247,8 +247,8 @@ class MMVAE(MultimodalVAE):
         if isinstance(inputs, Mapping) and "data" in inputs and "data" not in self.modalities:
             inputs = SimpleNamespace(**inputs)
         if isinstance(inputs, Batch | Mapping):
-            return observe(inputs, self.modalities)
-        batch, masks = observe(inputs.data, self.modalities), getattr(inputs, "masks", None)
+            return self.observe(inputs)
+        batch, masks = self.observe(inputs.data), getattr(inputs, "masks", None)
         if masks is None:
             return batch
         there = self._there(batch)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.data import Batch, observe
+from common.data import Batch, columns_of, observe
 from common.encoders_decoders import NetworkList
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
@@ -22,8 +22,10 @@ class MultimodalVAE(nn.Module):
 
     Args:
         encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D). A network on several
-            modalities, x_1, x_2 -> parameters, has their names joined by commas.
-        variational_strategy: fuses the experts' parameters, one an encoder, (M, B, D).
+            modalities, x_1, x_2 -> parameters, has their names joined by commas. One with `n_elements` = n
+            (`common.encoders_decoders.SharedNetwork`) makes a modality of a set of n like ones, each with its own
+            expert and free to be absent: x (N, n, ...) -> parameters (N, n, D). Its decoder gives (N, n, ...).
+        variational_strategy: fuses the experts' parameters, (M, B, D): one an encoder, of a set one an element.
         variational_posterior: parameters -> q(z|x_S).
         decoder: {name: network}, z (N, D) -> parameters of p(x_m|z), (N, ...). A network z, x_l -> parameters of
             p(x_m|z, x_l) has the name "m|l"; one of several modalities, z -> a tuple of (N, ...) or one (N, M, ...),
@@ -46,6 +48,7 @@ class MultimodalVAE(nn.Module):
         super().__init__()
         self.modalities = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
         self.encoder = nn.ModuleDict(encoder)
+        self.columns = columns_of({name: n_elements(encoder.get(name)) for name in self.modalities})
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
         self.decoder, self.conditions, self.joint = nn.ModuleDict(), {}, {}
@@ -70,32 +73,40 @@ class MultimodalVAE(nn.Module):
         usual = DECODED_AT_ONCE[next(self.parameters()).device.type]
         return usual if self.decoded_at_most is None else min(usual, self.decoded_at_most)
 
+    def observe(self, inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch) -> Batch:
+        """What a caller gives as a Batch of the model's modalities (`common.data.observe`)."""
+        return observe(inputs, self.columns)
+
     def experts(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The stacked parameters of all experts, each (M, B, D); zeros where a modality is absent."""
+        """The stacked parameters of all experts, each (M, B, D); of no meaning where a modality is absent."""
         experts = {}
         for key, network in self.encoder.items():
             names = key.split(",")
-            if any(name not in batch.modalities for name in names):
-                continue
-            xs = [batch.modalities[name] for name in names]
-            seen = [self.modalities.index(name) for name in names]
-            if batch.mask is None:
-                experts[key] = self._run(network, *xs)
-                continue
-            present = torch.stack([batch.mask[:, m] for m in seen]).all(dim=0)
-            if self.every_row:
-                params = self._run(network, *(zero_where_absent(x, present) for x in xs))
-                experts[key] = tuple(torch.where(present[:, None], p, 0) for p in params)
-                continue
-            if present.all():
-                experts[key] = self._run(network, *xs)
-                continue
-            rows = present.nonzero().squeeze(1)
-            params = self._run(network, *(x[rows] for x in xs))
-            experts[key] = tuple(p.new_zeros(len(batch), *p.shape[1:]).index_copy(0, rows, p) for p in params)
+            if all(name in batch.modalities for name in names):
+                experts[key] = self._experts_of(network, names, batch)
         require(bool(experts), "the model has no encoder for just these modalities")
-        absent = tuple(torch.zeros_like(p) for p in next(iter(experts.values())))
-        return tuple(torch.stack(p) for p in zip(*(experts.get(key, absent) for key in self.encoder), strict=True))
+        some = next(iter(experts.values()))
+        for key, network in self.encoder.items():
+            if key not in experts:
+                experts[key] = tuple(p.new_zeros(n_elements(network) or 1, *p.shape[1:]) for p in some)
+        return tuple(torch.cat(p) for p in zip(*(experts[key] for key in self.encoder), strict=True))
+
+    def _experts_of(self, network: nn.Module, names: Sequence[str], batch: Batch) -> tuple[Tensor, ...]:
+        """What one network says, (1, B, D) each, of a set of elements (n, B, D)."""
+        xs = [batch.modalities[name] for name in names]
+        if n_elements(network):
+            return tuple(p.movedim(1, 0) for p in self._run(network, *xs))
+        if batch.mask is None:
+            return tuple(p.unsqueeze(0) for p in self._run(network, *xs))
+        present = torch.stack([batch.mask[:, self.columns[name]] for name in names]).all(dim=0)
+        if self.every_row:
+            params = self._run(network, *(zero_where_absent(x, present) for x in xs))
+            return tuple(torch.where(present[:, None], p, 0).unsqueeze(0) for p in params)
+        if present.all():
+            return tuple(p.unsqueeze(0) for p in self._run(network, *xs))
+        rows = present.nonzero().squeeze(1)
+        params = self._run(network, *(x[rows] for x in xs))
+        return tuple(p.new_zeros(1, len(batch), *p.shape[1:]).index_copy(1, rows, p.unsqueeze(0)) for p in params)
 
     def fuse(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
         """q(z|x_S) of stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
@@ -111,11 +122,11 @@ class MultimodalVAE(nn.Module):
         Returns:
             a distribution of batch shape (B,) and event shape (D,).
         """
-        batch = observe(inputs, self.modalities)
+        batch = self.observe(inputs)
         if given is not None and len(given) == 0:
             return self.prior().expand((len(batch),))
         if given is not None:
-            batch = batch.only(given, self.modalities)
+            batch = batch.only(given, self.columns)
         return self.fuse(self.experts(batch), batch.mask)
 
     def decode(
@@ -159,9 +170,9 @@ class MultimodalVAE(nn.Module):
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Means or modes of all modalities at the posterior's point, given some modalities (all of the inputs)."""
-        batch = observe(inputs, self.modalities)
+        batch = self.observe(inputs)
         if given is not None:
-            batch = batch.only(given, self.modalities)
+            batch = batch.only(given, self.columns)
         z = self.variational_posterior.point(self.posterior(batch))
         return self.likelihood.point(self.decode(z, given=batch.modalities))
 
@@ -170,19 +181,26 @@ def assembled(pieces: nn.ModuleDict) -> MultimodalVAE:
     """The model of six pieces in a plain ModuleDict, as poe-vae's README has it; its modalities are "0", "1", ...
 
     Args:
-        pieces: encoder (a NetworkList), variational_strategy, variational_posterior, decoder (a NetworkList, or one
-            network of all modalities), likelihood, prior.
+        pieces: encoder (a NetworkList, or a network of a set of elements, which is modality "0"), variational_strategy,
+            variational_posterior, decoder (a NetworkList, or one network of all modalities), likelihood, prior.
     """
     lacking = [name for name in PIECES if name not in pieces]
     require(not lacking, f"a VAE is made of {', '.join(PIECES)}: this one lacks {', '.join(lacking)}")
-    encoder, decoder = pieces["encoder"], pieces["decoder"]
-    names = [str(i) for i in range(len(encoder.networks))]
+    encoder, decoder, likelihood = (pieces[name] for name in ("encoder", "decoder", "likelihood"))
+    encoders = list(encoder.networks) if isinstance(encoder, NetworkList) else [encoder]
+    names = [str(i) for i in range(len(encoders))]
     of_each = dict(zip(names, decoder.networks, strict=True)) if isinstance(decoder, NetworkList) else None
     return MultimodalVAE(
-        encoder=dict(zip(names, encoder.networks, strict=True)),
+        encoder=dict(zip(names, encoders, strict=True)),
         decoder=of_each or {",".join(names): decoder},
-        **{name: pieces[name] for name in PIECES if name not in ("encoder", "decoder")},
+        likelihood=likelihood if isinstance(likelihood, GroupedLikelihood) else GroupedLikelihood(likelihood),
+        **{name: pieces[name] for name in ("variational_strategy", "variational_posterior", "prior")},
     )
+
+
+def n_elements(encoder: nn.Module | None) -> int | None:
+    """Of how many like elements an encoder's modality is a set; None for one that is none."""
+    return getattr(encoder, "n_elements", None)
 
 
 def zero_where_absent(x: Tensor, present: Tensor) -> Tensor:

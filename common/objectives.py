@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from common.bounds import Bound, Objective
-from common.data import Batch, observe
+from common.data import Batch, n_columns
 from common.errors import require
 from common.importance import DregElbo, IwaeElbo, StlElbo
 from common.multimodal_vae import MultimodalVAE
-from common.subsets import joint_subset, mvae_subsets, on_device
+from common.subsets import joint_subset, modality_subsets, mvae_subsets, on_device
 from common.variational_posteriors import MixturePosterior, component_shares
 
 __all__ = [
@@ -44,7 +44,7 @@ class SumOfElbos(Objective):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of ELBO(S) of each example, (B,), with the KLs weighted by beta."""
-        batch = observe(inputs, self.model.modalities)
+        batch = self.model.observe(inputs)
         subsets = self.subsets()  # (T, M)
         names = self._subset_names(subsets)
         device = next(iter(batch.modalities.values())).device
@@ -54,11 +54,11 @@ class SumOfElbos(Objective):
             whole, given = given, given & batch.mask  # (T, B, M)
             scored = given & ~_repeated(whole, given)[..., None]
             if batch.together is not None:
-                scored &= ~((whole.sum(dim=-1) == 1) & batch.together)[..., None]
-            index = self.model.modalities.index
+                for t in (t for t, name in enumerate(names) if name in self.model.modalities):
+                    scored[t] &= ~batch.together[:, None]
             for name, conditions in self.model.conditions.items():
                 for condition in conditions:  # p(x_m|z, x_l) is of examples that have both
-                    scored[..., index(name)] &= given[..., index(condition)]
+                    scored[..., self.model.columns[name]] &= given[..., self.model.columns[condition]]
         q = self.model.fuse(self.model.experts(batch), given)
         z = q.rsample()  # (T, B, D)
         kl = kl_divergence(q, self.model.prior())  # (T, B)
@@ -66,30 +66,31 @@ class SumOfElbos(Objective):
             kl = torch.where(scored.any(dim=-1), kl, 0)
         value = -beta * kl.sum(dim=0)
         terms = {f"{name}/kl": kl[t] for t, name in enumerate(names)}
-        for m, name in enumerate(self.model.modalities):
-            where = subsets[:, m].nonzero().squeeze(1).tolist()  # the terms that score this modality
+        for name, column in self.model.columns.items():
+            part = subsets[:, column].view(len(subsets), -1)  # (T, 1), of a set (T, n)
+            where = part.any(dim=1).nonzero().squeeze(1).tolist()  # the terms that score this modality
             if name not in self.model.decoder or not where:
                 continue
             log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
             if name in batch.modalities:
                 z_m = torch.stack([z[t] for t in where])
-                log_p = self.log_prob(
-                    name, z_m, batch, None if scored is None else torch.stack([scored[t, :, m] for t in where])
-                )
+                of_terms = None
+                if scored is not None or not part[where].all():
+                    counts = (given if scored is None else scored).expand(-1, len(batch), -1)
+                    of_terms = torch.stack([counts[t, :, column] for t in where])
+                log_p = self.log_prob(name, z_m, batch, of_terms)
             value = value + self.weights[name] * log_p.sum(dim=0)
             terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
         return Bound(value, self._complete(terms, names))
 
     def _subset_names(self, subsets: Tensor) -> list[str]:
         names, n_random = [], 0
+        alone = zip(self.model.modalities, modality_subsets(self.model.columns), strict=True)
+        known = {"joint": joint_subset(subsets.shape[1])[0]} | dict(alone)
         for subset in subsets:
-            if subset.all():
-                names.append("joint")
-            elif subset.sum() == 1:
-                names.append(self.model.modalities[int(subset.nonzero())])
-            else:
-                n_random += 1
-                names.append(f"subset{n_random}")
+            name = next((name for name, other in known.items() if torch.equal(subset, other)), None)
+            n_random += name is None
+            names.append(name or f"subset{n_random}")
         return names
 
     def _complete(self, terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
@@ -103,14 +104,15 @@ class StandardElbo(SumOfElbos):
     """ELBO of all modalities of an example: a lower bound on log p(x_1, ..., x_M) (Kingma & Welling 2014)."""
 
     def subsets(self) -> Tensor:
-        return joint_subset(len(self.model.modalities))
+        return joint_subset(n_columns(self.model.columns))
 
 
 class MvaeElbo(SumOfElbos):
     r"""MVAE's sub-sampled objective, ELBO(all) + sum_m ELBO({m}) + sum_{j=1..K} ELBO(S_j).
 
     Wu & Goodman 2018, eq. 5; S_j are K random subsets of size 2 .. M - 1, drawn anew at each call
-    (`common.subsets.random_subsets`). A lower bound on the sum of the corresponding log p(x_S).
+    (`common.subsets.random_subsets`). A lower bound on the sum of the corresponding log p(x_S). Of a modality that is a
+    set of elements, they are random subsets of these, and ELBO({m}) is that of the whole set.
 
     Args:
         K: number of random subsets (`--approx-m`); needs three modalities.
@@ -135,7 +137,7 @@ class MvaeElbo(SumOfElbos):
         return self.K > 0
 
     def subsets(self) -> Tensor:
-        return mvae_subsets(len(self.model.modalities), self.K, self.generator)
+        return mvae_subsets(self.model.columns, self.K, self.generator)
 
 
 class MixtureElbo(Objective):
@@ -151,17 +153,16 @@ class MixtureElbo(Objective):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""
-        batch = observe(inputs, self.model.modalities)
+        batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         share = q.mixture_distribution.probs.T  # (T, B)
         z = q.component_distribution.rsample().movedim(1, 0)  # (T, B, D)
         kl = (share * kl_divergence(q.component_distribution, self.model.prior()).T).sum(dim=0)
         value, terms = -beta * kl, {"mixture/kl": kl}
-        for m, name in enumerate(self.model.modalities):
+        for name in self.model.modalities:
             log_p = torch.zeros_like(kl)
             if name in batch.modalities:
-                scored = None if batch.mask is None else (share > 0) & batch.mask[:, m]
-                log_p = (share * self.log_prob(name, z, batch, scored)).sum(dim=0)
+                log_p = (share * self.log_prob(name, z, batch, self.there(name, batch, share > 0))).sum(dim=0)
             value = value + self.weights[name] * log_p
             terms[f"mixture/{name}"] = log_p
         return Bound(value, terms).of_something(batch.mask)
@@ -180,10 +181,11 @@ class ReweightedElbo(Objective):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The estimate of each example, (B,), with the KLs weighted by beta."""
-        batch = observe(inputs, self.model.modalities)
+        batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         share = component_shares(q)  # (M, B)
-        require(len(share) == len(self.model.modalities), "this ELBO is of mixtures of one expert a modality")
+        one_each = len(share) == len(self.model.modalities) == n_columns(self.model.columns)
+        require(one_each, "this ELBO is of mixtures of one expert a modality")
         experts = q.component_distribution  # (B, M)
         z = experts.rsample().movedim(1, 0)  # (M, B, D)
         log_q = experts.log_prob(z.detach().unsqueeze(2)).movedim(2, 0)  # (M, M, B): of q_r at q_d's sample
@@ -224,9 +226,9 @@ class ArElbo(Objective):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of each example, (B,), with the KLs weighted by beta; terms by modality, "ar/kl" all KLs."""
-        batch = observe(inputs, self.model.modalities)
+        batch = self.model.observe(inputs)
         x = next(iter(batch.modalities.values()))
-        m = len(self.model.modalities)
+        m = n_columns(self.model.columns)
         rank = torch.rand(len(batch), m, device=x.device).argsort(dim=1)  # (B, M)
         turn = torch.arange(m, device=x.device)[:, None, None]
         seen, now = rank <= turn, rank == turn  # (M, B, M)
@@ -243,10 +245,10 @@ class ArElbo(Objective):
             kl = torch.cat([kl, kl_divergence(q(1, None), q(-1))])
         kl = kl.sum(dim=0)
         value, terms = -beta * kl, {"ar/kl": kl}
-        for i, name in enumerate(self.model.modalities):
+        for name, column in self.model.columns.items():
             log_p = torch.zeros_like(kl)
             if name in batch.modalities:
-                log_p = self.log_prob(name, z, batch, now[..., i]).sum(dim=0)
+                log_p = self.log_prob(name, z, batch, now[..., column]).sum(dim=0)
             value = value + self.weights[name] * log_p
             terms[f"ar/{name}"] = log_p
         return Bound(value, terms)
@@ -282,13 +284,13 @@ class JmvaeElbo(Objective):
         Raises:
             InputError: an example lacks a modality.
         """
-        batch = observe(inputs, self.model.modalities)
+        batch = self.model.observe(inputs)
         require(batch.mask is None or bool(batch.mask.all()), "JMVAE's objective needs every modality of every example")
-        subsets = mvae_subsets(len(self.model.modalities))
+        subsets = modality_subsets(self.model.columns)
         subsets = on_device(subsets, next(iter(batch.modalities.values())).device)
         params = self.model.experts(batch)
         joint = self.model.fuse(params)
-        alone = self.model.fuse(params, subsets[:-1, None])  # (M, B)
+        alone = self.model.fuse(params, subsets[:, None])  # (M, B)
         z, kl = joint.rsample(), kl_divergence(joint, self.model.prior())  # (B, D), (B,)
         teacher = self.model.fuse(tuple(p.detach() for p in params)) if self.students else joint
         apart = kl_divergence(teacher, alone)  # (M, B)

@@ -5,6 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from common.data import Columns, n_columns
 from common.errors import require
 
 
@@ -43,7 +44,15 @@ def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None 
     return ranks < sizes
 
 
-def mvae_subsets(n_modalities: int, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
-    """MVAE's terms: each modality alone, all, k random subsets (Wu & Goodman 2018, eq. 5), (M + 1 + k, M)."""
-    singletons = torch.eye(n_modalities, dtype=torch.bool)
-    return torch.cat([singletons, joint_subset(n_modalities), random_subsets(n_modalities, k, generator)])
+def modality_subsets(columns: Columns) -> Tensor:
+    """Each modality alone, one that is a set of elements wholly: (modalities, M)."""
+    subsets = torch.zeros(len(columns), n_columns(columns), dtype=torch.bool)
+    for row, column in zip(subsets, columns.values(), strict=True):
+        row[column] = True
+    return subsets
+
+
+def mvae_subsets(columns: Columns, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
+    """MVAE's terms: each modality alone where there are several, all, k random subsets (Wu & Goodman 2018, eq. 5)."""
+    m, alone = n_columns(columns), modality_subsets(columns)
+    return torch.cat([alone[: 0 if len(alone) == 1 else None], joint_subset(m), random_subsets(m, k, generator)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fashionmnist.data
-from common.data import Examples, download, draw_paired, hold_out, observe, read_idx, unpair
+from common.data import Examples, columns_of, download, draw_paired, hold_out, observe, read_idx, unpair
 from common.errors import InputError
 from common.objectives import MvaeElbo, StandardElbo
 from mnist.data import FILES, load
@@ -214,11 +214,11 @@ def test_without_pairs_all_are_alone():
 
 def test_absence_becomes_a_mask_and_callers_tensors_stay():
     a, b = torch.tensor([[1.0, torch.nan], [2.0, 3.0]]), torch.tensor([4, -1])
-    batch = observe({"a": a, "b": b}, ("a", "b", "c"))
+    batch = observe({"a": a, "b": b}, columns_of(dict.fromkeys("abc")))
     assert batch.mask.tolist() == [[False, True, False], [True, False, False]]
     assert batch.modalities["a"].isfinite().all()
     assert a.isnan().sum() == 1 and b.tolist() == [4, -1]
-    assert observe({"a": a[1:], "b": b[:1]}, ("a", "b")).mask is None
+    assert observe({"a": a[1:], "b": b[:1]}, columns_of(dict.fromkeys("ab"))).mask is None
 
 
 CONTENT = bytes(range(256)) * 1000

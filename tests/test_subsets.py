@@ -1,12 +1,13 @@
 import pytest
 import torch
 
+from common.data import columns_of
 from common.errors import InputError
 from common.subsets import mvae_subsets, random_subsets
 
 
 def test_terms_are_singletons_joint_and_random_ones():
-    terms = mvae_subsets(4, k=3)
+    terms = mvae_subsets(columns_of(dict.fromkeys("abcd")), k=3)
     assert terms.shape == (8, 4)
     assert terms[:4].equal(torch.eye(4, dtype=torch.bool))
     assert terms[4].all()
