@@ -2,8 +2,8 @@ r"""Importance-sampling estimates of marginal log-likelihoods, in nats. Weights 
 
 .. math:: \log p(x_A) \approx \log \frac1K \sum_k \frac{p(z_k) \prod_{m \in A} p(x_m|z_k)}{q(z_k)}, \quad z_k \sim q
 
-with q = q(z|x_G) for what is `given`, or the prior for nothing (Burda et al. 2016, arXiv 1509.00519, eq. 8). In
-expectation a lower bound on log p(x_A), which it approaches with K.
+with q = q(z|x_G) for what is `given`, of an energy-based one its proposal, or the prior for nothing (Burda et al. 2016,
+arXiv 1509.00519, eq. 8). In expectation a lower bound on log p(x_A), which it approaches with K.
 """
 
 import math
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.data import Batch
+from common.energy import LocScaleEbm
 from common.errors import require
 from common.importance import IwaeElbo
 from common.multimodal_vae import MultimodalVAE
@@ -86,6 +87,8 @@ def importance_estimates(
         q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
     else:
         q = model.posterior(batch, given) if given else prior.expand((1,))
+    if isinstance(q, LocScaleEbm):
+        q = q.proposal  # whose density is known
     size = at_once or max(1, model.decoded_at_once // len(batch))
     weights = [Weights() for _ in targets]
     for start in range(0, n_samples, size):

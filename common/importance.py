@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common.bounds import Bound, Objective, has_batch_norm
 from common.data import Batch
+from common.energy import chosen
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.variational_posteriors import (
@@ -208,6 +209,59 @@ class DregElbo(IwaeElbo):
         if z.requires_grad:
             weighed_z.register_hook(lambda gradient: gradient * scale)
         return Bound(surrogate, {}).of_something(batch.mask).value, bound
+
+
+class EnergyIwaeElbo(Objective):
+    r"""The importance-weighted bound of an energy-based posterior, with K samples, each chosen from a pool of its own.
+
+    .. math:: \log \frac1K \sum_k \frac{p(z_k) \prod_m p(x_m|z_k)}{\tilde q(z_k) / \hat Z_k}, \qquad
+              P(z_k = z_{kj}) \propto \tilde q(z_{kj}) / r(z_{kj}), \quad z_{kj} \sim r
+
+    A lower bound on log p(X) for any size of the pools, since E of each weight is p(X) (Lawson et al. 2019, arXiv
+    1910.14265; r and the estimated normaliser: `common.energy.LocScaleEbm`). The gradient is unbiased: that of the
+    choices by their score, less what the other samples predict of the bound (VIMCO, Mnih & Rezende 2016, arXiv
+    1602.06725). lambda and beta as in IwaeElbo.
+
+    Args:
+        K: samples, two or more: StandardElbo is the bound of one, without the noise of choosing.
+    """
+
+    def __init__(self, model: MultimodalVAE, K: int = 2, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")
+        self.K = K
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The bound of each example, (B,); the terms are means over the samples."""
+        return self._surrogate(inputs, beta)[1]
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        surrogate, bound = self._surrogate(inputs, beta)
+        return -surrogate.mean(), bound
+
+    def _surrogate(self, inputs: Mapping[str, Tensor] | Batch, beta: float) -> tuple[Tensor, Bound]:
+        batch = self.model.observe(inputs)
+        q = self.model.fuse(self.model.experts(batch), batch.mask)
+        pool, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B)
+        z, index = chosen(pool, log_w, dim=1)  # (K, B, D), (K, B)
+        log_share = log_w.log_softmax(dim=1).gather(1, index.unsqueeze(1)).squeeze(1)  # (K, B)
+        kl = q.log_density(z) - log_w.logsumexp(dim=1) - self.model.prior().log_prob(z)
+        log_weight, terms = -beta * kl, {"joint/kl": kl.mean(dim=0)}
+        for name in self.model.modalities:
+            log_p = torch.zeros_like(kl)
+            if name in batch.modalities:
+                everywhere = torch.ones_like(kl, dtype=torch.bool)[None]
+                log_p = self.log_prob(name, z[None], batch, self.there(name, batch, everywhere))[0]
+            log_weight = log_weight + self.weights[name] * log_p
+            terms[f"joint/{name}"] = log_p.mean(dim=0)
+        value = log_weight.logsumexp(dim=0) - math.log(self.K)
+        with torch.no_grad():
+            others = (log_weight.sum(dim=0) - log_weight) / (self.K - 1)  # what the others predict of each
+            own = torch.eye(self.K, dtype=torch.bool, device=z.device)[..., None]
+            predicted = torch.where(own, others, log_weight[None]).logsumexp(dim=1) - math.log(self.K)  # (K, B)
+            credit = value - predicted
+        surrogate = Bound(value + (credit * log_share).sum(dim=0), {}).of_something(batch.mask).value
+        return surrogate, Bound(value, terms).of_something(batch.mask)
 
 
 def _by_component(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.mmvae import MMVAE, MMVAEConfig
@@ -14,65 +15,84 @@ from common.priors import LearnedPrior, StandardGaussianPrior, UniformHyperspher
 from common.variational_posteriors import (
     DiagonalGaussianPosterior,
     LaplacePosterior,
+    LocScaleEbmPosterior,
     MixturePosterior,
     VmfProductPosterior,
 )
 from common.variational_strategies import (
     GaussianPoeStrategy,
     GaussianQuotientStrategy,
+    LocScaleEbmStrategy,
     MoeStrategy,
     MopoeStrategy,
     OwnExpertStrategy,
     VmfPoeStrategy,
 )
 
-__all__ = ["FAMILIES", "MMVAE", "MVAE", "VAE", "Family", "MMVAEConfig", "MultimodalVAE", "fusion_of"]
+__all__ = ["FAMILIES", "MMVAE", "MVAE", "VAE", "Family", "MMVAEConfig", "MultimodalVAE", "check_fusion", "fusion_of"]
 
 
 class Family(NamedTuple):
-    """n_params: vectors of D numbers that an encoder gives; product: the strategy that multiplies its experts, if its
-    products are of the family; prior: of D dimensions, that such products have as an expert."""
+    """n_params: vectors of D numbers that an encoder gives; posterior, prior: of D dimensions; product: the strategy
+    that multiplies its experts and the prior, if such products are of the family."""
 
     n_params: int
-    posterior: nn.Module
+    posterior: Callable[[int], nn.Module]
     product: type[nn.Module] | None
     prior: Callable[[int], nn.Module]
 
 
+def energy_based(latent_dim: int) -> LocScaleEbmPosterior:
+    """The posterior with an energy of two hidden layers."""
+    return LocScaleEbmPosterior(nn.Sequential(swish_mlp(latent_dim, 64, 64), nn.Linear(64, 1), nn.Softplus()))
+
+
 FAMILIES = {
-    "gaussian": Family(2, DiagonalGaussianPosterior(), GaussianPoeStrategy, StandardGaussianPrior),
-    "laplace": Family(2, LaplacePosterior(), None, partial(LearnedPrior, LaplacePosterior(eta=0), learn=False)),
-    "vmf": Family(1, VmfProductPosterior(), VmfPoeStrategy, UniformHypersphericalPrior),
+    "gaussian": Family(2, lambda _: DiagonalGaussianPosterior(), GaussianPoeStrategy, StandardGaussianPrior),
+    "laplace": Family(
+        2, lambda _: LaplacePosterior(), None, partial(LearnedPrior, LaplacePosterior(eta=0), learn=False)
+    ),
+    "vmf": Family(1, lambda _: VmfProductPosterior(), VmfPoeStrategy, UniformHypersphericalPrior),
+    "ebm": Family(2, energy_based, LocScaleEbmStrategy, StandardGaussianPrior),
 }
 
 
-def fusion_of(fusion: str, posterior: str, encoders: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
-    """The strategy and the posterior of a fusion and a family by name.
+def check_fusion(fusion: str, posterior: str) -> None:
+    """Raise InputError where the fusion does not exist for the family."""
+    require(
+        fusion not in ("poe", "mopoe") or FAMILIES[posterior].product,
+        f"a product of {posterior} experts is no {posterior} distribution: only their mixture is defined",
+    )
+    require(
+        fusion == "poe" or posterior != "ebm",
+        "an ebm posterior is a product of energy-based experts: nothing else is defined of them",
+    )
+    require(fusion != "quotient" or posterior == "gaussian", f"quotients are of gaussian experts, not of {posterior}")
+
+
+def fusion_of(
+    fusion: str, posterior: str, latent_dim: int, encoders: Sequence[str] = ()
+) -> tuple[nn.Module, nn.Module]:
+    """The strategy and the posterior of a fusion and a family by name (`check_fusion` says which exist).
 
     "poe": product with the prior, MVAE (Wu & Goodman 2018, arXiv 1802.05335). "quotient": its MVAE-Q. "moe": mixture
     (Wang et al. 2016, arXiv 1610.03454, Shi et al. 2019, arXiv 1911.03393). "mopoe": mixture of all products (Sutter et
     al. 2021, arXiv 2105.02470). "own": each subset of the modalities has an encoder of its own, as in VAE, CVAE and
     JMVAE (Suzuki et al. 2016, arXiv 1611.01891).
-
-    Raises:
-        InputError: the fusion does not exist for the family.
     """
+    check_fusion(fusion, posterior)
     family = FAMILIES[posterior]
-    require(
-        fusion not in ("poe", "mopoe") or family.product,
-        f"a product of {posterior} experts is no {posterior} distribution: only their mixture is defined",
-    )
-    require(fusion != "quotient" or posterior == "gaussian", f"quotients are of gaussian experts, not of {posterior}")
+    of_family = family.posterior(latent_dim)
     if fusion == "moe":
-        return MoeStrategy(), MixturePosterior(family.posterior)
+        return MoeStrategy(), MixturePosterior(of_family)
     if fusion == "mopoe":
-        return MopoeStrategy(family.product()), MixturePosterior(family.posterior)
+        return MopoeStrategy(family.product()), MixturePosterior(of_family)
     strategies = {
         "poe": family.product,
         "quotient": GaussianQuotientStrategy,
         "own": partial(OwnExpertStrategy, encoders),
     }
-    return strategies[fusion](), family.posterior
+    return strategies[fusion](), of_family
 
 
 def VAE(
@@ -85,7 +105,7 @@ def VAE(
     posterior: str = "gaussian",
 ) -> MultimodalVAE:
     """A model by the names of its fusion (`fusion_of`) and of its experts' family, with the family's prior."""
-    strategy, of_family = fusion_of(fusion, posterior, tuple(encoder))
+    strategy, of_family = fusion_of(fusion, posterior, latent_dim, tuple(encoder))
     return MultimodalVAE(
         encoder=encoder,
         variational_strategy=strategy,

@@ -7,10 +7,12 @@ from typing import ClassVar, Literal
 from common import devices
 from common.bounds import Objective
 from common.errors import require
+from common.models import check_fusion
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
     ArElbo,
     DregElbo,
+    EnergyIwaeElbo,
     IwaeElbo,
     MixtureElbo,
     MvaeElbo,
@@ -19,7 +21,7 @@ from common.objectives import (
     StlElbo,
 )
 from common.runs import Unsaid
-from common.variational_posteriors import MixturePosterior
+from common.variational_posteriors import LocScaleEbmPosterior, MixturePosterior
 
 OF_SAMPLES = {"dreg": DregElbo, "iwae": IwaeElbo, "stl": StlElbo}
 OF_FUSION = {  # of the experts; the usual one first
@@ -29,6 +31,7 @@ OF_FUSION = {  # of the experts; the usual one first
     "mopoe": ("elbo", *OF_SAMPLES),
     "own": ("elbo", *OF_SAMPLES),
 }
+OF_ENERGIES = ("mvae", "elbo", "iwae")
 WHY = {
     "mvae": "sums the ELBOs of subsets, which a product of experts has for each",
     "ar": "takes KLs between posteriors of subsets, which mixtures do not have in closed form",
@@ -60,14 +63,19 @@ class ObjectiveOptions:
 
     OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg")  # options that another --obj does not take over
 
-    def check_objective(self, model: str, known: Sequence[str], mixture: bool) -> None:
+    def check_objective(self, model: str, known: Sequence[str], fusion: str, posterior: str) -> None:
         """Raise InputError for what does not exist, or not of the model by its name.
 
         Args:
             known: the objectives of the model, the one that is meant by none first.
-            mixture: whether its posterior is a mixture of several.
+            fusion, posterior: of its experts (`common.models.fusion_of`).
         """
-        obj = self.obj or known[0]
+        check_fusion(fusion, posterior)
+        obj, mixture = self.obj or known[0], fusion in ("moe", "mopoe")
+        require(
+            posterior != "ebm" or obj in OF_ENERGIES or obj not in known,
+            f"--obj {obj} takes densities or KLs that are known: an ebm posterior has {', '.join(OF_ENERGIES)}",
+        )
         require(obj in known, f"--obj {obj} {WHY[obj]}: --model {model} has {', '.join(known)}")
         several, looser_said = obj in OF_SAMPLES, self.looser and not isinstance(self.looser, Unsaid)
         require(self.K is None or self.K > 0, f"--K must be positive, not {self.K}")
@@ -80,12 +88,19 @@ class ObjectiveOptions:
         require(self.dreg is None or obj == "dreg", f"--dreg {self.dreg} is of --obj dreg, not {obj}")
         require(self.max_memory is None or self.max_memory > 0, f"--max-memory must be positive, not {self.max_memory}")
         require(several or self.max_memory is None, f"--max-memory: --obj {obj} takes one sample of each encoder")
+        require(posterior != "ebm" or self.max_memory is None, "--max-memory: an ebm posterior decodes all at once")
+        require(
+            posterior != "ebm" or obj != "iwae" or self.K != 1,
+            "--K 1: of an ebm posterior --obj elbo is the bound of one sample, without the noise of choosing it",
+        )
 
 
 def by_name(
     obj: str, model: MultimodalVAE, options: ObjectiveOptions, weights: Mapping[str, float] | None = None
 ) -> Objective:
     """The bound of a name, but for JMVAE's, with its options; `check_objective` says which exist."""
+    if obj == "iwae" and isinstance(model.variational_posterior, LocScaleEbmPosterior):
+        return EnergyIwaeElbo(model, options.K or 30, weights)
     if obj in OF_SAMPLES:
         if options.max_memory:
             devices.limit_memory(model, options.max_memory)

@@ -14,8 +14,9 @@ from torch.distributions import Distribution, kl_divergence
 
 from common.bounds import Bound, Objective
 from common.data import Batch, n_columns
+from common.energy import weighted_samples
 from common.errors import require
-from common.importance import DregElbo, IwaeElbo, StlElbo
+from common.importance import DregElbo, EnergyIwaeElbo, IwaeElbo, StlElbo
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import joint_subset, modality_subsets, mvae_subsets, on_device
 from common.variational_posteriors import MixturePosterior, component_shares
@@ -23,6 +24,7 @@ from common.variational_posteriors import MixturePosterior, component_shares
 __all__ = [
     "ArElbo",
     "DregElbo",
+    "EnergyIwaeElbo",
     "IwaeElbo",
     "JmvaeElbo",
     "MixtureElbo",
@@ -36,6 +38,8 @@ __all__ = [
 
 class SumOfElbos(Objective):
     """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
+
+    An energy-based posterior has a weighted pool in the place of the sample (`common.energy.weighted_samples`).
 
     An example that lacks modalities contributes ELBO(S and what it has), each once: a row of one modality carries
     its unimodal ELBO and nothing else. One that counts jointly only (`Batch.together`) carries no unimodal ELBO. Every
@@ -60,8 +64,7 @@ class SumOfElbos(Objective):
                 for condition in conditions:  # p(x_m|z, x_l) is of examples that have both
                     scored[..., self.model.columns[name]] &= given[..., self.model.columns[condition]]
         q = self.model.fuse(self.model.experts(batch), given)
-        z = q.rsample()  # (T, B, D)
-        kl = kl_divergence(q, self.model.prior())  # (T, B)
+        z, share, kl = weighted_samples(q, self.model.prior())  # (J, T, B, D), (J, T, B), (T, B)
         if scored is not None:
             kl = torch.where(scored.any(dim=-1), kl, 0)
         value = -beta * kl.sum(dim=0)
@@ -73,12 +76,13 @@ class SumOfElbos(Objective):
                 continue
             log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
             if name in batch.modalities:
-                z_m = torch.stack([z[t] for t in where])
+                z_m = torch.stack([z[:, t] for t in where])  # (T_m, J, B, D)
                 of_terms = None
                 if scored is not None or not part[where].all():
-                    counts = (given if scored is None else scored).expand(-1, len(batch), -1)
-                    of_terms = torch.stack([counts[t, :, column] for t in where])
-                log_p = self.log_prob(name, z_m, batch, of_terms)
+                    counts = (given if scored is None else scored).expand(len(z), -1, len(batch), -1)  # (J, T, B, M)
+                    of_terms = torch.stack([counts[:, t, :, column] for t in where])
+                share_m = torch.stack([share[:, t] for t in where])
+                log_p = (share_m * self.log_prob(name, z_m, batch, of_terms)).sum(dim=1)
             value = value + self.weights[name] * log_p.sum(dim=0)
             terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
         return Bound(value, self._complete(terms, names))

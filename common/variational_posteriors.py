@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily
 
 from common.distributions import DiagonalGaussian, Joined
+from common.energy import LocScaleEbm
 from common.errors import require
 from common.von_mises_fisher import VonMisesFisher
 
@@ -79,6 +80,24 @@ class VmfProductPosterior(Posterior):
         """The direction of each sphere's mean, which itself lies inside."""
         mean = q.mean.unflatten(-1, (self.n, -1))
         return (mean / mean.norm(dim=-1, keepdim=True)).flatten(-2)
+
+
+class LocScaleEbmPosterior(Posterior):
+    """An energy-based product of experts (`common.energy.LocScaleEbm`).
+
+    Args:
+        energy: z (N, D), in units of an expert's scale and from its location -> (N, 1), not negative.
+        n: samples of each expert, of their Gaussian product and of the prior, that estimates are made of.
+    """
+
+    def __init__(self, energy: nn.Module, n: int = 4) -> None:
+        super().__init__()
+        require(n > 0, f"an energy-based posterior needs at least one proposal of each expert, not {n}")
+        self.energy, self.n = energy, n
+
+    def forward(self, params: tuple[Tensor, Tensor, Tensor]) -> LocScaleEbm:
+        """Which experts there are (..., M), (mu, logvar), each (..., M, D) -> a distribution with batch shape (...)."""
+        return LocScaleEbm(*params, self.energy, self.n)
 
 
 class MixturePosterior(nn.Module):

@@ -63,8 +63,40 @@ class VmfPoeStrategy(nn.Module):
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
         """Natural parameters (M, B, D), scaled alike, and a mask (..., B, M) -> those of the product, (..., B, D)."""
-        (eta,) = params
-        return (eta.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(eta), eta),)
+        return (masked_sum(*params, mask),)
+
+
+class SetStrategy(nn.Module):
+    r"""One posterior of the sum of what encoders say of the elements that are there, the set encoder of partial-VAE.
+
+    .. math:: parameters = g \Big( \sum_{m \in S} h_m(x_m) \Big)
+
+    (Ma et al. 2019, EDDI, arXiv 1809.11142; Zaheer et al. 2017, arXiv 1703.06114.)
+
+    Args:
+        network: g, (N, H) -> parameters, a tuple of (N, D).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """h (M, B, H) and a mask (..., B, M) -> parameters, each (..., B, D)."""
+        (h,) = params
+        total = masked_sum(h, mask)  # (..., B, H)
+        return tuple(p.view(*total.shape[:-1], -1) for p in self.network(total.flatten(0, -2)))
+
+
+class LocScaleEbmStrategy(nn.Module):
+    """No fusion by itself: the experts that are there make an energy-based product (`common.energy.LocScaleEbm`)."""
+
+    def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> the mask, (mu, logvar), each (..., B, M, D)."""
+        mu, logvar = (p.movedim(0, -2) for p in params)  # (B, M, D)
+        mask = torch.ones_like(mu[..., 0], dtype=torch.bool) if mask is None else mask
+        mask = mask.expand(torch.broadcast_shapes(mask.shape, mu.shape[:-1]))
+        return mask, mu.expand(*mask.shape, -1), logvar.expand(*mask.shape, -1)
 
 
 class MoeStrategy(nn.Module):
@@ -102,6 +134,11 @@ class MopoeStrategy(nn.Module):
         given = subsets.view(-1, *[1] * (mask.dim() - 1), m) & mask  # (T, ..., B, M)
         products = (p.movedim(0, -2) for p in self.product(params, given))  # (..., B, T, D)
         return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
+
+
+def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The sum of x (M, B, D) over what a mask (..., B, M) has, all by default: (..., B, D)."""
+    return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)
 
 
 def _equal_parts(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ from common import devices, runs
 from common.bounds import Objective
 from common.data import hold_out, unpair
 from common.errors import require
-from common.models import MultimodalVAE, fusion_of
+from common.models import MultimodalVAE
 from common.objective_options import ObjectiveOptions, by_name
 from common.objectives import JmvaeElbo
 from common.training import fit
@@ -54,17 +54,16 @@ class Config(DigitsConfig, ObjectiveOptions):
     model: Literal["mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"] = "mvae"
     """mvae: product of experts; mvae-q: quotient of posteriors; jmvae: joint encoder; vae: the image alone; cvae: the
     image given the label; bivcca: mixture of experts; mopoe: mixture of the products of all subsets"""
-    posterior: Literal["gaussian", "laplace", "vmf"] = "gaussian"
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """the experts' family, the prior's too. laplace: of mixtures and single encoders, since a product of two is none;
-    vmf: von Mises-Fisher, z on the unit sphere"""
+    vmf: von Mises-Fisher, z on the unit sphere; ebm: of products, Gaussian times a learned exp(-E), prior N(0, I)"""
     alpha: float = 0.1
     """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one (Suzuki et al. 2016)"""
 
     def check(self) -> None:
         super().check()
         known = MODELS[self.model]
-        self.check_objective(self.model, known.objectives, known.fusion in ("moe", "mopoe"))
-        fusion_of(known.fusion, self.posterior)
+        self.check_objective(self.model, known.objectives, known.fusion, self.posterior)
         require(
             self.paired_fraction == 1 or known.unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",

@@ -10,7 +10,7 @@ from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from common.objective_options import OF_FUSION
-from common.priors import LearnedPrior, UniformHypersphericalPrior
+from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
@@ -41,13 +41,19 @@ MODELS = {
     "mnist": Model("own", OF_FUSION["own"]),
     "svhn": Model("own", OF_FUSION["own"]),
 }
-FAMILIES = {"laplace": "laplace", "normal": "gaussian", "vmf": "vmf"}  # --prior-and-posterior as the authors call it
+FAMILIES = {
+    "laplace": "laplace",
+    "normal": "gaussian",
+    "vmf": "vmf",
+    "ebm": "ebm",
+}  # --prior-and-posterior as the authors call it
 
 
 PRIORS = {
     "laplace": lambda d, learn: LearnedPrior(LaplacePosterior(eta=0), d, learn),
     "gaussian": lambda d, learn: LearnedPrior(DiagonalGaussianPosterior(), d, learn),
     "vmf": lambda d, learn: UniformHypersphericalPrior(d),
+    "ebm": lambda d, learn: StandardGaussianPrior(d),
 }
 
 
@@ -60,7 +66,7 @@ def build(config: Config) -> MultimodalVAE:
     encoder = {"mnist": lambda: mnist_encoder(heads, h), "svhn": lambda: svhn_encoder(heads)}
     decoder = {"mnist": lambda: mnist_decoder(d, h), "svhn": lambda: svhn_decoder(d)}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
-    strategy, posterior = models.fusion_of(MODELS[config.model].fusion, family, names)
+    strategy, posterior = models.fusion_of(MODELS[config.model].fusion, family, d, names)
     return MultimodalVAE(
         encoder={name: encoder[name]() for name in names},
         variational_strategy=strategy,

@@ -20,7 +20,6 @@ import tyro
 
 from common import devices, runs
 from common.errors import require
-from common.models import fusion_of
 from common.objective_options import Name, ObjectiveOptions, by_name
 from common.training import fit
 from mnist_svhn import loglike
@@ -38,10 +37,10 @@ class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
     """the bound, and its gradient (paper: dreg). elbo: the mean over the encoders; mvae, ar: of --model mvae;
     elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
     learn_prior: bool = True
-    """learn the prior's scales (paper); of vmf it has none"""
-    prior_and_posterior: Literal["laplace", "normal", "vmf"] | None = None
-    """families (vmf: z on the unit sphere); default: normal for --model mvae and mopoe, whose products laplace has
-    not, else laplace (paper)"""
+    """learn the prior's scales (paper); of vmf and ebm it has none"""
+    prior_and_posterior: Literal["laplace", "normal", "vmf", "ebm"] | None = None
+    """families (vmf: z on the unit sphere; ebm: energy-based, of --model mvae); default: normal for --model mvae and
+    mopoe, whose products laplace has not, else laplace (paper)"""
     llik_scaling: float = 0.0
     """weight of mnist's log-likelihood; 0: 3072 / 784, the ratio of the dimensions (paper)"""
     num_hidden_layers: int = 1
@@ -69,13 +68,12 @@ class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
         super().check()
         self.check_options()
         fusion, objectives = MODELS[self.model]
-        self.check_objective(self.model, objectives, fusion in ("moe", "mopoe"))
+        self.check_objective(self.model, objectives, fusion, FAMILIES[self.prior_and_posterior])
         require(
             0 <= self.llik_scaling < math.inf,
             f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}",
         )
         require(self.num_hidden_layers > 0, f"--num-hidden-layers must be positive, not {self.num_hidden_layers}")
-        fusion_of(fusion, FAMILIES[self.prior_and_posterior])
         require(
             self.llik_scaling == 0 or self.model not in ("mnist", "svhn"),
             f"--llik-scaling weighs mnist beside svhn: --model {self.model} has one of them",

@@ -111,7 +111,9 @@ def test_random_subsets_are_of_elements(missing):
         q = as_list.fuse(params, given)
         kl = torch.distributions.kl_divergence(q, as_list.prior())
         z = q.mean + q.stddev * eps
-        log_p = torch.stack([p.log_prob(v.nan_to_num(0)) for p, v in zip(as_list.decode(z).values(), x.unbind(1))], 1)
+        log_p = torch.stack(
+            [p.log_prob(v.nan_to_num(0)) for p, v in zip(as_list.decode(z).values(), x.unbind(1), strict=True)], 1
+        )
         elbo = torch.where(given, log_p, 0).sum(dim=1) - kl
         repeated = torch.stack([(given == earlier).all(dim=1) for earlier in done]).any(dim=0)
         total = total + torch.where(repeated, 0, elbo)
