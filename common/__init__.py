@@ -6,5 +6,6 @@
 Modules in import order: errors, torchvision_import, data, experts, distributions, energy, von_mises_fisher, subsets,
 encoders_decoders, variational_strategies, variational_posteriors, priors, likelihoods, multimodal_vae, bounds,
 importance, objectives, estimators, metrics, mmvae_config, mmvae, models, checkpoints, devices, plots, runs,
-objective_options, reports, caches, steps, training.
+objective_options, reports, caches, steps, training,
+parallel.
 """

@@ -21,7 +21,9 @@ from common.multimodal_vae import MultimodalVAE
 
 OF_MVAE = ("mnist", "fashionmnist", "multimnist")
 OF_MMVAE = {"mnist_svhn": "mnist_svhn"}  # by the name of their --model
-EXPERIMENTS = (*OF_MVAE, *OF_MMVAE.values())
+# the module that builds the model of each; scripts run as __main__, so none of them
+EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values())}
+EXPERIMENTS |= {"halves": "mnist.parts", "pixels": "mnist.parts"}
 # what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
@@ -93,7 +95,7 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     checkpoint = load(path)
     name, config, convert = _read(checkpoint, path, experiment)
     try:
-        model = import_module(f"{name}.model").build(SimpleNamespace(**config))
+        model = import_module(EXPERIMENTS[name]).build(SimpleNamespace(**config))
         model.load_state_dict(convert(checkpoint, model))
     except (RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
         raise InputError(f"{path} does not fit the networks of {name}: {' '.join(str(error).split())[:300]}") from error
@@ -106,7 +108,7 @@ def start_from(path: Path, model: MultimodalVAE, experiment: str, config: dict[s
     """Give a model of a configuration the parameters of a checkpoint of the experiment (see `load_model`)."""
     trained = load_config(path, experiment)
     # other meanings of parameters that may have the same shapes
-    for name in ("model", "posterior", "prior_and_posterior"):
+    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood"):
         was, asked = trained.get(name, config.get(name)), config.get(name)
         require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
     try:

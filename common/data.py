@@ -149,10 +149,10 @@ class Examples:
 
     def take(self, index: slice | Tensor) -> "Examples":
         """These examples alone."""
+        masks = [None if x is None else x[index] for x in (self.mask, self.together)]
         if self.rows is None:
-            return Examples({name: x[index] for name, x in self.modalities.items()})
-        rows = {name: rows[index] for name, rows in self.rows.items()}
-        return Examples(self.modalities, rows, *(None if x is None else x[index] for x in (self.mask, self.together)))
+            return Examples({name: x[index] for name, x in self.modalities.items()}, None, *masks)
+        return Examples(self.modalities, {name: rows[index] for name, rows in self.rows.items()}, *masks)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """The rows of an order, or all as they stand, in batches; the last one may be smaller."""

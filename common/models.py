@@ -33,13 +33,13 @@ __all__ = ["FAMILIES", "MMVAE", "MVAE", "VAE", "Family", "MMVAEConfig", "Multimo
 
 
 class Family(NamedTuple):
-    """n_params: vectors of D numbers that an encoder gives; posterior, prior: of D dimensions; product: the strategy
-    that multiplies its experts and the prior, if such products are of the family."""
+    """n_params: vectors of D numbers that an encoder gives; posterior: of D dimensions; product: the strategy that
+    multiplies its experts and the prior, if such products are of the family; prior: of D dimensions, learned or not."""
 
     n_params: int
     posterior: Callable[[int], nn.Module]
     product: type[nn.Module] | None
-    prior: Callable[[int], nn.Module]
+    prior: Callable[[int, bool], nn.Module]
 
 
 def energy_based(latent_dim: int) -> LocScaleEbmPosterior:
@@ -47,13 +47,15 @@ def energy_based(latent_dim: int) -> LocScaleEbmPosterior:
     return LocScaleEbmPosterior(nn.Sequential(swish_mlp(latent_dim, 64, 64), nn.Linear(64, 1), nn.Softplus()))
 
 
+def gaussian_prior(latent_dim: int, learn: bool) -> nn.Module:
+    return LearnedPrior(DiagonalGaussianPosterior(), latent_dim) if learn else StandardGaussianPrior(latent_dim)
+
+
 FAMILIES = {
-    "gaussian": Family(2, lambda _: DiagonalGaussianPosterior(), GaussianPoeStrategy, StandardGaussianPrior),
-    "laplace": Family(
-        2, lambda _: LaplacePosterior(), None, partial(LearnedPrior, LaplacePosterior(eta=0), learn=False)
-    ),
-    "vmf": Family(1, lambda _: VmfProductPosterior(), VmfPoeStrategy, UniformHypersphericalPrior),
-    "ebm": Family(2, energy_based, LocScaleEbmStrategy, StandardGaussianPrior),
+    "gaussian": Family(2, lambda _: DiagonalGaussianPosterior(), GaussianPoeStrategy, gaussian_prior),
+    "laplace": Family(2, lambda _: LaplacePosterior(), None, partial(LearnedPrior, LaplacePosterior(eta=0))),
+    "vmf": Family(1, lambda _: VmfProductPosterior(), VmfPoeStrategy, lambda d, _: UniformHypersphericalPrior(d)),
+    "ebm": Family(2, energy_based, LocScaleEbmStrategy, lambda d, _: StandardGaussianPrior(d)),
 }
 
 
@@ -112,7 +114,7 @@ def VAE(
         variational_posterior=of_family,
         decoder=decoder,
         likelihood=likelihood,
-        prior=FAMILIES[posterior].prior(latent_dim),
+        prior=FAMILIES[posterior].prior(latent_dim, False),
         weights=weights,
     )
 

@@ -104,6 +104,22 @@ def error_bars(
     save(figure, path)
 
 
+def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, title: str = "") -> None:
+    """Save rows of points with bars, {label: (mean, half a bar's length)}, from the top down.
+
+    Args:
+        axis: what the values are.
+    """
+    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
+    plot = figure.add_subplot(xlabel=axis, title=title)
+    means, deviations = zip(*rows.values(), strict=True)
+    plot.errorbar(means, range(len(rows)), xerr=deviations, fmt="o", markersize=4, capsize=3)
+    plot.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    plot.invert_yaxis()
+    plot.grid(alpha=0.3)
+    save(figure, path)
+
+
 def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str]) -> None:
     """Save box plots of the columns of {title: (N, D)}, a panel each; whiskers from the 5th to the 95th percentile.
 

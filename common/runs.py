@@ -167,8 +167,8 @@ def command_line(
         if getattr(given, "pre_trained", None):
             last = given.save_dir / given.experiment / LAST
             source = last if given.resume and last.exists() else given.pre_trained
-            for without in ((), getattr(config, "OF_THE_OBJECTIVE", ())):
-                default = taken_up(config, source, without)
+            for without in ((), getattr(given, "OF_THE_OBJECTIVE", ())):
+                default = taken_up(type(given), source, without)
                 given = tyro.cli(config, args=args, description=description, default=default)
                 if not without and getattr(given, "obj", None) == getattr(default, "obj", None):
                     break

@@ -10,8 +10,6 @@ from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from common.objective_options import OF_FUSION
-from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
-from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -49,14 +47,6 @@ FAMILIES = {
 }  # --prior-and-posterior as the authors call it
 
 
-PRIORS = {
-    "laplace": lambda d, learn: LearnedPrior(LaplacePosterior(eta=0), d, learn),
-    "gaussian": lambda d, learn: LearnedPrior(DiagonalGaussianPosterior(), d, learn),
-    "vmf": lambda d, learn: UniformHypersphericalPrior(d),
-    "ebm": lambda d, learn: StandardGaussianPrior(d),
-}
-
-
 def build(config: Config) -> MultimodalVAE:
     """The model with modalities mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or with one of them."""
     d, h = config.n_latents, config.num_hidden_layers
@@ -73,7 +63,7 @@ def build(config: Config) -> MultimodalVAE:
         variational_posterior=posterior,
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        prior=PRIORS[family](d, config.learn_prior),
+        prior=models.FAMILIES[family].prior(d, config.learn_prior),
         weights=weights,
     )
 

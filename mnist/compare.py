@@ -1,0 +1,210 @@
+"""Compare models of MNIST's halves or pixels by their log-likelihoods of test images, over several seeds.
+
+    python compare.py halves --data-dir data            posterior families and objectives
+    python compare.py pixels --data-dir data            network architectures
+    python compare.py halves --variants obj=mvae "posterior=vmf obj=dreg" --options "n-latents=8" --data-dir data
+
+Trains a model for each variant, options of `python halves.py train` or `pixels.py train`, and seed; writes
+a table and a plot into the save-dir, where each run has its folder. A run that is there is not repeated: the same
+command goes on after Ctrl-C, or adds variants and seeds.
+"""
+
+import contextlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from common import devices, plots, reports, runs
+from common.checkpoints import load_model, write_atomically
+from common.errors import InputError, require
+from common.parallel import in_parallel
+from mnist import halves, parts, pixels
+from mnist.data import MNIST
+
+SCRIPTS = {"halves": halves, "pixels": pixels}
+VARIANTS = {
+    "halves": (
+        "posterior=gaussian",
+        "posterior=vmf",
+        "posterior=ebm",
+        "obj=elbo",
+        "obj=ar",
+        "obj=iwae K=8",
+        "obj=stl K=8",
+        "obj=dreg K=8",
+        "posterior=vmf obj=dreg K=8",
+        "posterior=ebm obj=iwae K=8",
+        "fusion=moe",
+        "fusion=moe posterior=laplace",
+        "fusion=moe posterior=vmf",
+        "fusion=moe posterior=laplace obj=dreg K=8",
+        "fusion=mopoe",
+        "layout=vectorised",
+    ),
+    "pixels": (
+        "fusion=poe decoder=mlp",
+        "fusion=poe decoder=shared",
+        "fusion=set decoder=mlp",
+        "fusion=set decoder=shared",
+        "fusion=set decoder=mlp layers=2",
+    ),
+}
+
+
+@dataclass
+class Config:
+    experiment: tyro.conf.Positional[Literal["halves", "pixels"]]
+    """what to compare models of"""
+    variants: tuple[str, ...] = ()
+    """options of `train` as NAME=VALUE, several in quotes. Default: of halves posterior families and objectives, of
+    pixels networks"""
+    options: str = "epochs=20"
+    """options of all variants"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """one run each"""
+    observed: str = "top"
+    """the part whose log-likelihood, and that of the rest given it, is compared too"""
+    n_test: int = 1000
+    """use the first N test images"""
+    n_samples: int = 1000
+    """importance samples an image"""
+    jobs: int | None = None
+    """runs at a time, each a process; default: one a core, with --cuda one"""
+    data_dir: Path = Path("data")
+    """the dataset in its original format"""
+    demo: bool = False
+    """use the built-in data: no files"""
+    save_dir: Path = Path("comparison")
+    """where the runs, the table and the plot go"""
+    cuda: bool = False
+    """use the GPU"""
+
+    def check(self) -> None:
+        """Raise InputError for values that no call can have."""
+        for name in ("variants", "seeds"):
+            values = getattr(self, name)
+            require(len(values) == len(set(values)), f"{runs.option(name)} must name each once, not {values}")
+        require(len(self.seeds) > 0, "--seeds: name one at least")
+        for name in ("n_test", "n_samples", "jobs"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{runs.option(name)} must be positive, not {value}")
+        for _, run in self.runs():
+            run.check()
+
+    def runs(self) -> list[tuple[str, parts.Train]]:
+        """Each variant's runs, by its options."""
+        todo = []
+        for variant in self.variants or VARIANTS[self.experiment]:
+            settings = f"{self.options} {variant}".split()
+            wrong = [setting for setting in settings if not re.fullmatch(r"[\w-]+=\S+", setting)]
+            require(not wrong, f"--variants and --options are NAME=VALUE, not {' '.join(wrong)!r}")
+            args = [arg for setting in settings for arg in f"--{setting}".split("=", 1)]
+            run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"compare.py: {variant}")
+            given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}
+            folder = "_".join(settings).replace("/", "-")
+            todo += [
+                (variant, replace(run, **given, seed=seed, save_dir=self.save_dir / f"{folder}_seed{seed}"))
+                for seed in self.seeds
+            ]
+        return todo
+
+
+class Result(NamedTuple):
+    """estimates: means over the test images, nats; rate: training examples per second."""
+
+    variant: str
+    seed: int
+    n_parameters: int
+    rate: float
+    estimates: dict[str, float]
+
+
+def main(config: Config) -> list[Result]:
+    config.check()
+    for split in ("train", "test"):
+        MNIST.load(split, config.data_dir, config.demo)
+    todo = config.runs()
+    jobs = config.jobs or (1 if config.cuda else os.cpu_count())
+    results = []
+    with tqdm(total=len(todo), unit=" runs", disable=None) as bar:
+        for result in in_parallel(partial(run, config=config), todo, jobs):
+            results.append(result)
+            bar.update()
+    order = [variant for variant, _ in todo]
+    results.sort(key=lambda result: (order.index(result.variant), result.seed))
+    report(results, config)
+    return results
+
+
+def run(task: tuple[str, parts.Train], config: Config) -> Result:
+    """Train a model, as far as it is not there yet, and estimate its log-likelihoods of the test images."""
+    variant, options = task
+    folder = options.save_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            SCRIPTS[config.experiment].main(options)
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from error
+        model = load_model(folder, config.experiment).to(devices.select(config.cuda))
+        name = f"{config.observed}_{config.n_test}_{config.n_samples}_{options.epochs}.json".replace("/", "-")
+        measured = folder / name
+        if not measured.exists():
+            test = MNIST.load("test", config.data_dir, config.demo, limit=config.n_test)
+            torch.manual_seed(options.seed)
+            estimates = parts.evaluate(model, test, config.observed, config.n_samples)
+            means = {name: x.double().mean().item() for name, x in estimates.items()}
+            write_atomically(measured, json.dumps(means, indent=2).encode())
+    rates = [json.loads(line)["examples_per_second"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    n_parameters = sum(p.numel() for p in model.parameters())
+    return Result(variant, options.seed, n_parameters, max(rates), json.loads(measured.read_text()))
+
+
+def report(results: list[Result], config: Config) -> None:
+    """Print the table, in Markdown, and write it, the plot and all results."""
+    names = [name for name in results[0].estimates if name.startswith("log p")]
+    names = [names[0], *(name for name in names if "z from" in name)]
+    variants = list(dict.fromkeys(result.variant for result in results))
+    headings = [reports.in_table(name) for name in names]
+    lines = [f"| {config.experiment} `{config.options}` | {' | '.join(headings)} | parameters | examples/s |"]
+    lines.append("|---" * (len(names) + 3) + "|")
+    points = {}
+    for variant in variants:
+        mine = [result for result in results if result.variant == variant]
+        cells = [spread([result.estimates[name] for result in mine]) for name in names]
+        points[variant] = cells[0]
+        texts = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in cells]
+        rate = max(result.rate for result in mine)
+        lines.append(f"| `{variant}` | {' | '.join(texts)} | {mine[0].n_parameters:,} | {rate:,.0f} |")
+    lines += ["", f"{len(config.seeds)} seeds: mean and standard deviation; {config.n_test} test images, nats."]
+    table = "\n".join(lines) + "\n"
+    print(f"\n{table}")
+    content = {
+        "experiment": config.experiment,
+        "config": runs.as_json(config),
+        "commit": runs.git_commit(),
+        "results": [result._asdict() for result in results],
+    }
+    name = f"compare_{config.experiment}"
+    write_atomically(config.save_dir / f"{name}.md", table.encode())
+    write_atomically(config.save_dir / f"{name}.json", json.dumps(content, indent=2).encode())
+    plots.intervals(config.save_dir / f"{name}.png", points, "log p(image), nats", f"{config.experiment}, test images")
+    print(f"{config.save_dir}/{name}.md, .json and .png")
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation over the seeds (0 for one)."""
+    x = torch.tensor(values).double()
+    return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,44 @@
+"""The halves of MNIST's images as two modalities, top and bottom (github.com/jgoffinet/poe-vae).
+
+    python halves.py train --data-dir data                                  every piece is an option: train --help
+    python halves.py train --demo --epochs 20                               on built-in digits, in seconds
+    python halves.py sample trained_models --observed top --data-dir data   images completed from their tops
+    python halves.py loglike trained_models --data-dir data                 log p(image), log p(bottom|top)
+
+A batch: top and bottom, each (B, 392) float in [0, 1]; of --layout vectorised one tensor halves, (B, 2, 392).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import tyro
+
+from common import runs
+from common.objective_options import OF_FUSION
+from mnist import parts
+
+
+@dataclass
+class Train(parts.Train):
+    __doc__ = parts.Train.__doc__
+    fusion: Literal["poe", "moe", "mopoe"] = "poe"
+    """poe: product of experts; moe: mixture; mopoe: mixture of the products of all subsets"""
+    layout: Literal["list", "vectorised"] = "list"
+    """list: networks of their own for top and bottom; vectorised: shared ones, told apart by a learned embedding"""
+    decoder: tyro.conf.Suppress[str] = "shared"
+
+    def objectives(self) -> Sequence[str]:
+        return OF_FUSION[self.fusion]
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[parts.Sample, tyro.conf.subcommand("sample")]
+    | Annotated[parts.Loglike, tyro.conf.subcommand("loglike")]
+)
+main = partial(parts.main, experiment="halves")
+
+if __name__ == "__main__":
+    runs.command_line(main, Command, __doc__)

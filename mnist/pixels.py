@@ -1,0 +1,52 @@
+"""Every pixel of MNIST's images a modality, 784 of them with shared networks (github.com/jgoffinet/poe-vae).
+
+    python pixels.py train --approx-m 1 --data-dir data                      every piece is an option: train --help
+    python pixels.py train --demo --epochs 20                                on built-in digits, in a minute
+    python pixels.py sample trained_models --observed 0.1 --data-dir data    images completed from a tenth of the pixels
+    python pixels.py loglike trained_models --data-dir data                  log p(image), log p(bottom|top)
+
+A batch: pixel (B, 784, 1) float in [0, 1]. The posterior given any of the pixels is a product of 784 experts, from
+one network told where it looks by a learned embedding; or, --fusion set, one posterior of the sum of what it says of
+each, as in partial-VAE (Ma et al. 2019, arXiv 1809.11142).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import tyro
+
+from common import runs
+from common.errors import require
+from common.objective_options import OF_FUSION
+from mnist import parts
+
+
+@dataclass
+class Train(parts.Train):
+    __doc__ = parts.Train.__doc__
+    fusion: Literal["poe", "set"] = "poe"
+    """poe: product of the pixels' experts; set: one posterior of the sum of what the encoder says of each"""
+    decoder: Literal["mlp", "shared"] = "mlp"
+    """mlp: one network of all pixels; shared: one that is told which pixel by a learned embedding"""
+    layout: tyro.conf.Suppress[str] = "pixels"
+
+    def objectives(self) -> Sequence[str]:
+        return [obj for obj in OF_FUSION["poe"] if obj != "ar"]
+
+    def check(self) -> None:
+        require(self.obj != "ar", "--obj ar takes a posterior for each modality in turn: 784 are too many")
+        require(self.posterior != "ebm", "--posterior ebm draws proposals of each expert: 784 are too many")
+        super().check()
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[parts.Sample, tyro.conf.subcommand("sample")]
+    | Annotated[parts.Loglike, tyro.conf.subcommand("loglike")]
+)
+main = partial(parts.main, experiment="pixels")
+
+if __name__ == "__main__":
+    runs.command_line(main, Command, __doc__)
