@@ -36,3 +36,4 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks.mvae
 	$(BIN)/python -m benchmarks.mmvae
+	$(BIN)/python -m benchmarks.pixels

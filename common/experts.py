@@ -30,8 +30,10 @@ def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -
     if mask is not None:
         present = torch.cat([mask.new_ones(*mask.shape[:-1], 1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
-    share = log_precision.softmax(dim=-2)
-    return (share * mu).sum(dim=-2), -log_precision.logsumexp(dim=-2)
+    peak = log_precision.detach().amax(dim=-2, keepdim=True)
+    weight = (log_precision - peak).exp()  # softmax and logsumexp of one exponential
+    total = weight.sum(dim=-2)
+    return (weight * mu).sum(dim=-2) / total, -(peak.squeeze(-2) + total.log())
 
 
 def mixture_log_prob(log_q: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,0 +1,111 @@
+"""Speed of the vectorised layout beside a loop over modalities, and of von Mises-Fisher beside Gaussian posteriors.
+
+    python -m benchmarks.pixels                 (or `make bench`)
+
+Training steps of 784 pixels as modalities, the same shared networks and the same bound: a loop in Python encodes,
+decodes and scores one pixel after the other. On a CPU both do the same operations, so what is gained is the loop's
+overhead, and vanishes where a pixel's networks have enough to do by themselves. Random images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from benchmarks.race import Turn, machine, race
+from common import devices
+from common.experts import product_of_experts
+from common.models import FAMILIES, MultimodalVAE
+from common.objectives import StandardElbo
+from mnist.parts import N_PIXELS, build
+
+LATENTS = 64
+OPTIONS = {
+    "layout": "pixels",
+    "decoder": "shared",
+    "fusion": "poe",
+    "posterior": "gaussian",
+    "likelihood": "bernoulli",
+    "learn_prior": False,
+    "n_latents": 20,
+    "layers": 1,
+}
+
+
+@dataclass
+class Config:
+    batch_sizes: tuple[int, ...] = (10, 100)
+    """images a step"""
+    hidden: tuple[int, ...] = (32, 200)
+    """width of the networks"""
+    posteriors: int = 3840
+    """posteriors of 64 dimensions that a sample is drawn of, with gradients"""
+    rounds: int = 8
+    """turns of each implementation, alternating; the first of each warms up and is not counted"""
+
+
+def main(config: Config) -> None:
+    print(f"{machine()}\n")
+    print("| 784 pixels, training step | loop, images/s | ours, images/s | ratio | range |\n|---|---|---|---|---|")
+    for n in config.batch_sizes:
+        for hidden in config.hidden:
+            makers = [partial(step, n, hidden, bound) for bound in (loop, vectorised)]
+            seconds, (ratio, least, most) = race(makers, config.rounds)
+            speeds = " | ".join(f"{n / s:,.0f}" for s in seconds)
+            name = f"batch {n}, width {hidden}"
+            print(f"| {name} | {speeds} | {ratio:.1f} | {least:.1f} to {most:.1f} |", flush=True)
+    print("\n| samples of D = 64, with gradients | Gaussian, a second | vMF, a second | ratio | range |")
+    print("|---|---|---|---|---|")
+    makers = [partial(sampling, config.posteriors, name) for name in ("gaussian", "vmf")]
+    seconds, ratios = race(makers, config.rounds)
+    ratio, least, most = (1 / r for r in ratios)
+    speeds = " | ".join(f"{config.posteriors / s:,.0f}" for s in seconds)
+    print(f"| {config.posteriors} | {speeds} | {ratio:.2f} | {most:.2f} to {least:.2f} |")
+
+
+def step(n: int, hidden: int, bound: Callable[[MultimodalVAE, Tensor], Tensor]) -> Turn:
+    devices.select(cuda=False)
+    model, x = build(SimpleNamespace(**OPTIONS, hidden=hidden)), torch.rand(n, N_PIXELS, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def turn() -> None:
+        optimizer.zero_grad()
+        (-bound(model, x).mean()).backward()
+        optimizer.step()
+
+    return turn
+
+
+def vectorised(model: MultimodalVAE, x: Tensor) -> Tensor:
+    """The ELBO of images (B, 784, 1), (B,)."""
+    return StandardElbo(model).bound({"pixel": x}).value
+
+
+def loop(model: MultimodalVAE, x: Tensor) -> Tensor:
+    """The same, pixel by pixel."""
+    encoder, decoder = model.encoder["pixel"], model.decoder["pixel"]
+    experts = [encoder.rest(encoder.first(x[:, i]) + encoder.embedding[i]) for i in range(N_PIXELS)]
+    mu, logvar = product_of_experts(*(torch.stack(p) for p in zip(*experts, strict=True)))
+    z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+    bound = -0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(dim=1)
+    for i in range(N_PIXELS):
+        logits = decoder.rest(decoder.first(z) + decoder.embedding[i])
+        bound = bound - binary_cross_entropy_with_logits(logits, x[:, i], reduction="none").sum(dim=1)
+    return bound
+
+
+def sampling(n: int, posterior: str) -> Turn:
+    devices.select(cuda=False)
+    family = FAMILIES[posterior]
+    params = [torch.randn(n, LATENTS, requires_grad=True) for _ in range(family.n_params)]
+    build_posterior = family.posterior(LATENTS)
+    return lambda: build_posterior(tuple(params)).rsample().square().sum().backward()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
