@@ -163,12 +163,14 @@ def command_line(
     That includes what the system refuses, such as writing a picture to a full disk.
     """
     given = tyro.cli(config, args=args, description=description)
+    if type(given) is not config:  # one of several commands, which the first argument names
+        config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
     try:
         if getattr(given, "pre_trained", None):
             last = given.save_dir / given.experiment / LAST
             source = last if given.resume and last.exists() else given.pre_trained
-            for without in ((), getattr(given, "OF_THE_OBJECTIVE", ())):
-                default = taken_up(type(given), source, without)
+            for without in ((), getattr(config, "OF_THE_OBJECTIVE", ())):
+                default = taken_up(config, source, without)
                 given = tyro.cli(config, args=args, description=description, default=default)
                 if not without and getattr(given, "obj", None) == getattr(default, "obj", None):
                     break

@@ -50,11 +50,12 @@ VARIANTS = {
         "layout=vectorised",
     ),
     "pixels": (
-        "fusion=poe decoder=mlp",
-        "fusion=poe decoder=shared",
-        "fusion=set decoder=mlp",
-        "fusion=set decoder=shared",
-        "fusion=set decoder=mlp layers=2",
+        "fusion=poe",
+        "fusion=poe layers=2",
+        "fusion=poe layers=2 decoder=shared",
+        "fusion=poe layers=2 posterior=vmf",
+        "fusion=set",
+        "fusion=set layers=2",
     ),
 }
 

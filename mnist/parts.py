@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import log, prod
+from math import log, prod, sqrt
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -161,7 +161,9 @@ def build(config: Networks) -> MultimodalVAE:
         }
         return _model(config, encoder, decoder, *fusion_of(config.fusion, config.posterior, d))
     ((name, (n, size)),) = shapes(config).items()
-    last = AsTuple() if config.fusion == "set" else SplitLinearLayer(config.hidden, heads)
+    last = nn.Identity() if config.fusion == "set" else SplitLinearLayer(config.hidden, heads)
+    if config.layout == "pixels":
+        last = nn.Sequential(last, OneOfMany(n, gaussian=config.fusion == "poe" and family.n_params == 2))
     encoder = {name: SharedNetwork(n, nn.Linear(size, config.hidden), _rest(hidden, last))}
     if config.decoder == "shared":
         decoder = {name: SharedNetwork(n, nn.Linear(d, config.hidden), _rest(hidden, nn.Linear(config.hidden, size)))}
@@ -171,16 +173,25 @@ def build(config: Networks) -> MultimodalVAE:
     if config.fusion == "set":
         network = nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
         return _model(config, encoder, decoder, SetStrategy(network), family.posterior(d))
-    if config.fusion == "poe" and family.n_params == 2:  # so that the product of all starts about as wide as the prior
-        last.linear.bias.data[d:] += log(n)
     return _model(config, encoder, decoder, *fusion_of(config.fusion, config.posterior, d))
 
 
-class AsTuple(nn.Module):
-    """The one parameter of what a set encoder adds up."""
+class OneOfMany(nn.Module):
+    """What one of n pixels adds to a sum of natural parameters, or to a set encoder's: 1 / sqrt(n) of it alone.
 
-    def forward(self, x: Tensor) -> tuple[Tensor]:
-        return (x,)
+    Outputs of order 1 then make a sum of order 1. A Gaussian's are (sqrt(n) mu, logvar + log n).
+    """
+
+    def __init__(self, n: int, gaussian: bool) -> None:
+        super().__init__()
+        self.n, self.gaussian = n, gaussian
+
+    def forward(self, params: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.gaussian:
+            mu, logvar = params
+            return sqrt(self.n) * mu, logvar + log(self.n)
+        (x,) = (params,) if isinstance(params, Tensor) else params
+        return (x / sqrt(self.n),)
 
 
 def _rest(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
