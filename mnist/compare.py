@@ -52,7 +52,7 @@ VARIANTS = {
     "pixels": (
         "fusion=poe",
         "fusion=poe layers=2",
-        "fusion=poe layers=2 decoder=shared",
+        "fusion=poe decoder=shared",
         "fusion=poe layers=2 posterior=vmf",
         "fusion=set",
         "fusion=set layers=2",

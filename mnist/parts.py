@@ -195,7 +195,8 @@ class OneOfMany(nn.Module):
 
 
 def _rest(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.SiLU(), swish_mlp(*hidden), last)
+    # of mean 0 at first: else what all pixels say alike drowns the sum
+    return nn.Sequential(nn.Tanh(), swish_mlp(*hidden), last)
 
 
 def _model(
