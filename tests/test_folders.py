@@ -26,6 +26,7 @@ import multimnist.train
 from common import runs
 from common.checkpoints import load_model
 from common.errors import InputError
+from common.parallel import in_parallel
 from fashionmnist.data import CLASSES
 from mnist.data import MNIST
 from mnist.data import load as load_mnist
@@ -257,7 +258,7 @@ def sleep_or_fail(config):
 def test_a_run_that_fails_stops_the_others(first, message):
     started = time.monotonic()
     with pytest.raises(InputError, match=message):
-        list(mnist.analyse.in_parallel(sleep_or_fail, [first, 1, 2, 3], jobs=2))
+        list(in_parallel(sleep_or_fail, [first, 1, 2, 3], jobs=2))
     assert time.monotonic() - started < 100, "none of the others slept its time"
 
 

@@ -35,6 +35,9 @@ SCRIPTS = {
     "multimnist/generate.py",
     "mnist/analyse.py",
     "mnist/gradients.py",
+    "mnist/halves.py",
+    "mnist/pixels.py",
+    "mnist/compare.py",
     "fashionmnist/analyse.py",
     "mnist_svhn/make_idx.py",
     "mnist_svhn/train.py",
@@ -43,6 +46,7 @@ SCRIPTS = {
     "mnist_svhn/analyse.py",
     "benchmarks/mvae.py",
     "benchmarks/mmvae.py",
+    "benchmarks/pixels.py",
 }
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 
