@@ -89,12 +89,12 @@ def vectorised(model: MultimodalVAE, x: Tensor) -> Tensor:
 def loop(model: MultimodalVAE, x: Tensor) -> Tensor:
     """The same, pixel by pixel."""
     encoder, decoder = model.encoder["pixel"], model.decoder["pixel"]
-    experts = [encoder.rest(encoder.first(x[:, i]) + encoder.embedding[i]) for i in range(N_PIXELS)]
+    experts = [encoder.rest(encoder.first(x[:, i]) * encoder.scale[i] + encoder.shift[i]) for i in range(N_PIXELS)]
     mu, logvar = product_of_experts(*(torch.stack(p) for p in zip(*experts, strict=True)))
     z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
     bound = -0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(dim=1)
     for i in range(N_PIXELS):
-        logits = decoder.rest(decoder.first(z) + decoder.embedding[i])
+        logits = decoder.rest(decoder.first(z) * decoder.scale[i] + decoder.shift[i])
         bound = bound - binary_cross_entropy_with_logits(logits, x[:, i], reduction="none").sum(dim=1)
     return bound
 

@@ -31,8 +31,9 @@ class GatherLayer(nn.Module):
 class SharedNetwork(nn.Module):
     """One network for n like modalities, in the vectorised layout, told apart by learned embeddings.
 
-    An encoder's x (N, n, d) -> (N, n, ...), a decoder's z (N, D) -> (N, n, ...). The embedding is added to what the
-    first layer says, which is what a linear layer on x and an embedding side by side would learn.
+    An encoder's x (N, n, d) -> (N, n, ...), a decoder's z (N, D) -> (N, n, ...). Of the two embeddings of each, one
+    scales what the first layer says and one is added (FiLM, Perez et al. 2018, arXiv 1709.07871): added alone, as to an
+    input side by side with an embedding, it leaves elements too much alike to learn by.
 
     Args:
         first: layer d -> H.
@@ -42,10 +43,11 @@ class SharedNetwork(nn.Module):
     def __init__(self, n: int, first: nn.Linear, rest: nn.Module) -> None:
         super().__init__()
         self.n_elements, self.first, self.rest = n, first, rest
-        self.embedding = nn.Parameter(torch.randn(n, first.out_features))
+        self.scale = nn.Parameter(torch.randn(n, first.out_features))
+        self.shift = nn.Parameter(torch.randn(n, first.out_features))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        size = max(1, CACHED // self.embedding.numel()) if x.device.type == "cpu" else len(x)
+        size = max(1, CACHED // self.scale.numel()) if x.device.type == "cpu" else len(x)
         parts = [self._of_some(some) for some in x.split(size)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
@@ -53,7 +55,7 @@ class SharedNetwork(nn.Module):
 
     def _of_some(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         h = self.first(x)
-        return self.rest((h if x.dim() == 3 else h.unsqueeze(1)) + self.embedding)
+        return self.rest(torch.addcmul(self.shift, h if x.dim() == 3 else h.unsqueeze(1), self.scale))
 
 
 class NetworkList(nn.Module):
