@@ -27,7 +27,7 @@ from common import devices
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import MvaeElbo
-from common.runs import RunConfig
+from common.options import RunConfig
 from common.training import Meter
 from mnist.loglike import evaluate
 

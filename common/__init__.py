@@ -4,8 +4,7 @@
     x_1..x_M     fuse the experts        q(z|x_S)            prior p(z)     log p(x_m|z)
 
 Modules in import order: errors, torchvision_import, data, experts, distributions, energy, von_mises_fisher, subsets,
-encoders_decoders, variational_strategies, variational_posteriors, priors, likelihoods, multimodal_vae, bounds,
-importance, objectives, estimators, metrics, mmvae_config, mmvae, models, checkpoints, devices, plots, runs,
-objective_options, reports, caches, steps, training,
-parallel.
+encoders_decoders, variational_strategies, variational_posteriors, priors, likelihoods, multimodal_vae, bounds, elbos,
+importance, objectives, estimators, metrics, mmvae_config, mmvae, models, checkpoints, devices, options,
+objective_options, runs, reports, plots, caches, steps, training, parallel.
 """

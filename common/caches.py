@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.checkpoints import DAMAGE, write_atomically
 from common.errors import InputError, require
-from common.runs import flag
+from common.options import flag
 
 
 def save(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from common.data import Batch
-from common.energy import LocScaleEbm
 from common.errors import require
 from common.importance import IwaeElbo
 from common.multimodal_vae import MultimodalVAE
+from common.variational_posteriors import proposal
 
 
 class Estimate(NamedTuple):
@@ -87,8 +87,7 @@ def importance_estimates(
         q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
     else:
         q = model.posterior(batch, given) if given else prior.expand((1,))
-    if isinstance(q, LocScaleEbm):
-        q = q.proposal  # whose density is known
+    q = proposal(q)
     size = at_once or max(1, model.decoded_at_once // len(batch))
     weights = [Weights() for _ in targets]
     for start in range(0, n_samples, size):

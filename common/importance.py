@@ -15,6 +15,7 @@ from common.energy import chosen
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.variational_posteriors import (
+    LocScaleEbmPosterior,
     component_log_probs,
     component_scales,
     component_shares,
@@ -47,6 +48,8 @@ class IwaeElbo(Objective):
     ) -> None:
         super().__init__(model, weights)
         require(K > 0, f"an importance-weighted bound needs at least one sample, not {K}")
+        known = not isinstance(model.variational_posterior, LocScaleEbmPosterior)
+        require(known, "an energy-based posterior has no density in closed form: its bound is EnergyIwaeElbo")
         self.K = K
         self.looser = looser
 

@@ -73,18 +73,22 @@ def check_fusion(fusion: str, posterior: str) -> None:
 
 
 def fusion_of(
-    fusion: str, posterior: str, latent_dim: int, encoders: Sequence[str] = ()
+    fusion: str | nn.Module, posterior: str, latent_dim: int, encoders: Sequence[str] = ()
 ) -> tuple[nn.Module, nn.Module]:
     """The strategy and the posterior of a fusion and a family by name (`check_fusion` says which exist).
+
+    A strategy of one's own that is no mixture may stand for the fusion's name.
 
     "poe": product with the prior, MVAE (Wu & Goodman 2018, arXiv 1802.05335). "quotient": its MVAE-Q. "moe": mixture
     (Wang et al. 2016, arXiv 1610.03454, Shi et al. 2019, arXiv 1911.03393). "mopoe": mixture of all products (Sutter et
     al. 2021, arXiv 2105.02470). "own": each subset of the modalities has an encoder of its own, as in VAE, CVAE and
     JMVAE (Suzuki et al. 2016, arXiv 1611.01891).
     """
-    check_fusion(fusion, posterior)
     family = FAMILIES[posterior]
     of_family = family.posterior(latent_dim)
+    if isinstance(fusion, nn.Module):
+        return fusion, of_family
+    check_fusion(fusion, posterior)
     if fusion == "moe":
         return MoeStrategy(), MixturePosterior(of_family)
     if fusion == "mopoe":
@@ -98,15 +102,16 @@ def fusion_of(
 
 
 def VAE(
-    fusion: str,
+    fusion: str | nn.Module,
     encoder: Mapping[str, nn.Module],
     decoder: Mapping[str, nn.Module],
     likelihood: GroupedLikelihood,
     latent_dim: int,
     weights: Mapping[str, float] | None = None,
     posterior: str = "gaussian",
+    learn_prior: bool = False,
 ) -> MultimodalVAE:
-    """A model by the names of its fusion (`fusion_of`) and of its experts' family, with the family's prior."""
+    """A model by the names of its fusion (`fusion_of`), or a strategy, and of its posterior's family and its prior."""
     strategy, of_family = fusion_of(fusion, posterior, latent_dim, tuple(encoder))
     return MultimodalVAE(
         encoder=encoder,
@@ -114,7 +119,7 @@ def VAE(
         variational_posterior=of_family,
         decoder=decoder,
         likelihood=likelihood,
-        prior=FAMILIES[posterior].prior(latent_dim, False),
+        prior=FAMILIES[posterior].prior(latent_dim, learn_prior),
         weights=weights,
     )
 

@@ -20,7 +20,7 @@ from common.objectives import (
     StandardElbo,
     StlElbo,
 )
-from common.runs import Unsaid
+from common.options import Unsaid
 from common.variational_posteriors import LocScaleEbmPosterior, MixturePosterior
 
 OF_SAMPLES = {"dreg": DregElbo, "iwae": IwaeElbo, "stl": StlElbo}
@@ -61,13 +61,17 @@ class ObjectiveOptions:
     """decode only as many samples at a time as this many GiB hold with their gradients: the same numbers in less
     memory"""
 
-    OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg")  # options that another --obj does not take over
+    approx_m: int = 0
+    """of mvae: so many random subsets of three or more modalities, drawn for each batch, add their ELBOs"""
+
+    OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m")  # options that another --obj does not take over
 
     def check_objective(self, model: str, known: Sequence[str], fusion: str, posterior: str) -> None:
-        """Raise InputError for what does not exist, or not of the model by its name.
+        """Raise InputError for what does not exist, or not of the model.
 
         Args:
-            known: the objectives of the model, the one that is meant by none first.
+            model: the option that names it ("--model mvae").
+            known: its objectives, the one that is meant by none first.
             fusion, posterior: of its experts (`common.models.fusion_of`).
         """
         check_fusion(fusion, posterior)
@@ -76,16 +80,18 @@ class ObjectiveOptions:
             posterior != "ebm" or obj in OF_ENERGIES or obj not in known,
             f"--obj {obj} takes densities or KLs that are known: an ebm posterior has {', '.join(OF_ENERGIES)}",
         )
-        require(obj in known, f"--obj {obj} {WHY[obj]}: --model {model} has {', '.join(known)}")
+        require(obj in known, f"--obj {obj} {WHY[obj]}: {model} has {', '.join(known)}")
         several, looser_said = obj in OF_SAMPLES, self.looser and not isinstance(self.looser, Unsaid)
         require(self.K is None or self.K > 0, f"--K must be positive, not {self.K}")
         require(several or not looser_said, f"--looser: only dreg, iwae and stl have a looser form, not {obj}")
         require(
             mixture or not looser_said,
-            f"--looser is the mean over a mixture's encoders, and --model {model} is none",
+            f"--looser is the mean over a mixture's encoders, and {model} is none",
         )
         require(several or self.K in (None, 1), f"--K {self.K}: --obj {obj} takes one sample of each encoder")
         require(self.dreg is None or obj == "dreg", f"--dreg {self.dreg} is of --obj dreg, not {obj}")
+        require(self.approx_m >= 0, f"--approx-m must not be negative, it is {self.approx_m}")
+        require(obj == "mvae" or self.approx_m == 0, f"--approx-m {self.approx_m} is of --obj mvae, not {obj}")
         require(self.max_memory is None or self.max_memory > 0, f"--max-memory must be positive, not {self.max_memory}")
         require(several or self.max_memory is None, f"--max-memory: --obj {obj} takes one sample of each encoder")
         require(posterior != "ebm" or self.max_memory is None, "--max-memory: an ebm posterior decodes all at once")
@@ -110,5 +116,5 @@ def by_name(
         mixture = isinstance(model.variational_posterior, MixturePosterior)
         return (MixtureElbo if mixture else StandardElbo)(model, weights)
     if obj == "mvae":
-        return MvaeElbo(model, weights=weights)
+        return MvaeElbo(model, options.approx_m, weights)
     return {"ar": ArElbo, "elbo-importance": ReweightedElbo}[obj](model, weights)

@@ -1,9 +1,7 @@
-r"""The papers' bounds.
+"""All of the papers' bounds: those of mixtures, of encoders of one's own and of orders here, the others by name.
 
 An objective's `bound(inputs, beta)` is what training maximises, per example; calling it gives the scalar loss. With
-all weights and beta at 1 the bound's value is in nats and bounds what the class says. Shared notation:
-
-.. math:: ELBO(S) = E_{q(z|x_S)} \sum_{m \in S} \lambda_m \log p(x_m|z) - \beta KL(q(z|x_S) || p(z))
+all weights and beta at 1 the bound's value is in nats and bounds what the class says.
 """
 
 from collections.abc import Mapping
@@ -14,12 +12,12 @@ from torch.distributions import Distribution, kl_divergence
 
 from common.bounds import Bound, Objective
 from common.data import Batch, n_columns
-from common.energy import weighted_samples
+from common.elbos import MvaeElbo, StandardElbo, SumOfElbos
 from common.errors import require
 from common.importance import DregElbo, EnergyIwaeElbo, IwaeElbo, StlElbo
 from common.multimodal_vae import MultimodalVAE
-from common.subsets import joint_subset, modality_subsets, mvae_subsets, on_device
-from common.variational_posteriors import MixturePosterior, component_shares
+from common.subsets import modality_subsets, on_device
+from common.variational_posteriors import LocScaleEbmPosterior, MixturePosterior, component_shares
 
 __all__ = [
     "ArElbo",
@@ -34,114 +32,6 @@ __all__ = [
     "StlElbo",
     "SumOfElbos",
 ]
-
-
-class SumOfElbos(Objective):
-    """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
-
-    An energy-based posterior has a weighted pool in the place of the sample (`common.energy.weighted_samples`).
-
-    An example that lacks modalities contributes ELBO(S and what it has), each once: a row of one modality carries
-    its unimodal ELBO and nothing else. One that counts jointly only (`Batch.together`) carries no unimodal ELBO. Every
-    encoder runs once. A modality without a decoder (CVAE's label) is given, and not scored.
-    """
-
-    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
-        """The sum of ELBO(S) of each example, (B,), with the KLs weighted by beta."""
-        batch = self.model.observe(inputs)
-        subsets = self.subsets()  # (T, M)
-        names = self._subset_names(subsets)
-        device = next(iter(batch.modalities.values())).device
-        given = (subsets.to(device) if self.random_subsets else on_device(subsets, device))[:, None]  # (T, 1, M)
-        scored = None
-        if batch.mask is not None:
-            whole, given = given, given & batch.mask  # (T, B, M)
-            scored = given & ~_repeated(whole, given)[..., None]
-            if batch.together is not None:
-                for t in (t for t, name in enumerate(names) if name in self.model.modalities):
-                    scored[t] &= ~batch.together[:, None]
-            for name, conditions in self.model.conditions.items():
-                for condition in conditions:  # p(x_m|z, x_l) is of examples that have both
-                    scored[..., self.model.columns[name]] &= given[..., self.model.columns[condition]]
-        q = self.model.fuse(self.model.experts(batch), given)
-        z, share, kl = weighted_samples(q, self.model.prior())  # (J, T, B, D), (J, T, B), (T, B)
-        if scored is not None:
-            kl = torch.where(scored.any(dim=-1), kl, 0)
-        value = -beta * kl.sum(dim=0)
-        terms = {f"{name}/kl": kl[t] for t, name in enumerate(names)}
-        for name, column in self.model.columns.items():
-            part = subsets[:, column].view(len(subsets), -1)  # (T, 1), of a set (T, n)
-            where = part.any(dim=1).nonzero().squeeze(1).tolist()  # the terms that score this modality
-            if name not in self.model.decoder or not where:
-                continue
-            log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
-            if name in batch.modalities:
-                z_m = torch.stack([z[:, t] for t in where])  # (T_m, J, B, D)
-                of_terms = None
-                if scored is not None or not part[where].all():
-                    counts = (given if scored is None else scored).expand(len(z), -1, len(batch), -1)  # (J, T, B, M)
-                    of_terms = torch.stack([counts[:, t, :, column] for t in where])
-                share_m = torch.stack([share[:, t] for t in where])
-                log_p = (share_m * self.log_prob(name, z_m, batch, of_terms)).sum(dim=1)
-            value = value + self.weights[name] * log_p.sum(dim=0)
-            terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
-        return Bound(value, self._complete(terms, names))
-
-    def _subset_names(self, subsets: Tensor) -> list[str]:
-        names, n_random = [], 0
-        alone = zip(self.model.modalities, modality_subsets(self.model.columns), strict=True)
-        known = {"joint": joint_subset(subsets.shape[1])[0]} | dict(alone)
-        for subset in subsets:
-            name = next((name for name, other in known.items() if torch.equal(subset, other)), None)
-            n_random += name is None
-            names.append(name or f"subset{n_random}")
-        return names
-
-    def _complete(self, terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-        """All the names that random subsets could have brought, so that a run's metrics have the same at each step."""
-        random = [name for name in names if name not in ("joint", *self.model.modalities)]
-        nothing = torch.zeros_like(next(iter(terms.values())))
-        return {f"{subset}/{name}": nothing for subset in random for name in self.model.modalities} | terms
-
-
-class StandardElbo(SumOfElbos):
-    """ELBO of all modalities of an example: a lower bound on log p(x_1, ..., x_M) (Kingma & Welling 2014)."""
-
-    def subsets(self) -> Tensor:
-        return joint_subset(n_columns(self.model.columns))
-
-
-class MvaeElbo(SumOfElbos):
-    r"""MVAE's sub-sampled objective, ELBO(all) + sum_m ELBO({m}) + sum_{j=1..K} ELBO(S_j).
-
-    Wu & Goodman 2018, eq. 5; S_j are K random subsets of size 2 .. M - 1, drawn anew at each call
-    (`common.subsets.random_subsets`). A lower bound on the sum of the corresponding log p(x_S). Of a modality that is a
-    set of elements, they are random subsets of these, and ELBO({m}) is that of the whole set.
-
-    Args:
-        K: number of random subsets (`--approx-m`); needs three modalities.
-        generator: draws them.
-    """
-
-    def __init__(
-        self,
-        model: MultimodalVAE,
-        K: int = 0,
-        weights: Mapping[str, float] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(model, weights)
-        self.K = K
-        self.generator = generator
-
-    unimodal = True
-
-    @property
-    def random_subsets(self) -> bool:
-        return self.K > 0
-
-    def subsets(self) -> Tensor:
-        return mvae_subsets(self.model.columns, self.K, self.generator)
 
 
 class MixtureElbo(Objective):
@@ -219,14 +109,15 @@ class ArElbo(Objective):
     Each example has an order of its own, drawn anew at each call; what it lacks adds nothing.
 
     Raises:
-        InputError: the posterior is a mixture, whose KLs have no closed form.
+        InputError: the posterior is a mixture or energy-based: its KLs have no closed form.
     """
 
     random_subsets = True
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        require(not isinstance(model.variational_posterior, MixturePosterior), "no closed form for KLs of mixtures")
+        unknown = isinstance(model.variational_posterior, MixturePosterior | LocScaleEbmPosterior)
+        require(not unknown, "the KLs of mixtures and of energy-based posteriors have no closed form")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of each example, (B,), with the KLs weighted by beta; terms by modality, "ar/kl" all KLs."""
@@ -305,18 +196,3 @@ class JmvaeElbo(Objective):
             value = value + self.weights[name] * log_p
             terms[f"joint/{name}"] = log_p
         return Bound(value, terms)
-
-
-def _repeated(whole: Tensor, given: Tensor) -> Tensor:
-    """Terms (T, B) to leave out: missing modalities make them equal to another one of the same example.
-
-    Of equal ones a term of its own stays before a reduced one, else the first.
-
-    Args:
-        whole: the subsets, (T, 1, M).
-        given: what an example has of them, (T, B, M).
-    """
-    reduced = (given != whole).any(dim=-1)  # (T, B)
-    same = (given[:, None] == given[None]).all(dim=-1)  # (T, T, B)
-    earlier = torch.ones(len(given), len(given), dtype=torch.bool, device=given.device).tril(-1)[..., None]
-    return reduced & (same & (earlier | ~reduced)).any(dim=1)

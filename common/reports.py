@@ -5,7 +5,7 @@ import json
 from torch import Tensor
 
 from common.checkpoints import write_atomically
-from common.runs import LoglikeConfig
+from common.options import LoglikeConfig
 
 
 def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:

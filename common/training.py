@@ -20,7 +20,8 @@ from common.checkpoints import BEST, LAST, save, start_from
 from common.data import Examples
 from common.errors import InputError, require
 from common.multimodal_vae import MultimodalVAE
-from common.runs import Run, RunConfig
+from common.options import RunConfig
+from common.runs import Run
 from common.steps import CapturedStep, Step
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on

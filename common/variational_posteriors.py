@@ -154,6 +154,11 @@ def only_component(q: Distribution) -> Distribution:
     return _changed(q.component_distribution, lambda x: x[:, t])
 
 
+def proposal(q: Distribution) -> Distribution:
+    """What importance sampling draws from to estimate likelihoods with q: itself, if its density is known."""
+    return q.proposal if isinstance(q, LocScaleEbm) else q
+
+
 def factors(q: Distribution) -> Distribution:
     """The independent variables that q, no mixture, is made of: one a latent, of vMF one a sphere."""
     return q.parts if isinstance(q, Joined) else q.base_dist

@@ -9,7 +9,7 @@ What is estimated, and how: `python ../mnist/loglike.py --help`.
 from functools import partial
 
 from common import runs
-from common.runs import LoglikeConfig as Config
+from common.options import LoglikeConfig as Config
 from fashionmnist.data import FASHIONMNIST
 from mnist import loglike
 

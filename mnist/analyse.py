@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from common import devices, plots, runs
+from common import devices, options, plots, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples, draw_paired
 from common.errors import InputError, require
@@ -78,10 +78,12 @@ class Config(train.Config):
         super().check()
         for name in ("fractions", "seeds"):
             values = getattr(self, name)
-            require(0 < len(values) == len(set(values)), f"{runs.option(name)} must name each value once, not {values}")
+            require(
+                0 < len(values) == len(set(values)), f"{options.option(name)} must name each value once, not {values}"
+            )
         for name in ("jobs", "classifier_steps"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"{runs.option(name)} must be positive, not {value}")
+            require(value is None or value > 0, f"{options.option(name)} must be positive, not {value}")
         for run in self.runs():
             run.check()
 
@@ -107,7 +109,7 @@ class Result(NamedTuple):
 def main(config: Config, dataset: Dataset = MNIST, build: Callable[..., MultimodalVAE] = build) -> list[Result]:
     config.check()
     if config.dry_run:
-        print(json.dumps(runs.as_json(config), indent=2))
+        print(json.dumps(options.as_json(config), indent=2))
         return []
     train_examples = dataset.load("train", config.data_dir, config.demo, config.download, config.limit)
     dataset.load("test", config.data_dir, config.demo, config.download, config.limit)
@@ -192,7 +194,7 @@ def report(results: list[Result], config: Config, experiment: str) -> None:
     print(f"\n{table}")
     content = {
         "experiment": experiment,
-        "config": runs.as_json(config),
+        "config": options.as_json(config),
         "commit": runs.git_commit(),
         "results": [result._asdict() for result in results],
     }

@@ -22,7 +22,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from common import devices, plots, reports, runs
+from common import devices, options, plots, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.errors import InputError, require
 from common.parallel import in_parallel
@@ -92,11 +92,11 @@ class Config:
         """Raise InputError for values that no call can have."""
         for name in ("variants", "seeds"):
             values = getattr(self, name)
-            require(len(values) == len(set(values)), f"{runs.option(name)} must name each once, not {values}")
+            require(len(values) == len(set(values)), f"{options.option(name)} must name each once, not {values}")
         require(len(self.seeds) > 0, "--seeds: name one at least")
         for name in ("n_test", "n_samples", "jobs"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"{runs.option(name)} must be positive, not {value}")
+            require(value is None or value > 0, f"{options.option(name)} must be positive, not {value}")
         for _, run in self.runs():
             run.check()
 
@@ -190,7 +190,7 @@ def report(results: list[Result], config: Config) -> None:
     print(f"\n{table}")
     content = {
         "experiment": config.experiment,
-        "config": runs.as_json(config),
+        "config": options.as_json(config),
         "commit": runs.git_commit(),
         "results": [result._asdict() for result in results],
     }

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common import devices, plots, runs
+from common import devices, options, plots, runs
 from common.bounds import Objective
 from common.checkpoints import load_model
 from common.data import Batch
@@ -29,7 +29,7 @@ from mnist.data import MNIST, Dataset
 
 
 @dataclass
-class Config(runs.ModelConfig):
+class Config(options.ModelConfig):
     K: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     """samples of each component of the posterior"""
     n_samples: int = 50

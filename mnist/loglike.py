@@ -24,7 +24,7 @@ from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.runs import LoglikeConfig as Config
+from common.options import LoglikeConfig as Config
 from mnist.data import MNIST, Dataset
 
 BATCH_SIZE = 100

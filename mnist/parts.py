@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import devices, plots, reports, runs
+from common import devices, options, plots, reports, runs
 from common.bounds import Objective
 from common.checkpoints import load_model
 from common.data import Batch, Examples, hold_out, n_columns
@@ -23,9 +23,8 @@ from common.encoders_decoders import SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import InputError, require
 from common.estimators import importance_estimates
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, NormalLikelihood
-from common.models import FAMILIES, MultimodalVAE, fusion_of
+from common.models import FAMILIES, VAE, MultimodalVAE
 from common.objective_options import ObjectiveOptions, by_name
-from common.objectives import MvaeElbo
 from common.training import fit
 from common.variational_strategies import SetStrategy
 from mnist.data import MNIST
@@ -54,7 +53,7 @@ class Networks(Protocol):
 
 
 @dataclass
-class Train(runs.RunConfig, ObjectiveOptions):
+class Train(options.RunConfig, ObjectiveOptions):
     """Train a model."""
 
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
@@ -65,8 +64,6 @@ class Train(runs.RunConfig, ObjectiveOptions):
     likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
     """of the pixels given z: bernoulli scores intensities by cross entropy, the others are densities of scale 0.2,
     whose likelihoods do not compare with it"""
-    approx_m: int = 0
-    """random subsets of the parts, drawn for each batch, whose ELBOs --obj mvae adds"""
     missing: float = 0.0
     """fraction of the parts, of the training and validation images, that is missing, at random and for good"""
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 20
@@ -87,13 +84,10 @@ class Train(runs.RunConfig, ObjectiveOptions):
 
     def check(self) -> None:
         super().check()
-        self.check_objective(self.fusion, self.objectives(), self.fusion, self.posterior)
+        self.check_objective(f"--fusion {self.fusion}", self.objectives(), self.fusion, self.posterior)
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         for name in ("hidden", "layers"):
-            require(getattr(self, name) > 0, f"{runs.option(name)} must be positive, not {getattr(self, name)}")
-        require(self.approx_m >= 0, f"--approx-m must not be negative, it is {self.approx_m}")
-        mvae = (self.obj or self.objectives()[0]) == "mvae"
-        require(mvae or self.approx_m == 0, f"--approx-m {self.approx_m} is of --obj mvae")
+            require(getattr(self, name) > 0, f"{options.option(name)} must be positive, not {getattr(self, name)}")
         require(
             not self.learn_prior or self.posterior in ("gaussian", "laplace"),
             f"--learn-prior: the prior of --posterior {self.posterior} has no scales",
@@ -105,7 +99,7 @@ class Train(runs.RunConfig, ObjectiveOptions):
 
 
 @dataclass
-class Sample(runs.ModelConfig):
+class Sample(options.ModelConfig):
     """Complete test images from a part of them, or draw from the prior."""
 
     observed: str | None = None
@@ -118,7 +112,7 @@ class Sample(runs.ModelConfig):
 
 
 @dataclass
-class Loglike(runs.LoglikeConfig):
+class Loglike(options.LoglikeConfig):
     """Log-likelihoods of the test images, of a part of them, and of the rest given it."""
 
     observed: str = "top"
@@ -150,30 +144,38 @@ def build(config: Networks) -> MultimodalVAE:
     d, hidden = config.n_latents, [config.hidden] * config.layers
     family = FAMILIES[config.posterior]
     heads = (d,) * family.n_params
+    fusion = config.fusion
     if config.layout == "list":
+        sizes = {name: size for name, (size,) in shapes(config).items()}
         encoder = {
             name: nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
-            for name, (size,) in shapes(config).items()
+            for name, size in sizes.items()
         }
         decoder = {
-            name: nn.Sequential(swish_mlp(d, *hidden), nn.Linear(config.hidden, size))
-            for name, (size,) in shapes(config).items()
+            name: nn.Sequential(swish_mlp(d, *hidden), nn.Linear(config.hidden, size)) for name, size in sizes.items()
         }
-        return _model(config, encoder, decoder, *fusion_of(config.fusion, config.posterior, d))
-    ((name, (n, size)),) = shapes(config).items()
-    last = nn.Identity() if config.fusion == "set" else SplitLinearLayer(config.hidden, heads)
-    if config.layout == "pixels":
-        last = nn.Sequential(last, OneOfMany(n, gaussian=config.fusion == "poe" and family.n_params == 2))
-    encoder = {name: SharedNetwork(n, nn.Linear(size, config.hidden), _rest(hidden, last))}
-    if config.decoder == "shared":
-        decoder = {name: SharedNetwork(n, nn.Linear(d, config.hidden), _rest(hidden, nn.Linear(config.hidden, size)))}
     else:
-        last_of_all = nn.Linear(config.hidden, n * size)
-        decoder = {name: nn.Sequential(swish_mlp(d, *hidden), last_of_all, nn.Unflatten(1, (n, size)))}
-    if config.fusion == "set":
-        network = nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
-        return _model(config, encoder, decoder, SetStrategy(network), family.posterior(d))
-    return _model(config, encoder, decoder, *fusion_of(config.fusion, config.posterior, d))
+        ((name, (n, size)),) = shapes(config).items()
+        last = nn.Identity() if fusion == "set" else SplitLinearLayer(config.hidden, heads)
+        if config.layout == "pixels":
+            last = nn.Sequential(last, OneOfMany(n, gaussian=fusion == "poe" and family.n_params == 2))
+        encoder = {name: SharedNetwork(n, nn.Linear(size, config.hidden), _rest(hidden, last))}
+        last = nn.Linear(config.hidden, size if config.decoder == "shared" else n * size)
+        if config.decoder == "shared":
+            decoder = {name: SharedNetwork(n, nn.Linear(d, config.hidden), _rest(hidden, last))}
+        else:
+            decoder = {name: nn.Sequential(swish_mlp(d, *hidden), last, nn.Unflatten(1, (n, size)))}
+    if fusion == "set":
+        fusion = SetStrategy(
+            nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
+        )
+    likelihood = GroupedLikelihood(**{name: LIKELIHOODS[config.likelihood]() for name in encoder})
+    return VAE(fusion, encoder, decoder, likelihood, d, posterior=config.posterior, learn_prior=config.learn_prior)
+
+
+def _rest(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
+    # of mean 0 at first: else what all pixels say alike drowns the sum
+    return nn.Sequential(nn.Tanh(), swish_mlp(*hidden), last)
 
 
 class OneOfMany(nn.Module):
@@ -194,32 +196,9 @@ class OneOfMany(nn.Module):
         return (x / sqrt(self.n),)
 
 
-def _rest(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
-    # of mean 0 at first: else what all pixels say alike drowns the sum
-    return nn.Sequential(nn.Tanh(), swish_mlp(*hidden), last)
-
-
-def _model(
-    config: Networks,
-    encoder: dict[str, nn.Module],
-    decoder: dict[str, nn.Module],
-    strategy: nn.Module,
-    posterior: nn.Module,
-) -> MultimodalVAE:
-    return MultimodalVAE(
-        encoder=encoder,
-        variational_strategy=strategy,
-        variational_posterior=posterior,
-        decoder=decoder,
-        likelihood=GroupedLikelihood(**{name: LIKELIHOODS[config.likelihood]() for name in encoder}),
-        prior=FAMILIES[config.posterior].prior(config.n_latents, config.learn_prior),
-    )
-
-
 def objective(config: Train, model: MultimodalVAE) -> Objective:
     """The objective that --obj names."""
-    obj = config.obj or config.objectives()[0]
-    return MvaeElbo(model, config.approx_m) if obj == "mvae" else by_name(obj, model, config)
+    return by_name(config.obj or config.objectives()[0], model, config)
 
 
 def main(config: Train | Sample | Loglike, experiment: str) -> dict[str, dict[str, float]] | None:
@@ -231,7 +210,7 @@ def main(config: Train | Sample | Loglike, experiment: str) -> dict[str, dict[st
 
 def train(config: Train, experiment: str) -> None:
     if config.dry_run:
-        print(json.dumps(runs.as_json(config), indent=2))
+        print(json.dumps(options.as_json(config), indent=2))
         return
     torch.manual_seed(config.seed)
     model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)

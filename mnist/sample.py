@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import devices, plots, runs
+from common import devices, options, plots, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
 from common.errors import InputError, require
@@ -27,7 +27,7 @@ COLUMNS = 8
 
 
 @dataclass
-class Config(runs.ModelConfig):
+class Config(options.ModelConfig):
     n_samples: int = 64
     """pictures to make"""
     condition_on_image: str | None = None

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from common import devices, runs
+from common import devices, options, runs
 from common.bounds import Objective
 from common.data import hold_out, unpair
 from common.errors import require
@@ -30,7 +30,7 @@ from mnist.sample import draw
 
 
 @dataclass
-class DigitsConfig(runs.RunConfig):
+class DigitsConfig(options.RunConfig):
     """What the experiments on images and texts share."""
 
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
@@ -63,7 +63,7 @@ class Config(DigitsConfig, ObjectiveOptions):
     def check(self) -> None:
         super().check()
         known = MODELS[self.model]
-        self.check_objective(self.model, known.objectives, known.fusion, self.posterior)
+        self.check_objective(f"--model {self.model}", known.objectives, known.fusion, self.posterior)
         require(
             self.paired_fraction == 1 or known.unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
@@ -92,7 +92,7 @@ def main(
 ) -> None:
     config.check()
     if config.dry_run:
-        print(json.dumps(runs.as_json(config), indent=2))
+        print(json.dumps(options.as_json(config), indent=2))
         return
     torch.manual_seed(config.seed)
     model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)

@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import devices, plots, reports, runs
+from common import devices, options, plots, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
 from common.errors import InputError, require
 from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MultimodalVAE
+from common.variational_posteriors import LocScaleEbmPosterior
 from mnist_svhn.classifiers import accuracy, classifier
 from mnist_svhn.data import PairOptions, chosen, load
 
@@ -35,7 +36,7 @@ FEWEST = 20  # test pairs that make a map
 
 
 @dataclass
-class Config(PairOptions, runs.ModelConfig):
+class Config(PairOptions, options.ModelConfig):
     n_samples: int = 10_000
     """draws of the prior, for joint coherence (paper: 10,000)"""
     umap: bool = True
@@ -73,10 +74,13 @@ def main(config: Config) -> dict[str, float]:
     z = {name: latents(model, name, test) for name in model.modalities}
     for name in model.modalities:
         shares[f"latent accuracy, {name}"] = latent_accuracy(latents(model, name, train), z[name])
-    kls = divergences(model, test.only(model.modalities))
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
-    plots.boxes(folder / "kl.png", {name: kl.cpu() for name, kl in kls.items()}, ("latent", "nats"))
-    pictures = [folder / "kl.png"]
+    folder, pictures, kls = config.out_dir or runs.folder_of(config.model) / "samples", [], {}
+    if isinstance(model.variational_posterior, LocScaleEbmPosterior):
+        print("\nno kl.png: the KLs of an energy-based posterior have no closed form")
+    else:
+        kls = divergences(model, test.only(model.modalities))
+        pictures.append(folder / "kl.png")
+        plots.boxes(pictures[-1], {name: kl.cpu() for name, kl in kls.items()}, ("latent", "nats"))
     if config.umap:
         pictures.append(folder / "umap.png")
         embed(model, z, pictures[-1])
@@ -128,9 +132,9 @@ def embed(model: MultimodalVAE, z: dict[str, tuple[Tensor, Tensor]], path: Path)
 
 
 def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: int) -> None:
-    """Print two tables, in Markdown, and write them to the file that --json names."""
+    """Print the tables, in Markdown, and write them to the file that --json names."""
     data = "demo" if config.demo else config.svhn
-    for unit, figures, factor in (("%", shares, 100), ("nats", nats, 1)):
+    for unit, figures, factor in (("%", shares, 100), *([("nats", nats, 1)] if nats else [])):
         print(f"\n| mnist_svhn ({data} SVHN), {n} test pairs | {unit} |\n|---|---|")
         for name, value in figures.items():
             print(f"| {reports.in_table(name)} | {factor * value:.2f} |")

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import devices, reports, runs
+from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import Weights, weighted_joint
 from common.models import MultimodalVAE
+from common.variational_posteriors import proposal
 from common.variational_strategies import MoeStrategy
 from mnist_svhn.data import PairOptions, chosen, load
 
@@ -28,7 +29,7 @@ BATCH_SIZE = 100
 
 
 @dataclass
-class Config(PairOptions, runs.LoglikeConfig):
+class Config(PairOptions, options.LoglikeConfig):
     paper: bool = False
     """also what the paper reports as log p(mnist,svhn): all samples of each encoder, likelihoods weighed as in training
     (--llik-scaling), so that it is no log-likelihood"""
@@ -65,8 +66,8 @@ def estimates(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, T
     K samples of each q(z|x_m), which a mixture of them has for its own; any other posterior has K more.
     """
     names, x = model.modalities, batch.modalities
-    whole, prior = model.posterior(batch), model.prior()
-    proposals = [model.posterior({name: x[name]}) for name in names]
+    whole, prior = proposal(model.posterior(batch)), model.prior()
+    proposals = [proposal(model.posterior({name: x[name]})) for name in names]
     of_whole = slice(0, len(names))
     if len(names) > 1 and not isinstance(model.variational_strategy, MoeStrategy):
         of_whole = slice(len(names), None)

@@ -56,15 +56,15 @@ def build(config: Config) -> MultimodalVAE:
     encoder = {"mnist": lambda: mnist_encoder(heads, h), "svhn": lambda: svhn_encoder(heads)}
     decoder = {"mnist": lambda: mnist_decoder(d, h), "svhn": lambda: svhn_decoder(d)}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
-    strategy, posterior = models.fusion_of(MODELS[config.model].fusion, family, d, names)
-    return MultimodalVAE(
+    return models.VAE(
+        MODELS[config.model].fusion,
         encoder={name: encoder[name]() for name in names},
-        variational_strategy=strategy,
-        variational_posterior=posterior,
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        prior=models.FAMILIES[family].prior(d, config.learn_prior),
+        latent_dim=d,
         weights=weights,
+        posterior=family,
+        learn_prior=config.learn_prior,
     )
 
 

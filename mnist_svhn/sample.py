@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common import devices, plots, runs
+from common import devices, options, plots, runs
 from common.checkpoints import load_model
 from common.data import Examples
 from common.distributions import Joined
@@ -28,7 +28,7 @@ COLUMNS = 16
 
 
 @dataclass
-class Config(PairOptions, runs.ModelConfig):
+class Config(PairOptions, options.ModelConfig):
     n_samples: int = 64
     """pictures to make of each modality"""
     given: Literal["mnist", "svhn"] | None = None

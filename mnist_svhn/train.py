@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from common import devices, runs
+from common import devices, options, runs
 from common.errors import require
 from common.objective_options import Name, ObjectiveOptions, by_name
 from common.training import fit
@@ -29,7 +29,7 @@ from mnist_svhn.sample import draw
 
 
 @dataclass
-class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
+class Config(options.RunConfig, TrainingPairOptions, ObjectiveOptions):
     model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
     """mmvae: mixture of experts; mvae: product; mopoe: mixture of the products of all subsets; mnist, svhn: a VAE of
     this modality alone"""
@@ -68,7 +68,7 @@ class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
         super().check()
         self.check_options()
         fusion, objectives = MODELS[self.model]
-        self.check_objective(self.model, objectives, fusion, FAMILIES[self.prior_and_posterior])
+        self.check_objective(f"--model {self.model}", objectives, fusion, FAMILIES[self.prior_and_posterior])
         require(
             0 <= self.llik_scaling < math.inf,
             f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}",
@@ -84,7 +84,7 @@ class Config(runs.RunConfig, TrainingPairOptions, ObjectiveOptions):
 def main(config: Config) -> None:
     config.check()
     if config.dry_run:
-        print(json.dumps(runs.as_json(config), indent=2))
+        print(json.dumps(options.as_json(config), indent=2))
         return
     torch.manual_seed(config.seed)
     model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from common import caches
 from common.data import Examples
 from common.errors import require
-from common.runs import flag
+from common.options import flag
 from mnist.data import Dataset
 from mnist.data import load as load_mnist
 

@@ -9,13 +9,13 @@ and of whole strings that are inferred rightly from the image (four characters e
 
 from dataclasses import dataclass
 
-from common import runs
+from common import options, runs
 from mnist import loglike
 from multimnist.data import DatasetOptions, dataset, values
 
 
 @dataclass
-class Config(DatasetOptions, runs.LoglikeConfig):
+class Config(DatasetOptions, options.LoglikeConfig):
     pass
 
 

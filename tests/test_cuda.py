@@ -10,7 +10,7 @@ import mnist.loglike
 import mnist_svhn.train
 import multimnist.train
 from common.checkpoints import LAST, load
-from common.runs import LoglikeConfig
+from common.options import LoglikeConfig
 from common.steps import WARM_UP
 from mnist import train as mnist_train
 from mnist.model import MODELS

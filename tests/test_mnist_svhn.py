@@ -320,7 +320,7 @@ def test_looser_is_on_where_it_means_something():
         tyro.cli(train.Config, args=args[:2]).check()
         with pytest.raises(InputError, match=message):
             tyro.cli(train.Config, args=args).check()
-    assert runs.as_json(train.Config())["looser"] is None
+    assert options.as_json(train.Config())["looser"] is None
 
 
 def test_less_memory_gives_the_same_numbers(tmp_path, monkeypatch):

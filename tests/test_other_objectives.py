@@ -643,7 +643,7 @@ def test_ar_in_either_order_written_out():
 
 
 def test_ar_of_mixtures_is_refused():
-    with pytest.raises(InputError, match="no closed form for KLs of mixtures"):
+    with pytest.raises(InputError, match="have no closed form"):
         ArElbo(model_of("bivcca"))
 
 

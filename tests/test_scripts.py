@@ -20,7 +20,7 @@ import mnist_svhn.train
 import multimnist.data
 from common import reports, runs
 from common.errors import InputError
-from mnist import loglike, sample
+from mnist import loglike, parts, sample
 from mnist import train as mnist_train
 from mnist.data import load
 from tests.test_data import IMAGES, write_mnist
@@ -221,19 +221,23 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
     monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
     monkeypatch.setattr(mnist_svhn.train, "fit", small(mnist_svhn.train.fit))
+    monkeypatch.setattr(parts, "fit", small(parts.fit))
     monkeypatch.setattr(mnist_svhn.classifiers, "STEPS", 2)
     for folder, (script, *args) in readme_commands(readme):
         module = importlib.import_module(f"{folder.as_posix().replace('/', '.')}.{script.removesuffix('.py')}")
         for option in {"--data-dir", "--mnist-dir"} & set(args):
             args[args.index(option) + 1] = "data"
         monkeypatch.setattr(sys, "argv", [os.fspath(ROOT / folder / script), *args])
-        if script == "train.py":
+        if script == "train.py" or args[:1] == ["train"]:
             args += ["--limit", "12"]
-        if script == "loglike.py":
+        if script == "loglike.py" or args[:1] == ["loglike"]:
             args += ["--limit", "5", "--n-samples", "20"]
+        if script == "compare.py":
+            args += ["--variants", "hidden=8", "--seeds", "0", "--n-test", "5", "--n-samples", "5", "--jobs", "1"]
         if "weak-supervision" in args:
             args += ["--limit", "100", "--fractions", "0.5", "--seeds", "0", "--classifier-steps", "2", "--jobs", "1"]
-        runs.command_line(module.main, module.Config, "", args)
+        config = module.Command if hasattr(module, "Command") else module.Config
+        runs.command_line(module.main, config, "", args)
 
 
 def small(fit):
