@@ -22,7 +22,7 @@ from common import devices
 from common.experts import product_of_experts
 from common.models import FAMILIES, MultimodalVAE
 from common.objectives import StandardElbo
-from mnist.parts import N_PIXELS, build
+from mnist.part_models import N_PIXELS, build
 
 LATENTS = 64
 OPTIONS = {

@@ -73,7 +73,7 @@ class Objective(nn.Module):
         (loss * (len(bound.value) / n)).backward()
         return bound.detach()
 
-    def there(self, name: str, batch: Batch, where: Tensor) -> Tensor | None:
+    def scored(self, name: str, batch: Batch, where: Tensor) -> Tensor | None:
         """Where, (T, ..., B), a modality that is there counts: what `log_prob` takes; None for everywhere."""
         if batch.mask is None:
             return None
@@ -92,7 +92,7 @@ class Objective(nn.Module):
             scored = [None] * len(z) if scored is None else scored.split(1)
             return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
         is_set = isinstance(self.model.columns[name], slice)
-        if scored is None or scored.all():
+        if scored is None or (not self.model.every_row and scored.all()):
             log_p = self.model.decode(z, [name], batch.modalities)[name].log_prob(batch.modalities[name])
             return log_p.sum(dim=-1) if is_set else log_p
         elements = scored if is_set else scored.unsqueeze(-1)  # (T, ..., B, n)

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,13 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         inputs = {str(i): x for i, x in enumerate(inputs)}
     if isinstance(inputs, Batch):
         whole = all(name in inputs.modalities for name in names)
-        return inputs if whole else inputs.only(tuple(inputs.modalities), columns)
+        batch = inputs if whole else inputs.only(tuple(inputs.modalities), columns)
+        sets = [name for name in batch.modalities if isinstance(columns[name], slice)] if batch.mask is not None else []
+        filled = {}
+        for name in sets:  # whose networks see absent elements too
+            x, there = batch.modalities[name], batch.mask[:, columns[name]]
+            filled[name] = x.masked_fill(~there.view(*there.shape, *[1] * (x.dim() - 2)), 0)
+        return replace(batch, modalities=batch.modalities | filled) if filled else batch
     unknown = [name for name in inputs if name not in names]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(names)}")
     require(len(inputs) > 0, f"no modality given: the model has {', '.join(names)}")

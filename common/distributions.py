@@ -1,5 +1,7 @@
 """Distributions in a form that torch.distributions lacks."""
 
+import math
+
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.distributions.kl import register_kl
@@ -8,7 +10,8 @@ from torch.distributions.kl import register_kl
 class DiagonalGaussian(Independent):
     """N(mu, diag(exp(logvar))), one event of D dimensions.
 
-    It keeps the log-variance, so that KLs stay exact, with finite gradients, where a variance in float32 is not.
+    It keeps the log-variance, so that densities and KLs stay exact, with finite gradients, where a variance in float32
+    is not.
 
     Args:
         mu, logvar: (..., D).
@@ -17,6 +20,10 @@ class DiagonalGaussian(Independent):
     def __init__(self, mu: Tensor, logvar: Tensor) -> None:
         super().__init__(Normal(mu, (0.5 * logvar).exp(), validate_args=False), 1)
         self.logvar = logvar
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        u = (value - self.mean) * (-0.5 * self.logvar).exp()
+        return -0.5 * (u.square() + self.logvar + math.log(2 * math.pi)).sum(dim=-1)
 
     def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "DiagonalGaussian":
         shape = (*batch_shape, *self.event_shape)

@@ -12,7 +12,7 @@ from common.bounds import Bound, Objective
 from common.data import Batch, n_columns
 from common.energy import weighted_samples
 from common.multimodal_vae import MultimodalVAE
-from common.subsets import joint_subset, modality_subsets, mvae_subsets, on_device
+from common.subsets import alone, joint_subset, mvae_subsets, on_device
 
 
 class SumOfElbos(Objective):
@@ -37,7 +37,7 @@ class SumOfElbos(Objective):
             whole, given = given, given & batch.mask  # (T, B, M)
             scored = given & ~_repeated(whole, given)[..., None]
             if batch.together is not None:
-                for t in (t for t, name in enumerate(names) if name in self.model.modalities):
+                for t in (t for t, name in enumerate(names) if name in alone(self.model.columns)):
                     scored[t] &= ~batch.together[:, None]
             for name, conditions in self.model.conditions.items():
                 for condition in conditions:  # p(x_m|z, x_l) is of examples that have both
@@ -68,8 +68,7 @@ class SumOfElbos(Objective):
 
     def _subset_names(self, subsets: Tensor) -> list[str]:
         names, n_random = [], 0
-        alone = zip(self.model.modalities, modality_subsets(self.model.columns), strict=True)
-        known = {"joint": joint_subset(subsets.shape[1])[0]} | dict(alone)
+        known = {"joint": joint_subset(subsets.shape[1])[0]} | alone(self.model.columns)
         for subset in subsets:
             name = next((name for name, other in known.items() if torch.equal(subset, other)), None)
             n_random += name is None
@@ -78,7 +77,7 @@ class SumOfElbos(Objective):
 
     def _complete(self, terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
         """All the names that random subsets could have brought, so that a run's metrics have the same at each step."""
-        random = [name for name in names if name not in ("joint", *self.model.modalities)]
+        random = [name for name in names if name not in ("joint", *alone(self.model.columns))]
         nothing = torch.zeros_like(next(iter(terms.values())))
         return {f"{subset}/{name}": nothing for subset in random for name in self.model.modalities} | terms
 
@@ -95,7 +94,7 @@ class MvaeElbo(SumOfElbos):
 
     Wu & Goodman 2018, eq. 5; S_j are K random subsets of size 2 .. M - 1, drawn anew at each call
     (`common.subsets.random_subsets`). A lower bound on the sum of the corresponding log p(x_S). Of a modality that is a
-    set of elements, they are random subsets of these, and ELBO({m}) is that of the whole set.
+    set of elements, they are random subsets of these, and each element counts alone where they are few, else the set.
 
     Args:
         K: number of random subsets (`--approx-m`); needs three modalities.

@@ -14,13 +14,16 @@ from common.experts import product_of_experts
 class LocScaleEbm(Distribution):
     r"""A product of experts of a location-scale family whose base density is a Gaussian times a learned exp(-E).
 
-    .. math:: q(z|x_S) \propto \tilde q(z) = p(z) \prod_{m \in S} N(z; \mu_m, \sigma_m^2)
-              \exp \Big( -E \Big( \frac{z - \mu_m}{\sigma_m} \Big) \Big), \qquad E \ge 0
+    .. math:: q(z|x_S) \propto p(z) \prod_{m \in S} N(z; \mu_m, \sigma_m^2)
+              \exp \Big( -E \Big( \frac{z - \mu_m}{\sigma_m} \Big) \Big)
+              \propto \tilde q(z) = N(z; \mu, \sigma^2) \exp \Big( -\sum_{m \in S} E(\ldots) \Big), \qquad E \ge 0
+
+    with :math:`N(z; \mu, \sigma^2)` the Gaussian product of the experts and the prior.
 
     (github.com/jgoffinet/poe-vae; its open item is a well-defined proposal.) The proposal r is the mixture, in equal
     parts, of the Gaussian experts that are there, of their product and of the prior: of known density, and, since E is
-    not negative, :math:`\tilde q / r` is bounded, so that estimates have a finite variance. Whatever is not
-    :math:`\tilde q` is an estimate with samples of r, anew at each call.
+    not negative, :math:`\tilde q / r` is at most the number of components, so that estimates have a finite variance.
+    Whatever is not :math:`\tilde q` is an estimate with samples of r, anew at each call.
 
     Args:
         present: which experts take part, (..., M) bool.
@@ -41,20 +44,25 @@ class LocScaleEbm(Distribution):
         there = self.present.unsqueeze(-1)
         mu, logvar = (x.masked_fill(~there, 0) for x in (self.mu, self.logvar))  # (..., M, D)
         prior = torch.zeros_like(mu[..., :1, :])
-        flat = (x.flatten(0, -3).movedim(-2, 0) for x in (mu, logvar))  # (M, N, D)
-        product = (x.view_as(prior) for x in product_of_experts(*flat, self.present.flatten(0, -2)))
+        product = (x.unsqueeze(-2) for x in (self.product.mean, self.product.logvar))
         components = [torch.cat([x, y, prior], dim=-2) for x, y in zip((mu, logvar), product, strict=True)]
         logits = torch.cat([torch.zeros_like(mu[..., 0]).masked_fill(~self.present, -torch.inf), prior[..., 0]], dim=-1)
         logits = torch.cat([logits, prior[..., 0]], dim=-1)  # (..., M + 2)
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), DiagonalGaussian(*components), False)
 
+    @cached_property
+    def product(self) -> DiagonalGaussian:
+        """The Gaussian product of the experts that are there and the prior: q where E is 0."""
+        there = self.present.unsqueeze(-1)
+        flat = (x.masked_fill(~there, 0).flatten(0, -3).movedim(-2, 0) for x in (self.mu, self.logvar))  # (M, N, D)
+        product = product_of_experts(*flat, self.present.flatten(0, -2))
+        return DiagonalGaussian(*(x.view(*self.batch_shape, -1) for x in product))
+
     def log_density(self, z: Tensor) -> Tensor:
         r"""log :math:`\tilde q`, not normalised, of z (..., D): (...)."""
         u = (z.unsqueeze(-2) - self.mu) * (-0.5 * self.logvar).exp()  # (..., M, D)
-        expert = -0.5 * (u.square() + self.logvar + math.log(2 * math.pi)).sum(dim=-1)
-        expert = expert - self.energy(u.flatten(0, -2)).view_as(expert)  # (..., M)
-        prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=-1)
-        return prior + torch.where(self.present, expert, 0).sum(dim=-1)
+        energy = self.energy(u.flatten(0, -2)).view(u.shape[:-1])  # (..., M)
+        return self.product.log_prob(z) - torch.where(self.present, energy, 0).sum(dim=-1)
 
     def pool(self, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         r"""Samples of r, n of each component, and their weights.
@@ -104,7 +112,9 @@ def chosen(z: Tensor, log_w: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         z, log_w: (.., J, .., D) and (.., J, ..).
         dim: that of J.
     """
-    index = Categorical(logits=log_w.detach().movedim(dim, -1), validate_args=False).sample().unsqueeze(dim)
+    # Gumbel noise: unlike torch's multinomial it lets NaN through, to where losses are checked
+    noise = torch.empty_like(log_w, requires_grad=False).exponential_().log()
+    index = (log_w.detach() - noise).argmax(dim=dim, keepdim=True)
     z = z.gather(dim, index.unsqueeze(-1).expand(*index.shape, z.shape[-1])).squeeze(dim)
     return z, index.squeeze(dim)
 
@@ -124,4 +134,6 @@ def weighted_samples(q: Distribution, prior: Distribution) -> tuple[Tensor, Tens
         return z, torch.ones_like(z[..., 0]), kl_divergence(q, prior)
     z, log_w = q.pool()
     share = log_w.softmax(dim=0)
-    return z, share, (share * (q.log_density(z) - prior.log_prob(z))).sum(dim=0) - log_w.logsumexp(dim=0)
+    # what counts for nothing may be infinite
+    log_ratio = torch.where(share > 0, q.log_density(z) - prior.log_prob(z), 0)
+    return z, share, (share * log_ratio).sum(dim=0) - log_w.logsumexp(dim=0)

@@ -122,7 +122,7 @@ class IwaeElbo(Objective):
                 continue
             log_p = torch.zeros_like(log_w)
             if name in batch.modalities:
-                log_p = self._log_p(name, z, batch, self.there(name, batch, (share > 0)[:, None].expand_as(log_w)))
+                log_p = self._log_p(name, z, batch, self.scored(name, batch, (share > 0)[:, None].expand_as(log_w)))
             log_w = log_w + self.weights[name] * log_p
             terms[f"joint/{name}"] = mean(log_p)
         return log_w, terms
@@ -254,7 +254,7 @@ class EnergyIwaeElbo(Objective):
             log_p = torch.zeros_like(kl)
             if name in batch.modalities:
                 everywhere = torch.ones_like(kl, dtype=torch.bool)[None]
-                log_p = self.log_prob(name, z[None], batch, self.there(name, batch, everywhere))[0]
+                log_p = self.log_prob(name, z[None], batch, self.scored(name, batch, everywhere))[0]
             log_weight = log_weight + self.weights[name] * log_p
             terms[f"joint/{name}"] = log_p.mean(dim=0)
         value = log_weight.logsumexp(dim=0) - math.log(self.K)

@@ -51,7 +51,8 @@ class ObjectiveOptions:
     its components; iwae, dreg, stl: importance-weighted (stl: biased for K > 1); ar: chain rule in random order, no
     bound; jmvae, student: of --model jmvae; elbo-importance: what MMVAE's code calls elbo, its weights collapse"""
     K: int | None = None
-    """samples of each component, of dreg, iwae and stl. Default: 30 (MMVAE's paper; its script: 20)"""
+    """samples of each component, of dreg, iwae and stl; of an ebm posterior in all. Default: 30 (MMVAE's paper; its
+    script: 20)"""
     looser: bool = LOOSER
     """of dreg, iwae and stl: the mean over a mixture's components outside the logarithm (MMVAE's paper)"""
     dreg: Literal["exact", "stop-all", "published"] | None = None

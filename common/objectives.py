@@ -16,8 +16,9 @@ from common.elbos import MvaeElbo, StandardElbo, SumOfElbos
 from common.errors import require
 from common.importance import DregElbo, EnergyIwaeElbo, IwaeElbo, StlElbo
 from common.multimodal_vae import MultimodalVAE
-from common.subsets import modality_subsets, on_device
+from common.subsets import alone, on_device
 from common.variational_posteriors import LocScaleEbmPosterior, MixturePosterior, component_shares
+from common.variational_strategies import SetStrategy
 
 __all__ = [
     "ArElbo",
@@ -56,7 +57,7 @@ class MixtureElbo(Objective):
         for name in self.model.modalities:
             log_p = torch.zeros_like(kl)
             if name in batch.modalities:
-                log_p = (share * self.log_prob(name, z, batch, self.there(name, batch, share > 0))).sum(dim=0)
+                log_p = (share * self.log_prob(name, z, batch, self.scored(name, batch, share > 0))).sum(dim=0)
             value = value + self.weights[name] * log_p
             terms[f"mixture/{name}"] = log_p
         return Bound(value, terms).of_something(batch.mask)
@@ -109,7 +110,8 @@ class ArElbo(Objective):
     Each example has an order of its own, drawn anew at each call; what it lacks adds nothing.
 
     Raises:
-        InputError: the posterior is a mixture or energy-based: its KLs have no closed form.
+        InputError: the posterior is a mixture or energy-based, so that its KLs have no closed form, or that of nothing
+            is not the prior.
     """
 
     random_subsets = True
@@ -118,6 +120,8 @@ class ArElbo(Objective):
         super().__init__(model, weights)
         unknown = isinstance(model.variational_posterior, MixturePosterior | LocScaleEbmPosterior)
         require(not unknown, "the KLs of mixtures and of energy-based posteriors have no closed form")
+        of_nothing = not isinstance(model.variational_strategy, SetStrategy)
+        require(of_nothing, "a set encoder's posterior of nothing is not the prior, which the chain rule starts from")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of each example, (B,), with the KLs weighted by beta; terms by modality, "ar/kl" all KLs."""
@@ -181,14 +185,14 @@ class JmvaeElbo(Objective):
         """
         batch = self.model.observe(inputs)
         require(batch.mask is None or bool(batch.mask.all()), "JMVAE's objective needs every modality of every example")
-        subsets = modality_subsets(self.model.columns)
+        subsets = torch.stack(list(alone(self.model.columns).values()))
         subsets = on_device(subsets, next(iter(batch.modalities.values())).device)
         params = self.model.experts(batch)
         joint = self.model.fuse(params)
-        alone = self.model.fuse(params, subsets[:, None])  # (M, B)
+        unimodal = self.model.fuse(params, subsets[:, None])  # (M, B)
         z, kl = joint.rsample(), kl_divergence(joint, self.model.prior())  # (B, D), (B,)
         teacher = self.model.fuse(tuple(p.detach() for p in params)) if self.students else joint
-        apart = kl_divergence(teacher, alone)  # (M, B)
+        apart = kl_divergence(teacher, unimodal)  # (M, B)
         value = -beta * kl - self.alpha * apart.sum(dim=0)
         terms = {"joint/kl": kl} | {f"{name}/kl from joint": apart[m] for m, name in enumerate(self.model.modalities)}
         for name in self.model.modalities:

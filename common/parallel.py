@@ -1,4 +1,4 @@
-"""Many trainings in processes of their own."""
+"""Many trainings: in processes of their own, each with a log, and what they come to."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import active_children, get_context
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -44,3 +45,20 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
             if isinstance(error, BrokenProcessPool):
                 raise InputError("a run was killed, perhaps for want of memory: try fewer --jobs") from error
             raise
+
+
+@contextlib.contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Write to log.txt of a run's folder, which is made, what would be printed; errors name the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from error
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation over seeds (0 for one)."""
+    x = torch.tensor(values).double()
+    return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()

@@ -8,6 +8,8 @@ from torch import Tensor
 from common.data import Columns, n_columns
 from common.errors import require
 
+FEW = 10  # modalities or elements, of which all subsets, or each alone, can be terms
+
 
 def on_device(subsets: Tensor, device: torch.device) -> Tensor:
     """Subsets (T, M), copied from the CPU to a device once and kept: a copy makes a GPU wait, and fits in no graph."""
@@ -26,7 +28,7 @@ def joint_subset(n_modalities: int) -> Tensor:
 
 def all_subsets(n_modalities: int) -> Tensor:
     """Every subset but the empty one, (2^M - 1, M): for mixtures over all of them, which few modalities allow."""
-    require(n_modalities <= 10, f"a mixture over all subsets of {n_modalities} modalities is too large")
+    require(n_modalities <= FEW, f"a mixture over all subsets of {n_modalities} modalities is too large")
     codes = torch.arange(1, 2**n_modalities)
     return (codes[:, None] >> torch.arange(n_modalities)) % 2 == 1
 
@@ -44,15 +46,22 @@ def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None 
     return ranks < sizes
 
 
-def modality_subsets(columns: Columns) -> Tensor:
-    """Each modality alone, one that is a set of elements wholly: (modalities, M)."""
-    subsets = torch.zeros(len(columns), n_columns(columns), dtype=torch.bool)
-    for row, column in zip(subsets, columns.values(), strict=True):
-        row[column] = True
-    return subsets
+def alone(columns: Columns) -> dict[str, Tensor]:
+    """The terms of one modality, {name: (M,)}: of a set each element where they are FEW at most, else the whole set."""
+    terms = {}
+    for name, column in columns.items():
+        elements = range(column.start, column.stop) if isinstance(column, slice) else [column]
+        if len(elements) > FEW:
+            elements = [column]
+        for i, element in enumerate(elements):
+            term = f"{name}[{i}]" if len(elements) > 1 else name
+            terms[term] = torch.zeros(n_columns(columns), dtype=torch.bool)
+            terms[term][element] = True
+    return terms
 
 
 def mvae_subsets(columns: Columns, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
-    """MVAE's terms: each modality alone where there are several, all, k random subsets (Wu & Goodman 2018, eq. 5)."""
-    m, alone = n_columns(columns), modality_subsets(columns)
-    return torch.cat([alone[: 0 if len(alone) == 1 else None], joint_subset(m), random_subsets(m, k, generator)])
+    """MVAE's terms: each modality alone (`alone`), all, k random subsets (Wu & Goodman 2018, eq. 5), (T, M)."""
+    m, terms = n_columns(columns), list(alone(columns).values())
+    singles = terms if len(terms) > 1 else []
+    return torch.cat([*(term[None] for term in singles), joint_subset(m), random_subsets(m, k, generator)])

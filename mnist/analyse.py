@@ -12,7 +12,6 @@ on after Ctrl-C, or adds fractions and seeds.
 The last model counts, and no example is held out: choosing the best one would take labels that are not to be had.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -30,9 +29,9 @@ from tqdm import tqdm
 from common import devices, options, plots, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples, draw_paired
-from common.errors import InputError, require
+from common.errors import require
 from common.models import MultimodalVAE
-from common.parallel import in_parallel
+from common.parallel import in_parallel, logged, spread
 from mnist import train
 from mnist.data import MNIST, Dataset
 from mnist.model import N_CLASSES, build
@@ -132,12 +131,8 @@ def main(config: Config, dataset: Dataset = MNIST, build: Callable[..., Multimod
 def run(config: train.Config, dataset: Dataset, build: Callable[..., MultimodalVAE], steps: int) -> Result:
     """Train a model and its baseline, as far as they are not there yet, and measure both on the test images."""
     folder = config.save_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        try:
-            train.main(config, dataset, build)
-        except InputError as error:
-            raise InputError(f"{folder}: {error}") from error
+    with logged(folder):
+        train.main(config, dataset, build)
     device = devices.select(config.cuda)
     examples = dataset.load("train", config.data_dir, config.demo, limit=config.limit)
     test = dataset.load("test", config.data_dir, config.demo, limit=config.limit).to(device)
@@ -174,16 +169,13 @@ def accuracy(logits: Callable[[Tensor], Tensor], test: Examples) -> float:
     return torch.cat(right).double().mean().item()
 
 
-def spread(results: list[Result], fraction: float, of: str) -> tuple[float, float]:
-    """Mean and standard deviation over the seeds (0 for one) of the "model" or the "classifier"."""
-    values = torch.tensor([getattr(result, of) for result in results if result.fraction == fraction]).double()
-    return values.mean().item(), values.std(correction=min(1, len(values) - 1)).item()
-
-
 def report(results: list[Result], config: Config, experiment: str) -> None:
     """Print the table, in Markdown, and write it, the plot and all results."""
     curves = {
-        name: [spread(results, fraction, of) for fraction in sorted(config.fractions)]
+        name: [
+            spread([getattr(result, of) for result in results if result.fraction == fraction])
+            for fraction in sorted(config.fractions)
+        ]
         for name, of in ((config.model, "model"), ("classifier of the pairs alone", "classifier"))
     }
     n_paired = [next(r.n_paired for r in results if r.fraction == fraction) for fraction in sorted(config.fractions)]

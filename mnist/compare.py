@@ -9,7 +9,6 @@ a table and a plot into the save-dir, where each run has its folder. A run that 
 command goes on after Ctrl-C, or adds variants and seeds.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -24,8 +23,8 @@ from tqdm import tqdm
 
 from common import devices, options, plots, reports, runs
 from common.checkpoints import load_model, write_atomically
-from common.errors import InputError, require
-from common.parallel import in_parallel
+from common.errors import require
+from common.parallel import in_parallel, logged, spread
 from mnist import halves, parts, pixels
 from mnist.data import MNIST
 
@@ -57,6 +56,10 @@ VARIANTS = {
         "fusion=set",
         "fusion=set layers=2",
     ),
+}
+
+OWN = {  # what a comparison says itself, or what is of no use in one
+    *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "pre-trained", "dry-run", "download"),
 }
 
 
@@ -97,6 +100,9 @@ class Config:
         for name in ("n_test", "n_samples", "jobs"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{options.option(name)} must be positive, not {value}")
+        parts.Observed(self.observed)
+        halved = self.experiment == "pixels" or self.observed in ("top", "bottom")
+        require(halved, f"--observed {self.observed}: a model of halves sees top or bottom")
         for _, run in self.runs():
             run.check()
 
@@ -107,7 +113,9 @@ class Config:
             settings = f"{self.options} {variant}".split()
             wrong = [setting for setting in settings if not re.fullmatch(r"[\w-]+=\S+", setting)]
             require(not wrong, f"--variants and --options are NAME=VALUE, not {' '.join(wrong)!r}")
-            args = [arg for setting in settings for arg in f"--{setting}".split("=", 1)]
+            own = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in OWN]
+            require(not own, f"--variants and --options: {', '.join(own)} is not theirs to say")
+            args = [arg for setting in settings for arg in _arguments(*setting.split("=", 1))]
             run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"compare.py: {variant}")
             given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}
             folder = "_".join(settings).replace("/", "-")
@@ -116,6 +124,12 @@ class Config:
                 for seed in self.seeds
             ]
         return todo
+
+
+def _arguments(name: str, value: str) -> list[str]:
+    """NAME=VALUE as the command line of `train` has it."""
+    flags = {"True": f"--{name}", "False": f"--no-{name}"}
+    return [flags[value]] if value in flags else [f"--{name}", value]
 
 
 class Result(NamedTuple):
@@ -147,32 +161,26 @@ def main(config: Config) -> list[Result]:
 
 def run(task: tuple[str, parts.Train], config: Config) -> Result:
     """Train a model, as far as it is not there yet, and estimate its log-likelihoods of the test images."""
-    variant, options = task
-    folder = options.save_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        try:
-            SCRIPTS[config.experiment].main(options)
-        except InputError as error:
-            raise InputError(f"{folder}: {error}") from error
+    variant, given = task
+    folder = given.save_dir
+    name = f"{config.observed}_{config.n_test}_{config.n_samples}_{given.epochs}.json".replace("/", "-")
+    with logged(folder):
+        SCRIPTS[config.experiment].main(given)
         model = load_model(folder, config.experiment).to(devices.select(config.cuda))
-        name = f"{config.observed}_{config.n_test}_{config.n_samples}_{options.epochs}.json".replace("/", "-")
-        measured = folder / name
-        if not measured.exists():
+        if not (folder / name).exists():
             test = MNIST.load("test", config.data_dir, config.demo, limit=config.n_test)
-            torch.manual_seed(options.seed)
-            estimates = parts.evaluate(model, test, config.observed, config.n_samples)
+            torch.manual_seed(given.seed)
+            estimates = parts.evaluate(model, test, parts.Observed(config.observed), config.n_samples)
             means = {name: x.double().mean().item() for name, x in estimates.items()}
-            write_atomically(measured, json.dumps(means, indent=2).encode())
+            write_atomically(folder / name, json.dumps(means, indent=2).encode())
     rates = [json.loads(line)["examples_per_second"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     n_parameters = sum(p.numel() for p in model.parameters())
-    return Result(variant, options.seed, n_parameters, max(rates), json.loads(measured.read_text()))
+    return Result(variant, given.seed, n_parameters, max(rates), json.loads((folder / name).read_text()))
 
 
 def report(results: list[Result], config: Config) -> None:
     """Print the table, in Markdown, and write it, the plot and all results."""
     names = [name for name in results[0].estimates if name.startswith("log p")]
-    names = [names[0], *(name for name in names if "z from" in name)]
     variants = list(dict.fromkeys(result.variant for result in results))
     headings = [reports.in_table(name) for name in names]
     lines = [f"| {config.experiment} `{config.options}` | {' | '.join(headings)} | parameters | examples/s |"]
@@ -199,12 +207,6 @@ def report(results: list[Result], config: Config) -> None:
     write_atomically(config.save_dir / f"{name}.json", json.dumps(content, indent=2).encode())
     plots.intervals(config.save_dir / f"{name}.png", points, "log p(image), nats", f"{config.experiment}, test images")
     print(f"{config.save_dir}/{name}.md, .json and .png")
-
-
-def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and standard deviation over the seeds (0 for one)."""
-    x = torch.tensor(values).double()
-    return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()
 
 
 if __name__ == "__main__":

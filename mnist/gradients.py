@@ -24,7 +24,7 @@ from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import require
 from common.importance import GRADIENTS, DregElbo, IwaeElbo, StlElbo
-from common.variational_posteriors import MixturePosterior
+from common.variational_posteriors import LocScaleEbmPosterior, MixturePosterior
 from mnist.data import MNIST, Dataset
 
 
@@ -48,6 +48,8 @@ class Config(options.ModelConfig):
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
+    energy_based = isinstance(model.variational_posterior, LocScaleEbmPosterior)
+    require(not energy_based, f"these estimators take known densities: {config.model} is energy-based")
     examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit).only(model.modalities)
     batch = examples.to(next(model.parameters()).device)[:]
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregElbo}

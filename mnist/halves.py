@@ -30,7 +30,8 @@ class Train(parts.Train):
     decoder: tyro.conf.Suppress[str] = "shared"
 
     def objectives(self) -> Sequence[str]:
-        return OF_FUSION[self.fusion]
+        one_each = self.layout == "list"
+        return [obj for obj in OF_FUSION[self.fusion] if one_each or obj != "elbo-importance"]
 
 
 Command = (

@@ -1,55 +1,32 @@
 """What halves.py and pixels.py share: images as parts, any of which may be missing, and the commands on them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import log, prod, sqrt
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import tyro
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from common import devices, options, plots, reports, runs
 from common.bounds import Objective
 from common.checkpoints import load_model
 from common.data import Batch, Examples, hold_out, n_columns
-from common.encoders_decoders import SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import InputError, require
 from common.estimators import importance_estimates
-from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, NormalLikelihood
-from common.models import FAMILIES, VAE, MultimodalVAE
+from common.models import MultimodalVAE
 from common.objective_options import ObjectiveOptions, by_name
 from common.training import fit
-from common.variational_strategies import SetStrategy
 from mnist.data import MNIST
+from mnist.part_models import N_PIXELS, SIZE, build, columns, inputs, join, pixels, shapes, split
 
-SIZE, N_PIXELS = 28, 784
-LIKELIHOODS = {
-    "bernoulli": BernoulliLikelihood,
-    "laplace": partial(LaplaceLikelihood, 0.2),
-    "normal": partial(NormalLikelihood, 0.2),
-}
 BATCH_SIZE = 100
-
-
-class Networks(Protocol):
-    """What of a configuration makes the model."""
-
-    layout: str
-    decoder: str
-    fusion: str
-    posterior: str
-    likelihood: str
-    learn_prior: bool
-    n_latents: int
-    hidden: int
-    layers: int
 
 
 @dataclass
@@ -92,6 +69,10 @@ class Train(options.RunConfig, ObjectiveOptions):
             not self.learn_prior or self.posterior in ("gaussian", "laplace"),
             f"--learn-prior: the prior of --posterior {self.posterior} has no scales",
         )
+        require(
+            not self.learn_prior or self.fusion not in ("poe", "mopoe"),
+            f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
+        )
 
     def objectives(self) -> Sequence[str]:
         """Those that exist for the fusion, the usual one first."""
@@ -117,83 +98,6 @@ class Loglike(options.LoglikeConfig):
 
     observed: str = "top"
     """the part that is given, as sample has it"""
-
-
-def shapes(config: Networks) -> dict[str, tuple[int, ...]]:
-    """{modality: shape}; side by side and flattened they are the pixels of an image, row by row."""
-    return {
-        "list": {"top": (N_PIXELS // 2,), "bottom": (N_PIXELS // 2,)},
-        "vectorised": {"halves": (2, N_PIXELS // 2)},
-        "pixels": {"pixel": (N_PIXELS, 1)},
-    }[config.layout]
-
-
-def split(images: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Images (N, 1, 28, 28) as modalities, {name: (N, *shape)}."""
-    parts = images.flatten(1).split([prod(shape) for shape in shapes.values()], dim=1)
-    return {name: part.unflatten(1, shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
-
-
-def join(parts: Mapping[str, Tensor]) -> Tensor:
-    """Modalities (N, ...) as images (N, 1, 28, 28)."""
-    return torch.cat([part.flatten(1) for part in parts.values()], dim=1).view(-1, 1, SIZE, SIZE)
-
-
-def build(config: Networks) -> MultimodalVAE:
-    """The model of the parts of an image, each in [0, 1] (`shapes`)."""
-    d, hidden = config.n_latents, [config.hidden] * config.layers
-    family = FAMILIES[config.posterior]
-    heads = (d,) * family.n_params
-    fusion = config.fusion
-    if config.layout == "list":
-        sizes = {name: size for name, (size,) in shapes(config).items()}
-        encoder = {
-            name: nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
-            for name, size in sizes.items()
-        }
-        decoder = {
-            name: nn.Sequential(swish_mlp(d, *hidden), nn.Linear(config.hidden, size)) for name, size in sizes.items()
-        }
-    else:
-        ((name, (n, size)),) = shapes(config).items()
-        last = nn.Identity() if fusion == "set" else SplitLinearLayer(config.hidden, heads)
-        if config.layout == "pixels":
-            last = nn.Sequential(last, OneOfMany(n, gaussian=fusion == "poe" and family.n_params == 2))
-        encoder = {name: SharedNetwork(n, nn.Linear(size, config.hidden), _rest(hidden, last))}
-        last = nn.Linear(config.hidden, size if config.decoder == "shared" else n * size)
-        if config.decoder == "shared":
-            decoder = {name: SharedNetwork(n, nn.Linear(d, config.hidden), _rest(hidden, last))}
-        else:
-            decoder = {name: nn.Sequential(swish_mlp(d, *hidden), last, nn.Unflatten(1, (n, size)))}
-    if fusion == "set":
-        fusion = SetStrategy(
-            nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
-        )
-    likelihood = GroupedLikelihood(**{name: LIKELIHOODS[config.likelihood]() for name in encoder})
-    return VAE(fusion, encoder, decoder, likelihood, d, posterior=config.posterior, learn_prior=config.learn_prior)
-
-
-def _rest(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
-    # of mean 0 at first: else what all pixels say alike drowns the sum
-    return nn.Sequential(nn.Tanh(), swish_mlp(*hidden), last)
-
-
-class OneOfMany(nn.Module):
-    """What one of n pixels adds to a sum of natural parameters, or to a set encoder's: 1 / sqrt(n) of it alone.
-
-    Outputs of order 1 then make a sum of order 1. A Gaussian's are (sqrt(n) mu, logvar + log n).
-    """
-
-    def __init__(self, n: int, gaussian: bool) -> None:
-        super().__init__()
-        self.n, self.gaussian = n, gaussian
-
-    def forward(self, params: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self.gaussian:
-            mu, logvar = params
-            return sqrt(self.n) * mu, logvar + log(self.n)
-        (x,) = (params,) if isinstance(params, Tensor) else params
-        return (x / sqrt(self.n),)
 
 
 def objective(config: Train, model: MultimodalVAE) -> Objective:
@@ -230,7 +134,7 @@ def draw(model: MultimodalVAE, folder: Path, images: Tensor) -> None:
     device = next(model.parameters()).device
     prior(model, 64, folder / "prior.png")
     images = images.to(device).float() / 255
-    complete(model, images, columns(model, observed_pixels("top", len(images))), folder / "from_top.png")
+    complete(model, images, columns(model, Observed("top")(len(images))), folder / "from_top.png")
 
 
 @torch.no_grad()
@@ -244,7 +148,7 @@ def sample(config: Sample, experiment: str) -> None:
         return
     examples = MNIST.load("test", config.data_dir, config.demo, limit=config.limit)
     images = examples.to(next(model.parameters()).device)[: config.n_samples].modalities["image"]
-    given = columns(model, observed_pixels(config.observed, len(images)))
+    given = columns(model, Observed(config.observed, config.seed)(len(images)))
     complete(model, images, given, folder / "completed.png")
     print(folder / "completed.png")
 
@@ -276,71 +180,79 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = MNIST.load("test", config.data_dir, config.demo, limit=config.limit)
     torch.manual_seed(config.seed)
-    estimates = reports.summarise(evaluate(model, examples, config.observed, config.n_samples))
+    estimates = reports.summarise(evaluate(model, examples, Observed(config.observed, config.seed), config.n_samples))
     reports.report(estimates, config, experiment, len(examples))
     return estimates
 
 
 @torch.no_grad()
-def evaluate(model: MultimodalVAE, examples: Examples, observed: str, n_samples: int) -> dict[str, Tensor]:
+def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
-    All share samples of q(z|image); the part has its own of q(z|part) too, with which the rest given it is lower or
-    nearer the truth: log p(image) - log p(part) is not a bound.
+    That of the part is estimated with the image's samples of q(z|image) and with samples of q(z|part): both are lower
+    bounds in expectation, and the higher mean is the nearer one. The rest given the part takes it: a bound too low
+    would flatter the model.
     """
     examples = examples.only(["image"]).to(next(model.parameters()).device)
-    part = observed if observed in HALVES else "the observed"
-    rest = HALVES.get(observed, "the rest")
+    part, rest = observed.names
     rows = []
     with tqdm(total=len(examples), unit=" examples", disable=None) as bar:
         for batch in examples.batches(BATCH_SIZE):
             x = inputs(model, batch.modalities["image"])
-            given = columns(model, observed_pixels(observed, len(batch))).to(examples.device)
+            given = columns(model, observed(len(batch))).to(examples.device)
             everything = torch.ones_like(given)
             image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
-            (alone,) = importance_estimates(model, x, [given], given, n_samples)
+            (own,) = importance_estimates(model, x, [given], given, n_samples)
             rows.append(
                 {
                     "log p(image)": image.value,
                     f"log p({part})": of_part.value,
-                    f"log p({part}), z from q(z|{part})": alone.value,
-                    f"log p({rest}|{part})": image.value - of_part.value,
-                    f"log p({rest}|{part}), z from q(z|{part})": image.value - alone.value,
+                    f"log p({part}), z from q(z|{part})": own.value,
                     "effective samples, image": image.ess,
-                    f"effective samples, {part}, z from q(z|{part})": alone.ess,
+                    f"effective samples, {part}, z from q(z|{part})": own.ess,
                 }
             )
             bar.update(len(batch))
-    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
-
-
-def inputs(model: MultimodalVAE, images: Tensor) -> dict[str, Tensor]:
-    """Images (N, 1, 28, 28) as the model's modalities."""
-    sizes = {name: c.stop - c.start if isinstance(c, slice) else None for name, c in model.columns.items()}
-    whole = N_PIXELS // len(sizes)
-    return split(images, {name: (n, whole // n) if n else (whole,) for name, n in sizes.items()})
+    found = {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+    nearer = max((found[f"log p({part})"], found[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
+    return found | {f"log p({rest}|{part})": found["log p(image)"] - nearer}
 
 
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
 
 
-def observed_pixels(observed: str, n: int) -> Tensor:
-    """Which pixels of n images a user means, (n, 784) bool; see Sample.
+class Observed:
+    """The part of an image that a user names, see Sample: called with n, which pixels of so many images, (n, 784) bool.
+
+    Args:
+        seed: of a fraction's random pixels.
 
     Raises:
         InputError: neither the name of a half, nor a fraction, nor a readable image.
     """
-    here = torch.arange(SIZE) < SIZE // 2
-    if observed in HALVES:
-        half = here if observed in ("top", "left") else ~here
-        grid = half[:, None] if observed in ("top", "bottom") else half
-        return grid.expand(SIZE, SIZE).flatten().expand(n, -1)
-    try:
-        fraction = float(observed)
-    except ValueError:
-        return torch.from_numpy(_mask_of(observed)).flatten().expand(n, -1)
-    require(0 <= fraction <= 1, f"--observed {observed}: a fraction of the pixels lies in [0, 1]")
-    return torch.rand(n, N_PIXELS).argsort(dim=1) < round(fraction * N_PIXELS)
+
+    def __init__(self, value: str, seed: int = 0) -> None:
+        self.names = (value, HALVES[value]) if value in HALVES else ("the observed", "the rest")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.fraction, self.pixels = None, None
+        try:
+            self.fraction = float(value)
+        except ValueError:
+            self.pixels = _half(value) if value in HALVES else torch.from_numpy(_mask_of(value)).flatten()
+        known = self.fraction is None or 0 <= self.fraction <= 1
+        require(known, f"--observed {value}: a fraction of the pixels lies in [0, 1]")
+
+    def __call__(self, n: int) -> Tensor:
+        if self.pixels is not None:
+            return self.pixels.expand(n, -1)
+        order = torch.rand(n, N_PIXELS, generator=self.generator).argsort(dim=1)
+        return order < round(self.fraction * N_PIXELS)
+
+
+def _half(name: str) -> Tensor:
+    first = torch.arange(SIZE) < SIZE // 2
+    half = first if name in ("top", "left") else ~first
+    return (half[:, None] if name in ("top", "bottom") else half).expand(SIZE, SIZE).flatten()
 
 
 def _mask_of(path: str) -> np.ndarray:
@@ -350,21 +262,3 @@ def _mask_of(path: str) -> np.ndarray:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
         raise InputError(f"--observed {path}: it is neither of {meant} ({error})") from error
-
-
-def columns(model: MultimodalVAE, observed: Tensor) -> Tensor:
-    """Which of the model's parts are observed, (N, M) bool, given the pixels (N, 784).
-
-    Raises:
-        InputError: a part is observed partly.
-    """
-    parts = observed.unflatten(1, (n_columns(model.columns), -1))  # (N, M, pixels)
-    given = parts.all(dim=-1)
-    whole = bool((given == parts.any(dim=-1)).all())
-    require(whole, "--observed: this model sees a half as a whole or not at all: top or bottom")
-    return given
-
-
-def pixels(given: Tensor) -> Tensor:
-    """The pixels of parts (N, M): (N, 1, 28, 28) bool."""
-    return given.repeat_interleave(N_PIXELS // given.shape[1], dim=1).view(-1, 1, SIZE, SIZE)

@@ -19,9 +19,10 @@ from tqdm import tqdm
 from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
+from common.errors import require
 from common.estimators import Weights, weighted_joint
 from common.models import MultimodalVAE
-from common.variational_posteriors import proposal
+from common.variational_posteriors import LocScaleEbmPosterior, proposal
 from common.variational_strategies import MoeStrategy
 from mnist_svhn.data import PairOptions, chosen, load
 
@@ -39,6 +40,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     runs.check_same(chosen(config), config.model)
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
+    energy_based = isinstance(model.variational_posterior, LocScaleEbmPosterior)
+    require(not (config.paper and energy_based), f"--paper takes a known density: {config.model} is energy-based")
     pairs = load("test", config.data_dir, config, config.demo, limit=config.limit)
     torch.manual_seed(config.seed)
     estimates = reports.summarise(evaluate(model, pairs, config.n_samples, config.paper))

@@ -37,7 +37,7 @@ class Config(options.RunConfig, TrainingPairOptions, ObjectiveOptions):
     """the bound, and its gradient (paper: dreg). elbo: the mean over the encoders; mvae, ar: of --model mvae;
     elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
     learn_prior: bool = True
-    """learn the prior's scales (paper); of vmf and ebm it has none"""
+    """learn the prior's scales (paper); of vmf and ebm it has none. Products of experts hold N(0, I) all the same"""
     prior_and_posterior: Literal["laplace", "normal", "vmf", "ebm"] | None = None
     """families (vmf: z on the unit sphere; ebm: energy-based, of --model mvae); default: normal for --model mvae and
     mopoe, whose products laplace has not, else laplace (paper)"""

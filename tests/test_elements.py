@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.data import Batch
+from common.data import Batch, columns_of
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
@@ -13,6 +13,7 @@ from common.models import MVAE, VAE
 from common.multimodal_vae import assembled
 from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
+from common.subsets import mvae_subsets
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import GaussianPoeStrategy
 
@@ -64,6 +65,7 @@ def example(n=4, missing=True):
     ("fusion", "objective"),
     [
         ("poe", StandardElbo),
+        ("poe", lambda model: MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(3))),
         ("poe", ArElbo),
         ("poe", lambda model: IwaeElbo(model, K=3)),
         ("poe", lambda model: DregElbo(model, K=3)),
@@ -89,36 +91,31 @@ def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, mi
     assert results[0][1].abs().sum() > 0
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_random_subsets_are_of_elements(missing):
-    """MvaeElbo is ELBO(all) and K ELBOs of random subsets: each scores and sees the same elements."""
-    vectorised, as_list = both()
-    x = example(missing=missing)
-    goal = MvaeElbo(vectorised, K=2, generator=torch.Generator().manual_seed(3))
-    subsets = goal.subsets()
-    assert subsets.shape == (3, N) and subsets[0].all() and subsets[1:].sum(dim=1).lt(N).all()
-    goal.generator.manual_seed(3)
+def test_the_terms_of_a_set():
+    """Each element alone where they are few; of many the set as a whole, which alone is no term beside that of all."""
+    vectorised, _ = both()
+    goal = MvaeElbo(vectorised, K=2)
+    assert goal.subsets().shape == (N + 3, N)
+    terms = goal.bound({"x": example()}).terms
+    assert {"joint/x", "joint/kl", "x[0]/x", "x[4]/kl", "subset1/x", "subset2/kl"} <= set(terms)
+    many = columns_of({"x": 784, "y": None})
+    subsets = mvae_subsets(many, k=1)
+    assert subsets.sum(dim=1)[:3].tolist() == [784, 1, 785] and len(subsets) == 4
+    assert mvae_subsets(columns_of({"x": 784})).all()
+
+
+def test_what_stands_where_the_mask_says_absent_says_nothing():
+    vectorised, _ = both()
+    x = example()
+    mask = ~x.isnan().any(dim=-1)
+    known = StandardElbo(vectorised)
     torch.manual_seed(0)
-    bound = goal.bound({"x": x})
-    assert {"joint/x", "joint/kl", "subset1/x", "subset1/kl", "subset2/x"} <= set(bound.terms)
+    value = known.bound({"x": x}).value
     torch.manual_seed(0)
-    noise = torch.randn(3, len(x), D, dtype=torch.float64)
-    seen = ~x.isnan().any(dim=-1)
-    total, done = 0, [torch.zeros_like(seen)]
-    for subset, eps in zip(subsets, noise, strict=True):
-        given = subset & seen
-        params = as_list.experts(as_list.observe(list(x.unbind(dim=1))))
-        q = as_list.fuse(params, given)
-        kl = torch.distributions.kl_divergence(q, as_list.prior())
-        z = q.mean + q.stddev * eps
-        log_p = torch.stack(
-            [p.log_prob(v.nan_to_num(0)) for p, v in zip(as_list.decode(z).values(), x.unbind(1), strict=True)], 1
-        )
-        elbo = torch.where(given, log_p, 0).sum(dim=1) - kl
-        repeated = torch.stack([(given == earlier).all(dim=1) for earlier in done]).any(dim=0)
-        total = total + torch.where(repeated, 0, elbo)
-        done.append(given)
-    torch.testing.assert_close(bound.value, total)
+    batch = Batch({"x": x}, mask)
+    torch.testing.assert_close(known.bound(batch).value, value)
+    known.backward(batch, 1.0, len(x))
+    assert all(p.grad.isfinite().all() for p in vectorised.parameters())
 
 
 def test_likelihoods_of_elements_share_samples():
@@ -179,8 +176,8 @@ def test_a_set_beside_a_plain_modality():
     assert model.columns == {"y": 0, "x": slice(1, 1 + N)}
     x, y = example(), torch.rand(4, 1, dtype=torch.float64)
     goal = MvaeElbo(model, K=1)
-    assert goal.subsets()[:3].sum(dim=1).tolist() == [1, N, N + 1]
-    assert {"y/y", "x/x", "joint/x", "joint/y", "subset1/x"} <= set(goal.bound({"x": x, "y": y}).terms)
+    assert goal.subsets().sum(dim=1).tolist()[: N + 2] == [1] * (N + 1) + [N + 1]
+    assert {"y/y", "x[0]/x", "joint/x", "joint/y", "subset1/x"} <= set(goal.bound({"x": x, "y": y}).terms)
     alone = model.posterior({"x": x, "y": y}, given=("x",))
     torch.testing.assert_close(alone.mean, model.posterior({"x": x}).mean)
     assert alone.mean[2].abs().sum() == 0, "an example without an element has the prior"

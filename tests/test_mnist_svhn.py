@@ -20,6 +20,7 @@ from common.estimators import log_marginal
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
 from common.objective_options import by_name
 from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
+from common.options import as_json
 from mnist_svhn import analyse, classifiers, loglike, sample, train
 from mnist_svhn.data import PairOptions, TrainingPairOptions, load_train
 from mnist_svhn.data import load as load_pairs
@@ -320,7 +321,7 @@ def test_looser_is_on_where_it_means_something():
         tyro.cli(train.Config, args=args[:2]).check()
         with pytest.raises(InputError, match=message):
             tyro.cli(train.Config, args=args).check()
-    assert options.as_json(train.Config())["looser"] is None
+    assert as_json(train.Config())["looser"] is None
 
 
 def test_less_memory_gives_the_same_numbers(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from common.data import Batch
 from common.distributions import DiagonalGaussian
 from common.errors import InputError
-from common.objectives import MixtureElbo, MvaeElbo, StandardElbo
+from common.objectives import DregElbo, MixtureElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from mnist.model import build
 from tests.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
@@ -239,3 +239,16 @@ def test_a_reduced_term_gives_way_to_one_of_its_own():
 def test_weights_of_unknown_modalities_are_refused():
     with pytest.raises(InputError, match="weights of unknown modalities: img"):
         MvaeElbo(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")), weights={"img": 2.0})
+
+
+@pytest.mark.parametrize("objective", [MvaeElbo, StandardElbo, lambda model: DregElbo(model, K=3)])
+def test_a_step_that_is_captured_looks_at_no_value(objective):
+    """A CUDA graph cannot wait for one; tensors of the device "meta" have none."""
+    model, weights, scales = linear_gaussian(2)
+    goal = objective(model.to("meta"))
+    inputs = {name: x.to("meta") for name, x in draw(weights, scales, 5).items()}
+    batch = Batch(inputs, torch.ones(5, 2, dtype=torch.bool, device="meta"))
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        goal.backward(batch, 1.0, 5)
+    model.every_row = True
+    goal.backward(batch, 1.0, 5)
