@@ -28,7 +28,44 @@ NARROW = 0.01  # a scale, below which the noise of DReG's gradient, about w^2 / 
 Part = tuple[Batch, tuple[Tensor, ...], Tensor]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
 
 
-class IwaeElbo(Objective):
+class ImportanceWeighted(Objective):
+    """What bounds by importance weights share: the weights, and their decoding where memory is short."""
+
+    def _log_weights(
+        self, batch: Batch, z: Tensor, share: Tensor, log_q: Tensor, beta: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """log w of z (T, K, B, D), (T, K, B), and the terms."""
+        log_prior = self.model.prior().log_prob(z)
+        log_w = beta * (log_prior - log_q)
+
+        def mean(x: Tensor) -> Tensor:
+            return (share * x.mean(dim=1)).sum(dim=0)
+
+        terms = {"joint/kl": mean(log_q - log_prior)}
+        for name in self.model.modalities:
+            if name not in self.model.decoder:  # given, as CVAE's label, and not scored
+                continue
+            log_p = torch.zeros_like(log_w)
+            if name in batch.modalities:
+                log_p = self._log_p(name, z, batch, self.scored(name, batch, (share > 0)[:, None].expand_as(log_w)))
+            log_w = log_w + self.weights[name] * log_p
+            terms[f"joint/{name}"] = mean(log_p)
+        return log_w, terms
+
+    def _log_p(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None) -> Tensor:
+        """log p(x_m|z), (T, K, B); where memory is short, a few of K at a time, decoded again in the backward pass."""
+        t, k, b, _ = z.shape
+        n = max(1, self.model.decoded_at_once // (t * b))
+        recomputed = self.model.decoded_at_most is not None and not has_batch_norm(self.model.decoder[name])
+        if n >= k or (torch.is_grad_enabled() and not recomputed):
+            return self.log_prob(name, z, batch, scored)
+        parts = zip(z.split(n, dim=1), [None] * k if scored is None else scored.split(n, dim=1), strict=False)
+        if not torch.is_grad_enabled():
+            return torch.cat([self.log_prob(name, z, batch, s) for z, s in parts], dim=1)
+        return torch.cat([checkpoint(self.log_prob, name, z, batch, s, use_reentrant=False) for z, s in parts], dim=1)
+
+
+class IwaeElbo(ImportanceWeighted):
     r"""The importance-weighted bound, with K samples of each of the posterior's T components (1 if it is no mixture).
 
     .. math:: \log \frac1K \sum_{t,k} \pi_t w_{tk}, \qquad
@@ -106,39 +143,6 @@ class IwaeElbo(Objective):
         """What log q(z|X) is taken of."""
         return self.model.fuse(params, mask)
 
-    def _log_weights(
-        self, batch: Batch, z: Tensor, share: Tensor, log_q: Tensor, beta: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """log w of z (T, K, B, D), (T, K, B), and the terms."""
-        log_prior = self.model.prior().log_prob(z)
-        log_w = beta * (log_prior - log_q)
-
-        def mean(x: Tensor) -> Tensor:
-            return (share * x.mean(dim=1)).sum(dim=0)
-
-        terms = {"joint/kl": mean(log_q - log_prior)}
-        for name in self.model.modalities:
-            if name not in self.model.decoder:  # given, as CVAE's label, and not scored
-                continue
-            log_p = torch.zeros_like(log_w)
-            if name in batch.modalities:
-                log_p = self._log_p(name, z, batch, self.scored(name, batch, (share > 0)[:, None].expand_as(log_w)))
-            log_w = log_w + self.weights[name] * log_p
-            terms[f"joint/{name}"] = mean(log_p)
-        return log_w, terms
-
-    def _log_p(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None) -> Tensor:
-        """log p(x_m|z), (T, K, B); where memory is short, a few of K at a time, decoded again in the backward pass."""
-        t, k, b, _ = z.shape
-        n = max(1, self.model.decoded_at_once // (t * b))
-        recomputed = self.model.decoded_at_most is not None and not has_batch_norm(self.model.decoder[name])
-        if n >= k or (torch.is_grad_enabled() and not recomputed):
-            return self.log_prob(name, z, batch, scored)
-        parts = zip(z.split(n, dim=1), [None] * k if scored is None else scored.split(n, dim=1), strict=False)
-        if not torch.is_grad_enabled():
-            return torch.cat([self.log_prob(name, z, batch, s) for z, s in parts], dim=1)
-        return torch.cat([checkpoint(self.log_prob, name, z, batch, s, use_reentrant=False) for z, s in parts], dim=1)
-
     def _estimate(self, log_w: Tensor, share: Tensor) -> Tensor:
         """The bound, (B,), of log w (T, K, B)."""
         if self.looser:
@@ -214,7 +218,7 @@ class DregElbo(IwaeElbo):
         return Bound(surrogate, {}).of_something(batch.mask).value, bound
 
 
-class EnergyIwaeElbo(Objective):
+class EnergyIwaeElbo(ImportanceWeighted):
     r"""The importance-weighted bound of an energy-based posterior, with K samples, each chosen from a pool of its own.
 
     .. math:: \log \frac1K \sum_k \frac{p(z_k) \prod_m p(x_m|z_k)}{\tilde q(z_k) / \hat Z_k}, \qquad
@@ -248,15 +252,9 @@ class EnergyIwaeElbo(Objective):
         pool, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B)
         z, index = chosen(pool, log_w, dim=1)  # (K, B, D), (K, B)
         log_share = log_w.log_softmax(dim=1).gather(1, index.unsqueeze(1)).squeeze(1)  # (K, B)
-        kl = q.log_density(z) - log_w.logsumexp(dim=1) - self.model.prior().log_prob(z)
-        log_weight, terms = -beta * kl, {"joint/kl": kl.mean(dim=0)}
-        for name in self.model.modalities:
-            log_p = torch.zeros_like(kl)
-            if name in batch.modalities:
-                everywhere = torch.ones_like(kl, dtype=torch.bool)[None]
-                log_p = self.log_prob(name, z[None], batch, self.scored(name, batch, everywhere))[0]
-            log_weight = log_weight + self.weights[name] * log_p
-            terms[f"joint/{name}"] = log_p.mean(dim=0)
+        log_q = q.log_density(z) - log_w.logsumexp(dim=1)
+        log_weight, terms = self._log_weights(batch, z[None], torch.ones_like(log_q[:1]), log_q[None], beta)
+        log_weight = log_weight.squeeze(0)  # (K, B)
         value = log_weight.logsumexp(dim=0) - math.log(self.K)
         with torch.no_grad():
             others = (log_weight.sum(dim=0) - log_weight) / (self.K - 1)  # what the others predict of each

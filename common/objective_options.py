@@ -95,7 +95,6 @@ class ObjectiveOptions:
         require(obj == "mvae" or self.approx_m == 0, f"--approx-m {self.approx_m} is of --obj mvae, not {obj}")
         require(self.max_memory is None or self.max_memory > 0, f"--max-memory must be positive, not {self.max_memory}")
         require(several or self.max_memory is None, f"--max-memory: --obj {obj} takes one sample of each encoder")
-        require(posterior != "ebm" or self.max_memory is None, "--max-memory: an ebm posterior decodes all at once")
         require(
             posterior != "ebm" or obj != "iwae" or self.K != 1,
             "--K 1: of an ebm posterior --obj elbo is the bound of one sample, without the noise of choosing it",
@@ -106,11 +105,11 @@ def by_name(
     obj: str, model: MultimodalVAE, options: ObjectiveOptions, weights: Mapping[str, float] | None = None
 ) -> Objective:
     """The bound of a name, but for JMVAE's, with its options; `check_objective` says which exist."""
-    if obj == "iwae" and isinstance(model.variational_posterior, LocScaleEbmPosterior):
-        return EnergyIwaeElbo(model, options.K or 30, weights)
     if obj in OF_SAMPLES:
         if options.max_memory:
             devices.limit_memory(model, options.max_memory)
+        if isinstance(model.variational_posterior, LocScaleEbmPosterior):
+            return EnergyIwaeElbo(model, options.K or 30, weights)
         rule = {"gradient": options.dreg or "exact"} if obj == "dreg" else {}
         return OF_SAMPLES[obj](model, options.K or 30, bool(options.looser), weights, **rule)
     if obj == "elbo":

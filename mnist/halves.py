@@ -11,7 +11,7 @@ A batch: top and bottom, each (B, 392) float in [0, 1]; of --layout vectorised o
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -34,11 +34,7 @@ class Train(parts.Train):
         return [obj for obj in OF_FUSION[self.fusion] if one_each or obj != "elbo-importance"]
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[parts.Sample, tyro.conf.subcommand("sample")]
-    | Annotated[parts.Loglike, tyro.conf.subcommand("loglike")]
-)
+Command = parts.commands(Train)
 main = partial(parts.main, experiment="halves")
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What halves.py and pixels.py share: images as parts, any of which may be missing, and the commands on them."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ BATCH_SIZE = 100
 
 
 @dataclass
-class Train(options.RunConfig, ObjectiveOptions):
+class Train(options.RunConfig, ObjectiveOptions, ABC):
     """Train a model."""
 
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
@@ -74,9 +75,9 @@ class Train(options.RunConfig, ObjectiveOptions):
             f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
         )
 
+    @abstractmethod
     def objectives(self) -> Sequence[str]:
         """Those that exist for the fusion, the usual one first."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -98,6 +99,15 @@ class Loglike(options.LoglikeConfig):
 
     observed: str = "top"
     """the part that is given, as sample has it"""
+
+
+def commands(train: type[Train]) -> object:
+    """What the command line of a script takes: one of the three."""
+    return (
+        Annotated[train, tyro.conf.subcommand("train")]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Loglike, tyro.conf.subcommand("loglike")]
+    )
 
 
 def objective(config: Train, model: MultimodalVAE) -> Objective:

@@ -13,7 +13,7 @@ each, as in partial-VAE (Ma et al. 2019, arXiv 1809.11142).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -41,11 +41,7 @@ class Train(parts.Train):
         super().check()
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[parts.Sample, tyro.conf.subcommand("sample")]
-    | Annotated[parts.Loglike, tyro.conf.subcommand("loglike")]
-)
+Command = parts.commands(Train)
 main = partial(parts.main, experiment="pixels")
 
 if __name__ == "__main__":

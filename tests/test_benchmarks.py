@@ -3,12 +3,13 @@
 import re
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.distributions import Laplace
 
-from benchmarks import mmvae, plain_mmvae
+from benchmarks import mmvae, pixels, plain_mmvae
 from benchmarks import mvae as benchmark
 from benchmarks.plain import LAMBDA_TEXT, Plain
 from benchmarks.race import Result, operations, race, timed
@@ -16,6 +17,7 @@ from common import importance
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.objectives import DregElbo, MvaeElbo
+from mnist.part_models import build as build_parts
 from mnist_svhn.loglike import estimates
 
 
@@ -27,6 +29,7 @@ def _raced_in_this_process(monkeypatch):
 
     monkeypatch.setattr(benchmark, "race", in_this_process)
     monkeypatch.setattr(mmvae, "race", in_this_process)
+    monkeypatch.setattr(pixels, "race", in_this_process)
 
 
 def sleeper(seconds):
@@ -133,3 +136,21 @@ def test_the_plain_likelihoods_are_the_same():
         target, source = mine.split(", ")
         torch.testing.assert_close(ours[f"log p({target}), {source}"], theirs[its], rtol=0, atol=3)
     torch.testing.assert_close(ours["log p(mnist,svhn)"], theirs["joint"], rtol=0, atol=3)
+
+
+def test_the_loop_over_pixels_computes_the_same_bound():
+    model = build_parts(SimpleNamespace(**pixels.OPTIONS, hidden=6)).double()
+    x = torch.rand(3, 784, 1, dtype=torch.float64)
+    values = []
+    for bound in (pixels.loop, pixels.vectorised):
+        torch.manual_seed(0)
+        values.append(bound(model, x))
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.usefixtures("_raced_in_this_process")
+def test_the_benchmark_of_pixels_prints_its_ratios(capsys):
+    pixels.main(pixels.Config(batch_sizes=(2,), hidden=(4,), posteriors=10, rounds=2))
+    out = capsys.readouterr().out
+    assert re.search(r"\| batch 2, width 4 \| [\d,]+ \| [\d,]+ \| [\d.]+ \| ", out)
+    assert re.search(r"\| 10 \| [\d,]+ \| [\d,]+ \| [\d.]+ \| ", out)

@@ -17,6 +17,7 @@ from common.objectives import EnergyIwaeElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import LocScaleEbmPosterior
 from common.variational_strategies import LocScaleEbmStrategy
+from mnist_svhn.loglike import estimates
 from tests.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
 
 
@@ -215,6 +216,10 @@ def test_log_likelihoods_take_the_proposal():
     torch.testing.assert_close(both.value, exact_log_p(weights, scales, inputs, ("a", "b")), rtol=0, atol=0.03)
     torch.testing.assert_close(one.value, exact_log_p(weights, scales, inputs, ("a",)), rtol=0, atol=0.1)
     assert torch.isfinite(log_marginal(model, {"a": inputs["a"]}, ("a",), n_samples=10)).all()
+    row = estimates(model, model.observe(inputs), 20000)  # of mnist_svhn/loglike.py
+    torch.testing.assert_close(row["log p(a,b)"], both.value, rtol=0, atol=0.05)
+    known = exact_log_p(weights, scales, inputs, ("b",))
+    torch.testing.assert_close(row["log p(b), z from q(z|b)"], known, rtol=0, atol=0.05)
 
 
 def test_subsets_and_missing_modalities():
