@@ -180,7 +180,7 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
 
 def report(results: list[Result], config: Config) -> None:
     """Print the table, in Markdown, and write it, the plot and all results."""
-    names = sorted(name for name in results[0].estimates if name.startswith("log p"))
+    names = [name for name in results[0].estimates if name.startswith("log p")]
     variants = list(dict.fromkeys(result.variant for result in results))
     headings = [reports.in_table(name) for name in names]
     lines = [f"| {config.experiment} `{config.options}` | {' | '.join(headings)} | parameters | examples/s |"]

@@ -199,10 +199,10 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
 def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
-    log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are lower
-    bounds in expectation. Of the rest given the part, a difference of two, there is one value that errs high, where the
-    nearer bound on log p(part) is too low, and one that errs low, where draws of q(z|part), as completions take them,
-    miss the rest.
+    log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are
+    lower bounds in expectation. Of the rest given the part, a difference of two, there is one value that errs high,
+    where the nearer bound on log p(part) is too low, and one that errs low, where draws of q(z|part), as completions
+    take them, miss the rest.
     """
     examples = examples.only(["image"]).to(next(model.parameters()).device)
     part, rest = observed.names
