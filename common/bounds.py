@@ -14,8 +14,9 @@ from common.multimodal_vae import MultimodalVAE, assembled, zero_where_absent
 class Bound(NamedTuple):
     """value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
 
-    A term is named SUBSET/MODALITY or SUBSET/kl; the subset is "joint", a modality's name, "mixture", or "subset1",
-    "subset2" for the random ones. A term is zero for an example that lacks it: a batch's mean is its share of the loss.
+    A term is named SUBSET/MODALITY or SUBSET/kl; the subset is "joint", a modality's name, of a set's element NAME[i],
+    "mixture", or "subset1", "subset2" for the random ones. A term is zero for an example that lacks it: a batch's mean
+    is its share of the loss.
     """
 
     value: Tensor

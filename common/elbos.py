@@ -4,6 +4,7 @@ r"""ELBOs of subsets of the modalities, and sums of them.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class SumOfElbos(Objective):
             whole, given = given, given & batch.mask  # (T, B, M)
             scored = given & ~_repeated(whole, given)[..., None]
             if batch.together is not None:
-                for t in (t for t, name in enumerate(names) if name in alone(self.model.columns)):
+                for t in (t for t, name in enumerate(names) if name in self._known.values() and name != "joint"):
                     scored[t] &= ~batch.together[:, None]
             for name, conditions in self.model.conditions.items():
                 for condition in conditions:  # p(x_m|z, x_l) is of examples that have both
@@ -66,18 +67,23 @@ class SumOfElbos(Objective):
             terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
         return Bound(value, self._complete(terms, names))
 
+    @cached_property
+    def _known(self) -> dict[tuple[bool, ...], str]:
+        """The subsets that have names of their own."""
+        terms = alone(self.model.columns) | {"joint": joint_subset(n_columns(self.model.columns))[0]}
+        return {tuple(subset.tolist()): name for name, subset in terms.items()}
+
     def _subset_names(self, subsets: Tensor) -> list[str]:
         names, n_random = [], 0
-        known = {"joint": joint_subset(subsets.shape[1])[0]} | alone(self.model.columns)
-        for subset in subsets:
-            name = next((name for name, other in known.items() if torch.equal(subset, other)), None)
+        for subset in subsets.tolist():
+            name = self._known.get(tuple(subset))
             n_random += name is None
             names.append(name or f"subset{n_random}")
         return names
 
     def _complete(self, terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
         """All the names that random subsets could have brought, so that a run's metrics have the same at each step."""
-        random = [name for name in names if name not in ("joint", *alone(self.model.columns))]
+        random = [name for name in names if name not in self._known.values()]
         nothing = torch.zeros_like(next(iter(terms.values())))
         return {f"{subset}/{name}": nothing for subset in random for name in self.model.modalities} | terms
 

@@ -53,8 +53,7 @@ class LocScaleEbm(Distribution):
     @cached_property
     def product(self) -> DiagonalGaussian:
         """The Gaussian product of the experts that are there and the prior: q where E is 0."""
-        there = self.present.unsqueeze(-1)
-        flat = (x.masked_fill(~there, 0).flatten(0, -3).movedim(-2, 0) for x in (self.mu, self.logvar))  # (M, N, D)
+        flat = (x.flatten(0, -3).movedim(-2, 0) for x in (self.mu, self.logvar))  # (M, N, D)
         product = product_of_experts(*flat, self.present.flatten(0, -2))
         return DiagonalGaussian(*(x.view(*self.batch_shape, -1) for x in product))
 
@@ -64,25 +63,25 @@ class LocScaleEbm(Distribution):
         energy = self.energy(u.flatten(0, -2)).view(u.shape[:-1])  # (..., M)
         return self.product.log_prob(z) - torch.where(self.present, energy, 0).sum(dim=-1)
 
-    def pool(self, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+    def pool(self, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
         r"""Samples of r, n of each component, and their weights.
 
         Returns:
-            z (*shape, J, *batch_shape, D), with gradients, and log w, (*shape, J, *batch_shape): w is
-            :math:`\tilde q / r` over the number of samples, so that its sum over J estimates the normaliser. w is 0
-            for the J that are of experts that are not there.
+            z (*shape, J, *batch_shape, D), with gradients, and log :math:`\tilde q` and log w, (*shape, J,
+            *batch_shape): w is :math:`\tilde q / r` over the number of samples, so that its sum over J estimates the
+            normaliser. w is 0 for the J that are of experts that are not there.
         """
         r = self.proposal
         z = r.component_distribution.rsample((*shape, self.n))  # (*shape, n, ..., M + 2, D)
         share = r.mixture_distribution.logits.movedim(-1, 0)  # (M + 2, ...)
         z = z.movedim(-2, len(shape))  # (*shape, M + 2, n, ..., D)
-        log_w = self.log_density(z) - r.log_prob(z) + share.unsqueeze(1) - math.log(self.n)
-        at = len(shape)
-        return z.flatten(at, at + 1), log_w.flatten(at, at + 1)
+        log_q = self.log_density(z)
+        log_w = log_q - r.log_prob(z) + share.unsqueeze(1) - math.log(self.n)
+        return tuple(x.flatten(len(shape), len(shape) + 1) for x in (z, log_q, log_w))
 
     def log_normaliser(self, shape: tuple[int, ...] = ()) -> Tensor:
         r"""log of an unbiased estimate of the integral of :math:`\tilde q`."""
-        return self.pool(shape)[1].logsumexp(dim=len(shape))
+        return self.pool(shape)[-1].logsumexp(dim=len(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """An estimate: log q~ less the logarithm of an estimated normaliser."""
@@ -91,16 +90,17 @@ class LocScaleEbm(Distribution):
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """One of each pool, by its weight (sampling-importance-resampling): nearly of q if n is large."""
         with torch.no_grad():
-            return chosen(*self.pool(Size(sample_shape)), dim=len(sample_shape))[0]
+            z, _, log_w = self.pool(Size(sample_shape))
+            return chosen(z, log_w, dim=len(sample_shape))[0]
 
     @property
     def mean(self) -> Tensor:
-        z, log_w = self.pool()
+        z, _, log_w = self.pool()
         return (log_w.softmax(dim=0).unsqueeze(-1) * z).sum(dim=0)
 
     @property
     def variance(self) -> Tensor:
-        z, log_w = self.pool()
+        z, _, log_w = self.pool()
         w = log_w.softmax(dim=0).unsqueeze(-1)
         return (w * (z - (w * z).sum(dim=0)).square()).sum(dim=0)
 
@@ -132,8 +132,8 @@ def weighted_samples(q: Distribution, prior: Distribution) -> tuple[Tensor, Tens
     if not isinstance(q, LocScaleEbm):
         z = q.rsample((1,))
         return z, torch.ones_like(z[..., 0]), kl_divergence(q, prior)
-    z, log_w = q.pool()
+    z, log_q, log_w = q.pool()
     share = log_w.softmax(dim=0)
     # what counts for nothing may be infinite
-    log_ratio = torch.where(share > 0, q.log_density(z) - prior.log_prob(z), 0)
+    log_ratio = torch.where(share > 0, log_q - prior.log_prob(z), 0)
     return z, share, (share * log_ratio).sum(dim=0) - log_w.logsumexp(dim=0)

@@ -249,10 +249,12 @@ class EnergyIwaeElbo(ImportanceWeighted):
     def _surrogate(self, inputs: Mapping[str, Tensor] | Batch, beta: float) -> tuple[Tensor, Bound]:
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
-        pool, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B)
+        pool, log_q, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
         z, index = chosen(pool, log_w, dim=1)  # (K, B, D), (K, B)
-        log_share = log_w.log_softmax(dim=1).gather(1, index.unsqueeze(1)).squeeze(1)  # (K, B)
-        log_q = q.log_density(z) - log_w.logsumexp(dim=1)
+        log_share, log_q = (
+            x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_w.log_softmax(dim=1), log_q)
+        )  # (K, B)
+        log_q = log_q - log_w.logsumexp(dim=1)
         log_weight, terms = self._log_weights(batch, z[None], torch.ones_like(log_q[:1]), log_q[None], beta)
         log_weight = log_weight.squeeze(0)  # (K, B)
         value = log_weight.logsumexp(dim=0) - math.log(self.K)

@@ -193,7 +193,8 @@ def report(results: list[Result], config: Config) -> None:
         texts = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in cells]
         rate = max(result.rate for result in mine)
         lines.append(f"| `{variant}` | {' | '.join(texts)} | {mine[0].n_parameters:,} | {rate:,.0f} |")
-    lines += ["", f"{len(config.seeds)} seeds: mean and standard deviation; {config.n_test} test images, nats."]
+    about = f"{len(config.seeds)} seeds: mean and standard deviation; {config.n_test} test images, nats"
+    lines += ["", f"{about}; examples/s of the fastest epoch."]
     table = "\n".join(lines) + "\n"
     print(f"\n{table}")
     content = {

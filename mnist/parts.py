@@ -219,6 +219,7 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
                     "log p(image)": image.value,
                     f"log p({part})": of_part.value,
                     f"log p({part}), z from q(z|{part})": own.value,
+                    f"log p({rest}|{part})": image.value,  # less log p of the part, below
                     f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
                     "effective samples, image": image.ess,
                     f"effective samples, {part}, z from q(z|{part})": own.ess,
@@ -227,7 +228,8 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
             bar.update(len(batch))
     found = {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
     nearer = max((found[f"log p({part})"], found[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
-    return found | {f"log p({rest}|{part})": found["log p(image)"] - nearer}
+    found[f"log p({rest}|{part})"] -= nearer
+    return found
 
 
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}

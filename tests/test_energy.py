@@ -13,7 +13,7 @@ from common.estimators import importance_estimates, log_marginal
 from common.experts import product_of_experts
 from common.likelihoods import GroupedLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import EnergyIwaeElbo, MvaeElbo, StandardElbo
+from common.objectives import ArElbo, EnergyIwaeElbo, IwaeElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import LocScaleEbmPosterior
 from common.variational_strategies import LocScaleEbmStrategy
@@ -81,7 +81,7 @@ def test_the_normaliser_is_unbiased_and_its_weights_bounded():
     estimates = q.log_normaliser((40000,)).exp()
     exact = (log_integral(mu, logvar, mask, 1.0) - log_integral(mu, logvar, mask, 0.0)).exp()
     assert ((estimates.mean(dim=0) - exact).abs() < 4 * estimates.std(dim=0) / 200).all()
-    _, log_w = q.pool((40000,))
+    _, _, log_w = q.pool((40000,))
     assert (log_w <= 1e-9).all(), "q~ / r is at most M + 2, over M + 2 components"
     assert log_w[:, 1, 1].isneginf().all(), "an expert that is not there is no proposal"
 
@@ -192,8 +192,8 @@ def test_the_gradient_of_choices_is_unbiased():
     for _ in range(30):
         draws["score"].append(torch.autograd.grad(-goal(inputs), parameters))
         q = model.posterior(inputs)
-        z, log_w = q.pool((2,))  # (2, J, B, D)
-        log_rho = model.prior().log_prob(z) + model.decode(z)["a"].log_prob(inputs["a"]) - q.log_density(z)
+        z, log_q, log_w = q.pool((2,))  # (2, J, B, D)
+        log_rho = model.prior().log_prob(z) + model.decode(z)["a"].log_prob(inputs["a"]) - log_q
         log_rho, share = log_rho + log_w.logsumexp(dim=1, keepdim=True), log_w.softmax(dim=1)
         pairs = torch.logaddexp(log_rho[0][:, None], log_rho[1][None]) - math.log(2)  # (J, J, B)
         value = (share[0][:, None] * share[1][None] * pairs).sum(dim=(0, 1)).mean()
@@ -251,6 +251,9 @@ def test_every_parameter_learns():
     assert model.variational_posterior.energy.a.item() < before - 0.3, "towards the exact posterior, an energy of none"
     with pytest.raises(InputError, match="takes two samples or more"):
         EnergyIwaeElbo(model, K=1)
+    for objective in (IwaeElbo, ArElbo):
+        with pytest.raises(InputError, match="energy-based posterior"):
+            objective(model)
     with pytest.raises(InputError, match="at least one proposal"):
         LocScaleEbmPosterior(Quadratic(0), 0)
     assert isinstance(model.posterior(inputs), LocScaleEbm)
