@@ -16,6 +16,11 @@ from common.models import FAMILIES, VAE, MultimodalVAE
 from common.variational_strategies import SetStrategy
 
 SIZE, N_PIXELS = 28, 784
+SHAPES = {  # of the modalities, by layout; side by side and flattened they are the pixels of an image, row by row
+    "list": {"top": (N_PIXELS // 2,), "bottom": (N_PIXELS // 2,)},
+    "vectorised": {"halves": (2, N_PIXELS // 2)},
+    "pixels": {"pixel": (N_PIXELS, 1)},
+}
 LIKELIHOODS = {
     "bernoulli": BernoulliLikelihood,
     "laplace": partial(LaplaceLikelihood, 0.2),
@@ -37,15 +42,6 @@ class Networks(Protocol):
     layers: int
 
 
-def shapes(config: Networks) -> dict[str, tuple[int, ...]]:
-    """{modality: shape}; side by side and flattened they are the pixels of an image, row by row."""
-    return {
-        "list": {"top": (N_PIXELS // 2,), "bottom": (N_PIXELS // 2,)},
-        "vectorised": {"halves": (2, N_PIXELS // 2)},
-        "pixels": {"pixel": (N_PIXELS, 1)},
-    }[config.layout]
-
-
 def split(images: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Images (N, 1, 28, 28) as modalities, {name: (N, *shape)}."""
     parts = images.flatten(1).split([prod(shape) for shape in shapes.values()], dim=1)
@@ -58,13 +54,13 @@ def join(parts: Mapping[str, Tensor]) -> Tensor:
 
 
 def build(config: Networks) -> MultimodalVAE:
-    """The model of the parts of an image, each in [0, 1] (`shapes`)."""
+    """The model of the parts of an image, each in [0, 1] (`SHAPES`)."""
     d, hidden = config.n_latents, [config.hidden] * config.layers
     family = FAMILIES[config.posterior]
     heads = (d,) * family.n_params
     fusion = config.fusion
     if config.layout == "list":
-        sizes = {name: size for name, (size,) in shapes(config).items()}
+        sizes = {name: size for name, (size,) in SHAPES[config.layout].items()}
         encoder = {
             name: nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
             for name, size in sizes.items()
@@ -73,7 +69,7 @@ def build(config: Networks) -> MultimodalVAE:
             name: nn.Sequential(swish_mlp(d, *hidden), nn.Linear(config.hidden, size)) for name, size in sizes.items()
         }
     else:
-        ((name, (n, size)),) = shapes(config).items()
+        ((name, (n, size)),) = SHAPES[config.layout].items()
         last = nn.Identity() if fusion == "set" else SplitLinearLayer(config.hidden, heads)
         if config.layout == "pixels":
             last = nn.Sequential(last, OneOfMany(n, gaussian=fusion == "poe" and family.n_params == 2))
@@ -116,9 +112,7 @@ class OneOfMany(nn.Module):
 
 def inputs(model: MultimodalVAE, images: Tensor) -> dict[str, Tensor]:
     """Images (N, 1, 28, 28) as the model's modalities."""
-    sizes = {name: c.stop - c.start if isinstance(c, slice) else None for name, c in model.columns.items()}
-    whole = N_PIXELS // len(sizes)
-    return split(images, {name: (n, whole // n) if n else (whole,) for name, n in sizes.items()})
+    return split(images, next(shapes for shapes in SHAPES.values() if tuple(shapes) == model.modalities))
 
 
 def columns(model: MultimodalVAE, observed: Tensor) -> Tensor:

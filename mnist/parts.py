@@ -25,7 +25,7 @@ from common.models import MultimodalVAE
 from common.objective_options import ObjectiveOptions, by_name
 from common.training import fit
 from mnist.data import MNIST
-from mnist.part_models import N_PIXELS, SIZE, build, columns, inputs, join, pixels, shapes, split
+from mnist.part_models import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels, split
 
 BATCH_SIZE = 100
 
@@ -133,7 +133,7 @@ def train(config: Train, experiment: str) -> None:
     if config.missing:
         generator = torch.Generator().manual_seed(config.seed)
         mask = torch.rand(len(images), n_columns(model.columns), generator=generator) >= config.missing
-    examples, valid = hold_out(Examples(split(images, shapes(config)), mask=mask), config.valid)
+    examples, valid = hold_out(Examples(split(images, SHAPES[config.layout]), mask=mask), config.valid)
     run = runs.Run(experiment, config)
     pictures = partial(draw, model, images=images[-len(valid or examples) :][:8])
     fit(model, objective(config, model), examples, valid, config, run, pictures)

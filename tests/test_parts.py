@@ -94,9 +94,7 @@ def test_layouts_hold_the_same_pixels(layout):
     images = torch.rand(3, 1, 28, 28)
     x = part_models.inputs(model, images)
     assert torch.equal(part_models.join(x), images)
-    assert {name: tuple(part.shape[1:]) for name, part in x.items()} == part_models.shapes(
-        SimpleNamespace(layout=layout)
-    )
+    assert {name: tuple(part.shape[1:]) for name, part in x.items()} == part_models.SHAPES[layout]
     top = part_models.columns(model, seen("top", 3))
     assert torch.equal(
         part_models.pixels(top).expand(3, 1, 28, 28)[:, :, :14], torch.ones(3, 1, 14, 28, dtype=torch.bool)
