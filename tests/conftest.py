@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from tests.reference import fill
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell runs in the background ignore it
 
 
 @pytest.fixture(autouse=True)
