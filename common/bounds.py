@@ -81,6 +81,33 @@ class Objective(nn.Module):
         mask = batch.mask[:, self.model.columns[name]]  # (B,), of a set (B, n)
         return (where if mask.dim() == 1 else where.unsqueeze(-1)) & mask
 
+    def log_probs(
+        self, z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor]:
+        """log p(x_m|z_m) of several modalities, {name: (T, ..., B)}, each as `log_prob` has it, those alike in one.
+
+        Args:
+            z: {name: (T, ..., B, D)}; T may differ.
+            scored: {name: (T, ..., B) bool, or None for everywhere}.
+        """
+        found = {}
+        for names in self.model.alike(tuple(z)):
+            if len(names) == 1:
+                found |= {name: self.log_prob(name, z[name], batch, scored[name]) for name in names}
+                continue
+            n_terms = max(len(z[name]) for name in names if name in z)
+            filler = next(iter(z.values()))[:1]
+            rows = [z.get(name, filler) for name in names]
+            rows = [torch.cat([x, x[:1].expand(n_terms - len(x), *x.shape[1:])]) for x in rows]
+            x = self.model.side_by_side(names, batch).movedim(1, 0)  # (n, B)
+            x = x.view(len(names), *[1] * (rows[0].dim() - 2), *x.shape[1:])
+            log_p = self.model.decode_alike(names, torch.stack(rows)).log_prob(x)  # (n, T, ..., B)
+            for i, name in enumerate(names):
+                if name in z:
+                    of_name = log_p[i, : len(z[name])]
+                    found[name] = of_name if scored[name] is None else torch.where(scored[name], of_name, 0)
+        return found
+
     def log_prob(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
         """log p(x_m|z) for z (T, ..., B, D): (T, ..., B), 0 where it is not scored, (T, ..., B) bool.
 
@@ -89,7 +116,7 @@ class Objective(nn.Module):
         Only what is scored is decoded, all terms in one batch, but by a decoder with batch norm in training: its
         statistics are to be those of one term, as in the papers.
         """
-        if self.training and len(z) > 1 and has_batch_norm(self.model.decoder[name]):
+        if self.training and len(z) > 1 and self.model.has_batch_norm(name):
             scored = [None] * len(z) if scored is None else scored.split(1)
             return torch.cat([self.log_prob(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
         is_set = isinstance(self.model.columns[name], slice)
@@ -110,7 +137,3 @@ class Objective(nn.Module):
             of_rows = self.model.decode(z[rows], [name], x)[name].log_prob(x[name])  # (N,), of a set (N, n)
             log_p[rows] = torch.where(scored[rows], of_rows, 0).sum(dim=-1) if is_set else of_rows
         return log_p
-
-
-def has_batch_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

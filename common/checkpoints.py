@@ -19,11 +19,11 @@ from torch import Tensor
 from common.errors import InputError, require
 from common.multimodal_vae import MultimodalVAE
 
-OF_MVAE = ("mnist", "fashionmnist", "multimnist")
+OF_MVAE = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 OF_MMVAE = {"mnist_svhn": "mnist_svhn"}  # by the name of their --model
 # the module that builds the model of each: none of the scripts, which run under another name
 EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values())}
-EXPERIMENTS |= {"halves": "mnist.part_models", "pixels": "mnist.part_models"}
+EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.part_models", "pixels": "mnist.part_models"}
 # what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),

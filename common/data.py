@@ -1,21 +1,12 @@
-"""Data in memory: presence masks, batches, pairing, and the files that datasets come in."""
+"""Data in memory: presence masks, batches, pairing."""
 
-import gzip
-import hashlib
-import http.client
-import urllib.error
-import urllib.request
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from common.errors import InputError, require
+from common.errors import require
 
 Columns = Mapping[str, int | slice]  # of a mask: one a modality, as many as it has elements of a set of like ones
 
@@ -116,6 +107,8 @@ class Examples:
             examples of G rows each.
         mask: (R, M) or (R, G, M) bool where these lack modalities, else None.
         together: (R,) or (R, G) bool, see Batch.
+        derived: {name: (of which, function)}, modalities that are made of another one's batch, (B, ...) float, as they
+            are needed.
     """
 
     def __init__(
@@ -124,11 +117,13 @@ class Examples:
         rows: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
         together: Tensor | None = None,
+        derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] | None = None,
     ) -> None:
         self.modalities = modalities
         self.rows = rows
         self.mask = mask
         self.together = together
+        self.derived = derived or {}
 
     def __len__(self) -> int:
         return len(next(iter((self.rows or self.modalities).values())))
@@ -142,12 +137,14 @@ class Examples:
         rows = self.rows and {name: rows[index].flatten() for name, rows in self.rows.items()}
         values = {name: x[rows[name] if rows else index] for name, x in self.modalities.items()}
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
+        values |= {name: make(values[source]) for name, (source, make) in self.derived.items()}
         mask = None if self.mask is None else self.mask[index].flatten(0, -2)
         return Batch(values, mask, None if self.together is None else self.together[index].flatten())
 
     def to(self, device: torch.device) -> "Examples":
         modalities, rows = (x and {name: x.to(device) for name, x in x.items()} for x in (self.modalities, self.rows))
-        return Examples(modalities, rows, *(None if x is None else x.to(device) for x in (self.mask, self.together)))
+        masks = [None if x is None else x.to(device) for x in (self.mask, self.together)]
+        return Examples(modalities, rows, *masks, self.derived)
 
     def only(self, names: Sequence[str]) -> "Examples":
         """The same examples with some of their modalities; for examples that have all."""
@@ -157,8 +154,8 @@ class Examples:
         """These examples alone."""
         masks = [None if x is None else x[index] for x in (self.mask, self.together)]
         if self.rows is None:
-            return Examples({name: x[index] for name, x in self.modalities.items()}, None, *masks)
-        return Examples(self.modalities, {name: rows[index] for name, rows in self.rows.items()}, *masks)
+            return Examples({name: x[index] for name, x in self.modalities.items()}, None, *masks, self.derived)
+        return Examples(self.modalities, {name: rows[index] for name, rows in self.rows.items()}, *masks, self.derived)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
@@ -195,7 +192,7 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
     Returns:
         N examples of M + 1 rows, M if there is no pair; nothing is copied. If all are paired, the examples themselves.
     """
-    n, m = len(examples), len(examples.modalities)
+    n, m = len(examples), len(examples.modalities) + len(examples.derived)
     paired = draw_paired(examples, fraction, seed)
     if len(paired) == n:
         return examples
@@ -207,93 +204,7 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
         rows = torch.cat([paired.repeat(-(-n // len(paired)))[:n, None], rows], dim=1)  # (N, M + 1)
         mask = torch.cat([torch.ones(n, 1, m, dtype=torch.bool), mask], dim=1)  # (N, M + 1, M)
     of = {name: rows if examples.rows is None else examples.rows[name][rows] for name in examples.modalities}
-    return Examples(examples.modalities, of, mask, mask.all(dim=-1))
-
-
-def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
-    """The first of the names that exists below data_dir; an InputError that says `how` to get it otherwise."""
-    for name in names:
-        if (data_dir / name).is_file():
-            return data_dir / name
-    raise InputError(f"{data_dir / names[0]} is missing (nor is there {' or '.join(names[1:])}): {how}")
-
-
-def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Read a file of unsigned bytes in the idx format of MNIST, plain or gzipped.
-
-    Args:
-        shape: the expected shape of one item: (28, 28) for images, () for labels.
-
-    Returns:
-        a uint8 tensor (N, *shape).
-
-    Raises:
-        InputError: unreadable, truncated or corrupted, another format, or items of another shape.
-    """
-    again = "delete it and get it again (--download)"
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}): {again}") from error
-    magic = bytes([0, 0, 8, len(shape) + 1])
-    if content[:4] != magic:
-        raise InputError(f"{path} starts with {content[:4].hex()} where an idx file has {magic.hex()}: {again}")
-    header = 4 + 4 * (len(shape) + 1)
-    n, *item = np.frombuffer(content[4:header], dtype=">u4").tolist() if len(content) >= header else (0,)
-    if tuple(item) != shape:
-        raise InputError(f"{path} holds items of shape {tuple(item)} where {shape} was expected: {again}")
-    expected = header + n * int(np.prod(shape))
-    if len(content) != expected:
-        raise InputError(f"{path} holds {len(content)} bytes where its header promises {expected}: {again}")
-    require(n > 0, f"{path} holds no items: {again}")
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
-
-
-def download(urls: Sequence[str], path: Path, md5: str) -> None:
-    """Fetch a file from the first of the urls that delivers it, going on from a partial download.
-
-    The file appears under its name only when its md5 agrees.
-
-    Raises:
-        InputError: no url delivered the right file; says why for each.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    failures = []
-    for url in urls:
-        try:
-            _fetch(url, part)
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            failures.append(f"{url}: {error}")
-            continue
-        digest = hashlib.md5(part.read_bytes()).hexdigest()
-        if digest == md5:
-            part.rename(path)
-            return
-        part.unlink()
-        failures.append(f"{url}: md5 {digest} instead of {md5}")
-    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): put it into {path.parent} by hand")
-
-
-def _fetch(url: str, part: Path) -> None:
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch: the md5 decides
-            return
-        raise
-    received, total = 0, int(response.headers.get("Content-Length", 0)) or None
-    with (
-        response,
-        open(part, "ab" if response.status == 206 else "wb") as file,
-        tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
-    ):
-        while block := response.read(1 << 16):
-            file.write(block)
-            received += len(block)
-            bar.update(len(block))
-    if total is not None and received < total:
-        raise ConnectionError(f"broke off after {received} of {total} bytes")
+    together = mask.all(dim=-1)
+    if examples.mask is not None:
+        mask &= examples.mask[rows]
+    return Examples(examples.modalities, of, mask, together, examples.derived)

@@ -49,23 +49,31 @@ class SumOfElbos(Objective):
             kl = torch.where(scored.any(dim=-1), kl, 0)
         value = -beta * kl.sum(dim=0)
         terms = {f"{name}/kl": kl[t] for t, name in enumerate(names)}
+        scoring, z_of, counts = {}, {}, {}  # by modality: the terms that score it, their z, where they count
         for name, column in self.model.columns.items():
             part = subsets[:, column].view(len(subsets), -1)  # (T, 1), of a set (T, n)
-            where = part.any(dim=1).nonzero().squeeze(1).tolist()  # the terms that score this modality
-            if name not in self.model.decoder or not where:
+            where = part.any(dim=1).nonzero().squeeze(1).tolist()
+            if name not in self.model.modelled or not where:
                 continue
-            log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
+            scoring[name] = where
             if name in batch.modalities:
-                z_m = torch.stack([z[:, t] for t in where])  # (T_m, J, B, D)
-                of_terms = None
+                z_of[name], counts[name] = torch.stack([z[:, t] for t in where]), None  # (T_m, J, B, D)
                 if scored is not None or not part[where].all():
-                    counts = (given if scored is None else scored).expand(len(z), -1, len(batch), -1)  # (J, T, B, M)
-                    of_terms = torch.stack([counts[:, t, :, column] for t in where])
-                share_m = torch.stack([share[:, t] for t in where])
-                log_p = (share_m * self.log_prob(name, z_m, batch, of_terms)).sum(dim=1)
-            value = value + self.weights[name] * log_p.sum(dim=0)
-            terms |= {f"{names[t]}/{name}": log_p[i] for i, t in enumerate(where)}
+                    of_all = (given if scored is None else scored).expand(len(z), -1, len(batch), -1)  # (J, T, B, M)
+                    counts[name] = torch.stack([of_all[:, t, :, column] for t in where])
+        found = self.log_probs(z_of, batch, counts)
+        for name, where in scoring.items():
+            log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
+            if name in found:
+                log_p = (torch.stack([share[:, t] for t in where]) * found[name]).sum(dim=1)
+            for t, of_term in zip(where, log_p, strict=True):
+                value = value + self.weight(name, names[t]) * of_term
+                terms[f"{names[t]}/{name}"] = of_term
         return Bound(value, self._complete(terms, names))
+
+    def weight(self, name: str, subset: str) -> float:
+        """lambda of a modality in the term of a subset, by its name."""
+        return self.weights[name]
 
     @cached_property
     def _known(self) -> dict[tuple[bool, ...], str]:

@@ -1,5 +1,6 @@
 """Blocks that the experiments' networks are built from. Networks see (N, ...) only: the model flattens (K, B)."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -58,6 +59,34 @@ class SharedNetwork(nn.Module):
         return self.rest(torch.addcmul(self.shift, h if x.dim() == 3 else h.unsqueeze(1), self.scale))
 
 
+class StackedLinear(nn.Module):
+    """n linear layers of one shape, each on its own input (n, N, in), or all on one (N, in): (n, N, out)."""
+
+    def __init__(self, n: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)  # nn.Linear's
+        self.weight = nn.Parameter(torch.empty(n, out_features, in_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n, 1, out_features).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x.expand(len(self.weight), *x.shape[-2:]), self.weight.mT)
+
+
+class StackedDecoder(nn.Module):
+    """n decoders of one shape in one, for like modalities: z (N, D), or one for each, (n, N, D) -> (N, n, ...).
+
+    Args:
+        network: of `StackedLinear` layers and what acts on each number alone, z -> (n, N, ...).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.network(z).movedim(0, 1)
+
+
 class NetworkList(nn.Module):
     """A network for each modality, in the list layout: M inputs -> a list of M outputs."""
 
@@ -67,6 +96,10 @@ class NetworkList(nn.Module):
 
     def forward(self, xs: Sequence[Tensor]) -> list[Tensor | tuple[Tensor, ...]]:
         return [network(x) for network, x in zip(self.networks, xs, strict=True)]
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 def swish_mlp(*sizes: int) -> nn.Sequential:

@@ -135,6 +135,40 @@ def log_marginal(
     return importance_estimates(model, inputs, [target], given, n_samples, at_once)[0].value
 
 
+def image_and_label(
+    model: MultimodalVAE,
+    batch: Batch,
+    label: Sequence[str],
+    called: str,
+    n_samples: int,
+    given: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Every estimate of p(image, label) and its parts, {name: (B,)}, and the effective samples.
+
+    Args:
+        label: the modalities that say what is in the image.
+        called: what to call them.
+        given: the modalities of the proposal for log p(label); the prior by default.
+    """
+    both = ("image", *label)
+    image, joint = importance_estimates(model, batch, [("image",), both], given=both, n_samples=n_samples)
+    (alone,) = importance_estimates(model, batch, [("image",)], given=("image",), n_samples=n_samples)
+    (y,) = importance_estimates(model, batch, [label], given, n_samples)
+    return {
+        "log p(image)": image.value,
+        "log p(image), z from q(z|image)": alone.value,
+        f"log p({called})": y.value,
+        f"log p(image,{called})": joint.value,
+        f"log p(image|{called})": joint.value - y.value,
+        f"log p({called}|image)": joint.value - image.value,
+        f"log p({called}|image), z from q(z|image)": joint.value - alone.value,
+        "effective samples, image": image.ess,
+        "effective samples, image, z from q(z|image)": alone.ess,
+        f"effective samples, {called}": y.ess,
+        f"effective samples, image,{called}": joint.ess,
+    }
+
+
 @torch.no_grad()
 def weighted_joint(
     model: MultimodalVAE, inputs: Mapping[str, Tensor] | Batch, n_samples: int = 1000, at_once: int | None = None

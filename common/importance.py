@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
-from common.bounds import Bound, Objective, has_batch_norm
+from common.bounds import Bound, Objective
 from common.data import Batch
+from common.encoders_decoders import has_batch_norm
 from common.energy import chosen
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
@@ -42,27 +43,37 @@ class ImportanceWeighted(Objective):
             return (share * x.mean(dim=1)).sum(dim=0)
 
         terms = {"joint/kl": mean(log_q - log_prior)}
-        for name in self.model.modalities:
-            if name not in self.model.decoder:  # given, as CVAE's label, and not scored
-                continue
-            log_p = torch.zeros_like(log_w)
-            if name in batch.modalities:
-                log_p = self._log_p(name, z, batch, self.scored(name, batch, (share > 0)[:, None].expand_as(log_w)))
+        found = self._log_ps(z, batch, (share > 0)[:, None].expand_as(log_w))
+        for name in self.model.modelled:
+            log_p = found.get(name, torch.zeros_like(log_w))
             log_w = log_w + self.weights[name] * log_p
             terms[f"joint/{name}"] = mean(log_p)
         return log_w, terms
 
-    def _log_p(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None) -> Tensor:
-        """log p(x_m|z), (T, K, B); where memory is short, a few of K at a time, decoded again in the backward pass."""
+    def _log_ps(self, z: Tensor, batch: Batch, where: Tensor) -> dict[str, Tensor]:
+        """log p(x_m|z) where it counts, (T, K, B), of each modality that is there.
+
+        Where memory is short, a few of K at a time, decoded again in the backward pass.
+        """
         t, k, b, _ = z.shape
         n = max(1, self.model.decoded_at_once // (t * b))
-        recomputed = self.model.decoded_at_most is not None and not has_batch_norm(self.model.decoder[name])
-        if n >= k or (torch.is_grad_enabled() and not recomputed):
-            return self.log_prob(name, z, batch, scored)
-        parts = zip(z.split(n, dim=1), [None] * k if scored is None else scored.split(n, dim=1), strict=False)
-        if not torch.is_grad_enabled():
-            return torch.cat([self.log_prob(name, z, batch, s) for z, s in parts], dim=1)
-        return torch.cat([checkpoint(self.log_prob, name, z, batch, s, use_reentrant=False) for z, s in parts], dim=1)
+        found = {}
+        for names in self.model.alike(tuple(batch.modalities)):
+            names = [name for name in names if name in batch.modalities]
+            recomputed = self.model.decoded_at_most is not None and not self.model.has_batch_norm(names[0])
+            whole = n >= k or (torch.is_grad_enabled() and not recomputed)
+            parts = []
+            for z_k, where_k in zip(
+                z.split(k if whole else n, dim=1), where.split(k if whole else n, dim=1), strict=True
+            ):
+                scored = {name: self.scored(name, batch, where_k) for name in names}
+                of_k = dict.fromkeys(names, z_k), batch, scored
+                if whole or not torch.is_grad_enabled():
+                    parts.append(self.log_probs(*of_k))
+                else:
+                    parts.append(checkpoint(self.log_probs, *of_k, use_reentrant=False))
+            found |= {name: torch.cat([part[name] for part in parts], dim=1) for name in names}
+        return found
 
 
 class IwaeElbo(ImportanceWeighted):

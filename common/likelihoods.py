@@ -117,6 +117,27 @@ class CategoricalLikelihood(nn.Module):
         return p.mode
 
 
+class Binary(Bernoulli):
+    """A Bernoulli distribution whose values and mode are int64."""
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.logits > 0).long()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value.to(self.logits))
+
+
+class BinaryLikelihood(nn.Module):
+    """A yes or no, from its logit (...); values are int64 (...), 0 or 1."""
+
+    def forward(self, logits: Tensor) -> Binary:
+        return Binary(logits=logits, validate_args=False)
+
+    def point(self, p: Binary) -> Tensor:
+        return p.mode
+
+
 class GroupedLikelihood(nn.ModuleDict):
     """Likelihoods that are independent given z, by modality name (positional ones are named "0", "1", ...)."""
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data import Batch, columns_of, observe
-from common.encoders_decoders import NetworkList
+from common.encoders_decoders import NetworkList, StackedDecoder, has_batch_norm
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 
@@ -24,12 +24,14 @@ class MultimodalVAE(nn.Module):
         encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D). A network on several
             modalities, x_1, x_2 -> parameters, has their names joined by commas. One with `n_elements` = n
             (`common.encoders_decoders.SharedNetwork`) makes a modality of a set of n like ones, each with its own
-            expert and free to be absent: x (N, n, ...) -> parameters (N, n, D). Its decoder gives (N, n, ...).
+            expert and free to be absent: x (N, n, ...) -> parameters (N, n, D). Its decoder gives (N, n, ...). With
+            n names it is of n like modalities, whose values it gets as (N, n, ...) too.
         variational_strategy: fuses the experts' parameters, (M, B, D): one an encoder, of a set one an element.
         variational_posterior: parameters -> q(z|x_S).
         decoder: {name: network}, z (N, D) -> parameters of p(x_m|z), (N, ...). A network z, x_l -> parameters of
             p(x_m|z, x_l) has the name "m|l"; one of several modalities, z -> a tuple of (N, ...) or one (N, M, ...),
-            has their names joined by commas. A modality without a decoder is given and never modelled.
+            has their names joined by commas. Modalities of a `StackedDecoder` have likelihoods of one kind. A modality
+            without a decoder is given and never modelled.
         likelihood: output of the decoder -> p(x_m|z), by name.
         prior: p(z).
         weights: {name: lambda}, what objectives weigh each modality's log-likelihood by; 1 by default.
@@ -51,12 +53,12 @@ class MultimodalVAE(nn.Module):
         self.columns = columns_of({name: n_elements(encoder.get(name)) for name in self.modalities})
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
-        self.decoder, self.conditions, self.joint = nn.ModuleDict(), {}, {}
+        self.decoder, self.modelled, self.conditions = nn.ModuleDict(), {}, {}
         for key, network in decoder.items():
-            modelled, *conditions = key.split("|")
-            for name in modelled.split(","):
-                self.decoder[name], self.conditions[name] = network, tuple(conditions)
-                self.joint[name] = modelled.split(",")
+            names, *conditions = key.split("|")
+            self.decoder[names] = network
+            for name in names.split(","):
+                self.modelled[name], self.conditions[name] = names, tuple(conditions)  # by name, its decoder's key
         self.likelihood = likelihood
         self.prior = prior
         self.weights = dict.fromkeys(self.modalities, 1.0) | dict(weights or {})
@@ -82,7 +84,8 @@ class MultimodalVAE(nn.Module):
         experts = {}
         for key, network in self.encoder.items():
             names = key.split(",")
-            if all(name in batch.modalities for name in names):
+            there = [name in batch.modalities for name in names]
+            if any(there) if n_elements(network) else all(there):
                 experts[key] = self._experts_of(network, names, batch)
         require(bool(experts), "the model has no encoder for just these modalities")
         some = next(iter(experts.values()))
@@ -93,9 +96,10 @@ class MultimodalVAE(nn.Module):
 
     def _experts_of(self, network: nn.Module, names: Sequence[str], batch: Batch) -> tuple[Tensor, ...]:
         """What one network says, (1, B, D) each, of a set of elements (n, B, D)."""
-        xs = [batch.modalities[name] for name in names]
         if n_elements(network):
-            return tuple(p.movedim(1, 0) for p in self._run(network, *xs))
+            x = batch.modalities[names[0]] if len(names) == 1 else self.side_by_side(names, batch)
+            return tuple(p.movedim(1, 0) for p in self._run(network, x))
+        xs = [batch.modalities[name] for name in names]
         if batch.mask is None:
             return tuple(p.unsqueeze(0) for p in self._run(network, *xs))
         present = torch.stack([batch.mask[:, self.columns[name]] for name in names]).all(dim=0)
@@ -138,24 +142,58 @@ class MultimodalVAE(nn.Module):
             given: {name: (B, ...)} for z (..., B, D), what decoders of p(x_m|z, x_l) look at.
         """
         outputs = {}
-        modalities = tuple(self.decoder if modalities is None else modalities)
+        modalities = tuple(self.modelled if modalities is None else modalities)
         for name in modalities:
             if name in outputs:
                 continue
-            require(name in self.decoder, f"the model has no p({name}|z): it never models the {name}")
+            require(name in self.modelled, f"the model has no p({name}|z): it never models the {name}")
             for condition in self.conditions[name]:
                 require(condition in (given or {}), f"the model has p({name}|z, {condition}): give it the {condition}")
             conditions = [given[condition] for condition in self.conditions[name]]
             shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
             inputs = [z.expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
-            flat = self._run(self.decoder[name], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
-            joint = self.joint[name]
+            network, joint = self.decoder[self.modelled[name]], self.modelled[name].split(",")
+            flat = self._run(network, *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
             of_each = [flat] if len(joint) == 1 else flat.unbind(1) if isinstance(flat, Tensor) else flat
             outputs |= {n: x.reshape(*shape, *x.shape[1:]) for n, x in zip(joint, of_each, strict=True)}
         return self.likelihood({name: outputs[name] for name in modalities})
 
+    def has_batch_norm(self, name: str) -> bool:
+        """Whether the decoder of a modality has batch norm, whose statistics are to be those of one term."""
+        return has_batch_norm(self.decoder[self.modelled[name]])
+
+    def alike(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The modelled ones of these modalities; those of one StackedDecoder, all of them, together."""
+        keys = [self.modelled[name] for name in names if name in self.modelled]
+        stacked = {key for key in keys if isinstance(self.decoder[key], StackedDecoder)}
+        groups = {tuple(key.split(",")) if key in stacked else (name,): None for name, key in self.modelled.items()}
+        return [group for group in groups if any(name in names for name in group)]
+
+    def decode_alike(self, names: Sequence[str], z: Tensor) -> Distribution:
+        """p(x_m|z_m) of all n modalities of a StackedDecoder, each with its own z, (n, ..., D): of shape (n, ...)."""
+        out = self._run(self.decoder[",".join(names)], z.flatten(1, -2)).movedim(1, 0)  # (n, N, ...)
+        return self.likelihood[names[0]](out.reshape(*z.shape[:-1], *out.shape[2:]))
+
+    def side_by_side(self, names: Sequence[str], batch: Batch) -> Tensor:
+        """The values of like modalities, (B, n, ...), with zeros where one is absent."""
+        some = next(batch.modalities[name] for name in names if name in batch.modalities)
+        xs = []
+        for name in names:
+            x = batch.modalities.get(name, torch.zeros_like(some))
+            absent = name in batch.modalities and batch.mask is not None
+            xs.append(zero_where_absent(x, batch.mask[:, self.columns[name]]) if absent else x)
+        return torch.stack(xs, dim=1)
+
     def _run(self, network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Only networks run in reduced precision: densities, products and sums stay in float32."""
+        """Only networks run in reduced precision: densities, products and sums stay in float32.
+
+        A row by itself has no statistics for batch norm: in training too, those so far stand for them.
+        """
+        if self.training and len(inputs[0]) == 1 and network.training and has_batch_norm(network):
+            network.eval()
+            out = self._run(network, *inputs)
+            network.train()
+            return out
         if not self.bf16:
             return network(*inputs)
         with torch.autocast(inputs[0].device.type, torch.bfloat16):

@@ -54,10 +54,10 @@ class MixtureElbo(Objective):
         z = q.component_distribution.rsample().movedim(1, 0)  # (T, B, D)
         kl = (share * kl_divergence(q.component_distribution, self.model.prior()).T).sum(dim=0)
         value, terms = -beta * kl, {"mixture/kl": kl}
+        scored = {name: self.scored(name, batch, share > 0) for name in batch.modalities}
+        found = self.log_probs(dict.fromkeys(scored, z), batch, scored)
         for name in self.model.modalities:
-            log_p = torch.zeros_like(kl)
-            if name in batch.modalities:
-                log_p = (share * self.log_prob(name, z, batch, self.scored(name, batch, share > 0))).sum(dim=0)
+            log_p = (share * found[name]).sum(dim=0) if name in found else torch.zeros_like(kl)
             value = value + self.weights[name] * log_p
             terms[f"mixture/{name}"] = log_p
         return Bound(value, terms).of_something(batch.mask)
@@ -89,11 +89,11 @@ class ReweightedElbo(Objective):
         ratio = torch.where(own, 1, log_ratio.exp())
         kl = (share * kl_divergence(experts, self.model.prior()).T).sum(dim=0)
         value, terms = -beta * kl, {"mixture/kl": kl}
+        own_z = {name: z[d : d + 1] for d, name in enumerate(self.model.modalities) if name in batch.modalities}
+        scored = {n: None if batch.mask is None else batch.mask[None, :, self.model.columns[n]] for n in own_z}
+        found = self.log_probs(own_z, batch, scored)
         for d, name in enumerate(self.model.modalities):
-            log_p = torch.zeros_like(kl)
-            if name in batch.modalities:
-                scored = None if batch.mask is None else batch.mask[None, :, d]
-                log_p = (share * ratio[:, d]).sum(dim=0) * self.log_prob(name, z[d : d + 1], batch, scored)[0]
+            log_p = (share * ratio[:, d]).sum(dim=0) * found[name][0] if name in found else torch.zeros_like(kl)
             value = value + self.weights[name] * log_p
             terms[f"mixture/{name}"] = log_p
         return Bound(value, terms).of_something(batch.mask)
@@ -144,10 +144,10 @@ class ArElbo(Objective):
             kl = torch.cat([kl, kl_divergence(q(1, None), q(-1))])
         kl = kl.sum(dim=0)
         value, terms = -beta * kl, {"ar/kl": kl}
-        for name, column in self.model.columns.items():
-            log_p = torch.zeros_like(kl)
-            if name in batch.modalities:
-                log_p = self.log_prob(name, z, batch, now[..., column]).sum(dim=0)
+        scored = {name: now[..., self.model.columns[name]] for name in batch.modalities}
+        found = self.log_probs(dict.fromkeys(scored, z), batch, scored)
+        for name in self.model.modalities:
+            log_p = found[name].sum(dim=0) if name in found else torch.zeros_like(kl)
             value = value + self.weights[name] * log_p
             terms[f"ar/{name}"] = log_p
         return Bound(value, terms)
@@ -195,8 +195,8 @@ class JmvaeElbo(Objective):
         apart = kl_divergence(teacher, unimodal)  # (M, B)
         value = -beta * kl - self.alpha * apart.sum(dim=0)
         terms = {"joint/kl": kl} | {f"{name}/kl from joint": apart[m] for m, name in enumerate(self.model.modalities)}
-        for name in self.model.modalities:
-            (log_p,) = self.log_prob(name, z[None], batch)
+        of_all = dict.fromkeys(self.model.modalities, z[None])
+        for name, (log_p,) in self.log_probs(of_all, batch, dict.fromkeys(of_all)).items():
             value = value + self.weights[name] * log_p
             terms[f"joint/{name}"] = log_p
         return Bound(value, terms)

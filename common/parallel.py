@@ -47,6 +47,26 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
             raise
 
 
+def in_order(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) -> Iterator[Result]:
+    """The results of many small tasks in their order, from processes where there are several jobs.
+
+    Where one fails, or on Ctrl-C, those under way are finished.
+    """
+    if jobs == 1:
+        yield from map(work, todo)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the processes that map starts will have it
+        results = pool.map(work, todo)
+        signal.signal(signal.SIGINT, handler)
+        try:
+            yield from results
+        except BrokenProcessPool as error:
+            raise InputError("a process was killed, perhaps for want of memory: try fewer at once") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Write to log.txt of a run's folder, which is made, what would be printed; errors name the folder."""

@@ -22,11 +22,13 @@ def report(
     experiment: str,
     n_examples: int,
     about: dict[str, str] | None = None,
+    attributes: dict[str, dict[str, float | None]] | None = None,
 ) -> None:
     """Print a table of the estimates, in Markdown, and write them to the file that --json names.
 
     Args:
         about: what else must be said of the data.
+        attributes: what is known of each, alike for all: a table of its own.
     """
     data = ", ".join([experiment, *(f"{value} {name}" for name, value in (about or {}).items())])
     print(
@@ -34,6 +36,8 @@ def report(
     )
     for name, estimate in estimates.items():
         print(f"| {in_table(name)} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
+    if attributes:
+        print(f"\n{attribute_table(attributes)}")
     if config.json:
         content = {
             "experiment": experiment,
@@ -44,8 +48,22 @@ def report(
             "n_samples": config.n_samples,
             "seed": config.seed,
             "estimates": estimates,
+            **({"attributes": attributes} if attributes else {}),
         }
         write_atomically(config.json, json.dumps(content, indent=2).encode())
+
+
+def attribute_table(attributes: dict[str, dict[str, float | None]]) -> str:
+    """In %, by attribute, and the means; "-" for what is undefined."""
+    columns = list(next(iter(attributes.values())))
+    means = {}
+    for column in columns:
+        known = [row[column] for row in attributes.values() if row[column] is not None]
+        means[column] = sum(known) / len(known) if known else None
+    lines = [f"| attribute, % | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for name, row in (attributes | {"mean": means}).items():
+        lines.append(f"| {name} | {' | '.join('-' if x is None else f'{100 * x:.1f}' for x in row.values())} |")
+    return "\n".join(lines)
 
 
 def in_table(name: str) -> str:

@@ -5,8 +5,9 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from common.bounds import Bound, Objective, has_batch_norm
+from common.bounds import Bound, Objective
 from common.data import Examples
+from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 
 WARM_UP = 3  # steps before one is captured

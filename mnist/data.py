@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from common.data import Examples, download, find, read_idx
+from common.data import Examples
 from common.errors import require
+from common.files import download, find, read_idx
 
 CLASSES = tuple("0123456789")
 FILES = {

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from common import devices, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import importance_estimates
+from common.estimators import image_and_label, importance_estimates
 from common.models import MultimodalVAE
 from common.options import LoglikeConfig as Config
 from mnist.data import MNIST, Dataset
@@ -43,7 +43,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
     """Every estimate for every example: {name: (N,)}, nats."""
     examples = examples.only(model.modalities).to(next(model.parameters()).device)
-    estimate = two_modalities if "text" in model.decoder else image_alone
+    estimate = two_modalities if "text" in model.modelled else image_alone
     rows = []
     with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
         for batch in examples.batches(BATCH_SIZE):
@@ -54,27 +54,9 @@ def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[s
 
 def two_modalities(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
     """The estimates of a model of p(image, text)."""
-    image, both = importance_estimates(
-        model, batch, [("image",), ("image", "text")], given=("image", "text"), n_samples=n_samples
-    )
-    (alone,) = importance_estimates(model, batch, [("image",)], given=("image",), n_samples=n_samples)
     one_of_few = batch.modalities["text"].dim() == 1
-    given = () if one_of_few else ("text",)
-    (text,) = importance_estimates(model, batch, [("text",)], given, n_samples)
-    return {
-        "log p(image)": image.value,
-        "log p(image), z from q(z|image)": alone.value,
-        "log p(text)": text.value,
-        "log p(image,text)": both.value,
-        "log p(image|text)": both.value - text.value,
-        "log p(text|image)": both.value - image.value,
-        "log p(text|image), z from q(z|image)": both.value - alone.value,
-        "effective samples, image": image.ess,
-        "effective samples, image, z from q(z|image)": alone.ess,
-        "effective samples, text": text.ess,
-        "effective samples, image,text": both.ess,
-        **accuracies(model, batch),
-    }
+    estimates = image_and_label(model, batch, ("text",), "text", n_samples, () if one_of_few else ("text",))
+    return estimates | accuracies(model, batch)
 
 
 def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     for name in given:
         require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
     require(
-        config.reconstruct or "text" in (*given, *model.decoder) or model.modalities == ("image",),
+        config.reconstruct or "text" in (*given, *model.modelled) or model.modalities == ("image",),
         "this model has p(image|text) alone: give it --condition-on-text",
     )
     torch.manual_seed(config.seed)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from common import caches
 from common.checkpoints import DAMAGE
-from common.data import Examples, download, find
+from common.data import Examples
 from common.errors import InputError, require
+from common.files import download, find
 from mnist.data import load as load_mnist
 from mnist_svhn.street import street_digits
 

@@ -40,6 +40,7 @@ def server():
                 return
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Type", state.types.get(self.path, "application/octet-stream"))
             self.end_headers()
             self.wfile.write(content[start : state.cut])
 
@@ -47,10 +48,10 @@ def server():
             pass
 
     class State:
-        content, requests, cut = {}, [], None
+        content, requests, types, cut = {}, [], {}, None
 
     state = State()
-    state.content, state.requests = {}, []
+    state.content, state.requests, state.types = {}, [], {}
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
     thread = threading.Thread(target=httpd.serve_forever)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fashionmnist.data
-from common.data import Examples, columns_of, download, draw_paired, hold_out, observe, read_idx, unpair
+from common.data import Examples, columns_of, draw_paired, hold_out, observe, unpair
 from common.errors import InputError
+from common.files import download, read_idx
 from common.objectives import MvaeElbo, StandardElbo
 from mnist.data import FILES, load
 from mnist.model import build

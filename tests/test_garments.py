@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
-from common.data import read_idx
+from common.files import read_idx
 from fashionmnist.garments import draw
 
 N = 1300

@@ -1,0 +1,109 @@
+"""The files that datasets come in: where they are, what is in them, how to get them."""
+
+import gzip
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from common.errors import InputError, require
+
+
+def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
+    """The first of the names that exists below data_dir; an InputError that says `how` to get it otherwise."""
+    for name in names:
+        if (data_dir / name).is_file():
+            return data_dir / name
+    raise InputError(f"{data_dir / names[0]} is missing (nor is there {' or '.join(names[1:])}): {how}")
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Read a file of unsigned bytes in the idx format of MNIST, plain or gzipped.
+
+    Args:
+        shape: the expected shape of one item: (28, 28) for images, () for labels.
+
+    Returns:
+        a uint8 tensor (N, *shape).
+
+    Raises:
+        InputError: unreadable, truncated or corrupted, another format, or items of another shape.
+    """
+    again = "delete it and get it again (--download)"
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}): {again}") from error
+    magic = bytes([0, 0, 8, len(shape) + 1])
+    if content[:4] != magic:
+        raise InputError(f"{path} starts with {content[:4].hex()} where an idx file has {magic.hex()}: {again}")
+    header = 4 + 4 * (len(shape) + 1)
+    n, *item = np.frombuffer(content[4:header], dtype=">u4").tolist() if len(content) >= header else (0,)
+    if tuple(item) != shape:
+        raise InputError(f"{path} holds items of shape {tuple(item)} where {shape} was expected: {again}")
+    expected = header + n * int(np.prod(shape))
+    if len(content) != expected:
+        raise InputError(f"{path} holds {len(content)} bytes where its header promises {expected}: {again}")
+    require(n > 0, f"{path} holds no items: {again}")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
+
+
+def download(urls: Sequence[str], path: Path, md5: str) -> None:
+    """Fetch a file from the first of the urls that delivers it, going on from a partial download.
+
+    The file appears under its name only when its md5 agrees.
+
+    Raises:
+        InputError: no url delivered the right file; says why for each.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failures = []
+    for url in urls:
+        try:
+            _fetch(url, part)
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        with open(part, "rb") as file:
+            digest = hashlib.file_digest(file, "md5").hexdigest()
+        if digest == md5:
+            part.rename(path)
+            return
+        part.unlink()
+        failures.append(f"{url}: md5 {digest} instead of {md5}")
+    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): put it into {path.parent} by hand")
+
+
+def _fetch(url: str, part: Path) -> None:
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to fetch: the md5 decides
+            return
+        raise
+    if response.headers.get_content_type() == "text/html":
+        raise ConnectionError("a web page came in place of the file, as from hosts whose quota for it is used up")
+    received, total = 0, int(response.headers.get("Content-Length", 0)) or None
+    with (
+        response,
+        open(part, "ab" if response.status == 206 else "wb") as file,
+        tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+    ):
+        while block := response.read(1 << 16):
+            file.write(block)
+            received += len(block)
+            bar.update(len(block))
+    if total is not None and received < total:
+        raise ConnectionError(f"broke off after {received} of {total} bytes")

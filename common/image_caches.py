@@ -1,0 +1,134 @@
+"""Images of a folder, decoded once and kept: a file of uint8 that is mapped into memory, not read."""
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from common.checkpoints import write_atomically
+from common.errors import InputError, require
+from common.parallel import in_order
+
+AT_ONCE = 64  # images that a process decodes before it hands them over
+NOTED_EVERY = 5.0  # seconds between notes of how far the work is, from where it is taken up again
+CHANNELS = {"RGB": 3, "L": 1}
+
+
+class Kind(NamedTuple):
+    """What is made of each image: PIL's mode, the pixels it is high and wide, whether black and white change places."""
+
+    mode: str = "RGB"
+    size: int = 64
+    inverted: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return CHANNELS[self.mode], self.size, self.size
+
+
+def load(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: int | None = None) -> Tensor:
+    """The named images of a folder, from their cache, which the first use builds with all cores.
+
+    A build that was broken off is taken up again. Beside the cache, NAME.npy, lies NAME.json, which says what it holds.
+
+    Args:
+        path: the cache.
+        jobs: processes that build it; all cores by default.
+
+    Returns:
+        (N, C, size, size) uint8, mapped: pages are read when they are looked at, and may be dropped again.
+
+    Raises:
+        InputError: an image is missing or unreadable, the cache is truncated, or of other images.
+    """
+    notes = path.with_suffix(".json")
+    again = f"delete {path.name} and {notes.name}, and they will be made again"
+    about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
+    header = _header(len(names), kind)
+    done = 0
+    if notes.exists():
+        try:
+            found = json.loads(notes.read_text())
+            done = found.pop("done")
+        except (ValueError, LookupError, AttributeError) as error:
+            raise InputError(f"{notes} is damaged: {again}") from error
+        require(found == about, f"{path} holds other images than {folder}: {again}, or give another --cache-dir")
+        expected = len(header) + done * int(np.prod(kind.shape))
+        size = path.stat().st_size if path.exists() else 0
+        whole = size == expected if done == len(names) else size >= expected
+        require(whole, f"{path} is truncated, it has {size:,} bytes of {expected:,}: {again}")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, header)
+    if done < len(names):
+        _build(folder, names, path, kind, about, done, jobs)
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", len(header), (len(names), *kind.shape)))
+
+
+def decode(path: Path, kind: Kind) -> np.ndarray:
+    """An image, its shorter side brought to `size`, and the square in the middle of it: (C, size, size) uint8.
+
+    As torchvision's Resize and CenterCrop make it.
+
+    Raises:
+        InputError: it is missing or unreadable.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.convert(kind.mode)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is missing or no readable image: get it again") from error
+    w, h = image.size
+    short = min(w, h)
+    w, h = (int(kind.size * side / short) for side in (w, h))
+    left, top = (round((side - kind.size) / 2) for side in (w, h))
+    image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
+    pixels = np.asarray(image).reshape(kind.size, kind.size, -1).transpose(2, 0, 1)
+    return 255 - pixels if kind.inverted else pixels
+
+
+def _header(n: int, kind: Kind) -> bytes:
+    """Of numpy's format, so that np.load reads the cache too."""
+    header = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (n, *kind.shape)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def _build(
+    folder: Path, names: Sequence[str], path: Path, kind: Kind, about: dict[str, str | int], done: int, jobs: int | None
+) -> None:
+    parts = [names[start : start + AT_ONCE] for start in range(done, len(names), AT_ONCE)]
+    jobs = min(jobs or os.cpu_count() or 1, len(parts))
+    notes, noted = path.with_suffix(".json"), time.monotonic()
+    progress = tqdm(total=len(names), initial=done, unit=" images", desc=f"making {path.name}", disable=None)
+    try:
+        with open(path, "r+b") as file, progress:
+            file.seek(len(_header(len(names), kind)) + done * int(np.prod(kind.shape)))
+            for images in in_order(partial(_decode_some, folder, kind), parts, jobs):
+                file.write(images.tobytes())
+                done += len(images)
+                progress.update(len(images))
+                if done == len(names) or time.monotonic() - noted > NOTED_EVERY:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    write_atomically(notes, json.dumps(about | {"done": done}).encode())
+                    noted = time.monotonic()
+            file.truncate()
+    except OSError as error:
+        raise InputError(f"{path} could not be written ({error.strerror})") from error
+
+
+def _decode_some(folder: Path, kind: Kind, names: Sequence[str]) -> np.ndarray:
+    return np.stack([decode(folder / name, kind) for name in names])
