@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.distributions import kl_divergence
 from torch.nn import functional as F
 
+from celeba.attributes import ATTRIBUTES
 from common.checkpoints import load_model
 from common.errors import InputError
 from common.objectives import IwaeElbo
@@ -148,6 +150,15 @@ def multimnist_networks(w):
     return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
 
 
+def product(encoders, inputs, given):
+    """Mean and variance of the experts' product with the prior."""
+    precision, weighted = 1, 0
+    for name in given:
+        mu, logvar = encoders[name](inputs[name]).chunk(2, dim=1)
+        precision, weighted = precision + (-logvar).exp(), weighted + mu * (-logvar).exp()
+    return weighted / precision, 1 / precision
+
+
 @pytest.mark.parametrize("counts", [True, False], ids=["as now", "before batch norm counted"])
 @pytest.mark.parametrize("given", [("image",), ("text",), ("image", "text")])
 @pytest.mark.parametrize(
@@ -168,20 +179,96 @@ def test_the_authors_networks_are_met(tmp_path, experiment, networks, image, tex
     w = {name: x.double() for name, x in w.items()}
     inputs = {"image": fill.image(*image).double(), "text": fill.integers("text", *text)}
     encoders, decoders = networks(w)
-    precision, weighted = 1, 0
-    for name in given:
-        mu, logvar = encoders[name](inputs[name]).chunk(2, dim=1)
-        precision, weighted = precision + (-logvar).exp(), weighted + mu * (-logvar).exp()
-    mu = weighted / precision
-
+    mu, variance = product(encoders, inputs, given)
     model = load_model(path, experiment).double()
     with torch.no_grad():
         q = model.posterior(inputs, given)
         p = model.decode(mu)
     torch.testing.assert_close(q.mean, mu)
-    torch.testing.assert_close(q.variance, 1 / precision)
+    torch.testing.assert_close(q.variance, variance)
     torch.testing.assert_close(p["image"].logits, decoders["image"](mu))
     torch.testing.assert_close(p["text"].logits, decoders["text"](mu).log_softmax(dim=-1))
+
+
+def celeba_image_networks(w):
+    def encoder(x):
+        x = swish(F.conv2d(x, w["image_encoder.features.0.weight"], stride=2, padding=1))
+        for i, stride, padding in ((2, 2, 1), (5, 2, 1), (8, 1, 0)):
+            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=stride, padding=padding)
+            x = swish(norm(w, f"image_encoder.features.{i + 1}", x))
+        return linear(w, "image_encoder.classifier.3", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+
+    def decoder(z):
+        z = swish(linear(w, "image_decoder.upsample.0", z)).view(-1, 256, 5, 5)
+        for i, stride, padding in ((0, 1, 0), (3, 2, 1), (6, 2, 1)):
+            z = F.conv_transpose2d(z, w[f"image_decoder.hallucinate.{i}.weight"], stride=stride, padding=padding)
+            z = swish(norm(w, f"image_decoder.hallucinate.{i + 1}", z))
+        return conv_transpose(w, "image_decoder.hallucinate.9", z, 1)
+
+    return encoder, decoder
+
+
+def celeba_networks(w):
+    """All attributes at once, with batch norm."""
+
+    def attrs(prefix, n_hidden, x):
+        for i in range(0, 3 * n_hidden, 3):
+            x = swish(norm(w, f"{prefix}.{i + 1}", linear(w, f"{prefix}.{i}", x)))
+        return linear(w, f"{prefix}.{3 * n_hidden}", x)
+
+    encoder, decoder = celeba_image_networks(w)
+    encoders = {"image": encoder, "attrs": partial(attrs, "attrs_encoder.net", 2)}
+    return encoders, {"image": decoder, "attrs": partial(attrs, "attrs_decoder.net", 3)}
+
+
+def celeba19_networks(w):
+    """One attribute after the other."""
+
+    def encode(prefix, x):
+        x = swish(linear(w, f"{prefix}.2", swish(w[f"{prefix}.0.weight"][x])))
+        return linear(w, f"{prefix}.4", x)
+
+    def decode(prefix, z):
+        for i in (0, 2, 4):
+            z = swish(linear(w, f"{prefix}.{i}", z))
+        return linear(w, f"{prefix}.6", z).squeeze(1)
+
+    encoder, decoder = celeba_image_networks(w)
+    encoders = {name: partial(encode, f"attr_encoders.{i}.net") for i, name in enumerate(ATTRIBUTES)}
+    decoders = {name: partial(decode, f"attr_decoders.{i}.net") for i, name in enumerate(ATTRIBUTES)}
+    return {"image": encoder} | encoders, {"image": decoder} | decoders
+
+
+PHOTOGRAPHS = {"image": fill.image(4, 3, 64).double()}
+VECTORS = PHOTOGRAPHS | {"attrs": fill.integers("attrs", (4, 18), 2).double()}
+APART = PHOTOGRAPHS | {name: fill.integers(name, (4,), 2) for name in ATTRIBUTES}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "networks", "inputs", "given"),
+    [
+        ("celeba", celeba_networks, VECTORS, ("image",)),
+        ("celeba", celeba_networks, VECTORS, ("attrs",)),
+        ("celeba", celeba_networks, VECTORS, ("image", "attrs")),
+        ("celeba19", celeba19_networks, APART, ("image",)),
+        ("celeba19", celeba19_networks, APART, ("Smiling",)),
+        ("celeba19", celeba19_networks, APART, ("image", "Bald", "Wearing_Hat")),
+        ("celeba19", celeba19_networks, APART, ("image", *ATTRIBUTES)),
+    ],
+)
+def test_the_authors_networks_of_celeba_are_met(tmp_path, experiment, networks, inputs, given):
+    path = authors_file(tmp_path / "model_best.pth.tar", experiment, n_latents=100)
+    w = {name: x.double() for name, x in torch.load(path, weights_only=True)["state_dict"].items()}
+    encoders, decoders = networks(w)
+    mu, variance = product(encoders, inputs, given)
+    model = load_model(path, experiment).double()
+    with torch.no_grad():
+        q = model.posterior(inputs, given)
+        p = model.decode(mu)
+    torch.testing.assert_close(q.mean, mu)
+    torch.testing.assert_close(q.variance, variance)
+    for name, decoder in decoders.items():
+        torch.testing.assert_close(p[name].logits, decoder(mu))
 
 
 PAIR = {"mnist": fill.image(4, 1, 28), "svhn": fill.image(4, 3, 32)}

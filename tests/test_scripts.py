@@ -29,9 +29,13 @@ from tests.test_parity import authors_file
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {
     f"{folder}/{script}.py"
-    for folder in ("mnist", "fashionmnist", "multimnist")
+    for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision")
     for script in ("train", "sample", "loglike")
 } | {
+    "celeba/analyse.py",
+    "celeba19/analyse.py",
+    "vision/analyse.py",
+    "vision/setup.py",
     "multimnist/generate.py",
     "mnist/analyse.py",
     "mnist/gradients.py",

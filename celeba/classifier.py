@@ -1,0 +1,57 @@
+"""A network that tells the attributes of photographs: what generated faces are judged by."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from celeba.attributes import ATTRIBUTES
+from celeba.model import image_encoder
+from common.checkpoints import load, save
+from common.data import Examples
+from common.errors import InputError
+
+STEPS = 2000  # of training
+BATCH_SIZE = 100
+CLASSIFIER = "celeba_classifier.pth.tar"
+
+
+def classifier(train: Examples, cache: Path | None) -> nn.Module:
+    """Images (N, 3, 64, 64) in [0, 1] -> logits of the attributes, in a tuple, (N, 18).
+
+    That of the cache, trained where there is none yet; the same for all who train it on the same images. The image is
+    mirrored at random, and the learning rate falls to nothing.
+
+    Raises:
+        InputError: the cache is damaged, or of other networks.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = image_encoder(3, (len(ATTRIBUTES),)).to(train.device)
+        if cache and cache.exists():
+            try:
+                network.load_state_dict(load(cache))
+            except RuntimeError as error:
+                raise InputError(f"{cache} holds another network: delete it, and it will be made again") from error
+            return network.eval()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        for _ in tqdm(range(STEPS), desc="classifier of attributes", unit=" steps", disable=None):
+            batch = train[torch.randint(len(train), (BATCH_SIZE,)).to(train.device)].modalities
+            image = batch["image"].flip(-1) if torch.rand(()) < 0.5 else batch["image"]
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(network(image)[0], batch["attrs"]).backward()
+            optimizer.step()
+            schedule.step()
+    if cache and os.access(cache.parent, os.W_OK):
+        save(cache, {key: x.cpu() for key, x in network.state_dict().items()})
+    return network.eval()
+
+
+@torch.no_grad()
+def tell(network: nn.Module, images: Tensor) -> Tensor:
+    """The attributes of images (N, 3, 64, 64), (N, 18) bool."""
+    return network(images)[0] > 0

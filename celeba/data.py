@@ -1,0 +1,187 @@
+"""CelebA: photographs of faces and 18 of their 40 attributes, and drawn faces for the demo."""
+
+import difflib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from celeba.attributes import ATTRIBUTES
+from celeba.faces import draw_with_masks, random_attributes
+from common import image_caches
+from common.data import Examples, hold_out
+from common.errors import InputError, require
+from common.files import download, find
+
+SPLITS = ("train", "valid", "test")  # by their number in the partition file
+N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
+DRAWN_AT_ONCE = 500
+IMAGES, CACHE = "img_align_celeba", "celeba_64.npy"
+FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
+HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+SAYS_WHERE = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
+
+
+def load(
+    split: str,
+    data_dir: Path,
+    demo: bool = False,
+    fetch: bool = False,
+    limit: int | None = None,
+    cache_dir: Path | None = None,
+) -> Examples:
+    """A split of CelebA.
+
+    Args:
+        split: "train" (162,770), "valid" (19,867) or "test" (19,962): what list_eval_partition.txt says.
+        data_dir: holds img_align_celeba/, Anno/list_attr_celeba.txt and Eval/list_eval_partition.txt, or all three side
+            by side, as torchvision leaves them, also in a folder celeba/.
+        demo: 6,000, 500 and 1,000 drawn faces instead.
+        fetch: download and unpack what is missing.
+        limit: only the first so many examples.
+        cache_dir: where the images are kept at 64 x 64; the data_dir by default.
+
+    Returns:
+        image (N, 3, 64, 64) uint8, mapped into memory, and attrs (N, 18) float, 0 or 1.
+
+    Raises:
+        InputError: something is missing, unreadable, damaged, or does not fit together.
+    """
+    if demo:
+        faces = drawn(split, limit)
+        return Examples({"image": faces["image"], "attrs": faces["attrs"].float()})
+    if fetch:
+        _fetch(data_dir)
+    folder, names, parts = source(data_dir)
+    attributes = _attributes(data_dir, names)
+    images = image_caches.load(folder, names, (cache_dir or data_dir) / CACHE, image_caches.Kind())
+    rows = rows_of(split, parts, limit)
+    return Examples({"image": images[rows], "attrs": attributes[rows]})
+
+
+def load_train(
+    data_dir: Path, demo: bool, fetch: bool, limit: int | None, n_valid: int | None, cache_dir: Path | None = None
+) -> tuple[Examples, Examples | None]:
+    """What to train on, and what to choose the best model by: the dataset's own split, or the last n_valid of it."""
+    train = load("train", data_dir, demo, fetch, limit, cache_dir)
+    if n_valid is None:
+        return train, load("valid", data_dir, demo, False, limit, cache_dir)
+    return hold_out(train, n_valid)
+
+
+def drawn(split: str, limit: int | None) -> dict[str, Tensor]:
+    """The first of a split's drawn faces: image (N, 3, 64, 64), mask (N, 1, 64, 64) uint8, attrs (N, 18)."""
+    n = min(N_DEMO[split], limit or N_DEMO[split])
+    parts = []
+    for part in range(-(-n // DRAWN_AT_ONCE)):  # each from a seed of its own, so that fewer are the first of more
+        generator = torch.Generator().manual_seed(1000 * SPLITS.index(split) + part)
+        attributes = random_attributes(DRAWN_AT_ONCE, generator)
+        parts.append((*draw_with_masks(attributes, generator), attributes))
+    images, masks, attributes = (torch.cat(x)[:n] for x in zip(*parts, strict=True))
+    return {"image": images, "mask": masks, "attrs": attributes}
+
+
+def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
+    """The folder of the images, their names, and the number of each one's split."""
+    folders = [data_dir / place / IMAGES for place in ("", "Img", "celeba")]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    require(folder is not None, f"{folders[0]} is missing: {SAYS_WHERE} (and unpacks {IMAGES}.zip where it lies)")
+    path = _file(data_dir, "partition")
+    lines = [line.split() for line in _lines(path)]
+    wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
+    require(wrong is None, f"{path} says no split in line {(wrong or 0) + 1}: get it again (--download)")
+    return folder, [name for name, _ in lines], np.array([int(part) for _, part in lines])
+
+
+def rows_of(split: str, parts: np.ndarray, limit: int | None) -> slice | Tensor:
+    """The first examples of a split: a slice where they lie side by side, as the official ones do."""
+    rows = np.flatnonzero(parts == SPLITS.index(split))[:limit]
+    require(len(rows) > 0, f"{FILES['partition']} has no image of the split {split}")
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first == len(rows) - 1 else torch.from_numpy(rows)
+
+
+def parse(wanted: Sequence[str]) -> dict[str, int]:
+    """What a user asks of attributes, "Male" or "~Male", as {name: 1 or 0}.
+
+    Raises:
+        InputError: an attribute is unknown, or asked for and excluded at once.
+    """
+    known, found = {name.lower(): name for name in ATTRIBUTES}, {}
+    for word in wanted:
+        bare = word.lower().lstrip("~")
+        near = difflib.get_close_matches(bare, known, n=1)
+        hint = f"did you mean {known[near[0]]}? " if near else ""
+        require(bare in known, f"{word!r} is no attribute: {hint}There are {', '.join(ATTRIBUTES)}; ~ negates one")
+        value = int(not word.startswith("~"))
+        require(found.get(known[bare], value) == value, f"{known[bare]} is asked for and excluded at once")
+        found[known[bare]] = value
+    return found
+
+
+def called(attributes: Tensor) -> list[str]:
+    """The attributes that examples (N, 18) have, by name."""
+    return [
+        " ".join(name for name, has in zip(ATTRIBUTES, row, strict=True) if has > 0.5) for row in attributes.tolist()
+    ]
+
+
+def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
+    """The 18 attributes (N, 18), 0 or 1, of all images, whose names must be those of the partition file."""
+    path, again = _file(data_dir, "attributes"), "get both again (--download)"
+    n, head, *lines = [*_lines(path), "", ""]
+    lines, columns = [line.split() for line in lines if line], head.split()
+    lacking = [name for name in ATTRIBUTES if name not in columns]
+    require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {again}")
+    listed = [line[0] for line in lines]
+    other = next((pair for pair in zip(listed, names, strict=False) if pair[0] != pair[1]), None)
+    how = (
+        f"{other[0]} stands where the other has {other[1]}" if other else f"{n}, {len(listed)} and {len(names)} images"
+    )
+    agree = other is None and len(listed) == len(names) == int(n if n.strip().isdigit() else -1)
+    require(agree, f"{path} and {FILES['partition']} disagree ({how}): {again}")
+    try:
+        values = np.array([line[1:] for line in lines], dtype=np.int8)
+    except ValueError as error:
+        raise InputError(f"{path} has lines of other values than -1 and 1: {again}") from error
+    require(
+        values.shape[1:] == (len(columns),) and bool((np.abs(values) == 1).all()),
+        f"{path} has lines of other values than -1 and 1: {again}",
+    )
+    return torch.from_numpy(values[:, [columns.index(name) for name in ATTRIBUTES]] > 0).float()
+
+
+def _file(data_dir: Path, kind: str) -> Path:
+    name = FILES[kind]
+    places = [f"{place}{name}" for place in ("Anno/" if kind == "attributes" else "Eval/", "", "celeba/")]
+    return find(data_dir, places, SAYS_WHERE)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): get it again (--download)") from error
+
+
+def _fetch(data_dir: Path) -> None:
+    """Download what is missing, into torchvision's layout, and unpack the images."""
+    from common.torchvision_import import datasets
+
+    known = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
+    archive = f"{IMAGES}.zip"
+    there = {name: any(data_dir.glob(f"**/{name}")) for name in (*FILES.values(), archive, IMAGES)}
+    for name in (*FILES.values(), archive):
+        if not there[name] and not (name == archive and there[IMAGES]):
+            file_id, md5 = known[name]
+            download([HOST + file_id], data_dir / name, md5)
+    if not there[IMAGES]:
+        path = next(data_dir.glob(f"**/{archive}"))
+        try:
+            with zipfile.ZipFile(path) as images:
+                images.extractall(path.parent)  # which keeps to that folder, whatever names the archive has
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{path} cannot be unpacked ({error}): delete it and get it again (--download)") from error

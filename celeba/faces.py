@@ -1,0 +1,316 @@
+"""Drawn faces in the place of CelebA's photographs, for the demos: 18 of its attributes are their true factors.
+
+A shape is the distance to its edge at each pixel, negative inside, in the head's own frame: x to the right and y
+downwards from the point between the eyes, where a face is about 33 wide. The features lie at (u, v) on its surface,
+a cylinder that turns and nods.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, pad
+
+from celeba.attributes import ATTRIBUTES
+
+SIZE = 64
+BATCH = 32  # faces drawn at once: they fit into a processor's cache, and what is drawn does not depend on it
+MEASURES, CELLS = 140, 7  # numbers that set a face's measures and colours; cells across the background's pattern
+Measure = Tensor | float
+HAIR = {"Black_Hair": (0.06, 0.05, 0.06), "Blond_Hair": (0.9, 0.72, 0.36)}
+HAIR |= {"Brown_Hair": (0.36, 0.2, 0.1), "Gray_Hair": (0.66, 0.66, 0.68)}
+
+
+def random_attributes(n: int, generator: torch.Generator) -> Tensor:
+    """Attributes (n, 18) int64 of 0 and 1, combined as people have them and as a picture can show them."""
+
+    def chance(given: Tensor, yes: float, no: float) -> Tensor:
+        return torch.rand(n, generator=generator) < torch.where(given, yes, no)
+
+    male, smiling = (torch.rand(2, n, generator=generator) < 0.5).unbind()
+    hat = chance(male, 0.22, 0.18)
+    bald = chance(male, 0.3, 0.1) & ~hat
+    receding = chance(male, 0.5, 0.2) & ~hat & ~bald
+    colour, texture = torch.rand(2, n, generator=generator)
+    ends = torch.where(male[:, None], torch.tensor([0.31, 0.45, 0.69, 0.85]), torch.tensor([0.25, 0.5, 0.74, 0.85]))
+    which = (colour[:, None] >= ends).sum(dim=1)  # of HAIR, or another colour
+    textured = ~bald & ~(hat & male)  # what a man's hat leaves of his hair is too short to tell
+    flags = {name: (which == i) & ~bald for i, name in enumerate(HAIR)}
+    flags |= {"Bald": bald, "Male": male, "Receding_Hairline": receding, "Smiling": smiling, "Wearing_Hat": hat}
+    flags |= {"Straight_Hair": textured & (texture < 0.39), "Wavy_Hair": textured & (texture > 0.61)}
+    flags |= {"Bangs": chance(male, 0.35, 0.5) & ~hat & ~bald & ~receding, "Bushy_Eyebrows": chance(male, 0.5, 0.35)}
+    flags |= {"Eyeglasses": chance(male, 0.42, 0.38), "Heavy_Makeup": chance(male, 0.06, 0.7)}
+    flags |= {"Mouth_Slightly_Open": chance(smiling, 0.65, 0.35), "Mustache": chance(male, 0.55, 0)}
+    flags |= {"Pale_Skin": chance(male, 0.35, 0.45)}
+    return torch.stack([flags[name] for name in ATTRIBUTES], dim=1).long()
+
+
+def draw(attributes: Tensor, generator: torch.Generator) -> Tensor:
+    """A random face (N, 3, 64, 64) uint8 with each row of attributes (N, 18)."""
+    return draw_with_masks(attributes, generator)[0]
+
+
+def draw_with_masks(attributes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The faces of `draw`, and (N, 1, 64, 64) uint8 their mouth, eyes, brows, nose and jaw, 255 on 0.
+
+    The masks are like those drawn from a detector's 68 landmarks: filled convex hulls, and a jaw line 2 pixels wide.
+    """
+    batches = [_Portraits(rows, generator).finished() for rows in attributes.split(BATCH)]
+    faces, masks = (torch.cat(pictures) for pictures in zip(*batches, strict=True))
+    return faces, masks
+
+
+class _Draws:
+    """Uniform numbers (n, MEASURES), taken a column at a time: which of them sets what, no attribute changes."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.columns = iter(numbers[:, :, None, None].unbind(dim=1))
+
+    def __call__(self, low: float, high: float) -> Tensor:
+        return low + (high - low) * next(self.columns)  # (n, 1, 1)
+
+    def either(self, flag: Tensor, yes: tuple[float, float], no: tuple[float, float]) -> Tensor:
+        number = next(self.columns)
+        return torch.where(flag > 0, *(low + (high - low) * number for low, high in (yes, no)))
+
+    def chance(self, probability: float) -> Tensor:
+        return (next(self.columns) < probability).float()
+
+    def colour(self, high: float = 0.95, grey: float = 0.2) -> Tensor:
+        rgb = torch.stack([self(0.05, high) for _ in range(3)], dim=1)  # (n, 3, 1, 1)
+        return rgb.lerp(rgb[:, :1], grey)
+
+    def hue(self, first: float, last: float) -> Tensor:
+        """Vivid colours (n, 3, 1, 1) from red at 0 by blue at 1/3 and green at 2/3 to red at 1."""
+        return 0.5 + 0.4 * torch.cos(2 * math.pi * (self(first, last)[:, None] + _rgb(0, 1 / 3, 2 / 3)))
+
+
+class _Portraits:
+    """A batch of faces while they are painted, from the background to the hat. Flags and measures are (n, 1, 1)."""
+
+    def __init__(self, attributes: Tensor, generator: torch.Generator) -> None:
+        sizes = MEASURES, 3 * CELLS**2, 3 * SIZE**2
+        numbers = torch.rand(len(attributes), sum(sizes), generator=generator)
+        measures, pattern, self.grain = numbers.split(sizes, dim=1)
+        self.has = dict(zip(ATTRIBUTES, attributes.float().T[:, :, None, None], strict=True))
+        self.draws = _Draws(measures)
+        self.hulls: list[Tensor] = []
+        self._pose()
+        self._pigments()
+        self._background(pattern.view(len(attributes), 3, CELLS, CELLS))
+        for step in (self._body, self._head, self._eyes, self._nose_and_mouth, self._hair, self._worn):
+            step()
+
+    def finished(self) -> tuple[Tensor, Tensor]:
+        """The faces under some light, a little out of focus and grained, and the masks."""
+        draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
+        light = draws(0.6, 1.1) * (1 + draws(-0.35, 0.35) * steps + draws(-0.25, 0.25) * steps[:, None])
+        warmth = draws(-0.12, 0.12)
+        image = self.image.clamp(0, 1) * torch.stack([light * (1 + warmth), light, light * (1 - warmth)], dim=1)
+        blurred = avg_pool2d(pad(image, [1] * 4, mode="replicate"), 3, stride=1)
+        image = image.lerp(blurred, draws(0, 0.7)[:, None])
+        image += draws(0.01, 0.12)[:, None] * (self.grain.view_as(image) - 0.5)
+        masks = torch.stack(self.hulls).amin(dim=0) < 0
+        return (255 * image.clamp(0, 1)).round().to(torch.uint8), 255 * masks.to(torch.uint8)[:, None]
+
+    def _paint(self, where: Tensor, colour: Tensor) -> None:
+        self.image.lerp_(colour, where[:, None])
+
+    def _cover(self, distance: Tensor, soft: float = 1) -> Tensor:
+        return (0.5 - distance * (self.scale / soft)).clamp(0, 1)
+
+    def _pose(self) -> None:
+        draws, steps = self.draws, torch.arange(SIZE) - (SIZE - 1) / 2
+        self.scale, angle = draws(0.8, 1.1), draws(-0.3, 0.3)
+        right, down = steps - draws(-4, 4), steps[:, None] - draws(-4, 4)
+        cos, sin = angle.cos() / self.scale, angle.sin() / self.scale
+        self.x, self.y = cos * right + sin * down, cos * down - sin * right
+        self.width = draws.either(self.has["Male"], (15.5, 18), (14.5, 17))
+        self.turn, nod = draws(-0.45, 0.45), draws(-2, 2)
+        across = (self.x / self.width).clamp(-0.98, 0.98)
+        self.u = self.width * (across * self.turn.cos() - (1 - across.square()).sqrt() * self.turn.sin())
+        self.v = self.y - nod
+
+    def _pigments(self) -> None:
+        draws, has = self.draws, self.has
+        skin = _rgb(0.86, 0.62, 0.46).lerp(_rgb(0.34, 0.2, 0.13), draws(0, 1)[:, None])
+        self.skin = skin.lerp(_rgb(0.96, 0.87, 0.83), (has["Pale_Skin"] * draws(0.85, 1))[:, None])
+        hair = draws.hue(0.15, 0.75).lerp(_rgb(0.75, 0.3, 0.07), draws.chance(0.6)[:, None])  # dyed, or red
+        for name, rgb in HAIR.items():
+            hair = hair.lerp(_rgb(*rgb), has[name][:, None])
+        self.pigment = hair * draws(0.85, 1.1)[:, None] + 0.06 * (draws.colour() - 0.5)
+        self.dark = _rgb(0.13, 0.09, 0.07)
+        self.brow = self.dark.lerp(0.6 * self.pigment, 0.6 * (1 - has["Bald"][:, None]))
+
+    def _background(self, pattern: Tensor) -> None:
+        draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
+        ramp = (0.5 + draws(-0.5, 0.5) * steps + draws(-0.5, 0.5) * steps[:, None]).clamp(0, 1)
+        self.image = draws.colour(grey=0.6).lerp(draws.colour(grey=0.6), ramp[:, None])
+        pattern = interpolate(pattern.lerp(pattern[:, :1], 0.6), size=SIZE, mode="bilinear")
+        self.image += draws(0, 0.7)[:, None] * (pattern - 0.5)
+        for _ in range(3):
+            x, y = steps - draws(-1, 1), steps[:, None] - draws(-1, 1)
+            box = torch.maximum(x.abs() - draws(0.05, 0.4), y.abs() - draws(0.1, 1))
+            self._paint((0.5 - SIZE / 2 * box).clamp(0, 1) * draws(0, 1), draws.colour(grey=0.4))
+
+    def _body(self) -> None:
+        """Clothes, ears, the hair behind the head, and the neck."""
+        draws, has, x, y = self.draws, self.has, self.x, self.y
+        male, straight, wavy = has["Male"], has["Straight_Hair"], has["Wavy_Hair"]
+        self._paint(self._cover(_ellipse(x, y - 52, draws(28, 36), draws(20, 27))), draws.colour())
+        ear = _ellipse(x.abs() - self.width - 0.5, y - 3, 2.6, draws(4, 5.5))
+        self._paint(self._cover(ear), 0.85 * self.skin)
+
+        self.high, self.volume = draws(21.5, 24.5), draws(2, 4.5)
+        length = draws.either(male, (-1, 9), (9, 36))
+        self.length = torch.where(draws.chance(0.12) > 0, 14 - 0.45 * length, length)  # long on some men, or short
+        rate, phase = draws(0.5, 0.75), draws(0, 6)
+        swing = wavy * draws(1.2, 1.9) * torch.sin(rate * y + phase)
+        curls = self.volume + 0.8 * swing
+        dome = _ellipse(x, y, self.width + curls, self.high + curls + wavy * torch.sin(rate * x + phase))
+        ends = y - self.length + (1 - straight) * 0.06 * x.square().clamp(max=60)  # round but for straight hair
+        self.outline = torch.where(y < 0, dome, torch.maximum(x.abs() - self.width - curls, ends))
+        fall = (y.clamp(max=0) / (self.high + 7)).square()
+        self.meridian = x / (1 - fall).clamp(min=0.1).sqrt() + 1.6 * swing  # constant along a strand from the crown
+        strands = (straight + wavy) * torch.sin(draws(1.3, 1.7) * self.meridian + draws(0, 6))
+        self.locks = self.pigment * (1 + 0.3 * strands[:, None]) + 0.07 * strands[:, None]
+        self._paint(self._cover(self.outline) * (1 - has["Bald"]), 0.75 * self.locks)
+
+        sides = x.abs() - draws.either(male, (10, 13), (6, 8.5)) - 0.01 * (y - 20).square()
+        neck = torch.maximum(torch.maximum(sides, 8 - y), _ellipse(x, y - 12, 20, draws(20, 28)))
+        self._paint(self._cover(neck), 0.78 * self.skin)
+
+    def _head(self) -> None:
+        draws, has, x, y, u, v = self.draws, self.has, self.x, self.y, self.u, self.v
+        male, chin = has["Male"], draws(22, 25)
+        square, taper = draws.either(male, (2.3, 2.9), (1.8, 2.1)), draws.either(male, (0.02, 0.14), (0.14, 0.26))
+        low = (y / chin).clamp(min=0)
+        jaw = ((x.abs() / (self.width * (1 - taper * low))).pow(square) + low.pow(square)).pow(1 / square)
+        head = torch.where(y < 0, _ellipse(x, y, self.width, self.high), _along_ray(x, y, jaw))
+        self.hulls.append(torch.maximum(head.abs() - 1 / self.scale, -2 - y))
+        self.face = self._cover(head)
+        rounding = 1.06 - 0.22 * (head / 16 + 1).clamp(0, 1).square()
+        self._paint(self.face, self.skin * rounding[:, None])
+        shine = _near(u - draws(-6, 6), v + draws(14, 18), 6)
+        self._paint(0.6 * self.face * has["Bald"] * shine, _rgb(1, 1, 1))
+        blush = has["Heavy_Makeup"] * draws(0.3, 0.55) * _near(u.abs() - 9, v - 9, 6)
+        self._paint(self.face * blush, draws.hue(-0.05, 0.08))
+        shadow = ((v - 6) / 4 - 0.015 * (13 - u.abs()).square().clamp(max=60)).clamp(0, 1)
+        self._paint(self.face * male * draws(0.12, 0.38) * shadow, self.brow)
+        goatee = self._cover(_ellipse(u, v - chin + 3, 4, 3))
+        self._paint(self.face * male * draws.chance(0.25) * goatee, self.brow)
+
+    def _eyes(self) -> None:
+        """Eyes and brows, both sides at once: each lies about its `aside` of 0."""
+        draws, has, v = self.draws, self.has, self.v
+        makeup, smile = has["Heavy_Makeup"], has["Smiling"]
+        self.aside = aside = self.u.abs() - draws(6.5, 7.7)
+        y, wide = v + draws(-0.1, 0.12) * aside, draws(3.2, 4)
+        eye, hull, lid = _leaf(aside, y, wide, draws(-0.6, 0) - 0.3 * smile, draws(1.6, 2.3) - 0.4 * smile)
+        self.hulls.append(hull)
+        shadow, *_ = _leaf(aside, y + 0.8, wide + 1.2, -2, 2.2)
+        self._paint(self.face * makeup * draws(0.6, 0.9) * self._cover(shadow, 1.5), 0.8 * draws.hue(0.1, 0.8))
+        white = self.face * self._cover(eye)
+        self._paint(white, _rgb(0.93, 0.92, 0.9))
+        ball = ((aside - draws(-1.1, 1.1) * self.u.sign()).square() + y.square()).sqrt()
+        bright = _rgb(0.25, 0.45, 0.7).lerp(_rgb(0.3, 0.5, 0.3), draws(0, 1)[:, None])
+        self._paint(white * self._cover(ball - 1.7), _rgb(0.25, 0.14, 0.07).lerp(bright, draws(0, 1)[:, None]))
+        self._paint(white * self._cover(ball - 0.8), _rgb(0.03, 0.03, 0.03))
+        lashes = torch.maximum((y - lid).abs() - 0.35 - 0.4 * makeup, aside.abs() - wide - 0.8 * makeup)
+        self._paint(self.face * self._cover(lashes), 0.6 * self.dark)
+
+        y = v + draws(5.6, 6.4) + draws(-0.15, 0.2) * aside
+        half = draws.either(has["Bushy_Eyebrows"], (1.7, 2.4), (0.5, 0.85))
+        brow, hull, _ = _leaf(aside, y, draws(4.2, 5.2), draws(-1.5, -0.3), half)
+        self.hulls.append(hull)
+        self._paint(self.face * draws(0.8, 1) * self._cover(brow), self.brow)
+
+    def _nose_and_mouth(self) -> None:
+        draws, has, u, v = self.draws, self.has, self.u, self.v
+        tip, breadth = draws(6.5, 8.5), draws(2.4, 3.8)
+        x = u - 0.22 * self.turn * (v + 2).clamp(0, 12)  # it stands out from the cylinder
+        bridge = torch.maximum(x.abs() - breadth * (v + 1).clamp(min=0) / (tip + 1), v - tip)
+        self.hulls.append(torch.maximum(bridge, -1 - v))
+        lit = (0.5 + draws(-1, 1).sign() * x / 3).clamp(0, 1)
+        self._paint(0.35 * self.face * self._cover(bridge, 2) * lit, 0.55 * self.skin)
+        self._paint(0.6 * self.face * self._cover(_ellipse(x, v - tip, breadth, 0.9), 1.4), 0.55 * self.skin)
+        self._paint(self.face * self._cover(_ellipse(x.abs() - 0.55 * breadth, v - tip, 0.8, 0.6)), 0.25 * self.skin)
+
+        smile, makeup, parted = has["Smiling"], has["Heavy_Makeup"], has["Mouth_Slightly_Open"]
+        bend, wide = draws.either(smile, (2.8, 4), (-1, 0.1)), draws.either(smile, (7, 8.5), (4.6, 6.2))
+        full, gap = draws.either(has["Male"], (0.9, 1.4), (1.2, 1.9)) + 0.25 * makeup, parted * draws(1.3, 2.4)
+        level = draws(13, 14.5) - 0.35 * bend
+        lips, hull, _ = _leaf(u, v - level, wide, bend, full + gap)
+        self.hulls.append(hull)
+        natural, lipstick = self.skin * _rgb(0.92, 0.68, 0.66), draws.hue(-0.02, 0.16) * _rgb(0.9, 0.6, 0.8)
+        self._paint(self.face * self._cover(lips), natural.lerp(lipstick, 0.95 * makeup[:, None]))
+        inside, _, upper = _leaf(u, v - level, wide - 0.8 * parted, bend, gap.clamp(min=0.3))
+        self._paint(self.face * self._cover(inside), _rgb(0.22, 0.06, 0.06))
+        teeth = torch.maximum(inside, v - level - upper - draws(0.4, 1) * gap)
+        self._paint(self.face * parted * draws.chance(0.7) * self._cover(teeth), _rgb(0.95, 0.93, 0.88))
+        cheek = (u.abs() - wide - 1.5 - 0.1 * (v - level).square()).abs() - 0.35
+        folds = torch.maximum(cheek, (v - level + 1.5).abs() - 3.5)
+        self._paint(0.6 * self.face * smile * self._cover(folds), 0.6 * self.skin)
+        middle = 0.5 * (tip + level + bend - full - gap) + 0.7
+        moustache, *_ = _leaf(u, v - middle, draws(6, 8.5), draws(-1.8, -0.3), draws(1.5, 2.2))
+        self._paint(0.95 * self.face * has["Mustache"] * self._cover(moustache), self.brow)
+
+    def _hair(self) -> None:
+        """The hair in front, down to its line on the forehead and the cheeks."""
+        draws, has, side = self.draws, self.has, self.u.abs()
+        line, temples = draws(-18, -14.5), ((side - draws(8.5, 10)) / 5).clamp(0, 1)
+        line = line + (self.length.clamp(min=0) + 2 - line) * temples.square() * (3 - 2 * temples)
+        line = line - has["Receding_Hairline"] * draws(6, 9) * (1 - ((side - 8.5) / 5).square()).clamp(min=0)
+        tufts = draws(0.4, 1) * torch.sin(draws(0.8, 1.6) * self.meridian)
+        fringe = draws(-9.5, -7.5) + draws(-0.12, 0.12) * self.u + tufts - (side - 11).clamp(min=0)
+        line = torch.where(has["Bangs"] > 0, torch.maximum(line, fringe), line)
+        hair = self._cover(torch.maximum(self.outline, self.v - line))
+        self._paint(hair * (1 - has["Bald"]), self.locks)
+
+    def _worn(self) -> None:
+        """Glasses and a hat."""
+        draws, x, v = self.draws, self.x, self.v
+        glasses, hat = self.has["Eyeglasses"] * self.face, self.has["Wearing_Hat"]
+        across, corner = draws(4.2, 5.6), draws(1.2, 3)
+        right, down = self.aside.abs() - across + corner, (v - 0.3).abs() - draws(3.2, 4.8) + corner
+        lens = (right.clamp(min=0).square() + down.clamp(min=0).square()).sqrt()
+        lens = lens + torch.maximum(right, down).clamp(max=0) - corner
+        bars = torch.maximum((v + 1).abs() - 0.6, across - self.aside.abs())
+        self._paint(glasses * draws(0.05, 0.3) * self._cover(lens), draws.colour())
+        frames = torch.minimum(lens.abs() - draws(0.45, 0.8), bars)
+        self._paint(glasses * self._cover(frames), draws.colour(high=0.5))
+
+        felt, up = draws.colour(), draws(-11, -9.5) - v
+        crown = torch.maximum(_ellipse(x, up.clamp(min=0), self.width + self.volume + 1, draws(13, 20)), -up)
+        brim = _ellipse(x, up - draws(-0.01, 0.01) * x.square(), draws(17, 28), draws(1.1, 2))
+        self._paint(hat * self._cover(crown), felt * (1 - 0.01 * x)[:, None])
+        self._paint(hat * self._cover(torch.maximum(crown, up - draws(2, 6))), draws.colour())
+        self._paint(hat * self._cover(brim), 0.8 * felt)
+
+
+def _rgb(red: float, green: float, blue: float) -> Tensor:
+    return torch.tensor([red, green, blue], dtype=torch.float).view(3, 1, 1)
+
+
+def _ellipse(x: Tensor, y: Tensor, a: Measure, b: Measure) -> Tensor:
+    return _along_ray(x, y, ((x / a).square() + (y / b).square()).sqrt())
+
+
+def _along_ray(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
+    """The distance from (x, y) to where its ray from the origin has radius 1."""
+    return (1 - 1 / radius.clamp(min=0.05)) * (x.square() + y.square()).sqrt()
+
+
+def _near(x: Tensor, y: Tensor, reach: float) -> Tensor:
+    return (1 - (x.square() + y.square()) / reach**2).clamp(min=0)
+
+
+def _leaf(x: Tensor, y: Tensor, reach: Tensor, bend: Measure, thick: Measure) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances to a leaf with its tips at (-reach, 0) and (reach, 0), and to its convex hull; its upper edge.
+
+    The middle is at (0, bend): below the tips, as in a smile, where the bend is positive.
+    """
+    rest = 1 - (x / reach).square()
+    top, bottom = (bend - thick) * rest, (bend + thick) * rest
+    hull = torch.maximum(top.clamp(max=0) - y, y - bottom.clamp(min=0))
+    return torch.maximum(top - y, y - bottom), torch.maximum(hull, -reach * rest), top

@@ -1,0 +1,96 @@
+"""Log-likelihoods of a model of CelebA, by importance sampling on the test images (nats per example).
+
+    python loglike.py trained_models --data-dir data                     two tables
+    python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+
+log p(image), log p(image, attrs) and what follows from them share samples of q(z|image, attrs), as in the paper. For
+log p(attrs) z comes from the prior, and, in another row, from q(z|attrs): both err low, so that the higher one is the
+nearer, and of log p(image|attrs) the lower. Weights and annealing of the training play no part.
+
+The second table: how well the attributes are inferred from the image alone, each at its likelier value. Accuracy says
+little where few have an attribute (beside it stands that of always saying the commoner value); F1, of yes, does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from celeba.attributes import ATTRIBUTES
+from celeba.data import load
+from celeba.sample import device_of, probabilities
+from common import devices, options, reports, runs
+from common.checkpoints import load_model
+from common.data import Batch, Examples
+from common.estimators import image_and_label, importance_estimates
+from common.models import MultimodalVAE
+
+BATCH_SIZE = 100
+
+
+@dataclass
+class Config(options.LoglikeConfig):
+    cache_dir: Path | None = None
+    """where the images are kept at 64 x 64; default: the data-dir"""
+
+
+def main(
+    config: Config, experiment: str = "celeba", arranged: Callable[[Examples], Examples] = lambda examples: examples
+) -> dict[str, dict[str, float]]:
+    """
+    Args:
+        arranged: CelebA's examples with the model's modalities.
+    """
+    config.check()
+    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+    torch.manual_seed(config.seed)
+    estimates, predicted = evaluate(model, arranged(examples), config.n_samples)
+    attributes = scores(predicted, examples.modalities["attrs"].bool())
+    summary = reports.summarise(estimates)
+    reports.report(summary, config, experiment, len(examples), attributes=attributes)
+    return summary
+
+
+def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18).bool."""
+    rows, predicted = [], []
+    with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
+        for batch in examples.to(device_of(model)).batches(BATCH_SIZE):
+            rows.append(of_batch(model, batch, n_samples))
+            z = model.variational_posterior.point(model.posterior(batch, ("image",)))
+            predicted.append(probabilities(model.decode(z)) > 0.5)
+            bar.update(len(batch))
+    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}, torch.cat(predicted).cpu()
+
+
+def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    attributes = tuple(name for name in model.modalities if name != "image")
+    found = image_and_label(model, batch, attributes, "attrs", n_samples)
+    (attrs,) = importance_estimates(model, batch, [attributes], attributes, n_samples)
+    return found | {
+        "log p(attrs), z from q(z|attrs)": attrs.value,
+        "log p(image|attrs), z from q(z|attrs)": found["log p(image,attrs)"] - attrs.value,
+        "effective samples, attrs, z from q(z|attrs)": attrs.ess,
+    }
+
+
+def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]]:
+    """Accuracy and F1 by attribute of (N, 18) bool, in [0, 1]; F1 is undefined where none has it or is said to."""
+    found = {}
+    for i, name in enumerate(ATTRIBUTES):
+        p, y = predicted[:, i], true[:, i]
+        share, both, either = y.double().mean().item(), (p & y).sum().item(), (p.sum() + y.sum()).item()
+        found[name] = {
+            "accuracy": (p == y).double().mean().item(),
+            "of the commoner value": max(share, 1 - share),
+            "F1": 2 * both / either if either else None,
+        }
+    return found
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

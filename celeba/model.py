@@ -1,0 +1,111 @@
+"""Networks of MVAE on CelebA (layers of the authors' celeba/model.py)."""
+
+from itertools import pairwise
+from typing import Protocol
+
+from torch import nn
+
+from celeba.attributes import ATTRIBUTES
+from common.encoders_decoders import SplitLinearLayer
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
+from common.models import FAMILIES, VAE, MultimodalVAE
+
+WIDTH = 512
+
+
+class Config(Protocol):
+    n_latents: int
+    fusion: str
+    posterior: str
+
+
+def build(config: Config) -> MultimodalVAE:
+    """The model with modalities image (B, 3, 64, 64) in [0, 1] and attrs (B, 18), 0 or 1."""
+    d = config.n_latents
+    heads = (d,) * FAMILIES[config.posterior].n_params
+    return VAE(
+        config.fusion,
+        encoder={"image": image_encoder(3, heads), "attrs": attrs_encoder(heads)},
+        decoder={"image": image_decoder(3, d), "attrs": attrs_decoder(d)},
+        likelihood=GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), attrs=BernoulliLikelihood()),
+        latent_dim=d,
+        posterior=config.posterior,
+    )
+
+
+def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:
+    """Image (N, C, 64, 64) -> the parameters of its expert, (N, D) each."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 4, 2, 1, bias=False), nn.SiLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.Conv2d(128, 256, 4, 1, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
+        *(nn.Flatten(), nn.Linear(6400, WIDTH), nn.SiLU(), nn.Dropout(0.1)),
+        SplitLinearLayer(WIDTH, heads),
+    )
+
+
+def image_decoder(channels: int, n_latents: int) -> nn.Sequential:
+    """z (N, D) -> logits (N, C, 64, 64)."""
+    return nn.Sequential(
+        *(nn.Linear(n_latents, 6400), nn.SiLU(), nn.Unflatten(1, (256, 5, 5))),
+        *(nn.ConvTranspose2d(256, 128, 4, 1, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.ConvTranspose2d(64, 32, 4, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
+        nn.ConvTranspose2d(32, channels, 4, 2, 1, bias=False),
+    )
+
+
+def attrs_encoder(heads: tuple[int, ...]) -> nn.Sequential:
+    return nn.Sequential(*hidden(len(ATTRIBUTES), WIDTH, WIDTH), SplitLinearLayer(WIDTH, heads))
+
+
+def attrs_decoder(n_latents: int) -> nn.Sequential:
+    return nn.Sequential(*hidden(n_latents, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, len(ATTRIBUTES)))
+
+
+def hidden(*sizes: int) -> list[nn.Module]:
+    return [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.BatchNorm1d(m), nn.SiLU())]
+
+
+def layer(ours: str, theirs: str, *kinds: str) -> dict[str, tuple[str, ...]]:
+    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in kinds}
+
+
+LINEAR, NORM = ("weight", "bias"), ("weight", "bias", "running_mean", "running_var")
+# our parameters -> the authors'
+IMAGE = {
+    **layer("encoder.image.0", "image_encoder.features.0", "weight"),
+    **layer("encoder.image.2", "image_encoder.features.2", "weight"),
+    **layer("encoder.image.3", "image_encoder.features.3", *NORM),
+    **layer("encoder.image.5", "image_encoder.features.5", "weight"),
+    **layer("encoder.image.6", "image_encoder.features.6", *NORM),
+    **layer("encoder.image.8", "image_encoder.features.8", "weight"),
+    **layer("encoder.image.9", "image_encoder.features.9", *NORM),
+    **layer("encoder.image.12", "image_encoder.classifier.0", *LINEAR),
+    **layer("encoder.image.15.linear", "image_encoder.classifier.3", *LINEAR),
+    **layer("decoder.image.0", "image_decoder.upsample.0", *LINEAR),
+    **layer("decoder.image.3", "image_decoder.hallucinate.0", "weight"),
+    **layer("decoder.image.4", "image_decoder.hallucinate.1", *NORM),
+    **layer("decoder.image.6", "image_decoder.hallucinate.3", "weight"),
+    **layer("decoder.image.7", "image_decoder.hallucinate.4", *NORM),
+    **layer("decoder.image.9", "image_decoder.hallucinate.6", "weight"),
+    **layer("decoder.image.10", "image_decoder.hallucinate.7", *NORM),
+    **layer("decoder.image.12", "image_decoder.hallucinate.9", "weight"),
+}
+AUTHORS = {
+    **IMAGE,
+    **layer("encoder.attrs.0", "attrs_encoder.net.0", *LINEAR),
+    **layer("encoder.attrs.1", "attrs_encoder.net.1", *NORM),
+    **layer("encoder.attrs.3", "attrs_encoder.net.3", *LINEAR),
+    **layer("encoder.attrs.4", "attrs_encoder.net.4", *NORM),
+    **layer("encoder.attrs.6.linear", "attrs_encoder.net.6", *LINEAR),
+    **layer("decoder.attrs.0", "attrs_decoder.net.0", *LINEAR),
+    **layer("decoder.attrs.1", "attrs_decoder.net.1", *NORM),
+    **layer("decoder.attrs.3", "attrs_decoder.net.3", *LINEAR),
+    **layer("decoder.attrs.4", "attrs_decoder.net.4", *NORM),
+    **layer("decoder.attrs.6", "attrs_decoder.net.6", *LINEAR),
+    **layer("decoder.attrs.7", "attrs_decoder.net.7", *NORM),
+    **layer("decoder.attrs.9", "attrs_decoder.net.9", *LINEAR),
+}
+AUTHORS_OPTIONS = {"fusion": "poe", "posterior": "gaussian"}

@@ -1,0 +1,180 @@
+"""Sample a model of CelebA: from the prior, given an image, given attributes, given both.
+
+    python sample.py trained_models                                       64 faces and their attributes from the prior
+    python sample.py trained_models --condition-on-attrs Male Smiling     given attributes; ~Male for not Male
+    python sample.py trained_models --condition-on-image FILE             given a photograph (or, with an attribute's
+                                                                          name, a random test image that has it)
+    python sample.py trained_models --reconstruct                         test images and their reconstructions
+
+Writes sample_image.png, the decoded means, and sample_attrs.txt, a line with the predicted attributes of each. Given an
+image it also shows its reconstruction, and prints how likely the model thinks each attribute. Where the attributes are
+one modality, those that are not asked for are drawn from what the model believes of them, p(others|those asked for).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from celeba.attributes import ATTRIBUTES
+from celeba.data import called, load, parse
+from common import devices, options, plots, runs
+from common.checkpoints import load_model, write_atomically
+from common.data import Examples
+from common.errors import InputError, require
+from common.image_caches import Kind, decode
+from common.models import MultimodalVAE
+
+COLUMNS = 8
+N_POOL = 20_000  # draws of the prior among which those with given attributes are found
+
+
+@dataclass
+class Config(options.ModelConfig):
+    cache_dir: Path | None = None
+    """where the images are kept at 64 x 64; default: the data-dir"""
+    n_samples: int = 64
+    """pictures to make"""
+    condition_on_image: str | None = None
+    """a photograph's path, framed as CelebA's aligned ones; or an attribute that a random test image has (~: lacks)"""
+    condition_on_attrs: tuple[str, ...] = ()
+    """attributes, ~ before those that are not to be: Male ~Smiling"""
+    reconstruct: bool = False
+    """reconstruct the first test images instead"""
+    out_dir: Path | None = None
+    """where to write; default: samples/ beside the model"""
+
+
+def main(config: Config, experiment: str = "celeba") -> None:
+    config.check()
+    asked = of_option("attrs", config.condition_on_attrs)
+    some = bool(asked) or config.condition_on_image is not None
+    require(not config.reconstruct or not some, "--reconstruct takes no condition: leave one of them out")
+    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    torch.manual_seed(config.seed)
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    picture = folder / "sample_image.png"
+    with torch.no_grad():
+        if config.reconstruct:
+            examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+            attributes = reconstructions(model, examples.take(slice(config.n_samples)), picture)
+        else:
+            image = given_image(config) if config.condition_on_image is not None else None
+            attributes = samples(model, asked, image, config.n_samples, picture)
+            if image is not None:
+                print(prediction(model, image))
+    write_atomically(folder / "sample_attrs.txt", "".join(line + "\n" for line in called(attributes)).encode())
+    print(f"{picture}\n{folder / 'sample_attrs.txt'}")
+
+
+def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor:
+    """Decode n draws of q(z|what is given), or of the prior; save them; return their attributes (n, 18)."""
+    inputs = given_attributes(model, asked, n)
+    title = " ".join(name if value else f"~{name}" for name, value in asked.items())
+    if image is not None:
+        inputs["image"] = image.to(device_of(model)).expand(n, -1, -1, -1)
+        title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
+    z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
+    p = model.decode(z)
+    images, _ = plots.in_rows(p["image"].mean, [""] * n, COLUMNS)
+    if image is not None:
+        first = torch.full_like(images[:, 0], torch.nan)
+        shown = torch.cat([image.to(first), model.reconstruct({"image": image.to(first)})["image"]])
+        first[:2] = shown[: len(first)]
+        images = plots.beside(first, images)
+    plots.image_grid(path, images, title=f"samples given {title}" if title else "samples from the prior")
+    return probabilities(p)
+
+
+def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Tensor:
+    """Save images above their reconstructions from the image alone; return the predicted attributes (N, 18)."""
+    image = examples.to(device_of(model))[:].modalities["image"]
+    p = model.decode(model.variational_posterior.point(model.posterior({"image": image})))
+    rows = [plots.in_rows(x, [""] * len(x), COLUMNS)[0] for x in (image, p["image"].mean)]
+    images = torch.stack(rows, dim=1).flatten(0, 1)  # (2 R, 8, 3, H, W)
+    plots.image_grid(path, images, ["given", "decoded"] * (len(images) // 2), title="reconstructions from the image")
+    return probabilities(p)
+
+
+def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
+    """The pictures that training leaves: samples of the prior, of each attribute, reconstructions."""
+    samples(model, {}, None, 64, folder / "prior.png")
+    reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png")
+    conditional(model, folder / "conditional.png")
+
+
+def conditional(model: MultimodalVAE, path: Path) -> None:
+    """Save a row of samples for each attribute."""
+    rows = []
+    for name in ATTRIBUTES:
+        z = model.posterior(given_attributes(model, {name: 1}, 12)).sample()
+        rows.append(model.decode(z, ["image"])["image"].mean)
+    plots.image_grid(path, torch.stack(rows), ATTRIBUTES, title="samples given the attribute")
+
+
+def given_attributes(model: MultimodalVAE, asked: Mapping[str, int], n: int) -> dict[str, Tensor]:
+    """What n examples that have the attributes asked for give to the model."""
+    if not asked:
+        return {}
+    if "attrs" in model.modalities:
+        return {"attrs": completed(model, asked, n)}
+    return {name: torch.full((n,), value, device=device_of(model)) for name, value in asked.items()}
+
+
+def completed(model: MultimodalVAE, asked: Mapping[str, int], n: int) -> Tensor:
+    """Draw n times all attributes from p(attrs|those asked for), (n, 18): draws of the prior weighted by p(asked|z)."""
+    z = model.prior().sample((N_POOL,))
+    logits = model.decode(z, ["attrs"])["attrs"].logits  # (N_POOL, 18)
+    index = [ATTRIBUTES.index(name) for name in asked]
+    values = torch.tensor(list(asked.values()), dtype=logits.dtype, device=logits.device)
+    log_p = -torch.nn.functional.softplus((1 - 2 * values) * logits[:, index]).sum(dim=1)  # log p(asked|z)
+    chosen = torch.multinomial(log_p.softmax(dim=0), n, replacement=True)
+    attributes = torch.bernoulli(logits[chosen].sigmoid())
+    attributes[:, index] = values
+    return attributes
+
+
+def probabilities(p: Mapping[str, Distribution]) -> Tensor:
+    """Of each attribute, (..., 18)."""
+    return p["attrs"].mean if "attrs" in p else torch.stack([p[name].mean for name in ATTRIBUTES], dim=-1)
+
+
+def prediction(model: MultimodalVAE, image: Tensor) -> str:
+    """A table of the attributes that an image (1, 3, 64, 64) has, the likeliest first."""
+    q = model.posterior({"image": image.to(device_of(model))})
+    (row,) = probabilities(model.decode(model.variational_posterior.point(q))).tolist()
+    ranked = sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)
+    return "\n".join(["| attribute | p |", "|---|---|", *(f"| {name} | {p:.2f} |" for p, name in ranked)])
+
+
+def device_of(model: MultimodalVAE) -> torch.device:
+    return next(model.parameters()).device
+
+
+def of_option(option: str, wanted: tuple[str, ...]) -> dict[str, int]:
+    try:
+        return parse(wanted)
+    except InputError as error:
+        raise InputError(f"--condition-on-{option}: {error}") from error
+
+
+def given_image(config: Config) -> Tensor:
+    """The image (1, 3, 64, 64) in [0, 1] that --condition-on-image names."""
+    value = config.condition_on_image
+    if Path(value).is_file():
+        return torch.from_numpy(decode(Path(value), Kind()) / 255).float()[None]
+    try:
+        ((name, wanted),) = parse([value]).items()
+    except InputError as error:
+        raise InputError(f"--condition-on-image: there is no such file, and {error}") from error
+    examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+    rows = (examples.modalities["attrs"][:, ATTRIBUTES.index(name)] == wanted).nonzero().squeeze(1)
+    require(len(rows) > 0, f"none of the {len(examples)} test images is {value}: ask for another, or raise --limit")
+    return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"]
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

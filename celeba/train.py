@@ -1,0 +1,99 @@
+"""MVAE on CelebA: photographs of faces and their 18 attributes as one modality (Wu & Goodman 2018, arXiv 1802.05335).
+
+    python train.py --data-dir data                                  the authors' settings
+    python train.py --demo --epochs 30 --annealing-epochs 6          on drawn faces, no files
+
+ELBO terms: ELBO(image), ELBO(attrs) and ELBO(image, attrs), all scored with --lambda-image and --lambda-attrs.
+The first use of the data makes a cache of the images at 64 x 64, which training maps into memory.
+A batch: image (B, 3, 64, 64) float in [0, 1], attrs (B, 18) float, 0 or 1.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from celeba.data import load_train
+from celeba.model import build
+from celeba.sample import draw
+from common import devices, options, runs
+from common.bounds import Objective
+from common.data import Examples, unpair
+from common.models import MultimodalVAE
+from common.objective_options import OF_FUSION, ObjectiveOptions, by_name
+from common.training import fit
+
+
+@dataclass
+class FacesConfig(options.RunConfig, ObjectiveOptions):
+    """What the experiments on CelebA's faces share."""
+
+    fusion: Literal["poe", "moe", "mopoe"] = "poe"
+    """of the experts: product (MVAE), mixture, mixture of the products of all subsets"""
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
+    """the experts' family, the prior's too. laplace: of mixtures, since a product of two is none; vmf: von
+    Mises-Fisher, z on the unit sphere; ebm: of products, Gaussian times a learned exp(-E), prior N(0, I)"""
+    cache_dir: Path | None = None
+    """where the images are kept at 64 x 64; default: the data-dir"""
+    valid: int | None = None
+    """choose the best model on the last N training images; by default on the dataset's validation images. 0: none"""
+    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 100
+    """latent dimensions (authors' code: 100)"""
+    batch_size: int = 100
+    """examples a step (authors' code: 100)"""
+    epochs: int = 100
+    """passes over the training examples (authors' code: 100)"""
+    annealing_epochs: int = 20
+    """epochs over which the KL's weight rises from 0 to 1 (authors' code: 20)"""
+    lr: float = 1e-4
+    """Adam's learning rate (authors' code: 1e-4)"""
+
+    def check(self) -> None:
+        super().check()
+        self.check_objective(f"--fusion {self.fusion}", OF_FUSION[self.fusion], self.fusion, self.posterior)
+
+
+@dataclass
+class Config(FacesConfig):
+    lambda_image: float = 1.0
+    """weight of the image's log-likelihood (authors' code: 1)"""
+    lambda_attrs: float = 10.0
+    """weight of the attributes' log-likelihood (authors' code: 10)"""
+
+    def weights(self, model: MultimodalVAE) -> dict[str, float]:
+        """lambda by modality: all but the image are attributes."""
+        return dict.fromkeys(model.modalities, self.lambda_attrs) | {"image": self.lambda_image}
+
+
+def objective(config: FacesConfig, model: MultimodalVAE) -> Objective:
+    return by_name(config.obj or OF_FUSION[config.fusion][0], model, config, config.weights(model))
+
+
+def main(
+    config: FacesConfig,
+    experiment: str = "celeba",
+    load: Callable[..., tuple[Examples, Examples | None]] = load_train,
+    build: Callable[..., MultimodalVAE] = build,
+    objective: Callable[..., Objective] = objective,
+    draw: Callable[..., None] = draw,
+) -> None:
+    config.check()
+    if config.dry_run:
+        print(json.dumps(options.as_json(config), indent=2))
+        return
+    torch.manual_seed(config.seed)
+    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
+    train, valid = load(config.data_dir, config.demo, config.download, config.limit, config.valid, config.cache_dir)
+    run = runs.Run(experiment, config)
+    pictures = partial(draw, model, examples=valid or train)
+    goal = objective(config, model)
+    fit(model, goal, unpair(train, config.paired_fraction, config.seed, goal.unimodal), valid, config, run, pictures)
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,20 @@
+"""Sample a model of CelebA whose attributes are modalities of their own: given any of them, given an image, or nothing.
+
+    python sample.py trained_models                                       64 faces and their attributes from the prior
+    python sample.py trained_models --condition-on-attrs Male ~Smiling    given some attributes, the others left open
+    python sample.py trained_models --condition-on-image FILE             given a photograph (or an attribute's name)
+    python sample.py trained_models --reconstruct                         test images and their reconstructions
+
+Writes sample_image.png, the decoded means, and sample_attrs.txt: as celeba's sample.py.
+"""
+
+from functools import partial
+
+from celeba import sample
+from celeba.sample import Config
+from common import runs
+
+main = partial(sample.main, experiment="celeba19")
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,56 @@
+"""MVAE on CelebA with 19 modalities: the image and each of 18 attributes (Wu & Goodman 2018, arXiv 1802.05335).
+
+    python train.py --approx-m 1 --data-dir data                     the authors' settings
+    python train.py --demo --epochs 30 --annealing-epochs 6          on drawn faces, no files
+
+ELBO terms: that of all modalities, of the image, of each attribute, and --approx-m random subsets of 2 to 18 of them;
+all scored with --lambda-image and --lambda-attrs. Options and data are celeba's.
+A batch: image (B, 3, 64, 64) float in [0, 1], each attribute under its name (B,) int64, 0 or 1.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from celeba import train
+from celeba19.data import load_train
+from celeba19.model import build
+from common import runs
+from common.bounds import Objective
+from common.errors import require
+from common.models import MultimodalVAE
+from common.objectives import MvaeElbo
+
+
+@dataclass
+class Config(train.Config):
+    fusion: Literal["poe", "moe"] = "poe"
+    """of the experts: product (MVAE), mixture"""
+    weighting: Literal["every", "authors"] = "every"
+    """of mvae: the terms that --lambda-image and --lambda-attrs weigh. authors: as in their code, only ELBO(all) and
+    ELBO(image), so that an attribute counts ten times as much there as in its own ELBO"""
+
+    def check(self) -> None:
+        super().check()
+        of_mvae = self.obj in (None, "mvae") and self.fusion == "poe"
+        require(self.weighting == "every" or of_mvae, "--weighting authors is of --obj mvae: leave it out")
+
+
+class AuthorsElbo(MvaeElbo):
+    """MvaeElbo with the weights that the authors' celeba19/train.py passes on."""
+
+    def weight(self, name: str, subset: str) -> float:
+        return self.weights[name] if subset in ("joint", "image") else 1.0
+
+
+def objective(config: Config, model: MultimodalVAE) -> Objective:
+    if config.weighting == "authors":
+        return AuthorsElbo(model, config.approx_m, config.weights(model))
+    return train.objective(config, model)
+
+
+def main(config: Config) -> None:
+    train.main(config, "celeba19", load_train, build, objective)
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

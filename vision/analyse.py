@@ -1,0 +1,51 @@
+"""Does the face that a model makes of one view have the attributes of the face it is of? A classifier tells.
+
+    python analyse.py trained_models --data-dir data     a table by attribute
+    python analyse.py trained_models --demo              drawn faces, whose attributes are true
+
+The classifier: `python ../celeba/analyse.py --help`. Shares of test faces whose colour image, decoded of one z of
+q(z|a view), shows the attribute as it is, in %, by view; beside them what the classifier reaches on the images
+themselves, and always saying what most test images have. A face without a mask has z of the prior in that column.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from celeba import analyse
+from celeba.analyse import BATCH_SIZE, Config, commoner
+from celeba.classifier import tell
+from common import devices, runs
+from common.checkpoints import load_model
+from common.data import Examples
+from common.models import MultimodalVAE
+from vision.data import load
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    config.check()
+    device = devices.select(config.cuda)
+    model = load_model(config.model, "vision").to(device)
+    network, test = analyse.judge(config, device)
+    views = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir).to(device)
+    torch.manual_seed(config.seed)
+    return analyse.report(shares(model, network, test, views), config, "vision", len(test))
+
+
+@torch.no_grad()
+def shares(model: MultimodalVAE, network: nn.Module, test: Examples, views: Examples) -> dict[str, Tensor]:
+    """By column of the table, (18,)."""
+    truth = test.modalities["attrs"].bool()
+    right = {name: [] for name in ("test images", *model.modalities)}
+    for start in range(0, len(test), BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        batch = views[rows]
+        decoded = {"test images": batch.modalities["image"]}
+        for name in model.modalities:
+            decoded[name] = model.decode(model.posterior(batch, (name,)).sample(), ["image"])["image"].mean
+        for name, images in decoded.items():
+            right[name].append(tell(network, images) == truth[rows])
+    return {name: torch.cat(parts).double().mean(dim=0) for name, parts in right.items()} | commoner(truth)
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,76 @@
+"""Log-likelihoods of a model of six views of a face, by importance sampling on the test images (nats per example).
+
+    python loglike.py trained_models --data-dir data --limit 200         a table
+    python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+
+Of all six views, of the colour image, of each other one, and of the image given the five others: the difference of two
+lower bounds, which may err either way. All share samples of q(z|all six). Test faces without a mask are left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from celeba.sample import device_of
+from common import devices, options, reports, runs
+from common.checkpoints import load_model
+from common.data import Batch, Examples
+from common.errors import require
+from common.estimators import importance_estimates
+from common.models import MultimodalVAE
+from vision.data import load
+
+BATCH_SIZE = 50
+
+
+@dataclass
+class Config(options.LoglikeConfig):
+    cache_dir: Path | None = None
+    """where the images are kept at 64 x 64; default: the data-dir"""
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    config.check()
+    model = load_model(config.model, "vision").to(devices.select(config.cuda))
+    examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+    if examples.mask is not None:
+        whole = examples.mask.all(dim=1).nonzero().squeeze(1)
+        print(f"{len(examples) - len(whole)} faces have no mask and are left out")
+        require(len(whole) > 0, "no test face has a mask: raise --limit")
+        examples = examples.take(whole)
+    torch.manual_seed(config.seed)
+    estimates = reports.summarise(evaluate(model, examples, config.n_samples))
+    reports.report(estimates, config, "vision", len(examples))
+    return estimates
+
+
+def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
+    """Every estimate for every example: {name: (N,)}, nats."""
+    rows = []
+    with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
+        for batch in examples.to(device_of(model)).batches(BATCH_SIZE):
+            rows.append(of_batch(model, Batch(batch.modalities), n_samples))
+            bar.update(len(batch))
+    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+
+
+def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    views = model.modalities
+    others = tuple(name for name in views if name != "image")
+    targets = [views, others, *((name,) for name in views)]
+    every, rest, *each = importance_estimates(model, batch, targets, views, n_samples)
+    return {
+        "log p(all six)": every.value,
+        **{f"log p({name})": estimate.value for name, estimate in zip(views, each, strict=True)},
+        "log p(image|the five others)": every.value - rest.value,
+        "effective samples, all six": every.ess,
+        "effective samples, image": each[0].ess,
+        "effective samples, the five others": rest.ess,
+    }
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

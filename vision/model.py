@@ -1,0 +1,29 @@
+"""Networks of MVAE on six views of a face: for each the image networks of celeba."""
+
+from typing import Protocol
+
+from celeba.model import image_decoder, image_encoder
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
+from common.models import FAMILIES, VAE, MultimodalVAE
+
+CHANNELS = {"image": 3, "gray": 1, "edge": 1, "mask": 1, "obscured": 3, "watermark": 3}
+
+
+class Config(Protocol):
+    n_latents: int
+    fusion: str
+    posterior: str
+
+
+def build(config: Config) -> MultimodalVAE:
+    """The model with modalities image, gray, edge, mask, obscured and watermark, (B, 3 or 1, 64, 64) in [0, 1]."""
+    d = config.n_latents
+    heads = (d,) * FAMILIES[config.posterior].n_params
+    return VAE(
+        config.fusion,
+        encoder={name: image_encoder(channels, heads) for name, channels in CHANNELS.items()},
+        decoder={name: image_decoder(channels, d) for name, channels in CHANNELS.items()},
+        likelihood=GroupedLikelihood(**{name: BernoulliLikelihood(event_dims=3) for name in CHANNELS}),
+        latent_dim=d,
+        posterior=config.posterior,
+    )

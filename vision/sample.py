@@ -1,0 +1,125 @@
+"""Sample a model of six views of a face: from the prior, or all six from a picture of one.
+
+    python sample.py trained_models                                                 16 faces from the prior, six views
+    python sample.py trained_models --condition-file FILE --condition-type edge     six views of a face, given its edges
+    python sample.py trained_models --reconstruct                                   test images: all six given each
+
+FILE for image, gray, obscured and watermark is a photograph, which is made gray, obscured or marked first; for edge and
+mask it is a picture as setup.py writes them. It should be framed as CelebA's aligned faces are.
+
+Writes sample_image.png into the model's samples/: a row a face, a column a view.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from celeba.sample import device_of
+from common import devices, options, plots, runs
+from common.checkpoints import load_model
+from common.data import Batch, Examples
+from common.errors import require
+from common.image_caches import Kind, decode
+from common.models import MultimodalVAE
+from vision.data import DERIVED, load
+from vision.model import CHANNELS
+
+VIEWS = tuple(CHANNELS)
+View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
+
+
+@dataclass
+class Config(options.ModelConfig):
+    cache_dir: Path | None = None
+    """where the images are kept at 64 x 64; default: the data-dir"""
+    n_samples: int = 16
+    """faces to make; of a condition the first is the reconstruction, the others are draws of q(z|it)"""
+    condition_file: Path | None = None
+    """a picture of the face"""
+    condition_type: View = "image"
+    """which of the views it is"""
+    reconstruct: bool = False
+    """reconstruct the first test images instead, from each view"""
+    out_dir: Path | None = None
+    """where to write; default: samples/ beside the model"""
+
+
+def main(config: Config) -> None:
+    config.check()
+    require(not config.reconstruct or config.condition_file is None, "--reconstruct takes no --condition-file")
+    model = load_model(config.model, "vision").to(devices.select(config.cuda))
+    torch.manual_seed(config.seed)
+    picture = (config.out_dir or runs.folder_of(config.model) / "samples") / "sample_image.png"
+    with torch.no_grad():
+        if config.reconstruct:
+            examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+            reconstructions(model, examples.take(slice(min(config.n_samples, 8))), picture)
+        elif config.condition_file:
+            conditional(model, given(config.condition_file, config.condition_type), config.n_samples, picture)
+        else:
+            prior(model, config.n_samples, picture)
+    print(picture)
+
+
+def given(path: Path, view: View) -> dict[str, Tensor]:
+    """The view (1, C, 64, 64) that a file gives.
+
+    Raises:
+        InputError: it is missing or no image.
+    """
+    source, make = DERIVED.get(view, (view, lambda x: x))
+    kind = Kind("RGB" if CHANNELS[source] == 3 else "L", inverted=view == "mask")
+    return {view: make(torch.from_numpy(decode(path, kind) / 255).float()[None])}
+
+
+def prior(model: MultimodalVAE, n: int, path: Path) -> None:
+    """Save all views of n draws of the prior."""
+    plots.image_grid(path, _in_a_row(model.generate(n)), captions=[list(VIEWS)] * n, title="samples from the prior")
+
+
+def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path) -> None:
+    """Save what is given beside all views of its reconstruction, and n - 1 draws of q(z|it) below."""
+    ((view, x),) = inputs.items()
+    q = model.posterior({view: x.to(device_of(model))})
+    z = torch.cat([model.variational_posterior.point(q), *q.sample((n - 1,))])  # (n, D)
+    images = _in_a_row(model.likelihood.point(model.decode(z)))
+    first = torch.full_like(images[:, 0], torch.nan)
+    first[0] = x.expand(-1, 3, -1, -1)[0]
+    captions = [["given" if i == 0 else "", "", *VIEWS] for i in range(n)]
+    labels = ["reconstruction", *[f"draw {i}" for i in range(1, n)]]
+    title = f"all views, given the view {view}"
+    plots.image_grid(path, plots.beside(first, images), labels, captions, title)
+
+
+def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> None:
+    """Save all views of some faces, and below them all that are decoded of each view that there is."""
+    batch = examples.to(device_of(model))[:]
+    rows, labels = [], []
+    for i in range(len(batch)):
+        one = batch[slice(i, i + 1)]
+        there = [view for m, view in enumerate(VIEWS) if one.mask is None or one.mask[0, m]]
+        shown = {view: x if view in there else torch.full_like(x, torch.nan) for view, x in one.modalities.items()}
+        rows.append(_in_a_row(shown))
+        labels.append("a face")
+        for view in there:
+            rows.append(_in_a_row(model.reconstruct(Batch(one.modalities, one.mask), (view,))))
+            labels.append(f"given {view}")
+    plots.image_grid(path, torch.cat(rows), labels, [list(VIEWS)] * len(rows), "all views, given one of them")
+
+
+def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
+    """The pictures that training leaves: samples of the prior, reconstructions."""
+    prior(model, 16, folder / "prior.png")
+    reconstructions(model, examples.take(slice(4)), folder / "reconstructions.png")
+
+
+def _in_a_row(views: dict[str, Tensor]) -> Tensor:
+    """Views (N, 1 or 3, 64, 64) side by side, (N, 6, 3, 64, 64)."""
+    return torch.stack([views[name].expand(-1, 3, -1, -1) for name in VIEWS], dim=1)
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)
