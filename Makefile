@@ -35,5 +35,6 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.mvae
+	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.mmvae
 	$(BIN)/python -m benchmarks.pixels

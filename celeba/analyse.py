@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from celeba.attributes import ATTRIBUTES
 from celeba.classifier import CLASSIFIER, classifier, tell
 from celeba.data import load
-from celeba.sample import given_attributes, probabilities
+from celeba.sample import giver, probabilities
 from common import devices, options, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
@@ -103,10 +103,10 @@ def shares(
         for name, images in decoded.items():
             right[name].append(tell(network, images) == truth[rows])
     columns = {name: torch.cat(parts).double().mean(dim=0) for name, parts in right.items()}
-    alone = torch.zeros(len(ATTRIBUTES))
+    alone, given = torch.zeros(len(ATTRIBUTES)), giver(model)
     for i, name in enumerate(ATTRIBUTES):
         for value in (0, 1):
-            z = model.posterior(given_attributes(model, {name: value}, n_samples)).sample()
+            z = model.posterior(given({name: value}, n_samples)).sample()
             seen = tell(network, model.decode(z, ["image"])["image"].mean)[:, i]
             alone[i] += (seen == value).double().mean().item() / 2
     columns["given alone"] = alone

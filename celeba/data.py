@@ -18,7 +18,7 @@ from common.files import download, find
 
 SPLITS = ("train", "valid", "test")  # by their number in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
-DRAWN_AT_ONCE = 500
+DRAWN_AT_ONCE = 100
 IMAGES, CACHE = "img_align_celeba", "celeba_64.npy"
 FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="

@@ -11,7 +11,7 @@ image it also shows its reconstruction, and prints how likely the model thinks e
 one modality, those that are not asked for are drawn from what the model believes of them, p(others|those asked for).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def main(config: Config, experiment: str = "celeba") -> None:
 
 def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor:
     """Decode n draws of q(z|what is given), or of the prior; save them; return their attributes (n, 18)."""
-    inputs = given_attributes(model, asked, n)
+    inputs = giver(model)(asked, n) if asked else {}
     title = " ".join(name if value else f"~{name}" for name, value in asked.items())
     if image is not None:
         inputs["image"] = image.to(device_of(model)).expand(n, -1, -1, -1)
@@ -108,26 +108,28 @@ def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
 
 def conditional(model: MultimodalVAE, path: Path) -> None:
     """Save a row of samples for each attribute."""
-    rows = []
+    rows, given = [], giver(model)
     for name in ATTRIBUTES:
-        z = model.posterior(given_attributes(model, {name: 1}, 12)).sample()
+        z = model.posterior(given({name: 1}, 12)).sample()
         rows.append(model.decode(z, ["image"])["image"].mean)
     plots.image_grid(path, torch.stack(rows), ATTRIBUTES, title="samples given the attribute")
 
 
-def given_attributes(model: MultimodalVAE, asked: Mapping[str, int], n: int) -> dict[str, Tensor]:
-    """What n examples that have the attributes asked for give to the model."""
-    if not asked:
-        return {}
-    if "attrs" in model.modalities:
-        return {"attrs": completed(model, asked, n)}
-    return {name: torch.full((n,), value, device=device_of(model)) for name, value in asked.items()}
+def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, Tensor]]:
+    """What turns attributes asked for into what n examples that have them give to the model."""
+    if "attrs" not in model.modalities:
+        device = device_of(model)
+        return lambda asked, n: {name: torch.full((n,), value, device=device) for name, value in asked.items()}
+    logits = model.decode(model.prior().sample((N_POOL,)), ["attrs"])["attrs"].logits  # (N_POOL, 18)
+    return lambda asked, n: {"attrs": completed(logits, asked, n)}
 
 
-def completed(model: MultimodalVAE, asked: Mapping[str, int], n: int) -> Tensor:
-    """Draw n times all attributes from p(attrs|those asked for), (n, 18): draws of the prior weighted by p(asked|z)."""
-    z = model.prior().sample((N_POOL,))
-    logits = model.decode(z, ["attrs"])["attrs"].logits  # (N_POOL, 18)
+def completed(logits: Tensor, asked: Mapping[str, int], n: int) -> Tensor:
+    """Draw n times all attributes from p(attrs|those asked for), (n, 18): draws of the prior weighted by p(asked|z).
+
+    Args:
+        logits: of draws of the prior, (N_POOL, 18).
+    """
     index = [ATTRIBUTES.index(name) for name in asked]
     values = torch.tensor(list(asked.values()), dtype=logits.dtype, device=logits.device)
     log_p = -torch.nn.functional.softplus((1 - 2 * values) * logits[:, index]).sum(dim=1)  # log p(asked|z)

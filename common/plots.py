@@ -1,5 +1,6 @@
 """Pictures. Drawn on bare figures: no window, no global state."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 CELL = 0.7  # inches an image is high
+LABELLED = 8  # curves in a panel, at most, that a legend names
 
 
 def image_grid(
@@ -54,24 +56,33 @@ def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tens
 
 
 def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
-    """Save the curves of metrics.jsonl: the bound, and each term, over epochs; train and validation."""
-    terms = [name for name in metrics[0]["train"] if name != "bound"]
-    figure = Figure(figsize=(14, 2.6 * (1 + len(terms) // 4)))
-    axes = figure.subplots(1 + len(terms) // 4, 4, squeeze=False).flat
+    """Save the curves of metrics.jsonl over epochs, in training and (dashed) validation.
+
+    A panel for the bound, and one for each modality and the KL with the curves of all subsets.
+    """
+    panels = defaultdict(list)
+    for term in metrics[0]["train"]:
+        panels[term.split("/", 1)[-1]].append(term)
+    figure = Figure(figsize=(14, 2.6 * -(-len(panels) // 4)))
+    spaces = {"hspace": 0.5, "wspace": 0.3}
+    axes = figure.subplots(-(-len(panels) // 4), 4, squeeze=False, gridspec_kw=spaces).flat
     epochs = [line["epoch"] for line in metrics]
-    for name, axis in zip(["bound", *terms], axes, strict=False):
-        for split, style in (("train", "-"), ("valid", "--")):
-            if split in metrics[0]:
-                axis.plot(epochs, [line[split][name] for line in metrics], style, label=split, linewidth=1)
-        axis.set_title(name, fontsize=9)
+    for (title, terms), axis in zip(panels.items(), axes, strict=False):
+        for i, term in enumerate(terms):
+            for split, style in (("train", "-"), ("valid", "--")):
+                if split in metrics[0]:
+                    label = term.rsplit("/", 1)[0] if style == "-" and 1 < len(terms) <= LABELLED else None
+                    values = [line[split][term] for line in metrics]
+                    axis.plot(epochs, values, style, label=label, linewidth=1, color=f"C{i % 10}")
+        if 1 < len(terms) <= LABELLED:
+            axis.legend(fontsize=7)
+        axis.set_title(title, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.tick_params(labelsize=7)
     for axis in list(axes):
         axis.set_axis_off()
     figure.axes[0].set_ylabel("nats per example", fontsize=8)
-    figure.axes[0].legend(fontsize=8)
-    figure.tight_layout()
     save(figure, path)
 
 

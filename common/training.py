@@ -25,6 +25,7 @@ from common.runs import Run
 from common.steps import CapturedStep, Step
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
+SHOWN = 12  # terms that fit beside a progress bar
 EVALUATED_AT_ONCE = 500  # examples: without gradients there is room for more than training's batch
 DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
 START_OF_EPOCH = {"batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
@@ -209,7 +210,8 @@ def _train_epoch(
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
                 seen = min((b + 1) * config.batch_size, len(train))
                 progress.update(seen - progress.n)
-                progress.set_postfix({"beta": f"{beta:.2f}"} | {n: f"{value:.1f}" for n, value in means.items()})
+                shown = means if len(means) <= SHOWN else {"bound": means["bound"]}
+                progress.set_postfix({"beta": f"{beta:.2f}"} | {n: f"{value:.1f}" for n, value in shown.items()})
             if stopping:
                 break
     seconds = time.monotonic() - started

@@ -275,3 +275,34 @@ def test_downloads_come_from_torchvisions_mirrors(tmp_path, server, monkeypatch,
     assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
     load("train", tmp_path / "data", fetch=True)
     assert len(server.requests) == 4, "two files, the first mirror tried in vain for each, nothing fetched twice"
+
+
+def test_modalities_are_derived_as_they_are_needed():
+    x = torch.arange(12, dtype=torch.uint8).view(6, 2)
+    examples = Examples({"a": x, "b": x}, mask=torch.ones(6, 3).bool(), derived={"c": ("a", lambda a: 2 * a)})
+    for some in (examples, examples.take(torch.tensor([3, 1])), examples.to(torch.device("cpu"))):
+        batch = some[:].modalities
+        assert list(batch) == ["a", "b", "c"] and batch["c"].equal(2 * batch["a"])
+    assert unpair(examples, 0.5, seed=0)[:].modalities["c"].shape == (24, 2), "three rows alone and one together"
+
+
+def test_unpaired_examples_still_lack_what_they_lack():
+    mask = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    examples = Examples({"a": torch.arange(4.0), "b": torch.arange(4.0)}, mask=mask)
+    batch = unpair(examples, 0.5, seed=1)[:]
+    for a, there, together in zip(batch.modalities["a"].long(), batch.mask, batch.together, strict=True):
+        assert not (there & ~mask[a]).any()
+        assert there.equal(mask[a]) if together else there.sum() <= 1
+    assert batch.together.sum() == 4, "pairs are rows of their own, though a modality of them is absent"
+
+
+def test_a_web_page_in_place_of_a_file_keeps_what_came_before(tmp_path, server):
+    server.content["/f"], server.cut = CONTENT, 100_000
+    with pytest.raises(InputError, match="broke off"):
+        download([f"{server.url}/f"], tmp_path / "f", MD5)
+    server.cut, server.types["/f"], server.content["/f"] = None, "text/html", b"<html>" * 50_000
+    with pytest.raises(InputError, match="a web page came in place of the file"):
+        download([f"{server.url}/f"], tmp_path / "f", MD5)
+    server.types["/f"], server.content["/f"] = "application/zip", CONTENT
+    download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert server.requests[-1] == ("/f", "bytes=100000-")

@@ -48,6 +48,7 @@ SCRIPTS = {
     "mnist_svhn/sample.py",
     "mnist_svhn/loglike.py",
     "mnist_svhn/analyse.py",
+    "benchmarks/faces.py",
     "benchmarks/mvae.py",
     "benchmarks/mmvae.py",
     "benchmarks/pixels.py",

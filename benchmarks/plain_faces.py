@@ -1,0 +1,96 @@
+"""MVAE of many modalities in the originals' manner: for each ELBO term a forward pass of all networks, one by one."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, embedding
+
+from common.data import Batch
+from common.encoders_decoders import StackedDecoder
+from common.models import MultimodalVAE
+from common.subsets import mvae_subsets
+
+
+class Attribute(nn.Module):
+    """One attribute's encoder, which runs for each example."""
+
+    def __init__(self, stacked: nn.Module, i: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(stacked.embedding[i].detach().clone())
+        self.layers = nn.Sequential(nn.SiLU(), _layer(stacked.hidden, i), nn.SiLU(), _layer(stacked.heads, i))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.layers(embedding(x, self.embedding)).chunk(2, dim=1)
+
+
+def _layer(stacked: nn.Module, i: int) -> nn.Linear:
+    n, m = stacked.weight.shape[1:]
+    linear = nn.Linear(m, n)
+    linear.weight.data, linear.bias.data = stacked.weight[i].detach().clone(), stacked.bias[i, 0].detach().clone()
+    return linear
+
+
+class PlainFaces(nn.Module):
+    """The authors' forward pass on a copy of a model: each term decodes all modalities, and scores those given.
+
+    Args:
+        scores_all: each term scores all modalities, as the authors' vision does: another loss than ours.
+    """
+
+    def __init__(self, model: MultimodalVAE, scores_all: bool = False) -> None:
+        super().__init__()
+        self.scores_all = scores_all
+        self.encoder, self.decoder = nn.ModuleDict(), nn.ModuleDict()
+        for key, network in deepcopy(model.encoder).items():
+            names = key.split(",")
+            several = len(names) > 1
+            self.encoder.update({name: Attribute(network, i) if several else network for i, name in enumerate(names)})
+        for key, network in deepcopy(model.decoder).items():
+            for i, name in enumerate(key.split(",")):
+                layers = network
+                if isinstance(network, StackedDecoder):
+                    layers = [_layer(x, i) if hasattr(x, "weight") else nn.SiLU() for x in network.network[:-1]]
+                    layers = nn.Sequential(*layers, nn.Flatten(0))
+                self.decoder[name] = layers
+        self.columns = model.columns
+        self.weights = model.weights
+        self.to(memory_format=torch.contiguous_format)
+
+    def elbo(self, batch: Batch, given: Sequence[str], beta: float) -> Tensor:
+        """Of the given modalities, (B,)."""
+        mus, variances = [0], [1]
+        for name in given:
+            mu, logvar = self.encoder[name](batch.modalities[name])
+            mus.append(mu / (logvar.exp() + 1e-8))
+            variances.append(1 / (logvar.exp() + 1e-8))
+        precision = sum(variances)
+        mu, logvar = sum(mus) / precision, (1 / precision).log()
+        z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+        logits = {name: decoder(z) for name, decoder in self.decoder.items()}
+        value = 0.5 * beta * (1 + logvar - mu**2 - logvar.exp()).sum(dim=1)
+        for name in self.decoder if self.scores_all else given:
+            x = batch.modalities[name].float()
+            loss = binary_cross_entropy_with_logits(logits[name], x, reduction="none")
+            value = value - self.weights[name] * loss.view(len(x), -1).sum(dim=1)
+        return value
+
+    def loss(self, batch: Batch, beta: float, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
+        """The sum over all modalities, each one, and k random subsets."""
+        subsets = mvae_subsets(self.columns, k, generator).tolist()
+        terms = [[name for name, there in zip(self.columns, subset, strict=True) if there] for subset in subsets]
+        return -sum(self.elbo(batch, given, beta).mean() for given in terms)
+
+
+def pool(n: int) -> Tensor:
+    """All subsets of n modalities, (2^n, n), as the authors' code holds them."""
+    return (torch.arange(2**n)[:, None] >> torch.arange(n)) % 2 == 1
+
+
+def drawn(subsets: Tensor) -> Tensor:
+    """One of 2 to n - 1 modalities as they draw it: a size, then one of the pool's of that size."""
+    sizes = subsets.sum(dim=1)
+    size = torch.randint(2, subsets.shape[1], ())
+    of_size = subsets[sizes == size]
+    return of_size[torch.randint(len(of_size), ())]
