@@ -48,10 +48,10 @@ def train_in(folder, save_dir, *options):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model of each folder, trained from it as a user would."""
+    """A model of each folder, trained from it as a user would; vision's with random subsets."""
     return {
         folder: train_in(folder, tmp_path_factory.mktemp(folder), *options)
-        for folder, options in (("celeba", ()), ("celeba19", ("--approx-m", "1")), ("vision", ()))
+        for folder, options in (("celeba", ()), ("celeba19", ("--approx-m", "1")), ("vision", ("--approx-m", "1")))
     }
 
 
@@ -357,7 +357,7 @@ def test_the_authors_weights_reach_two_terms_only(trained):
     [
         (celeba19.train, ("--fusion", "moe", "--posterior", "laplace", "--obj", "iwae", "--K", 2)),
         (celeba19.train, ("--weighting", "authors", "--approx-m", 2)),
-        (vision.train, ("--approx-m", 1, "--posterior", "vmf")),
+        (celeba.train, ("--posterior", "vmf")),
     ],
 )
 def test_fusions_families_and_objectives_by_name(tmp_path, script, options):

@@ -113,7 +113,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Non
 def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
     """The pictures that training leaves: samples of the prior, reconstructions."""
     prior(model, 16, folder / "prior.png")
-    reconstructions(model, examples.take(slice(4)), folder / "reconstructions.png")
+    reconstructions(model, examples.take(slice(2)), folder / "reconstructions.png")
 
 
 def _in_a_row(views: dict[str, Tensor]) -> Tensor:
