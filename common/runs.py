@@ -21,7 +21,7 @@ from common.options import RunConfig, as_json, flag, option
 # what a resumed run may change, and what has no part in it; paths are not compared, since one place has many names
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 FREE = SPEED | {"epochs", "patience", "log_interval", "analytics", "logp"}
-NOT_OF_THE_RUN = {"data_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
+NOT_OF_THE_RUN = {"data_dir", "cache_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
 
 
 def command_line(

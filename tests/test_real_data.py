@@ -1,17 +1,24 @@
 """On the datasets themselves, where DATA_ROOT says they are."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
+import celeba.data
+import celeba.train
 import fashionmnist.data
 import multimnist.data
+import vision.data
+from celeba.attributes import ATTRIBUTES
+from common.image_caches import Kind, decode
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import load
+from vision import setup
 
 pytestmark = [
     pytest.mark.real_data,
@@ -60,3 +67,40 @@ def test_multimnist_is_made_of_mnist(tmp_path):
     means = [ink[digits == n].mean().item() for n in range(5)]
     assert means[0] == 0
     assert means[4] == pytest.approx(4 * means[1], rel=0.03)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """The data-dir and a cache-dir of CelebA's images."""
+    return DATA_ROOT / "celeba", tmp_path_factory.mktemp("cache")
+
+
+def test_celeba_is_read_as_it_lies_there(faces):
+    splits = {split: celeba.data.load(split, faces[0], cache_dir=faces[1]) for split in celeba.data.SPLITS}
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 6400, "valid": 800, "test": 800}
+    attrs = splits["train"].modalities["attrs"]
+    shares = dict(zip(ATTRIBUTES, attrs.mean(dim=0).tolist(), strict=True))
+    assert 0.38 < shares["Male"] < 0.45 and 0.44 < shares["Smiling"] < 0.52 and shares["Bald"] < 0.04
+    for split, first in (("train", 1), ("valid", 6401), ("test", 7201)):
+        image = decode(faces[0] / "img_align_celeba" / f"{first:06d}.jpg", Kind())
+        assert splits[split].modalities["image"][0].equal(torch.from_numpy(image.copy()))
+
+
+def test_celeba_trains(faces, tmp_path):
+    options = {"epochs": 2, "annealing_epochs": 2, "limit": 600, "n_latents": 16, "lr": 1e-3, "batch_size": 20}
+    celeba.train.main(celeba.train.Config(data_dir=faces[0], cache_dir=faces[1], save_dir=tmp_path, **options))
+    *_, line = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert line["valid"]["image/image"] > -7800, "uniform gray has -8517"
+
+
+def test_views_are_made_of_full_size_photographs(tmp_path):
+    source = DATA_ROOT / "celeba" / "original_178x218"
+    setup.main(setup.Grayscale(source, tmp_path / "gray", jobs=1))
+    setup.main(setup.Edge(source, tmp_path / "edge", jobs=1))
+    edges = torch.stack(
+        [torch.from_numpy(decode(p, Kind("L")).copy()) for p in sorted((tmp_path / "edge").glob("*.jpg"))]
+    )
+    assert len(edges) == 100 and 0.02 < (edges > 50).double().mean() < 0.3
+    gray = torch.from_numpy(decode(tmp_path / "gray" / "000001.jpg", Kind("L")).copy())
+    colour = torch.from_numpy(decode(source / "000001.jpg", Kind()).copy())
+    assert (vision.data.gray_of(colour[None])[0].double() - gray.double()).abs().mean() < 3
