@@ -36,13 +36,17 @@ BATCH_SIZE = 250
 
 
 @dataclass
-class Config(options.ModelConfig):
+class JudgedConfig(options.ModelConfig):
     cache_dir: Path | None = None
     """where the images at 64 x 64 and the classifier are kept; default: the data-dir"""
-    n_samples: int = 500
-    """faces to generate given each attribute alone, and as many without it; ten times as many of the prior"""
     json: Path | None = None
     """write the shares to this file too"""
+
+
+@dataclass
+class Config(JudgedConfig):
+    n_samples: int = 500
+    """faces to generate given each attribute alone, and as many without it; ten times as many of the prior"""
 
 
 def main(
@@ -60,7 +64,7 @@ def main(
     return report(shares(model, network, test, arranged(test), config.n_samples), config, experiment, len(test))
 
 
-def report(columns: dict[str, Tensor], config: Config, experiment: str, n: int) -> dict[str, dict[str, float]]:
+def report(columns: dict[str, Tensor], config: JudgedConfig, experiment: str, n: int) -> dict[str, dict[str, float]]:
     """Print the table of columns (18,), and write it to the file that --json names; by attribute."""
     found = {name: {column: x[i].item() for column, x in columns.items()} for i, name in enumerate(ATTRIBUTES)}
     print(f"\n{experiment}, {n} test images\n\n{reports.attribute_table(found)}")
@@ -68,14 +72,16 @@ def report(columns: dict[str, Tensor], config: Config, experiment: str, n: int) 
         content = {
             "experiment": experiment,
             "checkpoint": str(config.model),
+            "split": "test",
             "n_examples": n,
+            "n_samples": getattr(config, "n_samples", 1),
             "seed": config.seed,
         }
         write_atomically(config.json, json.dumps(content | {"attributes": found}, indent=2).encode())
     return found
 
 
-def judge(config: Config, device: torch.device) -> tuple[nn.Module, Examples]:
+def judge(config: JudgedConfig, device: torch.device) -> tuple[nn.Module, Examples]:
     """The classifier, and the test images with their attributes."""
     train, test = (
         load(split, config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)

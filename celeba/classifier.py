@@ -1,6 +1,6 @@
 """A network that tells the attributes of photographs: what generated faces are judged by."""
 
-import os
+import hashlib
 from pathlib import Path
 
 import torch
@@ -12,7 +12,6 @@ from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
 from common.checkpoints import load, save
 from common.data import Examples
-from common.errors import InputError
 
 STEPS = 2000  # of training
 BATCH_SIZE = 100
@@ -22,20 +21,19 @@ CLASSIFIER = "celeba_classifier.pth.tar"
 def classifier(train: Examples, cache: Path | None) -> nn.Module:
     """Images (N, 3, 64, 64) in [0, 1] -> logits of the attributes, in a tuple, (N, 18).
 
-    That of the cache, trained where there is none yet; the same for all who train it on the same images. The image is
-    mirrored at random, and the learning rate falls to nothing.
+    That of the cache, trained where there is none yet of these images; the same for all who train it on them. The image
+    is mirrored at random, and the learning rate falls to nothing.
 
     Raises:
-        InputError: the cache is damaged, or of other networks.
+        InputError: the cache is damaged or cannot be written.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = image_encoder(3, (len(ATTRIBUTES),)).to(train.device)
-        if cache and cache.exists():
-            try:
-                network.load_state_dict(load(cache))
-            except RuntimeError as error:
-                raise InputError(f"{cache} holds another network: delete it, and it will be made again") from error
+        of = {"n": len(train), "attrs": hashlib.md5(train.modalities["attrs"].cpu().numpy().tobytes()).hexdigest()}
+        kept = load(cache) if cache and cache.exists() else {}
+        if kept.get("of") == of:
+            network.load_state_dict(kept["state_dict"])
             return network.eval()
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
@@ -46,8 +44,9 @@ def classifier(train: Examples, cache: Path | None) -> nn.Module:
             binary_cross_entropy_with_logits(network(image)[0], batch["attrs"]).backward()
             optimizer.step()
             schedule.step()
-    if cache and os.access(cache.parent, os.W_OK):
-        save(cache, {key: x.cpu() for key, x in network.state_dict().items()})
+    if cache:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save(cache, {"of": of, "state_dict": {key: x.cpu() for key, x in network.state_dict().items()}})
     return network.eval()
 
 

@@ -1,7 +1,9 @@
 """CelebA: photographs of faces and 18 of their 40 attributes, and drawn faces for the demo."""
 
 import difflib
+import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from common.files import download, find
 SPLITS = ("train", "valid", "test")  # by their number in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
 DRAWN_AT_ONCE = 100
-IMAGES, CACHE = "img_align_celeba", "celeba_64.npy"
+IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
 FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 SAYS_WHERE = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
@@ -86,9 +88,9 @@ def drawn(split: str, limit: int | None) -> dict[str, Tensor]:
 
 def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     """The folder of the images, their names, and the number of each one's split."""
-    folders = [data_dir / place / IMAGES for place in ("", "Img", "celeba")]
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    require(folder is not None, f"{folders[0]} is missing: {SAYS_WHERE} (and unpacks {IMAGES}.zip where it lies)")
+    folder = _folder(data_dir)
+    says_where = f"{SAYS_WHERE} (and unpacks {ARCHIVE}, put there by hand)"
+    require(folder is not None, f"{data_dir / IMAGES} is missing: {says_where}")
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
@@ -141,11 +143,11 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     how = (
         f"{other[0]} stands where the other has {other[1]}" if other else f"{n}, {len(listed)} and {len(names)} images"
     )
-    agree = other is None and len(listed) == len(names) == int(n if n.strip().isdigit() else -1)
+    agree = other is None and len(listed) == len(names) and n.strip() == str(len(names))
     require(agree, f"{path} and {FILES['partition']} disagree ({how}): {again}")
     try:
         values = np.array([line[1:] for line in lines], dtype=np.int8)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path} has lines of other values than -1 and 1: {again}") from error
     require(
         values.shape[1:] == (len(columns),) and bool((np.abs(values) == 1).all()),
@@ -154,15 +156,22 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(values[:, [columns.index(name) for name in ATTRIBUTES]] > 0).float()
 
 
+def _folder(data_dir: Path) -> Path | None:
+    folders = [data_dir / place / IMAGES for place in ("", "Img", "celeba")]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def _file(data_dir: Path, kind: str) -> Path:
-    name = FILES[kind]
-    places = [f"{place}{name}" for place in ("Anno/" if kind == "attributes" else "Eval/", "", "celeba/")]
-    return find(data_dir, places, SAYS_WHERE)
+    return find(data_dir, _places(kind), SAYS_WHERE)
+
+
+def _places(kind: str) -> list[str]:
+    return [f"{place}{FILES[kind]}" for place in ("Anno/" if kind == "attributes" else "Eval/", "", "celeba/")]
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): get it again (--download)") from error
 
@@ -172,16 +181,27 @@ def _fetch(data_dir: Path) -> None:
     from common.torchvision_import import datasets
 
     known = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
-    archive = f"{IMAGES}.zip"
-    there = {name: any(data_dir.glob(f"**/{name}")) for name in (*FILES.values(), archive, IMAGES)}
-    for name in (*FILES.values(), archive):
-        if not there[name] and not (name == archive and there[IMAGES]):
-            file_id, md5 = known[name]
-            download([HOST + file_id], data_dir / name, md5)
-    if not there[IMAGES]:
-        path = next(data_dir.glob(f"**/{archive}"))
-        try:
-            with zipfile.ZipFile(path) as images:
-                images.extractall(path.parent)  # which keeps to that folder, whatever names the archive has
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{path} cannot be unpacked ({error}): delete it and get it again (--download)") from error
+    missing = [FILES[kind] for kind in FILES if not any((data_dir / place).is_file() for place in _places(kind))]
+    unpacked = _folder(data_dir) is not None
+    if not unpacked and not (data_dir / ARCHIVE).is_file():
+        missing.append(ARCHIVE)
+    for name in missing:
+        file_id, md5 = known[name]
+        download([HOST + file_id], data_dir / name, md5)
+    if not unpacked:
+        _unpack(data_dir / ARCHIVE)
+
+
+def _unpack(path: Path) -> None:
+    """Unpack the images beside their archive: all of them, or none."""
+    part = path.with_name(f"{IMAGES}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        with zipfile.ZipFile(path) as images:
+            images.extractall(part)  # which keeps to that folder, whatever names the archive has
+        (part / IMAGES).rename(path.with_name(IMAGES))
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and get it again (--download)") from error
+    except OSError as error:
+        raise InputError(f"{path} could not be unpacked ({error})") from error
+    shutil.rmtree(part)

@@ -82,8 +82,10 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
     images, _ = plots.in_rows(p["image"].mean, [""] * n, COLUMNS)
     if image is not None:
         first = torch.full_like(images[:, 0], torch.nan)
-        shown = torch.cat([image.to(first), model.reconstruct({"image": image.to(first)})["image"]])
-        first[:2] = shown[: len(first)]
+        if len(images) == 1:  # two rows, for what is given and its reconstruction
+            images = torch.cat([images, torch.full_like(images, torch.nan)])
+            first = first.repeat(2, 1, 1, 1)
+        first[:2] = torch.cat([image.to(first), model.reconstruct({"image": image.to(first)})["image"]])
         images = plots.beside(first, images)
     plots.image_grid(path, images, title=f"samples given {title}" if title else "samples from the prior")
     return probabilities(p)

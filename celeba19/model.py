@@ -28,8 +28,10 @@ class AttributeEncoders(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         h = nn.functional.silu(self.hidden(nn.functional.silu(self.embedding)))
-        of_values = self.heads(h)  # (18, 2, sum)
-        return of_values[torch.arange(N, device=x.device), x].split(self.out_features, dim=-1)
+        of_values = self.heads(h).flatten(0, 1)  # (18 * 2, sum)
+        # not by indexing, whose gradients several threads of a CPU add up in any order
+        chosen = nn.functional.embedding(x.long() + 2 * torch.arange(N, device=x.device), of_values)
+        return chosen.split(self.out_features, dim=-1)
 
 
 def build(config: Config) -> MultimodalVAE:

@@ -1,5 +1,6 @@
 """Images of a folder, decoded once and kept: a file of uint8 that is mapped into memory, not read."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from common.parallel import in_order
 
 AT_ONCE = 64  # images that a process decodes before it hands them over
 NOTED_EVERY = 5.0  # seconds between notes of how far the work is, from where it is taken up again
+LOOKED_AT = 1000  # files whose sizes say whether the images are the same
 CHANNELS = {"RGB": 3, "L": 1}
 
 
@@ -37,14 +39,23 @@ class Kind(NamedTuple):
         return CHANNELS[self.mode], self.size, self.size
 
 
-def load(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: int | None = None) -> Tensor:
+def load(
+    folder: Path,
+    names: Sequence[str],
+    path: Path,
+    kind: Kind,
+    jobs: int | None = None,
+    again: str = "get it again",
+) -> Tensor:
     """The named images of a folder, from their cache, which the first use builds with all cores.
 
-    A build that was broken off is taken up again. Beside the cache, NAME.npy, lies NAME.json, which says what it holds.
+    A build that was broken off is taken up again; who comes while another builds waits for it. Beside the cache,
+    NAME.npy, lies NAME.json, which says what it holds: images of these names, some of whose files had these sizes.
 
     Args:
         path: the cache.
         jobs: processes that build it; all cores by default.
+        again: what to do about an image that is missing or unreadable.
 
     Returns:
         (N, C, size, size) uint8, mapped: pages are read when they are looked at, and may be dropped again.
@@ -52,31 +63,54 @@ def load(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: int |
     Raises:
         InputError: an image is missing or unreadable, the cache is truncated, or of other images.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".lock").touch()
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
+    with open(path.with_suffix(".lock")) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _complete(folder, names, path, kind, jobs, again)
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", len(_header(len(names), kind)), (len(names), *kind.shape)))
+
+
+def _complete(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: int | None, again: str) -> None:
+    """Build what is not there yet."""
     notes = path.with_suffix(".json")
-    again = f"delete {path.name} and {notes.name}, and they will be made again"
+    anew = f"delete {path.name} and {notes.name}, and they will be made again"
     about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
     header = _header(len(names), kind)
     done = 0
     if notes.exists():
         try:
             found = json.loads(notes.read_text())
-            done = found.pop("done")
-        except (ValueError, LookupError, AttributeError) as error:
-            raise InputError(f"{notes} is damaged: {again}") from error
-        require(found == about, f"{path} holds other images than {folder}: {again}, or give another --cache-dir")
+            done, files = int(found.pop("done")), found.pop("files")
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise InputError(f"{notes} is damaged: {anew}") from error
+        same = found == about and files == _fingerprint(folder, names[:done], again)
+        require(same, f"{path} holds other images than {folder}: {anew}, or give another --cache-dir")
         expected = len(header) + done * int(np.prod(kind.shape))
         size = path.stat().st_size if path.exists() else 0
         whole = size == expected if done == len(names) else size >= expected
-        require(whole, f"{path} is truncated, it has {size:,} bytes of {expected:,}: {again}")
+        require(whole, f"{path} is truncated, it has {size:,} bytes of {expected:,}: {anew}")
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, header)
     if done < len(names):
-        _build(folder, names, path, kind, about, done, jobs)
-    return torch.from_numpy(np.memmap(path, np.uint8, "c", len(header), (len(names), *kind.shape)))
+        _build(folder, names, path, kind, about, done, jobs, again)
 
 
-def decode(path: Path, kind: Kind) -> np.ndarray:
+def _fingerprint(folder: Path, names: Sequence[str], again: str) -> str:
+    """Of the sizes of some of the files: looking at each of many takes minutes on some disks."""
+    digest = hashlib.md5()
+    for name in names[:: -(-len(names) // LOOKED_AT) or 1]:
+        try:
+            digest.update(str((folder / name).stat().st_size).encode())
+        except OSError as error:
+            raise InputError(f"{folder / name} is missing: {again}") from error
+    return digest.hexdigest()
+
+
+def decode(path: Path, kind: Kind, again: str = "get it again") -> np.ndarray:
     """An image, its shorter side brought to `size`, and the square in the middle of it: (C, size, size) uint8.
 
     As torchvision's Resize and CenterCrop make it.
@@ -86,9 +120,9 @@ def decode(path: Path, kind: Kind) -> np.ndarray:
     """
     try:
         with Image.open(path) as file:
-            image = file.convert(kind.mode)
+            image = ImageOps.exif_transpose(file).convert(kind.mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is missing or no readable image: get it again") from error
+        raise InputError(f"{path} is missing or no readable image: {again}") from error
     w, h = image.size
     short = min(w, h)
     w, h = (int(kind.size * side / short) for side in (w, h))
@@ -107,7 +141,14 @@ def _header(n: int, kind: Kind) -> bytes:
 
 
 def _build(
-    folder: Path, names: Sequence[str], path: Path, kind: Kind, about: dict[str, str | int], done: int, jobs: int | None
+    folder: Path,
+    names: Sequence[str],
+    path: Path,
+    kind: Kind,
+    about: dict[str, str | int],
+    done: int,
+    jobs: int | None,
+    again: str,
 ) -> None:
     parts = [names[start : start + AT_ONCE] for start in range(done, len(names), AT_ONCE)]
     jobs = min(jobs or os.cpu_count() or 1, len(parts))
@@ -116,19 +157,20 @@ def _build(
     try:
         with open(path, "r+b") as file, progress:
             file.seek(len(_header(len(names), kind)) + done * int(np.prod(kind.shape)))
-            for images in in_order(partial(_decode_some, folder, kind), parts, jobs):
+            for images in in_order(partial(_decode_some, folder, kind, again), parts, jobs):
                 file.write(images.tobytes())
                 done += len(images)
                 progress.update(len(images))
                 if done == len(names) or time.monotonic() - noted > NOTED_EVERY:
                     file.flush()
                     os.fsync(file.fileno())
-                    write_atomically(notes, json.dumps(about | {"done": done}).encode())
+                    files = _fingerprint(folder, names[:done], again)
+                    write_atomically(notes, json.dumps(about | {"done": done, "files": files}).encode())
                     noted = time.monotonic()
             file.truncate()
     except OSError as error:
         raise InputError(f"{path} could not be written ({error.strerror})") from error
 
 
-def _decode_some(folder: Path, kind: Kind, names: Sequence[str]) -> np.ndarray:
-    return np.stack([decode(folder / name, kind) for name in names])
+def _decode_some(folder: Path, kind: Kind, again: str, names: Sequence[str]) -> np.ndarray:
+    return np.stack([decode(folder / name, kind, again) for name in names])

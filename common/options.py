@@ -97,7 +97,7 @@ class ModelConfig:
     def check(self) -> None:
         """Raise InputError for values that no call can have."""
         for name in ("limit", "n_samples"):
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
         json = getattr(self, "json", None)

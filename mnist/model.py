@@ -47,7 +47,8 @@ class EachClass(nn.Sequential):
 
     def forward(self, label: Tensor) -> tuple[Tensor, ...]:
         classes = torch.arange(self[0].num_embeddings, device=label.device)
-        return tuple(params[label] for params in super().forward(classes))
+        # not by indexing, whose gradients several threads of a CPU add up in any order
+        return tuple(nn.functional.embedding(label, params) for params in super().forward(classes))
 
 
 class JointEncoder(nn.Module):

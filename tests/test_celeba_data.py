@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ def test_a_broken_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
         load("train", tmp_path)
     seventh.write_bytes(content)
     seen, decode = [], image_caches.decode
-    monkeypatch.setattr(image_caches, "decode", lambda path, kind: seen.append(path.name) or decode(path, kind))
+    monkeypatch.setattr(image_caches, "decode", lambda path, *args: seen.append(path.name) or decode(path, *args))
     resumed = load("train", tmp_path).modalities["image"]
     assert seen == [f"{i:06d}.jpg" for i in range(7, 13)]
     assert resumed.equal(load("train", write_celeba(tmp_path / "again")).modalities["image"])
@@ -132,6 +134,13 @@ def rename(folder):
     for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
         path = folder / name
         path.write_text(path.read_text().replace("000012.jpg", "000013.jpg"))
+    (folder / "img_align_celeba" / "000012.jpg").rename(folder / "img_align_celeba" / "000013.jpg")
+
+
+def make_again(folder):
+    """Of the same names."""
+    for path in (folder / "img_align_celeba").iterdir():
+        Image.new("RGB", (45, 55), "red").save(path, quality=50)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +148,9 @@ def rename(folder):
     [
         (truncate, r"celeba_64.npy is truncated, it has 147,\d+ bytes of 147,\d+: delete celeba_64.npy and celeba_64"),
         (rename, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
+        (make_again, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
+        (lambda folder: (folder / "img_align_celeba" / "000005.jpg").unlink(), "000005.jpg is missing: get it again"),
+        (lambda folder: (folder / "celeba_64.json").write_text("[]"), "celeba_64.json is damaged: delete"),
         (lambda folder: (folder / "celeba_64.npy").unlink(), "celeba_64.npy is truncated, it has 0 bytes"),
         (lambda folder: (folder / "celeba_64.json").write_text("{"), "celeba_64.json is damaged: delete"),
         (lambda folder: (folder / "celeba_64.json").write_text("{}"), "celeba_64.json is damaged: delete"),
@@ -181,6 +193,7 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         (change(ATTRS, ("Smiling ", "")), "lacks the attributes Smiling in its second line"),
         (change(ATTRS, ("Young", "Young Old")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg 7")), "has lines of other values than -1 and 1"),
+        (change(ATTRS, ("000003.jpg ", "000003.jpg 30")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg x")), "has lines of other values than -1 and 1"),
         (lambda folder: (folder / ATTRS).write_text(""), "lacks the attributes Bald, Bangs"),
         (lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe\x00"), "list_attr_celeba.txt cannot be read"),
@@ -285,11 +298,58 @@ def test_an_archive_put_there_by_hand_is_unpacked(host, tmp_path):
 def test_a_damaged_archive_is_named(host, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "img_align_celeba.zip").write_bytes(b"PK no zip")
-    with pytest.raises(InputError, match=r"img_align_celeba.zip cannot be unpacked .*delete it"):
+    with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
         load("train", tmp_path / "new", fetch=True)
+
+
+def test_an_archive_damaged_inside_is_named_and_leaves_no_half_a_folder(host, tmp_path):
+    (tmp_path / "new").mkdir()
+    content = bytearray(host.content["/?id=2"])
+    content[2000:2040] = bytes(40)
+    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
+        load("train", tmp_path / "new", fetch=True)
+    (tmp_path / "new" / "img_align_celeba.zip").unlink()
+    assert len(load("train", tmp_path / "new", fetch=True)) == 6
+    assert not list((tmp_path / "new").glob("*.part"))
 
 
 def test_the_cache_says_what_it_holds(tmp_path):
     load("train", write_celeba(tmp_path))
     about = json.loads((tmp_path / "celeba_64.json").read_text())
-    assert about | {"names": ""} == {"mode": "RGB", "size": 64, "inverted": False, "n": 12, "names": "", "done": 12}
+    expected = {"mode": "RGB", "size": 64, "inverted": False, "n": 12, "names": "", "files": "", "done": 12}
+    assert about | {"names": "", "files": ""} == expected
+
+
+def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):
+    """Two that start together: one decodes, the other takes what it made."""
+    write_celeba(tmp_path)
+    monkeypatch.setattr(image_caches.os, "cpu_count", lambda: 1)
+    seen, decode = [], image_caches.decode
+
+    def slowly(*args):
+        time.sleep(0.02)
+        seen.append(args[0])
+        return decode(*args)
+
+    monkeypatch.setattr(image_caches, "decode", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: load("train", tmp_path).modalities["image"], range(2))
+    assert len(seen) == 12 and first.equal(second)
+
+
+def test_photographs_lie_as_their_camera_says(tmp_path):
+    upright = np.zeros((64, 64, 3), dtype=np.uint8)
+    upright[:20] = 255
+    turned = Image.fromarray(upright).rotate(90)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    turned.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert np.abs(image_caches.decode(tmp_path / "a.jpg", Kind()).transpose(1, 2, 0).astype(int) - upright).mean() < 3
+
+
+def test_a_cache_dir_that_cannot_be_is_named(tmp_path):
+    write_celeba(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file cannot be written \(File exists\): give another --cache-dir"):
+        load("train", tmp_path, cache_dir=tmp_path / "file")

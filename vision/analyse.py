@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from celeba import analyse
-from celeba.analyse import BATCH_SIZE, Config, commoner
+from celeba.analyse import BATCH_SIZE, commoner
+from celeba.analyse import JudgedConfig as Config
 from celeba.classifier import tell
 from common import devices, runs
 from common.checkpoints import load_model

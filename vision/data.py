@@ -45,7 +45,7 @@ def load(
         how = f"`python setup.py {command} {folder} {made}` makes it, --demo needs no files"
         require(made.is_dir(), f"{made} is missing: {how}")
         cache = (cache_dir or data_dir) / f"{command}_64.npy"
-        images[name] = image_caches.load(made, names, cache, image_caches.Kind("L", inverted=inverted))[rows]
+        images[name] = image_caches.load(made, names, cache, image_caches.Kind("L", inverted=inverted), again=how)[rows]
     return _with_absent_masks(images)
 
 

@@ -39,8 +39,8 @@ class Config(options.ModelConfig):
     """faces to make; of a condition the first is the reconstruction, the others are draws of q(z|it)"""
     condition_file: Path | None = None
     """a picture of the face"""
-    condition_type: View = "image"
-    """which of the views it is"""
+    condition_type: View | None = None
+    """which of the views it is; default: image"""
     reconstruct: bool = False
     """reconstruct the first test images instead, from each view"""
     out_dir: Path | None = None
@@ -50,6 +50,10 @@ class Config(options.ModelConfig):
 def main(config: Config) -> None:
     config.check()
     require(not config.reconstruct or config.condition_file is None, "--reconstruct takes no --condition-file")
+    require(
+        config.condition_file is not None or config.condition_type is None,
+        f"--condition-type {config.condition_type} is of a picture: name it by --condition-file",
+    )
     model = load_model(config.model, "vision").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     picture = (config.out_dir or runs.folder_of(config.model) / "samples") / "sample_image.png"
@@ -58,7 +62,9 @@ def main(config: Config) -> None:
             examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
             reconstructions(model, examples.take(slice(min(config.n_samples, 8))), picture)
         elif config.condition_file:
-            conditional(model, given(config.condition_file, config.condition_type), config.n_samples, picture)
+            conditional(
+                model, given(config.condition_file, config.condition_type or "image"), config.n_samples, picture
+            )
         else:
             prior(model, config.n_samples, picture)
     print(picture)

@@ -142,7 +142,10 @@ def claim(folder: Path, about: str) -> None:
     Raises:
         InputError: it holds other images, or such that were made in another way.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another DST") from error
     path = folder / "about.json"
     if path.exists():
         made = path.read_text(errors="replace")[:300]
@@ -163,7 +166,7 @@ def complete(sources: Sequence[Path], config: Setup) -> dict[str, bool]:
         path = config.dst / source.name
         try:
             with Image.open(source) as image:
-                drawn = whole(path, image.size)
+                drawn = whole(path, image.size, source.stat().st_mtime)
                 gray = image.convert("L") if drawn is None else None
         except UNREADABLE as error:
             raise InputError(f"{source} is no readable image ({error}): mend it, or remove it") from error
@@ -176,9 +179,11 @@ def complete(sources: Sequence[Path], config: Setup) -> dict[str, bool]:
     return blank
 
 
-def whole(path: Path, size: tuple[int, int]) -> Image.Image | None:
-    """The image at path; None where there is none, half of one, or one of another size."""
+def whole(path: Path, size: tuple[int, int], since: float) -> Image.Image | None:
+    """The image at path; None where there is none, half of one, one of another size, or older than its source."""
     try:
+        if path.stat().st_mtime < since:
+            return None
         with Image.open(path) as image:
             image.load()
     except UNREADABLE:
