@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +20,8 @@ from tqdm import tqdm
 
 from common.checkpoints import write_atomically
 from common.errors import InputError, require
-from common.parallel import in_order
 
-AT_ONCE = 64  # images that a process decodes before it hands them over
+AT_ONCE = 64  # images that a thread decodes before it hands them over
 NOTED_EVERY = 5.0  # seconds between notes of how far the work is, from where it is taken up again
 LOOKED_AT = 1000  # files whose sizes say whether the images are the same
 CHANNELS = {"RGB": 3, "L": 1}
@@ -54,7 +54,7 @@ def load(
 
     Args:
         path: the cache.
-        jobs: processes that build it; all cores by default.
+        jobs: threads that build it; one a core by default.
         again: what to do about an image that is missing or unreadable.
 
     Returns:
@@ -151,13 +151,13 @@ def _build(
     again: str,
 ) -> None:
     parts = [names[start : start + AT_ONCE] for start in range(done, len(names), AT_ONCE)]
-    jobs = min(jobs or os.cpu_count() or 1, len(parts))
+    pool = ThreadPoolExecutor(jobs or os.cpu_count())  # PIL lets go of the interpreter while it decodes and resizes
     notes, noted = path.with_suffix(".json"), time.monotonic()
     progress = tqdm(total=len(names), initial=done, unit=" images", desc=f"making {path.name}", disable=None)
     try:
         with open(path, "r+b") as file, progress:
             file.seek(len(_header(len(names), kind)) + done * int(np.prod(kind.shape)))
-            for images in in_order(partial(_decode_some, folder, kind, again), parts, jobs):
+            for images in pool.map(partial(_decode_some, folder, kind, again), parts):
                 file.write(images.tobytes())
                 done += len(images)
                 progress.update(len(images))
@@ -170,6 +170,8 @@ def _build(
             file.truncate()
     except OSError as error:
         raise InputError(f"{path} could not be written ({error.strerror})") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _decode_some(folder: Path, kind: Kind, again: str, names: Sequence[str]) -> np.ndarray:

@@ -103,17 +103,18 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> None:
     """Save all views of some faces, and below them all that are decoded of each view that there is."""
     batch = examples.to(device_of(model))[:]
-    rows, labels = [], []
+    rows, labels, captions = [], [], []
     for i in range(len(batch)):
         one = batch[slice(i, i + 1)]
         there = [view for m, view in enumerate(VIEWS) if one.mask is None or one.mask[0, m]]
         shown = {view: x if view in there else torch.full_like(x, torch.nan) for view, x in one.modalities.items()}
         rows.append(_in_a_row(shown))
         labels.append("a face")
+        captions += [list(VIEWS)] + [[""] * len(VIEWS)] * len(there)
         for view in there:
             rows.append(_in_a_row(model.reconstruct(Batch(one.modalities, one.mask), (view,))))
             labels.append(f"given {view}")
-    plots.image_grid(path, torch.cat(rows), labels, [list(VIEWS)] * len(rows), "all views, given one of them")
+    plots.image_grid(path, torch.cat(rows), labels, captions, "all views, given one of them")
 
 
 def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
