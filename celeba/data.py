@@ -4,7 +4,7 @@ import difflib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,13 @@ def load(
 
 
 def load_train(
-    data_dir: Path, demo: bool, fetch: bool, limit: int | None, n_valid: int | None, cache_dir: Path | None = None
+    data_dir: Path,
+    demo: bool,
+    fetch: bool,
+    limit: int | None,
+    n_valid: int | None,
+    cache_dir: Path | None = None,
+    load: Callable[..., Examples] = load,
 ) -> tuple[Examples, Examples | None]:
     """What to train on, and what to choose the best model by: the dataset's own split, or the last n_valid of it."""
     train = load("train", data_dir, demo, fetch, limit, cache_dir)

@@ -29,7 +29,7 @@ from common.image_caches import Kind, decode
 from common.models import MultimodalVAE
 
 COLUMNS = 8
-N_POOL = 20_000  # draws of the prior among which those with given attributes are found
+N_POOL = 10_000  # draws of the prior among which those with given attributes are found
 
 
 @dataclass

@@ -218,7 +218,7 @@ def test_training_learns_digits(tmp_path):
     """Held-out figures on the built-in digits after some seconds: far above the untrained, label given the image."""
     settings = config(tmp_path, limit=None, epochs=30, annealing_epochs=10, n_latents=16, lr=2e-3)
     mnist_train.main(settings)
-    test = load_mnist("test", "", demo=True)
+    test = load_mnist("test", "", demo=True, limit=150)
     estimates = reports.summarise(loglike.evaluate(load_model(tmp_path), test, n_samples=100))
     mean = {name: estimate["mean"] for name, estimate in estimates.items()}
     assert mean["log p(image)"] > -160, "a model of independent pixels has about -230"

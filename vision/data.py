@@ -1,5 +1,6 @@
 """Six views of CelebA's faces: in colour, gray, edges, the parts of the face, half obscured, under a watermark."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from celeba import data as celeba
 from common import image_caches
-from common.data import Examples, hold_out
+from common.data import Examples
 from common.errors import InputError, require
 from vision.transforms import obscure, watermark
 
@@ -49,14 +50,7 @@ def load(
     return _with_absent_masks(images)
 
 
-def load_train(
-    data_dir: Path, demo: bool, fetch: bool, limit: int | None, n_valid: int | None, cache_dir: Path | None = None
-) -> tuple[Examples, Examples | None]:
-    """As `celeba.data.load_train`."""
-    train = load("train", data_dir, demo, fetch, limit, cache_dir)
-    if n_valid is None:
-        return train, load("valid", data_dir, demo, False, limit, cache_dir)
-    return hold_out(train, n_valid)
+load_train = partial(celeba.load_train, load=load)
 
 
 def _with_absent_masks(images: dict[str, Tensor]) -> Examples:

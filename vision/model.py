@@ -1,18 +1,10 @@
 """Networks of MVAE on six views of a face: for each the image networks of celeba."""
 
-from typing import Protocol
-
-from celeba.model import image_decoder, image_encoder
+from celeba.model import Config, image_decoder, image_encoder
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 
 CHANNELS = {"image": 3, "gray": 1, "edge": 1, "mask": 1, "obscured": 3, "watermark": 3}
-
-
-class Config(Protocol):
-    n_latents: int
-    fusion: str
-    posterior: str
 
 
 def build(config: Config) -> MultimodalVAE:
