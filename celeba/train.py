@@ -1,7 +1,7 @@
 """MVAE on CelebA: photographs of faces and their 18 attributes as one modality (Wu & Goodman 2018, arXiv 1802.05335).
 
     python train.py --data-dir data                                  the authors' settings
-    python train.py --demo --epochs 30 --annealing-epochs 6          on drawn faces, no files
+    python train.py --demo --epochs 20 --annealing-epochs 6          on drawn faces, no files
 
 ELBO terms: ELBO(image), ELBO(attrs) and ELBO(image, attrs), all scored with --lambda-image and --lambda-attrs.
 The first use of the data makes a cache of the images at 64 x 64, which training maps into memory.

@@ -1,7 +1,7 @@
 """MVAE on CelebA with 19 modalities: the image and each of 18 attributes (Wu & Goodman 2018, arXiv 1802.05335).
 
     python train.py --approx-m 1 --data-dir data                     the authors' settings
-    python train.py --demo --epochs 30 --annealing-epochs 6          on drawn faces, no files
+    python train.py --demo --epochs 20 --annealing-epochs 6          on drawn faces, no files
 
 ELBO terms: that of all modalities, of the image, of each attribute, and --approx-m random subsets of 2 to 18 of them;
 all scored with --lambda-image and --lambda-attrs. Options and data are celeba's.
