@@ -28,6 +28,7 @@ from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
 VIEWS = tuple(CHANNELS)
+AT_MOST = 4  # faces that --reconstruct shows, each in seven rows
 View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
@@ -42,7 +43,7 @@ class Config(options.ModelConfig):
     condition_type: View | None = None
     """which of the views it is; default: image"""
     reconstruct: bool = False
-    """reconstruct the first test images instead, from each view"""
+    """reconstruct the first test images instead, four at most, from each view"""
     out_dir: Path | None = None
     """where to write; default: samples/ beside the model"""
 
@@ -60,7 +61,7 @@ def main(config: Config) -> None:
     with torch.no_grad():
         if config.reconstruct:
             examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
-            reconstructions(model, examples.take(slice(min(config.n_samples, 8))), picture)
+            reconstructions(model, examples.take(slice(min(config.n_samples, AT_MOST))), picture)
         elif config.condition_file:
             conditional(
                 model, given(config.condition_file, config.condition_type or "image"), config.n_samples, picture
