@@ -62,16 +62,13 @@ class ImportanceWeighted(Objective):
             names = [name for name in names if name in batch.modalities]
             recomputed = self.model.decoded_at_most is not None and not self.model.has_batch_norm(names[0])
             whole = n >= k or (torch.is_grad_enabled() and not recomputed)
-            parts = []
-            for z_k, where_k in zip(
-                z.split(k if whole else n, dim=1), where.split(k if whole else n, dim=1), strict=True
-            ):
-                scored = {name: self.scored(name, batch, where_k) for name in names}
-                of_k = dict.fromkeys(names, z_k), batch, scored
+            size, parts = k if whole else n, []
+            for some, counts in zip(z.split(size, dim=1), where.split(size, dim=1), strict=True):
+                wanted = dict.fromkeys(names, some), batch, {name: self.scored(name, batch, counts) for name in names}
                 if whole or not torch.is_grad_enabled():
-                    parts.append(self.log_probs(*of_k))
+                    parts.append(self.log_probs(*wanted))
                 else:
-                    parts.append(checkpoint(self.log_probs, *of_k, use_reentrant=False))
+                    parts.append(checkpoint(self.log_probs, *wanted, use_reentrant=False))
             found |= {name: torch.cat([part[name] for part in parts], dim=1) for name in names}
         return found
 
