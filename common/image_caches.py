@@ -63,14 +63,17 @@ def load(
     Raises:
         InputError: an image is missing or unreadable, the cache is truncated, or of other images.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".lock").touch()
-    except OSError as error:
-        raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
-    with open(path.with_suffix(".lock")) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _complete(folder, names, path, kind, jobs, again)
+    if path.with_suffix(".json").exists() and not os.access(path.parent, os.W_OK):
+        _complete(folder, names, path, kind, jobs, again)  # made by someone else, for all to read
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".lock").touch()
+        except OSError as error:
+            raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
+        with open(path.with_suffix(".lock")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _complete(folder, names, path, kind, jobs, again)
     return torch.from_numpy(np.memmap(path, np.uint8, "c", len(_header(len(names), kind)), (len(names), *kind.shape)))
 
 

@@ -353,3 +353,11 @@ def test_a_cache_dir_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file cannot be written \(File exists\): give another --cache-dir"):
         load("train", tmp_path, cache_dir=tmp_path / "file")
+
+
+def test_a_finished_cache_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    first = load("train", write_celeba(tmp_path)).modalities["image"]
+    (tmp_path / "celeba_64.lock").unlink()
+    monkeypatch.setattr(image_caches.os, "access", lambda *_: False)  # root may write anywhere
+    assert load("train", tmp_path).modalities["image"].equal(first)
+    assert not (tmp_path / "celeba_64.lock").exists()
