@@ -1,9 +1,6 @@
 """CelebA: photographs of faces and 18 of their 40 attributes, and drawn faces for the demo."""
 
 import difflib
-import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from celeba.faces import draw_with_masks, random_attributes
 from common import image_caches
 from common.data import Examples, hold_out
 from common.errors import InputError, require
-from common.files import download, find
+from common.files import download, find, unpack
 
 SPLITS = ("train", "valid", "test")  # by their number in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
@@ -195,19 +192,4 @@ def _fetch(data_dir: Path) -> None:
         file_id, md5 = known[name]
         download([HOST + file_id], data_dir / name, md5)
     if not unpacked:
-        _unpack(data_dir / ARCHIVE)
-
-
-def _unpack(path: Path) -> None:
-    """Unpack the images beside their archive: all of them, or none."""
-    part = path.with_name(f"{IMAGES}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        with zipfile.ZipFile(path) as images:
-            images.extractall(part)  # which keeps to that folder, whatever names the archive has
-        (part / IMAGES).rename(path.with_name(IMAGES))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it and get it again (--download)") from error
-    except OSError as error:
-        raise InputError(f"{path} could not be unpacked ({error})") from error
-    shutil.rmtree(part)
+        unpack(data_dir / ARCHIVE, IMAGES)

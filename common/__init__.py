@@ -6,5 +6,5 @@
 Modules in import order: errors, torchvision_import, files, data, experts, distributions, energy, von_mises_fisher,
 subsets, encoders_decoders, variational_strategies, variational_posteriors, priors, likelihoods, multimodal_vae,
 bounds, elbos, importance, objectives, estimators, metrics, mmvae_config, mmvae, models, checkpoints, devices, options,
-objective_options, runs, reports, plots, caches, parallel, image_caches, steps, training.
+objective_options, runs, reports, plots, maps, caches, parallel, image_caches, steps, training.
 """

@@ -20,7 +20,7 @@ from common.errors import InputError, require
 from common.multimodal_vae import MultimodalVAE
 
 OF_MVAE = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
-OF_MMVAE = {"mnist_svhn": "mnist_svhn"}  # by the name of their --model
+OF_MMVAE = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the name of their --model
 # the module that builds the model of each: none of the scripts, which run under another name
 EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values())}
 EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.part_models", "pixels": "mnist.part_models"}

@@ -13,9 +13,9 @@ CACHED = 1_000_000  # numbers of a hidden layer at once on a CPU, which its cach
 class SplitLinearLayer(nn.Module):
     """Linear heads on one input: (N, in) -> a tuple of (N, out_i), computed as a single product."""
 
-    def __init__(self, in_features: int, out_features: tuple[int, ...]) -> None:
+    def __init__(self, in_features: int, out_features: tuple[int, ...], bias: bool = True) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, sum(out_features))
+        self.linear = nn.Linear(in_features, sum(out_features), bias=bias)
         self.out_features = tuple(out_features)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import http.client
+import shutil
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import InputError, require
+
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
@@ -57,10 +61,14 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
 
 
-def download(urls: Sequence[str], path: Path, md5: str) -> None:
+def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") -> None:
     """Fetch a file from the first of the urls that delivers it, going on from a partial download.
 
-    The file appears under its name only when its md5 agrees.
+    The file appears under its name only when its md5 agrees; where none is known, only when it is a zip archive that
+    agrees with its own checksums.
+
+    Args:
+        how: what to do where no url delivers it; by default put it there by hand.
 
     Raises:
         InputError: no url delivered the right file; says why for each.
@@ -74,14 +82,47 @@ def download(urls: Sequence[str], path: Path, md5: str) -> None:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             failures.append(f"{url}: {error}")
             continue
-        with open(part, "rb") as file:
-            digest = hashlib.file_digest(file, "md5").hexdigest()
-        if digest == md5:
+        fault = _fault(part, md5)
+        if not fault:
             part.rename(path)
             return
         part.unlink()
-        failures.append(f"{url}: md5 {digest} instead of {md5}")
-    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): put it into {path.parent} by hand")
+        failures.append(f"{url}: {fault}")
+    how = how or f"put it into {path.parent} by hand"
+    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {how}")
+
+
+def _fault(path: Path, md5: str | None) -> str:
+    """What is wrong with a download; empty for nothing."""
+    if md5 is not None:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "md5").hexdigest()
+        return "" if digest == md5 else f"md5 {digest} instead of {md5}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except ZIP_DAMAGE as error:
+        return f"no zip archive, or a damaged one ({error})"
+    return f"damaged in {damaged}" if damaged else ""
+
+
+def unpack(archive: Path, name: str) -> None:
+    """Unpack a zip archive's folder `name` beside it: all of it, or nothing.
+
+    Raises:
+        InputError: the archive is damaged, or the disk is full.
+    """
+    part = archive.with_name(f"{name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        with zipfile.ZipFile(archive) as content:
+            content.extractall(part)  # which keeps to that folder, whatever names the archive has
+        (part / name).rename(archive.with_name(name))
+    except ZIP_DAMAGE as error:
+        raise InputError(f"{archive} is damaged ({error}): delete it and get it again (--download)") from error
+    except OSError as error:
+        raise InputError(f"{archive} could not be unpacked ({error})") from error
+    shutil.rmtree(part)
 
 
 def _fetch(url: str, part: Path) -> None:

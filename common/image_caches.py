@@ -28,11 +28,15 @@ CHANNELS = {"RGB": 3, "L": 1}
 
 
 class Kind(NamedTuple):
-    """What is made of each image: PIL's mode, the pixels it is high and wide, whether black and white change places."""
+    """What is made of each image: PIL's mode, the pixels it is high and wide, whether black and white change places.
+
+    squashed: whether all of the image is brought to that size, instead of the square in its middle.
+    """
 
     mode: str = "RGB"
     size: int = 64
     inverted: bool = False
+    squashed: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,6 +86,8 @@ def _complete(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: 
     notes = path.with_suffix(".json")
     anew = f"delete {path.name} and {notes.name}, and they will be made again"
     about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
+    if not kind.squashed:
+        del about["squashed"]  # as in the notes of caches that were made before there was a choice
     header = _header(len(names), kind)
     done = 0
     if notes.exists():
@@ -116,7 +122,8 @@ def _fingerprint(folder: Path, names: Sequence[str], again: str) -> str:
 def decode(path: Path, kind: Kind, again: str = "get it again") -> np.ndarray:
     """An image, its shorter side brought to `size`, and the square in the middle of it: (C, size, size) uint8.
 
-    As torchvision's Resize and CenterCrop make it.
+    As torchvision's Resize and CenterCrop make it. With `kind.squashed` both sides are brought to `size`, as by Resize
+    alone.
 
     Raises:
         InputError: it is missing or unreadable.
@@ -127,8 +134,7 @@ def decode(path: Path, kind: Kind, again: str = "get it again") -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is missing or no readable image: {again}") from error
     w, h = image.size
-    short = min(w, h)
-    w, h = (int(kind.size * side / short) for side in (w, h))
+    w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
     left, top = (round((side - kind.size) / 2) for side in (w, h))
     image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
     pixels = np.asarray(image).reshape(kind.size, kind.size, -1).transpose(2, 0, 1)

@@ -1,15 +1,17 @@
-"""What models are compared by beside likelihoods: coherence of what they generate, classes in their latents."""
+"""What models are compared by beside likelihoods: what they generate, its coherence; classes in their latents; CCA."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from common.data import Examples
+from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.variational_posteriors import factors, only_component
 
@@ -90,3 +92,67 @@ def latent_accuracy(
             optimizer.step()
     with torch.no_grad():
         return (linear(test[0]).argmax(dim=1) == test[1]).double().mean().item()
+
+
+class Canonical(NamedTuple):
+    """Canonical correlation analysis of two views, see `cca`.
+
+    correlations: (k,) of the canonical directions, in descending order.
+    means: (P,) and (Q,) of the views.
+    directions: (P, k) and (Q, k), along which the views have variance 1.
+    """
+
+    correlations: Tensor
+    means: tuple[Tensor, Tensor]
+    directions: tuple[Tensor, Tensor]
+
+    def similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cosine similarity of the two of each pair, centred and projected on the canonical directions.
+
+        Its mean over pairs is what Shi et al. 2019 call the correlation of images and captions.
+
+        Args:
+            x, y: (N, P) and (N G, Q), paired as in `cca`.
+
+        Returns:
+            (N G,) float64 in [-1, 1].
+        """
+        x, y = (
+            (v.double() - mean) @ w for v, mean, w in zip((x, y), self.means, self.directions, strict=True)
+        )  # (N, k), (N G, k)
+        return cosine_similarity(x.repeat_interleave(len(y) // len(x), dim=0), y)
+
+
+def cca(x: Tensor, y: Tensor, k: int, components: int | None = None, eps: float = 1e-12) -> Canonical:
+    """The k directions of two views whose projections correlate most (Hotelling 1936).
+
+    The solution of the authors' generalised eigenproblem, C w = (1 + r) D w, with C the covariance of both views side
+    by side, D its diagonal blocks, and eps added to the diagonal of both. Found by whitening each view by its SVD, in
+    float64, so that it is exact where views have more dimensions than examples, too: directions in which a view does
+    not vary (less than 1e-7 of where it varies most, what float32 can tell) are left out.
+
+    Args:
+        x: (N, P).
+        y: (N G, Q): G for each x, in order, each of which counts as a pair.
+        components: reduce x to so many of its leading principal components before.
+
+    Raises:
+        InputError: the views vary in fewer than k directions.
+    """
+    (x, x_mean, x_whitening), (y, y_mean, y_whitening) = _whitened(x, eps, components), _whitened(y, eps)
+    rank = min(x.shape[1], y.shape[1])
+    require(k <= rank, f"there are {rank} canonical directions at most, not {k}: fewer components, or more examples")
+    correlation = x.T @ y.unflatten(0, (len(x), -1)).mean(dim=1) / len(x)  # (rank of x, rank of y)
+    u, r, vh = torch.linalg.svd(correlation, full_matrices=False)
+    return Canonical(r[:k], (x_mean, y_mean), (x_whitening @ u[:, :k], y_whitening @ vh[:k].T))
+
+
+def _whitened(x: Tensor, eps: float, components: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """A view (N, P) with covariance 1, (N, rank); its mean (P,), and what whitens it, (P, rank)."""
+    x = x.double()
+    mean = x.mean(dim=0)
+    u, s, vh = torch.linalg.svd(x - mean, full_matrices=False)
+    rank = min(int((s > 1e-7 * s[0]).sum()), components or len(s))
+    s = s[:rank]
+    scale = (s**2 / len(x) + eps).rsqrt()
+    return u[:, :rank] * (s * scale), mean, vh[:rank].T * scale

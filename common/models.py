@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from torch import nn
+from torch.distributions import Laplace, Normal
 
 from common.encoders_decoders import swish_mlp
 from common.errors import require
@@ -14,9 +15,11 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
     DiagonalGaussianPosterior,
+    LaplaceOrNormalPosterior,
     LaplacePosterior,
     LocScaleEbmPosterior,
     MixturePosterior,
+    SoftplusPosterior,
     VmfProductPosterior,
 )
 from common.variational_strategies import (
@@ -54,6 +57,15 @@ def gaussian_prior(latent_dim: int, learn: bool) -> nn.Module:
 FAMILIES = {
     "gaussian": Family(2, lambda _: DiagonalGaussianPosterior(), GaussianPoeStrategy, gaussian_prior),
     "laplace": Family(2, lambda _: LaplacePosterior(), None, partial(LearnedPrior, LaplacePosterior(eta=0))),
+    "softplus-laplace": Family(
+        2, lambda _: SoftplusPosterior(Laplace), None, partial(LearnedPrior, SoftplusPosterior(Laplace))
+    ),
+    "softplus-normal": Family(
+        2, lambda _: SoftplusPosterior(Normal), None, partial(LearnedPrior, SoftplusPosterior(Normal))
+    ),
+    "laplace-normal": Family(
+        2, lambda _: LaplaceOrNormalPosterior((True, False)), None, partial(LearnedPrior, LaplacePosterior())
+    ),
     "vmf": Family(1, lambda _: VmfProductPosterior(), VmfPoeStrategy, lambda d, _: UniformHypersphericalPrior(d)),
     "ebm": Family(2, energy_based, LocScaleEbmStrategy, lambda d, _: StandardGaussianPrior(d)),
 }

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import torch
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 CELL = 0.7  # inches an image is high
+PORTRAIT, WRAPPED = 1.6, 38  # inches an image with a sentence is wide and high; the sentence's characters a line
 LABELLED = 8  # curves in a panel, at most, that a legend names
 
 
@@ -44,6 +46,38 @@ def image_grid(
         for c in range(columns if captions else 0):
             axis.text(c * right + w // 2, r * down + h, captions[r][c], ha="center", va="top", fontsize=7)
     axis.set_title(title, fontsize=10)
+    save(figure, path)
+
+
+def captioned(
+    path: Path,
+    images: Tensor,
+    captions: Sequence[Sequence[str]],
+    row_labels: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
+    """Save a grid of images with sentences beneath.
+
+    Args:
+        images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
+        captions: R rows of C sentences.
+        row_labels: R labels at the left.
+    """
+    rows, columns = images.shape[:2]
+    wrapped = [[fill(caption, WRAPPED) for caption in row] for row in captions]
+    beneath = 0.09 * max(caption.count("\n") + 2 for row in wrapped for caption in row)  # inches
+    figure = Figure(figsize=(1.05 * PORTRAIT * columns, (PORTRAIT + beneath) * rows))
+    spaces = {"hspace": beneath / PORTRAIT, "wspace": 0.1, "left": 0, "right": 1, "top": 1, "bottom": 0}
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spaces)
+    cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1).movedim(2, -1)
+    for r in range(rows):
+        for axis, cell, caption in zip(axes[r], cells[r], wrapped[r], strict=True):
+            axis.imshow(cell.numpy())
+            axis.set_axis_off()
+            axis.text(0.5, -0.03, caption, ha="center", va="top", fontsize=6, transform=axis.transAxes)
+        if row_labels:
+            axes[r, 0].text(-0.05, 0.5, row_labels[r], ha="right", va="center", transform=axes[r, 0].transAxes)
+    figure.suptitle(title, fontsize=10, y=1 + 0.3 / figure.get_figheight())
     save(figure, path)
 
 

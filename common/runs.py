@@ -149,6 +149,8 @@ class Run:
         for name, value in self.config.items():
             if name not in FREE | NOT_OF_THE_RUN and value != config.get(name):
                 said = f"{option(name)} {config.get(name)}, not {value}"
+                if isinstance(value, list | dict):  # what is known of the data
+                    said = f"another {name.replace('_', ' ')}"
                 raise InputError(f"{self.dir} was run with {said}: --resume needs the same")
         checkpoint = load(last)
         lacking = [key for key in ("epoch", "n_train", "state_dict", "optimizer", "rng") if key not in checkpoint]

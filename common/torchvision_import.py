@@ -8,13 +8,13 @@ Declaring these is enough for all that this repository uses (datasets, transform
 import torch
 
 try:
-    from torchvision import datasets, transforms
+    from torchvision import datasets, models, transforms
 except RuntimeError as error:
     if "operator torchvision::nms does not exist" not in str(error):
         raise
     _library = torch.library.Library("torchvision", "DEF")
     _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from torchvision import datasets, transforms
+    from torchvision import datasets, models, transforms
 
-__all__ = ["datasets", "transforms"]
+__all__ = ["datasets", "models", "transforms"]

@@ -1,13 +1,14 @@
 """Posterior families: parameters of q(z|x_S) in, a Distribution over z out. Learned priors are members of them too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily
+from torch.nn.functional import softplus
 
-from common.distributions import DiagonalGaussian, Joined
+from common.distributions import DiagonalGaussian, Joined, LaplaceOrNormal
 from common.energy import LocScaleEbm
 from common.errors import require
 from common.von_mises_fisher import VonMisesFisher
@@ -46,6 +47,43 @@ class LaplacePosterior(Posterior):
         loc, a = params
         scale = a.softmax(dim=-1) * a.shape[-1] + self.eta
         return Independent(Laplace(loc, scale, validate_args=False), 1)
+
+
+class SoftplusPosterior(Posterior):
+    r"""Independent locations and scales :math:`softplus(a) + \epsilon` of a family (Shi et al. 2019, the birds' code).
+
+    Args:
+        family: torch's Laplace or Normal.
+        eta: epsilon, the smallest scale.
+    """
+
+    def __init__(self, family: type[Distribution], eta: float = 1e-6) -> None:
+        super().__init__()
+        self.family, self.eta = family, eta
+
+    def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
+        """(loc, a), each (..., D) -> a distribution with batch shape (...)."""
+        loc, a = params
+        return Independent(self.family(loc, softplus(a) + self.eta, validate_args=False), 1)
+
+
+class LaplaceOrNormalPosterior(Posterior):
+    r"""The T components of a mixture, each of a family of its own, with scales :math:`softplus(a) + \epsilon`.
+
+    Args:
+        laplace: which components are Laplace; the others are normal.
+        eta: epsilon, the smallest scale.
+    """
+
+    def __init__(self, laplace: Sequence[bool], eta: float = 1e-6) -> None:
+        super().__init__()
+        self.eta = eta
+        self.register_buffer("laplace", torch.tensor(laplace)[:, None], persistent=False)  # (T, 1)
+
+    def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
+        """(loc, a), each (..., T, D) -> a distribution with batch shape (..., T)."""
+        loc, a = params
+        return Independent(LaplaceOrNormal(loc, softplus(a) + self.eta, self.laplace), 1)
 
 
 class VmfProductPosterior(Posterior):
@@ -183,7 +221,8 @@ def _changed(q: Distribution, change: Callable[[Tensor], Tensor]) -> Distributio
         kappa = change(_of_each_dimension(q.parts.concentration, q)).unflatten(-1, q.shape)[..., 0]
         return Joined(VonMisesFisher(change(q.parts.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
     base = q.base_dist
-    return Independent(type(base)(change(base.loc), change(base.scale), validate_args=False), 1)
+    changed = (change(getattr(base, name)) for name in base.arg_constraints)
+    return Independent(type(base)(*changed, validate_args=False), 1)
 
 
 def _of_each_dimension(x: Tensor, q: Joined) -> Tensor:

@@ -20,18 +20,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import devices, options, plots, reports, runs
+from common import devices, maps, options, plots, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
-from common.errors import InputError, require
+from common.errors import require
 from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MultimodalVAE
 from common.variational_posteriors import LocScaleEbmPosterior
 from mnist_svhn.classifiers import accuracy, classifier
 from mnist_svhn.data import PairOptions, chosen, load
 
-EMBEDDED = 1000  # draws of each distribution that UMAP gets
-NEIGHBOURS = 40  # authors' code
 FEWEST = 20  # test pairs that make a map
 
 
@@ -83,7 +81,7 @@ def main(config: Config) -> dict[str, float]:
         plots.boxes(pictures[-1], {name: kl.cpu() for name, kl in kls.items()}, ("latent", "nats"))
     if config.umap:
         pictures.append(folder / "umap.png")
-        embed(model, z, pictures[-1])
+        maps.latents(pictures[-1], model, z, "digits", {str(d): d for d in range(10)})
     nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
     report(shares, nats, config, len(test))
     print("", *pictures, sep="\n")
@@ -103,32 +101,6 @@ def cache(config: Config, kind: str, name: str) -> Path | None:
     if config.demo or config.limit is not None or config.max_per_class != PairOptions.max_per_class:
         return None
     return config.data_dir / f"{kind}_digits_of_{name}{'_synthetic' if config.svhn == 'synthetic' else ''}.pt"
-
-
-@torch.no_grad()
-def embed(model: MultimodalVAE, z: dict[str, tuple[Tensor, Tensor]], path: Path) -> None:
-    """Save a map of draws of the prior and of each q(z|x_m), coloured by where they are from and by digit (UMAP)."""
-    try:
-        from umap import UMAP  # slow to import
-    except ImportError as error:
-        raise InputError("umap.png needs umap-learn: pip install umap-learn, or --no-umap") from error
-
-    drawn = {"prior": model.prior().sample((min(EMBEDDED, *(len(of) for of, _ in z.values())),))}
-    drawn |= {f"q(z|{name})": of[:EMBEDDED] for name, (of, _) in z.items()}
-    threads = torch.get_num_threads()
-    points = UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(torch.cat([*drawn.values()]).cpu())
-    torch.set_num_threads(threads)  # numba, which UMAP runs on, changes OpenMP's number of them for all
-    points = torch.from_numpy(points)
-    sources = torch.cat([torch.full((len(x),), i) for i, x in enumerate(drawn.values())])
-    digits = torch.cat([labels[:EMBEDDED] for _, labels in z.values()]).cpu()
-    of_data = points[sources > 0]
-    plots.scatter(
-        path,
-        {
-            "draws": {name: points[sources == i] for i, name in enumerate(drawn)},
-            "digits": {str(d): of_data[digits == d] for d in range(10)},
-        },
-    )
 
 
 def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: int) -> None:

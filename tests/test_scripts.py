@@ -18,6 +18,7 @@ from PIL import Image
 
 import celeba.classifier
 import celeba.train
+import cub.train
 import mnist_svhn.classifiers
 import mnist_svhn.train
 import multimnist.data
@@ -27,6 +28,7 @@ from mnist import loglike, parts, sample
 from mnist import train as mnist_train
 from mnist.data import load
 from tests.test_celeba_data import write_celeba
+from tests.test_cub_data import write_cub, write_image
 from tests.test_data import IMAGES, write_mnist
 from tests.test_parity import authors_file
 
@@ -52,6 +54,11 @@ SCRIPTS = {
     "mnist_svhn/sample.py",
     "mnist_svhn/loglike.py",
     "mnist_svhn/analyse.py",
+    "cub/features.py",
+    "cub/train.py",
+    "cub/sample.py",
+    "cub/loglike.py",
+    "cub/analyse.py",
     "benchmarks/faces.py",
     "benchmarks/mvae.py",
     "benchmarks/mmvae.py",
@@ -225,12 +232,15 @@ def readme_commands(readme):
 def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     """Each as written, on small data: what a reader types must parse, and do its work on the run before it."""
     write_celeba(tmp_path / "data")
+    write_cub(tmp_path / "data")
+    write_image(tmp_path / "bird.jpg", 0)
     digits = np.pad(IMAGES[:, 4:-4, 4:-4], ((0, 0), (4, 4), (4, 4)))  # they have margins
     write_mnist(tmp_path / "data", images=np.tile(digits, (5, 1, 1)), labels=np.arange(60) % 10)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
     monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
     monkeypatch.setattr(mnist_svhn.train, "fit", small(mnist_svhn.train.fit))
+    monkeypatch.setattr(cub.train, "fit", small(cub.train.fit))
     monkeypatch.setattr(parts, "fit", small(parts.fit))
     monkeypatch.setattr(celeba.train, "fit", small(celeba.train.fit))
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
@@ -245,6 +255,9 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
             continue
         if (folder.name, script) in {(name, "analyse.py") for name in ("celeba", "celeba19", "vision")}:
             args += ["--limit", "12", *([] if folder.name == "vision" else ["--n-samples", "5"])]
+        if folder.name == "cub":
+            tiny = {"train.py": "--K 1", "features.py": "--size 32 --epochs 1 --batch-size 4"}
+            args += (tiny | {"analyse.py": "--n-samples 5 --components 2 --no-umap"}).get(script, "").split()
         if script == "train.py" or args[:1] == ["train"]:
             args += ["--limit", "12"]
         if script == "loglike.py" or args[:1] == ["loglike"]:

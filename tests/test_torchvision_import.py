@@ -28,7 +28,8 @@ def import_beside(folder, init):
     package.mkdir()
     (package / "__init__.py").write_text(init)
     (package / "datasets.py").write_text(DATASETS)
-    (package / "transforms.py").write_text("")
+    for name in ("models", "transforms"):
+        (package / f"{name}.py").write_text("")
     code = "from common.torchvision_import import datasets; datasets.MNIST; print(datasets.__file__)"
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]; {code}"]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)

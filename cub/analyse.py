@@ -1,0 +1,228 @@
+"""Do the birds and captions that a model of CUB generates fit each other (Shi et al. 2019)?
+
+    python analyse.py trained_models --data-dir data            correlations, and umap.png
+    python analyse.py trained_models --demo                     of drawn birds, and what captions say that is right
+    python analyse.py trained_models --data-dir data --vocab cub.vocab        the authors' own model
+    python analyse.py trained_models --json out.json            and a file
+
+Captions are embedded (`cub.sentences`) and images described by their features: those of the network of features.py, the
+images being 64 x 64, also the real ones; of the demo, colour correlograms. Canonical correlation analysis of the
+training pairs projects both, and the mean cosine similarity of the projections of a pair is the "correlation":
+
+    ground truth          test images and their captions: each of the ten captions is a pair
+    image -> caption      test images, and a caption decoded of one z of q(z|image) for each pair
+    caption -> image      images decoded of one z of q(z|caption), and the test captions
+    joint                 images and captions decoded of the same draw of the prior
+
+The features and the embeddings are not those of the paper, so its figures compare by their ratio to the ground truth.
+A model all of whose draws are alike may have any joint figure: that of one pair.
+
+What a caption says of a drawn bird is right or wrong: the demo has a table of that. Of generated images a network reads
+the attributes; the row "ground truth, read" says how well it reads.
+
+Writes umap.png, draws of the prior and of the posteriors in the plane, into the model's samples/.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common import devices, maps, runs
+from common.checkpoints import write_atomically
+from common.data import Examples
+from common.errors import require
+from common.metrics import cca
+from common.models import MultimodalVAE
+from cub import birds as drawn
+from cub import features
+from cub.birds import CAPTIONS
+from cub.captions import Vocabulary
+from cub.data import Birds
+from cub.readers import read, reader
+from cub.sentences import fit
+from cub.trained import TrainedConfig, load_birds, load_trained, network_behind, said
+
+BATCH_SIZE = 200  # captions
+CLASSES = 10  # in umap.png, those with most test birds
+PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}  # its MMVAE
+
+
+@dataclass
+class Config(TrainedConfig):
+    n_samples: int = 1000
+    """draws of the prior, for what is joint"""
+    components: int = 40
+    """canonical directions (authors' code: 40)"""
+    feature_components: int | None = None
+    """reduce image features to so many principal components of the training images' before: few images overfit 2048
+    dimensions. Default: all (authors' code)"""
+    umap: bool = True
+    """draw umap.png, which takes half a minute"""
+    out_dir: Path | None = None
+    """where to write the picture; default: samples/ beside the model"""
+    json: Path | None = None
+    """write the figures to this file too"""
+
+    def check(self) -> None:
+        super().check()
+        require(self.components > 0, f"--components must be positive, not {self.components}")
+        least = self.feature_components is None or self.feature_components >= self.components
+        require(
+            least, f"--feature-components {self.feature_components} must not be below --components {self.components}"
+        )
+
+
+def main(config: Config) -> dict[str, dict]:
+    """
+    Returns:
+        {"correlations": {pair: figure}}, of the demo also {"coherence": {pair: {"right", "named"}}}.
+    """
+    config.check()
+    model, vocabulary = load_trained(config)
+    require(
+        len(model.modalities) == 2, f"{config.model} is of {model.modalities[0]} alone: there is nothing to compare"
+    )
+    source = model.modalities[0]
+    train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
+    describe = descriptor(source, config)
+    x, ids = (train.examples.modalities[name] for name in (source, "caption"))
+    sentences = fit(train.captions, ids, vocabulary, config.seed)
+    canonical = cca(describe(x), sentences.embed(ids), config.components, config.feature_components)
+    torch.manual_seed(config.seed)
+    images, captions = generate(model, test, config.n_samples)
+    described = {name: describe(values) for name, values in images.items()}
+    embedded = {name: sentences.embed(tokens) for name, tokens in captions.items()}
+    similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in pairs(source).items()}
+    figures = {"correlations": {name: values.mean().item() for name, values in similarity.items()}}
+    if config.demo:
+        cache = config.cache_dir and config.cache_dir / f"demo_reader_of_{source}.pt"
+        network = reader(source, cache)
+        looks = {name: read_all(network, x) for name, x in images.items()}
+        figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
+    report(figures, said(network_behind(config)), config, len(test.captions))
+    if config.umap:
+        path = (config.out_dir or runs.folder_of(config.model) / "samples") / "umap.png"
+        draw(path, model, test)
+        print("", path, sep="\n")
+    return figures
+
+
+def pairs(source: str) -> dict[str, tuple[str, str]]:
+    """Which images and which captions each figure compares: {name: keys of what `generate` returns}."""
+    crossed = {f"{source} -> caption": ("given", "decoded"), f"caption -> {source}": ("decoded", "given")}
+    return {"ground truth": ("given", "given")} | crossed | {"joint": ("prior", "prior")}
+
+
+@torch.no_grad()
+def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a model makes of birds, and of n draws of the prior.
+
+    Returns:
+        images, by "given" (N, ...), "decoded" of their captions (10 N, ...) and of the "prior" (n, ...); images are
+        uint8, features float. Captions alike: (10 N, 32), ten of each image, and (n, 32).
+    """
+    source, device = model.modalities[0], next(model.parameters()).device
+    given = {name: birds.examples.modalities[name] for name in model.modalities}
+    images, captions, both = [], [], {name: [] for name in model.modalities}
+    for batch in Examples({source: given[source]}).batches(BATCH_SIZE // CAPTIONS):
+        z = model.posterior({source: batch.modalities[source].to(device)}).sample((CAPTIONS,))  # (10, B, D)
+        captions.append(model.decode(z.transpose(0, 1).flatten(0, 1), ["caption"])["caption"].mode.cpu())
+    for ids in given["caption"].split(BATCH_SIZE):
+        z = model.posterior({"caption": ids.to(device)}).sample()
+        images.append(as_data(model.decode(z, [source])[source].mean))
+    for start in range(0, n, BATCH_SIZE):
+        values = model.generate(min(BATCH_SIZE, n - start))
+        both[source].append(as_data(values[source]))
+        both["caption"].append(values["caption"].cpu())
+    prior = {name: torch.cat(parts) for name, parts in both.items()}
+    return tuple(
+        {"given": given[name], "decoded": torch.cat(decoded), "prior": prior[name]}
+        for name, decoded in ((source, images), ("caption", captions))
+    )
+
+
+def as_data(x: Tensor) -> Tensor:
+    """Images (N, 3, 64, 64) as real ones are held, uint8; features (N, 2048) as they are."""
+    return (x.cpu() * 255).round().byte() if x.dim() == 4 else x.cpu()
+
+
+def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
+    """What turns a modality's values, as they are held, into features (N, 2048)."""
+    if source == "feature":
+        return lambda x: x
+    if config.demo:
+        return drawn.features
+    network, size = features.network_of(config.cache_dir or config.data_dir)
+    network = network.to(devices.select(config.cuda))
+    return lambda images: features.features_of(network, images, size).cpu()
+
+
+def read_all(network: nn.Module, x: Tensor) -> Tensor:
+    """The attributes (N, A) of uint8 images (N, 3, 64, 64) or features (N, 2048)."""
+    return torch.cat([read(network, batch.modalities["x"]) for batch in Examples({"x": x}).batches(BATCH_SIZE)])
+
+
+def coherence(
+    source: str, looks: Mapping[str, Tensor], captions: Mapping[str, Tensor], attributes: Tensor, vocabulary: Vocabulary
+) -> dict[str, dict[str, float | None]]:
+    """The share of the attributes that captions name that are right, and how many they name.
+
+    Args:
+        looks: attributes (N, A) that were read off the images of `generate`.
+        captions: those of `generate`.
+        attributes: (N, A), the true ones of the given birds.
+    """
+    texts = {name: vocabulary.sentences(ids) for name, ids in captions.items()}
+    compared = {
+        "ground truth": (texts["given"], attributes),
+        "ground truth, read": (texts["given"], looks["given"]),
+        "captions of other birds": (texts["given"], attributes.roll(1, dims=0)),
+    }
+    compared |= {name: (texts[c], looks[i]) for name, (i, c) in pairs(source).items() if name != "ground truth"}
+    compared[f"{source} -> caption"] = texts["decoded"], attributes
+    found = {name: drawn.agreement(*pair) for name, pair in compared.items()}
+    return {name: {"right": None if math.isnan(share) else share, "named": n} for name, (share, n) in found.items()}
+
+
+@torch.no_grad()
+def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
+    """Save the map of latents."""
+    n = len(birds.captions)
+    rows = torch.linspace(0, n - 1, min(maps.EMBEDDED, n)).long()  # evenly, since birds are sorted by class
+    batch = birds.examples.only(model.modalities)[rows].modalities
+    device, classes = next(model.parameters()).device, birds.classes[rows // CAPTIONS]
+    z = {name: (model.posterior({name: x.to(device)}).sample(), classes) for name, x in batch.items()}
+    commonest = birds.classes.bincount().argsort(descending=True, stable=True)[:CLASSES].tolist()
+    maps.latents(path, model, z, "classes", {birds.class_names[c]: c for c in commonest})
+
+
+def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None:
+    """Print the tables, in Markdown, and write the figures to the file that --json names."""
+    print(f"\n| cub, {n} test pairs, {config.n_samples} draws | correlation | of ground truth | paper | of its |")
+    print("|---|---|---|---|---|")
+    found = figures["correlations"]
+    truth, of_paper = found["ground truth"], PAPER["ground truth"]
+    for (name, value), paper in zip(found.items(), PAPER.values(), strict=True):
+        share = f"{100 * value / truth:.1f} %" if truth > 0 else "-"
+        print(f"| {name} | {value:.3f} | {share} | {paper:.3f} | {100 * paper / of_paper:.1f} % |")
+    reduced = config.feature_components and f", {config.feature_components} principal components"
+    print(f"\nfeatures: {about}{reduced or ''}; {config.components} canonical directions")
+    if "coherence" in figures:
+        print("\n| what captions say of birds | right, % | attributes a caption |\n|---|---|---|")
+        for name, row in figures["coherence"].items():
+            right = "-" if row["right"] is None else f"{100 * row['right']:.1f}"
+            print(f"| {name} | {right} | {row['named']:.2f} |")
+    if config.json:
+        content = {"experiment": "cub", "checkpoint": str(config.model), "split": "test", "n_examples": n}
+        chosen = ("n_samples", "seed", "components", "feature_components")
+        content |= {"demo": config.demo, "features": about, **{name: getattr(config, name) for name in chosen}}
+        write_atomically(config.json, json.dumps(content | figures, indent=2).encode())
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,161 @@
+"""Drawn birds with captions, for the demo: what a caption says of a bird is right or wrong."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cub.drawing import ATTRIBUTES, BATCH, HORNS, PIGMENTS, SCENES, SIZE, draw, random_attributes
+
+CAPTIONS = 10  # of an image
+NOUNS = {"crown": ("crown", "crown", "head", "cap"), "wings": ("wings", "wings", "wing feathers")}
+NOUNS |= {"belly": ("belly", "belly", "breast", "chest", "underside"), "bill": ("bill", "bill", "beak")}
+NOUNS |= {"tail": ("tail", "tail", "tail feathers"), "size": ("bird",)}
+SYNONYMS = {"gray": ("grey",), "red": ("crimson", "scarlet"), "yellow": ("golden",), "brown": ("tan", "chestnut")}
+SYNONYMS |= {"green": ("olive",), "short": ("stubby", "tiny"), "long": ("elongated", "lengthy")}
+SYNONYMS |= {"small": ("little", "tiny"), "large": ("big", "huge")}
+WORDS = {value: (value, value, value, *SYNONYMS.get(value, ())) for values in ATTRIBUTES.values() for value in values}
+VALUES = {key: {word: value for value in values for word in WORDS[value]} for key, values in ATTRIBUTES.items()}
+NAMES = {noun.split()[0]: name for name, nouns in NOUNS.items() for noun in nouns} | {"wing": "wings"}
+LINKS = {"is", "are", "that"}  # between a noun and what is said of it
+JOINTS = {",", "and"}
+# neither what is before them is of a later noun, nor what is after them of an earlier one
+LIMITS = {"a", "an", "the", "its", "this", "it", "with", "has", "have", "features", "which", "while"}
+
+N_DEMO = {"train": 1000, "test": 200}
+DRAWN_AT_ONCE = 100
+OFFSETS = (2, 0), (5, 0), (9, 0), (14, 0), (0, 2), (0, 5), (0, 9), (0, 14)  # rows down and columns aside
+
+
+def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tensor]:
+    """The first birds of a split, "train" (1,000) or "test" (200).
+
+    Returns:
+        images (N, 3, 64, 64) uint8, ten captions of each in their order, and attributes (N, A) int64.
+    """
+    n = min(N_DEMO[split], limit or N_DEMO[split])
+    images, captions, attributes = [], [], []
+    for part in range(-(-n // DRAWN_AT_ONCE)):  # each from a seed of its own, so that fewer are the first of more
+        generator = torch.Generator().manual_seed(1000 * list(N_DEMO).index(split) + part)
+        attributes.append(random_attributes(DRAWN_AT_ONCE, generator))
+        images.append(draw(attributes[-1], generator))
+        captions += describe(attributes[-1], generator)
+    return torch.cat(images)[:n], captions[: CAPTIONS * n], torch.cat(attributes)[:n]
+
+
+def describe(attributes: Tensor, generator: torch.Generator) -> list[str]:
+    """Ten captions of each row of attributes (N, A), each naming two to four of them in CUB's manner: 10 N."""
+    numbers = torch.rand(CAPTIONS * len(attributes), 40, generator=generator).tolist()
+    rows = [dict(zip(ATTRIBUTES, row, strict=True)) for row in attributes.tolist()]
+    looks = [{name: ATTRIBUTES[name][i] for name, i in row.items()} for row in rows]
+    return [_sentence(looks[i // CAPTIONS], iter(row)) for i, row in enumerate(numbers)]
+
+
+def named(caption: str) -> dict[str, str]:
+    """The attributes that a caption names, and the values it gives them; the first where it gives several.
+
+    A value belongs to the noun that it stands before, or that it follows after "is", "are" or "that". No word that a
+    sentence lacks, if it is one of `describe`, makes it say something else.
+    """
+    found, noun, linked, before = {}, None, False, []
+    for word in re.findall(r"[a-z]+|,", caption.lower()):
+        if word in NAMES:
+            noun, linked = NAMES[word], False
+            values = [VALUES[noun][word] for word in before if word in VALUES[noun]]
+            if values and before[-1] not in JOINTS:
+                found.setdefault(noun, values[-1])
+            before = []
+        elif word in LINKS:
+            linked, before = noun is not None, []
+        elif word in LIMITS:
+            noun, linked, before = None, False, []
+        elif linked and word in VALUES[noun]:
+            found.setdefault(noun, VALUES[noun][word])
+            linked = False
+        else:
+            linked = linked and word not in JOINTS
+            before.append(word)
+    return found
+
+
+def agreement(captions: Sequence[str], attributes: Tensor) -> tuple[float, float]:
+    """How well captions fit attributes (N, A); there are as many of each row, one after the other.
+
+    Returns:
+        the share of the attributes named that are right (NaN where none is named), and how many a caption names.
+    """
+    names, rows = list(ATTRIBUTES), attributes.repeat_interleave(len(captions) // len(attributes), dim=0).tolist()
+    right = [
+        ATTRIBUTES[name][row[names.index(name)]] == value
+        for caption, row in zip(captions, rows, strict=True)
+        for name, value in named(caption).items()
+    ]
+    return sum(right) / len(right) if right else math.nan, len(right) / len(captions)
+
+
+def features(images: Tensor) -> Tensor:
+    """A descriptor (N, 2048) float of images (N, 3, 64, 64), uint8 or in [0, 1]: which colours lie how far apart.
+
+    Colour correlograms (Huang et al. 1997): the share of each pair of 16 colours, among which a pixel is divided, at
+    each of 8 distances down or aside; mirrored images have the same. The shares' square roots are scaled to the mean of
+    a ResNet's features, about 0.4.
+    """
+    return torch.cat([_correlograms(part) for part in images.split(BATCH)])
+
+
+def _correlograms(images: Tensor) -> Tensor:
+    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    colours = torch.tensor([*PIGMENTS.values(), *SCENES, *HORNS]).to(images)  # (16, 3)
+    near = 2 * torch.einsum("nchw,kc->nkhw", images, colours) - colours.square().sum(dim=1)[:, None, None]
+    shares = (near / 0.005).softmax(dim=1)  # (N, 16, 64, 64)
+    both = torch.stack([shares, shares.flip(-1)])  # (2, N, 16, 64, 64)
+    pairs = [
+        (both[..., : SIZE - down, : SIZE - aside].flatten(3) @ both[..., down:, aside:].flatten(3).mT).mean(dim=0)
+        / ((SIZE - down) * (SIZE - aside))
+        for down, aside in OFFSETS
+    ]
+    return 19 * torch.stack(pairs, dim=1).flatten(1).sqrt()
+
+
+def _sentence(looks: dict[str, str], numbers: Iterator[float]) -> str:
+    def pick(*options: str) -> str:
+        return options[int(next(numbers) * len(options))]
+
+    def value(name: str) -> str:
+        degree = pick("", "", "", "very ") if name in ("bill", "tail", "size") else ""
+        return degree + pick(*WORDS[looks[name]])
+
+    def clause(noun: str, link: str, name: str) -> str:
+        return f"{noun}{link} {'are' if noun.endswith('s') else 'is'} {value(name)}"
+
+    def part(name: str) -> str:
+        noun = pick(*NOUNS[name])
+        words = clause(noun, " that", name) if next(numbers) < 0.15 else f"{value(name)} {noun}"
+        return words if noun.endswith("s") else _with_article(words)
+
+    def listed(names: Sequence[str]) -> str:
+        *first, last = [part(name) for name in names]
+        return ", ".join(first) + pick(" and ", ", and ", " and ", " along with ") + last if first else last
+
+    order = sorted(ATTRIBUTES, key=lambda _: next(numbers))
+    chosen = order[: int(pick("2", "3", "3", "4"))]
+    names = [name for name in chosen if name != "size"]
+    if "size" not in chosen:
+        bird = pick("this bird has", "this is a bird with", "the bird has", "a bird with", "this particular bird has")
+    elif next(numbers) < 0.3:
+        bird = f"{pick('this bird is', 'the bird is', 'a bird that is')} {value('size')} {pick('and has', 'with')}"
+    else:
+        bird = f"{value('size')} bird"
+        one = _with_article(bird)
+        bird = pick(f"this is {one} with", f"this {bird} has", f"{one} with", f"the {bird} features")
+    end = pick(".", ".", "")
+    if len(names) > 1 and next(numbers) < 0.25:
+        *names, last = names
+        end = f"{pick(', and its', ' and its', ', the', ' while its')} {clause(pick(*NOUNS[last]), '', last)}{end}"
+    return f"{bird} {listed(names)}{end}"
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -1,0 +1,189 @@
+"""CUB-200-2011: photographs of birds, ten captions of each (Reed et al. 2016), and drawn birds for the demo."""
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from common import caches, image_caches
+from common.data import Examples
+from common.errors import require
+from cub import birds
+from cub.birds import CAPTIONS
+from cub.captions import Vocabulary, words
+from cub.layouts import fetch_birds, find_birds
+
+IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
+
+
+@dataclass(kw_only=True)
+class BirdOptions:
+    """Where the birds are: the options that all scripts share."""
+
+    images_dir: Path | None = None
+    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
+    CUB_200_2011/images"""
+    cache_dir: Path | None = None
+    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
+
+
+@dataclass
+class Birds:
+    """N images, their features where those are wanted, and their captions.
+
+    examples: image (N, 3, 64, 64) uint8, feature (N, 2048) float32, and caption (10 N, 32) int64: 10 N of them,
+        caption i with image i // 10.
+    captions: the 10 N, as they were written.
+    files: of the N images; none of drawn ones.
+    classes: (N,) int64, one of the class_names: species, or crowns of drawn birds.
+    vocabulary: of the captions.
+    attributes: (N, A) int64, values of `birds.ATTRIBUTES`, of drawn birds.
+    """
+
+    examples: Examples
+    captions: list[str]
+    files: list[Path]
+    classes: Tensor
+    class_names: list[str]
+    vocabulary: Vocabulary
+    attributes: Tensor | None = None
+
+    def __getitem__(self, images: slice) -> "Birds":
+        """Some of the images, with their captions."""
+        start, stop, _ = images.indices(len(self.classes))
+        images, of_them = slice(start, stop), slice(CAPTIONS * start, CAPTIONS * stop)
+        x = self.examples.modalities
+        return replace(
+            self,
+            examples=_paired({name: x[name][of_them if name == "caption" else images] for name in x}),
+            captions=self.captions[of_them],
+            files=self.files[images],
+            classes=self.classes[images],
+            attributes=None if self.attributes is None else self.attributes[images],
+        )
+
+    def take(self, n: int | None) -> "Birds":
+        """The first n images, with their captions."""
+        return self[:n]
+
+
+def load(
+    split: str,
+    source: Literal["image", "feature"],
+    data_dir: Path,
+    options: BirdOptions,
+    demo: bool = False,
+    limit: int | None = None,
+    vocabulary: Vocabulary | None = None,
+    fetch: bool = False,
+) -> Birds:
+    """A split of the birds.
+
+    Args:
+        split: "train" or "test", which have no class in common.
+        source: "feature" for what features.py has made of the images, beside them.
+        data_dir: see `find_birds`.
+        demo: 1,000 and 200 drawn birds instead.
+        limit: only the first so many images.
+        vocabulary: that of the training captions, all of them, by default.
+        fetch: download and unpack the authors' archive, if there are no birds.
+
+    Raises:
+        InputError: something is missing, unreadable, damaged, or does not fit together.
+    """
+    if demo:
+        return _drawn(split, source, limit, vocabulary)
+    if fetch:
+        fetch_birds(data_dir)
+    found, cache_dir = find_birds(data_dir, options.images_dir), options.cache_dir or data_dir
+    names, captions = found.names[split], found.captions[split]
+    path = cache_dir / f"cub_{split}_64_{_md5(names)[:8]}.npy"
+    x = {"image": image_caches.load(found.folder, names, path, IMAGES)}
+    if source == "feature":
+        from cub.features import load_features  # which imports this module
+
+        x["feature"] = load_features(found, split, cache_dir)
+    split_up = _words(captions, cache_dir)
+    if vocabulary is None:
+        vocabulary = Vocabulary.of(split_up if split == "train" else _words(found.captions["train"], cache_dir))
+    classes = [_class_of(name) for name in names]
+    class_names = sorted({_class_of(name) for part in found.captions for name in found.names[part]})
+    numbers = {name: i for i, name in enumerate(class_names)}
+    return Birds(
+        _paired(x | {"caption": vocabulary.encode(split_up)}),
+        captions,
+        [found.folder / name for name in names],
+        torch.tensor([numbers[name] for name in classes]),
+        class_names,
+        vocabulary,
+    ).take(limit)
+
+
+def load_train(
+    source: Literal["image", "feature"],
+    data_dir: Path,
+    options: BirdOptions,
+    demo: bool = False,
+    fetch: bool = False,
+    limit: int | None = None,
+    valid: int | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> tuple[Birds, Birds | None]:
+    """Birds to train on, and the last `valid` images of them to choose the best model by; as `load` for the rest.
+
+    Args:
+        valid: the last tenth by default; none for 0.
+    """
+    train = load("train", source, data_dir, options, demo, limit, vocabulary, fetch)
+    n = len(train.classes)
+    valid = n // 10 if valid is None else valid
+    require(valid < n, f"--valid {valid} leaves no training image: there are {n}")
+    return train[: n - valid], train[n - valid :] if valid else None
+
+
+def _class_of(name: str) -> str:
+    return name.split("/")[-2]
+
+
+def _paired(modalities: dict[str, Tensor]) -> Examples:
+    rows = torch.arange(len(modalities["caption"]))
+    return Examples(modalities, {name: rows if name == "caption" else rows // CAPTIONS for name in modalities})
+
+
+def _md5(lines: list[str]) -> str:
+    return hashlib.md5("\n".join(lines).encode()).hexdigest()
+
+
+def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
+    """The words of each caption, found once and kept: no other part of loading takes as long."""
+    about, again = {"captions": _md5(captions)}, "delete it, and it will be made again"
+    path = cache_dir / f"cub_words_{about['captions'][:8]}.npz"
+    if path.exists():
+        (text,) = caches.load(path, about, ["words"], again)
+        return [line.split() for line in text.numpy().tobytes().decode().split("\n")]
+    found = [words(caption) for caption in captions]
+    if os.access(cache_dir, os.W_OK):
+        text = "\n".join(map(" ".join, found)).encode()
+        caches.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+    return found
+
+
+@cache
+def _words_of_drawn_birds() -> Vocabulary:
+    return Vocabulary.of(birds.demo("train")[1])
+
+
+def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | None) -> Birds:
+    images, captions, attributes = birds.demo(split, limit)
+    vocabulary = _words_of_drawn_birds() if vocabulary is None else vocabulary
+    modalities = {"image": images, "caption": vocabulary.encode(captions)}
+    if source == "feature":
+        modalities["feature"] = birds.features(images)
+    name, values = next(iter(birds.ATTRIBUTES.items()))
+    class_names = [f"{value} {name}" for value in values]
+    return Birds(_paired(modalities), captions, [], attributes[:, 0], class_names, vocabulary, attributes)

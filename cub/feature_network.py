@@ -1,0 +1,218 @@
+"""ResNet-101 (He et al. 2016): its 2048 features of images, and its training on classes of birds."""
+
+import hashlib
+import http.client
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
+from tqdm import tqdm
+
+from common.checkpoints import DAMAGE, load, save
+from common.errors import InputError, require
+
+N_FEATURES = 2048
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of the channels
+EXTRACTED_AT_ONCE = 64
+SMALLEST, WIDEST = 0.25, 4 / 3  # a training crop's area in shares of the image, and its aspect ratio or one over that
+HELD_OUT_EVERY = 10  # images in their order, so that each class has its share
+WARM_UP, MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.1
+SAVED_EVERY = 60.0  # seconds, at the ends of epochs
+
+
+class Recipe(NamedTuple):
+    """How a network is trained.
+
+    size: edge of the images that it is judged by, as features are extracted.
+    train_size: edge of the random crops that it sees; lr: the highest one of SGD, reached after a warm-up, from where
+        it falls to nothing as a cosine; seed: of every draw.
+    """
+
+    size: int
+    train_size: int
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+
+
+def resnet101(n_classes: int | None = None) -> nn.Module:
+    """torchvision's ResNet-101, initialised at random; without n_classes it ends with the 2048 features."""
+    from common.torchvision_import import models  # slow to import
+
+    network = models.resnet101(num_classes=n_classes or 1, zero_init_residual=True)
+    if n_classes is None:
+        network.fc = nn.Identity()
+    return network
+
+
+def extractor(state_dict: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network that ends with the 2048 features, of a ResNet-101's parameters; those of its classifier are left out.
+
+    Raises:
+        InputError: parameters are missing, unknown, of other shapes or not finite; names the source.
+    """
+    with torch.device("meta"):  # nothing is drawn for what is replaced
+        network = resnet101()
+    try:
+        network.load_state_dict({k: x for k, x in state_dict.items() if not str(k).startswith("fc.")}, assign=True)
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(f"{source} does not fit ResNet-101: {' '.join(str(error).split())[:300]}") from error
+    broken = [name for name, x in network.state_dict().items() if not x.isfinite().all()]
+    require(not broken, f"{source} holds values that are not finite, in {', '.join(broken[:3])}: use another one")
+    return network.float().to(memory_format=torch.channels_last).eval()
+
+
+def imagenet() -> dict[str, Tensor]:
+    """torchvision's weights of ImageNet (IMAGENET1K_V1, those of the MMVAE authors), downloaded by torch.hub.
+
+    Raises:
+        InputError: they cannot be had; names the file that torchvision looks for, and where.
+    """
+    from common.torchvision_import import models
+
+    weights = models.ResNet101_Weights.IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (*DAMAGE, http.client.HTTPException) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+        raise InputError(
+            f"{weights.url} could not be had ({' '.join(str(error).split())[:100]}): put it there by hand as {file}, "
+            "or give --weights PATH, or train a network on the birds: --weights train"
+        ) from error
+
+
+def fingerprint(network: nn.Module) -> str:
+    """md5 of a network's parameters and statistics."""
+    digest = hashlib.md5()
+    for x in network.state_dict().values():
+        digest.update(x.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] as ResNets take them: each channel less ImageNet's mean, over its deviation."""
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def features_of(network: nn.Module, images: Tensor, size: int) -> Tensor:
+    """A network's output for images, as torchvision's Resize(size) and CenterCrop(size) frame them.
+
+    Args:
+        network: in evaluation mode, on any device.
+        images: (N, 3, H, W) uint8, or float in [0, 1].
+
+    Returns:
+        (N, 2048) float32, of an `extractor`; on the network's device.
+    """
+    device = next(network.parameters()).device
+    return torch.cat([network(normalised(_framed(x.to(device), size))) for x in images.split(EXTRACTED_AT_ONCE)])
+
+
+def _framed(images: Tensor, size: int) -> Tensor:
+    """The shorter side brought to `size`, and the square in the middle: (N, 3, size, size) in [0, 1]."""
+    images = images / 255 if images.dtype == torch.uint8 else images
+    sides = images.shape[-2:]
+    if sides == (size, size):
+        return images
+    height, width = (int(size * side / min(sides)) for side in sides)
+    images = interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    top, left = (round((side - size) / 2) for side in (height, width))
+    return images[..., top : top + size, left : left + size]
+
+
+def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A part of each image at random, at times mirrored, at another size: (N, 3, H, W) uint8 -> (N, 3, size, size).
+
+    As torchvision's RandomResizedCrop and RandomHorizontalFlip, for the whole batch at once. Normalised.
+    """
+    area, ratio, x, y, mirror = torch.rand(5, len(images), generator=generator).to(images.device)
+    area, ratio = SMALLEST + (1 - SMALLEST) * area, WIDEST ** (2 * ratio - 1)
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    none = torch.zeros_like(x)
+    across = torch.stack([width * (1 - 2 * (mirror < 0.5).float()), none, (1 - width) * (2 * x - 1)], dim=1)
+    down = torch.stack([none, height, (1 - height) * (2 * y - 1)], dim=1)
+    grid = affine_grid(torch.stack([across, down], dim=1), [len(images), 3, size, size], align_corners=False)
+    return normalised(grid_sample(images / 255, grid, padding_mode="border", align_corners=False))
+
+
+def train(
+    images: Tensor, labels: Tensor, recipe: Recipe, device: torch.device, bf16: bool, of: Mapping[str, Any], path: Path
+) -> tuple[dict[str, Tensor], float]:
+    """Train a ResNet-101 to tell classes.
+
+    Every tenth image is held out. The training is kept in `path` and taken up from there.
+
+    Args:
+        images: (N, 3, L, L) uint8, at least as large as recipe.size.
+        labels: (N,) int64.
+        bf16: whether the networks' products are in bfloat16.
+        of: what the training is of, beside the recipe.
+        path: where it is kept.
+
+    Returns:
+        the parameters, and the share of held-out images that are told right.
+
+    Raises:
+        InputError: the file holds another training, the loss is not finite.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        network = resnet101(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(), recipe.lr, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True, fused=True
+    )
+    about, done, accuracy = {**recipe._asdict(), **of}, 0, math.nan
+    if path.exists():
+        kept = load(path)
+        require(kept.get("about") == about, f"{path} is of another training: delete it, or give another --cache-dir")
+        network.load_state_dict(kept["state_dict"])
+        optimizer.load_state_dict(kept["optimizer"])
+        done, accuracy = kept["epoch"], kept["accuracy"]
+        print(f"resuming after epoch {done}")
+    held_out = torch.arange(len(labels)) % HELD_OUT_EVERY == 0
+    rows = (~held_out).nonzero().squeeze(1)
+    batch_size = min(recipe.batch_size, len(rows))
+    n_batches = len(rows) // batch_size  # what is left over has its turn in another epoch: the order is a new one
+    saved = time.monotonic()
+    for epoch in range(done, recipe.epochs):
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        order = rows[torch.randperm(len(rows), generator=generator)][: n_batches * batch_size].view(n_batches, -1)
+        network.train()
+        losses, started = [], time.monotonic()
+        for b, index in enumerate(tqdm(order, desc=f"epoch {epoch + 1}", unit=" batches", disable=None, leave=False)):
+            progress = (epoch + (b + 1) / n_batches) / recipe.epochs
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * min(progress / WARM_UP, (1 + math.cos(math.pi * progress)) / 2)
+            x = random_crops(images[index].to(device), recipe.train_size, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = cross_entropy(network(x), labels[index].to(device), label_smoothing=SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        loss = torch.stack(losses).mean().item()
+        require(math.isfinite(loss), f"the loss is not finite in epoch {epoch + 1}: try a smaller --lr")
+        rate = order.numel() / (time.monotonic() - started)
+        accuracy = _accuracy(network.eval(), images[held_out], labels[held_out], recipe.size)
+        print(
+            f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  held out {accuracy:.1%} right  {rate:.1f} images/s",
+            flush=True,
+        )
+        if time.monotonic() - saved > SAVED_EVERY:
+            state = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
+            save(path, {"about": about, "epoch": epoch + 1, "accuracy": accuracy, **state})
+            saved = time.monotonic()
+    return {name: x.cpu() for name, x in network.state_dict().items()}, accuracy
+
+
+def _accuracy(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> float:
+    scores = features_of(network, images, size)  # (N, classes): this network does not end with its features
+    return (scores.argmax(dim=1).cpu() == labels).float().mean().item()

@@ -1,0 +1,43 @@
+"""Log-likelihoods of a model of CUB's birds, by importance sampling on test images with a caption (nats per pair).
+
+    python loglike.py trained_models --data-dir data --limit 100       a table, of the captions of 100 images
+    python loglike.py trained_models --paper --json out.json           with the paper's number, and a file
+
+log p(image,caption), log p(image) and log p(caption) share samples of q(z|image,caption), of a mixture the whole one.
+Each is estimated with samples of each encoder alone too: that of log p(caption) with z from q(z|image) says how much of
+the caption the image tells. Padding adds nothing; weights and beta play no part, but in --paper.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from common import reports, runs
+from common.errors import require
+from common.options import LoglikeConfig
+from common.variational_posteriors import LocScaleEbmPosterior
+from cub.trained import TrainedConfig, load_birds, load_trained
+from mnist_svhn.loglike import evaluate
+
+
+@dataclass
+class Config(TrainedConfig, LoglikeConfig):
+    paper: bool = False
+    """also what the paper reports as the joint log-likelihood: all samples of each encoder, likelihoods weighed as in
+    training (--llik-scaling), so that it is no log-likelihood"""
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    config.check()
+    model, vocabulary = load_trained(config)
+    energy_based = isinstance(model.variational_posterior, LocScaleEbmPosterior)
+    require(not (config.paper and energy_based), f"--paper takes a known density: {config.model} is energy-based")
+    pairs = load_birds("test", model, vocabulary, config).examples
+    torch.manual_seed(config.seed)
+    estimates = reports.summarise(evaluate(model, pairs, config.n_samples, config.paper))
+    reports.report(estimates, config, "cub", len(pairs), {"birds": "demo" if config.demo else str(config.images_dir)})
+    return estimates
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

@@ -1,0 +1,235 @@
+"""Networks of MMVAE on CUB's birds (layers of the authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
+
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from common import models
+from common.encoders_decoders import SplitLinearLayer
+from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
+from common.multimodal_vae import MultimodalVAE
+from cub.captions import END, LENGTH, PADDING
+
+N_FEATURES = 2048
+N_EMBEDDING = 128
+AUTHORS_WORDS = 1590  # of the vocabulary, which their run folders lack
+LIKELIHOOD_SCALE = 0.01  # of images and of features
+
+
+class Config(Protocol):
+    n_latents: int
+    learn_prior: bool
+    llik_scaling: float  # lambda of the image or the feature; 0: the ratio of the caption's length to its dimensions
+    model: str
+    fusion: str
+    posterior: str
+    vocabulary: list[str] | None  # None: the authors', of unknown words
+
+
+class Model(NamedTuple):
+    """modalities; wide: whether the caption's networks are the wide ones with biases, as beside features; posterior: of
+    the authors' mixture, or of the one modality."""
+
+    modalities: tuple[str, ...]
+    wide: bool
+    posterior: str
+
+
+MODELS = {
+    "images": Model(("image", "caption"), False, "laplace-normal"),
+    "features": Model(("feature", "caption"), True, "softplus-normal"),
+    "image": Model(("image",), False, "softplus-laplace"),
+    "feature": Model(("feature",), True, "softplus-normal"),
+    "caption": Model(("caption",), False, "softplus-normal"),
+}
+
+
+class Sentences(Distribution):
+    """LENGTH independent words; padding says nothing, so that it adds exactly 0 to a log-density.
+
+    Args:
+        logits: (..., LENGTH, V).
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 (torch's own name)
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits.shape[:-2], logits.shape[-2:-1], validate_args=False)
+        self.logits = logits
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest words (..., LENGTH), padding after the first <eos>."""
+        words = self.logits.argmax(dim=-1)
+        end = words == END
+        return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p of words (..., LENGTH) int64, summed over those that are no padding: (...)."""
+        words = value.expand(self.logits.shape[:-1])
+        log_p = self.logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - self.logits.logsumexp(dim=-1)
+        return torch.where(value == PADDING, 0, log_p).sum(dim=-1)
+
+
+class CaptionLikelihood(nn.Module):
+    """Words of a caption, from logits (..., LENGTH, V)."""
+
+    def forward(self, logits: Tensor) -> Sentences:
+        return Sentences(logits)
+
+    def point(self, p: Sentences) -> Tensor:
+        return p.mode
+
+
+def build(config: Config) -> MultimodalVAE:
+    """The model with image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and caption (B, 32), or with one of them."""
+    d, (names, wide, _) = config.n_latents, MODELS[config.model]
+    heads = (d,) * models.FAMILIES[config.posterior].n_params
+    n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
+    encoder, decoder = {}, {}
+    if "image" in names:
+        encoder["image"], decoder["image"] = image_encoder(heads), image_decoder(d)
+    if "feature" in names:
+        encoder["feature"], decoder["feature"] = feature_encoder(heads), feature_decoder(d)
+    if "caption" in names:
+        encoder["caption"] = caption_encoder(n_words, heads, wide)
+        decoder["caption"] = caption_decoder(encoder["caption"][0], d, wide)
+    likelihood = {
+        "image": LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3),
+        "feature": LaplaceLikelihood(LIKELIHOOD_SCALE),
+        "caption": CaptionLikelihood(),
+    }
+    sizes = {"image": 3 * 64 * 64, "feature": N_FEATURES}
+    return models.VAE(
+        config.fusion if len(names) > 1 else "own",
+        encoder=encoder,
+        decoder=decoder,
+        likelihood=GroupedLikelihood(**{name: likelihood[name] for name in names}),
+        latent_dim=d,
+        weights={names[0]: config.llik_scaling or LENGTH / sizes[names[0]]} if len(names) > 1 else {},
+        posterior=config.posterior,
+        learn_prior=config.learn_prior,
+    )
+
+
+def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
+    """(N, 3, 64, 64) -> the posterior's parameters, (N, D) each."""
+    return nn.Sequential(
+        *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (nn.Conv2d(n, m, 4, 2, 1), nn.ReLU())),
+        *(nn.Flatten(), SplitLinearLayer(512 * 4 * 4, heads)),
+    )
+
+
+def image_decoder(n_latents: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Unflatten(1, (n_latents, 1, 1)), nn.ConvTranspose2d(n_latents, 512, 4, 1, 0), nn.ReLU()),
+        *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (nn.ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
+        *(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Sigmoid()),
+    )
+
+
+def feature_encoder(heads: tuple[int, ...]) -> nn.Sequential:
+    """(N, 2048) -> the posterior's parameters, (N, D) each."""
+    return nn.Sequential(*dense(N_FEATURES, 1024, 512, 256), SplitLinearLayer(256, heads))
+
+
+def feature_decoder(n_latents: int) -> nn.Sequential:
+    return nn.Sequential(*dense(n_latents, 256, 512, 1024), nn.Linear(1024, N_FEATURES))
+
+
+def dense(*sizes: int) -> list[nn.Module]:
+    return [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.ELU())]
+
+
+# kernel, stride and padding of the caption's convolutions, over its words and over an embedding's numbers
+HALVES_BOTH, HALVES_EMBEDDING = (4, 2, 1), ((1, 4), (1, 2), (0, 1))
+STAGES = (*3 * (HALVES_BOTH,), *2 * (HALVES_EMBEDDING,))  # (32, 128) -> (4, 4)
+
+
+def widths(wide: bool) -> tuple[int, ...]:
+    return (1, 32, 64, 128, 256, 512) if wide else (1, 32, 64, 128, 128, 128)
+
+
+def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequential:
+    """(N, 32) -> the posterior's parameters, (N, D) each, by convolutions over words and embeddings, (1, 32, 128)."""
+    channels = widths(wide)
+    stages = zip(pairwise(channels), STAGES, strict=True)
+    return nn.Sequential(
+        *(nn.Embedding(n_words, N_EMBEDDING, padding_idx=0), nn.Unflatten(1, (1, LENGTH))),
+        *(
+            layer
+            for (n, m), shape in stages
+            for layer in (nn.Conv2d(n, m, *shape, bias=wide), nn.BatchNorm2d(m), nn.ReLU())
+        ),
+        *(nn.Flatten(), SplitLinearLayer(channels[-1] * 4 * 4, heads, bias=wide)),
+    )
+
+
+def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:
+    """z (N, D) -> logits (N, 32, V) by the encoder's layers in reverse; the last one has the embedding's weights."""
+    channels = widths(wide)[::-1]
+    stages = zip(pairwise(channels), STAGES[::-1], strict=True)
+    convolutions = [
+        nn.ConvTranspose2d(n_latents, channels[0], 4, 1, 0, bias=wide),
+        *(nn.ConvTranspose2d(n, m, *shape, bias=wide) for (n, m), shape in stages),
+    ]
+    words = nn.Linear(N_EMBEDDING, embedding.num_embeddings)
+    words.weight = embedding.weight
+    return nn.Sequential(
+        nn.Unflatten(1, (n_latents, 1, 1)),
+        *(layer for conv in convolutions[:-1] for layer in (conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())),
+        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2), words),
+    )
+
+
+def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    """Our configuration of the authors' options, and of our parameters theirs, which are concatenated."""
+    model = {"cubIS": "images", "cubISft": "features"}[args["model"]]
+    config = {
+        "n_latents": args["latent_dim"],
+        "learn_prior": args["learn_prior"],
+        "llik_scaling": args["llik_scaling"],
+        "model": model,
+        "fusion": "moe",
+        "posterior": MODELS[model].posterior,
+        "vocabulary": None,
+    }
+    training = {name: args[name] for name in ("obj", "K", "looser", "batch_size", "epochs") if name in args}
+    if training.get("obj") == "elbo":  # which took one sample whatever the others said
+        training |= {"obj": "elbo-importance", "K": 1, "looser": False}
+    config |= training
+    both, wide = ("weight", "bias"), MODELS[model].wide
+    bias = both if wide else ("weight",)
+    norm = (*both, "running_mean", "running_var")
+    layers = {  # of the caption
+        "encoder.caption.0": (("vaes.1.enc.embedding",), ("weight",)),
+        **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), bias) for i in range(0, 15, 3)},
+        **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), norm) for i in range(1, 15, 3)},
+        "encoder.caption.18.linear": (("vaes.1.enc.c1", "vaes.1.enc.c2"), bias),
+        **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), bias) for i in range(0, 18, 3)},
+        **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), norm) for i in range(1, 15, 3)},
+        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), both),
+    }
+    if model == "images":
+        layers |= {
+            **{f"encoder.image.{i}": ((f"vaes.0.enc.enc.{i}",), both) for i in (0, 2, 4, 6)},
+            "encoder.image.9.linear": (("vaes.0.enc.c1", "vaes.0.enc.c2"), both),
+            **{f"decoder.image.{i + 1}": ((f"vaes.0.dec.dec.{i}",), both) for i in (0, 2, 4, 6, 8)},
+        }
+    else:
+        layers |= {
+            **{f"encoder.feature.{2 * i}": ((f"vaes.0.enc.enc.layer{i}.0",), both) for i in range(3)},
+            "encoder.feature.6.linear": (("vaes.0.enc.fc21", "vaes.0.enc.fc22"), both),
+            "decoder.feature.0": (("vaes.0.dec.dec.out_t.0",), both),
+            **{f"decoder.feature.{2 * i}": ((f"vaes.0.dec.dec.layer{i}_t.0",), both) for i in (1, 2)},
+            "decoder.feature.6": (("vaes.0.dec.fc31",), both),
+        }
+    layout = {
+        f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs)
+        for ours, (theirs, kinds) in layers.items()
+        for kind in kinds
+    }
+    return config, layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}

@@ -1,0 +1,147 @@
+"""MMVAE on CUB: photographs of birds and captions of them (Shi et al. 2019, arXiv 1911.03393).
+
+    python train.py --model images --data-dir data          photographs of 64 x 64 pixels, the authors' settings
+    python train.py --model features --data-dir data        features of ResNet-101, which features.py extracts before
+    python train.py --demo --model features --epochs 10 --K 5      drawn birds, in minutes
+
+Bounds of log p(image, caption): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or
+the ELBO; the log-likelihood of the image or the feature is weighed by --llik-scaling. Each image has ten captions: an
+example is an image with one of them.
+A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and caption (B, 32) int64, words.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from common import devices, options, runs
+from common.errors import require
+from common.objective_options import OF_FUSION, Name, ObjectiveOptions, by_name
+from common.training import fit
+from cub import loglike
+from cub.captions import Vocabulary
+from cub.data import load_train
+from cub.model import MODELS, build
+from cub.sample import draw
+from cub.trained import WordOptions, network_behind, vocabulary_of
+
+LATENTS = {"images": 128, "image": 128, "caption": 128, "features": 64, "feature": 64}  # authors' code
+EPOCHS = {"images": 200, "image": 200, "caption": 200, "features": 50, "feature": 50}
+
+
+@dataclass
+class Config(options.RunConfig, WordOptions, ObjectiveOptions):
+    model: Literal["images", "features", "image", "feature", "caption"] = "images"
+    """images: photographs and captions; features: ResNet-101's features of them and captions; image, feature, caption:
+    a VAE of this modality alone"""
+    fusion: Literal["moe", "poe", "mopoe"] = "moe"
+    """of the experts: mixture (MMVAE), product (MVAE), mixture of the products of all subsets"""
+    posterior: (
+        Literal["laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm"] | None
+    ) = None
+    """family of the experts and the prior. Default: the authors' for mixtures, laplace-normal (an image's expert
+    Laplace, a caption's normal, the prior Laplace) of --model images, softplus-normal of features; for products
+    gaussian. vmf: z on the unit sphere; ebm: energy-based, of --fusion poe"""
+    obj: Name | None = None
+    """the bound, and its gradient; default: dreg (paper), of --fusion poe mvae. elbo: the mean over the encoders;
+    elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
+    K: int | None = None
+    """samples of each encoder, of dreg, iwae and stl. Default: 50 (authors' runs)"""
+    learn_prior: bool = True
+    """learn the prior's scales (paper); of vmf and ebm it has none. Products of experts hold N(0, I) all the same"""
+    llik_scaling: float | None = None
+    """weight of the image's or the feature's log-likelihood; 0: 32 / 12288 or 32 / 2048, the ratio of the dimensions.
+    Default: 0, of --model features 0.002 (authors' runs)"""
+    n_latents: Annotated[int | None, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = None
+    """latent dimensions. Default: 128, with features 64 (authors' runs)"""
+    batch_size: int = 64
+    """images with a caption a step (authors' runs: 64)"""
+    epochs: int | None = None
+    """passes over the captions. Default: 200, with features 50 (authors' runs)"""
+    valid: int | None = None
+    """hold out the last N training images, with their captions, and select the best model on them; default: the last
+    tenth. 0: none, the last model counts as the best (authors' code)"""
+    annealing_epochs: int = 0
+    """epochs over which beta rises (authors' code: none)"""
+    lr: float = 1e-3
+    """learning rate of Adam with amsgrad (authors' code: 1e-3; their README says 1e-4)"""
+    analytics: bool = True
+    """draw pictures while training"""
+    logp: bool = False
+    """at the end estimate the best model's log-likelihoods of the test birds (python loglike.py)"""
+    # of the training data, with which the model is kept
+    vocabulary: tyro.conf.Suppress[list[str] | None] = None
+    feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None
+
+    def __post_init__(self) -> None:
+        moe = self.fusion == "moe"
+        defaults = {
+            "posterior": MODELS[self.model].posterior if moe or self.alone else "gaussian",
+            "obj": "mvae" if self.fusion == "poe" and not self.alone else "dreg",
+            "llik_scaling": 0.002 if self.model == "features" else 0.0,
+            "n_latents": LATENTS[self.model],
+            "epochs": EPOCHS[self.model],
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        if self.K is None and self.obj in ("dreg", "iwae", "stl"):
+            self.K = 50
+
+    @property
+    def alone(self) -> bool:
+        """Whether the model has one modality."""
+        return len(MODELS[self.model].modalities) == 1
+
+    def check(self) -> None:
+        super().check()
+        fusion = "own" if self.alone else self.fusion
+        of_model = f"--model {self.model}" if self.alone else f"--fusion {self.fusion}"
+        self.check_objective(of_model, OF_FUSION[fusion], fusion, self.posterior)
+        mixed = self.posterior == "laplace-normal"
+        require(not mixed or not self.alone, f"--posterior laplace-normal is of two modalities, not of {self.model}")
+        scaled = 0 <= self.llik_scaling < math.inf
+        require(scaled, f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}")
+        require(
+            self.llik_scaling == 0 or not self.alone,
+            f"--llik-scaling weighs what is beside the caption: --model {self.model} has one modality",
+        )
+        require(self.paired_fraction == 1, "captions belong to their images: leave --paired-fraction at 1")
+
+
+def main(config: Config) -> None:
+    config.check()
+    if config.dry_run:
+        print(json.dumps(options.as_json(config), indent=2))
+        return
+    torch.manual_seed(config.seed)
+    source = MODELS[config.model].modalities[0]
+    words = Vocabulary(config.vocabulary) if config.vocabulary else None
+    if config.vocab:
+        require(
+            config.pre_trained is not None, "--vocab gives the words of the authors' model that --pre-trained names"
+        )
+        words = vocabulary_of(config.pre_trained, config.vocab)
+    train, valid = load_train(
+        source if source == "feature" else "image",
+        *(config.data_dir, config, config.demo, config.download, config.limit, config.valid, words),
+    )
+    config.vocabulary = train.vocabulary.words
+    config.feature_network = network_behind(config) if source == "feature" else None
+    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
+    run = runs.Run("cub", config)
+    pictures = partial(draw, model, birds=valid or train, training=train) if config.analytics else None
+    examples = [birds and birds.examples.only(model.modalities) for birds in (train, valid)]
+    fit(model, by_name(config.obj, model, config), *examples, config, run, pictures, amsgrad=True)
+    if config.logp:
+        same = ("data_dir", "images_dir", "cache_dir", "demo", "limit", "seed", "cuda")
+        loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)
