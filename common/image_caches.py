@@ -86,8 +86,6 @@ def _complete(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: 
     notes = path.with_suffix(".json")
     anew = f"delete {path.name} and {notes.name}, and they will be made again"
     about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
-    if not kind.squashed:
-        del about["squashed"]  # as in the notes of caches that were made before there was a choice
     header = _header(len(names), kind)
     done = 0
     if notes.exists():

@@ -10,9 +10,9 @@ from torch import Tensor
 from cub.drawing import ATTRIBUTES, BATCH, HORNS, PIGMENTS, SCENES, SIZE, draw, random_attributes
 
 CAPTIONS = 10  # of an image
-NOUNS = {"crown": ("crown", "crown", "head", "cap"), "wings": ("wings", "wings", "wing feathers")}
+NAMED, PLAIN = 0.8, ("plain", "pretty", "fine", "neat")  # how often a value is named, and what is said instead
+NOUNS = {"crown": ("crown", "crown", "head", "cap"), "wings": ("wings",), "tail": ("tail",), "size": ("bird",)}
 NOUNS |= {"belly": ("belly", "belly", "breast", "chest", "underside"), "bill": ("bill", "bill", "beak")}
-NOUNS |= {"tail": ("tail", "tail", "tail feathers"), "size": ("bird",)}
 SYNONYMS = {"gray": ("grey",), "red": ("crimson", "scarlet"), "yellow": ("golden",), "brown": ("tan", "chestnut")}
 SYNONYMS |= {"green": ("olive",), "short": ("stubby", "tiny"), "long": ("elongated", "lengthy")}
 SYNONYMS |= {"small": ("little", "tiny"), "large": ("big", "huge")}
@@ -46,7 +46,7 @@ def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tenso
 
 
 def describe(attributes: Tensor, generator: torch.Generator) -> list[str]:
-    """Ten captions of each row of attributes (N, A), each naming two to four of them in CUB's manner: 10 N."""
+    """Ten captions of each row of attributes (N, A), each naming about four of them: 10 N."""
     numbers = torch.rand(CAPTIONS * len(attributes), 40, generator=generator).tolist()
     rows = [dict(zip(ATTRIBUTES, row, strict=True)) for row in attributes.tolist()]
     looks = [{name: ATTRIBUTES[name][i] for name, i in row.items()} for row in rows]
@@ -64,18 +64,19 @@ def named(caption: str) -> dict[str, str]:
         if word in NAMES:
             noun, linked = NAMES[word], False
             values = [VALUES[noun][word] for word in before if word in VALUES[noun]]
-            if values and before[-1] not in JOINTS:
+            if values:
                 found.setdefault(noun, values[-1])
             before = []
         elif word in LINKS:
             linked, before = noun is not None, []
         elif word in LIMITS:
             noun, linked, before = None, False, []
+        elif word in JOINTS:
+            linked, before = False, []
         elif linked and word in VALUES[noun]:
             found.setdefault(noun, VALUES[noun][word])
             linked = False
         else:
-            linked = linked and word not in JOINTS
             before.append(word)
     return found
 
@@ -120,41 +121,18 @@ def _correlograms(images: Tensor) -> Tensor:
 
 
 def _sentence(looks: dict[str, str], numbers: Iterator[float]) -> str:
+    """Each word has its place: a model that draws them independently of each other could not say it otherwise."""
+
     def pick(*options: str) -> str:
         return options[int(next(numbers) * len(options))]
 
-    def value(name: str) -> str:
-        degree = pick("", "", "", "very ") if name in ("bill", "tail", "size") else ""
-        return degree + pick(*WORDS[looks[name]])
-
-    def clause(noun: str, link: str, name: str) -> str:
-        return f"{noun}{link} {'are' if noun.endswith('s') else 'is'} {value(name)}"
-
     def part(name: str) -> str:
-        noun = pick(*NOUNS[name])
-        words = clause(noun, " that", name) if next(numbers) < 0.15 else f"{value(name)} {noun}"
-        return words if noun.endswith("s") else _with_article(words)
+        value = pick(*WORDS[looks[name]]) if next(numbers) < NAMED else pick(*PLAIN)
+        return f"{value} {pick(*NOUNS[name])}"
 
-    def listed(names: Sequence[str]) -> str:
-        *first, last = [part(name) for name in names]
-        return ", ".join(first) + pick(" and ", ", and ", " and ", " along with ") + last if first else last
-
-    order = sorted(ATTRIBUTES, key=lambda _: next(numbers))
-    chosen = order[: int(pick("2", "3", "3", "4"))]
-    names = [name for name in chosen if name != "size"]
-    if "size" not in chosen:
-        bird = pick("this bird has", "this is a bird with", "the bird has", "a bird with", "this particular bird has")
-    elif next(numbers) < 0.3:
-        bird = f"{pick('this bird is', 'the bird is', 'a bird that is')} {value('size')} {pick('and has', 'with')}"
-    else:
-        bird = f"{value('size')} bird"
-        one = _with_article(bird)
-        bird = pick(f"this is {one} with", f"this {bird} has", f"{one} with", f"the {bird} features")
-    end = pick(".", ".", "")
-    if len(names) > 1 and next(numbers) < 0.25:
-        *names, last = names
-        end = f"{pick(', and its', ' and its', ', the', ' while its')} {clause(pick(*NOUNS[last]), '', last)}{end}"
-    return f"{bird} {listed(names)}{end}"
+    bird = f"{pick('this', 'the', 'one')} {part('size')} {pick('has', 'has', 'shows')}"
+    crown, wings, belly, last = (part(name) for name in ("crown", "wings", "belly", pick("bill", "tail")))
+    return f"{bird} {_with_article(crown)}, {wings}, {_with_article(belly)} and {_with_article(last)}."
 
 
 def _with_article(words: str) -> str:

@@ -66,7 +66,7 @@ class _Picture:
         image = self.image.clamp(0, 1) * torch.stack([light * (1 + warmth), light, light * (1 - warmth)], dim=1)
         blurred = avg_pool2d(pad(image, [1] * 4, mode="replicate"), 3, stride=1)
         image = image.lerp(blurred, self._any(0, 0.5)[:, None])
-        image += self._any(0, 0.06)[:, None] * (self.grain.view_as(image) - 0.5)
+        image += self._any(0, 0.03)[:, None] * (self.grain.view_as(image) - 0.5)
         return (255 * image.clamp(0, 1)).round().to(torch.uint8)
 
     def _any(self, low: Measure, high: Measure) -> Tensor:
@@ -92,26 +92,25 @@ class _Picture:
         steps, self.scale = torch.linspace(-1, 1, SIZE), 1
         ramp = (0.5 + self._any(-0.4, 0.4) * steps + self._any(-0.6, 0.6) * steps[:, None]).clamp(0, 1)
         two = [self._one_of(SCENES) + 0.2 * (self._colour(0.5) - 0.5) for _ in range(2)]
-        self.image = two[0].lerp(two[1], ramp[:, None] * self._any(0, 1)[:, None])
+        self.image = two[0].lerp(two[1], ramp[:, None] * self._any(0, 0.5)[:, None])
         pattern = interpolate(pattern.lerp(pattern[:, :1], 0.7), size=SIZE, mode="bilinear")
-        self.image += self._any(0, 0.35)[:, None] * (pattern - 0.5)
+        self.image += self._any(0, 0.1)[:, None] * (pattern - 0.5)
         x, y = torch.arange(SIZE) - 31.5, torch.arange(SIZE)[:, None] - 31.5
-        for _ in range(4):
+        for _ in range(2):
             blob = _ellipse(x - self._any(-32, 32), y - self._any(-32, 32), self._any(3, 12), self._any(3, 12))
-            self._paint(blob, self.image.mean(dim=(2, 3), keepdim=True) + 0.4 * (self._colour(0.5) - 0.5), 0.6, soft=4)
+            self._paint(blob, self.image.mean(dim=(2, 3), keepdim=True) + 0.2 * (self._colour(0.5) - 0.5), 0.6, soft=4)
 
     def _pose(self) -> None:
         steps = torch.arange(SIZE) - (SIZE - 1) / 2
         self.scale = self._either(self.is_large, (0.9, 1), (0.62, 0.7))
-        self.slope = self._any(0, 0.65)  # of the body, head up
+        self.slope = self._any(0.2, 0.45)  # of the body, head up
         self.bill = self._either(self.is_long["bill"], (11, 13), (3.2, 4.2))
         self.tail = self._either(self.is_long["tail"], (16, 19), (4, 6))
         self.head = self._upright(self._any(11.5, 13.5), self._any(-9.5, -7.5))
         front, rear = self.head[0] + 6 + self.bill, (13 + self.tail) * self.slope.cos()
         free = (SIZE / 2 - 1 - self.scale * (front + rear) / 2).clamp(min=0.5)
-        facing = self._any(-1, 1).sign()
-        self.x = facing * (steps - self._any(-1, 1) * free) / self.scale + (front - rear) / 2
-        self.y = (steps[:, None] - self._any(-8, 8) * (1.4 - self.scale)) / self.scale
+        self.x = (steps - self._any(-0.25, 0.25) * free) / self.scale + (front - rear) / 2
+        self.y = (steps[:, None] - self._any(-3, 3) * (1.4 - self.scale)) / self.scale
         self.along = self.slope.cos() * self.x - self.slope.sin() * self.y
         self.across = self.slope.sin() * self.x + self.slope.cos() * self.y
 

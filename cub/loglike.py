@@ -35,7 +35,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     pairs = load_birds("test", model, vocabulary, config).examples
     torch.manual_seed(config.seed)
     estimates = reports.summarise(evaluate(model, pairs, config.n_samples, config.paper))
-    reports.report(estimates, config, "cub", len(pairs), {"birds": "demo" if config.demo else str(config.images_dir)})
+    reports.report(estimates, config, "cub", len(pairs), {"birds": "demo" if config.demo else "photographed"})
     return estimates
 
 

@@ -317,7 +317,16 @@ def test_an_archive_damaged_inside_is_named_and_leaves_no_half_a_folder(host, tm
 def test_the_cache_says_what_it_holds(tmp_path):
     load("train", write_celeba(tmp_path))
     about = json.loads((tmp_path / "celeba_64.json").read_text())
-    expected = {"mode": "RGB", "size": 64, "inverted": False, "n": 12, "names": "", "files": "", "done": 12}
+    expected = {
+        "mode": "RGB",
+        "size": 64,
+        "inverted": False,
+        "squashed": False,
+        "n": 12,
+        "names": "",
+        "files": "",
+        "done": 12,
+    }
     assert about | {"names": "", "files": ""} == expected
 
 

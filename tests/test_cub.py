@@ -75,6 +75,12 @@ def test_models_and_objectives_train_and_load(tmp_path, options):
         assert moved in (None, options.learn_prior)
 
 
+def test_training_learns_what_captions_are_like(tmp_path):
+    """Words as likely as they are wherever they stand have -69 nats, each at its place about -20."""
+    train.main(config(tmp_path, model="caption", limit=120, valid=20, batch_size=10, analytics=False))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["valid"]["bound"] > -40
+
+
 @pytest.mark.parametrize(
     ("options", "kind"),
     [

@@ -10,6 +10,9 @@ import torch
 
 import celeba.data
 import celeba.train
+import cub.data
+import cub.loglike
+import cub.train
 import fashionmnist.data
 import multimnist.data
 import vision.data
@@ -104,3 +107,32 @@ def test_views_are_made_of_full_size_photographs(tmp_path):
     gray = torch.from_numpy(decode(tmp_path / "gray" / "000001.jpg", Kind("L")).copy())
     colour = torch.from_numpy(decode(source / "000001.jpg", Kind()).copy())
     assert (vision.data.gray_of(colour[None])[0].double() - gray.double()).abs().mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("images_dir", "sizes", "n_words"), [(None, (972, 286), 643), (Path("bbox_crops_227/images"), (819, 240), 518)]
+)
+def test_cubs_captions_are_with_their_images(tmp_path, images_dir, sizes, n_words):
+    options = cub.data.BirdOptions(images_dir=images_dir, cache_dir=tmp_path)
+    train, test = (cub.data.load(split, "image", DATA_ROOT / "cub", options) for split in ("train", "test"))
+    assert (len(train.classes), len(test.classes)) == sizes
+    assert not set(train.classes.tolist()) & set(test.classes.tolist())
+    assert len(train.vocabulary) == len(test.vocabulary) == n_words
+    for birds in (train, test):
+        i = 7
+        text = DATA_ROOT / "cub" / "text_c10" / birds.files[i].parent.name / f"{birds.files[i].stem}.txt"
+        assert birds.captions[10 * i : 10 * i + 10] == text.read_text().strip().split("\n")
+        pair = birds.examples[torch.tensor([10 * i + 3])].modalities
+        said = birds.vocabulary.sentences(pair["caption"])[0]
+        known = [word for word in said.split() if "<exc>" not in word]
+        assert len(known) > 3 and set(known[:3]) <= set(birds.captions[10 * i + 3].split())
+        assert (pair["image"][0] * 255).byte().equal(torch.tensor(decode(birds.files[i], cub.data.IMAGES)))
+
+
+def test_cubs_captions_are_learnt(tmp_path):
+    options = {"data_dir": DATA_ROOT / "cub", "cache_dir": tmp_path, "limit": 200}
+    settings = {"K": 1, "epochs": 2, "n_latents": 16, "batch_size": 16, "analytics": False}
+    cub.train.main(cub.train.Config(model="caption", save_dir=tmp_path / "run", **options, **settings))
+    torch.manual_seed(0)
+    estimates = cub.loglike.main(cub.loglike.Config(tmp_path / "run", **options | {"limit": 10}, n_samples=20))
+    assert estimates["log p(caption)"]["mean"] > -75, "words all as likely have about -110"
