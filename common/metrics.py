@@ -152,7 +152,10 @@ def _whitened(x: Tensor, eps: float, components: int | None = None) -> tuple[Ten
     x = x.double()
     mean = x.mean(dim=0)
     u, s, vh = torch.linalg.svd(x - mean, full_matrices=False)
-    rank = min(int((s > 1e-7 * s[0]).sum()), components or len(s))
+    rank = int((s > 1e-7 * s[0]).sum())
+    least = components is None or components <= rank
+    require(least, f"there are {rank} principal components, not {components}: ask for fewer, or give more examples")
+    rank = components or rank
     s = s[:rank]
     scale = (s**2 / len(x) + eps).rsqrt()
     return u[:, :rank] * (s * scale), mean, vh[:rank].T * scale

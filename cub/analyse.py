@@ -31,6 +31,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from common import devices, maps, runs
 from common.checkpoints import write_atomically
@@ -56,8 +57,8 @@ PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0
 class Config(TrainedConfig):
     n_samples: int = 1000
     """draws of the prior, for what is joint"""
-    components: int = 40
-    """canonical directions (authors' code: 40)"""
+    components: int | None = None
+    """canonical directions; default: 40 (authors' code), of the demo, whose captions are not as many-sided, 20"""
     feature_components: int | None = None
     """reduce image features to so many principal components of the training images' before: few images overfit 2048
     dimensions. Default: all (authors' code)"""
@@ -67,6 +68,10 @@ class Config(TrainedConfig):
     """where to write the picture; default: samples/ beside the model"""
     json: Path | None = None
     """write the figures to this file too"""
+
+    def __post_init__(self) -> None:
+        if self.components is None:
+            self.components = 20 if self.demo else 40
 
     def check(self) -> None:
         super().check()
@@ -159,7 +164,12 @@ def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
         return drawn.features
     network, size = features.network_of(config.cache_dir or config.data_dir)
     network = network.to(devices.select(config.cuda))
-    return lambda images: features.features_of(network, images, size).cpu()
+
+    def described(images: Tensor) -> Tensor:
+        parts = tqdm(images.split(BATCH_SIZE), desc="features", unit=f" x {BATCH_SIZE} images", disable=None)
+        return torch.cat([features.features_of(network, part, size).cpu() for part in parts])
+
+    return described
 
 
 def read_all(network: nn.Module, x: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ JOINTS = {",", "and"}
 # neither what is before them is of a later noun, nor what is after them of an earlier one
 LIMITS = {"a", "an", "the", "its", "this", "it", "with", "has", "have", "features", "which", "while"}
 
-N_DEMO = {"train": 1000, "test": 200}
+N_DEMO = {"train": 3000, "test": 200}
 DRAWN_AT_ONCE = 100
 OFFSETS = (2, 0), (5, 0), (9, 0), (14, 0), (0, 2), (0, 5), (0, 9), (0, 14)  # rows down and columns aside
 
 
 def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tensor]:
-    """The first birds of a split, "train" (1,000) or "test" (200).
+    """The first birds of a split, "train" (3,000) or "test" (200).
 
     Returns:
         images (N, 3, 64, 64) uint8, ten captions of each in their order, and attributes (N, A) int64.

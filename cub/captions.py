@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -15,6 +16,18 @@ LENGTH = 32
 SPECIAL = ("<exc>", "<pad>", "<eos>")
 UNKNOWN, PADDING, END = range(3)
 INSTALL = "captions need NLTK: pip install -e .[cub]"
+
+
+def tokenizer() -> str:
+    """What splits captions, and its version: words that were kept of another one are not the same.
+
+    Raises:
+        InputError: NLTK is not installed.
+    """
+    try:
+        return f"NLTK {version('nltk')}"
+    except PackageNotFoundError as error:
+        raise InputError(INSTALL) from error
 
 
 def words(caption: str) -> list[str]:

@@ -15,7 +15,7 @@ from common.data import Examples
 from common.errors import require
 from cub import birds
 from cub.birds import CAPTIONS
-from cub.captions import Vocabulary, words
+from cub.captions import Vocabulary, tokenizer, words
 from cub.layouts import fetch_birds, find_birds
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
@@ -88,7 +88,7 @@ def load(
         split: "train" or "test", which have no class in common.
         source: "feature" for what features.py has made of the images, beside them.
         data_dir: see `find_birds`.
-        demo: 1,000 and 200 drawn birds instead.
+        demo: 3,000 and 200 drawn birds instead.
         limit: only the first so many images.
         vocabulary: that of the training captions, all of them, by default.
         fetch: download and unpack the authors' archive, if there are no birds.
@@ -161,7 +161,8 @@ def _md5(lines: list[str]) -> str:
 
 def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
     """The words of each caption, found once and kept: no other part of loading takes as long."""
-    about, again = {"captions": _md5(captions)}, "delete it, and it will be made again"
+    about = {"captions": _md5(captions), "tokenizer": tokenizer()}
+    again = "delete it, and it will be made again"
     path = cache_dir / f"cub_words_{about['captions'][:8]}.npz"
     if path.exists():
         (text,) = caches.load(path, about, ["words"], again)
@@ -175,7 +176,7 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
 
 @cache
 def _words_of_drawn_birds() -> Vocabulary:
-    return Vocabulary.of(birds.demo("train")[1])
+    return Vocabulary.of(birds.demo("train", 1000)[1])  # in which every word occurs
 
 
 def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | None) -> Birds:

@@ -105,6 +105,8 @@ def load_features(found: Found, split: str, cache_dir: Path) -> Tensor:
     """
     notes, names = _notes(cache_dir, split), found.names[split]
     path = cache_dir / _name(split)
+    same = notes["network"] == _notes(cache_dir, SPLITS[0])["network"]
+    require(same, f"{path} is of another network than the features of training images: {_again(cache_dir)}")
     require(notes["names"] == _md5(names), f"{path} is of other images than {found.folder}: {_again(cache_dir)}")
     require(notes["done"] == len(names), f"{path} holds {notes['done']} of {len(names)} images: {MAKE_THEM}")
     return torch.from_numpy(_mapped(path, len(names)))
@@ -145,7 +147,8 @@ def features_of_file(of: Extractor, path: Path) -> Tensor:
 
 def nearest(query: Tensor, among: Tensor) -> Tensor:
     """Which of some features (N, 2048) are nearest to others (Q, 2048), by Euclidean distance: (Q,) int64."""
-    return torch.cat([torch.cdist(some, among).argmin(dim=1) for some in query.split(NEAREST_AT_ONCE)])
+    mean = among.mean(dim=0)  # without it distances would be small differences of large numbers
+    return torch.cat([torch.cdist(some - mean, among - mean).argmin(dim=1) for some in query.split(NEAREST_AT_ONCE)])
 
 
 def _network(config: Config, found: Found, folder: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
@@ -159,6 +162,7 @@ def _network(config: Config, found: Found, folder: Path, device: torch.device) -
         require(config.weights.is_file(), f"--weights {config.weights} is no file, nor torchvision or train")
         given = load(config.weights)
         notes, state_dict = given.get("about", {"weights": str(config.weights)}), given.get("state_dict", given)
+        require(isinstance(notes, dict), f"--weights {config.weights} is no network of features.py, nor a state dict")
     learnt = {Path(name).parent.name for name in found.names["test"]} & set(notes.get("learnt", ()))
     require(not learnt, f"{config.weights} has learnt the test class {min(learnt, default='')}: use another network")
     network = extractor(state_dict, f"--weights {config.weights}")
@@ -237,7 +241,8 @@ def _notes(cache_dir: Path, split: str) -> dict[str, Any]:
     require(path.is_file(), f"{path} is missing: {MAKE_THEM}")
     try:
         notes = json.loads(path.read_text())
-        require(notes.keys() == {"names", "network", "done"}, f"{path} says other things: {_again(cache_dir)}")
+        whole = notes.keys() == {"names", "network", "done"} and isinstance(notes["network"], dict)
+        require(whole, f"{path} says other things: {_again(cache_dir)}")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {_again(cache_dir)}") from error
     return notes

@@ -94,7 +94,6 @@ def _find_original(root: Path, images_dir: Path) -> Found:
             n = sum(of_class in classes for classes in lists.values())
             require(n == 1, f"{of_class} is in {n} of {' and '.join(CLASSES.values())}: it must be in one")
     else:
-        _say_once(f"no {CLASSES['test']} in {root}: every fourth of {len(captioned)} captioned classes is for tests")
         lists = {"test": set(captioned[TEST_EVERY - 1 :: TEST_EVERY])}
         lists["train"] = set(captioned) - lists["test"]
     lists["uncaptioned"] = set(images) - set(captioned)
@@ -105,6 +104,8 @@ def _find_original(root: Path, images_dir: Path) -> Found:
             path = texts / f"{os.path.splitext(name)[0]}.txt"
             require(path.is_file(), f"{folder / name} has no captions: {path} is missing")
             found += _captions(path, 1)
+    if not any((root / name).is_file() for name in CLASSES.values()):
+        _say_once(f"no {CLASSES['test']} in {root}: every fourth of {len(captioned)} captioned classes is for tests")
     return Found(folder, names, captions)
 
 
@@ -125,7 +126,9 @@ def _captions(path: Path, n_images: int) -> list[str]:
     # Reed's files have bytes that are no UTF-8, or what came of them, in the place of blanks
     captions = [" ".join(line.replace("\ufffd", " ").split()) for line in _lines(path)]
     n = CAPTIONS * n_images
-    require(len(captions) == n, f"{path} has {len(captions)} lines where {n_images} images need {n}: get it again")
+    while len(captions) > n and not captions[-1]:  # blank lines at the end
+        captions.pop()
+    require(len(captions) == n, f"{path} has {len(captions)} lines where {n} are needed, ten an image: get it again")
     for i, caption in enumerate(captions):
         require(caption != "", f"{path} has no caption in line {i + 1}: get it again")
     return captions
@@ -133,7 +136,7 @@ def _captions(path: Path, n_images: int) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").rstrip().split("\n")
+        return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {HOW}") from error
 

@@ -69,8 +69,9 @@ class Sentences(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of words (..., LENGTH) int64, summed over those that are no padding: (...)."""
-        words = value.expand(self.logits.shape[:-1])
-        log_p = self.logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - self.logits.logsumexp(dim=-1)
+        shape = torch.broadcast_shapes(value.shape, self.logits.shape[:-1])
+        words, logits = value.expand(shape), self.logits.expand(*shape, -1)
+        log_p = logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - self.logits.logsumexp(dim=-1)
         return torch.where(value == PADDING, 0, log_p).sum(dim=-1)
 
 

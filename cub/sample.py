@@ -26,7 +26,7 @@ from common.image_caches import decode
 from common.models import MultimodalVAE
 from cub import birds as drawn
 from cub import features
-from cub.captions import Vocabulary, words
+from cub.captions import LENGTH, Vocabulary, words
 from cub.data import CAPTIONS, IMAGES, Birds
 from cub.trained import TrainedConfig, load_birds, load_trained
 
@@ -84,10 +84,12 @@ def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given
     inputs, image, typed = {}, torch.full((3, 64, 64), torch.nan), config.condition_on_text
     if typed is not None:
         require("caption" in model.modalities, "this model has no captions: leave out --condition-on-text")
-        unknown = vocabulary.unknown(typed)
+        unknown, found = vocabulary.unknown(typed), words(typed)
         if unknown:
-            print(f"unknown words, which the model takes for one: {', '.join(unknown)}")
-        require(len(unknown) < len(words(typed)), f"--condition-on-text {typed!r} has no word that the model knows")
+            print(f"unknown words, which the model takes for one: {', '.join(dict.fromkeys(unknown))}")
+        require(len(unknown) < len(found), f"--condition-on-text {typed!r} has no word that the model knows")
+        if len(found) >= LENGTH:
+            print(f"too long by {len(found) - LENGTH + 1} words, which are left out: {' '.join(found[LENGTH - 1 :])}")
         inputs["caption"] = vocabulary.encode([typed])
     if config.condition_on_image is not None:
         require(model.modalities != ("caption",), "this model has no images: leave out --condition-on-image")
@@ -135,7 +137,7 @@ class View:
         q = self.model.posterior(of.inputs) if of else self.model.prior().expand((1,))
         values = self.model.likelihood.point(self.model.decode(q.sample((n,)).squeeze(1)))
         images, sentences = self.images(values), self.sentences(values)
-        lines = [s for s in sentences if s]
+        lines = sentences if "caption" in values else []
         title = f"samples given {' and '.join(of.inputs)}, at the left" if of else "samples from the prior"
         if of:
             images, sentences = torch.cat([of.image[None], images]), [of.caption or "(given)", *sentences]
@@ -159,7 +161,7 @@ class View:
         images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)
         captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
         labels = [f"{source}\ngiven", "decoded"] * (len(images) // 2)
-        lines = [s for s in self.sentences(values) if s]
+        lines = self.sentences(values) if "caption" in values else []
         return self._save(path, images, captions, labels, f"decoded of a sample of q(z|{source})", lines)
 
     def _save(

@@ -24,7 +24,6 @@ from common.errors import require
 from common.objective_options import OF_FUSION, Name, ObjectiveOptions, by_name
 from common.training import fit
 from cub import loglike
-from cub.captions import Vocabulary
 from cub.data import load_train
 from cub.model import MODELS, build
 from cub.sample import draw
@@ -66,6 +65,12 @@ class Config(options.RunConfig, WordOptions, ObjectiveOptions):
     valid: int | None = None
     """hold out the last N training images, with their captions, and select the best model on them; default: the last
     tenth. 0: none, the last model counts as the best (authors' code)"""
+    limit: int | None = None
+    """use the first N images of each split, with their captions (before --valid takes its part)"""
+    paired_fraction: float = 1.0
+    """1: captions belong to their images"""
+    download: bool = False
+    """try to fetch the authors' archive, which is gone from its host: what to get instead is said then"""
     annealing_epochs: int = 0
     """epochs over which beta rises (authors' code: none)"""
     lr: float = 1e-3
@@ -111,6 +116,9 @@ class Config(options.RunConfig, WordOptions, ObjectiveOptions):
             self.llik_scaling == 0 or not self.alone,
             f"--llik-scaling weighs what is beside the caption: --model {self.model} has one modality",
         )
+        require(not self.alone or self.fusion == "moe", f"--fusion {self.fusion} is of two experts: {of_model} has one")
+        given = self.vocab is None or self.pre_trained is not None
+        require(given, "--vocab gives the words of the authors' model that --pre-trained names")
         require(self.paired_fraction == 1, "captions belong to their images: leave --paired-fraction at 1")
 
 
@@ -121,12 +129,7 @@ def main(config: Config) -> None:
         return
     torch.manual_seed(config.seed)
     source = MODELS[config.model].modalities[0]
-    words = Vocabulary(config.vocabulary) if config.vocabulary else None
-    if config.vocab:
-        require(
-            config.pre_trained is not None, "--vocab gives the words of the authors' model that --pre-trained names"
-        )
-        words = vocabulary_of(config.pre_trained, config.vocab)
+    words = vocabulary_of(config.pre_trained, config.vocab) if config.pre_trained else None
     train, valid = load_train(
         source if source == "feature" else "image",
         *(config.data_dir, config, config.demo, config.download, config.limit, config.valid, words),

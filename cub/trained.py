@@ -31,6 +31,9 @@ class WordOptions(BirdOptions):
 class TrainedConfig(WordOptions, ModelConfig):
     """The options that sample.py, loglike.py and analyse.py share."""
 
+    limit: int | None = None
+    """use the first N images of each split, with their captions"""
+
 
 def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:
     """The words of a trained model: its own, or of the authors' those of a file.
@@ -66,7 +69,9 @@ def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config:
     if "feature" not in model.modalities:
         return load(split, "image", config.data_dir, config, config.demo, config.limit, vocabulary)
     learnt, found = load_config(config.model, "cub").get("feature_network"), network_behind(config)
-    if learnt not in (None, found):  # of the authors' it is not known
+    if learnt is None:
+        print(f"{config.model} does not say which features it learnt from; these are of {said(found)}")
+    elif learnt != found:
         raise InputError(
             f"{config.model} learnt from features of {said(learnt)}, these are of {said(found)}: give the same"
         )

@@ -129,9 +129,9 @@ def test_weights_of_another_run_bring_their_words(tmp_path):
     train.main(config(tmp_path / "first", model="caption", analytics=False))
     before = load_config(tmp_path / "first")["vocabulary"]
     given = train.Config(pre_trained=tmp_path / "first", save_dir=tmp_path / "second", **SMALL, model="caption", K=1)
-    given.vocabulary = before[:-3]
-    with pytest.raises(InputError, match="has other networks"):
-        train.main(given)
+    given.analytics, given.vocabulary = False, before[:-3]
+    train.main(given)
+    assert load_config(tmp_path / "second")["vocabulary"] == before
     args = [
         "--pre-trained",
         tmp_path / "first",
@@ -151,8 +151,8 @@ def test_weights_of_another_run_bring_their_words(tmp_path):
 def test_sampling_given_anything(trained, tmp_path, condition, capsys):
     picture = draw_birds(random_attributes(1, torch.Generator()), torch.Generator())[0].permute(1, 2, 0)
     Image.fromarray(picture.numpy()).resize((80, 70)).save(tmp_path / "bird.png")
-    args = [trained, "--demo", "--n-samples", 8, "--out-dir", tmp_path]
-    args += ["--condition-on-text", "a Yellow zebra with black wings."] if condition in ("text", "both") else []
+    args = [trained, "--demo", "--limit", 12, "--n-samples", 8, "--out-dir", tmp_path]
+    args += ["--condition-on-text", "a Yellow zebra has black wings."] if condition in ("text", "both") else []
     args += ["--condition-on-image", tmp_path / "bird.png"] if condition in ("image", "both") else []
     call(sample, *args)
     out = capsys.readouterr().out
@@ -166,11 +166,26 @@ def test_sampling_given_anything(trained, tmp_path, condition, capsys):
 
 
 def test_what_is_typed_is_what_the_model_is_given(trained):
-    options = sample.Config(trained, demo=True, condition_on_text="a small yellow bird with black wings")
+    options = sample.Config(trained, demo=True, condition_on_text="a small bird has yellow wings")
     model, vocabulary = sample.load_trained(options)
     given = sample.given(options, model, vocabulary)
-    assert vocabulary.sentences(given.inputs["caption"]) == ["a small yellow bird with black wings"]
+    assert vocabulary.sentences(given.inputs["caption"]) == ["a small bird has yellow wings"]
     assert given.image.isnan().all() and list(given.inputs) == ["caption"]
+
+
+def test_standard_errors_are_of_images(monkeypatch, trained):
+    """Ten captions of one image say nothing more about the spread of images."""
+    monkeypatch.setattr(loglike, "evaluate", lambda *_: {"log p(image)": torch.arange(4.0).repeat_interleave(10)})
+    found = call(loglike, trained, "--demo", "--limit", 4)["log p(image)"]
+    assert found == {"mean": 1.5, "stderr": pytest.approx((5 / 3) ** 0.5 / 2)}
+
+
+def test_what_is_too_long_is_said(trained, capsys):
+    typed = " ".join(["a bird has wings"] * 9)
+    options = sample.Config(trained, demo=True, condition_on_text=typed)
+    given = sample.given(options, *sample.load_trained(options))
+    assert given.inputs["caption"].shape == (1, 32)
+    assert "too long by 5 words, which are left out: wings a bird has wings\n" in capsys.readouterr().out
 
 
 def test_features_are_shown_by_their_nearest_training_image():
@@ -184,7 +199,7 @@ def test_features_are_shown_by_their_nearest_training_image():
 
 def test_test_birds_are_decoded(trained, tmp_path):
     for name in load_model(trained).modalities:
-        call(sample, trained, "--demo", "--given", name, "--n-samples", 5, "--out-dir", tmp_path)
+        call(sample, trained, "--demo", "--limit", 12, "--given", name, "--n-samples", 5, "--out-dir", tmp_path)
         assert (tmp_path / f"sample_from_{name}.png").exists()
 
 
@@ -193,11 +208,11 @@ def test_loglike(trained, tmp_path, capsys):
     estimates = call(loglike, *args)
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["estimates"] == estimates
-    assert (content["experiment"], content["n_examples"]) == ("cub", 20)
+    assert (content["experiment"], content["n_examples"]) == ("cub", 2), "images"
     source = load_model(trained).modalities[0]
     for name in (f"{source},caption", source, "caption", f"caption), z from q(z|{source}"):
         assert f"log p({name})" in estimates
-    assert "cub, demo birds, 20 test examples, 5 samples" in capsys.readouterr().out
+    assert "cub, demo birds, 10 captions each, 2 test examples, 5 samples" in capsys.readouterr().out
 
 
 def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
@@ -205,12 +220,15 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
     args = [tmp_path, "--demo", "--limit", 1, "--n-samples", 2]
     with pytest.raises(InputError, match=r"does not hold its words: --vocab PATH"):
         call(loglike, *args)
+    with pytest.raises(InputError, match=r"does not hold its words: --vocab PATH"):
+        train.main(config(tmp_path / "run", model="features", pre_trained=tmp_path))
     words = [*WORDS, *(f"other{i}" for i in range(1590 - len(WORDS)))]
     content = {"w2i": {word: i for i, word in enumerate(words)}, "i2w": dict(enumerate(words))}
     (tmp_path / "cub.vocab").write_text(json.dumps(content))
     estimates = call(loglike, *args, "--vocab", tmp_path / "cub.vocab")
+    assert "does not say which features it learnt from" in capsys.readouterr().out
     assert np.isfinite(estimates["log p(caption)"]["mean"])
-    call(sample, tmp_path, "--demo", "--n-samples", 2, "--vocab", tmp_path / "cub.vocab")
+    call(sample, tmp_path, "--demo", "--limit", 12, "--n-samples", 2, "--vocab", tmp_path / "cub.vocab")
     del content["w2i"][words[-1]], content["i2w"][len(words) - 1]
     (tmp_path / "cub.vocab").write_text(json.dumps(content))
     with pytest.raises(InputError, match="holds 1589 words where the model has 1590"):
@@ -230,7 +248,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
 )
 def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, args, message):
     with pytest.raises(SystemExit) as exit_:
-        runs.command_line(sample.main, sample.Config, "", [str(trained), "--demo", *args])
+        runs.command_line(sample.main, sample.Config, "", [str(trained), "--demo", "--limit", "12", *args])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

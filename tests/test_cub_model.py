@@ -190,6 +190,8 @@ def test_padding_contributes_exactly_zero():
     log_p.sum().backward()
     assert (logits.grad[:, 0, 8:] == 0).all()
     assert (logits.grad[:, 0, :8] != 0).any(dim=-1).all()
+    of_first = Sentences(logits[0]).log_prob(words.expand(3, 2, 32))
+    torch.testing.assert_close(of_first, expected[0].expand(3, 2))
     all_padding = torch.full((2, 32), PADDING)
     assert Sentences(logits).log_prob(all_padding).eq(0).all()
 
@@ -289,6 +291,7 @@ def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
         ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),
         ({"paired_fraction": 0.5}, "captions belong to their images"),
         ({"obj": "elbo", "K": 3}, "--K 3: --obj elbo takes one sample"),
+        ({"model": "image", "fusion": "poe"}, "--fusion poe is of two experts: --model image has one"),
         ({"vocab": Path("cub.vocab")}, "--vocab gives the words of the authors' model that --pre-trained names"),
     ],
 )

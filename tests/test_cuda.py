@@ -5,6 +5,9 @@ import json
 import pytest
 import torch
 
+import cub.analyse
+import cub.sample
+import cub.train
 import fashionmnist.train
 import mnist.loglike
 import mnist_svhn.train
@@ -137,3 +140,16 @@ def test_log_likelihoods_are_those_of_the_cpu(tmp_path):
         estimates = json.loads(path.read_text())["estimates"]
         figures[cuda] = [estimates[name]["mean"] for name in ("log p(image)", "log p(image,text)", "log p(text)")]
     assert figures[True] == pytest.approx(figures[False], abs=0.3)
+
+
+@pytest.mark.parametrize("model", ["images", "features"])
+def test_birds_of_two_families_and_batch_norm(tmp_path, replays, model):
+    options = {"demo": True, "limit": 40, "cuda": True, "model": model, "K": 3, "epochs": 2, "batch_size": 40}
+    runs = [cub.train.Config(save_dir=tmp_path / str(c), capture=c, **options) for c in (True, False)]
+    captured, plain = (trained(cub.train.main, run) for run in runs)
+    assert replays
+    for one, other in zip(captured, plain, strict=True):
+        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=0.05)
+    cub.sample.main(cub.sample.Config(tmp_path / "True", demo=True, limit=20, cuda=True, given="caption"))
+    options = {"demo": True, "limit": 60, "cuda": True, "umap": False, "components": 3, "n_samples": 20}
+    assert cub.analyse.main(cub.analyse.Config(tmp_path / "True", **options))["coherence"]
