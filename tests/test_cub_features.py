@@ -290,6 +290,18 @@ def test_damaged_files_are_named(tmp_path, small, found, name):
         load_features(found, "train", tmp_path)
 
 
+def test_features_of_two_networks_are_refused(tmp_path, small, found):
+    for name, seed in (("a", 0), ("b", 1)):
+        features.main(config(tmp_path / name, seed=seed))
+    for suffix in ("npy", "json"):
+        shutil.copy(tmp_path / "b" / f"features_test.{suffix}", tmp_path / "a")
+    load_features(found, "train", tmp_path / "a")
+    with pytest.raises(
+        InputError, match="features_test.npy is of another network than the features of training images"
+    ):
+        load_features(found, "test", tmp_path / "a")
+
+
 def test_a_state_dict_must_fit(tmp_path, small, found):
     state_dict = small_resnet(5).state_dict()
     torch.save(state_dict, tmp_path / "fits.pth")
@@ -327,6 +339,9 @@ def test_the_nearest_are_by_euclidean_distance(monkeypatch):
     query = torch.tensor([[6.0, 1.0], [1.0, 1.0], [7.0, 0.0], [2.0, 3.0], [10.0, 0.0]])
     # squared distances of the first: 37, 17, 18; the dot product would choose the second for all but the fourth
     assert nearest(query, among).tolist() == [1, 0, 1, 2, 1]
+    monkeypatch.undo()
+    alike = 1 + 1e-4 * torch.randn(300, 2048, generator=torch.Generator().manual_seed(0))
+    assert nearest(alike[:50], alike).equal(torch.arange(50)), "also where products would round differences away"
 
 
 def test_resnet101_itself_is_trained_and_makes_features(tmp_path, found):
