@@ -176,7 +176,7 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
 
 @cache
 def _words_of_drawn_birds() -> Vocabulary:
-    return Vocabulary.of(birds.demo("train", 1000)[1])  # in which every word occurs
+    return Vocabulary.of(birds.demo("train", 200)[1])  # in which every word occurs
 
 
 def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | None) -> Birds:

@@ -65,7 +65,8 @@ def test_runs_leave_a_model_pictures_and_its_words(trained):
     ],
 )
 def test_models_and_objectives_train_and_load(tmp_path, options):
-    options = config(tmp_path, **options, analytics=False, logp=options["model"] == "feature")
+    few = {"limit": 3, "valid": 1} if options["model"] == "feature" else {}
+    options = config(tmp_path, **options, **few, analytics=False, logp=bool(few))
     train.main(options)
     assert load_model(tmp_path).modalities == train.MODELS[options.model].modalities
     if options.posterior != "vmf":
@@ -102,7 +103,7 @@ def test_objectives_by_name(options, kind):
 
 
 def test_a_resumed_run_is_the_run_never_stopped(tmp_path):
-    options = {"model": "features", "analytics": False}
+    options = {"model": "features", "analytics": False, "limit": 5, "valid": 1, "batch_size": 20}
     train.main(config(tmp_path / "whole", epochs=2, **options))
     train.main(config(tmp_path / "parts", epochs=1, **options))
     train.main(config(tmp_path / "parts", epochs=2, resume=True, **options))

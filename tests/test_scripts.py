@@ -18,6 +18,7 @@ from PIL import Image
 
 import celeba.classifier
 import celeba.train
+import cub.feature_network
 import cub.train
 import mnist_svhn.classifiers
 import mnist_svhn.train
@@ -29,6 +30,7 @@ from mnist import train as mnist_train
 from mnist.data import load
 from tests.test_celeba_data import write_celeba
 from tests.test_cub_data import write_cub, write_image
+from tests.test_cub_features import small_resnet
 from tests.test_data import IMAGES, write_mnist
 from tests.test_parity import authors_file
 
@@ -241,6 +243,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
     monkeypatch.setattr(mnist_svhn.train, "fit", small(mnist_svhn.train.fit))
     monkeypatch.setattr(cub.train, "fit", small(cub.train.fit))
+    monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
     monkeypatch.setattr(parts, "fit", small(parts.fit))
     monkeypatch.setattr(celeba.train, "fit", small(celeba.train.fit))
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
