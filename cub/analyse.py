@@ -96,7 +96,7 @@ def main(config: Config) -> dict[str, dict]:
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
     describe = descriptor(source, config)
     x, ids = (train.examples.modalities[name] for name in (source, "caption"))
-    sentences = fit(train.captions, ids, vocabulary, config.seed)
+    sentences = fit(train.words, ids, vocabulary, config.seed)
     canonical = cca(describe(x), sentences.embed(ids), config.components, config.feature_components)
     torch.manual_seed(config.seed)
     images, captions = generate(model, test, config.n_samples)

@@ -38,7 +38,7 @@ class Birds:
 
     examples: image (N, 3, 64, 64) uint8, feature (N, 2048) float32, and caption (10 N, 32) int64: 10 N of them,
         caption i with image i // 10.
-    captions: the 10 N, as they were written.
+    captions: the 10 N, as they were written; words: of each.
     files: of the N images; none of drawn ones.
     classes: (N,) int64, one of the class_names: species, or crowns of drawn birds.
     vocabulary: of the captions.
@@ -47,6 +47,7 @@ class Birds:
 
     examples: Examples
     captions: list[str]
+    words: list[list[str]]
     files: list[Path]
     classes: Tensor
     class_names: list[str]
@@ -62,6 +63,7 @@ class Birds:
             self,
             examples=_paired({name: x[name][of_them if name == "caption" else images] for name in x}),
             captions=self.captions[of_them],
+            words=self.words[of_them],
             files=self.files[images],
             classes=self.classes[images],
             attributes=None if self.attributes is None else self.attributes[images],
@@ -117,6 +119,7 @@ def load(
     return Birds(
         _paired(x | {"caption": vocabulary.encode(split_up)}),
         captions,
+        split_up,
         [found.folder / name for name in names],
         torch.tensor([numbers[name] for name in classes]),
         class_names,
@@ -182,9 +185,11 @@ def _words_of_drawn_birds() -> Vocabulary:
 def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | None) -> Birds:
     images, captions, attributes = birds.demo(split, limit)
     vocabulary = _words_of_drawn_birds() if vocabulary is None else vocabulary
-    modalities = {"image": images, "caption": vocabulary.encode(captions)}
+    split_up = [words(caption) for caption in captions]
+    modalities = {"image": images, "caption": vocabulary.encode(split_up)}
     if source == "feature":
         modalities["feature"] = birds.features(images)
     name, values = next(iter(birds.ATTRIBUTES.items()))
     class_names = [f"{value} {name}" for value in values]
-    return Birds(_paired(modalities), captions, [], attributes[:, 0], class_names, vocabulary, attributes)
+    classes = attributes[:, 0]
+    return Birds(_paired(modalities), captions, split_up, [], classes, class_names, vocabulary, attributes)

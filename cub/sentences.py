@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from common.errors import InputError
-from cub.captions import END, SPECIAL, Vocabulary, words
+from cub.captions import END, SPECIAL, Vocabulary
 
 DIM = 300
 WINDOW, EPOCHS = 3, 10  # of FastText (authors' code)
@@ -43,12 +43,13 @@ class Sentences(NamedTuple):
         return sums - (sums @ self.component)[:, None] * self.component
 
 
-def fit(captions: Sequence[str], ids: Tensor, vocabulary: Vocabulary, seed: int = 0) -> Sentences:
+def fit(words: Sequence[list[str]], ids: Tensor, vocabulary: Vocabulary, seed: int = 0) -> Sentences:
     """Train FastText on captions, and take their tokens' frequencies and first principal component.
 
     Special tokens weigh what their frequency says, as words do.
 
     Args:
+        words: of each caption, also those that the vocabulary lacks.
         ids: (N, L), the captions' tokens.
         vocabulary: whose tokens they are.
 
@@ -62,11 +63,10 @@ def fit(captions: Sequence[str], ids: Tensor, vocabulary: Vocabulary, seed: int 
 
     frequency = torch.bincount(ids[_in_sentence(ids)], minlength=len(vocabulary.words)).double()
     frequency /= frequency.sum()
-    tokens = [words(caption) for caption in captions]
     # one worker: more would make each run another one
     fasttext = FastText(vector_size=DIM, window=WINDOW, min_count=1, bucket=BUCKETS, seed=seed, workers=1)
-    fasttext.build_vocab(tokens)
-    fasttext.train(tokens, total_examples=len(tokens), epochs=EPOCHS)
+    fasttext.build_vocab(words)
+    fasttext.train(words, total_examples=len(words), epochs=EPOCHS)
     special = torch.arange(-1.0, 2.0).double()[:, None].expand(-1, DIM)  # <exc>, <pad>, <eos>
     of_words = torch.from_numpy(fasttext.wv[vocabulary.words[len(SPECIAL) :]]).double()
     return weighted(torch.cat([special, of_words]), frequency, ids)

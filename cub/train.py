@@ -2,7 +2,7 @@
 
     python train.py --model images --data-dir data          photographs of 64 x 64 pixels, the authors' settings
     python train.py --model features --data-dir data        features of ResNet-101, which features.py extracts before
-    python train.py --demo --K 1 --epochs 4 --precision bf16       drawn birds, in twenty minutes on two cores
+    python train.py --demo --K 1 --epochs 4 --precision bf16       drawn birds, in half an hour on one core
 
 Bounds of log p(image, caption): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or
 the ELBO; the log-likelihood of the image or the feature is weighed by --llik-scaling. Each image has ten captions: an
