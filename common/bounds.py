@@ -36,28 +36,17 @@ class Bound(NamedTuple):
 
 
 class Objective(nn.Module):
-    """What all bounds share: the model, the weights, and the loss.
+    """What all bounds share: the model and the loss.
 
     Args:
-        model: the model; its `weights` are the lambdas unless others are given. Also its six pieces in a plain
-            ModuleDict (`common.multimodal_vae.assembled`).
-        weights: {name: lambda}.
+        model: the model that the bound, a subclass's `bound(inputs, beta)`, is of.
     """
 
-    unimodal = False  # whether each modality that an example has counts alone too
+    capturable = False  # whether a step takes the same operations for every batch, so that it can be a CUDA graph
 
-    def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        model = assembled(model) if isinstance(model, nn.ModuleDict) else model
-        unknown = [name for name in weights or {} if name not in model.modalities]
-        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
         self.model = model
-        self.weights = model.weights | dict(weights or {})
-
-    @property
-    def random_subsets(self) -> bool:
-        """Whether other subsets of the modalities are drawn for each call."""
-        return False
 
     def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
         """The loss to minimise."""
@@ -73,6 +62,34 @@ class Objective(nn.Module):
         loss, bound = self.loss(inputs, beta)
         (loss * (len(bound.value) / n)).backward()
         return bound.detach()
+
+
+class MultimodalObjective(Objective):
+    """A bound of modalities.
+
+    Args:
+        model: the model; its `weights` are the lambdas unless others are given. Also its six pieces in a plain
+            ModuleDict (`common.multimodal_vae.assembled`).
+        weights: {name: lambda}.
+    """
+
+    unimodal = False  # whether each modality that an example has counts alone too
+
+    def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
+        model = assembled(model) if isinstance(model, nn.ModuleDict) else model
+        unknown = [name for name in weights or {} if name not in model.modalities]
+        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
+        super().__init__(model)
+        self.weights = model.weights | dict(weights or {})
+
+    @property
+    def random_subsets(self) -> bool:
+        """Whether other subsets of the modalities are drawn for each call."""
+        return False
+
+    @property
+    def capturable(self) -> bool:
+        return not self.random_subsets and not self.model.variational_posterior.rejects
 
     def scored(self, name: str, batch: Batch, where: Tensor) -> Tensor | None:
         """Where, (T, ..., B), a modality that is there counts: what `log_prob` takes; None for everywhere."""

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import InputError, require
 from common.multimodal_vae import MultimodalVAE
@@ -22,7 +22,7 @@ from common.multimodal_vae import MultimodalVAE
 OF_MVAE = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 OF_MMVAE = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the name of their --model
 # the module that builds the model of each: none of the scripts, which run under another name
-EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values())}
+EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values(), "vhe")}
 EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.part_models", "pixels": "mnist.part_models"}
 # what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
 DAMAGE = (
@@ -81,12 +81,15 @@ def load(path: Path) -> dict:
     return checkpoint
 
 
-def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE:
+def load_model(path: str | Path, experiment: str | None = None) -> nn.Module:
     """The model of a checkpoint, in evaluation mode: ours, or the original authors' own file.
 
     Args:
         path: the file, or a save-dir (its best model); also the MMVAE authors' folder.
         experiment: the only experiment that is welcome; any by default.
+
+    Returns:
+        a MultimodalVAE, of vhe a VHE.
 
     Raises:
         InputError: the file is unusable (see `load`), or of another experiment.
@@ -104,11 +107,11 @@ def load_model(path: str | Path, experiment: str | None = None) -> MultimodalVAE
     return model.eval()
 
 
-def start_from(path: Path, model: MultimodalVAE, experiment: str, config: dict[str, Any]) -> None:
+def start_from(path: Path, model: nn.Module, experiment: str, config: dict[str, Any]) -> None:
     """Give a model of a configuration the parameters of a checkpoint of the experiment (see `load_model`)."""
     trained = load_config(path, experiment)
     # other meanings of parameters that may have the same shapes
-    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood"):
+    for name in ("model", "decoder", "fusion", "posterior", "prior_and_posterior", "likelihood"):
         was, asked = trained.get(name, config.get(name)), config.get(name)
         require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
     try:

@@ -186,8 +186,8 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
     terms of as many whole examples.
 
     Args:
-        unimodal: whether the objective has terms of one modality (`Objective.unimodal`): if not, only what is unpaired
-            counts alone, and the rows of what is paired are left without any modality.
+        unimodal: whether the objective has terms of one modality (`MultimodalObjective.unimodal`): if not, only what is
+            unpaired counts alone, and the rows of what is paired are left without any modality.
 
     Returns:
         N examples of M + 1 rows, M if there is no pair; nothing is copied. If all are paired, the examples themselves.

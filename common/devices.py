@@ -4,12 +4,15 @@ import ctypes
 import os
 import shutil
 import sys
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 
+Model = TypeVar("Model", bound=nn.Module)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -24,7 +27,7 @@ def select(cuda: bool) -> torch.device:
     return torch.device("cpu")
 
 
-def prepare(model: MultimodalVAE, device: torch.device, precision: str, compile: bool) -> MultimodalVAE:
+def prepare(model: Model, device: torch.device, precision: str, compile: bool) -> Model:
     """Move the model, choose the precision of its networks ("fp32", "bf16") and compile them if asked."""
     model.bf16 = precision == "bf16"
     if compile:
@@ -32,7 +35,8 @@ def prepare(model: MultimodalVAE, device: torch.device, precision: str, compile:
         require(
             device.type != "cpu" or shutil.which(compiler), f"--compile needs a C++ compiler, {compiler} is missing"
         )
-        for network in (*model.encoder.values(), *model.decoder.values()):
+        decoders = model.decoder.values() if isinstance(model.decoder, nn.ModuleDict) else [model.decoder]
+        for network in (*model.encoder.values(), *decoders):
             network.compile()
     return model.to(device)
 

@@ -9,14 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from common.bounds import Bound, Objective
+from common.bounds import Bound, MultimodalObjective
 from common.data import Batch, n_columns
 from common.energy import weighted_samples
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import alone, joint_subset, mvae_subsets, on_device
 
 
-class SumOfElbos(Objective):
+class SumOfElbos(MultimodalObjective):
     """A sum of ELBO(S), one sample of z each, over the subsets that a child's `subsets()` names, (T, M) bool.
 
     An energy-based posterior has a weighted pool in the place of the sample (`common.energy.weighted_samples`).

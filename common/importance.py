@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
-from common.bounds import Bound, Objective
+from common.bounds import Bound, MultimodalObjective
 from common.data import Batch
 from common.encoders_decoders import has_batch_norm
 from common.energy import chosen
@@ -29,7 +29,7 @@ NARROW = 0.01  # a scale, below which the noise of DReG's gradient, about w^2 / 
 Part = tuple[Batch, tuple[Tensor, ...], Tensor]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
 
 
-class ImportanceWeighted(Objective):
+class ImportanceWeighted(MultimodalObjective):
     """What bounds by importance weights share: the weights, and their decoding where memory is short."""
 
     def _log_weights(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from common.bounds import Bound, Objective
+from common.bounds import Bound, MultimodalObjective
 from common.data import Batch, n_columns
 from common.elbos import MvaeElbo, StandardElbo, SumOfElbos
 from common.errors import require
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-class MixtureElbo(Objective):
+class MixtureElbo(MultimodalObjective):
     r"""The ELBO of a posterior that is a mixture, with one sample of each component (stratified).
 
     .. math:: \sum_t \pi_t \Big[ E_{q_t(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_t(z|X) || p(z)) \Big]
@@ -63,7 +63,7 @@ class MixtureElbo(Objective):
         return Bound(value, terms).of_something(batch.mask)
 
 
-class ReweightedElbo(Objective):
+class ReweightedElbo(MultimodalObjective):
     r"""The ELBO of a mixture of experts as MMVAE's code has it: each decoder sees its own encoder's sample alone.
 
     .. math:: \sum_r \pi_r \Big[ \sum_d E_{q_d(z|x_d)} \frac{q_r(z|x_r)}{q_d(z|x_d)} \lambda_d \log p(x_d|z)
@@ -99,7 +99,7 @@ class ReweightedElbo(Objective):
         return Bound(value, terms).of_something(batch.mask)
 
 
-class ArElbo(Objective):
+class ArElbo(MultimodalObjective):
     r"""The modalities one after the other in a random order, what came before as the prior of what comes.
 
     .. math:: \sum_i E_{q(z|x_{\le i})} \lambda_i \log p(x_i|z) - \beta KL(q(z|x_{\le i}) || q(z|x_{<i})),
@@ -153,7 +153,7 @@ class ArElbo(Objective):
         return Bound(value, terms)
 
 
-class JmvaeElbo(Objective):
+class JmvaeElbo(MultimodalObjective):
     r"""JMVAE-kl: the joint ELBO, and the unimodal posteriors drawn towards the joint one (Suzuki et al. 2016, eq. 5).
 
     .. math:: ELBO(x_1, .., x_M) - \alpha \sum_m KL(q(z|x_1, .., x_M) || q(z|x_m))

@@ -30,7 +30,7 @@ class Step:
     def capturable(self) -> bool:
         """Whether every batch of a size can take the same operations: batch norm must not see what is absent."""
         whole = self.examples.mask is None or not has_batch_norm(self.objective)
-        return whole and not self.objective.random_subsets and not self.objective.model.variational_posterior.rejects
+        return whole and self.objective.capturable
 
 
 class CapturedStep:

@@ -19,7 +19,6 @@ from common.bounds import Bound, Objective
 from common.checkpoints import BEST, LAST, save, start_from
 from common.data import Examples
 from common.errors import InputError, require
-from common.multimodal_vae import MultimodalVAE
 from common.options import RunConfig
 from common.runs import Run
 from common.steps import CapturedStep, Step
@@ -100,7 +99,7 @@ def evaluate(objective: Objective, examples: Examples, seed: int) -> dict[str, f
 
 
 def fit(
-    model: MultimodalVAE,
+    model: nn.Module,
     objective: Objective,
     train: Examples,
     valid: Examples | None,
