@@ -40,3 +40,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.mmvae --experiment images --K 5 --batch-size 64 --pairs 10 --n-samples 100
 	$(BIN)/python -m benchmarks.mmvae --experiment features --K 5 --batch-size 64 --pairs 10 --n-samples 200
 	$(BIN)/python -m benchmarks.pixels
+	$(BIN)/python -m benchmarks.vhe

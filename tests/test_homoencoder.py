@@ -354,7 +354,10 @@ def test_what_cannot_be_scored_or_sampled_is_named():
         (lambda: model.score({}, sizes, x=x[:, 0]), "inputs are given for nothing: needed for c"),
         (lambda: model.score({"c": x}, {}, x=x[:, 0]), "sizes are given for nothing: needed for c"),
         (lambda: model.score({"c": x}, sizes, y=x[:, 0]), "observed variables are given for y: needed for x"),
-        (lambda: model.score({"c": x}, sizes, kl_factor={"b": 1}, x=x[:, 0]), "kl_factor names b: the latent variables are c"),
+        (
+            lambda: model.score({"c": x}, sizes, kl_factor={"b": 1}, x=x[:, 0]),
+            "kl_factor names b: the latent variables",
+        ),
         (lambda: model.sample(), "give inputs of one batch size, or a batch_size"),
         (lambda: model.sample({"c": x}, batch_size=3), "give inputs of one batch size"),
         (lambda: model.sample({"b": x}), "inputs for b: the latent variables are c"),

@@ -15,12 +15,15 @@ import cub.loglike
 import cub.train
 import fashionmnist.data
 import multimnist.data
+import vhe.data
+import vhe.train
 import vision.data
 from celeba.attributes import ATTRIBUTES
 from common.image_caches import Kind, decode
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import load
+from vhe import loglike as vhe_loglike
 from vision import setup
 
 pytestmark = [
@@ -31,6 +34,7 @@ DATA_ROOT = Path(os.environ.get("DATA_ROOT", ""))
 
 # md5 of all pixels, taken from files whose own md5 is the published one
 MNIST_PIXELS = ["6510e85a72c3e9475c492d559d3770d2", "240610fa99e73bfa49df8e7fc24d3206"]
+OMNIGLOT_PIXELS = ["64b582e5a2b98be772e2db8bfa627d8a", "d866d27f809370daf2531112815bcdfe"]  # as we shrink them
 FASHIONMNIST_PIXELS = ["f209073e486d5113ebe2cc431d4df862", "b7656a891b218fc13e45205c48a92cae"]
 
 
@@ -136,3 +140,22 @@ def test_cubs_captions_are_learnt(tmp_path):
     torch.manual_seed(0)
     estimates = cub.loglike.main(cub.loglike.Config(tmp_path / "run", **options | {"limit": 10}, n_samples=20))
     assert estimates["log p(caption)"]["mean"] > -75, "words all as likely have about -110"
+
+
+def test_omniglot_is_all_there():
+    sets = [vhe.data.load(split, DATA_ROOT / "omniglot") for split in ("train", "test")]
+    digests = [hashlib.md5(s.images.numpy().astype("uint8").tobytes()).hexdigest() for s in sets]
+    assert digests == OMNIGLOT_PIXELS
+    assert [len(s.alphabets) for s in sets] == [30, 20]
+    assert [s.character.bincount().tolist() for s in sets] == [[20] * 964, [20] * 659]
+
+
+def test_omniglot_trains_and_scores(tmp_path):
+    data = DATA_ROOT / "omniglot"
+    vhe.train.main(vhe.train.Config(data_dir=data, save_dir=tmp_path, limit=100, epochs=5, annealing_epochs=1))
+    settings = {"limit": 10, "n_samples": 20, "k_shot": (5,)}
+    estimates = vhe_loglike.main(vhe_loglike.Config(tmp_path, data_dir=data, **settings))
+    train, test = (vhe.data.load(split, data, limit=n).images for split, n in (("train", 100), ("test", 10)))
+    independent = torch.distributions.Bernoulli(train.mean(dim=0).clamp(0.01, 0.99)).log_prob(test).sum() / len(test)
+    assert estimates["log p(image)"]["mean"] > independent + 50
+    assert estimates["log p(image|5 others)"]["mean"] > estimates["log p(image)"]["mean"]

@@ -23,6 +23,7 @@ import cub.train
 import mnist_svhn.classifiers
 import mnist_svhn.train
 import multimnist.data
+import vhe.train
 from common import reports, runs
 from common.errors import InputError
 from mnist import loglike, parts, sample
@@ -33,6 +34,7 @@ from tests.test_cub_data import write_cub, write_image
 from tests.test_cub_features import small_resnet
 from tests.test_data import IMAGES, write_mnist
 from tests.test_parity import authors_file
+from tests.test_vhe_data import write_omniglot
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {
@@ -65,6 +67,14 @@ SCRIPTS = {
     "benchmarks/mvae.py",
     "benchmarks/mmvae.py",
     "benchmarks/pixels.py",
+    "benchmarks/vhe.py",
+    "vhe/train.py",
+    "vhe/sample.py",
+    "vhe/loglike.py",
+    "vhe/classify.py",
+    "vhe/example_czx.py",
+    "vhe/example_hierarchical.py",
+    "vhe/example_factorial.py",
 }
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 
@@ -236,6 +246,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     write_celeba(tmp_path / "data")
     write_cub(tmp_path / "data")
     write_image(tmp_path / "bird.jpg", 0)
+    twenty = {"images_background": {"Greek": (20, 20), "Latin": (20, 20)}, "images_evaluation": {"Tengwar": (20, 20)}}
+    write_omniglot(tmp_path / "data", sets=twenty, first=961)  # as Omniglot's test images begin with 0965
     digits = np.pad(IMAGES[:, 4:-4, 4:-4], ((0, 0), (4, 4), (4, 4)))  # they have margins
     write_mnist(tmp_path / "data", images=np.tile(digits, (5, 1, 1)), labels=np.arange(60) % 10)
     monkeypatch.chdir(tmp_path)
@@ -245,6 +257,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cub.train, "fit", small(cub.train.fit))
     monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
     monkeypatch.setattr(parts, "fit", small(parts.fit))
+    monkeypatch.setattr(vhe.train, "fit", small(vhe.train.fit))
     monkeypatch.setattr(celeba.train, "fit", small(celeba.train.fit))
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     monkeypatch.setattr(mnist_svhn.classifiers, "STEPS", 2)
@@ -261,6 +274,10 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys):
         if folder.name == "cub":
             tiny = {"train.py": "--K 1", "features.py": "--size 32 --epochs 1 --batch-size 4"}
             args += (tiny | {"analyse.py": "--n-samples 5 --components 2 --no-umap"}).get(script, "").split()
+        if script.startswith("example_"):
+            args += ["--epochs", "1"]
+        if script == "classify.py":
+            args += ["--n-way", "2", "--episodes", "2", "--n-samples", "1"]
         if script == "train.py" or args[:1] == ["train"]:
             args += ["--limit", "12"]
         if script == "loglike.py" or args[:1] == ["loglike"]:

@@ -1,13 +1,15 @@
 """The Variational Homoencoder (Hewitt, Nye, Gane, Jaakkola & Tenenbaum 2018, arXiv 1807.08919)."""
 
+import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from common.bounds import Bound
-from common.errors import require
+from common.errors import InputError, require
 from vhe.factors import Factor, Modules, descendants, in_order, named
 
 
@@ -25,7 +27,8 @@ class Result(NamedTuple):
 
     @property
     def log_prob(self) -> Tensor:
-        return sum(x for x in (self.reparam_log_prob, self.reinforce_log_prob) if x is not None)
+        first, *more = (x for x in (self.reparam_log_prob, self.reinforce_log_prob) if x is not None)
+        return sum(more, first)
 
 
 class StandardNormal(nn.Module):
@@ -47,8 +50,8 @@ class StandardNormal(nn.Module):
             require(self.shape is not None, f"the size of {self.variable} is not known before the first score")
             value = torch.randn(batch_size, *self.shape, dtype=self.zero.dtype, device=self.zero.device)
         self.shape = tuple(value.shape[1:])
-        log_prob = torch.distributions.Normal(self.zero, self.zero + 1).log_prob(value)
-        return value, log_prob.flatten(1).sum(dim=1) if value.dim() > 1 else log_prob
+        squares = value.reshape(len(value), -1).square().sum(dim=1)
+        return value, -0.5 * (squares + math.log(2 * math.pi) * math.prod(self.shape))
 
 
 class VHE(nn.Module):
@@ -148,8 +151,10 @@ class VHE(nn.Module):
             }
             log_p = self.call(self.decoder, self.likelihood, values, observed[self.observed]).log_prob
         kl = {v: q[v].log_prob - prior[v].log_prob for v in self.latents}
-        weighted = {v: factors.get(v, 1.0) * kl[v] / sizes[v] for v in self.latents}
-        bound = log_p - sum(weighted.values())
+        weighted = {v: kl[v] * (factors.get(v, 1.0) / sizes[v]) for v in self.latents}
+        bound = log_p
+        for x in weighted.values():
+            bound = bound - x
         for name, result in q.items():
             if result.reinforce_log_prob is not None:
                 reward = self._reward(name, log_p, weighted).detach()
@@ -204,12 +209,12 @@ class VHE(nn.Module):
                     "forward needs an argument batch_size")  # fmt: skip
         result = module(*(() if inputs is None else (inputs,)), **arguments)
         result = result if isinstance(result, Result) else Result(*result)
-        expected = (len(result.value),)
-        require(
-            tuple(result.log_prob.shape) == expected,
-            f"{type(module).__name__} gives log-probabilities {tuple(result.log_prob.shape)} of {factor.variable} "
-            f"{tuple(result.value.shape)}: they should be {expected}, one an example",
-        )
+        log_prob, n = result.log_prob, len(result.value)
+        if log_prob.shape != (n,):
+            raise InputError(
+                f"{type(module).__name__} gives log-probabilities {tuple(log_prob.shape)} of {factor.variable} "
+                f"{tuple(result.value.shape)}: they should be {(n,)}, one an example"
+            )
         return result
 
     def _encode(self, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Result]]:
@@ -226,9 +231,11 @@ class VHE(nn.Module):
         terms = [-kl for v, kl in weighted.items() if below & {v, *self.encoders[v].given, *self.priors[v].given}]
         return sum(terms, log_p if below & set(self.likelihood.given) else torch.zeros_like(log_p))
 
-    def _autocast(self, x: Tensor | None) -> torch.autocast:
+    def _autocast(self, x: Tensor | None) -> AbstractContextManager:
+        if not self.bf16:
+            return nullcontext()
         device = next((p.device for p in self.parameters()), torch.device("cpu")) if x is None else x.device
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(device.type, torch.bfloat16)
 
     @staticmethod
     def _check_names(what: str, given: Mapping[str, object], names: tuple[str, ...]) -> None:

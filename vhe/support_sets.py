@@ -11,6 +11,8 @@ from torch import Tensor
 
 from common.errors import InputError, require
 
+DRAWN_AT_ONCE = 10_000  # examples that a loader draws support sets for: one batch takes hardly less
+
 
 class Transform(NamedTuple):
     """Versions of each example: the data have as many copies as there are args.
@@ -104,7 +106,7 @@ class SupportSets:
                 not unknown, f"a transform shares the labels of {', '.join(unknown)}: there are {', '.join(labels)}"
             )
             require(len(transform.args) > 0, "a transform has no args: give one for each version")
-        self.groups, self.excluded = {}, {}
+        self.groups, self.sizes, self.excluded = {}, {}, {}  # sizes: {latent: of each example's group, (N,)}
         for name, of_each in labels.items():
             values = np.asarray(of_each.cpu() if isinstance(of_each, Tensor) else of_each)
             require(
@@ -115,6 +117,7 @@ class SupportSets:
             k, copies = self.k_shot[name], prod(self._versions(name))
             require(k > 0, f"k_shot of {name} must be positive, not {k}")
             sizes = groups.count * copies
+            self.sizes[name] = sizes[groups.of].float()
             self.excluded[name] = exclude_target and bool(sizes.max() > 1)
             smallest = int(sizes.argmin())
             n, needed = int(sizes[smallest]), k + self.excluded[name]
@@ -144,17 +147,25 @@ class SupportSets:
 
     def __getitem__(self, index: Tensor) -> Batch:
         """The examples of an index (B,), each in a random version, with new support sets."""
+        return self.take(*self.draw(index))
+
+    def draw(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The rows (B, 1 + sum of k) of each example and its support sets, and by transform their versions."""
         versions = [self._uniform(len(t.args), (len(index), 1)) for t in self.transforms]  # each (B, 1)
         rows, which = [index[:, None]], [versions]
         for name, k in self.k_shot.items():
             drawn = self._draw(name, k, index, versions)
             rows.append(drawn[0])
             which.append(drawn[1])
-        x = self.data[torch.cat(rows, dim=1).flatten()]  # (B * (1 + sum of k), ...)
-        for transform, *of_each in zip(self.transforms, *which, strict=True):
-            x = transform.of(x, torch.cat(of_each, dim=1).flatten())
-        target, *inputs = x.view(len(index), -1, *x.shape[1:]).split([1, *self.k_shot.values()], dim=1)
-        sizes = {name: (g.count[g.of[index]] * prod(self._versions(name))).float() for name, g in self.groups.items()}
+        return torch.cat(rows, dim=1), [torch.cat(of_each, dim=1) for of_each in zip(*which, strict=True)]
+
+    def take(self, rows: Tensor, versions: Sequence[Tensor]) -> Batch:
+        """The batch of what was drawn."""
+        x = self.data.index_select(0, rows.flatten())
+        for transform, which in zip(self.transforms, versions, strict=True):
+            x = transform.of(x, which.flatten())
+        target, *inputs = x.view(*rows.shape, *x.shape[1:]).split([1, *self.k_shot.values()], dim=1)
+        sizes = {name: of_each.index_select(0, rows[:, 0]) for name, of_each in self.sizes.items()}
         return Batch(target.squeeze(1), dict(zip(self.k_shot, inputs, strict=True)), sizes)
 
     def _versions(self, name: str) -> list[int]:
@@ -172,12 +183,11 @@ class SupportSets:
         places = self._distinct(groups.count[group] * copies - int(self.excluded[name]), k)
         if self.excluded[name]:
             places = places + (places >= own[:, None])
-        members = groups.members[groups.start[group][:, None] + places // copies]
         of_each = []
         for n, version in zip(reversed(shared), reversed(versions), strict=True):
             of_each.append(places % n if n > 1 else version.expand(-1, k))
-            places = places // n
-        return members, of_each[::-1]
+            places = places // n if n > 1 else places
+        return groups.members[groups.start[group][:, None] + places], of_each[::-1]
 
     def _distinct(self, n: Tensor, k: int) -> Tensor:
         """k different whole numbers below each n (B,), in a random order, (B, k): Floyd's algorithm (Bentley 1987)."""
@@ -222,8 +232,11 @@ class DataLoader:
     def __iter__(self) -> Iterator[Batch]:
         examples = self.examples
         order = torch.randperm(len(examples), device=examples.device, generator=examples.generator)
-        for index in order.split(self.batch_size):
-            yield examples[index]
+        for index in order.split(self.batch_size * max(1, DRAWN_AT_ONCE // self.batch_size)):
+            rows, versions = examples.draw(index)
+            versions = [which.split(self.batch_size) for which in versions]
+            for i, part in enumerate(rows.split(self.batch_size)):
+                yield examples.take(part, [parts[i] for parts in versions])
 
 
 def _where(mask: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+"""The Variational Homoencoder on Omniglot: characters from a few examples (Hewitt et al. 2018, arXiv 1807.08919).
+
+    python train.py --decoder pixelcnn --data-dir data         the paper's model
+    python train.py --model hierarchical --data-dir data       alphabets, characters, images
+    python train.py --model factorial --data-dir data          characters in styles of drawing
+    python train.py --demo --epochs 20                         made-up characters, in minutes
+
+The bound is that of log p(all images)/N: log p(x|c, z) less the KL of the character's code c, inferred from a support
+set of its images, divided by the number of its images, less the KL of the image's own z.
+A batch: target (B, 1, 28, 28) float, 0 or 1; support sets of c (B, k, 1, 28, 28), of z the target itself, of an
+alphabet's a and a style's s as of c.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from common import devices, options, runs
+from common.errors import require
+from common.training import fit
+from vhe.data import Characters, hold_out, load
+from vhe.model import LATENTS, build
+from vhe.objectives import HomoencoderObjective
+from vhe.sample import draw
+from vhe.styles import STYLES, drawn
+from vhe.support_sets import SupportSets, Transform
+
+
+@dataclass
+class Config(options.RunConfig):
+    model: Literal["character", "hierarchical", "factorial"] = "character"
+    """character: a code c of each character; hierarchical: also a of each alphabet, which c depends on; factorial: also
+    s of the style, in five of which every image is drawn"""
+    decoder: Literal["deconv", "pixelcnn"] = "deconv"
+    """pixels that are independent given the codes, or a gated PixelCNN (paper; ten times the work)"""
+    objective: Literal["vhe", "resample", "rescale", "statistician"] = "vhe"
+    """vhe: images drawn apart from their support sets (resample), KLs divided by the groups' sizes (rescale); the
+    Neural Statistician does neither"""
+    k_shot: int = 5
+    """images in a support set (paper: 5)"""
+    rotations: bool = False
+    """characters turned by 90, 180 and 270 degrees are characters of their own"""
+    test_alphabets: list[str] = field(default_factory=list)
+    """these alphabets of either set are for testing and all others for training; default: the evaluation set's"""
+    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
+    """dimensions of a character's code"""
+    batch_size: int = 100
+    """images a step, each with its support sets"""
+    epochs: int = 100
+    """passes over the images"""
+    annealing_epochs: int = 10
+    """epochs over which the weight of the KLs rises"""
+    lr: float = 1e-3
+    """learning rate of Adam"""
+    valid: int | None = None
+    """hold out the last N alphabets and select the best model on them; default: the last sixth (5 of Omniglot's 30).
+    0: none, the last model counts as the best"""
+    limit: int | None = None
+    """use the first N characters (before --valid takes its part)"""
+    paired_fraction: float = 1.0
+    """1: there is one modality"""
+
+    def check(self) -> None:
+        super().check()
+        require(self.k_shot > 0, f"--k-shot must be positive, not {self.k_shot}")
+        require(self.paired_fraction == 1, "images are of one modality: leave --paired-fraction at 1")
+
+
+def support_sets(characters: Characters, config: Config) -> SupportSets:
+    """The images with support sets for the model's latent variables."""
+    n = len(characters.images)
+    labels = {"a": characters.alphabet, "c": characters.character, "s": torch.zeros(n), "z": range(n)}
+    transforms = []
+    if config.rotations:
+        transforms.append(Transform(partial(torch.rot90, dims=(2, 3)), range(4), ["s"] * (config.model == "factorial")))
+    if config.model == "factorial":
+        transforms.append(Transform(drawn, STYLES, ["c"]))
+    latents = LATENTS[config.model]
+    k_shot = {v: 1 if v == "z" else config.k_shot for v in latents}
+    return SupportSets(characters.images, {v: labels[v] for v in latents}, k_shot, transforms)
+
+
+def main(config: Config) -> None:
+    config.check()
+    if config.dry_run:
+        print(json.dumps(options.as_json(config), indent=2))
+        return
+    torch.manual_seed(config.seed)
+    characters = load("train", config.data_dir, config.demo, config.download, config.limit, config.test_alphabets)
+    train, valid = hold_out(characters, config.valid)
+    examples = [x and support_sets(x, config) for x in (train, valid)]
+    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
+    run = runs.Run("vhe", config)
+    pictures = partial(draw, model, valid or train)
+    fit(model, HomoencoderObjective(model, config.objective), *examples, config, run, pictures)
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)
