@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import tyro
@@ -71,10 +71,15 @@ def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig
         without: options that are left as they are by default.
 
     Raises:
-        InputError: the checkpoint is unusable.
+        InputError: the checkpoint is unusable, or has options that `config` does not know.
     """
     own = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda", *without}
-    return config(**{name: x for name, x in load_config(path).items() if name in own and x is not None})
+    taken = {name: x for name, x in load_config(path).items() if name in own and x is not None}
+    for name, hint in get_type_hints(config).items():
+        choices = [x for part in (hint, *get_args(hint)) if get_origin(part) is Literal for x in get_args(part)]
+        known = not choices or taken.get(name) in (None, *choices)
+        require(known, f"{path} was trained with {flag(name, taken.get(name))}: it is of another experiment")
+    return config(**taken)
 
 
 class Run:

@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
+from common import plots
 from tests.reference import fill
 
 torch.set_num_threads(1)
@@ -21,6 +22,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell ru
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+SAVE = plots.save
+
+
+@pytest.fixture
+def _finely(monkeypatch):
+    """Pictures of their full size."""
+    monkeypatch.setattr(plots, "save", SAVE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sketches(request):
+    """Pictures as users get them take half of a short training: test_scripts draws them of every experiment."""
+
+    def save(figure, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=80)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ != "tests.test_scripts":
+            patch.setattr(plots, "save", save)
+            patch.setattr(plots, "loss_curves", lambda path, metrics: path.write_bytes(b""))
+        yield
 
 
 @pytest.fixture

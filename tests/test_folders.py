@@ -1,8 +1,6 @@
 """The scripts of the folders that share mnist's: fashionmnist and multimnist, and the analysis of weak supervision."""
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ from common.parallel import in_parallel
 from fashionmnist.data import CLASSES
 from mnist.data import MNIST
 from mnist.data import load as load_mnist
+from tests.jobs import sleep_or_fail
 from tests.test_scripts import ROOT, call
 
 OPTIONS = ["--demo", "--epochs", "1", "--annealing-epochs", "1", "--n-latents", "8"]
@@ -243,15 +242,6 @@ def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
     results = json.loads((tmp_path / "weak_supervision.json").read_text())["results"]
     assert [(r["n_paired"], r["seed"]) for r in results] == [(30, 0), (30, 1)]
     assert "epoch 1/1" in (tmp_path / "0.5_seed1" / "log.txt").read_text()
-
-
-def sleep_or_fail(config):
-    if config == 0:
-        raise InputError("the first one fails")
-    if config == -1:
-        os._exit(9)
-    with contextlib.suppress(KeyboardInterrupt):
-        time.sleep(120)
 
 
 @pytest.mark.parametrize(("first", "message"), [(0, "the first one fails"), (-1, "a run was killed")])

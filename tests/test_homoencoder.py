@@ -340,6 +340,8 @@ class PerDimension(Given):
         (Qc(), Px(), None, "the decoder of x depends on z: there is c, x"),
         ([Qc(), Q()], P(), None, "two modules are of the variable c"),
         (Qc(), P(), Pz(), "z has a prior but no encoder"),
+        ({"type": Q()}, P(), None, "a variable cannot be called type"),
+        (Qc(), [P()], None, r"\[P\(\)\] is no torch.nn.Module"),
     ],
 )
 def test_models_that_cannot_be(encoder, decoder, prior, message):
@@ -358,6 +360,9 @@ def test_what_cannot_be_scored_or_sampled_is_named():
             lambda: model.score({"c": x}, sizes, kl_factor={"b": 1}, x=x[:, 0]),
             "kl_factor names b: the latent variables",
         ),
+        (lambda: model.score({"c": x[:1]}, sizes, x=x[:, 0]), "there are 1 support sets of c and 4 examples"),
+        (lambda: model.score({"c": x}, {"c": torch.ones(4, 1)}, x=x[:, 0]), r"the sizes of c are \(4, 1\)"),
+        (lambda: model.sample(batch_size=0), "the batch size must be positive, not 0"),
         (lambda: model.sample(), "give inputs of one batch size, or a batch_size"),
         (lambda: model.sample({"c": x}, batch_size=3), "give inputs of one batch size"),
         (lambda: model.sample({"b": x}), "inputs for b: the latent variables are c"),

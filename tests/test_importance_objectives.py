@@ -40,8 +40,9 @@ def laplace(n_modalities):
     return model.double(), weights, scales
 
 
-def gradients(objective, inputs, n_chunks=100, n_rows=400):
+def gradients(objective, inputs, n_chunks=100, n_rows=200):
     """Gradients of the loss in independent chunks of one example's copies: (chunks, parameters)."""
+    torch.manual_seed(1)
     copies = {name: x.expand(n_rows, -1) for name, x in inputs.items()}
     rows = []
     for _ in range(n_chunks):
@@ -52,8 +53,10 @@ def gradients(objective, inputs, n_chunks=100, n_rows=400):
 
 
 def z_scores(a, b):
-    error = ((a.var(dim=0) + b.var(dim=0)) / len(a)).sqrt()
-    return (a.mean(dim=0) - b.mean(dim=0)).abs() / error.clamp(min=1e-12)
+    """Of gradients of the same samples, whose differences have less noise than they."""
+    difference = a - b
+    error = difference.std(dim=0) / math.sqrt(len(a))
+    return difference.mean(dim=0).abs() / error.clamp(min=1e-12)
 
 
 @pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
@@ -74,8 +77,9 @@ def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(pres
     inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
     exact = exact_log_p(weights, scales, inputs, present)[0].item()
     with torch.no_grad():
-        tight = {K: IwaeElbo(model, K).bound(inputs).value for K in (1, 10, 500)}
-        looser = {K: IwaeElbo(model, K, looser=True).bound(inputs).value for K in (1, 10, 500)}
+        tight = {K: IwaeElbo(model, K).bound(inputs).value for K in (1, 10)}
+        looser = {K: IwaeElbo(model, K, looser=True).bound(inputs).value for K in (1, 10)}
+        tight[500] = IwaeElbo(model, 500).bound({name: x[:200] for name, x in inputs.items()}).value
     assert tight[500].mean().item() == pytest.approx(exact, abs=0.02 + 5 * standard_error(tight[500]))
     assert tight[1].mean() < tight[10].mean() < exact + 5 * standard_error(tight[10])
     for K in (1, 10):
@@ -121,9 +125,10 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
     torch.manual_seed(0)
     model, weights, scales = laplace(n_modalities) if family == "laplace" else with_fusion("moe", n_modalities)
     inputs = draw(weights, scales, 1)
-    iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs)
+    n_rows = 100 * n_modalities if family == "gaussian" and not looser else 100  # stop-all is least wrong there
+    iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs, n_rows=n_rows)
     for rule in GRADIENTS if family == "gaussian" else ["exact"]:
-        dreg = gradients(DregElbo(model, K=4, looser=looser, gradient=rule), inputs)
+        dreg = gradients(DregElbo(model, K=4, looser=looser, gradient=rule), inputs, n_rows=n_rows)
         worst = z_scores(iwae, dreg).max().item()
         if rule == "exact" or (rule == "stop-all" and n_modalities == 1):
             assert worst < 4.5, rule
@@ -206,7 +211,7 @@ def test_gradients_of_one_sample_against_a_grid(objective):
     value = (log_q.exp() * (log_p - log_q)).sum() * (axis[1] - axis[0]) ** 2
     (-value).backward()
     exact = torch.cat([p.grad.flatten() for p in model.parameters()])
-    estimate = gradients(objective(model, K=1, looser=True), inputs)
+    estimate = gradients(objective(model, K=1, looser=True), inputs, n_rows=400)
     error = (estimate.std(dim=0) / math.sqrt(len(estimate))).clamp(min=1e-6)
     assert ((estimate.mean(dim=0) - exact).abs() / error).max() < 4.5
     assert (error / exact.abs().max()).max() < 0.05, "the comparison is tight"

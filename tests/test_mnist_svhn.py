@@ -3,7 +3,9 @@
 import json
 import math
 import shutil
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from torch.distributions import Laplace, Normal
 
 from common import runs
-from common.checkpoints import LAST, load, load_model, save
+from common.checkpoints import BEST, LAST, load, load_model, save
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
@@ -35,6 +37,13 @@ SMALL = {"demo": True, "limit": 96, "epochs": 1, "batch_size": 32}
 def config(save_dir="unused", **changes):
     several = {"K": 2} if changes.get("obj", "dreg") in ("dreg", "iwae", "stl") else {}
     return train.Config(save_dir=save_dir, **(SMALL | several | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train.main(config(folder))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -149,12 +158,11 @@ def test_validation_has_images_of_its_own():
     assert load_train("", TrainingPairOptions(), demo=True, valid=0)[1] is None
 
 
-def test_likelihoods(tmp_path):
-    train.main(config(tmp_path))
+def test_likelihoods(trained, tmp_path):
     options = {"demo": True, "limit": 6, "n_samples": 400, "paper": True, "json": tmp_path / "out.json"}
-    found = loglike.main(loglike.Config(tmp_path, **options))
+    found = loglike.main(loglike.Config(trained, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
-    model = load_model(tmp_path)
+    model = load_model(trained)
     batch = load_pairs("test", "", PairOptions(), demo=True, limit=6)[:]
     inputs = {name: batch.modalities[name] for name in model.modalities}
     for name, target, given in [
@@ -204,11 +212,13 @@ def test_likelihoods_are_the_exact_ones(monkeypatch, fusion):
             torch.testing.assert_close(found[f"log p({target}){source}"], exact, rtol=0, atol=0.08)
 
 
-def test_coherence_and_latent_accuracy(tmp_path, monkeypatch):
-    train.main(config(tmp_path))
+def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "STEPS", 100)
+    # numba takes 15 seconds to compile the real one, which the README's commands run
+    flat = SimpleNamespace(fit_transform=lambda z: z[:, :2].numpy())
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=lambda **_: flat))
     path = tmp_path / "out.json"
-    found = analyse.main(analyse.Config(tmp_path, demo=True, limit=200, n_samples=60, json=path))
+    found = analyse.main(analyse.Config(trained, out_dir=tmp_path, demo=True, limit=200, n_samples=60, json=path))
     content = json.loads(path.read_text())
     assert content["figures"] | content["nats"] == found and content["svhn"] == "demo"
     pairs = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
@@ -221,7 +231,7 @@ def test_coherence_and_latent_accuracy(tmp_path, monkeypatch):
     assert set(content["nats"]) == {*kls, "J(q(z|mnist), q(z|svhn))"}
     assert all(value > 0 for value in content["nats"].values())
     for name in ("kl", "umap"):
-        with Image.open(tmp_path / "samples" / f"{name}.png") as picture:
+        with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width > 300
 
 
@@ -267,20 +277,19 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
         analyse.main(analyse.Config(tmp_path / "run", **options))
 
 
-def test_samples(tmp_path, capsys):
-    train.main(config(tmp_path))
-    sample.main(sample.Config(tmp_path, n_samples=20))
+def test_samples(trained, capsys):
+    sample.main(sample.Config(trained, n_samples=20))
     for given in ("mnist", "svhn"):
-        sample.main(sample.Config(tmp_path, n_samples=20, given=given, demo=True))
-    sample.main(sample.Config(tmp_path, traverse=True))
+        sample.main(sample.Config(trained, n_samples=20, given=given, demo=True))
+    sample.main(sample.Config(trained, traverse=True))
     names = ("prior", "from_mnist", "from_svhn", "traversal_mnist", "traversal_svhn")
-    pictures = [tmp_path / "samples" / f"sample_{name}.png" for name in names]
+    pictures = [trained / "samples" / f"sample_{name}.png" for name in names]
     assert capsys.readouterr().out.splitlines()[-5:] == [str(picture) for picture in pictures]
     for picture in pictures:
         with Image.open(picture) as file:
             assert min(file.size) > 200
     with pytest.raises(InputError, match="leave out --given"):
-        sample.main(sample.Config(tmp_path, traverse=True, given="svhn"))
+        sample.main(sample.Config(trained, traverse=True, given="svhn"))
 
 
 def test_a_modality_that_the_model_lacks_is_no_condition(tmp_path):
@@ -383,10 +392,9 @@ def test_another_objective_has_its_own_options(tmp_path, first, args, second):
     ("options", "message"),
     [({"prior_and_posterior": "normal"}, "laplace, not normal"), ({"model": "mopoe"}, "model mmvae, not mopoe")],
 )
-def test_weights_of_other_meaning_are_not_taken(tmp_path, options, message):
-    train.main(config(tmp_path / "run"))
+def test_weights_of_other_meaning_are_not_taken(trained, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        train.main(config(tmp_path / "other", pre_trained=tmp_path / "run", **options))
+        train.main(config(tmp_path / "other", pre_trained=trained, **options))
 
 
 def test_a_run_from_other_weights_is_resumed_without_them(tmp_path):
@@ -411,14 +419,12 @@ def test_likelihoods_at_the_end(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("script", "options"), [(sample, {"given": "svhn"}), (loglike, {}), (analyse, {})])
-def test_a_model_of_other_data_is_named(tmp_path, script, options):
-    train.main(config(tmp_path / "run"))
-    path = tmp_path / "run" / "model_best.pth.tar"
-    checkpoint = load(path)
+def test_a_model_of_other_data_is_named(trained, tmp_path, script, options):
+    checkpoint = load(trained / BEST)
     checkpoint["config"]["svhn"] = "synthetic"
-    save(path, checkpoint)
-    with pytest.raises(InputError, match="run was trained with --svhn synthetic: give the same options"):
-        script.main(script.Config(tmp_path / "run", **options))
+    save(tmp_path / BEST, checkpoint)
+    with pytest.raises(InputError, match="was trained with --svhn synthetic: give the same options"):
+        script.main(script.Config(tmp_path, **options))
 
 
 def test_a_model_on_the_sphere_is_scored_and_analysed(tmp_path, monkeypatch):

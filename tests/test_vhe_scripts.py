@@ -55,11 +55,21 @@ def test_separated_characters_are_classified():
     images = 100 * torch.arange(30.0)[:, None, None] + torch.randn(30, 4, 1)
     found = accuracies(images, 1000.0, n_way=20, episodes=5, n_queries=2, n_samples=5)
     assert found.tolist() == [1.0] * 5
-    assert classify.interval(found) == {"mean": 1, "low": 1, "high": 1}
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.0, 10), (0.3, 50), (0.95, 400), (1.0, 100)])
+def test_intervals_hold_the_shares_that_make_what_was_found_likely(p, n):
+    """Wilson's: the true shares from which p is 1.96 standard deviations away, by a grid."""
+    q = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)
+    inside = q[(p - q).abs() <= 1.96 * (q * (1 - q) / n).sqrt()]
+    found = classify.interval(p, n)
+    assert found["mean"] == p
+    assert (found["low"], found["high"]) == pytest.approx((inside.min().item(), inside.max().item()), abs=1e-5)
 
 
 def test_characters_that_are_alike_are_guessed():
-    found = classify.interval(accuracies(torch.randn(30, 8, 1), 1.0, n_way=5, episodes=200, n_queries=2, n_samples=5))
+    found = accuracies(torch.randn(30, 8, 1), 1.0, n_way=5, episodes=200, n_queries=2, n_samples=5)
+    found = classify.interval(found.mean().item(), 2000)
     half = (found["high"] - found["low"]) / 2
     assert half < 0.03
     assert found["mean"] == pytest.approx(1 / 5, abs=2 * half)
@@ -69,7 +79,7 @@ def test_accuracy_that_is_known():
     """The nearer example of two is right: P(|x - y_1| < |x - y_2|) of Gaussian differences, by Sheppard's formula."""
     tau = 2.0
     images = tau * torch.randn(2000, 1, 1) + torch.randn(2000, 2, 1)
-    found = classify.interval(accuracies(images, tau, n_way=2, episodes=1000, n_samples=100))
+    found = classify.interval(accuracies(images, tau, n_way=2, episodes=1000, n_samples=100).mean().item(), 2000)
     rho = 2 * tau**2 / math.sqrt((2 * tau**2 + 4) ** 2 - 4)
     half = (found["high"] - found["low"]) / 2
     assert half < 0.03

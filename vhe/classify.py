@@ -4,7 +4,7 @@
     python classify.py trained_models --data-dir data --k-shot 1 --json out.json         one-shot, and a file
 
 An episode draws classes of all test characters, whatever their alphabets, and of each some examples D and other images
-x to classify, by the largest of the estimates of log p(x|D). The interval is one of the mean over such episodes.
+x to classify, by the largest of the estimates of log p(x|D). The interval is that of so many images.
 """
 
 import json
@@ -44,7 +44,7 @@ class Config(ModelConfig):
 
     def check(self) -> None:
         super().check()
-        for name, least in {"n_way": 2, "k_shot": 1, "episodes": 2, "n_queries": 1}.items():
+        for name, least in {"n_way": 2, "k_shot": 1, "episodes": 1, "n_queries": 1}.items():
             require(getattr(self, name) >= least, f"{option(name)} must be at least {least}, not {getattr(self, name)}")
 
 
@@ -57,7 +57,8 @@ def main(config: Config) -> dict[str, float]:
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
-    found = interval(accuracies(model, characters, config))
+    shares = accuracies(model, characters, config)
+    found = interval(shares.mean().item(), len(shares) * config.n_way * config.n_queries)
     report(found, config, len(characters.names))
     return found
 
@@ -81,10 +82,11 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
     return torch.stack(shares).cpu()
 
 
-def interval(shares: Tensor) -> dict[str, float]:
-    """The mean of episodes' (E,), and a 95 % confidence interval of it, within [0, 1]."""
-    mean, half = shares.mean().item(), 1.96 * shares.std().item() / len(shares) ** 0.5
-    return {"mean": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
+def interval(p: float, n: int) -> dict[str, float]:
+    """A share p of n images, and its 95 % confidence interval (Wilson 1927)."""
+    z2 = 1.96**2 / n
+    middle, half = (p + z2 / 2) / (1 + z2), (z2 * (p * (1 - p) + z2 / 4)) ** 0.5 / (1 + z2)
+    return {"mean": p, "low": middle - half, "high": middle + half}
 
 
 def report(found: dict[str, float], config: Config, n_classes: int) -> None:

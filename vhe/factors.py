@@ -43,11 +43,14 @@ def named(modules: Modules, takes_inputs: bool) -> tuple[nn.ModuleDict, dict[str
     for name, module in modules.items() if by_name else ((None, module) for module in modules):
         factor = _factor(module, name, takes_inputs)
         require(factor.variable not in factors, f"two modules are of the variable {factor.variable}: give one of each")
+        taken = hasattr(nn.ModuleDict, factor.variable)
+        require(not taken, f"a variable cannot be called {factor.variable}, as an attribute of torch's modules is")
         known[factor.variable], factors[factor.variable] = module, factor
     return nn.ModuleDict(known), factors
 
 
 def _factor(module: nn.Module, name: str | None, takes_inputs: bool) -> Factor:
+    require(isinstance(module, nn.Module), f"{module!r} is no torch.nn.Module")
     arguments = list(inspect.signature(module.forward).parameters.values())
     called = f"{type(module).__name__}.forward({', '.join(map(str, arguments))})"
     form = "inputs, *latents, variable=None" if takes_inputs else "*latents, variable=None"

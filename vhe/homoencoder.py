@@ -85,8 +85,8 @@ class VHE(nn.Module):
                 self.prior[name] = StandardNormal(name)
                 self.priors[name] = Factor(name, "value", (), True)
         in_order(self.priors, "prior")
+        (self.likelihood,) = named([decoder], takes_inputs=False)[1].values()
         self.decoder = decoder
-        (self.likelihood,) = named(decoder, takes_inputs=False)[1].values()
         in_order({**self.encoders, self.observed: self.likelihood}, "decoder")
         self.below = descendants(self.encoders, self.latents)
 
@@ -134,7 +134,7 @@ class VHE(nn.Module):
             the bound (B,) with the terms "log p(x)" and "kl v", which is not divided by the group's size; nats.
 
         Raises:
-            InputError: a name is missing or unknown, or a log-probability is not (B,).
+            InputError: a name is missing or unknown, or sizes, support sets or log-probabilities are not B.
         """
         self._check_names("inputs", inputs, self.latents)
         self._check_names("sizes", sizes, self.latents)
@@ -144,6 +144,11 @@ class VHE(nn.Module):
         require(
             not unknown, f"kl_factor names {', '.join(unknown)}: the latent variables are {', '.join(self.latents)}"
         )
+        n = len(observed[self.observed])
+        for name in self.latents:
+            d, shape = inputs[name], tuple(getattr(sizes[name], "shape", ()))
+            require(len(d) == n, f"there are {len(d)} support sets of {name} and {n} examples")
+            require(shape in ((), (n,)), f"the sizes of {name} are {shape}: they should be {(n,)}, one an example")
         with self._autocast(observed[self.observed]):
             values, q = self._encode(inputs)
             prior = {
@@ -183,6 +188,7 @@ class VHE(nn.Module):
         sizes = {len(x) for x in inputs.values()} | ({batch_size} - {None})
         require(len(sizes) == 1, "give inputs of one batch size, or a batch_size" + (f", not {sizes}" if sizes else ""))
         (n,) = sizes
+        require(n > 0, f"the batch size must be positive, not {n}")
         factors = self.priors | {name: self.encoders[name] for name in inputs}
         values: dict[str, Tensor] = {}
         with self._autocast(next(iter(inputs.values()), None)):
@@ -209,11 +215,11 @@ class VHE(nn.Module):
                     "forward needs an argument batch_size")  # fmt: skip
         result = module(*(() if inputs is None else (inputs,)), **arguments)
         result = result if isinstance(result, Result) else Result(*result)
-        log_prob, n = result.log_prob, len(result.value)
-        if log_prob.shape != (n,):
+        shape, value = tuple(result.log_prob.shape), tuple(result.value.shape)
+        if shape != value[:1]:
             raise InputError(
-                f"{type(module).__name__} gives log-probabilities {tuple(log_prob.shape)} of {factor.variable} "
-                f"{tuple(result.value.shape)}: they should be {(n,)}, one an example"
+                f"{type(module).__name__} gives log-probabilities {shape} of {factor.variable} {value}: they should be "
+                f"{value[:1]}, one an example"
             )
         return result
 

@@ -8,9 +8,10 @@
                                   part of the model; what the image has of its own is inferred from it
     log p(character)/20           of 20 images of a character together, divided by their number: the code is inferred
                                   from some of them, z of each image from itself
-    bound                         of log p(all test images)/N, as in training, and its terms
+    bound                         of log p(all test images)/N and its terms
 
-All but the bound's terms are lower bounds in expectation, which rise with --n-samples.
+All but the bound's terms are lower bounds in expectation, which rise with --n-samples. Few effective samples, of the
+codes of a set, say that its log-likelihood is higher yet. The bound is the VHE's, whatever the objective in training.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from common.errors import require
 from common.options import LoglikeConfig
 from vhe.data import Characters
 from vhe.estimators import log_conditional, log_joint
+from vhe.grouped import support_sets
 from vhe.homoencoder import VHE
 from vhe.support_sets import SupportSets
 from vhe.trained import codes, device_of, images_of, load_test, load_trained
@@ -38,7 +40,7 @@ class Config(LoglikeConfig):
     limit: int | None = None
     """use the first N test characters"""
     n_samples: int = 100
-    """importance samples an image, or a set of images"""
+    """importance samples an image, or a set of images: a tenth as many codes of the set, and ten z of each image"""
     k_shot: tuple[int, ...] | None = None
     """given so many images of the character; default: 1, and as many as in training"""
     set_size: int = 20
@@ -101,7 +103,7 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     name = f"log p(character)/{n}"
     joint, ess = each(name, len(characters.names), max(1, BATCH_SIZE // n), together).T
     found |= {name: joint / n, "effective samples, character": ess}
-    everything = support_sets(characters, model, k_shot, generator)
+    everything = support_sets(characters, model.latents, k_shot, generator=generator)
     terms = f"log p(image|{', '.join(model.likelihood.given)})", *(f"KL of {v}" for v in model.latents)
     columns = each("bound", len(images), BATCH_SIZE, bound).T
     return found | {f"bound{': ' * bool(term)}{term}": x for term, x in zip(("", *terms), columns, strict=True)}
@@ -111,14 +113,6 @@ def each(name: str, n: int, at_once: int, f: Callable[[Tensor], Tensor]) -> Tens
     """f of 0 to n, some at once, with a progress bar."""
     batches = torch.arange(n).split(at_once)
     return torch.cat([f(i).cpu() for i in tqdm(batches, desc=name, unit=" batches", disable=None)])
-
-
-def support_sets(characters: Characters, model: VHE, k_shot: int, generator: Generator) -> SupportSets:
-    """The images with support sets for all latent variables of the model."""
-    rows = torch.arange(len(characters.images))
-    labels = {"a": characters.alphabet, "c": characters.character, "s": torch.zeros_like(rows), "z": rows}
-    shots = {v: 1 if v == "z" else k_shot for v in model.latents}
-    return SupportSets(characters.images, {v: labels[v] for v in shots}, shots, generator=generator)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Networks of the homoencoders on Omniglot (Hewitt et al. 2018, section 4), and their assembly."""
 
+import math
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -48,6 +50,21 @@ def drawn_or_scored(q: DiagonalGaussian, value: Tensor | None) -> tuple[Tensor, 
     return value, q.log_prob(value)
 
 
+def he(network: nn.Sequential) -> nn.Sequential:
+    """Begin with signals that keep their size through the ReLUs (He et al. 2015, arXiv 1502.01852).
+
+    By torch's own start they fade, and the decoder learns for epochs without the code.
+    """
+    for layer, after in pairwise(network):
+        if isinstance(after, nn.ReLU):
+            fan_in = layer.weight[0].numel()
+            if isinstance(layer, nn.ConvTranspose2d):  # each output pixel sees the kernel's every other row and column
+                fan_in = layer.weight[:, 0].numel() / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+            nn.init.zeros_(layer.bias)
+    return network
+
+
 class Posterior(nn.Module):
     """q(v|D, ...) of a support set D (B, k, 1, 28, 28): a Gaussian of the mean of its images' features.
 
@@ -58,11 +75,14 @@ class Posterior(nn.Module):
 
     def __init__(self, d: int, given: int = 0) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *(nn.Conv2d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
-            *(nn.Conv2d(64, 128, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128 * 4 * 4, WIDTH), nn.ReLU()),
+        self.features = he(
+            nn.Sequential(
+                *(nn.Conv2d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+                *(nn.Conv2d(64, 128, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128 * 4 * 4, WIDTH), nn.ReLU()),
+            )
         )
         self.head = nn.Sequential(nn.Linear(WIDTH + given, WIDTH), nn.ReLU(), SplitLinearLayer(WIDTH, (d, d)))
+        he(self.head)
 
     def forward(self, inputs: Tensor, value: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.given(inputs, value)
@@ -102,10 +122,12 @@ class CharacterOfAlphabet(nn.Module):
 
 def upsampling(d: int, channels: int) -> nn.Sequential:
     """(B, d) -> (B, channels, 28, 28)."""
-    return nn.Sequential(
-        *(nn.Linear(d, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 64 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (64, 7, 7))),
-        *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
-        nn.Conv2d(32, channels, 3, 1, 1),
+    return he(
+        nn.Sequential(
+            *(nn.Linear(d, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 64 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (64, 7, 7))),
+            *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
+            nn.Conv2d(32, channels, 3, 1, 1),
+        )
     )
 
 
@@ -129,19 +151,20 @@ class DeconvolutionalImages(nn.Module):
 class PixelCNNImages(nn.Module):
     """p(x|code, z) of pixels that each depend on those before: a PixelCNN given a map of the code, which z transforms.
 
-    z places the map by an affine transformation (Jaderberg et al. 2015, arXiv 1506.02025) that begins as the identity.
+    z places the map by an affine transformation (Jaderberg et al. 2015, arXiv 1506.02025), which begins as the identity
+    and stays near it.
     """
 
     def __init__(self, code: int, z: int) -> None:
         super().__init__()
         self.map = upsampling(code, CONTEXT)
-        self.place = nn.Linear(z, 6)
+        self.place = nn.Linear(z, 6, bias=False)
         nn.init.zeros_(self.place.weight)
-        self.place.bias.data.copy_(torch.eye(2, 3).flatten())
         self.pixels = GatedPixelCNN(CONTEXT)
 
     def context(self, code: Tensor, z: Tensor) -> Tensor:
-        grid = affine_grid(self.place(z).float().view(-1, 2, 3), [len(z), 1, 28, 28], align_corners=False)
+        change = 0.5 * self.place(z).float().tanh().view(-1, 2, 3)
+        grid = affine_grid(change + torch.eye(2, 3, device=z.device), [len(z), 1, 28, 28], align_corners=False)
         return grid_sample(self.map(code).float(), grid, align_corners=False)  # (B, CONTEXT, 28, 28)
 
     def logits(self, x: Tensor, code: Tensor, z: Tensor) -> Tensor:

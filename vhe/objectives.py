@@ -26,20 +26,19 @@ class HomoencoderObjective(Objective):
     half each of what makes it the VHE's.
 
     Args:
+        model: of latent variables c of a group and z of an example; for the VHE's own bound any.
         name: of OBJECTIVES.
-        of: the latent variable whose support sets x is an element of, where it is not drawn independently.
     """
 
-    def __init__(self, model: VHE, name: str = "vhe", of: str = "c") -> None:
+    def __init__(self, model: VHE, name: str = "vhe") -> None:
         super().__init__(model)
         self.resample, self.rescale = OBJECTIVES[name]
-        self.of = of
 
     def bound(self, inputs: Batch, beta: float = 1.0) -> Bound:
         """The bound of each example and its terms, nats; see `VHE.bound`."""
         batch = inputs
         if not self.resample:  # support sets are in random order
-            target = batch.inputs[self.of][:, 0]
+            target = batch.inputs["c"][:, 0]
             batch = replace(batch, target=target, inputs=batch.inputs | {"z": target[:, None]})
         if not self.rescale:
             sizes = {v: torch.full_like(n, batch.inputs[v].shape[1]) for v, n in batch.sizes.items()}

@@ -32,7 +32,7 @@ from vhe.styles import STYLES, drawn
 from vhe.trained import codes, device_of, images_of, load_test, load_trained
 
 ROWS, GIVEN = 8, 5  # test characters; images of each that are given
-KIND = {"alphabets": ("a", "alphabets", "hierarchical"), "styles": ("s", "styles", "factorial")}
+OF_MODEL = {"alphabets": ("a", "hierarchical"), "styles": ("s", "factorial")}  # what, and which --model, a kind needs
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Config(ModelConfig):
     alphabet: str | None = None
     """make up characters of this test alphabet"""
     n_samples: int = 8
-    """new images a row"""
+    """new images a row; of --new styles one in each"""
     out_dir: Path | None = None
     """where to write; default: samples/ beside the model"""
 
@@ -67,9 +67,9 @@ def main(config: Config) -> Path:
     config.check()
     model, trained = load_trained(config)
     kind = "alphabets" if config.alphabet is not None else config.new
-    if kind in KIND:
-        name, what, choice = KIND[kind]
-        require(name in model.latents, f"{config.model} knows no {what}: that takes one of train.py --model {choice}")
+    if kind in OF_MODEL:
+        name, choice = OF_MODEL[kind]
+        require(name in model.latents, f"{config.model} knows no {kind}: that takes one of train.py --model {choice}")
     torch.manual_seed(config.seed)
     n, folder = config.n_samples, config.out_dir or runs.folder_of(config.model) / "samples"
     path = folder / f"sample_{config.new or ('given' if config.given else config.alphabet or 'test')}.png"
@@ -125,7 +125,7 @@ def save_of_alphabet(path: Path, model: VHE, characters: Characters, name: str, 
     """New characters of an alphabet, a row each; its code is inferred from the images beside."""
     require(name in characters.alphabets, f"there is no test alphabet {name!r}: {', '.join(characters.alphabets)}")
     alphabet = torch.full((ROWS,), characters.alphabets.index(name))
-    given = images_of(characters.images, characters.alphabet, alphabet, GIVEN)
+    given = images_of(characters.images, characters.alphabet, alphabet, few(characters.alphabet))
     values, _ = encode(model, {"a": given.to(device_of(model))}, {})
     values = from_prior(model, codes(model), values, ROWS)
     images = decoded(model, repeated(values, n)).unflatten(0, (ROWS, n))
@@ -150,8 +150,13 @@ def test_sets(characters: Characters) -> tuple[list[str], Tensor]:
     """Names of characters, evenly chosen, and images of each (R, GIVEN, 1, 28, 28)."""
     n = len(characters.names)
     chosen = torch.linspace(0, n - 1, min(ROWS, n)).long()
-    given = images_of(characters.images, characters.character, chosen, GIVEN)
+    given = images_of(characters.images, characters.character, chosen, few(characters.character))
     return [characters.names[i] for i in chosen], given
+
+
+def few(labels: Tensor) -> int:
+    """How many images to give of each label (N,)."""
+    return min(GIVEN, int(labels.bincount().min()))
 
 
 def examples(model: VHE, given: Tensor, n: int) -> Tensor:

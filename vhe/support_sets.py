@@ -74,8 +74,9 @@ class SupportSets:
         labels: {latent: N labels}; equal ones make a group.
         k_shot: {latent: k}.
         transforms: versions of the examples.
-        exclude_target: whether an example is left out of its own support sets, but for latent variables whose groups
-            are single examples. The sets then depend on the example, and the bound is none in the strict sense.
+        exclude_target: whether an example, in the version that it has, is left out of its own support sets, but for
+            latent variables whose groups are single examples. The sets then depend on the example, and the bound is
+            none in the strict sense.
         generator: of the draws, on the data's device; torch's own by default.
 
     Raises:
@@ -115,7 +116,7 @@ class SupportSets:
             )
             groups = self.groups[name] = Groups(values, self.data.device)
             k, copies = self.k_shot[name], prod(self._versions(name))
-            require(k > 0, f"k_shot of {name} must be positive, not {k}")
+            require(isinstance(k, int) and k > 0, f"k_shot of {name} must be a positive whole number, not {k!r}")
             sizes = groups.count * copies
             self.sizes[name] = sizes[groups.of].float()
             self.excluded[name] = exclude_target and bool(sizes.max() > 1)

@@ -21,12 +21,13 @@ def load_trained(config: ModelConfig) -> tuple[VHE, dict[str, Any]]:
 
 def load_test(config: ModelConfig, trained: dict[str, Any]) -> Characters:
     """The test characters of a model: those of the alphabets that its training left out."""
-    return load("test", config.data_dir, config.demo, False, config.limit, trained["test_alphabets"])
+    stated = [] if config.demo else trained["test_alphabets"]
+    return load("test", config.data_dir, config.demo, False, config.limit, stated)
 
 
 def codes(model: VHE) -> tuple[str, ...]:
-    """The latent variables that images of one character tell of: its own code and, in a hierarchy, its alphabet's."""
-    return tuple(name for name in model.latents if name in ("a", "c"))
+    """The latent variables that images of a character have in common, drawn in one style: all but z."""
+    return tuple(name for name in model.latents if name != "z")
 
 
 def images_of(images: Tensor, labels: Tensor, groups: Tensor, n: int, generator: Generator | None = None) -> Tensor:

@@ -1,0 +1,75 @@
+"""Training a homoencoder of characters, and what its options refuse."""
+
+import pytest
+import torch
+
+from common import runs
+from common.checkpoints import LAST, load, load_model, save
+from common.errors import InputError
+from vhe import train
+from vhe.data import load as load_characters
+from vhe.estimators import log_conditional
+from vhe.grouped import support_sets
+
+SMALL = {"demo": True, "n_latents": 8, "annealing_epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(train, "draw", lambda model, characters, folder: None)
+
+
+def test_training_learns_characters_from_few_examples(tmp_path):
+    """Of alphabets that it has never seen: images are likelier given others of their character than given another's."""
+    train.main(train.Config(save_dir=tmp_path, **SMALL | {"limit": 36, "epochs": 6, "n_latents": 32}))
+    test, seen = (load_characters(split, tmp_path, demo=True) for split in ("test", "train"))
+    model = load_model(tmp_path, "vhe")
+    batch = support_sets(test, "cz", 5)[torch.arange(len(test.images))]
+    torch.manual_seed(0)
+    own = log_conditional(model, batch.target, {"c": batch.inputs["c"]}, 5)
+    other = log_conditional(model, batch.target, {"c": batch.inputs["c"].roll(100, dims=0)}, 5)
+    difference = own - other
+    assert difference.mean() > 5 * difference.std() / len(difference) ** 0.5
+    independent = torch.distributions.Bernoulli(seen.images.mean(dim=0).clamp(0.01, 0.99)).log_prob(test.images)
+    assert own.mean() > independent.sum(dim=(1, 2, 3)).mean() + 20
+
+
+@pytest.mark.parametrize(
+    "options", [{"model": "factorial", "rotations": True}, {"model": "hierarchical"}, {"decoder": "pixelcnn"}]
+)
+def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, options):
+    several = SMALL | {"limit": 14, "valid": 1, "batch_size": 50} | options
+    train.main(train.Config(save_dir=tmp_path / "whole", epochs=2, **several))
+    train.main(train.Config(save_dir=tmp_path / "parts", epochs=1, **several))
+    train.main(train.Config(save_dir=tmp_path / "parts", epochs=2, resume=True, **several))
+    whole, parts = (load(tmp_path / name / LAST)["state_dict"] for name in ("whole", "parts"))
+    for name, x in whole.items():
+        assert torch.equal(x, parts[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--k-shot", "0"], "--k-shot must be positive, not 0"),
+        (["--k-shot", "30"], "--k-shot 30: a character has no more than 20 images"),
+        (
+            ["--model", "factorial", "--objective", "statistician"],
+            "--objective statistician is compared on --model character: factorial has the vhe's",
+        ),
+        (["--valid", "24"], "--valid must lie between 0 and 23, as there are 24 alphabets: it is 24"),
+        (["--paired-fraction", "0.5"], "images are of one modality"),
+        (["--test-alphabets", "Greek"], "--test-alphabets are Omniglot's: leave them or --demo away"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as exit_:
+        runs.command_line(train.main, train.Config, "", ["--demo", "--save-dir", str(tmp_path / "run"), *options])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_experiment_are_refused(tmp_path):
+    save(tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}})
+    with pytest.raises(InputError, match="was trained with --model mvae: it is of another experiment"):
+        runs.taken_up(train.Config, tmp_path)
