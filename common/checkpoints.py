@@ -110,12 +110,16 @@ def load_model(path: str | Path, experiment: str | None = None) -> nn.Module:
 def start_from(path: Path, model: nn.Module, experiment: str, config: dict[str, Any]) -> None:
     """Give a model of a configuration the parameters of a checkpoint of the experiment (see `load_model`)."""
     trained = load_config(path, experiment)
+    anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {})  # {option: prefix of what begins anew with it}
+    others = tuple(prefix for name, prefix in anew.items() if trained.get(name) != config.get(name))
     # other meanings of parameters that may have the same shapes
-    for name in ("model", "decoder", "fusion", "posterior", "prior_and_posterior", "likelihood"):
+    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood"):
         was, asked = trained.get(name, config.get(name)), config.get(name)
         require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
     try:
-        model.load_state_dict(load_model(path, experiment).state_dict())
+        own = {name: x for name, x in model.state_dict().items() if name.startswith(others)}
+        theirs = load_model(path, experiment).state_dict()
+        model.load_state_dict({name: x for name, x in theirs.items() if not name.startswith(others)} | own)
     except RuntimeError as error:
         raise InputError(f"{path} has other networks: {' '.join(str(error).split())[:300]}") from error
 

@@ -16,7 +16,7 @@ from common.errors import InputError
 from tests.test_vhe_estimators import exact_log_p, model_of, sets_of
 from vhe import VHE, classify, loglike, sample
 from vhe.data import Characters, load
-from vhe.model import DeconvolutionalImages, build
+from vhe.model import Images, IndependentPixels, build
 
 
 def characters_of(sets):
@@ -162,12 +162,12 @@ def shown(monkeypatch):
     return grids
 
 
-class Brightness(DeconvolutionalImages):
+class Brightness(Images):
     """Images of one brightness, of the first dimension of the code or of z."""
 
     def __init__(self, of_code):
         nn.Module.__init__(self)
-        self.of_code = of_code
+        self.of_code, self.pixels = of_code, IndependentPixels(1)
 
     def mean(self, code, z):
         return (code if self.of_code else z)[:, :1, None, None].expand(-1, 1, 28, 28)

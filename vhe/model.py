@@ -15,7 +15,8 @@ from vhe.pixelcnn import GatedPixelCNN
 
 LATENTS = {"character": "cz", "hierarchical": "acz", "factorial": "csz"}  # by --model
 INSTANCE, STYLE, ALPHABET = 16, 16, 32  # dimensions of z, s and a
-WIDTH, CONTEXT = 256, 16  # of hidden layers; channels that a PixelCNN is told
+WIDTH, CONTEXT = 256, 16  # of hidden layers; channels of a code's map
+ANEW = {"decoder": "decoder.images.pixels."}  # parameters that begin anew where --pre-trained has another decoder
 
 
 class Config(Protocol):
@@ -35,7 +36,7 @@ def build(config: Config) -> VHE:
     prior: dict[str, nn.Module] = {v: StandardNormal(v, (sizes[v],)) for v in LATENTS[config.model]}
     encoder: dict[str, nn.Module] = {"c": Posterior(d)}
     code = d + STYLE if config.model == "factorial" else d
-    images = {"deconv": DeconvolutionalImages, "pixelcnn": PixelCNNImages}[config.decoder](code, INSTANCE)
+    images = Images(code, INSTANCE, {"deconv": IndependentPixels, "pixelcnn": GatedPixelCNN}[config.decoder](CONTEXT))
     if config.model == "hierarchical":
         encoder = {"a": Posterior(ALPHABET), "c": PosteriorGivenAlphabet(d, ALPHABET)}
         prior["c"] = CharacterOfAlphabet(d)
@@ -131,53 +132,58 @@ def upsampling(d: int, channels: int) -> nn.Sequential:
     )
 
 
-class DeconvolutionalImages(nn.Module):
-    """p(x|code, z) of pixels that are independent given both."""
+class IndependentPixels(nn.Module):
+    """p(x|context) of pixels that are independent given it."""
 
-    def __init__(self, code: int, z: int) -> None:
+    def __init__(self, context_channels: int) -> None:
         super().__init__()
-        self.network = upsampling(code + z, 1)
+        n = context_channels
+        self.network = he(nn.Sequential(nn.Conv2d(n, n, 3, 1, 1), nn.ReLU(), nn.Conv2d(n, 1, 1)))
 
-    def logits(self, x: Tensor | None, code: Tensor, z: Tensor) -> Tensor:
-        return self.network(torch.cat([code, z], dim=1)).float()
+    def forward(self, x: Tensor | None, context: Tensor) -> Tensor:
+        return self.network(context)
 
-    def sample(self, code: Tensor, z: Tensor) -> Tensor:
-        return self.mean(code, z).bernoulli()
-
-    def mean(self, code: Tensor, z: Tensor) -> Tensor:
-        return self.logits(None, code, z).sigmoid()
+    def sample(self, context: Tensor) -> Tensor:
+        return self(None, context).float().sigmoid().bernoulli()
 
 
-class PixelCNNImages(nn.Module):
-    """p(x|code, z) of pixels that each depend on those before: a PixelCNN given a map of the code, which z transforms.
+class Images(nn.Module):
+    """p(x|code, z): of pixels given a map of the code, which z places by an affine transformation.
 
-    z places the map by an affine transformation (Jaderberg et al. 2015, arXiv 1506.02025), which begins as the identity
-    and stays near it.
+    The transformation (Jaderberg et al. 2015, arXiv 1506.02025) begins as the identity and stays near it.
+
+    Args:
+        code, z: their dimensions.
+        pixels: p(x|context).
     """
 
-    def __init__(self, code: int, z: int) -> None:
+    def __init__(self, code: int, z: int, pixels: IndependentPixels | GatedPixelCNN) -> None:
         super().__init__()
         self.map = upsampling(code, CONTEXT)
         self.place = nn.Linear(z, 6, bias=False)
         nn.init.zeros_(self.place.weight)
-        self.pixels = GatedPixelCNN(CONTEXT)
+        self.pixels = pixels
 
     def context(self, code: Tensor, z: Tensor) -> Tensor:
         change = 0.5 * self.place(z).float().tanh().view(-1, 2, 3)
         grid = affine_grid(change + torch.eye(2, 3, device=z.device), [len(z), 1, 28, 28], align_corners=False)
         return grid_sample(self.map(code).float(), grid, align_corners=False)  # (B, CONTEXT, 28, 28)
 
-    def logits(self, x: Tensor, code: Tensor, z: Tensor) -> Tensor:
+    def logits(self, x: Tensor | None, code: Tensor, z: Tensor) -> Tensor:
         return self.pixels(x, self.context(code, z)).float()
 
     def sample(self, code: Tensor, z: Tensor) -> Tensor:
         return self.pixels.sample(self.context(code, z))
 
+    def mean(self, code: Tensor, z: Tensor) -> Tensor:
+        """Of pixels that are independent."""
+        return self.logits(None, code, z).sigmoid()
+
 
 class OfCharacter(nn.Module):
     """p(x|c, z)."""
 
-    def __init__(self, images: DeconvolutionalImages | PixelCNNImages) -> None:
+    def __init__(self, images: Images) -> None:
         super().__init__()
         self.images = images
 

@@ -27,7 +27,7 @@ from vhe.data import Characters, decode
 from vhe.estimators import encode
 from vhe.factors import in_order
 from vhe.homoencoder import VHE
-from vhe.model import DeconvolutionalImages
+from vhe.model import IndependentPixels
 from vhe.styles import STYLES, drawn
 from vhe.trained import codes, device_of, images_of, load_test, load_trained
 
@@ -181,7 +181,7 @@ def repeated(values: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
 def decoded(model: VHE, values: Mapping[str, Tensor]) -> Tensor:
     """Images (N, 1, 28, 28) of some latent variables' values (N, D), the others drawn from the prior."""
     values = from_prior(model, model.latents, values, len(next(iter(values.values()))))
-    if isinstance(model.decoder.images, DeconvolutionalImages):
+    if isinstance(model.decoder.images.pixels, IndependentPixels):
         code = torch.cat([values[name] for name in ("c", "s") if name in values], dim=1)
         return model.decoder.images.mean(code, values["z"]).cpu()
     return model.call(model.decoder, model.likelihood, values, None).value.cpu()

@@ -1,6 +1,8 @@
 """The Variational Homoencoder on Omniglot: characters from a few examples (Hewitt et al. 2018, arXiv 1807.08919).
 
-    python train.py --decoder pixelcnn --data-dir data         the paper's model
+    python train.py --data-dir data                            independent pixels
+    python train.py --decoder pixelcnn --pre-trained trained_models --annealing-epochs 0 --epochs 20 --data-dir data \
+        --save-dir of_pixelcnn                                 the paper's decoder, from what those codes have learned
     python train.py --model hierarchical --data-dir data       alphabets, characters, images
     python train.py --model factorial --data-dir data          characters in styles of drawing
     python train.py --demo --epochs 20                         made-up characters, in minutes
@@ -35,7 +37,8 @@ class Config(options.RunConfig):
     """character: a code c of each character; hierarchical: also a of each alphabet, which c depends on; factorial: also
     s of the style, in five of which every image is drawn"""
     decoder: Literal["deconv", "pixelcnn"] = "deconv"
-    """pixels that are independent given the codes, or a gated PixelCNN (paper; ten times the work)"""
+    """pixels that are independent given the codes, or a gated PixelCNN (paper), three times the work. A PixelCNN alone
+    learns to do without codes: let it start from a --pre-trained deconv run, of which it takes up all but the pixels"""
     objective: Literal["vhe", "resample", "rescale", "statistician"] = "vhe"
     """vhe: images drawn apart from their support sets (resample), KLs divided by the groups' sizes (rescale); the
     Neural Statistician does neither"""
@@ -49,9 +52,9 @@ class Config(options.RunConfig):
     """dimensions of a character's code (ours)"""
     batch_size: int = 100
     """images a step, each with its support sets (ours)"""
-    epochs: int = 100
+    epochs: int = 40
     """passes over the images (ours)"""
-    annealing_epochs: int = 10
+    annealing_epochs: int = 1
     """epochs over which the weight of the KLs rises (ours)"""
     lr: float = 1e-3
     """learning rate of Adam (ours; 2e-3 can diverge)"""
