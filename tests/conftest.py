@@ -24,27 +24,27 @@ def _seed():
     torch.manual_seed(0)
 
 
-SAVE = plots.save
+DRAWN = {"save": plots.save, "loss_curves": plots.loss_curves}
 
 
 @pytest.fixture
-def _finely(monkeypatch):
-    """Pictures of their full size."""
-    monkeypatch.setattr(plots, "save", SAVE)
+def finely(monkeypatch):
+    """Pictures as users get them."""
+    for name, function in DRAWN.items():
+        monkeypatch.setattr(plots, name, function)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _sketches(request):
-    """Pictures as users get them take half of a short training: test_scripts draws them of every experiment."""
+def _sketches():
+    """Pictures as users get them take half of a short training: few tests look at them."""
 
     def save(figure, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=80)
 
     with pytest.MonkeyPatch.context() as patch:
-        if request.module.__name__ != "tests.test_scripts":
-            patch.setattr(plots, "save", save)
-            patch.setattr(plots, "loss_curves", lambda path, metrics: path.write_bytes(b""))
+        patch.setattr(plots, "save", save)
+        patch.setattr(plots, "loss_curves", lambda path, metrics: path.write_bytes(b""))
         yield
 
 

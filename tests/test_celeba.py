@@ -233,7 +233,7 @@ def test_the_classifier_learns_and_is_kept(tmp_path, monkeypatch):
     assert not celeba.classifier.classifier(others, path)(x)[0].equal(network(x)[0]), "of other images it is another"
 
 
-@pytest.mark.usefixtures("_finely")
+@pytest.mark.usefixtures("finely")
 @pytest.mark.parametrize("view", ["image", "gray", "edge", "mask", "obscured", "watermark"])
 def test_all_six_views_of_a_file(trained, tmp_path, view):
     Image.effect_noise((178, 218), 80).convert("RGB").save(tmp_path / "face.png")

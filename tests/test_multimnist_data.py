@@ -415,7 +415,7 @@ def run(*args):
     runs.command_line(generate.main, generate.Config, generate.__doc__, [str(arg) for arg in args])
 
 
-@pytest.mark.usefixtures("_finely")
+@pytest.mark.usefixtures("finely")
 def test_the_command_writes_the_cache_and_a_picture(tmp_path, mnist_dir, capsys):
     run("--mnist-dir", mnist_dir, "--data-dir", tmp_path, "--no-fixed", "--max-digits", 2, "--seed", 3)
     assert capsys.readouterr().out == f"{tmp_path / 'multimnist.npz'}\n{tmp_path / 'multimnist.png'}\n"

@@ -122,7 +122,7 @@ def hold_out(characters: Characters, n_alphabets: int | None = None) -> tuple[Ch
         InputError: more than there are, or all.
     """
     n = len(characters.alphabets)
-    n_alphabets = -(-n // 6) * (n > 1) if n_alphabets is None else n_alphabets
+    n_alphabets = min(max(1, n // 6), n - 1) if n_alphabets is None else n_alphabets
     require(
         0 <= n_alphabets < n, f"--valid must lie between 0 and {n - 1}, as there are {n} alphabets: it is {n_alphabets}"
     )
