@@ -156,7 +156,8 @@ class VHE(nn.Module):
             }
             log_p = self.call(self.decoder, self.likelihood, values, observed[self.observed]).log_prob
         kl = {v: q[v].log_prob - prior[v].log_prob for v in self.latents}
-        weighted = {v: kl[v] * (factors.get(v, 1.0) / sizes[v]) for v in self.latents}
+        weighted = {v: kl[v] / sizes[v] for v in self.latents}
+        weighted |= {v: factor * weighted[v] for v, factor in factors.items() if factor != 1}
         bound = log_p
         for x in weighted.values():
             bound = bound - x
