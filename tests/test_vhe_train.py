@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 from common import runs
 from common.checkpoints import LAST, load, load_model, save, start_from
@@ -11,7 +12,7 @@ from vhe import train
 from vhe.data import Characters
 from vhe.estimators import log_conditional
 from vhe.grouped import support_sets
-from vhe.model import build
+from vhe.model import Images, IndependentPixels, build
 
 SMALL = {"demo": True, "n_latents": 8, "annealing_epochs": 1}
 
@@ -49,6 +50,18 @@ def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
     assert difference.mean() > 8 * difference.std() / len(difference) ** 0.5
     independent = torch.distributions.Bernoulli(seen.images.mean(dim=0).clamp(0.01, 0.99)).log_prob(unseen.images)
     assert own.mean() > independent.sum(dim=(1, 2, 3)).mean() + 60
+
+
+def test_z_places_the_map():
+    images = Images(8, 16, IndependentPixels(16))
+    code, z = torch.randn(5, 8), torch.randn(5, 16)
+    torch.testing.assert_close(images.context(code, z), images.map(code), atol=1e-4, rtol=0)
+    torch.nn.init.normal_(images.place.weight)
+    matrix = torch.eye(2, 3) + 0.5 * images.place(z).tanh().view(5, 2, 3)
+    expected = grid_sample(
+        images.map(code), affine_grid(matrix, [5, 1, 28, 28], align_corners=False), align_corners=False
+    )
+    torch.testing.assert_close(images.context(code, z), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.usefixtures("_bars")

@@ -163,11 +163,15 @@ class Images(nn.Module):
         self.place = nn.Linear(z, 6, bias=False)
         nn.init.zeros_(self.place.weight)
         self.pixels = pixels
+        places = affine_grid(torch.eye(2, 3)[None], [1, 1, 28, 28], align_corners=False).view(-1, 2)
+        self.register_buffer("places", torch.cat([places, torch.ones(28 * 28, 1)], dim=1), persistent=False)  # x, y, 1
 
     def context(self, code: Tensor, z: Tensor) -> Tensor:
+        """(B, CONTEXT, 28, 28)"""
         change = 0.5 * self.place(z).float().tanh().view(-1, 2, 3)
-        grid = affine_grid(change + torch.eye(2, 3, device=z.device), [len(z), 1, 28, 28], align_corners=False)
-        return grid_sample(self.map(code).float(), grid, align_corners=False)  # (B, CONTEXT, 28, 28)
+        # no product of matrices, which autocast would round; affine_grid cannot be compiled for batches of any size
+        moved = self.places[:, :2] + (self.places[:, None] * change[:, None]).sum(dim=-1)  # (B, 784, 2)
+        return grid_sample(self.map(code).float(), moved.view(-1, 28, 28, 2), align_corners=False)
 
     def logits(self, x: Tensor | None, code: Tensor, z: Tensor) -> Tensor:
         return self.pixels(x, self.context(code, z)).float()
