@@ -1,0 +1,208 @@
+"""Train, evaluate and compare: the papers' tables beside measured ones.
+
+    python reproduce.py mvae-table2 --experiments mnist fashionmnist --seeds 0 1 2 --data-dir ../shared/data --cuda
+    python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, in about three hours
+    python reproduce.py all --demo --seeds 0                               all folders on built-in data, in minutes
+    python reproduce.py all --cluster slurm --parameters slurm_partition=gpu timeout_min=1440 --cuda
+
+Each run has a folder of its own below the save-dir. The same command goes on where it was stopped, and repeats nothing
+that is finished; what fails stops no other run, is named at the end, and is tried again by the same command. Tables and
+results, one JSON file a run, are written into the results-dir.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from common import devices, runs
+from common.checkpoints import write_atomically
+from common.errors import require
+from common.options import option
+from reproduction import report, tables
+from reproduction.plans import TABLES, Plan
+from reproduction.scheduler import Pool, Work
+from reproduction.work import RESULT, Chain, Preparation, Run, Where
+
+
+@dataclass
+class Config:
+    table: tyro.conf.Positional[
+        Literal["mvae-table2", "vision-table", "mmvae-table", "cub-table", "vhe-table", "weak-supervision", "all"]
+    ]
+    """what to reproduce"""
+    experiments: tuple[str, ...] = ()
+    """only these folders of the table; default: all"""
+    models: tuple[str, ...] = ()
+    """only these models of the table; default: all"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """one run each"""
+    demo: bool = False
+    """on the folders' built-in data, small and short: shows that everything works"""
+    budget: float | None = None
+    """hours that the trainings may take together: each gets as many epochs as its share allows, which the table says"""
+    jobs: int | None = None
+    """runs at a time, each a process; default: one a core, with --cuda one a GPU"""
+    cuda: bool = False
+    """use the GPUs"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """of the networks in training"""
+    data_dir: Path = Path("data")
+    """a folder of datasets: mnist, fashionmnist, celeba, cub, omniglot, mnist_svhn, each in its original format"""
+    save_dir: Path = Path("reproduced")
+    """where the runs go"""
+    results_dir: Path | None = None
+    """where results and tables go; default: results in the save-dir"""
+    cluster: Literal["local", "slurm"] = "local"
+    """where the runs are: processes of this machine, or jobs of Slurm"""
+    parameters: dict[str, str] = field(default_factory=dict)
+    """of the cluster's jobs, KEY=VALUE as submitit names them: timeout_min, mem_gb, slurm_partition, ..."""
+
+    def check(self) -> None:
+        require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must name each once, not {self.seeds}")
+        for name in ("jobs", "budget"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+
+    def plans(self) -> dict[str, list[Plan]]:
+        """By table, those that are asked for.
+
+        Raises:
+            InputError: there is no such experiment, or model.
+        """
+        asked = TABLES if self.table == "all" else {self.table: TABLES[self.table]}
+        for name, of in (("experiments", "experiment"), ("models", "model")):
+            known = list(dict.fromkeys(getattr(plan, of) for table in asked.values() for plan in table.plans))
+            for value in getattr(self, name):
+                require(value in known, f"{option(name)} {value}: {self.table} has {', '.join(known)}")
+        chosen = {
+            name: [
+                plan
+                for plan in table.plans
+                if (not self.experiments or plan.experiment in self.experiments)
+                and (not self.models or plan.model in self.models)
+            ]
+            for name, table in asked.items()
+        }
+        return {name: plans for name, plans in chosen.items() if plans}
+
+
+def main(config: Config) -> list[Path]:
+    """
+    Returns:
+        the files of the tables, and the report.
+
+    Raises:
+        InputError: some runs failed; what was measured is written nevertheless.
+    """
+    config.check()
+    chosen = config.plans()
+    chained = [chain for name, plans in chosen.items() for seed in config.seeds for chain in chains(name, plans, seed)]
+    pool = pool_of(config, len(chained))
+    where = Where(
+        config.save_dir.resolve() / ("demo" if config.demo else "."),
+        config.data_dir.resolve(),
+        config.demo,
+        pool.cuda,
+        config.precision,
+        config.budget and config.budget * pool.jobs / sum(map(len, chained)),
+        pool.threads,
+    )
+    results_dir = config.results_dir or where.save_dir / "results"
+    failed = perform(pool, [Chain(chain, where) for chain in chained], results_dir)
+    files = []
+    for name in chosen:
+        text = tables.markdown(name, TABLES[name], tables.load(results_dir))
+        files.append(results_dir / f"{name}.md")
+        results_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(files[-1], text.encode())
+        print(f"\n{text}")
+    files.append(results_dir / "report.html")
+    report.write(files[-1], tables.load(results_dir), where.save_dir)
+    print(*files, sep="\n")
+    for name, error in failed.items():
+        print(f"{name}: {error}", file=sys.stderr)
+    require(not failed, f"{len(failed)} of these failed, as said above; the same command tries them again")
+    return files
+
+
+def pool_of(config: Config, n: int) -> Pool:
+    """As many jobs at a time, n at most, as there are cores, or GPUs; all of them on a cluster."""
+    local = config.cluster == "local"
+    cuda = devices.select(config.cuda).type == "cuda" if local else config.cuda
+    slots = (torch.cuda.device_count() if cuda else os.cpu_count()) if local else n
+    jobs = min(config.jobs or slots, n)
+    parameters = {key: int(x) if x.isdigit() else x for key, x in config.parameters.items()}
+    threads = parameters.get("cpus_per_task", max(1, os.cpu_count() // jobs))
+    return Pool(config.save_dir.resolve() / "jobs", config.cluster, jobs, threads, cuda, parameters)
+
+
+def chains(table: str, plans: Sequence[Plan], seed: int) -> list[tuple[Run, ...]]:
+    """Runs of plans, each after that which it starts from."""
+    known = {(plan.experiment, plan.model): plan for plan in TABLES[table].plans}
+    begun = {(plan.experiment, plan.starts_from) for plan in plans}
+    found = []
+    for end in plans:
+        if (end.experiment, end.model) not in begun:
+            chain = [end]
+            while chain[0].starts_from:
+                chain.insert(0, known[chain[0].experiment, chain[0].starts_from])
+            found.append(tuple(Run(table, plan, seed) for plan in chain))
+    return found
+
+
+def preparations(todo: Sequence[Chain]) -> list[Preparation]:
+    """What the datasets of runs take."""
+    commands: dict[str, dict[str, None]] = {}
+    for chain in todo:
+        for run in chain.runs:
+            commands.setdefault(run.plan.data, {}).update(dict.fromkeys(run.plan.prepare))
+    return [Preparation(dataset, tuple(of_it), todo[0].where) for dataset, of_it in commands.items()]
+
+
+def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, str]:
+    """Prepare the data, run, and keep the results.
+
+    Returns:
+        what failed, and why.
+    """
+    where = todo[0].where
+    failed = {}
+    if not where.demo:
+        failed = {work.dataset: error for work, error in watched(pool, preparations(todo), "datasets") if error}
+    possible = [chain for chain in todo if chain.dataset not in failed]
+    for chain, error in watched(pool, possible, "runs"):
+        for run in chain.runs:
+            file = where.folder(run) / RESULT
+            if file.exists():
+                kept = results_dir / f"{run.name}.json"
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(kept, file.read_bytes())
+        if error:
+            failed[chain.name] = error
+    return failed
+
+
+def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work, str | None]]:
+    """`pool.execute` with a progress bar."""
+    with tqdm(total=len(todo), unit=f" {unit}", disable=None) as bar:
+        show = partial(progress, bar)
+        for work, error in pool.execute(todo, show):
+            bar.update()
+            bar.write(f"{work.name}: {'failed: ' + error if error else 'done'}")
+            yield work, error
+
+
+def progress(bar: tqdm, under_way: Sequence[Chain | Preparation]) -> None:
+    bar.set_postfix_str(", ".join(work.progress() for work in under_way))
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)

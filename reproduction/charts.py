@@ -1,0 +1,78 @@
+"""Curves and bars as SVG that takes on the colours of the page it stands in."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK = "#010203"  # stands for the page's own colour
+COLOURS = ("#2f7ebc", "#cc5f1a", "#1f9163", "#a65bb5", "#b8860b", "#c0504d", "#5f7d95")  # on white and on black
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.color": INK, "axes.labelcolor": INK}
+STYLE |= {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.family": "sans-serif", "font.size": 10}
+
+
+def curves(of: Mapping[str, Sequence[float]], labels: tuple[str, str], dashed: Mapping[str, Sequence[float]]) -> str:
+    """Lines over 1, 2, ..., by name, and dashed ones of the same names in the same colours.
+
+    The first tenth has no part in the range that is shown: a bound rises from far below.
+    """
+    figure, axis = _axis(labels)
+    for (name, values), colour in zip(of.items(), _colours(len(of)), strict=True):
+        axis.plot(range(1, len(values) + 1), values, color=colour, label=name)
+        if dashed.get(name):
+            axis.plot(range(1, len(dashed[name]) + 1), dashed[name], color=colour, linestyle="--")
+    late = [x for values in (*of.values(), *dashed.values()) for x in values[len(values) // 10 :]]
+    if late:
+        room = 0.05 * (max(late) - min(late) or 1)
+        axis.set_ylim(min(late) - room, max(late) + room)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _svg(figure, axis, of)
+
+
+def bars(of: Mapping[str, Sequence[float | None]], groups: Sequence[str], labels: tuple[str, str]) -> str:
+    """Groups of bars, by name; None is left out."""
+    figure, axis = _axis(labels, 0.9 * len(groups) + 2)
+    wide = 0.8 / len(of)
+    for i, ((name, values), colour) in enumerate(zip(of.items(), _colours(len(of)), strict=True)):
+        known = [(g + (i + 0.5) * wide - 0.4, x) for g, x in enumerate(values) if x is not None]
+        axis.bar([at for at, _ in known], [x for _, x in known], 0.9 * wide, color=colour, label=name)
+    axis.set_xticks(range(len(groups)), groups)
+    return _svg(figure, axis, of)
+
+
+def spreads(of: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str]) -> str:
+    """Points (x, mean, deviation) by name, x on a logarithmic scale."""
+    figure, axis = _axis(labels)
+    for (name, points), colour in zip(of.items(), _colours(len(of)), strict=True):
+        x, mean, deviation = zip(*points, strict=True)
+        axis.errorbar(x, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
+    axis.set_xscale("log")
+    return _svg(figure, axis, of)
+
+
+def _axis(labels: tuple[str, str], wide: float = 6.0) -> tuple[Figure, matplotlib.axes.Axes]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(wide, 3.4), layout="constrained")
+        figure.patch.set_alpha(0)
+        axis = figure.subplots()
+        axis.patch.set_alpha(0)
+        axis.set(xlabel=labels[0], ylabel=labels[1])
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color=INK, alpha=0.15)
+    return figure, axis
+
+
+def _colours(n: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(n)]
+
+
+def _svg(figure: Figure, axis: matplotlib.axes.Axes, of: Mapping[str, object]) -> str:
+    with matplotlib.rc_context(STYLE):
+        if len(of) > 1:
+            figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")

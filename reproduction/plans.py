@@ -1,0 +1,312 @@
+"""What each table is made of: trainings, what is measured of each, and what was published of it."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Setting(NamedTuple):
+    """Options of a training."""
+
+    epochs: int
+    annealing: int
+    options: str = ""
+
+
+class Measure(NamedTuple):
+    """A script that scores a model and writes a JSON file of this name."""
+
+    name: str
+    script: str
+    options: str = ""
+    demo: str = ""
+    """options in place of `options` on built-in data"""
+
+
+class Published(NamedTuple):
+    """A figure of a paper."""
+
+    value: float
+    recalled: bool = True
+    """not re-checked against the paper"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training and what is measured of it, alike for every seed: a model of a table."""
+
+    experiment: str
+    """the folder whose scripts run"""
+    model: str
+    """its name in the table"""
+    full: Setting
+    """that of the results"""
+    demo: Setting
+    """on built-in data, in minutes"""
+    measures: tuple[Measure, ...]
+    published: dict[str, Published] = field(default_factory=dict)
+    """by the name of the figure"""
+    dataset: str = ""
+    """its folder in the data-dir; by default the experiment's name"""
+    prepare: tuple[str, ...] = ()
+    """modules and options that make what is missing of the dataset, once; {data} is its folder, {root} the data-dir"""
+    starts_from: str = ""
+    """the model, of the same experiment and seed, whose codes this one takes up"""
+    train: str = "train"
+    """the script, and what it is told to do"""
+    writes: tuple[str, ...] = ()
+    """names of the JSON files that the script writes itself"""
+    y: str = ""
+    """what stands for y in the figures' names"""
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}/{self.model}"
+
+    @property
+    def data(self) -> str:
+        return self.dataset or self.experiment
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the JSON files that a run comes to."""
+        return *self.writes, *(measure.name for measure in self.measures)
+
+
+class Figure(NamedTuple):
+    """A quantity of a table, and where a run's results have it; {y} as the plan says, (key, value) finds in a list."""
+
+    name: str
+    at: tuple
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    source: str
+    figures: tuple[Figure, ...]
+    plans: tuple[Plan, ...]
+
+
+def _published(names: tuple[str, ...], values: str) -> dict[str, Published]:
+    return {name: Published(float(value)) for name, value in zip(names, values.split(), strict=True)}
+
+
+LIKELIHOODS = ("log p(x)", "log p(x,y)", "log p(x|y)")
+TABLE2 = {
+    "mnist/mvae": "-90.619 -90.859 -88.569",
+    "mnist/jmvae": "-90.697 -90.769 -88.696",
+    "fashionmnist/mvae": "-232.535 -233.007 -230.695",
+    "fashionmnist/jmvae": "-232.630 -232.948 -230.396",
+    "multimnist/mvae": "-152.761 -153.469 -147.027",
+    "celeba/mvae": "-6236.923 -6242.034 -6234.955",
+    "celeba19/mvae": "-6236.109 -6239.944 -6233.340",
+}
+LOGLIKE = Measure("loglike", "loglike", "", "--limit 100 --n-samples 50")
+FEW = Measure("loglike", "loglike", "--limit 400", "--limit 20 --n-samples 20")
+ATTRIBUTES = Measure("attributes", "analyse", "", "--limit 200")
+
+
+def _mvae(experiment: str, model: str, full: Setting, demo: Setting, **others: object) -> Plan:
+    known = TABLE2.get(f"{experiment}/{model}")
+    published = _published(LIKELIHOODS, known) if known else {}
+    return Plan(experiment, model, full, demo, published=published, **others)
+
+
+def _digits(experiment: str, model: str) -> Plan:
+    options = f"--model {model} --lambda-text 1"
+    full, demo = Setting(80, 30, options), Setting(40, 10, f"{options} --batch-size 50")
+    return _mvae(experiment, model, full, demo, measures=(LOGLIKE,), y="text")
+
+
+DIGITS = tuple(
+    _digits(experiment, model)
+    for experiment in ("mnist", "fashionmnist")
+    for model in ("mvae", "jmvae", "mvae-q", "bivcca", "mopoe", "vae", "cvae")
+)
+MULTIMNIST = _mvae(
+    "multimnist",
+    "mvae",
+    Setting(220, 15, "--lambda-text 1"),
+    Setting(3, 1, "--lambda-text 1 --limit 1000"),
+    measures=(LOGLIKE._replace(demo="--limit 50 --n-samples 20"),),
+    prepare=("multimnist.generate --mnist-dir {root}/mnist --data-dir {data}",),
+    y="text",
+)
+FACES = tuple(
+    _mvae(
+        experiment,
+        "mvae",
+        Setting(60, 20, options),
+        Setting(2, 1, f"{options} --limit {limit}"),
+        measures=(FEW, ATTRIBUTES),
+        dataset="celeba",
+        y="attrs",
+    )
+    for experiment, options, limit in (
+        ("celeba", "--lambda-attrs 1 --lr 1e-3", 1000),
+        ("celeba19", "--approx-m 1 --lambda-attrs 1 --lr 1e-3", 600),
+    )
+)
+VISION = Plan(
+    "vision",
+    "mvae",
+    Setting(14, 5, "--lr 1e-3"),
+    Setting(2, 1, "--lr 1e-3 --limit 300"),
+    (FEW._replace(options="--limit 60", demo="--limit 5 --n-samples 20"), ATTRIBUTES._replace(demo="--limit 100")),
+    dataset="celeba",
+    prepare=tuple(
+        f"vision.setup {kind} {{data}}/img_align_celeba {{data}}/{kind}" for kind in ("grayscale", "edge", "mask")
+    ),
+)
+
+COHERENCES = ("mnist -> svhn", "svhn -> mnist", "joint")
+LATENTS = ("mnist from z", "svhn from z")
+COHERENCE = {
+    "mmvae": {name: Published(x, False) for name, x in zip(COHERENCES, (86.4, 69.1, 42.1), strict=True)}
+    | _published(LATENTS, "91.3 68.0"),
+    "mvae": _published((*COHERENCES, *LATENTS), "9.5 9.3 12.7 95.7 9.1"),
+}
+MNIST_SVHN = tuple(
+    Plan(
+        "mnist_svhn",
+        model + suffix,
+        Setting(30, 0, f"{options} {data}"),
+        Setting(2, 0, f"{demo} --limit 500"),
+        (
+            Measure("coherence", "analyse", data, "--n-samples 500 --no-umap"),
+            Measure("loglike", "loglike", f"{data} --limit 500", "--limit 20 --n-samples 50"),
+        ),
+        published=COHERENCE[model],
+        dataset=dataset,
+    )
+    for suffix, data, dataset in (("", "", "mnist_svhn"), (", synthetic SVHN", "--svhn synthetic", "mnist"))
+    for model, options, demo in (("mmvae", "", "--K 5"), ("mvae", "--model mvae --obj mvae", "--model mvae --obj mvae"))
+)
+
+PAIRINGS = ("ground truth", "image -> caption", "caption -> image", "joint")
+CORRELATIONS = Measure("correlations", "analyse", "", "--n-samples 200 --limit 200")
+FEATURES = "cub.features --data-dir {data} --weights train"  # what images are compared by
+CUB = (
+    Plan(
+        "cub",
+        "images",
+        Setting(200, 0, "--model images"),
+        Setting(1, 0, "--model images --K 1 --limit 1500"),
+        (CORRELATIONS,),
+        prepare=(FEATURES,),
+    ),
+    Plan(
+        "cub",
+        "features",
+        Setting(50, 0, "--model features"),
+        Setting(1, 0, "--model features --K 1 --limit 1500"),
+        (CORRELATIONS,),
+        published=_published(PAIRINGS, "0.273 0.104 0.135 0.263"),
+        prepare=(FEATURES,),
+    ),
+)
+
+EPISODES, DEMO_EPISODES = "--n-samples 5 --episodes 50", "--n-samples 2 --episodes 5 --n-way 10"
+ACCURACY = Measure("accuracy", "classify", EPISODES, DEMO_EPISODES)
+ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPISODES} --k-shot 1")
+# one sample: the bound and its terms need no more
+BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1", "--n-samples 1 --set-size 1 --limit 20")
+ACCURACIES = {
+    "deconv": {"statistician": 95.6, "resample": 94.0, "rescale": 95.3, "vhe": 95.6},
+    "pixelcnn": {"statistician": 66.0, "resample": 4.9, "rescale": 62.8, "vhe": 98.8},
+}
+VHE = tuple(
+    Plan(
+        "vhe",
+        f"{decoder}, {objective}",
+        Setting(14, 1, f"--objective {objective}") if decoder == "deconv" else Setting(8, 0, "--decoder pixelcnn"),
+        Setting(2, 1, f"--objective {objective} --limit 60")
+        if decoder == "deconv"
+        else Setting(1, 0, "--decoder pixelcnn --limit 60"),
+        (ACCURACY, BOUND, *((ONE_SHOT,) if objective == "vhe" else ())),
+        published={"5-shot, 20-way": Published(accuracy)}
+        | ({"1-shot, 20-way": Published(95.2)} if (decoder, objective) == ("pixelcnn", "vhe") else {}),
+        dataset="omniglot",
+        starts_from="" if decoder == "deconv" else f"deconv, {objective}",
+    )
+    for decoder, accuracies in ACCURACIES.items()
+    for objective, accuracy in accuracies.items()
+)
+
+FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+DEMO_FRACTIONS = (0.05, 1.0)
+WEAK = tuple(
+    Plan(
+        experiment,
+        "mvae",
+        Setting(15, 5),
+        Setting(15, 5, f"--batch-size 50 --fractions {' '.join(map(str, DEMO_FRACTIONS))}"),
+        (),
+        train="analyse weak-supervision",
+        writes=("weak_supervision",),
+    )
+    for experiment in ("mnist", "fashionmnist")
+)
+
+TABLES = {
+    "mvae-table2": Table(
+        "Log-likelihoods, nats a test example",
+        "Wu & Goodman 2018, arXiv 1802.05335, Table 2",
+        (
+            Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),
+            Figure("log p(x,y)", ("loglike", "estimates", "log p(image,{y})", "mean")),
+            Figure("log p(x|y)", ("loglike", "estimates", "log p(image|{y})", "mean")),
+        ),
+        (*DIGITS, MULTIMNIST, *FACES),
+    ),
+    "vision-table": Table(
+        "Six views of a face, nats a test example (nothing was published)",
+        "Wu & Goodman 2018, arXiv 1802.05335, section 5.4",
+        tuple(
+            Figure(f"log p({view})", ("loglike", "estimates", f"log p({view})", "mean"))
+            for view in ("all six", "image", "gray", "edge", "mask", "obscured", "watermark")
+        ),
+        (VISION,),
+    ),
+    "mmvae-table": Table(
+        "Coherence of what is generated, and digits told by latents, % of test pairs",
+        "Shi et al. 2019, arXiv 1911.03393, Tables 1 and 2",
+        (
+            *(Figure(name, ("coherence", "figures", f"coherence, {name}"), True) for name in COHERENCES),
+            *(Figure(name, ("coherence", "figures", f"latent accuracy, {name.split()[0]}"), True) for name in LATENTS),
+        ),
+        MNIST_SVHN,
+    ),
+    "cub-table": Table(
+        "Correlation of birds and captions",
+        "Shi et al. 2019, arXiv 1911.03393, section 4.2",
+        tuple(Figure(name, ("correlations", "correlations", name)) for name in PAIRINGS),
+        CUB,
+    ),
+    "vhe-table": Table(
+        "Classification of test characters (%), and the code's KL (nats)",
+        "Hewitt et al. 2018, arXiv 1807.08919",
+        (
+            Figure("5-shot, 20-way", ("accuracy", "accuracy", "mean"), True),
+            Figure("1-shot, 20-way", ("one_shot", "accuracy", "mean"), True),
+            Figure("KL of the character's code", ("bound", "estimates", "bound: KL of c", "mean")),
+            Figure("bound, nats an image", ("bound", "estimates", "bound", "mean")),
+        ),
+        VHE,
+    ),
+    "weak-supervision": Table(
+        "Labels inferred from images, % of test images, by the number of pairs in training",
+        "Wu & Goodman 2018, arXiv 1802.05335, Figure 3",
+        tuple(
+            Figure(
+                f"{label}, {100 * fraction:g} % paired",
+                ("weak_supervision", "results", ("fraction", fraction), key),
+                True,
+            )
+            for fraction in FRACTIONS
+            for key, label in (("model", "MVAE"), ("classifier", "classifier of the pairs"))
+        ),
+        WEAK,
+    ),
+}

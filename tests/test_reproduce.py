@@ -1,0 +1,217 @@
+"""The command that makes the papers' tables anew."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+import reproduce
+from common.errors import InputError
+from reproduction import report, tables
+from reproduction.plans import TABLES, Figure, Measure, Plan, Setting, Table
+from reproduction.scheduler import Pool
+from reproduction.work import RESULT, Failed, call
+
+
+def result(model="mvae", seed=0, table="mvae-table2", experiment="mnist", given=80, **measured):
+    curves = {"train": [-500.0, -100.0 - seed, -99.0], "valid": [-400.0, -101.0, -98.5]}
+    about = {"table": table, "experiment": experiment, "model": model, "seed": seed, "demo": False, "threads": 1}
+    about |= {"epochs": {"planned": 80, "given": given}, "commands": ["python -m mnist.train"], "device": "a CPU"}
+    about |= {"commit": None, "versions": {"torch": "2"}, "seconds": 90.0}
+    return about | {"curves": curves, "measured": measured}
+
+
+def loglike(x):
+    return {"estimates": {"log p(image)": {"mean": x}, "log p(image,text)": {"mean": x - 1}}}
+
+
+def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():
+    results = [result(seed=s, loglike=loglike(x)) for s, x in enumerate((-90.0, -91.0, -92.0))]
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], results)
+    assert "| mnist | mvae | log p(x) | -90.619 † | -91.000 ± 1.000 | 0, 1, 2 | 80 |" in text
+    assert r"| mnist | mvae | log p(x\|y) | -88.569 † |  |  |  |" in text  # published, and not measured
+    assert "fashionmnist" not in text and tables.DAGGER in text
+
+
+def test_a_table_says_where_epochs_are_fewer_than_planned():
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [result(given=3, loglike=loglike(-90.0))])
+    assert "| -90.619 † | -90.000 | 0 | 3 of 80 |" in text
+
+
+def test_built_in_data_have_no_figure_in_a_paper():
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [result(loglike=loglike(-90.0)) | {"demo": True}])
+    assert "| mnist | mvae | log p(x) |  | -90.000 | 0 | 80 |" in text and "†" not in text
+
+
+def test_what_was_not_recalled_has_no_dagger():
+    coherence = {"figures": {"coherence, joint": 0.4, "latent accuracy, mnist": 0.8}}
+    text = tables.markdown(
+        "mmvae-table", TABLES["mmvae-table"], [result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence=coherence)]
+    )
+    assert "| joint | 42.1 | 40.0 |" in text and "| mnist from z | 91.3 † | 80.0 |" in text
+
+
+def test_a_share_of_pairs_is_found_among_many():
+    found = {"results": [{"fraction": f, "model": f, "classifier": f / 2} for f in (0.1, 0.5)]}
+    text = tables.markdown(
+        "weak-supervision",
+        TABLES["weak-supervision"],
+        [result(table="weak-supervision", given=15, weak_supervision=found)],
+    )
+    assert re.findall(r"\| (\S+), (\S+) % paired \|  \| (\S+) \|", text.replace("classifier of the pairs", "C")) == [
+        ("MVAE", "10", "10.0"), ("C", "10", "5.0"), ("MVAE", "50", "50.0"), ("C", "50", "25.0")
+    ]  # fmt: skip
+
+
+def test_a_run_comes_after_that_which_it_starts_from():
+    plans = [plan for plan in TABLES["vhe-table"].plans if plan.model == "pixelcnn, rescale"]
+    ((first, second),) = reproduce.chains("vhe-table", plans, 7)
+    assert (first.plan.model, second.plan.model, second.seed) == ("deconv, rescale", "pixelcnn, rescale", 7)
+    assert len(reproduce.chains("vhe-table", TABLES["vhe-table"].plans, 0)) == 4
+
+
+def test_an_unknown_experiment_is_named():
+    with pytest.raises(InputError, match="--experiments emnist: vhe-table has vhe"):
+        reproduce.main(reproduce.Config("vhe-table", experiments=("emnist",)))
+
+
+def test_a_failure_stops_no_other(tmp_path):
+    pool = Pool(tmp_path, "local", 2, 1, False, {})
+    good, failing = partial(dict.get, {}, "why"), partial(str.upper, "why")
+    dying, broken = partial(os._exit, 3), partial(int, "x")
+    found = {work.func: error for work, error in pool.execute([failing, dying, broken, good])}
+    assert found[str.upper] == "WHY" and found[dict.get] is None
+    assert all(re.fullmatch(r"it broke off: .*_0_log\.out", found[of]) for of in (os._exit, int))
+
+
+def test_a_command_that_fails_says_why(tmp_path):
+    with pytest.raises(Failed, match=rf"^no such thing \({tmp_path}"):
+        call([sys.executable, "-c", "print('hello'); exit('no such thing')"], tmp_path, 1)
+
+
+def test_two_processes_do_not_work_in_the_same_folder(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", f"from pathlib import Path\nfrom reproduction.work import call\n"
+         f"call(['sleep', '60'], Path({str(tmp_path)!r}), 1)"]
+    ) as other:  # fmt: skip
+        while not (tmp_path / "log.txt").exists() or not (tmp_path / "log.txt").read_text():
+            time.sleep(0.05)
+        with pytest.raises(Failed, match="another process is at work"):
+            call(["true"], tmp_path, 1)
+        other.send_signal(signal.SIGINT)
+
+
+TINY = "--limit 60 --batch-size 30"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Two trainings of seconds: one that fails, as soon as it starts."""
+    measures = (Measure("loglike", "loglike", "", "--limit 5 --n-samples 2"),)
+    good, bad = (
+        Plan("mnist", model, Setting(80, 30), Setting(4, 2, f"{TINY} {options}"), measures, y="text")
+        for model, options in (("mvae", ""), ("vae", "--n-latents 0"))
+    )
+    figures = (Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),)
+    monkeypatch.setitem(reproduce.TABLES, "mvae-table2", Table("Nats", "a paper", figures, (good, bad)))
+
+
+def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
+    config = reproduce.Config("mvae-table2", seeds=(3,), demo=True, save_dir=tmp_path, budget=1e-9)
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(config)
+    said = capsys.readouterr()
+    assert "mvae-table2/mnist/vae_seed3: error: --n-latents must be positive, not 0" in said.err
+    assert re.search(r"\| mnist \| mvae \| log p\(x\) \|  \| -\d+\.\d{3} \| 3 \| 1 of 4 \|", said.out)
+
+    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed3"
+    content = json.loads((folder / RESULT).read_text())
+    assert content["config"]["annealing_epochs"] == 0 and content["config"]["seed"] == 3 and content["seconds"] > 0
+    assert len(content["curves"]["train"]) == len(content["curves"]["valid"]) == 1
+    assert content["commands"][0].endswith("--demo --save-dir mvae-table2/mnist/mvae_seed3")
+    assert str(tmp_path) not in json.dumps(content["commands"] + [content["config"]])
+
+    before = (folder / RESULT).stat().st_mtime_ns
+    kept = tmp_path / "demo" / "results" / "mvae-table2" / "mnist" / "mvae_seed3.json"
+    kept.unlink()
+    reproduce.main(reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path))
+    assert (folder / RESULT).stat().st_mtime_ns == before and json.loads(kept.read_text()) == content
+
+
+def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
+    (tmp_path / "data").mkdir()
+    config = reproduce.Config("mvae-table2", seeds=(0,), data_dir=tmp_path / "data", save_dir=tmp_path / "runs")
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(config)
+    assert f"mnist: there is no {tmp_path / 'data' / 'mnist'}" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A report of made-up results, with one picture."""
+    folder = tmp_path_factory.mktemp("report")
+    samples = folder / "mvae-table2" / "mnist" / "mvae_seed0" / "samples"
+    samples.mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[1] / "docs" / "mnist_conditional.png", samples / "conditional.png")
+    names = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
+    figures = dict(zip(names, (0.91, 0.68, 0.72, 0.74), strict=True)) | {"latent accuracy, mnist": 0.8}
+    weak = {"results": [{"fraction": f, "model": 0.9 * f**0.1, "classifier": f**0.2} for f in (0.01, 0.1, 1.0)]}
+    results = [
+        *(result(seed=s, loglike=loglike(-90.0 - s)) for s in range(2)),
+        result("jmvae", loglike=loglike(-95.0)),
+        result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"figures": figures}),
+        result(table="weak-supervision", weak_supervision=weak),
+    ]
+    report.write(folder / "report.html", results, folder)
+    return folder / "report.html"
+
+
+def test_a_report_is_one_file(page):
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
+    assert text.count("<img ") == 1 and 'alt="mnist, mvae, seed 0: samples given a label or an attribute"' in text
+    assert text.count('<svg role="img" aria-label="') == 6  # bounds of four models, bars, weak supervision
+    assert '<td style="--share: 0.680">68.0</td>' in text
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_report_is_read_in_a_browser(page, browser, width, colours):
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colours)
+    errors = []
+    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(page.as_uri())
+    tab.get_by_role("img").first.scroll_into_view_if_needed()
+    tab.locator("img").scroll_into_view_if_needed()
+    tab.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # what is wider scrolls in a box of its own
+
+    column = tab.locator("#mvae-table2 tbody td:nth-child(5)")
+    assert column.all_text_contents()[0].startswith("-90.500")
+    for order in (sorted, lambda x: sorted(x, reverse=True)):
+        tab.locator("#mvae-table2").get_by_role("button", name="ours").click()
+        shown = [float(text.split()[0]) for text in column.all_text_contents() if text]
+        assert shown == order(shown) and len(shown) == 4
+    assert not errors
+    tab.close()
