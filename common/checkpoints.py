@@ -130,6 +130,12 @@ def load_config(path: str | Path, experiment: str | None = None) -> dict[str, An
     return _read(load(path), path, experiment)[1]
 
 
+def experiment_of(path: str | Path) -> str:
+    """The experiment that a checkpoint is of; as `load_model`."""
+    path = _file(path)
+    return _read(load(path), path, None)[0]
+
+
 def _file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():

@@ -207,11 +207,11 @@ CUB = (
     ),
 )
 
-EPISODES, DEMO_EPISODES = "--n-samples 5 --episodes 50", "--n-samples 2 --episodes 5 --n-way 10"
+EPISODES, DEMO_EPISODES = "--n-samples 5 --episodes 30", "--n-samples 2 --episodes 5 --n-way 10"
 ACCURACY = Measure("accuracy", "classify", EPISODES, DEMO_EPISODES)
 ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPISODES} --k-shot 1")
 # one sample: the bound and its terms need no more
-BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1", "--n-samples 1 --set-size 1 --limit 20")
+BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1 --limit 300", "--n-samples 1 --set-size 1 --limit 20")
 ACCURACIES = {
     "deconv": {"statistician": 95.6, "resample": 94.0, "rescale": 95.3, "vhe": 95.6},
     "pixelcnn": {"statistician": 66.0, "resample": 4.9, "rescale": 62.8, "vhe": 98.8},

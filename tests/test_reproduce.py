@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tyro
 from playwright.sync_api import sync_playwright
 
 import reproduce
@@ -82,6 +84,16 @@ def test_a_run_comes_after_that_which_it_starts_from():
 def test_an_unknown_experiment_is_named():
     with pytest.raises(InputError, match="--experiments emnist: vhe-table has vhe"):
         reproduce.main(reproduce.Config("vhe-table", experiments=("emnist",)))
+
+
+def test_the_commands_of_the_readme_and_of_the_help_name_what_there_is():
+    text = (Path(__file__).parents[1] / "README.md").read_text() + reproduce.__doc__
+    commands = re.findall(r"^ *python reproduce\.py (.*?)(?:  .*)?$", text, re.MULTILINE)
+    assert len(commands) == 7
+    for command in commands:
+        config = tyro.cli(reproduce.Config, args=shlex.split(command))
+        config.check()
+        assert config.plans()
 
 
 def test_a_failure_stops_no_other(tmp_path):

@@ -1,0 +1,278 @@
+"""Explore a model in the browser: give it some modalities, move through its latents, see what it makes of them.
+
+    python explore.py mnist/trained_models                 then open http://127.0.0.1:7860
+    python explore.py cub/trained_models --port 8000
+
+Every modality can be given or left out: draw a digit or upload a picture, choose a label, type a caption. z is the
+posterior's mean, or the prior's where nothing is given; "draw" takes a sample in its place, and a slider moves it along
+one of the latents that change the pictures most. All modalities are decoded anew at once.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+import tyro
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.distributions import Distribution
+
+from celeba.attributes import ATTRIBUTES
+from common import devices, runs
+from common.checkpoints import experiment_of, load_model
+from common.errors import InputError, require
+from common.models import MultimodalVAE
+from cub.trained import vocabulary_of
+from fashionmnist.data import CLASSES as GARMENTS
+from mnist.data import CLASSES as DIGITS
+from multimnist.data import names, parse
+from vision.model import CHANNELS
+
+N_SLIDERS = 8
+SHOWN = 224  # pixels a picture is shown with
+NONE = "not given"
+
+
+@dataclass
+class Config:
+    model: tyro.conf.Positional[Path]
+    """a checkpoint, or the folder of a run (its best model); also the original authors' file"""
+    port: int = 7860
+    """of this machine"""
+    vocab: Path | None = None
+    """of cub: the words of the authors' model, which does not hold them"""
+    cuda: bool = False
+    """use the GPU"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image: drawn or uploaded, and shown larger."""
+
+    channels: int
+    size: int
+
+    def given(self, label: str) -> gr.components.Component:
+        if self.channels == 1:
+            brush = gr.Brush(default_size=18, colors=["#000000"], color_mode="fixed")
+            tools = {"sources": ("upload",), "transforms": (), "layers": False, "brush": brush}
+            return gr.ImageEditor(label=label, canvas_size=(280, 280), height=380, **tools)
+        return gr.Image(label=label, sources=["upload", "clipboard"], type="pil", height=SHOWN)
+
+    def read(self, value: Image.Image | dict[str, Any] | None) -> Tensor | None:
+        """(1, C, H, W) in [0, 1]; None where nothing is drawn or uploaded."""
+        image = drawn(value, self.size) if isinstance(value, dict) else value
+        if image is None:
+            return None
+        image = ImageOps.fit(image.convert("RGB" if self.channels == 3 else "L"), (self.size, self.size))
+        return torch.tensor(np.array(image)).view(1, self.size, self.size, -1).movedim(-1, 1).float() / 255
+
+    def shown(self, label: str) -> gr.components.Component:
+        return gr.Image(label=label, interactive=False, height=SHOWN, width=SHOWN, format="png", buttons=[])
+
+    def show(self, p: Distribution) -> np.ndarray:
+        x = (p.mean[0].clamp(0, 1) * 255).byte().expand(3, -1, -1).movedim(0, -1).cpu().numpy()  # (H, W, 3)
+        times = -(-SHOWN // self.size)
+        return x.repeat(times, 0).repeat(times, 1)
+
+
+def drawn(editor: dict[str, Any], size: int) -> Image.Image | None:
+    """What is uploaded as it is; what is drawn bright on black.
+
+    Of 28 pixels, it is made as MNIST's digits are: 20 of them high or wide, the centre of mass in the middle.
+    """
+    background = editor["background"]
+    if editor["composite"] is None:
+        return None
+    if background is not None and background[..., 3].any():
+        return Image.fromarray(editor["composite"])
+    ink = Image.fromarray(editor["composite"][..., 3])
+    box = ink.getbbox()
+    if box is None or size != 28:
+        return box and ink
+    digit = np.array(ImageOps.contain(ink.crop(box), (20, 20)))
+    mass = digit / digit.sum()
+    centre = [float((mass.sum(1 - axis) * (np.arange(n) + 0.5)).sum()) for axis, n in enumerate(digit.shape)]
+    row, column = (min(max(round(14 - at), 0), 28 - n) for at, n in zip(centre, digit.shape, strict=True))
+    canvas = Image.new("L", (28, 28))
+    canvas.paste(Image.fromarray(digit), (column, row))
+    return canvas
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A class by its name."""
+
+    names: Sequence[str]
+
+    def given(self, label: str) -> gr.components.Component:
+        return gr.Dropdown([NONE, *self.names], value=NONE, label=label)
+
+    def read(self, value: str) -> Tensor | None:
+        return None if value == NONE else torch.tensor([self.names.index(value)])
+
+    def shown(self, label: str) -> gr.components.Component:
+        return gr.Label(label=label, num_top_classes=3)
+
+    def show(self, p: Distribution) -> dict[str, float]:
+        yes = p.mean[0]
+        shares = p.probs[0].tolist() if len(self.names) > 2 else [1 - yes.item(), yes.item()]
+        return dict(zip(self.names, shares, strict=True))
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Yes or no to each of many, all at once."""
+
+    names: Sequence[str]
+
+    def given(self, label: str) -> gr.components.Component:
+        return gr.CheckboxGroup([NONE, *self.names], value=[NONE], label=f"{label}: all others are no")
+
+    def read(self, value: Sequence[str]) -> Tensor | None:
+        return None if NONE in value else torch.tensor([[float(name in value) for name in self.names]])
+
+    def shown(self, label: str) -> gr.components.Component:
+        return gr.Label(label=label, num_top_classes=len(self.names))
+
+    def show(self, p: Distribution) -> dict[str, float]:
+        return dict(zip(self.names, p.mean[0].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text, by what encodes and decodes it."""
+
+    encode: Callable[[str], Tensor]
+    decode: Callable[[Tensor], Sequence[str]]
+
+    def given(self, label: str) -> gr.components.Component:
+        return gr.Textbox(label=label, placeholder=NONE)
+
+    def read(self, value: str) -> Tensor | None:
+        if not value.strip():
+            return None
+        try:
+            return self.encode(value)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def shown(self, label: str) -> gr.components.Component:
+        return gr.Textbox(label=label, interactive=False)
+
+    def show(self, p: Distribution) -> str:
+        return self.decode(p.mode.cpu())[0]
+
+
+View = Picture | Choice | Attributes | Words
+FACE = Picture(3, 64)
+VIEWS: dict[str, dict[str, View]] = {
+    "mnist": {"image": Picture(1, 28), "text": Choice(DIGITS)},
+    "fashionmnist": {"image": Picture(1, 28), "text": Choice(GARMENTS)},
+    "multimnist": {"image": Picture(1, 50), "text": Words(parse, names)},
+    "celeba": {"image": FACE, "attrs": Attributes(ATTRIBUTES)},
+    "celeba19": {"image": FACE, **dict.fromkeys(ATTRIBUTES, Choice(("no", "yes")))},
+    "vision": {name: Picture(channels, 64) for name, channels in CHANNELS.items()},
+    "mnist_svhn": {"mnist": Picture(1, 28), "svhn": Picture(3, 32)},
+}
+
+
+class Explorer:
+    """What a model makes of what it is given, at a point of its latent space.
+
+    Args:
+        views: of the modalities that are shown.
+
+    Attributes:
+        dimensions: the latents that change what is decoded most, (N_SLIDERS,).
+    """
+
+    def __init__(self, model: MultimodalVAE, views: dict[str, View]) -> None:
+        self.model, self.views = model, {name: view for name, view in views.items() if name in model.modalities}
+        self.device = next(model.parameters()).device
+        z = self.at({})  # (1, D)
+        steps = torch.eye(z.shape[1], device=self.device)
+        pictures = [name for name, view in self.views.items() if isinstance(view, Picture)] or list(self.views)
+        above, below = (self.model.decode(z + sign * steps, pictures) for sign in (2, -2))
+        effect = sum((above[name].mean - below[name].mean).square().flatten(1).sum(dim=1) for name in pictures)  # (D,)
+        self.dimensions = effect.argsort(descending=True)[:N_SLIDERS].tolist()
+
+    @torch.no_grad()
+    def at(self, inputs: dict[str, Tensor], draw: int = 0) -> Tensor:
+        """The mean of q(z|inputs), of nothing the prior's; a sample of it where a draw has a number: (1, D)."""
+        of = {name: x.to(self.device) for name, x in inputs.items()}
+        q = self.model.posterior(of) if of else self.model.prior().expand((1,))
+        point = self.model.variational_posterior.point(q)
+        if not draw and point.isfinite().all():  # there is no mean of a sphere's uniform prior
+            return point
+        with torch.random.fork_rng():
+            torch.manual_seed(draw)
+            return q.sample()
+
+    @torch.no_grad()
+    def frame(self, given: Sequence[Any], draw: int, moves: Sequence[float]) -> list[Any]:
+        """What the components show, and how long it took."""
+        start = time.perf_counter()
+        read = {name: view.read(value) for (name, view), value in zip(self.views.items(), given, strict=True)}
+        z = self.at({name: x for name, x in read.items() if x is not None}, draw)
+        z = z.index_add(1, torch.tensor(self.dimensions, device=self.device), torch.tensor([moves]).to(z))
+        p = self.model.decode(z, list(self.views))
+        shown = [view.show(p[name]) for name, view in self.views.items()]
+        return [*shown, f"{1000 * (time.perf_counter() - start):.0f} ms"]
+
+
+def page(explorer: Explorer, title: str) -> gr.Blocks:
+    """What is given at the left, the latents beneath, all modalities at the right."""
+    with gr.Blocks(title=title, analytics_enabled=False) as blocks:
+        gr.Markdown(f"# {title}")
+        with gr.Row():
+            with gr.Column():
+                given = [view.given(f"given {name}") for name, view in explorer.views.items()]
+                draw = gr.Slider(0, 100, step=1, label="draw of z (0: the mean)")
+                sliders = [gr.Slider(-4, 4, 0, step=0.1, label=f"latent {d}") for d in explorer.dimensions]
+                back = gr.Button("all latents back")
+            with gr.Column():
+                shown = [view.shown(name) for name, view in explorer.views.items()]
+                took = gr.Markdown()
+        inputs, outputs = [*given, draw, *sliders], [*shown, took]
+        n = len(given)
+        latest = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
+
+        def update(*values: object) -> list[Any]:
+            return explorer.frame(values[:n], int(values[n]), values[n + 1 :])
+
+        for component in inputs:
+            component.change(update, inputs, outputs, **latest)
+        back.click(lambda: [0] * len(sliders), None, sliders, queue=False)
+        blocks.load(update, inputs, outputs, **latest)
+    return blocks
+
+
+def views_of(config: Config) -> dict[str, View]:
+    """How the modalities of a checkpoint's model are given and shown.
+
+    Raises:
+        InputError: it has none.
+    """
+    experiment = experiment_of(config.model)
+    if experiment == "cub":
+        words = vocabulary_of(config.model, config.vocab)
+        return {"image": FACE, "caption": Words(lambda text: words.encode([text]), words.sentences)}
+    require(experiment in VIEWS, f"{config.model} is of {experiment}, which has no modalities: see its sample.py")
+    return VIEWS[experiment]
+
+
+def main(config: Config) -> None:
+    views = views_of(config)
+    explorer = Explorer(load_model(config.model).to(devices.select(config.cuda)), views)
+    title = f"{experiment_of(config.model)}: {config.model}"
+    page(explorer, title).launch(server_name="127.0.0.1", server_port=config.port, share=False, footer_links=[])
+
+
+if __name__ == "__main__":
+    runs.command_line(main, Config, __doc__)
