@@ -263,7 +263,7 @@ def views_of(config: Config) -> dict[str, View]:
     if experiment == "cub":
         words = vocabulary_of(config.model, config.vocab)
         return {"image": FACE, "caption": Words(lambda text: words.encode([text]), words.sentences)}
-    require(experiment in VIEWS, f"{config.model} is of {experiment}, which has no modalities: see its sample.py")
+    require(experiment in VIEWS, f"{config.model} is of {experiment}, which VIEWS does not show: see its sample.py")
     return VIEWS[experiment]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from common.errors import InputError
 from common.parallel import spread
 from common.reports import in_table
-from reproduction.plans import Figure, Plan, Published, Table
+from reproduction.plans import TABLES, Figure, Plan, Published, Table
 
 DAGGER = "† As recalled; not re-checked against the paper."
 
@@ -26,13 +26,13 @@ class Row(NamedTuple):
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
-    """The results below a folder.
+    """The results in the tables' folders below one.
 
     Raises:
         InputError: a file that is not one.
     """
     results = []
-    for file in sorted(folder.rglob("*.json")):
+    for file in sorted(file for table in TABLES for file in (folder / table).rglob("*.json")):
         try:
             results.append(json.loads(file.read_text()))
         except ValueError as error:

@@ -103,7 +103,7 @@ def test_an_uploaded_picture_is_taken_as_it_is():
 
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
-    with pytest.raises(InputError, match=r"is of vhe, which has no modalities: see its sample\.py"):
+    with pytest.raises(InputError, match=r"is of vhe, which VIEWS does not show: see its sample\.py"):
         explore.views_of(explore.Config(tmp_path))
 
 

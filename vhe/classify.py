@@ -38,7 +38,7 @@ class Config(ModelConfig):
     n_queries: int = 1
     """images of each class to classify"""
     n_samples: int = 20
-    """importance samples of each image under each class"""
+    """importance samples of each image under each class; the accuracy rises with them"""
     json: Path | None = None
     """write the accuracy to this file too"""
 
