@@ -33,12 +33,14 @@ def curves(of: Mapping[str, Sequence[float]], labels: tuple[str, str], dashed: M
 
 def bars(of: Mapping[str, Sequence[float | None]], groups: Sequence[str], labels: tuple[str, str]) -> str:
     """Groups of bars, by name; None is left out."""
-    figure, axis = _axis(labels, 0.9 * len(groups) + 2)
+    figure, axis = _axis(labels)
     wide = 0.8 / len(of)
     for i, ((name, values), colour) in enumerate(zip(of.items(), _colours(len(of)), strict=True)):
         known = [(g + (i + 0.5) * wide - 0.4, x) for g, x in enumerate(values) if x is not None]
         axis.bar([at for at, _ in known], [x for _, x in known], 0.9 * wide, color=colour, label=name)
-    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xticks(
+        range(len(groups)), groups, rotation=25 * (len(groups) > 3), ha="right" if len(groups) > 3 else "center"
+    )
     return _svg(figure, axis, of)
 
 
@@ -52,9 +54,9 @@ def spreads(of: Mapping[str, Sequence[tuple[float, float, float]]], labels: tupl
     return _svg(figure, axis, of)
 
 
-def _axis(labels: tuple[str, str], wide: float = 6.0) -> tuple[Figure, matplotlib.axes.Axes]:
+def _axis(labels: tuple[str, str]) -> tuple[Figure, matplotlib.axes.Axes]:
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(wide, 3.4), layout="constrained")
+        figure = Figure(figsize=(6.0, 3.4), layout="constrained")
         figure.patch.set_alpha(0)
         axis = figure.subplots()
         axis.patch.set_alpha(0)

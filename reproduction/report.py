@@ -69,22 +69,18 @@ def write(file: Path, results: Sequence[dict[str, Any]], runs: Path) -> None:
 
 
 def _figures(name: str, rows: Sequence[tables.Row]) -> list[Shown]:
-    """Percentages as bars, or, of weak supervision, as curves."""
+    """Percentages as bars, a chart for each, or, of weak supervision, as curves."""
     if name == "weak-supervision":
         return _weak(rows)
     found = []
-    for experiment in dict.fromkeys(row.experiment for row in rows):
-        own = [row for row in rows if row.experiment == experiment and row.figure.percent and row.values]
-        groups = list(dict.fromkeys(row.figure.name for row in own))
-        ours: dict[str, list[float | None]] = {}
-        for row in own:
-            at = groups.index(row.figure.name)
-            ours.setdefault(row.model, [None] * len(groups))[at] = 100 * spread(row.values)[0]
-            if row.published:
-                ours.setdefault(f"{row.model}, paper", [None] * len(groups))[at] = row.published.value
+    for experiment, figure in dict.fromkeys((row.experiment, row.figure) for row in rows if row.figure.percent):
+        own = [row for row in rows if (row.experiment, row.figure) == (experiment, figure) and row.values]
+        of: dict[str, list[float | None]] = {"ours": [100 * spread(row.values)[0] for row in own]}
+        if any(row.published for row in own):
+            of["paper"] = [row.published and row.published.value for row in own]
         if own:
-            caption = f"{experiment}: {', '.join(groups)}, %, by model"
-            found.append(_chart(charts.bars(ours, groups, ("", "%")), caption))
+            chart = charts.bars(of, [row.model for row in own], ("", "%"))
+            found.append(_chart(chart, f"{experiment}: {figure.name}, %, by model"))
     return found
 
 

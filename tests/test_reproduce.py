@@ -191,7 +191,7 @@ def test_a_report_is_one_file(page):
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
     assert text.count("<img ") == 1 and 'alt="mnist, mvae, seed 0: samples given a label or an attribute"' in text
-    assert text.count('<svg role="img" aria-label="') == 6  # bounds of four models, bars, weak supervision
+    assert text.count('<svg role="img" aria-label="') == 8  # bounds of four models, three shares, weak supervision
     assert '<td style="--share: 0.680">68.0</td>' in text
 
 
