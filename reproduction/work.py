@@ -229,10 +229,10 @@ def call(command: list[str], folder: Path, threads: int) -> None:
         )
         try:
             process.wait()
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait()
         if process.returncode:
             log.seek(0)
             raise Failed(f"{log.read().strip().splitlines()[-1]} ({folder / LOG})")
