@@ -1,5 +1,6 @@
 """The command that makes the papers' tables anew."""
 
+import importlib
 import json
 import os
 import re
@@ -227,3 +228,19 @@ def test_a_report_is_read_in_a_browser(page, browser, width, colours):
         assert shown == order(shown) and len(shown) == 4
     assert not errors
     tab.close()
+
+
+@pytest.mark.parametrize(
+    "plan", [plan for table in TABLES.values() for plan in table.plans], ids=lambda plan: plan.name
+)
+@pytest.mark.parametrize("demo", [False, True])
+def test_the_scripts_know_the_options_of_the_plans(plan, demo, tmp_path):
+    setting = plan.demo if demo else plan.full
+    name, *what = plan.train.split()
+    calls = [(name, [*what, *shlex.split(setting.options), "--epochs", "2", "--annealing-epochs", "1"])]
+    for measure in plan.measures:
+        options = shlex.split(measure.demo if demo else measure.options)
+        calls.append((measure.script, [str(tmp_path), *options, "--json", str(tmp_path / "out.json")]))
+    for script, args in calls:
+        module = importlib.import_module(f"{plan.experiment}.{script}")
+        tyro.cli(module.Config, args=args).check()
