@@ -120,8 +120,7 @@ class Choice:
         return gr.Label(label=label, num_top_classes=3)
 
     def show(self, p: Distribution) -> dict[str, float]:
-        yes = p.mean[0]
-        shares = p.probs[0].tolist() if len(self.names) > 2 else [1 - yes.item(), yes.item()]
+        shares = p.probs[0].tolist() if len(self.names) > 2 else [1 - p.mean.item(), p.mean.item()]
         return dict(zip(self.names, shares, strict=True))
 
 

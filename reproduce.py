@@ -2,7 +2,7 @@
 
     python reproduce.py mvae-table2 --experiments mnist fashionmnist --seeds 0 1 2 --data-dir ../shared/data --cuda
     python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, in about three hours
-    python reproduce.py all --demo --seeds 0                               all folders on built-in data, in minutes
+    python reproduce.py all --demo --seeds 0                               all folders on built-in data
     python reproduce.py all --cluster slurm --parameters slurm_partition=gpu timeout_min=1440 --cuda
 
 Each run has a folder of its own below the save-dir. The same command goes on where it was stopped, and repeats nothing
@@ -34,9 +34,7 @@ from reproduction.work import RESULT, Chain, Preparation, Run, Where
 
 @dataclass
 class Config:
-    table: tyro.conf.Positional[
-        Literal["mvae-table2", "vision-table", "mmvae-table", "cub-table", "vhe-table", "weak-supervision", "all"]
-    ]
+    table: tyro.conf.Positional[Literal[*TABLES, "all"]]
     """what to reproduce"""
     experiments: tuple[str, ...] = ()
     """only these folders of the table; default: all"""
@@ -91,6 +89,7 @@ class Config:
             ]
             for name, table in asked.items()
         }
+        require(any(chosen.values()), f"{self.table} has no such model of these --experiments")
         return {name: plans for name, plans in chosen.items() if plans}
 
 
