@@ -115,7 +115,7 @@ def _mvae(experiment: str, model: str, full: Setting, demo: Setting, **others: o
 
 def _digits(experiment: str, model: str) -> Plan:
     options = f"--model {model} --lambda-text 1"
-    full, demo = Setting(80, 30, options), Setting(40, 10, f"{options} --batch-size 50")
+    full, demo = Setting(80, 30, options), Setting(12, 4, f"{options} --batch-size 50")
     return _mvae(experiment, model, full, demo, measures=(LOGLIKE,), y="text")
 
 
@@ -247,7 +247,7 @@ WEAK = tuple(
         experiment,
         "mvae",
         Setting(15, 5),
-        Setting(15, 5, f"--batch-size 50 --fractions {' '.join(map(str, DEMO_FRACTIONS))}"),
+        Setting(8, 3, f"--batch-size 50 --fractions {' '.join(map(str, DEMO_FRACTIONS))}"),
         (),
         train="analyse weak-supervision",
         writes=("weak_supervision",),
