@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO = demo
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint tables bench
 
 setup: .venv/ready
 
@@ -32,6 +32,10 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# tables of results/, and README.md's of them
+tables: setup
+	$(BIN)/python reproduce.py all --tables-only --results-dir results --readme README.md
 
 bench: setup
 	$(BIN)/python -m benchmarks.mvae

@@ -4,10 +4,11 @@
     python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, in about three hours
     python reproduce.py all --demo --seeds 0                               all folders on built-in data
     python reproduce.py all --cluster slurm --parameters slurm_partition=gpu timeout_min=1440 --cuda
+    python reproduce.py all --tables-only --results-dir results            from results that are there
 
-Each run has a folder of its own below the save-dir. The same command goes on where it was stopped, and repeats nothing
-that is finished; what fails stops no other run, is named at the end, and is tried again by the same command. Tables and
-results, one JSON file a run, are written into the results-dir.
+Each run has a folder of its own below the save-dir. The same command goes on where it was stopped, and repeats
+nothing that is finished; what fails stops no other run, is named at the end, and is tried again by the same command.
+Results, one JSON file a run, and tables go into the results-dir, report.html into the save-dir.
 """
 
 import os
@@ -58,6 +59,10 @@ class Config:
     """where the runs go"""
     results_dir: Path | None = None
     """where results and tables go; default: results in the save-dir"""
+    tables_only: bool = False
+    """run nothing: make tables and report of the results that are there"""
+    readme: Path | None = None
+    """put one table of all experiments into this file, between the marks that README.md has"""
     cluster: Literal["local", "slurm"] = "local"
     """where the runs are: processes of this machine, or jobs of Slurm"""
     parameters: dict[str, str] = field(default_factory=dict)
@@ -103,10 +108,41 @@ def main(config: Config) -> list[Path]:
     """
     config.check()
     chosen = config.plans()
+    runs_dir = config.save_dir.resolve() / ("demo" if config.demo else ".")
+    results_dir = config.results_dir or runs_dir / "results"
+    failed = {} if config.tables_only else run(config, chosen, runs_dir, results_dir)
+    results = tables.load(results_dir)
+    measured = {x["table"] for x in results}
+    require(failed or measured & set(chosen), f"{results_dir} has no results of {config.table}")
+    files = []
+    for name in chosen:
+        if name in measured:
+            text = tables.markdown(name, TABLES[name], results)
+            files.append(results_dir / f"{name}.md")
+            write_atomically(files[-1], text.encode())
+            print(f"\n{text}")
+    if config.readme:
+        write_atomically(config.readme, tables.put_in(config.readme, results).encode())
+    files.append(runs_dir / "report.html")
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    report.write(files[-1], results, runs_dir)
+    print(*files, sep="\n")
+    for name, error in failed.items():
+        print(f"{name}: {error}", file=sys.stderr)
+    require(not failed, f"{len(failed)} of these failed, as said above; the same command tries them again")
+    return files
+
+
+def run(config: Config, chosen: dict[str, list[Plan]], runs_dir: Path, results_dir: Path) -> dict[str, str]:
+    """Train and measure.
+
+    Returns:
+        what failed, and why.
+    """
     chained = [chain for name, plans in chosen.items() for seed in config.seeds for chain in chains(name, plans, seed)]
     pool = pool_of(config, len(chained))
     where = Where(
-        config.save_dir.resolve() / ("demo" if config.demo else "."),
+        runs_dir,
         config.data_dir.resolve(),
         config.demo,
         pool.cuda,
@@ -114,22 +150,7 @@ def main(config: Config) -> list[Path]:
         config.budget and config.budget * pool.jobs / sum(map(len, chained)),
         pool.threads,
     )
-    results_dir = config.results_dir or where.save_dir / "results"
-    failed = perform(pool, [Chain(chain, where) for chain in chained], results_dir)
-    files = []
-    for name in chosen:
-        text = tables.markdown(name, TABLES[name], tables.load(results_dir))
-        files.append(results_dir / f"{name}.md")
-        results_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(files[-1], text.encode())
-        print(f"\n{text}")
-    files.append(results_dir / "report.html")
-    report.write(files[-1], tables.load(results_dir), where.save_dir)
-    print(*files, sep="\n")
-    for name, error in failed.items():
-        print(f"{name}: {error}", file=sys.stderr)
-    require(not failed, f"{len(failed)} of these failed, as said above; the same command tries them again")
-    return files
+    return perform(pool, [Chain(chain, where) for chain in chained], results_dir)
 
 
 def pool_of(config: Config, n: int) -> Pool:
@@ -157,15 +178,6 @@ def chains(table: str, plans: Sequence[Plan], seed: int) -> list[tuple[Run, ...]
     return found
 
 
-def preparations(todo: Sequence[Chain]) -> list[Preparation]:
-    """What the datasets of runs take."""
-    commands: dict[str, dict[str, None]] = {}
-    for chain in todo:
-        for run in chain.runs:
-            commands.setdefault(run.plan.data, {}).update(dict.fromkeys(run.plan.prepare))
-    return [Preparation(dataset, tuple(of_it), todo[0].where) for dataset, of_it in commands.items()]
-
-
 def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, str]:
     """Prepare the data, run, and keep the results.
 
@@ -175,8 +187,9 @@ def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, s
     where = todo[0].where
     failed = {}
     if not where.demo:
-        failed = {work.dataset: error for work, error in watched(pool, preparations(todo), "datasets") if error}
-    possible = [chain for chain in todo if chain.dataset not in failed]
+        needed = list(dict.fromkeys(chain.preparation for chain in todo))
+        failed = {work.name: error for work, error in watched(pool, needed, "datasets") if error}
+    possible = [chain for chain in todo if chain.preparation.name not in failed]
     for chain, error in watched(pool, possible, "runs"):
         for run in chain.runs:
             file = where.folder(run) / RESULT

@@ -57,6 +57,8 @@ class Plan:
     """names of the JSON files that the script writes itself"""
     y: str = ""
     """what stands for y in the figures' names"""
+    note: str = ""
+    """how far the published figures are of something else"""
 
     @property
     def name(self) -> str:
@@ -113,15 +115,15 @@ def _mvae(experiment: str, model: str, full: Setting, demo: Setting, **others: o
     return Plan(experiment, model, full, demo, published=published, **others)
 
 
-def _digits(experiment: str, model: str) -> Plan:
+def _digits(experiment: str, model: str, epochs: int) -> Plan:
     options = f"--model {model} --lambda-text 1"
-    full, demo = Setting(80, 30, options), Setting(12, 4, f"{options} --batch-size 50")
+    full, demo = Setting(80, 30, options), Setting(epochs, 2, f"{options} --batch-size 50")
     return _mvae(experiment, model, full, demo, measures=(LOGLIKE,), y="text")
 
 
 DIGITS = tuple(
-    _digits(experiment, model)
-    for experiment in ("mnist", "fashionmnist")
+    _digits(experiment, model, epochs)
+    for experiment, epochs in (("mnist", 12), ("fashionmnist", 4))
     for model in ("mvae", "jmvae", "mvae-q", "bivcca", "mopoe", "vae", "cvae")
 )
 MULTIMNIST = _mvae(
@@ -142,6 +144,7 @@ FACES = tuple(
         measures=(FEW, ATTRIBUTES),
         dataset="celeba",
         y="attrs",
+        note="On CelebA the paper's models have 162,770 training images.",
     )
     for experiment, options, limit in (
         ("celeba", "--lambda-attrs 1 --lr 1e-3", 1000),
@@ -179,12 +182,13 @@ MNIST_SVHN = tuple(
         ),
         published=COHERENCE[model],
         dataset=dataset,
+        note="With synthetic SVHN the paper's figures are of the real one." if suffix else "",
     )
     for suffix, data, dataset in (("", "", "mnist_svhn"), (", synthetic SVHN", "--svhn synthetic", "mnist"))
     for model, options, demo in (("mmvae", "", "--K 5"), ("mvae", "--model mvae --obj mvae", "--model mvae --obj mvae"))
 )
 
-PAIRINGS = ("ground truth", "image -> caption", "caption -> image", "joint")
+PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
 CORRELATIONS = Measure("correlations", "analyse", "", "--n-samples 200 --limit 200")
 FEATURES = "cub.features --data-dir {data} --weights train"  # what images are compared by
 CUB = (
@@ -195,6 +199,7 @@ CUB = (
         Setting(1, 0, "--model images --K 1 --limit 1500"),
         (CORRELATIONS,),
         prepare=(FEATURES,),
+        y="image",
     ),
     Plan(
         "cub",
@@ -202,8 +207,10 @@ CUB = (
         Setting(50, 0, "--model features"),
         Setting(1, 0, "--model features --K 1 --limit 1500"),
         (CORRELATIONS,),
-        published=_published(PAIRINGS, "0.273 0.104 0.135 0.263"),
+        published=_published(PAIRINGS, "0.273 0.263 0.104 0.135"),
         prepare=(FEATURES,),
+        y="feature",
+        note="On CUB the paper's model has features of a network trained on ImageNet.",
     ),
 )
 
@@ -238,6 +245,36 @@ VHE = tuple(
     )
     for decoder, accuracies in ACCURACIES.items()
     for objective, accuracy in accuracies.items()
+)
+
+PARTS = tuple(
+    Plan(
+        "mnist",
+        f"{parts}, {model}",
+        Setting(epochs, 0, f"{shared} {options}"),
+        Setting(1, 0, f"{options} --limit {limit}"),
+        (Measure("loglike", f"{parts} loglike", f"--limit {of}", "--limit 20 --n-samples 20"),),
+        train=f"{parts} train",
+    )
+    for parts, epochs, shared, limit, of, variants in (
+        (
+            "halves",
+            15,
+            "",
+            600,
+            "1000",
+            {"poe": "", "poe, dreg": "--obj dreg --K 8", "moe": "--fusion moe", "vmf": "--posterior vmf"},
+        ),
+        (
+            "pixels",
+            12,
+            "--limit 12000 --batch-size 50 --lr 2e-3 --approx-m 1",
+            100,
+            "500 --n-samples 500",
+            {"poe": "", "set": "--fusion set"},
+        ),
+    )
+    for model, options in variants.items()
 )
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
@@ -287,7 +324,7 @@ TABLES = {
     "cub-table": Table(
         "Correlation of birds and captions",
         "Shi et al. 2019, arXiv 1911.03393, section 4.2",
-        tuple(Figure(name, ("correlations", "correlations", name)) for name in PAIRINGS),
+        tuple(Figure(name, ("correlations", "correlations", name.replace("image", "{y}"))) for name in PAIRINGS),
         CUB,
     ),
     "vhe-table": Table(
@@ -302,6 +339,15 @@ TABLES = {
             Figure("log p(character)/20", ("loglike", "estimates", "log p(character)/20", "mean")),
         ),
         VHE,
+    ),
+    "poe-vae-table": Table(
+        "Parts of MNIST's images as modalities, nats a test image (nothing was published)",
+        "modular PoE-VAE",
+        tuple(
+            Figure(name, ("loglike", "estimates", name, "mean"))
+            for name in ("log p(image)", "log p(top)", "log p(bottom|top)")
+        ),
+        PARTS,
     ),
     "weak-supervision": Table(
         "Labels inferred from images, % of test images, by the number of pairs in training",

@@ -43,8 +43,9 @@ class Section(NamedTuple):
 
     name: str
     table: Table
-    rows: list[list[str]]
-    recalled: bool
+    header: list[str]
+    lines: list[list[str]]
+    notes: list[str]
     shown: list[Shown]
     pictures: list[Shown]
     results: list[dict[str, Any]]
@@ -57,14 +58,13 @@ def write(file: Path, results: Sequence[dict[str, Any]], runs: Path) -> None:
         own = [x for x in results if x["table"] == name]
         rows = tables.rows(name, table, own)
         if rows:
-            recalled = any(row.published and row.published.recalled for row in rows)
             shown = [*_figures(name, rows), *_matrices(own), *_curves(own)]
-            cells = [tables.cells(row) for row in rows]
-            sections.append(Section(name, table, cells, recalled, shown, _pictures(own, runs), own))
+            of_table = *tables.grid(table, rows), tables.notes(rows)
+            sections.append(Section(name, table, *of_table, shown, _pictures(own, runs), own))
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.get_template("report.html")
-    page = template.render(sections=sections, header=tables.HEADER, dagger=tables.DAGGER, hours=_hours)
+    page = template.render(sections=sections, hours=_hours)
     write_atomically(file, page.encode())
 
 
@@ -73,23 +73,23 @@ def _figures(name: str, rows: Sequence[tables.Row]) -> list[Shown]:
     if name == "weak-supervision":
         return _weak(rows)
     found = []
-    for experiment, figure in dict.fromkeys((row.experiment, row.figure) for row in rows if row.figure.percent):
-        own = [row for row in rows if (row.experiment, row.figure) == (experiment, figure) and row.values]
+    for experiment, figure in dict.fromkeys((row.plan.experiment, row.figure) for row in rows if row.figure.percent):
+        own = [row for row in rows if (row.plan.experiment, row.figure) == (experiment, figure) and row.values]
         of: dict[str, list[float | None]] = {"ours": [100 * spread(row.values)[0] for row in own]}
         if any(row.published for row in own):
             of["paper"] = [row.published and row.published.value for row in own]
         if own:
-            chart = charts.bars(of, [row.model for row in own], ("", "%"))
+            chart = charts.bars(of, [row.plan.model for row in own], ("", "%"))
             found.append(_chart(chart, f"{experiment}: {figure.name}, %, by model"))
     return found
 
 
 def _weak(rows: Sequence[tables.Row]) -> list[Shown]:
     found = []
-    for experiment in dict.fromkeys(row.experiment for row in rows):
+    for experiment in dict.fromkeys(row.plan.experiment for row in rows):
         points: dict[str, list[tuple[float, float, float]]] = {}
         for row in rows:
-            if row.experiment == experiment and row.values:
+            if row.plan.experiment == experiment and row.values:
                 (_, fraction), who = row.figure.at[-2:]
                 mean, deviation = spread(row.values)
                 points.setdefault(who, []).append((100 * fraction, 100 * mean, 100 * deviation))

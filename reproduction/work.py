@@ -4,6 +4,7 @@ A run's folder is a save-dir of train.py with log.txt, what everything printed, 
 all is done, result.json. Whatever is there already is not done again.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -86,8 +87,9 @@ class Chain:
         return self.runs[-1].name
 
     @property
-    def dataset(self) -> str:
-        return self.runs[-1].plan.data
+    def preparation(self) -> "Preparation":
+        plan = self.runs[-1].plan
+        return Preparation(plan.data, plan.prepare, self.where)
 
     def __call__(self) -> str | None:
         """
@@ -122,7 +124,8 @@ class Preparation:
 
     @property
     def name(self) -> str:
-        return f"data of {self.dataset}"
+        made = " and ".join(dict.fromkeys(command.split()[0] for command in self.commands))
+        return f"data of {self.dataset}" + (f" by {made}" if made else "")
 
     def __call__(self) -> str | None:
         """
@@ -140,15 +143,20 @@ class Preparation:
         source = self.where.data_dir / self.dataset
         made = any("{root}" in command for command in self.commands)
         if not (made or source.is_dir()):
-            raise Failed(f"there is no {source}: put the dataset there, or name its place by --data-dir")
+            raise Failed(
+                f"there is no {source}: put the dataset there, or name its place by --data-dir; what can be fetched, "
+                "a folder's train.py fetches with --download"
+            )
         for file in () if made else sorted(source.iterdir()):
-            if not (folder / file.name).exists():
+            with contextlib.suppress(FileExistsError):  # linked before, or by another that prepares it too
                 (folder / file.name).symlink_to(file)
         for command in self.commands:
             done = folder / f"{slug(command)}.done"
             if not done.exists():
                 words = [word.format(data=folder, root=self.where.data_dir) for word in shlex.split(command)]
-                call([sys.executable, "-m", *words], folder, self.where.threads)
+                log = self.where.save_dir / "preparations" / slug(self.name)
+                log.mkdir(parents=True, exist_ok=True)
+                call([sys.executable, "-m", *words], log, self.where.threads)
                 done.touch()
 
     def progress(self) -> str:
@@ -171,7 +179,7 @@ def perform(run: Run, before: Run | None, where: Where) -> None:
         start = ["--pre-trained", str(where.folder(before))] if before else []
         length = ["--epochs", str(epochs), "--annealing-epochs", str(annealing), "--precision", where.precision]
         goes_on = ["--seed", str(run.seed), "--resume"]
-        once = goes_on if plan.train == "train" else ["--seeds", str(run.seed), "--jobs", "1"]
+        once = ["--seeds", str(run.seed), "--jobs", "1"] if plan.writes else goes_on
         options = [*shlex.split(setting.options), *length, *start, *once, *data, "--save-dir", str(save_dir)]
         return module(plan, plan.train, options)
 
@@ -259,7 +267,7 @@ def within(
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of its training: options, seconds, and the curves of its bound."""
+    """What a run's folder says of its training: options, examples, seconds, and the curves of its bound."""
     lines = {
         file.parent: [json.loads(line) for line in file.read_text().splitlines()]
         for file in folder.rglob("metrics.jsonl")
@@ -268,6 +276,7 @@ def trained(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text())["config"] if own else {}
     return {
         "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},
+        "examples": round(own[-1]["seconds"] * own[-1]["examples_per_second"]) if own else None,
         "seconds": round(sum(line["seconds"] for run in lines.values() for line in run), 1),
         "curves": {
             split: [round(line[split]["bound"], 3) for line in own if split in line] for split in ("train", "valid")
