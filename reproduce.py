@@ -11,6 +11,7 @@ nothing that is finished; what fails stops no other run, is named at the end, an
 Results, one JSON file a run, and tables go into the results-dir, report.html into the save-dir.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,7 @@ class Config:
                 for plan in table.plans
                 if (not self.experiments or plan.experiment in self.experiments)
                 and (not self.models or plan.model in self.models)
+                and (plan.demo or not self.demo)
             ]
             for name, table in asked.items()
         }
@@ -184,15 +186,16 @@ def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, s
     Returns:
         what failed, and why.
     """
-    where = todo[0].where
     failed = {}
-    if not where.demo:
-        needed = list(dict.fromkeys(chain.preparation for chain in todo))
+    left = [chain for chain in todo if not chain.finished()]
+    if left and not left[0].where.demo:
+        needed = list(dict.fromkeys(chain.preparation for chain in left))
         failed = {work.name: error for work, error in watched(pool, needed, "datasets") if error}
-    possible = [chain for chain in todo if chain.preparation.name not in failed]
-    for chain, error in watched(pool, possible, "runs"):
+    possible = [chain for chain in left if chain.preparation.name not in failed]
+    finished = ((chain, None) for chain in todo if chain not in left)
+    for chain, error in itertools.chain(finished, watched(pool, possible, "runs")):
         for run in chain.runs:
-            file = where.folder(run) / RESULT
+            file = chain.where.folder(run) / RESULT
             if file.exists():
                 kept = results_dir / f"{run.name}.json"
                 kept.parent.mkdir(parents=True, exist_ok=True)

@@ -146,9 +146,12 @@ class Run:
             raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
         require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
         if not last.exists():
-            require(
-                not (self.dir / BEST).exists(), f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir"
-            )
+            best = self.dir / BEST
+            if best.exists():
+                # of a run that was killed between the two files of its first epoch there is nothing to keep
+                own = resume and load(best).get("started") == about.get("started", "")
+                require(own, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
+                best.unlink()
             return None
         require(resume, f"{self.dir} holds a run already: --resume goes on with it, --save-dir DIR starts another")
         for name, value in self.config.items():

@@ -16,14 +16,14 @@ STYLE |= {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.f
 def curves(of: Mapping[str, Sequence[float]], labels: tuple[str, str], dashed: Mapping[str, Sequence[float]]) -> str:
     """Lines over 1, 2, ..., by name, and dashed ones of the same names in the same colours.
 
-    The first tenth has no part in the range that is shown: a bound rises from far below.
+    The first value, or tenth of them, has no part in the range that is shown: a bound rises from far below.
     """
     figure, axis = _axis(labels)
     for (name, values), colour in zip(of.items(), _colours(len(of)), strict=True):
         axis.plot(range(1, len(values) + 1), values, color=colour, label=name)
         if dashed.get(name):
             axis.plot(range(1, len(dashed[name]) + 1), dashed[name], color=colour, linestyle="--")
-    late = [x for values in (*of.values(), *dashed.values()) for x in values[len(values) // 10 :]]
+    late = [x for values in (*of.values(), *dashed.values()) for x in values[max(len(values) // 10, len(values) > 2) :]]
     if late:
         room = 0.05 * (max(late) - min(late) or 1)
         axis.set_ylim(min(late) - room, max(late) + room)

@@ -18,8 +18,8 @@ class Measure(NamedTuple):
     name: str
     script: str
     options: str = ""
-    demo: str = ""
-    """options in place of `options` on built-in data"""
+    demo: str | None = ""
+    """options in place of `options` on built-in data; None: not there"""
 
 
 class Published(NamedTuple):
@@ -40,8 +40,8 @@ class Plan:
     """its name in the table"""
     full: Setting
     """that of the results"""
-    demo: Setting
-    """on built-in data, in minutes"""
+    demo: Setting | None
+    """on built-in data, in minutes; None: not there, being another plan's then"""
     measures: tuple[Measure, ...]
     published: dict[str, Published] = field(default_factory=dict)
     """by the name of the figure"""
@@ -67,11 +67,6 @@ class Plan:
     @property
     def data(self) -> str:
         return self.dataset or self.experiment
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the JSON files that a run comes to."""
-        return *self.writes, *(measure.name for measure in self.measures)
 
 
 class Figure(NamedTuple):
@@ -106,7 +101,7 @@ TABLE2 = {
 }
 LOGLIKE = Measure("loglike", "loglike", "", "--limit 100 --n-samples 50")
 FEW = Measure("loglike", "loglike", "--limit 400", "--limit 20 --n-samples 20")
-ATTRIBUTES = Measure("attributes", "analyse", "", "--limit 200")
+ATTRIBUTES = Measure("attributes", "analyse", "", None)  # minutes of a core, for the classifier alone
 
 
 def _mvae(experiment: str, model: str, full: Setting, demo: Setting, **others: object) -> Plan:
@@ -156,7 +151,7 @@ VISION = Plan(
     "mvae",
     Setting(14, 5, "--lr 1e-3"),
     Setting(2, 1, "--lr 1e-3 --limit 300"),
-    (FEW._replace(options="--limit 60", demo="--limit 5 --n-samples 20"), ATTRIBUTES._replace(demo="--limit 100")),
+    (FEW._replace(options="--limit 60", demo="--limit 5 --n-samples 20"), ATTRIBUTES),
     dataset="celeba",
     prepare=tuple(
         f"vision.setup {kind} {{data}}/img_align_celeba {{data}}/{kind}" for kind in ("grayscale", "edge", "mask")
@@ -175,9 +170,10 @@ MNIST_SVHN = tuple(
         "mnist_svhn",
         model + suffix,
         Setting(30, 0, f"{options} {data}"),
-        Setting(2, 0, f"{demo} --limit 500"),
+        None if suffix else Setting(2, 0, f"{demo} --limit 500"),
         (
-            Measure("coherence", "analyse", data, "--n-samples 500 --no-umap"),
+            # its classifiers take minutes of a core: in the demo for one model
+            Measure("coherence", "analyse", data, "--n-samples 500 --no-umap" if model == "mmvae" else None),
             Measure("loglike", "loglike", f"{data} --limit 500", "--limit 20 --n-samples 50"),
         ),
         published=COHERENCE[model],

@@ -102,6 +102,9 @@ class Chain:
         except Failed as failure:
             return str(failure)
 
+    def finished(self) -> bool:
+        return all((self.where.folder(run) / RESULT).exists() for run in self.runs)
+
     def progress(self) -> str:
         """How far the run is that is under way."""
         run = next((run for run in self.runs if not (self.where.folder(run) / RESULT).exists()), self.runs[-1])
@@ -186,12 +189,15 @@ def perform(run: Run, before: Run | None, where: Where) -> None:
     epochs, annealing = within(setting, training, folder, where)
     commands = [training(epochs, annealing, folder)]
     call(commands[0], folder, where.threads)
+    written = [*plan.writes]
     for measure in plan.measures:
-        file = folder / f"{measure.name}.json"
-        options = shlex.split(measure.demo if where.demo else measure.options)
-        commands.append(module(plan, measure.script, [str(folder), *options, *data, "--json", str(file)]))
-        if not file.exists():
-            call(commands[-1], folder, where.threads)
+        options = measure.demo if where.demo else measure.options
+        if options is not None:
+            file = folder / f"{measure.name}.json"
+            commands.append(module(plan, measure.script, [str(folder), *options.split(), *data, "--json", str(file)]))
+            if not file.exists():
+                call(commands[-1], folder, where.threads)
+            written.append(measure.name)
     content = {
         "table": run.table,
         "experiment": plan.experiment,
@@ -205,7 +211,7 @@ def perform(run: Run, before: Run | None, where: Where) -> None:
         "device": torch.cuda.get_device_name() if where.cuda else processor(),
         "threads": where.threads,
         **trained(folder),
-        "measured": {name: json.loads((folder / f"{name}.json").read_text()) for name in plan.files},
+        "measured": {name: json.loads((folder / f"{name}.json").read_text()) for name in written},
     }
     write_atomically(folder / RESULT, json.dumps(content, indent=1).encode())
 
@@ -241,6 +247,8 @@ def call(command: list[str], folder: Path, threads: int) -> None:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 process.wait()
+        if process.returncode < 0:
+            raise Failed(f"it was stopped by {signal.Signals(-process.returncode).name} ({folder / LOG})")
         if process.returncode:
             log.seek(0)
             raise Failed(f"{log.read().strip().splitlines()[-1]} ({folder / LOG})")

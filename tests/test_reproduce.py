@@ -1,5 +1,6 @@
 """The command that makes the papers' tables anew."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -9,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import tyro
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 import reproduce
@@ -191,6 +194,31 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     assert (folder / RESULT).stat().st_mtime_ns == before and json.loads(kept.read_text()) == content
 
 
+def test_a_killed_run_goes_on(tmp_path, table, capsys):
+    """As where the system runs out of memory."""
+    config = reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path)
+    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed3"
+    metrics = folder / "metrics.jsonl"
+
+    def kill():
+        while not (metrics.exists() and metrics.read_text()):
+            time.sleep(0.01)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"--save-dir\0{folder}\0" in (process / "cmdline").read_text():
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(config)
+    killer.join()
+    assert f"it was stopped by SIGKILL ({folder / 'log.txt'})" in capsys.readouterr().err
+    assert not (folder / RESULT).exists()
+    assert reproduce.main(config)
+    assert len(json.loads((folder / RESULT).read_text())["curves"]["train"]) == 4
+
+
 def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
     (tmp_path / "data").mkdir()
     config = reproduce.Config("mvae-table2", seeds=(0,), data_dir=tmp_path / "data", save_dir=tmp_path / "runs")
@@ -257,6 +285,15 @@ def browser():
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_report_is_accessible(page, browser, colours):
+    tab = browser.new_page(color_scheme=colours)
+    tab.goto(page.as_uri())
+    found = Axe().run(tab)  # alternative texts, contrast, headings, landmarks
+    assert not found.violations_count, found.generate_report()
+    tab.close()
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_report_is_read_in_a_browser(page, browser, width, colours):
     tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colours)
@@ -280,15 +317,21 @@ def test_a_report_is_read_in_a_browser(page, browser, width, colours):
 
 
 @pytest.mark.parametrize(
-    "plan", [plan for table in TABLES.values() for plan in table.plans], ids=lambda plan: plan.name
+    ("plan", "demo"),
+    [
+        pytest.param(plan, demo, id=f"{plan.name}-{'demo' if demo else 'full'}")
+        for table in TABLES.values()
+        for plan in table.plans
+        for demo in ([False, True] if plan.demo else [False])
+    ],
 )
-@pytest.mark.parametrize("demo", [False, True])
 def test_the_scripts_know_the_options_of_the_plans(plan, demo, tmp_path):
     setting = plan.demo if demo else plan.full
     calls = [(plan.train, [*shlex.split(setting.options), "--epochs", "2", "--annealing-epochs", "1"])]
     for measure in plan.measures:
-        options = shlex.split(measure.demo if demo else measure.options)
-        calls.append((measure.script, [str(tmp_path), *options, "--json", str(tmp_path / "out.json")]))
+        options = measure.demo if demo else measure.options
+        if options is not None:
+            calls.append((measure.script, [str(tmp_path), *options.split(), "--json", str(tmp_path / "out.json")]))
     for of_plan, options in calls:
         script, *what = of_plan.split()
         args = [*what, *options]
