@@ -112,13 +112,13 @@ def _mvae(experiment: str, model: str, full: Setting, demo: Setting, **others: o
 
 def _digits(experiment: str, model: str, epochs: int) -> Plan:
     options = f"--model {model} --lambda-text 1"
-    full, demo = Setting(80, 30, options), Setting(epochs, 2, f"{options} --batch-size 50")
+    full, demo = Setting(80, 30, options), Setting(epochs, 1, f"{options} --batch-size 50")
     return _mvae(experiment, model, full, demo, measures=(LOGLIKE,), y="text")
 
 
 DIGITS = tuple(
     _digits(experiment, model, epochs)
-    for experiment, epochs in (("mnist", 12), ("fashionmnist", 4))
+    for experiment, epochs in (("mnist", 10), ("fashionmnist", 2))
     for model in ("mvae", "jmvae", "mvae-q", "bivcca", "mopoe", "vae", "cvae")
 )
 MULTIMNIST = _mvae(
@@ -173,7 +173,7 @@ MNIST_SVHN = tuple(
         None if suffix else Setting(2, 0, f"{demo} --limit 500"),
         (
             # its classifiers take minutes of a core: in the demo for one model
-            Measure("coherence", "analyse", data, "--n-samples 500 --no-umap" if model == "mmvae" else None),
+            Measure("coherence", "analyse", data, "--n-samples 500" if model == "mmvae" else None),
             Measure("loglike", "loglike", f"{data} --limit 500", "--limit 20 --n-samples 50"),
         ),
         published=COHERENCE[model],
@@ -185,14 +185,14 @@ MNIST_SVHN = tuple(
 )
 
 PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
-CORRELATIONS = Measure("correlations", "analyse", "", "--n-samples 200 --limit 200")
+CORRELATIONS = Measure("correlations", "analyse", "", "--n-samples 200 --limit 200 --no-umap")
 FEATURES = "cub.features --data-dir {data} --weights train"  # what images are compared by
 CUB = (
     Plan(
         "cub",
         "images",
         Setting(200, 0, "--model images"),
-        Setting(1, 0, "--model images --K 1 --limit 1500"),
+        Setting(1, 0, "--model images --K 1 --limit 100"),
         (CORRELATIONS,),
         prepare=(FEATURES,),
         y="image",
@@ -201,7 +201,7 @@ CUB = (
         "cub",
         "features",
         Setting(50, 0, "--model features"),
-        Setting(1, 0, "--model features --K 1 --limit 1500"),
+        Setting(1, 0, "--model features --K 1 --limit 300"),
         (CORRELATIONS,),
         published=_published(PAIRINGS, "0.273 0.263 0.104 0.135"),
         prepare=(FEATURES,),
@@ -280,12 +280,12 @@ WEAK = tuple(
         experiment,
         "mvae",
         Setting(15, 5),
-        Setting(8, 3, f"--batch-size 50 --fractions {' '.join(map(str, DEMO_FRACTIONS))}"),
+        Setting(epochs, 1, f"--batch-size 50 --fractions {' '.join(map(str, DEMO_FRACTIONS))}"),
         (),
         train="analyse weak-supervision",
         writes=("weak_supervision",),
     )
-    for experiment in ("mnist", "fashionmnist")
+    for experiment, epochs in (("mnist", 8), ("fashionmnist", 2))
 )
 
 TABLES = {
