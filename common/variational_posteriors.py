@@ -15,12 +15,16 @@ from common.von_mises_fisher import VonMisesFisher
 
 
 class Posterior(nn.Module):
-    """What families share: `point(q)`, the z that stands for q in reconstructions: its mean."""
+    """What families share: `point(q)`, the z that stands for q in reconstructions, its mean; `onto(z)`, the nearest z
+    that there is."""
 
     rejects = False  # whether samples take as many operations as it happens, which no CUDA graph can hold
 
     def point(self, q: Distribution) -> Tensor:
-        return q.mean
+        return self.onto(q.mean)
+
+    def onto(self, z: Tensor) -> Tensor:
+        return z
 
 
 class DiagonalGaussianPosterior(Posterior):
@@ -114,10 +118,10 @@ class VmfProductPosterior(Posterior):
         loc = torch.where(kappa[..., None] > 0, eta / kappa.clamp(min=1e-30)[..., None], first)
         return Joined(VonMisesFisher(loc, kappa))
 
-    def point(self, q: Distribution) -> Tensor:
-        """The direction of each sphere's mean, which itself lies inside."""
-        mean = q.mean.unflatten(-1, (self.n, -1))
-        return (mean / mean.norm(dim=-1, keepdim=True)).flatten(-2)
+    def onto(self, z: Tensor) -> Tensor:
+        """On each sphere, in the same direction."""
+        z = z.unflatten(-1, (self.n, -1))
+        return (z / z.norm(dim=-1, keepdim=True)).flatten(-2)
 
 
 class LocScaleEbmPosterior(Posterior):
@@ -162,6 +166,9 @@ class MixturePosterior(nn.Module):
 
     def point(self, q: Distribution) -> Tensor:
         return self.component.point(q)
+
+    def onto(self, z: Tensor) -> Tensor:
+        return self.component.onto(z)
 
 
 DiagonalGaussianMixturePosterior = partial(MixturePosterior, DiagonalGaussianPosterior())

@@ -39,6 +39,18 @@ def model_of(experiment):
     return model
 
 
+def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
+    torch.manual_seed(0)
+    options = OPTIONS | {"model": "mmvae", "prior_and_posterior": "vmf"}
+    model = import_module(EXPERIMENTS["mnist_svhn"]).build(SimpleNamespace(**options)).eval()
+    seen = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, names: seen.append(z) or decode(z, names))
+    explorer = Explorer(model, explore.VIEWS["mnist_svhn"])
+    explorer.frame([None, None], 1, [3.0] * len(explorer.dimensions))
+    assert all(torch.allclose(z.norm(dim=-1), torch.ones(len(z))) for z in seen) and len(seen) == 3
+
+
 def nothing(view):
     return {Choice: NONE, Attributes: [NONE], Words: ""}.get(type(view))
 
@@ -157,5 +169,7 @@ def test_the_page_in_a_browser(served):
             tab.mouse.up()
 
         changes(draw)
+        tab.get_by_role("button", name="Clear").click()
+        changes(lambda: tab.locator("input[type=file]").first.set_input_files(ROOT / "docs" / "mnist_conditional.png"))
         assert not errors and not elsewhere
         browser.close()
