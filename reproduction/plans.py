@@ -276,18 +276,18 @@ PARTS = tuple(
 )
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
-DEMO_FRACTIONS = (0.05, 1.0)
+DEMO_FRACTIONS = "0.05 1"
 WEAK = tuple(
     Plan(
         experiment,
         "mvae",
         Setting(15, 5),
-        Setting(epochs, 1, f"--batch-size 50 --classifier-steps 200 --fractions {' '.join(map(str, DEMO_FRACTIONS))}"),
+        Setting(epochs, epochs // 3, f"--batch-size 50 --classifier-steps 200 --fractions {DEMO_FRACTIONS}"),
         (),
         train="analyse weak-supervision",
         writes=("weak_supervision",),
     )
-    for experiment, epochs in (("mnist", 8), ("fashionmnist", 2))
+    for experiment, epochs in (("mnist", 15), ("fashionmnist", 2))
 )
 
 TABLES = {

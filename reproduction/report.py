@@ -55,7 +55,9 @@ def write(file: Path, results: Sequence[dict[str, Any]], runs: Path) -> None:
     """The report of results, with the pictures that are found in the folders of their runs."""
     sections = []
     for name, table in TABLES.items():
-        own = [x for x in results if x["table"] == name]
+        place = {(plan.experiment, plan.model): i for i, plan in enumerate(table.plans)}
+        own = [x for x in results if x["table"] == name and (x["experiment"], x["model"]) in place]
+        own.sort(key=lambda x: (place[x["experiment"], x["model"]], x["seed"]))
         rows = tables.rows(name, table, own)
         if rows:
             shown = [*_figures(name, rows), *_matrices(own), *_curves(own)]
@@ -158,7 +160,7 @@ def _picture(file: Path, caption: str) -> Shown:
     data = io.BytesIO()
     image.save(data, "WEBP", quality=85)
     source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    tag = Markup('<img src="{}" alt="{}" width="{}" height="{}" loading="lazy">')
+    tag = Markup('<img src="{}" alt="{}" width="{}" height="{}">')
     return Shown(tag.format(source, caption, *image.size), caption)
 
 
