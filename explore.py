@@ -269,7 +269,9 @@ def views_of(config: Config) -> dict[str, View]:
 
 def main(config: Config) -> None:
     views = views_of(config)
-    explorer = Explorer(load_model(config.model).to(devices.select(config.cuda)), views)
+    model = load_model(config.model).to(devices.select(config.cuda))
+    require(not any(model.conditions.values()), f"{config.model} is a CVAE, of p(image|text) alone: see its sample.py")
+    explorer = Explorer(model, views)
     title = f"{experiment_of(config.model)}: {config.model}"
     page(explorer, title).launch(server_name="127.0.0.1", server_port=config.port, share=False, footer_links=[])
 

@@ -1,9 +1,9 @@
 """Train, evaluate and compare: the papers' tables beside measured ones.
 
     python reproduce.py mvae-table2 --experiments mnist fashionmnist --seeds 0 1 2 --data-dir ../shared/data --cuda
-    python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, in about three hours
+    python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, three hours of training
     python reproduce.py all --demo --seeds 0                               all folders on built-in data
-    python reproduce.py all --cluster slurm --parameters slurm_partition=gpu timeout_min=1440 --cuda
+    python reproduce.py all --cluster slurm --parameters timeout_min=1440 cpus_per_task=8 slurm_partition=gpu --cuda
     python reproduce.py all --tables-only --results-dir results            from results that are there
 
 Each run has a folder of its own below the save-dir. The same command goes on where it was stopped, and repeats
@@ -13,9 +13,10 @@ Results, one JSON file a run, and tables go into the results-dir, report.html in
 
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -47,7 +48,8 @@ class Config:
     demo: bool = False
     """on the folders' built-in data, small and short: shows that everything works"""
     budget: float | None = None
-    """hours that the trainings may take together: each gets as many epochs as its share allows, which the table says"""
+    """hours that the trainings may take together, what is measured of them not counted: each gets as many epochs as its
+    share allows, which the table says"""
     jobs: int | None = None
     """runs at a time, each a process; default: one a core, with --cuda one a GPU"""
     cuda: bool = False
@@ -66,14 +68,28 @@ class Config:
     """put one table of all experiments into this file, between the marks that README.md has"""
     cluster: Literal["local", "slurm"] = "local"
     """where the runs are: processes of this machine, or jobs of Slurm"""
-    parameters: dict[str, str] = field(default_factory=dict)
-    """of the cluster's jobs, KEY=VALUE as submitit names them: timeout_min, mem_gb, slurm_partition, ..."""
+    parameters: tuple[str, ...] = ()
+    """of the cluster's jobs, KEY=VALUE as submitit names them: timeout_min, cpus_per_task, slurm_partition, ..."""
 
     def check(self) -> None:
         require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must name each once, not {self.seeds}")
         for name in ("jobs", "budget"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require(not (self.demo and self.results_dir), "--demo keeps its results in the save-dir: no --results-dir")
+        needed = {"timeout_min", "cpus_per_task"} - set(self.cluster_parameters()) if self.cluster == "slurm" else ()
+        require(not needed, f"--cluster slurm needs --parameters {' '.join(f'{name}=N' for name in sorted(needed))}")
+
+    def cluster_parameters(self) -> dict[str, str | int]:
+        """By submitit's names.
+
+        Raises:
+            InputError: one is no KEY=VALUE.
+        """
+        for text in self.parameters:
+            require(re.fullmatch(r"\w+=\S+", text), f"--parameters are KEY=VALUE, not {text!r}")
+        pairs = (text.split("=", 1) for text in self.parameters)
+        return {key: int(value) if value.isdigit() else value for key, value in pairs}
 
     def plans(self) -> dict[str, list[Plan]]:
         """By table, those that are asked for.
@@ -161,7 +177,7 @@ def pool_of(config: Config, n: int) -> Pool:
     cuda = devices.select(config.cuda).type == "cuda" if local else config.cuda
     slots = (torch.cuda.device_count() if cuda else os.cpu_count()) if local else n
     jobs = min(config.jobs or slots, n)
-    parameters = {key: int(x) if x.isdigit() else x for key, x in config.parameters.items()}
+    parameters = config.cluster_parameters()
     threads = parameters.get("cpus_per_task", max(1, os.cpu_count() // jobs))
     return Pool(config.save_dir.resolve() / "jobs", config.cluster, jobs, threads, cuda, parameters)
 

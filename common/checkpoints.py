@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import struct
+import uuid
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
@@ -39,7 +40,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: it could not be written (a full disk, no permission).
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # others may write the same file
     try:
         with open(temporary, "wb") as file:
             file.write(content)

@@ -48,7 +48,8 @@ class Plan:
     dataset: str = ""
     """its folder in the data-dir; by default the experiment's name"""
     prepare: tuple[str, ...] = ()
-    """modules and options that make what is missing of the dataset, once; {data} is its folder, {root} the data-dir"""
+    """modules and options that make what is missing of the dataset, once; {data} is its folder, {root} the data-dir,
+    {cuda} as for the runs"""
     starts_from: str = ""
     """the model, of the same experiment and seed, whose codes this one takes up"""
     train: str = "train"
@@ -187,8 +188,8 @@ MNIST_SVHN = tuple(
 )
 
 PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
-CORRELATIONS = Measure("correlations", "analyse", "", "--n-samples 200 --limit 200 --no-umap")
-FEATURES = "cub.features --data-dir {data} --weights train"  # what images are compared by
+CORRELATIONS = Measure("correlations", "analyse", "--feature-components 64", "--n-samples 200 --limit 200 --no-umap")
+FEATURES = "cub.features --data-dir {data} --weights train {cuda}"  # what images are compared by
 CUB = (
     Plan(
         "cub",

@@ -1,5 +1,6 @@
 """Work in processes of its own, here or on a cluster, by submitit."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
+
+from common.errors import InputError, require
 
 Work = TypeVar("Work", bound=Callable[[], str | None])
 LONGEST = 60 * 24 * 30  # minutes
@@ -39,18 +42,29 @@ class Pool:
 
         Args:
             meanwhile: is told what is under way, every second.
+
+        Raises:
+            InputError: there is no such cluster here, or it knows no such parameter.
         """
-        executor = AutoExecutor(self.folder, self.cluster)
         known = {"timeout_min": LONGEST, "cpus_per_task": self.threads, "gpus_per_node": int(self.cuda)}
-        executor.update_parameters(**known | {"stderr_to_stdout": True} | dict(self.parameters))
+        try:
+            executor = AutoExecutor(self.folder, self.cluster)
+            executor.update_parameters(**known | {"stderr_to_stdout": True} | dict(self.parameters))
+        except (RuntimeError, NameError) as error:
+            raise InputError(f"--cluster {self.cluster}: {str(error).splitlines()[0]}") from error
         waiting, running, free = deque(todo), {}, deque(range(self.jobs))
+        visible = gpus() if self.cuda and self.cluster == "local" else []
         try:
             while waiting or running:
                 while waiting and free:
                     work, slot = waiting.popleft(), free.popleft()
                     if self.cuda and self.cluster == "local":
-                        executor.update_parameters(local_visible_gpus=[slot % torch.cuda.device_count()])
-                    running[executor.submit(work)] = work, slot
+                        executor.update_parameters(local_visible_gpus=[visible[slot % len(visible)]])
+                    try:
+                        running[executor.submit(work)] = work, slot
+                    except FailedJobError as error:
+                        free.append(slot)
+                        yield work, f"it was not taken: {str(error).splitlines()[0]}"
                 meanwhile([work for work, _ in running.values()])
                 time.sleep(1)
                 for job in [job for job in running if job.done()]:
@@ -60,6 +74,18 @@ class Pool:
         finally:
             for job in running:
                 job.cancel()
+
+
+def gpus() -> list[int]:
+    """Numbers of the GPUs that this process may use.
+
+    Raises:
+        InputError: they have other names.
+    """
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = said.split(",") if said else [str(i) for i in range(torch.cuda.device_count())]
+    require(all(name.isdigit() for name in names), f"CUDA_VISIBLE_DEVICES={said}: give the GPUs' numbers")
+    return [int(name) for name in names]
 
 
 def why(job: Job) -> str | None:

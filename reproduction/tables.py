@@ -43,10 +43,17 @@ def load(folder: Path) -> list[dict[str, Any]]:
 
 
 def rows(name: str, table: Table, results: Iterable[dict[str, Any]]) -> list[Row]:
-    """The figures of a table that are published or measured, in its order."""
+    """The figures of a table that are published or measured, in its order.
+
+    Raises:
+        InputError: the runs of a model differ in more than their seeds and epochs.
+    """
     found = []
     for plan in table.plans:
         own = [x for x in results if (x["table"], x["experiment"], x["model"]) == (name, plan.experiment, plan.model)]
+        trained = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in own}
+        unlike = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(trained))}; keep them apart"
+        require(len(trained) < 2, unlike)
         for figure in table.figures:
             values = {i: value for i, x in enumerate(own) if (value := look_up(x, figure, plan)) is not None}
             # made-up data have no figure in a paper
@@ -174,7 +181,7 @@ def experiments(results: Sequence[dict[str, Any]]) -> str:
 def command_of(result: dict[str, Any]) -> str:
     """How a run was trained, in its folder."""
     command = re.sub(r"-m \w+\.(\w+)", r"\1.py", result["commands"][0], count=1)
-    return re.sub(r" (--(data-dir|save-dir|seed) \S+|--resume|--cuda)", "", command)
+    return re.sub(r" (--(data-dir|save-dir|seeds?|jobs) \S+|--resume|--cuda)", "", command)
 
 
 def put_in(file: Path, results: Sequence[dict[str, Any]]) -> str:

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from submitit.helpers import DelayedSubmission
 
-from common.checkpoints import write_atomically
+from common.checkpoints import LAST, load, write_atomically
 from common.runs import NOT_OF_THE_RUN, git_commit
 from reproduction.plans import Plan, Setting
 
 ROOT = Path(__file__).parents[1]
-RESULT, LOG, PROBE = "result.json", "log.txt", "probe"
+RESULT, LOG, PROBE, EPOCHS = "result.json", "log.txt", "probe", "epochs.json"
 
 
 class Failed(Exception):
@@ -55,6 +55,9 @@ class Where:
 
     def folder(self, run: "Run") -> Path:
         return self.save_dir / run.name
+
+    def setting(self, run: "Run") -> Setting:
+        return run.plan.demo if self.demo else run.plan.full
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Chain:
             return str(failure)
 
     def finished(self) -> bool:
-        return all((self.where.folder(run) / RESULT).exists() for run in self.runs)
+        """Whether all is there, and as long as it is to be."""
+        return all((self.where.folder(run) / RESULT).exists() and not cut_short(run, self.where) for run in self.runs)
 
     def progress(self) -> str:
         """How far the run is that is under way."""
@@ -153,10 +157,14 @@ class Preparation:
         for file in () if made else sorted(source.iterdir()):
             with contextlib.suppress(FileExistsError):  # linked before, or by another that prepares it too
                 (folder / file.name).symlink_to(file)
+            linked = (folder / file.name).resolve()
+            if linked != file.resolve():
+                raise Failed(f"{folder} was made of {linked.parent}, not of {source}: choose another --save-dir")
         for command in self.commands:
             done = folder / f"{slug(command)}.done"
             if not done.exists():
-                words = [word.format(data=folder, root=self.where.data_dir) for word in shlex.split(command)]
+                said = {"data": folder, "root": self.where.data_dir, "cuda": "--cuda" if self.where.cuda else ""}
+                words = [made for word in shlex.split(command) if (made := word.format(**said))]
                 log = self.where.save_dir / "preparations" / slug(self.name)
                 log.mkdir(parents=True, exist_ok=True)
                 call([sys.executable, "-m", *words], log, self.where.threads)
@@ -172,9 +180,11 @@ class Preparation:
 def perform(run: Run, before: Run | None, where: Where) -> None:
     folder, plan = where.folder(run), run.plan
     folder.mkdir(parents=True, exist_ok=True)
+    if cut_short(run, where):
+        raise Failed(f"{folder} is of another --budget: give one, or choose another --save-dir")
     if (folder / RESULT).exists():
         return
-    setting = plan.demo if where.demo else plan.full
+    setting = where.setting(run)
     data = ["--demo"] if where.demo else ["--data-dir", str(where.data(plan.data))]
     data += ["--cuda"] * where.cuda
 
@@ -261,17 +271,23 @@ def within(
 
     A run that goes on has those it began with.
     """
-    if where.hours is None:
-        return setting.epochs, setting.annealing
-    begun = folder / "epochs.json"
+    begun = folder / EPOCHS
     if not begun.exists():
-        probe = folder / PROBE
-        call(training(1, 0, probe), folder, where.threads)
-        epochs = max(1, min(setting.epochs, int(where.hours * 3600 / trained(probe)["seconds"])))
+        epochs = setting.epochs
+        if where.hours is not None:
+            probe = folder / PROBE
+            call(training(1, 0, probe), folder, where.threads)
+            epochs = max(1, min(epochs, int(where.hours * 3600 / trained(probe)["seconds"])))
+            shutil.rmtree(probe)
         write_atomically(begun, json.dumps([epochs, round(setting.annealing * epochs / setting.epochs)]).encode())
-        shutil.rmtree(probe)
     epochs, annealing = json.loads(begun.read_text())
     return epochs, annealing
+
+
+def cut_short(run: Run, where: Where) -> bool:
+    """Whether a run was begun with a budget, and now is to have all its epochs."""
+    begun = where.folder(run) / EPOCHS
+    return where.hours is None and begun.exists() and json.loads(begun.read_text())[0] < where.setting(run).epochs
 
 
 def trained(folder: Path) -> dict[str, Any]:
@@ -284,7 +300,7 @@ def trained(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text())["config"] if own else {}
     return {
         "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},
-        "examples": round(own[-1]["seconds"] * own[-1]["examples_per_second"]) if own else None,
+        "examples": load(folder / LAST)["n_train"] if own else None,
         "seconds": round(sum(line["seconds"] for run in lines.values() for line in run), 1),
         "curves": {
             split: [round(line[split]["bound"], 3) for line in own if split in line] for split in ("train", "valid")

@@ -113,6 +113,14 @@ def test_an_uploaded_picture_is_taken_as_it_is():
     assert torch.equal(x, torch.ones(1, 1, 28, 28))
 
 
+def test_a_cvae_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
+    model = import_module(EXPERIMENTS["mnist"]).build(SimpleNamespace(**OPTIONS | {"model": "cvae"}))
+    monkeypatch.setattr(explore, "load_model", lambda _: model)
+    with pytest.raises(InputError, match=r"is a CVAE, of p\(image\|text\) alone: see its sample\.py"):
+        explore.main(explore.Config(tmp_path))
+
+
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
     with pytest.raises(InputError, match=r"is of vhe, which VIEWS does not show: see its sample\.py"):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import reproduce
 from common.errors import InputError
 from reproduction import report, tables, work
 from reproduction.plans import TABLES, Figure, Measure, Plan, Setting, Table
-from reproduction.scheduler import Pool
+from reproduction.scheduler import Pool, gpus
 from reproduction.work import RESULT, Failed, call
 
 
@@ -129,6 +130,48 @@ def test_the_commands_of_the_readme_and_of_the_help_name_what_there_is():
         config = tyro.cli(reproduce.Config, args=shlex.split(command))
         config.check()
         assert config.plans()
+        assert command.count("=") == len(config.cluster_parameters())
+
+
+def test_parameters_of_the_cluster():
+    given = ["all", "--cluster", "slurm", "--parameters", "timeout_min=60", "cpus_per_task=4", "slurm_partition=gpu"]
+    config = tyro.cli(reproduce.Config, args=given)
+    config.check()
+    assert config.cluster_parameters() == {"timeout_min": 60, "cpus_per_task": 4, "slurm_partition": "gpu"}
+    for wrong, message in (
+        (["gpu"], "--parameters are KEY=VALUE, not 'gpu'"),
+        (["timeout_min=60"], "--cluster slurm needs --parameters cpus_per_task=N"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reproduce.Config("all", cluster="slurm", parameters=tuple(wrong)).check()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "parameters", "message"),
+    [("slurm", {}, "--cluster slurm: Could not detect"), ("local", {"colour": "x"}, "'colour' need to be")],
+)
+def test_clusters_and_parameters_that_are_not_there(tmp_path, cluster, parameters, message):
+    with pytest.raises(InputError, match=message):
+        list(Pool(tmp_path, cluster, 1, 1, False, parameters).execute([partial(dict.get, {}, "why")]))
+
+
+def test_gpus_are_those_that_are_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert gpus() == [2, 5]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=GPU-8932f937: give the GPUs' numbers"):
+        gpus()
+
+
+def test_runs_of_other_options_are_not_averaged():
+    options = ("--lr 1e-3 --epochs 3 --seed 0", "--lr 1e-3 --epochs 4 --seed 1", "--lr 1e-4 --seed 2")
+    results = [
+        result(seed=s, loglike=loglike(-90.0)) | {"commands": [f"python -m mnist.train {x}"]}
+        for s, x in enumerate(options)
+    ]
+    assert tables.rows("mvae-table2", TABLES["mvae-table2"], results[:2])
+    with pytest.raises(InputError, match="trained alike: python train.py --lr 1e-3 or python train.py --lr 1e-4; keep"):
+        tables.rows("mvae-table2", TABLES["mvae-table2"], results)
 
 
 def test_a_failure_stops_no_other(tmp_path):
@@ -190,8 +233,12 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     before = (folder / RESULT).stat().st_mtime_ns
     kept = tmp_path / "demo" / "results" / "mvae-table2" / "mnist" / "mvae_seed3.json"
     kept.unlink()
-    reproduce.main(reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path))
+    again = reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path, budget=2)
+    reproduce.main(again)
     assert (folder / RESULT).stat().st_mtime_ns == before and json.loads(kept.read_text()) == content
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(replace(again, budget=None))
+    assert f"{folder} is of another --budget: give one, or choose another --save-dir" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on(tmp_path, table, capsys):
@@ -225,6 +272,19 @@ def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
     with pytest.raises(InputError, match="1 of these failed"):
         reproduce.main(config)
     assert f"data of mnist: there is no {tmp_path / 'data' / 'mnist'}" in capsys.readouterr().err
+
+
+def test_data_of_another_place_are_not_taken_for_these(tmp_path):
+    for name in ("here", "there"):
+        (tmp_path / name / "mnist").mkdir(parents=True)
+        (tmp_path / name / "mnist" / "images.gz").write_text(name)
+    where = work.Where(tmp_path / "runs", tmp_path / "here", False, False, "fp32", None, 1)
+    assert work.Preparation("mnist", (), where)() is None and work.Preparation("mnist", (), where)() is None
+    message = work.Preparation("mnist", (), replace(where, data_dir=tmp_path / "there"))()
+    assert (
+        message == f"{where.data('mnist')} was made of {tmp_path}/here/mnist, not of {tmp_path}/there/mnist: "
+        "choose another --save-dir"
+    )
 
 
 def test_tables_are_made_of_results_that_are_there(tmp_path, capsys):
