@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO = demo
 
-.PHONY: setup demo test lint tables bench
+.PHONY: setup demo test test-slow lint tables bench
 
 setup: .venv/ready
 
@@ -27,7 +27,10 @@ demo: setup
 	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
 
 test: setup
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow
 
 lint: setup
 	$(BIN)/ruff check .

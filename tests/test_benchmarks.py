@@ -37,12 +37,14 @@ def sleeper(seconds):
     return partial(time.sleep, seconds)
 
 
+@pytest.mark.slow
 def test_a_race_takes_turns():
     seconds, (ratio, least, most) = race([partial(sleeper, 0.04), partial(sleeper, 0.01)], rounds=4)
     assert seconds[0] >= 0.04 and seconds[1] >= 0.01
     assert least <= ratio <= most and ratio > 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_prints_its_ratios(capsys):
     benchmark.main(benchmark.Config(("mnist",), batches=1, rounds=2, images=2, n_samples=10))
@@ -90,6 +92,7 @@ def test_operations_are_those_of_products_and_convolutions():
         assert operations(partial(module.training_step(experiment.build()), batch)) == 2 * 100 * expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_mmvaes_benchmark_prints_its_ratios(capsys):
     mmvae.main(mmvae.Config(K=2, batch_size=4, pairs=2, n_samples=3, rounds=2))
@@ -132,6 +135,7 @@ def test_the_plain_mmvae_is_the_same_model(experiment, families):
         torch.testing.assert_close(theirs.grad, p.grad)
 
 
+@pytest.mark.slow
 def test_the_plain_likelihoods_are_the_same():
     torch.manual_seed(0)
     model = mmvae.model("mnist_svhn").eval()
@@ -154,6 +158,7 @@ def test_the_loop_over_pixels_computes_the_same_bound():
     torch.testing.assert_close(*values)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_of_pixels_prints_its_ratios(capsys):
     pixels.main(pixels.Config(batch_sizes=(2,), hidden=(4,), posteriors=10, rounds=2))
@@ -162,6 +167,7 @@ def test_the_benchmark_of_pixels_prints_its_ratios(capsys):
     assert re.search(r"\| 10 \| [\d,]+ \| [\d,]+ \| [\d.]+ \| ", out)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_of_faces_prints_its_ratios(capsys, monkeypatch):
     monkeypatch.setattr(faces, "EXPERIMENTS", {name: e._replace(batch_size=4) for name, e in faces.EXPERIMENTS.items()})

@@ -234,6 +234,7 @@ def test_a_reader_learns_and_is_kept(monkeypatch, tmp_path):
         readers.reader("feature", cache)
 
 
+@pytest.mark.slow
 def test_a_reader_of_images_learns_the_colour_of_wings(monkeypatch):
     monkeypatch.setattr(readers, "BIRDS", 320)
     monkeypatch.setattr(readers, "BATCH_SIZE", 16)

@@ -105,6 +105,7 @@ def test_sampling_given_anything(trained, tmp_path, capsys, folder, attrs, image
     assert all((f"| {name} | " in out) == bool(image) for name in ATTRIBUTES), "the attributes predicted from the image"
 
 
+@pytest.mark.slow
 def test_reconstructions_and_an_image_with_an_attribute(trained, tmp_path, monkeypatch):
     call(celeba.sample, trained["celeba"], "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
     assert len(lines(tmp_path)) == 5
@@ -173,6 +174,7 @@ def test_f1_and_accuracy_of_known_predictions():
     assert found["Wearing_Hat"] == {"accuracy": 1.0, "of the commoner value": 1.0, "F1": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["celeba", "celeba19", "vision"])
 def test_the_analysis_tells_what_generated_faces_show(trained, tmp_path, monkeypatch, folder):
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
@@ -213,6 +215,7 @@ def test_shares_are_those_of_a_classifier_that_knows(trained):
     torch.testing.assert_close(columns["test images"], expected)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_and_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(celeba.classifier, "STEPS", 50)
     monkeypatch.setattr(celeba.classifier, "BATCH_SIZE", 40)
@@ -252,6 +255,7 @@ def test_all_six_views_of_a_file(trained, tmp_path, view):
         assert 0.01 < (given - photograph).abs().mean() < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--reconstruct",)])
 def test_views_from_the_prior_and_of_test_images(trained, tmp_path, options):
     call(vision.sample, trained["vision"], "--demo", "--n-samples", 3, *options, "--out-dir", tmp_path)
@@ -296,6 +300,7 @@ def test_edges_of_drawn_faces():
     assert set(edges[0, 0].nonzero()[:, 1].tolist()) <= {9, 10}, "the border of light and dark"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options"),
     [
@@ -355,6 +360,7 @@ def test_the_authors_weights_reach_two_terms_only(trained):
     assert ours.weight("Bald", "Bald") == ours.weight("Bald", "subset1") == ours.weight("Bald", "joint") == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options"),
     [

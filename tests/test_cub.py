@@ -52,6 +52,7 @@ def test_runs_leave_a_model_pictures_and_its_words(trained):
     assert load(trained / LAST)["n_train"] == 100, "ten captions of each of 10 images"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -76,6 +77,7 @@ def test_models_and_objectives_train_and_load(tmp_path, options):
         assert moved in (None, options.learn_prior)
 
 
+@pytest.mark.slow
 def test_training_learns_what_captions_are_like(tmp_path):
     """Words as likely as they are wherever they stand have -69 nats, each at its place about -20."""
     train.main(config(tmp_path, model="caption", limit=120, valid=20, batch_size=10, analytics=False))
@@ -102,6 +104,7 @@ def test_objectives_by_name(options, kind):
         assert objective.K == 50
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_never_stopped(tmp_path):
     options = {"model": "features", "analytics": False, "limit": 5, "valid": 1, "batch_size": 20}
     train.main(config(tmp_path / "whole", epochs=2, **options))
@@ -198,6 +201,7 @@ def test_features_are_shown_by_their_nearest_training_image():
     assert features(birds.examples.modalities["image"][some]).equal(birds.examples.modalities["feature"][some])
 
 
+@pytest.mark.slow
 def test_test_birds_are_decoded(trained, tmp_path):
     for name in load_model(trained).modalities:
         call(sample, trained, "--demo", "--limit", 12, "--given", name, "--n-samples", 5, "--out-dir", tmp_path)
@@ -255,6 +259,7 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, args, mes
     assert message in err and err.startswith("error: ") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_modality_that_a_model_lacks_is_named(trained, tmp_path):
     train.main(config(tmp_path / "run", model="image", analytics=False))
     for args, message in (

@@ -257,6 +257,7 @@ def run(monkeypatch, tmp_path, source="image", wrong=False, n=60, **options):
     return analyse.main(analyse.Config(tmp_path, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["image", "feature"])
 def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys, source):
     path = tmp_path / "out.json"
@@ -280,6 +281,7 @@ def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys
     assert f"| {source} -> caption | {truth:.3f} | 100.0 % | 0.104 | 38.1 % |" in out
 
 
+@pytest.mark.slow
 def test_a_model_that_confuses_birds_comes_to_chance(monkeypatch, tmp_path):
     found = run(monkeypatch, tmp_path, "feature", wrong=True, n=150)
     others = {name: x for name, x in found["correlations"].items() if name != "ground truth"}

@@ -344,6 +344,7 @@ def test_the_nearest_are_by_euclidean_distance(monkeypatch):
     assert nearest(alike[:50], alike).equal(torch.arange(50)), "also where products would round differences away"
 
 
+@pytest.mark.slow
 def test_resnet101_itself_is_trained_and_makes_features(tmp_path, found):
     found.names |= {"train": found.names["train"][4:8], "test": found.names["test"][:2], "uncaptioned": []}
     features.main(config(tmp_path, size=32, train_size=32, precision="bf16"))

@@ -144,6 +144,7 @@ def served(tmp_path):
         process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(served):
     chromium = shutil.which("chromium")
     if not chromium:

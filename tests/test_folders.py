@@ -202,6 +202,7 @@ def test_options_of_the_data_are_those_of_the_training(feedback):
             call(script, feedback, "--demo", "--max-digits", 2)
 
 
+@pytest.mark.slow
 def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     args = ["weak-supervision", *OPTIONS, "--classifier-steps", 50, "--limit", 200, "--jobs", 1, "--save-dir", tmp_path]
     seen, original = [], mnist.analyse.cross_entropy
@@ -233,6 +234,7 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     assert seen[-60:] and len(seen) > 2 * 50 + 60, "another number of steps is another classifier"
 
 
+@pytest.mark.slow
 def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
     """By the command, so that the processes find what the script itself defines."""
     options = ["--classifier-steps", "5", "--limit", "60", "--fractions", "0.5", "--seeds", "0", "1", "--jobs", "2"]
@@ -244,6 +246,7 @@ def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
     assert "epoch 1/1" in (tmp_path / "0.5_seed1" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "message"), [(0, "the first one fails"), (-1, "a run was killed")])
 def test_a_run_that_fails_stops_the_others(first, message):
     started = time.monotonic()

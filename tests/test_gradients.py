@@ -29,6 +29,7 @@ def test_noise_is_variance_over_squared_mean():
     assert found == pytest.approx(0.09, rel=0.1)
 
 
+@pytest.mark.slow
 def test_noise_grows_with_k_in_iwaes_gradient_and_falls_in_dregs():
     model, weights, scales = linear_gaussian(1)
     for expert in model.encoder.values():  # off the exact posterior, where DReG has no noise at all

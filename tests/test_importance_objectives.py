@@ -117,6 +117,7 @@ def test_density_of_a_mixture_against_brute_force():
     torch.testing.assert_close(scale.sum(dim=-1), torch.full((3, 4), D + D * 1e-6, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looser", [False, True])
 @pytest.mark.parametrize("n_modalities", [1, 2, 3])
 @pytest.mark.parametrize("family", ["laplace", "gaussian"])
@@ -136,6 +137,7 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
             assert worst > 8, rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looser", [False, True])
 def test_exact_dreg_is_unbiased_where_some_latents_are_narrow(monkeypatch, looser):
     """Some have DReG's gradient, some IWAE's; where all are narrow it is IWAE's, sample by sample."""
@@ -197,6 +199,7 @@ def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
     assert all(parameter.grad.abs().max() > 1e-3 for parameter in model.encoder.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
 def test_gradients_of_one_sample_against_a_grid(objective):
     """K = 1, looser: sum_t pi_t E_q_t [log p(X, z) - log q(z|X)], integrated over the plane."""
@@ -217,6 +220,7 @@ def test_gradients_of_one_sample_against_a_grid(objective):
     assert (error / exact.abs().max()).max() < 0.05, "the comparison is tight"
 
 
+@pytest.mark.slow
 def test_dreg_has_less_variance_than_iwae():
     torch.manual_seed(0)
     model, weights, scales = with_fusion("moe", 2)

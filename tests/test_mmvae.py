@@ -294,6 +294,7 @@ def test_the_joint_likelihood_is_exact_and_sums_over_the_batch(batch_size_K):
     assert nll.item() == pytest.approx(-exact, abs=0.5)
 
 
+@pytest.mark.slow
 def test_the_papers_joint_likelihood_rescales():
     factors = {"a": 0.5, "b": 1.5, "c": 1.0}
     model, weights, scales = linear(uses_likelihood_rescaling=True, rescale_factors=factors)

@@ -46,6 +46,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -158,6 +159,7 @@ def test_validation_has_images_of_its_own():
     assert load_train("", TrainingPairOptions(), demo=True, valid=0)[1] is None
 
 
+@pytest.mark.slow
 def test_likelihoods(trained, tmp_path):
     options = {"demo": True, "limit": 6, "n_samples": 400, "paper": True, "json": tmp_path / "out.json"}
     found = loglike.main(loglike.Config(trained, **options))
@@ -235,6 +237,7 @@ def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
             assert picture.width > 300
 
 
+@pytest.mark.slow
 def test_analyses_repeat_and_need_some_pairs(tmp_path, monkeypatch):
     """Also where the classifiers are found in the cache, and whatever the seed of the first analysis."""
     digits = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
@@ -333,6 +336,7 @@ def test_looser_is_on_where_it_means_something():
     assert as_json(train.Config())["looser"] is None
 
 
+@pytest.mark.slow
 def test_less_memory_gives_the_same_numbers(tmp_path, monkeypatch):
     at_once = []
 
@@ -369,6 +373,7 @@ def test_a_run_goes_on_from_another_ones_weights_and_options(tmp_path, monkeypat
     assert "first has other networks: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "args", "second"),
     [
@@ -397,6 +402,7 @@ def test_weights_of_other_meaning_are_not_taken(trained, tmp_path, options, mess
         train.main(config(tmp_path / "other", pre_trained=trained, **options))
 
 
+@pytest.mark.slow
 def test_a_run_from_other_weights_is_resumed_without_them(tmp_path):
     train.main(config(tmp_path / "run", n_latents=3))
     args = ["--pre-trained", str(tmp_path / "run"), "--save-dir", str(tmp_path / "more")]

@@ -54,6 +54,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_halves_learn_what_goes_with_what(trained):
     model = load_model(trained, "halves")
     test = load("test", "", demo=True)[:200].modalities["image"]
@@ -137,6 +138,7 @@ def test_a_set_encoder_adds_up_what_is_there():
     assert DiagonalGaussianPosterior()(many).batch_shape == (2, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "posterior"), [("poe", "gaussian"), ("set", "gaussian"), ("poe", "vmf")])
 def test_pixels_learn_from_those_that_are_there(fusion, posterior):
     """Stripes of one of eight phases, of whose pixels half are missing in training, are told by a fifth of them."""

@@ -110,6 +110,7 @@ def test_no_concentration_is_the_uniform_distribution():
     assert eta.grad.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", STRATEGIES)
 def test_bounds_and_estimates_on_the_circle(fusion):
     model, x = circle_model(fusion)
@@ -133,6 +134,7 @@ def test_bounds_and_estimates_on_the_circle(fusion):
         assert (found.mean(dim=0) < exact).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["poe", "moe"])
 @pytest.mark.parametrize("looser", [False, True])
 def test_dreg_on_the_circle_has_iwaes_gradient(fusion, looser):

@@ -174,6 +174,7 @@ def test_runs_of_other_options_are_not_averaged():
         tables.rows("mvae-table2", TABLES["mvae-table2"], results)
 
 
+@pytest.mark.slow
 def test_a_failure_stops_no_other(tmp_path):
     pool = Pool(tmp_path, "local", 2, 1, False, {})
     good, failing = partial(dict.get, {}, "why"), partial(str.upper, "why")
@@ -188,6 +189,7 @@ def test_a_command_that_fails_says_why(tmp_path):
         call([sys.executable, "-c", "print('hello'); exit('no such thing')"], tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_work_in_the_same_folder(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", f"from pathlib import Path\nfrom reproduction.work import call\n"
@@ -215,6 +217,7 @@ def table(monkeypatch):
     monkeypatch.setitem(reproduce.TABLES, "mvae-table2", Table("Nats", "a paper", figures, (good, bad)))
 
 
+@pytest.mark.slow
 def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     config = reproduce.Config("mvae-table2", seeds=(3,), demo=True, save_dir=tmp_path, budget=1e-9)
     with pytest.raises(InputError, match="1 of these failed"):
@@ -241,6 +244,7 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     assert f"{folder} is of another --budget: give one, or choose another --save-dir" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path, table, capsys):
     """As where the system runs out of memory."""
     config = reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path)
@@ -266,6 +270,7 @@ def test_a_killed_run_goes_on(tmp_path, table, capsys):
     assert len(json.loads((folder / RESULT).read_text())["curves"]["train"]) == 4
 
 
+@pytest.mark.slow
 def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
     (tmp_path / "data").mkdir()
     config = reproduce.Config("mvae-table2", seeds=(0,), data_dir=tmp_path / "data", save_dir=tmp_path / "runs")
@@ -344,6 +349,7 @@ def browser():
         browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_a_report_is_accessible(page, browser, colours):
     tab = browser.new_page(color_scheme=colours)

@@ -264,6 +264,7 @@ def readme_commands(readme):
                 yield folder, words[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readme", READMES)
 def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, request):
     """Each as written, on small data: what a reader types must parse, and do its work on the run before it."""

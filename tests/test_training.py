@@ -73,6 +73,7 @@ def test_resumed_after_kill_9_is_as_if_never_stopped(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 8], ids=["first epoch", "second epoch"])
 def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch, step):
     def annealed(at, total, original=training.annealed):
@@ -91,6 +92,7 @@ def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch, step)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_adds_epochs(tmp_path, uninterrupted):
     mnist_train.main(config(tmp_path, epochs=3))
     mnist_train.main(config(tmp_path, epochs=5, resume=True))
@@ -214,6 +216,7 @@ def test_dry_run_shows_the_configuration_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_training_learns_digits(tmp_path):
     """Held-out figures on the built-in digits after some seconds: far above the untrained, label given the image."""
     settings = config(tmp_path, limit=None, epochs=30, annealing_epochs=10, n_latents=16, lr=2e-3)

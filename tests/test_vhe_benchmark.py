@@ -56,6 +56,7 @@ def test_both_draw_support_sets_of_the_same_groups(ours):
     assert min(drawn.values()) > 120 and max(drawn.values()) < 290, "200 each, with a standard deviation of 14 at most"
 
 
+@pytest.mark.slow
 def test_it_prints_its_ratios(capsys, monkeypatch):
     def in_this_process(makers, rounds):
         seconds = [timed(make()) for make in makers]

@@ -28,6 +28,7 @@ def test_classes_and_elements_are_recovered(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(recovered)
 
 
+@pytest.mark.slow
 def test_three_levels_are_recovered():
     recovered = example_hierarchical.main(example_hierarchical.Config(epochs=6))
     assert 0 < deficit(recovered) < 0.08
@@ -36,6 +37,7 @@ def test_three_levels_are_recovered():
     assert values == pytest.approx(truths, rel=0.1)
 
 
+@pytest.mark.slow
 def test_contents_and_styles_are_recovered():
     recovered = example_factorial.main(example_factorial.Config(epochs=40))
     assert 0 < deficit(recovered) < 0.15

@@ -134,6 +134,7 @@ def call(script, *args):
     return script.main(tyro.cli(script.Config, args=[str(x) for x in args]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["character", "hierarchical", "factorial", "pixelcnn"])
 def test_scripts_take_every_model(saved, kind, tmp_path, capsys):
     file = tmp_path / "out.json"
@@ -265,6 +266,7 @@ def test_given_images(saved, tmp_path, shown):
     assert shown[1].shape == (1, 1 + 1 + 8, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_the_seed_decides(saved, shown):
     for seed in (1, 1, 2):
         call(sample, saved["pixelcnn"], "--new", "characters", "--seed", seed, "--n-samples", "1")

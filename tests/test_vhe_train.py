@@ -36,6 +36,7 @@ def _bars(monkeypatch):
     monkeypatch.setattr(train, "load", lambda *_: bars(8, 6))
 
 
+@pytest.mark.slow
 def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
     """Of characters never seen before: images are likelier given others of their character than given another's."""
     seen, unseen = bars(30), bars(20)

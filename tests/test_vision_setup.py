@@ -128,6 +128,7 @@ def test_options_do_not_mix(faces, tmp_path, capsys):
     assert "delete it" in refused(capsys, "edge", faces, tmp_path / "edge")
 
 
+@pytest.mark.slow
 def test_several_processes_stop_at_a_damaged_image_in_one_line(tmp_path):
     """By the command, so that the processes find what the script itself defines."""
     src = tmp_path / "src"
