@@ -48,3 +48,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.mmvae --experiment features --K 5 --batch-size 64 --pairs 10 --n-samples 200
 	$(BIN)/python -m benchmarks.pixels
 	$(BIN)/python -m benchmarks.vhe
+	$(BIN)/python -m benchmarks.scaling

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from celeba.attributes import ATTRIBUTES
 from celeba.data import load
@@ -26,7 +25,7 @@ from celeba.sample import device_of, probabilities
 from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import image_and_label, importance_estimates
+from common.estimators import image_and_label, importance_estimates, of_examples
 from common.models import MultimodalVAE
 
 BATCH_SIZE = 100
@@ -58,14 +57,14 @@ def main(
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> tuple[dict[str, Tensor], Tensor]:
     """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18).bool."""
-    rows, predicted = [], []
-    with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
-        for batch in examples.to(device_of(model)).batches(BATCH_SIZE):
-            rows.append(of_batch(model, batch, n_samples))
-            z = model.variational_posterior.point(model.posterior(batch, ("image",)))
-            predicted.append(probabilities(model.decode(z)) > 0.5)
-            bar.update(len(batch))
-    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}, torch.cat(predicted).cpu()
+
+    def estimate(batch: Batch) -> dict[str, Tensor]:
+        z = model.variational_posterior.point(model.posterior(batch, ("image",)))
+        return of_batch(model, batch, n_samples) | {"predicted": probabilities(model.decode(z)) > 0.5}
+
+    found = of_examples(examples.to(device_of(model)), BATCH_SIZE, estimate)
+    predicted = found.pop("predicted")
+    return found, predicted
 
 
 def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from common import distributed
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 
@@ -21,6 +22,8 @@ def select(cuda: bool) -> torch.device:
     if cuda and not torch.cuda.is_available():
         print("warning: no GPU is available, going on with the CPU", file=sys.stderr)
     if cuda and torch.cuda.is_available():
+        if distributed.world() > 1:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         return torch.device("cuda")
     _quick_products()
     _keep_pages()

@@ -7,13 +7,15 @@ arXiv 1509.00519, eq. 8). In expectation a lower bound on log p(x_A), which it a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from common.data import Batch
+from common import distributed
+from common.data import Batch, Examples
 from common.errors import require
 from common.importance import IwaeElbo
 from common.multimodal_vae import MultimodalVAE
@@ -25,6 +27,24 @@ class Estimate(NamedTuple):
 
     value: Tensor
     ess: Tensor
+
+
+@torch.no_grad()
+def of_examples(
+    examples: Examples, batch_size: int, estimate: Callable[[Batch], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What is said of batches, {name: (B, ...)}, of all examples, {name: (N, ...)}, on the CPU.
+
+    Of several processes each takes its part, with noise of its own.
+    """
+    own = examples.take(distributed.part())
+    distributed.seed_apart()
+    rows = []
+    with tqdm(total=len(own), unit=" examples", disable=distributed.quiet()) as bar:
+        for batch in own.batches(batch_size):
+            rows.append(estimate(batch))
+            bar.update(len(batch))
+    return {name: distributed.rows_of_all(torch.cat([row[name] for row in rows])) for name in rows[0]}
 
 
 class Weights:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common import distributed
 from common.errors import InputError, require
 
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
@@ -73,6 +74,7 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
     Raises:
         InputError: no url delivered the right file; says why for each.
     """
+    require(distributed.world() == 1, f"{path.name} is missing: let one process --download it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failures = []

@@ -4,6 +4,7 @@ import json
 
 from torch import Tensor
 
+from common import distributed
 from common.checkpoints import write_atomically
 from common.options import LoglikeConfig
 
@@ -38,7 +39,7 @@ def report(
         print(f"| {in_table(name)} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
     if attributes:
         print(f"\n{attribute_table(attributes)}")
-    if config.json:
+    if config.json and distributed.rank() == 0:
         content = {
             "experiment": experiment,
             **(about or {}),

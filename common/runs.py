@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 import tyro
 
+from common import distributed
 from common.checkpoints import BEST, LAST, load, load_config, write_atomically
 from common.errors import InputError, require
 from common.options import RunConfig, as_json, flag, option
@@ -31,6 +32,7 @@ def command_line(
 
     That includes what the system refuses, such as writing a picture to a full disk.
     """
+    distributed.start()
     given = tyro.cli(config, args=args, description=description)
     if type(given) is not config:  # one of several commands, which the first argument names
         config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
@@ -49,6 +51,7 @@ def command_line(
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    distributed.end()
 
 
 def folder_of(model: Path) -> Path:
@@ -85,6 +88,8 @@ def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig
 class Run:
     """An open save-dir.
 
+    Of several processes the first alone writes.
+
     Args:
         experiment: the folder's name, kept in config.json and in every checkpoint.
         config: the run's configuration.
@@ -96,6 +101,7 @@ class Run:
 
     def __init__(self, experiment: str, config: RunConfig) -> None:
         self.experiment = experiment
+        self.writes = distributed.rank() == 0
         self.config = as_json(config)
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
@@ -116,6 +122,10 @@ class Run:
             self.about["resumed_from"] = [*self.checkpoint["resumed_from"], earlier]
         done = self.checkpoint["epoch"] if self.checkpoint else 0
         self.metrics = [line for line in self._read_metrics() if line["epoch"] <= done]
+        if self.writes:
+            self._open()
+
+    def _open(self) -> None:
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -126,6 +136,8 @@ class Run:
     def log(self, line: dict[str, Any]) -> None:
         """Append an epoch to metrics.jsonl."""
         self.metrics.append(line)
+        if not self.writes:
+            return
         try:
             with open(self.metrics_file, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -151,7 +163,7 @@ class Run:
                 # of a run that was killed between the two files of its first epoch there is nothing to keep
                 own = resume and load(best).get("started") == about.get("started", "")
                 require(own, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
-                best.unlink()
+                best.unlink(missing_ok=True)
             return None
         require(resume, f"{self.dir} holds a run already: --resume goes on with it, --save-dir DIR starts another")
         for name, value in self.config.items():

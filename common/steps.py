@@ -5,6 +5,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from common import distributed
 from common.bounds import Bound, Objective
 from common.data import Examples
 from common.encoders_decoders import has_batch_norm
@@ -14,15 +15,23 @@ WARM_UP = 3  # steps before one is captured
 
 
 class Step:
-    """A step of the optimiser on some of the examples: their indices (B,), beta -> their bound, without gradient."""
+    """A step of the optimiser on some of the examples: their indices (B,), beta -> their bound, without gradient.
+
+    Of several processes each takes the gradient of its part.
+    """
 
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, examples: Examples) -> None:
         self.objective, self.optimizer, self.examples = objective, optimizer, examples
 
-    def __call__(self, index: Tensor, beta: float | Tensor) -> Bound:
+    def __call__(self, index: Tensor, beta: float | Tensor) -> Bound | None:
+        """The bound of this process's part of them; None where it has none."""
         self.optimizer.zero_grad()
-        # a mean over examples, which may have several rows
-        bound = self.objective.backward(self.examples[index], beta, len(index))
+        own, bound = index[distributed.part()], None
+        if len(own):
+            # a mean over examples, which may have several rows
+            bound = self.objective.backward(self.examples[own], beta, len(index))
+        if distributed.world() > 1:
+            distributed.add_gradients(self.objective.parameters())
         self.optimizer.step()
         return bound
 
@@ -30,7 +39,7 @@ class Step:
     def capturable(self) -> bool:
         """Whether every batch of a size can take the same operations: batch norm must not see what is absent."""
         whole = self.examples.mask is None or not has_batch_norm(self.objective)
-        return whole and self.objective.capturable
+        return whole and self.objective.capturable and distributed.world() == 1
 
 
 class CapturedStep:

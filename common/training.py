@@ -1,5 +1,6 @@
 """The training loop: annealing, model selection, early stopping, exact resumption."""
 
+import hashlib
 import math
 import signal
 import sys
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import plots
+from common import distributed, plots
 from common.bounds import Bound, Objective
 from common.checkpoints import BEST, LAST, save, start_from
 from common.data import Examples
-from common.errors import InputError, require
+from common.errors import require
 from common.options import RunConfig
 from common.runs import Run
 from common.steps import CapturedStep, Step
@@ -36,7 +37,7 @@ def annealed(step: int, annealing_steps: int) -> float:
 
 
 class Meter:
-    """Running means of a bound and its terms over examples; stops at the first that is not finite.
+    """Running means of a bound and its terms over the examples of all processes; stops at the first not finite.
 
     Batches are looked at a few at a time, so that a GPU need not wait for each.
     """
@@ -45,27 +46,31 @@ class Meter:
         self.sums, self.n = dict(sums or {}), n
         self.names: list[str] = []
         self.pending: list[Tensor] = []
+        self.n_pending = 0
 
     def add(self, bound: Bound, n: int) -> None:
+        """A batch of n examples, of this process's part."""
         self.names = ["bound", *bound.terms]
-        self.n += n
+        self.n_pending += n
         self.pending.append(torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1))
 
     def check(self, where: str) -> dict[str, float]:
-        """The means so far.
+        """The means so far. All processes have to ask at the same batches.
 
         Raises:
             InputError: a term is not finite; names the first such batch's terms.
         """
-        if self.pending:
-            sums = torch.stack(self.pending).double().cpu()  # (batches, 1 + terms)
-            bad = sums[~sums.isfinite().all(dim=1)]
-            if len(bad):
-                terms = [f"{n} = {v}" for n, v in zip(self.names, bad[0].tolist(), strict=True) if not math.isfinite(v)]
-                raise InputError(f"the loss is not finite {where}: {', '.join(terms)}; {DIVERGED}")
-            for name, value in zip(self.names, sums.sum(dim=0).tolist(), strict=True):
-                self.sums[name] = self.sums.get(name, 0.0) + value
-            self.pending.clear()
+        nothing = torch.zeros(0, len(self.names))
+        sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms)
+        total = distributed.summed(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
+        bad = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
+        terms = [f"{name} = {x}" for name, x in zip(self.names, bad, strict=True) if not math.isfinite(x)]
+        require(not terms, f"the loss is not finite {where}: {', '.join(terms)}; {DIVERGED}")
+        for name, value in zip(self.names, total.tolist()[:-1], strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.n += int(total[-1])
+        self.pending.clear()
+        self.n_pending = 0
         return {name: value / self.n for name, value in self.sums.items()}
 
 
@@ -92,9 +97,10 @@ def evaluate(objective: Objective, examples: Examples, seed: int) -> dict[str, f
     """Means of the bound and its terms at beta = 1, always with the same latent noise."""
     meter = Meter()
     objective.eval()
-    with _own_noise(seed, examples.device), torch.no_grad():
-        for batch in examples.batches(EVALUATED_AT_ONCE):
-            meter.add(objective.bound(batch), len(batch))
+    with _own_noise(seed + distributed.rank(), examples.device), torch.no_grad():
+        own = torch.arange(len(examples), device=examples.device)[distributed.part()]
+        for index in own.split(EVALUATED_AT_ONCE):
+            meter.add(objective.bound(examples[index]), len(index))
     return meter.check("on the validation examples")
 
 
@@ -139,14 +145,19 @@ def fit(
         state = {name: run.checkpoint[name] for name in state}
         model.load_state_dict(run.checkpoint["state_dict"])
         optimizer.load_state_dict(run.checkpoint["optimizer"])
-        _set_rng(run.checkpoint["rng"], device)
         print(f"resuming after epoch {state['epoch']}, batch {state['batch']}")
     elif config.pre_trained:
         start_from(config.pre_trained, model, run.experiment, run.config)
+    fewest = min(len(examples) for examples in (train, valid) if examples)
+    least = min(fewest, config.batch_size)
+    require(distributed.world() <= least, f"{distributed.world()} processes are more than share {least} examples")
+    _begin_draws(run.checkpoint, config.seed, state, device)
     drawn = time.monotonic()
 
     def save_last() -> None:
-        save(run.dir / LAST, run.about | state | weights() | {"optimizer": optimizer.state_dict(), "rng": _rng(device)})
+        draws = {"rng": distributed.gathered(_rng(device))}
+        if run.writes:
+            save(run.dir / LAST, run.about | state | weights() | draws | {"optimizer": optimizer.state_dict()})
 
     def weights() -> dict[str, Any]:
         return {"state_dict": model.state_dict()}
@@ -163,6 +174,7 @@ def fit(
             if state["batch"] * config.batch_size < len(train):
                 save_last()
                 stop()
+            distributed.average_buffers(model)
             if valid:
                 line["valid"] = evaluate(objective, valid, config.seed)
             state |= {"epoch": epoch, **START_OF_EPOCH}
@@ -170,14 +182,16 @@ def fit(
             better = score > state["best"]
             if better:
                 state |= {"best": score, "best_epoch": epoch}
-                save(run.dir / BEST, run.about | state | weights())
+                if run.writes:
+                    save(run.dir / BEST, run.about | state | weights())
             run.log(line)
             save_last()
             _report(line, config.epochs, better)
-            if pictures and (_finished(state, config) or time.monotonic() - drawn > PICTURES_EVERY):
+            due = _finished(state, config) or time.monotonic() - drawn > PICTURES_EVERY
+            if pictures and due and run.writes:
                 _draw(objective, run, config.seed, pictures)
                 drawn = time.monotonic()
-            if ctrl_c.asked:
+            if distributed.any_of(ctrl_c.asked):
                 stop()
     print(f"best epoch {state['best_epoch']} of {state['epoch']}: {run.dir / BEST}", end="")
     print(f"; pictures in {run.samples}" if pictures else "")
@@ -185,7 +199,7 @@ def fit(
 
 def _train_epoch(
     objective: Objective,
-    step: Callable[[Tensor, float], Bound],
+    step: Callable[[Tensor, float], Bound | None],
     train: Examples,
     config: RunConfig,
     state: dict[str, Any],
@@ -198,14 +212,19 @@ def _train_epoch(
     start = first * config.batch_size
     order = order[start:]
     meter, started = Meter(state["sums"], state["n"]), time.monotonic()
-    progress = tqdm(total=len(train), initial=start, unit=" examples", desc=f"epoch {epoch}", disable=None, leave=False)
+    bar = {"unit": " examples", "desc": f"epoch {epoch}", "disable": distributed.quiet(), "leave": False}
+    progress = tqdm(total=len(train), initial=start, **bar)
     objective.train()
     with progress:
         for b, index in enumerate(order.split(config.batch_size), start=first):
             beta = config.beta * annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-            meter.add(step(index, beta), len(index))
-            stopping = ctrl_c.asked
-            if (b + 1) % config.log_interval == 0 or b + 1 == n_batches or stopping:
+            bound = step(index, beta)
+            if bound is not None:
+                meter.add(bound, len(index[distributed.part()]))
+            due = (b + 1) % config.log_interval == 0 or b + 1 == n_batches
+            # several processes agree where they meet anyway
+            stopping = (due or distributed.world() == 1) and distributed.any_of(ctrl_c.asked)
+            if due or stopping:
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
                 seen = min((b + 1) * config.batch_size, len(train))
                 progress.update(seen - progress.n)
@@ -262,6 +281,15 @@ def _own_noise(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def _begin_draws(checkpoint: dict[str, Any] | None, seed: int, state: dict[str, Any], device: torch.device) -> None:
+    """Go on with the draws of a checkpoint, or, of as many processes as it is not of, begin others."""
+    if checkpoint and len(checkpoint["rng"]) == distributed.world():
+        _set_rng(checkpoint["rng"][distributed.rank()], device)
+    elif distributed.world() > 1 or checkpoint:
+        place = (seed, state["epoch"], state["batch"], distributed.world(), distributed.rank())
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8]))
 
 
 def _rng(device: torch.device) -> dict[str, Tensor]:

@@ -17,12 +17,11 @@ A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|tex
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common import devices, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import image_and_label, importance_estimates
+from common.estimators import image_and_label, importance_estimates, of_examples
 from common.models import MultimodalVAE
 from common.options import LoglikeConfig as Config
 from mnist.data import MNIST, Dataset
@@ -44,12 +43,7 @@ def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[s
     """Every estimate for every example: {name: (N,)}, nats."""
     examples = examples.only(model.modalities).to(next(model.parameters()).device)
     estimate = two_modalities if "text" in model.modelled else image_alone
-    rows = []
-    with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
-        for batch in examples.batches(BATCH_SIZE):
-            rows.append(estimate(model, batch, n_samples))
-            bar.update(len(batch))
-    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+    return of_examples(examples, BATCH_SIZE, lambda batch: estimate(model, batch, n_samples))
 
 
 def two_modalities(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

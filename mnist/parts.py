@@ -13,14 +13,13 @@ import torch
 import tyro
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from common import devices, options, plots, reports, runs
 from common.bounds import Objective
 from common.checkpoints import load_model
 from common.data import Batch, Examples, hold_out, n_columns
 from common.errors import InputError, require
-from common.estimators import importance_estimates
+from common.estimators import importance_estimates, of_examples
 from common.models import MultimodalVAE
 from common.objective_options import ObjectiveOptions, by_name
 from common.training import fit
@@ -195,7 +194,6 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     return estimates
 
 
-@torch.no_grad()
 def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
@@ -206,27 +204,24 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
     """
     examples = examples.only(["image"]).to(next(model.parameters()).device)
     part, rest = observed.names
-    rows = []
-    with tqdm(total=len(examples), unit=" examples", disable=None) as bar:
-        for batch in examples.batches(BATCH_SIZE):
-            x = inputs(model, batch.modalities["image"])
-            given = columns(model, observed(len(batch))).to(examples.device)
-            everything = torch.ones_like(given)
-            image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
-            completed, own = importance_estimates(model, x, [everything, given], given, n_samples)
-            rows.append(
-                {
-                    "log p(image)": image.value,
-                    f"log p({part})": of_part.value,
-                    f"log p({part}), z from q(z|{part})": own.value,
-                    f"log p({rest}|{part})": image.value,  # less log p of the part, below
-                    f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
-                    "effective samples, image": image.ess,
-                    f"effective samples, {part}, z from q(z|{part})": own.ess,
-                }
-            )
-            bar.update(len(batch))
-    found = {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+
+    def estimate(batch: Batch) -> dict[str, Tensor]:
+        x = inputs(model, batch.modalities["image"])
+        given = columns(model, observed(len(batch))).to(examples.device)
+        everything = torch.ones_like(given)
+        image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
+        completed, own = importance_estimates(model, x, [everything, given], given, n_samples)
+        return {
+            "log p(image)": image.value,
+            f"log p({part})": of_part.value,
+            f"log p({part}), z from q(z|{part})": own.value,
+            f"log p({rest}|{part})": image.value,  # less log p of the part, below
+            f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
+            "effective samples, image": image.ess,
+            f"effective samples, {part}, z from q(z|{part})": own.ess,
+        }
+
+    found = of_examples(examples, BATCH_SIZE, estimate)
     nearer = max((found[f"log p({part})"], found[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
     found[f"log p({rest}|{part})"] -= nearer
     return found

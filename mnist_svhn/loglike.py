@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require
-from common.estimators import Weights, weighted_joint
+from common.estimators import Weights, of_examples, weighted_joint
 from common.models import MultimodalVAE
 from common.variational_posteriors import LocScaleEbmPosterior, proposal
 from common.variational_strategies import MoeStrategy
@@ -52,15 +51,15 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 def evaluate(model: MultimodalVAE, pairs: Examples, n_samples: int, paper: bool = False) -> dict[str, Tensor]:
     """Every estimate for every pair: {name: (N,)}, nats."""
     pairs = pairs.only(model.modalities).to(next(model.parameters()).device)
-    rows = []
-    with torch.no_grad(), tqdm(total=len(pairs), unit=" pairs", disable=None) as bar:
-        for batch in pairs.batches(BATCH_SIZE):
-            rows.append(estimates(model, batch, n_samples))
-            if paper:
-                name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
-                rows[-1][name] = weighted_joint(model, batch, n_samples)
-            bar.update(len(batch))
-    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+
+    def estimate(batch: Batch) -> dict[str, Tensor]:
+        found = estimates(model, batch, n_samples)
+        if paper:
+            name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
+            found[name] = weighted_joint(model, batch, n_samples)
+        return found
+
+    return of_examples(pairs, BATCH_SIZE, estimate)
 
 
 def estimates(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ def test_resumed_on_the_gpu_is_as_if_never_stopped(tmp_path):
     mnist_train.main(config(tmp_path / "b", cuda=True, epochs=2))
     mnist_train.main(config(tmp_path / "b", cuda=True, resume=True))
     assert_same_run(tmp_path / "a", tmp_path / "b")
-    a, b = (load(tmp_path / name / LAST)["rng"]["cuda"] for name in "ab")
+    a, b = (load(tmp_path / name / LAST)["rng"][0]["cuda"] for name in "ab")
     assert a.equal(b)
 
 

@@ -67,6 +67,7 @@ SCRIPTS = {
     "benchmarks/mvae.py",
     "benchmarks/mmvae.py",
     "benchmarks/pixels.py",
+    "benchmarks/scaling.py",
     "benchmarks/vhe.py",
     "vhe/train.py",
     "vhe/sample.py",

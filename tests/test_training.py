@@ -45,7 +45,7 @@ def assert_same_run(a, b):
         assert (x["epoch"], x["best"], x["best_epoch"]) == (y["epoch"], y["best"], y["best_epoch"])
         assert all(x["state_dict"][key].equal(y["state_dict"][key]) for key in x["state_dict"])
     x, y = load(a / LAST), load(b / LAST)
-    assert x["rng"]["cpu"].equal(y["rng"]["cpu"])
+    assert x["rng"][0]["cpu"].equal(y["rng"][0]["cpu"])
     for one, other in zip(x["optimizer"]["state"].values(), y["optimizer"]["state"].values(), strict=True):
         assert all(one[key].equal(other[key]) for key in one)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from common import reports, runs
+from common import distributed, reports, runs
 from common.errors import require
 from common.options import LoglikeConfig
 from vhe.data import Characters
@@ -57,6 +57,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
+    distributed.seed_apart()
     estimates = reports.summarise(evaluate(model, characters, config, trained["k_shot"]))
     reports.report(estimates, config, "vhe", len(characters.images))
     return estimates
@@ -111,8 +112,9 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
 
 def each(name: str, n: int, at_once: int, f: Callable[[Tensor], Tensor]) -> Tensor:
     """f of 0 to n, some at once, with a progress bar."""
-    batches = torch.arange(n).split(at_once)
-    return torch.cat([f(i).cpu() for i in tqdm(batches, desc=name, unit=" batches", disable=None)])
+    batches = torch.arange(n)[distributed.part()].split(at_once)
+    bar = tqdm(batches, desc=name, unit=" batches", disable=distributed.quiet())
+    return distributed.rows_of_all(torch.cat([f(i) for i in bar]))
 
 
 if __name__ == "__main__":

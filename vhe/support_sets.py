@@ -141,11 +141,6 @@ class SupportSets:
             return self
         return SupportSets(self.data.to(device), self.labels, self.k_shot, self.transforms, self.exclude_target)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All examples as they stand, in batches; the last one may be smaller."""
-        for index in torch.arange(len(self), device=self.device).split(batch_size):
-            yield self[index]
-
     def __getitem__(self, index: Tensor) -> Batch:
         """The examples of an index (B,), each in a random version, with new support sets."""
         return self.take(*self.draw(index))

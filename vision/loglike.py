@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from celeba.sample import device_of
 from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require
-from common.estimators import importance_estimates
+from common.estimators import importance_estimates, of_examples
 from common.models import MultimodalVAE
 from vision.data import load
 
@@ -49,12 +48,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
     """Every estimate for every example: {name: (N,)}, nats."""
-    rows = []
-    with torch.no_grad(), tqdm(total=len(examples), unit=" examples", disable=None) as bar:
-        for batch in examples.to(device_of(model)).batches(BATCH_SIZE):
-            rows.append(of_batch(model, Batch(batch.modalities), n_samples))
-            bar.update(len(batch))
-    return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
+    examples = examples.to(device_of(model))
+    return of_examples(examples, BATCH_SIZE, lambda batch: of_batch(model, Batch(batch.modalities), n_samples))
 
 
 def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

@@ -1,0 +1,77 @@
+"""Speed of several processes at one run with the same batch, as torchrun starts them.
+
+    python -m benchmarks.scaling                                            mnist, on one and two cores
+    python -m benchmarks.scaling --experiment celeba --options "--limit 400 --batch-size 100"
+    python -m benchmarks.scaling --layouts 1x1 2x1 4x1 8x1 --cuda           a GPU a process
+
+Runs the experiment's train.py on built-in data, layouts in turns, and takes the examples/s of each run's last epoch.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tqdm import tqdm
+
+from benchmarks.race import machine
+from common.checkpoints import EXPERIMENTS, load_model
+from common.errors import require
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Config:
+    experiment: str = "mnist"
+    """the folder"""
+    layouts: tuple[str, ...] = ("1x1", "1x2", "2x1")
+    """processes x threads of each; the first is what the others are compared with"""
+    options: str = "--limit 1500 --batch-size 100"
+    """of train.py"""
+    epochs: int = 3
+    rounds: int = 3
+    """runs of each layout, alternating"""
+    cuda: bool = False
+    """a GPU for each process"""
+
+
+def main(config: Config) -> None:
+    require(config.experiment in EXPERIMENTS, f"--experiment {config.experiment}: there is {', '.join(EXPERIMENTS)}")
+    rates: dict[str, list[float]] = {layout: [] for layout in config.layouts}
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=config.rounds * len(rates), unit=" runs") as bar:
+        for r in range(config.rounds):
+            for layout in rates:
+                save_dir = Path(folder) / f"{layout}_{r}"
+                rates[layout].append(rate(config, layout, save_dir))
+                bar.update()
+        n_parameters = sum(x.numel() for x in load_model(save_dir).parameters())
+    print(f"{machine()}\n\n{config.experiment} {config.options}: {n_parameters:,} parameters, ", end="")
+    print(f"{4e-6 * n_parameters:.1f} MB of gradients a step; median of {config.rounds} runs\n")
+    print("| processes x threads | examples/s | range | ratio |\n|---|---|---|---|")
+    first = statistics.median(rates[config.layouts[0]])
+    for layout, found in rates.items():
+        median = statistics.median(found)
+        print(f"| {layout} | {median:,.0f} | {min(found):,.0f} to {max(found):,.0f} | {median / first:.2f} |")
+
+
+def rate(config: Config, layout: str, save_dir: Path) -> float:
+    """Examples/s of a run's last epoch."""
+    processes, threads = layout.split("x")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    length = ["--epochs", str(config.epochs), "--annealing-epochs", "1"]
+    options = ["--demo", *config.options.split(), *length, *["--cuda"] * config.cuda, "--save-dir", str(save_dir)]
+    environment = os.environ | {"OMP_NUM_THREADS": threads}
+    command = [*torchrun, f"{config.experiment}/train.py", *options]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    *_, last = (save_dir / "metrics.jsonl").read_text().splitlines()
+    return json.loads(last)["examples_per_second"]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
