@@ -15,20 +15,22 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tqdm import tqdm
 
 from benchmarks.race import machine
-from common.checkpoints import EXPERIMENTS, load_model
-from common.errors import require
+from common.checkpoints import load_model
 
 ROOT = Path(__file__).parents[1]
 
 
 @dataclass
 class Config:
-    experiment: str = "mnist"
+    experiment: Literal[
+        "mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "mnist_svhn", "cub", "vhe"
+    ] = "mnist"
     """the folder"""
     layouts: tuple[str, ...] = ("1x1", "1x2", "2x1")
     """processes x threads of each; the first is what the others are compared with"""
@@ -42,7 +44,6 @@ class Config:
 
 
 def main(config: Config) -> None:
-    require(config.experiment in EXPERIMENTS, f"--experiment {config.experiment}: there is {', '.join(EXPERIMENTS)}")
     rates: dict[str, list[float]] = {layout: [] for layout in config.layouts}
     with tempfile.TemporaryDirectory() as folder, tqdm(total=config.rounds * len(rates), unit=" runs") as bar:
         for r in range(config.rounds):
