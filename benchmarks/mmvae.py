@@ -97,8 +97,9 @@ def pairs(experiment: str, n: int) -> Examples:
 def our_step(config: Config, precision: str) -> Turn:
     ours = devices.prepare(model(config.experiment), devices.select(cuda=False), precision, compile=False)
     optimizer = torch.optim.Adam(ours.parameters(), lr=1e-3, amsgrad=True, fused=True)
-    step = Step(DregElbo(ours, config.K, looser=True), optimizer, pairs(config.experiment, config.batch_size))
-    return lambda: step(torch.arange(config.batch_size), 1.0)
+    step = Step(DregElbo(ours, config.K, looser=True), optimizer)
+    examples, n = pairs(config.experiment, config.batch_size), config.batch_size
+    return lambda: step(examples, torch.arange(n), n, 1.0)
 
 
 def plain_step(config: Config) -> Turn:

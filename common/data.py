@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import require
+from common.shards import Shards
 
 Columns = Mapping[str, int | slice]  # of a mask: one a modality, as many as it has elements of a set of like ones
 
@@ -99,10 +101,10 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
 
 
 class Examples:
-    """A split held in memory: compact tensors (uint8 images, int64 labels), batched by indexing.
+    """A split: compact tensors (uint8 images, int64 labels), batched by indexing.
 
     Args:
-        modalities: {name: (N, ...)}; N may differ between modalities that rows pair.
+        modalities: {name: (N, ...)}, in memory or mapped into it; N may differ between modalities that rows pair.
         rows: {name: (R,)}, which of the N each example takes; all of them once, in order, by default. (R, G) for
             examples of G rows each.
         mask: (R, M) or (R, G, M) bool where these lack modalities, else None.
@@ -113,7 +115,7 @@ class Examples:
 
     def __init__(
         self,
-        modalities: dict[str, Tensor],
+        modalities: dict[str, Tensor | Shards],
         rows: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
         together: Tensor | None = None,
@@ -131,6 +133,10 @@ class Examples:
     @property
     def device(self) -> torch.device:
         return next(iter(self.modalities.values())).device
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in self.modalities.values())
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
         """A batch of these examples, all their rows; uint8 becomes float in [0, 1]."""
@@ -151,17 +157,35 @@ class Examples:
         return Examples(*(x and {name: x[name] for name in names} for x in (self.modalities, self.rows)))
 
     def take(self, index: slice | Tensor) -> "Examples":
-        """These examples alone."""
+        """These examples alone; of shards nothing is read."""
+        masks = [None if x is None else x[index] for x in (self.mask, self.together)]
+        rows = self.rows
+        if rows is None and any(isinstance(x, Shards) for x in self.modalities.values()):
+            rows = dict.fromkeys(self.modalities, torch.arange(len(self)))
+        if rows is None:
+            return Examples({name: x[index] for name, x in self.modalities.items()}, None, *masks, self.derived)
+        return Examples(self.modalities, {name: x[index] for name, x in rows.items()}, *masks, self.derived)
+
+    def apart(self, index: Tensor) -> "Examples":
+        """These examples alone, with nothing beside their own rows in memory; for examples on the CPU."""
         masks = [None if x is None else x[index] for x in (self.mask, self.together)]
         if self.rows is None:
-            return Examples({name: x[index] for name, x in self.modalities.items()}, None, *masks, self.derived)
-        return Examples(self.modalities, {name: rows[index] for name, rows in self.rows.items()}, *masks, self.derived)
+            return Examples({name: _rows(x, index) for name, x in self.modalities.items()}, None, *masks, self.derived)
+        rows = {name: x[index] for name, x in self.rows.items()}
+        values = {name: _rows(x, rows[name].flatten()) for name, x in self.modalities.items()}
+        own = {name: torch.arange(x.numel()).view_as(x) for name, x in rows.items()}
+        return Examples(values, own, *masks, self.derived)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
         for start in range(0, len(self) if order is None else len(order), batch_size):
             rows = slice(start, start + batch_size)
             yield self[rows] if order is None else self[order[rows]]
+
+
+def _rows(x: Tensor | Shards, index: Tensor) -> Tensor:
+    """By numpy, which leaves a step that computes beside it its threads."""
+    return x[index] if isinstance(x, Shards) else torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))
 
 
 def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | None]:

@@ -15,30 +15,33 @@ WARM_UP = 3  # steps before one is captured
 
 
 class Step:
-    """A step of the optimiser on some of the examples: their indices (B,), beta -> their bound, without gradient.
+    """A step of the optimiser on some examples."""
 
-    Of several processes each takes the gradient of its part.
-    """
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+        self.objective, self.optimizer = objective, optimizer
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, examples: Examples) -> None:
-        self.objective, self.optimizer, self.examples = objective, optimizer, examples
+    def __call__(self, examples: Examples, own: Tensor, n: int, beta: float | Tensor) -> Bound | None:
+        """
+        Args:
+            own: indices of this process's part of the batch.
+            n: examples of the batch, of all processes.
 
-    def __call__(self, index: Tensor, beta: float | Tensor) -> Bound | None:
-        """The bound of this process's part of them; None where it has none."""
+        Returns:
+            the bound of its part, without gradient; None where it has none.
+        """
         self.optimizer.zero_grad()
-        own, bound = index[distributed.part()], None
+        bound = None
         if len(own):
             # a mean over examples, which may have several rows
-            bound = self.objective.backward(self.examples[own], beta, len(index))
+            bound = self.objective.backward(examples[own], beta, n)
         if distributed.world() > 1:
             distributed.add_gradients(self.objective.parameters())
         self.optimizer.step()
         return bound
 
-    @property
-    def capturable(self) -> bool:
+    def capturable(self, examples: Examples) -> bool:
         """Whether every batch of a size can take the same operations: batch norm must not see what is absent."""
-        whole = self.examples.mask is None or not has_batch_norm(self.objective)
+        whole = examples.mask is None or not has_batch_norm(self.objective)
         return whole and self.objective.capturable and distributed.world() == 1
 
 
@@ -56,38 +59,38 @@ class CapturedStep:
         self.step.objective.model.every_row = True
         self.done = Counter()  # steps by the size of the batch
         self.aside = torch.cuda.Stream()  # where a step is to be run before it can be captured
-        self.beta = torch.zeros((), device=step.examples.device)
+        self.beta = torch.zeros((), device=next(step.objective.parameters()).device)
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Bound]] = {}
 
-    def __call__(self, index: Tensor, beta: float) -> Bound:
-        """The bound is overwritten by the next call.
+    def __call__(self, examples: Examples, index: Tensor, n: int, beta: float) -> Bound:
+        """The bound is overwritten by the next call. The examples must lie where those of the first call lay.
 
         Raises:
             InputError: the step cannot be captured.
         """
         self.beta.fill_(beta)
-        self.done[len(index)] += 1
-        if self.done[len(index)] <= WARM_UP:
+        self.done[n] += 1
+        if self.done[n] <= WARM_UP:
             self.aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.aside):
-                bound = self.step(index, self.beta)
+                bound = self.step(examples, index, n, self.beta)
             torch.cuda.current_stream().wait_stream(self.aside)
             return bound
-        if len(index) not in self.captured:
-            self.captured[len(index)] = self._capture(index.clone())
-        graph, captured_index, bound = self.captured[len(index)]
+        if n not in self.captured:
+            self.captured[n] = self._capture(examples, index.clone())
+        graph, captured_index, bound = self.captured[n]
         captured_index.copy_(index)
         graph.replay()
         return bound
 
-    def _capture(self, index: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Bound]:
+    def _capture(self, examples: Examples, index: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Bound]:
         groups = self.step.optimizer.param_groups
         graph = torch.cuda.CUDAGraph()
         try:
             for group in groups:
                 group["capturable"] = True
             with torch.cuda.graph(graph):
-                bound = self.step(index, self.beta)
+                bound = self.step(examples, index, len(index), self.beta)
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import distributed, plots
+from common import distributed, plots, streams
 from common.bounds import Bound, Objective
 from common.checkpoints import BEST, LAST, save, start_from
 from common.data import Examples
@@ -23,6 +23,7 @@ from common.errors import require
 from common.options import RunConfig
 from common.runs import Run
 from common.steps import CapturedStep, Step
+from common.streams import Stream
 
 PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
 SHOWN = 12  # terms that fit beside a progress bar
@@ -93,14 +94,14 @@ class CtrlC:
         print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
 
 
-def evaluate(objective: Objective, examples: Examples, seed: int) -> dict[str, float]:
+def evaluate(objective: Objective, examples: Examples | Stream, seed: int) -> dict[str, float]:
     """Means of the bound and its terms at beta = 1, always with the same latent noise."""
     meter = Meter()
     objective.eval()
-    with _own_noise(seed + distributed.rank(), examples.device), torch.no_grad():
+    with _own_noise(seed + distributed.rank(), next(objective.parameters()).device), torch.no_grad():
         own = torch.arange(len(examples), device=examples.device)[distributed.part()]
-        for index in own.split(EVALUATED_AT_ONCE):
-            meter.add(objective.bound(examples[index]), len(index))
+        for some, index in streams.fed(examples, own.split(EVALUATED_AT_ONCE)):
+            meter.add(objective.bound(some[index]), len(index))
     return meter.check("on the validation examples")
 
 
@@ -120,7 +121,7 @@ def fit(
     last one without any. The save-dir is brought up to date after every epoch.
 
     Args:
-        train, valid: the splits; moved to the model's device as a whole.
+        train, valid: the splits; moved to the model's device as a whole where they fit.
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
         pictures: writes sample pictures into a folder; called now and then, and at the end. None: no pictures.
         amsgrad: Adam's variant (Reddi et al. 2018).
@@ -130,11 +131,11 @@ def fit(
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of this very batch saved.
     """
     device = next(model.parameters()).device
-    train, valid = train.to(device), valid.to(device) if valid else None
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, amsgrad=amsgrad, fused=True)
-    step = Step(objective, optimizer, train)
-    if device.type == "cuda" and config.capture and step.capturable:
+    step = Step(objective, optimizer)
+    if device.type == "cuda" and config.capture and step.capturable(train):
         step = CapturedStep(step)
+    train, valid = streams.placed(train, device), streams.placed(valid, device) if valid else None
     state = {"epoch": 0, **START_OF_EPOCH, "best": -math.inf, "best_epoch": 0, "n_train": len(train)}
     if run.checkpoint:
         before = run.checkpoint["n_train"]
@@ -199,8 +200,8 @@ def fit(
 
 def _train_epoch(
     objective: Objective,
-    step: Callable[[Tensor, float], Bound | None],
-    train: Examples,
+    step: Callable[[Examples, Tensor, int, float], Bound | None],
+    train: Examples | Stream,
     config: RunConfig,
     state: dict[str, Any],
     ctrl_c: CtrlC,
@@ -210,17 +211,18 @@ def _train_epoch(
     n_batches = -(-len(train) // config.batch_size)
     order = torch.randperm(len(train), generator=_generator(config.seed, epoch)).to(train.device)
     start = first * config.batch_size
-    order = order[start:]
+    batches = order[start:].split(config.batch_size)
     meter, started = Meter(state["sums"], state["n"]), time.monotonic()
     bar = {"unit": " examples", "desc": f"epoch {epoch}", "disable": distributed.quiet(), "leave": False}
     progress = tqdm(total=len(train), initial=start, **bar)
     objective.train()
     with progress:
-        for b, index in enumerate(order.split(config.batch_size), start=first):
+        own = (index[distributed.part()] for index in batches)
+        for b, (index, at_hand) in enumerate(zip(batches, streams.fed(train, own), strict=True), start=first):
             beta = config.beta * annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-            bound = step(index, beta)
+            bound = step(*at_hand, len(index), beta)
             if bound is not None:
-                meter.add(bound, len(index[distributed.part()]))
+                meter.add(bound, len(at_hand[1]))
             due = (b + 1) % config.log_interval == 0 or b + 1 == n_batches
             # several processes agree where they meet anyway
             stopping = (due or distributed.world() == 1) and distributed.any_of(ctrl_c.asked)

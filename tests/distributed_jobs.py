@@ -27,10 +27,10 @@ def gradients():
     mask[::3, 1] = False
     examples = Examples({"image": torch.rand(n, 1, 28, 28), "text": torch.randint(10, (n,))}, mask=mask)
     objective = MvaeElbo(model)
-    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0), examples)
+    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0))
     found = []
     for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
-        step(index, 0.5)
+        step(examples, index[distributed.part()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
     return found
 

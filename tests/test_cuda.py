@@ -12,6 +12,7 @@ import fashionmnist.train
 import mnist.loglike
 import mnist_svhn.train
 import multimnist.train
+from common import streams
 from common.checkpoints import LAST, load
 from common.options import LoglikeConfig
 from common.steps import WARM_UP
@@ -55,6 +56,15 @@ def test_captured_steps_are_the_steps(tmp_path, replays, model):
     assert len(replays) == 5 * 7 - 2 * WARM_UP
     assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))
     assert len(replays) == 5 * 7 - 2 * WARM_UP
+
+
+def test_streamed_batches_are_the_batches(tmp_path, replays, monkeypatch):
+    """Of a split that does not fit on the GPU: captured steps take them from one place."""
+    options = {"cuda": True, "batch_size": 40, "epochs": 5, "paired_fraction": 0.5}
+    resident = trained(mnist_train.main, config(tmp_path / "a", **options))
+    monkeypatch.setattr(streams, "SHARE", 0.0)
+    assert_close(resident, trained(mnist_train.main, config(tmp_path / "b", **options)))
+    assert len(replays) == 2 * (5 * 7 - 2 * WARM_UP)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

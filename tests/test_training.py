@@ -290,9 +290,9 @@ def test_defaults_are_the_papers():
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     orders = []
 
-    def call(self, index, beta, original=Step.__call__):
-        orders.append(index)
-        return original(self, index, beta)
+    def call(self, examples, own, n, beta, original=Step.__call__):
+        orders.append(own)
+        return original(self, examples, own, n, beta)
 
     monkeypatch.setattr(Step, "__call__", call)
     mnist_train.main(config(tmp_path, epochs=2))
@@ -394,7 +394,7 @@ def test_steps_that_differ_from_batch_to_batch_are_not_captured():
     partly = Examples(whole.modalities, mask=torch.ones(4, 3, dtype=torch.bool))
 
     def capturable(objective, examples):
-        return Step(objective, torch.optim.Adam(objective.parameters()), examples).capturable
+        return Step(objective, torch.optim.Adam(objective.parameters())).capturable(examples)
 
     assert capturable(MvaeElbo(model), whole) and capturable(MvaeElbo(model), partly)
     assert not capturable(MvaeElbo(model, K=1), whole), "other subsets at each step"
