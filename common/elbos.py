@@ -8,12 +8,16 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common.bounds import Bound, MultimodalObjective
 from common.data import Batch, n_columns
 from common.energy import weighted_samples
 from common.multimodal_vae import MultimodalVAE
-from common.subsets import alone, joint_subset, mvae_subsets, on_device
+from common.subsets import FEW, alone, joint_subset, mvae_subsets, on_device
+from common.variational_strategies import GaussianPoeStrategy, GaussianQuotientStrategy, VmfPoeStrategy
+
+PRODUCTS = (GaussianPoeStrategy, GaussianQuotientStrategy, VmfPoeStrategy)
 
 
 class SumOfElbos(MultimodalObjective):
@@ -43,7 +47,7 @@ class SumOfElbos(MultimodalObjective):
             for name, conditions in self.model.conditions.items():
                 for condition in conditions:  # p(x_m|z, x_l) is of examples that have both
                     scored[..., self.model.columns[name]] &= given[..., self.model.columns[condition]]
-        q = self.model.fuse(self.model.experts(batch), given)
+        q = self._posteriors(self.model.experts(batch), subsets, given)
         z, share, kl = weighted_samples(q, self.model.prior())  # (J, T, B, D), (J, T, B), (T, B)
         if scored is not None:
             kl = torch.where(scored.any(dim=-1), kl, 0)
@@ -70,6 +74,21 @@ class SumOfElbos(MultimodalObjective):
                 value = value + self.weight(name, names[t]) * of_term
                 terms[f"{names[t]}/{name}"] = of_term
         return Bound(value, self._complete(terms, names))
+
+    def _posteriors(self, params: tuple[Tensor, ...], subsets: Tensor, given: Tensor) -> Distribution:
+        """q(z|x_S) of all terms, (T, B), of the experts' parameters (M, B, D).
+
+        Where each of many experts is a term, none of these looks at the others, so that the work grows with M alone.
+        """
+        m, b, _ = params[0].shape
+        fuse = self.model.variational_strategy
+        if m <= FEW or not isinstance(fuse, PRODUCTS) or not subsets[:m].equal(torch.eye(m, dtype=torch.bool)):
+            return self.model.fuse(params, given)
+        there = given[:m].diagonal(dim1=0, dim2=2).T.expand(m, b)
+        alone = fuse(tuple(p.view(1, m * b, -1) for p in params), there.reshape(-1, 1))  # (M B, D) each
+        others = fuse(params, given[m:])  # (T - M, B, D) each
+        both = zip(alone, others, strict=True)
+        return self.model.variational_posterior(tuple(torch.cat([x.view(m, b, -1), y]) for x, y in both))
 
     def weight(self, name: str, subset: str) -> float:
         """lambda of a modality in the term of a subset, by its name."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from common import elbos
 from common.data import Batch, Examples, unpair
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BinaryLikelihood, GroupedLikelihood, NormalLikelihood
@@ -132,6 +133,33 @@ def test_all_bounds_are_those_of_networks_apart(name, given):
         torch.testing.assert_close(bounds[0].terms[term], bounds[1].terms[term])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("given", ["all", "some absent"])
+@pytest.mark.parametrize("fusion", ["poe", "quotient", "vmf"])
+def test_terms_of_one_expert_are_the_same_where_they_do_not_look_at_the_others(monkeypatch, fusion, given):
+    n, d = 5, 4
+    names = [f"x{i}" for i in range(n)]
+    heads = (d,) if fusion == "vmf" else (d, d)
+    model = VAE(
+        fusion.replace("vmf", "poe"),
+        {name: SplitLinearLayer(2, heads) for name in names},
+        {name: nn.Linear(d, 2) for name in names},
+        GroupedLikelihood(**{name: NormalLikelihood(0.5) for name in names}),
+        d,
+        posterior="vmf" if fusion == "vmf" else "gaussian",
+    ).double()
+    x = {name: torch.randn(6, 2).double() for name in names}
+    mask = torch.rand(6, n) < 0.6 if given == "some absent" else None
+    found = []
+    for few in (n, n - 1):
+        monkeypatch.setattr(elbos, "FEW", few)
+        torch.manual_seed(1)
+        model.zero_grad()
+        bound = MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(0)).bound(Batch(x, mask))
+        bound.value.sum().backward()
+        found.append((bound, [p.grad for p in model.encoder.parameters()]))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_pass_runs_each_network_once():

@@ -1,0 +1,161 @@
+"""Time of a training step as the data grow beyond memory, and as the modalities grow in number.
+
+    python -m benchmarks.growth                              to 10^7 examples (8 GB on the disk), 784 modalities
+    python -m benchmarks.growth --examples 10000 100000 --folder DIR  fewer, in files there
+
+Examples are random images of MNIST's size in shards, of which mnist's model gets random batches as a stream
+(`common.streams`): "cached", the system still holds what was looked at before, and "from the disk", where it was told
+to forget all files. Modalities are single numbers: elements of a set with shared networks, under the ELBO, and named
+ones with stacked networks, under MVAE's sub-sampled objective, each alone, all, and a random subset.
+"""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks import mvae
+from benchmarks.race import machine, timed
+from common import devices
+from common.bounds import Objective
+from common.data import Examples
+from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
+from common.models import VAE
+from common.objectives import MvaeElbo, StandardElbo
+from common.shards import Shards
+from common.steps import Step
+from common.streams import Stream
+
+CPU = torch.device("cpu")
+SHARD = 10**6  # examples a file
+WIDTH, LATENTS = 32, 20  # of the networks of a modality
+
+
+@dataclass
+class Config:
+    examples: tuple[int, ...] = (10**4, 10**5, 10**6, 10**7)
+    """sizes of the split"""
+    modalities: tuple[int, ...] = (49, 196, 784)
+    """their numbers"""
+    batch_size: int = 100
+    """examples a step; of many modalities, too"""
+    steps: int = 100
+    """a turn"""
+    rounds: int = 5
+    """turns of each size, alternating; the first of each warms up and is not counted"""
+    folder: Path | None = None
+    """where the files go for as long as this takes; default: the system's place for such"""
+
+
+def main(config: Config) -> None:
+    devices.select(cuda=False)
+    print(f"{machine()}; batch {config.batch_size}\n")
+    with tempfile.TemporaryDirectory(dir=config.folder) as folder:
+        paths = {n: written(Path(folder), n) for n in config.examples}
+        makers = {(n, cold): partial(streaming, paths[n], n, cold, config) for n in paths for cold in (False, True)}
+        seconds = in_turns(makers, config.rounds)
+    print("| examples | GB | cached, ms a step | of the first | from the disk, ms a step | of the first |")
+    print("|---|---|---|---|---|---|")
+    first = config.examples[0]
+    for n in config.examples:
+        of_each = [(seconds[n, cold], seconds[first, cold]) for cold in (False, True)]
+        columns = " | ".join(f"{1e3 * s / config.steps:.1f} | {s / of_first:.2f}" for s, of_first in of_each)
+        print(f"| {n:,} | {n * 784 / 1e9:.2f} | {columns} |")
+    makers = {(m, kind): partial(kind, m, config.batch_size) for m in config.modalities for kind in (of_set, named)}
+    seconds = in_turns(makers, config.rounds)
+    print("\n| modalities | elements of a set, ms a step | us a modality | named, ms a step | us a modality |")
+    print("|---|---|---|---|---|")
+    for m in config.modalities:
+        columns = " | ".join(f"{1e3 * s:.1f} | {1e6 * s / m:.0f}" for s in (seconds[m, of_set], seconds[m, named]))
+        print(f"| {m} | {columns} |")
+
+
+def in_turns(makers: dict[tuple, Callable[[], Callable[[], object]]], rounds: int) -> dict[tuple, float]:
+    """The median turn of each, alternating, in seconds."""
+    turns = {key: make() for key, make in makers.items()}
+    times = {key: [] for key in turns}
+    for _ in tqdm(range(rounds), unit=" rounds", leave=False):
+        for key, turn in turns.items():
+            times[key].append(turn())
+    return {key: statistics.median(found[1:]) for key, found in times.items()}
+
+
+def written(folder: Path, n: int) -> list[Path]:
+    """Files of n random images in all."""
+    paths = []
+    for start in tqdm(range(0, n, SHARD), desc=f"{n:,} examples", unit=" files", leave=False):
+        paths.append(folder / f"{n}_{len(paths)}.npy")
+        rng, size = np.random.default_rng(start), min(SHARD, n - start)
+        np.save(paths[-1], rng.integers(0, 256, (size, 1, 28, 28), dtype=np.uint8))
+    os.sync()  # what is not on the disk yet cannot be forgotten
+    return paths
+
+
+def streaming(paths: Sequence[Path], n: int, cold: bool, config: Config) -> Callable[[], float]:
+    step = step_of(MvaeElbo(mvae.EXPERIMENTS["mnist"].build()))
+    text, generator = torch.randint(10, (n,)), torch.Generator().manual_seed(0)
+    kept = Stream(Examples({"image": Shards(paths), "text": text}), CPU)
+
+    def turn() -> float:
+        stream = Stream(Examples({"image": forgotten(paths), "text": text}), CPU) if cold else kept
+        batches = torch.randint(n, (config.steps, config.batch_size), generator=generator)
+
+        def work() -> None:
+            for examples, index in stream.fed(batches):
+                step(examples, index, len(index), 1.0)
+
+        return timed(work)
+
+    return turn
+
+
+def forgotten(paths: Sequence[Path]) -> Shards:
+    """The files, none of which the system holds in memory."""
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+    return Shards(paths)
+
+
+def of_set(m: int, batch_size: int) -> Callable[[], float]:
+    encoder = {"x": experts(m)}
+    decoder = {"x": SharedNetwork(m, nn.Linear(LATENTS, WIDTH), nn.Sequential(nn.Tanh(), nn.Linear(WIDTH, 1)))}
+    model = VAE("poe", encoder, decoder, GroupedLikelihood(x=BernoulliLikelihood()), LATENTS)
+    return partial(step_on, step_of(StandardElbo(model)), {"x": torch.rand(batch_size, m, 1)})
+
+
+def named(m: int, batch_size: int) -> Callable[[], float]:
+    names = [f"x{i}" for i in range(m)]
+    key, likelihood = ",".join(names), GroupedLikelihood(**{name: BernoulliLikelihood() for name in names})
+    layers = nn.Sequential(StackedLinear(m, LATENTS, WIDTH), nn.Tanh(), StackedLinear(m, WIDTH, 1))
+    model = VAE("poe", {key: experts(m)}, {key: StackedDecoder(layers)}, likelihood, LATENTS)
+    return partial(step_on, step_of(MvaeElbo(model, K=1)), {name: torch.rand(batch_size, 1) for name in names})
+
+
+def experts(m: int) -> nn.Module:
+    return SharedNetwork(m, nn.Linear(1, WIDTH), nn.Sequential(nn.Tanh(), SplitLinearLayer(WIDTH, (LATENTS,) * 2)))
+
+
+def step_of(objective: Objective) -> Step:
+    return Step(objective, torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True))
+
+
+def step_on(step: Step, values: dict[str, Tensor]) -> float:
+    """Seconds of a step on a batch."""
+    examples, n = Examples(values), len(next(iter(values.values())))
+    return timed(lambda: step(examples, torch.arange(n), n, 1.0))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
