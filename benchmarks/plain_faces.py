@@ -5,24 +5,38 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, embedding
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.data import Batch
-from common.encoders_decoders import StackedDecoder
+from common.encoders_decoders import SplitLinearLayer, StackedDecoder
 from common.models import MultimodalVAE
 from common.subsets import mvae_subsets
+from mnist.model import EachClass
 
 
-class Attribute(nn.Module):
-    """One attribute's encoder, which runs for each example."""
+def separate(model: MultimodalVAE) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """A copy of a model's encoders and decoders, one a modality, with contiguous weights."""
+    model = deepcopy(model).to(memory_format=torch.contiguous_format)
+    encoder, decoder = nn.ModuleDict(), nn.ModuleDict()
+    for key, network in model.encoder.items():
+        names = key.split(",")
+        several = len(names) > 1
+        encoder.update({name: _attribute_encoder(network, i) if several else network for i, name in enumerate(names)})
+    for key, network in model.decoder.items():
+        for i, name in enumerate(key.split(",")):
+            layers = network
+            if isinstance(network, StackedDecoder):
+                layers = [_layer(x, i) if hasattr(x, "weight") else nn.SiLU() for x in network.network[:-1]]
+                layers = nn.Sequential(*layers, nn.Flatten(0))
+            decoder[name] = layers
+    return encoder, decoder
 
-    def __init__(self, stacked: nn.Module, i: int) -> None:
-        super().__init__()
-        self.embedding = nn.Parameter(stacked.embedding[i].detach().clone())
-        self.layers = nn.Sequential(nn.SiLU(), _layer(stacked.hidden, i), nn.SiLU(), _layer(stacked.heads, i))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.layers(embedding(x, self.embedding)).chunk(2, dim=1)
+def _attribute_encoder(stacked: nn.Module, i: int) -> EachClass:
+    embedding = nn.Embedding.from_pretrained(stacked.embedding[i].detach().clone(), freeze=False)
+    heads = SplitLinearLayer(stacked.hidden.weight.shape[1], stacked.out_features)
+    heads.linear = _layer(stacked.heads, i)
+    return EachClass(embedding, nn.SiLU(), _layer(stacked.hidden, i), nn.SiLU(), heads)
 
 
 def _layer(stacked: nn.Module, i: int) -> nn.Linear:
@@ -42,21 +56,12 @@ class PlainFaces(nn.Module):
     def __init__(self, model: MultimodalVAE, scores_all: bool = False) -> None:
         super().__init__()
         self.scores_all = scores_all
-        self.encoder, self.decoder = nn.ModuleDict(), nn.ModuleDict()
-        for key, network in deepcopy(model.encoder).items():
-            names = key.split(",")
-            several = len(names) > 1
-            self.encoder.update({name: Attribute(network, i) if several else network for i, name in enumerate(names)})
-        for key, network in deepcopy(model.decoder).items():
-            for i, name in enumerate(key.split(",")):
-                layers = network
-                if isinstance(network, StackedDecoder):
-                    layers = [_layer(x, i) if hasattr(x, "weight") else nn.SiLU() for x in network.network[:-1]]
-                    layers = nn.Sequential(*layers, nn.Flatten(0))
-                self.decoder[name] = layers
+        self.encoder, self.decoder = separate(model)
+        for name, network in self.encoder.items():
+            if isinstance(network, EachClass):  # the authors' ran for each example
+                self.encoder[name] = nn.Sequential(*network)
         self.columns = model.columns
         self.weights = model.weights
-        self.to(memory_format=torch.contiguous_format)
 
     def elbo(self, batch: Batch, given: Sequence[str], beta: float) -> Tensor:
         """Of the given modalities, (B,)."""
