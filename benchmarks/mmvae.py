@@ -74,9 +74,9 @@ def main(config: Config) -> None:
         )
 
 
-def model(experiment: str) -> MultimodalVAE:
+def model(experiment: str, **changed: str) -> MultimodalVAE:
     module = mnist_svhn.model if experiment == "mnist_svhn" else cub.model
-    return module.build(SimpleNamespace(**OPTIONS[experiment], learn_prior=True))
+    return module.build(SimpleNamespace(**OPTIONS[experiment] | changed, learn_prior=True))
 
 
 def pairs(experiment: str, n: int) -> Examples:
