@@ -41,11 +41,9 @@ tables: setup
 	$(BIN)/python reproduce.py all --tables-only --results-dir results --readme README.md
 
 bench: setup
-	$(BIN)/python -m benchmarks.mvae
+	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.faces
-	$(BIN)/python -m benchmarks.mmvae
-	$(BIN)/python -m benchmarks.mmvae --experiment images --K 5 --batch-size 64 --pairs 10 --n-samples 100
-	$(BIN)/python -m benchmarks.mmvae --experiment features --K 5 --batch-size 64 --pairs 10 --n-samples 200
 	$(BIN)/python -m benchmarks.pixels
 	$(BIN)/python -m benchmarks.vhe
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.scaling

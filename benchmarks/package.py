@@ -5,7 +5,8 @@ Needs the extra: pip install .[bench]. Its MVAE and MMVAE get copies of our netw
 - Its Bernoulli likelihood refuses intensities between 0 and 1: the same formula, unchecked, stands in its place.
 - Padding of captions has one-hot vectors of zeros, which its categorical likelihood scores as 0.
 - A scale softplus(a) + eta is handed over as the log-variance of its normal experts and prior.
-- It has no mixture of experts of two families, as CUB's images have: these need Laplace experts on both sides.
+
+It has no mixture of experts of two families, so that CUB's images are left out.
 
 What stays its own: random subsets are uniform among all of 2 to M - 1 modalities, where our sizes are; DReG is our
 "stop-all" gradient, of one surrogate; the Laplace prior's scales have 1e-6 added.

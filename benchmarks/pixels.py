@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from benchmarks.race import Turn, machine, race
+from benchmarks.race import Turn, machine, race, ratio
 from common import devices
 from common.experts import product_of_experts
 from common.models import FAMILIES, MultimodalVAE
@@ -55,18 +55,19 @@ def main(config: Config) -> None:
     print("| 784 pixels, training step | loop, images/s | ours, images/s | ratio | range |\n|---|---|---|---|---|")
     for n in config.batch_sizes:
         for hidden in config.hidden:
-            makers = [partial(step, n, hidden, bound) for bound in (loop, vectorised)]
-            seconds, (ratio, least, most) = race(makers, config.rounds)
-            speeds = " | ".join(f"{n / s:,.0f}" for s in seconds)
+            times = race(
+                {bound.__name__: partial(step, n, hidden, bound) for bound in (loop, vectorised)}, config.rounds
+            )
+            speeds = " | ".join(f"{n / of.median:,.0f}" for of in times.values())
+            median, least, most = ratio(times["loop"], times["vectorised"])
             name = f"batch {n}, width {hidden}"
-            print(f"| {name} | {speeds} | {ratio:.1f} | {least:.1f} to {most:.1f} |", flush=True)
+            print(f"| {name} | {speeds} | {median:.1f} | {least:.1f} to {most:.1f} |", flush=True)
     print("\n| samples of D = 64, with gradients | Gaussian, a second | vMF, a second | ratio | range |")
     print("|---|---|---|---|---|")
-    makers = [partial(sampling, config.posteriors, name) for name in ("gaussian", "vmf")]
-    seconds, ratios = race(makers, config.rounds)
-    ratio, least, most = (1 / r for r in ratios)
-    speeds = " | ".join(f"{DRAWS * config.posteriors / s:,.0f}" for s in seconds)
-    print(f"| {config.posteriors} | {speeds} | {ratio:.2f} | {most:.2f} to {least:.2f} |")
+    times = race({name: partial(sampling, config.posteriors, name) for name in ("gaussian", "vmf")}, config.rounds)
+    speeds = " | ".join(f"{DRAWS * config.posteriors / of.median:,.0f}" for of in times.values())
+    median, least, most = ratio(times["vmf"], times["gaussian"])
+    print(f"| {config.posteriors} | {speeds} | {median:.2f} | {least:.2f} to {most:.2f} |")
 
 
 def step(n: int, hidden: int, bound: Callable[[MultimodalVAE, Tensor], Tensor]) -> Turn:

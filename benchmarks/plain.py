@@ -1,17 +1,14 @@
 """MVAE in the originals' manner, for comparison: one forward pass of both encoders and both decoders per ELBO term."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
-from common.data import Batch, Examples
+from common.data import Batch
 from common.models import MultimodalVAE
-from common.torchvision_import import transforms
 from multimnist.data import LENGTH, SOS
 from multimnist.model import TextDecoder, TextEncoder
 
@@ -109,22 +106,3 @@ def training_step(model: MultimodalVAE) -> Callable[[Batch], None]:
         loss.item()
 
     return step
-
-
-class Pictures(Dataset):
-    """Images decoded one by one, as torchvision's MNIST gives them to a DataLoader."""
-
-    def __init__(self, examples: Examples) -> None:
-        self.images, self.texts = examples.modalities["image"].squeeze(1).numpy(), examples.modalities["text"]
-        self.transform = transforms.ToTensor()
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return self.transform(Image.fromarray(self.images[i])), self.texts[i]
-
-
-def loaded(examples: Examples, batch_size: int) -> Iterator[Batch]:
-    for image, text in DataLoader(Pictures(examples), batch_size=batch_size, shuffle=True):
-        yield Batch({"image": image, "text": text})

@@ -1,6 +1,6 @@
 """MVAE of many modalities in the originals' manner: for each ELBO term a forward pass of all networks, one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -78,7 +78,7 @@ class PlainFaces(nn.Module):
         for name in self.decoder if self.scores_all else given:
             x = batch.modalities[name].float()
             loss = binary_cross_entropy_with_logits(logits[name], x, reduction="none")
-            value = value - self.weights[name] * loss.view(len(x), -1).sum(dim=1)
+            value = value - self.weights[name] * loss.reshape(len(x), -1).sum(dim=1)
         return value
 
     def loss(self, batch: Batch, beta: float, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
@@ -86,6 +86,20 @@ class PlainFaces(nn.Module):
         subsets = mvae_subsets(self.columns, k, generator).tolist()
         terms = [[name for name, there in zip(self.columns, subset, strict=True) if there] for subset in subsets]
         return -sum(self.elbo(batch, given, beta).mean() for given in terms)
+
+
+def training_step(model: MultimodalVAE, k: int, beta: float, scores_all: bool = False) -> Callable[[Batch], None]:
+    plain, generator = PlainFaces(model, scores_all), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-4, foreach=False)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        loss = plain.loss(batch, beta, k, generator)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
 
 
 def pool(n: int) -> Tensor:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, Normal
 from torch.nn.functional import cross_entropy, softplus
 
-from common.data import Batch
+from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from cub.captions import PADDING
+
+AT_ONCE = 10  # pairs whose likelihoods are estimated
 
 
 def of_softmax(loc: Tensor, a: Tensor, eta: float = 1e-6) -> Laplace:
@@ -155,3 +157,9 @@ def training_step(model: MultimodalVAE, experiment: str, K: int) -> Callable[[Ba
         loss.item()
 
     return step
+
+
+def evaluate(experiment: str, model: MultimodalVAE, pairs: Examples, n_samples: int) -> None:
+    plain = Plain(model, experiment).eval()
+    for batch in pairs.batches(AT_ONCE):
+        plain.likelihoods(batch.modalities, n_samples)

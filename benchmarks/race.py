@@ -2,9 +2,11 @@
 
 import multiprocessing
 import platform
+import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -14,42 +16,44 @@ from torch.utils.flop_counter import FlopCounterMode
 Turn = Callable[[], object]
 
 
-class Result(NamedTuple):
-    """seconds: the median turn of each; ratio: the first one's turn over the second one's, median, least and most."""
+class Times(NamedTuple):
+    """seconds: of each turn that counts; memory: the most that its process has held, in GiB."""
 
     seconds: list[float]
-    ratio: tuple[float, float, float]
+    memory: float
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
 
-def race(makers: Sequence[Callable[[], Turn]], rounds: int) -> Result:
-    """Time turns of two implementations, alternating, each in a process of its own.
+def race(makers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, Times]:
+    """Time turns of several implementations, alternating, each in a process of its own.
 
     Settings of the process, as of memory and of products, are then each one's own.
 
     Args:
-        makers: picklable, called in the process: they give the turn.
+        makers: by name; picklable, called in the process: they give the turn.
         rounds: turns of each; the first ones warm up and are not counted.
     """
     context = multiprocessing.get_context("spawn")
-    ends, processes = [], []
-    for make in makers:
-        ours, theirs = context.Pipe()
+    ends, processes = {}, []
+    for name, make in makers.items():
+        ends[name], theirs = context.Pipe()
         processes.append(context.Process(target=_take_turns, args=(make, theirs), daemon=True))
         processes[-1].start()
         theirs.close()
-        ends.append(ours)
-    times = []
+    times = {name: [] for name in makers}
     for _ in range(rounds):
-        times.append([])
-        for end in ends:
+        for name, end in ends.items():
             end.send(True)
-            times[-1].append(end.recv())
-    for end, process in zip(ends, processes, strict=True):
+            times[name].append(end.recv())
+    memory = {}
+    for (name, end), process in zip(ends.items(), processes, strict=True):
         end.send(False)
+        memory[name] = end.recv()
         process.join()
-    ratios = sorted(first / second for first, second in times[1:])
-    seconds = [statistics.median(column) for column in zip(*times[1:], strict=True)]
-    return Result(seconds, (statistics.median(ratios), ratios[0], ratios[-1]))
+    return {name: Times(seconds[1:], memory[name]) for name, seconds in times.items()}
 
 
 def _take_turns(make: Callable[[], Turn], end: Connection) -> None:
@@ -57,6 +61,13 @@ def _take_turns(make: Callable[[], Turn], end: Connection) -> None:
     turn = make()
     while end.recv():
         end.send(timed(turn))
+    end.send(most_memory())
+
+
+def ratio(slower: Times, faster: Times) -> tuple[float, float, float]:
+    """One's turn over another's of the same round: median, least, most."""
+    ratios = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def operations(turn: Turn) -> int:
@@ -66,15 +77,24 @@ def operations(turn: Turn) -> int:
     return counter.get_total_flops()
 
 
-def machine() -> str:
-    """What the figures are of."""
+def most_memory() -> float:
+    """The most that this process has held, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def peak() -> float:
+    """Operations a second of the faster one of a large convolution and a large product, in fp32."""
     x, weight = torch.randn(100, 128, 28, 28), torch.randn(128, 128, 3, 3)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    peak = 2e-9 * 100 * 26**2 * weight.numel() / min(timed(lambda: torch.conv2d(x, weight)) for _ in range(10))
-    return (
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"a large convolution in fp32 reaches {peak:.0f} GFLOP/s"
-    )
+    a = torch.randn(2048, 2048)
+    works = ((lambda: torch.conv2d(x, weight), 2 * 100 * 26**2 * weight.numel()), (lambda: a @ a, 2 * 2048**3))
+    return max(n / min(timed(work) for _ in range(10)) for work, n in works)
+
+
+def machine() -> str:
+    """What the figures are of."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def timed(work: Turn) -> float:

@@ -20,7 +20,7 @@ import tyro
 
 import vhe.model
 from benchmarks import plain_vhe
-from benchmarks.race import Turn, machine, race
+from benchmarks.race import Turn, machine, race, ratio
 from common import devices
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
@@ -61,10 +61,10 @@ def main(config: Config) -> None:
 
 
 def report(row: str, n: int, turn: Callable[..., Turn], name: str, config: Config) -> None:
-    makers = [partial(turn, name, config, ours) for ours in (False, True)]
-    seconds, (ratio, least, most) = race(makers, config.rounds)
-    speeds = " | ".join(f"{n / s:,.0f}" for s in seconds)
-    print(f"| {row} | {speeds} | {ratio:.2f} | {least:.2f} to {most:.2f} |", flush=True)
+    times = race({who: partial(turn, name, config, who == "ours") for who in ("plain", "ours")}, config.rounds)
+    speeds = " | ".join(f"{n / of.median:,.0f}" for of in times.values())
+    median, least, most = ratio(times["plain"], times["ours"])
+    print(f"| {row} | {speeds} | {median:.2f} | {least:.2f} to {most:.2f} |", flush=True)
 
 
 def loader(name: str, n: int, ours: bool) -> DataLoader | plain_vhe.Loader:

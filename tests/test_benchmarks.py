@@ -3,16 +3,18 @@
 import re
 import time
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.distributions import Laplace, Normal
 
-from benchmarks import faces, mmvae, pixels, plain_faces, plain_mmvae
-from benchmarks import mvae as benchmark
+from benchmarks import __main__ as benchmark
+from benchmarks import faces, growth, pixels, plain_faces, plain_mmvae
+from benchmarks.experiments import EXPERIMENTS, our_turn, plain_turn
 from benchmarks.plain import LAMBDA_TEXT, Plain
-from benchmarks.race import Result, operations, race, timed
+from benchmarks.race import Times, operations, race, ratio, timed
 from common import importance
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
@@ -24,13 +26,10 @@ from mnist_svhn.loglike import estimates
 @pytest.fixture
 def _raced_in_this_process(monkeypatch):
     def in_this_process(makers, rounds):
-        seconds = [timed(make()) for make in makers]
-        return Result(seconds, (seconds[0] / seconds[1],) * 3)
+        return {name: Times([timed(make())], 0.5) for name, make in makers.items()}
 
     monkeypatch.setattr(benchmark, "race", in_this_process)
-    monkeypatch.setattr(mmvae, "race", in_this_process)
     monkeypatch.setattr(pixels, "race", in_this_process)
-    monkeypatch.setattr(faces, "race", in_this_process)
 
 
 def sleeper(seconds):
@@ -39,43 +38,83 @@ def sleeper(seconds):
 
 @pytest.mark.slow
 def test_a_race_takes_turns():
-    seconds, (ratio, least, most) = race([partial(sleeper, 0.04), partial(sleeper, 0.01)], rounds=4)
-    assert seconds[0] >= 0.04 and seconds[1] >= 0.01
-    assert least <= ratio <= most and ratio > 1
+    times = race({"slow": partial(sleeper, 0.04), "fast": partial(sleeper, 0.01)}, rounds=4)
+    assert times["slow"].median >= 0.04 and times["fast"].median >= 0.01
+    assert all(len(of.seconds) == 3 and 0.1 < of.memory < 5 for of in times.values())
+    median, least, most = ratio(times["slow"], times["fast"])
+    assert 1 < least <= median <= most
+
+
+def number(text):
+    return float(text.replace(",", ""))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_prints_its_ratios(capsys):
-    benchmark.main(benchmark.Config(("mnist",), batches=1, rounds=2, images=2, n_samples=10))
+    benchmark.main(benchmark.Config(("mnist", "mnist_svhn"), rounds=2, images=2, n_samples=3))
     out = capsys.readouterr().out
-    for row in ("training step", "end to end"):
-        plain, ours, ratio, operations = re.search(
-            rf"\| mnist, {row} \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| .* \| ([\d.]+) \| \d+ \|", out
-        ).groups()
-        assert float(ratio) == pytest.approx(int(ours.replace(",", "")) / int(plain.replace(",", "")), rel=0.05)
-        assert operations == "1.47"
-    assert re.search(r"\| mnist \| [\d.]+ \| \d+ \|", out)
+    for name, counted in (("mnist", "1.47"), ("mnist_svhn", "1.00")):
+        step, loaded, others = (line.split(" | ") for line in re.findall(rf"^\| ({name} \| .*) \|$", out, re.M))
+        _, plain, package, ours, of_plain, operations, of_package, limit, reached = step
+        assert number(of_plain.split()[0]) == pytest.approx(number(ours) / number(plain), rel=0.02)
+        assert operations == counted
+        assert number(reached[:-1]) == pytest.approx(100 * number(ours) / number(limit), abs=1)
+        assert (package != "-") == bool(find_spec("multivae"))
+        assert package == "-" or number(of_package.split()[0]) == pytest.approx(
+            number(ours) / number(package), rel=0.02
+        )
+        _, from_files, again, of_loaded, *memory = loaded
+        assert again == ours and all(0.2 < number(gib) < 30 for gib in memory)
+        assert number(of_loaded.split()[0]) == pytest.approx(number(ours) / number(from_files), rel=0.02)
+        _, theirs, *rates = others
+        assert all(number(rate) > 0 for rate in rates) and (theirs == "-") == (name == "mnist")
 
 
-@pytest.mark.parametrize("experiment", benchmark.EXPERIMENTS.values(), ids=benchmark.EXPERIMENTS)
-def test_the_plain_implementation_is_the_same_model(experiment):
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_originals_loader_gives_the_batches_of_the_model(name):
+    """Of the same shapes and types, and of the same pictures where these were not compressed."""
+    experiment = EXPERIMENTS[name]
+    examples = experiment.examples(3)
+    (batch,) = experiment.files.loader(examples)(3)
+    expected = examples[:].modalities
+    assert set(batch.modalities) == set(expected) == set(experiment.build().modalities)
+    for name, x in expected.items():
+        found = batch.modalities[name]
+        assert (found.shape, found.dtype) == (x.shape, x.dtype)
+        order = [row.tolist() for row in found.flatten(1)] if found.dim() > 1 else found.tolist()
+        if experiment.files.size is None or not x.is_floating_point():
+            assert sorted(order) == sorted(row.tolist() for row in (x.flatten(1) if x.dim() > 1 else x))
+
+
+def test_originals_views_are_ours_but_for_their_size():
+    gray = torch.linspace(0, 255, 64).expand(1, 3, 64, 64).byte()
+    examples = EXPERIMENTS["vision"].examples(1)
+    examples.modalities["image"] = gray
+    ((found, ours),) = ((b.modalities, examples[:].modalities) for b in EXPERIMENTS["vision"].files.loader(examples)(1))
+    for view in ("image", "obscured", "watermark"):
+        assert (found[view] - ours[view]).abs().mean() < 0.05, view
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist", "multimnist"])
+def test_the_plain_implementation_is_the_same_model(name):
     """Its loss is the objective's, in expectation; with narrow posteriors and without dropout, value by value."""
+    experiment = EXPERIMENTS[name]
     model = experiment.build().eval()
     for heads in model.encoder.modules():
         if isinstance(heads, SplitLinearLayer):
             torch.nn.init.zeros_(heads.linear.weight[64:])
             torch.nn.init.constant_(heads.linear.bias[64:], -10)
     batch = experiment.examples(5)[:]
-    plain = Plain(model).eval()
-    assert all(x.is_contiguous() for x in plain.parameters())
+    theirs = Plain(model).eval()
+    assert all(x.is_contiguous() for x in theirs.parameters())
     with torch.no_grad():
-        loss = plain.loss(**batch.modalities, beta=0.5)
+        loss = theirs.loss(**batch.modalities, beta=0.5)
         ours = MvaeElbo(model, weights={"text": LAMBDA_TEXT})(batch, beta=0.5)
     torch.testing.assert_close(loss, ours, rtol=1e-3, atol=0)
 
 
-def test_operations_are_those_of_products_and_convolutions():
+def test_operations_are_those_of_products_and_convolutions(monkeypatch):
     """Counted by hand for FashionMNIST: multiply-adds of an example."""
     image_encoder = [
         64 * 14**2 * 16,
@@ -86,25 +125,10 @@ def test_operations_are_those_of_products_and_convolutions():
     encoded = 2 * image_encoder[0] + 3 * image_encoder[1]  # the first layer has no gradient of its input
     theirs = 2 * (encoded + 3 * text_encoder) + (2 * 3 + 1) * (image_decoder + text_decoder)
     ours = encoded + 3 * text_encoder / 10 + 2 * 3 * (image_decoder + text_decoder)  # ten classes for a hundred labels
-    experiment = benchmark.EXPERIMENTS["fashionmnist"]
-    batch = experiment.examples(100)[:]
-    for module, expected in ((benchmark.plain, theirs), (benchmark, ours)):
-        assert operations(partial(module.training_step(experiment.build()), batch)) == 2 * 100 * expected
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_raced_in_this_process")
-def test_mmvaes_benchmark_prints_its_ratios(capsys):
-    mmvae.main(mmvae.Config(K=2, batch_size=4, pairs=2, n_samples=3, rounds=2))
-    out = capsys.readouterr().out
-    for row in ("DReG step, K = 2, batch 4, fp32", "DReG step, K = 2, batch 4, bf16", "log-likelihoods, 3 samples"):
-        plain, ours, ratio, operations = re.search(
-            rf"\| {row} \| ([\d.,]+) \| ([\d.,]+) \| ([\d.]+) \| .* \| ([\d.]+) \|", out
-        ).groups()
-        plain, ours = (float(rate.replace(",", "")) for rate in (plain, ours))
-        assert float(ratio) == pytest.approx(ours / plain, rel=0.05, abs=0.02)
-        # ours decodes all samples once, theirs twice; encoders count here, with few samples
-        assert float(operations) == pytest.approx(1.0 if "DReG" in row else 1.87, abs=0.005)
+    experiment = EXPERIMENTS["fashionmnist"]._replace(steps=1)
+    monkeypatch.setitem(EXPERIMENTS, "fashionmnist", experiment)
+    assert operations(plain_turn("fashionmnist")) == 2 * 100 * theirs
+    assert operations(our_turn("fashionmnist", "fp32")) == 2 * 100 * ours
 
 
 @pytest.mark.parametrize(
@@ -113,8 +137,9 @@ def test_mmvaes_benchmark_prints_its_ratios(capsys):
 )
 def test_the_plain_mmvae_is_the_same_model(experiment, families):
     """Value by value where the samples are the same."""
-    model = mmvae.model(experiment).double().eval()
-    plain, x = plain_mmvae.Plain(model, experiment).eval(), mmvae.pairs(experiment, 3)[:].modalities
+    of = EXPERIMENTS[f"cub, {experiment}" if experiment != "mnist_svhn" else experiment]
+    model = of.build().double().eval()
+    plain, x = plain_mmvae.Plain(model, experiment).eval(), of.examples(3)[:].modalities
     x = {name: x.double() if x.is_floating_point() else x for name, x in x.items()}
     objective = DregElbo(model, 4, looser=True, gradient="stop-all")
 
@@ -138,8 +163,8 @@ def test_the_plain_mmvae_is_the_same_model(experiment, families):
 @pytest.mark.slow
 def test_the_plain_likelihoods_are_the_same():
     torch.manual_seed(0)
-    model = mmvae.model("mnist_svhn").eval()
-    x = mmvae.pairs("mnist_svhn", 2)[:].modalities
+    model = EXPERIMENTS["mnist_svhn"].build().eval()
+    x = EXPERIMENTS["mnist_svhn"].examples(2)[:].modalities
     theirs = plain_mmvae.Plain(model, "mnist_svhn").eval().likelihoods(x, 1000)
     ours = estimates(model, Batch(x), 1000)
     for mine, its in (("svhn, z from q(z|mnist)", "mnist, svhn"), ("mnist, z from q(z|mnist)", "mnist, mnist")):
@@ -168,26 +193,30 @@ def test_the_benchmark_of_pixels_prints_its_ratios(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_raced_in_this_process")
-def test_the_benchmark_of_faces_prints_its_ratios(capsys, monkeypatch):
-    monkeypatch.setattr(faces, "EXPERIMENTS", {name: e._replace(batch_size=4) for name, e in faces.EXPERIMENTS.items()})
-    faces.main(faces.Config(("vision",), rounds=2, images=20))
+def test_the_benchmark_of_faces_prints_its_figures(capsys):
+    faces.main(faces.Config(images=20))
     out = capsys.readouterr().out
-    rows = re.findall(r"^\| (vision.*?) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| .* \| ([\d.]+) \|$", out, re.M)
-    assert [(name, operations) for name, *_, operations in rows] == [
-        ("vision", "1.89"),
-        ("vision, all six scored in each plain term", "2.98"),
-    ]
     assert re.search(r"a random subset of 19: \d+ us; by search among 2\^19: [\d.]+ ms", out)
     assert re.search(r"cache: [\d,]+ images of 178 x 218 a second, [\d.]+ minutes for 202,599", out)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_growth_prints_its_figures(capsys, tmp_path):
+    growth.main(
+        growth.Config(examples=(200, 400), modalities=(3, 12), batch_size=4, steps=2, rounds=2, folder=tmp_path)
+    )
+    out = capsys.readouterr().out
+    assert re.search(r"\| 200 \| 0.00 \| [\d.]+ \| 1.00 \| [\d.]+ \| 1.00 \|", out)
+    assert re.search(r"\| 400 \| 0.00 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|", out)
+    assert len(re.findall(r"^\| (?:3|12) \| [\d.]+ \| \d+ \| [\d.]+ \| \d+ \|$", out, re.M)) == 2
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["celeba", "celeba19", "vision"])
 def test_the_plain_implementation_of_faces_is_the_same_model(name):
     """With narrow posteriors and without dropout and batch norm's batches, value by value."""
-    experiment = faces.EXPERIMENTS[name]
-    n, k = experiment.n_latents, experiment.n_subsets
-    model, batch = experiment.model(name).eval(), faces.batch(name, 3)
+    model, batch = EXPERIMENTS[name].build().eval(), EXPERIMENTS[name].examples(3)[:]
+    n, k = model.prior().event_shape[0], int(name == "celeba19")
     for module in model.encoder.modules():
         heads = getattr(module, "heads", None) or getattr(module, "linear", None)
         if heads is not None:

@@ -1,0 +1,96 @@
+"""Data as the originals load them: example by example, each image opened, brought to its size and made a tensor."""
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.data import Batch, Examples
+from common.torchvision_import import transforms
+from vision.transforms import picture
+
+SEEN_AT = 64  # pixels that a photograph is high and wide in a batch
+CUT = [transforms.Resize(SEEN_AT), transforms.CenterCrop(SEEN_AT)]
+
+
+def obscured(image: Image.Image) -> Image.Image:
+    pixels = np.array(image)
+    pixels[:, pixels.shape[1] // 2 :] = 0
+    return Image.fromarray(pixels)
+
+
+def watermarked(image: Image.Image) -> Image.Image:
+    image, mark = image.copy(), picture(min(image.size))
+    image.paste(mark, tuple((side - mark.width) // 2 for side in image.size), mask=mark)
+    return image
+
+
+class Files(NamedTuple):
+    """How the originals hold examples.
+
+    size: pixels that compressed images are wide and high; None where images lie in memory.
+    transform: of each image.
+    made: images that are made of the opened one, as they are needed.
+    """
+
+    size: tuple[int, int] | None = None
+    transform: Callable[[Image.Image], Tensor] = transforms.ToTensor()
+    made: tuple[tuple[str, Callable[[Image.Image], Image.Image]], ...] = ()
+
+    def loader(self, examples: Examples) -> Callable[[int], Iterator[Batch]]:
+        """A batch size -> the batches of an epoch."""
+        pictures = Pictures(examples, self)
+
+        def batches(batch_size: int) -> Iterator[Batch]:
+            for values in DataLoader(pictures, batch_size, shuffle=True):
+                yield Batch(values)
+
+        return batches
+
+
+class Pictures(Dataset):
+    """Examples one by one; where a size is given, their images are brought to it and compressed beforehand."""
+
+    def __init__(self, examples: Examples, files: Files) -> None:
+        self.examples, self.files = examples, files
+        images = {name: x for name, x in examples.modalities.items() if files.size and x.dtype == torch.uint8}
+        self.contents = {name: [_compressed(pixels, files.size) for pixels in x] for name, x in images.items()}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return {key: value for name in self.examples.modalities for key, value in self._of(name, i)}
+
+    def _of(self, name: str, i: int) -> Iterator[tuple[str, Tensor]]:
+        x = self.examples.modalities[name][i]
+        if x.dtype != torch.uint8:
+            yield name, x
+            return
+        image = Image.open(BytesIO(self.contents[name][i])) if self.files.size else Image.fromarray(_pixels(x))
+        image = image.convert("L" if len(x) == 1 else "RGB")
+        yield name, self.files.transform(image)
+        if name == "image":
+            yield from ((key, self.files.transform(make(image))) for key, make in self.files.made)
+
+
+def _compressed(x: Tensor, size: tuple[int, int]) -> bytes:
+    content = BytesIO()
+    Image.fromarray(_pixels(x)).resize(size, Image.Resampling.BICUBIC).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    """(C, H, W) -> (H, W) or (H, W, 3)."""
+    return x.permute(1, 2, 0).squeeze(2).numpy()
+
+
+DIGITS = VECTORS = Files()
+FACES = Files((178, 218), transforms.Compose([*CUT, transforms.ToTensor()]))
+VIEWS = FACES._replace(made=(("obscured", obscured), ("watermark", watermarked)))
+PHOTOGRAPHS = Files((500, 375), transforms.Compose([transforms.Resize((SEEN_AT, SEEN_AT)), transforms.ToTensor()]))
