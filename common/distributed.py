@@ -1,17 +1,21 @@
 """Several processes at one run, as `torchrun --nproc-per-node N train.py ...` starts them; otherwise there is one.
 
 Each process takes its part of every batch and draws noise of its own. Gradients are sums over all of them, so that a
-step is that of one process with the same batch. The first process prints and writes.
+step is that of one process with the same batch. What is said of examples is gathered. The first process prints and
+writes.
 """
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from tqdm import tqdm
+
+from common.errors import require
 
 T = TypeVar("T")
 
@@ -81,6 +85,36 @@ def rows_of_all(x: Tensor) -> Tensor:
     for i, rows in enumerate(parts):
         whole[i :: world()] = rows
     return whole
+
+
+def share_out(
+    n: int, at_once: int, f: Callable[[Tensor], Mapping[str, Tensor]], desc: str | None = None, unit: str = " examples"
+) -> dict[str, Tensor]:
+    """What f says of the rows 0 to n, some at once, (B,) -> {name: (B, ...)}: of all, {name: (n, ...)}, on the CPU.
+
+    Of several processes each takes its part.
+
+    Args:
+        desc, unit: what the progress bar says.
+
+    Raises:
+        InputError: there are more processes than rows.
+    """
+    require(world() <= n, f"{world()} processes are more than share {n}{unit}")
+    own, found = torch.arange(n)[part()], []
+    with tqdm(total=len(own), desc=desc, unit=unit, disable=quiet()) as bar:
+        for rows in own.split(at_once):
+            found.append(f(rows))
+            bar.update(len(rows))
+    return {name: rows_of_all(torch.cat([x[name] for x in found])) for name in found[0]}
+
+
+def of_first(make: Callable[[], T]) -> T:
+    """What the first process makes, for all."""
+    made = [make() if rank() == 0 else None]
+    if world() > 1:
+        dist.broadcast_object_list(made)
+    return made[0]
 
 
 def average_buffers(model: nn.Module) -> None:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common import distributed
 from common.data import Batch, Examples
@@ -37,14 +36,8 @@ def of_examples(
 
     Of several processes each takes its part, with noise of its own.
     """
-    own = examples.take(distributed.part())
     distributed.seed_apart()
-    rows = []
-    with tqdm(total=len(own), unit=" examples", disable=distributed.quiet()) as bar:
-        for batch in own.batches(batch_size):
-            rows.append(estimate(batch))
-            bar.update(len(batch))
-    return {name: distributed.rows_of_all(torch.cat([row[name] for row in rows])) for name in rows[0]}
+    return distributed.share_out(len(examples), batch_size, lambda rows: estimate(examples[rows]))
 
 
 class Weights:

@@ -14,12 +14,10 @@ All but the bound's terms are lower bounds in expectation, which rise with --n-s
 codes of a set, say that its log-likelihood is higher yet. The bound is the VHE's, whatever the objective in training.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from common import distributed, reports, runs
 from common.errors import require
@@ -77,44 +75,36 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     device, generator = device_of(model), Generator().manual_seed(config.seed)
     own = codes(model)
 
-    def alone(i: Tensor) -> Tensor:
-        return log_conditional(model, images[i].to(device), None, n_samples)
+    def alone(i: Tensor) -> dict[str, Tensor]:
+        return {"log p(image)": log_conditional(model, images[i].to(device), None, n_samples)}
 
-    def given_others(i: Tensor) -> Tensor:
+    def given_others(i: Tensor) -> dict[str, Tensor]:
         batch = others[i]
         given = dict.fromkeys(own, batch.inputs["c"].to(device))
-        return log_conditional(model, batch.target.to(device), given, n_samples)
+        return {name: log_conditional(model, batch.target.to(device), given, n_samples)}
 
-    def together(i: Tensor) -> Tensor:
+    def together(i: Tensor) -> dict[str, Tensor]:
         sets = images_of(images, character, i, n, generator).to(device)
         shared = dict.fromkeys(own, min(k_shot, n))
-        return torch.stack(log_joint(model, sets, shared, -(-n_samples // OWN), n_own=OWN), dim=1)
+        joint, ess = log_joint(model, sets, shared, -(-n_samples // OWN), n_own=OWN)
+        return {name: joint / n, "effective samples, character": ess}
 
-    def bound(i: Tensor) -> Tensor:
+    def bound(i: Tensor) -> dict[str, Tensor]:
         batch = everything[i]
         inputs, sizes = ({v: x.to(device) for v, x in of.items()} for of in (batch.inputs, batch.sizes))
-        value, terms = model.bound(inputs, sizes, x=batch.target.to(device))
-        return torch.stack([value, *terms.values()], dim=1)
+        value, of_terms = model.bound(inputs, sizes, x=batch.target.to(device))
+        return dict(zip(("bound", *terms), (value, *of_terms.values()), strict=True))
 
-    found = {"log p(image)": each("log p(image)", len(images), BATCH_SIZE, alone)}
+    found = distributed.share_out(len(images), BATCH_SIZE, alone, "log p(image)")
     for k in shots:
         others = SupportSets(images, {"c": character}, {"c": k}, (), True, generator)
         name = f"log p(image|{k} other{'s' * (k > 1)})"
-        found[name] = each(name, len(images), BATCH_SIZE, given_others)
+        found |= distributed.share_out(len(images), BATCH_SIZE, given_others, name)
     name = f"log p(character)/{n}"
-    joint, ess = each(name, len(characters.names), max(1, BATCH_SIZE // n), together).T
-    found |= {name: joint / n, "effective samples, character": ess}
+    found |= distributed.share_out(len(characters.names), max(1, BATCH_SIZE // n), together, name, " characters")
     everything = support_sets(characters, model.latents, k_shot, generator=generator)
-    terms = f"log p(image|{', '.join(model.likelihood.given)})", *(f"KL of {v}" for v in model.latents)
-    columns = each("bound", len(images), BATCH_SIZE, bound).T
-    return found | {f"bound{': ' * bool(term)}{term}": x for term, x in zip(("", *terms), columns, strict=True)}
-
-
-def each(name: str, n: int, at_once: int, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """f of 0 to n, some at once, with a progress bar."""
-    batches = torch.arange(n)[distributed.part()].split(at_once)
-    bar = tqdm(batches, desc=name, unit=" batches", disable=distributed.quiet())
-    return distributed.rows_of_all(torch.cat([f(i) for i in bar]))
+    terms = [f"bound: log p(image|{', '.join(model.likelihood.given)})", *(f"bound: KL of {v}" for v in model.latents)]
+    return found | distributed.share_out(len(images), BATCH_SIZE, bound, "bound")
 
 
 if __name__ == "__main__":
