@@ -27,7 +27,7 @@ from celeba.attributes import ATTRIBUTES
 from celeba.classifier import CLASSIFIER, classifier, tell
 from celeba.data import load
 from celeba.sample import giver, probabilities
-from common import devices, options, reports, runs
+from common import devices, distributed, options, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
 from common.models import MultimodalVAE
@@ -61,6 +61,7 @@ def main(
     model = load_model(config.model, experiment).to(device)
     network, test = judge(config, device)
     torch.manual_seed(config.seed)
+    distributed.seed_apart()
     return report(shares(model, network, test, arranged(test), config.n_samples), config, experiment, len(test))
 
 
@@ -68,7 +69,7 @@ def report(columns: dict[str, Tensor], config: JudgedConfig, experiment: str, n:
     """Print the table of columns (18,), and write it to the file that --json names; by attribute."""
     found = {name: {column: x[i].item() for column, x in columns.items()} for i, name in enumerate(ATTRIBUTES)}
     print(f"\n{experiment}, {n} test images\n\n{reports.attribute_table(found)}")
-    if config.json:
+    if config.json and distributed.rank() == 0:
         content = {
             "experiment": experiment,
             "checkpoint": str(config.model),
@@ -89,7 +90,8 @@ def judge(config: JudgedConfig, device: torch.device) -> tuple[nn.Module, Exampl
     )
     folder = config.cache_dir or (None if config.demo else config.data_dir)
     cache = folder / f"{'demo_' if config.demo else ''}{CLASSIFIER}" if folder and config.limit is None else None
-    return classifier(train.to(device), cache), test.to(device)
+    network = distributed.of_first(lambda: classifier(train.to(device), cache).cpu())
+    return network.to(device), test.to(device)
 
 
 @torch.no_grad()
@@ -98,29 +100,33 @@ def shares(
 ) -> dict[str, Tensor]:
     """By column of the table, (18,)."""
     truth, others = test.modalities["attrs"].bool(), [name for name in model.modalities if name != "image"]
-    right = {"test images": [], "reconstructed": [], "given all": []}
-    for start in range(0, len(test), BATCH_SIZE):
-        rows = slice(start, start + BATCH_SIZE)
-        image, batch = test[rows].modalities["image"], arranged[rows]
-        decoded = {"test images": image}
+
+    def of_test(rows: Tensor) -> dict[str, Tensor]:
+        batch, decoded = arranged[rows], {"test images": test[rows].modalities["image"]}
         for name, given in {"reconstructed": ("image",), "given all": others}.items():
             z = model.posterior(batch, given).sample()
             decoded[name] = model.decode(z, ["image"])["image"].mean
-        for name, images in decoded.items():
-            right[name].append(tell(network, images) == truth[rows])
-    columns = {name: torch.cat(parts).double().mean(dim=0) for name, parts in right.items()}
-    alone, given = torch.zeros(len(ATTRIBUTES)), giver(model)
-    for i, name in enumerate(ATTRIBUTES):
-        for value in (0, 1):
-            z = model.posterior(given({name: value}, n_samples)).sample()
-            seen = tell(network, model.decode(z, ["image"])["image"].mean)[:, i]
-            alone[i] += (seen == value).double().mean().item() / 2
-    columns["given alone"] = alone
-    agree = []
-    for _ in range(0, 10 * n_samples, BATCH_SIZE):
-        p = model.decode(model.prior().sample((BATCH_SIZE,)))
-        agree.append(tell(network, p["image"].mean) == (probabilities(p) > 0.5))
-    columns["joint"] = torch.cat(agree).double().mean(dim=0)
+        return {name: tell(network, images) == truth[rows] for name, images in decoded.items()}
+
+    def alone(rows: Tensor) -> dict[str, Tensor]:
+        right = []
+        for i, name in enumerate(ATTRIBUTES):
+            for value in (0, 1):
+                z = model.posterior(give({name: value}, len(rows))).sample()
+                right.append(tell(network, model.decode(z, ["image"])["image"].mean)[:, i] == value)
+        return {"given alone": torch.stack(right, dim=1).unflatten(1, (-1, 2))}  # (B, 18, 2)
+
+    def joint(rows: Tensor) -> dict[str, Tensor]:
+        p = model.decode(model.prior().sample((len(rows),)))
+        return {"joint": tell(network, p["image"].mean) == (probabilities(p) > 0.5)}
+
+    right = distributed.share_out(len(test), BATCH_SIZE, of_test, "test images")
+    give = giver(model)
+    right |= distributed.share_out(n_samples, n_samples, alone, "given alone", " draws")
+    n = -(-10 * n_samples // BATCH_SIZE) * BATCH_SIZE  # whole batches
+    right |= distributed.share_out(n, BATCH_SIZE, joint, "joint", " draws")
+    columns = {name: x.double().mean(dim=0) for name, x in right.items()}  # (18,), given one alone (18, 2)
+    columns["given alone"] = columns["given alone"].float().mean(dim=1)
     return columns | commoner(truth)
 
 

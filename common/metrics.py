@@ -1,6 +1,5 @@
 """What models are compared by beside likelihoods: what they generate, its coherence; classes in their latents; CCA."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from common import distributed
 from common.data import Examples
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
@@ -33,26 +33,30 @@ def cross_coherence(
     Returns:
         {(source, target): share in [0, 1]} of all pairs of modalities, those of a modality with itself among them.
     """
-    device = next(model.parameters()).device
-    right = {(source, target): [] for source in model.modalities for target in model.modalities}
-    for batch in examples.to(device).batches(BATCH_SIZE):
-        x = batch.modalities
+    examples = examples.to(next(model.parameters()).device)
+
+    def right(rows: Tensor) -> dict[tuple[str, str], Tensor]:
+        x, found = examples[rows].modalities, {}
         for source in model.modalities:
             decoded = model.decode(model.posterior({source: x[source]}).sample())
             for target in model.modalities:
-                right[source, target].append(classifiers[target](decoded[target].mean).argmax(dim=1) == x[label])
-    return {pair: torch.cat(parts).double().mean().item() for pair, parts in right.items()}
+                found[source, target] = classifiers[target](decoded[target].mean).argmax(dim=1) == x[label]
+        return found
+
+    found = distributed.share_out(len(examples), BATCH_SIZE, right, "cross coherence")
+    return {pair: x.double().mean().item() for pair, x in found.items()}
 
 
 @torch.no_grad()
 def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> float:
     """How often all modalities decoded from one draw of the prior are of the same class (the same, 10,000 draws)."""
-    agree = []
-    for start in range(0, n, BATCH_SIZE):
-        generated = model.generate(min(BATCH_SIZE, n - start))
+
+    def agree(rows: Tensor) -> dict[str, Tensor]:
+        generated = model.generate(len(rows))
         classes = torch.stack([classifiers[name](x).argmax(dim=1) for name, x in generated.items()])
-        agree.append((classes == classes[0]).all(dim=0))
-    return torch.cat(agree).double().mean().item()
+        return {"agree": (classes == classes[0]).all(dim=0)}
+
+    return distributed.share_out(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"].double().mean().item()
 
 
 @torch.no_grad()
@@ -64,14 +68,19 @@ def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
     KL(q(z|x_m) || p(z)) of each modality, and of each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
     MMVAE's code. Of factorised families of one location and scale a latent.
     """
-    prior, found = factors(model.prior()), defaultdict(list)
-    for batch in examples.to(next(model.parameters()).device).batches(BATCH_SIZE):
-        experts = {name: factors(only_component(model.posterior({name: x}))) for name, x in batch.modalities.items()}
-        for name, q in experts.items():
-            found[f"KL(q(z|{name}) || p(z))"].append(kl_divergence(q, prior))
+    device, prior = next(model.parameters()).device, factors(model.prior())
+    examples = examples.to(device)
+
+    def far(rows: Tensor) -> dict[str, Tensor]:
+        x = examples[rows].modalities
+        experts = {name: factors(only_component(model.posterior({name: x[name]}))) for name in x}
+        found = {f"KL(q(z|{name}) || p(z))": kl_divergence(q, prior) for name, q in experts.items()}
         for (a, p), (b, q) in combinations(experts.items(), 2):
-            found[f"J(q(z|{a}), q(z|{b}))"].append((kl_divergence(p, q) + kl_divergence(q, p)) / 2)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            found[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
+        return found
+
+    found = distributed.share_out(len(examples), BATCH_SIZE, far, "divergences")
+    return {name: x.to(device) for name, x in found.items()}
 
 
 def latent_accuracy(

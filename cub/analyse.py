@@ -27,13 +27,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from common import devices, maps, runs
+from common import devices, distributed, maps, runs
 from common.checkpoints import write_atomically
 from common.data import Examples
 from common.errors import require
@@ -96,9 +96,11 @@ def main(config: Config) -> dict[str, dict]:
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
     describe = descriptor(source, config)
     x, ids = (train.examples.modalities[name] for name in (source, "caption"))
-    sentences = fit(train.words, ids, vocabulary, config.seed)
-    canonical = cca(describe(x), sentences.embed(ids), config.components, config.feature_components)
+    sentences = distributed.of_first(lambda: fit(train.words, ids, vocabulary, config.seed))
+    views = describe(x), sentences.embed(ids)
+    canonical = distributed.of_first(lambda: cca(*views, config.components, config.feature_components))
     torch.manual_seed(config.seed)
+    distributed.seed_apart()
     images, captions = generate(model, test, config.n_samples)
     described = {name: describe(values) for name, values in images.items()}
     embedded = {name: sentences.embed(tokens) for name, tokens in captions.items()}
@@ -106,11 +108,11 @@ def main(config: Config) -> dict[str, dict]:
     figures = {"correlations": {name: values.mean().item() for name, values in similarity.items()}}
     if config.demo:
         cache = config.cache_dir and config.cache_dir / f"demo_reader_of_{source}.pt"
-        network = reader(source, cache)
+        network = distributed.of_first(lambda: reader(source, cache))
         looks = {name: read_all(network, x) for name, x in images.items()}
         figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
     report(figures, said(network_behind(config)), config, len(test.captions))
-    if config.umap:
+    if config.umap and distributed.rank() == 0:
         path = (config.out_dir or runs.folder_of(config.model) / "samples") / "umap.png"
         draw(path, model, test)
         print("", path, sep="\n")
@@ -133,22 +135,26 @@ def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tens
     """
     source, device = model.modalities[0], next(model.parameters()).device
     given = {name: birds.examples.modalities[name] for name in model.modalities}
-    images, captions, both = [], [], {name: [] for name in model.modalities}
-    for batch in Examples({source: given[source]}).batches(BATCH_SIZE // CAPTIONS):
-        z = model.posterior({source: batch.modalities[source].to(device)}).sample((CAPTIONS,))  # (10, B, D)
-        captions.append(model.decode(z.transpose(0, 1).flatten(0, 1), ["caption"])["caption"].mode.cpu())
-    for ids in given["caption"].split(BATCH_SIZE):
-        z = model.posterior({"caption": ids.to(device)}).sample()
-        images.append(as_data(model.decode(z, [source])[source].mean))
-    for start in range(0, n, BATCH_SIZE):
-        values = model.generate(min(BATCH_SIZE, n - start))
-        both[source].append(as_data(values[source]))
-        both["caption"].append(values["caption"].cpu())
-    prior = {name: torch.cat(parts) for name, parts in both.items()}
-    return tuple(
-        {"given": given[name], "decoded": torch.cat(decoded), "prior": prior[name]}
-        for name, decoded in ((source, images), ("caption", captions))
-    )
+    shown = Examples({source: given[source]})
+
+    def describe(rows: Tensor) -> dict[str, Tensor]:
+        z = model.posterior({source: shown[rows].modalities[source].to(device)}).sample((CAPTIONS,))  # (10, B, D)
+        ids = model.decode(z.transpose(0, 1).flatten(0, 1), ["caption"])["caption"].mode  # (10 B, 32)
+        return {"caption": ids.unflatten(0, (-1, CAPTIONS))}
+
+    def picture(rows: Tensor) -> dict[str, Tensor]:
+        z = model.posterior({"caption": given["caption"][rows].to(device)}).sample()
+        return {source: as_data(model.decode(z, [source])[source].mean)}
+
+    def both(rows: Tensor) -> dict[str, Tensor]:
+        values = model.generate(len(rows))
+        return {source: as_data(values[source]), "caption": values["caption"]}
+
+    decoded = distributed.share_out(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
+    decoded["caption"] = decoded["caption"].flatten(0, 1)  # (10 N, 32)
+    decoded |= distributed.share_out(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
+    prior = distributed.share_out(n, BATCH_SIZE, both, "joint", " draws")
+    return tuple({"given": given[name], "decoded": decoded[name], "prior": prior[name]} for name in (source, "caption"))
 
 
 def as_data(x: Tensor) -> Tensor:
@@ -160,21 +166,28 @@ def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
     """What turns a modality's values, as they are held, into features (N, 2048)."""
     if source == "feature":
         return lambda x: x
-    if config.demo:
-        return drawn.features
-    network, size = features.network_of(config.cache_dir or config.data_dir)
-    network = network.to(devices.select(config.cuda))
+    features_of = drawn.features
+    if not config.demo:
+        network, size = features.network_of(config.cache_dir or config.data_dir)
+        features_of = partial(features.features_of, network.to(devices.select(config.cuda)), size=size)
 
     def described(images: Tensor) -> Tensor:
-        parts = tqdm(images.split(BATCH_SIZE), desc="features", unit=f" x {BATCH_SIZE} images", disable=None)
-        return torch.cat([features.features_of(network, part, size).cpu() for part in parts])
+        def of(rows: Tensor) -> dict[str, Tensor]:
+            return {"feature": features_of(images[rows])}
+
+        return distributed.share_out(len(images), BATCH_SIZE, of, "features", " images")["feature"]
 
     return described
 
 
 def read_all(network: nn.Module, x: Tensor) -> Tensor:
     """The attributes (N, A) of uint8 images (N, 3, 64, 64) or features (N, 2048)."""
-    return torch.cat([read(network, batch.modalities["x"]) for batch in Examples({"x": x}).batches(BATCH_SIZE)])
+    shown = Examples({"x": x})
+
+    def looks(rows: Tensor) -> dict[str, Tensor]:
+        return {"looks": read(network, shown[rows].modalities["x"])}
+
+    return distributed.share_out(len(shown), BATCH_SIZE, looks, "attributes")["looks"]
 
 
 def coherence(
@@ -228,7 +241,7 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
         for name, row in figures["coherence"].items():
             right = "-" if row["right"] is None else f"{100 * row['right']:.1f}"
             print(f"| {name} | {right} | {row['named']:.2f} |")
-    if config.json:
+    if config.json and distributed.rank() == 0:
         content = {"experiment": "cub", "checkpoint": str(config.model), "split": "test", "n_examples": n}
         chosen = ("n_samples", "seed", "components", "feature_components")
         content |= {"demo": config.demo, "features": about, **{name: getattr(config, name) for name in chosen}}

@@ -15,12 +15,13 @@ and from each other, by latent) into the model's samples/.
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common import devices, maps, options, plots, reports, runs
+from common import devices, distributed, maps, options, plots, reports, runs
 from common.checkpoints import load_model, write_atomically
 from common.data import Examples
 from common.errors import require
@@ -60,9 +61,11 @@ def main(config: Config) -> dict[str, float]:
     shares, readers = {}, {}
     for name in model.modalities:
         for kind in ("linear", "convolutional"):
-            readers[name] = classifier(kind, name, train, cache(config, kind, name)).to(device)
+            make = partial(classifier, kind, name, train, cache(config, kind, name))
+            readers[name] = distributed.of_first(lambda make=make: make().cpu()).to(device)
             shares[f"{kind} classifier, {name}"] = accuracy(readers[name], name, test)
     torch.manual_seed(config.seed)
+    distributed.seed_apart()
     shares |= {
         f"coherence, {source} -> {target}": share
         for (source, target), share in cross_coherence(model, test, "digit", readers).items()
@@ -71,15 +74,17 @@ def main(config: Config) -> dict[str, float]:
         shares["coherence, joint"] = joint_coherence(model, config.n_samples, readers)
     z = {name: latents(model, name, test) for name in model.modalities}
     for name in model.modalities:
-        shares[f"latent accuracy, {name}"] = latent_accuracy(latents(model, name, train), z[name])
+        of_train = latents(model, name, train)
+        shares[f"latent accuracy, {name}"] = distributed.of_first(partial(latent_accuracy, of_train, z[name]))
     folder, pictures, kls = config.out_dir or runs.folder_of(config.model) / "samples", [], {}
     if isinstance(model.variational_posterior, LocScaleEbmPosterior):
         print("\nno kl.png: the KLs of an energy-based posterior have no closed form")
     else:
         kls = divergences(model, test.only(model.modalities))
         pictures.append(folder / "kl.png")
-        plots.boxes(pictures[-1], {name: kl.cpu() for name, kl in kls.items()}, ("latent", "nats"))
-    if config.umap:
+        if distributed.rank() == 0:
+            plots.boxes(pictures[-1], {name: kl.cpu() for name, kl in kls.items()}, ("latent", "nats"))
+    if config.umap and distributed.rank() == 0:
         pictures.append(folder / "umap.png")
         maps.latents(pictures[-1], model, z, "digits", {str(d): d for d in range(10)})
     nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
@@ -92,8 +97,12 @@ def main(config: Config) -> dict[str, float]:
 def latents(model: MultimodalVAE, name: str, examples: Examples) -> tuple[Tensor, Tensor]:
     """One z of q(z|x) for each example of a modality, and the digits."""
     examples = examples.only((name, "digit"))
-    z = [model.posterior({name: batch.modalities[name]}).sample() for batch in examples.batches(500)]
-    return torch.cat(z), examples.modalities["digit"][examples.rows["digit"]]
+
+    def draw(rows: Tensor) -> dict[str, Tensor]:
+        return {"z": model.posterior({name: examples[rows].modalities[name]}).sample()}
+
+    z = distributed.share_out(len(examples), 500, draw, f"latents of {name}")["z"].to(examples.device)
+    return z, examples.modalities["digit"][examples.rows["digit"]]
 
 
 def cache(config: Config, kind: str, name: str) -> Path | None:
@@ -110,7 +119,7 @@ def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: 
         print(f"\n| mnist_svhn ({data} SVHN), {n} test pairs | {unit} |\n|---|---|")
         for name, value in figures.items():
             print(f"| {reports.in_table(name)} | {factor * value:.2f} |")
-    if config.json:
+    if config.json and distributed.rank() == 0:
         content = {"experiment": "mnist_svhn", "checkpoint": str(config.model), "split": "test", "n_examples": n}
         content |= {"svhn": data, "seed": config.seed, "figures": shares, "nats": nats}
         write_atomically(config.json, json.dumps(content, indent=2).encode())

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from common import distributed
 from common.checkpoints import load, save
 from common.data import Examples
 from common.errors import InputError
@@ -59,5 +60,8 @@ def build(kind: str, name: str) -> nn.Sequential:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, name: str, test: Examples) -> float:
-    right = [network(b.modalities[name]).argmax(dim=1) == b.modalities["digit"] for b in test.batches(500)]
-    return torch.cat(right).double().mean().item()
+    def right(rows: Tensor) -> dict[str, Tensor]:
+        x = test[rows].modalities
+        return {"right": network(x[name]).argmax(dim=1) == x["digit"]}
+
+    return distributed.share_out(len(test), 500, right, f"accuracy, {name}")["right"].double().mean().item()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import runs
+from common import distributed, runs
 from common.checkpoints import write_atomically
 from common.errors import require
 from common.options import ModelConfig, option
@@ -57,6 +57,7 @@ def main(config: Config) -> dict[str, float]:
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
+    distributed.seed_apart()
     shares = accuracies(model, characters, config)
     found = interval(shares.mean().item(), len(shares) * config.n_way * config.n_queries)
     report(found, config, len(characters.names))
@@ -65,21 +66,27 @@ def main(config: Config) -> dict[str, float]:
 
 @torch.no_grad()
 def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
-    """The share of images that are classified rightly in each episode, (E,)."""
+    """The share of images that are classified rightly in each episode, (E,).
+
+    Of several processes each draws all episodes, which are those of one process, and does its part of them.
+    """
     n, n_classes = config.k_shot + config.n_queries, len(characters.names)
     require(config.n_way <= n_classes, f"--n-way {config.n_way} needs as many characters: there are {n_classes}")
     count = int(characters.character.bincount().min())
     require(n <= count, f"--k-shot and --n-queries need {n} images of a character: there are {count}")
     generator = torch.Generator().manual_seed(config.seed)
-    shares = []
-    for _ in tqdm(range(config.episodes), unit=" episodes", disable=None):
+    own = range(config.episodes)[distributed.part()]
+    shares = torch.zeros(config.episodes).double()
+    for episode in tqdm(range(config.episodes), unit=" episodes", disable=distributed.quiet()):
         classes = torch.randperm(n_classes, generator=generator)[: config.n_way]
         images = images_of(characters.images, characters.character, classes, n, generator).to(device_of(model))
+        if episode not in own:
+            continue
         given, x = images[:, : config.k_shot], images[:, config.k_shot :].flatten(0, 1)  # (N, k, ...), (N * Q, ...)
         log_p = log_conditionals(model, x, dict.fromkeys(codes(model), given), config.n_samples)  # (N * Q, N)
         right = torch.arange(config.n_way, device=x.device).repeat_interleave(config.n_queries)
-        shares.append((log_p.argmax(dim=1) == right).double().mean())
-    return torch.stack(shares).cpu()
+        shares[episode] = (log_p.argmax(dim=1) == right).double().mean()
+    return distributed.summed(shares)
 
 
 def interval(p: float, n: int) -> dict[str, float]:
@@ -96,7 +103,7 @@ def report(found: dict[str, float], config: Config, n_classes: int) -> None:
     print("|---|---|---|")
     name = f"{config.n_way}-way {config.k_shot}-shot, {config.episodes} episodes"
     print(f"| {name} | {percent['mean']} | {percent['low']} to {percent['high']} |")
-    if config.json:
+    if config.json and distributed.rank() == 0:
         chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed", "demo")
         content = {"experiment": "vhe", "checkpoint": str(config.model), "split": "test", "n_classes": n_classes}
         content |= {name: getattr(config, name) for name in chosen} | {"accuracy": found}

@@ -15,7 +15,7 @@ from celeba import analyse
 from celeba.analyse import BATCH_SIZE, commoner
 from celeba.analyse import JudgedConfig as Config
 from celeba.classifier import tell
-from common import devices, runs
+from common import devices, distributed, runs
 from common.checkpoints import load_model
 from common.data import Examples
 from common.models import MultimodalVAE
@@ -29,6 +29,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     network, test = analyse.judge(config, device)
     views = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir).to(device)
     torch.manual_seed(config.seed)
+    distributed.seed_apart()
     return analyse.report(shares(model, network, test, views), config, "vision", len(test))
 
 
@@ -36,16 +37,16 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 def shares(model: MultimodalVAE, network: nn.Module, test: Examples, views: Examples) -> dict[str, Tensor]:
     """By column of the table, (18,)."""
     truth = test.modalities["attrs"].bool()
-    right = {name: [] for name in ("test images", *model.modalities)}
-    for start in range(0, len(test), BATCH_SIZE):
-        rows = slice(start, start + BATCH_SIZE)
+
+    def right(rows: Tensor) -> dict[str, Tensor]:
         batch = views[rows]
         decoded = {"test images": batch.modalities["image"]}
         for name in model.modalities:
             decoded[name] = model.decode(model.posterior(batch, (name,)).sample(), ["image"])["image"].mean
-        for name, images in decoded.items():
-            right[name].append(tell(network, images) == truth[rows])
-    return {name: torch.cat(parts).double().mean(dim=0) for name, parts in right.items()} | commoner(truth)
+        return {name: tell(network, images) == truth[rows] for name, images in decoded.items()}
+
+    found = distributed.share_out(len(test), BATCH_SIZE, right)
+    return {name: x.double().mean(dim=0) for name, x in found.items()} | commoner(truth)
 
 
 if __name__ == "__main__":
