@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from common.errors import InputError
+from common import distributed
+from common.errors import InputError, require
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
@@ -22,7 +23,11 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
     """The results as they come, in processes of their own where there are several.
 
     Ctrl-C, or the failure of one, stops the others as Ctrl-C stops training: what is done is kept.
+
+    Raises:
+        InputError: torchrun has started several processes that would all do so.
     """
+    require(distributed.world() == 1, "this starts processes of its own: run it without torchrun, with --jobs N")
     if jobs == 1:
         yield from map(work, todo)
         return
