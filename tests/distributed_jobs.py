@@ -1,4 +1,4 @@
-"""What torchrun runs in tests/test_distributed.py: `-m tests.distributed_jobs OUT`."""
+"""What torchrun runs in tests/test_distributed.py: `-m tests.distributed_jobs OUT`, a folder."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,24 @@ from types import SimpleNamespace
 
 import torch
 
-from common import distributed
+import celeba.analyse
+import cub.analyse
+import mnist_svhn.analyse
+from celeba.model import build as faces
+from common import checkpoints, distributed, plots
 from common.data import Examples
 from common.distributions import DiagonalGaussian
 from common.elbos import MvaeElbo
+from common.metrics import cca, cross_coherence, divergences, joint_coherence
+from common.options import as_json
 from common.steps import Step
 from mnist.model import build
+from mnist_svhn import classifiers
+from mnist_svhn import train as pairs
+from tests.test_metrics import CLASSIFIERS, examples, model
+from tests.test_vhe_scripts import Code, Noisy, characters_of
+from vhe import VHE, classify
+from vhe.model import build as characters
 
 SIZES = (6, 5, 1)  # of batches: of two processes, both have as many, one has more, one has none
 
@@ -35,12 +47,86 @@ def gradients():
     return found
 
 
+@torch.no_grad()
+def without_noise():
+    """What is said of odd numbers of examples, where no draw has a part."""
+    torch.manual_seed(0)
+    numbers = distributed.share_out(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
+    digits = Examples({"svhn": torch.rand(501, 3, 32, 32), "digit": torch.randint(10, (501,))})
+    images = torch.randint(256, (21, 3, 64, 64), dtype=torch.uint8)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 18))
+    described = cub.analyse.descriptor("image", SimpleNamespace(demo=True))(images)
+    captions = described[:, :4] + 0.1 * torch.randn(21, 4)
+    sure, sets = VHE(Code(1.0, 1e-12), Noisy()), torch.randn(30, 2, 1).cumsum(dim=1)
+    episodes = classify.Config(Path(), n_way=5, k_shot=1, episodes=7, n_samples=2)
+    found = {
+        **numbers,
+        "accuracy": classifiers.accuracy(classifiers.build("linear", "svhn"), "svhn", digits),
+        "described": described,
+        "similarity": cca(described, captions, 2).similarity(described, captions),
+        "read": cub.analyse.read_all(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, 30)), images),
+        **divergences(model(), Examples({"a": torch.rand(1001, 4), "b": torch.rand(1001, 4)})),
+        "episodes": classify.accuracies(sure, characters_of(sets), episodes),
+    }
+    torch.manual_seed(1)
+    test = Examples({"image": images, "attrs": torch.randint(2, (21, 18)).float()})
+    face = faces(SimpleNamespace(n_latents=2, posterior="gaussian", fusion="poe")).eval()
+    columns = celeba.analyse.shares(face, lambda x: (network(x),), test, test, 3)
+    return found | {name: columns[name] for name in ("test images", "commoner value")}
+
+
+def with_noise():
+    """Coherences that are known, of models that are wrong at times."""
+    torch.manual_seed(2)
+    distributed.seed_apart()
+    crossed = cross_coherence(model((0.3, 0.0), (0.0, 0.2)), examples(4001), "label", CLASSIFIERS)
+    joint = joint_coherence(model(decoder=(0.0, 0.25)), 5001, CLASSIFIERS)
+    return {"-".join(pair): share for pair, share in crossed.items()} | {"joint": joint}
+
+
+def untrained(folder):
+    """Checkpoints of mnist_svhn and vhe in a folder."""
+    torch.manual_seed(0)
+    of_pairs = as_json(pairs.Config(demo=True, n_latents=4))
+    of_characters = {"model": "character", "decoder": "deconv", "n_latents": 4, "k_shot": 2, "test_alphabets": []}
+    for name, config, make in (("mnist_svhn", of_pairs, pairs.build), ("vhe", of_characters, characters)):
+        network = make(SimpleNamespace(**config))
+        checkpoint = {"experiment": name, "config": config, "state_dict": network.state_dict()}
+        checkpoints.save(folder / f"{name}.pt", checkpoint)
+
+
+def analyses(models, out):
+    """The figures of two scripts, and what they wrote."""
+    written = []
+
+    def write(path, content):
+        written.append(path.name)
+        checkpoints.write_atomically(path, content)
+
+    mnist_svhn.analyse.write_atomically = classify.write_atomically = write
+    plots.save = lambda figure, path: written.append(path.name)
+    classifiers.STEPS = 40
+    given = {"demo": True, "umap": False, "limit": 301, "n_samples": 301, "json": out / "pairs.json"}
+    found = mnist_svhn.analyse.main(mnist_svhn.analyse.Config(models / "mnist_svhn.pt", **given))
+    given = {"demo": True, "limit": 20, "n_way": 5, "k_shot": 2, "episodes": 7, "n_samples": 2, "n_queries": 3}
+    told = classify.main(classify.Config(models / "vhe.pt", json=out / "characters.json", **given))
+    return {"figures": found, "told": told, "written": written, "seed": torch.initial_seed()}
+
+
 if __name__ == "__main__":
+    out = Path(sys.argv[1])
     distributed.start()
     rows = torch.arange(7.0).view(7, 1)[distributed.part()]
-    found = {"gradients": gradients(), "rows": distributed.rows_of_all(rows), "world": distributed.world()}
-    said = distributed.any_of(distributed.rank() == 1), distributed.any_of(False)
+    found = {"rows": distributed.rows_of_all(rows), "world": distributed.world()}
+    found |= {
+        "any": (distributed.any_of(distributed.rank() == 1), distributed.any_of(False)),
+        "first": distributed.gathered(distributed.of_first(distributed.rank)),
+        "without noise": distributed.gathered(without_noise()),
+        "with noise": distributed.gathered(with_noise()),
+        "analyses": distributed.gathered(analyses(out, out)),
+        "gradients": gradients(),  # the last, since no model draws after it
+    }
     if distributed.rank() == 0:
-        torch.save(found | {"any": said}, Path(sys.argv[1]))
+        torch.save(found, out / "found.pt")
     print("process", distributed.rank())
     distributed.end()

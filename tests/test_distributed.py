@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import distributed
 from common.checkpoints import BEST, LAST, load
-from mnist import loglike
+from common.errors import InputError
+from mnist import analyse as weak_supervision
+from mnist import compare, loglike
 from mnist import train as mnist_train
 from tests import distributed_jobs
 
@@ -32,13 +35,77 @@ def torchrun(*args, n=2):
     return result.stdout
 
 
-def test_gradients_are_those_of_one_process_at_the_same_batch(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What two processes come to in tests/distributed_jobs.py."""
+    folder = tmp_path_factory.mktemp("jobs")
+    distributed_jobs.untrained(folder)
+    said = torchrun("-m", "tests.distributed_jobs", folder)
+    return torch.load(folder / "found.pt") | {"said": said, "folder": folder}
+
+
+def test_processes_share_rows(found):
+    assert found["said"].count("process") == 1 and found["said"].endswith("process 0\n")
+    assert found["world"] == 2 and found["any"] == (True, False) and found["first"] == [0, 0]
+    assert found["rows"].flatten().tolist() == list(range(7))
+
+
+def test_what_takes_no_draw_is_what_one_process_finds(found):
+    expected = distributed_jobs.without_noise()
+    assert expected["n"].tolist() == list(range(7)) and 0 < expected["episodes"].mean() < 1
+    for process in found["without noise"]:
+        assert process.keys() == expected.keys()
+        for name, x in expected.items():
+            exact = name not in ("described", "similarity")  # float32 products of other numbers of rows
+            close = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
+            torch.testing.assert_close(process[name], x, **close, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_coherence_is_of_all_examples(found):
+    first, second = found["with noise"]
+    assert first == second
+    right = {"a-a": 0.7, "a-b": 0.7 * 0.8, "b-a": 1.0, "b-b": 0.8, "joint": 0.75}
+    assert first == pytest.approx(right, abs=0.03)
+    n = torch.tensor([5001 if name == "joint" else 4001 for name in first])
+    count = n * torch.tensor([*first.values()], dtype=torch.float64)
+    torch.testing.assert_close(count, count.round(), rtol=0, atol=1e-6)
+
+
+def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatch):
+    first, second = found["analyses"]
+    assert first["written"] == ["kl.png", "pairs.json", "characters.json"] and second["written"] == []
+    assert first["figures"] == second["figures"] and first["told"] == second["told"]
+    assert first["seed"] != second["seed"], "draws would be those of the other process"
+    of_pairs, of_characters = (
+        json.loads((found["folder"] / name).read_text()) for name in ("pairs.json", "characters.json")
+    )
+    assert of_pairs["n_examples"] == 127 and of_pairs["figures"] | of_pairs["nats"] == first["figures"]
+    assert of_characters["accuracy"] == first["told"] and found["said"].count("coherence, joint") == 1
+    for of, name in ((distributed_jobs.mnist_svhn.analyse, "write_atomically"), (distributed_jobs.plots, "save")):
+        monkeypatch.setattr(of, name, None)
+    for of, name in ((distributed_jobs.classify, "write_atomically"), (distributed_jobs.classifiers, "STEPS")):
+        monkeypatch.setattr(of, name, None)
+    expected = distributed_jobs.analyses(found["folder"], tmp_path)
+    for name, value in expected["figures"].items():
+        drawn = name.startswith(("coherence", "latent"))
+        assert first["figures"][name] == pytest.approx(value, **({"abs": 0.15} if drawn else {"rel": 1e-4})), name
+    assert first["told"] == pytest.approx(expected["told"], abs=0.2)
+
+
+def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(InputError, match="this starts processes of its own: run it without torchrun, with --jobs N"):
+        weak_supervision.main(weak_supervision.Config(demo=True, limit=40, fractions=(1.0,), save_dir=tmp_path))
+    with pytest.raises(InputError, match="this starts processes of its own"):
+        compare.main(compare.Config("halves", demo=True, save_dir=tmp_path))
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(InputError, match="2 processes are more than share 1 examples"):
+        distributed.share_out(1, 500, None)
+
+
+def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
     expected = distributed_jobs.gradients()
-    said = torchrun("-m", "tests.distributed_jobs", tmp_path / "found.pt")
-    found = torch.load(tmp_path / "found.pt")
-    assert said == "process 0\n" and found["world"] == 2 and found["any"] == (True, False)
-    assert found["rows"].flatten().tolist() == list(range(7))
     for ours, theirs in zip(found["gradients"], expected, strict=True):
         assert [x is None for x in ours] == [x is None for x in theirs]
         assert all(
