@@ -4,6 +4,7 @@ Each has `point(p)`, the value that stands for the distribution in pictures and 
 mode where the values are names.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -38,6 +39,18 @@ class BernoulliLikelihood(nn.Module):
         return p.mean
 
 
+class SameScale(Independent):
+    """Independent values of Laplace or Normal of one scale, whose log-density takes no pass for each one's scale."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        p, event = self.base_dist, tuple(range(-self.reinterpreted_batch_ndims, 0))
+        scale, far = p.scale[(0,) * p.scale.dim()], p.loc - value
+        n = math.prod(self.event_shape)
+        if isinstance(p, Laplace):
+            return -far.abs().sum(dim=event) / scale - n * (2 * scale).log()
+        return -far.square().sum(dim=event) / (2 * scale**2) - n * (scale * math.sqrt(2 * math.pi)).log()
+
+
 class LocationScaleLikelihood(nn.Module):
     """Independent values of a family of location and scale around the decoder's output, all of one fixed scale.
 
@@ -51,8 +64,8 @@ class LocationScaleLikelihood(nn.Module):
         super().__init__()
         self.family, self.scale, self.event_dims = family, scale, event_dims
 
-    def forward(self, loc: Tensor) -> Independent:
-        return Independent(self.family(loc, self.scale, validate_args=False), self.event_dims)
+    def forward(self, loc: Tensor) -> SameScale:
+        return SameScale(self.family(loc, self.scale, validate_args=False), self.event_dims)
 
     def point(self, p: Distribution) -> Tensor:
         return p.mean

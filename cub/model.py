@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
+from torch.nn.functional import cross_entropy
 
 from common import models
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from cub.captions import END, LENGTH, PADDING
@@ -70,9 +71,9 @@ class Sentences(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of words (..., LENGTH) int64, summed over those that are no padding: (...)."""
         shape = torch.broadcast_shapes(value.shape, self.logits.shape[:-1])
-        words, logits = value.expand(shape), self.logits.expand(*shape, -1)
-        log_p = logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - self.logits.logsumexp(dim=-1)
-        return torch.where(value == PADDING, 0, log_p).sum(dim=-1)
+        words, logits = value.expand(shape).flatten(), self.logits.expand(*shape, -1).flatten(0, -2)
+        loss = cross_entropy(logits, words, reduction="none", ignore_index=PADDING)
+        return -loss.view(shape).sum(dim=-1)
 
 
 class CaptionLikelihood(nn.Module):
@@ -126,7 +127,7 @@ def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
 
 def image_decoder(n_latents: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Unflatten(1, (n_latents, 1, 1)), nn.ConvTranspose2d(n_latents, 512, 4, 1, 0), nn.ReLU()),
+        *(nn.Unflatten(1, (n_latents, 1, 1)), FromPixel(n_latents, 512, 4), nn.ReLU()),
         *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (nn.ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
         *(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Sigmoid()),
     )
@@ -174,7 +175,7 @@ def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.S
     channels = widths(wide)[::-1]
     stages = zip(pairwise(channels), STAGES[::-1], strict=True)
     convolutions = [
-        nn.ConvTranspose2d(n_latents, channels[0], 4, 1, 0, bias=wide),
+        FromPixel(n_latents, channels[0], 4, bias=wide),
         *(nn.ConvTranspose2d(n, m, *shape, bias=wide) for (n, m), shape in stages),
     ]
     words = nn.Linear(N_EMBEDDING, embedding.num_embeddings)

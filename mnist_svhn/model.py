@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from common import models
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from common.objective_options import OF_FUSION
@@ -108,7 +108,7 @@ def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
 
 def svhn_decoder(n_latents: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Unflatten(1, (n_latents, 1, 1)), nn.ConvTranspose2d(n_latents, 128, 4, 1, 0), nn.ReLU()),
+        *(nn.Unflatten(1, (n_latents, 1, 1)), FromPixel(n_latents, 128, 4), nn.ReLU()),
         *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU()),
         *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
         *(nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Sigmoid()),

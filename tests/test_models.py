@@ -3,9 +3,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Independent, Laplace, Normal
 
 from common.data import Batch
+from common.encoders_decoders import FromPixel
 from common.errors import InputError
+from common.likelihoods import LaplaceLikelihood, NormalLikelihood
 from mnist.model import build
 from tests.linear_gaussian import draw, exact_posterior, linear_gaussian
 
@@ -169,3 +172,27 @@ def test_batch_norm_encoders_run_on_present_rows_only():
     inputs["a"][10:] = torch.nan
     model.train().posterior(inputs)
     torch.testing.assert_close(model.encoder["a"][0].running_mean, mean)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_transposed_convolution_of_a_pixel_is_a_product(bias):
+    ours = FromPixel(3, 5, 4, bias).double()
+    theirs = nn.ConvTranspose2d(3, 5, 4, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
+    x = torch.randn(7, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, 4, 4)
+    found = [[y := f(x), *torch.autograd.grad((weight * y).sum(), (x, *f.parameters()))] for f in (ours, theirs)]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(("likelihood", "family"), [(LaplaceLikelihood, Laplace), (NormalLikelihood, Normal)])
+@pytest.mark.parametrize("event_dims", [1, 3])
+def test_densities_of_one_scale_are_torchs(likelihood, family, event_dims):
+    loc = torch.randn(4, 2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 3, 2, 3, dtype=torch.float64)  # to be broadcast
+    found = []
+    for p in (likelihood(0.3, event_dims)(loc), Independent(family(loc, 0.3), event_dims)):
+        log_p = p.log_prob(x)
+        found.append((log_p, *torch.autograd.grad(log_p.sin().sum(), loc), p.expand((9, *p.batch_shape)).log_prob(x)))
+    torch.testing.assert_close(*found)
