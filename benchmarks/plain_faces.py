@@ -8,15 +8,24 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.data import Batch
-from common.encoders_decoders import SplitLinearLayer, StackedDecoder
+from common.encoders_decoders import FromPixel, SplitLinearLayer, StackedDecoder
 from common.models import MultimodalVAE
 from common.subsets import mvae_subsets
 from mnist.model import EachClass
 
 
-def separate(model: MultimodalVAE) -> tuple[nn.ModuleDict, nn.ModuleDict]:
-    """A copy of a model's encoders and decoders, one a modality, with contiguous weights."""
+def as_written(model: MultimodalVAE) -> MultimodalVAE:
+    """A copy with contiguous weights, whose decoders begin with the convolution that they are written with."""
     model = deepcopy(model).to(memory_format=torch.contiguous_format)
+    for module in model.modules():
+        if isinstance(module, FromPixel):
+            module.__class__ = nn.ConvTranspose2d
+    return model
+
+
+def separate(model: MultimodalVAE) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """A copy of a model's encoders and decoders, one a modality, without what makes ours fast."""
+    model = as_written(model)
     encoder, decoder = nn.ModuleDict(), nn.ModuleDict()
     for key, network in model.encoder.items():
         names = key.split(",")

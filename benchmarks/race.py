@@ -4,10 +4,10 @@ import multiprocessing
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -79,8 +79,11 @@ def operations(turn: Turn) -> int:
 
 def most_memory() -> float:
     """The most that this process has held, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the process held that started this one
+        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
 def peak() -> float:
