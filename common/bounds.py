@@ -119,9 +119,9 @@ class MultimodalObjective(Objective):
             x = self.model.side_by_side(names, batch).movedim(1, 0)  # (n, B)
             x = x.view(len(names), *[1] * (rows[0].dim() - 2), *x.shape[1:])
             log_p = self.model.decode_alike(names, torch.stack(rows)).log_prob(x)  # (n, T, ..., B)
-            for i, name in enumerate(names):
+            for name, of_name in zip(names, log_p.unbind(), strict=True):
                 if name in z:
-                    of_name = log_p[i, : len(z[name])]
+                    of_name = of_name[: len(z[name])]
                     found[name] = of_name if scored[name] is None else torch.where(scored[name], of_name, 0)
         return found
 

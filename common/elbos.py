@@ -39,8 +39,9 @@ class SumOfElbos(MultimodalObjective):
         given = (subsets.to(device) if self.random_subsets else on_device(subsets, device))[:, None]  # (T, 1, M)
         scored = None
         if batch.mask is not None:
+            several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
             whole, given = given, given & batch.mask  # (T, B, M)
-            scored = given & ~_repeated(whole, given)[..., None]
+            scored = given & ~_repeated(several, whole, given)[..., None]
             if batch.together is not None:
                 for t in (t for t, name in enumerate(names) if name in self._known.values() and name != "joint"):
                     scored[t] &= ~batch.together[:, None]
@@ -53,6 +54,8 @@ class SumOfElbos(MultimodalObjective):
             kl = torch.where(scored.any(dim=-1), kl, 0)
         value = -beta * kl.sum(dim=0)
         terms = {f"{name}/kl": kl[t] for t, name in enumerate(names)}
+        # taken apart at once: the gradient of each x[:, t] would be as large as x
+        z_in, share_in = z.unbind(1), share.unbind(1)  # by term, (J, B, D), (J, B)
         scoring, z_of, counts = {}, {}, {}  # by modality: the terms that score it, their z, where they count
         for name, column in self.model.columns.items():
             part = subsets[:, column].view(len(subsets), -1)  # (T, 1), of a set (T, n)
@@ -61,7 +64,7 @@ class SumOfElbos(MultimodalObjective):
                 continue
             scoring[name] = where
             if name in batch.modalities:
-                z_of[name], counts[name] = torch.stack([z[:, t] for t in where]), None  # (T_m, J, B, D)
+                z_of[name], counts[name] = torch.stack([z_in[t] for t in where]), None  # (T_m, J, B, D)
                 if scored is not None or not part[where].all():
                     of_all = (given if scored is None else scored).expand(len(z), -1, len(batch), -1)  # (J, T, B, M)
                     counts[name] = torch.stack([of_all[:, t, :, column] for t in where])
@@ -69,7 +72,7 @@ class SumOfElbos(MultimodalObjective):
         for name, where in scoring.items():
             log_p = torch.zeros_like(kl[: len(where)])  # (T_m, B)
             if name in found:
-                log_p = (torch.stack([share[:, t] for t in where]) * found[name]).sum(dim=1)
+                log_p = (torch.stack([share_in[t] for t in where]) * found[name]).sum(dim=1)
             for t, of_term in zip(where, log_p, strict=True):
                 value = value + self.weight(name, names[t]) * of_term
                 terms[f"{names[t]}/{name}"] = of_term
@@ -110,7 +113,8 @@ class SumOfElbos(MultimodalObjective):
 
     def _complete(self, terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
         """All the names that random subsets could have brought, so that a run's metrics have the same at each step."""
-        random = [name for name in names if name not in self._known.values()]
+        known = set(self._known.values())
+        random = [name for name in names if name not in known]
         nothing = torch.zeros_like(next(iter(terms.values())))
         return {f"{subset}/{name}": nothing for subset in random for name in self.model.modalities} | terms
 
@@ -155,16 +159,19 @@ class MvaeElbo(SumOfElbos):
         return mvae_subsets(self.model.columns, self.K, self.generator)
 
 
-def _repeated(whole: Tensor, given: Tensor) -> Tensor:
+def _repeated(several: list[int], whole: Tensor, given: Tensor) -> Tensor:
     """Terms (T, B) to leave out: missing modalities make them equal to another one of the same example.
 
     Of equal ones a term of its own stays before a reduced one, else the first.
 
     Args:
+        several: the terms of several modalities; without its one, another has nothing to score.
         whole: the subsets, (T, 1, M).
         given: what an example has of them, (T, B, M).
     """
     reduced = (given != whole).any(dim=-1)  # (T, B)
-    same = (given[:, None] == given[None]).all(dim=-1)  # (T, T, B)
-    earlier = torch.ones(len(given), len(given), dtype=torch.bool, device=given.device).tril(-1)[..., None]
-    return reduced & (same & (earlier | ~reduced)).any(dim=1)
+    repeated = torch.zeros_like(reduced)
+    for t in several:
+        same = (given == given[t]).all(dim=-1)  # (T, B)
+        repeated[t] = reduced[t] & (same[:t].any(dim=0) | (same & ~reduced).any(dim=0))
+    return repeated

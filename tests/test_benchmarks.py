@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.distributions import Laplace, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks import __main__ as benchmark
 from benchmarks import faces, growth, pixels, plain_faces, plain_mmvae
@@ -210,6 +212,29 @@ def test_the_benchmark_of_growth_prints_its_figures(capsys, tmp_path):
     assert re.search(r"\| 400 \| 0.00 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|", out)
     assert len(re.findall(r"^\| (?:3|12) \| [\d.]+ \| \d+ \| [\d.]+ \| \d+ \|$", out, re.M)) == 2
     assert not list(tmp_path.iterdir())
+
+
+class Written(TorchDispatchMode):
+    """Counts the numbers that operations write."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.n += sum(x.numel() for x in tree_leaves(out) if torch.is_tensor(x) and x.is_floating_point())
+        return out
+
+
+@pytest.mark.parametrize("kind", [growth.of_set, growth.named])
+def test_a_step_of_more_modalities_takes_no_more_for_each(kind):
+    each = []
+    for m in (24, 96):
+        step = kind(m, 4)
+        with Written() as written:
+            step()
+        each.append(written.n / m)
+    assert each[1] < each[0]
 
 
 @pytest.mark.parametrize("name", ["celeba", "celeba19", "vision"])
