@@ -2,7 +2,7 @@
 
     python -m benchmarks                        all experiments (or `make bench`, which runs the other benchmarks too)
     python -m benchmarks mnist celeba           some
-    python -m benchmarks mnist --precision bf16           ours with bfloat16 networks, beside the others' float32
+    python -m benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
 Plain: a pass of all networks for each term of the objective, an unfused Adam (`benchmarks.plain*`); multivae: the
 package on our networks (`pip install .[bench]`, `benchmarks.package`). Both get a batch that is at hand; "end to end"
@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -27,7 +28,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from benchmarks.experiments import EXPERIMENTS, loaded_turn, our_turn, package_turn, plain_turn
+from benchmarks.experiments import EXPERIMENTS, loaded_turn, n_steps, our_turn, package_turn, plain_turn
 from benchmarks.race import machine, operations, peak, race, ratio, timed
 from common import devices
 
@@ -43,71 +44,71 @@ class Config:
     """of our networks"""
     rounds: int = 6
     """turns of each implementation, alternating; the first of each warms up and is not counted"""
-    images: int = 20
+    images: int = 10
     """examples whose log-likelihoods are estimated"""
     n_samples: int = 1000
     """importance samples of each"""
+    cuda: bool = False
+    """all of it on a GPU: ours with captured steps, the others a step at a time"""
 
 
 def main(config: Config) -> None:
-    devices.select(cuda=False)
-    rate = peak()
-    print(
-        f"{machine()}; a large convolution or product reaches {rate / 1e9:.0f} GFLOP/s in fp32; ours {config.precision}"
-    )
-    tables = [[], [], []]
-    with tqdm(config.experiments, unit=" experiments") as bar:
-        for name in bar:
-            bar.set_postfix_str(name)
-            rows = *training(name, config, rate), others(name, config)
-            for table, row in zip(tables, rows, strict=True):
-                table.append({"": name} | row)
-    for table in tables:
-        print(f"\n| {' | '.join(table[0])} |\n{'|---' * len(table[0])}|")
-        print("\n".join(f"| {' | '.join(row.values())} |" for row in table))
+    device = devices.select(config.cuda)
+    rate = peak(device)
+    print(f"{machine(device.type == 'cuda')}; ours {config.precision}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
+    table(partial(training, rate=rate), config, device)
+    print()
+    table(others, config, device)
     of_torch = started([sys.executable, "-c", "import torch"], ROOT)
     print(f"\nstart-up: `train.py --dry-run`, beside {of_torch:.1f} s for `import torch` alone")
 
 
-def training(name: str, config: Config, rate: float) -> tuple[Row, Row]:
-    """Of the step, and from end to end."""
+def table(row_of: Callable[[str, Config, torch.device], Row], config: Config, device: torch.device) -> None:
+    """Print a row for each experiment when it is there: to the end it takes long."""
+    with tqdm(config.experiments, unit=" experiments") as bar:
+        for i, name in enumerate(bar):
+            bar.set_postfix_str(name)
+            row = {"": name} | row_of(name, config, device)
+            with bar.external_write_mode():
+                if i == 0:
+                    print(f"| {' | '.join(row)} |\n{'|---' * len(row)}|")
+                print(f"| {' | '.join(row.values())} |", flush=True)
+
+
+def training(name: str, config: Config, device: torch.device, rate: float) -> Row:
+    """Of the step, by itself and from end to end."""
     experiment = EXPERIMENTS[name]
     makers = {"plain": plain_turn, "loaded": loaded_turn, "ours": partial(our_turn, precision=config.precision)}
     if find_spec("multivae") and name != MIXED:
         makers["package"] = package_turn
-    times = race({key: partial(make, name) for key, make in makers.items()}, config.rounds)
-    n = experiment.steps * experiment.batch_size
+    times = race({key: partial(make, name, device) for key, make in makers.items()}, config.rounds)
+    n = n_steps(name, device) * experiment.batch_size
     speed = {key: f"{n / of.median:,.4g}" for key, of in times.items()} | {"-": "-"}
     beside = {key: "{:.2f} ({:.2f} to {:.2f})".format(*ratio(of, times["ours"])) for key, of in times.items()}
-    needed = [operations(turn) for turn in (plain_turn(name), our_turn(name, "fp32"))]
-    limit = n * rate / needed[1]
+    needed = [operations(turn) for turn in (plain_turn(name), our_turn(name))]
+    limit = experiment.steps * experiment.batch_size * rate / needed[1]
     package = "package" if "package" in times else "-"
-    step = {
+    return {
         "plain, examples/s": speed["plain"],
+        "end to end": speed["loaded"],
         "multivae": speed[package],
         "ours": speed["ours"],
         "ours / plain (range)": beside["plain"],
         "operations": f"{needed[0] / needed[1]:.2f}",
+        "ours / plain, end to end (range)": beside["loaded"],
         "ours / multivae (range)": beside.get(package, "-"),
         "limit": f"{limit:,.4g}",
         "reached": f"{n / times['ours'].median / limit:.0%}",
-    }
-    end_to_end = {
-        "plain, end to end, examples/s": speed["loaded"],
-        "ours": speed["ours"],
-        "ours / plain (range)": beside["loaded"],
         "plain, GiB": f"{times['loaded'].memory:.1f}",
         "ours, GiB": f"{times['ours'].memory:.1f}",
     }
-    return step, end_to_end
 
 
-def others(name: str, config: Config) -> Row:
+def others(name: str, config: Config, device: torch.device) -> Row:
     """Log-likelihoods, samples, and the time to start."""
     experiment = EXPERIMENTS[name]
-    devices.select(cuda=False)
-    model = devices.prepare(experiment.build(), torch.device("cpu"), config.precision, compile=False).eval()
-    examples, n = experiment.examples(config.images), 500
+    model = devices.prepare(experiment.build(), device, config.precision, compile=False).eval()
+    examples, n = experiment.examples(config.images).to(device), 500
     model.generate(n)
     sampling = statistics.median(timed(lambda: model.generate(n)) for _ in range(config.rounds))
     rates = []
@@ -115,7 +116,7 @@ def others(name: str, config: Config) -> Row:
         seconds = evaluate and timed(partial(evaluate, model, examples, config.n_samples))
         rates.append(f"{config.images / seconds:,.3g}" if seconds else "-")
     folder = name.split(",")[0]
-    options = ["--dry-run", *(["--model", name.split(", ")[1]] if folder == "cub" else [])]
+    options = ["--dry-run", *["--cuda"] * config.cuda, *(["--model", name.split(", ")[1]] if folder == "cub" else [])]
     start_up = started([sys.executable, "train.py", *options], ROOT / folder)
     return {
         f"log-likelihoods, {config.n_samples} samples, plain, examples/s": rates[0],

@@ -28,12 +28,14 @@ from common.bounds import Objective
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import DregElbo, MvaeElbo
-from common.steps import Step
+from common.steps import CapturedStep, Step
 from common.training import Meter
 from cub.captions import END, PADDING
 from vision.data import DERIVED
 
+CPU = torch.device("cpu")
 BETA = 0.5  # of MVAE's steps, as in the midst of annealing
+ON_GPU = 20  # times as many steps a turn
 
 
 class Experiment(NamedTuple):
@@ -46,7 +48,7 @@ class Experiment(NamedTuple):
     evaluate: the log-likelihoods that loglike.py estimates of a model, examples and a number of samples.
     plain_evaluate: the same in the originals' manner, where they have them.
     batch_size: examples a step.
-    steps: a turn, of some tenths of a second.
+    steps: a turn, of some tenths of a second on a CPU.
     """
 
     build: Callable[[], MultimodalVAE]
@@ -173,56 +175,64 @@ EXPERIMENTS = {
 }
 
 
-def our_turn(name: str, precision: str) -> Turn:
+def n_steps(name: str, device: torch.device) -> int:
+    """Of a turn."""
+    return EXPERIMENTS[name].steps * (1 if device.type == "cpu" else ON_GPU)
+
+
+def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> Turn:
     """Steps on batches out of a split in memory, as `common.training.fit` takes them."""
     experiment = EXPERIMENTS[name]
-    model = devices.prepare(experiment.build(), devices.select(cuda=False), precision, compile=False)
+    devices.select(device.type == "cuda")
+    model = devices.prepare(experiment.build(), device, precision, compile=False)
     objective = experiment.objective(model)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, amsgrad=experiment.amsgrad, fused=True)
     step, meter, n = Step(objective, optimizer), Meter(), experiment.batch_size
-    examples = experiment.examples(experiment.steps * n)
+    examples = experiment.examples(n_steps(name, device) * n).to(device)
+    if device.type == "cuda" and step.capturable(examples):
+        step = CapturedStep(step)
 
     def turn() -> None:
-        for index in torch.randperm(len(examples)).split(n):
+        for index in torch.randperm(len(examples), device=device).split(n):
             meter.add(step(examples, index, n, experiment.beta), n)
         meter.check("in the benchmark")
 
     return turn
 
 
-def plain_turn(name: str) -> Turn:
+def plain_turn(name: str, device: torch.device = CPU) -> Turn:
     """The originals' steps on a batch that is at hand."""
     experiment = EXPERIMENTS[name]
-    return _repeated(name, experiment.plain(experiment.build()))
+    return _repeated(name, experiment.plain(experiment.build().to(device)), device)
 
 
-def package_turn(name: str) -> Turn:
+def package_turn(name: str, device: torch.device = CPU) -> Turn:
     """Steps of the package multivae on a batch that is at hand."""
     from benchmarks import package  # an extra
 
     experiment = EXPERIMENTS[name]
-    return _repeated(name, package.training_step(experiment.objective(experiment.build()), experiment.beta))
+    objective = experiment.objective(experiment.build().to(device))
+    return _repeated(name, package.training_step(objective, experiment.beta), device)
 
 
-def _repeated(name: str, step: Callable[[Batch], None]) -> Turn:
-    experiment = EXPERIMENTS[name]
-    batch = experiment.examples(experiment.batch_size)[:]
+def _repeated(name: str, step: Callable[[Batch], None], device: torch.device) -> Turn:
+    batch = EXPERIMENTS[name].examples(EXPERIMENTS[name].batch_size).to(device)[:]
 
     def turn() -> None:
-        for _ in range(experiment.steps):
+        for _ in range(n_steps(name, device)):
             step(batch)
 
     return turn
 
 
-def loaded_turn(name: str) -> Turn:
+def loaded_turn(name: str, device: torch.device = CPU) -> Turn:
     """The originals' steps on batches of their loader."""
     experiment = EXPERIMENTS[name]
-    step = experiment.plain(experiment.build())
-    loader = experiment.files.loader(experiment.examples(experiment.steps * experiment.batch_size))
+    step = experiment.plain(experiment.build().to(device))
+    loader = experiment.files.loader(experiment.examples(n_steps(name, device) * experiment.batch_size))
 
     def turn() -> None:
         for batch in loader(experiment.batch_size):
-            step(batch)
+            step(Batch({key: x.to(device) for key, x in batch.modalities.items()}))
 
     return turn

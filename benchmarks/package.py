@@ -122,7 +122,7 @@ def inputs(model: MultimodalVAE, batch: Batch) -> MultimodalBaseDataset:
 
 def training_step(objective: MvaeElbo | DregElbo, beta: float = 1.0) -> Callable[[Batch], None]:
     """A step of the package's trainer, with its default optimiser."""
-    package = counterpart(objective, beta)
+    package = counterpart(objective, beta).to(next(objective.parameters()).device)
     optimizer = torch.optim.Adam(package.parameters(), lr=1e-4)
 
     def step(batch: Batch) -> None:

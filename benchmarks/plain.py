@@ -40,8 +40,8 @@ class StringDecoder(nn.Module):
         self.gru.load_state_dict(decoder.gru.state_dict())
 
     def forward(self, z: Tensor) -> Tensor:
-        words = torch.zeros(len(z), LENGTH, self.h2o.out_features)
-        character, h = torch.full((len(z),), SOS), self.z2h(z).unsqueeze(0).repeat(2, 1, 1)
+        words = z.new_zeros(len(z), LENGTH, self.h2o.out_features)
+        character, h = torch.full_like(z[:, 0], SOS, dtype=torch.long), self.z2h(z).unsqueeze(0).repeat(2, 1, 1)
         for i in range(LENGTH):
             x = torch.cat([F.silu(self.embed(character)), z], dim=1)
             out, h = self.gru(x.unsqueeze(0), h)
@@ -62,11 +62,12 @@ class Plain(nn.Module):
             self.decoder["text"] = StringDecoder(self.decoder["text"])
         else:  # the authors' label encoder ran for each example
             self.encoder["text"] = nn.Sequential(*self.encoder["text"])
-        self.to(memory_format=torch.contiguous_format)
+        self.to(next(model.parameters()).device, memory_format=torch.contiguous_format)
 
     def forward(self, image: Tensor | None, text: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         given = image if image is not None else text
-        mus, variances = [torch.zeros(len(given), 64)], [torch.ones(len(given), 64)]
+        prior = torch.zeros(len(given), 64, device=given.device)
+        mus, variances = [prior], [torch.ones_like(prior)]
         for name, x in (("image", image), ("text", text)):
             if x is not None:
                 mu, logvar = self.encoder[name](x)

@@ -28,7 +28,7 @@ def of_softplus(family: type[Distribution], loc: Tensor, a: Tensor) -> Distribut
 
 def pixels(scale: float, mean: Tensor, x: Tensor) -> Tensor:
     """log p of each number, (K, B, ...)."""
-    return Laplace(mean, torch.tensor(scale)).log_prob(x)
+    return Laplace(mean, mean.new_tensor(scale)).log_prob(x)
 
 
 def words(logits: Tensor, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Turn = Callable[[], object]
 
 
 class Times(NamedTuple):
-    """seconds: of each turn that counts; memory: the most that its process has held, in GiB."""
+    """seconds: of each turn that counts; memory: the most that its process has held, of a GPU's if it uses one, GiB."""
 
     seconds: list[float]
     memory: float
@@ -78,7 +78,9 @@ def operations(turn: Turn) -> int:
 
 
 def most_memory() -> float:
-    """The most that this process has held, in GiB."""
+    """The most that this process has held, of a GPU's memory if it uses one, in GiB."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the process held that started this one
         (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -86,21 +88,26 @@ def most_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
-def peak() -> float:
-    """Operations a second of the faster one of a large convolution and a large product, in fp32."""
-    x, weight = torch.randn(100, 128, 28, 28), torch.randn(128, 128, 3, 3)
+def peak(device: torch.device) -> float:
+    """Operations a second of the faster one of a large convolution and a large product, of float32 numbers."""
+    batch, side = (100, 2048) if device.type == "cpu" else (1000, 8192)
+    x, weight = torch.randn(batch, 128, 28, 28, device=device), torch.randn(128, 128, 3, 3, device=device)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    a = torch.randn(2048, 2048)
-    works = ((lambda: torch.conv2d(x, weight), 2 * 100 * 26**2 * weight.numel()), (lambda: a @ a, 2 * 2048**3))
+    a = torch.randn(side, side, device=device)
+    works = ((lambda: torch.conv2d(x, weight), 2 * batch * 26**2 * weight.numel()), (lambda: a @ a, 2 * side**3))
     return max(n / min(timed(work) for _ in range(10)) for work, n in works)
 
 
-def machine() -> str:
+def machine(cuda: bool = False) -> str:
     """What the figures are of."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    of_gpu = f"{torch.cuda.get_device_name()}, " if cuda else ""
+    return f"{of_gpu}{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def timed(work: Turn) -> float:
+    """Seconds that it takes, until a GPU has done it too."""
     start = time.perf_counter()
     work()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - start

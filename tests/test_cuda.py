@@ -12,6 +12,8 @@ import fashionmnist.train
 import mnist.loglike
 import mnist_svhn.train
 import multimnist.train
+from benchmarks import __main__ as benchmark
+from benchmarks.experiments import EXPERIMENTS
 from common import streams
 from common.checkpoints import LAST, load
 from common.options import LoglikeConfig
@@ -163,3 +165,10 @@ def test_birds_of_two_families_and_batch_norm(tmp_path, replays, model):
     cub.sample.main(cub.sample.Config(tmp_path / "True", demo=True, limit=20, cuda=True, given="caption"))
     options = {"demo": True, "limit": 60, "cuda": True, "umap": False, "components": 3, "n_samples": 20}
     assert cub.analyse.main(cub.analyse.Config(tmp_path / "True", **options))["coherence"]
+
+
+def test_the_benchmark_runs_there(capsys):
+    benchmark.main(benchmark.Config(rounds=2, images=2, n_samples=3, cuda=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert torch.cuda.get_device_name() in lines[0]
+    assert all(sum(line.startswith(f"| {name} |") for line in lines) == 2 for name in EXPERIMENTS)
