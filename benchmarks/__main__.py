@@ -2,6 +2,7 @@
 
     python -m benchmarks                        all experiments (or `make bench`, which runs the other benchmarks too)
     python -m benchmarks mnist celeba           some
+    python -m benchmarks mnist --compile        ours with compiled networks
     python -m benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
 Plain: a pass of all networks for each term of the objective, an unfused Adam (`benchmarks.plain*`); multivae: the
@@ -42,6 +43,8 @@ class Config:
     experiments: tyro.conf.Positional[tuple[Literal[tuple(EXPERIMENTS)], ...]] = tuple(EXPERIMENTS)
     precision: Literal["fp32", "bf16"] = "fp32"
     """of our networks"""
+    compile: bool = False
+    """our networks, with torch.compile"""
     rounds: int = 6
     """turns of each implementation, alternating; the first of each warms up and is not counted"""
     images: int = 10
@@ -55,7 +58,8 @@ class Config:
 def main(config: Config) -> None:
     device = devices.select(config.cuda)
     rate = peak(device)
-    print(f"{machine(device.type == 'cuda')}; ours {config.precision}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
+    ours = config.precision + ", compiled" * config.compile
+    print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
     table(partial(training, rate=rate), config, device)
     print()
     table(others, config, device)
@@ -78,12 +82,13 @@ def table(row_of: Callable[[str, Config, torch.device], Row], config: Config, de
 def training(name: str, config: Config, device: torch.device, rate: float) -> Row:
     """Of the step, by itself and from end to end."""
     experiment = EXPERIMENTS[name]
-    makers = {"plain": plain_turn, "loaded": loaded_turn, "ours": partial(our_turn, precision=config.precision)}
+    ours = partial(our_turn, precision=config.precision, compile=config.compile)
+    makers = {"plain": plain_turn, "loaded": loaded_turn, "ours": ours}
     if find_spec("multivae") and name != MIXED:
         makers["package"] = package_turn
     times = race({key: partial(make, name, device) for key, make in makers.items()}, config.rounds)
     n = n_steps(name, device) * experiment.batch_size
-    speed = {key: f"{n / of.median:,.4g}" for key, of in times.items()} | {"-": "-"}
+    speed = {key: rounded(n / of.median) for key, of in times.items()} | {"-": "-"}
     beside = {key: "{:.2f} ({:.2f} to {:.2f})".format(*ratio(of, times["ours"])) for key, of in times.items()}
     needed = [operations(turn) for turn in (plain_turn(name), our_turn(name))]
     limit = experiment.steps * experiment.batch_size * rate / needed[1]
@@ -97,7 +102,7 @@ def training(name: str, config: Config, device: torch.device, rate: float) -> Ro
         "operations": f"{needed[0] / needed[1]:.2f}",
         "ours / plain, end to end (range)": beside["loaded"],
         "ours / multivae (range)": beside.get(package, "-"),
-        "limit": f"{limit:,.4g}",
+        "limit": rounded(limit),
         "reached": f"{n / times['ours'].median / limit:.0%}",
         "plain, GiB": f"{times['loaded'].memory:.1f}",
         "ours, GiB": f"{times['ours'].memory:.1f}",
@@ -114,16 +119,21 @@ def others(name: str, config: Config, device: torch.device) -> Row:
     rates = []
     for evaluate in (experiment.plain_evaluate, experiment.evaluate):
         seconds = evaluate and timed(partial(evaluate, model, examples, config.n_samples))
-        rates.append(f"{config.images / seconds:,.3g}" if seconds else "-")
+        rates.append(rounded(config.images / seconds) if seconds else "-")
     folder = name.split(",")[0]
     options = ["--dry-run", *["--cuda"] * config.cuda, *(["--model", name.split(", ")[1]] if folder == "cub" else [])]
     start_up = started([sys.executable, "train.py", *options], ROOT / folder)
     return {
         f"log-likelihoods, {config.n_samples} samples, plain, examples/s": rates[0],
         "ours": rates[1],
-        "generated, examples/s": f"{n / sampling:,.3g}",
+        "generated, examples/s": rounded(n / sampling),
         "start-up, s": f"{start_up:.1f}",
     }
+
+
+def rounded(x: float) -> str:
+    """To three digits."""
+    return f"{float(f'{x:.3g}'):,.9g}"
 
 
 def started(command: list[str], folder: Path) -> float:

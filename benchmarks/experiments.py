@@ -180,11 +180,11 @@ def n_steps(name: str, device: torch.device) -> int:
     return EXPERIMENTS[name].steps * (1 if device.type == "cpu" else ON_GPU)
 
 
-def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> Turn:
+def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", compile: bool = False) -> Turn:
     """Steps on batches out of a split in memory, as `common.training.fit` takes them."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
-    model = devices.prepare(experiment.build(), device, precision, compile=False)
+    model = devices.prepare(experiment.build(), device, precision, compile)
     objective = experiment.objective(model)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, amsgrad=experiment.amsgrad, fused=True)
     step, meter, n = Step(objective, optimizer), Meter(), experiment.batch_size

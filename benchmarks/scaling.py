@@ -1,7 +1,7 @@
 """Speed of several processes at one run with the same batch, as torchrun starts them.
 
     python -m benchmarks.scaling                                            mnist, on one and two cores
-    python -m benchmarks.scaling --experiment celeba --options "--limit 400 --batch-size 100"
+    python -m benchmarks.scaling --experiment celeba --limit 400
     python -m benchmarks.scaling --layouts 1x1 2x1 4x1 8x1 --cuda           a GPU a process
 
 Runs the experiment's train.py on built-in data, layouts in turns, and takes the examples/s of each run's last epoch.
@@ -34,8 +34,10 @@ class Config:
     """the folder"""
     layouts: tuple[str, ...] = ("1x1", "1x2", "2x1")
     """processes x threads of each; the first is what the others are compared with"""
-    options: str = "--limit 1500 --batch-size 100"
-    """of train.py"""
+    limit: int = 1500
+    """examples of each split"""
+    batch_size: int = 100
+    """of all processes together"""
     epochs: int = 3
     rounds: int = 3
     """runs of each layout, alternating"""
@@ -52,7 +54,7 @@ def main(config: Config) -> None:
                 rates[layout].append(rate(config, layout, save_dir))
                 bar.update()
         n_parameters = sum(x.numel() for x in load_model(save_dir).parameters())
-    print(f"{machine()}\n\n{config.experiment} {config.options}: {n_parameters:,} parameters, ", end="")
+    print(f"{machine()}\n\n{config.experiment}, batch {config.batch_size}: {n_parameters:,} parameters, ", end="")
     print(f"{4e-6 * n_parameters:.1f} MB of gradients a step; median of {config.rounds} runs\n")
     print("| processes x threads | examples/s | range | ratio |\n|---|---|---|---|")
     first = statistics.median(rates[config.layouts[0]])
@@ -66,7 +68,8 @@ def rate(config: Config, layout: str, save_dir: Path) -> float:
     processes, threads = layout.split("x")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
     length = ["--epochs", str(config.epochs), "--annealing-epochs", "1"]
-    options = ["--demo", *config.options.split(), *length, *["--cuda"] * config.cuda, "--save-dir", str(save_dir)]
+    size = ["--limit", str(config.limit), "--batch-size", str(config.batch_size)]
+    options = ["--demo", *size, *length, *["--cuda"] * config.cuda, "--save-dir", str(save_dir)]
     environment = os.environ | {"OMP_NUM_THREADS": threads}
     command = [*torchrun, f"{config.experiment}/train.py", *options]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)

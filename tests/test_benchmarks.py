@@ -1,6 +1,8 @@
 """The benchmark: what it prints, that it compares the same model, and the operations it counts."""
 
+import os
 import re
+import shutil
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -13,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import __main__ as benchmark
-from benchmarks import faces, growth, pixels, plain_faces, plain_mmvae
+from benchmarks import faces, growth, pixels, plain_faces, plain_mmvae, scaling
 from benchmarks.experiments import EXPERIMENTS, our_turn, plain_turn
 from benchmarks.plain import LAMBDA_TEXT, Plain
 from benchmarks.race import Times, operations, race, ratio, timed
-from common import importance
+from common import devices, importance
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.objectives import DregElbo, MvaeElbo
@@ -162,6 +164,22 @@ def test_the_plain_mmvae_is_the_same_model(experiment, families):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch compiles with warnings
+@pytest.mark.parametrize("name", ["mnist", "multimnist", "mnist_svhn"])
+def test_compiled_networks_have_the_bound_and_the_gradient(name):
+    experiment = EXPERIMENTS[name]
+    batch, found = experiment.examples(3)[:], []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        model = devices.prepare(experiment.build(), torch.device("cpu"), "fp32", compile)
+        bound = experiment.objective(model).backward(batch, 0.5, 3)
+        found.append((bound.value, [p.grad for p in model.parameters()]))
+    for values, (as_it_is, compiled) in zip(("bound", "gradient"), zip(*found, strict=True), strict=True):
+        torch.testing.assert_close(compiled, as_it_is, rtol=1e-3, atol=1e-3, msg=values)
+
+
+@pytest.mark.slow
 def test_the_plain_likelihoods_are_the_same():
     torch.manual_seed(0)
     model = EXPERIMENTS["mnist_svhn"].build().eval()
@@ -255,3 +273,13 @@ def test_a_subset_is_found_by_search():
     subsets = plain_faces.pool(5)
     assert subsets.shape == (32, 5) and len(subsets.unique(dim=0)) == 32
     assert {int(plain_faces.drawn(subsets).sum()) for _ in range(50)} == {2, 3, 4}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scaling_prints_its_ratios(capfd):
+    scaling.main(scaling.Config(layouts=("1x1", "2x1"), limit=40, batch_size=20, epochs=2, rounds=1))
+    out = capfd.readouterr().out
+    assert "mnist, batch 20: 2,588,186 parameters, 10.4 MB of gradients a step" in out
+    first, second = (re.search(rf"\| {n}x1 \| ([\d,]+) \| .* \| ([\d.]+) \|", out).groups() for n in (1, 2))
+    assert first[1] == "1.00"
+    assert number(second[0]) / number(first[0]) == pytest.approx(number(second[1]), abs=0.02)
