@@ -1,6 +1,7 @@
 """Two processes at one run, by torchrun."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from common import distributed
-from common.checkpoints import BEST, LAST, load
+from common.checkpoints import BEST, EXPERIMENTS, LAST, load
 from common.errors import InputError
 from mnist import analyse as weak_supervision
 from mnist import compare, loglike
@@ -18,6 +19,7 @@ from tests import distributed_jobs
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ["--demo", "--limit", "120", "--n-latents", "8", "--batch-size", "25", "--annealing-epochs", "1"]
+SMALL = ["--demo", "--limit", "4", "--batch-size", "4", "--epochs", "1"]
 
 
 def torchrun(*args, n=2):
@@ -112,6 +114,16 @@ def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch
             torch.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(ours, theirs, strict=True) if y is not None
         )
     assert any(x.abs().sum() > 0 for x in found["gradients"][-1] if x is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", sorted({name.split(".")[0] for name in EXPERIMENTS.values()} - {"mnist"}))
+def test_every_folder_trains(folder, tmp_path):
+    samples = ["--K", "2"] if folder in ("cub", "mnist_svhn") else []
+    said = torchrun(f"{folder}/train.py", *SMALL, *samples, "--save-dir", tmp_path)
+    assert said.count("epoch 1/1") == 1
+    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
+    assert (tmp_path / BEST).exists() and (tmp_path / LAST).exists()
 
 
 @pytest.mark.slow
