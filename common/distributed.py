@@ -23,7 +23,8 @@ T = TypeVar("T")
 def start() -> None:
     """Meet the other processes, where there are any. But for the first one's, what is printed is not shown."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group()
+        # by itself it takes the GPU's alone, where there is one, of which tensors on the CPU know nothing
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         if rank():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -134,5 +135,6 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     n, *sums = summed(torch.cat([there, *(x.flatten() for x in gradients)])).split(
         [len(parameters), *(x.numel() for x in parameters)]
     )
-    for x, k, total in zip(parameters, n.tolist(), sums, strict=True):
-        x.grad = total.view_as(x) if k else None
+    for x, gradient, k, total in zip(parameters, gradients, n.tolist(), sums, strict=True):
+        # in the parameter's own layout, which the fused optimiser takes for granted
+        x.grad = gradient.copy_(total.view_as(x)) if k else None

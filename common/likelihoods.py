@@ -65,7 +65,8 @@ class LocationScaleLikelihood(nn.Module):
         self.family, self.scale, self.event_dims = family, scale, event_dims
 
     def forward(self, loc: Tensor) -> SameScale:
-        return SameScale(self.family(loc, self.scale, validate_args=False), self.event_dims)
+        scale = loc.new_full((), self.scale)  # of a number, torch makes a copy to the device, which fits in no graph
+        return SameScale(self.family(loc, scale, validate_args=False), self.event_dims)
 
     def point(self, p: Distribution) -> Tensor:
         return p.mean

@@ -17,6 +17,7 @@ from common.elbos import MvaeElbo
 from common.metrics import cca, cross_coherence, divergences, joint_coherence
 from common.options import as_json
 from common.steps import Step
+from fashionmnist.model import build as garments
 from mnist.model import build
 from mnist_svhn import classifiers
 from mnist_svhn import train as pairs
@@ -28,12 +29,14 @@ from vhe.model import build as characters
 SIZES = (6, 5, 1)  # of batches: of two processes, both have as many, one has more, one has none
 
 
+OPTIONS = {"n_latents": 4, "model": "mvae", "lambda_image": 1.0, "lambda_text": 2.0, "posterior": "gaussian"}
+
+
 def gradients():
     """Gradients of batches of each size, of a model without noise; of the last one, only where both have labels."""
     DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
     torch.manual_seed(0)
-    options = {"n_latents": 4, "model": "mvae", "lambda_image": 1.0, "lambda_text": 2.0, "posterior": "gaussian"}
-    model = build(SimpleNamespace(**options))
+    model = build(SimpleNamespace(**OPTIONS))
     n = sum(SIZES)
     mask = torch.ones(n, 2, dtype=torch.bool)
     mask[::3, 1] = False
@@ -45,6 +48,19 @@ def gradients():
         step(examples, index[distributed.part()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
     return found
+
+
+def weights():
+    """Those of convolutions, which lie channels last, after two steps of the optimiser that train.py has."""
+    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
+    torch.manual_seed(0)
+    objective = MvaeElbo(garments(SimpleNamespace(**OPTIONS)))
+    examples = Examples({"image": torch.rand(4, 1, 28, 28), "text": torch.randint(10, (4,))})
+    # with a large eps steps are as smooth as gradients
+    step = Step(objective, torch.optim.Adam(objective.parameters(), lr=1.0, eps=100.0, fused=True))
+    for _ in range(2):
+        step(examples, torch.arange(4)[distributed.part()], 4, 0.5)
+    return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
 
 
 @torch.no_grad()
@@ -124,7 +140,9 @@ if __name__ == "__main__":
         "without noise": distributed.gathered(without_noise()),
         "with noise": distributed.gathered(with_noise()),
         "analyses": distributed.gathered(analyses(out, out)),
-        "gradients": gradients(),  # the last, since no model draws after it
+        # the last ones, since no model draws after them
+        "gradients": gradients(),
+        "weights": weights(),
     }
     if distributed.rank() == 0:
         torch.save(found, out / "found.pt")

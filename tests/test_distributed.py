@@ -116,6 +116,12 @@ def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch
     assert any(x.abs().sum() > 0 for x in found["gradients"][-1] if x is not None)
 
 
+def test_steps_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
+    monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
+    for ours, theirs in zip(found["weights"], distributed_jobs.weights(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted({name.split(".")[0] for name in EXPERIMENTS.values()} - {"mnist"}))
 def test_every_folder_trains(folder, tmp_path):

@@ -3,7 +3,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.experiments import EXPERIMENTS
 from common import multimodal_vae
 from common.data import Batch
 from common.distributions import DiagonalGaussian
@@ -255,3 +257,23 @@ def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
         goal.backward(batch, 1.0, 5)
     model.every_row = True
     goal.backward(batch, 1.0, 5)
+
+
+class NoConstants(TorchDispatchMode):
+    """Fails where a number becomes a tensor of the device "meta"."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten.lift_fresh.default or args[0].device.type == "cpu", "torch.tensor"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "celeba19"])
+def test_a_step_that_is_captured_copies_nothing_to_the_device(name, monkeypatch):
+    monkeypatch.setitem(multimodal_vae.DECODED_AT_ONCE, "meta", 500)
+    model = EXPERIMENTS[name].build().to("meta")
+    model.every_row = True
+    goal, batch = EXPERIMENTS[name].objective(model), EXPERIMENTS[name].examples(2).to("meta")[:]
+    assert goal.capturable
+    goal.backward(batch, 0.5, 2)  # what is copied once and kept
+    with NoConstants():
+        goal.backward(batch, 0.5, 2)
