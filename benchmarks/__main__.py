@@ -44,7 +44,7 @@ class Config:
     precision: Literal["fp32", "bf16"] = "fp32"
     """of our networks"""
     compile: bool = False
-    """our networks, with torch.compile"""
+    """our networks in training, with torch.compile"""
     rounds: int = 6
     """turns of each implementation, alternating; the first of each warms up and is not counted"""
     images: int = 10
@@ -60,6 +60,8 @@ def main(config: Config) -> None:
     rate = peak(device)
     ours = config.precision + ", compiled" * config.compile
     print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
+    if not find_spec("multivae"):
+        print("the package multivae is not installed (pip install .[bench]): its columns stay empty\n")
     table(partial(training, rate=rate), config, device)
     print()
     table(others, config, device)

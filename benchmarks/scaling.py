@@ -69,7 +69,9 @@ def rate(config: Config, layout: str, save_dir: Path) -> float:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
     length = ["--epochs", str(config.epochs), "--annealing-epochs", "1"]
     size = ["--limit", str(config.limit), "--batch-size", str(config.batch_size)]
-    options = ["--demo", *size, *length, *["--cuda"] * config.cuda, "--save-dir", str(save_dir)]
+    # several processes capture no steps
+    gpu = ["--cuda", "--no-capture"] if config.cuda else []
+    options = ["--demo", *size, *length, *gpu, "--save-dir", str(save_dir)]
     environment = os.environ | {"OMP_NUM_THREADS": threads}
     command = [*torchrun, f"{config.experiment}/train.py", *options]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)

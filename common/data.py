@@ -159,12 +159,10 @@ class Examples:
     def take(self, index: slice | Tensor) -> "Examples":
         """These examples alone; of shards nothing is read."""
         masks = [None if x is None else x[index] for x in (self.mask, self.together)]
-        rows = self.rows
-        if rows is None and any(isinstance(x, Shards) for x in self.modalities.values()):
-            rows = dict.fromkeys(self.modalities, torch.arange(len(self)))
-        if rows is None:
-            return Examples({name: x[index] for name, x in self.modalities.items()}, None, *masks, self.derived)
-        return Examples(self.modalities, {name: x[index] for name, x in rows.items()}, *masks, self.derived)
+        if self.rows is None:
+            values = {n: x.take(index) if isinstance(x, Shards) else x[index] for n, x in self.modalities.items()}
+            return Examples(values, None, *masks, self.derived)
+        return Examples(self.modalities, {name: x[index] for name, x in self.rows.items()}, *masks, self.derived)
 
     def apart(self, index: Tensor) -> "Examples":
         """These examples alone, with nothing beside their own rows in memory; for examples on the CPU."""

@@ -23,7 +23,9 @@ def select(cuda: bool) -> torch.device:
         print("warning: no GPU is available, going on with the CPU", file=sys.stderr)
     if cuda and torch.cuda.is_available():
         if distributed.world() > 1:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            own, n = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            require(own < n, f"--nproc-per-node is to be {n} at most, one process for each GPU here")
+            torch.cuda.set_device(own)
         return torch.device("cuda")
     _quick_products()
     _keep_pages()

@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +33,38 @@ class Shards:
             found, wanted = (f"{a.dtype} rows of {a.shape[1:]}" for a in (x, first))
             require(same, f"{path} has {found}, {paths[0]} {wanted}: they must be alike")
         self.starts = np.cumsum([0, *map(len, self.parts)])
-        self.shape = (int(self.starts[-1]), *first.shape[1:])
+        self.rows = np.arange(self.starts[-1])
         self.dtype = torch.from_numpy(first[:0].copy()).dtype
-        self.nbytes = sum(x.nbytes for x in self.parts)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), *self.parts[0].shape[1:]
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.parts[0][0].nbytes
+
+    def take(self, index: slice | Tensor) -> "Shards":
+        """Some of these rows, of which nothing is read."""
+        some = copy(self)
+        some.rows = self._wanted(index)
+        return some
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
         """Copies of some rows (B, ...)."""
-        rows = np.arange(len(self))[index] if isinstance(index, slice) else index.numpy()
+        rows = self._wanted(index)
         part = np.searchsorted(self.starts, rows, side="right") - 1
         found = np.empty((len(rows), *self.shape[1:]), self.parts[0].dtype)
         for i in np.unique(part):
             here = part == i
             found[here] = np.take(self.parts[i], rows[here] - self.starts[i], axis=0)
         return torch.from_numpy(found)
+
+    def _wanted(self, index: slice | Tensor) -> np.ndarray:
+        return self.rows[index if isinstance(index, slice) else index.numpy()]
 
     def to(self, device: torch.device) -> "Shards | Tensor":
         return self if device == self.device else self[:].to(device)

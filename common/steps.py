@@ -89,7 +89,8 @@ class CapturedStep:
         try:
             for group in groups:
                 group["capturable"] = True
-            with torch.cuda.graph(graph):
+            # other threads read the batches of a stream meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 bound = self.step(examples, index, len(index), self.beta)
         except RuntimeError as error:
             cause = str(error).splitlines()[0]

@@ -45,7 +45,7 @@ class Meter:
 
     def __init__(self, sums: dict[str, float] | None = None, n: int = 0) -> None:
         self.sums, self.n = dict(sums or {}), n
-        self.names: list[str] = []
+        self.names = list(self.sums)
         self.pending: list[Tensor] = []
         self.n_pending = 0
 
@@ -152,6 +152,10 @@ def fit(
     fewest = min(len(examples) for examples in (train, valid) if examples)
     least = min(fewest, config.batch_size)
     require(distributed.world() <= least, f"{distributed.world()} processes are more than share {least} examples")
+    begin = set(distributed.gathered((state["epoch"], state["batch"])))
+    require(
+        len(begin) == 1, f"the processes go on from different batches: {run.dir} must be a folder that all of them see"
+    )
     _begin_draws(run.checkpoint, config.seed, state, device)
     drawn = time.monotonic()
 
@@ -172,10 +176,10 @@ def fit(
             epoch = state["epoch"] + 1
             line = {"epoch": epoch} | _train_epoch(objective, step, train, config, state, ctrl_c)
             _require_finite(model, f"at epoch {epoch}")
+            distributed.average_buffers(model)
             if state["batch"] * config.batch_size < len(train):
                 save_last()
                 stop()
-            distributed.average_buffers(model)
             if valid:
                 line["valid"] = evaluate(objective, valid, config.seed)
             state |= {"epoch": epoch, **START_OF_EPOCH}
@@ -224,8 +228,7 @@ def _train_epoch(
             if bound is not None:
                 meter.add(bound, len(at_hand[1]))
             due = (b + 1) % config.log_interval == 0 or b + 1 == n_batches
-            # several processes agree where they meet anyway
-            stopping = (due or distributed.world() == 1) and distributed.any_of(ctrl_c.asked)
+            stopping = distributed.any_of(ctrl_c.asked)
             if due or stopping:
                 means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
                 seen = min((b + 1) * config.batch_size, len(train))

@@ -260,20 +260,18 @@ def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
 
 
 class NoConstants(TorchDispatchMode):
-    """Fails where a number becomes a tensor of the device "meta"."""
+    """Fails where a Python number becomes a tensor, by a copy if that is on a GPU; subsets and indices stay here."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func is not torch.ops.aten.lift_fresh.default or args[0].device.type == "cpu", "torch.tensor"
+        assert func is not torch.ops.aten.lift_fresh.default or not args[0].is_floating_point(), "torch.tensor"
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "celeba19"])
-def test_a_step_that_is_captured_copies_nothing_to_the_device(name, monkeypatch):
-    monkeypatch.setitem(multimodal_vae.DECODED_AT_ONCE, "meta", 500)
-    model = EXPERIMENTS[name].build().to("meta")
+def test_a_step_that_is_captured_copies_nothing_to_the_device(name):
+    model = EXPERIMENTS[name].build()
     model.every_row = True
-    goal, batch = EXPERIMENTS[name].objective(model), EXPERIMENTS[name].examples(2).to("meta")[:]
+    goal, batch = EXPERIMENTS[name].objective(model), EXPERIMENTS[name].examples(2)[:]
     assert goal.capturable
-    goal.backward(batch, 0.5, 2)  # what is copied once and kept
     with NoConstants():
         goal.backward(batch, 0.5, 2)

@@ -115,6 +115,13 @@ def test_only_what_exceeds_memory_is_streamed(paths, monkeypatch):
     assert isinstance(placed(examples, CPU), Stream)
 
 
+def test_of_shards_a_device_gets_the_split_alone(paths):
+    part = Examples({"image": Shards(paths)}).take(slice(5, 16)).take(torch.arange(0, 11, 2))
+    assert part.nbytes == 6 * IMAGES[0].nbytes
+    assert part[:].modalities["image"].equal(IMAGES[5:16:2].float() / 255)
+    assert part.to(torch.device("meta")).modalities["image"].shape == (6, *IMAGES.shape[1:])
+
+
 def test_what_cannot_be_read_ends_the_stream(paths):
     stream = Stream(Examples({"image": Shards(paths)}), CPU)
     with pytest.raises(IndexError):

@@ -72,7 +72,7 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     shots, count = dict.fromkeys(config.k_shot or (1, k_shot)), int(character.bincount().min())
     for name, needed in {"--k-shot": max(shots) + 1, "--set-size": n}.items():
         require(needed <= count, f"{name} needs {needed} images of a character: there are {count}")
-    device, generator = device_of(model), Generator().manual_seed(config.seed)
+    device, generator = device_of(model), Generator().manual_seed(config.seed + distributed.rank())
     own = codes(model)
 
     def alone(i: Tensor) -> dict[str, Tensor]:
