@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from celeba.attributes import ATTRIBUTES
-from common import devices, runs
 from common.checkpoints import experiment_of, load_model
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from cub.trained import vocabulary_of
+from common.training import devices, run_from_command_line
+from cub.trained_model import vocabulary_of
 from fashionmnist.data import CLASSES as GARMENTS
 from mnist.data import CLASSES as DIGITS
 from multimnist.data import names, parse
@@ -270,11 +270,14 @@ def views_of(config: Config) -> dict[str, View]:
 def main(config: Config) -> None:
     views = views_of(config)
     model = load_model(config.model).to(devices.select(config.cuda))
-    require(not any(model.conditions.values()), f"{config.model} is a CVAE, of p(image|text) alone: see its sample.py")
+    require(
+        not any(modality.given for modality in model.modality.values()),
+        f"{config.model} is a CVAE, of p(image|text) alone: see its sample.py",
+    )
     explorer = Explorer(model, views)
     title = f"{experiment_of(config.model)}: {config.model}"
     page(explorer, title).launch(server_name="127.0.0.1", server_port=config.port, share=False, footer_links=[])
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

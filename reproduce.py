@@ -25,10 +25,9 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from common import devices, runs
-from common.checkpoints import write_atomically
-from common.errors import require
-from common.options import option
+from common.errors import option, require
+from common.io import write_atomically
+from common.training import devices, run_from_command_line
 from reproduction import report, tables
 from reproduction.plans import TABLES, Plan
 from reproduction.scheduler import Pool, Work
@@ -236,4 +235,4 @@ def progress(bar: tqdm, under_way: Sequence[Chain | Preparation]) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from benchmarks.experiments import EXPERIMENTS, loaded_turn, n_steps, our_turn, package_turn, plain_turn
 from benchmarks.race import machine, operations, peak, race, ratio, timed
-from common import devices
+from common.training import devices
 
 ROOT = Path(__file__).parents[1]
 MIXED = "cub, images"  # experts of two families, which the package lacks

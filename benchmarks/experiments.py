@@ -23,13 +23,12 @@ from benchmarks import plain, plain_faces, plain_mmvae
 from benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from benchmarks.race import Turn
 from celeba.attributes import ATTRIBUTES
-from common import devices
-from common.bounds import Objective
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
-from common.objectives import DregElbo, MvaeElbo
-from common.steps import CapturedStep, Step
-from common.training import Meter
+from common.objectives import DregElbo, MvaeElbo, Objective
+from common.training import devices
+from common.training.loop import Meter
+from common.training.steps import CapturedStep, Step
 from cub.captions import END, PADDING
 from vision.data import DERIVED
 
@@ -181,7 +180,7 @@ def n_steps(name: str, device: torch.device) -> int:
 
 
 def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", compile: bool = False) -> Turn:
-    """Steps on batches out of a split in memory, as `common.training.fit` takes them."""
+    """Steps on batches out of a split in memory, as `common.training.loop.loop.fit` takes them."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
     model = devices.prepare(experiment.build(), device, precision, compile)

@@ -22,10 +22,9 @@ from benchmarks import plain_faces
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.race import machine, most_memory, timed
 from celeba.attributes import ATTRIBUTES
-from common import image_caches
-from common.data import Examples
-from common.steps import Step
+from common.data import Examples, image_caches
 from common.subsets import random_subsets
+from common.training.steps import Step
 
 N_IMAGES = 202_599  # of CelebA
 N_TRAIN = 162_770

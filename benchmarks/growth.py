@@ -26,16 +26,13 @@ from tqdm import tqdm
 
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.race import machine, timed
-from common import devices
-from common.bounds import Objective
-from common.data import Examples
+from common.data import Examples, Shards, Stream
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import VAE
-from common.objectives import MvaeElbo, StandardElbo
-from common.shards import Shards
-from common.steps import Step
-from common.streams import Stream
+from common.objectives import MvaeElbo, Objective, StandardElbo
+from common.training import devices
+from common.training.steps import Step
 
 Key = TypeVar("Key")
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.data import Batch, Examples
-from common.torchvision_import import transforms
+from common.data.torchvision_import import transforms
 from vision.transforms import picture
 
 SEEN_AT = 64  # pixels that a photograph is high and wide in a batch

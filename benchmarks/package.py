@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, softplus
 
-import common.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
+import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 
 # isort: split
 from multivae.data.datasets import MultimodalBaseDataset
@@ -27,12 +27,7 @@ from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
 
 from benchmarks.plain_faces import separate
 from common.data import Batch
-from common.likelihoods import (
-    BernoulliLikelihood,
-    BinaryLikelihood,
-    CategoricalLikelihood,
-    LocationScaleLikelihood,
-)
+from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.models import MultimodalVAE
 from common.objectives import DregElbo, MvaeElbo
 from common.variational_posteriors import LaplacePosterior, SoftplusPosterior

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.race import Turn, machine, race, ratio
-from common import devices
 from common.experts import product_of_experts
 from common.models import FAMILIES, MultimodalVAE
 from common.objectives import StandardElbo
-from mnist.part_models import N_PIXELS, build
+from common.training import devices
+from mnist.parts.model import N_PIXELS, build
 
 LATENTS = 64
 DRAWS = 50  # a turn, since one alone takes less than waking the process up for it

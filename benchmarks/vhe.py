@@ -21,7 +21,7 @@ import tyro
 import vhe.model
 from benchmarks import plain_vhe
 from benchmarks.race import Turn, machine, race, ratio
-from common import devices
+from common.training import devices
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
 

@@ -27,10 +27,13 @@ from celeba.attributes import ATTRIBUTES
 from celeba.classifier import CLASSIFIER, classifier, tell
 from celeba.data import load
 from celeba.sample import giver, probabilities
-from common import devices, distributed, options, reports, runs
-from common.checkpoints import load_model, write_atomically
+from common import distributed
+from common.checkpoints import load_model
 from common.data import Examples
+from common.io import write_atomically
 from common.models import MultimodalVAE
+from common.reporting import tables as reports
+from common.training import devices, options, run_from_command_line
 
 BATCH_SIZE = 250
 
@@ -137,4 +140,4 @@ def commoner(truth: Tensor) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

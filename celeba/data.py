@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
-from celeba.faces import draw_with_masks, random_attributes
-from common import image_caches
-from common.data import Examples, hold_out
+from celeba.demo import draw_with_masks, random_attributes
+from common.data import Examples, hold_out, image_caches
+from common.data.files import download, find, unpack
 from common.errors import InputError, require
-from common.files import download, find, unpack
 
 SPLITS = ("train", "valid", "test")  # by their number in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
@@ -181,7 +180,7 @@ def _lines(path: Path) -> list[str]:
 
 def _fetch(data_dir: Path) -> None:
     """Download what is missing, into torchvision's layout, and unpack the images."""
-    from common.torchvision_import import datasets
+    from common.data.torchvision_import import datasets
 
     known = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
     missing = [FILES[kind] for kind in FILES if not any((data_dir / place).is_file() for place in _places(kind))]

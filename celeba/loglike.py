@@ -22,11 +22,12 @@ from torch import Tensor
 from celeba.attributes import ATTRIBUTES
 from celeba.data import load
 from celeba.sample import device_of, probabilities
-from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import image_and_label, importance_estimates, of_examples
 from common.models import MultimodalVAE
+from common.reporting import tables as reports
+from common.training import devices, options, run_from_command_line
 
 BATCH_SIZE = 100
 
@@ -93,4 +94,4 @@ def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -21,12 +21,14 @@ from torch.distributions import Distribution
 
 from celeba.attributes import ATTRIBUTES
 from celeba.data import called, load, parse
-from common import devices, options, plots, runs
-from common.checkpoints import load_model, write_atomically
+from common.checkpoints import load_model
 from common.data import Examples
+from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
-from common.image_caches import Kind, decode
+from common.io import write_atomically
 from common.models import MultimodalVAE
+from common.reporting import plots
+from common.training import devices, options, run_from_command_line, runs
 
 COLUMNS = 8
 N_POOL = 10_000  # draws of the prior among which those with given attributes are found
@@ -181,4 +183,4 @@ def given_image(config: Config) -> Tensor:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -21,12 +21,12 @@ import tyro
 from celeba.data import load_train
 from celeba.model import build
 from celeba.sample import draw
-from common import devices, options, runs
-from common.bounds import Objective
 from common.data import Examples, unpair
 from common.models import MultimodalVAE
-from common.objective_options import OF_FUSION, ObjectiveOptions, by_name
-from common.training import fit
+from common.objectives import Objective
+from common.objectives.registry import make_objective, objectives_of
+from common.training import devices, fit, options, run_from_command_line, runs
+from common.training.options import ObjectiveOptions
 
 
 @dataclass
@@ -55,7 +55,7 @@ class FacesConfig(options.RunConfig, ObjectiveOptions):
 
     def check(self) -> None:
         super().check()
-        self.check_objective(f"--fusion {self.fusion}", OF_FUSION[self.fusion], self.fusion, self.posterior)
+        self.check_objective(f"--fusion {self.fusion}", objectives_of(self.fusion), self.fusion, self.posterior)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Config(FacesConfig):
 
 
 def objective(config: FacesConfig, model: MultimodalVAE) -> Objective:
-    return by_name(config.obj or OF_FUSION[config.fusion][0], model, config, config.weights(model))
+    return make_objective(config.objective_name(objectives_of(config.fusion)), model, config, config.weights(model))
 
 
 def main(
@@ -96,4 +96,4 @@ def main(
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -11,9 +11,9 @@ from functools import partial
 from celeba import loglike
 from celeba.loglike import Config
 from celeba19.data import apart
-from common import runs
+from common.training import run_from_command_line
 
 main = partial(loglike.main, experiment="celeba19", arranged=apart)
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -12,9 +12,9 @@ from functools import partial
 
 from celeba import sample
 from celeba.sample import Config
-from common import runs
+from common.training import run_from_command_line
 
 main = partial(sample.main, experiment="celeba19")
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

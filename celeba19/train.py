@@ -14,11 +14,10 @@ from typing import Literal
 from celeba import train
 from celeba19.data import load_train
 from celeba19.model import build
-from common import runs
-from common.bounds import Objective
 from common.errors import require
 from common.models import MultimodalVAE
-from common.objectives import MvaeElbo
+from common.objectives import MvaeElbo, Objective
+from common.training import run_from_command_line
 
 
 @dataclass
@@ -53,4 +52,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -2,11 +2,7 @@
 
 import io
 import json
-import os
-import pickle
 import re
-import struct
-import uuid
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
@@ -18,39 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, require
+from common.io import DAMAGE, write_atomically
 from common.multimodal_vae import MultimodalVAE
 
 OF_MVAE = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 OF_MMVAE = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the name of their --model
 # the module that builds the model of each: none of the scripts, which run under another name
 EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values(), "vhe")}
-EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.part_models", "pixels": "mnist.part_models"}
-# what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
-DAMAGE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-)
+EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 MMVAE = "model.rar", "args.json"  # what the MMVAE authors' code leaves in a run's folder
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at path, or leave it as it was: temporary file, fsync, rename.
-
-    Raises:
-        InputError: it could not be written (a full disk, no permission).
-    """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # others may write the same file
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        kept = ": the one before is kept" if path.exists() else ""
-        raise InputError(f"{path} could not be written ({error.strerror}){kept}") from error
 
 
 def save(path: Path, checkpoint: dict) -> None:

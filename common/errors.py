@@ -12,3 +12,14 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless the condition holds."""
     if not condition:
         raise InputError(message)
+
+
+def option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def flag(field: str, value: object) -> str:
+    """How the command line gives an option's value."""
+    if isinstance(value, bool):
+        return option(field if value else f"no_{field}")
+    return f"{option(field)} {value}"

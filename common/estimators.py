@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common import distributed
-from common.data import Batch, Examples
+from common.data.batches import Batch, Examples
 from common.errors import require
-from common.importance import IwaeElbo
 from common.multimodal_vae import MultimodalVAE
-from common.variational_posteriors import proposal
+from common.objectives.importance import IwaeElbo
 
 
 class Estimate(NamedTuple):
@@ -90,17 +90,8 @@ def importance_estimates(
     require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
     batch = model.observe(inputs)
     targets = [_mask(model, batch, target) for target in targets]
-    scored = {
-        name: [target[:, column] for target in targets]  # (B,), of a set (B, n)
-        for name, column in model.columns.items()
-        if any(target[:, column].any() for target in targets)
-    }
-    prior = model.prior()
-    if isinstance(given, Tensor):
-        q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
-    else:
-        q = model.posterior(batch, given) if given else prior.expand((1,))
-    q = proposal(q)
+    scored = _scored(model, targets)
+    prior, q = model.prior(), _proposal(model, batch, given)
     size = at_once or max(1, model.decoded_at_once // len(batch))
     weights = [Weights() for _ in targets]
     for start in range(0, n_samples, size):
@@ -108,26 +99,48 @@ def importance_estimates(
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
         p = model.decode(z, scored, batch.modalities)
         log_w = [log_ratio] * len(targets)
-        for name, counts in scored.items():
-            log_p = p[name].log_prob(batch.modalities[name])  # (k, B), of a set (k, B, n)
-            parts = [torch.where(there, log_p, 0) for there in counts]
+        for name, by_target in scored.items():
+            log_p = p[name].log_prob(batch.modalities[name])  # (k, B), for a set (k, B, n)
+            parts = [torch.where(counts, log_p, 0) for counts in by_target]
             log_w = [w + (x.sum(dim=-1) if x.dim() == 3 else x) for w, x in zip(log_w, parts, strict=True)]
-        for of_target, w in zip(weights, log_w, strict=True):
-            of_target.add(w)
-    return [of_target.estimate() for of_target in weights]
+        for target_weights, w in zip(weights, log_w, strict=True):
+            target_weights.add(w)
+    return [target_weights.estimate() for target_weights in weights]
+
+
+def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+    """Where each target, a mask (B, M), has each modality: {name: [(B,), for a set (B, n)]}, without those in none."""
+    scored = {}
+    for name, modality in model.modality.items():
+        by_target = [modality.present(target) for target in targets]
+        if any(present.any() for present in by_target):
+            scored[name] = by_target
+    return scored
+
+
+def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Distribution:
+    """q(z|x_G), or the prior for no modality."""
+    if isinstance(given, Tensor):
+        q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
+    elif given:
+        q = model.posterior(batch, given)
+    else:
+        return model.prior().expand((1,))
+    return model.variational_posterior.proposal(q)
 
 
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
-    """A target as a mask of the model's modalities and elements, (B, M)."""
+    """A target as a mask over the model's modalities and elements, (B, M)."""
     if isinstance(target, Tensor):
         require(batch.mask is None or not (target & ~batch.mask).any(), "log p of what examples lack")
         return target
     for name in target:
-        column = model.columns.get(name)
-        lacking = name not in batch.modalities or (
-            batch.mask is not None and isinstance(column, int) and not batch.mask[:, column].all()
+        known = name in batch.modalities
+        # an example may lack elements of a set: the set's name means those that it has
+        everywhere = known and (
+            batch.mask is None or model.modality[name].is_set or model.modality[name].present(batch.mask).all()
         )
-        require(not lacking, f"log p of {name} needs it in every example")
+        require(bool(everywhere), f"log p of {name} needs it in every example")
     return batch.only(target, model.columns).mask
 
 
@@ -180,6 +193,27 @@ def image_and_label(
         f"effective samples, {called}": y.ess,
         f"effective samples, image,{called}": joint.ess,
     }
+
+
+def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """log p of all modalities and of each one, and the effective samples, {name: (B,)}.
+
+    All share samples of q(z|all modalities); each modality alone is estimated with samples of each q(z|x_m) too.
+    """
+    names = model.modalities
+    targets = [names, *((name,) for name in names)] if len(names) > 1 else [names]
+    estimates = {}
+    for target, estimate in zip(targets, importance_estimates(model, batch, targets, names, n_samples), strict=True):
+        estimates[",".join(target)] = estimate
+    for source in names if len(names) > 1 else ():
+        each = importance_estimates(model, batch, [(name,) for name in names], (source,), n_samples)
+        estimates |= {f"{name}|{source}": estimate for name, estimate in zip(names, each, strict=True)}
+    rows = {}
+    for key, estimate in estimates.items():
+        target, *source = key.split("|")
+        suffix = f", z from q(z|{source[0]})" if source else ""
+        rows[f"log p({target}){suffix}"], rows[f"effective samples, {target}{suffix}"] = estimate
+    return rows
 
 
 @torch.no_grad()

@@ -10,10 +10,9 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from common import distributed
-from common.data import Examples
+from common.data.batches import Examples
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.variational_posteriors import factors, only_component
 
 Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: images (N, ...) -> logits (N, C)}
 BATCH_SIZE = 500
@@ -68,12 +67,13 @@ def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
     KL(q(z|x_m) || p(z)) of each modality, and of each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
     MMVAE's code. Of factorised families of one location and scale a latent.
     """
-    device, prior = next(model.parameters()).device, factors(model.prior())
+    family = model.variational_posterior
+    device, prior = next(model.parameters()).device, family.factors(model.prior())
     examples = examples.to(device)
 
     def far(rows: Tensor) -> dict[str, Tensor]:
         x = examples[rows].modalities
-        experts = {name: factors(only_component(model.posterior({name: x[name]}))) for name in x}
+        experts = {name: family.factors(family.only_component(model.posterior({name: x[name]}))) for name in x}
         found = {f"KL(q(z|{name}) || p(z))": kl_divergence(q, prior) for name, q in experts.items()}
         for (a, p), (b, q) in combinations(experts.items(), 2):
             found[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2

@@ -10,7 +10,6 @@ from torch.distributions import Laplace, Normal
 from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
-from common.mmvae import MMVAE, MMVAEConfig
 from common.multimodal_vae import MultimodalVAE
 from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
@@ -19,6 +18,7 @@ from common.variational_posteriors import (
     LaplacePosterior,
     LocScaleEbmPosterior,
     MixturePosterior,
+    Posterior,
     SoftplusPosterior,
     VmfProductPosterior,
 )
@@ -29,92 +29,178 @@ from common.variational_strategies import (
     MoeStrategy,
     MopoeStrategy,
     OwnExpertStrategy,
+    Strategy,
     VmfPoeStrategy,
 )
+from multivae_api.config import MMVAEConfig
+from multivae_api.mmvae import MMVAE
 
-__all__ = ["FAMILIES", "MMVAE", "MVAE", "VAE", "Family", "MMVAEConfig", "MultimodalVAE", "check_fusion", "fusion_of"]
+__all__ = ["FAMILIES", "FUSIONS", "MMVAE", "MVAE", "VAE", "Family", "Fusion", "MMVAEConfig", "MultimodalVAE"]
 
 
 class Family(NamedTuple):
-    """n_params: vectors of D numbers that an encoder gives; posterior: of D dimensions; product: the strategy that
-    multiplies its experts and the prior, if such products are of the family; prior: of D dimensions, learned or not."""
+    """A posterior family.
+
+    n_params: number of vectors (N, D) that an encoder gives.
+    posterior: number of latents D -> the family's module.
+    product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
+    prior: number of latents D, whether its scales are learned -> the prior's module.
+    summary: what --help says.
+    has_density: whether log q(z) is known in closed form.
+    """
 
     n_params: int
-    posterior: Callable[[int], nn.Module]
-    product: type[nn.Module] | None
+    posterior: Callable[[int], Posterior]
+    product: type[Strategy] | None
     prior: Callable[[int, bool], nn.Module]
+    summary: str
+    has_density: bool = True
+
+
+class Fusion(NamedTuple):
+    """A way to fuse experts.
+
+    strategy: family, keys of the encoders -> the strategy's module; None if its networks must be given (`SetStrategy`).
+    exists: family's name, family -> whether the fusion exists for it.
+    is_mixture: whether the posterior is a mixture of the family's members.
+    summary: what --help says.
+    why: why it does not exist for other families.
+    """
+
+    strategy: Callable[[Family, Sequence[str]], Strategy] | None
+    exists: Callable[[str, Family], bool]
+    is_mixture: bool
+    summary: str
+    why: str
 
 
 def energy_based(latent_dim: int) -> LocScaleEbmPosterior:
-    """The posterior with an energy of two hidden layers."""
+    """The posterior whose energy is a network with two hidden layers."""
     return LocScaleEbmPosterior(nn.Sequential(swish_mlp(latent_dim, 64, 64), nn.Linear(64, 1), nn.Softplus()))
 
 
 def gaussian_prior(latent_dim: int, learn: bool) -> nn.Module:
+    """N(0, I), or with learned scales N(0, diag(s^2))."""
     return LearnedPrior(DiagonalGaussianPosterior(), latent_dim) if learn else StandardGaussianPrior(latent_dim)
 
 
 FAMILIES = {
-    "gaussian": Family(2, lambda _: DiagonalGaussianPosterior(), GaussianPoeStrategy, gaussian_prior),
-    "laplace": Family(2, lambda _: LaplacePosterior(), None, partial(LearnedPrior, LaplacePosterior(eta=0))),
+    "gaussian": Family(
+        n_params=2,
+        posterior=lambda d: DiagonalGaussianPosterior(),
+        product=GaussianPoeStrategy,
+        prior=gaussian_prior,
+        summary="diagonal Gaussian",
+    ),
+    "laplace": Family(
+        n_params=2,
+        posterior=lambda d: LaplacePosterior(),
+        product=None,
+        prior=partial(LearnedPrior, LaplacePosterior(eta=0)),
+        summary="Laplace whose scales sum to the number of latents",
+    ),
     "softplus-laplace": Family(
-        2, lambda _: SoftplusPosterior(Laplace), None, partial(LearnedPrior, SoftplusPosterior(Laplace))
+        n_params=2,
+        posterior=lambda d: SoftplusPosterior(Laplace),
+        product=None,
+        prior=partial(LearnedPrior, SoftplusPosterior(Laplace)),
+        summary="Laplace with softplus scales",
     ),
     "softplus-normal": Family(
-        2, lambda _: SoftplusPosterior(Normal), None, partial(LearnedPrior, SoftplusPosterior(Normal))
+        n_params=2,
+        posterior=lambda d: SoftplusPosterior(Normal),
+        product=None,
+        prior=partial(LearnedPrior, SoftplusPosterior(Normal)),
+        summary="Gaussian with softplus scales",
     ),
     "laplace-normal": Family(
-        2, lambda _: LaplaceOrNormalPosterior((True, False)), None, partial(LearnedPrior, LaplacePosterior())
+        n_params=2,
+        posterior=lambda d: LaplaceOrNormalPosterior((True, False)),
+        product=None,
+        prior=partial(LearnedPrior, LaplacePosterior()),
+        summary="first expert Laplace, second one normal, prior Laplace",
     ),
-    "vmf": Family(1, lambda _: VmfProductPosterior(), VmfPoeStrategy, lambda d, _: UniformHypersphericalPrior(d)),
-    "ebm": Family(2, energy_based, LocScaleEbmStrategy, lambda d, _: StandardGaussianPrior(d)),
+    "vmf": Family(
+        n_params=1,
+        posterior=lambda d: VmfProductPosterior(),
+        product=VmfPoeStrategy,
+        prior=lambda d, learn: UniformHypersphericalPrior(d),
+        summary="von Mises-Fisher, z on the unit sphere",
+    ),
+    "ebm": Family(
+        n_params=2,
+        posterior=energy_based,
+        product=LocScaleEbmStrategy,
+        prior=lambda d, learn: StandardGaussianPrior(d),
+        summary="energy-based: Gaussian times a learned exp(-E), prior N(0, I)",
+        has_density=False,
+    ),
+}
+FUSIONS = {
+    "poe": Fusion(
+        strategy=lambda family, encoders: family.product(),
+        exists=lambda name, family: family.product is not None,
+        is_mixture=False,
+        summary="product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
+        why="their product leaves the family, choose a mixture",
+    ),
+    "quotient": Fusion(
+        strategy=lambda family, encoders: GaussianQuotientStrategy(),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=False,
+        summary="quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
+        why="only Gaussians have this quotient",
+    ),
+    "moe": Fusion(
+        strategy=lambda family, encoders: MoeStrategy(),
+        exists=lambda name, family: family.has_density,
+        is_mixture=True,
+        summary="mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
+        why="energy-based experts are only multiplied",
+    ),
+    "mopoe": Fusion(
+        strategy=lambda family, encoders: MopoeStrategy(family.product()),
+        exists=lambda name, family: family.product is not None and family.has_density,
+        is_mixture=True,
+        summary="mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
+        why="the products that it mixes leave the family, or have no density in closed form",
+    ),
+    "own": Fusion(
+        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
+        exists=lambda name, family: family.has_density,
+        is_mixture=False,
+        summary="each subset of the modalities has its own encoder (VAE, CVAE)",
+        why="energy-based experts are only multiplied",
+    ),
+    "joint": Fusion(
+        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
+        exists=lambda name, family: family.has_density,
+        is_mixture=False,
+        summary="a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
+        why="energy-based experts are only multiplied",
+    ),
+    "set": Fusion(
+        strategy=None,
+        exists=lambda name, family: family.has_density,
+        is_mixture=False,
+        summary="one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
+        why="energy-based experts are only multiplied",
+    ),
 }
 
 
 def check_fusion(fusion: str, posterior: str) -> None:
-    """Raise InputError where the fusion does not exist for the family."""
-    require(
-        fusion not in ("poe", "mopoe") or FAMILIES[posterior].product,
-        f"a product of {posterior} experts is no {posterior} distribution: only their mixture is defined",
-    )
-    require(
-        fusion == "poe" or posterior != "ebm",
-        "an ebm posterior is a product of energy-based experts: nothing else is defined of them",
-    )
-    require(fusion != "quotient" or posterior == "gaussian", f"quotients are of gaussian experts, not of {posterior}")
+    """Refuse a fusion that does not exist for the family.
 
-
-def fusion_of(
-    fusion: str | nn.Module, posterior: str, latent_dim: int, encoders: Sequence[str] = ()
-) -> tuple[nn.Module, nn.Module]:
-    """The strategy and the posterior of a fusion and a family by name (`check_fusion` says which exist).
-
-    A strategy of one's own that is no mixture may stand for the fusion's name.
-
-    "poe": product with the prior, MVAE (Wu & Goodman 2018, arXiv 1802.05335). "quotient": its MVAE-Q. "moe": mixture
-    (Wang et al. 2016, arXiv 1610.03454, Shi et al. 2019, arXiv 1911.03393). "mopoe": mixture of all products (Sutter et
-    al. 2021, arXiv 2105.02470). "own": each subset of the modalities has an encoder of its own, as in VAE, CVAE and
-    JMVAE (Suzuki et al. 2016, arXiv 1611.01891).
+    Raises:
+        InputError: says why.
     """
-    family = FAMILIES[posterior]
-    of_family = family.posterior(latent_dim)
-    if isinstance(fusion, nn.Module):
-        return fusion, of_family
-    check_fusion(fusion, posterior)
-    if fusion == "moe":
-        return MoeStrategy(), MixturePosterior(of_family)
-    if fusion == "mopoe":
-        return MopoeStrategy(family.product()), MixturePosterior(of_family)
-    strategies = {
-        "poe": family.product,
-        "quotient": GaussianQuotientStrategy,
-        "own": partial(OwnExpertStrategy, encoders),
-    }
-    return strategies[fusion](), of_family
+    exists = FUSIONS[fusion].exists(posterior, FAMILIES[posterior])
+    require(exists, f"a {fusion} of {posterior} experts does not exist: {FUSIONS[fusion].why}")
 
 
 def VAE(
-    fusion: str | nn.Module,
+    fusion: str | Strategy,
     encoder: Mapping[str, nn.Module],
     decoder: Mapping[str, nn.Module],
     likelihood: GroupedLikelihood,
@@ -122,17 +208,38 @@ def VAE(
     weights: Mapping[str, float] | None = None,
     posterior: str = "gaussian",
     learn_prior: bool = False,
+    private: Mapping[str, int] | None = None,
 ) -> MultimodalVAE:
-    """A model by the names of its fusion (`fusion_of`), or a strategy, and of its posterior's family and its prior."""
-    strategy, of_family = fusion_of(fusion, posterior, latent_dim, tuple(encoder))
+    """The model with a fusion and a posterior family.
+
+    Args:
+        fusion: a name in FUSIONS, or a strategy whose posterior is no mixture.
+        encoder, decoder, likelihood, weights, private: see `MultimodalVAE`.
+        latent_dim: D, private latents included.
+        posterior: a name in FAMILIES.
+        learn_prior: learn the prior's scales, if its family has any.
+
+    Raises:
+        InputError: the fusion does not exist for the family.
+    """
+    family = FAMILIES[posterior]
+    variational_posterior = family.posterior(latent_dim)
+    if isinstance(fusion, str):
+        check_fusion(fusion, posterior)
+        strategy = FUSIONS[fusion].strategy(family, tuple(encoder))
+        if FUSIONS[fusion].is_mixture:
+            variational_posterior = MixturePosterior(variational_posterior)
+    else:
+        strategy = fusion
     return MultimodalVAE(
         encoder=encoder,
         variational_strategy=strategy,
-        variational_posterior=of_family,
+        variational_posterior=variational_posterior,
         decoder=decoder,
         likelihood=likelihood,
-        prior=FAMILIES[posterior].prior(latent_dim, learn_prior),
+        prior=family.prior(latent_dim, learn_prior),
         weights=weights,
+        private=private,
     )
 
 

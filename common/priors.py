@@ -1,12 +1,12 @@
 """Priors p(z): Distributions over the latent."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.distributions import DiagonalGaussian, Joined
+from common.distributions.location_scale import DiagonalGaussian, Joined
+from common.distributions.von_mises_fisher import HypersphericalUniform
 from common.errors import require
-from common.von_mises_fisher import HypersphericalUniform
 
 
 class LearnedPrior(nn.Module):
@@ -28,7 +28,12 @@ class LearnedPrior(nn.Module):
         self.scale = nn.Parameter(torch.zeros(latent_dim), requires_grad=learn)
 
     def forward(self) -> Distribution:
-        return self.family((self.loc, self.scale))
+        return self.family(self.params)
+
+    @property
+    def params(self) -> tuple[Tensor, Tensor]:
+        """The family's parameters, each (D,)."""
+        return self.loc, self.scale
 
 
 class StandardGaussianPrior(nn.Module):
@@ -43,7 +48,12 @@ class StandardGaussianPrior(nn.Module):
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> DiagonalGaussian:
-        return DiagonalGaussian(self.zeros, self.zeros)
+        return DiagonalGaussian(*self.params)
+
+    @property
+    def params(self) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each (D,)."""
+        return self.zeros, self.zeros
 
 
 class UniformHypersphericalPrior(nn.Module):

@@ -1,11 +1,12 @@
 """Which ELBO terms an objective sums: rows of a bool matrix (T, M), True where a modality is given and scored."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from common.data import Columns, n_columns
+from common.data.batches import Columns, n_columns
 from common.errors import require
 
 FEW = 10  # modalities or elements, of which all subsets, or each alone, can be terms
@@ -46,13 +47,13 @@ def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None 
     return ranks < sizes
 
 
-def alone(columns: Columns) -> dict[str, Tensor]:
-    """The terms of one modality, {name: (M,)}: of a set each element where they are FEW at most, else the whole set."""
+def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
+    """The terms of one modality, {name: (M,)}: for a set one for each element if these are few, else the whole set."""
     terms = {}
     for name, column in columns.items():
-        elements = range(column.start, column.stop) if isinstance(column, slice) else [column]
+        elements = [slice(i, i + 1) for i in range(column.start, column.stop)]
         if len(elements) > FEW:
-            elements = [column]
+            elements = [column.slice]
         for i, element in enumerate(elements):
             term = f"{name}[{i}]" if len(elements) > 1 else name
             terms[term] = torch.zeros(n_columns(columns), dtype=torch.bool)
@@ -60,8 +61,8 @@ def alone(columns: Columns) -> dict[str, Tensor]:
     return terms
 
 
-def mvae_subsets(columns: Columns, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
-    """MVAE's terms: each modality alone (`alone`), all, k random subsets (Wu & Goodman 2018, eq. 5), (T, M)."""
-    m, terms = n_columns(columns), list(alone(columns).values())
+def mvae_subsets(columns: Mapping[str, Columns], k: int = 0, generator: torch.Generator | None = None) -> Tensor:
+    """MVAE's terms, (T, M): single modalities, all of them, k random subsets (Wu & Goodman 2018, eq. 5)."""
+    m, terms = n_columns(columns), list(single_modalities(columns).values())
     singles = terms if len(terms) > 1 else []
     return torch.cat([*(term[None] for term in singles), joint_subset(m), random_subsets(m, k, generator)])

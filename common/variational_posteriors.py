@@ -5,30 +5,91 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily
+from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily, kl_divergence
 from torch.nn.functional import softplus
 
-from common.distributions import DiagonalGaussian, Joined, LaplaceOrNormal
-from common.energy import LocScaleEbm
+from common.distributions.energy import LocScaleEbm
+from common.distributions.location_scale import DiagonalGaussian, Joined, LaplaceOrNormal
+from common.distributions.von_mises_fisher import VonMisesFisher
 from common.errors import require
-from common.von_mises_fisher import VonMisesFisher
 
 
 class Posterior(nn.Module):
-    """What families share: `point(q)`, the z that stands for q in reconstructions, its mean; `onto(z)`, the nearest z
-    that there is."""
+    """A posterior family: parameters in, a Distribution q over z out, and what can be asked of such a q.
 
-    rejects = False  # whether samples take as many operations as it happens, which no CUDA graph can hold
+    Here q is one distribution, of a family of location and scale; `MixturePosterior` answers for mixtures. T is the
+    number of components, 1 if q is no mixture.
+    """
+
+    has_density = True  # log q(z) is known in closed form
+    has_kl = True  # so is KL(q_1 || q_2)
+    is_mixture = False
+    per_latent = False  # each latent has parameters of its own, so that private latents can be put beside shared ones
+    on_spheres = False  # z lies on unit spheres, so that no latent moves alone
+    rejects = False  # samples take a random number of operations, which no CUDA graph can hold
 
     def point(self, q: Distribution) -> Tensor:
+        """The z that stands for q in reconstructions, its mean: (B, D)."""
         return self.onto(q.mean)
 
     def onto(self, z: Tensor) -> Tensor:
+        """The nearest z in the latent space."""
         return z
+
+    def weighted_samples(self, q: Distribution, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+        """What an ELBO takes from q: samples for its expectation, and its KL.
+
+        Returns:
+            z (J, ..., B, D), their weights in the expectation (J, ..., B), and KL(q || prior), (..., B), nats.
+        """
+        z = q.rsample((1,))
+        return z, torch.ones_like(z[..., 0]), kl_divergence(q, prior)
+
+    def proposal(self, q: Distribution) -> Distribution:
+        """The distribution that importance sampling draws from to estimate likelihoods with q: its density is known."""
+        return q
+
+    def sample_components(self, q: Distribution, n: int) -> Tensor:
+        """n samples of each component (stratified), with gradients: (T, n, B, D)."""
+        return q.rsample((1, n))
+
+    def component_weights(self, q: Distribution) -> Tensor:
+        """The components' weights in the mixture, (T, B)."""
+        return q.mean.new_ones(1, len(q.mean))
+
+    def component_log_probs(self, q: Distribution, z: Tensor) -> Tensor:
+        """log pi_t q_t(z) for z (..., B, D): (..., B, T), whose logsumexp is log q(z); -inf where pi_t is 0."""
+        return q.log_prob(z).unsqueeze(-1)
+
+    def only_component(self, q: Distribution) -> Distribution:
+        """The one component that has any weight, such as that of q(z|x_m); q itself if it is no mixture."""
+        return q
+
+    def scales(self, q: Distribution) -> Tensor:
+        """The scale of each latent, (B, D); of a mixture's components (B, T, D)."""
+        return q.base_dist.scale
+
+    def detached(self, q: Distribution, except_for: Tensor | None = None) -> Distribution:
+        """q with its parameters detached, but where `except_for`, (B, D) or (B, T, D) bool, is True."""
+        if except_for is None:
+            return self.changed(q, Tensor.detach)
+        return self.changed(q, lambda x: torch.where(except_for, x, x.detach()))
+
+    def changed(self, q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+        """q with `change` applied to each of its parameters, (..., D)."""
+        base = q.base_dist
+        changed = (change(getattr(base, name)) for name in base.arg_constraints)
+        return Independent(type(base)(*changed, validate_args=False), 1)
+
+    def factors(self, q: Distribution) -> Distribution:
+        """The independent factors of q: one for each latent, for vMF one for each sphere."""
+        return q.base_dist
 
 
 class DiagonalGaussianPosterior(Posterior):
     """N(mu, diag(exp(logvar)))."""
+
+    per_latent = True
 
     def forward(self, params: tuple[Tensor, Tensor]) -> DiagonalGaussian:
         """(mu, logvar), each (..., D) -> a distribution with batch shape (...)."""
@@ -60,6 +121,8 @@ class SoftplusPosterior(Posterior):
         family: torch's Laplace or Normal.
         eta: epsilon, the smallest scale.
     """
+
+    per_latent = True
 
     def __init__(self, family: type[Distribution], eta: float = 1e-6) -> None:
         super().__init__()
@@ -100,7 +163,7 @@ class VmfProductPosterior(Posterior):
         n: the number of spheres.
     """
 
-    rejects = True
+    on_spheres = rejects = True
 
     def __init__(self, n: int = 1) -> None:
         super().__init__()
@@ -119,126 +182,103 @@ class VmfProductPosterior(Posterior):
         return Joined(VonMisesFisher(loc, kappa))
 
     def onto(self, z: Tensor) -> Tensor:
-        """On each sphere, in the same direction."""
+        """The points in the same directions on each sphere."""
         z = z.unflatten(-1, (self.n, -1))
         return (z / z.norm(dim=-1, keepdim=True)).flatten(-2)
 
+    def scales(self, q: Joined) -> Tensor:
+        """1 / sqrt(kappa) of the sphere that each latent is on, (..., D)."""
+        return self._by_latent(q).rsqrt()
+
+    def changed(self, q: Joined, change: Callable[[Tensor], Tensor]) -> Joined:
+        kappa = change(self._by_latent(q)).unflatten(-1, q.shape)[..., 0]
+        return Joined(VonMisesFisher(change(q.parts.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
+
+    def factors(self, q: Joined) -> Distribution:
+        return q.parts
+
+    def _by_latent(self, q: Joined) -> Tensor:
+        """kappa of each latent's sphere: (..., n d)."""
+        return q.parts.concentration.repeat_interleave(q.shape[1], dim=-1)
+
 
 class LocScaleEbmPosterior(Posterior):
-    """An energy-based product of experts (`common.energy.LocScaleEbm`).
+    """An energy-based product of experts (`common.distributions.LocScaleEbm`).
 
     Args:
         energy: z (N, D), in units of an expert's scale and from its location -> (N, 1), not negative.
-        n: samples of each expert, of their Gaussian product and of the prior, that estimates are made of.
+        n: samples that an estimate draws from each expert, from their Gaussian product and from the prior.
     """
+
+    has_density = has_kl = False
 
     def __init__(self, energy: nn.Module, n: int = 4) -> None:
         super().__init__()
-        require(n > 0, f"an energy-based posterior needs at least one proposal of each expert, not {n}")
+        require(n > 0, f"an energy-based posterior needs at least one proposal from each expert, not {n}")
         self.energy, self.n = energy, n
 
     def forward(self, params: tuple[Tensor, Tensor, Tensor]) -> LocScaleEbm:
-        """Which experts there are (..., M), (mu, logvar), each (..., M, D) -> a distribution with batch shape (...)."""
+        """Which experts take part (..., M), (mu, logvar), each (..., M, D) -> a distribution of batch shape (...)."""
         return LocScaleEbm(*params, self.energy, self.n)
 
+    def weighted_samples(self, q: LocScaleEbm, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+        return q.weighted_samples(prior)
 
-class MixturePosterior(nn.Module):
-    """sum_t softmax(logits)_t q_t(z), q_t of one family; its components can be sampled apart, with gradients.
+    def proposal(self, q: LocScaleEbm) -> Distribution:
+        return q.proposal
+
+
+class MixturePosterior(Posterior):
+    """sum_t softmax(logits)_t q_t(z), with all q_t in one family.
 
     Args:
         component: the family, parameters (..., D) -> a distribution.
     """
 
-    def __init__(self, component: nn.Module) -> None:
+    has_kl = False
+    is_mixture = True
+
+    def __init__(self, component: Posterior) -> None:
         super().__init__()
         self.component = component
+        self.has_density, self.per_latent = component.has_density, component.per_latent
+        self.on_spheres, self.rejects = component.on_spheres, component.rejects
 
     def forward(self, params: tuple[Tensor, ...]) -> MixtureSameFamily:
-        """logits (..., T) and the components' parameters (..., T, D) -> a distribution with batch shape (...)."""
+        """logits (..., T) and the components' parameters (..., T, D) -> a distribution of batch shape (...)."""
         logits, *components = params
         return MixtureSameFamily(
             Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
         )
 
-    @property
-    def rejects(self) -> bool:
-        return self.component.rejects
-
-    def point(self, q: Distribution) -> Tensor:
-        return self.component.point(q)
-
     def onto(self, z: Tensor) -> Tensor:
         return self.component.onto(z)
 
+    def sample_components(self, q: MixtureSameFamily, n: int) -> Tensor:
+        return q.component_distribution.rsample((n,)).movedim(-2, 0)
+
+    def component_weights(self, q: MixtureSameFamily) -> Tensor:
+        return q.mixture_distribution.probs.T
+
+    def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
+        return q.component_distribution.log_prob(z.unsqueeze(-2)) + q.mixture_distribution.logits
+
+    def only_component(self, q: MixtureSameFamily) -> Distribution:
+        (t,) = (self.component_weights(q) > 0).any(dim=1).nonzero().flatten().tolist()
+        return self.component.changed(q.component_distribution, lambda x: x[:, t])
+
+    def scales(self, q: MixtureSameFamily) -> Tensor:
+        return self.component.scales(q.component_distribution)
+
+    def changed(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
+        """q with `change` applied to each parameter of its components, (B, T, D); the weights stay."""
+        return MixtureSameFamily(
+            q.mixture_distribution, self.component.changed(q.component_distribution, change), False
+        )
+
+    def factors(self, q: Distribution) -> Distribution:
+        """The factors of one component, see `only_component`."""
+        return self.component.factors(q)
+
 
 DiagonalGaussianMixturePosterior = partial(MixturePosterior, DiagonalGaussianPosterior())
-
-
-def sample_components(q: Distribution, n: int) -> Tensor:
-    """n samples of each of a mixture's T components (stratified), with gradients: (T, n, B, D).
-
-    A plain q is a mixture of one.
-    """
-    if not isinstance(q, MixtureSameFamily):
-        return q.rsample((1, n))
-    return q.component_distribution.rsample((n,)).movedim(-2, 0)
-
-
-def component_shares(q: Distribution) -> Tensor:
-    """The weights of a mixture's T components, (T, B)."""
-    if not isinstance(q, MixtureSameFamily):
-        return q.mean.new_ones(1, len(q.mean))
-    return q.mixture_distribution.probs.T
-
-
-def only_component(q: Distribution) -> Distribution:
-    """The one component that counts in every example's mixture, as of q(z|x_m) alone; a plain q itself."""
-    if not isinstance(q, MixtureSameFamily):
-        return q
-    (t,) = (component_shares(q) > 0).any(dim=1).nonzero().flatten().tolist()
-    return _changed(q.component_distribution, lambda x: x[:, t])
-
-
-def proposal(q: Distribution) -> Distribution:
-    """What importance sampling draws from to estimate likelihoods with q: itself, if its density is known."""
-    return q.proposal if isinstance(q, LocScaleEbm) else q
-
-
-def factors(q: Distribution) -> Distribution:
-    """The independent variables that q, no mixture, is made of: one a latent, of vMF one a sphere."""
-    return q.parts if isinstance(q, Joined) else q.base_dist
-
-
-def partly_detached(q: Distribution, free: Tensor) -> Distribution:
-    """q, or the mixture, with its components' parameters stopped but where free, (B, D) or (B, T, D) bool."""
-    mixture = isinstance(q, MixtureSameFamily)
-    component = _changed(q.component_distribution if mixture else q, lambda x: torch.where(free, x, x.detach()))
-    return MixtureSameFamily(q.mixture_distribution, component, False) if mixture else component
-
-
-def component_scales(q: Distribution) -> Tensor:
-    """The scales of a mixture's components, (B, T, D), or of a plain q, (B, D); of a vMF 1 / sqrt(kappa)."""
-    q = q.component_distribution if isinstance(q, MixtureSameFamily) else q
-    return _of_each_dimension(q.parts.concentration, q).rsqrt() if isinstance(q, Joined) else q.base_dist.scale
-
-
-def _changed(q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
-    """A distribution of q's family with its parameters, (..., D) each, changed."""
-    if isinstance(q, Joined):
-        kappa = change(_of_each_dimension(q.parts.concentration, q)).unflatten(-1, q.shape)[..., 0]
-        return Joined(VonMisesFisher(change(q.parts.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
-    base = q.base_dist
-    changed = (change(getattr(base, name)) for name in base.arg_constraints)
-    return Independent(type(base)(*changed, validate_args=False), 1)
-
-
-def _of_each_dimension(x: Tensor, q: Joined) -> Tensor:
-    """What each of n spheres has, (..., n), for each of their d dimensions: (..., n d)."""
-    return x.repeat_interleave(q.shape[1], dim=-1)
-
-
-def component_log_probs(q: Distribution, z: Tensor) -> Tensor:
-    """log pi_t q_t(z) for z (..., B, D): (..., B, T), whose logsumexp is log q(z); -inf where pi_t is 0."""
-    if not isinstance(q, MixtureSameFamily):
-        return q.log_prob(z).unsqueeze(-1)
-    return q.component_distribution.log_prob(z.unsqueeze(-2)) + q.mixture_distribution.logits

@@ -10,27 +10,38 @@ from common.experts import product_of_experts, quotient_of_experts
 from common.subsets import all_subsets, on_device
 
 
-class GaussianPoeStrategy(nn.Module):
+class Strategy(nn.Module):
+    """Fuses experts: parameters (M, B, D) and a mask (..., B, M) in, parameters of q(z|x_S) (..., B, D) out."""
+
+    is_product = False  # each expert alone is fused with the prior, as if there were no others
+    nothing_is_prior = True  # q(z|nothing) is the prior
+
+
+class GaussianPoeStrategy(Strategy):
     """The product of Gaussian experts and the prior (`common.experts.product_of_experts`)."""
+
+    is_product = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
         return product_of_experts(*params, mask)
 
 
-class GaussianQuotientStrategy(nn.Module):
+class GaussianQuotientStrategy(Strategy):
     """The product of Gaussian posteriors over powers of the prior (`common.experts.quotient_of_experts`)."""
+
+    is_product = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
         return quotient_of_experts(*params, mask)
 
 
-class OwnExpertStrategy(nn.Module):
-    """No fusion: each subset of the modalities has an encoder of its own (VAE, CVAE, JMVAE).
+class OwnExpertStrategy(Strategy):
+    """No fusion: each subset of the modalities has its own encoder (VAE, CVAE, JMVAE).
 
     Args:
-        encoders: the names of what each sees, joined by commas where there are several.
+        encoders: the modalities that each encoder sees, joined by commas.
     """
 
     def __init__(self, encoders: Sequence[str]) -> None:
@@ -44,7 +55,7 @@ class OwnExpertStrategy(nn.Module):
         """(mu, logvar), each (E, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D).
 
         Raises:
-            InputError: no encoder sees just what an example has (looked at outside of training only).
+            InputError: no encoder sees exactly the modalities of an example (checked outside of training only).
         """
         mask = torch.ones_like(self.subsets[:1]) if mask is None else mask
         chosen = (mask.unsqueeze(-2) == self.subsets).all(dim=-1)  # (..., B, E)
@@ -55,19 +66,21 @@ class OwnExpertStrategy(nn.Module):
         )
 
 
-class VmfPoeStrategy(nn.Module):
+class VmfPoeStrategy(Strategy):
     r"""The product of von Mises-Fisher experts and the uniform prior: their natural parameters add up.
 
     .. math:: \prod_{m \in S} vMF(z; \mu_m, \kappa_m) \propto \exp \Big( z^\top \sum_{m \in S} \kappa_m \mu_m \Big)
     """
+
+    is_product = True
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
         """Natural parameters (M, B, D), scaled alike, and a mask (..., B, M) -> those of the product, (..., B, D)."""
         return (masked_sum(*params, mask),)
 
 
-class SetStrategy(nn.Module):
-    r"""One posterior of the sum of what encoders say of the elements that are there, the set encoder of partial-VAE.
+class SetStrategy(Strategy):
+    r"""One posterior from the sum of the present elements' encodings, the set encoder of partial-VAE.
 
     .. math:: parameters = g \Big( \sum_{m \in S} h_m(x_m) \Big)
 
@@ -76,6 +89,8 @@ class SetStrategy(nn.Module):
     Args:
         network: g, (N, H) -> parameters, a tuple of (N, D).
     """
+
+    nothing_is_prior = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -88,8 +103,8 @@ class SetStrategy(nn.Module):
         return tuple(p.view(*total.shape[:-1], -1) for p in self.network(total.flatten(0, -2)))
 
 
-class LocScaleEbmStrategy(nn.Module):
-    """No fusion by itself: the experts that are there make an energy-based product (`common.energy.LocScaleEbm`)."""
+class LocScaleEbmStrategy(Strategy):
+    """Passes the present experts on: the posterior multiplies them (`common.distributions.LocScaleEbm`)."""
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> the mask, (mu, logvar), each (..., B, M, D)."""
@@ -99,7 +114,7 @@ class LocScaleEbmStrategy(nn.Module):
         return mask, mu.expand(*mask.shape, -1), logvar.expand(*mask.shape, -1)
 
 
-class MoeStrategy(nn.Module):
+class MoeStrategy(Strategy):
     """The mixture, in equal parts, of the experts that an example has, of any family."""
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -112,14 +127,14 @@ class MoeStrategy(nn.Module):
 GaussianMoeStrategy = MoeStrategy
 
 
-class MopoeStrategy(nn.Module):
-    """The mixture, in equal parts, of the products of all subsets of what an example has: at most T = 2^M - 1.
+class MopoeStrategy(Strategy):
+    """The mixture, in equal parts, of the products of all subsets of an example's modalities: at most T = 2^M - 1.
 
     MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset; each product has the prior as an
     expert, as in MVAE.
 
     Args:
-        product: the strategy of one subset; of Gaussians by default.
+        product: the strategy for one subset; for Gaussians by default.
     """
 
     def __init__(self, product: nn.Module | None = None) -> None:
@@ -136,13 +151,42 @@ class MopoeStrategy(nn.Module):
         return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
 
 
+def with_private(
+    fused: tuple[Tensor, ...], private: tuple[Tensor, ...], prior: tuple[Tensor, ...], present: Tensor | None
+) -> tuple[Tensor, ...]:
+    r"""Append a modality's private latents to the parameters of q(z|x_S): its encoder's if present, else the prior's.
+
+    .. math:: q(z, w_1, .., w_M|x_S) = q(z|x_S) \prod_{m \in S} q(w_m|x_m) \prod_{m \notin S} p(w_m)
+
+    (DMVAE, Lee & Pavlovic 2021, arXiv 2103.13139; the components of a mixture share the private posteriors.)
+
+    Args:
+        fused: each (..., B, D), for a mixture logits (..., B, T) and each (..., B, T, D).
+        private: the encoder's parameters, each (B, d).
+        prior: the prior's, each (d,).
+        present: which examples have the modality, (..., B); all by default.
+    """
+    *logits, first = fused[: len(fused) - len(private) + 1]
+    appended = []
+    for shared, own, default in zip((first, *fused[len(logits) + 1 :]), private, prior, strict=True):
+        if present is not None:
+            own = torch.where(present.unsqueeze(-1), own, default)  # (..., B, d)
+        if logits:
+            own = own.unsqueeze(-2)  # alike for all components
+        appended.append(torch.cat([shared, own.expand(*shared.shape[:-1], -1)], dim=-1))
+    return *logits, *appended
+
+
 def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The sum of x (M, B, D) over what a mask (..., B, M) has, all by default: (..., B, D)."""
+    """The sum of x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
     return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)
 
 
 def _equal_parts(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
-    """Only complete components count, (..., B, T); where an example has none they are all the family's standard one."""
+    """Equal weights for the complete components, (..., B, T).
+
+    Parameters of the others are 0; where an example has no complete component, all components have equal weights.
+    """
     logits = torch.zeros_like(complete, dtype=params[0].dtype)
     logits = logits.masked_fill(~complete & complete.any(-1, True), -torch.inf)
     shape = torch.broadcast_shapes(logits.shape, params[0].shape[:-1])

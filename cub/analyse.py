@@ -33,20 +33,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import devices, distributed, maps, runs
-from common.checkpoints import write_atomically
+from common import distributed
 from common.data import Examples
 from common.errors import require
+from common.io import write_atomically
 from common.metrics import cca
 from common.models import MultimodalVAE
-from cub import birds as drawn
+from common.reporting import umap as maps
+from common.training import devices, run_from_command_line, runs
+from cub import demo as drawn
 from cub import features
-from cub.birds import CAPTIONS
 from cub.captions import Vocabulary
+from cub.classifier import read, reader
 from cub.data import Birds
-from cub.readers import read, reader
+from cub.demo import CAPTIONS
 from cub.sentences import fit
-from cub.trained import TrainedConfig, load_birds, load_trained, network_behind, said
+from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, said
 
 BATCH_SIZE = 200  # captions
 CLASSES = 10  # in umap.png, those with most test birds
@@ -249,4 +251,4 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

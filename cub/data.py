@@ -10,26 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common import caches, image_caches
-from common.data import Examples
+from common.data import Examples, image_caches
+from common.data import array_caches as caches
 from common.errors import require
-from cub import birds
-from cub.birds import CAPTIONS
+from cub import demo as birds
 from cub.captions import Vocabulary, tokenizer, words
-from cub.layouts import fetch_birds, find_birds
+from cub.demo import CAPTIONS
+from cub.features import load_features
+from cub.layouts import BirdOptions, fetch_birds, find_birds
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
-
-
-@dataclass(kw_only=True)
-class BirdOptions:
-    """Where the birds are: the options that all scripts share."""
-
-    images_dir: Path | None = None
-    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
-    CUB_200_2011/images"""
-    cache_dir: Path | None = None
-    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
 
 
 @dataclass
@@ -107,8 +97,6 @@ def load(
     path = cache_dir / f"cub_{split}_64_{_md5(names)[:8]}.npy"
     x = {"image": image_caches.load(found.folder, names, path, IMAGES)}
     if source == "feature":
-        from cub.features import load_features  # which imports this module
-
         x["feature"] = load_features(found, split, cache_dir)
     split_up = _words(captions, cache_dir)
     if vocabulary is None:

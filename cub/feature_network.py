@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 from tqdm import tqdm
 
-from common.checkpoints import DAMAGE, load, save
+from common.checkpoints import load, save
 from common.errors import InputError, require
+from common.io import DAMAGE
 
 N_FEATURES = 2048
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of the channels
@@ -43,7 +44,7 @@ class Recipe(NamedTuple):
 
 def resnet101(n_classes: int | None = None) -> nn.Module:
     """torchvision's ResNet-101, initialised at random; without n_classes it ends with the 2048 features."""
-    from common.torchvision_import import models  # slow to import
+    from common.data.torchvision_import import models  # slow to import
 
     network = models.resnet101(num_classes=n_classes or 1, zero_init_residual=True)
     if n_classes is None:
@@ -74,7 +75,7 @@ def imagenet() -> dict[str, Tensor]:
     Raises:
         InputError: they cannot be had; names the file that torchvision looks for, and where.
     """
-    from common.torchvision_import import models
+    from common.data.torchvision_import import models
 
     weights = models.ResNet101_Weights.IMAGENET1K_V1
     try:

@@ -26,14 +26,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import devices, image_caches, runs
-from common.checkpoints import load, save, write_atomically
-from common.errors import InputError, require
-from common.image_caches import Kind, decode
-from common.options import option
-from cub.data import BirdOptions
+from common.checkpoints import load, save
+from common.data import image_caches
+from common.data.image_caches import Kind, decode
+from common.errors import InputError, option, require
+from common.io import write_atomically
+from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
-from cub.layouts import Found, find_birds
+from cub.layouts import BirdOptions, Found, find_birds
 
 SPLITS = ("train", "test")
 NETWORK, TRAINING = "cub_resnet101.pth.tar", "cub_resnet101_training.pth.tar"
@@ -268,4 +268,4 @@ def _md5(names: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from common.data.files import download, unpack
 from common.errors import InputError, require
-from common.files import download, unpack
-from cub.birds import CAPTIONS
+from cub.demo import CAPTIONS
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 AUTHORS = {"train": "text_trainvalclasses.txt", "test": "text_testclasses.txt"}  # captions of all images of a split
@@ -22,6 +22,17 @@ HOW = (
     f"with {' and '.join(CLASSES.values())} (https://github.com/reedscott/cvpr2016), into the data-dir, or the MMVAE "
     f"authors' {ARCHIVE}; --data-dir DIR says where they are, --demo needs no files"
 )
+
+
+@dataclass(kw_only=True)
+class BirdOptions:
+    """Where the birds are: the options that all scripts share."""
+
+    images_dir: Path | None = None
+    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
+    CUB_200_2011/images"""
+    cache_dir: Path | None = None
+    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
 
 
 @dataclass

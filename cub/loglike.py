@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from common import reports, runs
 from common.errors import require
-from common.options import LoglikeConfig
-from common.variational_posteriors import LocScaleEbmPosterior
+from common.reporting import tables as reports
+from common.training import run_from_command_line
+from common.training.options import LoglikeConfig
 from cub.data import CAPTIONS
-from cub.trained import TrainedConfig, load_birds, load_trained
+from cub.trained_model import TrainedConfig, load_birds, load_trained
 from mnist_svhn.loglike import evaluate
 
 
@@ -33,8 +33,8 @@ class Config(TrainedConfig, LoglikeConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     model, vocabulary = load_trained(config)
-    energy_based = isinstance(model.variational_posterior, LocScaleEbmPosterior)
-    require(not (config.paper and energy_based), f"--paper takes a known density: {config.model} is energy-based")
+    has_density = model.variational_posterior.has_density
+    require(has_density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
     pairs = load_birds("test", model, vocabulary, config).examples
     torch.manual_seed(config.seed)
     found = evaluate(model, pairs, config.n_samples, config.paper)
@@ -46,4 +46,4 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -19,16 +19,17 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from common import plots, runs
-from common.checkpoints import write_atomically
+from common.data.image_caches import decode
 from common.errors import require
-from common.image_caches import decode
+from common.io import write_atomically
 from common.models import MultimodalVAE
-from cub import birds as drawn
+from common.reporting import plots
+from common.training import run_from_command_line, runs
+from cub import demo as drawn
 from cub import features
 from cub.captions import LENGTH, Vocabulary, words
 from cub.data import CAPTIONS, IMAGES, Birds
-from cub.trained import TrainedConfig, load_birds, load_trained
+from cub.trained_model import TrainedConfig, load_birds, load_trained
 
 COLUMNS = 6
 
@@ -190,4 +191,4 @@ def draw(model: MultimodalVAE, folder: Path, birds: Birds, training: Birds) -> N
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -19,15 +19,15 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from common import devices, options, runs
 from common.errors import require
-from common.objective_options import OF_FUSION, Name, ObjectiveOptions, by_name
-from common.training import fit
+from common.objectives.registry import make_objective, objectives_of
+from common.training import devices, fit, options, run_from_command_line, runs
+from common.training.options import ObjectiveName, ObjectiveOptions
 from cub import loglike
 from cub.data import load_train
 from cub.model import MODELS, build
 from cub.sample import draw
-from cub.trained import WordOptions, network_behind, vocabulary_of
+from cub.trained_model import WordOptions, network_behind, vocabulary_of
 
 LATENTS = {"images": 128, "image": 128, "caption": 128, "features": 64, "feature": 64}  # authors' code
 EPOCHS = {"images": 200, "image": 200, "caption": 200, "features": 50, "feature": 50}
@@ -46,7 +46,7 @@ class Config(options.RunConfig, WordOptions, ObjectiveOptions):
     """family of the experts and the prior. Default: the authors' for mixtures, laplace-normal (an image's expert
     Laplace, a caption's normal, the prior Laplace) of --model images, softplus-normal of features; for products
     gaussian. vmf: z on the unit sphere; ebm: energy-based, of --fusion poe"""
-    obj: Name | None = None
+    obj: ObjectiveName | None = None
     """the bound, and its gradient; default: dreg (paper), of --fusion poe mvae. elbo: the mean over the encoders;
     elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
     K: int | None = None
@@ -107,7 +107,7 @@ class Config(options.RunConfig, WordOptions, ObjectiveOptions):
         super().check()
         fusion = "own" if self.alone else self.fusion
         of_model = f"--model {self.model}" if self.alone else f"--fusion {self.fusion}"
-        self.check_objective(of_model, OF_FUSION[fusion], fusion, self.posterior)
+        self.check_objective(of_model, objectives_of(fusion), fusion, self.posterior)
         mixed = self.posterior == "laplace-normal"
         require(not mixed or not self.alone, f"--posterior laplace-normal is of two modalities, not of {self.model}")
         scaled = 0 <= self.llik_scaling < math.inf
@@ -140,11 +140,11 @@ def main(config: Config) -> None:
     run = runs.Run("cub", config)
     pictures = partial(draw, model, birds=valid or train, training=train) if config.analytics else None
     examples = [birds and birds.examples.only(model.modalities) for birds in (train, valid)]
-    fit(model, by_name(config.obj, model, config), *examples, config, run, pictures, amsgrad=True)
+    fit(model, make_objective(config.obj, model, config), *examples, config, run, pictures, amsgrad=True)
     if config.logp:
         same = ("data_dir", "images_dir", "cache_dir", "demo", "limit", "seed", "cuda")
         loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -8,7 +8,7 @@ What is trained and measured, and what it writes: `python ../mnist/analyse.py --
 
 from functools import partial
 
-from common import runs
+from common.training import run_from_command_line
 from fashionmnist.data import FASHIONMNIST
 from fashionmnist.model import build
 from mnist import analyse
@@ -17,4 +17,4 @@ from mnist.analyse import Config
 main = partial(analyse.main, dataset=FASHIONMNIST, build=build)
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from common.data import Examples
-from fashionmnist.garments import draw
+from fashionmnist.demo import draw
 from mnist.data import of_classes, read
 
 CLASSES = (

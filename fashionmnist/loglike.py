@@ -8,12 +8,12 @@ What is estimated, and how: `python ../mnist/loglike.py --help`.
 
 from functools import partial
 
-from common import runs
-from common.options import LoglikeConfig as Config
+from common.training import run_from_command_line
+from common.training.options import LoglikeConfig as Config
 from fashionmnist.data import FASHIONMNIST
 from mnist import loglike
 
 main = partial(loglike.main, dataset=FASHIONMNIST)
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -10,7 +10,7 @@ Writes sample_image.png, the decoded means with their predicted classes beneath,
 
 from functools import partial
 
-from common import runs
+from common.training import run_from_command_line
 from fashionmnist.data import FASHIONMNIST
 from mnist import sample
 from mnist.sample import Config
@@ -18,4 +18,4 @@ from mnist.sample import Config
 main = partial(sample.main, dataset=FASHIONMNIST)
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -10,7 +10,7 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 
 from functools import partial
 
-from common import runs
+from common.training import run_from_command_line
 from fashionmnist.data import FASHIONMNIST
 from fashionmnist.model import build
 from mnist import train
@@ -19,4 +19,4 @@ from mnist.train import Config
 main = partial(train.main, dataset=FASHIONMNIST, build=build)
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

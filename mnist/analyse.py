@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from common import devices, options, plots, runs
-from common.checkpoints import load_model, write_atomically
+from common.checkpoints import load_model
 from common.data import Examples, draw_paired
-from common.errors import require
+from common.errors import option, require
+from common.io import write_atomically
 from common.models import MultimodalVAE
-from common.parallel import in_parallel, logged, spread
+from common.reporting import plots
+from common.training import devices, options, run_from_command_line, runs
+from common.training.parallel import in_parallel, logged, spread
 from mnist import train
 from mnist.data import MNIST, Dataset
 from mnist.model import N_CLASSES, build
@@ -77,12 +79,10 @@ class Config(train.Config):
         super().check()
         for name in ("fractions", "seeds"):
             values = getattr(self, name)
-            require(
-                0 < len(values) == len(set(values)), f"{options.option(name)} must name each value once, not {values}"
-            )
+            require(0 < len(values) == len(set(values)), f"{option(name)} must name each value once, not {values}")
         for name in ("jobs", "classifier_steps"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"{options.option(name)} must be positive, not {value}")
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         for run in self.runs():
             run.check()
 
@@ -203,4 +203,4 @@ def report(results: list[Result], config: Config, experiment: str) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -21,12 +21,16 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from common import devices, options, plots, reports, runs
-from common.checkpoints import load_model, write_atomically
-from common.errors import require
-from common.parallel import in_parallel, logged, spread
-from mnist import halves, parts, pixels
+from common.checkpoints import load_model
+from common.errors import option, require
+from common.io import write_atomically
+from common.reporting import plots
+from common.reporting import tables as reports
+from common.training import devices, options, run_from_command_line, runs
+from common.training.parallel import in_parallel, logged, spread
+from mnist import halves, pixels
 from mnist.data import MNIST
+from mnist.parts import commands as parts
 
 SCRIPTS = {"halves": halves, "pixels": pixels}
 VARIANTS = {
@@ -95,11 +99,11 @@ class Config:
         """Raise InputError for values that no call can have."""
         for name in ("variants", "seeds"):
             values = getattr(self, name)
-            require(len(values) == len(set(values)), f"{options.option(name)} must name each once, not {values}")
+            require(len(values) == len(set(values)), f"{option(name)} must name each once, not {values}")
         require(len(self.seeds) > 0, "--seeds: name one at least")
         for name in ("n_test", "n_samples", "jobs"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"{options.option(name)} must be positive, not {value}")
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         parts.Observed(self.observed)
         halved = self.experiment == "pixels" or self.observed in ("top", "bottom")
         require(halved, f"--observed {self.observed}: a model of halves sees top or bottom")
@@ -211,4 +215,4 @@ def report(results: list[Result], config: Config) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

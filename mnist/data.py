@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from common.data import Examples
+from common.data.files import download, find, read_idx
 from common.errors import require
-from common.files import download, find, read_idx
 
 CLASSES = tuple("0123456789")
 FILES = {
@@ -95,7 +95,7 @@ def _path(name: str, dataset: str, data_dir: Path, fetch: bool) -> Path:
     # datasets of MNIST's format have the same file names: only a folder of its own tells whose they are
     candidates = [f"{folder}{name}{suffix}" for folder in (f"{dataset}/raw/", "") for suffix in (".gz", "")]
     if fetch and not any((data_dir / candidate).is_file() for candidate in candidates):
-        from common.torchvision_import import datasets
+        from common.data.torchvision_import import datasets
 
         known = getattr(datasets, dataset)
         md5 = dict(known.resources)[f"{name}.gz"]

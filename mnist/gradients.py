@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common import devices, options, plots, runs
-from common.bounds import Objective
 from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import require
-from common.importance import GRADIENTS, DregElbo, IwaeElbo, StlElbo
-from common.variational_posteriors import LocScaleEbmPosterior, MixturePosterior
+from common.objectives import DregElbo, IwaeElbo, Objective, StlElbo
+from common.objectives.importance import GRADIENTS
+from common.reporting import plots
+from common.training import devices, options, run_from_command_line, runs
 from mnist.data import MNIST, Dataset
 
 
@@ -48,12 +48,12 @@ class Config(options.ModelConfig):
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
-    energy_based = isinstance(model.variational_posterior, LocScaleEbmPosterior)
-    require(not energy_based, f"these estimators take known densities: {config.model} is energy-based")
+    has_density = model.variational_posterior.has_density
+    require(has_density, f"these estimators need a density in closed form: {config.model} is energy-based")
     examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit).only(model.modalities)
     batch = examples.to(next(model.parameters()).device)[:]
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregElbo}
-    if isinstance(model.variational_posterior, MixturePosterior):
+    if model.variational_posterior.is_mixture:
         rules = {f"DReG, {rule}": partial(DregElbo, gradient=rule) for rule in GRADIENTS}
         estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | rules
     torch.manual_seed(config.seed)
@@ -93,4 +93,4 @@ def noise(objective: Objective, batch: Batch, parameters: Iterable[nn.Parameter]
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

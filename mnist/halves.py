@@ -15,9 +15,9 @@ from typing import Literal
 
 import tyro
 
-from common import runs
-from common.objective_options import OF_FUSION
-from mnist import parts
+from common.objectives.registry import objectives_of
+from common.training import run_from_command_line
+from mnist.parts import commands as parts
 
 
 @dataclass
@@ -31,11 +31,11 @@ class Train(parts.Train):
 
     def objectives(self) -> Sequence[str]:
         one_each = self.layout == "list"
-        return [obj for obj in OF_FUSION[self.fusion] if one_each or obj != "elbo-importance"]
+        return [obj for obj in objectives_of(self.fusion) if one_each or obj != "elbo-importance"]
 
 
 Command = parts.commands(Train)
 main = partial(parts.main, experiment="halves")
 
 if __name__ == "__main__":
-    runs.command_line(main, Command, __doc__)
+    run_from_command_line(main, Command, __doc__)

@@ -18,12 +18,13 @@ A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|tex
 import torch
 from torch import Tensor
 
-from common import devices, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import image_and_label, importance_estimates, of_examples
 from common.models import MultimodalVAE
-from common.options import LoglikeConfig as Config
+from common.reporting import tables as reports
+from common.training import devices, run_from_command_line
+from common.training.options import LoglikeConfig as Config
 from mnist.data import MNIST, Dataset
 
 BATCH_SIZE = 100
@@ -56,7 +57,7 @@ def two_modalities(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[s
 def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
     """The estimate of a model of the image alone, p(image) or p(image|text)."""
     (image,) = importance_estimates(model, batch, [("image",)], given=model.modalities, n_samples=n_samples)
-    name = "|".join(["image", *model.conditions["image"]])
+    name = "|".join(["image", *model.modality["image"].given])
     return {f"log p({name})": image.value, f"effective samples, {name}": image.ess}
 
 
@@ -72,4 +73,4 @@ def accuracies(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
-from common.objective_options import OF_FUSION
+from common.objectives.registry import objectives_of
 
 N_CLASSES = 10
 WIDTH = 512
@@ -26,13 +26,13 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "mvae": Model("poe", OF_FUSION["poe"]),
-    "mvae-q": Model("quotient", OF_FUSION["quotient"]),
-    "jmvae": Model("own", ("jmvae", "student", "ar"), unpaired=False),
-    "vae": Model("own", OF_FUSION["own"], unpaired=False),
-    "cvae": Model("own", OF_FUSION["own"], unpaired=False),
-    "bivcca": Model("moe", OF_FUSION["moe"]),
-    "mopoe": Model("mopoe", OF_FUSION["mopoe"]),
+    "mvae": Model("poe", objectives_of("poe")),
+    "mvae-q": Model("quotient", objectives_of("quotient")),
+    "jmvae": Model("joint", objectives_of("joint"), unpaired=False),
+    "vae": Model("own", objectives_of("own"), unpaired=False),
+    "cvae": Model("own", objectives_of("own"), unpaired=False),
+    "bivcca": Model("moe", objectives_of("moe")),
+    "mopoe": Model("mopoe", objectives_of("mopoe")),
 }
 
 

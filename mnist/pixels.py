@@ -17,10 +17,10 @@ from typing import Literal
 
 import tyro
 
-from common import runs
 from common.errors import require
-from common.objective_options import OF_FUSION
-from mnist import parts
+from common.objectives.registry import objectives_of
+from common.training import run_from_command_line
+from mnist.parts import commands as parts
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Train(parts.Train):
     layout: tyro.conf.Suppress[str] = "pixels"
 
     def objectives(self) -> Sequence[str]:
-        return [obj for obj in OF_FUSION["poe"] if obj != "ar"]
+        return [obj for obj in objectives_of(self.fusion) if obj != "ar"]
 
     def check(self) -> None:
         require(self.obj != "ar", "--obj ar takes a posterior for each modality in turn: 784 are too many")
@@ -45,4 +45,4 @@ Command = parts.commands(Train)
 main = partial(parts.main, experiment="pixels")
 
 if __name__ == "__main__":
-    runs.command_line(main, Command, __doc__)
+    run_from_command_line(main, Command, __doc__)

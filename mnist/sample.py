@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import devices, options, plots, runs
-from common.checkpoints import load_model, write_atomically
+from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import InputError, require
+from common.io import write_atomically
 from common.models import MultimodalVAE
+from common.reporting import plots
+from common.training import devices, options, run_from_command_line
 from mnist.data import MNIST, Dataset
 
 COLUMNS = 8
@@ -115,7 +117,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, datase
 
 def draw(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Dataset) -> None:
     """The pictures that training leaves: samples of the prior, of some texts, reconstructions."""
-    if not model.conditions["image"]:
+    if not model.modality["image"].given:
         samples(model, {}, 64, folder / "prior.png", dataset)
     reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png", dataset)
     if "text" in model.modalities:
@@ -163,4 +165,4 @@ def _given_image(config: Config, dataset: Dataset) -> Tensor:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -16,14 +16,13 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from common import devices, options, runs
-from common.bounds import Objective
 from common.data import hold_out, unpair
 from common.errors import require
 from common.models import MultimodalVAE
-from common.objective_options import ObjectiveOptions, by_name
-from common.objectives import JmvaeElbo
-from common.training import fit
+from common.objectives import Objective
+from common.objectives.registry import make_objective
+from common.training import devices, fit, options, run_from_command_line, runs
+from common.training.options import ObjectiveOptions
 from mnist.data import MNIST, Dataset
 from mnist.model import MODELS, build
 from mnist.sample import draw
@@ -73,10 +72,8 @@ class Config(DigitsConfig, ObjectiveOptions):
 
 def objective(config: Config, model: MultimodalVAE) -> Objective:
     """The objective that --model and --obj name."""
-    obj = config.obj or MODELS[config.model].objectives[0]
-    if obj in ("jmvae", "student"):
-        return JmvaeElbo(model, config.alpha, weights(config, model), students=obj == "student")
-    return by_name(obj, model, config, weights(config, model))
+    obj = config.objective_name(MODELS[config.model].objectives)
+    return make_objective(obj, model, config, weights(config, model))
 
 
 def weights(config: DigitsConfig, model: MultimodalVAE) -> dict[str, float]:
@@ -106,4 +103,4 @@ def main(
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

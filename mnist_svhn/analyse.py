@@ -21,14 +21,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import devices, distributed, maps, options, plots, reports, runs
-from common.checkpoints import load_model, write_atomically
+from common import distributed
+from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
+from common.io import write_atomically
 from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MultimodalVAE
-from common.variational_posteriors import LocScaleEbmPosterior
-from mnist_svhn.classifiers import accuracy, classifier
+from common.reporting import plots
+from common.reporting import tables as reports
+from common.reporting import umap as maps
+from common.training import devices, options, run_from_command_line, runs
+from mnist_svhn.classifier import accuracy, classifier
 from mnist_svhn.data import PairOptions, chosen, load
 
 FEWEST = 20  # test pairs that make a map
@@ -77,7 +81,7 @@ def main(config: Config) -> dict[str, float]:
         of_train = latents(model, name, train)
         shares[f"latent accuracy, {name}"] = distributed.of_first(partial(latent_accuracy, of_train, z[name]))
     folder, pictures, kls = config.out_dir or runs.folder_of(config.model) / "samples", [], {}
-    if isinstance(model.variational_posterior, LocScaleEbmPosterior):
+    if not model.variational_posterior.has_density:
         print("\nno kl.png: the KLs of an energy-based posterior have no closed form")
     else:
         kls = divergences(model, test.only(model.modalities))
@@ -126,4 +130,4 @@ def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: 
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

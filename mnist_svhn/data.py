@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import caches
-from common.checkpoints import DAMAGE
 from common.data import Examples
+from common.data import array_caches as caches
+from common.data.files import download, find
 from common.errors import InputError, require
-from common.files import download, find
+from common.io import DAMAGE
 from mnist.data import load as load_mnist
 from mnist_svhn.street import street_digits
 
@@ -214,7 +214,7 @@ def read_svhn(split: str, data_dir: Path, fetch: bool = False) -> tuple[Tensor, 
 
     path = data_dir / FILES[split]
     if fetch and not path.is_file():
-        from common.torchvision_import import datasets
+        from common.data.torchvision_import import datasets
 
         url, _, md5 = datasets.SVHN.split_list[split]
         download([url], path, md5)

@@ -10,7 +10,7 @@ train.py draws the same pairs anew each time.
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import runs
+from common.training import run_from_command_line
 from mnist_svhn.data import TrainingPairOptions, save_pairs
 
 
@@ -29,4 +29,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

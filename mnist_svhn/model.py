@@ -9,7 +9,7 @@ from common import models
 from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.objective_options import OF_FUSION
+from common.objectives.registry import objectives_of
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -33,11 +33,11 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "mmvae": Model("moe", OF_FUSION["moe"]),
-    "mvae": Model("poe", OF_FUSION["poe"]),
-    "mopoe": Model("mopoe", OF_FUSION["mopoe"]),
-    "mnist": Model("own", OF_FUSION["own"]),
-    "svhn": Model("own", OF_FUSION["own"]),
+    "mmvae": Model("moe", objectives_of("moe")),
+    "mvae": Model("poe", objectives_of("poe")),
+    "mopoe": Model("mopoe", objectives_of("mopoe")),
+    "mnist": Model("own", objectives_of("own")),
+    "svhn": Model("own", objectives_of("own")),
 }
 FAMILIES = {
     "laplace": "laplace",

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common import devices, options, plots, runs
 from common.checkpoints import load_model
 from common.data import Examples
-from common.distributions import Joined
 from common.errors import require
 from common.models import MultimodalVAE
+from common.reporting import plots
+from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import PairOptions, chosen, load
 
 COLUMNS = 16
@@ -78,7 +78,8 @@ def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -
 def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
     """Save what is decoded along each latent, a row each, from -3 to 3 of the prior's scales around its mean."""
     p = model.prior()
-    require(not isinstance(p, Joined), "--traverse moves one latent alone, which leaves vmf's sphere")
+    on_spheres = model.variational_posterior.on_spheres
+    require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
     steps = torch.linspace(-3, 3, COLUMNS, device=p.mean.device)
     z = p.mean + steps[:, None] * (torch.eye(len(p.mean), device=p.mean.device) * p.stddev)[:, None]  # (D, steps, D)
     pictures = []
@@ -109,4 +110,4 @@ def _framed(images: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

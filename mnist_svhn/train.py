@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from common import devices, options, runs
 from common.errors import require
-from common.objective_options import Name, ObjectiveOptions, by_name
-from common.training import fit
+from common.objectives.registry import make_objective
+from common.training import devices, fit, options, run_from_command_line, runs
+from common.training.options import ObjectiveName, ObjectiveOptions
 from mnist_svhn import loglike
 from mnist_svhn.data import TrainingPairOptions, load_train
 from mnist_svhn.model import FAMILIES, MODELS, build
@@ -33,7 +33,7 @@ class Config(options.RunConfig, TrainingPairOptions, ObjectiveOptions):
     model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
     """mmvae: mixture of experts; mvae: product; mopoe: mixture of the products of all subsets; mnist, svhn: a VAE of
     this modality alone"""
-    obj: Name = "dreg"
+    obj: ObjectiveName = "dreg"
     """the bound, and its gradient (paper: dreg). elbo: the mean over the encoders; mvae, ar: of --model mvae;
     elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
     learn_prior: bool = True
@@ -92,11 +92,11 @@ def main(config: Config) -> None:
     train, valid = train.only(model.modalities), valid and valid.only(model.modalities)
     run = runs.Run("mnist_svhn", config)
     pictures = partial(draw, model, examples=valid or train) if config.analytics else None
-    fit(model, by_name(config.obj, model, config), train, valid, config, run, pictures, amsgrad=True)
+    fit(model, make_objective(config.obj, model, config), train, valid, config, run, pictures, amsgrad=True)
     if config.logp:
         same = ("data_dir", "demo", "limit", "seed", "cuda", "svhn", "max_per_class", "pair_seed")
         loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

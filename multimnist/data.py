@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 from tqdm import tqdm
 
-from common import caches
 from common.data import Examples
-from common.errors import require
-from common.options import flag
+from common.data import array_caches as caches
+from common.errors import flag, require
 from mnist.data import Dataset
 from mnist.data import load as load_mnist
 

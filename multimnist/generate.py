@@ -12,8 +12,9 @@ multimnist.png, a picture of 64 of its training examples. Takes seconds, with --
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import plots, runs
 from common.errors import require
+from common.reporting import plots
+from common.training import run_from_command_line
 from multimnist.data import SEED, DatasetOptions, load, make, names
 
 COLUMNS = 8
@@ -42,4 +43,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -9,7 +9,7 @@ and of whole strings that are inferred rightly from the image (four characters e
 
 from dataclasses import dataclass
 
-from common import options, runs
+from common.training import options, run_from_command_line, runs
 from mnist import loglike
 from multimnist.data import DatasetOptions, dataset, values
 
@@ -25,4 +25,4 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

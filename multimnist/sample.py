@@ -11,7 +11,7 @@ character by character the most likely one, or with --teacher-forcing at trainin
 
 from dataclasses import dataclass
 
-from common import runs
+from common.training import run_from_command_line, runs
 from mnist import sample
 from multimnist.data import DatasetOptions, dataset, values
 
@@ -28,4 +28,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

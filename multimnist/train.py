@@ -11,10 +11,9 @@ A batch: image (B, 1, 50, 50) float in [0, 1], text (B, 4) int64: digits, 11 whe
 from dataclasses import dataclass
 from typing import Literal
 
-from common import runs
-from common.bounds import Objective
 from common.models import MultimodalVAE
-from common.objectives import MvaeElbo, StandardElbo
+from common.objectives import MvaeElbo, Objective, StandardElbo
+from common.training import run_from_command_line
 from mnist import train
 from multimnist.data import DatasetOptions, dataset
 from multimnist.model import build
@@ -44,4 +43,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from common.checkpoints import write_atomically
-from common.parallel import spread
+from common.io import write_atomically
+from common.training.parallel import spread
 from reproduction import charts, tables
 from reproduction.plans import TABLES, Table
 from reproduction.work import slug

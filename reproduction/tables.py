@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import InputError, require
-from common.parallel import spread
-from common.reports import in_table
+from common.reporting.tables import in_table
+from common.training.parallel import spread
 from reproduction.plans import TABLES, Figure, Plan, Published, Table
 
 DAGGER = "† As recalled; not re-checked against the paper."

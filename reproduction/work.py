@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from submitit.helpers import DelayedSubmission
 
-from common.checkpoints import LAST, load, write_atomically
-from common.runs import NOT_OF_THE_RUN, git_commit
+from common.checkpoints import LAST, load
+from common.io import write_atomically
+from common.training.runs import NOT_OF_THE_RUN, git_commit
 from reproduction.plans import Plan, Setting
 
 ROOT = Path(__file__).parents[1]

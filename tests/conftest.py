@@ -11,9 +11,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from PIL import Image
 
-from common import plots
+from common.reporting import plots
 from tests.reference import fill
+
+pytest.register_assert_rewrite("tests.helpers")
+
+from tests.helpers.celeba_files import write_celeba  # noqa: E402 (after its asserts are to be rewritten)
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell runs in the background ignore it
@@ -96,4 +101,17 @@ def mmvae(tmp_path_factory):
     torch.save(state_dict, folder / "model.rar", _use_new_zipfile_serialization=False)
     args = {"model": "mnist_svhn", "latent_dim": 20, "num_hidden_layers": 1, "learn_prior": True, "llik_scaling": 0.0}
     (folder / "args.json").write_text(json.dumps(args))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A data-dir of CelebA's layout with what vision's setup.py makes; the face of the second image was not found."""
+    folder = write_celeba(tmp_path_factory.mktemp("photographs"))
+    for name, mode in (("grayscale", "L"), ("edge", "L"), ("mask", "L")):
+        (folder / name).mkdir()
+        for path in sorted((folder / "img_align_celeba").iterdir()):
+            blank = name == "mask" and path.name == "000002.jpg"
+            picture = Image.new("L", (45, 55), 255) if blank else Image.open(path).convert(mode)
+            picture.save(folder / name / path.name, quality=95)
     return folder

@@ -1,6 +1,5 @@
-"""The Variational Homoencoder: a framework for latent variables that examples share in groups, and Omniglot."""
+"""The Variational Homoencoder: a framework for latent variables shared by groups of examples, and its experiment."""
 
-from vhe.homoencoder import VHE, Result
-from vhe.support_sets import Batch, DataLoader, SupportSets, Transform
+from vhe.framework import VHE, Batch, DataLoader, Result, SupportSets, Transform
 
 __all__ = ["VHE", "Batch", "DataLoader", "Result", "SupportSets", "Transform"]

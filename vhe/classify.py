@@ -1,10 +1,11 @@
-"""Classify characters by a few examples of each: the class whose examples make an image likeliest.
+"""Classify characters given a few examples of each: an image goes to the class whose examples make it most likely.
 
     python classify.py trained_models --data-dir data                           20-way, 5-shot (paper)
-    python classify.py trained_models --data-dir data --k-shot 1 --json out.json         one-shot, and a file
+    python classify.py trained_models --data-dir data --k-shot 1 --json out.json         one-shot; write a file too
 
-An episode draws classes of all test characters, whatever their alphabets, and of each some examples D and other images
-x to classify, by the largest of the estimates of log p(x|D). The interval is that of so many images.
+An episode draws classes from all test characters, of any alphabet, and for each class some examples D and other images
+x. An image is assigned to the class with the largest estimate of log p(x|D). The table shows the accuracy with its 95 %
+confidence interval for the number of images classified.
 """
 
 import json
@@ -15,14 +16,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import distributed, runs
-from common.checkpoints import write_atomically
-from common.errors import require
-from common.options import ModelConfig, option
+from common import distributed
+from common.errors import option, require
+from common.io import write_atomically
+from common.training import run_from_command_line
+from common.training.options import ModelConfig
+from vhe.character_sets import images_of
 from vhe.data import Characters
-from vhe.estimators import log_conditionals
-from vhe.homoencoder import VHE
-from vhe.trained import codes, device_of, images_of, load_test, load_trained
+from vhe.framework import VHE
+from vhe.framework.estimators import log_conditionals
+from vhe.model import shared_latents
+from vhe.trained_model import load_test, load_trained
 
 
 @dataclass
@@ -36,9 +40,9 @@ class Config(ModelConfig):
     episodes: int = 100
     """draws of classes, examples and images"""
     n_queries: int = 1
-    """images of each class to classify"""
+    """images to classify in each class"""
     n_samples: int = 20
-    """importance samples of each image under each class; the accuracy rises with them"""
+    """importance samples of each image under each class; the accuracy rises with their number"""
     json: Path | None = None
     """write the accuracy to this file too"""
 
@@ -49,56 +53,53 @@ class Config(ModelConfig):
 
 
 def main(config: Config) -> dict[str, float]:
-    """
-    Returns:
-        the accuracy's "mean" and its interval from "low" to "high", in [0, 1].
-    """
+    """Print and return the accuracy, in [0, 1]: its "mean", and the ends "low" and "high" of its interval."""
     config.check()
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
     distributed.seed_apart()
     shares = accuracies(model, characters, config)
-    found = interval(shares.mean().item(), len(shares) * config.n_way * config.n_queries)
-    report(found, config, len(characters.names))
-    return found
+    accuracy = interval(shares.mean().item(), len(shares) * config.n_way * config.n_queries)
+    report(accuracy, config, len(characters.names))
+    return accuracy
 
 
 @torch.no_grad()
 def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
-    """The share of images that are classified rightly in each episode, (E,).
+    """Return the share of images that are classified correctly in each episode, (E,).
 
-    Of several processes each draws all episodes, which are those of one process, and does its part of them.
+    Every process draws all episodes, so that they do not depend on the number of processes, and evaluates its share.
     """
     n, n_classes = config.k_shot + config.n_queries, len(characters.names)
-    require(config.n_way <= n_classes, f"--n-way {config.n_way} needs as many characters: there are {n_classes}")
+    require(config.n_way <= n_classes, f"--n-way {config.n_way} needs {config.n_way} characters: there are {n_classes}")
     count = int(characters.character.bincount().min())
     require(n <= count, f"--k-shot and --n-queries need {n} images of a character: there are {count}")
     generator = torch.Generator().manual_seed(config.seed)
-    own = range(config.episodes)[distributed.part()]
+    own_episodes = range(config.episodes)[distributed.part()]
     shares = torch.zeros(config.episodes).double()
     for episode in tqdm(range(config.episodes), unit=" episodes", disable=distributed.quiet()):
         classes = torch.randperm(n_classes, generator=generator)[: config.n_way]
-        images = images_of(characters.images, characters.character, classes, n, generator).to(device_of(model))
-        if episode not in own:
+        images = images_of(characters.images, characters.character, classes, n, generator).to(model.device)
+        if episode not in own_episodes:
             continue
         given, x = images[:, : config.k_shot], images[:, config.k_shot :].flatten(0, 1)  # (N, k, ...), (N * Q, ...)
-        log_p = log_conditionals(model, x, dict.fromkeys(codes(model), given), config.n_samples)  # (N * Q, N)
-        right = torch.arange(config.n_way, device=x.device).repeat_interleave(config.n_queries)
-        shares[episode] = (log_p.argmax(dim=1) == right).double().mean()
+        log_p = log_conditionals(model, x, dict.fromkeys(shared_latents(model), given), config.n_samples)  # (N * Q, N)
+        classes_of_x = torch.arange(config.n_way, device=x.device).repeat_interleave(config.n_queries)
+        shares[episode] = (log_p.argmax(dim=1) == classes_of_x).double().mean()
     return distributed.summed(shares)
 
 
 def interval(p: float, n: int) -> dict[str, float]:
-    """A share p of n images, and its 95 % confidence interval (Wilson 1927)."""
+    """Return a share p of n images as "mean", and its 95 % confidence interval "low" to "high" (Wilson 1927)."""
     z2 = 1.96**2 / n
     middle, half = (p + z2 / 2) / (1 + z2), (z2 * (p * (1 - p) + z2 / 4)) ** 0.5 / (1 + z2)
     return {"mean": p, "low": middle - half, "high": middle + half}
 
 
-def report(found: dict[str, float], config: Config, n_classes: int) -> None:
-    """Print a table, in Markdown, and write the accuracy to the file that --json names."""
-    percent = {name: f"{100 * x:.1f}" for name, x in found.items()}
+def report(accuracy: dict[str, float], config: Config, n_classes: int) -> None:
+    """Print a Markdown table of the accuracy, and write it to the file that --json names."""
+    percent = {name: f"{100 * x:.1f}" for name, x in accuracy.items()}
     print(f"\n| vhe, {n_classes} test characters, {config.n_samples} samples | accuracy, % | 95 % interval |")
     print("|---|---|---|")
     name = f"{config.n_way}-way {config.k_shot}-shot, {config.episodes} episodes"
@@ -106,9 +107,9 @@ def report(found: dict[str, float], config: Config, n_classes: int) -> None:
     if config.json and distributed.rank() == 0:
         chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed", "demo")
         content = {"experiment": "vhe", "checkpoint": str(config.model), "split": "test", "n_classes": n_classes}
-        content |= {name: getattr(config, name) for name in chosen} | {"accuracy": found}
+        content |= {name: getattr(config, name) for name in chosen} | {"accuracy": accuracy}
         write_atomically(config.json, json.dumps(content, indent=2).encode())
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -1,9 +1,9 @@
-"""Data partitioned in classes: a latent variable c of each class and z of each element, as in the original's example.
+"""Elements in classes: a latent variable c for each class and z for each element, as in the original's example.
 
     python example_czx.py
 
 x = c a + z b + noise, with c, z ~ N(0, 1). All is linear and Gaussian, so that log p(data) is known exactly. The bound
-ends below it by what k of a class's n elements leave unsaid of its code: (n - k)/2kn = 0.05 nats an element.
+stays below it by (n - k)/2kn = 0.05 nats per element, since q(c|D) sees k of a class's n elements.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from common import runs
+from common.training import run_from_command_line
 from vhe import VHE, DataLoader
 
 A, B, NOISE = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 0.5, 1.0]), 0.3
@@ -21,20 +21,24 @@ CLASSES, ELEMENTS, K_SHOT = 200, 10, 5
 
 @dataclass
 class Config:
+    """The options of the example."""
+
     epochs: int = 30
     """passes over the data"""
     seed: int = 0
-    """of the data, the parameters and the draws"""
+    """seed of the data, the parameters and the random draws"""
 
 
 def normal(mu: Tensor, log_sigma: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A value (B, D), drawn if not given, and its log-probability (B,)."""
+    """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
     dist = Normal(mu, log_sigma.exp())
     value = dist.rsample() if value is None else value
     return value, dist.log_prob(value).sum(dim=1)
 
 
-class Px(nn.Module):  # p(x|c, z)
+class Px(nn.Module):
+    """p(x|c, z)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.mu, self.log_sigma = nn.Linear(2, len(A)), nn.Parameter(torch.zeros(1))
@@ -43,7 +47,9 @@ class Px(nn.Module):  # p(x|c, z)
         return normal(self.mu(torch.cat([c, z], dim=1)), self.log_sigma, x)
 
 
-class Qc(nn.Module):  # q(c|D), of a support set D (B, k, 3)
+class Qc(nn.Module):
+    """q(c|D) of a support set D (B, k, 3)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.mu, self.log_sigma = nn.Linear(len(A), 1), nn.Parameter(torch.zeros(1))
@@ -52,7 +58,9 @@ class Qc(nn.Module):  # q(c|D), of a support set D (B, k, 3)
         return normal(self.mu(inputs.mean(dim=1)), self.log_sigma, c)
 
 
-class Qz(nn.Module):  # q(z|x, c), of an element as a support set (B, 1, 3)
+class Qz(nn.Module):
+    """q(z|x, c) of an element x, as a support set (B, 1, 3)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.mu, self.log_sigma = nn.Linear(len(A) + 1, 1), nn.Parameter(torch.zeros(1))
@@ -62,7 +70,7 @@ class Qz(nn.Module):  # q(z|x, c), of an element as a support set (B, 1, 3)
 
 
 def draw() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Elements (N, 3), the class of each (N,), and the true codes: c (CLASSES,), z (N,)."""
+    """Draw elements (N, 3); return them with the class of each (N,) and the true codes c (CLASSES,) and z (N,)."""
     classes = torch.arange(CLASSES).repeat_interleave(ELEMENTS)
     c, z = torch.randn(CLASSES), torch.randn(len(classes))
     x = c[classes, None] * A + z[:, None] * B + NOISE * torch.randn(len(classes), len(A))
@@ -70,19 +78,20 @@ def draw() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def exact_log_p(x: Tensor) -> float:
-    """log p(data)/N in nats: the elements of a class are one Gaussian."""
+    """Return log p(data)/N in nats: the elements of a class are jointly Gaussian."""
     shared = torch.kron(torch.ones(ELEMENTS, ELEMENTS), A.outer(A))
-    own = torch.kron(torch.eye(ELEMENTS), B.outer(B) + NOISE**2 * torch.eye(len(A)))
-    of_a_class = MultivariateNormal(torch.zeros(ELEMENTS * len(A)), shared + own)
-    return of_a_class.log_prob(x.view(CLASSES, -1)).mean().item() / ELEMENTS
+    individual = torch.kron(torch.eye(ELEMENTS), B.outer(B) + NOISE**2 * torch.eye(len(A)))
+    class_distribution = MultivariateNormal(torch.zeros(ELEMENTS * len(A)), shared + individual)
+    return class_distribution.log_prob(x.view(CLASSES, -1)).mean().item() / ELEMENTS
 
 
 def correlation(x: Tensor, y: Tensor) -> float:
+    """Return the absolute correlation of two series (N,); the sign of a code is arbitrary."""
     return torch.corrcoef(torch.stack([x, y]))[0, 1].abs().item()
 
 
 def main(config: Config) -> dict[str, tuple[float, float]]:
-    """Train; print and return what is true beside what was recovered."""
+    """Train; print and return each quantity with its true and its recovered value: {name: (truth, recovered)}."""
     torch.manual_seed(config.seed)
     x, classes, c, z = draw()
     model = VHE(encoder=[Qc(), Qz()], decoder=Px())  # c, z ~ N(0, 1) by default
@@ -98,11 +107,11 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
             schedule.step()
     with torch.no_grad():
         bounds = [model.score(batch.inputs, batch.sizes, x=batch.target).item() for _ in range(10) for batch in loader]
-        found = model.sample(inputs={"c": x.view(CLASSES, ELEMENTS, -1)[classes], "z": x[:, None]})
+        sampled = model.sample(inputs={"c": x.view(CLASSES, ELEMENTS, -1)[classes], "z": x[:, None]})
     recovered = {
         "log p(data)/N and its bound": (exact_log_p(x), sum(bounds) / len(bounds)),
-        "correlation of c's codes": (1.0, correlation(c[classes], found["c"][:, 0])),
-        "correlation of z's codes": (1.0, correlation(z, found["z"][:, 0])),
+        "correlation of c's codes": (1.0, correlation(c[classes], sampled["c"][:, 0])),
+        "correlation of z's codes": (1.0, correlation(z, sampled["z"][:, 0])),
         "noise": (NOISE, model.decoder.log_sigma.exp().item()),
     }
     print(f"{'':28}{'truth':>9}{'recovered':>11}")
@@ -112,4 +121,4 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

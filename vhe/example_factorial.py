@@ -1,9 +1,9 @@
-"""Two factors: a latent variable c of each content and s of each style, and x of one content in one style.
+"""Two factors: a latent variable c for each content and s for each style; x has one content and one style.
 
     python example_factorial.py
 
-x = c a + s b + noise, with c, s ~ N(0, 1): each element is of two groups, that of its content and that of its style.
-A fifth of all pairs of content and style is never seen; what the model makes of them is compared with what they are.
+x = c a + s b + noise, with c, s ~ N(0, 1). Each element belongs to two groups, that of its content and that of its
+style. A fifth of all pairs of content and style is held out; its predictions are compared with the true elements.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from common import runs
+from common.training import run_from_command_line
 from vhe import VHE, DataLoader
 
 A, B, NOISE = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 0.5, 1.0]), 0.3
@@ -21,20 +21,24 @@ CONTENTS, STYLES, K_SHOT = 40, 40, 10
 
 @dataclass
 class Config:
+    """The options of the example."""
+
     epochs: int = 60
     """passes over the data"""
     seed: int = 0
-    """of the data, the parameters and the draws"""
+    """seed of the data, the parameters and the random draws"""
 
 
 def normal(mu: Tensor, log_sigma: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A value (B, D), drawn if not given, and its log-probability (B,)."""
+    """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
     dist = Normal(mu, log_sigma.exp())
     value = dist.rsample() if value is None else value
     return value, dist.log_prob(value).sum(dim=1)
 
 
-class Px(nn.Module):  # p(x|c, s)
+class Px(nn.Module):
+    """p(x|c, s)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.mu, self.log_sigma = nn.Linear(2, len(A)), nn.Parameter(torch.zeros(1))
@@ -43,7 +47,9 @@ class Px(nn.Module):  # p(x|c, s)
         return normal(self.mu(torch.cat([c, s], dim=1)), self.log_sigma, x)
 
 
-class Q(nn.Module):  # q(c|D) of a content's support set D (B, k, 3), or q(s|D) of a style's
+class Q(nn.Module):
+    """q(c|D) of a content's support set D (B, k, 3), or q(s|D) of a style's."""
+
     def __init__(self) -> None:
         super().__init__()
         self.mu, self.log_sigma = nn.Linear(len(A), 1), nn.Parameter(torch.zeros(1))
@@ -53,7 +59,10 @@ class Q(nn.Module):  # q(c|D) of a content's support set D (B, k, 3), or q(s|D) 
 
 
 def draw() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Elements of all pairs (N, 3), the content and the style of each (N,), and the true codes c and s."""
+    """Draw an element of each pair, (N, 3); return them with the content and the style of each (N,) and the true codes.
+
+    The codes are c (CONTENTS,) and s (STYLES,).
+    """
     content, style = torch.cartesian_prod(torch.arange(CONTENTS), torch.arange(STYLES)).T
     c, s = torch.randn(CONTENTS), torch.randn(STYLES)
     x = c[content, None] * A + s[style, None] * B + NOISE * torch.randn(len(content), len(A))
@@ -61,7 +70,7 @@ def draw() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def exact_log_p(x: Tensor, content: Tensor, style: Tensor) -> float:
-    """log p(data)/N in nats: all elements are one Gaussian."""
+    """Return log p(data)/N in nats: all elements are jointly Gaussian."""
     same_content, same_style = content[:, None] == content, style[:, None] == style
     covariance = torch.kron(same_content.float(), A.outer(A)) + torch.kron(same_style.float(), B.outer(B))
     covariance += NOISE**2 * torch.eye(x.numel())
@@ -69,11 +78,12 @@ def exact_log_p(x: Tensor, content: Tensor, style: Tensor) -> float:
 
 
 def correlation(x: Tensor, y: Tensor) -> float:
+    """Return the absolute correlation of two series (N,); the sign of a code is arbitrary."""
     return torch.corrcoef(torch.stack([x, y]))[0, 1].abs().item()
 
 
 def main(config: Config) -> dict[str, tuple[float, float]]:
-    """Train; print and return what is true beside what was recovered."""
+    """Train; print and return each quantity with its true and its recovered value: {name: (truth, recovered)}."""
     torch.manual_seed(config.seed)
     x, content, style, c, s = draw()
     seen = torch.rand(len(x)) < 0.8
@@ -89,17 +99,17 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
             (-bound).backward()
             optimizer.step()
             schedule.step()
-    of_content = torch.stack([x[seen & (content == i)][: 2 * K_SHOT] for i in range(CONTENTS)])  # (CONTENTS, 20, 3)
-    of_style = torch.stack([x[seen & (style == i)][: 2 * K_SHOT] for i in range(STYLES)])
+    content_sets = torch.stack([x[seen & (content == i)][: 2 * K_SHOT] for i in range(CONTENTS)])  # (CONTENTS, 20, 3)
+    style_sets = torch.stack([x[seen & (style == i)][: 2 * K_SHOT] for i in range(STYLES)])
     content, style, unseen = content[~seen], style[~seen], x[~seen]
     with torch.no_grad():
         bounds = [model.score(batch.inputs, batch.sizes, x=batch.target).item() for _ in range(10) for batch in loader]
-        found = model.sample(inputs={"c": of_content[content], "s": of_style[style]})
-        error = unseen - model.decoder.mu(torch.cat([found["c"], found["s"]], dim=1))
+        sampled = model.sample(inputs={"c": content_sets[content], "s": style_sets[style]})
+        error = unseen - model.decoder.mu(torch.cat([sampled["c"], sampled["s"]], dim=1))
     recovered = {
         "log p(data)/N and its bound": (exact_log_p(x[seen], *labels.values()), sum(bounds) / len(bounds)),
-        "correlation of contents' codes": (1.0, correlation(c[content], found["c"][:, 0])),
-        "correlation of styles' codes": (1.0, correlation(s[style], found["s"][:, 0])),
+        "correlation of contents' codes": (1.0, correlation(c[content], sampled["c"][:, 0])),
+        "correlation of styles' codes": (1.0, correlation(s[style], sampled["s"][:, 0])),
         "noise": (NOISE, model.decoder.log_sigma.exp().item()),
         "error in unseen pairs": (NOISE, error.square().mean().sqrt().item()),
     }
@@ -110,4 +120,4 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

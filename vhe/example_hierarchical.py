@@ -1,9 +1,9 @@
-"""Three levels: a latent variable a of each family of classes, c of each class, and the elements x.
+"""Three levels: a latent variable a for each family of classes, c for each class, and the elements x.
 
     python example_hierarchical.py
 
-a ~ N(0, 1), c|a ~ N(2 a, 1), x|c ~ N(c, 0.5^2). The prior p(c|a) is a module as well, and what it learns is how far
-classes of a family differ. All is Gaussian, so that log p(data) is known exactly.
+a ~ N(0, 1), c|a ~ N(2 a, 1), x|c ~ N(c, 0.5^2). The prior p(c|a) is a module too; it learns how much the classes
+of a family differ. All is Gaussian, so that log p(data) is known exactly.
 """
 
 from dataclasses import dataclass
@@ -12,78 +12,94 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from common import runs
+from common.training import run_from_command_line
 from vhe import VHE, DataLoader
 
-OF_FAMILIES, OF_CLASSES, OF_ELEMENTS = 2.0, 1.0, 0.5  # standard deviations of x that each level adds
-FAMILIES, CLASSES, ELEMENTS, DIMENSIONS = 100, 8, 10, 2  # families, classes of each, elements of each; of a, c and x
+FAMILY_STD, CLASS_STD, ELEMENT_STD = 2.0, 1.0, 0.5  # standard deviation that each level adds to x
+FAMILIES, CLASSES, ELEMENTS = 100, 8, 10  # families; classes in a family; elements in a class
+DIMENSIONS = 2  # of a, c and x
 
 
 @dataclass
 class Config:
+    """The options of the example."""
+
     epochs: int = 15
     """passes over the data"""
     seed: int = 0
-    """of the data, the parameters and the draws"""
+    """seed of the data, the parameters and the random draws"""
 
 
 class Gaussian(nn.Module):
-    """N(scale * mean, sigma^2), the scale 1 unless it is learned."""
+    """N(scale * mean, sigma^2) with a learned sigma.
+
+    Args:
+        learned: whether the scale is learned too; if not, it is 1.
+    """
 
     def __init__(self, learned: bool = True) -> None:
         super().__init__()
         self.scale, self.log_sigma = nn.Parameter(torch.ones(1), learned), nn.Parameter(torch.zeros(1))
 
-    def of(self, mean: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
+    def draw_or_score(self, mean: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
         dist = Normal(self.scale * mean, self.log_sigma.exp())
         value = dist.rsample() if value is None else value
         return value, dist.log_prob(value).sum(dim=1)
 
 
-class Px(Gaussian):  # p(x|c), whose mean is c
+class Px(Gaussian):
+    """p(x|c), whose mean is c."""
+
     def forward(self, c: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.of(c, x)
+        return self.draw_or_score(c, x)
 
 
-class Pc(Gaussian):  # p(c|a)
+class Pc(Gaussian):
+    """p(c|a)."""
+
     def forward(self, a: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.of(a, c)
+        return self.draw_or_score(a, c)
 
 
-class Qa(Gaussian):  # q(a|D), of a support set D (B, k, 2) of a family
+class Qa(Gaussian):
+    """q(a|D) of a support set D (B, k, 2) of a family."""
+
     def forward(self, inputs: Tensor, a: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.of(inputs.mean(dim=1), a)
+        return self.draw_or_score(inputs.mean(dim=1), a)
 
 
-class Qc(Gaussian):  # q(c|D, a), of a support set D (B, k, 2) of a class
+class Qc(Gaussian):
+    """q(c|D, a) of a support set D (B, k, 2) of a class."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.of_a = nn.Parameter(torch.zeros(1))
+        self.a_weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, inputs: Tensor, a: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.of(inputs.mean(dim=1) + self.of_a * a, c)
+        return self.draw_or_score(inputs.mean(dim=1) + self.a_weight * a, c)
 
 
 def draw() -> tuple[Tensor, Tensor, Tensor]:
-    """Elements (N, 2), and the family and the class of each (N,)."""
+    """Draw elements (N, 2); return them with the family and the class of each, (N,)."""
     classes = torch.arange(FAMILIES * CLASSES).repeat_interleave(ELEMENTS)
     families = classes // CLASSES
     a, c = torch.randn(FAMILIES, DIMENSIONS), torch.randn(FAMILIES * CLASSES, DIMENSIONS)
-    x = OF_FAMILIES * a[families] + OF_CLASSES * c[classes] + OF_ELEMENTS * torch.randn(len(classes), DIMENSIONS)
+    x = FAMILY_STD * a[families] + CLASS_STD * c[classes] + ELEMENT_STD * torch.randn(len(classes), DIMENSIONS)
     return x, families, classes
 
 
 def exact_log_p(x: Tensor) -> float:
-    """log p(data)/N in nats: the elements of a family are one Gaussian in each dimension."""
+    """Return log p(data)/N in nats: in each dimension the elements of a family are jointly Gaussian."""
     n = CLASSES * ELEMENTS
-    of_class = torch.kron(torch.eye(CLASSES), torch.ones(ELEMENTS, ELEMENTS))
-    covariance = OF_FAMILIES**2 + OF_CLASSES**2 * of_class + OF_ELEMENTS**2 * torch.eye(n)
-    of_a_family = MultivariateNormal(torch.zeros(n), covariance)
-    return of_a_family.log_prob(x.view(FAMILIES, n, DIMENSIONS).mT).sum().item() / len(x)
+    same_class = torch.kron(torch.eye(CLASSES), torch.ones(ELEMENTS, ELEMENTS))
+    covariance = FAMILY_STD**2 + CLASS_STD**2 * same_class + ELEMENT_STD**2 * torch.eye(n)
+    family_distribution = MultivariateNormal(torch.zeros(n), covariance)
+    return family_distribution.log_prob(x.view(FAMILIES, n, DIMENSIONS).mT).sum().item() / len(x)
 
 
 def main(config: Config) -> dict[str, tuple[float, float]]:
-    """Train; print and return what is true beside what was recovered."""
+    """Train; print and return each quantity with its true and its recovered value: {name: (truth, recovered)}."""
     torch.manual_seed(config.seed)
     x, families, classes = draw()
     model = VHE(encoder=[Qa(), Qc()], decoder=Px(learned=False), prior=Pc())  # a ~ N(0, I) by default
@@ -101,9 +117,9 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
         bounds = [model.score(batch.inputs, batch.sizes, x=batch.target).item() for _ in range(10) for batch in loader]
     recovered = {
         "log p(data)/N and its bound": (exact_log_p(x), sum(bounds) / len(bounds)),
-        "deviation of families": (OF_FAMILIES, model.prior["c"].scale.abs().item()),
-        "of classes of a family": (OF_CLASSES, model.prior["c"].log_sigma.exp().item()),
-        "of elements of a class": (OF_ELEMENTS, model.decoder.log_sigma.exp().item()),
+        "deviation of families": (FAMILY_STD, model.prior["c"].scale.abs().item()),
+        "of classes of a family": (CLASS_STD, model.prior["c"].log_sigma.exp().item()),
+        "of elements of a class": (ELEMENT_STD, model.decoder.log_sigma.exp().item()),
     }
     print(f"{'':28}{'truth':>9}{'recovered':>11}")
     for name, (truth, value) in recovered.items():
@@ -112,4 +128,4 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -1,17 +1,17 @@
-"""Log-likelihoods of a model of Omniglot, by importance sampling on the test characters (nats an image).
+"""Estimate a model's log-likelihoods of test characters by importance sampling, in nats per image.
 
-    python loglike.py trained_models --data-dir data                              a table
-    python loglike.py trained_models --data-dir data --k-shot 1 2 5 --json out.json        other shots, and a file
+    python loglike.py trained_models --data-dir data                              print a table
+    python loglike.py trained_models --data-dir data --k-shot 1 2 5 --json out.json        other shots; write a file too
 
-    log p(image)                  all latent variables inferred from the image itself
-    log p(image|5 others)         given 5 other images of the same character, whose code is drawn of q(c|D), which is
-                                  part of the model; what the image has of its own is inferred from it
-    log p(character)/20           of 20 images of a character together, divided by their number: the code is inferred
-                                  from some of them, z of each image from itself
-    bound                         of log p(all test images)/N and its terms
+    log p(image)                  all latent variables are inferred from the image itself
+    log p(image|5 others)         given 5 other images of the same character: its code is drawn from q(c|D), which is
+                                  part of the model, and z is inferred from the image itself
+    log p(character)/20           20 images of a character together, divided by their number: the code is inferred from
+                                  some of them, the z of each image from the image itself
+    bound                         the lower bound of log p(all test images)/N, and its terms
 
-All but the bound's terms are lower bounds in expectation, which rise with --n-samples. Few effective samples, of the
-codes of a set, say that its log-likelihood is higher yet. The bound is the VHE's, whatever the objective in training.
+All but the bound's terms are lower bounds in expectation, and rise with --n-samples. If the codes of a set have few
+effective samples, its log-likelihood is higher than the estimate. The bound is the VHE's for any training objective.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,20 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from common import distributed, reports, runs
+from common import distributed
 from common.errors import require
-from common.options import LoglikeConfig
+from common.reporting import tables as reports
+from common.training import run_from_command_line
+from common.training.options import LoglikeConfig
+from vhe.character_sets import images_of, support_sets
 from vhe.data import Characters
-from vhe.estimators import log_conditional, log_joint
-from vhe.grouped import support_sets
-from vhe.homoencoder import VHE
-from vhe.support_sets import SupportSets
-from vhe.trained import codes, device_of, images_of, load_test, load_trained
+from vhe.framework import VHE, SupportSets
+from vhe.framework.estimators import log_conditional, log_joint
+from vhe.model import shared_latents
+from vhe.trained_model import load_test, load_trained
 
 BATCH_SIZE = 200  # images
-OWN = 10  # of the samples of a set of images, those that share a code
+SAMPLES_PER_CODE = 10  # samples of the z of each image for each sample of the code of its set
 
 
 @dataclass
@@ -38,11 +40,11 @@ class Config(LoglikeConfig):
     limit: int | None = None
     """use the first N test characters"""
     n_samples: int = 100
-    """importance samples an image, or a set of images: a tenth as many codes of the set, and ten z of each image"""
+    """importance samples of an image; for a set of images N/10 samples of its code, each with 10 samples of every z"""
     k_shot: tuple[int, ...] | None = None
-    """given so many images of the character; default: 1, and as many as in training"""
+    """numbers of other images of the character that are given; default: 1 and the number in training"""
     set_size: int = 20
-    """images of a character whose joint log-likelihood is estimated"""
+    """number of images of a character whose joint log-likelihood is estimated"""
 
     def check(self) -> None:
         super().check()
@@ -51,6 +53,7 @@ class Config(LoglikeConfig):
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
+    """Print the table, write the file that --json names, and return the estimates: {name: {"mean", "stderr"}}, nats."""
     config.check()
     model, trained = load_trained(config)
     characters = load_test(config, trained)
@@ -63,49 +66,50 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 
 @torch.no_grad()
 def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) -> dict[str, Tensor]:
-    """Every estimate for every image, or set of images: {name: (N,)}, nats.
+    """Estimate all log-likelihoods of every image, or set of images: {name: (N,)}, nats.
 
     Args:
-        k_shot: images in a support set, in training.
+        k_shot: the number of images in a support set during training.
     """
     images, character, n_samples, n = characters.images, characters.character, config.n_samples, config.set_size
     shots, count = dict.fromkeys(config.k_shot or (1, k_shot)), int(character.bincount().min())
     for name, needed in {"--k-shot": max(shots) + 1, "--set-size": n}.items():
         require(needed <= count, f"{name} needs {needed} images of a character: there are {count}")
-    device, generator = device_of(model), Generator().manual_seed(config.seed + distributed.rank())
-    own = codes(model)
+    device, generator = model.device, Generator().manual_seed(config.seed + distributed.rank())
+    latents = shared_latents(model)
 
-    def alone(i: Tensor) -> dict[str, Tensor]:
+    def log_p_image(i: Tensor) -> dict[str, Tensor]:
         return {"log p(image)": log_conditional(model, images[i].to(device), None, n_samples)}
 
-    def given_others(i: Tensor) -> dict[str, Tensor]:
+    def log_p_given_others(i: Tensor) -> dict[str, Tensor]:
         batch = others[i]
-        given = dict.fromkeys(own, batch.inputs["c"].to(device))
+        given = dict.fromkeys(latents, batch.inputs["c"].to(device))
         return {name: log_conditional(model, batch.target.to(device), given, n_samples)}
 
-    def together(i: Tensor) -> dict[str, Tensor]:
+    def log_p_set(i: Tensor) -> dict[str, Tensor]:
         sets = images_of(images, character, i, n, generator).to(device)
-        shared = dict.fromkeys(own, min(k_shot, n))
-        joint, ess = log_joint(model, sets, shared, -(-n_samples // OWN), n_own=OWN)
+        shared = dict.fromkeys(latents, min(k_shot, n))
+        joint, ess = log_joint(model, sets, shared, -(-n_samples // SAMPLES_PER_CODE), n_inner=SAMPLES_PER_CODE)
         return {name: joint / n, "effective samples, character": ess}
 
     def bound(i: Tensor) -> dict[str, Tensor]:
-        batch = everything[i]
-        inputs, sizes = ({v: x.to(device) for v, x in of.items()} for of in (batch.inputs, batch.sizes))
-        value, of_terms = model.bound(inputs, sizes, x=batch.target.to(device))
-        return dict(zip(("bound", *terms), (value, *of_terms.values()), strict=True))
+        batch = all_examples[i]
+        inputs, sizes = ({v: x.to(device) for v, x in tensors.items()} for tensors in (batch.inputs, batch.sizes))
+        value, terms = model.bound(inputs, sizes, x=batch.target.to(device))
+        return dict(zip(("bound", *term_names), (value, *terms.values()), strict=True))
 
-    found = distributed.share_out(len(images), BATCH_SIZE, alone, "log p(image)")
+    estimates = distributed.share_out(len(images), BATCH_SIZE, log_p_image, "log p(image)")
     for k in shots:
         others = SupportSets(images, {"c": character}, {"c": k}, (), True, generator)
         name = f"log p(image|{k} other{'s' * (k > 1)})"
-        found |= distributed.share_out(len(images), BATCH_SIZE, given_others, name)
+        estimates |= distributed.share_out(len(images), BATCH_SIZE, log_p_given_others, name)
     name = f"log p(character)/{n}"
-    found |= distributed.share_out(len(characters.names), max(1, BATCH_SIZE // n), together, name, " characters")
-    everything = support_sets(characters, model.latents, k_shot, generator=generator)
-    terms = [f"bound: log p(image|{', '.join(model.likelihood.given)})", *(f"bound: KL of {v}" for v in model.latents)]
-    return found | distributed.share_out(len(images), BATCH_SIZE, bound, "bound")
+    estimates |= distributed.share_out(len(characters.names), max(1, BATCH_SIZE // n), log_p_set, name, " characters")
+    all_examples = support_sets(characters, model.latents, k_shot, generator=generator)
+    term_names = [f"bound: log p(image|{', '.join(model.likelihood.given)})"]
+    term_names += [f"bound: KL of {v}" for v in model.latents]
+    return estimates | distributed.share_out(len(images), BATCH_SIZE, bound, "bound")
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

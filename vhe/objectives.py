@@ -1,33 +1,43 @@
-"""The objectives that the paper compares, as losses for training."""
+"""The four objectives that the paper compares."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
-from common.bounds import Bound, Objective
-from vhe.homoencoder import VHE
-from vhe.support_sets import Batch
+from common.objectives import Bound, Objective
+from vhe.framework import VHE, Batch
 
-# whether x is drawn independently of the support set, and KLs are divided by the groups' sizes: else x is of the
-# support set, and KLs are divided by the support sets' sizes
+
+class Variant(NamedTuple):
+    """Which of the two steps from the Neural Statistician to the VHE an objective takes.
+
+    resample: whether x is drawn independently of the support set of c; if not, it is an image of that support set.
+    rescale: whether KLs are divided by the sizes of the groups; if not, by the sizes of the support sets.
+    """
+
+    resample: bool
+    rescale: bool
+
+
 OBJECTIVES = {
-    "vhe": (True, True),
-    "resample": (True, False),
-    "rescale": (False, True),
-    "statistician": (False, False),
+    "vhe": Variant(resample=True, rescale=True),
+    "resample": Variant(resample=True, rescale=False),
+    "rescale": Variant(resample=False, rescale=True),
+    "statistician": Variant(resample=False, rescale=False),
 }
 
 
 class HomoencoderObjective(Objective):
-    """The bound of the VHE (Hewitt et al. 2018, Algorithm 1), of the Neural Statistician (Edwards & Storkey 2017), or
-    one between them.
+    """The objective of the VHE (Hewitt et al. 2018, Algorithm 1), of the Neural Statistician (Edwards & Storkey 2017),
+    or one between them.
 
-    The statistician's is of log p(D)/|D|, of the support sets as data of their own; "resample" and "rescale" do one
-    half each of what makes it the VHE's.
+    The Neural Statistician's is a lower bound of log p(D)/|D|, as if the support sets were the data. "resample" and
+    "rescale" are one step each from there to the VHE's.
 
     Args:
-        model: of latent variables c of a group and z of an example; for the VHE's own bound any.
-        name: of OBJECTIVES.
+        model: a model with the latent variables c of a group and z of an example; for "vhe" any model.
+        name: a name of OBJECTIVES.
     """
 
     def __init__(self, model: VHE, name: str = "vhe") -> None:
@@ -35,9 +45,14 @@ class HomoencoderObjective(Objective):
         self.resample, self.rescale = OBJECTIVES[name]
 
     def bound(self, inputs: Batch, beta: float = 1.0) -> Bound:
-        """The bound of each example and its terms, nats; see `VHE.bound`."""
+        """Return the objective of each example, (B,), and its terms, nats; see `VHE.bound`.
+
+        Args:
+            inputs: a batch of examples with their support sets.
+            beta: the factor of all KLs.
+        """
         batch = inputs
-        if not self.resample:  # support sets are in random order
+        if not self.resample:  # the first image is a random one, since support sets are in a random order
             target = batch.inputs["c"][:, 0]
             batch = replace(batch, target=target, inputs=batch.inputs | {"z": target[:, None]})
         if not self.rescale:

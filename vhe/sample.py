@@ -1,15 +1,15 @@
-"""Sample a model of Omniglot's characters: new examples of a character, new characters, new alphabets.
+"""Draw from a model of Omniglot's characters: new examples of a character, new characters, new alphabets.
 
     python sample.py trained_models --data-dir data                   test characters, and new examples of each
-    python sample.py trained_models --given mine.png yours.jpg        examples of the character in 1 to 5 images
-    python sample.py trained_models --given 0965_01 0965_02 --data-dir data        the same, of test images
-    python sample.py trained_models --new characters                  from the prior, a row each
-    python sample.py trained_models --new alphabets                   (hierarchical) a row of new characters each
-    python sample.py trained_models --alphabet Tengwar --data-dir data             (hierarchical) new characters of it
+    python sample.py trained_models --given mine.png yours.jpg        new examples of the character in 1 to 5 images
+    python sample.py trained_models --given 0965_01 0965_02 --data-dir data        the same for test images
+    python sample.py trained_models --new characters                  characters from the prior, one in a row
+    python sample.py trained_models --new alphabets                   (hierarchical) alphabets, one in a row
+    python sample.py trained_models --alphabet Tengwar --data-dir data             (hierarchical) its new characters
     python sample.py trained_models --new styles --data-dir data      (factorial) characters in the styles of others
 
-Writes sample_test.png, sample_given.png, sample_characters.png, ...; what is given is at the left. Of a decoder whose
-pixels are independent its means are shown, since they are clearer; a PixelCNN's images are draws.
+Writes sample_test.png, sample_given.png, sample_characters.png, ...; given images are at the left. A decoder with
+independent pixels is shown by its mean images, which are clearer than samples; a PixelCNN by samples.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,19 +20,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common import plots, runs
 from common.errors import require
-from common.options import ModelConfig
+from common.reporting import plots
+from common.training import run_from_command_line, runs
+from common.training.options import ModelConfig
+from vhe.character_sets import STYLES, images_of, in_style
 from vhe.data import Characters, decode
-from vhe.estimators import encode
-from vhe.factors import in_order
-from vhe.homoencoder import VHE
-from vhe.model import IndependentPixels
-from vhe.styles import STYLES, drawn
-from vhe.trained import codes, device_of, images_of, load_test, load_trained
+from vhe.framework import VHE
+from vhe.framework.estimators import encode
+from vhe.framework.factors import topological_order
+from vhe.model import shared_latents
+from vhe.trained_model import load_test, load_trained
 
-ROWS, GIVEN = 8, 5  # test characters; images of each that are given
-OF_MODEL = {"alphabets": ("a", "hierarchical"), "styles": ("s", "factorial")}  # what, and which --model, a kind needs
+ROWS, GIVEN = 8, 5  # rows of a picture; most given images in a row
+NEEDS = {"alphabets": ("a", "hierarchical"), "styles": ("s", "factorial")}  # the latent variable and its --model
 
 
 @dataclass
@@ -40,42 +41,41 @@ class Config(ModelConfig):
     limit: int | None = None
     """use the first N test characters"""
     given: tuple[str, ...] | None = None
-    """1 to 5 images of a character: files (of any size, dark on light or light on dark), or ids of test images"""
+    """1 to 5 images of a character: files of any size, dark on light or light on dark, or ids of test images"""
     new: Literal["characters", "alphabets", "styles"] | None = None
-    """what to make up instead of examples of given characters"""
+    """what to draw instead of new examples of given characters"""
     alphabet: str | None = None
-    """make up characters of this test alphabet"""
+    """draw new characters of this test alphabet"""
     n_samples: int = 8
-    """new images a row; of --new styles one in each"""
+    """new images in a row; --new styles always draws one in each style"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder of the picture; default: samples/ beside the model"""
 
     def check(self) -> None:
         super().check()
         chosen = [x for x in (self.given, self.new, self.alphabet) if x is not None]
-        require(len(chosen) < 2, "--given, --new and --alphabet make pictures of their own: give one of them")
+        require(len(chosen) < 2, "--given, --new and --alphabet make different pictures: give one of them")
         if self.given is not None:
             require(1 <= len(self.given) <= GIVEN, f"--given takes 1 to {GIVEN} images, not {len(self.given)}")
 
 
 @torch.no_grad()
 def main(config: Config) -> Path:
-    """
-    Returns:
-        the picture.
-    """
+    """Write a picture, print its path and return it."""
     config.check()
     model, trained = load_trained(config)
     kind = "alphabets" if config.alphabet is not None else config.new
-    if kind in OF_MODEL:
-        name, choice = OF_MODEL[kind]
-        require(name in model.latents, f"{config.model} knows no {kind}: that takes one of train.py --model {choice}")
+    if kind in NEEDS:
+        latent, choice = NEEDS[kind]
+        require(
+            latent in model.latents, f"{config.model} does not model {kind}: use a model of train.py --model {choice}"
+        )
     torch.manual_seed(config.seed)
     n, folder = config.n_samples, config.out_dir or runs.folder_of(config.model) / "samples"
     path = folder / f"sample_{config.new or ('given' if config.given else config.alphabet or 'test')}.png"
     if config.given:
-        given = torch.stack(given_images(config, trained))[None].to(device_of(model))
-        save(path, examples(model, given, n), given, title="new examples of the character at the left")
+        given = torch.stack(given_images(config, trained))[None].to(model.device)
+        save(path, new_examples(model, given, n), given, title="new examples of the character at the left")
     elif config.new == "styles":
         save_styles(path, model, load_test(config, trained))
     elif config.new:
@@ -89,18 +89,15 @@ def main(config: Config) -> Path:
 
 
 def given_images(config: Config, trained: Mapping) -> list[Tensor]:
-    """The images that --given names, (1, 28, 28) each: files, or those of the test characters."""
-    files = [Path(name).suffix != "" or Path(name).exists() for name in config.given]
-    test = None if all(files) else load_test(config, trained)
-    return [
-        decode(Path(name)) if file else test.images[test.find(name)]
-        for name, file in zip(config.given, files, strict=True)
-    ]
+    """Load the images that --given names, files or images of the test characters: (1, 28, 28) each."""
+    is_file = {name: Path(name).suffix != "" or Path(name).exists() for name in config.given}
+    test = None if all(is_file.values()) else load_test(config, trained)
+    return [decode(Path(name)) if is_file[name] else test.images[test.find(name)] for name in config.given]
 
 
 @torch.no_grad()
 def draw(model: VHE, characters: Characters, folder: Path) -> None:
-    """The pictures that training leaves."""
+    """Write the pictures that training leaves in its folder of samples."""
     save_test(folder / "examples.png", model, characters, ROWS)
     for kind in ("characters", "alphabets"):
         if kind == "characters" or "a" in model.latents:
@@ -108,37 +105,40 @@ def draw(model: VHE, characters: Characters, folder: Path) -> None:
 
 
 def save_test(path: Path, model: VHE, characters: Characters, n: int) -> None:
-    """Characters, evenly chosen, and new examples of each."""
+    """Save evenly chosen characters and n new examples of each."""
     names, given = test_sets(characters)
-    save(
-        path, examples(model, given.to(device_of(model)), n), given, names, "new examples of the characters at the left"
-    )
+    images = new_examples(model, given.to(model.device), n)
+    save(path, images, given, names, "new examples of the characters at the left")
 
 
 def save_new(path: Path, model: VHE, kind: str, n: int) -> None:
-    """New characters, several examples of each; or new alphabets, several characters of each."""
-    values = from_prior(model, ("a",) if kind == "alphabets" else codes(model), {}, ROWS)
+    """Save new characters, n examples of each in a row; or new alphabets, n characters of each."""
+    latents = ("a",) if kind == "alphabets" else shared_latents(model)
+    values = from_prior(model, latents, {}, ROWS)
     save(path, decoded(model, repeated(values, n)).unflatten(0, (ROWS, n)), title=f"new {kind}, one a row")
 
 
 def save_of_alphabet(path: Path, model: VHE, characters: Characters, name: str, n: int) -> None:
-    """New characters of an alphabet, a row each; its code is inferred from the images beside."""
-    require(name in characters.alphabets, f"there is no test alphabet {name!r}: {', '.join(characters.alphabets)}")
+    """Save new characters of an alphabet, n examples of each in a row; its code is inferred from the images beside."""
+    require(
+        name in characters.alphabets,
+        f"there is no test alphabet {name!r}: choose from {', '.join(characters.alphabets)}",
+    )
     alphabet = torch.full((ROWS,), characters.alphabets.index(name))
-    given = images_of(characters.images, characters.alphabet, alphabet, few(characters.alphabet))
-    values, _ = encode(model, {"a": given.to(device_of(model))}, {})
-    values = from_prior(model, codes(model), values, ROWS)
+    given = images_of(characters.images, characters.alphabet, alphabet, n_given(characters.alphabet))
+    values, _ = encode(model, {"a": given.to(model.device)}, {})
+    values = from_prior(model, shared_latents(model), values, ROWS)
     images = decoded(model, repeated(values, n)).unflatten(0, (ROWS, n))
     save(path, images, given, title=f"new characters, one a row, of the alphabet at the left: {name}")
 
 
 def save_styles(path: Path, model: VHE, characters: Characters) -> None:
-    """Test characters, each in the styles of other images, which are above."""
+    """Save test characters, each in the styles of other images, which are above."""
     names, given = test_sets(characters)
-    others = torch.randint(len(characters.images), (len(STYLES), GIVEN))
-    styled = torch.stack([drawn(characters.images[i], style) for i, style in zip(others, STYLES, strict=True)])
-    c, _ = encode(model, {"c": given.to(device_of(model))}, {})
-    s, _ = encode(model, {"s": styled.to(device_of(model))}, {})
+    style_rows = torch.randint(len(characters.images), (len(STYLES), GIVEN))
+    styled = torch.stack([in_style(characters.images[i], style) for i, style in zip(style_rows, STYLES, strict=True)])
+    c, _ = encode(model, {"c": given.to(model.device)}, {})
+    s, _ = encode(model, {"s": styled.to(model.device)}, {})
     values = repeated(c, len(STYLES)) | {"s": s["s"].repeat(len(given), 1)}
     images = decoded(model, values).unflatten(0, (len(given), len(STYLES)))
     images = torch.cat([styled[None, :, 0], images])
@@ -147,48 +147,58 @@ def save_styles(path: Path, model: VHE, characters: Characters) -> None:
 
 
 def test_sets(characters: Characters) -> tuple[list[str], Tensor]:
-    """Names of characters, evenly chosen, and images of each (R, GIVEN, 1, 28, 28)."""
+    """Choose characters evenly; return their names and images of each, (R, GIVEN, 1, 28, 28)."""
     n = len(characters.names)
     chosen = torch.linspace(0, n - 1, min(ROWS, n)).long()
-    given = images_of(characters.images, characters.character, chosen, few(characters.character))
+    given = images_of(characters.images, characters.character, chosen, n_given(characters.character))
     return [characters.names[i] for i in chosen], given
 
 
-def few(labels: Tensor) -> int:
-    """How many images to give of each label (N,)."""
+def n_given(labels: Tensor) -> int:
+    """Return how many images to give of each group, at most GIVEN, as the labels (N,) allow."""
     return min(GIVEN, int(labels.bincount().min()))
 
 
-def examples(model: VHE, given: Tensor, n: int) -> Tensor:
-    """New examples (R, n, 1, 28, 28), each of a code of its own, given support sets (R, k, 1, 28, 28)."""
-    values, _ = encode(model, dict.fromkeys(codes(model), given.repeat_interleave(n, dim=0)), {})
+def new_examples(model: VHE, given: Tensor, n: int) -> Tensor:
+    """Draw n new examples for each support set (R, k, 1, 28, 28), each with a new code: (R, n, 1, 28, 28)."""
+    values, _ = encode(model, dict.fromkeys(shared_latents(model), given.repeat_interleave(n, dim=0)), {})
     return decoded(model, values).unflatten(0, (len(given), n))
 
 
 def from_prior(model: VHE, names: Iterable[str], values: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-    """Values of latent variables, drawn from the prior but for the known ones: {name: (n, D)}."""
+    """Draw those of the named latent variables whose values are not known from their priors.
+
+    Args:
+        names: the latent variables to draw.
+        values: {latent: (n, D)}, the known values.
+        n: the number of values to draw.
+
+    Returns:
+        {latent: (n, D)}, the known and the drawn values.
+    """
     values = dict(values)
-    for name in in_order(model.priors, "prior"):
+    for name in topological_order(model.priors, "prior"):
         if name in names and name not in values:
-            values[name] = model.call(model.prior[name], model.priors[name], values, None, n=n).value
+            values[name] = model.p(name, values, n=n).value
     return values
 
 
 def repeated(values: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+    """Repeat each of the values (R, D) n times: {latent: (R * n, D)}."""
     return {name: x.repeat_interleave(n, dim=0) for name, x in values.items()}
 
 
 def decoded(model: VHE, values: Mapping[str, Tensor]) -> Tensor:
-    """Images (N, 1, 28, 28) of some latent variables' values (N, D), the others drawn from the prior."""
+    """Decode values (N, D) of latent variables, the others drawn from their priors: (N, 1, 28, 28), on the CPU."""
     values = from_prior(model, model.latents, values, len(next(iter(values.values()))))
-    if isinstance(model.decoder.images.pixels, IndependentPixels):
+    if model.decoder.images.has_mean:
         code = torch.cat([values[name] for name in ("c", "s") if name in values], dim=1)
         return model.decoder.images.mean(code, values["z"]).cpu()
-    return model.call(model.decoder, model.likelihood, values, None).value.cpu()
+    return model.p(model.observed, values).value.cpu()
 
 
 def save(path: Path, images: Tensor, given: Tensor | None = None, names: Iterable[str] = (), title: str = "") -> None:
-    """Save rows of images (R, C, 1, 28, 28), ink black, with the given ones (R, k, 1, 28, 28) at their left."""
+    """Save rows of images (R, C, 1, 28, 28), with black ink, and given images (R, k, 1, 28, 28) at their left."""
     if given is not None:
         given = given.cpu()
         images = torch.cat([given, torch.full_like(given[:, :1], torch.nan), images], dim=1)
@@ -196,4 +206,4 @@ def save(path: Path, images: Tensor, given: Tensor | None = None, names: Iterabl
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

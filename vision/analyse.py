@@ -15,10 +15,11 @@ from celeba import analyse
 from celeba.analyse import BATCH_SIZE, commoner
 from celeba.analyse import JudgedConfig as Config
 from celeba.classifier import tell
-from common import devices, distributed, runs
+from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
 from common.models import MultimodalVAE
+from common.training import devices, run_from_command_line
 from vision.data import load
 
 
@@ -50,4 +51,4 @@ def shares(model: MultimodalVAE, network: nn.Module, test: Examples, views: Exam
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from celeba import data as celeba
-from common import image_caches
-from common.data import Examples
+from common.data import Examples, image_caches
 from common.errors import InputError, require
 from vision.transforms import obscure, watermark
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from celeba.sample import device_of
-from common import devices, options, reports, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require
 from common.estimators import importance_estimates, of_examples
 from common.models import MultimodalVAE
+from common.reporting import tables as reports
+from common.training import devices, options, run_from_command_line
 from vision.data import load
 
 BATCH_SIZE = 50
@@ -68,4 +69,4 @@ def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Te
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

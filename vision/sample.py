@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from celeba.sample import device_of
-from common import devices, options, plots, runs
 from common.checkpoints import load_model
 from common.data import Batch, Examples
+from common.data.image_caches import Kind, decode
 from common.errors import require
-from common.image_caches import Kind, decode
 from common.models import MultimodalVAE
+from common.reporting import plots
+from common.training import devices, options, run_from_command_line, runs
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
@@ -130,4 +131,4 @@ def _in_a_row(views: dict[str, Tensor]) -> Tensor:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

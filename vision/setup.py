@@ -28,10 +28,10 @@ from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 from tqdm import tqdm
 
-from common import runs
-from common.checkpoints import write_atomically
 from common.errors import InputError, require
-from common.parallel import in_order
+from common.io import write_atomically
+from common.training import run_from_command_line
+from common.training.parallel import in_order
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 CHUNK = 32  # images a process takes at a time
@@ -259,4 +259,4 @@ def face(points: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    runs.command_line(main, Command, __doc__)
+    run_from_command_line(main, Command, __doc__)

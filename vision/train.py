@@ -16,8 +16,8 @@ from typing import Annotated
 import tyro
 
 from celeba import train
-from common import runs
 from common.models import MultimodalVAE
+from common.training import run_from_command_line
 from vision.data import load_train
 from vision.model import build
 from vision.sample import draw
@@ -45,4 +45,4 @@ class Config(train.FacesConfig):
 main = partial(train.main, experiment="vision", load=load_train, build=build, draw=draw)
 
 if __name__ == "__main__":
-    runs.command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__)

@@ -1,0 +1,14 @@
+"""Batches, splits and pairing; files, archives and caches on disk; streams of data that exceed a device's memory."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["array_caches", "image_caches", "torchvision_import"],
+    submod_attrs={
+        "batches": ["Batch", "Examples", "draw_paired", "hold_out", "observe", "unpair"],
+        "files": ["download", "find", "read_idx", "unpack"],
+        "shards": ["Shards"],
+        "streams": ["Stream"],
+    },
+)

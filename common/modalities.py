@@ -1,0 +1,128 @@
+"""A modality: its columns of the mask, its decoder, its likelihood, its weight, and its part of z."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.data.batches import Batch, Columns, columns_of
+from common.encoders_decoders import StackedDecoder
+from common.errors import require
+
+
+@dataclass(frozen=True, eq=False)
+class Modality:
+    """What the model, the objectives, the estimators and the metrics ask about a modality.
+
+    name: of the modality.
+    columns: its columns of the mask (B, M): one, or n if it is a set of n like elements (B, n, ...).
+    weight: lambda, what objectives weigh its log-likelihood by.
+    decoder: the key of the network that decodes it; None if the model never decodes it (CVAE's label).
+    decoded_with: the modalities that the same network decodes, this one among them.
+    given: the modalities that its decoder sees beside z.
+    stacked: whether the network decodes each of `decoded_with` from its own z (`StackedDecoder`).
+    latents: the indices of z that concern it, shared ones and its own (D_m,); None for all of z.
+    own: the indices of z that belong to it alone; empty if it has no private latents.
+    """
+
+    name: str
+    columns: Columns
+    weight: float = 1.0
+    decoder: str | None = None
+    decoded_with: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    stacked: bool = False
+    latents: Tensor | None = None
+    own: range = range(0)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it is a set of like elements, (B, n, ...)."""
+        return self.columns.n_elements is not None
+
+    def present(self, mask: Tensor) -> Tensor:
+        """Which examples of a mask (..., M) have it: (...), for a set which elements: (..., n)."""
+        return self.columns.of(mask)
+
+    def part_of(self, z: Tensor) -> Tensor:
+        """The latents that concern it, (..., D_m), of z (..., D)."""
+        return z if self.latents is None else z[..., self.latents.to(z.device)]
+
+    def spread(self, params: Tensor, latent_dim: int) -> Tensor:
+        """Its expert's parameters (..., D_m) at their places in z, zeros elsewhere: (..., D)."""
+        if self.latents is None:
+            return params
+        return params.new_zeros(*params.shape[:-1], latent_dim).index_copy(-1, self.latents.to(params.device), params)
+
+
+def modalities_of(
+    encoder: Mapping[str, nn.Module],
+    decoder: Mapping[str, nn.Module],
+    weights: Mapping[str, float],
+    private: Mapping[str, int],
+    latent_dim: int,
+) -> dict[str, Modality]:
+    """The modalities of a model, by name, from the keys of its networks (see `MultimodalVAE`).
+
+    Args:
+        private: {name: number of private latents}.
+        latent_dim: D, shared and private latents together; they lie in z in this order.
+
+    Raises:
+        InputError: private latents of a modality without its own encoder, or more than there are latents.
+    """
+    names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
+    columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
+    unfit = [name for name in private if name not in encoder or columns[name].n_elements is not None]
+    require(
+        not unfit, f"private latents need a modality with its own encoder, no set of elements: not {', '.join(unfit)}"
+    )
+    n_shared = latent_dim - sum(private.values())
+    require(
+        not private or n_shared > 0, f"{sum(private.values())} private latents leave none of {latent_dim} to be shared"
+    )
+    decoders = {}
+    for key, network in decoder.items():
+        joined, *given = key.split("|")
+        decoded = tuple(joined.split(","))
+        for name in decoded:
+            decoders[name] = {
+                "decoder": joined,
+                "decoded_with": decoded,
+                "given": tuple(given),
+                "stacked": isinstance(network, StackedDecoder),
+            }
+    modalities, start = {}, n_shared
+    for name in names:
+        own = range(start, start + private.get(name, 0))
+        start = own.stop
+        latents = torch.tensor([*range(n_shared), *own]) if private else None
+        modalities[name] = Modality(
+            name, columns[name], weights.get(name, 1.0), latents=latents, own=own, **decoders.get(name, {})
+        )
+    return modalities
+
+
+def n_elements(encoder: nn.Module | None) -> int | None:
+    """The number of elements if an encoder's modality is a set, None if it is not."""
+    return getattr(encoder, "n_elements", None)
+
+
+def zero_where_absent(x: Tensor, present: Tensor) -> Tensor:
+    """x (B, ...) with zeros, a valid value of every modality, in the rows that are not present, (B,)."""
+    return x.masked_fill(~present.view(-1, *[1] * (x.dim() - 1)), 0)
+
+
+def stack_values(names: tuple[str, ...], batch: Batch, modalities: Mapping[str, Modality]) -> Tensor:
+    """The values of modalities of one shape, (B, n, ...), with zeros where one is absent."""
+    like = next(batch.modalities[name] for name in names if name in batch.modalities)
+    values = []
+    for name in names:
+        x = batch.modalities.get(name)
+        if x is None:
+            x = torch.zeros_like(like)
+        elif batch.mask is not None:
+            x = zero_where_absent(x, modalities[name].present(batch.mask))
+        values.append(x)
+    return torch.stack(values, dim=1)

@@ -1,0 +1,19 @@
+"""The bounds of the papers.
+
+An objective's `bound(inputs, beta)` is what training maximises, per example; calling the objective gives the scalar
+loss. With all weights and beta at 1 the bound's value is in nats, and its class says what it bounds.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["Bound", "MultimodalObjective", "Objective"],
+        "elbo": ["MvaeElbo", "StandardElbo", "SumOfElbos"],
+        "mixture": ["MixtureElbo", "ReweightedElbo"],
+        "importance": ["DregElbo", "EnergyIwaeElbo", "IwaeElbo", "StlElbo"],
+        "chain_rule": ["ArElbo"],
+        "joint": ["JmvaeElbo"],
+    },
+)

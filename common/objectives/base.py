@@ -1,0 +1,187 @@
+"""What all objectives share: a bound and its terms, the weights, the loss, and log-likelihoods of decoded samples."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.data.batches import Batch
+from common.errors import require
+from common.modalities import stack_values, zero_where_absent
+from common.multimodal_vae import MultimodalVAE, assembled
+
+
+class Bound(NamedTuple):
+    """A bound for each example, and its terms.
+
+    value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
+
+    A term is named SUBSET/MODALITY or SUBSET/kl. The subset is "joint", a modality's name, NAME[i] for a set's element,
+    "mixture", or "subset1", "subset2" for the random ones. A term is 0 for an example that lacks it: the batch's mean
+    is its share of the loss.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor]
+
+    def zero_without_modalities(self, mask: Tensor | None) -> "Bound":
+        """0 for examples without any modality by the mask (B, M), since log p(nothing) = 0."""
+        if mask is None:
+            return self
+        has_any = mask.any(dim=1)
+        return Bound(
+            torch.where(has_any, self.value, 0), {name: torch.where(has_any, x, 0) for name, x in self.terms.items()}
+        )
+
+    def detach(self) -> "Bound":
+        """The same without gradients."""
+        return Bound(self.value.detach(), {name: term.detach() for name, term in self.terms.items()})
+
+
+class Objective(nn.Module):
+    """A model and its loss; a subclass has `bound(inputs, beta)`.
+
+    Args:
+        model: the model to train.
+    """
+
+    capturable = False  # every batch takes the same operations, so that a step can be a CUDA graph
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
+        """The loss to minimise."""
+        return self.loss(inputs, beta)[0]
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        """The loss, minus the bound averaged over the batch, and that bound."""
+        bound = self.bound(inputs, beta)
+        return -bound.value.mean(), bound
+
+    def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
+        """Add the gradient of the rows' losses, divided by n, to the parameters' gradients.
+
+        Returns:
+            the bound, without gradient.
+        """
+        loss, bound = self.loss(inputs, beta)
+        (loss * (len(bound.value) / n)).backward()
+        return bound.detach()
+
+
+class MultimodalObjective(Objective):
+    """A bound on the log-likelihood of modalities.
+
+    Args:
+        model: the model, whose `weights` are the lambdas unless others are given; or its six pieces in a plain
+            ModuleDict (`common.multimodal_vae.assembled`).
+        weights: {name: lambda}.
+
+    Raises:
+        InputError: a weight of a modality that the model does not have.
+    """
+
+    unimodal = False  # whether each modality that an example has counts alone too
+
+    def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
+        model = model if isinstance(model, MultimodalVAE) else assembled(model)
+        unknown = [name for name in weights or {} if name not in model.modalities]
+        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
+        super().__init__(model)
+        self.weights = model.weights | dict(weights or {})
+
+    @property
+    def random_subsets(self) -> bool:
+        """Whether each call draws other subsets of the modalities."""
+        return False
+
+    @property
+    def capturable(self) -> bool:
+        return not self.random_subsets and not self.model.variational_posterior.rejects
+
+    def present(self, name: str, batch: Batch, counts: Tensor) -> Tensor | None:
+        """Where a modality is scored, of the places (T, ..., B) that count: (T, ..., B), for a set (T, ..., B, n).
+
+        None if that is everywhere.
+        """
+        if batch.mask is None:
+            return None
+        modality = self.model.modality[name]
+        return (counts.unsqueeze(-1) if modality.is_set else counts) & modality.present(batch.mask)
+
+    def log_likelihoods(
+        self, z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor]:
+        """log p(x_m|z_m) of several modalities, each at its own z, nats; 0 where it is not scored.
+
+        Args:
+            z: {name: (T, ..., B, D)}; T may differ.
+            scored: {name: (T, ..., B) bool, for a set (T, ..., B, n), or None for everywhere}.
+
+        Returns:
+            {name: (T, ..., B)}, for a set the sum over its scored elements; without modalities that have no decoder.
+        """
+        log_p = {}
+        for name in z:
+            modality = self.model.modality[name]
+            if modality.decoder is None or name in log_p:
+                continue
+            if modality.stacked:
+                stack = {name: z[name] for name in modality.decoded_with if name in z}
+                log_p |= self._log_likelihoods_of_stack(modality.decoded_with, stack, batch, scored)
+            else:
+                log_p[name] = self.log_likelihood(name, z[name], batch, scored[name])
+        return log_p
+
+    def _log_likelihoods_of_stack(
+        self, names: tuple[str, ...], z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor]:
+        """See `log_likelihoods`: of modalities that one `StackedDecoder` decodes, all in one product."""
+        n_terms = max(map(len, z.values()))
+        filler = next(iter(z.values()))[:1]
+        rows = [z.get(name, filler) for name in names]
+        rows = [torch.cat([x, x[:1].expand(n_terms - len(x), *x.shape[1:])]) for x in rows]
+        x = stack_values(names, batch, self.model.modality).movedim(1, 0)  # (n, B)
+        x = x.view(len(names), *[1] * (rows[0].dim() - 2), *x.shape[1:])
+        log_p = self.model.decode_stack(names, torch.stack(rows)).log_prob(x)  # (n, T, ..., B)
+        by_name = {name: log_p[i, : len(z[name])] for i, name in enumerate(names) if name in z}
+        return {name: x if scored[name] is None else torch.where(scored[name], x, 0) for name, x in by_name.items()}
+
+    def log_likelihood(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
+        """log p(x_m|z) of one modality, see `log_likelihoods`.
+
+        Only what is scored is decoded, and all terms in one batch. The exception is a decoder with batch norm in
+        training: as in the papers, its statistics are those of one term.
+        """
+        if self.training and len(z) > 1 and self.model.decoder_has_batch_norm(name):
+            scored = [None] * len(z) if scored is None else scored.split(1)
+            return torch.cat([self.log_likelihood(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
+        if scored is None or (not batch.every_row and scored.all()):
+            log_p = self._log_prob(name, z, batch.modalities)
+            return log_p.sum(dim=-1) if self.model.modality[name].is_set else log_p
+        scored = scored if self.model.modality[name].is_set else scored.unsqueeze(-1)  # (T, ..., B, n)
+        if batch.every_row:
+            return self._log_likelihood_of_every_row(name, z, batch, scored)
+        return self._log_likelihood_of_scored_rows(name, z, batch, scored)
+
+    def _log_likelihood_of_every_row(self, name: str, z: Tensor, batch: Batch, scored: Tensor) -> Tensor:
+        present = scored.any(dim=-1).flatten(0, -2).any(dim=0)  # (B,)
+        values = {name: zero_where_absent(x, present) for name, x in batch.modalities.items()}
+        log_p = self._log_prob(name, z, values).reshape(scored.shape)
+        return torch.where(scored, log_p, 0).sum(dim=-1)
+
+    def _log_likelihood_of_scored_rows(self, name: str, z: Tensor, batch: Batch, scored: Tensor) -> Tensor:
+        log_p, somewhere = z.new_zeros(z.shape[:-1]), scored.any(dim=-1)  # (T, ..., B)
+        if somewhere.any():  # distributions refuse empty batches
+            rows = somewhere.nonzero(as_tuple=True)  # each (N,)
+            values = {n: x[rows[-1]] for n, x in batch.modalities.items()}
+            density = self._log_prob(name, z[rows], values).reshape(len(rows[0]), -1)  # (N, n)
+            log_p[rows] = torch.where(scored[rows], density, 0).sum(dim=-1)
+        return log_p
+
+    def _log_prob(self, name: str, z: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(x_m|z) of z (..., B, D) and values (B, ...): (..., B), for a set (..., B, n)."""
+        return self.model.decode(z, [name], values)[name].log_prob(values[name])

@@ -1,0 +1,68 @@
+"""The chain rule of log p(x_1, ..., x_M) over the modalities in a random order."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
+
+from common.data.batches import Batch, n_columns
+from common.errors import require
+from common.multimodal_vae import MultimodalVAE
+from common.objectives.base import Bound, MultimodalObjective
+
+
+class ArElbo(MultimodalObjective):
+    r"""The modalities one after the other in a random order, each with the posterior of the earlier ones as its prior.
+
+    .. math:: \sum_i E_{q(z|x_{\le i})} \lambda_i \log p(x_i|z) - \beta KL(q(z|x_{\le i}) || q(z|x_{<i})),
+              \qquad q(z|\emptyset) = p(z)
+
+    The chain rule of log p(x_1, ..., x_M), each factor by its ELBO, with q(z|x_{<i}) in place of p(z|x_{<i}): exact
+    if the posteriors are, else no bound in either direction. (Open item of github.com/jgoffinet/poe-vae.) Each
+    example has its own order, drawn anew at each call; what it lacks adds nothing.
+
+    Raises:
+        InputError: the posterior's KLs have no closed form (mixtures, energy-based), or the posterior of nothing is not
+            the prior (set encoders).
+    """
+
+    random_subsets = True
+
+    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        has_kl = self.model.variational_posterior.has_kl
+        require(has_kl, "the KLs of mixtures and of energy-based posteriors have no closed form")
+        nothing_is_prior = self.model.variational_strategy.nothing_is_prior
+        require(
+            nothing_is_prior, "a set encoder's posterior of nothing is not the prior, which the chain rule starts from"
+        )
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The sum for each example, (B,), with the KLs weighted by beta; "ar/kl" is the sum of all KLs."""
+        batch = self.model.observe(inputs)
+        x = next(iter(batch.modalities.values()))
+        m = n_columns(self.model.columns)
+        rank = torch.rand(len(batch), m, device=x.device).argsort(dim=1)  # (B, M)
+        turn = torch.arange(m, device=x.device)[:, None, None]
+        seen, now = rank <= turn, rank == turn  # (M, B, M)
+        if batch.mask is not None:
+            seen, now = seen & batch.mask, now & batch.mask
+        fused = self.model.fused_params(self.model.experts(batch), seen)  # (M, B, D) each
+
+        def q(*turns: int | None) -> Distribution:
+            return self.model.variational_posterior(tuple(p[slice(*turns)] for p in fused))
+
+        z = q(None).rsample()  # (M, B, D)
+        kl = kl_divergence(q(1), self.model.prior())  # (1, B)
+        if m > 1:
+            kl = torch.cat([kl, kl_divergence(q(1, None), q(-1))])
+        kl = kl.sum(dim=0)
+        value, terms = -beta * kl, {"ar/kl": kl}
+        scored = {name: self.model.modality[name].present(now) for name in batch.modalities}
+        log_likelihoods = self.log_likelihoods(dict.fromkeys(scored, z), batch, scored)
+        for name in self.model.modalities:
+            log_p = log_likelihoods[name].sum(dim=0) if name in log_likelihoods else torch.zeros_like(kl)
+            value = value + self.weights[name] * log_p
+            terms[f"ar/{name}"] = log_p
+        return Bound(value, terms)

@@ -1,0 +1,34 @@
+"""How many samples can be decoded at a time in a given amount of memory."""
+
+import torch
+
+from common.errors import require
+from common.multimodal_vae import MultimodalVAE
+
+
+def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
+    """The number of samples whose decoding, activations and gradients, fits into so many GiB.
+
+    Raises:
+        InputError: not one sample fits.
+    """
+    with torch.random.fork_rng():  # the run's own draws stay as they are
+        few, more = (_bytes_for_backward(model, n) for n in (8, 16))
+    n = int(gib * 2**30 / (2 * (more - few) / 8))
+    require(n > 0, f"--max-memory {gib} GiB is less than one sample takes: raise it")
+    return n
+
+
+def _bytes_for_backward(model: MultimodalVAE, n: int) -> int:
+    """The bytes that the backward pass of n decoded samples needs."""
+    sizes = {}
+
+    def hold(x: torch.Tensor) -> torch.Tensor:
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda x: x):
+        decoded = model.decode(model.prior().rsample((n,)))
+        for p in decoded.values():
+            p.log_prob(p.mean.detach())
+    return sum(sizes.values())

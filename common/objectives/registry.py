@@ -1,0 +1,190 @@
+"""The objectives by name: one record a line says what each is, what exists for which fusion, and with which options.
+
+The command line, its checks and --help, the README's table and the tests read the records. A new objective needs its
+module, its name in `common.objectives`, and a line here. The classes are imported when an objective is made.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from common import objectives
+from common.errors import option, require
+
+if TYPE_CHECKING:
+    from common.multimodal_vae import MultimodalVAE
+    from common.objectives import Objective
+
+IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
+PRODUCTS, MIXTURES = ("poe", "quotient"), ("moe", "mopoe")
+
+
+class Record(NamedTuple):
+    """An objective.
+
+    make: model, options, weights {name: lambda} -> the objective.
+    fusions: those of `common.models.FUSIONS` that it exists for.
+    options: the options of `common.training.options.ObjectiveOptions` that it takes.
+    needs_density: whether it needs a posterior with a density or KL in closed form.
+    summary: what --help says.
+    why: why it does not exist for other fusions.
+    """
+
+    make: Callable[["MultimodalVAE", Any, Mapping[str, float] | None], "Objective"]
+    fusions: tuple[str, ...]
+    options: tuple[str, ...]
+    needs_density: bool
+    summary: str
+    why: str
+
+
+def _samples(options: Any) -> int:  # noqa: ANN401 (any config with the options)
+    return options.K or IMPORTANCE_SAMPLES
+
+
+def _elbo(model: "MultimodalVAE", weights: Mapping[str, float] | None) -> "Objective":
+    is_mixture = model.variational_posterior.is_mixture
+    return (objectives.MixtureElbo if is_mixture else objectives.StandardElbo)(model, weights)
+
+
+def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -> "Objective":  # noqa: ANN401
+    if not model.variational_posterior.has_density:
+        return objectives.EnergyIwaeElbo(model, _samples(o), weights, max_memory=o.max_memory)
+    return objectives.IwaeElbo(model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory)
+
+
+JOINT_ONLY = "trains no posterior of single modalities"
+OBJECTIVES = {  # the first one that exists for a fusion is its default
+    "jmvae": Record(
+        make=lambda model, o, weights: objectives.JmvaeElbo(model, o.alpha, weights),
+        fusions=("joint",),
+        options=("alpha",),
+        needs_density=True,
+        summary="joint ELBO; the posteriors of single modalities are drawn to the joint one",
+        why="needs a joint encoder and an encoder for each modality",
+    ),
+    "student": Record(
+        make=lambda model, o, weights: objectives.JmvaeElbo(model, o.alpha, weights, students=True),
+        fusions=("joint",),
+        options=("alpha",),
+        needs_density=True,
+        summary="joint ELBO; the posteriors of single modalities are distilled from the joint one",
+        why="needs a joint encoder and an encoder for each modality",
+    ),
+    "mvae": Record(
+        make=lambda model, o, weights: objectives.MvaeElbo(model, o.approx_m, weights),
+        fusions=(*PRODUCTS, "set"),
+        options=("approx_m",),
+        needs_density=False,
+        summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
+        why="sums the ELBOs of subsets, and only products and set encoders have a posterior for each subset",
+    ),
+    "elbo": Record(
+        make=lambda model, o, weights: _elbo(model, weights),
+        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        options=(),
+        needs_density=False,
+        summary="ELBO of all modalities; for a mixture the mean over its components",
+        why=JOINT_ONLY,
+    ),
+    "ar": Record(
+        make=lambda model, o, weights: objectives.ArElbo(model, weights),
+        fusions=(*PRODUCTS, "joint"),
+        options=(),
+        needs_density=True,
+        summary="chain rule over the modalities in a random order, no bound",
+        why="takes KLs between the posteriors of subsets, which mixtures do not have in closed form",
+    ),
+    "elbo-importance": Record(
+        make=lambda model, o, weights: objectives.ReweightedElbo(model, weights),
+        fusions=("moe",),
+        options=(),
+        needs_density=True,
+        summary="what MMVAE's code calls elbo; its weights collapse",
+        why="weighs the experts' samples against each other, in a mixture with one expert for each modality",
+    ),
+    "dreg": Record(
+        make=lambda model, o, weights: objectives.DregElbo(
+            model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
+        ),
+        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        options=("K", "looser", "dreg", "max_memory"),
+        needs_density=True,
+        summary="importance-weighted bound with the doubly reparameterised gradient",
+        why=JOINT_ONLY,
+    ),
+    "iwae": Record(
+        make=lambda model, o, weights: _iwae(model, o, weights),
+        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        options=("K", "looser", "max_memory"),
+        needs_density=False,
+        summary="importance-weighted bound with its own gradient",
+        why=JOINT_ONLY,
+    ),
+    "stl": Record(
+        make=lambda model, o, weights: objectives.StlElbo(
+            model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
+        ),
+        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        options=("K", "looser", "max_memory"),
+        needs_density=True,
+        summary="importance-weighted bound without the score of q, biased for K > 1",
+        why=JOINT_ONLY,
+    ),
+}
+
+
+def objectives_of(fusion: str) -> tuple[str, ...]:
+    """Names of the objectives that exist for a fusion, the default first."""
+    return tuple(name for name, record in OBJECTIVES.items() if fusion in record.fusions)
+
+
+def with_option(name: str) -> tuple[str, ...]:
+    """Names of the objectives that take an option."""
+    return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
+
+
+def summaries(names: tuple[str, ...] = tuple(OBJECTIVES)) -> str:
+    """What --help says about --obj."""
+    return "; ".join(f"{name}: {OBJECTIVES[name].summary}" for name in names)
+
+
+def check_objective(obj: str, exists: tuple[str, ...], model: str, has_density: bool) -> None:
+    """Refuse an objective that does not exist for a model.
+
+    Args:
+        exists: the objectives that exist for the model.
+        model: the option that names the model ("--model mvae").
+        has_density: whether the posterior's density and KL are known in closed form.
+
+    Raises:
+        InputError: says why, and which objectives exist.
+    """
+    record = OBJECTIVES[obj]
+    require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
+    known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
+    require(
+        has_density or not record.needs_density,
+        f"--obj {obj} needs a posterior with a density in closed form, --posterior ebm has none: choose {known}",
+    )
+
+
+def check_options(obj: str, given: Mapping[str, object]) -> None:
+    """Refuse options that the objective does not take.
+
+    Args:
+        given: the objective's options that the user set, by name.
+    """
+    for name in given:
+        *takers, last = with_option(name)
+        known = f"{', '.join(takers)} or {last}" if takers else last
+        require(obj in (*takers, last), f"{option(name)} needs --obj {known} (got --obj {obj})")
+
+
+def make_objective(
+    obj: str,
+    model: "MultimodalVAE",
+    options: Any,  # noqa: ANN401 (any config with the options of the record)
+    weights: Mapping[str, float] | None = None,
+) -> "Objective":
+    """The objective with a name, for a model, with the options that its record names."""
+    return OBJECTIVES[obj].make(model, options, weights)

@@ -1,0 +1,89 @@
+"""Networks that read the attributes of drawn birds off pictures or descriptors: what generated ones are judged by."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+from tqdm import tqdm
+
+from common.checkpoints import load, save
+from common.errors import InputError
+from cub.demo import ATTRIBUTES, draw, features, random_attributes
+
+BIRDS, BATCH_SIZE = 8000, 64
+EPOCHS, LR = {"image": 6, "feature": 12}, {"image": 6e-3, "feature": 2e-3}
+VALUES = [len(values) for values in ATTRIBUTES.values()]
+
+
+def reader(source: str, cache: Path | None = None) -> nn.Module:
+    """(N, 3, 64, 64) in [0, 1] ("image") or (N, 2048) ("feature") -> logits of each attribute's values, side by side.
+
+    It learns from birds of its own, drawn for it, pictures also out of focus; the same wherever it is made. That of the
+    cache, if there is one.
+
+    Raises:
+        InputError: the cache is damaged or cannot be written.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(source)
+        if cache and cache.exists():
+            try:
+                network.load_state_dict(load(cache))
+            except RuntimeError as error:
+                raise InputError(f"{cache} holds another network: delete it, and it will be made again") from error
+            return network.eval()
+        generator = torch.Generator().manual_seed(9000)  # none of the demo's
+        attributes = random_attributes(BIRDS, generator)
+        images = draw(attributes, generator)
+        inputs = images if source == "image" else features(images)
+        order = torch.cat([torch.randperm(BIRDS) for _ in range(EPOCHS[source])]).split(BATCH_SIZE)
+        optimizer = torch.optim.Adam(network.parameters(), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR[source], len(order))
+        for rows in tqdm(order, desc=f"reader of birds ({source})", unit=" steps", disable=None):
+            x = _seen(inputs[rows]) if source == "image" else inputs[rows]
+            optimizer.zero_grad()
+            logits = network(x).split(VALUES, dim=1)
+            sum(cross_entropy(*pair) for pair in zip(logits, attributes[rows].T, strict=True)).backward()
+            optimizer.step()
+            schedule.step()
+    if cache:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save(cache, network.state_dict())
+    return network.eval()
+
+
+def build(source: str) -> nn.Sequential:
+    """The network of "image" or "feature"; where in the picture something is, the first one does not mind."""
+    n = sum(VALUES)
+    if source == "feature":
+        return nn.Sequential(nn.Dropout(0.3), nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, n))
+    stages = [
+        _stage(3, 16, 4, 2),
+        _stage(16, 32, 4, 2),
+        _stage(32, 32, 3, 1),
+        _stage(32, 64, 4, 2),
+        _stage(64, 64, 3, 1),
+    ]
+    return nn.Sequential(*stages, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, n))
+
+
+def _stage(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, kernel, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+
+
+@torch.no_grad()
+def read(network: nn.Module, x: Tensor) -> Tensor:
+    """The attributes (N, A) int64 of images or features, those of `random_attributes`."""
+    return torch.stack([y.argmax(dim=1) for y in network(x).split(VALUES, dim=1)], dim=1)
+
+
+def _seen(images: Tensor) -> Tensor:
+    """The batch as a model may draw it: mirrored or not, half of the time out of focus."""
+    x = images.float() / 255
+    x = x.flip(-1) if torch.rand(()) < 0.5 else x
+    if torch.rand(()) < 0.5:
+        return x
+    small = interpolate(x, size=int(torch.randint(20, 44, ())), mode="bilinear", antialias=True)
+    return interpolate(small, size=x.shape[-1], mode="bilinear")

@@ -1,0 +1,276 @@
+"""What halves.py and pixels.py share: images as parts, any of which may be missing, and the commands on them."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+
+from common.checkpoints import load_model
+from common.data import Batch, Examples, hold_out
+from common.data.batches import n_columns
+from common.errors import InputError, option, require
+from common.estimators import importance_estimates, of_examples
+from common.models import MultimodalVAE
+from common.objectives import Objective
+from common.objectives.registry import make_objective
+from common.reporting import plots
+from common.reporting import tables as reports
+from common.training import devices, fit, options, runs
+from common.training.options import ObjectiveOptions
+from mnist.data import MNIST
+from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels, split
+
+BATCH_SIZE = 100
+
+
+@dataclass
+class Train(options.RunConfig, ObjectiveOptions, ABC):
+    """Train a model."""
+
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
+    """the experts' family, the prior's too. laplace: not of --fusion poe and mopoe; vmf: von Mises-Fisher, z on the
+    unit sphere; ebm: of --fusion poe, Gaussian times a learned exp(-E), prior N(0, I)"""
+    learn_prior: bool = False
+    """learn the scales of a gaussian or laplace prior"""
+    likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
+    """of the pixels given z: bernoulli scores intensities by cross entropy, the others are densities of scale 0.2,
+    whose likelihoods do not compare with it"""
+    missing: float = 0.0
+    """fraction of the parts, of the training and validation images, that is missing, at random and for good"""
+    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 20
+    """latent dimensions (poe-vae's README: 20)"""
+    hidden: int = 200
+    """width of the networks' hidden layers (poe-vae's README: 200)"""
+    layers: int = 1
+    """hidden layers of each network (poe-vae's README: 1)"""
+    batch_size: int = 100
+    """examples a step"""
+    epochs: int = 100
+    """passes over the training examples (poe-vae's README: 100)"""
+    annealing_epochs: int = 0
+    """epochs over which the KL's weight rises from 0 to 1"""
+    lr: float = 1e-3
+    """Adam's learning rate"""
+    paired_fraction: tyro.conf.Suppress[float] = 1.0
+
+    def check(self) -> None:
+        super().check()
+        self.check_objective(f"--fusion {self.fusion}", self.objectives(), self.fusion, self.posterior)
+        require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
+        for name in ("hidden", "layers"):
+            require(getattr(self, name) > 0, f"{option(name)} must be positive, not {getattr(self, name)}")
+        require(
+            not self.learn_prior or self.posterior in ("gaussian", "laplace"),
+            f"--learn-prior: the prior of --posterior {self.posterior} has no scales",
+        )
+        require(
+            not self.learn_prior or self.fusion not in ("poe", "mopoe"),
+            f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
+        )
+
+    @abstractmethod
+    def objectives(self) -> Sequence[str]:
+        """Those that exist for the fusion, the usual one first."""
+
+
+@dataclass
+class Sample(options.ModelConfig):
+    """Complete test images from a part of them, or draw from the prior."""
+
+    observed: str | None = None
+    """the part that is given: top, bottom, left, right; a fraction of the pixels, drawn anew for each image; or the
+    path of an image that is bright where pixels are given. Default: none, samples from the prior"""
+    n_samples: int = 8
+    """images to complete, or to draw"""
+    out_dir: Path | None = None
+    """where to write; default: samples/ beside the model"""
+
+
+@dataclass
+class Loglike(options.LoglikeConfig):
+    """Log-likelihoods of the test images, of a part of them, and of the rest given it."""
+
+    observed: str = "top"
+    """the part that is given, as sample has it"""
+
+
+def commands(train: type[Train]) -> object:
+    """What the command line of a script takes: one of the three."""
+    return (
+        Annotated[train, tyro.conf.subcommand("train")]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Loglike, tyro.conf.subcommand("loglike")]
+    )
+
+
+def objective(config: Train, model: MultimodalVAE) -> Objective:
+    """The objective that --obj names."""
+    return make_objective(config.obj or config.objectives()[0], model, config)
+
+
+def main(config: Train | Sample | Loglike, experiment: str) -> dict[str, dict[str, float]] | None:
+    """Run the command that a configuration is of; returns the estimates of Loglike."""
+    config.check()
+    command = train if isinstance(config, Train) else sample if isinstance(config, Sample) else loglike
+    return command(config, experiment)
+
+
+def train(config: Train, experiment: str) -> None:
+    if config.dry_run:
+        print(json.dumps(options.as_json(config), indent=2))
+        return
+    torch.manual_seed(config.seed)
+    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
+    images = MNIST.load("train", config.data_dir, config.demo, config.download, config.limit).modalities["image"]
+    mask = None
+    if config.missing:
+        generator = torch.Generator().manual_seed(config.seed)
+        mask = torch.rand(len(images), n_columns(model.columns), generator=generator) >= config.missing
+    examples, valid = hold_out(Examples(split(images, SHAPES[config.layout]), mask=mask), config.valid)
+    run = runs.Run(experiment, config)
+    pictures = partial(draw, model, images=images[-len(valid or examples) :][:8])
+    fit(model, objective(config, model), examples, valid, config, run, pictures)
+
+
+def draw(model: MultimodalVAE, folder: Path, images: Tensor) -> None:
+    """The pictures that training leaves: samples of the prior, images completed from their tops."""
+    device = next(model.parameters()).device
+    prior(model, 64, folder / "prior.png")
+    images = images.to(device).float() / 255
+    complete(model, images, columns(model, Observed("top")(len(images))), folder / "from_top.png")
+
+
+@torch.no_grad()
+def sample(config: Sample, experiment: str) -> None:
+    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    torch.manual_seed(config.seed)
+    if config.observed is None:
+        prior(model, config.n_samples, folder / "prior.png")
+        print(folder / "prior.png")
+        return
+    examples = MNIST.load("test", config.data_dir, config.demo, limit=config.limit)
+    images = examples.to(next(model.parameters()).device)[: config.n_samples].modalities["image"]
+    given = columns(model, Observed(config.observed, config.seed)(len(images)))
+    complete(model, images, given, folder / "completed.png")
+    print(folder / "completed.png")
+
+
+def prior(model: MultimodalVAE, n: int, path: Path) -> None:
+    """Save the means of p(x|z) for n draws of z from the prior."""
+    images, _ = plots.in_rows(join(model.generate(n)), [""] * n, 8)
+    plots.image_grid(path, images, title="samples from the prior")
+
+
+def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path, n: int = 6) -> None:
+    """Save images (N, 1, 28, 28) beside what is given of them and n completions, draws of q(z|given), decoded.
+
+    Args:
+        given: which of the model's parts, (N, M) bool.
+    """
+    there = pixels(given).to(images.device)
+    batch = Batch(inputs(model, images), given.to(images.device))
+    z = model.posterior(batch).sample((n,)).transpose(0, 1)  # (N, n, D)
+    decoded = join(model.likelihood.point(model.decode(z.flatten(0, 1)))).unflatten(0, z.shape[:2])
+    whole = torch.where(there[:, None], images[:, None], decoded)
+    first = torch.stack([images, torch.where(there, images, 0.5)], dim=1)
+    blank = torch.full_like(images[:, None], torch.nan)
+    title = "an image, what is given of it, and completions"
+    plots.image_grid(path, torch.cat([first, blank, whole], dim=1), title=title)
+
+
+def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
+    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    examples = MNIST.load("test", config.data_dir, config.demo, limit=config.limit)
+    torch.manual_seed(config.seed)
+    estimates = reports.summarise(evaluate(model, examples, Observed(config.observed, config.seed), config.n_samples))
+    reports.report(estimates, config, experiment, len(examples))
+    return estimates
+
+
+def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
+    """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
+
+    log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are
+    lower bounds in expectation. Of the rest given the part, a difference of two, there is one value that errs high,
+    where the nearer bound on log p(part) is too low, and one that errs low, where draws of q(z|part), as completions
+    take them, miss the rest.
+    """
+    examples = examples.only(["image"]).to(next(model.parameters()).device)
+    part, rest = observed.names
+
+    def estimate(batch: Batch) -> dict[str, Tensor]:
+        x = inputs(model, batch.modalities["image"])
+        given = columns(model, observed(len(batch))).to(examples.device)
+        everything = torch.ones_like(given)
+        image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
+        completed, own = importance_estimates(model, x, [everything, given], given, n_samples)
+        return {
+            "log p(image)": image.value,
+            f"log p({part})": of_part.value,
+            f"log p({part}), z from q(z|{part})": own.value,
+            f"log p({rest}|{part})": image.value,  # less log p of the part, below
+            f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
+            "effective samples, image": image.ess,
+            f"effective samples, {part}, z from q(z|{part})": own.ess,
+        }
+
+    found = of_examples(examples, BATCH_SIZE, estimate)
+    nearer = max((found[f"log p({part})"], found[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
+    found[f"log p({rest}|{part})"] -= nearer
+    return found
+
+
+HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
+
+
+class Observed:
+    """The part of an image that a user names, see Sample: called with n, which pixels of so many images, (n, 784) bool.
+
+    Args:
+        seed: of a fraction's random pixels.
+
+    Raises:
+        InputError: neither the name of a half, nor a fraction, nor a readable image.
+    """
+
+    def __init__(self, value: str, seed: int = 0) -> None:
+        self.names = (value, HALVES[value]) if value in HALVES else ("the observed", "the rest")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.fraction, self.pixels = None, None
+        try:
+            self.fraction = float(value)
+        except ValueError:
+            self.pixels = _half(value) if value in HALVES else torch.from_numpy(_mask_of(value)).flatten()
+        known = self.fraction is None or 0 <= self.fraction <= 1
+        require(known, f"--observed {value}: a fraction of the pixels lies in [0, 1]")
+
+    def __call__(self, n: int) -> Tensor:
+        if self.pixels is not None:
+            return self.pixels.expand(n, -1)
+        order = torch.rand(n, N_PIXELS, generator=self.generator).argsort(dim=1)
+        return order < round(self.fraction * N_PIXELS)
+
+
+def _half(name: str) -> Tensor:
+    first = torch.arange(SIZE) < SIZE // 2
+    half = first if name in ("top", "left") else ~first
+    return (half[:, None] if name in ("top", "bottom") else half).expand(SIZE, SIZE).flatten()
+
+
+def _mask_of(path: str) -> np.ndarray:
+    try:
+        with Image.open(path) as file:
+            return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
+        raise InputError(f"--observed {path}: it is neither of {meant} ({error})") from error

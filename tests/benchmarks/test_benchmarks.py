@@ -1,0 +1,286 @@
+"""The benchmark: what it prints, that it compares the same model, and the operations it counts."""
+
+import os
+import re
+import shutil
+import time
+from functools import partial
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks import __main__ as benchmark
+from benchmarks import faces, growth, pixels, plain_faces, plain_mmvae, scaling
+from benchmarks.experiments import EXPERIMENTS, our_turn, plain_turn
+from benchmarks.plain import LAMBDA_TEXT, Plain
+from benchmarks.race import Times, operations, race, ratio, timed
+from common.data import Batch
+from common.encoders_decoders import SplitLinearLayer
+from common.estimators import joint_and_each
+from common.objectives import DregElbo, MvaeElbo
+from common.training import devices
+from common.variational_posteriors import MixturePosterior
+from mnist.parts.model import build as build_parts
+
+
+@pytest.fixture
+def _raced_in_this_process(monkeypatch):
+    def in_this_process(makers, rounds):
+        return {name: Times([timed(make())], 0.5) for name, make in makers.items()}
+
+    monkeypatch.setattr(benchmark, "race", in_this_process)
+    monkeypatch.setattr(pixels, "race", in_this_process)
+
+
+def sleeper(seconds):
+    return partial(time.sleep, seconds)
+
+
+@pytest.mark.slow
+def test_a_race_takes_turns():
+    times = race({"slow": partial(sleeper, 0.04), "fast": partial(sleeper, 0.01)}, rounds=4)
+    assert times["slow"].median >= 0.04 and times["fast"].median >= 0.01
+    assert all(len(of.seconds) == 3 and 0.1 < of.memory < 5 for of in times.values())
+    median, least, most = ratio(times["slow"], times["fast"])
+    assert 1 < least <= median <= most
+
+
+def number(text):
+    return float(text.replace(",", ""))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_raced_in_this_process")
+def test_the_benchmark_prints_its_ratios(capsys):
+    benchmark.main(benchmark.Config(("mnist", "mnist_svhn"), rounds=2, images=2, n_samples=3))
+    out = capsys.readouterr().out
+    for name, counted in (("mnist", "1.47"), ("mnist_svhn", "1.00")):
+        step, others = (line.split(" | ") for line in re.findall(rf"^\| ({name} \| .*) \|$", out, re.M))
+        _, plain, loaded, package, ours, of_plain, operations, of_loaded, of_package, limit, reached, *memory = step
+        assert number(of_plain.split()[0]) == pytest.approx(number(ours) / number(plain), rel=0.02)
+        assert operations == counted
+        assert number(reached[:-1]) == pytest.approx(100 * number(ours) / number(limit), abs=1)
+        assert (package != "-") == bool(find_spec("multivae"))
+        assert package == "-" or number(of_package.split()[0]) == pytest.approx(
+            number(ours) / number(package), rel=0.02
+        )
+        assert number(of_loaded.split()[0]) == pytest.approx(number(ours) / number(loaded), rel=0.02)
+        assert all(0.2 < number(gib) < 30 for gib in memory)
+        _, theirs, *rates = others
+        assert all(number(rate) > 0 for rate in rates) and (theirs == "-") == (name == "mnist")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_originals_loader_gives_the_batches_of_the_model(name):
+    """Of the same shapes and types, and of the same pictures where these were not compressed."""
+    experiment = EXPERIMENTS[name]
+    examples = experiment.examples(3)
+    (batch,) = experiment.files.loader(examples)(3)
+    expected = examples[:].modalities
+    assert set(batch.modalities) == set(expected) == set(experiment.build().modalities)
+    for name, x in expected.items():
+        found = batch.modalities[name]
+        assert (found.shape, found.dtype) == (x.shape, x.dtype)
+        order = [row.tolist() for row in found.flatten(1)] if found.dim() > 1 else found.tolist()
+        if experiment.files.size is None or not x.is_floating_point():
+            assert sorted(order) == sorted(row.tolist() for row in (x.flatten(1) if x.dim() > 1 else x))
+
+
+def test_originals_views_are_ours_but_for_their_size():
+    gray = torch.linspace(0, 255, 64).expand(1, 3, 64, 64).byte()
+    examples = EXPERIMENTS["vision"].examples(1)
+    examples.modalities["image"] = gray
+    ((found, ours),) = ((b.modalities, examples[:].modalities) for b in EXPERIMENTS["vision"].files.loader(examples)(1))
+    for view in ("image", "obscured", "watermark"):
+        assert (found[view] - ours[view]).abs().mean() < 0.05, view
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist", "multimnist"])
+def test_the_plain_implementation_is_the_same_model(name):
+    """Its loss is the objective's, in expectation; with narrow posteriors and without dropout, value by value."""
+    experiment = EXPERIMENTS[name]
+    model = experiment.build().eval()
+    for heads in model.encoder.modules():
+        if isinstance(heads, SplitLinearLayer):
+            torch.nn.init.zeros_(heads.linear.weight[64:])
+            torch.nn.init.constant_(heads.linear.bias[64:], -10)
+    batch = experiment.examples(5)[:]
+    theirs = Plain(model).eval()
+    assert all(x.is_contiguous() for x in theirs.parameters())
+    with torch.no_grad():
+        loss = theirs.loss(**batch.modalities, beta=0.5)
+        ours = MvaeElbo(model, weights={"text": LAMBDA_TEXT})(batch, beta=0.5)
+    torch.testing.assert_close(loss, ours, rtol=1e-3, atol=0)
+
+
+def test_operations_are_those_of_products_and_convolutions(monkeypatch):
+    """Counted by hand for FashionMNIST: multiply-adds of an example."""
+    image_encoder = [
+        64 * 14**2 * 16,
+        128 * 7**2 * 64 * 16 + 6272 * 512 + 512 * 128,
+    ]
+    image_decoder = 64 * 512 + 512 * 6272 + 128 * 7**2 * 64 * 16 + 64 * 14**2 * 16
+    text_encoder, text_decoder = 512 * 512 + 512 * 128, 64 * 512 + 2 * 512**2 + 512 * 10
+    encoded = 2 * image_encoder[0] + 3 * image_encoder[1]  # the first layer has no gradient of its input
+    theirs = 2 * (encoded + 3 * text_encoder) + (2 * 3 + 1) * (image_decoder + text_decoder)
+    ours = encoded + 3 * text_encoder / 10 + 2 * 3 * (image_decoder + text_decoder)  # ten classes for a hundred labels
+    experiment = EXPERIMENTS["fashionmnist"]._replace(steps=1)
+    monkeypatch.setitem(EXPERIMENTS, "fashionmnist", experiment)
+    assert operations(plain_turn("fashionmnist")) == 2 * 100 * theirs
+    assert operations(our_turn("fashionmnist")) == 2 * 100 * ours
+
+
+@pytest.mark.parametrize(
+    ("experiment", "families"),
+    [("mnist_svhn", (Laplace, Laplace)), ("images", (Laplace, Normal)), ("features", (Normal, Normal))],
+)
+def test_the_plain_mmvae_is_the_same_model(experiment, families):
+    """Value by value where the samples are the same."""
+    of = EXPERIMENTS[f"cub, {experiment}" if experiment != "mnist_svhn" else experiment]
+    model = of.build().double().eval()
+    plain, x = plain_mmvae.Plain(model, experiment).eval(), of.examples(3)[:].modalities
+    x = {name: x.double() if x.is_floating_point() else x for name, x in x.items()}
+    objective = DregElbo(model, 4, looser=True, gradient="stop-all")
+
+    def one_by_one(self, q, n):
+        experts = q.component_distribution.base_dist
+        return torch.stack([f(experts.loc[:, t], experts.scale[:, t]).rsample((n,)) for t, f in enumerate(families)])
+
+    torch.manual_seed(0)
+    loss = plain.dreg_looser(x, 4) / 3
+    loss.backward()
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MixturePosterior, "sample_components", one_by_one)
+        ours, _ = objective.loss(x)
+    ours.backward()
+    torch.testing.assert_close(loss, ours)
+    for theirs, p in zip(plain.encoder.parameters(), model.encoder.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad, p.grad)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch compiles with warnings
+@pytest.mark.parametrize("name", ["mnist", "multimnist", "mnist_svhn"])
+def test_compiled_networks_have_the_bound_and_the_gradient(name):
+    experiment = EXPERIMENTS[name]
+    batch, found = experiment.examples(3)[:], []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        model = devices.prepare(experiment.build(), torch.device("cpu"), "fp32", compile)
+        bound = experiment.objective(model).backward(batch, 0.5, 3)
+        found.append((bound.value, [p.grad for p in model.parameters()]))
+    for values, (as_it_is, compiled) in zip(("bound", "gradient"), zip(*found, strict=True), strict=True):
+        torch.testing.assert_close(compiled, as_it_is, rtol=1e-3, atol=1e-3, msg=values)
+
+
+@pytest.mark.slow
+def test_the_plain_likelihoods_are_the_same():
+    torch.manual_seed(0)
+    model = EXPERIMENTS["mnist_svhn"].build().eval()
+    x = EXPERIMENTS["mnist_svhn"].examples(2)[:].modalities
+    theirs = plain_mmvae.Plain(model, "mnist_svhn").eval().likelihoods(x, 1000)
+    ours = joint_and_each(model, Batch(x), 1000)
+    for mine, its in (("svhn, z from q(z|mnist)", "mnist, svhn"), ("mnist, z from q(z|mnist)", "mnist, mnist")):
+        target, source = mine.split(", ")
+        torch.testing.assert_close(ours[f"log p({target}), {source}"], theirs[its], rtol=0, atol=3)
+    torch.testing.assert_close(ours["log p(mnist,svhn)"], theirs["joint"], rtol=0, atol=3)
+
+
+def test_the_loop_over_pixels_computes_the_same_bound():
+    model = build_parts(SimpleNamespace(**pixels.OPTIONS, hidden=6)).double()
+    x = torch.rand(3, 784, 1, dtype=torch.float64)
+    values = []
+    for bound in (pixels.loop, pixels.vectorised):
+        torch.manual_seed(0)
+        values.append(bound(model, x))
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_raced_in_this_process")
+def test_the_benchmark_of_pixels_prints_its_ratios(capsys):
+    pixels.main(pixels.Config(batch_sizes=(2,), hidden=(4,), posteriors=10, rounds=2))
+    out = capsys.readouterr().out
+    assert re.search(r"\| batch 2, width 4 \| [\d,]+ \| [\d,]+ \| [\d.]+ \| ", out)
+    assert re.search(r"\| 10 \| [\d,]+ \| [\d,]+ \| [\d.]+ \| ", out)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_faces_prints_its_figures(capsys):
+    faces.main(faces.Config(images=20))
+    out = capsys.readouterr().out
+    assert re.search(r"a random subset of 19: \d+ us; by search among 2\^19: [\d.]+ ms", out)
+    assert re.search(r"cache: [\d,]+ images of 178 x 218 a second, [\d.]+ minutes for 202,599", out)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_growth_prints_its_figures(capsys, tmp_path):
+    growth.main(
+        growth.Config(examples=(200, 400), modalities=(3, 12), batch_size=4, steps=2, rounds=2, folder=tmp_path)
+    )
+    out = capsys.readouterr().out
+    assert re.search(r"\| 200 \| 0.00 \| [\d.]+ \| 1.00 \| [\d.]+ \| 1.00 \|", out)
+    assert re.search(r"\| 400 \| 0.00 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|", out)
+    assert len(re.findall(r"^\| (?:3|12) \| [\d.]+ \| \d+ \| [\d.]+ \| \d+ \|$", out, re.M)) == 2
+    assert not list(tmp_path.iterdir())
+
+
+class Written(TorchDispatchMode):
+    """Counts the numbers that operations write."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.n += sum(x.numel() for x in tree_leaves(out) if torch.is_tensor(x) and x.is_floating_point())
+        return out
+
+
+@pytest.mark.parametrize("kind", [growth.of_set, growth.named])
+def test_a_step_of_more_modalities_takes_no_more_for_each(kind):
+    each = []
+    for m in (24, 96):
+        step = kind(m, 4)
+        with Written() as written:
+            step()
+        each.append(written.n / m)
+    assert each[1] < each[0]
+
+
+@pytest.mark.parametrize("name", ["celeba", "celeba19", "vision"])
+def test_the_plain_implementation_of_faces_is_the_same_model(name):
+    """With narrow posteriors and without dropout and batch norm's batches, value by value."""
+    model, batch = EXPERIMENTS[name].build().eval(), EXPERIMENTS[name].examples(3)[:]
+    n, k = model.prior().event_shape[0], int(name == "celeba19")
+    for module in model.encoder.modules():
+        heads = getattr(module, "heads", None) or getattr(module, "linear", None)
+        if heads is not None:
+            heads.bias.data.view(-1, 2 * n)[:, n:] = -13  # log variances
+    plain = plain_faces.PlainFaces(model).eval()
+    ours = MvaeElbo(model, k, generator=torch.Generator().manual_seed(5))(batch, beta=0.5)
+    theirs = plain.loss(batch, 0.5, k, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=0)
+
+
+def test_a_subset_is_found_by_search():
+    subsets = plain_faces.pool(5)
+    assert subsets.shape == (32, 5) and len(subsets.unique(dim=0)) == 32
+    assert {int(plain_faces.drawn(subsets).sum()) for _ in range(50)} == {2, 3, 4}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scaling_prints_its_ratios(capfd):
+    scaling.main(scaling.Config(layouts=("1x1", "2x1"), limit=40, batch_size=20, epochs=2, rounds=1))
+    out = capfd.readouterr().out
+    assert "mnist, batch 20: 2,588,186 parameters, 10.4 MB of gradients a step" in out
+    first, second = (re.search(rf"\| {n}x1 \| ([\d,]+) \| .* \| ([\d.]+) \|", out).groups() for n in (1, 2))
+    assert first[1] == "1.00"
+    assert number(second[0]) / number(first[0]) == pytest.approx(number(second[1]), abs=0.02)

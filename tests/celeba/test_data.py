@@ -1,0 +1,344 @@
+"""CelebA as it comes, and the cache of its images."""
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import celeba.data
+from celeba.attributes import ATTRIBUTES
+from celeba.data import called, drawn, load, load_train, parse
+from celeba19.data import apart
+from common.data import image_caches
+from common.data.image_caches import Kind
+from common.data.torchvision_import import datasets, transforms
+from common.errors import InputError
+from tests.helpers.celeba_files import LAYOUTS, NAMES, values, write_celeba
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_layouts_are_read(tmp_path, layout):
+    write_celeba(tmp_path, layout)
+    as_torchvision = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.PILToTensor()])
+    for split, rows in (("train", range(6)), ("valid", range(6, 9)), ("test", range(9, 12))):
+        examples = load(split, tmp_path)
+        folder = tmp_path / LAYOUTS[layout][0] / "img_align_celeba"
+        expected = [as_torchvision(Image.open(folder / f"{i + 1:06d}.jpg")) for i in rows]
+        assert examples.modalities["image"].equal(torch.stack(expected))
+        has = values()[list(rows)][:, [NAMES.index(name) for name in ATTRIBUTES]] == 1
+        assert examples.modalities["attrs"].equal(torch.from_numpy(has).float())
+        batch = examples[:].modalities
+        assert batch["image"].dtype == batch["attrs"].dtype == torch.float32 and batch["image"].max() <= 1
+
+
+def test_splits_need_not_lie_side_by_side(tmp_path):
+    write_celeba(tmp_path, parts=[0, 2, 1] * 4)
+    whole = load("train", write_celeba(tmp_path / "whole", parts=[0] * 12)).modalities
+    for split, start in (("train", 0), ("test", 1), ("valid", 2)):
+        assert load(split, tmp_path).modalities["image"].equal(whole["image"][start::3])
+        assert load(split, tmp_path).modalities["attrs"].equal(whole["attrs"][start::3])
+    assert load("test", tmp_path, limit=2).modalities["image"].equal(whole["image"][[1, 4]])
+
+
+def test_images_are_decoded_once(tmp_path, monkeypatch):
+    write_celeba(tmp_path)
+    (tmp_path / "cache").mkdir()
+    first = load("test", tmp_path, cache_dir=tmp_path / "cache").modalities["image"]
+    assert not list(tmp_path.glob("*.npy"))
+    monkeypatch.setattr(image_caches, "decode", None)
+    assert load("test", tmp_path, cache_dir=tmp_path / "cache").modalities["image"].equal(first)
+    stored = np.load(tmp_path / "cache" / "celeba_64.npy", mmap_mode="r")
+    assert stored.shape == (12, 3, 64, 64) and np.array_equal(stored[9:], first.numpy())
+    first[:] = 0
+    assert np.load(tmp_path / "cache" / "celeba_64.npy")[9:].any(), "nothing that a caller does reaches the file"
+
+
+def test_threads_make_the_same_cache(tmp_path):
+    folder = write_celeba(tmp_path, n=200) / "img_align_celeba"
+    names = sorted(path.name for path in folder.iterdir())
+    caches = [image_caches.load(folder, names, tmp_path / f"{jobs}.npy", Kind(), jobs) for jobs in (1, 2)]
+    assert caches[0].equal(caches[1]) and caches[0].float().std() > 10
+
+
+def test_a_broken_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    write_celeba(tmp_path)
+    monkeypatch.setattr(image_caches, "AT_ONCE", 2)
+    monkeypatch.setattr(image_caches, "NOTED_EVERY", 0)
+    monkeypatch.setattr(image_caches.os, "cpu_count", lambda: 1)
+    seventh = tmp_path / "img_align_celeba" / "000007.jpg"
+    content = seventh.read_bytes()
+    seventh.write_bytes(content[:300])
+    with pytest.raises(InputError, match=r"000007.jpg is missing or no readable image"):
+        load("train", tmp_path)
+    seventh.unlink()
+    with pytest.raises(InputError, match=r"000007.jpg is missing or no readable image"):
+        load("train", tmp_path)
+    seventh.write_bytes(content)
+    seen, decode = [], image_caches.decode
+    monkeypatch.setattr(image_caches, "decode", lambda path, *args: seen.append(path.name) or decode(path, *args))
+    resumed = load("train", tmp_path).modalities["image"]
+    assert seen == [f"{i:06d}.jpg" for i in range(7, 13)]
+    assert resumed.equal(load("train", write_celeba(tmp_path / "again")).modalities["image"])
+
+
+def test_masks_can_be_kept_inverted(tmp_path):
+    Image.new("L", (64, 64), 250).save(tmp_path / "a.png")
+    for inverted, expected in ((False, 250), (True, 5)):
+        kind = Kind("L", inverted=inverted)
+        assert image_caches.load(tmp_path, ["a.png"], tmp_path / f"{inverted}.npy", kind).unique().tolist() == [
+            expected
+        ]
+
+
+def truncate(folder):
+    path = folder / "celeba_64.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def rename(folder):
+    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        path = folder / name
+        path.write_text(path.read_text().replace("000012.jpg", "000013.jpg"))
+    (folder / "img_align_celeba" / "000012.jpg").rename(folder / "img_align_celeba" / "000013.jpg")
+
+
+def make_again(folder):
+    """Of the same names."""
+    for path in (folder / "img_align_celeba").iterdir():
+        Image.new("RGB", (45, 55), "red").save(path, quality=50)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (truncate, r"celeba_64.npy is truncated, it has 147,\d+ bytes of 147,\d+: delete celeba_64.npy and celeba_64"),
+        (rename, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
+        (make_again, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
+        (lambda folder: (folder / "img_align_celeba" / "000005.jpg").unlink(), "000005.jpg is missing: get it again"),
+        (lambda folder: (folder / "celeba_64.json").write_text("[]"), "celeba_64.json is damaged: delete"),
+        (lambda folder: (folder / "celeba_64.npy").unlink(), "celeba_64.npy is truncated, it has 0 bytes"),
+        (lambda folder: (folder / "celeba_64.json").write_text("{"), "celeba_64.json is damaged: delete"),
+        (lambda folder: (folder / "celeba_64.json").write_text("{}"), "celeba_64.json is damaged: delete"),
+    ],
+)
+def test_caches_that_do_not_fit_are_refused(tmp_path, harm, message):
+    load("train", write_celeba(tmp_path))
+    harm(tmp_path)
+    with pytest.raises(InputError, match=message):
+        load("train", tmp_path)
+
+
+def change(name, *replacements):
+    def harm(folder):
+        text = (folder / name).read_text()
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new, 1)
+        (folder / name).write_text(text)
+
+    return harm
+
+
+ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / PARTITION).unlink(), "Eval/list_eval_partition.txt is missing"),
+        (lambda folder: (folder / ATTRS).unlink(), "Anno/list_attr_celeba.txt is missing"),
+        (change(PARTITION, ("000003.jpg 0", "000003.jpg 7")), "list_eval_partition.txt says no split in line 3"),
+        (change(PARTITION, ("000003.jpg 0", "000003.jpg")), "list_eval_partition.txt says no split in line 3"),
+        (
+            change(PARTITION, ("000003.jpg", "000099.jpg")),
+            r"disagree \(000003.jpg stands where the other has 000099.jpg",
+        ),
+        (change(PARTITION, ("000012.jpg 2\n", "")), r"disagree \(12, 12 and 11 images\)"),
+        (change(ATTRS, ("12\n", "13\n")), r"disagree \(13, 12 and 12 images\)"),
+        (change(ATTRS, ("Smiling ", "")), "lacks the attributes Smiling in its second line"),
+        (change(ATTRS, ("Young", "Young Old")), "has lines of other values than -1 and 1"),
+        (change(ATTRS, ("000003.jpg ", "000003.jpg 7")), "has lines of other values than -1 and 1"),
+        (change(ATTRS, ("000003.jpg ", "000003.jpg 30")), "has lines of other values than -1 and 1"),
+        (change(ATTRS, ("000003.jpg ", "000003.jpg x")), "has lines of other values than -1 and 1"),
+        (lambda folder: (folder / ATTRS).write_text(""), "lacks the attributes Bald, Bangs"),
+        (lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe\x00"), "list_attr_celeba.txt cannot be read"),
+        (lambda folder: (folder / "img_align_celeba").rename(folder / "x"), "img_align_celeba is missing: --data-dir"),
+    ],
+)
+def test_files_that_disagree_or_are_damaged_are_named(tmp_path, harm, message):
+    write_celeba(tmp_path)
+    harm(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        load("train", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_validation_is_the_datasets_own_unless_said_otherwise(tmp_path):
+    write_celeba(tmp_path)
+    sizes = {n: [x and len(x) for x in load_train(tmp_path, False, False, None, n)] for n in (None, 2, 0)}
+    assert sizes == {None: [6, 3], 2: [4, 2], 0: [6, None]}
+    assert [len(x) for x in load_train(tmp_path, False, False, 2, None)] == [2, 2]
+
+
+def test_attributes_apart_are_the_same():
+    examples = load("test", "", demo=True, limit=20)
+    own = apart(examples)
+    assert tuple(own.modalities) == ("image", *ATTRIBUTES)
+    for i, name in enumerate(ATTRIBUTES):
+        x = own.modalities[name]
+        assert x.dtype == torch.int64 and x.tolist() == examples.modalities["attrs"][:, i].tolist()
+
+
+def test_fewer_drawn_faces_are_the_first_of_more():
+    some, more = drawn("test", 10), drawn("test", 501)
+    assert {name: tuple(x.shape) for name, x in some.items()} == {
+        "image": (10, 3, 64, 64),
+        "mask": (10, 1, 64, 64),
+        "attrs": (10, 18),
+    }
+    for name, x in some.items():
+        assert x.equal(more[name][:10])
+    assert not drawn("train", 10)["image"].equal(some["image"])
+
+
+def test_attributes_are_asked_for_by_name():
+    assert parse(["Male", "~smiling"]) == {"Male": 1, "Smiling": 0}
+    assert parse([]) == {}
+    row = torch.zeros(2, 18)
+    row[0, ATTRIBUTES.index("Male")] = row[0, ATTRIBUTES.index("Bald")] = 0.9
+    assert called(row) == ["Bald Male", ""]
+    for wanted, message in (
+        (["Smilling"], "'Smilling' is no attribute: did you mean Smiling"),
+        (["~Wearing_Hats"], "'~Wearing_Hats' is no attribute: did you mean Wearing_Hat"),
+        (["xyz"], "'xyz' is no attribute: There are Bald, Bangs"),
+        (["Male", "~Male"], "Male is asked for and excluded at once"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse(wanted)
+
+
+@pytest.fixture
+def host(server, tmp_path, monkeypatch):
+    """A host of small files under CelebA's names and their checksums; `server.content` by id."""
+    source = write_celeba(tmp_path / "source")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as images:
+        for path in sorted((source / "img_align_celeba").iterdir()):
+            images.write(path, f"img_align_celeba/{path.name}")
+        images.writestr("../escaped.txt", "kept inside")
+    contents = {name: (source / name).read_bytes() for name in (ATTRS, PARTITION)}
+    contents["img_align_celeba.zip"] = archive.getvalue()
+    known = []
+    for i, (name, content) in enumerate(contents.items()):
+        server.content[f"/?id={i}"] = content
+        known.append((str(i), hashlib.md5(content).hexdigest(), name))
+    monkeypatch.setattr(datasets.CelebA, "file_list", known)
+    monkeypatch.setattr(celeba.data, "HOST", f"{server.url}/?id=")
+    return server
+
+
+def test_what_is_missing_is_fetched_and_unpacked(host, tmp_path):
+    examples = load("train", tmp_path / "new" / "data", fetch=True)
+    assert examples.modalities["image"].equal(load("train", tmp_path / "source").modalities["image"])
+    assert len(host.requests) == 3
+    assert not (tmp_path / "new" / "escaped.txt").exists(), "the archive keeps to its folder"
+    load("train", tmp_path / "new" / "data", fetch=True)
+    assert len(host.requests) == 3, "nothing is fetched twice"
+
+
+def test_a_quota_page_is_not_taken_for_an_archive(host, tmp_path):
+    host.content["/?id=2"] = b"<!DOCTYPE html><html>Too many users have viewed or downloaded this file recently"
+    host.types["/?id=2"] = "text/html; charset=utf-8"
+    with pytest.raises(InputError, match=r"img_align_celeba.zip could not be downloaded .* a web page came .*by hand"):
+        load("train", tmp_path / "new", fetch=True)
+    assert not list((tmp_path / "new").glob("*.zip"))
+
+
+def test_an_archive_put_there_by_hand_is_unpacked(host, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(host.content.pop("/?id=2"))
+    assert len(load("train", tmp_path / "new", fetch=True)) == 6
+
+
+def test_a_damaged_archive_is_named(host, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
+        load("train", tmp_path / "new", fetch=True)
+
+
+def test_an_archive_damaged_inside_is_named_and_leaves_no_half_a_folder(host, tmp_path):
+    (tmp_path / "new").mkdir()
+    content = bytearray(host.content["/?id=2"])
+    content[2000:2040] = bytes(40)
+    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
+        load("train", tmp_path / "new", fetch=True)
+    (tmp_path / "new" / "img_align_celeba.zip").unlink()
+    assert len(load("train", tmp_path / "new", fetch=True)) == 6
+    assert not list((tmp_path / "new").glob("*.part"))
+
+
+def test_the_cache_says_what_it_holds(tmp_path):
+    load("train", write_celeba(tmp_path))
+    about = json.loads((tmp_path / "celeba_64.json").read_text())
+    expected = {
+        "mode": "RGB",
+        "size": 64,
+        "inverted": False,
+        "squashed": False,
+        "n": 12,
+        "names": "",
+        "files": "",
+        "done": 12,
+    }
+    assert about | {"names": "", "files": ""} == expected
+
+
+def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):
+    """Two that start together: one decodes, the other takes what it made."""
+    write_celeba(tmp_path)
+    monkeypatch.setattr(image_caches.os, "cpu_count", lambda: 1)
+    seen, decode = [], image_caches.decode
+
+    def slowly(*args):
+        time.sleep(0.02)
+        seen.append(args[0])
+        return decode(*args)
+
+    monkeypatch.setattr(image_caches, "decode", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: load("train", tmp_path).modalities["image"], range(2))
+    assert len(seen) == 12 and first.equal(second)
+
+
+def test_photographs_lie_as_their_camera_says(tmp_path):
+    upright = np.zeros((64, 64, 3), dtype=np.uint8)
+    upright[:20] = 255
+    turned = Image.fromarray(upright).rotate(90)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    turned.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert np.abs(image_caches.decode(tmp_path / "a.jpg", Kind()).transpose(1, 2, 0).astype(int) - upright).mean() < 3
+
+
+def test_a_cache_dir_that_cannot_be_is_named(tmp_path):
+    write_celeba(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file cannot be written \(File exists\): give another --cache-dir"):
+        load("train", tmp_path, cache_dir=tmp_path / "file")
+
+
+def test_a_finished_cache_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    first = load("train", write_celeba(tmp_path)).modalities["image"]
+    (tmp_path / "celeba_64.lock").unlink()
+    monkeypatch.setattr(image_caches.os, "access", lambda *_: False)  # root may write anywhere
+    assert load("train", tmp_path).modalities["image"].equal(first)
+    assert not (tmp_path / "celeba_64.lock").exists()

@@ -1,0 +1,323 @@
+"""The scripts of celeba and celeba19, on drawn faces and on files of CelebA's layout."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import celeba.analyse
+import celeba.classifier
+import celeba.loglike
+import celeba.sample
+import celeba.train
+import celeba19.analyse
+import celeba19.loglike
+import celeba19.model
+import celeba19.sample
+import celeba19.train
+from celeba.attributes import ATTRIBUTES
+from celeba.data import drawn
+from celeba.sample import giver
+from common.checkpoints import load_model
+from common.encoders_decoders import has_batch_norm
+from common.errors import InputError
+from common.objectives import MvaeElbo
+from common.training import run_from_command_line
+from tests.helpers.demo_runs import TINY
+from tests.helpers.scripts import ROOT, call
+
+ABSENT = next(name for name, has in zip(ATTRIBUTES, drawn("test", 1)["attrs"][0].tolist(), strict=True) if not has)
+
+
+def train_in(folder, save_dir, *options):
+    command = [sys.executable, "train.py", "--demo", *map(str, TINY), *options, "--save-dir", str(save_dir)]
+    result = subprocess.run(command, cwd=ROOT / folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return save_dir
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of each folder, celeba's trained from it as a user would; celeba19's with random subsets."""
+    folders = {folder: tmp_path_factory.mktemp(folder) for folder in ("celeba", "celeba19")}
+    train_in("celeba", folders["celeba"])
+    call(celeba19.train, "--demo", *TINY, "--approx-m", 1, "--save-dir", folders["celeba19"])
+    return folders
+
+
+def lines(folder):
+    return (folder / "sample_attrs.txt").read_text().split("\n")[:-1]
+
+
+@pytest.mark.parametrize("folder", ["celeba", "celeba19"])
+def test_training_leaves_pictures_and_terms(trained, folder):
+    pictures = {path.name for path in (trained[folder] / "samples").iterdir()}
+    assert {"prior.png", "reconstructions.png", "conditional.png"} <= pictures
+    (line,) = [json.loads(line) for line in (trained[folder] / "metrics.jsonl").read_text().splitlines()]
+    names = ("attrs",) if folder == "celeba" else ATTRIBUTES
+    scored = {f"{subset}/{name}" for name in names for subset in (name, "joint")}
+    assert scored | {"joint/image", "image/image", "joint/kl"} <= set(line["train"])
+    assert ("subset1/kl" in line["train"]) == (folder == "celeba19")
+
+
+@pytest.mark.parametrize("folder", ["celeba", "celeba19"])
+@pytest.mark.parametrize(
+    ("attrs", "image"), [((), None), (("Male",), None), (("smiling", "~Bald"), "~Male"), ((), "file")]
+)
+def test_sampling_given_anything(trained, tmp_path, capsys, folder, attrs, image):
+    script = {"celeba": celeba.sample, "celeba19": celeba19.sample}[folder]
+    args = [trained[folder], "--demo", "--limit", 60, "--n-samples", 9, "--out-dir", tmp_path]
+    args += ["--condition-on-attrs", *attrs] if attrs else []
+    if image == "file":
+        Image.new("RGB", (178, 218), "red").save(tmp_path / "given.png")
+        image = tmp_path / "given.png"
+    args += ["--condition-on-image", image] if image else []
+    call(script, *args)
+    assert len(lines(tmp_path)) == 9 and {w for line in lines(tmp_path) for w in line.split()} <= set(ATTRIBUTES)
+    with Image.open(tmp_path / "sample_image.png") as picture:
+        assert picture.width > 300
+    out = capsys.readouterr().out
+    assert all((f"| {name} | " in out) == bool(image) for name in ATTRIBUTES), "the attributes predicted from the image"
+
+
+@pytest.mark.slow
+def test_reconstructions_and_an_image_with_an_attribute(trained, tmp_path, monkeypatch):
+    call(celeba.sample, trained["celeba"], "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
+    assert len(lines(tmp_path)) == 5
+    seen = []
+    monkeypatch.setattr(
+        celeba.sample, "samples", lambda model, asked, image, *_: seen.append(image) or torch.zeros(1, 18)
+    )
+    demo = celeba.data.load("test", "", demo=True, limit=60)
+    for wanted, value in (("Wearing_Hat", 1), ("~Wearing_Hat", 0)):
+        args = ("--demo", "--limit", 60, "--condition-on-image", wanted, "--out-dir", tmp_path)
+        call(celeba.sample, trained["celeba"], *args)
+        row = (demo[:].modalities["image"] == seen[-1]).flatten(1).all(dim=1)
+        assert demo.modalities["attrs"][row][:, ATTRIBUTES.index("Wearing_Hat")].tolist() == [value]
+
+
+def test_what_is_not_asked_for_is_drawn_from_what_the_model_believes(trained):
+    """p(others|asked) against a table of the model's own joint distribution."""
+    model = load_model(trained["celeba"])
+    with torch.no_grad():
+        model.decoder["attrs"][-1].weight *= 100
+        has = giver(model)({"Male": 1, "Bald": 0}, 20_000)["attrs"]
+        assert has[:, ATTRIBUTES.index("Male")].all() and not has[:, ATTRIBUTES.index("Bald")].any()
+        p = model.decode(model.prior().sample((40_000,)), ["attrs"])["attrs"].mean.double()
+    asked = p[:, ATTRIBUTES.index("Male")] * (1 - p[:, ATTRIBUTES.index("Bald")])
+    expected = (asked[:, None] * p).sum(dim=0) / asked.sum()
+    others = [i for i, name in enumerate(ATTRIBUTES) if name not in ("Male", "Bald")]
+    torch.testing.assert_close(has.double().mean(dim=0)[others], expected[others], rtol=0, atol=0.02)
+    assert ((has.mean(dim=0) - p.mean(dim=0)).abs()[others] > 0.03).any(), "what is asked for says something of others"
+
+
+def test_attributes_apart_are_given_alone(trained):
+    model = load_model(trained["celeba19"])
+    inputs = giver(model)({"Male": 1, "Bald": 0}, 3)
+    assert {name: x.tolist() for name, x in inputs.items()} == {"Male": [1, 1, 1], "Bald": [0, 0, 0]}
+
+
+@pytest.mark.parametrize(("folder", "script"), [("celeba", celeba.loglike), ("celeba19", celeba19.loglike)])
+def test_loglike_reports_likelihoods_and_attributes(trained, tmp_path, capsys, folder, script):
+    args = ("--demo", "--limit", 12, "--n-samples", 6, "--json", tmp_path / "out.json")
+    estimates = call(script, trained[folder], *args)
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["experiment"] == folder and content["estimates"] == estimates
+    difference = estimates["log p(image,attrs)"]["mean"] - estimates["log p(attrs)"]["mean"]
+    assert estimates["log p(image|attrs)"]["mean"] == pytest.approx(difference)
+    examples = celeba.data.load("test", "", demo=True, limit=12)[:].modalities
+    model = load_model(trained[folder])
+    found = model.reconstruct({"image": examples["image"]})
+    names = ATTRIBUTES if folder == "celeba19" else ("attrs",)
+    said = torch.stack([found[name] for name in names], dim=1).view(12, 18) > 0.5
+    has = examples["attrs"].bool()
+    for i, name in enumerate(ATTRIBUTES):
+        row = content["attributes"][name]
+        assert row["accuracy"] == pytest.approx((said[:, i] == has[:, i]).double().mean().item())
+        both, either = (said & has)[:, i].sum().item(), said[:, i].sum().item() + has[:, i].sum().item()
+        assert row["F1"] == (None if either == 0 else pytest.approx(2 * both / either))
+    assert "| mean | " in capsys.readouterr().out
+
+
+def test_f1_and_accuracy_of_known_predictions():
+    said, has = torch.zeros(4, 18, dtype=torch.bool), torch.zeros(4, 18, dtype=torch.bool)
+    said[:, 0], has[:, 0] = torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([1, 0, 1, 0]).bool()
+    said[:3, 1] = has[:3, 1] = True
+    found = celeba.loglike.scores(said, has)
+    assert found["Bald"] == {"accuracy": 0.5, "of the commoner value": 0.5, "F1": 0.5}
+    assert found["Bangs"] == {"accuracy": 1.0, "of the commoner value": 0.75, "F1": 1.0}
+    assert found["Wearing_Hat"] == {"accuracy": 1.0, "of the commoner value": 1.0, "F1": None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["celeba", "celeba19"])
+def test_the_analysis_tells_what_generated_faces_show(trained, tmp_path, monkeypatch, folder):
+    monkeypatch.setattr(celeba.classifier, "STEPS", 2)
+    script = {"celeba": celeba.analyse, "celeba19": celeba19.analyse}[folder]
+    args = ("--demo", "--limit", 30, "--json", tmp_path / "out.json")
+    found = call(script, trained[folder], *args, "--n-samples", 4)
+    assert json.loads((tmp_path / "out.json").read_text())["attributes"] == found and set(found) == set(ATTRIBUTES)
+    assert all(0 <= share <= 1 for row in found.values() for share in row.values())
+    others = ("reconstructed", "given all", "given alone", "joint")
+    assert set(found["Bald"]) == {"test images", "commoner value", *others}
+
+
+def test_shares_are_those_of_a_classifier_that_knows(trained):
+    """A decoder whose image says an attribute in a corner, and a classifier that looks there."""
+    model = load_model(trained["celeba"])
+
+    class Corner(torch.nn.Module):
+        def forward(self, z):
+            image = torch.full((len(z), 3, 64, 64), -9.0)
+            image[:, 0, 0, 0] = torch.where(z[:, 0] > 0, 9.0, -9.0)
+            return image
+
+    class Says(torch.nn.Module):
+        def forward(self, z):
+            return torch.where(z[:, :1] > 0, 9.0, -9.0).expand(-1, 18)
+
+    class Look(torch.nn.Module):
+        def forward(self, x):
+            return ((x[:, 0, 0, :1] - 0.5).expand(-1, 18),)
+
+    model.decoder["image"], model.decoder["attrs"] = Corner(), Says()
+    test = celeba.data.load("test", "", demo=True, limit=20)
+    columns = celeba.analyse.shares(model, Look(), test, test, 25)
+    assert columns["joint"].tolist() == [1.0] * 18, "image and attributes of one z always agree here"
+    seen = test[:].modalities["image"][:, 0, 0, 0] > 0.5
+    expected = (seen[:, None] == test.modalities["attrs"].bool()).double().mean(dim=0)
+    torch.testing.assert_close(columns["test images"], expected)
+
+
+@pytest.mark.slow
+def test_the_classifier_learns_and_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(celeba.classifier, "STEPS", 50)
+    monkeypatch.setattr(celeba.classifier, "BATCH_SIZE", 40)
+    image = torch.randint(256, (200, 3, 64, 64), dtype=torch.uint8)
+    attrs = torch.randint(2, (200, 18)).float()
+    image[:, 0] = (200 * attrs[:, 4]).view(-1, 1, 1).to(torch.uint8)
+    examples = celeba.data.Examples({"image": image, "attrs": attrs})
+    path = tmp_path / "classifier.pt"
+    network = celeba.classifier.classifier(examples, path)
+    told = celeba.classifier.tell(network, examples[:].modalities["image"])[:, 4]
+    assert (told == attrs[:, 4].bool()).double().mean() > 0.95
+    monkeypatch.setattr(celeba.classifier, "STEPS", None)
+    again = celeba.classifier.classifier(examples, path)
+    x = torch.rand(2, 3, 64, 64)
+    assert again(x)[0].equal(network(x)[0])
+    monkeypatch.setattr(celeba.classifier, "STEPS", 1)
+    others = celeba.data.Examples({"image": image, "attrs": 1 - attrs})
+    assert not celeba.classifier.classifier(others, path)(x)[0].equal(network(x)[0]), "of other images it is another"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        (celeba.train, ("--batch-size", 5, "--valid", 0)),
+        (celeba19.train, ("--paired-fraction", 0.5)),
+    ],
+)
+def test_training_on_photographs(photographs, tmp_path, script, options):
+    """Of six, also with one alone in the last batch: batch norm has no statistics of it."""
+    args = ("--epochs", 1, "--n-latents", 4, "--batch-size", 3, "--annealing-epochs", 1)
+    call(script, "--data-dir", photographs, "--cache-dir", photographs, *args, *options, "--save-dir", tmp_path)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["train"]["joint/image"] < 0
+
+
+def test_one_row_goes_by_the_statistics_so_far(trained):
+    model = load_model(trained["celeba"]).train()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    before = [m.running_mean.clone() for m in norms]
+    batch = celeba.data.load("test", "", demo=True, limit=3)
+    bound = MvaeElbo(model).bound(batch[:1])
+    assert bound.value.isfinite().all() and all(m.training for m in norms)
+    assert all(m.running_mean.equal(b) for m, b in zip(norms, before, strict=True))
+    MvaeElbo(model).bound(batch[:])
+    assert not any(m.running_mean.equal(b) for m, b in zip(norms, before, strict=True))
+    assert has_batch_norm(model)
+
+
+def test_the_authors_weights_reach_two_terms_only(trained):
+    model = load_model(trained["celeba19"]).eval()
+    batch = celeba19.data.apart(celeba.data.load("test", "", demo=True, limit=6))[:]
+    weights = {"image": 0.5} | dict.fromkeys(ATTRIBUTES, 10.0)
+    torch.manual_seed(0)
+    value, terms = celeba19.train.AuthorsElbo(model, 2, weights).bound(batch)
+    expected = 0
+    for term, x in terms.items():
+        subset, name = term.split("/")
+        weight = weights[name] if name != "kl" and subset in ("joint", "image") else 1
+        expected = expected + (-x if name == "kl" else weight * x)
+    torch.testing.assert_close(value, expected)
+    ours = MvaeElbo(model, weights=weights)
+    assert ours.weight("Bald", "Bald") == ours.weight("Bald", "subset1") == ours.weight("Bald", "joint") == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        (celeba.train, ("--fusion", "moe", "--posterior", "laplace", "--obj", "iwae", "--K", 2)),
+        (celeba19.train, ("--weighting", "authors", "--approx-m", 2)),
+        (celeba.train, ("--posterior", "vmf")),
+    ],
+)
+def test_fusions_families_and_objectives_by_name(tmp_path, script, options):
+    call(script, "--demo", *TINY, "--limit", 10, "--batch-size", 5, "--valid", 0, *options, "--save-dir", tmp_path)
+    load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "script", "args", "message"),
+    [
+        ("celeba", celeba.sample, ["--condition-on-attrs", "Smilling"], "--condition-on-attrs: 'Smilling' is no attr"),
+        ("celeba", celeba.sample, ["--condition-on-attrs", "Male", "~Male"], "asked for and excluded at once"),
+        ("celeba", celeba.sample, ["--condition-on-image", "no.jpg"], "there is no such file, and 'no.jpg' is no attr"),
+        ("celeba", celeba.sample, ["--condition-on-image", ABSENT, "--limit", "1"], "none of the 1 test images is"),
+        ("celeba", celeba.sample, ["--reconstruct", "--condition-on-attrs", "Male"], "--reconstruct takes no cond"),
+        ("celeba", celeba.loglike, ["--n-samples", "0"], "--n-samples must be positive"),
+        ("celeba", celeba.analyse, ["--n-samples", "0"], "--n-samples must be positive"),
+        ("celeba", celeba19.sample, [], "is a checkpoint of celeba, not of celeba19"),
+    ],
+)
+def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, script, args, message):
+    with pytest.raises(SystemExit) as exit_:
+        run_from_command_line(script.main, script.Config, "", [str(trained[folder]), "--demo", *args])
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (celeba.train, ["--approx-m", 1], "random subsets need at least three modalities"),
+        (celeba.train, ["--posterior", "laplace"], "a poe of laplace experts does not exist"),
+        (celeba19.train, ["--weighting", "authors", "--obj", "elbo"], "--weighting authors is of --obj mvae"),
+        (celeba.train, ["--data-dir", "nowhere"], "nowhere/img_align_celeba is missing: --data-dir DIR says where"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path, script, options, message):
+    demo = [] if "--data-dir" in options else ["--demo"]
+    with pytest.raises(InputError, match=message):
+        call(script, *demo, *TINY, *options, "--save-dir", tmp_path)
+
+
+def test_gradients_do_not_depend_on_the_order_of_threads():
+    """Additions of several threads came in any order."""
+    encoder = celeba19.model.AttributeEncoders((8, 8))
+    x, weights = torch.randint(2, (100, 18)), torch.randn(100, 18, 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    gradients = []
+    for _ in range(8):
+        encoder.zero_grad()
+        (encoder(x)[0] * weights).sum().backward()
+        gradients.append(encoder.heads.weight.grad.clone())
+    torch.set_num_threads(threads)
+    assert all(gradient.equal(gradients[0]) for gradient in gradients)

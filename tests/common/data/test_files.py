@@ -1,0 +1,54 @@
+import hashlib
+
+import pytest
+
+from common.data.files import download
+from common.errors import InputError
+
+CONTENT = bytes(range(256)) * 1000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_download_goes_on_where_it_broke_off(tmp_path, server):
+    server.content["/f"], server.cut = CONTENT, 100_000
+    path = tmp_path / "data" / "f"
+    with pytest.raises(InputError, match="could not be downloaded"):
+        download([f"{server.url}/f"], path, MD5)
+    assert not path.exists()
+    server.cut = None
+    download([f"{server.url}/f"], path, MD5)
+    assert path.read_bytes() == CONTENT
+    assert server.requests[-1] == ("/f", "bytes=100000-")
+    assert [p.name for p in path.parent.iterdir()] == ["f"]
+
+
+def test_download_takes_the_next_mirror(tmp_path, server):
+    server.content |= {"/bad/f": b"<html>quota</html>", "/good/f": CONTENT}
+    download([f"{server.url}/{mirror}/f" for mirror in ("absent", "bad", "good")], tmp_path / "f", MD5)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_complete_part_needs_its_checksum_only(tmp_path, server):
+    server.content["/f"] = CONTENT
+    (tmp_path / "f.part").write_bytes(CONTENT)
+    download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_wrong_content_never_gets_the_name(tmp_path, server):
+    server.content["/f"] = CONTENT[:-1]
+    with pytest.raises(InputError, match=rf"md5 .* instead of {MD5}.*by hand"):
+        download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_web_page_in_place_of_a_file_keeps_what_came_before(tmp_path, server):
+    server.content["/f"], server.cut = CONTENT, 100_000
+    with pytest.raises(InputError, match="broke off"):
+        download([f"{server.url}/f"], tmp_path / "f", MD5)
+    server.cut, server.types["/f"], server.content["/f"] = None, "text/html", b"<html>" * 50_000
+    with pytest.raises(InputError, match="a web page came in place of the file"):
+        download([f"{server.url}/f"], tmp_path / "f", MD5)
+    server.types["/f"], server.content["/f"] = "application/zip", CONTENT
+    download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert server.requests[-1] == ("/f", "bytes=100000-")

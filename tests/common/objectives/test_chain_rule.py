@@ -1,0 +1,58 @@
+"""The AR-ELBO against exact likelihoods and written out."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from common.errors import InputError
+from common.objectives import ArElbo
+from tests.helpers.digits import model_of
+from tests.helpers.fusions import row, with_fusion
+from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.objectives import repeated
+
+
+def test_ar_is_the_chain_rule_where_the_posteriors_are_exact():
+    """In any order, and of what an example has."""
+    model, weights, scales = linear_gaussian(3)
+    inputs = draw(weights, scales, 3)
+    inputs["a"][1], inputs["b"][2], inputs["c"][2] = torch.nan, torch.nan, torch.nan
+    with torch.no_grad():
+        value, terms = ArElbo(model).bound({name: x.repeat(8000, 1) for name, x in inputs.items()})
+    value = value.view(8000, 3)
+    for i, present in enumerate([("a", "b", "c"), ("b", "c"), ("a",)]):
+        exact = exact_log_p(weights, scales, row(inputs, i), present).item()
+        assert value[:, i].mean().item() == pytest.approx(exact, abs=5 * standard_error(value[:, i]))
+        assert standard_error(value[:, i]) < 0.05, "the comparison is tight"
+    assert (terms["ar/a"].view(8000, 3)[:, 1] == 0).all()
+
+
+def test_ar_in_either_order_written_out():
+    """Posteriors off the exact ones, weights and beta."""
+    model, weights, scales = with_fusion("quotient")
+    for expert in model.encoder.values():
+        expert.log_precision.data -= 0.7
+    inputs, lambdas, beta, n = draw(weights, scales, 1), {"a": 0.5, "b": 2.0}, 0.3, 20_000
+    many = repeated(inputs, n)
+    with torch.no_grad():
+        found = ArElbo(model, lambdas).bound(many, beta).value
+        q = {given: model.posterior(many, given) for given in (("a",), ("b",), ("a", "b"))}
+
+        def term(name, given):
+            return lambdas[name] * model.decode(q[given].sample())[name].log_prob(many[name])
+
+        orders = []
+        for first, second in (("a", "b"), ("b", "a")):
+            kl = kl_divergence(q[first,], model.prior()) + kl_divergence(q["a", "b"], q[first,])
+            orders.append(term(first, (first,)) + term(second, ("a", "b")) - beta * kl)
+        expected = sum(orders) / 2
+    noise = math.hypot(standard_error(found), standard_error(expected))
+    assert found.mean().item() == pytest.approx(expected.mean().item(), abs=5 * noise)
+    assert noise < 0.05 * abs(orders[0].mean() - orders[1].mean()), "the comparison tells one order from both"
+
+
+def test_ar_of_mixtures_is_refused():
+    with pytest.raises(InputError, match="have no closed form"):
+        ArElbo(model_of("bivcca"))

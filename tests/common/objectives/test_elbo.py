@@ -1,0 +1,242 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.experiments import EXPERIMENTS
+from common import multimodal_vae
+from common.data import Batch
+from common.errors import InputError
+from common.objectives import DregElbo, MixtureElbo, MvaeElbo, StandardElbo
+from mnist.model import build
+from tests.helpers.digits import certain, mnist_inputs
+from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+
+
+def elbo_in_the_originals_manner(model, inputs, given, weights, beta):
+    """One forward pass for this subset alone, sums written out."""
+    q = model.posterior({name: inputs[name] for name in given})
+    p = model.decode(q.mean)
+    log_p = sum(weights[name] * p[name].log_prob(inputs[name]) for name in given)
+    return log_p - beta * kl_divergence(q, model.prior())
+
+
+def test_mvae_is_the_sum_of_its_elbos_weights_and_beta_in_every_term():
+    model = certain(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double())
+    inputs, weights, beta = mnist_inputs(), {"image": 1.5, "text": 50.0}, 0.3
+    subsets = [("image",), ("text",), ("image", "text")]
+    expected = sum(elbo_in_the_originals_manner(model, inputs, s, weights, beta) for s in subsets)
+    objective = MvaeElbo(model, weights=weights)
+    torch.testing.assert_close(objective.bound(inputs, beta).value, expected)
+    torch.testing.assert_close(objective(inputs, beta), -expected.mean())
+
+
+def test_terms_are_unweighted_and_add_up_to_the_bound():
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
+    weights, beta = {"image": 1.5, "text": 50.0}, 0.3
+    value, terms = MvaeElbo(model, weights=weights).bound(mnist_inputs(), beta)
+    assert set(terms) == {
+        *("image/image", "image/kl", "text/text", "text/kl"),
+        *("joint/image", "joint/text", "joint/kl"),
+    }
+    total = sum((-beta if n.endswith("kl") else weights[n.split("/")[1]]) * x for n, x in terms.items())
+    torch.testing.assert_close(value, total)
+
+
+@pytest.mark.parametrize("n_modalities", [2, 3])
+def test_elbo_at_the_exact_posterior_is_log_p(n_modalities):
+    model, weights, scales = linear_gaussian(n_modalities)
+    inputs = {name: x.expand(40_000, -1) for name, x in draw(weights, scales, 1).items()}
+    with torch.no_grad():
+        standard = StandardElbo(model).bound(inputs).value
+        mvae = MvaeElbo(model).bound(inputs).value
+    log_p = {s: exact_log_p(weights, scales, inputs, s)[0].item() for s in [*[(n,) for n in inputs], tuple(inputs)]}
+    assert standard.mean().item() == pytest.approx(log_p[tuple(inputs)], abs=5 * standard_error(standard))
+    assert mvae.mean().item() == pytest.approx(sum(log_p.values()), abs=5 * standard_error(mvae))
+    assert standard_error(mvae) < 0.02, "the comparison is tight"
+
+
+def test_random_subsets_add_their_elbos():
+    model, weights, scales = linear_gaussian(3)
+    inputs = draw(weights, scales, 6)
+    objective = MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(0))
+    value, terms = objective.bound(inputs)
+    for j in ("subset1", "subset2"):
+        given = [name for name in terms if name.startswith(f"{j}/") and terms[name].any()]
+        assert len(given) == 3, "two modalities and a KL"
+    assert set(objective.bound(inputs).terms) == set(terms), "the same names whatever is drawn"
+    torch.testing.assert_close(value, sum(-x if n.endswith("kl") else x for n, x in terms.items()))
+
+
+def count_rows(module, counts, name):
+    module.register_forward_hook(lambda _, args, __: counts.setdefault(name, []).append(len(args[0])))
+
+
+def test_each_encoder_runs_once_and_decoders_decode_what_is_scored():
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
+    counts = {}
+    for name in model.modalities:
+        count_rows(model.encoder[name], counts, f"encoder {name}")
+        count_rows(model.decoder[name], counts, f"decoder {name}")
+    MvaeElbo(model)(mnist_inputs(5))
+    assert counts == {"encoder image": [5], "encoder text": [5], "decoder image": [10], "decoder text": [10]}
+
+
+def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone():
+    model = certain(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double())
+    inputs, weights = mnist_inputs(3), {"image": 1.0, "text": 10.0}
+    mask = torch.tensor([[True, True], [True, False], [False, True]])
+    value, terms = MvaeElbo(model, weights=weights).bound(Batch(inputs, mask), 0.7)
+    row = [{name: x[i : i + 1] for name, x in inputs.items()} for i in range(3)]
+    expected = [
+        sum(
+            elbo_in_the_originals_manner(model, row[0], s, weights, 0.7)
+            for s in [("image",), ("text",), ("image", "text")]
+        ),
+        elbo_in_the_originals_manner(model, row[1], ("image",), weights, 0.7),
+        elbo_in_the_originals_manner(model, row[2], ("text",), weights, 0.7),
+    ]
+    torch.testing.assert_close(value, torch.cat(expected))
+    for name, present in {"joint/image": [0], "joint/kl": [0], "image/image": [0, 1], "text/text": [0, 2]}.items():
+        assert terms[name].nonzero().squeeze(1).tolist() == present, name
+
+
+def test_examples_that_count_jointly_only_leave_out_their_unimodal_elbos():
+    model, weights, scales = linear_gaussian(3)
+    inputs, names = draw(weights, scales, 4), ("a", "b", "c")
+    mask = torch.tensor([[True, True, True], [True, True, True], [True, True, False], [False, True, False]])
+    together = torch.tensor([False, True, True, False])
+    _, terms = MvaeElbo(model).bound(Batch(inputs, mask, together))
+    scored = {name: terms[f"{name}/kl"].nonzero().squeeze(1).tolist() for name in (*names, "joint")}
+    assert scored == {"a": [0], "b": [0, 3], "c": [0], "joint": [0, 1, 2]}
+    for name in names:
+        assert terms[f"{name}/{name}"].nonzero().squeeze(1).tolist() == scored[name]
+
+
+@pytest.mark.parametrize(("fusion", "objective"), [("mvae", MvaeElbo), ("mopoe", MixtureElbo)])
+def test_what_is_computed_in_vain_changes_nothing(fusion, objective):
+    """For a CUDA graph all rows are encoded and decoded, whatever the mask says and absent values are."""
+    inputs, mask = mnist_inputs(3), torch.tensor([[True, True], [True, False], [False, True]])
+    inputs["image"][2], inputs["text"][1] = torch.nan, -1
+    counts, results = {}, []
+    for every_row in (False, True):
+        torch.manual_seed(0)
+        model = build(SimpleNamespace(n_latents=4, model=fusion, posterior="gaussian")).double()
+        for name in model.modalities:
+            count_rows(model.encoder[name], counts, f"encoder {name}")
+        loss, bound = objective(model).loss(Batch(inputs, mask, every_row=every_row), 0.7)
+        loss.backward()
+        results.append((bound.value, bound.terms, [p.grad for p in model.parameters()]))
+    assert counts == {"encoder image": [2, 3], "encoder text": [2, 3]}
+    torch.testing.assert_close(*results)
+
+
+def test_missing_modalities_of_three_leave_the_joint_over_the_rest():
+    model, weights, scales = linear_gaussian(3)
+    inputs = {name: x.expand(20_000, -1) for name, x in draw(weights, scales, 1).items()}
+    two = {name: inputs[name] for name in ("a", "c")}
+    with torch.no_grad():
+        value = MvaeElbo(model).bound(two).value
+    log_p = sum(exact_log_p(weights, scales, inputs, s)[0].item() for s in (("a",), ("c",), ("a", "c")))
+    assert value.mean().item() == pytest.approx(log_p, abs=5 * standard_error(value))
+
+
+def test_gradient_of_the_loss_against_finite_differences():
+    model, weights, scales = linear_gaussian(2)
+    objective = MvaeElbo(model, weights={"a": 2.0})
+    inputs = draw(weights, scales, 3)
+    inputs["b"][0] = torch.nan
+    parameters = dict(model.named_parameters())
+
+    def loss(*values):
+        torch.manual_seed(0)
+        names = {f"model.{name}": value for name, value in zip(parameters, values, strict=True)}
+        return torch.func.functional_call(objective, names, (inputs, 0.5))
+
+    assert torch.autograd.gradcheck(loss, tuple(p.detach().requires_grad_() for p in parameters.values()))
+
+
+def test_equal_random_subsets_count_twice_where_nothing_is_missing():
+    model, weights, scales = linear_gaussian(3)
+    objective = MvaeElbo(model)
+    objective.subsets = lambda: torch.tensor([[True, True, False]] * 2)
+    inputs = draw(weights, scales, 2)
+    whole = objective.bound(inputs).terms
+    inputs["b"][1] = torch.nan
+    terms = objective.bound(inputs).terms
+    for name in ("subset1", "subset2"):
+        torch.testing.assert_close(terms[f"{name}/kl"][0], whole[f"{name}/kl"][0])
+    assert terms["subset1/kl"][1] > 0
+    assert terms["subset2/kl"][1] == 0, "but what is left of them once"
+
+
+def test_a_batch_without_a_single_example_of_a_modality():
+    model = certain(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double())
+    inputs, weights = mnist_inputs(3), {"image": 1.0, "text": 10.0}
+    expected = elbo_in_the_originals_manner(model, inputs, ("text",), weights, 1.0)
+    only_text = Batch(inputs, torch.tensor([[False, True]]).expand(3, -1))
+    for given in (only_text, {"text": inputs["text"]}):
+        torch.testing.assert_close(MvaeElbo(model, weights=weights).bound(given).value, expected)
+
+
+@pytest.mark.parametrize("logvar", [-90.0, 90.0])
+def test_a_step_of_extreme_experts_has_finite_gradients(logvar):
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
+    for name in model.modalities:
+        torch.nn.init.constant_(model.encoder[name][-1].linear.bias[4:], logvar)
+    objective = MvaeElbo(model)
+    loss = objective({"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])})
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_reduced_term_gives_way_to_one_of_its_own():
+    """Of four modalities one is missing: the joint term and the subset of the other three are the same, once."""
+    model, weights, scales = linear_gaussian(4)
+    inputs = draw(weights, scales, 2)
+    inputs["d"][0] = torch.nan
+    objective = MvaeElbo(model)
+    objective.subsets = lambda: torch.tensor([[True, True, True, True], [True, True, True, False]])
+    terms = objective.bound(inputs).terms
+    assert (terms["joint/kl"] > 0).tolist() == [False, True]
+    assert (terms["subset1/kl"] > 0).tolist() == [True, True]
+
+
+def test_weights_of_unknown_modalities_are_refused():
+    with pytest.raises(InputError, match="weights of unknown modalities: img"):
+        MvaeElbo(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")), weights={"img": 2.0})
+
+
+@pytest.mark.parametrize("objective", [MvaeElbo, StandardElbo, lambda model: DregElbo(model, K=3)])
+def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
+    """A CUDA graph cannot wait for one; tensors of the device "meta" have none."""
+    monkeypatch.setitem(multimodal_vae.DECODED_AT_ONCE, "meta", 500)
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).to("meta")
+    goal = objective(model)
+    inputs = {name: x.to("meta") for name, x in mnist_inputs().items()}
+    inputs["image"] = inputs["image"].float()
+    batch = Batch(inputs, torch.ones(5, 2, dtype=torch.bool, device="meta"))
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        goal.backward(batch, 1.0, 5)
+    goal.backward(replace(batch, every_row=True), 1.0, 5)
+
+
+class NoConstants(TorchDispatchMode):
+    """Fails where a Python number becomes a tensor, by a copy if that is on a GPU; subsets and indices stay here."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten.lift_fresh.default or not args[0].is_floating_point(), "torch.tensor"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "celeba19"])
+def test_a_step_that_is_captured_copies_nothing_to_the_device(name):
+    model = EXPERIMENTS[name].build()
+    goal, batch = EXPERIMENTS[name].objective(model), replace(EXPERIMENTS[name].examples(2)[:], every_row=True)
+    assert goal.capturable
+    with NoConstants():
+        goal.backward(batch, 0.5, 2)

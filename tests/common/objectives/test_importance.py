@@ -1,0 +1,410 @@
+"""IWAE, STL and DReG: bounds against exact log-likelihoods, gradients against each other, a grid, and closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace
+
+from common.data import Batch
+from common.errors import InputError
+from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
+from common.objectives import DregElbo, IwaeElbo, MixtureElbo, ReweightedElbo, StlElbo, importance
+from common.priors import LearnedPrior
+from common.variational_posteriors import LaplacePosterior, MixturePosterior
+from common.variational_strategies import MoeStrategy
+from tests.helpers.fusions import with_fusion
+from tests.helpers.gradients import gradients, z_scores
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+
+GRADIENTS = ("exact", "stop-all", "published")
+
+
+def laplace(n_modalities):
+    """The linear-Gaussian model with a mixture of Laplace posteriors and a learned Laplace prior."""
+    model, weights, scales = linear_gaussian(n_modalities)
+    model = MultimodalVAE(
+        encoder=dict(model.encoder),
+        variational_strategy=MoeStrategy(),
+        variational_posterior=MixturePosterior(LaplacePosterior()),
+        decoder=dict(model.decoder),
+        likelihood=model.likelihood,
+        prior=LearnedPrior(LaplacePosterior(eta=0), D),
+    )
+    return model.double(), weights, scales
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("n_modalities", [1, 3])
+def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser, n_modalities):
+    """Products of exact experts: every importance weight is p(x) itself, whatever the samples."""
+    model, weights, scales = linear_gaussian(n_modalities)
+    inputs = draw(weights, scales, 5)
+    _, bound = objective(model, K=3, looser=looser).loss(inputs)
+    torch.testing.assert_close(bound.value, exact_log_p(weights, scales, inputs, tuple(inputs)))
+
+
+@pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c"), ("b",)])
+def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(present):
+    model, weights, scales = with_fusion("moe", 3)
+    inputs = {name: x.expand(400, -1) for name, x in draw(weights, scales, 1).items()}
+    inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
+    exact = exact_log_p(weights, scales, inputs, present)[0].item()
+    with torch.no_grad():
+        tight = {K: IwaeElbo(model, K).bound(inputs).value for K in (1, 10)}
+        looser = {K: IwaeElbo(model, K, looser=True).bound(inputs).value for K in (1, 10)}
+        tight[500] = IwaeElbo(model, 500).bound({name: x[:200] for name, x in inputs.items()}).value
+    assert tight[500].mean().item() == pytest.approx(exact, abs=0.02 + 5 * standard_error(tight[500]))
+    assert tight[1].mean() < tight[10].mean() < exact + 5 * standard_error(tight[10])
+    for K in (1, 10):
+        below = (tight[K] - looser[K]).mean().item()
+        noise = math.hypot(standard_error(tight[K]), standard_error(looser[K]))
+        assert below > 5 * noise if len(present) > 1 else abs(below) < 5 * noise
+
+
+def test_weights_and_beta_in_the_importance_weights():
+    """Written out, with the same samples."""
+    model, weights, scales = laplace(2)
+    inputs, lambdas, beta = draw(weights, scales, 4), {"a": 0.5, "b": 3.0}, 0.3
+    torch.manual_seed(0)
+    value, terms = IwaeElbo(model, K=5, weights=lambdas).bound(inputs, beta)
+    torch.manual_seed(0)
+    q = model.posterior(inputs)
+    z = q.component_distribution.rsample((5,))  # (K, B, T, D)
+    log_w = beta * (model.prior().log_prob(z) - q.log_prob(z.movedim(2, 0)).movedim(0, 2))
+    for name, x in inputs.items():
+        log_w = log_w + lambdas[name] * model.decode(z)[name].log_prob(x[:, None])
+    torch.testing.assert_close(value, log_w.exp().mean(dim=(0, 2)).log())
+    assert set(terms) == {"joint/kl", "joint/a", "joint/b"}
+
+
+def test_density_of_a_mixture_against_brute_force():
+    model, weights, scales = laplace(3)
+    inputs = draw(weights, scales, 4)
+    q, z = model.posterior(inputs), torch.randn(6, 4, D, dtype=torch.float64)
+    loc, a = model.experts(Batch(inputs))
+    scale = a.softmax(dim=-1) * D + 1e-6
+    densities = [Laplace(loc[m], scale[m]).log_prob(z).sum(dim=-1).exp() for m in range(3)]
+    expected = (sum(densities) / 3).log()
+    torch.testing.assert_close(q.log_prob(z), expected)
+    torch.testing.assert_close(model.variational_posterior.component_log_probs(q, z).logsumexp(dim=-1), expected)
+    torch.testing.assert_close(scale.sum(dim=-1), torch.full((3, 4), D + D * 1e-6, dtype=torch.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("n_modalities", [1, 2, 3])
+@pytest.mark.parametrize("family", ["laplace", "gaussian"])
+def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser):
+    """And the rules that leave out the mixture's parameters have not, nor the published one of one encoder."""
+    torch.manual_seed(0)
+    model, weights, scales = laplace(n_modalities) if family == "laplace" else with_fusion("moe", n_modalities)
+    inputs = draw(weights, scales, 1)
+    n_rows = 100 * n_modalities if family == "gaussian" and not looser else 100  # stop-all is least wrong there
+    iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs, n_rows=n_rows)
+    for rule in GRADIENTS if family == "gaussian" else ["exact"]:
+        dreg = gradients(DregElbo(model, K=4, looser=looser, gradient=rule), inputs, n_rows=n_rows)
+        worst = z_scores(iwae, dreg).max().item()
+        if rule == "exact" or (rule == "stop-all" and n_modalities == 1):
+            assert worst < 4.5, rule
+        else:
+            assert worst > 8, rule
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("looser", [False, True])
+def test_exact_dreg_is_unbiased_where_some_latents_are_narrow(monkeypatch, looser):
+    """Some have DReG's gradient, some IWAE's; where all are narrow it is IWAE's, sample by sample."""
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 1)
+    found = model.variational_posterior.scales(model.posterior(inputs)).flatten()
+    monkeypatch.setattr(importance, "NARROW", found.sort().values[1:3].mean().item())
+    assert 0 < (found < importance.NARROW).sum() < len(found)
+    iwae, dreg = (gradients(o(model, K=4, looser=looser), inputs) for o in (IwaeElbo, DregElbo))
+    assert z_scores(iwae, dreg).max() < 4.5
+    monkeypatch.setattr(importance, "NARROW", 10.0)
+    results = []
+    for objective in (IwaeElbo, DregElbo):
+        torch.manual_seed(0)
+        model.zero_grad()
+        objective(model, K=4, looser=looser)(inputs).backward()
+        results.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*results)
+
+
+def test_scales_of_nearly_zero_do_not_blow_up_the_gradient():
+    """Scales that sum to D leave 1e-6 for the others where one takes all."""
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 50)
+    for expert in model.encoder.values():
+        expert.precision.data *= torch.tensor([1e30, 1e-30], dtype=torch.float64)
+    assert model.variational_posterior.scales(model.posterior(inputs)).min() < 1e-5
+    largest = {}
+    for rule in GRADIENTS:
+        model.zero_grad()
+        DregElbo(model, K=4, looser=True, gradient=rule)(inputs).backward()
+        largest[rule] = max(p.grad.abs().max().item() for p in [e.mean for e in model.encoder.values()])
+    assert largest["exact"] < 1e3 < 1e4 < min(largest["stop-all"], largest["published"])
+
+
+def test_rules_agree_where_there_is_one_encoder():
+    """Not only in expectation: of one component r is 1."""
+    model, weights, scales = laplace(1)
+    inputs, results = draw(weights, scales, 5), []
+    for rule in ("exact", "stop-all"):
+        torch.manual_seed(0)
+        objective = DregElbo(model, K=6, gradient=rule)
+        objective.zero_grad()
+        objective(inputs).backward()
+        results.append([p.grad.clone() for p in objective.parameters()])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("objective", [DregElbo, StlElbo])
+def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
+    """All weights are equal, and log w is flat in z: the gradient has no noise at all, where IWAE's has."""
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 3)
+    objective(model, K=4)(inputs).backward()
+    for parameter in model.encoder.parameters():
+        assert parameter.grad.abs().max() < 1e-9
+    model.zero_grad()
+    IwaeElbo(model, K=4)(inputs).backward()
+    assert all(parameter.grad.abs().max() > 1e-3 for parameter in model.encoder.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+def test_gradients_of_one_sample_against_a_grid(objective):
+    """K = 1, looser: sum_t pi_t E_q_t [log p(X, z) - log q(z|X)], integrated over the plane."""
+    torch.manual_seed(0)
+    model, weights, scales = with_fusion("moe", 2)
+    inputs = draw(weights, scales, 1)
+    axis = torch.linspace(-9, 9, 361, dtype=torch.float64)
+    z = torch.cartesian_prod(axis, axis)  # (N, D)
+    q = model.posterior(inputs)
+    log_q = q.log_prob(z[:, None])[:, 0]
+    log_p = model.prior().log_prob(z) + sum(model.decode(z)[name].log_prob(x) for name, x in inputs.items())
+    value = (log_q.exp() * (log_p - log_q)).sum() * (axis[1] - axis[0]) ** 2
+    (-value).backward()
+    exact = torch.cat([p.grad.flatten() for p in model.parameters()])
+    estimate = gradients(objective(model, K=1, looser=True), inputs, n_rows=400)
+    error = (estimate.std(dim=0) / math.sqrt(len(estimate))).clamp(min=1e-6)
+    assert ((estimate.mean(dim=0) - exact).abs() / error).max() < 4.5
+    assert (error / exact.abs().max()).max() < 0.05, "the comparison is tight"
+
+
+@pytest.mark.slow
+def test_dreg_has_less_variance_than_iwae():
+    torch.manual_seed(0)
+    model, weights, scales = with_fusion("moe", 2)
+    inputs = draw(weights, scales, 1)
+    spread = [gradients(o(model, K=64, looser=True), inputs, 100, 20).var(dim=0) for o in (IwaeElbo, DregElbo)]
+    encoders = sum(p.numel() for p in model.encoder.parameters())
+    assert spread[1][:encoders].sum() < 0.5 * spread[0][:encoders].sum()
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+def test_absent_modalities_are_left_out_of_the_mixture_in_one_batch(objective):
+    """Rows with each pattern of absence give what they give alone; a batch of one is as good as any."""
+    model, weights, scales = laplace(3)
+    inputs = draw(weights, scales, 3)
+    inputs["a"][0] = inputs["b"][1] = inputs["c"][1] = torch.nan
+    for looser in (False, True):
+        loss, bound = objective(model, K=2000, looser=looser).loss(inputs)
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+        for i, present in enumerate([("b", "c"), ("a",), ("a", "b", "c")]):
+            alone = {name: inputs[name][i : i + 1] for name in present}
+            value = objective(model, K=2000, looser=looser).bound(alone).value
+            assert value.item() == pytest.approx(bound.value[i].item(), abs=0.2)
+        assert bound.terms["joint/a"][0] == 0 and bound.terms["joint/a"][1] != 0
+
+
+def test_nothing_is_learned_from_what_is_absent():
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 4)
+    DregElbo(model, K=5)({"a": inputs["a"], "b": torch.full_like(inputs["b"], torch.nan)}).backward()
+    for part in (model.encoder, model.decoder):
+        assert all(p.grad is None or (p.grad == 0).all() for p in part["b"].parameters())
+        assert all((p.grad != 0).any() for p in part["a"].parameters())
+
+
+def test_the_mixtures_elbo_lies_below_the_importance_weighted_ones():
+    model, weights, scales = with_fusion("moe", 2)
+    inputs = {name: x.expand(30_000, -1) for name, x in draw(weights, scales, 1).items()}
+    with torch.no_grad():
+        elbo, looser = MixtureElbo(model).bound(inputs).value, IwaeElbo(model, K=1, looser=True).bound(inputs).value
+    assert looser.mean() - elbo.mean() > 5 * (standard_error(elbo) + standard_error(looser))
+
+
+def test_a_loss_without_gradients_is_the_same_surrogate():
+    model, weights, scales = laplace(2)
+    with torch.no_grad():
+        loss, bound = DregElbo(model, K=3).loss(draw(weights, scales, 2))
+    assert loss.isfinite() and bound.value.isfinite().all()
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(InputError, match="at least one sample, not 0"):
+        IwaeElbo(laplace(1)[0], K=0)
+
+
+def test_a_learned_prior_learns_its_scales_alone():
+    model, weights, scales = laplace(2)
+    IwaeElbo(model, K=3)(draw(weights, scales, 4)).backward()
+    assert (model.prior.scale.grad != 0).all()
+    assert "prior.loc" in model.state_dict()
+    assert not any(isinstance(p, nn.Parameter) and name.endswith("loc") for name, p in model.prior.named_parameters())
+    fixed = LearnedPrior(LaplacePosterior(eta=0), 3, learn=False)
+    assert fixed().mean.tolist() == [0, 0, 0]
+    assert fixed().stddev.tolist() == pytest.approx([math.sqrt(2)] * 3)
+    assert not any(p.requires_grad for p in fixed.parameters())
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("absent", [False, True])
+def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, absent):
+    """A backward pass for each part of the examples; the same noise, whatever the parts."""
+    model, weights, scales = laplace(3)
+    inputs = draw(weights, scales, 7)
+    if absent:
+        inputs["a"][[1, 5]] = inputs["b"][:3] = torch.nan
+    objective = objective(model, K=4, looser=looser)
+    results = []
+    for at_once, n in ((10**6, 7), (3 * 4 * 3, 7), (1, 7), (1, 14)):
+        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", at_once)
+        torch.manual_seed(0)
+        model.zero_grad()
+        bound = objective.backward(inputs, beta=0.7, n=n)
+        results.append((bound, [p.grad * (n / 7) for p in model.parameters()]))
+    torch.manual_seed(0)
+    model.zero_grad()
+    loss, bound = objective.loss(inputs, beta=0.7)
+    loss.backward()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        value = objective.bound(inputs, beta=0.7).value
+    torch.testing.assert_close(value, bound.value.detach())
+    for (value, terms), slopes in results:
+        torch.testing.assert_close(value, bound.value.detach())
+        torch.testing.assert_close(terms, {name: term.detach() for name, term in bound.terms.items()})
+        torch.testing.assert_close(slopes, [p.grad for p in model.parameters()])
+
+
+def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
+    model, weights, scales = laplace(2)
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 2 * 5 * 3)
+    seen = []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        seen.append(z.shape[2])
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    DregElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
+    assert seen == [3, 3, 3, 3, 2, 2], "each decoder of each part"
+    seen.clear()
+    model.decoder["a"].add_module("norm", nn.BatchNorm1d(2))  # found, though this decoder does not call it
+    DregElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
+    assert seen == [8, 8, 8], "all examples in batch norm's statistics; those of one encoder at a time"
+
+
+@pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c")])
+def test_the_reweighted_elbo_is_the_mixtures_in_expectation(present):
+    """Where the experts are near each other, so that their ratios have a variance."""
+    model, weights, scales = with_fusion("moe", 3)
+    inputs = {name: 0.1 * x.expand(200_000, -1) for name, x in draw(weights, scales, 1).items()}
+    inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
+    lambdas = {"a": 0.5, "c": 2.0}
+    with torch.no_grad():
+        mixture = MixtureElbo(model, lambdas).bound(inputs, beta=0.7).value
+        reweighted = ReweightedElbo(model, lambdas).bound(inputs, beta=0.7).value
+    noise = math.hypot(standard_error(mixture), standard_error(reweighted))
+    assert reweighted.mean().item() == pytest.approx(mixture.mean().item(), abs=4 * noise)
+    assert noise < 0.1
+
+
+def test_the_reweighted_elbo_written_out():
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 3)
+    torch.manual_seed(0)
+    objective = ReweightedElbo(model)
+    objective(inputs).backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    torch.manual_seed(0)
+    model.zero_grad()
+    experts = model.posterior(inputs).component_distribution
+    z = experts.rsample()  # (B, M, D)
+    loc, scale = experts.base_dist.loc, experts.base_dist.scale
+    value = -torch.distributions.kl_divergence(experts, model.prior()).sum(dim=1) / 2
+    for d, (name, x) in enumerate(inputs.items()):
+        log_p = model.decode(z[:, d])[name].log_prob(x)
+        own = Laplace(loc[:, d], scale[:, d]).log_prob(z[:, d]).sum(dim=-1)
+        other = Laplace(loc[:, 1 - d], scale[:, 1 - d]).log_prob(z[:, d].detach()).sum(dim=-1)
+        value = value + (1 + (other - own.detach()).exp()) * log_p / 2
+    (-value.mean()).backward()
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+
+
+def test_a_product_has_no_reweighted_elbo():
+    model, weights, scales = linear_gaussian(2)
+    with pytest.raises(InputError, match="a mixture with one expert for each modality"):
+        ReweightedElbo(model).bound(draw(weights, scales, 2))
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo, MixtureElbo, ReweightedElbo])
+def test_what_has_nothing_counts_nothing(objective):
+    """log p of no modality is 0, whatever the prior has learned."""
+    model, weights, scales = laplace(2)
+    with torch.no_grad():
+        model.prior.scale += torch.tensor([1.0, -1.0])
+    inputs = draw(weights, scales, 3)
+    inputs["a"][1] = inputs["b"][1] = torch.nan
+    variants = [objective(model)]
+    if issubclass(objective, IwaeElbo):
+        variants = [objective(model, K=3, looser=looser) for looser in (False, True)]
+    for variant in variants:
+        loss, bound = variant.loss(inputs, beta=0.7)
+        assert bound.value[1] == 0 and all(term[1] == 0 for term in bound.terms.values())
+        assert (bound.value[[0, 2]] != 0).all() and loss.isfinite()
+        nothing = {name: torch.full_like(x, torch.nan) for name, x in inputs.items()}
+        model.zero_grad()
+        variant.loss(nothing)[0].backward()
+        assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, DregElbo])
+def test_many_samples_of_one_example_are_decoded_again_where_memory_is_short(objective):
+    """The same gradient, though no more is held at a time than was asked for."""
+    model, weights, scales = laplace(2)
+    inputs, objective, results = draw(weights, scales, 3), objective(model, K=20, looser=True), []
+    for at_most in (None, 6):
+        objective.max_samples, seen = at_most, []
+        for network in model.decoder.values():
+            hook = network.register_forward_hook(lambda _, args, out, seen=seen: seen.append(len(out)))
+        torch.manual_seed(0)
+        model.zero_grad()
+        bound = objective.backward(inputs, beta=0.7, n=3)
+        with torch.no_grad():
+            objective.bound(inputs)
+        results.append((bound.value, [p.grad.clone() for p in model.parameters()]))
+        assert max(seen) == (at_most or 2 * 20 * 3)
+        hook.remove()
+    torch.testing.assert_close(*results)
+
+
+def test_frozen_encoders_leave_the_decoders_to_learn():
+    model, weights, scales = laplace(2)
+    inputs = draw(weights, scales, 3)
+    model.encoder.requires_grad_(False)
+    DregElbo(model, K=3).backward(inputs, beta=1.0, n=3)
+    assert all((p.grad != 0).any() for p in model.decoder.parameters())
+
+
+def test_other_gradients_are_refused():
+    with pytest.raises(InputError, match="DReG's gradient is exact, stop-all, published, not 'stop_all'"):
+        DregElbo(laplace(1)[0], gradient="stop_all")

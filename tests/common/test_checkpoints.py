@@ -1,0 +1,155 @@
+import resource
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.checkpoints import load, load_model, save
+from common.errors import InputError
+from mnist.model import build
+from tests.helpers.authors import authors_file
+
+
+def ours(**changes):
+    model = build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian"))
+    return {
+        "experiment": "mnist",
+        "config": {"n_latents": 3, "model": "mvae", "posterior": "gaussian"},
+        "state_dict": model.state_dict(),
+    } | changes
+
+
+def test_a_model_comes_back_as_it_was(tmp_path):
+    checkpoint = ours()
+    save(tmp_path / "model_best.pth.tar", checkpoint)
+    for path in (tmp_path, tmp_path / "model_best.pth.tar", str(tmp_path)):
+        model = load_model(path)
+        assert not model.training
+        assert all(model.state_dict()[name].equal(x) for name, x in checkpoint["state_dict"].items())
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_truncated_or_changed_files_are_refused_in_one_line(tmp_path, zip_format):
+    path = tmp_path / "c.pth.tar"
+    torch.save(ours(state_dict={"a": torch.zeros(1000)}), path, _use_new_zipfile_serialization=zip_format)
+    content = path.read_bytes()
+    for cut in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:cut])
+        with pytest.raises(InputError, match="truncated, damaged or no checkpoint") as error:
+            load(path)
+        assert "\n" not in str(error.value)
+    for text in (b"", b"hello", b"<html>quota exceeded</html>", b"hello world this is text"):
+        path.write_bytes(text)
+        with pytest.raises(InputError, match="truncated, damaged or no checkpoint"):
+            load(path)
+
+
+def test_a_changed_byte_is_found(tmp_path):
+    path = tmp_path / "c.pth.tar"
+    save(path, ours())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        load_model(path)
+
+
+class Hostile:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return eval, (self.command,)
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_code_is_refused_and_never_run(tmp_path, zip_format):
+    path, trace = tmp_path / "model_best.pth.tar", tmp_path / "was-here"
+    torch.save({"state_dict": Hostile(f"open({str(trace)!r}, 'w')")}, path, _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(InputError, match=r"refused: it holds .*eval, and loading that could run code"):
+        load_model(path)
+    assert not trace.exists()
+
+
+def test_another_experiments_checkpoint_is_named(tmp_path):
+    path = tmp_path / "model_best.pth.tar"
+    save(path, ours())
+    with pytest.raises(InputError, match="a checkpoint of mnist, not of celeba"):
+        load_model(path, "celeba")
+    save(path, ours(experiment="os.path"))
+    with pytest.raises(InputError, match="experiment 'os.path'; known are mnist"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ours(state_dict={"encoder.image.1.0.weight": torch.zeros(2)}), "does not fit the networks of mnist"),
+        (ours(config={"n_latents": 5}), "does not fit the networks of mnist"),
+        ({"state_dict": {"conv1.weight": torch.zeros(2)}}, "no checkpoint of this repository"),
+        ({"weights": 3}, "no checkpoint of this repository"),
+        ([1, 2], "it holds a list"),
+        (torch.zeros(3), "it holds a Tensor"),
+        ({"experiment": "mnist"}, "lacks config"),
+        (ours(config=[1]), "does not fit"),
+        (ours(config={}), "does not fit"),
+        (ours(config={"n_latents": "a"}), "does not fit"),
+        (ours(config={"n_latents": -1}), "does not fit"),
+        (ours(config={"n_latents": 10**12}), "does not fit"),
+        (ours(state_dict=[1]), "does not fit"),
+        (ours(state_dict={"encoder.image.1.0.weight": 3}), "does not fit"),
+    ],
+)
+def test_files_that_are_no_checkpoint_of_a_model(tmp_path, content, message):
+    torch.save(content, tmp_path / "model_best.pth.tar")
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    checkpoint = ours()
+    checkpoint["state_dict"]["decoder.text.1.bias"][3] = torch.nan
+    save(tmp_path / "model_best.pth.tar", checkpoint)
+    with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
+        load_model(tmp_path)
+
+
+def test_a_missing_file_says_what_to_give(tmp_path):
+    with pytest.raises(InputError, match="model_best.pth.tar is missing: give a checkpoint"):
+        load_model(tmp_path)
+
+
+def test_the_authors_file_with_other_latents(tmp_path):
+    path = authors_file(tmp_path / "model_best.pth.tar")
+    checkpoint = torch.load(path)
+    checkpoint["n_latents"] = 32
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match="does not fit"):
+        load_model(path)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+    """The limit on a file's size makes the kernel refuse the write half-way, as a full disk does."""
+    path = tmp_path / "checkpoint.pth.tar"
+    save(path, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(InputError, match="could not be written .*the one before is kept"):
+            save(path, {"epoch": 2, "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load(path) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pth.tar"]
+
+
+def test_readers_never_see_half_a_checkpoint(tmp_path):
+    path, seen = tmp_path / "c.pth.tar", []
+    save(path, {"epoch": 0, "x": torch.zeros(300_000)})
+    writer = threading.Thread(target=lambda: [save(path, {"epoch": i, "x": torch.zeros(300_000)}) for i in range(20)])
+    writer.start()
+    while writer.is_alive():
+        seen.append(load(path)["epoch"])
+    writer.join()
+    assert seen == sorted(seen) and len(seen) > 1

@@ -1,0 +1,173 @@
+"""Two processes at one run, by torchrun."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from common import distributed
+from common.checkpoints import BEST, EXPERIMENTS, LAST, load
+from common.errors import InputError
+from mnist import analyse as weak_supervision
+from mnist import compare, loglike
+from mnist import train as mnist_train
+from tests.helpers import distributed_jobs
+from tests.helpers.scripts import ROOT
+
+OPTIONS = ["--demo", "--limit", "120", "--n-latents", "8", "--batch-size", "25", "--annealing-epochs", "1"]
+SMALL = ["--demo", "--limit", "4", "--batch-size", "4", "--epochs", "1"]
+
+
+def torchrun(*args, n=2):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(n),
+        *map(str, args),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What two processes come to in tests/helpers/distributed_jobs.py."""
+    folder = tmp_path_factory.mktemp("jobs")
+    distributed_jobs.untrained(folder)
+    said = torchrun("-m", "tests.helpers.distributed_jobs", folder)
+    return torch.load(folder / "found.pt") | {"said": said, "folder": folder}
+
+
+def test_processes_share_rows(found):
+    assert found["said"].count("process") == 1 and found["said"].endswith("process 0\n")
+    assert found["world"] == 2 and found["any"] == (True, False) and found["first"] == [0, 0]
+    assert found["rows"].flatten().tolist() == list(range(7))
+
+
+def test_what_takes_no_draw_is_what_one_process_finds(found):
+    expected = distributed_jobs.without_noise()
+    assert expected["n"].tolist() == list(range(7)) and 0 < expected["episodes"].mean() < 1
+    for process in found["without noise"]:
+        assert process.keys() == expected.keys()
+        for name, x in expected.items():
+            exact = name not in ("described", "similarity")  # float32 products of other numbers of rows
+            close = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
+            torch.testing.assert_close(process[name], x, **close, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_coherence_is_of_all_examples(found):
+    first, second = found["with noise"]
+    assert first == second
+    right = {"a-a": 0.7, "a-b": 0.7 * 0.8, "b-a": 1.0, "b-b": 0.8, "joint": 0.75}
+    assert first == pytest.approx(right, abs=0.03)
+    n = torch.tensor([5001 if name == "joint" else 4001 for name in first])
+    count = n * torch.tensor([*first.values()], dtype=torch.float64)
+    torch.testing.assert_close(count, count.round(), rtol=0, atol=1e-6)
+
+
+def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatch):
+    first, second = found["analyses"]
+    assert first["written"] == ["kl.png", "pairs.json", "characters.json"] and second["written"] == []
+    assert first["figures"] == second["figures"] and first["told"] == second["told"]
+    assert first["seed"] != second["seed"], "draws would be those of the other process"
+    of_pairs, of_characters = (
+        json.loads((found["folder"] / name).read_text()) for name in ("pairs.json", "characters.json")
+    )
+    assert of_pairs["n_examples"] == 127 and of_pairs["figures"] | of_pairs["nats"] == first["figures"]
+    assert of_characters["accuracy"] == first["told"] and found["said"].count("coherence, joint") == 1
+    for of, name in ((distributed_jobs.mnist_svhn.analyse, "write_atomically"), (distributed_jobs.plots, "save")):
+        monkeypatch.setattr(of, name, None)
+    for of, name in ((distributed_jobs.classify, "write_atomically"), (distributed_jobs.classifiers, "STEPS")):
+        monkeypatch.setattr(of, name, None)
+    expected = distributed_jobs.analyses(found["folder"], tmp_path)
+    for name, value in expected["figures"].items():
+        drawn = name.startswith(("coherence", "latent"))
+        assert first["figures"][name] == pytest.approx(value, **({"abs": 0.15} if drawn else {"rel": 1e-4})), name
+    assert first["told"] == pytest.approx(expected["told"], abs=0.2)
+
+
+def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(InputError, match="this starts processes of its own: run it without torchrun, with --jobs N"):
+        weak_supervision.main(weak_supervision.Config(demo=True, limit=40, fractions=(1.0,), save_dir=tmp_path))
+    with pytest.raises(InputError, match="this starts processes of its own"):
+        compare.main(compare.Config("halves", demo=True, save_dir=tmp_path))
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(InputError, match="2 processes are more than share 1 examples"):
+        distributed.share_out(1, 500, None)
+
+
+def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
+    monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
+    expected = distributed_jobs.gradients()
+    for ours, theirs in zip(found["gradients"], expected, strict=True):
+        assert [x is None for x in ours] == [x is None for x in theirs]
+        assert all(
+            torch.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(ours, theirs, strict=True) if y is not None
+        )
+    assert any(x.abs().sum() > 0 for x in found["gradients"][-1] if x is not None)
+
+
+def test_steps_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
+    monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
+    for ours, theirs in zip(found["weights"], distributed_jobs.weights(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", sorted({name.split(".")[0] for name in EXPERIMENTS.values()} - {"mnist"}))
+def test_every_folder_trains(folder, tmp_path):
+    samples = ["--K", "2"] if folder in ("cub", "mnist_svhn") else []
+    said = torchrun(f"{folder}/train.py", *SMALL, *samples, "--save-dir", tmp_path)
+    assert said.count("epoch 1/1") == 1
+    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
+    assert (tmp_path / BEST).exists() and (tmp_path / LAST).exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    def train(epochs, n):
+        args = ["mnist/train.py", *OPTIONS, "--epochs", epochs, "--resume", "--save-dir", tmp_path]
+        return torchrun(*args, n=n)
+
+    out = train(2, 2)
+    assert out.count("epoch 1/2") == out.count("epoch 2/2") == out.count("best epoch") == 1
+    assert len(load(tmp_path / LAST)["rng"]) == 2
+    train(3, 1)
+    train(4, 2)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    bounds = [line["valid"]["bound"] for line in lines]
+    assert bounds[-1] > bounds[0] and (tmp_path / BEST).exists() and (tmp_path / "samples").exists()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_of_two_processes_is_the_run_never_stopped(tmp_path):
+    for folder, lengths in (("whole", (3,)), ("parts", (1, 3))):
+        for epochs in lengths:
+            args = ["mnist/train.py", *OPTIONS, "--epochs", epochs, "--resume", "--save-dir", tmp_path / folder]
+            torchrun(*args)
+    whole, parts = (load(tmp_path / folder / LAST)["state_dict"] for folder in ("whole", "parts"))
+    assert all(parts[name].equal(x) for name, x in whole.items())
+
+
+@pytest.mark.slow
+def test_likelihoods_are_shared(tmp_path):
+    options = {"demo": True, "n_latents": 8, "epochs": 10, "annealing_epochs": 5, "lambda_text": 1.0, "batch_size": 20}
+    mnist_train.main(mnist_train.Config(limit=400, save_dir=tmp_path, **options))
+    options = ["--demo", "--limit", "21", "--n-samples", "500"]
+    out = torchrun("mnist/loglike.py", tmp_path, *options, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    expected = loglike.main(loglike.Config(tmp_path, demo=True, limit=21, n_samples=500))
+    assert found["n_examples"] == 21 and out.count("log p(image)") == 1 + out.count("log p(image), z")
+    accuracy = "label accuracy from the image"  # which takes no draws
+    assert found["estimates"][accuracy] == pytest.approx(expected[accuracy]) and 0 < expected[accuracy]["mean"] < 1
+    for name in ("log p(image)", "log p(text)", "log p(image,text)"):
+        assert found["estimates"][name]["mean"] == pytest.approx(expected[name]["mean"], abs=0.5)

@@ -1,0 +1,187 @@
+"""The vectorised layout: a modality that is a set of like elements is as many modalities in the list layout."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.data import Batch
+from common.data.batches import Columns, columns_of
+from common.encoders_decoders import SharedNetwork, SplitLinearLayer
+from common.errors import InputError
+from common.estimators import importance_estimates, log_marginal
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
+from common.models import MVAE, VAE
+from common.multimodal_vae import assembled
+from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo
+from common.priors import StandardGaussianPrior
+from common.subsets import mvae_subsets
+from common.variational_posteriors import DiagonalGaussianPosterior
+from common.variational_strategies import GaussianPoeStrategy
+
+N, D, SIZE, HIDDEN = 5, 3, 2, 8
+NAMES = [str(i) for i in range(N)]
+
+
+class OneOf(nn.Module):
+    """What a shared encoder says of its i-th element alone: (N, d) -> (N, D) each."""
+
+    def __init__(self, shared, i):
+        super().__init__()
+        self.shared, self.i = shared, i
+
+    def forward(self, x):
+        return self.shared.rest(self.shared.first(x) * self.shared.scale[self.i] + self.shared.shift[self.i])
+
+
+def networks():
+    encoder = SharedNetwork(N, nn.Linear(SIZE, HIDDEN), nn.Sequential(nn.SiLU(), SplitLinearLayer(HIDDEN, (D, D))))
+    decoder = SharedNetwork(N, nn.Linear(D, HIDDEN), nn.Sequential(nn.SiLU(), nn.Linear(HIDDEN, SIZE)))
+    return encoder.double(), decoder.double()
+
+
+def both(fusion="poe"):
+    """A model in the vectorised layout and the same in the list layout, with the same parameters."""
+    encoder, decoder = networks()
+    vectorised = VAE(fusion, {"x": encoder}, {"x": decoder}, GroupedLikelihood(x=BernoulliLikelihood()), D)
+    as_list = VAE(
+        fusion,
+        {name: OneOf(encoder, i) for i, name in enumerate(NAMES)},
+        {",".join(NAMES): decoder},
+        GroupedLikelihood(*[BernoulliLikelihood() for _ in NAMES]),
+        D,
+    )
+    return vectorised.double(), as_list.double()
+
+
+def example(n=4, missing=True):
+    x = torch.rand(n, N, SIZE, dtype=torch.float64)
+    if missing:
+        x[0, 1], x[1, :3], x[2] = torch.nan, torch.nan, torch.nan
+        x[3, 4, 1] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(
+    ("fusion", "objective"),
+    [
+        ("poe", StandardElbo),
+        ("poe", lambda model: MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(3))),
+        ("poe", ArElbo),
+        ("poe", lambda model: IwaeElbo(model, K=3)),
+        ("poe", lambda model: DregElbo(model, K=3)),
+        ("moe", MixtureElbo),
+        ("moe", lambda model: DregElbo(model, K=3, looser=True)),
+    ],
+)
+def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, missing):
+    vectorised, as_list = both(fusion)
+    x = example(missing=missing)
+    results = []
+    for model, inputs in ((vectorised, {"x": x}), (as_list, list(x.unbind(dim=1)))):
+        goal = objective(model)
+        torch.manual_seed(0)
+        value = goal.bound(inputs).value
+        torch.manual_seed(0)
+        goal.backward(inputs, 1.0, len(x))
+        shared = vectorised.encoder["x"]
+        results.append((value, shared.scale.grad.clone(), shared.first.weight.grad.clone()))
+        goal.zero_grad()
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+    assert results[0][1].abs().sum() > 0
+
+
+def test_the_terms_of_a_set():
+    """Each element alone where they are few; of many the set as a whole, which alone is no term beside that of all."""
+    vectorised, _ = both()
+    goal = MvaeElbo(vectorised, K=2)
+    assert goal.subsets().shape == (N + 3, N)
+    terms = goal.bound({"x": example()}).terms
+    assert {"joint/x", "joint/kl", "x[0]/x", "x[4]/kl", "subset1/x", "subset2/kl"} <= set(terms)
+    many = columns_of({"x": 784, "y": None})
+    subsets = mvae_subsets(many, k=1)
+    assert subsets.sum(dim=1)[:3].tolist() == [784, 1, 785] and len(subsets) == 4
+    assert mvae_subsets(columns_of({"x": 784})).all()
+
+
+def test_what_stands_where_the_mask_says_absent_says_nothing():
+    vectorised, _ = both()
+    x = example()
+    mask = ~x.isnan().any(dim=-1)
+    known = StandardElbo(vectorised)
+    torch.manual_seed(0)
+    value = known.bound({"x": x}).value
+    torch.manual_seed(0)
+    batch = Batch({"x": x}, mask)
+    torch.testing.assert_close(known.bound(batch).value, value)
+    known.backward(batch, 1.0, len(x))
+    assert all(p.grad.isfinite().all() for p in vectorised.parameters())
+
+
+def test_likelihoods_of_elements_share_samples():
+    vectorised, as_list = both()
+    x = example(missing=False)
+    observed = torch.rand(len(x), N) < 0.5
+    everything = torch.ones_like(observed)
+    torch.manual_seed(0)
+    whole, part = importance_estimates(vectorised, {"x": x}, [everything, observed], everything, 200)
+    torch.manual_seed(0)
+    assert torch.equal(log_marginal(vectorised, {"x": x}, ["x"], n_samples=200), whole.value)
+    torch.manual_seed(0)
+    listed = list(x.unbind(dim=1))
+    torch.testing.assert_close(log_marginal(as_list, listed, NAMES, n_samples=200), whole.value)
+    torch.manual_seed(0)
+    names = [NAMES[i] for i in observed[1].nonzero().flatten()]
+    given = importance_estimates(as_list, listed, [names], NAMES, 200)[0].value
+    torch.testing.assert_close(given[1], part.value[1])
+    missing = x.masked_fill(~observed[..., None], torch.nan)
+    q = vectorised.posterior({"x": missing})
+    torch.testing.assert_close(q.mean, vectorised.posterior(Batch({"x": x}, observed)).mean)
+    assert missing.isnan().any(), "the caller's tensor is left as it is"
+    with pytest.raises(InputError, match="what examples lack"):
+        importance_estimates(vectorised, {"x": missing}, [everything], everything, 2)
+
+
+def test_pieces_take_one_tensor_of_all_modalities():
+    """poe-vae's vectorised layout: (B, M, d), NaN where an element is missing."""
+    encoder, decoder = networks()
+    pieces = nn.ModuleDict(
+        {
+            "encoder": encoder,
+            "variational_strategy": GaussianPoeStrategy(),
+            "variational_posterior": DiagonalGaussianPosterior(),
+            "decoder": decoder,
+            "likelihood": BernoulliLikelihood(),
+            "prior": StandardGaussianPrior(),
+        }
+    )
+    x = example()
+    StandardElbo(pieces)(x).backward()
+    assert encoder.shift.grad.abs().sum() > 0
+    completed = assembled(pieces).reconstruct(x)["0"]
+    assert completed.shape == x.shape and completed.isfinite().all()
+    with pytest.raises(InputError, match=r"x is a set of 5 elements, \(B, 5, ...\): not \(4, 3, 2\)"):
+        both()[0].posterior({"x": x[:, :3]})
+
+
+def test_a_set_beside_a_plain_modality():
+    encoder, decoder = networks()
+    other = nn.Sequential(nn.Linear(1, HIDDEN), SplitLinearLayer(HIDDEN, (D, D))).double()
+    model = MVAE(
+        {"y": other, "x": encoder},
+        {"y": nn.Linear(D, 1), "x": decoder},
+        GroupedLikelihood(y=BernoulliLikelihood(), x=BernoulliLikelihood()),
+        D,
+    ).double()
+    assert model.columns == {"y": Columns(0), "x": Columns(1, N)}
+    x, y = example(), torch.rand(4, 1, dtype=torch.float64)
+    goal = MvaeElbo(model, K=1)
+    assert goal.subsets().sum(dim=1).tolist()[: N + 2] == [1] * (N + 1) + [N + 1]
+    assert {"y/y", "x[0]/x", "joint/x", "joint/y", "subset1/x"} <= set(goal.bound({"x": x, "y": y}).terms)
+    alone = model.posterior({"x": x, "y": y}, given=("x",))
+    torch.testing.assert_close(alone.mean, model.posterior({"x": x}).mean)
+    assert alone.mean[2].abs().sum() == 0, "an example without an element has the prior"
+    only_y = model.posterior({"y": y}).mean
+    mu, logvar = other(y)
+    torch.testing.assert_close(only_y, mu / (1 + logvar.exp()))

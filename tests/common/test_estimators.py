@@ -1,0 +1,134 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.errors import InputError
+from common.estimators import importance_estimates, log_marginal
+from common.multimodal_vae import DECODED_AT_ONCE
+from common.objectives import StandardElbo
+from mnist.model import build
+from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+
+
+@pytest.mark.parametrize("n_modalities", [2, 3])
+@pytest.mark.parametrize("n_samples", [1, 7])
+def test_the_exact_proposal_has_no_variance(n_modalities, n_samples):
+    model, weights, scales = linear_gaussian(n_modalities)
+    inputs = draw(weights, scales, 5)
+    for target in [("a",), ("a", "b"), tuple(inputs)]:
+        (estimate,) = importance_estimates(model, inputs, [target], target, n_samples)
+        torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, target))
+        torch.testing.assert_close(estimate.ess, torch.full((5,), float(n_samples), dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("target", "given"), [(("a",), ("a", "b")), (("a", "b"), ("a",)), (("a",), ())])
+def test_other_proposals_converge_to_the_same_value(target, given):
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 4)
+    value = log_marginal(model, inputs, target, given, n_samples=20_000)
+    torch.testing.assert_close(value, exact_log_p(weights, scales, inputs, target), rtol=0, atol=0.15)
+
+
+def test_elbo_below_iwae_below_log_p():
+    model, weights, scales = linear_gaussian(2)
+    with torch.no_grad():  # a posterior that is off, so that the gaps are wide
+        model.encoder["a"].precision *= 0.3
+    inputs = {name: x.expand(4000, -1) for name, x in draw(weights, scales, 1).items()}
+    with torch.no_grad():
+        bounds = [StandardElbo(model).bound(inputs).value]
+    bounds += [log_marginal(model, inputs, ("a", "b"), n_samples=k) for k in (5, 100)]
+    means = [b.mean().item() for b in bounds] + [exact_log_p(weights, scales, inputs, ("a", "b"))[0].item()]
+    errors = [standard_error(b) for b in bounds] + [0.0]
+    for i in range(2):
+        assert means[i] + 5 * errors[i] < means[i + 1] - 5 * errors[i + 1]
+    assert means[2] < means[3] + 5 * errors[2]
+
+
+def test_samples_are_shared_among_targets():
+    """With a decoder of b that ignores z, log p(a, b) - log p(a) is log p(b) for any samples, if they are the same."""
+    model, weights, scales = linear_gaussian(2)
+    torch.nn.init.zeros_(model.decoder["b"].weight)
+    inputs = draw(weights, scales, 5)
+    a, both = importance_estimates(model, inputs, [("a",), ("a", "b")], ("a", "b"), n_samples=3)
+    log_p_b = model.decode(torch.zeros(5, 2, dtype=torch.float64), ["b"])["b"].log_prob(inputs["b"])
+    torch.testing.assert_close(both.value - a.value, log_p_b)
+
+
+def test_effective_sample_size_of_known_weights(monkeypatch):
+    """Two samples, weights 3 to 1: (3 + 1)^2 / (9 + 1) = 1.6; across chunks too."""
+    model = build(SimpleNamespace(n_latents=1, model="mvae", posterior="gaussian")).double()
+    model.decoder["text"] = torch.nn.Linear(1, 2, bias=False).double()
+    # p(text = 0|z) of z = +-1 at weight w: sigmoid(+-w), in the ratio e^w, so w = log 3
+    torch.nn.init.constant_(model.decoder["text"].weight[0], torch.log(torch.tensor(3.0)).item())
+    torch.nn.init.zeros_(model.decoder["text"].weight[1])
+    prior = model.prior()
+    draws = iter(torch.tensor([[[1.0]], [[-1.0]]], dtype=torch.float64))
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 1)
+    monkeypatch.setattr(type(prior), "sample", lambda self, shape: torch.stack([next(draws) for _ in range(shape[0])]))
+    (estimate,) = importance_estimates(model, {"text": torch.tensor([0])}, [("text",)], (), n_samples=2)
+    assert estimate.ess.item() == pytest.approx(1.6)
+    assert estimate.value.exp().item() == pytest.approx((0.75 + 0.25) / 2)
+
+
+def test_chunks_do_not_change_the_estimate(monkeypatch):
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 3)
+    values = []
+    for chunk in (1, 64, 10**6):
+        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", chunk)
+        values.append(log_marginal(model, inputs, ("a",), ("b",), n_samples=5000))
+    for value in values[1:]:
+        torch.testing.assert_close(value, values[0], rtol=0, atol=0.3)
+    torch.testing.assert_close(values[0], exact_log_p(weights, scales, inputs, ("a",)), rtol=0, atol=0.3)
+
+
+@pytest.mark.parametrize("given", [("a",), ()])
+def test_memory_does_not_grow_with_the_samples(monkeypatch, given):
+    model, weights, scales = linear_gaussian(2)
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 12)
+    scored = []
+    original = type(model).decode
+
+    def decode(self, z, modalities, given):
+        scored.append(z.shape[0] * 3)
+        return original(self, z, modalities, given)
+
+    monkeypatch.setattr(type(model), "decode", decode)
+    log_marginal(model, draw(weights, scales, 3), ("a",), given, n_samples=50)
+    assert max(scored) == 12, "samples times examples"
+    assert sum(scored) == 150
+
+
+def test_weights_never_enter():
+    model, weights, scales = linear_gaussian(2)
+    model.modality = {n: replace(m, weight={"a": 50.0, "b": 3.0}[n]) for n, m in model.modality.items()}
+    inputs = draw(weights, scales, 5)
+    torch.testing.assert_close(
+        log_marginal(model, inputs, ("a", "b")), exact_log_p(weights, scales, inputs, ("a", "b"))
+    )
+
+
+def test_a_labels_likelihood_by_the_prior():
+    """A decoder that ignores z: log p(text) is its log-probability, exactly, whatever the samples."""
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
+    torch.nn.init.zeros_(model.decoder["text"][1].weight)
+    text = torch.arange(10)
+    value = log_marginal(model, {"text": text}, ("text",), given=(), n_samples=3)
+    torch.testing.assert_close(value, model.decoder["text"][1].bias.log_softmax(dim=0).detach())
+
+
+def test_a_target_must_be_there():
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 5)
+    inputs["a"][2] = torch.nan
+    with pytest.raises(InputError, match="log p of a needs it in every example"):
+        log_marginal(model, inputs, ("a",), ("b",))
+    torch.testing.assert_close(log_marginal(model, inputs, ("b",)), exact_log_p(weights, scales, inputs, ("b",)))
+
+
+def test_at_least_one_sample():
+    model, weights, scales = linear_gaussian(2)
+    with pytest.raises(InputError, match="at least one importance sample, not 0"):
+        log_marginal(model, draw(weights, scales, 2), ("a",), n_samples=0)

@@ -1,0 +1,173 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from common.data import Batch
+from common.errors import InputError
+from common.training.devices import run_in_bf16
+from mnist.model import build
+from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
+
+SUBSETS = {2: [("a",), ("b",), ("a", "b")], 3: [("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]}
+
+
+@pytest.mark.parametrize("n_modalities", [2, 3])
+def test_posterior_of_the_linear_gaussian_model_is_exact(n_modalities):
+    model, weights, scales = linear_gaussian(n_modalities)
+    inputs = draw(weights, scales, 7)
+    for given in SUBSETS[n_modalities]:
+        mean, variance = exact_posterior(weights, scales, inputs, given)
+        left_out = model.posterior({name: inputs[name] for name in given})
+        for q in (model.posterior(inputs, given), left_out):
+            torch.testing.assert_close(q.mean, mean)
+            torch.testing.assert_close(q.variance, variance)
+
+
+def test_a_batch_may_mix_patterns_of_missingness():
+    model, weights, scales = linear_gaussian(3)
+    inputs = draw(weights, scales, 4)
+    patterns = [("a", "b", "c"), ("b",), ("a", "c"), ("c",)]
+    expected = [
+        exact_posterior(weights, scales, {n: x[i : i + 1] for n, x in inputs.items()}, p)
+        for i, p in enumerate(patterns)
+    ]
+    with_nan = {name: x.clone() for name, x in inputs.items()}
+    for i, pattern in enumerate(patterns):
+        for name in set(inputs) - set(pattern):
+            with_nan[name][i] = torch.nan
+    untouched = {name: x.clone() for name, x in with_nan.items()}
+    q = model.posterior(with_nan)
+    torch.testing.assert_close(q.mean, torch.cat([mean for mean, _ in expected]))
+    torch.testing.assert_close(q.variance, torch.cat([variance for _, variance in expected]))
+    for name, x in with_nan.items():
+        torch.testing.assert_close(x, untouched[name], equal_nan=True, msg="the caller's tensors are left as they were")
+    mask = torch.tensor([[name in pattern for name in model.modalities] for pattern in patterns])
+    torch.testing.assert_close(model.posterior(Batch(inputs, mask)).mean, q.mean)
+
+
+def test_encoders_never_see_rows_that_lack_their_modality():
+    model, weights, scales = linear_gaussian(2)
+    seen = {}
+    for name, encoder in model.encoder.items():
+        encoder.register_forward_hook(lambda _, args, __, name=name: seen.update({name: len(args[0])}))
+    inputs = draw(weights, scales, 6)
+    inputs["a"][:4] = torch.nan
+    model.posterior(inputs)
+    assert seen == {"a": 2, "b": 6}
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (3, 5), (2, 3, 5)])
+def test_decode_keeps_leading_dimensions_and_networks_see_two(leading):
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
+    p = model.decode(torch.randn(*leading, 8))
+    assert p["image"].mean.shape == (*leading, 1, 28, 28)
+    assert p["image"].log_prob(torch.rand(*leading[-1:], 1, 28, 28)).shape == leading
+    assert p["text"].log_prob(torch.randint(10, leading[-1:])).shape == leading
+    assert p["image"].logits.shape == p["image"].mode.shape == (*leading, 1, 28, 28)
+    assert p["text"].logits.shape == (*leading, 10)
+
+
+def test_generate_and_reconstruct_return_the_batch_contract():
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
+    inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([0, 5, 9])}
+    for out in (
+        model.generate(3),
+        model.reconstruct(inputs, given=("image",)),
+        model.reconstruct({"text": inputs["text"]}),
+    ):
+        assert out["image"].shape == (3, 1, 28, 28)
+        assert 0 <= out["image"].min() <= out["image"].max() <= 1
+        assert out["text"].shape == (3,) and out["text"].dtype == torch.int64
+
+
+def test_prior_samples_in_the_models_dimensions_and_type():
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian")).double()
+    prior = model.prior()
+    z = prior.sample((1000,))
+    assert z.shape == (1000, 8) and z.dtype == torch.float64
+    torch.testing.assert_close(prior.log_prob(z), torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(dim=1))
+
+
+def test_bf16_networks_leave_densities_in_float32():
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
+    x = torch.rand(4, 1, 28, 28)
+    exact = model.posterior({"image": x}).mean
+    for network in model.networks():
+        run_in_bf16(network)
+    q = model.posterior({"image": x})
+    assert q.mean.dtype == torch.float32
+    assert not q.mean.equal(exact), "the networks ran in another precision"
+    torch.testing.assert_close(q.mean, exact, rtol=0.05, atol=0.02)
+
+
+def test_every_parameter_gets_a_gradient():
+    from common.objectives import MvaeElbo
+
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
+    MvaeElbo(model)({"image": torch.rand(4, 1, 28, 28), "text": torch.randint(10, (4,))}).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"sound": torch.zeros(2, 3)}, "unknown modality sound: the model has a, b"),
+        ({}, "no modality given"),
+        ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, "differ in their number of examples"),
+        ({"a": torch.zeros(0, 3)}, "the batch is empty"),
+    ],
+)
+def test_unusable_inputs_are_named(inputs, message):
+    model, _, _ = linear_gaussian(2)
+    with pytest.raises(InputError, match=message):
+        model.posterior(inputs)
+
+
+def test_a_batch_without_a_modality_or_a_mask_lacks_it():
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 3)
+    mean, variance = exact_posterior(weights, scales, inputs, ("a",))
+    for batch in (Batch({"a": inputs["a"]}), Batch({"a": inputs["a"]}, torch.ones(3, 2, dtype=torch.bool))):
+        q = model.posterior(batch)
+        torch.testing.assert_close(q.mean, mean)
+        torch.testing.assert_close(q.variance, variance)
+
+
+def test_nothing_given_is_the_prior_for_each_example():
+    model, weights, scales = linear_gaussian(2)
+    q = model.posterior(draw(weights, scales, 3), given=())
+    assert q.mean.equal(torch.zeros(3, 2, dtype=torch.float64))
+    assert q.sample().shape == (3, 2)
+
+
+def test_a_single_name_is_not_taken_for_its_letters():
+    model, weights, scales = linear_gaussian(2)
+    with pytest.raises(InputError, match=r"name modalities in a tuple: \('a',\), not 'a'"):
+        model.posterior(draw(weights, scales, 3), given="a")
+
+
+def test_asking_for_a_modality_that_is_not_there():
+    model, weights, scales = linear_gaussian(2)
+    with pytest.raises(InputError, match="lack the modality b"):
+        model.posterior({"a": draw(weights, scales, 2)["a"]}, given=("b",))
+
+
+def test_a_negative_integer_is_absent():
+    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
+    x = torch.rand(2, 1, 28, 28)
+    q = model.posterior({"image": x, "text": torch.tensor([3, -1])})
+    torch.testing.assert_close(q.mean[1:], model.posterior({"image": x[1:]}).mean)
+    assert not q.mean[:1].allclose(model.posterior({"image": x[:1]}).mean)
+
+
+def test_batch_norm_encoders_run_on_present_rows_only():
+    model, weights, scales = linear_gaussian(2)
+    model.encoder["a"] = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0).double(), model.encoder["a"])
+    inputs = draw(weights, scales, 20)
+    mean = inputs["a"][:10].mean(dim=0)
+    inputs["a"][10:] = torch.nan
+    model.train().posterior(inputs)
+    torch.testing.assert_close(model.encoder["a"][0].running_mean, mean)

@@ -1,0 +1,57 @@
+import itertools
+
+import pytest
+import torch
+
+from common.data.batches import columns_of
+from common.errors import InputError
+from common.subsets import all_subsets, mvae_subsets, random_subsets
+
+
+def test_terms_are_singletons_joint_and_random_ones():
+    terms = mvae_subsets(columns_of(dict.fromkeys("abcd")), k=3)
+    assert terms.shape == (8, 4)
+    assert terms[:4].equal(torch.eye(4, dtype=torch.bool))
+    assert terms[4].all()
+    assert set(terms[5:].sum(dim=1).tolist()) <= {2, 3}
+
+
+def test_size_is_uniform_then_the_subset():
+    n, m = 200_000, 5
+    subsets = random_subsets(m, n, torch.Generator().manual_seed(0))
+    sizes = subsets.sum(dim=1)
+    for size, n_subsets in ((2, 10), (3, 10), (4, 5)):
+        rows = subsets[sizes == size]
+        assert len(rows) == pytest.approx(n / 3, abs=5 * (n * 2 / 9) ** 0.5)
+        _, counts = rows.unique(dim=0, return_counts=True)
+        assert len(counts) == n_subsets
+        p = 1 / (3 * n_subsets)
+        assert (counts - n * p).abs().max() < 5 * (n * p * (1 - p)) ** 0.5
+    assert not (sizes == 1).any() and not (sizes == m).any()
+
+
+def test_nineteen_modalities_cost_nothing():
+    assert random_subsets(19, 1000).shape == (1000, 19)
+
+
+def test_same_generator_same_subsets():
+    draws = [random_subsets(6, 50, torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert draws[0].equal(draws[1])
+
+
+def test_two_modalities_have_no_random_subsets():
+    with pytest.raises(InputError, match="at least three modalities"):
+        random_subsets(2, 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_all_subsets_are_all_but_the_empty_one_and_each_once(n):
+    rows = [tuple(r) for r in all_subsets(n).tolist()]
+    assert len(rows) == len(set(rows)) == 2**n - 1
+    assert set(rows) == set(itertools.product([False, True], repeat=n)) - {(False,) * n}
+
+
+def test_too_many_modalities_for_all_subsets_are_refused():
+    assert all_subsets(10).shape == (1023, 10)
+    with pytest.raises(InputError, match="a mixture over all subsets of 11 modalities is too large"):
+        all_subsets(11)

@@ -1,0 +1,227 @@
+"""The other ways to fuse experts than MVAE's product, against brute force and against exact posteriors."""
+
+import itertools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from common.data import Batch
+from common.errors import InputError
+from common.estimators import importance_estimates
+from common.models import VAE
+from common.variational_strategies import MoeStrategy, MopoeStrategy, OwnExpertStrategy
+from mnist.model import build
+from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, subsets_of, with_fusion
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
+
+
+@pytest.mark.parametrize("fusion", ["quotient", "own"])
+@pytest.mark.parametrize("n_modalities", [2, 3])
+def test_exact_experts_give_the_exact_posterior_of_every_subset(fusion, n_modalities):
+    model, weights, scales = with_fusion(fusion, n_modalities)
+    inputs = draw(weights, scales, 6)
+    for given in subsets_of(tuple(weights)):
+        mean, variance = exact_posterior(weights, scales, inputs, given)
+        left_out = {name: inputs[name] for name in given}
+        for q in (model.posterior(inputs, given), model.posterior(left_out)):
+            torch.testing.assert_close(q.mean, mean)
+            torch.testing.assert_close(q.variance, variance)
+
+
+@pytest.mark.parametrize("fusion", ["moe", "mopoe"])
+@pytest.mark.parametrize("how", ["mask", "nan"])
+def test_mixture_is_the_mean_of_the_densities_of_what_each_example_has(fusion, how):
+    model, weights, scales = with_fusion(fusion, 3)
+    inputs = draw(weights, scales, 5)
+    given = Batch(inputs, mask_of(PATTERNS))
+    if how == "nan":
+        given = {name: x.clone() for name, x in inputs.items()}
+        for (i, pattern), name in itertools.product(enumerate(PATTERNS), inputs):
+            if name not in pattern:
+                given[name][i] = torch.nan
+    q = model.posterior(given)
+    assert q.batch_shape == (5,) and q.event_shape == (D,)
+    z = 2 * torch.randn(7, 5, D, dtype=torch.float64)
+    log_q = q.log_prob(z)
+    for i, pattern in enumerate(PATTERNS):
+        mu, variance = components(fusion, weights, scales, row(inputs, i), pattern)
+        n_components = {"moe": len(pattern), "mopoe": 2 ** len(pattern) - 1}[fusion]
+        assert len(mu) == max(n_components, 1)
+        density = Normal(mu, variance.sqrt()).log_prob(z[:, i, None]).sum(dim=-1).exp().mean(dim=1)
+        torch.testing.assert_close(log_q[:, i], density.log())
+        mean = mu.mean(dim=0)
+        torch.testing.assert_close(q.mean[i], mean)
+        torch.testing.assert_close(q.variance[i], (variance + mu.square()).mean(dim=0) - mean.square())
+
+
+@pytest.mark.parametrize("fusion", ["moe", "mopoe"])
+def test_a_mixture_of_given_modalities_does_not_see_the_others(fusion):
+    model, weights, scales = with_fusion(fusion, 3)
+    inputs = draw(weights, scales, 4)
+    z = torch.randn(4, D, dtype=torch.float64)
+    for given in subsets_of(tuple(weights)):
+        parts = [components(fusion, weights, scales, row(inputs, i), given) for i in range(4)]
+        log_p = [
+            Normal(mu, variance.sqrt()).log_prob(z[i]).sum(dim=-1).exp().mean().log()
+            for i, (mu, variance) in enumerate(parts)
+        ]
+        left_out = model.posterior({name: inputs[name] for name in given})
+        for q in (model.posterior(inputs, given), left_out):
+            torch.testing.assert_close(q.log_prob(z), torch.stack(log_p))
+
+
+@pytest.mark.parametrize("fusion", ["moe", "mopoe"])
+def test_moments_of_a_mixtures_samples(fusion):
+    model, weights, scales = with_fusion(fusion, 3)
+    inputs, patterns, n = draw(weights, scales, 5), PATTERNS, 20_000
+    z = model.posterior(Batch(inputs, mask_of(patterns))).sample((n,))
+    assert z.shape == (n, 5, D)
+    for i, pattern in enumerate(patterns):
+        mu, variance = components(fusion, weights, scales, row(inputs, i), pattern)
+        mean = mu.mean(dim=0)
+        for k, expected in ((1, mean), (2, (variance + mu.square()).mean(dim=0))):
+            moment = z[:, i] ** k
+            error = moment.std(dim=0) / math.sqrt(n)
+            assert ((moment.mean(dim=0) - expected).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("strategy", [MoeStrategy(), MopoeStrategy()])
+def test_mixtures_of_several_masks_at_once(strategy):
+    """A mask (T, B, M) or (T, 1, M) is T masks, in one call."""
+    params = tuple(torch.randn(2, 3, 4, D, dtype=torch.float64))  # M = 3, B = 4
+    masks = mask_of(PATTERNS[:4])[:, None]  # (4, 1, 3)
+    together = strategy(params, masks)
+    for t, mask in enumerate(masks):
+        alone = strategy(params, mask.expand(4, -1))
+        for x, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(x[t], expected)
+    whole = strategy(params)
+    for x, expected in zip(whole, strategy(params, torch.ones(4, 3, dtype=torch.bool)), strict=True):
+        torch.testing.assert_close(x, expected)
+
+
+def test_components_of_mopoe_are_drawn_towards_the_prior_and_those_of_moe_are_not():
+    """MoPoE's product of one expert has the prior as an expert too."""
+    x = {"a": torch.ones(1, 3, dtype=torch.float64)}
+    moe, mopoe = (with_fusion(fusion)[0].posterior(x) for fusion in ("moe", "mopoe"))
+    torch.testing.assert_close(1 / mopoe.variance, 1 + 1 / moe.variance)
+    torch.testing.assert_close(mopoe.mean / mopoe.variance, moe.mean / moe.variance)
+
+
+# an encoder for each subset
+
+
+def test_own_expert_picks_each_rows_encoder():
+    """Each expert's parameters are its number, so that what comes out names the encoder."""
+    strategy = OwnExpertStrategy(("a", "b", "a,b", "b,c")).eval()
+    number = torch.arange(1.0, 5.0, dtype=torch.float64)[:, None, None].expand(4, 5, D)  # (E, B, D)
+    patterns = [("a", "b"), ("b",), ("a",), ("b", "c"), ("b",)]
+    mu, logvar = strategy((number, -number), mask_of(patterns))
+    assert mu.tolist() == [[e] * D for e in (3, 2, 1, 4, 2)]
+    assert logvar.equal(-mu)
+    mu, _ = strategy((number, -number), mask_of([("b",), ("a", "b")])[:, None])  # (2, 1, 3): for all of the batch
+    assert mu.tolist() == [[[2] * D] * 5, [[3] * D] * 5]
+
+
+def test_own_expert_of_everything_is_the_default():
+    params = tuple(torch.randn(2, 3, 4, D, dtype=torch.float64))
+    for encoders, expected in ((("a", "b", "a,b"), 2), (("a,b", "a", "b"), 0), (("b", "b,a", "a"), 1)):
+        for out, p in zip(OwnExpertStrategy(encoders).eval()(params), params, strict=True):
+            torch.testing.assert_close(out, p[expected])
+
+
+def test_own_expert_leaves_the_other_encoders_without_a_gradient():
+    params = tuple(torch.randn(3, 3, D, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    strategy = OwnExpertStrategy(("a", "b", "a,b")).eval()
+    mu, logvar = strategy(params, torch.tensor([[True, True], [False, True], [True, False]]))
+    (mu.sum() + logvar.sum()).backward()
+    chosen = torch.zeros(3, 3, dtype=torch.bool)
+    chosen[[2, 1, 0], [0, 1, 2]] = True
+    for p in params:
+        assert p.grad.equal(chosen[..., None].expand(3, 3, D).double())
+
+
+def test_own_experts_of_mixed_patterns_are_exact_and_see_only_their_rows():
+    model, weights, scales = with_fusion("own", 3)
+    inputs, patterns = draw(weights, scales, 6), [*PATTERNS[:4], ("b",), ("a", "b", "c")]
+    seen = {}
+    for key, encoder in model.encoder.items():
+        encoder.register_forward_hook(lambda _, args, __, key=key: seen.update({key: [len(x) for x in args]}))
+    q = model.posterior(Batch(inputs, mask_of(patterns)))
+    for i, pattern in enumerate(patterns):
+        mean, variance = exact_posterior(weights, scales, row(inputs, i), pattern)
+        torch.testing.assert_close(q.mean[i : i + 1], mean)
+        torch.testing.assert_close(q.variance[i : i + 1], variance)
+    expected = {key: sum(set(key.split(",")) <= set(p) for p in patterns) for key in seen}
+    assert seen == {key: [n] * len(key.split(",")) for key, n in expected.items()}
+
+
+def test_an_encoder_of_two_modalities_gets_them_in_its_own_order():
+    model, weights, scales = linear_gaussian(2)
+    encoder = {"a": Exact(weights, scales, ("a",)), "b,a": Exact(weights, scales, ("b", "a"))}
+    model = VAE("own", encoder, dict(model.decoder), model.likelihood, latent_dim=D).double().eval()
+    assert model.modalities == ("a", "b")
+    inputs = draw(weights, scales, 4)
+    torch.testing.assert_close(model.posterior(inputs).mean, exact_posterior(weights, scales, inputs, ("a", "b"))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("cvae", [[True, False], [True, True]]), ("jmvae", [[False, False], [True, True]])]
+)
+def test_a_subset_without_an_encoder_is_refused(name, given):
+    model = build(SimpleNamespace(n_latents=4, model=name, posterior="gaussian")).eval()
+    inputs = {"image": torch.rand(2, 1, 28, 28), "text": torch.tensor([3, 4])}
+    with pytest.raises(InputError, match="no encoder for just these modalities"):
+        model.posterior(Batch(inputs, torch.tensor(given)))
+    assert model.posterior(inputs).mean.shape == (2, 4)
+
+
+def test_a_label_alone_says_nothing_of_cvaes_latent():
+    model = build(SimpleNamespace(n_latents=4, model="cvae", posterior="gaussian")).double().eval()
+    q = model.posterior({"text": torch.tensor([3, 7])})
+    assert (kl_divergence(q, model.prior()) == 0).all() and q.mean.shape == (2, 4)
+
+
+# as proposals
+
+
+@pytest.mark.parametrize("given", [("a", "b"), ("b",)])
+@pytest.mark.parametrize("fusion", ["moe", "mopoe"])
+def test_mixtures_as_proposals_estimate_log_p(fusion, given):
+    """p is the mean of the importance weights, without bias: the estimates' mean is p to within standard errors."""
+    model, weights, scales = with_fusion(fusion)
+    repeats, targets = 200, [("a", "b"), ("b",)]
+    one = draw(weights, scales, 1)
+    inputs = {name: x.expand(repeats, -1) for name, x in one.items()}
+    for target, estimate in zip(targets, importance_estimates(model, inputs, targets, given, 400), strict=True):
+        ratio = (estimate.value - exact_log_p(weights, scales, one, target)).exp()
+        assert standard_error(ratio) < 0.05, "the comparison is tight"
+        assert ratio.mean().item() == pytest.approx(1, abs=5 * standard_error(ratio) + 1e-12)
+
+
+@pytest.mark.parametrize("fusion", ["quotient", "own"])
+def test_exact_posteriors_as_proposals_have_no_variance(fusion):
+    model, weights, scales = with_fusion(fusion)
+    inputs = draw(weights, scales, 5)
+    for target in subsets_of(("a", "b")):
+        (estimate,) = importance_estimates(model, inputs, [target], target, n_samples=3)
+        torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, target))
+        torch.testing.assert_close(estimate.ess, torch.full((5,), 3.0, dtype=torch.float64))
+
+
+def test_mopoe_of_one_modality_is_its_posterior():
+    """Its only component is then the exact posterior: no variance either."""
+    model, weights, scales = with_fusion("mopoe")
+    inputs = draw(weights, scales, 5)
+    (estimate,) = importance_estimates(model, inputs, [("b",)], ("b",), n_samples=3)
+    torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, ("b",)))
+
+
+@pytest.mark.parametrize("strategy", [MoeStrategy(), MopoeStrategy()])
+def test_a_mixture_of_nothing_is_the_prior_whatever_the_experts_say(strategy):
+    params = tuple(torch.randn(2, 3, 4, D, dtype=torch.float64))
+    _, mu, logvar = strategy(params, torch.zeros(4, 3, dtype=torch.bool))
+    assert (mu == 0).all() and (logvar == 0).all()

@@ -1,0 +1,376 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+import multimnist.train
+from common.checkpoints import BEST, LAST, load, load_model
+from common.data import Examples
+from common.errors import InputError
+from common.objectives import MvaeElbo
+from common.reporting import tables as reports
+from common.training import loop as training
+from common.training import run_from_command_line
+from common.training.steps import Step
+from mnist import loglike
+from mnist import train as mnist_train
+from mnist.data import MNIST
+from mnist.data import load as load_mnist
+from mnist.model import MODELS
+from tests.helpers.linear_gaussian import draw, linear_gaussian
+from tests.helpers.runs import assert_same_run, config, metrics
+from tests.helpers.scripts import ROOT
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    save_dir = tmp_path_factory.mktemp("uninterrupted")
+    mnist_train.main(config(save_dir))
+    return save_dir
+
+
+def test_resumed_after_kill_9_is_as_if_never_stopped(tmp_path, uninterrupted):
+    options = ["--demo", "--limit=300", "--epochs=5", "--annealing-epochs=3", "--batch-size=50", "--n-latents=8"]
+    command = [sys.executable, "train.py", *options, f"--save-dir={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT / "mnist", stdout=subprocess.DEVNULL)
+    while not (tmp_path / LAST).exists() or len(metrics(tmp_path)) < 2:
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 5, "tr')  # a line that the kill cut in two
+    assert load(tmp_path / LAST)["epoch"] < 5
+    mnist_train.main(config(tmp_path, resume=True))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 8], ids=["first epoch", "second epoch"])
+def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch, step):
+    def annealed(at, total, original=training.annealed):
+        if at == step:
+            signal.raise_signal(signal.SIGINT)
+        return original(at, total)
+
+    monkeypatch.setattr(training, "annealed", annealed)
+    with pytest.raises(KeyboardInterrupt):
+        mnist_train.main(config(tmp_path))
+    checkpoint = load(tmp_path / LAST)
+    assert (checkpoint["epoch"], checkpoint["batch"]) == (step // 5, step % 5 + 1)
+    monkeypatch.undo()
+    mnist_train.main(config(tmp_path, resume=True))
+    assert_same_run(tmp_path, uninterrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
+
+
+@pytest.mark.slow
+def test_resuming_a_finished_run_adds_epochs(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=3))
+    mnist_train.main(config(tmp_path, epochs=5, resume=True))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_the_save_dir_explains_itself(uninterrupted):
+    names = {p.relative_to(uninterrupted).as_posix() for p in uninterrupted.rglob("*") if p.is_file()}
+    pictures = {f"samples/{name}.png" for name in ("prior", "conditional", "reconstructions")}
+    assert names == {LAST, BEST, "config.json", "metrics.jsonl", "loss.png"} | pictures
+    about = json.loads((uninterrupted / "config.json").read_text())
+    assert about["experiment"] == "mnist"
+    assert about["config"]["batch_size"] == 50 and about["config"]["seed"] == 0
+    assert about["versions"]["torch"] == torch.__version__
+    lines = metrics(uninterrupted)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["beta"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    last = lines[-1]
+    for split in ("train", "valid"):
+        weights = {"image": 1.0, "text": 10.0, "kl": -1.0}
+        terms = {name: value for name, value in last[split].items() if name != "bound"}
+        assert last[split]["bound"] == pytest.approx(
+            sum(weights[n.split("/")[1]] * v for n, v in terms.items()), rel=1e-5
+        )
+
+
+def test_the_best_model_is_the_one_with_the_best_validation_bound(uninterrupted):
+    scores = [line["valid"]["bound"] for line in metrics(uninterrupted)]
+    best = load(uninterrupted / BEST)
+    assert best["best"] == max(scores) and best["epoch"] == best["best_epoch"] == 1 + scores.index(max(scores))
+
+
+def test_beta_rises_minibatch_by_minibatch_to_one():
+    assert [training.annealed(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert training.annealed(0, 0) == 1.0
+
+
+def test_early_stopping(tmp_path, monkeypatch):
+    scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
+    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training, "_draw", lambda *_: None)
+    mnist_train.main(config(tmp_path, patience=2, epochs=50))
+    checkpoint = load(tmp_path / LAST)
+    assert (checkpoint["epoch"], checkpoint["best_epoch"], checkpoint["best"]) == (4, 2, -1.0)
+    mnist_train.main(config(tmp_path, patience=3, epochs=5, resume=True))
+    assert load(tmp_path / LAST)["best_epoch"] == 5, "more patience goes on"
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
+    mnist_train.main(config(tmp_path, epochs=1))
+    before = load(tmp_path / LAST)
+
+    def poison(at, total):
+        return float("nan") if at == 7 else 1.0
+
+    monkeypatch.setattr(training, "annealed", poison)
+    with pytest.raises(
+        InputError, match=r"not finite at epoch 2, batch 5.*: bound = nan;.*checkpoints so far are kept"
+    ) as error:
+        mnist_train.main(config(tmp_path, epochs=3, resume=True))
+    assert "\n" not in str(error.value)
+    after = load(tmp_path / LAST)
+    assert after["epoch"] == 1
+    assert all(after["state_dict"][k].equal(before["state_dict"][k]) for k in before["state_dict"])
+
+
+def test_the_culprit_among_the_terms_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"not finite at epoch .*(image|joint)/(image|kl) = (-?inf|nan)"):
+        mnist_train.main(config(tmp_path, lr=1e20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resume": False}, "holds a run already: --resume goes on"),
+        ({"lr": 1e-4}, "was run with --lr 0.001, not 0.0001"),
+        ({"seed": 1}, "was run with --seed 0, not 1"),
+    ],
+)
+def test_a_save_dir_is_never_mixed_up(uninterrupted, changes, message):
+    before = (uninterrupted / "metrics.jsonl").read_text()
+    with pytest.raises(InputError, match=message):
+        mnist_train.main(config(uninterrupted, **{"resume": True, **changes}))
+    assert (uninterrupted / "metrics.jsonl").read_text() == before
+
+
+def test_another_experiments_save_dir_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "celeba", "config": {}}))
+    with pytest.raises(InputError, match="holds a run of celeba: choose another --save-dir"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be positive, not 0"),
+        ({"batch_size": -1}, "--batch-size must be positive, not -1"),
+        ({"n_latents": 0}, "--n-latents must be positive, not 0"),
+        ({"lr": float("nan")}, "--lr must be positive, not nan"),
+        ({"limit": -5}, "--limit must be positive, not -5"),
+        ({"lambda_text": -1.0}, "--lambda-text must not be negative, it is -1"),
+        ({"annealing_epochs": -1}, "--annealing-epochs must not be negative"),
+        ({"paired_fraction": 1.5}, r"--paired-fraction must lie in \[0, 1\], it is 1.5"),
+        ({"valid": 0, "patience": 3}, "--patience needs validation examples"),
+        ({"valid": 300}, "--valid 300 leaves no training example"),
+        ({"log_interval": 0}, "--log-interval must be positive"),
+        ({"seed": -1}, r"--seed must lie between 0 and 2\^32, it is -1"),
+        ({"seed": 10**20}, r"--seed must lie between 0 and 2\^32"),
+        ({"n_latents": 10**9}, "--n-latents 1000000000 is more than any memory holds"),
+    ],
+)
+def test_impossible_values_leave_no_trace(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        mnist_train.main(config(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_shows_the_configuration_and_writes_nothing(tmp_path, capsys):
+    mnist_train.main(config(tmp_path / "run", dry_run=True))
+    assert json.loads(capsys.readouterr().out)["n_latents"] == 8
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_training_learns_digits(tmp_path):
+    """Held-out figures on the built-in digits after some seconds: far above the untrained, label given the image."""
+    settings = config(tmp_path, limit=None, epochs=30, annealing_epochs=10, n_latents=16, lr=2e-3)
+    mnist_train.main(settings)
+    test = load_mnist("test", "", demo=True, limit=150)
+    estimates = reports.summarise(loglike.evaluate(load_model(tmp_path), test, n_samples=100))
+    mean = {name: estimate["mean"] for name, estimate in estimates.items()}
+    assert mean["log p(image)"] > -160, "a model of independent pixels has about -230"
+    assert mean["label accuracy from the image"] > 0.75
+    assert mean["log p(image|text)"] == pytest.approx(mean["log p(image,text)"] - mean["log p(text)"], abs=1e-3)
+    assert mean["log p(text|image)"] == pytest.approx(mean["log p(image,text)"] - mean["log p(image)"], abs=1e-3)
+    assert mean["log p(text)"] == pytest.approx(-2.3, abs=0.2)
+    labels = torch.arange(10).repeat(20)
+    torch.manual_seed(0)
+    model = load_model(tmp_path)
+    with torch.no_grad():
+        images = model.decode(model.posterior({"text": labels}).sample())["image"].mean
+        recognised = model.reconstruct({"image": images})["text"]
+    assert (recognised == labels).float().mean() > 0.75, "images of a label are recognised as it"
+
+
+def test_weak_supervision_uses_the_unpaired(tmp_path):
+    """With one label in ten paired, training still sees every image, and the terms say what was scored."""
+    mnist_train.main(config(tmp_path, paired_fraction=0.1, epochs=1))
+    checkpoint = load(tmp_path / LAST)
+    terms = metrics(tmp_path)[0]["train"]
+    assert checkpoint["epoch"] == 1
+    assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
+    whole = tmp_path / "whole"
+    mnist_train.main(config(whole, epochs=1))
+    assert terms["bound"] == pytest.approx(metrics(whole)[0]["train"]["bound"], rel=0.15), "a mean over examples"
+    steps = checkpoint["optimizer"]["state"][0]["step"].item()
+    assert steps == 5, "a batch has the terms of as many whole examples"
+
+
+def test_separate_runs_of_one_seed_agree_and_of_another_do_not(tmp_path, uninterrupted):
+    mnist_train.main(replace(config(tmp_path / "a"), experiment="named"))
+    assert_same_run(tmp_path / "a" / "named", uninterrupted)
+    mnist_train.main(config(tmp_path / "b", seed=1, epochs=1))
+    assert metrics(tmp_path / "b")[0] != metrics(uninterrupted)[0]
+
+
+def test_exit_codes(capsys):
+    def fails(error):
+        def main(_):
+            raise error
+
+        with pytest.raises(SystemExit) as exit_:
+            run_from_command_line(main, mnist_train.Config, "", ["--demo"])
+        return exit_.value.code
+
+    assert fails(InputError("the thing, and the way out")) == 2
+    assert capsys.readouterr().err == "error: the thing, and the way out\n"
+    assert fails(KeyboardInterrupt()) == 130
+    with pytest.raises(SystemExit) as exit_:
+        run_from_command_line(lambda _: None, mnist_train.Config, "", ["--no-such-option"])
+    assert exit_.value.code == 2
+
+
+def test_defaults_are_the_papers():
+    settings = mnist_train.Config()
+    assert (settings.n_latents, settings.batch_size, settings.epochs, settings.annealing_epochs) == (64, 100, 500, 200)
+    assert (settings.lr, settings.lambda_image, settings.lambda_text, settings.obj) == (1e-3, 1.0, 10.0, None)
+    assert settings.model == "mvae" and MODELS["mvae"].objectives[0] == "mvae"
+    strings = multimnist.train.Config()
+    for name in ("n_latents", "batch_size", "epochs", "annealing_epochs", "lr", "lambda_image", "lambda_text"):
+        assert getattr(strings, name) == getattr(settings, name)
+    assert (strings.obj, strings.teacher_forcing, strings.fixed) == ("mvae", False, True)
+
+
+def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
+    orders = []
+
+    def call(self, examples, own, n, beta, original=Step.__call__):
+        orders.append(own)
+        return original(self, examples, own, n, beta)
+
+    monkeypatch.setattr(Step, "__call__", call)
+    mnist_train.main(config(tmp_path, epochs=2))
+    first, second = torch.cat(orders).split(250)
+    assert not first.equal(second)
+    assert first.sort().values.equal(torch.arange(250))
+    assert second.sort().values.equal(torch.arange(250))
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The last step's loss was fine; what it did to the weights was not."""
+    with pytest.raises(InputError, match=r"weights are not finite at epoch 1: .*in another --save-dir"):
+        mnist_train.main(config(tmp_path, lr=1e38, valid=0, batch_size=300, epochs=1))
+    assert not (tmp_path / LAST).exists()
+    mnist_train.main(config(tmp_path, epochs=1))
+    assert load(tmp_path / LAST)["epoch"] == 1, "a folder without a checkpoint is no run yet"
+
+
+def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / BEST)
+    before = (tmp_path / BEST).read_bytes()
+    for message in (
+        "holds model_best.pth.tar of something else",
+        "holds model_best.pth.tar without checkpoint.pth.tar",
+    ):
+        for resume in (False, True):
+            with pytest.raises(InputError, match=message):
+                mnist_train.main(config(tmp_path, resume=resume))
+        (tmp_path / "config.json").write_text(json.dumps({"experiment": "mnist", "config": {}}))
+    assert (tmp_path / BEST).read_bytes() == before
+
+
+def test_a_run_that_was_killed_between_the_files_of_its_first_epoch_begins_anew(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / LAST).unlink()
+    with pytest.raises(InputError, match="holds model_best.pth.tar without"):
+        mnist_train.main(config(tmp_path))
+    mnist_train.main(config(tmp_path, resume=True))
+    expected, found = (load(folder / BEST)["state_dict"] for folder in (uninterrupted, tmp_path))
+    assert all(found[key].equal(x) for key, x in expected.items())
+
+
+def test_resuming_remembers_what_came_before(tmp_path):
+    for epochs in (1, 2, 3):
+        mnist_train.main(config(tmp_path, epochs=epochs, resume=True))
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert len(about["resumed_from"]) == 2
+    assert {"command", "started", "commit"} == set(about["resumed_from"][0])
+
+
+def test_resuming_from_what_is_no_last_checkpoint(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / LAST).write_bytes((uninterrupted / BEST).read_bytes())
+    with pytest.raises(InputError, match="lacks optimizer and rng: it is not the last checkpoint of a run"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_resuming_on_other_data(tmp_path):
+    mnist_train.main(config(tmp_path, epochs=1))
+    smaller = load_mnist("train", "", demo=True, limit=200)
+    with pytest.raises(InputError, match="had 250 training examples, now there are 167: check --data-dir"):
+        mnist_train.main(config(tmp_path, resume=True), MNIST._replace(load=lambda *_: smaller))
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_the_meter_adds_up_random_subsets_by_name():
+    model, weights, scales = linear_gaussian(4)
+    objective, meter = MvaeElbo(model, K=1), training.Meter()
+    sums, n = {}, 0
+    for size in (3, 5, 2, 4, 6):
+        bound = objective.bound(draw(weights, scales, size))
+        meter.add(bound, size)
+        n += size
+        for name, values in {"bound": bound.value, **bound.terms}.items():
+            sums[name] = sums.get(name, 0.0) + values.sum().item()
+    assert meter.check("") == pytest.approx({name: value / n for name, value in sums.items()})
+
+
+def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, no-such-compiler is missing"):
+        mnist_train.main(config(tmp_path, compile=True))
+
+
+def test_steps_that_differ_from_batch_to_batch_are_not_captured():
+    model = linear_gaussian(3)[0]
+    whole = Examples({name: torch.zeros(4, 3) for name in ("a", "b", "c")})
+    partly = Examples(whole.modalities, mask=torch.ones(4, 3, dtype=torch.bool))
+
+    def capturable(objective, examples):
+        return Step(objective, torch.optim.Adam(objective.parameters())).capturable(examples)
+
+    assert capturable(MvaeElbo(model), whole) and capturable(MvaeElbo(model), partly)
+    assert not capturable(MvaeElbo(model, K=1), whole), "other subsets at each step"
+    model.encoder["a"] = torch.nn.Sequential(torch.nn.BatchNorm1d(3), model.encoder["a"])
+    assert capturable(MvaeElbo(model), whole)
+    assert not capturable(MvaeElbo(model), partly), "its statistics would count what is absent"

@@ -1,0 +1,465 @@
+"""Captions as words, CUB's files in both layouts, and what the scripts load of them."""
+
+import io
+import json
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cub.data
+import cub.layouts
+from common.data import image_caches
+from common.data.files import download, unpack
+from common.data.image_caches import Kind, decode
+from common.data.torchvision_import import datasets, transforms
+from common.errors import InputError
+from cub import demo as birds
+from cub.captions import LENGTH, SPECIAL, Vocabulary, read_vocabulary, words
+from cub.data import BirdOptions, load, load_train
+from cub.layouts import CLASSES, find_birds
+from tests.helpers.cub_files import CAPTIONED, IMAGES, caption, write_cub, write_image
+
+OPTIONS = BirdOptions()
+
+
+def write_authors(root, n_test=2):
+    """The MMVAE authors' layout, whose captions are of the images in the order of torchvision's ImageFolder."""
+    for split, text, n in (("train", "text_trainvalclasses.txt", 3), ("test", "text_testclasses.txt", n_test)):
+        # in an order of their own: upper case before lower, 10 before 2
+        for i in range(n):
+            for of_class in ("b.One", "B.Two"):
+                write_image(root / split / of_class / f"{(2, 10, 1)[i]}.jpg", i + 10 * (of_class == "b.One"))
+        found = [Path(path) for path, _ in datasets.ImageFolder(str(root / split)).samples]
+        (root / text).write_text("".join(f"{p.parent.name} {p.stem} number {k}\n" for p in found for k in range(10)))
+    return root
+
+
+def test_captions_are_split_as_the_authors_do():
+    assert words("This bird's belly is white, its Wings aren't.") == [
+        *("this", "bird", "'s", "belly", "is", "white", ",", "its", "wings", "are", "n't", ".")
+    ]
+    two = words("it has a grey belly. its bill is 2.5 inches (long)..")
+    assert " ".join(two) == "it has a grey belly . its bill is 2.5 inches ( long ) ..", "periods end sentences"
+    assert words("  ") == []
+
+
+def test_a_missing_tokenizer_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
+    monkeypatch.setitem(sys.modules, "nltk.tokenize.treebank", None)
+    for use in (lambda: words("a bird"), lambda: Vocabulary(SPECIAL).sentences(torch.zeros(1, LENGTH).long())):
+        with pytest.raises(InputError, match=r"NLTK: pip install -e .\[cub\]"):
+            use()
+
+
+def test_words_seen_often_enough_are_numbered_as_they_first_occur():
+    captions = ["Rare blue bird.", "blue bird, blue", "red bird.", "red blue bird.", "red red bird . rare rare"]
+    vocabulary = Vocabulary.of(captions)
+    assert vocabulary.words == [*SPECIAL, "blue", "bird", ".", "red"], "4, 5, 4 and 4 times; rare is seen 3 times"
+    assert Vocabulary.of(captions, min_occ=2).words == [*SPECIAL, "rare", *vocabulary.words[3:]]
+    assert Vocabulary.of([words(text) for text in captions]).words == vocabulary.words
+    assert len(vocabulary) == 7 and vocabulary.unknown("A rare, blue bird") == ["a", "rare", ","]
+    assert Vocabulary.of(["<pad>"] * 5).words == [*SPECIAL, "<", "pad", ">"]
+
+
+def test_captions_become_32_numbers():
+    vocabulary = Vocabulary([*SPECIAL, "a", "bird", "."])
+    ids = vocabulary.encode(["A bird.", "no bird", " ".join(["a"] * 30 + ["bird"] + ["."] * 3), ["a", "A", "bird"]])
+    assert ids.shape == (4, 32) and ids.dtype == torch.int64
+    assert ids[0].tolist() == [3, 4, 5, 2] + [1] * 28
+    assert ids[1].tolist() == [0, 4, 2] + [1] * 29
+    assert ids[2].tolist() == [3] * 30 + [4, 2], "the first 31 words and <eos>"
+    assert ids[3].tolist() == [3, 0, 4, 2] + [1] * 28, "words are taken as they are"
+    assert vocabulary.encode([]).shape == (0, 32)
+    assert vocabulary.sentences(ids[:2]) == ["a bird.", "<exc> bird"]
+
+
+def test_numbers_become_sentences():
+    text = "the bird's wings are black, it isn't \"small\" (nor big); its bill is 4x as long."
+    vocabulary = Vocabulary.of([text] * 4)
+    ids = vocabulary.encode([text])
+    assert vocabulary.sentences(ids) == [text]
+    bird = vocabulary.ids["bird"]
+    made = torch.full((3, LENGTH), bird)
+    made[0, 2:4] = torch.tensor([1, 2])  # padding inside, and more words after the end
+    made[1, 0] = 2
+    assert vocabulary.sentences(made) == ["bird bird", "", " ".join(["bird"] * 32)], "and one without an end"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(["a", *SPECIAL], "begins with <exc>, <pad>, <eos>"), ([*SPECIAL, "a", "b", "a"], "twice"), ([], "begins with")],
+)
+def test_other_vocabularies_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Vocabulary(given)
+
+
+def authors_vocabulary(n=5):
+    ordered = [*SPECIAL, "bird", "schön"][:n]
+    return {"w2i": {word: i for i, word in enumerate(ordered)}, "i2w": {str(i): word for i, word in enumerate(ordered)}}
+
+
+def test_the_authors_vocabulary_is_read(tmp_path):
+    path = tmp_path / "cub.vocab"
+    path.write_bytes(json.dumps(authors_vocabulary(), ensure_ascii=False).encode())
+    assert read_vocabulary(path).words == [*SPECIAL, "bird", "schön"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"w2i": {"<ex', "no vocabulary"),
+        (b"\x80\x04", "no vocabulary"),
+        (b"[1]", "no vocabulary"),
+        (b'{"w2i": {}}', "no vocabulary"),
+        (b'{"w2i": {}, "i2w": 3}', "no vocabulary"),
+        (b'{"w2i": {}, "i2w": {"0": {}}}', "no vocabulary"),
+        (b'{"w2i": {}, "i2w": {}}', "lacks"),
+        (json.dumps(authors_vocabulary(2)).encode(), "lacks"),
+        (json.dumps(authors_vocabulary() | {"w2i": authors_vocabulary(4)["w2i"]}).encode(), "contradicts itself"),
+    ],
+)
+def test_another_vocabulary_is_named(tmp_path, content, message):
+    path = tmp_path / "cub.vocab"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"cub.vocab .*{message}.*cub.vocab that the authors"):
+        read_vocabulary(path)
+
+
+def test_a_missing_vocabulary_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent cannot be read \(No such file"):
+        read_vocabulary(tmp_path / "absent")
+
+
+def files_of(*classes):
+    return [f"{name}/bird_{i}.jpg" for name in classes for i in range(IMAGES[name])]
+
+
+def test_every_fourth_captioned_class_is_a_test_class(tmp_path, capsys):
+    cub.layouts._say_once.cache_clear()
+    found = find_birds(write_cub(tmp_path))
+    assert found.folder == tmp_path / "CUB_200_2011/images"
+    assert found.names["train"] == files_of("a.One", "b.Two", "c.Three", "f.Five")
+    assert found.names["test"] == files_of("e.Four")
+    assert found.names["uncaptioned"] == files_of("d.None", "g.None")
+    assert found.captions["test"] == [caption("e.Four", i, k) for i in range(2) for k in range(10)]
+    assert found.captions["train"][30:32] == [caption("b.Two", 0, k) for k in range(2)]
+    find_birds(tmp_path)
+    assert capsys.readouterr().err.count("every fourth of 5 captioned classes is for tests") == 1
+
+
+def test_lists_say_which_are_the_test_classes(tmp_path, capsys):
+    cub.layouts._say_once.cache_clear()
+    lists = dict(
+        zip(CLASSES.values(), [["b.Two", "z.Absent", "f.Five", ""], ["a.One", "c.Three", "e.Four"]], strict=True)
+    )
+    found = find_birds(write_cub(tmp_path / "cub", lists=lists).parent)
+    assert found.names["train"] == files_of("b.Two", "f.Five")
+    assert found.names["test"] == files_of("a.One", "c.Three", "e.Four")
+    assert capsys.readouterr().err == ""
+
+
+def test_captions_of_other_images_are_left_out(tmp_path):
+    write_cub(tmp_path)
+    expected = find_birds(tmp_path).captions
+    for name in ("a.One/of_another_set.txt", "z.Other/bird.txt"):
+        (tmp_path / "text_c10" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "text_c10" / name).write_text("one line alone")
+    assert find_birds(tmp_path).captions == expected
+    shutil.move(tmp_path / "CUB_200_2011", tmp_path / "crops")
+    assert find_birds(tmp_path, Path("crops/images")).captions == expected
+
+
+def test_captions_are_cleaned(tmp_path):
+    path = write_cub(tmp_path) / "text_c10/e.Four/bird_0.txt"
+    lines = [f"a bird {k}" for k in range(10)]
+    path.write_bytes(
+        "\r\n".join([" A\ufffd\ufffdtiny\u00a0bird  with\ta bill\x85", *lines[1:], "", ""]).encode() + b" \n"
+    )
+    assert find_birds(tmp_path).captions["test"][:10] == ["A tiny bird with a bill", *lines[1:]]
+    path.write_bytes(b"a\xcabird\n" + "\n".join(lines[1:]).encode())
+    assert find_birds(tmp_path).captions["test"][:2] == ["a bird", "a bird 1"]
+
+
+def test_the_authors_layout_is_in_the_order_of_their_image_folder(tmp_path):
+    found = find_birds(write_authors(tmp_path / "cub").parent)
+    assert found.folder == tmp_path / "cub" and found.names["uncaptioned"] == []
+    assert found.names["train"] == [f"train/{c}/{i}.jpg" for c in ("B.Two", "b.One") for i in ("1", "10", "2")]
+    for split, names in found.names.items():
+        for i, name in enumerate(names):
+            of_class, stem = Path(name).parent.name, Path(name).stem
+            assert found.captions[split][10 * i : 10 * i + 10] == [f"{of_class} {stem} number {k}" for k in range(10)]
+    (tmp_path / "cub" / "test" / "B.Two" / ".DS_Store").write_bytes(b"")
+    assert find_birds(tmp_path / "cub").names == found.names
+
+
+def edit(path, change):
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda d: shutil.rmtree(d / "text_c10"), r"text_c10 is missing: unpack CUB_200_2011.tgz .*reedscott.*--demo"),
+        (lambda d: shutil.rmtree(d / "CUB_200_2011"), r"CUB_200_2011/images is missing: unpack"),
+        (
+            lambda d: (d / "text_c10/e.Four/bird_1.txt").unlink(),
+            r"e.Four/bird_1.jpg has no captions: .*bird_1.txt is mis",
+        ),
+        (
+            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: x[:9]),
+            r"a.One/bird_2.txt has 9 lines where 10 are needed",
+        ),
+        (
+            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x, "a"]),
+            r"bird_2.txt has 11 lines where 10 are needed",
+        ),
+        (
+            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:9], ""]),
+            r"bird_2.txt has no caption in line 10",
+        ),
+        (
+            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:4], " \ufffd ", *x[5:]]),
+            r"a.One/bird_2.txt has no caption in line 5",
+        ),
+        (lambda d: (d / "CUB_200_2011/images/d.None/notes.txt").touch(), r"d.None/notes.txt is no image"),
+        (
+            lambda d: (d / "testclasses.txt").write_text("e.Four\n"),
+            r"trainvalclasses.txt cannot be read \(No such file",
+        ),
+        (
+            lambda d: [(d / name).write_text("e.Four\n") for name in CLASSES.values()],
+            r"a.One is in 0 of trainvalclasses.txt and testclasses.txt",
+        ),
+        (
+            lambda d: [(d / name).write_text("\n".join(CAPTIONED)) for name in CLASSES.values()],
+            r"a.One is in 2 of trainvalclasses.txt and testclasses.txt",
+        ),
+        (
+            lambda d: [(d / name).write_text("\n".join(CAPTIONED) * i) for i, name in enumerate(CLASSES.values())],
+            r"no image with captions of a train class",
+        ),
+        (
+            lambda d: [shutil.rmtree(d / "text_c10" / x) for x in CAPTIONED[3:]],
+            r"no image with captions of a test class",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_named(tmp_path, harm, message):
+    harm(write_cub(tmp_path))
+    with pytest.raises(InputError, match=message) as error:
+        find_birds(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda d: (d / "test/b.One/1.jpg").touch(), r"text_testclasses.txt has 40 lines where 50 are needed"),
+        (lambda d: (d / "text_testclasses.txt").unlink(), r"text_testclasses.txt cannot be read"),
+        (lambda d: shutil.rmtree(d / "test"), r"test is missing: unpack"),
+        (
+            lambda d: edit(d / "text_trainvalclasses.txt", lambda x: [*x[:11], "", *x[12:]]),
+            r"text_trainvalclasses.txt has no caption in line 12",
+        ),
+        (lambda d: (d / "train/b.One/list.csv").touch(), r"train/b.One/list.csv is no image"),
+    ],
+)
+def test_what_does_not_fit_the_authors_layout_is_named(tmp_path, harm, message):
+    harm(write_authors(tmp_path))
+    with pytest.raises(InputError, match=message):
+        find_birds(tmp_path)
+
+
+def test_images_are_paired_with_their_captions(tmp_path):
+    squashed = transforms.Compose([transforms.Resize([64, 64]), transforms.PILToTensor()])
+    train = load("train", "image", write_cub(tmp_path), OPTIONS)
+    test = load("test", "image", tmp_path, OPTIONS, vocabulary=train.vocabulary)
+    for birds_, classes in ((train, [0, 0, 0, 1, 1, 2, 4]), (test, [3, 3])):
+        assert birds_.class_names == CAPTIONED and birds_.classes.tolist() == classes
+        expected = torch.stack([squashed(Image.open(path)) for path in birds_.files])
+        images, ids = birds_.examples.modalities.values()
+        assert list(birds_.examples.modalities) == ["image", "caption"] and images.equal(expected)
+        n = len(classes)
+        assert images.shape == (n, 3, 64, 64) and images.dtype == torch.uint8 and ids.shape == (10 * n, 32)
+        assert ids.equal(train.vocabulary.encode(birds_.captions)) and len(birds_.examples) == 10 * n
+        rows = torch.tensor([10 * n - 1, 3, 10, 4])
+        batch = birds_.examples[rows].modalities
+        assert batch["image"].equal(expected[rows // 10].float() / 255) and batch["caption"].equal(ids[rows])
+    words_ = ["this", "bird", "has", "a", "red", "belly", ",", "it", "is", "number", "0", "of", "image", "in"]
+    assert train.vocabulary.words[:17] == [*SPECIAL, *words_], "One is seen 30 times and comes next"
+    assert train.vocabulary.words[17] == "one" and "four" not in train.vocabulary.ids
+    assert load("test", "image", tmp_path, OPTIONS).vocabulary.words == train.vocabulary.words
+    assert train.captions[21] == caption("a.One", 2, 1) and train.files[2].name == "bird_2.jpg"
+
+
+def test_features_come_beside_their_images(tmp_path, monkeypatch):
+    asked = []
+
+    def load_features(found, split, cache_dir):
+        asked.append((found.names[split], cache_dir))
+        return torch.arange(2.0)[:, None].expand(2, 2048)
+
+    monkeypatch.setattr(cub.data, "load_features", load_features)
+    options = BirdOptions(cache_dir=tmp_path / "cache")
+    found = load("test", "feature", write_cub(tmp_path), options).examples
+    images = load("test", "image", tmp_path, options).examples.modalities["image"]
+    assert asked == [(files_of("e.Four"), tmp_path / "cache")]
+    assert found[torch.tensor([3, 12, 19])].modalities["feature"][:, 7].tolist() == [0, 1, 1]
+    assert found.modalities["image"].equal(images) and list(found.rows) == ["image", "feature", "caption"]
+
+
+def test_the_last_images_are_held_out_with_their_captions(tmp_path):
+    whole = load("train", "image", write_cub(tmp_path), OPTIONS)
+    for limit, valid, expected in ((None, 2, (5, 2)), (6, 2, (4, 2)), (None, 0, (7, 0)), (None, None, (7, 0))):
+        train, held_out = load_train("image", tmp_path, OPTIONS, limit=limit, valid=valid)
+        n = expected[0]
+        assert len(train.classes) == len(train.files) == n and len(train.captions) == len(train.examples) == 10 * n
+        assert train.vocabulary.words == whole.vocabulary.words, "whatever the limit"
+        x = train.examples.modalities
+        assert x["image"].equal(whole.examples.modalities["image"][:n]) and len(x["caption"]) == 10 * n
+        assert (held_out is None) == (expected[1] == 0)
+        if held_out:
+            assert (
+                held_out.captions == whole.captions[10 * n : 10 * n + 20] and held_out.files == whole.files[n : n + 2]
+            )
+            assert held_out.classes.equal(whole.classes[n : n + 2])
+            batch, same = held_out.examples[[13]].modalities, whole.examples[[10 * n + 13]].modalities
+            assert all(batch[name].equal(same[name]) for name in same)
+    assert len(whole.take(2).captions) == 20 and len(whole.take(100).captions) == 70
+    with pytest.raises(InputError, match="--valid 7 leaves no training image: there are 7"):
+        load_train("image", tmp_path, OPTIONS, valid=7)
+
+
+def test_the_last_tenth_is_held_out_by_default():
+    train, valid = load_train("image", Path("absent"), OPTIONS, demo=True, limit=40)
+    assert len(train.classes) == 36 and len(valid.classes) == 4 and len(valid.examples) == 40
+
+
+def test_what_is_made_is_kept(tmp_path, monkeypatch):
+    options = BirdOptions(cache_dir=tmp_path / "cache")
+    first = load("train", "image", write_cub(tmp_path / "data"), options)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["CUB_200_2011", "text_c10"]
+    monkeypatch.setattr(image_caches, "decode", None)
+    monkeypatch.setattr(cub.data, "words", None)
+    again = load("train", "image", tmp_path / "data", options)
+    assert again.vocabulary.words == first.vocabulary.words
+    for name, x in first.examples.modalities.items():
+        assert again.examples.modalities[name].equal(x)
+    monkeypatch.undo()
+    text = tmp_path / "data/text_c10/a.One/bird_0.txt"
+    text.write_text(text.read_text().replace("this bird has", "new words here"))
+    changed = load("train", "image", tmp_path / "data", options)
+    assert changed.vocabulary.words[3:6] == ["new", "words", "here"], "other captions are split anew"
+
+
+def test_damaged_words_are_named(tmp_path):
+    load("train", "image", write_cub(tmp_path), OPTIONS)
+    (path,) = tmp_path.glob("cub_words_*.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path.name} is damaged .*delete it, and it will be made again"):
+        load("train", "image", tmp_path, OPTIONS)
+
+
+def test_words_of_other_captions_are_refused(tmp_path):
+    load("train", "image", write_cub(tmp_path), OPTIONS)
+    load("test", "image", tmp_path, OPTIONS, vocabulary=Vocabulary(SPECIAL))
+    one, other = tmp_path.glob("cub_words_*.npz")
+    shutil.copy(one, other)
+    with pytest.raises(InputError, match=rf"{other.name} was made with --captions"):
+        load("train", "image", tmp_path, OPTIONS), load("test", "image", tmp_path, OPTIONS)
+
+
+def test_words_need_no_place_to_be_kept(tmp_path, monkeypatch):
+    load("test", "image", write_cub(tmp_path), OPTIONS)
+    for path in tmp_path.glob("cub_words_*"):
+        path.unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    assert len(load("test", "image", tmp_path, OPTIONS).captions) == 20 and not list(tmp_path.glob("cub_words_*"))
+
+
+def test_drawn_birds_need_no_files():
+    absent = Path("absent")
+    train, test = (load(split, "image", absent, OPTIONS, demo=True, limit=30) for split in ("train", "test"))
+    assert train.vocabulary.words == test.vocabulary.words
+    images, captions, attributes = birds.demo("test", 30)
+    assert test.examples.modalities["image"].equal(images) and test.captions == captions
+    assert test.attributes.equal(attributes) and test.classes.equal(attributes[:, 0]) and test.files == []
+    assert test.class_names[:2] == ["black crown", "white crown"] and train.attributes.shape == (30, 6)
+    assert (test.examples.modalities["caption"] > 0).all(), "no word is unknown"
+    features = load("test", "feature", absent, OPTIONS, demo=True, limit=20, vocabulary=Vocabulary(SPECIAL))
+    assert features.examples.modalities["feature"].equal(birds.features(images[:20]))
+    assert features.examples.modalities["caption"][:, 0].eq(0).all() and len(features.take(3).attributes) == 3
+
+
+@pytest.fixture
+def host(server, tmp_path, monkeypatch):
+    """A host of the authors' archive."""
+    write_authors(tmp_path / "source" / "cub")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        for path in sorted((tmp_path / "source").rglob("*.*")):
+            if path.is_file():
+                files.write(path, path.relative_to(tmp_path / "source"))
+        files.writestr("../escaped.txt", "kept inside")
+    server.content["/cub.zip"] = archive.getvalue()
+    monkeypatch.setattr(cub.layouts, "URL", f"{server.url}/cub.zip")
+    return server
+
+
+def test_the_authors_archive_is_fetched_and_unpacked(host, tmp_path):
+    found = load("train", "image", tmp_path / "new" / "data", OPTIONS, fetch=True)
+    expected = load("train", "image", tmp_path / "source", OPTIONS)
+    assert found.captions == expected.captions and len(found.classes) == 6
+    assert found.examples.modalities["image"].equal(expected.examples.modalities["image"])
+    assert not (tmp_path / "new" / "escaped.txt").exists(), "the archive keeps to its folder"
+    load("test", "image", tmp_path / "new" / "data", OPTIONS, fetch=True)
+    load("test", "image", write_cub(tmp_path / "others"), OPTIONS, fetch=True)
+    assert len(host.requests) == 1, "nothing is fetched twice, or beside other birds"
+
+
+@pytest.mark.parametrize("content", [None, b"PK no zip", "damaged"])
+def test_without_an_archive_the_way_is_told(host, tmp_path, content):
+    whole = host.content.pop("/cub.zip")
+    if content is not None:
+        middle = len(whole) // 2
+        host.content["/cub.zip"] = (
+            whole[:middle] + bytes(40) + whole[middle + 40 :] if content == "damaged" else content
+        )
+    with pytest.raises(InputError, match=r"cub.zip could not be downloaded .*CUB_200_2011.tgz .*text_c10.*--demo") as e:
+        load("train", "image", tmp_path / "new", OPTIONS, fetch=True)
+    assert "\n" not in str(e.value) and list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_zip_archive_without_a_known_md5_is_checked_by_itself(host, tmp_path):
+    url = f"{host.url}/cub.zip"
+    download([url], tmp_path / "a.zip", None)
+    assert (tmp_path / "a.zip").read_bytes() == host.content["/cub.zip"]
+    host.content["/cub.zip"] = b"no archive"
+    with pytest.raises(InputError, match=r"b.zip could not .*no zip archive, or a damaged one.* by hand"):
+        download([url], tmp_path / "b.zip", None)
+    with pytest.raises(InputError, match=r"a.zip could not be unpacked .*other"):
+        unpack(tmp_path / "a.zip", "other")
+
+
+def test_images_can_be_squashed(tmp_path):
+    pixels = np.zeros((40, 80, 3), dtype=np.uint8)
+    pixels[:, :20] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    square, squashed = (decode(tmp_path / "a.png", Kind(squashed=x)) for x in (False, True))
+    assert squashed.shape == square.shape == (3, 64, 64)
+    assert squashed[:, :, :15].min() == 255 and squashed[:, :, 17:].max() == 0, "a quarter of the width"
+    assert square.max() < 128, "the square in the middle has none of it but at its edge"
+    path = tmp_path / "a.npy"
+    image_caches.load(tmp_path, ["a.png"], path, Kind(squashed=True))
+    with pytest.raises(InputError, match=r"a.npy holds other images"):
+        image_caches.load(tmp_path, ["a.png"], path, Kind())

@@ -1,0 +1,292 @@
+"""The networks of CUB's birds: the authors' own reproduced, tied embeddings, captions' likelihood, mixed families."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributions import Independent, Laplace, Normal, kl_divergence
+from torch.nn import functional as F
+
+from common.checkpoints import load_config, load_model
+from common.distributions import LaplaceOrNormal
+from common.errors import InputError
+from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.models import VAE
+from common.objectives import DregElbo, IwaeElbo, MixtureElbo
+from common.training.options import as_json
+from cub import train
+from cub.captions import END, PADDING
+from cub.model import MODELS, Sentences, build
+from tests.helpers.authors import ARGS, WORDS, authors_folder
+from tests.reference import fill
+
+
+def networks(w, name):
+    """The authors' layers, written out on their state dict, in float64: x -> (loc, scale), z -> what a modality has."""
+
+    def bias(layer):
+        return w.get(f"{layer}.bias")
+
+    def conv(layer, x, stride, padding):
+        return F.conv2d(x, w[f"{layer}.weight"], bias(layer), stride, padding)
+
+    def conv_transpose(layer, x, stride, padding):
+        return F.conv_transpose2d(x, w[f"{layer}.weight"], bias(layer), stride, padding)
+
+    def norm(layer, x):
+        return F.batch_norm(x, *(w[f"{layer}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")))
+
+    def linear(layer, x):
+        return F.linear(x, w[f"{layer}.weight"], w[f"{layer}.bias"])
+
+    def heads(prefix, x, loc, scale, head):
+        return tuple(
+            change(head(f"{prefix}.{layer}", x).flatten(1))
+            for layer, change in ((loc, lambda x: x), (scale, lambda x: F.softplus(x) + 1e-6))
+        )
+
+    def image_encoder(x):
+        for i in (0, 2, 4, 6):
+            x = conv(f"vaes.0.enc.enc.{i}", x, 2, 1).relu()
+        return heads("vaes.0.enc", x, "c1", "c2", lambda layer, x: conv(layer, x, 1, 0))
+
+    def image_decoder(z):
+        x = conv_transpose("vaes.0.dec.dec.0", z[..., None, None], 1, 0).relu()
+        for i in (2, 4, 6):
+            x = conv_transpose(f"vaes.0.dec.dec.{i}", x, 2, 1).relu()
+        return conv_transpose("vaes.0.dec.dec.8", x, 2, 1).sigmoid()
+
+    def feature_encoder(x):
+        for i in range(3):
+            x = F.elu(linear(f"vaes.0.enc.enc.layer{i}.0", x))
+        return heads("vaes.0.enc", x, "fc21", "fc22", linear)
+
+    def feature_decoder(z):
+        for layer in ("out_t", "layer1_t", "layer2_t"):
+            z = F.elu(linear(f"vaes.0.dec.dec.{layer}.0", z))
+        return linear("vaes.0.dec.fc31", z)
+
+    wide = ((1, 2), (0, 1))
+
+    def caption_encoder(x):
+        x = w["vaes.1.enc.embedding.weight"][x][:, None]
+        for i, shape in ((0, (2, 1)), (3, (2, 1)), (6, (2, 1)), (9, wide), (12, wide)):
+            x = norm(f"vaes.1.enc.enc.{i + 1}", conv(f"vaes.1.enc.enc.{i}", x, *shape)).relu()
+        return heads("vaes.1.enc", x, "c1", "c2", lambda layer, x: conv(layer, x, 1, 0))
+
+    def caption_decoder(z):
+        x = z[..., None, None]
+        for i, shape in ((0, (1, 0)), (3, wide), (6, wide), (9, (2, 1)), (12, (2, 1))):
+            x = norm(f"vaes.1.dec.dec.{i + 1}", conv_transpose(f"vaes.1.dec.dec.{i}", x, *shape)).relu()
+        return linear("vaes.1.dec.toVocabSize", conv_transpose("vaes.1.dec.dec.15", x, 2, 1).relu()[:, 0])
+
+    first = (image_encoder, image_decoder) if name == "cubIS" else (feature_encoder, feature_decoder)
+    return (first[0], caption_encoder), (first[1], caption_decoder)
+
+
+@pytest.mark.parametrize("name", ["cubIS", "cubISft"])
+def test_the_authors_run_folders_give_identical_outputs(tmp_path, name):
+    w = authors_folder(tmp_path, name)
+    encoders, decoders = networks(w, name)
+    model = load_model(tmp_path, "cub").double()
+    source, d = model.modalities[0], ARGS[name]["latent_dim"]
+    x = {
+        source: (fill.image(3, 3, 64) if source == "image" else fill.wave("feature", (3, 2048))).double(),
+        "caption": fill.integers("caption", (3, 32), 1590),
+    }
+    with torch.no_grad():
+        experts = model.posterior(x).component_distribution.base_dist
+        z = fill.wave("z", (3, d)).double()
+        p, prior = model.decode(z), model.prior()
+        families = {"cubIS": (Laplace, Normal), "cubISft": (Normal, Normal)}[name]
+        for m, (modality, family) in enumerate(zip(model.modalities, families, strict=True)):
+            loc, scale = encoders[m](x[modality])
+            torch.testing.assert_close(experts.loc[:, m], loc)
+            torch.testing.assert_close(experts.scale[:, m], scale)
+            alone = model.posterior({modality: x[modality]})
+            torch.testing.assert_close(alone.log_prob(z), Independent(family(loc, scale), 1).log_prob(z))
+        torch.testing.assert_close(p[source].mean, decoders[0](z))
+        expected = Independent(Laplace(decoders[0](z), 0.01), x[source].dim() - 1).log_prob(x[source])
+        torch.testing.assert_close(p[source].log_prob(x[source]), expected)
+        torch.testing.assert_close(p["caption"].logits, decoders[1](z))
+        v = w["_pz_params.1"][0]
+        if name == "cubIS":
+            expected = Laplace(w["_pz_params.0"][0], v.softmax(dim=0) * d + 1e-6)
+        else:
+            expected = Normal(w["_pz_params.0"][0], F.softplus(v) + 1e-6)
+        torch.testing.assert_close(prior.log_prob(z), Independent(expected, 1).log_prob(z))
+    assert model.weights == {source: pytest.approx(32 / 12288 if name == "cubIS" else 0.002), "caption": 1.0}
+    assert load_config(tmp_path)["vocabulary"] is None
+
+
+def small(model="features", **changes):
+    config = train.Config(model=model, n_latents=5, demo=True, **changes)
+    config.vocabulary = WORDS
+    return config
+
+
+def batch(model, n=3):
+    words = torch.randint(3, len(WORDS), (n, 32))
+    words[:, 10], words[:, 11:] = END, PADDING
+    x = {"image": torch.rand(n, 3, 64, 64), "feature": torch.rand(n, 2048), "caption": words}
+    return {name: x[name] for name in model.modalities}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tied_weights_stay_tied(tmp_path, name):
+    model = build(small(name))
+    if "caption" not in model.modalities:
+        assert model.modalities == (name,)
+        return
+
+    def embedding(model):
+        return model.encoder["caption"][0].weight, model.decoder["caption"][-1].weight
+
+    assert embedding(model)[0] is embedding(model)[1]
+    assert sum(p is embedding(model)[0] for p in model.parameters()) == 1
+    before = embedding(model)[0].detach().clone()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    kind = MixtureElbo if len(model.modalities) > 1 else IwaeElbo
+    kind(model)(batch(model)).backward()
+    optimizer.step()
+    assert not embedding(model)[1].equal(before)
+    torch.save(
+        {"experiment": "cub", "config": as_json(small(name)), "state_dict": model.state_dict()},
+        tmp_path / "m",
+    )
+    loaded = load_model(tmp_path / "m")
+    assert embedding(loaded)[0] is embedding(loaded)[1]
+    assert embedding(loaded)[0].equal(embedding(model)[0])
+
+
+def test_padding_contributes_exactly_zero():
+    logits = torch.randn(4, 2, 32, 12, dtype=torch.float64, requires_grad=True)
+    words = torch.randint(3, 12, (2, 32))
+    words[0, 7], words[0, 8:] = END, PADDING
+    log_p = Sentences(logits).log_prob(words)
+    of_words = logits.log_softmax(dim=-1)
+    expected = torch.zeros(4, 2, dtype=torch.float64)
+    for b, n in ((0, 8), (1, 32)):
+        for t in range(n):
+            expected[:, b] += of_words[:, b, t, words[b, t]]
+    torch.testing.assert_close(log_p, expected)
+    log_p.sum().backward()
+    assert (logits.grad[:, 0, 8:] == 0).all()
+    assert (logits.grad[:, 0, :8] != 0).any(dim=-1).all()
+    of_first = Sentences(logits[0]).log_prob(words.expand(3, 2, 32))
+    torch.testing.assert_close(of_first, expected[0].expand(3, 2))
+    all_padding = torch.full((2, 32), PADDING)
+    assert Sentences(logits).log_prob(all_padding).eq(0).all()
+
+
+def test_a_likeliest_caption_is_padded_after_its_end():
+    logits = torch.zeros(1, 32, 12)
+    said = torch.tensor([5, 6, END, 7, END, *27 * [8]])
+    logits[0, torch.arange(32), said] = 1
+    assert Sentences(logits).mode.tolist() == [[5, 6, END, *29 * [PADDING]]]
+    assert Sentences(logits.flip(-1)).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
+
+
+def test_laplace_and_normal_side_by_side_are_each_their_own():
+    loc, scale = torch.randn(3, 2, 4, dtype=torch.float64), torch.rand(3, 2, 4, dtype=torch.float64) + 0.1
+    q = LaplaceOrNormal(loc, scale, torch.tensor([True, False])[:, None])
+    of = (Laplace(loc[:, 0], scale[:, 0]), Normal(loc[:, 1], scale[:, 1]))
+    z = q.rsample((7,))
+    for t, own in enumerate(of):
+        torch.testing.assert_close(q.log_prob(z)[:, :, t], own.log_prob(z[:, :, t]))
+        torch.testing.assert_close(q.variance[:, t], own.variance)
+        for p in (Laplace(loc[:, :1] * 0, scale[:, :1]), Normal(loc[:, :1] * 0, scale[:, :1])):
+            of_p = type(p)(p.loc[:, 0], p.scale[:, 0])
+            torch.testing.assert_close(kl_divergence(q, p)[:, t], kl_divergence(own, of_p))
+    n = 200_000
+    draws = LaplaceOrNormal(torch.zeros(2), torch.tensor([0.5, 2.0]), torch.tensor([True, False])).sample((n,)).double()
+    # moments of a Laplace (mean |x| = b, fourth 24 b^4) and of a normal (fourth 3 sigma^4)
+    assert draws[:, 0].abs().mean().item() == pytest.approx(0.5, rel=0.02)
+    assert draws[:, 0].pow(4).mean().item() == pytest.approx(24 * 0.5**4, rel=0.1)
+    assert draws[:, 1].pow(4).mean().item() == pytest.approx(3 * 2.0**4, rel=0.05)
+
+
+def test_the_bound_of_mixed_families_is_the_papers():
+    """IWAE's looser bound, written out with the two families' own log-densities."""
+    model = build(small("images")).double().eval()
+    x = {name: v.double() if v.is_floating_point() else v for name, v in batch(model).items()}
+    with torch.no_grad():
+        torch.manual_seed(1)
+        bound = IwaeElbo(model, K=4, looser=True).bound(x).value
+        torch.manual_seed(1)
+        q = model.posterior(x)
+        z = q.component_distribution.rsample((4,)).movedim(-2, 0)  # (2, K, B, D)
+        base = q.component_distribution.base_dist
+        own = [f(base.loc[:, t], base.scale[:, t]) for t, f in enumerate((Laplace, Normal))]
+        log_q = torch.stack([p.log_prob(z).sum(dim=-1) for p in own]).logsumexp(dim=0) - torch.tensor(2.0).log()
+        log_w = model.prior().log_prob(z) - log_q
+        for name, p in model.decode(z).items():
+            log_w = log_w + model.weights[name] * p.log_prob(x[name])
+        expected = (log_w.logsumexp(dim=1) - torch.tensor(4.0).log()).mean(dim=0)
+    torch.testing.assert_close(bound, expected)
+
+
+def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
+    """Over a linear decoder, where samples are cheap: means over many draws within four standard errors."""
+
+    class Heads(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor([0.3, -0.2], dtype=torch.float64))
+
+        def forward(self, x):
+            return x * self.weight[0], x * 0 + self.weight[1]
+
+    names = ("a", "b")
+    model = VAE(
+        "moe",
+        encoder={name: Heads() for name in names},
+        decoder={name: torch.nn.Identity() for name in names},
+        likelihood=GroupedLikelihood(**{name: NormalLikelihood(1.0) for name in names}),
+        latent_dim=1,
+        posterior="laplace-normal",
+    ).double()
+    x = {"a": torch.full((1000, 1), 1.0, dtype=torch.float64), "b": torch.full((1000, 1), -0.5, dtype=torch.float64)}
+
+    def gradients(objective, n=20):
+        found = []
+        for _ in range(n):
+            model.zero_grad()
+            objective(x).backward()
+            found.append(torch.cat([model.encoder[name].weight.grad for name in names]))
+        found = torch.stack(found)
+        return found.mean(dim=0), found.std(dim=0) / n**0.5
+
+    of = [gradients(kind(model, K=3, looser=True)) for kind in (IwaeElbo, DregElbo)]
+    difference = of[0][0] - of[1][0]
+    error = (of[0][1].square() + of[1][1].square()).sqrt()
+    assert (difference.abs() < 4 * error).all()
+    assert (of[0][0].abs() > 10 * error).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"posterior": "laplace-normal", "model": "image"}, "is of two modalities, not of image"),
+        ({"fusion": "poe", "posterior": "softplus-normal"}, "a poe of softplus-normal experts"),
+        ({"llik_scaling": -1.0}, "--llik-scaling must be a number"),
+        ({"model": "caption", "llik_scaling": 1.0}, "--model caption has one modality"),
+        ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),
+        ({"paired_fraction": 0.5}, "captions belong to their images"),
+        ({"obj": "elbo", "K": 3}, "--K needs --obj dreg, iwae or stl"),
+        ({"model": "image", "fusion": "poe"}, "--fusion poe is of two experts: --model image has one"),
+        ({"vocab": Path("cub.vocab")}, "--vocab gives the words of the authors' model that --pre-trained names"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train.main(train.Config(demo=True, limit=20, save_dir=tmp_path / "run", **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_authors_settings_are_the_defaults():
+    for name, d, epochs, llik in (("images", 128, 200, 0.0), ("features", 64, 50, 0.002)):
+        config = train.Config(model=name)
+        assert (config.n_latents, config.epochs, config.llik_scaling) == (d, epochs, llik)
+        assert (config.obj, config.K, bool(config.looser), config.batch_size, config.lr) == ("dreg", 50, True, 64, 1e-3)
+        assert config.learn_prior

@@ -1,0 +1,55 @@
+"""A model whose coherence is known: it encodes and decodes classes, to a share of wrong ones."""
+
+import torch
+from torch import nn
+
+from common.data import Examples
+from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.models import MVAE
+
+C = 4  # classes
+
+
+class Encoder(nn.Module):
+    """One-hot classes (N, C) -> z near 10 times them, to a share of wrong classes."""
+
+    def __init__(self, wrong=0.0):
+        super().__init__()
+        self.wrong = wrong
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        wrong = torch.rand(len(x), 1) < self.wrong
+        mu = 10 * torch.where(wrong, x.roll(1, dims=1), x)
+        return mu, torch.full_like(mu, -10.0)
+
+
+class Decoder(nn.Module):
+    """z -> the one-hot class nearest to it, to a share of wrong ones."""
+
+    def __init__(self, wrong=0.0):
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, z):
+        x = nn.functional.one_hot(z.argmax(dim=1), C).to(z)
+        return torch.where(torch.rand(len(z), 1) < self.wrong, x.roll(1, dims=1), x)
+
+
+def model(encoder=(0.0, 0.0), decoder=(0.0, 0.0)):
+    names = ("a", "b")
+    return MVAE(
+        encoder={name: Encoder(wrong) for name, wrong in zip(names, encoder, strict=True)},
+        decoder={name: Decoder(wrong) for name, wrong in zip(names, decoder, strict=True)},
+        likelihood=GroupedLikelihood(**{name: NormalLikelihood(1.0) for name in names}),
+        latent_dim=C,
+    )
+
+
+def examples(n=4000):
+    label = torch.randint(C, (n,))
+    x = nn.functional.one_hot(label, C).float()
+    return Examples({"a": x, "b": x, "label": label})
+
+
+CLASSIFIERS = {"a": lambda x: x, "b": lambda x: x}

@@ -1,0 +1,151 @@
+"""What torchrun runs in tests/common/test_distributed.py: `-m tests.helpers.distributed_jobs OUT`, a folder."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+import celeba.analyse
+import cub.analyse
+import mnist_svhn.analyse
+from celeba.model import build as faces
+from common import checkpoints, distributed
+from common.data import Examples
+from common.distributions import DiagonalGaussian
+from common.metrics import cca, cross_coherence, divergences, joint_coherence
+from common.objectives import MvaeElbo
+from common.reporting import plots
+from common.training.options import as_json
+from common.training.steps import Step
+from fashionmnist.model import build as garments
+from mnist.model import build
+from mnist_svhn import classifier as classifiers
+from mnist_svhn import train as pairs
+from tests.helpers.coherence import CLASSIFIERS, examples, model
+from tests.helpers.homoencoders import Code, Noisy, characters_of
+from vhe import VHE, classify
+from vhe.model import build as characters
+
+SIZES = (6, 5, 1)  # of batches: of two processes, both have as many, one has more, one has none
+
+
+OPTIONS = {"n_latents": 4, "model": "mvae", "lambda_image": 1.0, "lambda_text": 2.0, "posterior": "gaussian"}
+
+
+def gradients():
+    """Gradients of batches of each size, of a model without noise; of the last one, only where both have labels."""
+    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
+    torch.manual_seed(0)
+    model = build(SimpleNamespace(**OPTIONS))
+    n = sum(SIZES)
+    mask = torch.ones(n, 2, dtype=torch.bool)
+    mask[::3, 1] = False
+    examples = Examples({"image": torch.rand(n, 1, 28, 28), "text": torch.randint(10, (n,))}, mask=mask)
+    objective = MvaeElbo(model)
+    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0))
+    found = []
+    for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
+        step(examples, index[distributed.part()], len(index), 0.5)
+        found.append([x.grad for x in objective.parameters()])
+    return found
+
+
+def weights():
+    """Those of convolutions, which lie channels last, after two steps of the optimiser that train.py has."""
+    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
+    torch.manual_seed(0)
+    objective = MvaeElbo(garments(SimpleNamespace(**OPTIONS)))
+    examples = Examples({"image": torch.rand(4, 1, 28, 28), "text": torch.randint(10, (4,))})
+    # with a large eps steps are as smooth as gradients
+    step = Step(objective, torch.optim.Adam(objective.parameters(), lr=1.0, eps=100.0, fused=True))
+    for _ in range(2):
+        step(examples, torch.arange(4)[distributed.part()], 4, 0.5)
+    return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
+
+
+@torch.no_grad()
+def without_noise():
+    """What is said of odd numbers of examples, where no draw has a part."""
+    torch.manual_seed(0)
+    numbers = distributed.share_out(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
+    digits = Examples({"svhn": torch.rand(501, 3, 32, 32), "digit": torch.randint(10, (501,))})
+    images = torch.randint(256, (21, 3, 64, 64), dtype=torch.uint8)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 18))
+    described = cub.analyse.descriptor("image", SimpleNamespace(demo=True))(images)
+    captions = described[:, :4] + 0.1 * torch.randn(21, 4)
+    sure, sets = VHE(Code(1.0, 1e-12), Noisy()), torch.randn(30, 2, 1).cumsum(dim=1)
+    episodes = classify.Config(Path(), n_way=5, k_shot=1, episodes=7, n_samples=2)
+    found = {
+        **numbers,
+        "accuracy": classifiers.accuracy(classifiers.build("linear", "svhn"), "svhn", digits),
+        "described": described,
+        "similarity": cca(described, captions, 2).similarity(described, captions),
+        "read": cub.analyse.read_all(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, 30)), images),
+        **divergences(model(), Examples({"a": torch.rand(1001, 4), "b": torch.rand(1001, 4)})),
+        "episodes": classify.accuracies(sure, characters_of(sets), episodes),
+    }
+    torch.manual_seed(1)
+    test = Examples({"image": images, "attrs": torch.randint(2, (21, 18)).float()})
+    face = faces(SimpleNamespace(n_latents=2, posterior="gaussian", fusion="poe")).eval()
+    columns = celeba.analyse.shares(face, lambda x: (network(x),), test, test, 3)
+    return found | {name: columns[name] for name in ("test images", "commoner value")}
+
+
+def with_noise():
+    """Coherences that are known, of models that are wrong at times."""
+    torch.manual_seed(2)
+    distributed.seed_apart()
+    crossed = cross_coherence(model((0.3, 0.0), (0.0, 0.2)), examples(4001), "label", CLASSIFIERS)
+    joint = joint_coherence(model(decoder=(0.0, 0.25)), 5001, CLASSIFIERS)
+    return {"-".join(pair): share for pair, share in crossed.items()} | {"joint": joint}
+
+
+def untrained(folder):
+    """Checkpoints of mnist_svhn and vhe in a folder."""
+    torch.manual_seed(0)
+    of_pairs = as_json(pairs.Config(demo=True, n_latents=4))
+    of_characters = {"model": "character", "decoder": "deconv", "n_latents": 4, "k_shot": 2, "test_alphabets": []}
+    for name, config, make in (("mnist_svhn", of_pairs, pairs.build), ("vhe", of_characters, characters)):
+        network = make(SimpleNamespace(**config))
+        checkpoint = {"experiment": name, "config": config, "state_dict": network.state_dict()}
+        checkpoints.save(folder / f"{name}.pt", checkpoint)
+
+
+def analyses(models, out):
+    """The figures of two scripts, and what they wrote."""
+    written = []
+
+    def write(path, content):
+        written.append(path.name)
+        checkpoints.write_atomically(path, content)
+
+    mnist_svhn.analyse.write_atomically = classify.write_atomically = write
+    plots.save = lambda figure, path: written.append(path.name)
+    classifiers.STEPS = 40
+    given = {"demo": True, "umap": False, "limit": 301, "n_samples": 301, "json": out / "pairs.json"}
+    found = mnist_svhn.analyse.main(mnist_svhn.analyse.Config(models / "mnist_svhn.pt", **given))
+    given = {"demo": True, "limit": 20, "n_way": 5, "k_shot": 2, "episodes": 7, "n_samples": 2, "n_queries": 3}
+    told = classify.main(classify.Config(models / "vhe.pt", json=out / "characters.json", **given))
+    return {"figures": found, "told": told, "written": written, "seed": torch.initial_seed()}
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    distributed.start()
+    rows = torch.arange(7.0).view(7, 1)[distributed.part()]
+    found = {"rows": distributed.rows_of_all(rows), "world": distributed.world()}
+    found |= {
+        "any": (distributed.any_of(distributed.rank() == 1), distributed.any_of(False)),
+        "first": distributed.gathered(distributed.of_first(distributed.rank)),
+        "without noise": distributed.gathered(without_noise()),
+        "with noise": distributed.gathered(with_noise()),
+        "analyses": distributed.gathered(analyses(out, out)),
+        # the last ones, since no model draws after them
+        "gradients": gradients(),
+        "weights": weights(),
+    }
+    if distributed.rank() == 0:
+        torch.save(found, out / "found.pt")
+    print("process", distributed.rank())
+    distributed.end()

@@ -1,0 +1,92 @@
+"""The analysis of weak supervision."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import tyro
+from PIL import Image
+
+import mnist.analyse
+from common.checkpoints import load_model
+from common.errors import InputError
+from mnist.data import MNIST
+from mnist.data import load as load_mnist
+from tests.helpers.demo_runs import OPTIONS
+from tests.helpers.scripts import ROOT, call
+
+
+@pytest.mark.slow
+def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
+    args = ["weak-supervision", *OPTIONS, "--classifier-steps", 50, "--limit", 200, "--jobs", 1, "--save-dir", tmp_path]
+    seen, original = [], mnist.analyse.cross_entropy
+    monkeypatch.setattr(
+        mnist.analyse, "cross_entropy", lambda logits, y: seen.append((logits, y)) or original(logits, y)
+    )
+    few = call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1)
+    assert [(r.fraction, r.n_paired, r.seed) for r in few] == [(0.05, 10, 0), (0.05, 10, 1)]
+    assert len(seen) == 2 * 50
+    for run in (seen[:50], seen[50:]):
+        rows = torch.cat([torch.cat([logits, y[:, None]], dim=1) for logits, y in run[:1]])
+        assert len(rows.unique(dim=0)) <= 10 < len(rows), "the classifier sees the pairs alone"
+    assert call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1) == few
+    assert len(seen) == 2 * 50, "a run that is there is not repeated"
+    more = call(mnist.analyse, *args, "--fractions", 1, 0.05, "--seeds", 0, 1)
+    assert more[:2] == few
+    content = json.loads((tmp_path / "weak_supervision.json").read_text())
+    assert content["results"][3]["n_paired"] == 200 and content["config"]["epochs"] == 1
+    mean, values = 50 * (few[0].model + few[1].model), torch.tensor([few[0].model, few[1].model])
+    row = f"| 10 | {mean:.2f} ± {100 * values.double().std():.2f} % |"
+    assert row in (tmp_path / "weak_supervision.md").read_text() and row in capsys.readouterr().out
+    with Image.open(tmp_path / "weak_supervision.png") as picture:
+        assert picture.width > 300
+    # what the accuracies are of
+    test = load_mnist("test", "", demo=True, limit=200)[:].modalities
+    label = load_model(tmp_path / "0.05_seed1").reconstruct({"image": test["image"]})["text"]
+    assert few[1].model == pytest.approx((label == test["text"]).double().mean().item())
+    call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, "--classifier-steps", 60)
+    assert seen[-60:] and len(seen) > 2 * 50 + 60, "another number of steps is another classifier"
+
+
+@pytest.mark.slow
+def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
+    """By the command, so that the processes find what the script itself defines."""
+    options = ["--classifier-steps", "5", "--limit", "60", "--fractions", "0.5", "--seeds", "0", "1", "--jobs", "2"]
+    command = [sys.executable, "analyse.py", "weak-supervision", *OPTIONS, *options, "--save-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT / "mnist", capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "weak_supervision.json").read_text())["results"]
+    assert [(r["n_paired"], r["seed"]) for r in results] == [(30, 0), (30, 1)]
+    assert "epoch 1/1" in (tmp_path / "0.5_seed1" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fractions", "0.001"], "--fractions 0.001 of 60 images is no pair at all"),
+        (["--fractions", "2"], r"--paired-fraction must lie in \[0, 1\]"),
+        (["--fractions", "0.5", "0.5"], "--fractions must name each value once"),
+        (["--seeds", "0", "0"], "--seeds must name each value once"),
+        (["--jobs", "0"], "--jobs must be positive"),
+    ],
+)
+def test_impossible_curves(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        call(mnist.analyse, "weak-supervision", *OPTIONS, "--limit", 60, "--jobs", 1, *options, "--save-dir", tmp_path)
+    assert not any(tmp_path.iterdir()), "nothing was trained for it"
+
+
+def test_weak_supervision_fetches_what_is_missing(tmp_path, monkeypatch):
+    fetched = []
+
+    def load(split, data_dir, demo, fetch=False, limit=None):
+        fetched.append((split, fetch))
+        return load_mnist(split, "", demo=True, limit=limit)
+
+    monkeypatch.setattr(mnist.analyse, "run", lambda config, **_: mnist.analyse.Result(0.5, 30, 0, 0.5, 0.5))
+    options = ["--epochs", 1, "--limit", 60, "--jobs", 1, "--fractions", 0.5, "--seeds", 0, "--save-dir", tmp_path]
+    config = tyro.cli(mnist.analyse.Config, args=["weak-supervision", "--download", *map(str, options)])
+    mnist.analyse.main(config, MNIST._replace(load=load))
+    assert fetched == [("train", True), ("test", True)]

@@ -1,0 +1,103 @@
+import gzip
+import hashlib
+
+import pytest
+import torch
+
+import fashionmnist.data
+from common.data.files import read_idx
+from common.errors import InputError
+from mnist.data import load
+from tests.helpers.mnist_files import IMAGES, LABELS, idx, write_mnist
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("below", ["", "MNIST/raw"])
+def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
+    write_mnist(tmp_path / below, compress)
+    for split in ("train", "test"):
+        examples = load(split, tmp_path)
+        assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
+        assert examples.modalities["text"].equal(torch.from_numpy(LABELS))
+    assert len(load("test", tmp_path, limit=5)) == 5
+
+
+def damaged_files(name):
+    content = gzip.compress(idx(IMAGES))
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 0xFF
+    cases = {
+        "truncated gz": (".gz", content[: len(content) // 2], "cannot be read"),
+        "corrupted gz": (".gz", bytes(flipped), "cannot be read"),
+        "not gz": (".gz", b"<html>quota exceeded</html>", "cannot be read"),
+        "empty": ("", b"", "starts with"),
+        "header only": ("", idx(IMAGES)[:6], "holds items of shape"),
+        "truncated": ("", idx(IMAGES)[:-1], "bytes where its header promises"),
+        "too long": ("", idx(IMAGES) + b"x", "bytes where its header promises"),
+        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "starts with 00000d03 where an idx file has 00000803"),
+        "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\) where \(28, 28\) was expected"),
+    }
+    return cases[name]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "truncated gz",
+        "corrupted gz",
+        "not gz",
+        "empty",
+        "header only",
+        "truncated",
+        "too long",
+        "wrong magic",
+        "wrong shape",
+    ],
+)
+def test_damaged_files_are_named(tmp_path, case):
+    suffix, content, message = damaged_files(case)
+    path = tmp_path / f"images{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_idx(path, (28, 28))
+    assert str(path) in str(error.value) and "--download" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_and_mismatched_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz is missing.*--data-dir.*--download.*--demo"):
+        load("train", tmp_path)
+    write_mnist(tmp_path, labels=LABELS[:-1])
+    with pytest.raises(InputError, match="12 images.*11 labels"):
+        load("train", tmp_path)
+    write_mnist(tmp_path, labels=LABELS + 3)
+    with pytest.raises(InputError, match="does not hold the labels 0 to 9"):
+        load("train", tmp_path)
+
+
+def test_demo_digits_look_like_mnist():
+    train, test = load("train", "nowhere", demo=True), load("test", "nowhere", demo=True)
+    assert (len(train), len(test)) == (1500, 297)
+    image, text = train.modalities["image"], train.modalities["text"]
+    assert image.shape == (1500, 1, 28, 28) and image.dtype == torch.uint8
+    assert image[:, :, :4].max() == 0 and image.max() == 255
+    assert text.bincount().min() > 130, "all ten digits"
+    both = torch.cat([image, test.modalities["image"]]).flatten(1)
+    assert len(both.unique(dim=0)) == 1797, "no test image among the training images"
+
+
+@pytest.mark.parametrize(("dataset", "load"), [("MNIST", load), ("FashionMNIST", fashionmnist.data.load)])
+def test_downloads_come_from_torchvisions_mirrors(tmp_path, server, monkeypatch, dataset, load):
+    from common.data.torchvision_import import datasets
+
+    known = getattr(datasets, dataset)
+
+    source = write_mnist(tmp_path / "source")
+    server.content = {f"/{p.name}": p.read_bytes() for p in source.iterdir()}
+    md5s = [(p.name, hashlib.md5(p.read_bytes()).hexdigest()) for p in source.iterdir()]
+    assert {name for name, _ in known.resources} == {name for name, _ in md5s}
+    monkeypatch.setattr(known, "mirrors", [f"{server.url}/absent/", f"{server.url}/"])
+    monkeypatch.setattr(known, "resources", md5s)
+    examples = load("train", tmp_path / "data", fetch=True)
+    assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
+    load("train", tmp_path / "data", fetch=True)
+    assert len(server.requests) == 4, "two files, the first mirror tried in vain for each, nothing fetched twice"

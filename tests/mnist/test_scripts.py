@@ -1,0 +1,147 @@
+"""mnist's scripts on a model trained from its folder, and the README's Python on it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from common.errors import InputError
+from common.reporting import tables as reports
+from common.training import run_from_command_line
+from mnist import loglike, sample
+from mnist.data import load
+from tests.helpers.authors import authors_file
+from tests.helpers.scripts import ROOT, call, python_of_the_readme
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of the demo data, trained from its folder as a user would, in a process of its own."""
+    save_dir = tmp_path_factory.mktemp("trained")
+    options = ["--demo", "--epochs", "2", "--annealing-epochs", "1", "--n-latents", "8", "--lambda_text", "50."]
+    command = [sys.executable, "train.py", *options, "--cuda", "--save-dir", str(save_dir)]
+    result = subprocess.run(command, cwd=ROOT / "mnist", capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    if not torch.cuda.is_available():
+        assert "warning: no GPU is available" in result.stderr
+    return save_dir
+
+
+@pytest.mark.parametrize("text", [None, 0, 7])
+@pytest.mark.parametrize("image", [None, "0", "4", "file"])
+def test_sampling_given_anything(trained, tmp_path, text, image):
+    args = [trained, "--demo", "--n-samples", 10, "--out-dir", tmp_path / "out"]
+    if text is not None:
+        args += ["--condition-on-text", text]
+    if image == "file":
+        Image.new("RGB", (40, 56), "white").save(tmp_path / "given.jpg")
+        image = tmp_path / "given.jpg"
+    if image is not None:
+        args += ["--condition-on-image", image]
+    call(sample, *args)
+    labels = (tmp_path / "out" / "sample_text.txt").read_text().split()
+    assert len(labels) == 10 and set(labels) <= set("0123456789")
+    with Image.open(tmp_path / "out" / "sample_image.png") as picture:
+        assert picture.width > 300
+
+
+def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(sample, "samples", lambda model, inputs, *_: seen.append(inputs) or ["0"])
+    for text, image in ((0, 0), (5, 5)):
+        call(
+            sample, trained, "--demo", "--condition-on-text", text, "--condition-on-image", image, "--out-dir", tmp_path
+        )
+        (tmp_path / "sample_text.txt").unlink()
+    digits = load("test", "", demo=True)
+    for inputs, label in zip(seen, (0, 5), strict=True):
+        assert inputs["text"].tolist() == [label]
+        same = (digits[:].modalities["image"] == inputs["image"]).flatten(1).all(dim=1)
+        assert digits.modalities["text"][same].tolist() == [label], "an image of that class, between 0 and 1"
+
+
+def test_reconstructions(trained, tmp_path):
+    call(sample, trained, "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
+    assert len((tmp_path / "sample_text.txt").read_text().split()) == 5
+
+
+def test_samples_lie_beside_the_model_by_default(trained):
+    call(sample, trained / "model_best.pth.tar", "--n-samples", 1)
+    assert (trained / "samples" / "sample_image.png").exists()
+
+
+def test_loglike_table_and_json(trained, tmp_path, capsys):
+    estimates = call(loglike, trained, "--demo", "--limit", 20, "--n-samples", 50, "--json", tmp_path / "out.json")
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["estimates"] == estimates
+    assert {k: v for k, v in content.items() if k not in ("estimates", "checkpoint")} == {
+        "experiment": "mnist",
+        "split": "test",
+        "n_examples": 20,
+        "n_samples": 50,
+        "seed": 0,
+    }
+    out = capsys.readouterr().out
+    for name in ("image", "text", "image,text", "image|text", "text|image"):
+        assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
+        cell = reports.in_table(f"log p({name})")
+        assert f"| {cell} | {estimates[f'log p({name})']['mean']:.3f} |" in out
+    assert 1 <= estimates["effective samples, image"]["mean"] <= 50
+    assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"
+
+
+def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
+    path = authors_file(tmp_path / "model_best.pth.tar")
+    call(sample, path, "--demo", "--condition-on-text", 3, "--n-samples", 2)
+    assert call(loglike, path, "--demo", "--limit", 3, "--n-samples", 5)["log p(image)"]["mean"] < -300
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        (sample, ["--condition-on-text", 12], "--condition-on-text: a class is a number from 0 to 9, not '12'"),
+        (sample, ["--condition-on-text", -1], "--condition-on-text: a class is a number from 0 to 9, not '-1'"),
+        (
+            sample,
+            ["--condition-on-image", 10],
+            "--condition-on-image 10: there is no such file, and a class is a number from 0 to 9, not '10'",
+        ),
+        (
+            sample,
+            ["--condition-on-image", "no.png"],
+            "--condition-on-image no.png: there is no such file, and a class is",
+        ),
+        (sample, ["--n-samples", 0], "--n-samples must be positive, not 0"),
+        (sample, ["--reconstruct", "--condition-on-text", 1], "--reconstruct takes no condition"),
+        (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "is missing"),
+        (loglike, ["--n-samples", 0], "--n-samples must be positive, not 0"),
+        (loglike, ["--limit", 0], "--limit must be positive, not 0"),
+        (loglike, ["--json", "nowhere/out.json"], "--json nowhere/out.json: there is no such folder"),
+        (loglike, ["--data-dir", "nowhere"], "is missing"),
+    ],
+)
+def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, args, message):
+    data = [] if "--data-dir" in args else ["--demo"]
+    with pytest.raises(SystemExit) as exit_:
+        run_from_command_line(script.main, script.Config, "", [str(arg) for arg in [trained, *data, *args]])
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_damaged_pictures_are_named(trained, tmp_path):
+    (tmp_path / "given.ppm").write_bytes(b"P6 40 x")
+    with pytest.raises(InputError, match=r"given.ppm is no readable image"):
+        call(sample, trained, "--condition-on-image", tmp_path / "given.ppm")
+
+
+def test_the_python_of_the_readme(trained):
+    code, _ = python_of_the_readme()
+    batch = load("test", "", demo=True, limit=5)[:]
+    names = {"x": batch.modalities["image"], "y": batch.modalities["text"]}
+    exec(code.replace("mnist/trained_models", str(trained)), names)
+    assert names["label"].shape == names["log_p"].shape == (5,)
+    assert (names["log_p"] < -100).all()

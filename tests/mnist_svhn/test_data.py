@@ -1,0 +1,227 @@
+"""Pairs of MNIST and SVHN: the matchings, SVHN's files, and the synthetic street digits."""
+
+import hashlib
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+import mnist_svhn.data
+from common.data.torchvision_import import datasets
+from common.errors import InputError
+from mnist_svhn.data import (
+    FILES,
+    PairOptions,
+    TrainingPairOptions,
+    load,
+    load_train,
+    pair,
+    read_svhn,
+    save_pairs,
+)
+from mnist_svhn.street import street_digits
+from tests.helpers.mnist_files import write_mnist
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.integers(0, 256, (32, 32, 3, 24), dtype=np.uint8)
+Y = (np.arange(24, dtype=np.uint8) % 10 + 1)[:, None]  # 1 .. 10, and 10 is the digit 0
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def write_svhn(folder, x=X, y=Y, **others):
+    for name in FILES.values():
+        savemat(folder / name, {"X": x, "y": y, **others})
+    return folder
+
+
+def test_every_matching_pairs_each_image_once_with_one_of_its_class():
+    a, b = torch.randint(10, (400,), generator=generator()), torch.randint(10, (300,), generator=generator())
+    i, j = pair(a, b, 5, 28, generator())
+    assert a[i].equal(b[j])
+    for c in range(10):
+        n = min((a == c).sum(), (b == c).sum(), 28)
+        for labels, rows in ((a, i), (b, j)):
+            used, times = rows[labels[rows] == c].unique(return_counts=True)
+            assert used.equal((labels == c).nonzero().squeeze(1)[:n]), "the first of the class"
+            assert (times == 5).all()
+    assert len(set(zip(i.tolist(), j.tolist(), strict=True))) > 4 * len(i) / 5, "other partners in other matchings"
+    assert not (a[i].diff() >= 0).all(), "classes are mixed"
+    again = pair(a, b, 5, 28, generator())
+    assert i.equal(again[0]) and j.equal(again[1])
+
+
+def test_pairs_of_nothing_are_refused():
+    with pytest.raises(InputError, match="no digit in common"):
+        pair(torch.zeros(3).long(), torch.ones(3).long(), 1, 10, generator())
+
+
+def test_svhn_is_read_in_its_own_format(tmp_path):
+    images, labels = read_svhn("test", write_svhn(tmp_path))
+    assert images.shape == (24, 3, 32, 32) and images.dtype == torch.uint8
+    assert images[5, 2, 7, 11] == X[7, 11, 2, 5]
+    assert labels.tolist() == [(i % 10 + 1) % 10 for i in range(24)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": X[:31]},
+        {"x": X.astype(float)},
+        {"y": Y[:-1]},
+        {"y": Y + 1},
+        {"y": Y - 1},
+        {"x": X[..., :0], "y": Y[:0]},
+    ],
+)
+def test_files_that_are_not_svhns_are_refused(tmp_path, change):
+    with pytest.raises(InputError, match=r"train_32x32.mat is (damaged or )?not SVHN's: delete it"):
+        read_svhn("train", write_svhn(tmp_path, **change))
+
+
+@pytest.mark.parametrize("damage", [b"", b"MATLAB 5.0", lambda content: content[: len(content) // 2]])
+def test_damaged_files_are_refused(tmp_path, damage):
+    path = write_svhn(tmp_path) / FILES["train"]
+    path.write_bytes(damage(path.read_bytes()) if callable(damage) else damage)
+    with pytest.raises(InputError, match=r"train_32x32.mat is damaged or not SVHN's"):
+        read_svhn("train", tmp_path)
+
+
+def test_svhn_is_downloaded_and_checked(tmp_path, monkeypatch, server):
+    content = (write_svhn(tmp_path) / FILES["test"]).read_bytes()
+    server.content["/svhn"] = content
+    for md5, fits in ((hashlib.md5(content).hexdigest(), True), ("0" * 32, False)):
+        monkeypatch.setitem(datasets.SVHN.split_list, "test", [f"{server.url}/svhn", FILES["test"], md5])
+        if fits:
+            images, labels = read_svhn("test", tmp_path / "new", fetch=True)
+            assert images.shape == (24, 3, 32, 32) and labels.equal(read_svhn("test", tmp_path)[1])
+        else:
+            with pytest.raises(InputError, match="could not be downloaded .*md5"):
+                read_svhn("test", tmp_path / "other", fetch=True)
+
+
+def test_a_missing_svhn_says_what_to_do(tmp_path):
+    write_mnist(tmp_path)
+    with pytest.raises(InputError, match=r"train_32x32.mat is missing.*--svhn synthetic"):
+        load("train", tmp_path, PairOptions())
+
+
+def test_real_pairs_show_the_same_digit(tmp_path):
+    write_mnist(tmp_path)
+    batch = load("train", write_svhn(tmp_path), PairOptions())[:].modalities
+    assert batch["mnist"].shape == (12, 1, 28, 28) and batch["svhn"].shape == (12, 3, 32, 32)
+    svhn, labels = read_svhn("train", tmp_path)
+    for digit, image in zip(batch["digit"], (255 * batch["svhn"]).round(), strict=True):
+        assert any(image.equal(other.float()) for other in svhn[labels == digit])
+
+
+def test_no_digit_is_in_both_modalities_of_the_demo(monkeypatch):
+    seen = []
+
+    def street(digits, seed):
+        seen.append(digits)
+        return street_digits(digits, seed)
+
+    monkeypatch.setattr(mnist_svhn.data, "street_digits", street)
+    examples = load("test", "", PairOptions(), demo=True)
+    first = {image.numpy().tobytes() for image in examples.modalities["mnist"][:, 0]}
+    assert len(first) > 140 and not first & {image.numpy().tobytes() for image in seen[0]}
+    other = load("train", "", PairOptions(), demo=True, limit=7)
+    assert len(other) == 7 and len(other[:]) == 7
+
+
+def test_street_digits_are_bytes_in_colour_from_a_seed():
+    digits = torch.zeros(12, 28, 28, dtype=torch.uint8)
+    digits[:, 4:24, 12:16] = 255
+    images = street_digits(digits, seed=0)
+    assert images.shape == (12, 3, 32, 32) and images.dtype == torch.uint8
+    assert images.equal(street_digits(digits, seed=0)) and not images.equal(street_digits(digits, seed=1))
+    grey = images.float().mean(dim=1)
+    ink, paper = grey[:, 12:20, 15:17].mean(dim=(1, 2)), grey[:, 12:20, [0, 31]].mean(dim=(1, 2))
+    assert (ink > paper).any() and (ink < paper).any(), "light on dark, and dark on light"
+    assert (images.float().std(dim=1) > 1).any(), "in colour"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [("matchings", "--matchings must be positive"), ("max_per_class", "--max")]
+)
+def test_options_that_no_pairing_can_have_are_refused(option, message):
+    with pytest.raises(InputError, match=message):
+        load_train("", TrainingPairOptions(**{option: 0}), demo=True)
+
+
+@pytest.fixture
+def mnist_dir(tmp_path):
+    digits = RANDOM.integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    write_mnist(tmp_path, images=digits, labels=np.arange(60) % 10)
+    return tmp_path
+
+
+OPTIONS = TrainingPairOptions(svhn="synthetic", matchings=3)
+
+
+def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
+    drawn, valid = load_train(mnist_dir, OPTIONS)
+    path = save_pairs(mnist_dir, OPTIONS)
+    kept, same = load_train(mnist_dir, OPTIONS)
+    for name in ("mnist", "svhn"):
+        assert kept.rows[name].equal(drawn.rows[name]) and same.rows[name].equal(valid.rows[name])
+    with np.load(path) as file:
+        content = dict(file)
+    np.savez(path, **(content | {"train": content["train"][:, ::-1]}))
+    assert load_train(mnist_dir, OPTIONS)[0].rows["svhn"].equal(drawn.rows["svhn"].flip(0)), "the file's own"
+    i, j = content["train"]
+    for wrong in (np.stack([i, np.roll(j, 1)]), content["train"] + 1000):
+        np.savez(path, **(content | {"train": wrong}))
+        with pytest.raises(InputError, match="pairs images of other files: make it again with make_idx.py"):
+            load_train(mnist_dir, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "valid", "message"),
+    [
+        ({"matchings": 4}, None, "with --matchings 3, not --matchings 4"),
+        ({"svhn": "real"}, None, "--svhn synthetic --valid 5, not --svhn real"),
+        ({"pair_seed": 1}, None, "--pair-seed 0"),
+        ({"max_per_class": 2}, None, "--max-per-class 10000"),
+        ({}, 2, "with --valid 5, not --valid 2"),
+    ],
+)
+def test_saved_pairs_of_other_options_are_refused(mnist_dir, options, valid, message):
+    save_pairs(write_svhn(mnist_dir), OPTIONS)
+    (mnist_dir / "synthetic_svhn_train.npz").unlink()
+    with pytest.raises(InputError, match=f"{message}.*: give the same options or .*make_idx.py"):
+        load_train(mnist_dir, replace(OPTIONS, **options), valid=valid)
+
+
+def test_nothing_is_lost_where_pairs_cannot_be_made(mnist_dir):
+    content = save_pairs(mnist_dir, OPTIONS).read_bytes()
+    with pytest.raises(InputError):
+        save_pairs(mnist_dir, replace(OPTIONS, matchings=0))
+    assert (mnist_dir / "mnist_svhn_idx.npz").read_bytes() == content
+
+
+def test_synthetic_svhn_is_made_once(mnist_dir, monkeypatch):
+    first = load("train", mnist_dir, OPTIONS)
+    monkeypatch.setattr(mnist_svhn.data, "street_digits", None)
+    assert load("train", mnist_dir, OPTIONS).modalities["svhn"].equal(first.modalities["svhn"])
+    path = mnist_dir / "synthetic_svhn_train.npz"
+    with pytest.raises(InputError, match="made with --pair-seed 0, not --pair-seed 1: .*delete it"):
+        load("train", mnist_dir, replace(OPTIONS, pair_seed=1))
+    write_mnist(mnist_dir, images=RANDOM.integers(0, 256, (60, 28, 28), dtype=np.uint8), labels=np.arange(60) // 6)
+    with pytest.raises(InputError, match="made of other digits: delete it"):
+        load("train", mnist_dir, OPTIONS)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged or cannot be read: delete it"):
+        load("train", mnist_dir, OPTIONS)
+
+
+def test_a_folder_that_cannot_be_written_has_no_cache(mnist_dir, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    load("train", mnist_dir, OPTIONS)
+    assert not (mnist_dir / "synthetic_svhn_train.npz").exists()

@@ -1,0 +1,447 @@
+"""The scripts of mnist_svhn, on the demo data."""
+
+import json
+import math
+import shutil
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from PIL import Image
+from torch.distributions import Laplace, Normal
+
+from common.checkpoints import BEST, LAST, load, load_model, save
+from common.data import Batch
+from common.errors import InputError
+from common.estimators import joint_and_each, log_marginal
+from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
+from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
+from common.objectives.registry import make_objective
+from common.training import run_from_command_line
+from common.training.options import as_json
+from mnist_svhn import analyse, loglike, sample, train
+from mnist_svhn import classifier as classifiers
+from mnist_svhn.data import PairOptions, TrainingPairOptions, load_train
+from mnist_svhn.data import load as load_pairs
+from mnist_svhn.model import build
+from tests.helpers.fusions import with_fusion
+from tests.helpers.linear_gaussian import draw, exact_log_p
+from tests.helpers.mnist_files import write_mnist
+
+SMALL = {"demo": True, "limit": 96, "epochs": 1, "batch_size": 32}
+
+
+def config(save_dir="unused", **changes):
+    several = {"K": 2} if changes.get("obj", "dreg") in ("dreg", "iwae", "stl") else {}
+    return train.Config(save_dir=save_dir, **(SMALL | several | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train.main(config(folder))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"obj": "iwae", "looser": False, "prior_and_posterior": "normal"},
+        {"obj": "stl", "learn_prior": False},
+        {"obj": "elbo", "llik_scaling": 1.0},
+        {"model": "mvae", "obj": "mvae"},
+        {"model": "mvae", "obj": "dreg"},
+        {"model": "mvae", "obj": "elbo"},
+        {"model": "mvae", "obj": "ar", "prior_and_posterior": "vmf"},
+        {"prior_and_posterior": "vmf"},
+        {"model": "mopoe", "obj": "elbo", "beta": 0.5},
+        {"model": "mnist"},
+        {"model": "svhn", "obj": "elbo", "num_hidden_layers": 2},
+    ],
+)
+def test_models_and_objectives_train_and_load(tmp_path, options):
+    train.main(config(tmp_path, **options))
+    model = load_model(tmp_path)
+    alone = options.get("model") in ("mnist", "svhn")
+    assert model.modalities == ((options["model"],) if alone else ("mnist", "svhn"))
+    for name in ("prior", *(f"from_{name}" for name in model.modalities)):
+        with Image.open(tmp_path / "samples" / f"{name}.png") as picture:
+            assert picture.width > 300
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["beta"] == options.get("beta", 1.0)
+    assert all(torch.tensor([*line[split].values()]).isfinite().all() for split in ("train", "valid"))
+    checkpoint = load(tmp_path / LAST)
+    assert checkpoint["optimizer"]["param_groups"][0]["amsgrad"]
+    if options.get("prior_and_posterior") != "vmf":
+        moved = (model.state_dict()["prior.scale"] != 0).any().item()
+        assert moved == options.get("learn_prior", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, DregElbo),
+        ({"obj": "iwae"}, IwaeElbo),
+        ({"obj": "stl"}, StlElbo),
+        ({"obj": "elbo"}, MixtureElbo),
+        ({"obj": "elbo", "model": "mopoe"}, MixtureElbo),
+        ({"obj": "elbo-importance"}, ReweightedElbo),
+        ({"obj": "elbo", "model": "mvae"}, StandardElbo),
+        ({"obj": "mvae", "model": "mvae"}, MvaeElbo),
+        ({"obj": "ar", "model": "mvae"}, ArElbo),
+    ],
+)
+def test_objectives_by_name(options, kind):
+    options = config(**options)
+    objective = make_objective(options.obj, build(options), options)
+    assert type(objective) is kind
+    assert objective.weights == {"mnist": pytest.approx(3072 / 784), "svhn": 1.0}
+    if isinstance(objective, IwaeElbo):
+        assert (objective.K, objective.looser) == (2, True)
+
+
+def test_the_papers_settings_are_the_defaults():
+    defaults = train.Config()
+    model = build(defaults)
+    objective = make_objective(defaults.obj, model, defaults)
+    assert (type(objective), objective.K, objective.looser, objective.gradient) == (DregElbo, 30, True, "exact")
+    assert (defaults.batch_size, defaults.epochs, defaults.lr, defaults.n_latents) == (128, 30, 1e-3, 20)
+    assert isinstance(model.prior().base_dist, Laplace) and model.prior.scale.requires_grad
+    p = model.decode(model.prior().sample((2,)))
+    assert all(isinstance(q.base_dist, Laplace) and (q.base_dist.scale == 0.75).all() for q in p.values())
+    assert isinstance(build(train.Config(model="mopoe")).prior().base_dist, Normal)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"K": 0}, "--K must be positive, not 0"),
+        ({"llik_scaling": -1.0}, "--llik-scaling must be a number that is not negative, it is -1.0"),
+        ({"beta": -0.5}, "--beta must be a number that is not negative, it is -0.5"),
+        ({"num_hidden_layers": 0}, "--num-hidden-layers must be positive"),
+        ({"matchings": 0}, "--matchings must be positive"),
+        (
+            {"model": "mvae", "prior_and_posterior": "laplace"},
+            "a poe of laplace experts does not exist",
+        ),
+        ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),
+        ({"obj": "elbo-importance", "model": "mopoe"}, "--obj elbo-importance weighs the experts' samples"),
+        ({"obj": "elbo", "looser": True}, "--looser needs --obj dreg, iwae or stl \\(got --obj elbo\\)"),
+        ({"obj": "elbo-importance", "K": 20}, "--K needs --obj dreg, iwae or stl \\(got --obj elbo-importance\\)"),
+        ({"obj": "iwae", "dreg": "exact"}, "--dreg needs --obj dreg \\(got --obj iwae\\)"),
+        ({"model": "mnist", "llik_scaling": 2.0}, "--model mnist has one of them"),
+        ({"max_memory": 0.0}, "--max-memory must be positive, not 0.0"),
+        ({"obj": "elbo", "max_memory": 1.0}, "--max-memory needs --obj dreg, iwae or stl"),
+        ({"beta": math.inf}, "--beta must be a number"),
+        ({"llik_scaling": math.nan}, "--llik-scaling must be a number"),
+        ({"max_memory": 1e-9}, "--max-memory 1e-09 GiB is less than one sample takes"),
+        ({"paired_fraction": 0.5}, "leave --paired-fraction at 1"),
+        ({"valid": 10_000}, "--valid 10000 leaves no training image"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train.main(config(tmp_path / "run", **options))
+    assert not (tmp_path / "run" / LAST).exists()
+
+
+def test_validation_has_images_of_its_own():
+    training, valid = load_train("", TrainingPairOptions(matchings=3), demo=True)
+    for name in ("mnist", "svhn"):
+        a, b = ({image.numpy().tobytes() for image in part.modalities[name]} for part in (training, valid))
+        assert len(a) > 500 and len(b) > 100 and len(a & b) <= 0.01 * len(b)
+    assert (valid.rows["mnist"].unique(return_counts=True)[1] == 1).all(), "one matching"
+    assert load_train("", TrainingPairOptions(), demo=True, valid=0)[1] is None
+
+
+@pytest.mark.slow
+def test_likelihoods(trained, tmp_path):
+    options = {"demo": True, "limit": 6, "n_samples": 400, "paper": True, "json": tmp_path / "out.json"}
+    found = loglike.main(loglike.Config(trained, **options))
+    assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
+    model = load_model(trained)
+    batch = load_pairs("test", "", PairOptions(), demo=True, limit=6)[:]
+    inputs = {name: batch.modalities[name] for name in model.modalities}
+    for name, target, given in [
+        ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn")),
+        ("log p(svhn)", ("svhn",), ("mnist", "svhn")),
+        ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
+    ]:
+        expected = log_marginal(model, inputs, target, given, 400).mean().item()
+        assert found[name]["mean"] == pytest.approx(expected, abs=8), name
+    with torch.no_grad():
+        weighed = IwaeElbo(model, K=400).bound(inputs).value.mean().item()
+        unweighed = IwaeElbo(model, K=400, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
+    assert abs(weighed - unweighed) > 100
+    papers = found["log p(mnist,svhn) weighed as in training, by the paper's estimator"]["mean"]
+    assert papers == pytest.approx(weighed, abs=30), "few samples count after one epoch"
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=8)
+
+
+def test_likelihoods_of_one_modality(tmp_path):
+    train.main(config(tmp_path, model="svhn"))
+    found = loglike.main(loglike.Config(tmp_path, demo=True, limit=10, n_samples=20, paper=True))
+    weighed = "log p(svhn) weighed as in training, by the paper's estimator"
+    assert set(found) == {"log p(svhn)", "effective samples, svhn", weighed}
+
+
+@pytest.mark.parametrize("model", ["mvae", "mopoe"])
+def test_likelihoods_of_other_fusions(tmp_path, model, capsys):
+    train.main(config(tmp_path, model=model, obj="elbo"))
+    loglike.main(loglike.Config(tmp_path, demo=True, limit=6, n_samples=20))
+    out = capsys.readouterr().out
+    assert "| mnist_svhn, demo svhn, 6 test examples, 20 samples |" in out
+    assert r"| log p(svhn), z from q(z\|mnist) | " in out
+
+
+@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
+def test_likelihoods_are_the_exact_ones(monkeypatch, fusion):
+    """Of the linear-Gaussian model, whatever the posterior and the encoder that the samples are of."""
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 10_000)
+    model, weights, scales = with_fusion(fusion, 2)
+    for expert in model.encoder.values():
+        expert.precision.data *= 0.05  # wide: all importance weights are bounded
+    inputs = draw(weights, scales, 4)
+    found = joint_and_each(model, Batch(inputs), 100_000)
+    for target, sources in (("a,b", [""]), *((name, ["", ", z from q(z|a)", ", z from q(z|b)"]) for name in "ab")):
+        exact = exact_log_p(weights, scales, inputs, tuple(target.split(",")))
+        for source in sources:
+            torch.testing.assert_close(found[f"log p({target}){source}"], exact, rtol=0, atol=0.08)
+
+
+def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifiers, "STEPS", 100)
+    # numba takes 15 seconds to compile the real one, which the README's commands run
+    flat = SimpleNamespace(fit_transform=lambda z: z[:, :2].numpy())
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=lambda **_: flat))
+    path = tmp_path / "out.json"
+    found = analyse.main(analyse.Config(trained, out_dir=tmp_path, demo=True, limit=200, n_samples=60, json=path))
+    content = json.loads(path.read_text())
+    assert content["figures"] | content["nats"] == found and content["svhn"] == "demo"
+    pairs = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
+    told = ("linear classifier", "convolutional classifier", "latent accuracy")
+    of_each = [f"{what}, {name}" for what in told for name in ("mnist", "svhn")]
+    assert set(content["figures"]) == {*pairs, *of_each, "coherence, joint"}
+    assert all(0 <= value <= 1 for value in content["figures"].values())
+    assert found["convolutional classifier, mnist"] > 0.3, "it has learned, and is tested on images"
+    kls = [f"KL(q(z|{name}) || p(z))" for name in ("mnist", "svhn")]
+    assert set(content["nats"]) == {*kls, "J(q(z|mnist), q(z|svhn))"}
+    assert all(value > 0 for value in content["nats"].values())
+    for name in ("kl", "umap"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.width > 300
+
+
+@pytest.mark.slow
+def test_analyses_repeat_and_need_some_pairs(tmp_path, monkeypatch):
+    """Also where the classifiers are found in the cache, and whatever the seed of the first analysis."""
+    digits = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    write_mnist(tmp_path, images=digits, labels=np.arange(60) % 10)
+    train.main(config(tmp_path / "run", svhn="synthetic"))
+    monkeypatch.setattr(classifiers, "STEPS", 3)
+    options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 50, "umap": False}
+    analyse.main(analyse.Config(tmp_path / "run", max_per_class=1, **options))
+    assert not [*tmp_path.glob("*_digits_of_*.pt")], "classifiers of some images are not for others"
+    first = analyse.main(analyse.Config(tmp_path / "run", **options))
+    assert [*tmp_path.glob("*_digits_of_*.pt")]
+    assert analyse.main(analyse.Config(tmp_path / "run", **options)) == first
+    for path in tmp_path.glob("*_digits_of_*.pt"):
+        path.unlink()
+    analyse.main(analyse.Config(tmp_path / "run", **(options | {"seed": 5})))
+    assert analyse.main(analyse.Config(tmp_path / "run", **options)) == first
+    with pytest.raises(InputError, match="umap.png needs 20 test pairs: a larger --limit, or --no-umap"):
+        analyse.main(analyse.Config(tmp_path / "run", demo=True, limit=19))
+    with pytest.raises(InputError, match="there is no such folder"):
+        analyse.main(analyse.Config(tmp_path / "run", json=tmp_path / "no" / "out.json"))
+
+
+def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch):
+    digits = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    write_mnist(tmp_path, images=digits, labels=np.arange(40) % 10)
+    train.main(config(tmp_path / "run", model="mnist", svhn="synthetic"))
+    monkeypatch.setattr(classifiers, "STEPS", 3)
+    options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 20, "umap": False}
+    analyse.main(analyse.Config(tmp_path / "run", **options))
+    path = tmp_path / "convolutional_digits_of_mnist_synthetic.pt"
+    first = path.read_bytes()
+    monkeypatch.setattr(classifiers, "STEPS", 10**9)
+    figures = analyse.main(analyse.Config(tmp_path / "run", **options))
+    assert path.read_bytes() == first
+    told = {f"{what}, mnist" for what in ("linear classifier", "convolutional classifier", "latent accuracy")}
+    assert set(figures) == told | {"coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}
+    assert not (tmp_path / "run" / "samples" / "umap.png").exists()
+    (tmp_path / "linear_digits_of_mnist_synthetic.pt").write_bytes(first)
+    with pytest.raises(InputError, match="linear_digits_of_mnist_synthetic.pt holds another network: delete it"):
+        analyse.main(analyse.Config(tmp_path / "run", **options))
+
+
+def test_samples(trained, capsys):
+    sample.main(sample.Config(trained, n_samples=20))
+    for given in ("mnist", "svhn"):
+        sample.main(sample.Config(trained, n_samples=20, given=given, demo=True))
+    sample.main(sample.Config(trained, traverse=True))
+    names = ("prior", "from_mnist", "from_svhn", "traversal_mnist", "traversal_svhn")
+    pictures = [trained / "samples" / f"sample_{name}.png" for name in names]
+    assert capsys.readouterr().out.splitlines()[-5:] == [str(picture) for picture in pictures]
+    for picture in pictures:
+        with Image.open(picture) as file:
+            assert min(file.size) > 200
+    with pytest.raises(InputError, match="leave out --given"):
+        sample.main(sample.Config(trained, traverse=True, given="svhn"))
+
+
+def test_a_modality_that_the_model_lacks_is_no_condition(tmp_path):
+    train.main(config(tmp_path, model="svhn"))
+    with pytest.raises(InputError, match="this model has no mnist: give it svhn"):
+        sample.main(sample.Config(tmp_path, given="mnist", demo=True))
+
+
+def test_traversals_move_one_latent_at_a_time(tmp_path, monkeypatch):
+    train.main(config(tmp_path, n_latents=3))
+    model, seen = load_model(tmp_path), []
+
+    def decode(z, original=model.decode):
+        seen.append(z)
+        return original(z)
+
+    monkeypatch.setattr(model, "decode", decode)
+    with torch.no_grad():
+        sample.traversals(model, tmp_path)
+        p = model.prior()
+    (z,) = seen
+    assert z.shape == (3, 16, 3)
+    offsets = (z - p.mean) / p.stddev
+    for d in range(3):
+        assert offsets[d, [0, -1], d].tolist() == pytest.approx([-3, 3])
+        assert (offsets[d].abs() > 1e-6).any(dim=0).tolist() == [i == d for i in range(3)]
+
+
+def test_looser_is_on_where_it_means_something():
+    for args, looser in ([], True), (["--no-looser"], False), (["--looser"], True), (["--obj", "stl"], True):
+        options = tyro.cli(train.Config, args=args)
+        options.check()
+        assert make_objective(options.obj, build(options), options).looser is looser
+    for args, message in (
+        (["--obj", "elbo", "--looser"], "--looser needs --obj dreg, iwae or stl \\(got --obj elbo\\)"),
+        (
+            ["--model", "mvae", "--looser"],
+            "--looser takes the mean over a mixture's components",
+        ),
+    ):
+        tyro.cli(train.Config, args=args[:2]).check()
+        with pytest.raises(InputError, match=message):
+            tyro.cli(train.Config, args=args).check()
+    assert as_json(train.Config())["looser"] is None
+
+
+@pytest.mark.slow
+def test_less_memory_gives_the_same_numbers(tmp_path, monkeypatch):
+    at_once = []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        at_once.append(z[..., 0].numel())
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    lines, largest = [], []
+    for name, options in (("a", {}), ("b", {"max_memory": 0.01})):
+        at_once.clear()
+        train.main(config(tmp_path / name, K=5, analytics=False, **options))
+        lines.append(json.loads((tmp_path / name / "metrics.jsonl").read_text())["train"])
+        largest.append(max(at_once))
+        assert not [*(tmp_path / name / "samples").iterdir()], "--no-analytics"
+    assert lines[1] == pytest.approx(lines[0], rel=1e-4)
+    assert largest[0] == 500 and largest[1] in range(10, 100, 10), "all ten samples of some examples"
+
+
+def test_a_run_goes_on_from_another_ones_weights_and_options(tmp_path, monkeypatch, capsys):
+    first = config(tmp_path / "first", n_latents=3, K=3, lr=0.5e-3, beta=0.5)
+    train.main(first)
+    before = load_model(tmp_path / "first").state_dict()
+    seen = []
+    args = ["--pre-trained", str(tmp_path / "first"), "--save-dir"]
+    new = [str(tmp_path / "second"), "--lr", "1e-9", "--K", "2"]
+    run_from_command_line(lambda config: seen.append(config) or train.main(config), train.Config, "", args + new)
+    (second,) = seen
+    assert (second.n_latents, second.K, second.lr, second.beta, second.demo) == (3, 2, 1e-9, 0.5, True)
+    for name, x in load_model(tmp_path / "second").state_dict().items():
+        torch.testing.assert_close(x, before[name], rtol=0, atol=1e-6)
+    with pytest.raises(SystemExit):
+        run_from_command_line(train.main, train.Config, "", [*args, str(tmp_path / "x"), "--n-latents", "4"])
+    assert "first has other networks: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "args", "second"),
+    [
+        ({"K": 3, "looser": False}, ["--obj", "elbo"], (MixtureElbo, None, None)),
+        ({"obj": "elbo"}, ["--obj", "dreg"], (DregElbo, 30, True)),
+        ({"K": 3, "looser": False}, ["--obj", "iwae"], (IwaeElbo, 30, True)),
+        ({"K": 3, "looser": False}, [], (DregElbo, 3, False)),
+        ({"K": 3, "looser": False}, ["--K", "4"], (DregElbo, 4, False)),
+    ],
+)
+def test_another_objective_has_its_own_options(tmp_path, first, args, second):
+    train.main(config(tmp_path, **first))
+    seen = []
+    run_from_command_line(seen.append, train.Config, "", ["--pre-trained", str(tmp_path), *args])
+    objective = make_objective(seen[0].obj, build(seen[0]), seen[0])
+    assert (type(objective), getattr(objective, "K", None), getattr(objective, "looser", None)) == second
+    seen[0].check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"prior_and_posterior": "normal"}, "laplace, not normal"), ({"model": "mopoe"}, "model mmvae, not mopoe")],
+)
+def test_weights_of_other_meaning_are_not_taken(trained, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train.main(config(tmp_path / "other", pre_trained=trained, **options))
+
+
+@pytest.mark.slow
+def test_a_run_from_other_weights_is_resumed_without_them(tmp_path):
+    train.main(config(tmp_path / "run", n_latents=3))
+    args = ["--pre-trained", str(tmp_path / "run"), "--save-dir", str(tmp_path / "more")]
+    run_from_command_line(train.main, train.Config, "", args)
+    shutil.rmtree(tmp_path / "run")
+    run_from_command_line(train.main, train.Config, "", [*args, "--resume", "--epochs", "2"])
+    assert load(tmp_path / "more" / LAST)["epoch"] == 2
+
+
+def test_the_authors_folder_trains_on(mmvae, tmp_path):
+    args = ["--pre-trained", str(mmvae), "--save-dir", str(tmp_path), "--demo", "--limit", "40", "--K", "2"]
+    run_from_command_line(train.main, train.Config, "", [*args, "--epochs", "1"])
+    assert load(tmp_path / LAST)["config"]["llik_scaling"] == 0
+
+
+def test_likelihoods_at_the_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loglike, "Config", partial(loglike.Config, n_samples=5))
+    train.main(config(tmp_path, logp=True, model="svhn"))
+    assert "| log p(svhn) |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("script", "options"), [(sample, {"given": "svhn"}), (loglike, {}), (analyse, {})])
+def test_a_model_of_other_data_is_named(trained, tmp_path, script, options):
+    checkpoint = load(trained / BEST)
+    checkpoint["config"]["svhn"] = "synthetic"
+    save(tmp_path / BEST, checkpoint)
+    with pytest.raises(InputError, match="was trained with --svhn synthetic: give the same options"):
+        script.main(script.Config(tmp_path, **options))
+
+
+def test_a_model_on_the_sphere_is_scored_and_analysed(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifiers, "STEPS", 3)
+    train.main(config(tmp_path, prior_and_posterior="vmf"))
+    found = analyse.main(analyse.Config(tmp_path, demo=True, limit=60, n_samples=20, umap=False))
+    assert found["KL(q(z|mnist) || p(z))"] > 0
+    assert loglike.main(loglike.Config(tmp_path, demo=True, limit=4, n_samples=20))["log p(mnist,svhn)"]["mean"] < 0
+    with pytest.raises(InputError, match="--traverse moves one latent alone, which leaves vmf's sphere"):
+        sample.main(sample.Config(tmp_path, traverse=True))

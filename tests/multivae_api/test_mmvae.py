@@ -1,0 +1,424 @@
+"""MMVAE under MultiVae's names: what it gives is what the pieces give, and exact where the model is linear."""
+
+import math
+import re
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace, Normal
+
+from common.data import Batch
+from common.errors import InputError
+from common.likelihoods import BernoulliLikelihood
+from common.models import MMVAE, MMVAEConfig
+from common.objectives import DregElbo, IwaeElbo
+from tests.helpers.linear_gaussian import Decoder, Expert, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.scripts import ROOT
+
+DIMS = {"a": (1, 4, 4), "b": (6,)}
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return MMVAE(MMVAEConfig(n_modalities=2, latent_dim=3, input_dims=DIMS, K=5, **options))
+
+
+def pair(n=4):
+    return {name: torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) for name, shape in DIMS.items()}
+
+
+def linear(n=3, **options):
+    """Linear decoders, Gaussian throughout: log p(X) is known."""
+    _, weights, scales = linear_gaussian(n)
+    config = MMVAEConfig(
+        n_modalities=n,
+        latent_dim=2,
+        prior_and_posterior_dist="normal",
+        learn_prior=False,
+        decoder_dist_params={name: {"scale": scale} for name, scale in scales.items()},
+        **options,
+    )
+    experts = {name: Expert(weights[name], scales[name]) for name in weights}
+    return MMVAE(config, experts, {name: Decoder(w) for name, w in weights.items()}).double(), weights, scales
+
+
+def incomplete(data, **masks):
+    """What MultiVae's datasets look like."""
+    return SimpleNamespace(data=data, masks=masks)
+
+
+def test_the_defaults_are_those_of_the_page():
+    config = MMVAEConfig(n_modalities=2)
+    assert vars(config) == {
+        "n_modalities": 2,
+        "latent_dim": 10,
+        "input_dims": None,
+        "uses_likelihood_rescaling": False,
+        "rescale_factors": None,
+        "decoders_dist": None,
+        "decoder_dist_params": None,
+        "custom_architectures": [],
+        "K": 10,
+        "prior_and_posterior_dist": "laplace_with_softmax",
+        "learn_prior": True,
+        "beta": 1.0,
+        "loss": "dreg_looser",
+    }
+    model = small()
+    assert isinstance(model.prior().base_dist, Laplace)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} >= {"prior.loc", "prior.scale"}
+    p = model.decode(torch.randn(7, 4, 3))
+    for name, shape in DIMS.items():
+        assert isinstance(p[name].base_dist, Normal) and (p[name].base_dist.scale == 1).all()
+        assert p[name].batch_shape == (7, 4) and p[name].event_shape == shape
+    assert not any(p.requires_grad for p in small(learn_prior=False).prior.parameters())
+
+
+@pytest.mark.parametrize(("loss", "objective"), [("dreg_looser", DregElbo), ("iwae_looser", IwaeElbo)])
+@pytest.mark.parametrize("family", ["laplace_with_softmax", "normal"])
+def test_forward_is_the_objective(loss, objective, family):
+    model = small(loss=loss, prior_and_posterior_dist=family, beta=0.3)
+    torch.manual_seed(0)
+    output = model(pair())
+    output.loss.backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    torch.manual_seed(0)
+    expected, bound = objective(model, 5, looser=True).loss(pair(), beta=0.3)
+    expected.backward()
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+    assert output["loss"].item() == pytest.approx(-bound.value.mean().item()), "also where the loss is a surrogate"
+    assert output.metrics["bound"].item() == pytest.approx(bound.value.mean().item())
+    assert output.metrics["joint/a"].item() == pytest.approx(bound.terms["joint/a"].mean().item())
+
+
+def pieces(model, inputs, fixed):
+    """What the losses take: posteriors (of detached parameters), samples, reconstructions, as MultiVae has them."""
+    torch.manual_seed(0)
+    params = model.experts(model._observe(inputs))
+    z = model.variational_posterior.sample_components(model.fuse(params), model.model_config.K)
+    family = model.variational_posterior.component
+    stop = torch.Tensor.detach if fixed else lambda x: x
+    qs = {name: family(tuple(stop(p[m]) for p in params)) for m, name in enumerate(model.modalities)}
+    samples = dict(zip(model.modalities, z, strict=True))
+    outputs = {source: {name: p.mean for name, p in model.decode(z_m).items()} for source, z_m in samples.items()}
+    return qs, samples, outputs, inputs
+
+
+@pytest.mark.parametrize("rule", ["stop-all", "iwae"])
+def test_losses_of_given_samples(rule):
+    model = small(
+        beta=0.4,
+        uses_likelihood_rescaling=True,
+        rescale_factors={"a": 0.2, "b": 3.0},
+        decoders_dist={"a": "laplace"},
+        decoder_dist_params={"a": {"scale": 0.75}},
+    )
+    method = model.dreg_looser if rule == "stop-all" else model.iwae_looser
+    output = method(*pieces(model, pair(), fixed=rule == "stop-all"))
+    output.loss.backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    torch.manual_seed(0)
+    objective = DregElbo(model, 5, True, gradient="stop-all") if rule == "stop-all" else IwaeElbo(model, 5, True)
+    loss, bound = objective.loss(pair(), beta=0.4)
+    loss.backward()
+    assert output.loss.item() == pytest.approx(-bound.value.mean().item(), rel=1e-5)
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()], rtol=1e-4, atol=1e-5)
+
+
+def test_log_weights_written_out():
+    model = small(beta=0.5, uses_likelihood_rescaling=True)
+    qs, samples, outputs, inputs = pieces(model, pair(), fixed=True)
+    lws = model.compute_k_lws(qs, samples, outputs, inputs)
+    z = samples["b"]
+    log_q = model.variational_posterior.component_log_probs(model.posterior(inputs), z).logsumexp(dim=-1)
+    expected = 0.5 * (model.prior().log_prob(z) - log_q)
+    for name, factor in (("a", 1.0), ("b", 16 / 6)):
+        p = Normal(outputs["b"][name], 1.0)
+        expected = expected + factor * p.log_prob(inputs[name]).flatten(2).sum(dim=-1)
+    assert set(lws) == {"a", "b"} and lws["b"].shape == (5, 4)
+    torch.testing.assert_close(lws["b"], expected)
+
+
+@pytest.mark.parametrize("loss", ["dreg_looser", "iwae_looser"])
+def test_partially_observed_inputs(loss):
+    """A mask, a NaN and a modality left out are the same; values under a mask are never looked at."""
+    model, inputs = small(loss=loss), pair()
+    masked = {name: x.clone() for name, x in inputs.items()}
+    masked["b"][1] = torch.nan
+    here = torch.tensor([True, False, True, True])
+    hidden = {"a": inputs["a"], "b": torch.where(here[:, None], inputs["b"], 1e6)}
+    results = []
+    for given in (masked, incomplete(hidden, a=torch.ones(4, dtype=torch.bool), b=here)):
+        torch.manual_seed(0)
+        model.zero_grad()
+        output = model(given)
+        output.loss.backward()
+        results.append((output.loss.item(), [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(*results)
+    torch.manual_seed(0)
+    qs, samples, outputs, _ = pieces(model, inputs, fixed=loss == "dreg_looser")
+    method = getattr(model, loss)
+    whole = method(qs, samples, outputs, incomplete(hidden, b=here)).loss.item()
+    torch.manual_seed(0)
+    assert whole == pytest.approx(-IwaeElbo(model, 5, True).bound(masked).value.mean().item(), rel=1e-5)
+
+
+def test_forms_of_inputs():
+    model, masks, losses = small(), {"a": torch.ones(4, dtype=torch.bool)}, []
+    for inputs in (
+        pair(),
+        SimpleNamespace(data=pair()),
+        {"data": pair()},
+        OrderedDict(data=pair(), masks=masks),
+        Batch(pair()),
+    ):
+        torch.manual_seed(0)
+        losses.append(model(inputs).loss.item())
+    assert len(set(losses)) == 1
+
+
+def test_an_example_without_any_modality_counts_nothing():
+    model, inputs = small(), pair()
+    with torch.no_grad():
+        model.prior.loc += 2
+    lost = incomplete(inputs, **{name: torch.arange(4) != 1 for name in inputs})
+    rest = {name: x[torch.arange(4) != 1] for name, x in inputs.items()}
+    torch.testing.assert_close(model.encode(lost, return_mean=True, N=2).z[1], torch.full((2, 3), 2.0))
+    assert model.encode(lost, N=2000).z[1].mean(dim=0).tolist() == pytest.approx([2, 2, 2], abs=0.2)
+    nll = [model.compute_joint_nll(x, K=3000).item() for x in (lost, rest)]
+    assert nll[0] == pytest.approx(nll[1], abs=2)
+    nll = [model.compute_joint_nll_paper(x, K=3000).item() for x in (lost, rest)]
+    assert nll[0] == pytest.approx(nll[1], abs=2)
+    for method in (model.iwae_looser, model.dreg_looser):
+        qs, samples, outputs, _ = pieces(model, inputs, fixed=method == model.dreg_looser)
+        model.zero_grad()
+        whole, output = (method(qs, samples, outputs, x).loss for x in (inputs, lost))
+        output.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        lws = model.compute_k_lws(qs, samples, outputs, inputs)
+        values = sum(lw.logsumexp(dim=0) - math.log(5) for lw in lws.values()) / 2
+        assert output.item() == pytest.approx(-values[[0, 2, 3]].sum().item() / 4, rel=1e-5)
+        assert whole.item() == pytest.approx(-values.mean().item(), rel=1e-5)
+
+
+def test_encodings():
+    model, inputs = small(), pair()
+    q = model.posterior(inputs, ("b",))
+    output = model.encode(inputs, cond_mod=["b"], N=4000)
+    assert output.z.shape == (4, 4000, 3) and output.one_latent_space is True and output["z"] is output.z
+    torch.testing.assert_close(output.z.mean(dim=1), q.mean, rtol=0, atol=0.15)
+    for cond_mod in ("b", ["b"]):
+        means = model.encode(inputs, cond_mod, N=2, return_mean=True).z
+        torch.testing.assert_close(means, q.mean[:, None].expand(-1, 2, -1))
+    flat = model.encode(inputs, "b", N=2, return_mean=True, flatten=True).z
+    torch.testing.assert_close(flat, q.mean.repeat_interleave(2, dim=0))
+    both = model.encode(inputs, return_mean=True).z
+    torch.testing.assert_close(both[:, 0], (q.mean + model.posterior(inputs, ("a",)).mean) / 2)
+    missing = model.encode(incomplete(inputs, a=torch.tensor([False, True, True, True])), return_mean=True).z
+    torch.testing.assert_close(missing[0, 0], q.mean[0])
+    torch.testing.assert_close(missing[1], both[1])
+    with pytest.raises(InputError, match="lack the modality c"):
+        model.encode(inputs, ["c"])
+    with pytest.raises(AttributeError):
+        _ = output.nothing
+    for call in (
+        lambda: model.encode(inputs, N=0),
+        lambda: model.compute_joint_nll(inputs, K=0),
+        lambda: model.compute_joint_nll_paper(inputs, K=5, batch_size_K=0),
+    ):
+        with pytest.raises(InputError, match="positive|at least one"):
+            call()
+
+
+def test_networks_of_volumes():
+    encoder = nn.Sequential(nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(16, 6))
+    config = MMVAEConfig(n_modalities=1, latent_dim=3)
+    decoder = nn.Sequential(nn.Linear(3, 27), nn.Unflatten(1, (1, 3, 3, 3)))
+    model = MMVAE(config, {"v": Halves(encoder)}, {"v": decoder})
+    assert model({"v": torch.rand(2, 1, 3, 3, 3)}).loss.isfinite()
+
+
+class Halves(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x).chunk(2, dim=1)
+
+
+def test_draws_of_the_prior():
+    model = small(prior_and_posterior_dist="normal")
+    with torch.no_grad():
+        model.prior.loc += torch.tensor([1.0, 0.0, -1.0])
+        model.prior.scale += torch.tensor([0.0, 2.0, -2.0])
+    z = model.generate_from_prior(20_000).z
+    assert z.shape == (20_000, 3) and model.generate_from_prior(1).z.shape == (1, 3)
+    mean, std = model.pz_params
+    assert mean.tolist() == [1, 0, -1] and std.tolist() == pytest.approx([1, torch.e, 1 / torch.e])
+    torch.testing.assert_close(z.mean(dim=0), mean, rtol=0, atol=0.1)
+    torch.testing.assert_close(z.std(dim=0), std, rtol=0.03, atol=0)
+
+
+def test_scales():
+    log_var = torch.tensor([[0.0, 1.0, -3.0], [90.0, -90.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(
+        small().log_var_to_std(log_var), 3 * torch.exp(log_var) / torch.exp(log_var).sum(1, True) + 1e-6
+    )
+    torch.testing.assert_close(small(prior_and_posterior_dist="normal").log_var_to_std(log_var), (log_var / 2).exp())
+    assert small().pz_params[1].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size_K", [7, 5000])
+def test_the_joint_likelihood_is_exact_and_sums_over_the_batch(batch_size_K):
+    """Weights and beta play no part; what an example has is what is scored."""
+    factors = {"a": 0.1, "b": 5.0, "c": 1.0}
+    model, weights, scales = linear(beta=0.2, uses_likelihood_rescaling=True, rescale_factors=factors)
+    inputs = draw(weights, scales, 6)
+    exact = exact_log_p(weights, scales, inputs, ("a", "b", "c")).sum().item()
+    nll = model.compute_joint_nll(inputs, K=20_000 if batch_size_K > 7 else 3000, batch_size_K=batch_size_K)
+    assert nll.item() == pytest.approx(-exact, abs=0.5)
+    masks = {"a": torch.tensor([True] * 3 + [False] * 3), "c": torch.tensor([True, False] * 3)}
+    exact = 0
+    for i in range(6):
+        present = ["abc"[m] for m, there in enumerate((i < 3, True, i % 2 == 0)) if there]
+        exact += exact_log_p(weights, scales, {n: x[i : i + 1] for n, x in inputs.items()}, present).item()
+    nll = model.compute_joint_nll(incomplete(inputs, **masks), K=20_000, batch_size_K=5000)
+    assert nll.item() == pytest.approx(-exact, abs=0.5)
+
+
+@pytest.mark.slow
+def test_the_papers_joint_likelihood_rescales():
+    factors = {"a": 0.5, "b": 1.5, "c": 1.0}
+    model, weights, scales = linear(uses_likelihood_rescaling=True, rescale_factors=factors)
+    inputs = draw(weights, scales, 2)
+    with torch.no_grad():
+        expected = IwaeElbo(model, K=50_000).bound(inputs).value.sum().item()
+        plain = IwaeElbo(model, K=50_000, weights=dict.fromkeys("abc", 1.0)).bound(inputs).value.sum().item()
+    assert abs(plain - expected) > 0.5
+    for batch_size_K in (500, 50_000):
+        nll = model.compute_joint_nll_paper(inputs, K=50_000, batch_size_K=batch_size_K).item()
+        assert nll == pytest.approx(-expected, abs=0.1)
+    values = torch.tensor([model.compute_joint_nll_paper(inputs, K=8, batch_size_K=3).item() for _ in range(400)])
+    with torch.no_grad():
+        same = -torch.stack([IwaeElbo(model, K=8).bound(inputs).value.sum() for _ in range(400)])
+    noise = 4 * (standard_error(values) + standard_error(same))
+    assert values.mean().item() == pytest.approx(same.mean().item(), abs=noise), "K samples of every encoder"
+
+
+@pytest.mark.parametrize("dist", ["laplace", "bernoulli", "function"])
+def test_distributions_of_the_decoders(dist):
+    def log_density(output, x):
+        return -(output - x).abs() / 0.5 - torch.tensor(2 * 0.5).log()
+
+    model = small(
+        decoders_dist={"b": log_density if dist == "function" else dist},
+        decoder_dist_params={"b": {"scale": 0.5}} if dist == "laplace" else None,
+    )
+    z, x = torch.randn(2, 4, 3), pair()["b"]
+    output = model.decoder["b"](z.flatten(0, 1)).unflatten(0, (2, 4))
+    p = model.decode(z)["b"]
+    if dist == "bernoulli":
+        expected = BernoulliLikelihood(1)(output).log_prob(x)
+        torch.testing.assert_close(p.mean, output.sigmoid())
+    else:
+        expected = Laplace(output, 0.5).log_prob(x).sum(dim=-1)
+        torch.testing.assert_close(p.mean, output)
+    torch.testing.assert_close(p.log_prob(x), expected)
+    assert model(pair()).loss.isfinite() and model.generate(3)["b"].shape == (3, 6)
+
+
+def test_networks_whose_outputs_have_names():
+    class Encoder(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.linear = nn.Linear(n, 6)
+
+        def forward(self, x):
+            mu, logvar = self.linear(x.flatten(1)).chunk(2, dim=1)
+            return SimpleNamespace(embedding=mu, log_covariance=logvar)
+
+    class Reconstruct(nn.Module):
+        def __init__(self, shape):
+            super().__init__()
+            self.network = nn.Sequential(nn.Linear(3, torch.Size(shape).numel()), nn.Unflatten(1, shape))
+
+        def forward(self, z):
+            return SimpleNamespace(reconstruction=self.network(z))
+
+    config = MMVAEConfig(n_modalities=2, latent_dim=3)
+    encoders = {"a": Encoder(16), "b": Encoder(6)}
+    model = MMVAE(config, encoders, {name: Reconstruct(shape) for name, shape in DIMS.items()})
+    assert model.model_config.custom_architectures == ["encoders", "decoders"] and not config.custom_architectures
+    model(pair()).loss.backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
+    assert model.reconstruct(pair(), given=("b",))["a"].shape == (4, 1, 4, 4)
+    mixed = MMVAE(MMVAEConfig(2, latent_dim=3, input_dims=DIMS), encoders)
+    assert mixed.model_config.custom_architectures == ["encoders"] and mixed(pair()).loss.isfinite()
+
+
+def test_it_learns():
+    """What one modality says of the other, of which a half of the examples have one alone."""
+    scale = {name: {"scale": 0.2} for name in DIMS}
+    model, digit = small(decoder_dist_params=scale), torch.arange(40) % 2
+    inputs = {"a": digit.view(-1, 1, 1, 1).expand(-1, *DIMS["a"]), "b": 1 - digit.view(-1, 1).expand(-1, 6)}
+    inputs = {name: x + 0.1 * torch.randn(x.shape) for name, x in inputs.items()}
+    half = torch.arange(40) < 20
+    masks = {"a": half | (torch.arange(40) % 4 < 2), "b": half | (torch.arange(40) % 4 >= 2)}
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        model(incomplete(inputs, **masks)).loss.backward()
+        optimizer.step()
+    for source, target, expected in (("a", "b", 1 - digit), ("b", "a", digit)):
+        z = model.encode(inputs, [source]).z[:, 0]
+        found = model.decode(z)[target].mean.flatten(1).mean(dim=1).round()
+        assert (found == expected).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_dims": None}, "the default networks are made from input_dims"),
+        ({"n_modalities": 3}, "n_modalities is 3, there are 2"),
+        ({"loss": "elbo"}, "loss is dreg_looser or iwae_looser, not 'elbo'"),
+        ({"prior_and_posterior_dist": "laplace"}, "prior_and_posterior_dist is laplace_with_softmax or normal"),
+        ({"decoders_dist": {"a": "gamma"}}, "decoders_dist is normal, bernoulli, laplace or a function, not 'gamma'"),
+        ({"decoders_dist": {"c": "normal"}}, "decoders_dist of unknown modalities: c"),
+        ({"decoder_dist_params": {"a": {"loc": 1}}}, "normal has a scale, no loc"),
+        ({"decoders_dist": {"a": "bernoulli"}, "decoder_dist_params": {"a": {"scale": 1}}}, "bernoulli has none"),
+        ({"rescale_factors": {"a": 1.0}}, "rescale_factors need uses_likelihood_rescaling=True"),
+        ({"K": 0}, "K must be positive, not 0"),
+        ({"latent_dim": 0}, "latent_dim must be positive, not 0"),
+        ({"beta": -1.0}, "beta must be a number that is not negative"),
+        ({"decoder_dist_params": {"a": {"scale": 0.0}}}, "the scale of a must be positive, not 0.0"),
+        ({"input_dims": {"a,b": (2,), "c": (2,)}}, "a modality's name has none of the characters"),
+    ],
+)
+def test_configurations_that_do_not_exist(options, message):
+    with pytest.raises(InputError, match=message):
+        MMVAE(MMVAEConfig(**({"n_modalities": 2, "input_dims": DIMS} | options)))
+
+
+def test_networks_must_fit_the_modalities():
+    encoders = {"a": nn.Linear(1, 1)}
+    with pytest.raises(InputError, match="decoders are of"):
+        MMVAE(MMVAEConfig(1), encoders, {"b": nn.Linear(1, 1)})
+    with pytest.raises(InputError, match="needs input_dims, or rescale_factors"):
+        MMVAE(MMVAEConfig(1, uses_likelihood_rescaling=True), encoders, {"a": nn.Linear(10, 1)})
+    with pytest.raises(InputError, match="unknown modality c"):
+        small()({"c": torch.zeros(2, 3)})
+
+
+def test_the_python_of_the_readme():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "mnist_svhn" / "README.md").read_text(), re.DOTALL)
+    names = {"x": torch.rand(3, 1, 28, 28), "y": torch.eye(10)[:3]}
+    names["y"][0] = torch.nan
+    exec(code, names)
+    assert names["output"].loss.isfinite() and names["nll"].isfinite()
+    assert names["z"].shape == (3, 5, 10)

@@ -1,0 +1,310 @@
+"""The original authors' networks and formulas, reproduced on weights and inputs made by tests/reference/fill.py."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+from torch.nn import functional as F
+
+from celeba.attributes import ATTRIBUTES
+from common.checkpoints import load_model
+from common.errors import InputError
+from common.objectives import IwaeElbo
+from tests.helpers.authors import REFERENCE, authors_file
+from tests.reference import fill
+
+VALUES = json.loads((REFERENCE / "values.json").read_text())
+
+
+def check(tensor, expected):
+    tensor = tensor.double().reshape(expected["shape"])
+    # the relative error of a sum is that of its terms: sums can cancel to nearly nothing
+    scale = tensor.abs().sum().item()
+    assert tensor.sum().item() == pytest.approx(expected["sum"], abs=1e-4 * scale)
+    assert tensor.square().sum().item() == pytest.approx(expected["sumsq"], rel=1e-4)
+    torch.testing.assert_close(tensor.flatten()[:6], torch.tensor(expected["first"]).double(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "torch 0.3 era"])
+@pytest.mark.parametrize("case", ["joint", "image", "text"])
+def test_mnist_meets_the_reference_values(tmp_path, case, zip_format):
+    model = load_model(authors_file(tmp_path / "model_best.pth.tar", _use_new_zipfile_serialization=zip_format))
+    inputs = {"image": fill.image(4, 1, 28), "text": fill.integers("text", (4,), 10)}
+    given = model.modalities if case == "joint" else (case,)
+    expected = VALUES["mnist"]["cases"][case]
+    with torch.no_grad():
+        q = model.posterior(inputs, given)
+        p = model.decode(q.mean)
+        logits = {name: model.decoder[name](q.mean) for name in model.modalities}
+    check(q.mean, expected["mu"])
+    check(q.variance.log(), expected["logvar"])
+    check(logits["image"], expected["image_logits"])
+    check(logits["text"], expected["text_logits"])
+    torch.testing.assert_close(
+        -p["image"].log_prob(inputs["image"]), torch.tensor(expected["image_nll"]), rtol=1e-4, atol=0
+    )
+    torch.testing.assert_close(
+        -p["text"].log_prob(inputs["text"]), torch.tensor(expected["text_nll"]), rtol=1e-4, atol=0
+    )
+    torch.testing.assert_close(kl_divergence(q, model.prior()), torch.tensor(expected["kl"]), rtol=1e-4, atol=0)
+
+
+def swish(x):
+    return x * torch.sigmoid(x)
+
+
+def linear(w, name, x):
+    return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+
+def norm(w, name, x):
+    return F.batch_norm(x, *(w[f"{name}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")))
+
+
+def fashionmnist_networks(w):
+    """The authors' layers, written out on their state dict, in float64: x -> (mu, logvar), z -> logits."""
+
+    def image_encoder(x):
+        for name in ("0", "2"):
+            x = swish(F.conv2d(x, w[f"image_encoder.features.{name}.weight"], stride=2, padding=1))
+        return linear(w, "image_encoder.classifier.2", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+
+    def text_encoder(x):
+        x = swish(w["text_encoder.net.0.weight"][x])
+        return linear(w, "text_encoder.net.4", swish(linear(w, "text_encoder.net.2", x)))
+
+    def image_decoder(z):
+        for name in ("0", "2"):
+            z = swish(linear(w, f"image_decoder.upsampler.{name}", z))
+        z = swish(conv_transpose(w, "image_decoder.hallucinate.0", z.view(-1, 128, 7, 7), 1))
+        return conv_transpose(w, "image_decoder.hallucinate.2", z, 1)
+
+    def text_decoder(z):
+        for name in ("0", "2", "4"):
+            z = swish(linear(w, f"text_decoder.net.{name}", z))
+        return linear(w, "text_decoder.net.6", z)
+
+    return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
+
+
+def conv_transpose(w, name, x, padding):
+    return F.conv_transpose2d(x, w[f"{name}.weight"], stride=2, padding=padding)
+
+
+def gru_of(w, prefix, *sizes, **options):
+    gru = torch.nn.GRU(*sizes, **options).double().eval()
+    gru.load_state_dict({key.removeprefix(prefix): x for key, x in w.items() if key.startswith(prefix)})
+    return gru
+
+
+def multimnist_networks(w):
+    """As above. One GRU of two directions encodes; a step at a time decodes, fed with the most likely character."""
+    encoder = gru_of(w, "text_encoder.gru.", 200, 200, bidirectional=True)
+    decoder = gru_of(w, "text_decoder.gru.", 264, 200, num_layers=2, dropout=0.1)
+
+    def image_encoder(x):
+        x = swish(F.conv2d(x, w["image_encoder.features.0.weight"], stride=2, padding=1))
+        for i, padding in ((2, 1), (5, 1), (8, 0)):
+            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=2, padding=padding)
+            x = swish(norm(w, f"image_encoder.features.{i + 1}", x))
+        return linear(w, "image_encoder.classifier.3", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+
+    def text_encoder(x):
+        last = encoder(w["text_encoder.embed.weight"][x].transpose(0, 1))[0][-1]
+        return linear(w, "text_encoder.h2p", last[:, :200] + last[:, 200:])
+
+    def image_decoder(z):
+        z = swish(linear(w, "image_decoder.upsample.0", z)).view(-1, 256, 2, 2)
+        for i, padding in ((0, 0), (3, 1), (6, 1)):
+            z = swish(
+                norm(
+                    w,
+                    f"image_decoder.hallucinate.{i + 1}",
+                    conv_transpose(w, f"image_decoder.hallucinate.{i}", z, padding),
+                )
+            )
+        return conv_transpose(w, "image_decoder.hallucinate.9", z, 1)
+
+    def text_decoder(z):
+        character, words = torch.full((len(z),), 10), []
+        hidden = linear(w, "text_decoder.z2h", z).repeat(2, 1, 1)
+        for _ in range(4):
+            out, hidden = decoder(torch.cat([swish(w["text_decoder.embed.weight"][character]), z], dim=1)[None], hidden)
+            words.append(linear(w, "text_decoder.h2o", torch.cat([out[0], z], dim=1)))
+            character = words[-1].argmax(dim=1)
+        return torch.stack(words, dim=1)
+
+    return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
+
+
+def product(encoders, inputs, given):
+    """Mean and variance of the experts' product with the prior."""
+    precision, weighted = 1, 0
+    for name in given:
+        mu, logvar = encoders[name](inputs[name]).chunk(2, dim=1)
+        precision, weighted = precision + (-logvar).exp(), weighted + mu * (-logvar).exp()
+    return weighted / precision, 1 / precision
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["as now", "before batch norm counted"])
+@pytest.mark.parametrize("given", [("image",), ("text",), ("image", "text")])
+@pytest.mark.parametrize(
+    ("experiment", "networks", "image", "text"),
+    [
+        ("fashionmnist", fashionmnist_networks, (4, 1, 28), ((4,), 10)),
+        ("multimnist", multimnist_networks, (4, 1, 50), ((4, 4), 12)),
+    ],
+)
+def test_the_authors_networks_are_met(tmp_path, experiment, networks, image, text, given, counts):
+    """Evaluation mode, z = mu: values.json has none of these two."""
+    path = authors_file(tmp_path / "model_best.pth.tar", experiment)
+    w = torch.load(path, weights_only=True)["state_dict"]
+    if not counts:
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint["state_dict"] = {k: x for k, x in w.items() if not k.endswith("num_batches_tracked")}
+        torch.save(checkpoint, path)
+    w = {name: x.double() for name, x in w.items()}
+    inputs = {"image": fill.image(*image).double(), "text": fill.integers("text", *text)}
+    encoders, decoders = networks(w)
+    mu, variance = product(encoders, inputs, given)
+    model = load_model(path, experiment).double()
+    with torch.no_grad():
+        q = model.posterior(inputs, given)
+        p = model.decode(mu)
+    torch.testing.assert_close(q.mean, mu)
+    torch.testing.assert_close(q.variance, variance)
+    torch.testing.assert_close(p["image"].logits, decoders["image"](mu))
+    torch.testing.assert_close(p["text"].logits, decoders["text"](mu).log_softmax(dim=-1))
+
+
+def celeba_image_networks(w):
+    def encoder(x):
+        x = swish(F.conv2d(x, w["image_encoder.features.0.weight"], stride=2, padding=1))
+        for i, stride, padding in ((2, 2, 1), (5, 2, 1), (8, 1, 0)):
+            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=stride, padding=padding)
+            x = swish(norm(w, f"image_encoder.features.{i + 1}", x))
+        return linear(w, "image_encoder.classifier.3", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+
+    def decoder(z):
+        z = swish(linear(w, "image_decoder.upsample.0", z)).view(-1, 256, 5, 5)
+        for i, stride, padding in ((0, 1, 0), (3, 2, 1), (6, 2, 1)):
+            z = F.conv_transpose2d(z, w[f"image_decoder.hallucinate.{i}.weight"], stride=stride, padding=padding)
+            z = swish(norm(w, f"image_decoder.hallucinate.{i + 1}", z))
+        return conv_transpose(w, "image_decoder.hallucinate.9", z, 1)
+
+    return encoder, decoder
+
+
+def celeba_networks(w):
+    """All attributes at once, with batch norm."""
+
+    def attrs(prefix, n_hidden, x):
+        for i in range(0, 3 * n_hidden, 3):
+            x = swish(norm(w, f"{prefix}.{i + 1}", linear(w, f"{prefix}.{i}", x)))
+        return linear(w, f"{prefix}.{3 * n_hidden}", x)
+
+    encoder, decoder = celeba_image_networks(w)
+    encoders = {"image": encoder, "attrs": partial(attrs, "attrs_encoder.net", 2)}
+    return encoders, {"image": decoder, "attrs": partial(attrs, "attrs_decoder.net", 3)}
+
+
+def celeba19_networks(w):
+    """One attribute after the other."""
+
+    def encode(prefix, x):
+        x = swish(linear(w, f"{prefix}.2", swish(w[f"{prefix}.0.weight"][x])))
+        return linear(w, f"{prefix}.4", x)
+
+    def decode(prefix, z):
+        for i in (0, 2, 4):
+            z = swish(linear(w, f"{prefix}.{i}", z))
+        return linear(w, f"{prefix}.6", z).squeeze(1)
+
+    encoder, decoder = celeba_image_networks(w)
+    encoders = {name: partial(encode, f"attr_encoders.{i}.net") for i, name in enumerate(ATTRIBUTES)}
+    decoders = {name: partial(decode, f"attr_decoders.{i}.net") for i, name in enumerate(ATTRIBUTES)}
+    return {"image": encoder} | encoders, {"image": decoder} | decoders
+
+
+PHOTOGRAPHS = {"image": fill.image(4, 3, 64).double()}
+VECTORS = PHOTOGRAPHS | {"attrs": fill.integers("attrs", (4, 18), 2).double()}
+APART = PHOTOGRAPHS | {name: fill.integers(name, (4,), 2) for name in ATTRIBUTES}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "networks", "inputs", "given"),
+    [
+        ("celeba", celeba_networks, VECTORS, ("image",)),
+        ("celeba", celeba_networks, VECTORS, ("attrs",)),
+        ("celeba", celeba_networks, VECTORS, ("image", "attrs")),
+        ("celeba19", celeba19_networks, APART, ("image",)),
+        ("celeba19", celeba19_networks, APART, ("Smiling",)),
+        ("celeba19", celeba19_networks, APART, ("image", "Bald", "Wearing_Hat")),
+        ("celeba19", celeba19_networks, APART, ("image", *ATTRIBUTES)),
+    ],
+)
+def test_the_authors_networks_of_celeba_are_met(tmp_path, experiment, networks, inputs, given):
+    path = authors_file(tmp_path / "model_best.pth.tar", experiment, n_latents=100)
+    w = {name: x.double() for name, x in torch.load(path, weights_only=True)["state_dict"].items()}
+    encoders, decoders = networks(w)
+    mu, variance = product(encoders, inputs, given)
+    model = load_model(path, experiment).double()
+    with torch.no_grad():
+        q = model.posterior(inputs, given)
+        p = model.decode(mu)
+    torch.testing.assert_close(q.mean, mu)
+    torch.testing.assert_close(q.variance, variance)
+    for name, decoder in decoders.items():
+        torch.testing.assert_close(p[name].logits, decoder(mu))
+
+
+PAIR = {"mnist": fill.image(4, 1, 28), "svhn": fill.image(4, 3, 32)}
+
+
+def test_mnist_svhn_meets_the_reference_values(mmvae):
+    model, expected = load_model(mmvae), VALUES["mnist_svhn"]
+    with torch.no_grad():
+        experts = model.posterior(PAIR).component_distribution.base_dist
+        p = model.decode(fill.wave("z", (1, 4, 20)))
+    for m, name in enumerate(model.modalities):
+        check(experts.loc[:, m], expected["encoders"][m]["loc"])
+        check(experts.scale[:, m], expected["encoders"][m]["scale"])
+        check(p[name].mean, expected["decoders"][m]["mean"])
+        log_p = torch.tensor(expected["decoders"][m]["log_prob"])[None]
+        torch.testing.assert_close(p[name].log_prob(PAIR[name]), log_p, rtol=1e-4, atol=0)
+        assert model.weights[name] == pytest.approx(expected["llik_scaling"][m])
+    for ours, theirs in ((model.prior().mean, "prior_loc"), (model.prior().base_dist.scale, "prior_scale")):
+        torch.testing.assert_close(ours[:6].detach(), torch.tensor(expected[theirs]), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("looser", [False, True])
+def test_mnist_svhns_bounds_meet_the_reference_values(mmvae, looser):
+    """Theirs are means over the examples of many draws, ours too."""
+    model, expected = load_model(mmvae), VALUES["mnist_svhn"]["estimates"]["m_iwae_looser" if looser else "m_iwae"]
+    objective = IwaeElbo(model, K=expected["K"], looser=looser)
+    with torch.no_grad():
+        values = torch.stack([objective.bound(PAIR).value.mean() for _ in range(100)])
+    error = math.hypot(expected["stderr"], values.std().item() / math.sqrt(len(values)))
+    assert values.mean().item() == pytest.approx(expected["mean"], abs=4 * error)
+    assert error < 3
+
+
+def test_an_mmvae_folder_without_its_options_is_refused(mmvae, tmp_path):
+    (tmp_path / "model.rar").write_bytes((mmvae / "model.rar").read_bytes())
+    for content in (None, "{", "[]", '{"model": "cubIS"}', '{"model": "mnist_svhn"}'):
+        if content is not None:
+            (tmp_path / "args.json").write_text(content)
+        with pytest.raises(InputError, match=r"args.json, which model.rar needs beside it"):
+            load_model(tmp_path)
+
+
+def test_an_mmvae_of_other_options_is_refused(mmvae, tmp_path):
+    (tmp_path / "model.rar").write_bytes((mmvae / "model.rar").read_bytes())
+    args = json.loads((mmvae / "args.json").read_text())
+    for change in ({"num_hidden_layers": 2}, {"latent_dim": 10}):
+        (tmp_path / "args.json").write_text(json.dumps(args | change))
+        with pytest.raises(InputError, match="does not fit the networks of mnist_svhn"):
+            load_model(tmp_path)

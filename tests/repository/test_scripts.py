@@ -1,0 +1,61 @@
+"""Every script is listed, and runs from the root."""
+
+import subprocess
+import sys
+
+from tests.helpers.scripts import ROOT
+
+SCRIPTS = {
+    f"{folder}/{script}.py"
+    for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision")
+    for script in ("train", "sample", "loglike")
+} | {
+    "celeba/analyse.py",
+    "celeba19/analyse.py",
+    "vision/analyse.py",
+    "vision/setup.py",
+    "multimnist/generate.py",
+    "mnist/analyse.py",
+    "mnist/gradients.py",
+    "mnist/halves.py",
+    "mnist/pixels.py",
+    "mnist/compare.py",
+    "fashionmnist/analyse.py",
+    "mnist_svhn/make_idx.py",
+    "mnist_svhn/train.py",
+    "mnist_svhn/sample.py",
+    "mnist_svhn/loglike.py",
+    "mnist_svhn/analyse.py",
+    "cub/features.py",
+    "cub/train.py",
+    "cub/sample.py",
+    "cub/loglike.py",
+    "cub/analyse.py",
+    "benchmarks/__main__.py",
+    "benchmarks/faces.py",
+    "benchmarks/growth.py",
+    "benchmarks/pixels.py",
+    "benchmarks/scaling.py",
+    "benchmarks/vhe.py",
+    "vhe/train.py",
+    "vhe/sample.py",
+    "vhe/loglike.py",
+    "vhe/classify.py",
+    "vhe/example_czx.py",
+    "vhe/example_hierarchical.py",
+    "vhe/example_factorial.py",
+}
+
+
+def test_every_script_is_listed_here():
+    sources = [p for p in ROOT.glob("*/*.py") if p.parent.name not in ("tests", ".venv")]
+    assert {p.relative_to(ROOT).as_posix() for p in sources if "__main__" in p.read_text()} == SCRIPTS
+
+
+def test_modules_run_from_the_root_and_errors_take_one_line(tmp_path):
+    command = [sys.executable, "-m", "mnist.train", "--data-dir", str(tmp_path), "--save-dir", str(tmp_path / "run")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {tmp_path}/MNIST/raw/train-images-idx3-ubyte.gz is missing")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,406 @@
+"""The command that makes the papers' tables anew."""
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tyro
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+import reproduce
+from common.errors import InputError
+from reproduction import report, tables, work
+from reproduction.plans import TABLES, Figure, Measure, Plan, Setting, Table
+from reproduction.scheduler import Pool, gpus
+from reproduction.work import RESULT, Failed, call
+from tests.helpers.scripts import ROOT
+
+
+def result(model="mvae", seed=0, table="mvae-table2", experiment="mnist", given=80, **measured):
+    curves = {"train": [-500.0, -100.0 - seed, -99.0], "valid": [-400.0, -101.0, -98.5]}
+    about = {"table": table, "experiment": experiment, "model": model, "seed": seed, "demo": False, "threads": 1}
+    about |= {"epochs": {"planned": 80, "given": given}, "commands": ["python -m mnist.train"], "device": "a CPU"}
+    about |= {"commit": None, "versions": {"torch": "2"}, "seconds": 90.0, "examples": 50_000}
+    return about | {"curves": curves, "measured": measured}
+
+
+def loglike(x):
+    return {"estimates": {"log p(image)": {"mean": x}, "log p(image,text)": {"mean": x - 1}}}
+
+
+def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():
+    results = [result(seed=s, loglike=loglike(x)) for s, x in enumerate((-90.0, -91.0, -92.0))]
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], results)
+    assert (
+        r"| log p(x), paper | log p(x), ours | log p(x,y), paper | log p(x,y), ours | log p(x\|y), paper | seeds "
+        in text
+    )
+    figures = "-90.619 † | -91.000 ± 1.000 | -90.859 † | -92.000 ± 1.000 | -88.569 † "  # the last was not measured
+    assert f"| mnist | mvae | {figures}| 0, 1, 2 | 80 | 50,000 |" in text
+    assert "fashionmnist" not in text and tables.DAGGER in text
+
+
+def test_a_table_of_all_experiments_says_how_each_was_trained():
+    command = "python -m mnist.train --model jmvae --seed 0 --resume --data-dir a/b --cuda --save-dir c"
+    results = [result("jmvae", loglike=loglike(-90.0)) | {"commands": [command]}, result("vae", loglike=loglike(-91.0))]
+    *_, line, _, dagger = tables.experiments(results).splitlines()
+    figures = "log p(x); log p(x,y) | -90.697 †; -90.769 † | -90.000; -91.000"
+    assert line == f"| [mnist](mnist) | jmvae | `python train.py --model jmvae` | {figures} | 0 | 80 | 50,000 |"
+    assert dagger == tables.DAGGER
+
+
+def test_the_readme_and_the_tables_have_what_was_measured():
+    results = tables.load(ROOT / "results")
+    assert tables.put_in(ROOT / "README.md", results) == (ROOT / "README.md").read_text(), "run: make tables"
+    for name, table in TABLES.items():
+        assert tables.markdown(name, table, results) == (ROOT / "results" / f"{name}.md").read_text(), (
+            "run: make tables"
+        )
+
+
+def test_a_file_without_marks_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("hello")
+    with pytest.raises(InputError, match="has no lines <!-- experiments"):
+        tables.put_in(tmp_path / "README.md", [])
+
+
+def test_a_table_says_where_epochs_are_fewer_than_planned():
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [result(given=3, loglike=loglike(-90.0))])
+    assert "| 0 | 3 of 80 | 50,000 |" in text
+
+
+def test_built_in_data_have_no_figure_in_a_paper():
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [result(loglike=loglike(-90.0)) | {"demo": True}])
+    assert "| mnist | mvae | -90.000 | -91.000 | 0 | 80 | 50,000 |" in text and "†" not in text
+
+
+def test_what_was_not_recalled_has_no_dagger():
+    coherence = {"figures": {"coherence, joint": 0.4, "latent accuracy, mnist": 0.8}}
+    text = tables.markdown(
+        "mmvae-table", TABLES["mmvae-table"], [result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence=coherence)]
+    )
+    assert "| 42.1 | 40.0 | 91.3 † | 80.0 |" in text
+
+
+def test_a_share_of_pairs_is_found_among_many():
+    found = {"results": [{"fraction": f, "model": f, "classifier": f / 2} for f in (0.1, 0.5)]}
+    text = tables.markdown(
+        "weak-supervision",
+        TABLES["weak-supervision"],
+        [result(table="weak-supervision", given=15, weak_supervision=found)],
+    )
+    assert re.findall(r"\| (\S+), (\S+) % paired \| (\S+) \|", text.replace("classifier of the pairs", "C")) == [
+        ("MVAE", "10", "10.0"), ("C", "10", "5.0"), ("MVAE", "50", "50.0"), ("C", "50", "25.0")
+    ]  # fmt: skip
+
+
+def test_a_run_comes_after_that_which_it_starts_from():
+    plans = [plan for plan in TABLES["vhe-table"].plans if plan.model == "pixelcnn, rescale"]
+    ((first, second),) = reproduce.chains("vhe-table", plans, 7)
+    assert (first.plan.model, second.plan.model, second.seed) == ("deconv, rescale", "pixelcnn, rescale", 7)
+    assert len(reproduce.chains("vhe-table", TABLES["vhe-table"].plans, 0)) == 4
+
+
+def test_an_unknown_experiment_is_named():
+    with pytest.raises(InputError, match="--experiments emnist: vhe-table has vhe"):
+        reproduce.main(reproduce.Config("vhe-table", experiments=("emnist",)))
+    with pytest.raises(InputError, match="mvae-table2 has no such model of these --experiments"):
+        reproduce.main(reproduce.Config("mvae-table2", experiments=("celeba",), models=("jmvae",)))
+
+
+def test_the_commands_of_the_readme_and_of_the_help_name_what_there_is():
+    text = (ROOT / "README.md").read_text() + reproduce.__doc__
+    commands = re.findall(r"^ *python reproduce\.py (.*?)(?:  .*)?$", text, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        config = tyro.cli(reproduce.Config, args=shlex.split(command))
+        config.check()
+        assert config.plans()
+        assert command.count("=") == len(config.cluster_parameters())
+
+
+def test_parameters_of_the_cluster():
+    given = ["all", "--cluster", "slurm", "--parameters", "timeout_min=60", "cpus_per_task=4", "slurm_partition=gpu"]
+    config = tyro.cli(reproduce.Config, args=given)
+    config.check()
+    assert config.cluster_parameters() == {"timeout_min": 60, "cpus_per_task": 4, "slurm_partition": "gpu"}
+    for wrong, message in (
+        (["gpu"], "--parameters are KEY=VALUE, not 'gpu'"),
+        (["timeout_min=60"], "--cluster slurm needs --parameters cpus_per_task=N"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reproduce.Config("all", cluster="slurm", parameters=tuple(wrong)).check()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "parameters", "message"),
+    [("slurm", {}, "--cluster slurm: Could not detect"), ("local", {"colour": "x"}, "'colour' need to be")],
+)
+def test_clusters_and_parameters_that_are_not_there(tmp_path, cluster, parameters, message):
+    with pytest.raises(InputError, match=message):
+        list(Pool(tmp_path, cluster, 1, 1, False, parameters).execute([partial(dict.get, {}, "why")]))
+
+
+def test_gpus_are_those_that_are_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert gpus() == [2, 5]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=GPU-8932f937: give the GPUs' numbers"):
+        gpus()
+
+
+def test_runs_of_other_options_are_not_averaged():
+    options = ("--lr 1e-3 --epochs 3 --seed 0", "--lr 1e-3 --epochs 4 --seed 1", "--lr 1e-4 --seed 2")
+    results = [
+        result(seed=s, loglike=loglike(-90.0)) | {"commands": [f"python -m mnist.train {x}"]}
+        for s, x in enumerate(options)
+    ]
+    assert tables.rows("mvae-table2", TABLES["mvae-table2"], results[:2])
+    with pytest.raises(InputError, match="trained alike: python train.py --lr 1e-3 or python train.py --lr 1e-4; keep"):
+        tables.rows("mvae-table2", TABLES["mvae-table2"], results)
+
+
+@pytest.mark.slow
+def test_a_failure_stops_no_other(tmp_path):
+    pool = Pool(tmp_path, "local", 2, 1, False, {})
+    good, failing = partial(dict.get, {}, "why"), partial(str.upper, "why")
+    dying, broken = partial(os._exit, 3), partial(int, "x")
+    found = {work.func: error for work, error in pool.execute([failing, dying, broken, good])}
+    assert found[str.upper] == "WHY" and found[dict.get] is None
+    assert all(re.fullmatch(r"it broke off: .*_0_log\.out", found[of]) for of in (os._exit, int))
+
+
+def test_a_command_that_fails_says_why(tmp_path):
+    with pytest.raises(Failed, match=rf"^no such thing \({tmp_path}"):
+        call([sys.executable, "-c", "print('hello'); exit('no such thing')"], tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_work_in_the_same_folder(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", f"from pathlib import Path\nfrom reproduction.work import call\n"
+         f"call(['sleep', '60'], Path({str(tmp_path)!r}), 1)"]
+    ) as other:  # fmt: skip
+        while not (tmp_path / "log.txt").exists() or not (tmp_path / "log.txt").read_text():
+            time.sleep(0.05)
+        with pytest.raises(Failed, match="another process is at work"):
+            call(["true"], tmp_path, 1)
+        other.send_signal(signal.SIGINT)
+
+
+TINY = "--limit 60 --batch-size 30"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Two trainings of seconds: one that fails, as soon as it starts."""
+    measures = (Measure("loglike", "loglike", "", "--limit 5 --n-samples 2"),)
+    good, bad = (
+        Plan("mnist", model, Setting(80, 30), Setting(4, 2, f"{TINY} {options}"), measures, y="text")
+        for model, options in (("mvae", ""), ("vae", "--n-latents 0"))
+    )
+    figures = (Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),)
+    monkeypatch.setitem(reproduce.TABLES, "mvae-table2", Table("Nats", "a paper", figures, (good, bad)))
+
+
+@pytest.mark.slow
+def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
+    config = reproduce.Config("mvae-table2", seeds=(3,), demo=True, save_dir=tmp_path, budget=1e-9)
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(config)
+    said = capsys.readouterr()
+    assert "mvae-table2/mnist/vae_seed3: error: --n-latents must be positive, not 0" in said.err
+    assert re.search(r"\| mnist \| mvae \| -\d+\.\d{3} \| 3 \| 1 of 4 \| 50 \|", said.out)
+
+    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed3"
+    content = json.loads((folder / RESULT).read_text())
+    assert content["config"]["annealing_epochs"] == 0 and content["config"]["seed"] == 3 and content["seconds"] > 0
+    assert len(content["curves"]["train"]) == len(content["curves"]["valid"]) == 1
+    assert content["commands"][0].endswith("--demo --save-dir mvae-table2/mnist/mvae_seed3")
+    assert str(tmp_path) not in json.dumps(content["commands"] + [content["config"]])
+
+    before = (folder / RESULT).stat().st_mtime_ns
+    kept = tmp_path / "demo" / "results" / "mvae-table2" / "mnist" / "mvae_seed3.json"
+    kept.unlink()
+    again = reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path, budget=2)
+    reproduce.main(again)
+    assert (folder / RESULT).stat().st_mtime_ns == before and json.loads(kept.read_text()) == content
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(replace(again, budget=None))
+    assert f"{folder} is of another --budget: give one, or choose another --save-dir" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(tmp_path, table, capsys):
+    """As where the system runs out of memory."""
+    config = reproduce.Config("mvae-table2", models=("mvae",), seeds=(3,), demo=True, save_dir=tmp_path)
+    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed3"
+    metrics = folder / "metrics.jsonl"
+
+    def kill():
+        while not (metrics.exists() and metrics.read_text()):
+            time.sleep(0.01)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"--save-dir\0{folder}\0" in (process / "cmdline").read_text():
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(config)
+    killer.join()
+    assert f"it was stopped by SIGKILL ({folder / 'log.txt'})" in capsys.readouterr().err
+    assert not (folder / RESULT).exists()
+    assert reproduce.main(config)
+    assert len(json.loads((folder / RESULT).read_text())["curves"]["train"]) == 4
+
+
+@pytest.mark.slow
+def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
+    (tmp_path / "data").mkdir()
+    config = reproduce.Config("mvae-table2", seeds=(0,), data_dir=tmp_path / "data", save_dir=tmp_path / "runs")
+    with pytest.raises(InputError, match="1 of these failed"):
+        reproduce.main(config)
+    assert f"data of mnist: there is no {tmp_path / 'data' / 'mnist'}" in capsys.readouterr().err
+
+
+def test_data_of_another_place_are_not_taken_for_these(tmp_path):
+    for name in ("here", "there"):
+        (tmp_path / name / "mnist").mkdir(parents=True)
+        (tmp_path / name / "mnist" / "images.gz").write_text(name)
+    where = work.Where(tmp_path / "runs", tmp_path / "here", False, False, "fp32", None, 1)
+    assert work.Preparation("mnist", (), where)() is None and work.Preparation("mnist", (), where)() is None
+    message = work.Preparation("mnist", (), replace(where, data_dir=tmp_path / "there"))()
+    assert (
+        message == f"{where.data('mnist')} was made of {tmp_path}/here/mnist, not of {tmp_path}/there/mnist: "
+        "choose another --save-dir"
+    )
+
+
+def test_tables_are_made_of_results_that_are_there(tmp_path, capsys):
+    config = reproduce.Config("mvae-table2", tables_only=True, save_dir=tmp_path, results_dir=tmp_path)
+    with pytest.raises(InputError, match="has no results of mvae-table2"):
+        reproduce.main(config)
+    (tmp_path / "mvae-table2").mkdir()
+    (tmp_path / "mvae-table2" / "x.json").write_text(json.dumps(result(loglike=loglike(-90.0))))
+    assert reproduce.main(config) == [tmp_path / "mvae-table2.md", tmp_path / "report.html"]
+    assert (tmp_path / "mvae-table2.md").read_text() in capsys.readouterr().out
+
+
+def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
+    where = work.Where(Path("runs"), Path("data"), False, False, "fp32", None, 1)
+    runs = {plan.experiment: work.Run("", plan, 0) for table in TABLES.values() for plan in table.plans}
+    needed = [work.Chain((runs[experiment],), where).preparation for experiment in ("celeba", "celeba19", "vision")]
+    assert [each.name for each in needed] == ["data of celeba", "data of celeba", "data of celeba by vision.setup"]
+    assert needed[0] == needed[1]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A report of made-up results, with one picture."""
+    folder = tmp_path_factory.mktemp("report")
+    samples = folder / "mvae-table2" / "mnist" / "mvae_seed0" / "samples"
+    samples.mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "mnist_conditional.png", samples / "conditional.png")
+    names = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
+    figures = dict(zip(names, (0.91, 0.68, 0.72, 0.74), strict=True)) | {"latent accuracy, mnist": 0.8}
+    weak = {"results": [{"fraction": f, "model": 0.9 * f**0.1, "classifier": f**0.2} for f in (0.01, 0.1, 1.0)]}
+    results = [
+        *(result(seed=s, loglike=loglike(-90.0 - s)) for s in range(2)),
+        result("jmvae", loglike=loglike(-95.0)),
+        result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"figures": figures}),
+        result(table="weak-supervision", weak_supervision=weak),
+    ]
+    report.write(folder / "report.html", results, folder)
+    return folder / "report.html"
+
+
+def test_a_report_is_one_file(page):
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
+    assert text.count("<img ") == 1 and 'alt="mnist, mvae, seed 0: samples given a label or an attribute"' in text
+    assert text.count('<svg role="img" aria-label="') == 8  # bounds of four models, three shares, weak supervision
+    assert '<td style="--share: 0.680">68.0</td>' in text
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_report_is_accessible(page, browser, colours):
+    tab = browser.new_page(color_scheme=colours)
+    tab.goto(page.as_uri())
+    found = Axe().run(tab)  # alternative texts, contrast, headings, landmarks
+    assert not found.violations_count, found.generate_report()
+    tab.close()
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_report_is_read_in_a_browser(page, browser, width, colours):
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colours)
+    errors = []
+    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(page.as_uri())
+    tab.get_by_role("img").first.scroll_into_view_if_needed()
+    tab.locator("img").scroll_into_view_if_needed()
+    tab.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # what is wider scrolls in a box of its own
+
+    column = tab.locator("#mvae-table2 tbody td:nth-child(4)")
+    assert column.all_text_contents()[0].startswith("-90.500")
+    for order in (sorted, lambda x: sorted(x, reverse=True)):
+        tab.locator("#mvae-table2").get_by_role("button", name="log p(x), ours").click()
+        shown = [float(text.split()[0]) for text in column.all_text_contents() if text]
+        assert shown == order(shown) and len(shown) == 2
+    assert not errors
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("plan", "demo"),
+    [
+        pytest.param(plan, demo, id=f"{plan.name}-{'demo' if demo else 'full'}")
+        for table in TABLES.values()
+        for plan in table.plans
+        for demo in ([False, True] if plan.demo else [False])
+    ],
+)
+def test_the_scripts_know_the_options_of_the_plans(plan, demo, tmp_path):
+    setting = plan.demo if demo else plan.full
+    calls = [(plan.train, [*shlex.split(setting.options), "--epochs", "2", "--annealing-epochs", "1"])]
+    for measure in plan.measures:
+        options = measure.demo if demo else measure.options
+        if options is not None:
+            calls.append((measure.script, [str(tmp_path), *options.split(), "--json", str(tmp_path / "out.json")]))
+    for of_plan, options in calls:
+        script, *what = of_plan.split()
+        args = [*what, *options]
+        module = importlib.import_module(f"{plan.experiment}.{script}")
+        config = tyro.cli(getattr(module, "Config", None) or module.Command, args=args)
+        config.check()

@@ -1,0 +1,356 @@
+"""Omniglot's files, what becomes of their pages, and the drawn characters of the demo."""
+
+import hashlib
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.data.torchvision_import import datasets
+from common.errors import InputError
+from vhe import demo
+from vhe.data import Characters, decode, hold_out, load, shrink
+
+# of each alphabet's characters, how many images
+SETS = {
+    "images_background": {"Greek": (2, 3), "Armenian": (2,), "Latin": (1, 1, 2)},
+    "images_evaluation": {"Tengwar": (3,), "Atlantean": (1, 2)},
+}
+N_PAGES = {name: sum(map(sum, alphabets.values())) for name, alphabets in SETS.items()}
+
+
+def page(number):
+    """Strokes three pixels wide, of a shape of this number; 1 is ink."""
+    ink = np.zeros((105, 105), dtype=bool)
+    ink[20:80, 20 + number : 23 + number] = True
+    ink[40 + 2 * number : 43 + 2 * number, 15:90] = True
+    return ink
+
+
+def png(ink, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(~ink).save(path)
+
+
+def write_omniglot(root, zipped=True, sets=SETS, first=0):
+    """Both sets; the characters' numbers, in the names of their images, begin with `first`."""
+    number = first
+    for name, alphabets in sets.items():
+        for alphabet, counts in alphabets.items():
+            for c, count in enumerate(counts):
+                for i in range(count):
+                    png(
+                        page(number - first),
+                        root / name / alphabet / f"character{c + 1:02}" / f"{number:04}_{i + 1:02}.png",
+                    )
+                number += 1
+        if zipped:
+            with zipfile.ZipFile(root / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in root.glob(f"{name}/*/*/*.png"):
+                    archive.write(path, path.relative_to(root))
+                archive.writestr(f"__MACOSX/{name}/Greek/character01/._0000_01.png", b"no image")
+            for path in sorted((root / name).rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            (root / name).rmdir()
+    return root
+
+
+def same(a, b):
+    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
+
+
+def test_a_split_is_numbered_by_alphabet_and_character(tmp_path):
+    train = load("train", write_omniglot(tmp_path))
+    assert train.alphabets == ("Armenian", "Greek", "Latin"), "in order, as torchvision lists them"
+    assert train.names == (
+        *("Armenian/character01", "Greek/character01", "Greek/character02"),
+        *("Latin/character01", "Latin/character02", "Latin/character03"),
+    )
+    assert train.character.tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 4, 5, 5]
+    assert train.alphabet.tolist() == [0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert train.ids[:4] == ("0002_01", "0002_02", "0000_01", "0000_02")
+    assert (train.images.shape, train.images.dtype) == ((11, 1, 28, 28), torch.float32)
+    expected = shrink(torch.from_numpy(np.stack([page(int(id[:4])) for id in train.ids])).float()).unsqueeze(1)
+    assert torch.equal(train.images, expected)
+    assert len(load("test", tmp_path).ids) == N_PAGES["images_evaluation"]
+
+
+@pytest.mark.parametrize("folder", ["", "omniglot-py"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_archives_and_folders_hold_the_same(tmp_path, folder, zipped):
+    found = load("test", write_omniglot(tmp_path / "data" / folder, zipped) and tmp_path / "data")
+    assert same(found, load("test", write_omniglot(tmp_path / "other")))
+
+
+def test_torchvision_reads_the_same_folders(tmp_path, monkeypatch):
+    root = write_omniglot(tmp_path / "omniglot-py", zipped=False)
+    monkeypatch.setattr(datasets.Omniglot, "_check_integrity", lambda _: True)  # which asks for the original archives
+    theirs, ours = datasets.Omniglot(str(tmp_path)), load("train", tmp_path)
+    assert len(theirs) == len(ours.ids) == N_PAGES[root.joinpath("images_background").name]
+    names = [theirs._characters[theirs[i][1]] for i in range(len(theirs))]
+    assert sorted(names) == sorted(ours.names[i] for i in ours.character)
+
+
+def test_limit_counts_characters(tmp_path):
+    train = load("train", write_omniglot(tmp_path))
+    assert same(load("train", tmp_path, limit=4), train.take(train.character < 4))
+    assert same(load("train", tmp_path, limit=100), train)
+
+
+def test_stated_alphabets_of_both_sets_are_the_test(tmp_path):
+    write_omniglot(tmp_path)
+    stated = ("Tengwar", "Greek")
+    train, test = (load(split, tmp_path, test_alphabets=stated) for split in ("train", "test"))
+    assert (train.alphabets, test.alphabets) == (("Armenian", "Latin", "Atlantean"), ("Greek", "Tengwar"))
+    assert test.ids == ("0000_01", "0000_02", "0001_01", "0001_02", "0001_03", "0006_01", "0006_02", "0006_03")
+    assert len(train.ids) + len(test.ids) == sum(N_PAGES.values())
+    assert load("test", tmp_path, test_alphabets=stated, limit=1).names == ("Greek/character01",)
+    with pytest.raises(InputError, match="no 'Gree'; it has Greek$"):
+        load("test", tmp_path, test_alphabets=("Gree",))
+    with pytest.raises(InputError, match="it has Armenian, Greek, Latin, Atlantean, Tengwar$"):
+        load("test", tmp_path, test_alphabets=("xyz",))
+    with pytest.raises(InputError, match="no alphabet to train on"):
+        load("train", tmp_path, test_alphabets=("Armenian", "Greek", "Latin", "Atlantean", "Tengwar"))
+    with pytest.raises(InputError, match="--demo"):
+        load("train", tmp_path, demo=True, test_alphabets=stated)
+
+
+def test_what_is_taken_is_renumbered(tmp_path):
+    train = load("train", write_omniglot(tmp_path))
+    for rows in (torch.tensor([9, 2, 3]), torch.arange(11) % 11 == 2, slice(3, None, 2)):
+        some = train.take(rows)
+        numbers = torch.arange(11)[rows].tolist()
+        assert some.ids == tuple(train.ids[i] for i in numbers)
+        assert torch.equal(some.images, train.images[numbers])
+        assert [some.names[i] for i in some.character] == [train.names[train.character[i]] for i in numbers]
+        assert [some.alphabets[i] for i in some.alphabet] == [train.alphabets[train.alphabet[i]] for i in numbers]
+        assert set(some.character.tolist()) == set(range(len(some.names)))
+        assert set(some.alphabet.tolist()) == set(range(len(some.alphabets)))
+
+
+def test_images_are_found_by_their_ids(tmp_path):
+    train = load("train", write_omniglot(tmp_path))
+    assert train.find("0001_02") == 5
+    with pytest.raises(InputError, match="'7_7' is not an image of this split: its ids are like 0002_01, 0005_02"):
+        train.find("7_7")
+
+
+def test_the_last_alphabets_validate():
+    files = [f"{a}/{c}/{a}{c}{i}.png" for a in "abcdefg" for c in "xy" for i in range(2)]
+    characters = Characters.of(torch.zeros(28, 1, 28, 28), files)
+    train, valid = hold_out(characters)
+    assert (train.alphabets, valid.alphabets) == (tuple("abcdef"), ("g",)), "a sixth"
+    train, valid = hold_out(characters, 3)
+    assert (train.ids[-1], valid.ids[0], len(valid.ids)) == ("dy1", "ex0", 12)
+    train, valid = hold_out(characters, 0)
+    assert same(train, characters) and valid is None
+    for wrong in (7, -1):
+        with pytest.raises(InputError, match=f"between 0 and 6, since there are 7 alphabets: it is {wrong}"):
+            hold_out(characters, wrong)
+
+
+def test_pages_shrink_by_area():
+    ink = torch.zeros(4, 105, 105)
+    ink[:3, 60:] = 1  # bold strokes, below row 16 of the result
+    # pixel (1, 1) is of the page's rows and columns 3.75 to 7.5: half of it is 7.03 of them
+    ink[0, 3:7, 3:5] = 1  # 3.25 x 1.25
+    ink[1, 4:8, 4:6] = 1  # 3.5 x 2 = 7
+    ink[2, 3:8, 3:6] = 1  # 3.75 x 2.25 = 8.4
+    image = shrink(ink)
+    assert image[:, 1, 1].tolist() == [0, 0, 1, 0]
+    assert image[:3, 16:].all()
+    assert image[:, :16].sum().item() == 1
+    assert not image[3].any(), "blank"
+    generator = torch.Generator().manual_seed(0)
+    small = (torch.rand(5, 28, 28, generator=generator) < 0.3).float()
+    assert torch.equal(shrink(small), small)
+    assert torch.equal(shrink(small.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)), small)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_strokes_of_any_width_are_kept_whole(width):
+    lines = torch.zeros(90, 105, 105)
+    for i in range(90):
+        lines[i, :, i : i + width] = 1
+        lines[i, i : i + width, :50] = 1
+    for image in shrink(lines):
+        assert image.any(dim=1).all() and image[:, :13].any(dim=0).all(), "without a gap"
+        assert image.sum() <= 2 * 28 + 2 * 14, "two pixels wide at most"
+
+
+def test_a_file_is_decoded_as_the_data_are(tmp_path):
+    png(page(3), tmp_path / "page.png")
+    expected = shrink(torch.from_numpy(page(3)[None]).float())
+    assert torch.equal(decode(tmp_path / "page.png"), expected)
+    assert expected.sum() > 28
+
+    small = Image.fromarray((255 * (1 - expected[0])).byte().numpy())
+    large = np.kron(page(3), np.ones((6, 6))).astype(np.uint8)
+    images = {
+        "small.png": small,
+        "white_on_black.png": Image.fromarray(page(3)),
+        "grey.png": Image.fromarray(np.where(page(3), 90, 200).astype(np.uint8)),
+        "colour.png": Image.fromarray(np.where(page(3)[..., None], (200, 20, 20), (20, 20, 20)).astype(np.uint8)),
+        "deep.png": Image.fromarray(np.where(page(3), 300, 60_000).astype(np.uint16)),
+        "transparent.png": Image.merge("LA", [Image.fromarray(0 * large), Image.fromarray(255 * large)]),
+        "large.jpg": Image.fromarray(255 - 255 * large),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / name)
+        wrong = (decode(tmp_path / name) != expected).sum().item()
+        assert wrong == 0, f"{name}: {wrong} pixels"
+
+
+def test_what_is_not_square_gets_more_paper(tmp_path):
+    ink = page(3)
+    for name, there in (("wide", slice(20, 84)), ("whole", slice(0, 105))):  # the ink is in rows 20 to 79
+        png(ink[there], tmp_path / f"{name}.png")
+    assert torch.equal(decode(tmp_path / "wide.png"), decode(tmp_path / "whole.png"))
+
+
+def test_thin_strokes_of_large_images_last(tmp_path):
+    ink = np.zeros((900, 900), dtype=bool)
+    ink[100:800, 440] = True
+    png(ink, tmp_path / "a.png")
+    # a pixel of the result is 32.1 wide
+    assert decode(tmp_path / "a.png")[0].nonzero().tolist() == [[row, 13] for row in range(3, 25)]
+
+
+def test_useless_images_are_named(tmp_path):
+    png(np.zeros((50, 50), dtype=bool), tmp_path / "blank.png")
+    dot = np.zeros((105, 105), dtype=bool)
+    dot[74:76, 74:76] = True  # where four pixels of 28 x 28 meet
+    png(dot, tmp_path / "dot.png")
+    (tmp_path / "no.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for name, why in (
+        ("blank", "is blank"),
+        ("dot", "shows too little ink"),
+        ("no", "is missing or not a readable"),
+        ("absent", "is missing"),
+    ):
+        with pytest.raises(InputError, match=f"{name}.png {why}"):
+            decode(tmp_path / f"{name}.png")
+
+
+def test_damage_and_absence_are_named(tmp_path):
+    with pytest.raises(InputError, match="images_background.zip is missing .* --download fetches it, --demo needs no"):
+        load("train", tmp_path)
+    archive = write_omniglot(tmp_path) / "images_background.zip"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="images_background.zip is damaged"):
+        load("train", tmp_path)
+    with zipfile.ZipFile(archive, "w") as empty:
+        empty.writestr("images_evaluation/a/b/c.png", b"of another set")
+    with pytest.raises(InputError, match="images_background.zip holds no images"):
+        load("train", tmp_path)
+    with zipfile.ZipFile(archive, "w") as damaged:
+        damaged.writestr("images_background/a/b/c.png", b"no image")
+    with pytest.raises(InputError, match=r"images_background.zip: a/b/c.png is damaged .* download it again"):
+        load("train", tmp_path)
+    png(np.eye(28, dtype=bool), tmp_path / "small.png")
+    with zipfile.ZipFile(archive, "w") as shrunk:
+        shrunk.write(tmp_path / "small.png", "images_background/a/b/c.png")
+    with pytest.raises(InputError, match=r"a/b/c.png is 28 x 28 pixels, not 105 x 105"):
+        load("train", tmp_path)
+
+
+def test_whatever_byte_is_damaged_there_is_an_input_error_or_the_data(tmp_path):
+    archive = write_omniglot(tmp_path) / "images_evaluation.zip"
+    whole, expected = archive.read_bytes(), load("test", tmp_path)
+    refused = 0
+    for where in np.random.default_rng(0).integers(0, len(whole), 150):
+        archive.write_bytes(whole[:where] + bytes([whole[where] ^ 0xFF]) + whole[where + 1 :])
+        try:
+            found = load("test", tmp_path)
+        except InputError:
+            refused += 1
+        else:
+            rows = [expected.ids.index(id) for id in found.ids if id in expected.ids]
+            assert torch.equal(found.images[[id in expected.ids for id in found.ids]], expected.images[rows]), (
+                "no damaged pixel is taken for a good one"
+            )
+    assert refused > 50
+
+
+def test_missing_archives_are_downloaded_and_checked(tmp_path, server, monkeypatch):
+    origin = write_omniglot(tmp_path / "origin")
+    for name in SETS:
+        server.content[f"/{name}.zip"] = (origin / f"{name}.zip").read_bytes()
+    md5s = {name: hashlib.md5(server.content[f"/{name}.zip"]).hexdigest() for name in SETS}
+    monkeypatch.setattr(datasets.Omniglot, "download_url_prefix", server.url)
+    monkeypatch.setattr(datasets.Omniglot, "zips_md5", md5s | {"images_evaluation": "0" * 32})
+    assert same(load("train", tmp_path / "new", fetch=True), load("train", origin))
+    assert (tmp_path / "new/omniglot-py/images_background.zip").is_file(), "where torchvision puts it"
+    load("train", tmp_path / "new", fetch=True)
+    assert [path for path, _ in server.requests] == ["/images_background.zip"], "once, and not the other set"
+    with pytest.raises(InputError, match=f"images_evaluation.zip could not be downloaded .*instead of {'0' * 32}"):
+        load("test", tmp_path / "new", fetch=True)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return {split: demo.draw_characters(split) for split in ("train", "test")}
+
+
+def test_the_demo_has_alphabets_of_characters(drawn, monkeypatch):
+    assert torch.equal(demo.draw_characters("test"), drawn["test"]), "always the same"
+    monkeypatch.setattr("vhe.data.draw_characters", drawn.__getitem__)
+    train, test = (load(split, data_dir=None, demo=True) for split in ("train", "test"))
+    assert [len(s.alphabets) for s in (train, test)] == [24, 6]
+    assert [len(s.names) for s in (train, test)] == [24 * 12, 6 * 10]
+    for split in (train, test):
+        assert split.character.bincount().unique().tolist() == [20]
+        assert split.images.shape == (20 * len(split.names), 1, 28, 28)
+        assert split.images.unique().tolist() == [0, 1]
+        assert 0.05 < split.images.mean() < 0.15, "as Omniglot's 0.08"
+        assert split.images.sum(dim=(1, 2, 3)).min() > 15
+    assert (train.ids[0], train.ids[-1], test.ids[0]) == ("demo0001_01", "demo0288_20", "demo0289_01")
+    assert not set(train.ids) & set(test.ids)
+    assert test.names[13] == "test02/character04"
+    assert same(load("test", None, demo=True, limit=13), test.take(test.character < 13))
+    assert torch.equal(drawn["test"].reshape(test.images.shape), test.images)
+
+
+@pytest.mark.parametrize(("split", "low", "high"), [("train", 0.5, 0.8), ("test", 0.65, 0.95)])
+def test_demo_characters_are_told_apart_but_not_by_their_mean_alone(drawn, split, low, high):
+    x = drawn[split].flatten(3)  # (A, C, 20, 784)
+    n_alphabets, n = x.shape[:2]
+    means, held_out = x[:, :, :10].mean(dim=2).flatten(0, 1), x[:, :, 10:].flatten(0, 2)
+    nearest = torch.cdist(held_out, means).argmin(dim=1)
+    label = torch.arange(n_alphabets * n).repeat_interleave(10)
+    accuracy = (nearest == label).double().mean().item()
+    assert low < accuracy < high, "by chance below 0.02"
+    wrong = nearest != label
+    of_alphabet = (nearest // n == label // n)[wrong].double().mean().item()
+    assert of_alphabet > 2 / n_alphabets, "errors keep to the alphabet more than chance"
+
+
+def test_characters_of_an_alphabet_have_habits_in_common(drawn):
+    x = drawn["train"]  # (A, C, 20, 28, 28)
+    rows = torch.arange(28.0) - 13.5
+    y, x_, ink = rows[:, None], rows, x.mean(dim=2)  # (A, C, 28, 28)
+    total = ink.sum(dim=(-1, -2))
+    spread = [((ink * d.square()).sum(dim=(-1, -2)) / total).sqrt() for d in (y, x_)]
+    slant = (ink * y * x_).sum(dim=(-1, -2)) / total
+    for name, value in {"ink": total, "height": spread[0], "width": spread[1], "slant": slant}.items():
+        # of values that have nothing to do with the alphabet the means of 12 vary by 1/12
+        share = value.mean(dim=1).var() / value.var()
+        assert share > 2.5 / 12, f"{name}: {share:.2f}"
+
+
+def test_the_pen_draws_where_it_was():
+    points = torch.zeros(2, demo.STROKES, demo.POINTS, 2)
+    points[:, 0, :, 0] = torch.linspace(-8, 8, demo.POINTS)  # level, through the middle
+    points[1, 1, :, 1] = torch.linspace(0, 10, demo.POINTS)  # down from there
+    drawn = torch.zeros(2, demo.STROKES, dtype=torch.bool)
+    drawn[0, 0] = drawn[1, :2] = True
+    level, both = demo.draw_strokes(points, drawn, torch.tensor([2.0, 2.0]))
+    assert level.nonzero()[:, 0].unique().tolist() == [13, 14]
+    # pixels' centres are half a pixel aside: of these the pen, of radius 1, reaches those up to 0.87 beyond 8
+    assert level[13].nonzero().flatten().tolist() == list(range(5, 23))
+    assert (both >= level).all()
+    assert (both - level).nonzero()[:, 0].unique().tolist() == list(range(15, 25))
+    assert (both - level).nonzero()[:, 1].unique().tolist() == [13, 14]

@@ -1,0 +1,234 @@
+"""Importance-sampling estimates of homoencoders whose likelihoods are known exactly."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, MultivariateNormal
+
+from common.errors import InputError
+from tests.helpers.homoencoders import OF_X, A, exact_log_p, model_of, posterior, sets_of
+from vhe import VHE, Result
+from vhe.framework.estimators import log_conditional, log_conditionals, log_joint
+
+
+def check_unbiased(estimates, exact):
+    """Of p, as the mean of weights is; of log p it lies below."""
+    ratio = (estimates - exact).exp()
+    error = ratio.std().item() / math.sqrt(len(ratio))
+    assert error < 0.1
+    assert ratio.mean().item() == pytest.approx(1, abs=4 * error)
+    assert (estimates - exact).mean() < -4 * (estimates - exact).std() / math.sqrt(len(exact))
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_exact_posteriors_need_one_sample(hierarchical):
+    model, sets = model_of(hierarchical), sets_of(5, 4)
+    torch.testing.assert_close(log_conditional(model, sets[:, 0], n_samples=1), exact_log_p(sets[:, :1], hierarchical))
+    shared = {"a": 4, "c": 4} if hierarchical else {"c": 4}
+    for n_samples in (1, 7):
+        joint = log_joint(model, sets, shared, n_samples)
+        torch.testing.assert_close(joint.value, exact_log_p(sets, hierarchical))
+        torch.testing.assert_close(joint.ess, torch.full((5,), float(n_samples)).double())
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_other_proposals_converge_to_log_p_from_below(hierarchical):
+    model, x = model_of(hierarchical, wrong=True), sets_of(1, 1)[0]
+    exact = exact_log_p(x[None], hierarchical)
+    check_unbiased(log_conditional(model, x.expand(4000, 3), n_samples=2), exact.expand(4000))
+    torch.testing.assert_close(log_conditional(model, x, None, 40_000, at_once=10_000), exact, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_log_p_given_a_support_set(hierarchical, wrong):
+    """Exact with the posterior p(c|D), whatever the encoder of z."""
+    model, sets = model_of(hierarchical), sets_of(1, 4)
+    model.encoder["z"].wrong = wrong
+    exact = exact_log_p(sets, hierarchical) - exact_log_p(sets[:, 1:], hierarchical)
+    many = sets.expand(4000, 4, 3)
+    given = dict.fromkeys(model.latents[:-1], many[:, 1:])
+    check_unbiased(log_conditional(model, many[:, 0], given, n_samples=2), exact.expand(4000))
+    assert exact_log_p(sets[:, :1], hierarchical) != pytest.approx(exact.item(), abs=0.1)
+
+
+def test_the_encoder_given_a_support_set_is_part_of_the_model():
+    """Not a proposal, so that another one has another likelihood: that of its own Gaussian."""
+    model, sets = model_of(), sets_of(1, 4)
+    model.encoder["c"].wrong = True
+    mean, covariance = posterior(sets[:, 1:], A, OF_X)
+    p = MultivariateNormal((0.8 * mean + 0.1) @ A.T, 1.5 * A @ covariance @ A.T + OF_X)
+    many = sets.expand(4000, 4, 3)
+    estimates = log_conditional(model, many[:, 0], {"c": many[:, 1:]}, n_samples=2)
+    check_unbiased(estimates, p.log_prob(sets[:, 0]).expand(4000))
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_every_example_under_every_class(hierarchical):
+    model, sets, x = model_of(hierarchical), sets_of(3, 5) / 2, sets_of(4, 1)[:, 0] / 2
+    found = log_conditionals(model, x, dict.fromkeys(model.latents[:-1], sets), 5000, at_once=10_000)
+    both = torch.cat([sets.expand(4, 3, 5, 3), x[:, None, None].expand(4, 3, 1, 3)], dim=2)
+    exact = exact_log_p(both.flatten(0, 1), hierarchical).view(4, 3) - exact_log_p(sets, hierarchical)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.1)
+    assert (exact.max(dim=1).values - exact.min(dim=1).values).min() > 0.2
+
+
+def test_examples_share_the_draws_of_a_class():
+    """Of the same example twice, exact but for c: the same estimate."""
+    model, sets, x = model_of(), sets_of(3, 5), sets_of(1, 1)[:, 0]
+    found = log_conditionals(model, x.expand(2, 3), {"c": sets}, n_samples=3)
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize(("mixed", "n_own"), [(1, 1), (4, 1), (4, 3)])
+@pytest.mark.parametrize("hierarchical", [False, True])
+@pytest.mark.parametrize("k", [1, 3])
+def test_joint_of_sets_by_support_sets_of_some(hierarchical, mixed, n_own, k):
+    model, sets = model_of(hierarchical, wrong=True), sets_of(1, 4)
+    shared = dict.fromkeys(model.latents[:-1], k)
+    exact = exact_log_p(sets, hierarchical).expand(3000)
+    check_unbiased(log_joint(model, sets.expand(3000, 4, 3), shared, 6, mixed, n_own, at_once=10_000).value, exact)
+
+
+def test_joint_of_one_is_log_p():
+    sets = sets_of(4, 1)
+    joint = log_joint(model_of(wrong=True), sets, {"c": 1}, 50, 1, 1)
+    torch.testing.assert_close(joint.value, log_conditional(model_of(wrong=True), sets[:, 0], n_samples=50))
+
+
+def test_more_draws_of_what_examples_have_alone_are_worth_more():
+    """Than as many of what they share, where the former have the poor encoder."""
+    model, sets = model_of(), sets_of(1, 4).expand(1000, 4, 3)
+    model.encoder["z"].wrong = True
+    one, several = (log_joint(model, sets, {"c": 4}, 10 // j, 1, j, at_once=10_000).value.mean() for j in (1, 5))
+    assert one + 0.02 < several < exact_log_p(sets[:1]) + 0.02
+
+
+def test_mixtures_bound_the_weights():
+    """Where the encoder is far too sure of what it saw in an image, and the images differ."""
+    sets = (torch.linspace(-1, 1, 6).double()[:, None] * A[:, 0]).expand(50, 6, 3)
+    below, ess = {}, {}
+    for mixed in (1, 20):
+        model = model_of()
+        model.encoder["c"].narrow = 0.1
+        estimate = log_joint(model, sets, {"c": 1}, 200, mixed, 1, at_once=10_000)
+        below[mixed], ess[mixed] = (exact_log_p(sets) - estimate.value).mean(), estimate.ess.mean()
+    assert ess[20] > 1.7 * ess[1]
+    assert below[1] > 0.4 and below[20] < 0.05
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])
+def test_batches_do_not_change_an_estimate(at_once):
+    sets, x = sets_of(3, 4), sets_of(5, 1)[:, 0]
+
+    def estimates(at_once):
+        found = [log_conditional(model_of(wrong=True), x, n_samples=6, at_once=at_once)]
+        found += [log_conditional(model_of(wrong=True), x[:3], {"c": sets}, 6, at_once)]
+        found += [log_conditionals(model_of(wrong=True), x, {"c": sets}, 6, at_once)]
+        torch.manual_seed(1)
+        return [*found, *log_joint(model_of(True, wrong=True), sets, {"a": 2, "c": 2}, 6, 4, 2, at_once)]
+
+    for found, expected in zip(estimates(at_once), estimates(10), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_batches_are_bounded():
+    sizes = []
+    model = model_of()
+    model.decoder.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["c"])), with_kwargs=True)
+    sets = sets_of(5, 4)
+    log_conditional(model, sets[:, 0], n_samples=30, at_once=40)
+    log_conditionals(model, sets[:, 0], {"c": sets}, n_samples=30, at_once=40)
+    log_joint(model, sets, {"c": 3}, n_samples=30, n_inner=2, at_once=40)
+    assert max(sizes) == 40 and sum(sizes) == 30 * (5 + 25 + 40)
+
+
+# discrete variables, by enumeration: c of 3 and z of 2 values, x of 4
+P_C = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+P_Z = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]], dtype=torch.float64)
+P_X = torch.softmax(3 * torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64), dim=-1)
+
+
+class Table(nn.Module):
+    """Probabilities of one of a few, whose gradient would be REINFORCE's."""
+
+    def result(self, p, value):
+        q = Categorical(p)
+        value = q.sample() if value is None else value
+        return Result(value, reinforce_log_prob=q.log_prob(value))
+
+
+class PriorOfC(Table):
+    def forward(self, batch_size=None, c=None):
+        return self.result(P_C, c)
+
+
+class PriorOfZ(Table):
+    def forward(self, c, z=None):
+        return self.result(P_Z[c], z)
+
+
+class DiscreteQc(Table):
+    def __init__(self, exact):
+        super().__init__()
+        self.exact = exact
+
+    def forward(self, inputs, c=None):
+        of_each = torch.einsum("c,cz,czx->cx", P_C ** (1 / inputs.shape[1]), P_Z, P_X)
+        exact = of_each[:, inputs].prod(dim=-1).T  # (B, 3)
+        return self.result(exact if self.exact else torch.ones_like(exact), c)
+
+
+class DiscreteQz(Table):
+    def forward(self, inputs, c, z=None):
+        return self.result(P_Z[c] * P_X[c, :, inputs[:, 0]], z)
+
+
+class DiscretePx(Table):
+    def forward(self, c, z, x=None):
+        return self.result(P_X[c, z], x)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_discrete_variables(exact):
+    model = VHE([DiscreteQc(exact), DiscreteQz()], DiscretePx(), [PriorOfC(), PriorOfZ()])
+    x, sets = torch.arange(4), torch.tensor([[0, 0, 1], [2, 3, 0]])
+    of_each = torch.einsum("cz,czx->cx", P_Z, P_X)
+    n, tolerance = (1, 1e-12) if exact else (10_000, 0.05)
+    expected = (P_C @ of_each).log()
+    torch.testing.assert_close(log_conditional(model, x, None, n, at_once=10_000), expected, rtol=0, atol=tolerance)
+    expected = (P_C @ of_each[:, sets].prod(dim=-1)).log()
+    torch.testing.assert_close(
+        log_joint(model, sets, {"c": 3}, n, 100, 1, at_once=10_000).value, expected, rtol=0, atol=tolerance
+    )
+    q = of_each[:, sets].prod(dim=-1) * P_C[:, None] if exact else torch.ones(3, 2).double()
+    expected = (of_each.T @ (q / q.sum(dim=0))).log()
+    torch.testing.assert_close(
+        log_conditionals(model, x, {"c": sets}, 10_000, at_once=10_000), expected, rtol=0, atol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, x: log_conditional(model, x[:, 0], n_samples=0), "at least one importance sample, not 0"),
+        (
+            lambda model, x: log_conditional(model, x[:, 0], {"y": x}),
+            "y is not a latent variable: the model has",
+        ),
+        (lambda model, x: log_conditional(model, x[:, 0], {"c": x}), "c depends on a: give that too"),
+        (lambda model, x: log_conditionals(model, x[:, 0], {}), "give support sets of a latent variable: a, c, z"),
+        (lambda model, x: log_joint(model, x, {"a": 2, "c": 5}), "support sets of c of 5 examples .* sets of 4"),
+        (lambda model, x: log_joint(model, x, {"c": 2}), "c depends on a: give that too"),
+        (lambda model, x: log_joint(model, x, {}), "name the latent variables that a set shares: a, c, z"),
+        (
+            lambda model, x: log_joint(model, x, {"a": 2, "c": 2}, mixture_size=0),
+            "mixture_size and n_inner must be positive, not 0 and 10",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(InputError, match=message):
+        call(model_of(hierarchical=True), sets_of(2, 4))

@@ -1,0 +1,383 @@
+"""The framework of the Variational Homoencoder, against values that are known."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Normal
+
+from common.errors import InputError
+from vhe import VHE, DataLoader, Result
+from vhe.framework import StandardNormal
+
+SCALE, ENCODED = 0.7, 0.4  # of p(x|c) and of q(c|D)
+X = torch.tensor([0.3, -0.2, 0.9, 1.4, -1.0, -1.7, -0.4, 0.1, 2.0], dtype=torch.float64)
+GROUP = [0, 0, 0, 0, 1, 1, 1, 2, 2]
+
+
+class Q(nn.Module):
+    """q(c|D): its mean, whatever the examples' part in it may be."""
+
+    def forward(self, inputs, c=None):
+        q = Normal(0.8 * inputs.mean(dim=1), ENCODED)
+        c = q.rsample() if c is None else c
+        return c, q.log_prob(c)
+
+
+class P(nn.Module):
+    def forward(self, c, x=None):
+        p = Normal(c, SCALE)
+        x = p.rsample() if x is None else x
+        return x, p.log_prob(x)
+
+
+def groups():
+    return [X[[i for i, g in enumerate(GROUP) if g == group]] for group in range(3)]
+
+
+def expected_part(x, support, n):
+    """E_q[log p(x|c)] - KL(q(c|D) || p(c)) / n, in closed form."""
+    mu = 0.8 * support.mean()
+    log_p = Normal(mu, SCALE).log_prob(x) - ENCODED**2 / (2 * SCALE**2)
+    return log_p - torch.distributions.kl_divergence(Normal(mu, ENCODED), Normal(0.0 * mu, 1.0)) / n
+
+
+def passes(model, n_passes, k, **options):
+    """The bound's value for each example in each of many passes: (n_passes, N), in the data's order."""
+    data = X.repeat(n_passes)
+    labels = [group + 3 * i for i in range(n_passes) for group in GROUP]
+    loader = DataLoader(data, {"c": labels}, {"c": k}, len(data), generator=torch.Generator().manual_seed(1), **options)
+    batch = loader.examples[torch.arange(len(data))]
+    return model.bound(batch.inputs, batch.sizes, x=batch.target).value.view(n_passes, len(X))
+
+
+def assert_near(mean, draws):
+    """The draws' mean is as expected, within 4 standard errors that are small."""
+    error = draws.std() / math.sqrt(len(draws))
+    assert error < 0.02
+    assert abs(draws.mean() - mean) < 4 * error
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_expected_bound_of_a_batch_is_that_of_all_data_over_n(k):
+    """Algorithm 1: of a random example, with a random support set and its KL over the group's size."""
+    torch.manual_seed(0)
+    exact = 0.0
+    for x in groups():  # the bound of log p(X_i) is the mean over support sets of what follows
+        sets = list(itertools.combinations(range(len(x)), k))
+        exact += sum(expected_part(x[i], x[list(d)], len(x)) for d in sets for i in range(len(x))) / len(sets)
+    assert_near(exact / len(X), passes(VHE(Q(), P()), 20_000, k).mean(dim=1))
+
+
+def test_leaving_the_target_out_of_its_support_sets():
+    torch.manual_seed(0)
+    parts = []
+    for x in groups():
+        others = [[j for j in range(len(x)) if j != i] for i in range(len(x))]
+        parts += [sum(expected_part(x[i], x[[j]], len(x)) for j in o) / len(o) for i, o in enumerate(others)]
+    assert_near(sum(parts) / len(X), passes(VHE(Q(), P()), 20_000, 1, exclude_target=True).mean(dim=1))
+
+
+class ExactQ(nn.Module):
+    """p(c|D) of c ~ N(0, 1), x ~ N(c, SCALE)."""
+
+    def forward(self, inputs, c=None):
+        precision = 1 + inputs.shape[1] / SCALE**2
+        q = Normal(inputs.sum(dim=1) / SCALE**2 / precision, precision**-0.5)
+        c = q.rsample() if c is None else c
+        return c, q.log_prob(c)
+
+
+def log_evidence(x):
+    """log p of a group, exactly."""
+    covariance = torch.ones(len(x), len(x), dtype=x.dtype) + SCALE**2 * torch.eye(len(x), dtype=x.dtype)
+    return torch.distributions.MultivariateNormal(torch.zeros_like(x), covariance).log_prob(x)
+
+
+def test_with_the_exact_posterior_of_whole_groups_the_bound_is_the_evidence():
+    torch.manual_seed(0)
+    x = groups()[0]
+    n = 40_000
+    inputs = x.expand(n, len(x), len(x)).reshape(-1, len(x))
+    value = VHE(ExactQ(), P()).bound({"c": inputs}, {"c": torch.tensor(float(len(x)))}, x=x.repeat(n)).value
+    assert_near(log_evidence(x), value.view(n, len(x)).sum(dim=1))
+
+
+def test_the_kl_is_whole_and_its_factor_weighs_it():
+    torch.manual_seed(0)
+    model, x = VHE(Q(), P()), torch.randn(6, 3)
+    given = {"inputs": {"c": x}, "sizes": {"c": torch.full((6,), 5.0)}, "x": x[:, 0]}
+    bounds = {}
+    for factor in (0.0, 1.0, 3.0):
+        torch.manual_seed(1)
+        bounds[factor], kl = model.score(**given, return_kl=True, kl_factor={"c": factor})
+        torch.manual_seed(1)
+        assert model.score(**given, kl_factor=factor) == bounds[factor]
+        torch.testing.assert_close(bounds[0.0] - bounds[factor], factor * kl["c"] / 5)
+    torch.manual_seed(1)
+    terms = model.bound(**given).terms
+    torch.testing.assert_close(terms["log p(x)"].mean(), bounds[0.0])
+    assert terms["kl c"].mean() == kl["c"] > 0.1
+
+
+class Discrete(nn.Module):
+    """A categorical variable whose logits are a table's, by the values of the variables given."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.logits = nn.Parameter(torch.randn(*shape, dtype=torch.float64))
+
+    def of(self, rows, value, learned_by_samples):
+        q = Categorical(logits=self.logits[rows])
+        value = q.sample() if value is None else value
+        return Result(value, **{f"{'reinforce' if learned_by_samples else 'reparam'}_log_prob": q.log_prob(value)})
+
+
+class DiscreteQc(Discrete):
+    def forward(self, inputs, c=None):
+        return self.of(inputs[:, 0], c, True)
+
+
+class DiscreteQw(Discrete):
+    def forward(self, inputs, c, w=None):
+        return self.of((inputs[:, 0], c), w, True)
+
+
+class DiscreteQv(Discrete):
+    """Of a variable that neither depends on another nor is depended on, but for x."""
+
+    def forward(self, inputs, v=None):
+        return self.of(inputs[:, 0], v, True)
+
+
+class DiscretePw(Discrete):
+    def forward(self, c, w=None):
+        return self.of(c, w, False)
+
+
+class DiscretePc(Discrete):
+    def forward(self, batch_size, c=None):
+        return self.of([0] * (batch_size or len(c)), c, False)
+
+
+class DiscretePv(Discrete):
+    def forward(self, batch_size, v=None):
+        return self.of([0] * (batch_size or len(v)), v, False)
+
+
+class DiscretePx(Discrete):
+    def forward(self, c, w, v, x=None):
+        return self.of((c, w, v), x, False)
+
+
+def discrete_model():
+    torch.manual_seed(0)
+    encoder = [DiscreteQw(4, 3, 2), DiscreteQv(4, 2), DiscreteQc(4, 3)]
+    prior = [DiscretePc(1, 3), DiscretePw(3, 2), DiscretePv(1, 2)]
+    return VHE(encoder, DiscretePx(3, 2, 2, 4), prior)
+
+
+SIZES = {"c": 5.0, "w": 2.0, "v": 1.0}
+
+
+def test_reinforce_agrees_with_enumeration():
+    """Two discrete variables, one of which the other depends on in encoder and prior, and one apart from both."""
+    model = discrete_model()
+    x, support = 1, {"c": 3, "w": 1, "v": 2}
+    table = {"q": {}, "p": {}}
+    for side, modules in (("q", model.encoder), ("p", model.prior)):
+        for name, module in modules.items():
+            table[side][name] = module.logits.log_softmax(dim=-1)
+    q_c, q_w, q_v = table["q"]["c"][support["c"]], table["q"]["w"][support["w"]], table["q"]["v"][support["v"]]
+    log_x = model.decoder.logits.log_softmax(dim=-1)[..., x]
+    exact = 0.0
+    for c, w, v in itertools.product(range(3), range(2), range(2)):
+        kl_c = q_c[c] - table["p"]["c"][0, c]
+        kl_w = q_w[c, w] - table["p"]["w"][c, w]
+        kl_v = q_v[v] - table["p"]["v"][0, v]
+        weight = (q_c[c] + q_w[c, w] + q_v[v]).exp()
+        exact += weight * (log_x[c, w, v] - sum(k / n for k, n in zip((kl_c, kl_w, kl_v), SIZES.values(), strict=True)))
+    params = dict(model.named_parameters())
+    gradient = torch.autograd.grad(exact, params.values())
+    n, repeats = 4000, 50
+    inputs = {name: torch.full((n, 1), value) for name, value in support.items()}
+    estimates, values = [], []
+    for _ in range(repeats):
+        score = model.score(inputs, SIZES, x=torch.full((n,), x))
+        estimates.append(torch.autograd.grad(score, params.values()))
+        values.append(score.item())
+    assert torch.tensor(values).mean() == pytest.approx(exact.item(), abs=0.01), "the value has no part of REINFORCE's"
+    for name, right, *drawn in zip(params, gradient, *estimates, strict=True):
+        drawn = torch.stack(drawn)
+        error = drawn.std(dim=0) / math.sqrt(repeats)
+        assert error.max() < 0.01
+        assert ((drawn.mean(dim=0) - right).abs() <= 5 * error + 1e-12).all(), name
+
+
+def test_reinforce_leaves_out_what_a_variable_has_no_part_in():
+    model = discrete_model()
+    log_p, weighted = torch.zeros(2), {"c": torch.ones(2), "w": torch.full((2,), 10.0), "v": torch.full((2,), 100.0)}
+    assert [model._reward(name, log_p, weighted)[0].item() for name in "cwv"] == [-11, -10, -100]
+
+
+class Given(nn.Module):
+    """A unit normal around the sum of what is given."""
+
+    def of(self, mean, value):
+        p = Normal(mean, 1.0)
+        value = p.rsample() if value is None else value
+        return value, p.log_prob(value)
+
+
+class Qz(Given):
+    def forward(self, inputs, c, z=None):
+        return self.of(inputs.mean(dim=1) + c, z)
+
+
+class Qc(Given):
+    def forward(self, inputs, c=None):
+        return self.of(100 + inputs.mean(dim=1), c)
+
+
+class Pz(Given):
+    def forward(self, c, z=None):
+        return self.of(c + 1000, z)
+
+
+class Px(Given):
+    def forward(self, c, z, x=None):
+        return self.of(c + z, x)
+
+
+def test_dependencies_are_found_from_the_arguments():
+    model = VHE(encoder=[Qz(), Qc()], decoder=Px(), prior=Pz())
+    assert model.latents == ("c", "z")
+    assert model.observed == "x"
+    assert type(model.prior["c"]) is StandardNormal
+
+
+def test_encoders_in_a_dict_are_named_by_it():
+    class Q(Given):
+        def forward(self, inputs, value=None):
+            return self.of(inputs.mean(dim=1), value)
+
+    model = VHE({"c": Q(), "z": Qz()}, Px(), {"z": Pz()})
+    assert model.latents == ("c", "z")
+    x = torch.randn(4, 2)
+    assert model.score({"c": x, "z": x}, {"c": 4, "z": 1}, x=x[:, 0]).isfinite()
+    assert set(model.sample(batch_size=3)) == {"c", "z", "x"}
+
+
+def test_sampling_takes_encoders_where_there_are_inputs_and_priors_elsewhere():
+    model = VHE([Qc(), Qz()], Px(), [Pz()])
+    with pytest.raises(InputError, match="the size of c is not known before the first score"):
+        model.sample(batch_size=2)
+    data = torch.zeros(500, 1)
+    model.score({"c": data, "z": data}, {"c": 1, "z": 1}, x=data[:, 0])
+
+    def means(**given):
+        return [round(x.mean().item(), 0) for x in (model.sample(**given)[name] for name in "czx")]
+
+    assert means(batch_size=500) == [0, 1000, 1000]
+    assert means(inputs={"c": data}) == [100, 1100, 1200]
+    assert means(inputs={"z": data}) == [0, 0, 0]
+    assert means(inputs={"c": data, "z": data}) == [100, 100, 200]
+
+
+def test_a_default_prior_keeps_its_size_in_checkpoints():
+    model, copy = VHE(Q(), P()), VHE(Q(), P())
+    model.score({"c": torch.zeros(3, 1)}, {"c": 1}, x=torch.zeros(3))
+    copy.load_state_dict(model.state_dict())
+    assert copy.sample(batch_size=7)["x"].shape == (7,)
+
+
+def test_a_variable_of_any_shape_has_one_log_probability_an_example():
+    value = torch.randn(4, 3, 2, dtype=torch.float64)
+    expected = Normal(0.0, 1.0).log_prob(value).sum(dim=(1, 2))
+    torch.testing.assert_close(StandardNormal("c")(value=value)[1], expected)
+
+
+class Nameless(nn.Module):
+    def forward(self, inputs, c):
+        return c, c
+
+
+class OfUnknown(Given):
+    def forward(self, inputs, y, c=None):
+        return self.of(y, c)
+
+
+class QcGivenZ(Given):
+    def forward(self, inputs, z, c=None):
+        return self.of(z, c)
+
+
+class PcGivenZ(Given):
+    def forward(self, z, c=None):
+        return self.of(z, c)
+
+
+class PriorWithoutSize(Given):
+    def forward(self, c=None):
+        return self.of(0.0, c)
+
+
+class PerDimension(Given):
+    def forward(self, inputs, c=None):
+        c = inputs.mean(dim=1)
+        return c, c
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "prior", "message"),
+    [
+        (Nameless(), P(), None, r"Nameless.forward\(inputs, c\) names no variable"),
+        (OfUnknown(), P(), None, "the encoder of c depends on y: the variables are c"),
+        ([QcGivenZ(), Qz()], Px(), None, "the encoders depend on each other in a circle: [cz] -> [cz] -> [cz]"),
+        ([Qc(), Qz()], Px(), [PcGivenZ(), Pz()], "the priors depend on each other in a circle"),
+        (Qc(), Px(), None, "the decoder of x depends on z: the variables are c, x"),
+        ([Qc(), Q()], P(), None, "two modules have the variable c"),
+        (Qc(), P(), Pz(), "z has a prior but no encoder"),
+        ({"type": Q()}, P(), None, "a variable cannot be called type"),
+        (Qc(), [P()], None, r"\[P\(\)\] is not a torch.nn.Module"),
+    ],
+)
+def test_models_that_cannot_be(encoder, decoder, prior, message):
+    with pytest.raises(InputError, match=message):
+        VHE(encoder, decoder, prior)
+
+
+def test_what_cannot_be_scored_or_sampled_is_named():
+    model, x = VHE(Q(), P()), torch.zeros(4, 2)
+    sizes = {"c": 1.0}
+    cases = [
+        (lambda: model.score({}, sizes, x=x[:, 0]), r"inputs must be given for c \(got nothing\)"),
+        (lambda: model.score({"c": x}, {}, x=x[:, 0]), r"sizes must be given for c \(got nothing\)"),
+        (lambda: model.score({"c": x}, sizes, y=x[:, 0]), r"the observed variable must be given for x \(got y\)"),
+        (
+            lambda: model.score({"c": x}, sizes, kl_factor={"b": 1}, x=x[:, 0]),
+            "kl_factor names b: the latent variables",
+        ),
+        (lambda: model.score({"c": x[:1]}, sizes, x=x[:, 0]), "inputs has 1 support sets of c for 4 examples"),
+        (lambda: model.score({"c": x}, {"c": torch.ones(4, 1)}, x=x[:, 0]), r"sizes of c has the shape \(4, 1\)"),
+        (lambda: model.sample(batch_size=0), "the batch size must be positive, not 0"),
+        (lambda: model.sample(), "give inputs of one batch size, or a batch_size"),
+        (lambda: model.sample({"c": x}, batch_size=3), "give inputs of one batch size"),
+        (lambda: model.sample({"b": x}), "inputs names b: the latent variables are c"),
+        (lambda: VHE(Q(), P(), PriorWithoutSize()).sample(batch_size=2), "PriorWithoutSize depends on nothing"),
+        (
+            lambda: VHE(PerDimension(), P()).score({"c": x[..., None]}, sizes, x=x[:, 0]),
+            r"PerDimension returned log-probabilities of shape \(4, 1\) for c of shape \(4, 1\): they should be \(4,\)",
+        ),
+        (lambda: VHE([QcGivenZ(), Normal2()], Px(), Pz()).sample({"c": x}), "in a circle"),
+    ]
+    for call, message in cases:
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+class Normal2(Given):
+    def forward(self, inputs, z=None):
+        return self.of(inputs.mean(dim=1), z)

@@ -1,0 +1,278 @@
+"""loglike.py, classify.py and sample.py of vhe/: models whose answers are known, and small ones of the demo's data."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from common import checkpoints
+from common.errors import InputError
+from common.training import run_from_command_line
+from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
+from tests.helpers.scripts import call
+from vhe import VHE, classify, loglike, sample
+from vhe.data import load
+from vhe.model import Images, IndependentPixels, build
+
+
+def accuracies(images, tau, **options):
+    """Of images (N, n, 1) = c + N(0, 1), c ~ N(0, tau^2), by the exact posterior given one example."""
+    model = VHE(Code(tau**2 / (1 + tau**2), tau**2 / (1 + tau**2)), Noisy())
+    return classify.accuracies(model, characters_of(images), classify.Config(Path(), k_shot=1, **options))
+
+
+def test_separated_characters_are_classified():
+    images = 100 * torch.arange(30.0)[:, None, None] + torch.randn(30, 4, 1)
+    found = accuracies(images, 1000.0, n_way=20, episodes=5, n_queries=2, n_samples=5)
+    assert found.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.0, 10), (0.3, 50), (0.95, 400), (1.0, 100)])
+def test_intervals_hold_the_shares_that_make_what_was_found_likely(p, n):
+    """Wilson's: the true shares from which p is 1.96 standard deviations away, by a grid."""
+    q = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)
+    inside = q[(p - q).abs() <= 1.96 * (q * (1 - q) / n).sqrt()]
+    found = classify.interval(p, n)
+    assert found["mean"] == p
+    assert (found["low"], found["high"]) == pytest.approx((inside.min().item(), inside.max().item()), abs=1e-5)
+
+
+def test_characters_that_are_alike_are_guessed():
+    found = accuracies(torch.randn(30, 8, 1), 1.0, n_way=5, episodes=200, n_queries=2, n_samples=5)
+    found = classify.interval(found.mean().item(), 2000)
+    half = (found["high"] - found["low"]) / 2
+    assert half < 0.03
+    assert found["mean"] == pytest.approx(1 / 5, abs=2 * half)
+
+
+def test_accuracy_that_is_known():
+    """The nearer example of two is right: P(|x - y_1| < |x - y_2|) of Gaussian differences, by Sheppard's formula."""
+    tau = 2.0
+    images = tau * torch.randn(2000, 1, 1) + torch.randn(2000, 2, 1)
+    found = classify.interval(accuracies(images, tau, n_way=2, episodes=1000, n_samples=100).mean().item(), 2000)
+    rho = 2 * tau**2 / math.sqrt((2 * tau**2 + 4) ** 2 - 4)
+    half = (found["high"] - found["low"]) / 2
+    assert half < 0.03
+    assert found["mean"] == pytest.approx(0.5 + math.asin(rho) / math.pi, abs=2 * half)
+
+
+def test_log_likelihoods_that_are_known():
+    """Of a linear-Gaussian model and data that it made: minus the entropies, up to the spread of the data."""
+    sets = sets_of(225, 4)
+    model = model_of()
+    model.register_parameter("on_the_cpu", nn.Parameter(torch.zeros(())))
+    config = loglike.Config(Path(), n_samples=30, k_shot=(1, 3), set_size=4)
+    found = loglike.evaluate(model, characters_of(sets), config, k_shot=4)
+    torch.testing.assert_close(found["log p(image)"], exact_log_p(sets.flatten(0, 1)[:, None]))
+    torch.testing.assert_close(found["log p(character)/4"].sort().values, (exact_log_p(sets) / 4).sort().values)
+    assert (found["effective samples, character"] - 3).abs().max() < 1e-6
+    for k, name in ((1, "log p(image|1 other)"), (3, "log p(image|3 others)")):
+        expected = entropy(k) - entropy(k + 1)
+        error = found[name].std() / 15  # as if the images of a character were one
+        assert found[name].mean().item() == pytest.approx(expected, abs=4 * error.item())
+    difference = found["bound"].view(225, 4).mean(dim=1) - exact_log_p(sets) / 4
+    assert difference.mean().item() == pytest.approx(0, abs=4 * difference.std().item() / 15)
+    expected = found["bound: log p(image|c, z)"] - found["bound: KL of c"] / 4 - found["bound: KL of z"]
+    torch.testing.assert_close(found["bound"], expected)
+
+
+def entropy(n):
+    """Of n images of a character, nats: half a nat a dimension above -log p at the mean."""
+    return 3 * n / 2 - exact_log_p(torch.zeros(1, n, 3).double()).item()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Untrained models by name, their checkpoints in folders."""
+
+    def save(model, decoder="deconv", **options):
+        folder = tmp_path_factory.mktemp(model)
+        config = {"model": model, "decoder": decoder, "n_latents": 4, "k_shot": 5, "test_alphabets": [], **options}
+        torch.manual_seed(0)
+        network = build(SimpleNamespace(**config))
+        state = {"experiment": "vhe", "config": config, "state_dict": network.state_dict()}
+        checkpoints.save(folder / checkpoints.BEST, state)
+        return folder
+
+    return {
+        **{kind: save(kind) for kind in ("character", "hierarchical", "factorial")},
+        "pixelcnn": save("character", "pixelcnn"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["character", "hierarchical", "factorial", "pixelcnn"])
+def test_scripts_take_every_model(saved, kind, tmp_path, capsys):
+    file = tmp_path / "out.json"
+    options = ("--demo", "--limit", "3", "--json", file)
+    n = "2" if kind == "pixelcnn" else "5"
+    found = call(loglike, saved[kind], *options, "--n-samples", n)
+    written = json.loads(file.read_text())
+    assert written["estimates"] == found and written["n_examples"] == 60
+    for name in ("log p(image)", "log p(image|1 other)", "log p(image|5 others)", "log p(character)/20", "bound"):
+        assert math.isfinite(found[name]["mean"])
+    assert f"| log p(image) | {found['log p(image)']['mean']:.3f} | " in capsys.readouterr().out
+    found = call(classify, saved[kind], *options, "--n-way", "3", "--episodes", "3", "--n-samples", n)
+    written = json.loads(file.read_text())
+    assert written["accuracy"] == found and written["n_way"] == 3 and written["n_classes"] == 3
+    assert "| 3-way 5-shot, 3 episodes | " in capsys.readouterr().out
+    call(sample, saved[kind], "--demo", "--n-samples", "2")
+    path = Path(capsys.readouterr().out.strip())
+    assert path == saved[kind] / "samples" / "sample_test.png" and path.is_file()
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is drawn, instead of the picture."""
+    grids = []
+    monkeypatch.setattr(sample.plots, "image_grid", lambda path, images, *args, **kwargs: grids.append(1 - images))
+    return grids
+
+
+class Brightness(Images):
+    """Images of one brightness, of the first dimension of the code or of z."""
+
+    def __init__(self, of_code):
+        nn.Module.__init__(self)
+        self.of_code, self.pixels = of_code, IndependentPixels(1)
+
+    def mean(self, code, z):
+        return (code if self.of_code else z)[:, :1, None, None].expand(-1, 1, 28, 28)
+
+
+def trained(monkeypatch, kind, of_code):
+    """A model whose images show their code."""
+    options = {"model": kind, "decoder": "deconv", "n_latents": 4, "k_shot": 5, "test_alphabets": []}
+    model = build(SimpleNamespace(**options)).eval()
+    model.decoder.images = Brightness(of_code)
+    monkeypatch.setattr(sample, "load_trained", lambda config: (model, options))
+    return model
+
+
+class Ink(nn.Module):
+    """A code (4,) that is the share of ink of a support set, and that is certain."""
+
+    def forward(self, inputs, value=None):
+        return inputs.flatten(1).mean(dim=1, keepdim=True).expand(-1, 4), torch.zeros(len(inputs))
+
+
+def test_examples_have_the_code_of_what_is_given(monkeypatch, shown):
+    model = trained(monkeypatch, "character", of_code=True)
+    model.encoder["c"] = Ink()
+    call(sample, "-", "--demo", "--n-samples", "3")
+    (grid,) = shown
+    given, empty, new = grid[:, :5], grid[:, 5], grid[:, 6:]
+    assert new.shape == (8, 3, 1, 28, 28) and empty.isnan().all()
+    torch.testing.assert_close(new, given.mean(dim=(1, 2, 3, 4))[:, None, None, None, None].expand_as(new))
+    test = load("test", Path(), demo=True)
+    of = [(test.images[:, None] == row).all(dim=(2, 3, 4)).int().argmax(dim=0) for row in given]
+    characters = torch.stack([test.character[rows] for rows in of])
+    assert (characters == characters[:, :1]).all() and len(characters[:, 0].unique()) == 8
+    assert len(torch.stack(of).unique()) == 40
+
+
+@pytest.mark.parametrize("of_code", [True, False])
+def test_new_characters_have_a_code_a_row(monkeypatch, shown, of_code):
+    trained(monkeypatch, "hierarchical", of_code)
+    call(sample, "-", "--new", "characters")
+    (grid,) = shown
+    values = grid[:, :, 0, 0, 0]
+    assert values.shape == (8, 8)
+    assert len(values.unique()) == (8 if of_code else 64)
+    assert not of_code or (values == values[:, :1]).all()
+
+
+def test_new_alphabets_have_a_code_a_row(monkeypatch, shown):
+    """Characters of a row differ, and are alike by the prior given their alphabet."""
+    model = trained(monkeypatch, "hierarchical", of_code=True)
+    seen = []
+    model.prior["c"].register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["a"]), with_kwargs=True)
+    call(sample, "-", "--new", "alphabets", "--n-samples", "5")
+    assert len(shown[0][:, :, 0, 0, 0].unique()) == 40
+    a = seen[0].view(8, 5, -1)
+    assert (a == a[:, :1]).all() and len(a[:, 0, 0].unique()) == 8
+
+
+def test_characters_of_an_alphabet(monkeypatch, shown):
+    model = trained(monkeypatch, "hierarchical", of_code=True)
+    seen = []
+    model.encoder["a"].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    call(sample, "-", "--demo", "--alphabet", "test03", "--n-samples", "2")
+    test = load("test", Path(), demo=True)
+    of = (test.images[:, None] == seen[0].flatten(0, 1)).all(dim=(2, 3, 4)).int().argmax(dim=0)
+    assert seen[0].shape == (8, 5, 1, 28, 28) and {test.alphabets[i] for i in test.alphabet[of]} == {"test03"}
+    values = shown[0][:, 6:, 0, 0, 0]
+    assert (values == values[:, :1]).all() and len(values.unique()) == 8
+    torch.testing.assert_close(shown[0][:, :5], seen[0])
+    with pytest.raises(InputError, match="there is no test alphabet 'Greek': choose from test01, test02"):
+        call(sample, "-", "--demo", "--alphabet", "Greek")
+
+
+def test_styles(monkeypatch, shown):
+    """Columns in the style of what is above, rows of the character at the left."""
+    model = trained(monkeypatch, "factorial", of_code=True)
+    model.encoder["c"] = Ink()
+    model.encoder["s"] = Ink()
+    call(sample, "-", "--demo", "--new", "styles")
+    values = shown[0][1:, 6:, 0, 0, 0]
+    assert values.shape == (8, 5) and (values == values[:, :1]).all() and len(values.unique()) > 4
+    model.decoder.images.mean = lambda code, z: code[:, -1:, None, None].expand(-1, 1, 28, 28)
+    call(sample, "-", "--demo", "--new", "styles")
+    values = shown[1][1:, 6:, 0, 0, 0]
+    assert (values == values[:1]).all() and values[0].argmax() == 4  # inverted has most ink
+
+
+def test_given_images(saved, tmp_path, shown):
+    test = load("test", Path(), demo=True)
+    page = 255 * (1 - test.images[7, 0])
+    Image.fromarray(page.byte().numpy()).save(tmp_path / "mine.png")
+    call(sample, saved["character"], "--demo", "--given", tmp_path / "mine.png", test.ids[30])
+    torch.testing.assert_close(shown[0][0, :2], test.images[[7, 30]])
+    call(sample, saved["character"], "--given", tmp_path / "mine.png")  # needs no data
+    assert shown[1].shape == (1, 1 + 1 + 8, 1, 28, 28)
+
+
+@pytest.mark.slow
+def test_the_seed_decides(saved, shown):
+    for seed in (1, 1, 2):
+        call(sample, saved["pixelcnn"], "--new", "characters", "--seed", seed, "--n-samples", "1")
+    assert shown[0].equal(shown[1]) and not shown[0].equal(shown[2])
+    assert set(shown[0].unique().tolist()) == {0, 1}
+    args = [saved["character"], "--demo", "--limit", "2", "--n-samples", "2"]
+    found = [call(loglike, *args, "--k-shot", "1", "--seed", seed) for seed in (1, 1, 2)]
+    assert found[0] == found[1] and found[0] != found[2]
+    found = [call(classify, *args, "--n-way", "2", "--episodes", "8", "--seed", seed) for seed in (1, 1, 2)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        (sample, ["--given"], "--given takes 1 to 5 images, not 0"),
+        (sample, ["--given", *"abcdef"], "--given takes 1 to 5 images, not 6"),
+        (sample, ["--given", "0965_01"], "'0965_01' is not an image of this split: its ids are like demo"),
+        (sample, ["--given", "mine.png"], "mine.png is missing or not a readable image"),
+        (sample, ["--given", "a", "--new", "characters"], "give one of them"),
+        (sample, ["--new", "alphabets"], "does not model alphabets: use a model of train.py --model hierarchical"),
+        (sample, ["--alphabet", "test01"], "does not model alphabets"),
+        (sample, ["--new", "styles"], "does not model styles: use a model of train.py --model factorial"),
+        (sample, ["--n-samples", "0"], "--n-samples must be positive, not 0"),
+        (loglike, ["--k-shot", "0"], "--k-shot must be positive"),
+        (loglike, ["--k-shot", "1", "20"], "--k-shot needs 21 images of a character: there are 20"),
+        (loglike, ["--set-size", "21"], "--set-size needs 21 images of a character: there are 20"),
+        (loglike, ["--set-size", "0"], "--set-size must be positive, not 0"),
+        (classify, ["--n-way", "100"], "--n-way 100 needs 100 characters: there are 60"),
+        (classify, ["--n-way", "1"], "--n-way must be at least 2, not 1"),
+        (classify, ["--k-shot", "20"], "--k-shot and --n-queries need 21 images of a character: there are 20"),
+    ],
+)
+def test_errors_are_one_line(saved, script, args, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_from_command_line(script.main, script.Config, None, [str(saved["character"]), "--demo", *args])
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error

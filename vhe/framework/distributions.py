@@ -1,0 +1,105 @@
+"""What the modules of a homoencoder return, how they are called, and the default prior."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError, require
+from vhe.framework.factors import Factor
+
+
+class Result(NamedTuple):
+    """What a module may return instead of a pair (value, log_prob).
+
+    The log-probability of the value is the sum of the two parts, or the one that is given.
+
+    value: the value of the module's variable, (B, ...).
+    reparam_log_prob: (B,), nats: the part whose gradient needs no REINFORCE, because `rsample` drew the value as a
+        differentiable function of the parameters, or because the module is not learned through its samples.
+    reinforce_log_prob: (B,), nats: the part, such as that of a discrete choice, whose gradient REINFORCE estimates.
+    """
+
+    value: Tensor
+    reparam_log_prob: Tensor | None = None
+    reinforce_log_prob: Tensor | None = None
+
+    @property
+    def log_prob(self) -> Tensor:
+        """The log-probability of the value, (B,), nats."""
+        first, *rest = (x for x in (self.reparam_log_prob, self.reinforce_log_prob) if x is not None)
+        return sum(rest, first)
+
+
+class StandardNormal(nn.Module):
+    """The prior N(0, I) of a variable (B, *shape).
+
+    Args:
+        variable: the variable's name, for error messages.
+        shape: the shape of one value; by default the shape of the first value that is scored. A checkpoint keeps it.
+    """
+
+    def __init__(self, variable: str, shape: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.variable, self.shape = variable, shape
+        self.register_buffer("zero", torch.zeros(()), persistent=False)  # which knows the device and the dtype
+
+    def get_extra_state(self) -> Tensor | None:
+        """Return an empty tensor of the shape (0, *shape)."""
+        return None if self.shape is None else torch.empty(0, *self.shape)
+
+    def set_extra_state(self, state: Tensor | None) -> None:
+        """Restore the shape from what `get_extra_state` returned."""
+        self.shape = None if state is None else tuple(state.shape[1:])
+
+    def forward(self, batch_size: int | None = None, value: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the value (B, *shape), drawn unless it is given, and its log-density (B,), nats."""
+        if value is None:
+            require(
+                self.shape is not None,
+                f"the size of {self.variable} is not known before the first score: score a batch before sampling, "
+                "or give a prior",
+            )
+            value = torch.randn(batch_size, *self.shape, dtype=self.zero.dtype, device=self.zero.device)
+        self.shape = tuple(value.shape[1:])
+        squares = value.reshape(len(value), -1).square().sum(dim=1)
+        return value, -0.5 * (squares + math.log(2 * math.pi) * math.prod(self.shape))
+
+
+def evaluate(
+    module: nn.Module,
+    factor: Factor,
+    values: Mapping[str, Tensor],
+    value: Tensor | None,
+    inputs: tuple[Tensor, ...] = (),
+    n: int | None = None,
+) -> Result:
+    """Score `value` with a module, or draw its variable if that is None.
+
+    Args:
+        values: the values (B, ...) of other variables, by name.
+        inputs: the support sets (B, k, ...) for an encoder, nothing for other modules.
+        n: the number of values to draw, B, for a module that takes a `batch_size`.
+
+    Raises:
+        InputError: the module cannot know how many to draw, or its log-probabilities do not have the shape (B,).
+    """
+    name = type(module).__name__
+    arguments = {v: values[v] for v in factor.given} | {factor.argument: value}
+    if factor.takes_batch_size:
+        arguments["batch_size"] = n
+    elif value is None and not inputs:
+        require(
+            factor.given,
+            f"{name} depends on nothing: to draw {factor.variable} from it, its forward needs an argument batch_size",
+        )
+    result = Result(*module(*inputs, **arguments))
+    shape, value_shape = tuple(result.log_prob.shape), tuple(result.value.shape)
+    if shape != value_shape[:1]:
+        raise InputError(
+            f"{name} returned log-probabilities of shape {shape} for {factor.variable} of shape {value_shape}: "
+            f"they should be {value_shape[:1]}, one for each example"
+        )
+    return result

@@ -1,0 +1,289 @@
+"""Examples in groups, and support sets that are drawn from the groups at random."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import InputError, require
+
+DRAWN_AT_ONCE = 10_000  # examples whose support sets a loader draws together: a single batch takes nearly as long
+
+
+class Transform(NamedTuple):
+    """Versions of each example: the data contain it once for each of the args.
+
+    f: (examples (n, ...), one of the args) -> (n, ...); it must return the same at each call.
+    args: the second argument of f, for each version.
+    share_labels: the latent variables whose groups contain all versions of their examples, and are larger by the factor
+        len(args). For any other latent variable, each version of a group is a group by itself.
+    """
+
+    f: Callable[[Tensor, Any], Tensor]
+    args: Sequence[Any]
+    share_labels: Sequence[str] = ()
+
+    def apply(self, x: Tensor, version: Tensor) -> Tensor:
+        """Return each of the examples (n, ...) in its version (n,), an index of `args`."""
+        rows_of = [(version == i).nonzero().squeeze(1) for i in range(len(self.args))]
+        made = [(rows, self.f(x[rows], arg)) for rows, arg in zip(rows_of, self.args, strict=True) if len(rows)]
+        first = made[0][1]
+        result = first.new_empty(len(x), *first.shape[1:])
+        for rows, examples in made:
+            result[rows] = examples
+        return result
+
+
+@dataclass
+class Batch:
+    """A batch of examples with their support sets.
+
+    target: the examples, (B, ...).
+    inputs: {latent: support sets (B, k, ...)}.
+    sizes: {latent: the size of each example's group, (B,) float}.
+    """
+
+    target: Tensor
+    inputs: dict[str, Tensor]
+    sizes: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+class Groups:
+    """The groups that equal labels make, G of N examples.
+
+    Attributes:
+        names: the label of each group, (G,), a NumPy array.
+        group: the group of each example, (N,).
+        count: the number of examples in each group, (G,).
+        members: the examples sorted by group, (N,).
+        start: where each group begins in `members`, (G,).
+        rank: the place of each example within its group, (N,): members[start[group[i]] + rank[i]] == i.
+    """
+
+    def __init__(self, labels: np.ndarray, device: torch.device) -> None:
+        self.names, group, count = np.unique(labels, return_inverse=True, return_counts=True)
+        self.group, self.count = (torch.from_numpy(x).to(device) for x in (group, count))
+        self.start = self.count.cumsum(0) - self.count
+        self.members = self.group.argsort(stable=True)
+        self.rank = torch.empty_like(self.members)
+        self.rank[self.members] = torch.arange(len(group), device=device) - self.start[self.group[self.members]]
+
+
+class SupportSets:
+    """Examples by index, each with a support set for each latent variable, drawn from the example's group.
+
+    A support set holds k different examples of the group, in a random order; all such sets are equally likely. The
+    support sets of a batch are drawn together, on the data's device.
+
+    Args:
+        data: examples (N, ...), or a list of N.
+        labels: {latent: N labels}; examples with equal labels are a group.
+        k_shot: {latent: k}.
+        transforms: versions of the examples.
+        exclude_target: whether to leave an example, in its version, out of its own support sets. Latent variables whose
+            groups are single examples are exempt. The objective is then not strictly a bound, since the support sets
+            depend on the example.
+        generator: of the random draws, on the data's device; torch's global one by default.
+
+    Raises:
+        InputError: labels or k_shot do not fit the data, or a group is too small for its support sets.
+    """
+
+    mask = None  # every example is complete
+
+    def __init__(
+        self,
+        data: Tensor | Sequence[Any],
+        labels: Mapping[str, Any],
+        k_shot: Mapping[str, int],
+        transforms: Sequence[Transform] = (),
+        exclude_target: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.data = data if isinstance(data, Tensor) else _stacked(data)
+        self.labels, self.k_shot, self.transforms = labels, dict(k_shot), tuple(transforms)
+        self.exclude_target, self.generator = exclude_target, generator
+        require(len(self.data) > 0, "there are no data")
+        require(
+            set(labels) == set(k_shot),
+            f"labels are given for {', '.join(labels)} and k_shot for {', '.join(k_shot)}: "
+            "both need the same latent variables",
+        )
+        for transform in self.transforms:
+            self._check_transform(transform)
+        self.groups: dict[str, Groups] = {}
+        self.sizes: dict[str, Tensor] = {}  # {latent: the size of each example's group, (N,)}
+        self.excluded: dict[str, bool] = {}  # {latent: whether its support sets leave the target out}
+        for name, values in labels.items():
+            self._group(name, values)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the data, on which support sets are drawn."""
+        return self.data.device
+
+    def to(self, device: torch.device) -> "SupportSets":
+        """Return the same examples on a device; on another one, draws come from that device's global generator."""
+        if device == self.device:
+            return self
+        return SupportSets(self.data.to(device), self.labels, self.k_shot, self.transforms, self.exclude_target)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """Return the examples of an index (B,), each in a random version, with new support sets."""
+        return self.take(*self.draw(index))
+
+    def draw(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Draw versions and support sets for the examples of an index (B,).
+
+        Returns:
+            the rows of the data (B, 1 + sum of k), the example itself first and then its support sets; their versions
+            by transform, each of the same shape.
+        """
+        target_versions = [self._randint(len(t.args), (len(index), 1)) for t in self.transforms]
+        rows, versions = [index[:, None]], [target_versions]
+        for name in self.k_shot:
+            set_rows, set_versions = self._draw(name, index, target_versions)
+            rows.append(set_rows)
+            versions.append(set_versions)
+        return torch.cat(rows, dim=1), [torch.cat(columns, dim=1) for columns in zip(*versions, strict=True)]
+
+    def take(self, rows: Tensor, versions: Sequence[Tensor]) -> Batch:
+        """Return the batch of the rows and versions that `draw` returned."""
+        x = self.data.index_select(0, rows.flatten())
+        for transform, version in zip(self.transforms, versions, strict=True):
+            x = transform.apply(x, version.flatten())
+        target, *inputs = x.view(*rows.shape, *x.shape[1:]).split([1, *self.k_shot.values()], dim=1)
+        sizes = {name: group_size.index_select(0, rows[:, 0]) for name, group_size in self.sizes.items()}
+        return Batch(target.squeeze(1), dict(zip(self.k_shot, inputs, strict=True)), sizes)
+
+    def _check_transform(self, transform: Transform) -> None:
+        unknown = [name for name in transform.share_labels if name not in self.labels]
+        require(
+            not unknown,
+            f"share_labels of a transform names {', '.join(unknown)}: the labels are {', '.join(self.labels)}",
+        )
+        require(len(transform.args) > 0, "a transform has no args: give one for each version")
+
+    def _group(self, name: str, labels: Any) -> None:  # noqa: ANN401 (whatever NumPy takes)
+        """Group the examples by the labels of a latent variable; InputError unless all groups are large enough."""
+        values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+        n, k = len(self.data), self.k_shot[name]
+        require(values.shape == (n,), f"labels of {name} has the shape {values.shape}: give {n}, one for each example")
+        require(isinstance(k, int) and k > 0, f"k_shot of {name} must be a positive whole number, not {k!r}")
+        groups = Groups(values, self.device)
+        sizes = groups.count * prod(self._shared_versions(name))
+        self.groups[name] = groups
+        self.sizes[name] = sizes[groups.group].float()
+        self.excluded[name] = self.exclude_target and bool(sizes.max() > 1)
+        smallest = int(sizes.argmin())
+        size, needed = int(sizes[smallest]), k + self.excluded[name]
+        require(
+            size >= needed,
+            f"the group {groups.names[smallest]} of {name} has {size} example{'s' * (size != 1)}: k_shot {k}"
+            f"{', besides the target,' * self.excluded[name]} needs {needed}",
+        )
+
+    def _shared_versions(self, name: str) -> list[int]:
+        """Return, for each transform, the number of versions of an example that a group of a latent variable holds."""
+        return [len(t.args) if name in t.share_labels else 1 for t in self.transforms]
+
+    def _draw(self, name: str, index: Tensor, target_versions: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Draw the support sets of a latent variable.
+
+        The places in a group count its pairs of a member and a combination of versions, as numbers of mixed radix
+        whose last digit is the version of the last transform.
+
+        Args:
+            index: (B,).
+            target_versions: the version of each example by transform, (B, 1) each.
+
+        Returns:
+            the rows of the data, (B, k); their versions by transform, (B, k) each.
+        """
+        k, groups, shared_versions = self.k_shot[name], self.groups[name], self._shared_versions(name)
+        target_place = groups.rank[index]
+        for n, version in zip(shared_versions, target_versions, strict=True):
+            target_place = target_place * n + (version[:, 0] if n > 1 else 0)
+        group = groups.group[index]
+        n_places = groups.count[group] * prod(shared_versions)
+        places = self._distinct(n_places - int(self.excluded[name]), k)
+        if self.excluded[name]:
+            places = places + (places >= target_place[:, None])
+        versions = []
+        for n, version in zip(reversed(shared_versions), reversed(target_versions), strict=True):
+            versions.append(places % n if n > 1 else version.expand(-1, k))
+            places = places // n if n > 1 else places
+        return groups.members[groups.start[group][:, None] + places], versions[::-1]
+
+    def _distinct(self, n: Tensor, k: int) -> Tensor:
+        """Draw k different whole numbers below each n (B,), in a random order: (B, k).
+
+        Floyd's algorithm (Bentley & Floyd 1987, "A sample of brilliance").
+        """
+        drawn = n.new_empty(len(n), 0)
+        for last in range(-k, 0):
+            new = (self._rand(len(n)) * (n + last + 1)).long()
+            taken = (drawn == new[:, None]).any(dim=1)
+            drawn = torch.cat([drawn, torch.where(taken, n + last, new)[:, None]], dim=1)
+        return drawn.gather(1, self._rand(len(n), k).argsort(dim=1)) if k > 1 else drawn
+
+    def _rand(self, *shape: int) -> Tensor:
+        # float64, since float32 has only 2^24 different values
+        return torch.rand(shape, dtype=torch.float64, device=self.device, generator=self.generator)
+
+    def _randint(self, n: int, shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(n, shape, device=self.device, generator=self.generator)
+
+
+class DataLoader:
+    """Passes over the data in a random order, in batches with support sets; the last batch may be smaller.
+
+    Args and errors are those of `SupportSets`; besides them batch_size, the number of examples in a batch.
+    """
+
+    def __init__(
+        self,
+        data: Tensor | Sequence[Any],
+        labels: Mapping[str, Any],
+        k_shot: Mapping[str, int],
+        batch_size: int,
+        transforms: Sequence[Transform] = (),
+        exclude_target: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        require(batch_size > 0, f"batch_size must be positive, not {batch_size}")
+        self.examples = SupportSets(data, labels, k_shot, transforms, exclude_target, generator)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """The number of batches in a pass."""
+        return -(-len(self.examples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        examples = self.examples
+        order = torch.randperm(len(examples), device=examples.device, generator=examples.generator)
+        for index in order.split(self.batch_size * max(1, DRAWN_AT_ONCE // self.batch_size)):
+            rows, versions = examples.draw(index)
+            versions = [version.split(self.batch_size) for version in versions]
+            for i, batch_rows in enumerate(rows.split(self.batch_size)):
+                yield examples.take(batch_rows, [version[i] for version in versions])
+
+
+def _stacked(data: Sequence[Any]) -> Tensor:
+    """Return a list of tensors, arrays or numbers of one shape as one tensor."""
+    try:
+        return torch.stack([torch.as_tensor(x) for x in data]) if len(data) else torch.empty(0)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"the data should be numbers or tensors of one shape: {' '.join(str(error).split())}"
+        ) from error

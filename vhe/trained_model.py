@@ -1,0 +1,21 @@
+"""What sample.py, loglike.py and classify.py begin with: a trained model, and the characters to test it on."""
+
+from typing import Any
+
+from common.checkpoints import load_config, load_model
+from common.training import devices
+from common.training.options import ModelConfig
+from vhe.data import Characters, load
+from vhe.framework import VHE
+
+
+def load_trained(config: ModelConfig) -> tuple[VHE, dict[str, Any]]:
+    """Load the model that `config.model` names, on the chosen device, and the options of its training."""
+    model = load_model(config.model, "vhe").to(devices.select(config.cuda))
+    return model, load_config(config.model, "vhe")
+
+
+def load_test(config: ModelConfig, trained: dict[str, Any]) -> Characters:
+    """Load the test characters: the alphabets that the training with these options left out."""
+    test_alphabets = [] if config.demo else trained["test_alphabets"]
+    return load("test", config.data_dir, config.demo, False, config.limit, test_alphabets)
