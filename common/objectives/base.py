@@ -147,8 +147,9 @@ class MultimodalObjective(Objective):
         x = stack_values(names, batch, self.model.modality).movedim(1, 0)  # (n, B)
         x = x.view(len(names), *[1] * (rows[0].dim() - 2), *x.shape[1:])
         log_p = self.model.decode_stack(names, torch.stack(rows)).log_prob(x)  # (n, T, ..., B)
-        by_name = {name: log_p[i, : len(z[name])] for i, name in enumerate(names) if name in z}
-        return {name: x if scored[name] is None else torch.where(scored[name], x, 0) for name, x in by_name.items()}
+        by_name = zip(names, log_p.unbind(), strict=True)  # unbound at once: the gradient of each log_p[i] is as large
+        log_p = {name: x[: len(z[name])] for name, x in by_name if name in z}
+        return {name: x if scored[name] is None else torch.where(scored[name], x, 0) for name, x in log_p.items()}
 
     def log_likelihood(self, name: str, z: Tensor, batch: Batch, scored: Tensor | None = None) -> Tensor:
         """log p(x_m|z) of one modality, see `log_likelihoods`.
