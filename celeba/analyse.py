@@ -87,10 +87,7 @@ def report(columns: dict[str, Tensor], config: JudgedConfig, experiment: str, n:
 
 def judge(config: JudgedConfig, device: torch.device) -> tuple[nn.Module, Examples]:
     """The classifier, and the test images with their attributes."""
-    train, test = (
-        load(split, config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
-        for split in ("train", "test")
-    )
+    train, test = (load(split, config) for split in ("train", "test"))
     folder = config.cache_dir or (None if config.demo else config.data_dir)
     cache = folder / f"{'demo_' if config.demo else ''}{CLASSIFIER}" if folder and config.limit is None else None
     network = distributed.of_first(lambda: classifier(train.to(device), cache).cpu())

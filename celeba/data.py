@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
 from common.data import Examples, hold_out, image_caches
+from common.data.config import DataConfig
 from common.data.files import download, find, unpack
 from common.errors import InputError, require
 
@@ -23,24 +25,26 @@ HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&
 SAYS_WHERE = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
 
 
-def load(
-    split: str,
-    data_dir: Path,
-    demo: bool = False,
-    fetch: bool = False,
-    limit: int | None = None,
-    cache_dir: Path | None = None,
-) -> Examples:
-    """A split of CelebA.
+class FaceConfig(DataConfig, Protocol):
+    """`DataConfig`, and cache_dir: where the images are kept at 64 x 64; the data_dir for None."""
+
+    cache_dir: Path | None
+
+
+class TrainingFaceConfig(FaceConfig, Protocol):
+    """Also valid: the number of training images to hold out; None for the dataset's validation split."""
+
+    valid: int | None
+
+
+def load(split: str, config: FaceConfig) -> Examples:
+    """Load a split of CelebA.
 
     Args:
-        split: "train" (162,770), "valid" (19,867) or "test" (19,962): what list_eval_partition.txt says.
-        data_dir: holds img_align_celeba/, Anno/list_attr_celeba.txt and Eval/list_eval_partition.txt, or all three side
-            by side, as torchvision leaves them, also in a folder celeba/.
-        demo: 6,000, 500 and 1,000 drawn faces instead.
-        fetch: download and unpack what is missing.
-        limit: only the first so many examples.
-        cache_dir: where the images are kept at 64 x 64; the data_dir by default.
+        split: "train" (162,770 images, the demo's 6,000), "valid" (19,867, the demo's 500) or "test" (19,962, the
+            demo's 1,000), as list_eval_partition.txt says.
+        config: its data_dir holds img_align_celeba/, Anno/list_attr_celeba.txt and Eval/list_eval_partition.txt, or all
+            three side by side, as torchvision leaves them, also in a folder celeba/. The demo's faces are drawn.
 
     Returns:
         image (N, 3, 64, 64) uint8, mapped into memory, and attrs (N, 18) float, 0 or 1.
@@ -48,32 +52,31 @@ def load(
     Raises:
         InputError: something is missing, unreadable, damaged, or does not fit together.
     """
-    if demo:
-        faces = drawn(split, limit)
+    if config.demo:
+        faces = drawn(split, config.limit)
         return Examples({"image": faces["image"], "attrs": faces["attrs"].float()})
-    if fetch:
+    data_dir = config.data_dir
+    if config.download:
         _fetch(data_dir)
     folder, names, parts = source(data_dir)
     attributes = _attributes(data_dir, names)
-    images = image_caches.load(folder, names, (cache_dir or data_dir) / CACHE, image_caches.Kind())
-    rows = rows_of(split, parts, limit)
+    images = image_caches.load(folder, names, (config.cache_dir or data_dir) / CACHE, image_caches.Kind())
+    rows = rows_of(split, parts, config.limit)
     return Examples({"image": images[rows], "attrs": attributes[rows]})
 
 
 def load_train(
-    data_dir: Path,
-    demo: bool,
-    fetch: bool,
-    limit: int | None,
-    n_valid: int | None,
-    cache_dir: Path | None = None,
-    load: Callable[..., Examples] = load,
+    config: TrainingFaceConfig, load: Callable[[str, FaceConfig], Examples] = load
 ) -> tuple[Examples, Examples | None]:
-    """What to train on, and what to choose the best model by: the dataset's own split, or the last n_valid of it."""
-    train = load("train", data_dir, demo, fetch, limit, cache_dir)
-    if n_valid is None:
-        return train, load("valid", data_dir, demo, False, limit, cache_dir)
-    return hold_out(train, n_valid)
+    """Load what to train on, and what to select the best model by: the dataset's validation split, or --valid images.
+
+    Args:
+        load: loads a split, see `load`.
+    """
+    train = load("train", config)
+    if config.valid is None:
+        return train, load("valid", config)
+    return hold_out(train, config.valid)
 
 
 def drawn(split: str, limit: int | None) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def main(
     """
     config.check()
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
-    examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+    examples = load("test", config)
     torch.manual_seed(config.seed)
     estimates, predicted = evaluate(model, arranged(examples), config.n_samples)
     attributes = scores(predicted, examples.modalities["attrs"].bool())

@@ -61,7 +61,7 @@ def main(config: Config, experiment: str = "celeba") -> None:
     picture = folder / "sample_image.png"
     with torch.no_grad():
         if config.reconstruct:
-            examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+            examples = load("test", config)
             attributes = reconstructions(model, examples.take(slice(config.n_samples)), picture)
         else:
             image = given_image(config) if config.condition_on_image is not None else None
@@ -103,10 +103,10 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Ten
     return probabilities(p)
 
 
-def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
-    """The pictures that training leaves: samples of the prior, of each attribute, reconstructions."""
+def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+    """Save the pictures of a training: samples of the prior and given each attribute, and reconstructions."""
     samples(model, {}, None, 64, folder / "prior.png")
-    reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png")
+    reconstructions(model, (valid or train).take(slice(32)), folder / "reconstructions.png")
     conditional(model, folder / "conditional.png")
 
 
@@ -176,7 +176,7 @@ def given_image(config: Config) -> Tensor:
         ((name, wanted),) = parse([value]).items()
     except InputError as error:
         raise InputError(f"--condition-on-image: there is no such file, and {error}") from error
-    examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+    examples = load("test", config)
     rows = (examples.modalities["attrs"][:, ATTRIBUTES.index(name)] == wanted).nonzero().squeeze(1)
     require(len(rows) > 0, f"none of the {len(examples)} test images is {value}: ask for another, or raise --limit")
     return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"]

@@ -8,29 +8,24 @@ The first use of the data makes a cache of the images at 64 x 64, which training
 A batch: image (B, 3, 64, 64) float in [0, 1], attrs (B, 18) float, 0 or 1.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
-from celeba.data import load_train
-from celeba.model import build
-from celeba.sample import draw
-from common.data import Examples, unpair
-from common.models import MultimodalVAE
-from common.objectives import Objective
 from common.objectives.registry import make_objective, objectives_of
-from common.training import devices, fit, options, run_from_command_line, runs
-from common.training.options import ObjectiveOptions
+from common.training import run_from_command_line
+from common.training.options import ObjectiveOptions, RunConfig
+
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.objectives import Objective
+    from common.training import Experiment
 
 
 @dataclass
-class FacesConfig(options.RunConfig, ObjectiveOptions):
+class FacesConfig(RunConfig, ObjectiveOptions):
     """What the experiments on CelebA's faces share."""
 
     fusion: Literal["poe", "moe", "mopoe"] = "poe"
@@ -65,34 +60,32 @@ class Config(FacesConfig):
     lambda_attrs: float = 10.0
     """weight of the attributes' log-likelihood (authors' code: 10)"""
 
-    def weights(self, model: MultimodalVAE) -> dict[str, float]:
+    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality: all but the image are attributes."""
         return dict.fromkeys(model.modalities, self.lambda_attrs) | {"image": self.lambda_image}
 
 
-def objective(config: FacesConfig, model: MultimodalVAE) -> Objective:
-    return make_objective(config.objective_name(objectives_of(config.fusion)), model, config, config.weights(model))
+def objective(config: FacesConfig, model: "MultimodalVAE") -> "Objective":
+    """The objective that --obj names, by default the first one of the fusion."""
+    obj = config.objective_name(objectives_of(config.fusion))
+    return make_objective(obj, model, config, config.weights(model))
 
 
-def main(
-    config: FacesConfig,
-    experiment: str = "celeba",
-    load: Callable[..., tuple[Examples, Examples | None]] = load_train,
-    build: Callable[..., MultimodalVAE] = build,
-    objective: Callable[..., Objective] = objective,
-    draw: Callable[..., None] = draw,
-) -> None:
-    config.check()
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return
-    torch.manual_seed(config.seed)
-    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    train, valid = load(config.data_dir, config.demo, config.download, config.limit, config.valid, config.cache_dir)
-    run = runs.Run(experiment, config)
-    pictures = partial(draw, model, examples=valid or train)
-    goal = objective(config, model)
-    fit(model, goal, unpair(train, config.paired_fraction, config.seed, goal.unimodal), valid, config, run, pictures)
+def experiment() -> "Experiment":
+    """CelebA's faces and their attributes as one modality."""
+    from celeba.data import load, load_train
+    from celeba.model import build
+    from celeba.sample import draw
+    from common.training import Experiment
+
+    return Experiment("celeba", load, build, objective, draw, load_train)
+
+
+def main(config: Config) -> None:
+    """Train a model."""
+    from common.training import run  # imported here, like the others: --help does without torch
+
+    run(config, experiment())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """CelebA with each attribute as a modality of its own."""
 
-from pathlib import Path
+from functools import partial
 
 from celeba import data
 from celeba.attributes import ATTRIBUTES
+from celeba.data import FaceConfig
 from common.data import Examples
 
 
@@ -13,7 +14,9 @@ def apart(examples: Examples) -> Examples:
     return Examples({"image": examples.modalities["image"], **dict(zip(ATTRIBUTES, attributes, strict=True))})
 
 
-def load_train(*args: Path | bool | int | None) -> tuple[Examples, Examples | None]:
-    """As `celeba.data.load_train`."""
-    train, valid = data.load_train(*args)
-    return apart(train), valid and apart(valid)
+def load(split: str, config: FaceConfig) -> Examples:
+    """Load a split of CelebA (`celeba.data.load`) with each attribute as a modality."""
+    return apart(data.load(split, config))
+
+
+load_train = partial(data.load_train, load=load)

@@ -9,15 +9,16 @@ A batch: image (B, 3, 64, 64) float in [0, 1], each attribute under its name (B,
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from celeba import train
-from celeba19.data import load_train
-from celeba19.model import build
 from common.errors import require
-from common.models import MultimodalVAE
-from common.objectives import MvaeElbo, Objective
 from common.training import run_from_command_line
+
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.objectives import Objective
+    from common.training import Experiment
 
 
 @dataclass
@@ -34,21 +35,30 @@ class Config(train.Config):
         require(self.weighting == "every" or of_mvae, "--weighting authors is of --obj mvae: leave it out")
 
 
-class AuthorsElbo(MvaeElbo):
-    """MvaeElbo with the weights that the authors' celeba19/train.py passes on."""
+def objective(config: Config, model: "MultimodalVAE") -> "Objective":
+    """The objective that --obj names, with the weights that --weighting names."""
+    from celeba19.objective import AuthorsElbo
 
-    def weight(self, name: str, subset: str) -> float:
-        return self.weights[name] if subset in ("joint", "image") else 1.0
-
-
-def objective(config: Config, model: MultimodalVAE) -> Objective:
     if config.weighting == "authors":
         return AuthorsElbo(model, config.approx_m, config.weights(model))
     return train.objective(config, model)
 
 
+def experiment() -> "Experiment":
+    """CelebA's faces and each attribute as a modality."""
+    from celeba19.data import load, load_train
+    from celeba19.model import build
+
+    return train.experiment()._replace(
+        name="celeba19", load=load, build=build, objective=objective, load_train=load_train
+    )
+
+
 def main(config: Config) -> None:
-    train.main(config, "celeba19", load_train, build, objective)
+    """Train a model."""
+    from common.training import run
+
+    run(config, experiment())
 
 
 if __name__ == "__main__":

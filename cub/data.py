@@ -5,19 +5,20 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from common.data import Examples, image_caches
 from common.data import array_caches as caches
+from common.data.config import DataConfig
 from common.errors import require
-from cub import demo as birds
+from cub import demo as drawn
 from cub.captions import Vocabulary, tokenizer, words
 from cub.demo import CAPTIONS
 from cub.features import load_features
-from cub.layouts import BirdOptions, fetch_birds, find_birds
+from cub.layouts import fetch_birds, find_birds
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
 
@@ -32,7 +33,7 @@ class Birds:
     files: of the N images; none of drawn ones.
     classes: (N,) int64, one of the class_names: species, or crowns of drawn birds.
     vocabulary: of the captions.
-    attributes: (N, A) int64, values of `birds.ATTRIBUTES`, of drawn birds.
+    attributes: (N, A) int64, values of `cub.demo.ATTRIBUTES`, of drawn birds.
     """
 
     examples: Examples
@@ -64,75 +65,68 @@ class Birds:
         return self[:n]
 
 
+class BirdConfig(DataConfig, Protocol):
+    """`DataConfig` and the fields of `BirdOptions`."""
+
+    images_dir: Path | None
+    cache_dir: Path | None
+
+
+class TrainingBirdConfig(BirdConfig, Protocol):
+    """Also valid: the number of training images to hold out; None for the last tenth."""
+
+    valid: int | None
+
+
 def load(
-    split: str,
-    source: Literal["image", "feature"],
-    data_dir: Path,
-    options: BirdOptions,
-    demo: bool = False,
-    limit: int | None = None,
-    vocabulary: Vocabulary | None = None,
-    fetch: bool = False,
+    split: str, config: BirdConfig, source: Literal["image", "feature"] = "image", vocabulary: Vocabulary | None = None
 ) -> Birds:
-    """A split of the birds.
+    """Load a split of the birds.
 
     Args:
         split: "train" or "test", which have no class in common.
+        config: its data_dir holds what `find_birds` reads. The demo has 3,000 and 200 drawn birds. limit counts images.
         source: "feature" for what features.py has made of the images, beside them.
-        data_dir: see `find_birds`.
-        demo: 3,000 and 200 drawn birds instead.
-        limit: only the first so many images.
-        vocabulary: that of the training captions, all of them, by default.
-        fetch: download and unpack the authors' archive, if there are no birds.
+        vocabulary: by default that of all training captions.
 
     Raises:
         InputError: something is missing, unreadable, damaged, or does not fit together.
     """
-    if demo:
-        return _drawn(split, source, limit, vocabulary)
-    if fetch:
-        fetch_birds(data_dir)
-    found, cache_dir = find_birds(data_dir, options.images_dir), options.cache_dir or data_dir
-    names, captions = found.names[split], found.captions[split]
+    if config.demo:
+        return _drawn(split, source, config.limit, vocabulary)
+    if config.download:
+        fetch_birds(config.data_dir)
+    birds, cache_dir = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
+    names, captions = birds.names[split], birds.captions[split]
     path = cache_dir / f"cub_{split}_64_{_md5(names)[:8]}.npy"
-    x = {"image": image_caches.load(found.folder, names, path, IMAGES)}
+    x = {"image": image_caches.load(birds.folder, names, path, IMAGES)}
     if source == "feature":
-        x["feature"] = load_features(found, split, cache_dir)
+        x["feature"] = load_features(birds, split, cache_dir)
     split_up = _words(captions, cache_dir)
     if vocabulary is None:
-        vocabulary = Vocabulary.of(split_up if split == "train" else _words(found.captions["train"], cache_dir))
-    classes = [_class_of(name) for name in names]
-    class_names = sorted({_class_of(name) for part in found.captions for name in found.names[part]})
+        vocabulary = Vocabulary.of(split_up if split == "train" else _words(birds.captions["train"], cache_dir))
+    class_names = sorted({_class_of(name) for part in birds.captions for name in birds.names[part]})
     numbers = {name: i for i, name in enumerate(class_names)}
     return Birds(
         _paired(x | {"caption": vocabulary.encode(split_up)}),
         captions,
         split_up,
-        [found.folder / name for name in names],
-        torch.tensor([numbers[name] for name in classes]),
+        [birds.folder / name for name in names],
+        torch.tensor([numbers[_class_of(name)] for name in names]),
         class_names,
         vocabulary,
-    ).take(limit)
+    ).take(config.limit)
 
 
 def load_train(
-    source: Literal["image", "feature"],
-    data_dir: Path,
-    options: BirdOptions,
-    demo: bool = False,
-    fetch: bool = False,
-    limit: int | None = None,
-    valid: int | None = None,
+    config: TrainingBirdConfig,
+    source: Literal["image", "feature"] = "image",
     vocabulary: Vocabulary | None = None,
 ) -> tuple[Birds, Birds | None]:
-    """Birds to train on, and the last `valid` images of them to choose the best model by; as `load` for the rest.
-
-    Args:
-        valid: the last tenth by default; none for 0.
-    """
-    train = load("train", source, data_dir, options, demo, limit, vocabulary, fetch)
+    """Load birds to train on, and the last images, --valid or a tenth, to select the best model by; see `load`."""
+    train = load("train", config, source, vocabulary)
     n = len(train.classes)
-    valid = n // 10 if valid is None else valid
+    valid = n // 10 if config.valid is None else config.valid
     require(valid < n, f"--valid {valid} leaves no training image: there are {n}")
     return train[: n - valid], train[n - valid :] if valid else None
 
@@ -167,17 +161,17 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
 
 @cache
 def _words_of_drawn_birds() -> Vocabulary:
-    return Vocabulary.of(birds.demo("train", 200)[1])  # in which every word occurs
+    return Vocabulary.of(drawn.demo("train", 200)[1])  # in which every word occurs
 
 
 def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | None) -> Birds:
-    images, captions, attributes = birds.demo(split, limit)
+    images, captions, attributes = drawn.demo(split, limit)
     vocabulary = _words_of_drawn_birds() if vocabulary is None else vocabulary
     split_up = [words(caption) for caption in captions]
     modalities = {"image": images, "caption": vocabulary.encode(split_up)}
     if source == "feature":
-        modalities["feature"] = birds.features(images)
-    name, values = next(iter(birds.ATTRIBUTES.items()))
+        modalities["feature"] = drawn.features(images)
+    name, values = next(iter(drawn.ATTRIBUTES.items()))
     class_names = [f"{value} {name}" for value in values]
     classes = attributes[:, 0]
     return Birds(_paired(modalities), captions, split_up, [], classes, class_names, vocabulary, attributes)

@@ -33,7 +33,8 @@ from common.errors import InputError, option, require
 from common.io import write_atomically
 from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
-from cub.layouts import BirdOptions, Found, find_birds
+from cub.layouts import Found, find_birds
+from cub.options import BirdOptions
 
 SPLITS = ("train", "test")
 NETWORK, TRAINING = "cub_resnet101.pth.tar", "cub_resnet101_training.pth.tar"

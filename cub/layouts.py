@@ -24,17 +24,6 @@ HOW = (
 )
 
 
-@dataclass(kw_only=True)
-class BirdOptions:
-    """Where the birds are: the options that all scripts share."""
-
-    images_dir: Path | None = None
-    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
-    CUB_200_2011/images"""
-    cache_dir: Path | None = None
-    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
-
-
 @dataclass
 class Found:
     """Which birds there are.

@@ -1,7 +1,7 @@
 """Networks of MMVAE on CUB's birds (layers of the authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
 
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from cub.captions import END, LENGTH, PADDING
+from cub.options import MODELS
 
 N_FEATURES = 2048
 N_EMBEDDING = 128
@@ -28,24 +29,6 @@ class Config(Protocol):
     fusion: str
     posterior: str
     vocabulary: list[str] | None  # None: the authors', of unknown words
-
-
-class Model(NamedTuple):
-    """modalities; wide: whether the caption's networks are the wide ones with biases, as beside features; posterior: of
-    the authors' mixture, or of the one modality."""
-
-    modalities: tuple[str, ...]
-    wide: bool
-    posterior: str
-
-
-MODELS = {
-    "images": Model(("image", "caption"), False, "laplace-normal"),
-    "features": Model(("feature", "caption"), True, "softplus-normal"),
-    "image": Model(("image",), False, "softplus-laplace"),
-    "feature": Model(("feature",), True, "softplus-normal"),
-    "caption": Model(("caption",), False, "softplus-normal"),
-}
 
 
 class Sentences(Distribution):

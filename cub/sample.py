@@ -182,9 +182,10 @@ class View:
         return written
 
 
-def draw(model: MultimodalVAE, folder: Path, birds: Birds, training: Birds) -> None:
-    """The pictures that training leaves: samples of the prior, and what is decoded of each modality."""
-    view = View(model, birds.vocabulary, training)
+def draw(model: MultimodalVAE, folder: Path, train: Birds, valid: Birds | None) -> None:
+    """Save the pictures of a training: samples of the prior, and decodings of each modality."""
+    birds = valid or train
+    view = View(model, birds.vocabulary, train)
     view.samples(None, 2 * COLUMNS, folder / "prior")
     for source in model.modalities:
         view.decoded(birds.take(2 * COLUMNS), source, folder / f"from_{source}")

@@ -10,31 +10,30 @@ example is an image with one of them.
 A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and caption (B, 32) int64, words.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import tyro
 
 from common.errors import require
 from common.objectives.registry import make_objective, objectives_of
-from common.training import devices, fit, options, run_from_command_line, runs
-from common.training.options import ObjectiveName, ObjectiveOptions
-from cub import loglike
-from cub.data import load_train
-from cub.model import MODELS, build
-from cub.sample import draw
-from cub.trained_model import WordOptions, network_behind, vocabulary_of
+from common.training import run_from_command_line
+from common.training.options import ObjectiveName, ObjectiveOptions, RunConfig
+from cub.options import MODELS, WordOptions
+
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.objectives import Objective
+    from common.training import Experiment
+    from cub.data import Birds
 
 LATENTS = {"images": 128, "image": 128, "caption": 128, "features": 64, "feature": 64}  # authors' code
 EPOCHS = {"images": 200, "image": 200, "caption": 200, "features": 50, "feature": 50}
 
 
 @dataclass
-class Config(options.RunConfig, WordOptions, ObjectiveOptions):
+class Config(RunConfig, WordOptions, ObjectiveOptions):
     model: Literal["images", "features", "image", "feature", "caption"] = "images"
     """images: photographs and captions; features: ResNet-101's features of them and captions; image, feature, caption:
     a VAE of this modality alone"""
@@ -122,28 +121,52 @@ class Config(options.RunConfig, WordOptions, ObjectiveOptions):
         require(self.paired_fraction == 1, "captions belong to their images: leave --paired-fraction at 1")
 
 
-def main(config: Config) -> None:
-    config.check()
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return
-    torch.manual_seed(config.seed)
-    source = MODELS[config.model].modalities[0]
+def objective(config: Config, model: "MultimodalVAE") -> "Objective":
+    """The objective that --obj names."""
+    return make_objective(config.obj, model, config)
+
+
+def load_train(config: Config) -> tuple["Birds", "Birds | None"]:
+    """Load birds to train on and to validate on; completes the config with their vocabulary and network of features."""
+    from cub import data
+    from cub.trained_model import network_behind, vocabulary_of
+
+    source = "feature" if "feature" in MODELS[config.model].modalities else "image"
     words = vocabulary_of(config.pre_trained, config.vocab) if config.pre_trained else None
-    train, valid = load_train(
-        source if source == "feature" else "image",
-        *(config.data_dir, config, config.demo, config.download, config.limit, config.valid, words),
-    )
+    train, valid = data.load_train(config, source, words)
     config.vocabulary = train.vocabulary.words
     config.feature_network = network_behind(config) if source == "feature" else None
-    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    run = runs.Run("cub", config)
-    pictures = partial(draw, model, birds=valid or train, training=train) if config.analytics else None
-    examples = [birds and birds.examples.only(model.modalities) for birds in (train, valid)]
-    fit(model, make_objective(config.obj, model, config), *examples, config, run, pictures, amsgrad=True)
-    if config.logp:
+    return train, valid
+
+
+def experiment(config: Config) -> "Experiment":
+    """Photographs or features of birds, and captions."""
+    from common.training import Experiment
+    from cub.data import load
+    from cub.model import build
+    from cub.sample import draw
+
+    return Experiment(
+        "cub",
+        load,
+        build,
+        objective,
+        draw if config.analytics else None,
+        load_train,
+        examples=lambda config, birds, model: birds.examples.only(model.modalities),
+        amsgrad=True,
+    )
+
+
+def main(config: Config) -> None:
+    """Train a model, and with --logp estimate its log-likelihoods."""
+    from common.training import run  # imported here, like the others: --help does without torch
+    from cub import loglike
+
+    finished = run(config, experiment(config))
+    if finished and config.logp:
         same = ("data_dir", "images_dir", "cache_dir", "demo", "limit", "seed", "cuda")
-        loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))
+        loglike.main(loglike.Config(finished.dir, **{name: getattr(config, name) for name in same}))
 
 
 if __name__ == "__main__":

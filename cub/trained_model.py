@@ -12,20 +12,14 @@ from common.training.options import ModelConfig
 from cub.captions import Vocabulary, read_vocabulary
 from cub.data import Birds, load
 from cub.features import about
-from cub.layouts import BirdOptions
 from cub.model import AUTHORS_WORDS
+from cub.options import WordOptions
 
 
 class Source(Protocol):
     demo: bool
     data_dir: Path
     cache_dir: Path | None
-
-
-@dataclass(kw_only=True)
-class WordOptions(BirdOptions):
-    vocab: Path | None = None
-    """words of a model of the MMVAE authors' own (their cub.vocab), whose folder lacks them; ours know theirs"""
 
 
 @dataclass
@@ -68,7 +62,7 @@ def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config:
         InputError: as there; the features are of another network than those that the model learnt from.
     """
     if "feature" not in model.modalities:
-        return load(split, "image", config.data_dir, config, config.demo, config.limit, vocabulary)
+        return load(split, config, "image", vocabulary)
     learnt, found = load_config(config.model, "cub").get("feature_network"), network_behind(config)
     if learnt is None:
         print(f"{config.model} does not say which features it learnt from; these are of {said(found)}")
@@ -76,7 +70,7 @@ def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config:
         raise InputError(
             f"{config.model} learnt from features of {said(learnt)}, these are of {said(found)}: give the same"
         )
-    return load(split, "feature", config.data_dir, config, config.demo, config.limit, vocabulary)
+    return load(split, config, "feature", vocabulary)
 
 
 def network_behind(config: Source) -> dict[str, Any]:

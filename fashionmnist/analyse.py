@@ -9,12 +9,11 @@ What is trained and measured, and what it writes: `python ../mnist/analyse.py --
 from functools import partial
 
 from common.training import run_from_command_line
-from fashionmnist.data import FASHIONMNIST
-from fashionmnist.model import build
+from fashionmnist.train import experiment
 from mnist import analyse
 from mnist.analyse import Config
 
-main = partial(analyse.main, dataset=FASHIONMNIST, build=build)
+main = partial(analyse.main, experiment=experiment)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -1,10 +1,9 @@
 """FashionMNIST in its original idx files, and drawn garments for the demo."""
 
-from pathlib import Path
-
 import torch
 
 from common.data import Examples
+from common.data.config import DataConfig
 from fashionmnist.demo import draw
 from mnist.data import of_classes, read
 
@@ -15,10 +14,10 @@ CLASSES = (
 N_DEMO = {"train": 2000, "test": 500}
 
 
-def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, limit: int | None = None) -> Examples:
-    """A split of FashionMNIST: see `mnist.data.load`. The demo's 2,000 and 500 garments are drawn from a seed."""
-    examples = _garments(split) if demo else read("FashionMNIST", split, data_dir, fetch)
-    return examples.take(slice(limit))
+def load(split: str, config: DataConfig) -> Examples:
+    """Load a split of FashionMNIST, see `mnist.data.load`. The demo has 2,000 and 500 garments, drawn from a seed."""
+    examples = _garments(split) if config.demo else read("FashionMNIST", split, config.data_dir, config.download)
+    return examples.take(slice(config.limit))
 
 
 def _garments(split: str) -> Examples:

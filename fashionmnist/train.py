@@ -8,15 +8,33 @@ with --lambda-image and --lambda-text. Other models by --model.
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
-from functools import partial
+from typing import TYPE_CHECKING
 
 from common.training import run_from_command_line
-from fashionmnist.data import FASHIONMNIST
-from fashionmnist.model import build
 from mnist import train
 from mnist.train import Config
 
-main = partial(train.main, dataset=FASHIONMNIST, build=build)
+if TYPE_CHECKING:
+    from common.training import Experiment
+
+
+def experiment() -> "Experiment":
+    """FashionMNIST's images and classes."""
+    from fashionmnist.data import FASHIONMNIST
+    from fashionmnist.model import build
+    from mnist.sample import drawn_by
+
+    return train.experiment()._replace(
+        name=FASHIONMNIST.name, load=FASHIONMNIST.load, build=build, draw=drawn_by(FASHIONMNIST)
+    )
+
+
+def main(config: Config) -> None:
+    """Train a model."""
+    from common.training import run
+
+    run(config, experiment())
+
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -32,11 +32,10 @@ from common.errors import option, require
 from common.io import write_atomically
 from common.models import MultimodalVAE
 from common.reporting import plots
-from common.training import devices, options, run_from_command_line, runs
+from common.training import Experiment, devices, options, run, run_from_command_line, runs
 from common.training.parallel import in_parallel, logged, spread
 from mnist import train
-from mnist.data import MNIST, Dataset
-from mnist.model import N_CLASSES, build
+from mnist.model import N_CLASSES
 
 
 @dataclass
@@ -83,8 +82,8 @@ class Config(train.Config):
         for name in ("jobs", "classifier_steps"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        for run in self.runs():
-            run.check()
+        for config in self.runs():
+            config.check()
 
     def runs(self) -> list[train.Config]:
         config = train.Config(**{field.name: getattr(self, field.name) for field in fields(train.Config)})
@@ -105,18 +104,23 @@ class Result(NamedTuple):
     classifier: float
 
 
-def main(config: Config, dataset: Dataset = MNIST, build: Callable[..., MultimodalVAE] = build) -> list[Result]:
+def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:
+    """Train all models and classifiers, and report their accuracies.
+
+    Args:
+        experiment: makes the experiment, whose modalities are image and text.
+    """
     config.check()
     if config.dry_run:
         print(json.dumps(options.as_json(config), indent=2))
         return []
-    train_examples = dataset.load("train", config.data_dir, config.demo, config.download, config.limit)
-    dataset.load("test", config.data_dir, config.demo, config.download, config.limit)
+    examples = experiment().load("train", config)
+    experiment().load("test", config)
     for fraction in config.fractions:
-        n = len(train_examples)
+        n = len(examples)
         require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images is no pair at all: name a larger one")
     jobs = config.jobs or (1 if config.cuda else os.cpu_count())
-    work = partial(run, dataset=dataset, build=build, steps=config.classifier_steps)
+    work = partial(run_one, experiment=experiment, steps=config.classifier_steps)
     todo = config.runs()
     results = []
     with tqdm(total=len(todo), unit=" runs", disable=None) as bar:
@@ -124,24 +128,24 @@ def main(config: Config, dataset: Dataset = MNIST, build: Callable[..., Multimod
             results.append(result)
             bar.set_postfix(paired=result.n_paired, accuracy=f"{result.model:.3f}")
             bar.update()
-    report(sorted(results), config, dataset.name)
+    report(sorted(results), config, experiment().name)
     return sorted(results)
 
 
-def run(config: train.Config, dataset: Dataset, build: Callable[..., MultimodalVAE], steps: int) -> Result:
-    """Train a model and its baseline, as far as they are not there yet, and measure both on the test images."""
-    folder = config.save_dir
+def run_one(config: train.Config, experiment: Callable[[], Experiment], steps: int) -> Result:
+    """Train a model and its baseline, unless they exist already, and measure both on the test images."""
+    folder, (name, load, build, *_) = config.save_dir, experiment()
     with logged(folder):
-        train.main(config, dataset, build)
+        run(config, experiment())
     device = devices.select(config.cuda)
-    examples = dataset.load("train", config.data_dir, config.demo, limit=config.limit)
-    test = dataset.load("test", config.data_dir, config.demo, limit=config.limit).to(device)
+    examples = load("train", config)
+    test = load("test", config).to(device)
     paired = examples.take(draw_paired(examples, config.paired_fraction, config.seed)).to(device)
     steps = max(steps, config.epochs * len(paired) // config.batch_size)
     baseline = folder / f"classifier_{steps}.json"
     if not baseline.exists():
         write_atomically(baseline, json.dumps(accuracy(classifier(config, build, paired, steps), test)).encode())
-    model = load_model(folder, dataset.name).to(device)
+    model = load_model(folder, name).to(device)
     inferred = accuracy(
         lambda image: model.decode(model.posterior({"image": image}).mean, ["text"])["text"].logits, test
     )

@@ -148,9 +148,9 @@ class Result(NamedTuple):
 
 def main(config: Config) -> list[Result]:
     config.check()
-    for split in ("train", "test"):
-        MNIST.load(split, config.data_dir, config.demo)
     todo = config.runs()
+    for split in ("train", "test"):
+        MNIST.load(split, todo[0][1])
     jobs = config.jobs or (1 if config.cuda else os.cpu_count())
     results = []
     with tqdm(total=len(todo), unit=" runs", disable=None) as bar:
@@ -172,7 +172,7 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
         SCRIPTS[config.experiment].main(given)
         model = load_model(folder, config.experiment).to(devices.select(config.cuda))
         if not (folder / name).exists():
-            test = MNIST.load("test", config.data_dir, config.demo, limit=config.n_test)
+            test = MNIST.load("test", replace(given, limit=config.n_test))
             torch.manual_seed(given.seed)
             estimates = parts.evaluate(model, test, parts.Observed(config.observed), config.n_samples)
             means = {name: x.double().mean().item() for name, x in estimates.items()}

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
-from common.data import Examples
-from common.data.files import download, find, read_idx
+from common.data import Examples, files
+from common.data.config import DataConfig
+from common.data.files import find, read_idx
 from common.errors import require
+from mnist.demo import scanned_digits
 
 CLASSES = tuple("0123456789")
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-N_DEMO_TEST = 297
 
 
 class Dataset(NamedTuple):
@@ -40,15 +40,13 @@ class Dataset(NamedTuple):
     shown: Sequence[str]
 
 
-def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, limit: int | None = None) -> Examples:
-    """A split of MNIST.
+def load(split: str, config: DataConfig) -> Examples:
+    """Load a split of MNIST, or of scikit-learn's scanned digits for the demo.
 
     Args:
-        split: "train" (60,000) or "test" (10,000).
-        data_dir: holds the four idx files, gzipped or not, in MNIST/raw, as torchvision leaves them, or directly.
-        demo: scikit-learn's 1,797 scanned digits instead (1,500 and 297), brought to 28 x 28.
-        fetch: download missing files.
-        limit: only the first so many examples.
+        split: "train" (60,000 examples, the demo's 1,500) or "test" (10,000, the demo's 297).
+        config: its data_dir holds the four idx files, gzipped or not, in MNIST/raw, as torchvision leaves them, or
+            directly.
 
     Returns:
         image (N, 1, 28, 28) uint8 and text (N,) int64, the digit.
@@ -56,8 +54,12 @@ def load(split: str, data_dir: Path, demo: bool = False, fetch: bool = False, li
     Raises:
         InputError: a file is missing, damaged or does not fit the other.
     """
-    examples = _digits(split) if demo else read("MNIST", split, data_dir, fetch)
-    return examples.take(slice(limit))
+    return digits(split, config.data_dir, config.demo, config.download).take(slice(config.limit))
+
+
+def digits(split: str, data_dir: Path, demo: bool = False, download: bool = False) -> Examples:
+    """All digits of a split, see `load`."""
+    return scanned_digits(split) if demo else read("MNIST", split, data_dir, download)
 
 
 def class_index(label: str, classes: Sequence[str]) -> Tensor:
@@ -76,9 +78,9 @@ def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
     return [classes[label] for label in labels.tolist()]
 
 
-def read(dataset: str, split: str, data_dir: Path, fetch: bool) -> Examples:
+def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
     """A split of a dataset in MNIST's format, by the name that torchvision has for it."""
-    paths = [_path(name, dataset, data_dir, fetch) for name in FILES[split]]
+    paths = [_path(name, dataset, data_dir, download) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
     require(
         len(images) == len(labels),
@@ -91,29 +93,16 @@ def read(dataset: str, split: str, data_dir: Path, fetch: bool) -> Examples:
     return Examples({"image": images.unsqueeze(1), "text": labels.long()})
 
 
-def _path(name: str, dataset: str, data_dir: Path, fetch: bool) -> Path:
+def _path(name: str, dataset: str, data_dir: Path, download: bool) -> Path:
     # datasets of MNIST's format have the same file names: only a folder of its own tells whose they are
     candidates = [f"{folder}{name}{suffix}" for folder in (f"{dataset}/raw/", "") for suffix in (".gz", "")]
-    if fetch and not any((data_dir / candidate).is_file() for candidate in candidates):
+    if download and not any((data_dir / candidate).is_file() for candidate in candidates):
         from common.data.torchvision_import import datasets
 
         known = getattr(datasets, dataset)
         md5 = dict(known.resources)[f"{name}.gz"]
-        download([f"{mirror}{name}.gz" for mirror in known.mirrors], data_dir / candidates[0], md5)
+        files.download([f"{mirror}{name}.gz" for mirror in known.mirrors], data_dir / candidates[0], md5)
     return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
-
-
-def _digits(split: str) -> Examples:
-    from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)  # (1797, 1, 8, 8)
-    images = pad(interpolate(images, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))  # MNIST's margins
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    rows = rows[:-N_DEMO_TEST] if split == "train" else rows[-N_DEMO_TEST:]
-    return Examples(
-        {"image": (255 * images[rows]).round().to(torch.uint8), "text": torch.from_numpy(digits.target).long()[rows]}
-    )
 
 
 def of_classes(name: str, load: Callable[..., Examples], classes: Sequence[str]) -> Dataset:

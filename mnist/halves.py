@@ -35,7 +35,7 @@ class Train(parts.Train):
 
 
 Command = parts.commands(Train)
-main = partial(parts.main, experiment="halves")
+main = partial(parts.main, name="halves")
 
 if __name__ == "__main__":
     run_from_command_line(main, Command, __doc__)

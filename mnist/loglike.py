@@ -33,7 +33,7 @@ BATCH_SIZE = 100
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]]:
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
-    examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
+    examples = dataset.load("test", config)
     torch.manual_seed(config.seed)
     estimates = reports.summarise(evaluate(model, examples, config.n_samples))
     reports.report(estimates, config, dataset.name, len(examples))

@@ -42,7 +42,7 @@ class Train(parts.Train):
 
 
 Command = parts.commands(Train)
-main = partial(parts.main, experiment="pixels")
+main = partial(parts.main, name="pixels")
 
 if __name__ == "__main__":
     run_from_command_line(main, Command, __doc__)

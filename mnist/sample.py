@@ -8,6 +8,7 @@
 Writes sample_image.png, the decoded means with their predicted labels beneath, and sample_text.txt, these labels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     picture = folder / "sample_image.png"
     with torch.no_grad():
         if config.reconstruct:
-            examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
+            examples = dataset.load("test", config)
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
             texts = samples(model, inputs, config.n_samples, picture, dataset, " and ".join(title))
@@ -115,8 +116,17 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, datase
     return texts
 
 
-def draw(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Dataset) -> None:
-    """The pictures that training leaves: samples of the prior, of some texts, reconstructions."""
+def drawn_by(dataset: Dataset) -> Callable[..., None]:
+    """The function that draws a training's pictures of a dataset (`common.training.Experiment`)."""
+
+    def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+        pictures(model, folder, (valid or train).only(model.modalities), dataset)
+
+    return draw
+
+
+def pictures(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Dataset) -> None:
+    """Save samples of the prior and given some texts, and reconstructions."""
     if not model.modality["image"].given:
         samples(model, {}, 64, folder / "prior.png", dataset)
     reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png", dataset)
@@ -157,7 +167,7 @@ def _given_image(config: Config, dataset: Dataset) -> Tensor:
         text = dataset.parse(value)
     except InputError as error:
         raise InputError(f"--condition-on-image {value}: there is no such file, and {error}") from error
-    examples = dataset.load("test", config.data_dir, config.demo, limit=config.limit)
+    examples = dataset.load("test", config)
     rows = (examples.modalities["text"] == text).view(len(examples), -1).all(dim=1).nonzero().squeeze(1)
     more = "raise --limit" if config.limit else "ask for another"
     require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: {more}")

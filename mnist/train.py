@@ -7,29 +7,23 @@ ELBO terms: ELBO(image), ELBO(text) and ELBO(image, text), all scored with --lam
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
-from common.data import hold_out, unpair
 from common.errors import require
-from common.models import MultimodalVAE
-from common.objectives import Objective
-from common.objectives.registry import make_objective
-from common.training import devices, fit, options, run_from_command_line, runs
-from common.training.options import ObjectiveOptions
-from mnist.data import MNIST, Dataset
-from mnist.model import MODELS, build
-from mnist.sample import draw
+from common.training import run_from_command_line
+from common.training.options import ObjectiveOptions, RunConfig
+
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.objectives import Objective
+    from common.training import Experiment
 
 
 @dataclass
-class DigitsConfig(options.RunConfig):
+class DigitsConfig(RunConfig):
     """What the experiments on images and texts share."""
 
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
@@ -47,6 +41,10 @@ class DigitsConfig(options.RunConfig):
     lambda_text: float = 10.0
     """weight of the text's log-likelihood (authors' code: 10, their README: 50, for MultiMNIST 10)"""
 
+    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
+        """lambda of each of the model's modalities, by name."""
+        return {name: getattr(self, f"lambda_{name}") for name in model.modalities}
+
 
 @dataclass
 class Config(DigitsConfig, ObjectiveOptions):
@@ -60,6 +58,8 @@ class Config(DigitsConfig, ObjectiveOptions):
     """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one (Suzuki et al. 2016)"""
 
     def check(self) -> None:
+        from mnist.model import MODELS
+
         super().check()
         known = MODELS[self.model]
         self.check_objective(f"--model {self.model}", known.objectives, known.fusion, self.posterior)
@@ -70,36 +70,37 @@ class Config(DigitsConfig, ObjectiveOptions):
         require(self.alpha >= 0, f"--alpha must not be negative, it is {self.alpha}")
 
 
-def objective(config: Config, model: MultimodalVAE) -> Objective:
+def objective(config: Config, model: "MultimodalVAE") -> "Objective":
     """The objective that --model and --obj name."""
+    from common.objectives.registry import make_objective
+    from mnist.model import MODELS
+
     obj = config.objective_name(MODELS[config.model].objectives)
-    return make_objective(obj, model, config, weights(config, model))
+    return make_objective(obj, model, config, config.weights(model))
 
 
-def weights(config: DigitsConfig, model: MultimodalVAE) -> dict[str, float]:
-    """lambda by modality, of those the model has."""
-    return {name: getattr(config, f"lambda_{name}") for name in model.modalities}
+def experiment() -> "Experiment":
+    """MNIST's images and labels."""
+    from common.training import Experiment
+    from mnist.data import MNIST
+    from mnist.model import build
+    from mnist.sample import drawn_by
+
+    return Experiment(
+        MNIST.name,
+        MNIST.load,
+        build,
+        objective,
+        drawn_by(MNIST),
+        examples=lambda config, data, model: data.only(model.modalities),
+    )
 
 
-def main(
-    config: DigitsConfig,
-    dataset: Dataset = MNIST,
-    build: Callable[..., MultimodalVAE] = build,
-    objective: Callable[..., Objective] = objective,
-) -> None:
-    config.check()
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return
-    torch.manual_seed(config.seed)
-    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    examples = dataset.load("train", config.data_dir, config.demo, config.download, config.limit)
-    train, valid = hold_out(examples.only(model.modalities), config.valid)
-    run = runs.Run(dataset.name, config)
-    pictures = partial(draw, model, examples=valid or train, dataset=dataset)
-    goal = objective(config, model)
-    train = unpair(train, config.paired_fraction, config.seed, goal.unimodal)
-    fit(model, goal, train, valid, config, run, pictures)
+def main(config: Config) -> None:
+    """Train a model."""
+    from common.training import run  # imported here, like the others: --help does without torch
+
+    run(config, experiment())
 
 
 if __name__ == "__main__":

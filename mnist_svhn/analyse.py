@@ -33,7 +33,8 @@ from common.reporting import tables as reports
 from common.reporting import umap as maps
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.classifier import accuracy, classifier
-from mnist_svhn.data import PairOptions, chosen, load
+from mnist_svhn.data import load
+from mnist_svhn.options import PairOptions, chosen
 
 FEWEST = 20  # test pairs that make a map
 
@@ -59,9 +60,7 @@ def main(config: Config) -> dict[str, float]:
     runs.check_same(chosen(config), config.model)
     device = devices.select(config.cuda)
     model = load_model(config.model, "mnist_svhn").to(device)
-    train, test = (
-        load(split, config.data_dir, config, config.demo, limit=config.limit).to(device) for split in ("train", "test")
-    )
+    train, test = (load(split, config).to(device) for split in ("train", "test"))
     shares, readers = {}, {}
     for name in model.modalities:
         for kind in ("linear", "convolutional"):

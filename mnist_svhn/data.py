@@ -2,20 +2,22 @@
 
 import os
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.data import Examples
+from common.data import Examples, files
 from common.data import array_caches as caches
-from common.data.files import download, find
+from common.data.config import DataConfig
+from common.data.files import find
 from common.errors import InputError, require
 from common.io import DAMAGE
-from mnist.data import load as load_mnist
+from mnist.data import digits
+from mnist_svhn.options import TrainingPairOptions
 from mnist_svhn.street import street_digits
 
 N_CLASSES = 10
@@ -24,114 +26,74 @@ PARTS = ("train", "test", "valid")  # whose pairs have seeds of their own
 IDX = "mnist_svhn_idx.npz"
 
 
-@dataclass(kw_only=True)
-class PairOptions:
-    """Which images, and how many of a class are paired: the options that all scripts share."""
-
-    svhn: Literal["real", "synthetic"] = "real"
-    """the second modality: SVHN's train_32x32.mat and test_32x32.mat, or digits of MNIST, other ones than the first
-    modality's, made to look like house numbers"""
-    max_per_class: int = 10_000
-    """images of a class that are paired at most, of either modality (authors' code: 10,000)"""
-    pair_seed: int = 0
-    """of the pairing, and of the synthetic images"""
-
-    def check_options(self) -> None:
-        """Raise InputError for values that no pairing can have."""
-        require(self.max_per_class > 0, f"--max-per-class must be positive, not {self.max_per_class}")
-        require(0 <= self.pair_seed < 2**32, f"--pair-seed must lie between 0 and 2^32, it is {self.pair_seed}")
+class PairConfig(DataConfig, Protocol):
+    """`DataConfig` and the fields of `PairOptions`."""
 
 
-@dataclass(kw_only=True)
-class TrainingPairOptions(PairOptions):
-    """Which pairs to train on."""
+class TrainingPairConfig(PairConfig, Protocol):
+    """Also those of `TrainingPairOptions`, and valid: the images of each modality to hold out."""
 
-    matchings: int = 30
-    """times that each training image is paired, each time with another of its class (authors' code: 30, their README:
-    20)"""
-
-    def check_options(self) -> None:
-        super().check_options()
-        require(self.matchings > 0, f"--matchings must be positive, not {self.matchings}")
+    valid: int | None
 
 
-def chosen(config: PairOptions) -> dict[str, str | int]:
-    """What training and scoring must agree on: nothing of the demo's data."""
-    return {} if config.demo else {"svhn": config.svhn, "pair_seed": config.pair_seed}
-
-
-def load(
-    split: str, data_dir: Path, options: PairOptions, demo: bool = False, fetch: bool = False, limit: int | None = None
-) -> Examples:
-    """All images of a split, paired once, in an order of their own.
+def load(split: str, config: PairConfig) -> Examples:
+    """Load all images of a split, paired once, in a random order.
 
     Args:
         split: "train" or "test".
-        data_dir: holds MNIST, as `mnist.data.load` reads it, and for --svhn real SVHN's two .mat files.
-        demo: scikit-learn's scanned digits, a half of them as MNIST, the others made to look like house numbers.
-        fetch: download missing files.
-        limit: only the first so many pairs.
+        config: its data_dir holds MNIST, as `mnist.data.load` reads it, and for --svhn real SVHN's two .mat files. The
+            demo has scikit-learn's scanned digits, one half as MNIST, the other made to look like house numbers.
 
     Returns:
-        mnist (N, 1, 28, 28) and svhn (N, 3, 32, 32), uint8, and digit (N,) int64, what both show.
+        mnist (N, 1, 28, 28) and svhn (N, 3, 32, 32), uint8, and digit (N,) int64, which both show.
 
     Raises:
         InputError: a file is missing or damaged; options that exclude each other.
     """
-    return _paired(_images(split, data_dir, options, demo, fetch), options, split).take(slice(limit))
+    return _paired(_images(split, config), config, split).take(slice(config.limit))
 
 
-def load_train(
-    data_dir: Path,
-    options: TrainingPairOptions,
-    demo: bool = False,
-    fetch: bool = False,
-    limit: int | None = None,
-    valid: int | None = None,
-) -> tuple[Examples, Examples | None]:
-    """Pairs to train on, and images of their own, paired once, to validate on; as `load` for the rest.
+def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
+    """Load pairs to train on, and other images, paired once, to validate on; see `load`.
 
-    The pairs are those of the data-dir's mnist_svhn_idx.npz, if there is one (`save_pairs`).
-
-    Args:
-        valid: images of each modality to hold out, the last ones; the last sixth by default, none for 0.
-        limit: only the first so many pairs of each.
+    The last --valid images of each modality are held out, by default the last sixth; --limit applies to each part.
+    The pairs are those of the data-dir's mnist_svhn_idx.npz, if it exists (`save_pairs`).
     """
-    train, held_out = _hold_out(_images("train", data_dir, options, demo, fetch), valid)
+    train, held_out = _hold_out(_images("train", config), config.valid)
     kept = None
-    if not demo and (data_dir / IDX).exists():
-        about = _about(options, len(held_out[0][1]))
-        (kept,) = caches.load(data_dir / IDX, about, ["train"], "make it again with make_idx.py")
-    train = _paired(train, options, "train", options.matchings, kept).take(slice(limit))
-    return train, _paired(held_out, options, "valid").take(slice(limit)) if len(held_out[0][1]) else None
+    if not config.demo and (config.data_dir / IDX).exists():
+        about = _about(config, len(held_out[0][1]))
+        (kept,) = caches.load(config.data_dir / IDX, about, ["train"], "make it again with make_idx.py")
+    train = _paired(train, config, "train", config.matchings, kept).take(slice(config.limit))
+    return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
 
-def save_pairs(data_dir: Path, options: TrainingPairOptions, valid: int | None = None, fetch: bool = False) -> Path:
+def save_pairs(config: TrainingPairConfig) -> Path:
     """Write the training pairs to the data-dir: "train" (2, N), rows of MNIST's and of SVHN's training images.
 
     Raises:
-        InputError: as `load`; the file could not be written.
+        InputError: see `load`; the file could not be written.
     """
-    path = data_dir / IDX
-    train, held_out = _hold_out(_images("train", data_dir, options, False, fetch), valid)
-    rows = _paired(train, options, "train", options.matchings).rows
-    caches.save(path, _about(options, len(held_out[0][1])), {"train": torch.stack([rows["mnist"], rows["svhn"]])})
+    path = config.data_dir / IDX
+    train, held_out = _hold_out(_images("train", config), config.valid)
+    rows = _paired(train, config, "train", config.matchings).rows
+    caches.save(path, _about(config, len(held_out[0][1])), {"train": torch.stack([rows["mnist"], rows["svhn"]])})
     return path
 
 
 Images = tuple[Tensor, Tensor]  # and their labels
 
 
-def _images(split: str, data_dir: Path, options: PairOptions, demo: bool, fetch: bool) -> tuple[Images, Images]:
-    """What there is of MNIST and of SVHN."""
-    options.check_options()
-    digits = load_mnist(split, data_dir, demo, fetch).modalities
-    images, labels = digits["image"], digits["text"]
-    if not demo and options.svhn == "real":
-        return (images, labels), read_svhn(split, data_dir, fetch)
+def _images(split: str, config: PairConfig) -> tuple[Images, Images]:
+    """The images of MNIST and of SVHN."""
+    config.check_options()
+    examples = digits(split, config.data_dir, config.demo, config.download).modalities
+    images, labels = examples["image"], examples["text"]
+    if not config.demo and config.svhn == "real":
+        return (images, labels), read_svhn(split, config.data_dir, config.download)
     half = len(images) // 2  # so that no digit is in both modalities
-    seed = 2 * options.pair_seed + (split == "test")
-    cache = None if demo else data_dir / f"synthetic_svhn_{split}.npz"
+    seed = 2 * config.pair_seed + (split == "test")
+    cache = None if config.demo else config.data_dir / f"synthetic_svhn_{split}.npz"
     return (images[:half], labels[:half]), (_street(images[half:, 0], labels[half:], seed, cache), labels[half:])
 
 
@@ -157,12 +119,12 @@ def _hold_out(images: tuple[Images, Images], valid: int | None) -> tuple[tuple[I
     return train, tuple((x[len(x) - valid :], labels[len(x) - valid :]) for x, labels in images)
 
 
-def _about(options: TrainingPairOptions, valid: int) -> dict[str, str | int]:
+def _about(options: TrainingPairConfig, valid: int) -> dict[str, str | int]:
     return {field.name: getattr(options, field.name) for field in fields(TrainingPairOptions)} | {"valid": valid}
 
 
 def _paired(
-    images: tuple[Images, Images], options: PairOptions, part: str, matchings: int = 1, kept: Tensor | None = None
+    images: tuple[Images, Images], options: PairConfig, part: str, matchings: int = 1, kept: Tensor | None = None
 ) -> Examples:
     """Pairs of images: those kept (2, N), or of random matchings."""
     (mnist, digits), (svhn, others) = images
@@ -204,7 +166,7 @@ def pair(a: Tensor, b: Tensor, matchings: int, max_per_class: int, generator: to
     return tuple(pairs[:, torch.randperm(pairs.shape[1], generator=generator)])
 
 
-def read_svhn(split: str, data_dir: Path, fetch: bool = False) -> tuple[Tensor, Tensor]:
+def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tensor, Tensor]:
     """A split of SVHN in its original format: images (N, 3, 32, 32) uint8 and labels (N,) int64, 0 to 9.
 
     Raises:
@@ -213,11 +175,11 @@ def read_svhn(split: str, data_dir: Path, fetch: bool = False) -> tuple[Tensor, 
     from scipy.io import loadmat, matlab  # slow to import, and only the real data needs it
 
     path = data_dir / FILES[split]
-    if fetch and not path.is_file():
+    if download and not path.is_file():
         from common.data.torchvision_import import datasets
 
         url, _, md5 = datasets.SVHN.split_list[split]
-        download([url], path, md5)
+        files.download([url], path, md5)
     again = "delete it and get it again (--download)"
     path = find(data_dir, [FILES[split]], "--download fetches it, --svhn synthetic and --demo need none")
     try:

@@ -21,7 +21,8 @@ from common.estimators import joint_and_each, of_examples, weighted_joint
 from common.models import MultimodalVAE
 from common.reporting import tables as reports
 from common.training import devices, options, run_from_command_line, runs
-from mnist_svhn.data import PairOptions, chosen, load
+from mnist_svhn.data import load
+from mnist_svhn.options import PairOptions, chosen
 
 BATCH_SIZE = 100
 
@@ -39,7 +40,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     has_density = model.variational_posterior.has_density
     require(has_density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
-    pairs = load("test", config.data_dir, config, config.demo, limit=config.limit)
+    pairs = load("test", config)
     torch.manual_seed(config.seed)
     estimates = reports.summarise(evaluate(model, pairs, config.n_samples, config.paper))
     reports.report(estimates, config, "mnist_svhn", len(pairs), {"svhn": "demo" if config.demo else config.svhn})

@@ -10,8 +10,11 @@ train.py draws the same pairs anew each time.
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 from common.training import run_from_command_line
-from mnist_svhn.data import TrainingPairOptions, save_pairs
+from mnist_svhn.data import save_pairs
+from mnist_svhn.options import TrainingPairOptions
 
 
 @dataclass
@@ -22,10 +25,12 @@ class Config(TrainingPairOptions):
     """fetch what is missing, checksummed, resumable"""
     valid: int | None = None
     """hold out the last N images of each modality for validation; default: the last sixth"""
+    demo: tyro.conf.Suppress[bool] = False
+    limit: tyro.conf.Suppress[int | None] = None
 
 
 def main(config: Config) -> None:
-    print(save_pairs(config.data_dir, config, config.valid, config.download))
+    print(save_pairs(config))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from common.errors import require
 from common.models import MultimodalVAE
 from common.reporting import plots
 from common.training import devices, options, run_from_command_line, runs
-from mnist_svhn.data import PairOptions, chosen, load
+from mnist_svhn.data import load
+from mnist_svhn.options import PairOptions, chosen
 
 COLUMNS = 16
 
@@ -53,7 +54,7 @@ def main(config: Config) -> None:
                 config.given in model.modalities, f"this model has no {config.given}: give it {model.modalities[0]}"
             )
             runs.check_same(chosen(config), config.model)
-            pairs = load("test", config.data_dir, config, config.demo, limit=config.limit)
+            pairs = load("test", config)
             pictures = [folder / f"sample_from_{config.given}.png"]
             decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
         else:
@@ -89,8 +90,9 @@ def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
     return pictures
 
 
-def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
-    """The pictures that training leaves: samples of the prior, and what is decoded of either modality."""
+def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+    """Save the pictures of a training: samples of the prior, and decodings of either modality."""
+    examples = valid or train
     prior(model, 4 * COLUMNS, folder / "prior.png")
     for source in model.modalities:
         decoded(model, examples.take(slice(COLUMNS)), source, folder / f"from_{source}.png")

@@ -9,27 +9,25 @@ ELBO; mnist's log-likelihood is weighed by --llik-scaling. With --model mvae and
 A batch: mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), float in [0, 1].
 """
 
-import json
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
 from common.errors import require
-from common.objectives.registry import make_objective
-from common.training import devices, fit, options, run_from_command_line, runs
-from common.training.options import ObjectiveName, ObjectiveOptions
-from mnist_svhn import loglike
-from mnist_svhn.data import TrainingPairOptions, load_train
-from mnist_svhn.model import FAMILIES, MODELS, build
-from mnist_svhn.sample import draw
+from common.training import run_from_command_line
+from common.training.options import ObjectiveName, ObjectiveOptions, RunConfig
+from mnist_svhn.options import TrainingPairOptions
+
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.objectives import Objective
+    from common.training import Experiment
 
 
 @dataclass
-class Config(options.RunConfig, TrainingPairOptions, ObjectiveOptions):
+class Config(RunConfig, TrainingPairOptions, ObjectiveOptions):
     model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
     """mmvae: mixture of experts; mvae: product; mopoe: mixture of the products of all subsets; mnist, svhn: a VAE of
     this modality alone"""
@@ -65,6 +63,8 @@ class Config(options.RunConfig, TrainingPairOptions, ObjectiveOptions):
             self.prior_and_posterior = "normal" if self.model in ("mvae", "mopoe") else "laplace"
 
     def check(self) -> None:
+        from mnist_svhn.model import FAMILIES, MODELS
+
         super().check()
         self.check_options()
         fusion, objectives = MODELS[self.model]
@@ -81,21 +81,41 @@ class Config(options.RunConfig, TrainingPairOptions, ObjectiveOptions):
         require(self.paired_fraction == 1, "MNIST-SVHN is paired by its digits: leave --paired-fraction at 1")
 
 
+def objective(config: Config, model: "MultimodalVAE") -> "Objective":
+    """The objective that --obj names."""
+    from common.objectives.registry import make_objective
+
+    return make_objective(config.obj, model, config)
+
+
+def experiment(config: Config) -> "Experiment":
+    """Pairs of MNIST and SVHN."""
+    from common.training import Experiment
+    from mnist_svhn.data import load, load_train
+    from mnist_svhn.model import build
+    from mnist_svhn.sample import draw
+
+    return Experiment(
+        "mnist_svhn",
+        load,
+        build,
+        objective,
+        draw if config.analytics else None,
+        load_train,
+        examples=lambda config, data, model: data.only(model.modalities),
+        amsgrad=True,
+    )
+
+
 def main(config: Config) -> None:
-    config.check()
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return
-    torch.manual_seed(config.seed)
-    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    train, valid = load_train(config.data_dir, config, config.demo, config.download, config.limit, config.valid)
-    train, valid = train.only(model.modalities), valid and valid.only(model.modalities)
-    run = runs.Run("mnist_svhn", config)
-    pictures = partial(draw, model, examples=valid or train) if config.analytics else None
-    fit(model, make_objective(config.obj, model, config), train, valid, config, run, pictures, amsgrad=True)
-    if config.logp:
+    """Train a model, and with --logp estimate its log-likelihoods."""
+    from common.training import run  # imported here, like the others: --help does without torch
+    from mnist_svhn import loglike
+
+    finished = run(config, experiment(config))
+    if finished and config.logp:
         same = ("data_dir", "demo", "limit", "seed", "cuda", "svhn", "max_per_class", "pair_seed")
-        loglike.main(loglike.Config(run.dir, **{name: getattr(config, name) for name in same}))
+        loglike.main(loglike.Config(finished.dir, **{name: getattr(config, name) for name in same}))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,15 +12,16 @@ from tqdm import tqdm
 
 from common.data import Examples
 from common.data import array_caches as caches
+from common.data.config import DataConfig
 from common.errors import flag, require
-from mnist.data import Dataset
-from mnist.data import load as load_mnist
+from mnist.data import Dataset, digits
+from mnist.demo import scanned_digits
+from multimnist.options import LENGTH, PAPER, DatasetOptions, values
 
 SIZE = 50  # pixels an image is high and wide
 DIGIT = 28  # and a digit of MNIST
 SHRINK = 1.3  # by which digits are made smaller
 CORNERS = ((4, 4), (4, 23), (23, 4), (23, 23))  # row and column of the fixed places, in reading order
-LENGTH = 4  # characters of a text
 SOS, FILL, N_CHARACTERS = 10, 11, 12  # ids after the digits: where a decoder starts, and what fills a text up
 SEED = 681307  # the authors'
 N = {"train": 60_000, "test": 10_000}
@@ -32,68 +32,17 @@ BARREN = 100  # such draws in a row without one image to keep are too many
 SHOWN = ("", "7", "42", "88", "305", "964", "1773", "2016")  # texts that pictures show
 
 
-@dataclass(kw_only=True)
-class DatasetOptions:
-    """Which MultiMNIST: the options that all scripts share. The defaults are the paper's."""
-
-    min_digits: int = 0
-    """the fewest digits in an image"""
-    max_digits: int = 4
-    """the most digits in an image; all numbers in between are equally frequent"""
-    fixed: bool = True
-    """digits in the corners of a 2x2 grid, in reading order, as in the paper; --no-fixed: anywhere, not overlapping"""
-    resize: bool = True
-    """with --no-fixed: digits of 28 / (1.3 + 0.1 N(0, 1)) pixels; --no-resize: of 28"""
-    translate: bool = True
-    """with --no-fixed: digits anywhere; --no-translate: in the centre"""
-    scramble: bool = False
-    """the text lists the digits in a random order"""
-    reverse: bool = False
-    """the text lists the digits backwards with probability 0.5"""
-    repeat: bool = True
-    """a digit may come more than once in an image; --no-repeat: all digits of an image differ"""
-
-    def check_options(self) -> None:
-        """Raise InputError for options that exclude each other."""
-        least, most = self.min_digits, self.max_digits
-        require(
-            0 <= least <= most <= LENGTH,
-            f"--min-digits {least} --max-digits {most} must keep to 0 <= min <= max <= {LENGTH}",
-        )
-        if self.fixed:
-            require(
-                self.resize and self.translate, "--no-resize and --no-translate need --no-fixed: add it, or omit them"
-            )
-            return
-        require(
-            self.repeat and not self.scramble and not self.reverse,
-            "--scramble, --reverse and --no-repeat go with fixed places: omit them, or --no-fixed",
-        )
-        require(self.translate or most <= 1, f"--no-translate has room for --max-digits 1, not {most}")
-        # three digits of 28 pixels avoid each other once in 39 draws, four once in 1,700
-        require(self.resize or most <= 3, f"--no-resize has room for --max-digits 3, not {most}")
+class MultimnistConfig(DataConfig, Protocol):
+    """`DataConfig` and the fields of `DatasetOptions`."""
 
 
-PAPER = DatasetOptions()
-
-
-def load(
-    split: str,
-    data_dir: Path,
-    demo: bool = False,
-    fetch: bool = False,
-    limit: int | None = None,
-    options: DatasetOptions = PAPER,
-) -> Examples:
-    """A split of MultiMNIST.
+def load(split: str, config: MultimnistConfig) -> Examples:
+    """Load a split of MultiMNIST.
 
     Args:
-        split: "train" (60,000) or "test" (10,000).
-        data_dir: holds the cache that `make` writes.
-        demo: 3,000 and 500 images of scikit-learn's scanned digits instead, made in memory.
-        fetch: where the cache is missing, download MNIST into data_dir and make it.
-        limit: only the first so many examples.
-        options: what the cache must have been made with; a script's config will do.
+        split: "train" (60,000 examples, the demo's 3,000) or "test" (10,000, the demo's 500).
+        config: its data_dir holds the cache that `make` writes, made with the same options. With download a missing
+            cache is made from MNIST, fetched into the data_dir. The demo's images show scikit-learn's scanned digits.
 
     Returns:
         image (N, 1, 50, 50) uint8 and text (N, 4) int64, digits and then FILL.
@@ -101,28 +50,29 @@ def load(
     Raises:
         InputError: the cache is missing, damaged or of other options; the options exclude each other.
     """
+    options = DatasetOptions(**values(config))
     options.check_options()
-    if demo:
-        examples = _from_mnist(split, N_DEMO[split], load_mnist(split, data_dir, demo=True), options, SEED)
+    if config.demo:
+        examples = _from_mnist(split, N_DEMO[split], scanned_digits(split), options, SEED)
     else:
-        path = data_dir / CACHE
-        if fetch and not path.exists():
-            make(data_dir, data_dir, options, SEED, fetch)
+        path = config.data_dir / CACHE
+        if config.download and not path.exists():
+            make(config.data_dir, config.data_dir, options, SEED, download=True)
         changed = [flag(name, value) for name, value in values(options).items() if value != getattr(PAPER, name)]
-        command = " ".join(["python generate.py --mnist-dir DIR --data-dir", str(data_dir), *changed])
+        command = " ".join(["python generate.py --mnist-dir DIR --data-dir", str(config.data_dir), *changed])
         require(path.is_file(), f"{path} is missing: `{command}` makes it, --demo needs no files")
         examples = _read(path, split, values(options))
-    return examples.take(slice(limit))
+    return examples.take(slice(config.limit))
 
 
-def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = SEED, fetch: bool = False) -> Path:
+def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = SEED, download: bool = False) -> Path:
     """Generate both splits, each from the digits of MNIST's own, and write them to the cache.
 
     A cache of the same options and seed is left as it is.
 
     Args:
         mnist_dir: holds MNIST, as mnist.data.load reads it.
-        fetch: download what is missing of MNIST into mnist_dir.
+        download: fetch what is missing of MNIST into mnist_dir.
 
     Returns:
         the path of the cache: {train,test}_image (N, 1, 50, 50) and {train,test}_text (N, 4), uint8, and about, json.
@@ -140,10 +90,10 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
         print(f"{path} is there already")
         return path
     require(
-        fetch or any(any(folder.glob("*-ubyte*")) for folder in (mnist_dir, mnist_dir / "MNIST/raw")),
+        download or any(any(folder.glob("*-ubyte*")) for folder in (mnist_dir, mnist_dir / "MNIST/raw")),
         f"{mnist_dir} holds no MNIST: --mnist-dir DIR says where it is, --download fetches it",
     )
-    sources = {split: load_mnist(split, mnist_dir, fetch=fetch) for split in N}
+    sources = {split: digits(split, mnist_dir, download=download) for split in N}
     arrays = {}
     for split, n in N.items():
         made = _from_mnist(split, n, sources[split], options, seed)
@@ -250,11 +200,6 @@ def _from_mnist(split: str, n: int, source: Examples, options: DatasetOptions, s
     return generate(digits, labels, n, options, torch.Generator().manual_seed(seed + (split == "test")))
 
 
-def values(options: DatasetOptions) -> dict[str, int | bool]:
-    """The dataset's options alone, of a config that has others too."""
-    return {field.name: getattr(options, field.name) for field in fields(DatasetOptions)}
-
-
 def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     """A split of the cache, which must have been made as `about` says."""
     again = "delete it and make it again with generate.py"
@@ -269,6 +214,4 @@ def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     return Examples({"image": image, "text": text.long()})
 
 
-def dataset(options: DatasetOptions) -> Dataset:
-    """What the scripts must know of the data, made with these options."""
-    return Dataset("multimnist", SIZE, partial(load, options=options), parse, names, SHOWN)
+MULTIMNIST = Dataset("multimnist", SIZE, load, parse, names, SHOWN)

@@ -12,10 +12,13 @@ multimnist.png, a picture of 64 of its training examples. Takes seconds, with --
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 from common.errors import require
 from common.reporting import plots
 from common.training import run_from_command_line
-from multimnist.data import SEED, DatasetOptions, load, make, names
+from multimnist.data import SEED, load, make, names
+from multimnist.options import DatasetOptions, values
 
 COLUMNS = 8
 
@@ -30,12 +33,14 @@ class Config(DatasetOptions):
     """of every random draw (authors' code: 681307)"""
     download: bool = False
     """fetch what is missing of MNIST from its mirrors, checksummed, resumable"""
+    demo: tyro.conf.Suppress[bool] = False
+    limit: tyro.conf.Suppress[int] = COLUMNS**2  # images in the picture
 
 
 def main(config: Config) -> None:
     require(0 <= config.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {config.seed}")
-    path = make(config.mnist_dir, config.data_dir, config, config.seed, config.download)
-    shown = load("train", config.data_dir, limit=COLUMNS**2, options=config)[:].modalities
+    path = make(config.mnist_dir, config.data_dir, DatasetOptions(**values(config)), config.seed, config.download)
+    shown = load("train", config)[:].modalities
     picture = path.with_name("multimnist.png")
     images, captions = plots.in_rows(shown["image"], names(shown["text"]), COLUMNS)
     plots.image_grid(picture, images, captions=captions, title="MultiMNIST")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from common.training import options, run_from_command_line, runs
 from mnist import loglike
-from multimnist.data import DatasetOptions, dataset, values
+from multimnist.data import MULTIMNIST
+from multimnist.options import DatasetOptions, values
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Config(DatasetOptions, options.LoglikeConfig):
 
 def main(config: Config) -> dict[str, dict[str, float]]:
     runs.check_same(values(config), config.model)
-    return loglike.main(config, dataset(config))
+    return loglike.main(config, MULTIMNIST)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
 from common.models import MVAE, MultimodalVAE
 from mnist.model import layers
-from multimnist.data import LENGTH, N_CHARACTERS, SOS
+from multimnist.data import N_CHARACTERS, SOS
+from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
 
 N_HIDDEN = 200

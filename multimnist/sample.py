@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from common.training import run_from_command_line, runs
 from mnist import sample
-from multimnist.data import DatasetOptions, dataset, values
+from multimnist.data import MULTIMNIST
+from multimnist.options import DatasetOptions, values
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Config(DatasetOptions, sample.Config):
 
 def main(config: Config) -> None:
     runs.check_same(values(config), config.model)
-    sample.main(config, dataset(config))
+    sample.main(config, MULTIMNIST)
 
 
 if __name__ == "__main__":

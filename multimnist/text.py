@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from multimnist.data import LENGTH, N_CHARACTERS
+from multimnist.data import N_CHARACTERS
+from multimnist.options import LENGTH
 
 BEAM = 10  # strings kept at each character when the most likely one is searched
 

@@ -9,16 +9,16 @@ A batch: image (B, 1, 50, 50) float in [0, 1], text (B, 4) int64: digits, 11 whe
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from common.models import MultimodalVAE
-from common.objectives import MvaeElbo, Objective, StandardElbo
 from common.training import run_from_command_line
 from mnist import train
-from multimnist.data import DatasetOptions, dataset
-from multimnist.model import build
+from multimnist.options import DatasetOptions
 
-OBJECTIVES = {"mvae": MvaeElbo, "elbo": StandardElbo}
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.objectives import Objective
+    from common.training import Experiment
 
 
 @dataclass
@@ -34,12 +34,29 @@ class Config(DatasetOptions, train.DigitsConfig):
         self.check_options()
 
 
-def objective(config: Config, model: MultimodalVAE) -> Objective:
-    return OBJECTIVES[config.obj](model, weights=train.weights(config, model))
+def objective(config: Config, model: "MultimodalVAE") -> "Objective":
+    """The objective that --obj names."""
+    from common.objectives import MvaeElbo, StandardElbo
+
+    return {"mvae": MvaeElbo, "elbo": StandardElbo}[config.obj](model, weights=config.weights(model))
+
+
+def experiment() -> "Experiment":
+    """MultiMNIST's images and strings."""
+    from mnist.sample import drawn_by
+    from multimnist.data import MULTIMNIST
+    from multimnist.model import build
+
+    return train.experiment()._replace(
+        name=MULTIMNIST.name, load=MULTIMNIST.load, build=build, objective=objective, draw=drawn_by(MULTIMNIST)
+    )
 
 
 def main(config: Config) -> None:
-    train.main(config, dataset(config), build, objective)
+    """Train a model."""
+    from common.training import run
+
+    run(config, experiment())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import pad
 
+from common.data.config import DataConfig
 from common.data.files import ZIP_DAMAGE, download
 from common.errors import InputError, require
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
@@ -76,42 +77,32 @@ class Characters(NamedTuple):
         return self.ids.index(image_id)
 
 
-def load(
-    split: str,
-    data_dir: Path,
-    demo: bool = False,
-    fetch: bool = False,
-    limit: int | None = None,
-    test_alphabets: Sequence[str] = (),
-) -> Characters:
+def load(split: str, config: DataConfig, test_alphabets: Sequence[str] = ()) -> Characters:
     """Load a split of Omniglot.
 
     `shrink` makes images of 28 x 28 from pages of 105 x 105. This keeps the share of ink, 8 %, and breaks fewer than
     one stroke in 1000.
 
     Args:
-        split: "train" (the background set: 30 alphabets, 964 characters of 20 images) or "test" (the evaluation set:
-            20 alphabets, 659 characters of 20 images).
-        data_dir: the folder of images_background and images_evaluation, as .zip files or unpacked, or of the folder
-            omniglot-py with them, as torchvision leaves them.
-        demo: load the characters of the demo instead, 24 alphabets of 12 characters to train and 6 of 10 to test.
-        fetch: download missing files.
-        limit: load only the first characters, this many.
+        split: "train" (the background set: 30 alphabets, 964 characters of 20 images; the demo's 24 alphabets of 12) or
+            "test" (the evaluation set: 20 alphabets, 659 characters of 20 images; the demo's 6 of 10).
+        config: its data_dir holds images_background and images_evaluation, as .zip files or unpacked, or the folder
+            omniglot-py with them, as torchvision leaves them. limit counts characters.
         test_alphabets: these alphabets of both sets make the test split instead, all others the training split.
 
     Raises:
         InputError: a file is missing or damaged, or an alphabet is unknown.
     """
-    if demo:
+    if config.demo:
         require(not test_alphabets, "--test-alphabets needs Omniglot: leave out either --test-alphabets or --demo")
-        return _demo_characters(split, limit)
+        return _demo_characters(split, config.limit)
     sets = SETS.values() if test_alphabets else [SETS[split]]
-    paths = [_find(data_dir, name, fetch) for name in sets]
+    paths = [_find(config.data_dir, name, config.download) for name in sets]
     files = [(path, name) for path in paths for name in _names(path)]
     if test_alphabets:
         _check_alphabets(test_alphabets, list(dict.fromkeys(_alphabet(name) for _, name in files)))
         files = [file for file in files if (_alphabet(file[1]) in test_alphabets) == (split == "test")]
-    kept = set(list(dict.fromkeys(_character(name) for _, name in files))[:limit])
+    kept = set(list(dict.fromkeys(_character(name) for _, name in files))[: config.limit])
     files = [file for file in files if _character(file[1]) in kept]
     images = [_images(path, [name for _, name in group]) for path, group in groupby(files, key=lambda file: file[0])]
     return Characters.of(torch.cat(images), [name for _, name in files])

@@ -96,9 +96,9 @@ def given_images(config: Config, trained: Mapping) -> list[Tensor]:
 
 
 @torch.no_grad()
-def draw(model: VHE, characters: Characters, folder: Path) -> None:
-    """Write the pictures that training leaves in its folder of samples."""
-    save_test(folder / "examples.png", model, characters, ROWS)
+def draw(model: VHE, folder: Path, train: Characters, valid: Characters | None) -> None:
+    """Save the pictures of a training: new examples of characters, and new characters."""
+    save_test(folder / "examples.png", model, valid or train, ROWS)
     for kind in ("characters", "alphabets"):
         if kind == "characters" or "a" in model.latents:
             save_new(folder / f"{kind}.png", model, kind, ROWS)

@@ -14,25 +14,24 @@ A batch: target (B, 1, 28, 28) float, 0 or 1; support sets (B, k, 1, 28, 28) of 
 if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 28).
 """
 
-import json
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
 from common.errors import require
-from common.training import devices, fit, options, run_from_command_line, runs
-from vhe.character_sets import support_sets
-from vhe.data import hold_out, load
-from vhe.model import LATENTS, build
-from vhe.objectives import HomoencoderObjective
-from vhe.sample import draw
+from common.training import run_from_command_line
+from common.training.options import RunConfig
+
+if TYPE_CHECKING:
+    from common.objectives import Objective
+    from common.training import Experiment
+    from vhe.data import Characters
+    from vhe.framework import VHE, SupportSets
 
 
 @dataclass
-class Config(options.RunConfig):
+class Config(RunConfig):
     model: Literal["character", "hierarchical", "factorial"] = "character"
     """character: a code c for each character; hierarchical: also an a for each alphabet, on which c depends; factorial:
     also an s for each of the five styles in which every image is drawn"""
@@ -77,22 +76,46 @@ class Config(options.RunConfig):
         require(self.paired_fraction == 1, "there is only one modality: leave --paired-fraction at 1")
 
 
-def main(config: Config) -> None:
-    """Train a model, with checkpoints, metrics and pictures in the save-dir."""
-    config.check()
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return
-    torch.manual_seed(config.seed)
-    characters = load("train", config.data_dir, config.demo, config.download, config.limit, config.test_alphabets)
-    train, valid = hold_out(characters, config.valid)
+def objective(config: Config, model: "VHE") -> "Objective":
+    """The objective that --objective names."""
+    from vhe.objectives import HomoencoderObjective
+
+    return HomoencoderObjective(model, config.objective)
+
+
+def load_train(config: Config) -> tuple["Characters", "Characters | None"]:
+    """Load characters to train on, and those of the last alphabets to validate on."""
+    from vhe.data import hold_out, load
+
+    characters = load("train", config, config.test_alphabets)
     n_images = int(characters.character.bincount().min())
     require(config.k_shot <= n_images, f"--k-shot {config.k_shot} is too large: a character has only {n_images} images")
-    examples = [x and support_sets(x, LATENTS[config.model], config.k_shot, config.rotations) for x in (train, valid)]
-    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    run = runs.Run("vhe", config)
-    pictures = partial(draw, model, valid or train)
-    fit(model, HomoencoderObjective(model, config.objective), *examples, config, run, pictures)
+    return hold_out(characters, config.valid)
+
+
+def examples(config: Config, characters: "Characters", model: "VHE") -> "SupportSets":
+    """Each image with its support sets."""
+    from vhe.character_sets import support_sets
+    from vhe.model import LATENTS
+
+    return support_sets(characters, LATENTS[config.model], config.k_shot, config.rotations)
+
+
+def experiment() -> "Experiment":
+    """Omniglot's characters."""
+    from common.training import Experiment
+    from vhe.data import load
+    from vhe.model import build
+    from vhe.sample import draw
+
+    return Experiment("vhe", load, build, objective, draw, load_train, examples)
+
+
+def main(config: Config) -> None:
+    """Train a model."""
+    from common.training import run  # imported here, like the others: --help does without torch
+
+    run(config, experiment())
 
 
 if __name__ == "__main__":

@@ -18,4 +18,4 @@ def load_trained(config: ModelConfig) -> tuple[VHE, dict[str, Any]]:
 def load_test(config: ModelConfig, trained: dict[str, Any]) -> Characters:
     """Load the test characters: the alphabets that the training with these options left out."""
     test_alphabets = [] if config.demo else trained["test_alphabets"]
-    return load("test", config.data_dir, config.demo, False, config.limit, test_alphabets)
+    return load("test", config, test_alphabets)

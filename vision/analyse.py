@@ -28,7 +28,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     device = devices.select(config.cuda)
     model = load_model(config.model, "vision").to(device)
     network, test = analyse.judge(config, device)
-    views = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir).to(device)
+    views = load("test", config).to(device)
     torch.manual_seed(config.seed)
     distributed.seed_apart()
     return analyse.report(shares(model, network, test, views), config, "vision", len(test))

@@ -1,7 +1,6 @@
 """Six views of CelebA's faces: in colour, gray, edges, the parts of the face, half obscured, under a watermark."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,34 +16,27 @@ DERIVED = {"obscured": ("image", obscure), "watermark": ("image", watermark)}
 SIGMA = 1.0  # of the edges of drawn faces, which are a third of CelebA's size
 
 
-def load(
-    split: str,
-    data_dir: Path,
-    demo: bool = False,
-    fetch: bool = False,
-    limit: int | None = None,
-    cache_dir: Path | None = None,
-) -> Examples:
-    """A split of CelebA (`celeba.data.load`) with what setup.py has made of it, in DATA_DIR/{grayscale,edge,mask}.
+def load(split: str, config: celeba.FaceConfig) -> Examples:
+    """Load a split of CelebA (`celeba.data.load`) and what setup.py made of it, in DATA_DIR/{grayscale,edge,mask}.
 
     Returns:
         image (N, 3, 64, 64), gray, edge and mask (N, 1, 64, 64), uint8, bright lines on black; obscured and watermark
-        are made of the image, batch by batch. The mask is absent where no face was found.
+        are made from the image, batch by batch. The mask is absent where no face was found.
 
     Raises:
         InputError: something is missing, unreadable, damaged, or does not fit together.
     """
-    if demo:
-        return _drawn(split, limit)
-    photographs = celeba.load(split, data_dir, False, fetch, limit, cache_dir)
+    if config.demo:
+        return _drawn(split, config.limit)
+    data_dir, cache_dir = config.data_dir, config.cache_dir or config.data_dir
+    photographs = celeba.load(split, config)
     folder, names, parts = celeba.source(data_dir)
-    rows = celeba.rows_of(split, parts, limit)
+    rows = celeba.rows_of(split, parts, config.limit)
     images = {"image": photographs.modalities["image"]}
     for name, (command, inverted) in MADE.items():
-        made = data_dir / command
+        made, cache = data_dir / command, cache_dir / f"{command}_64.npy"
         how = f"`python setup.py {command} {folder} {made}` makes it, --demo needs no files"
         require(made.is_dir(), f"{made} is missing: {how}")
-        cache = (cache_dir or data_dir) / f"{command}_64.npy"
         images[name] = image_caches.load(made, names, cache, image_caches.Kind("L", inverted=inverted), again=how)[rows]
     return _with_absent_masks(images)
 

@@ -35,7 +35,7 @@ class Config(options.LoglikeConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     model = load_model(config.model, "vision").to(devices.select(config.cuda))
-    examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+    examples = load("test", config)
     if examples.mask is not None:
         whole = examples.mask.all(dim=1).nonzero().squeeze(1)
         print(f"{len(examples) - len(whole)} faces have no mask and are left out")

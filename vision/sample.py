@@ -61,7 +61,7 @@ def main(config: Config) -> None:
     picture = (config.out_dir or runs.folder_of(config.model) / "samples") / "sample_image.png"
     with torch.no_grad():
         if config.reconstruct:
-            examples = load("test", config.data_dir, config.demo, limit=config.limit, cache_dir=config.cache_dir)
+            examples = load("test", config)
             reconstructions(model, examples.take(slice(min(config.n_samples, AT_MOST))), picture)
         elif config.condition_file:
             conditional(
@@ -119,10 +119,10 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Non
     plots.image_grid(path, torch.cat(rows), labels, captions, "all views, given one of them")
 
 
-def draw(model: MultimodalVAE, folder: Path, examples: Examples) -> None:
-    """The pictures that training leaves: samples of the prior, reconstructions."""
+def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+    """Save the pictures of a training: samples of the prior, and reconstructions."""
     prior(model, 16, folder / "prior.png")
-    reconstructions(model, examples.take(slice(2)), folder / "reconstructions.png")
+    reconstructions(model, (valid or train).take(slice(2)), folder / "reconstructions.png")
 
 
 def _in_a_row(views: dict[str, Tensor]) -> Tensor:

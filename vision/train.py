@@ -10,17 +10,16 @@ A batch: image, obscured, watermark (B, 3, 64, 64), gray, edge, mask (B, 1, 64, 
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from celeba import train
-from common.models import MultimodalVAE
 from common.training import run_from_command_line
-from vision.data import load_train
-from vision.model import build
-from vision.sample import draw
+
+if TYPE_CHECKING:
+    from common.models import MultimodalVAE
+    from common.training import Experiment
 
 
 @dataclass
@@ -37,12 +36,26 @@ class Config(train.FacesConfig):
     lambda_obscured: float = 1.0
     lambda_watermark: float = 1.0
 
-    def weights(self, model: MultimodalVAE) -> dict[str, float]:
+    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality."""
         return {name: getattr(self, f"lambda_{name}") for name in model.modalities}
 
 
-main = partial(train.main, experiment="vision", load=load_train, build=build, draw=draw)
+def experiment() -> "Experiment":
+    """Six views of CelebA's faces."""
+    from vision.data import load, load_train
+    from vision.model import build
+    from vision.sample import draw
+
+    return train.experiment()._replace(name="vision", load=load, build=build, draw=draw, load_train=load_train)
+
+
+def main(config: Config) -> None:
+    """Train a model."""
+    from common.training import run
+
+    run(config, experiment())
+
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

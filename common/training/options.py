@@ -167,6 +167,8 @@ class ModelConfig:
     """the dataset in its original format"""
     demo: bool = False
     """use the folder's built-in data: no files"""
+    download: bool = False
+    """fetch what is missing from the dataset's mirrors, checksummed, resumable"""
     limit: int | None = None
     """use the first N test examples"""
     seed: int = 0

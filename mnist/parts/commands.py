@@ -1,10 +1,8 @@
 """What halves.py and pixels.py share: images as parts, any of which may be missing, and the commands on them."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.checkpoints import load_model
-from common.data import Batch, Examples, hold_out
-from common.data.batches import n_columns
+from common.data import Batch, Examples
 from common.errors import InputError, option, require
 from common.estimators import importance_estimates, of_examples
 from common.models import MultimodalVAE
@@ -24,10 +21,11 @@ from common.objectives import Objective
 from common.objectives.registry import make_objective
 from common.reporting import plots
 from common.reporting import tables as reports
-from common.training import devices, fit, options, runs
+from common.training import Experiment, devices, options, run, runs
 from common.training.options import ObjectiveOptions
 from mnist.data import MNIST
-from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels, split
+from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels
+from mnist.parts.model import split as split_images
 
 BATCH_SIZE = 100
 
@@ -113,39 +111,42 @@ def commands(train: type[Train]) -> object:
 
 
 def objective(config: Train, model: MultimodalVAE) -> Objective:
-    """The objective that --obj names."""
-    return make_objective(config.obj or config.objectives()[0], model, config)
+    """The objective that --obj names, by default the first one that exists."""
+    return make_objective(config.objective_name(config.objectives()), model, config)
 
 
-def main(config: Train | Sample | Loglike, experiment: str) -> dict[str, dict[str, float]] | None:
-    """Run the command that a configuration is of; returns the estimates of Loglike."""
+def main(config: Train | Sample | Loglike, name: str) -> dict[str, dict[str, float]] | None:
+    """Run the command that a configuration belongs to.
+
+    Args:
+        name: of the experiment, "halves" or "pixels".
+
+    Returns:
+        the estimates of loglike.
+    """
+    if isinstance(config, Train):
+        run(config, Experiment(name, load, build, objective, draw))
+        return None
     config.check()
-    command = train if isinstance(config, Train) else sample if isinstance(config, Sample) else loglike
-    return command(config, experiment)
+    return (sample if isinstance(config, Sample) else loglike)(config, name)
 
 
-def train(config: Train, experiment: str) -> None:
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return
-    torch.manual_seed(config.seed)
-    model = devices.prepare(build(config), devices.select(config.cuda), config.precision, config.compile)
-    images = MNIST.load("train", config.data_dir, config.demo, config.download, config.limit).modalities["image"]
-    mask = None
+def load(split: str, config: Train) -> Examples:
+    """Load a split of MNIST's images as parts, of which --missing are absent; see `mnist.data.load`."""
+    images = MNIST.load(split, config).modalities["image"]
+    parts, mask = split_images(images, SHAPES[config.layout]), None
     if config.missing:
         generator = torch.Generator().manual_seed(config.seed)
-        mask = torch.rand(len(images), n_columns(model.columns), generator=generator) >= config.missing
-    examples, valid = hold_out(Examples(split(images, SHAPES[config.layout]), mask=mask), config.valid)
-    run = runs.Run(experiment, config)
-    pictures = partial(draw, model, images=images[-len(valid or examples) :][:8])
-    fit(model, objective(config, model), examples, valid, config, run, pictures)
+        n = sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES[config.layout].values())
+        mask = torch.rand(len(images), n, generator=generator) >= config.missing
+    return Examples(parts, mask=mask)
 
 
-def draw(model: MultimodalVAE, folder: Path, images: Tensor) -> None:
-    """The pictures that training leaves: samples of the prior, images completed from their tops."""
+def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+    """Save the pictures of a training: samples of the prior, and images completed from their tops."""
     device = next(model.parameters()).device
     prior(model, 64, folder / "prior.png")
-    images = images.to(device).float() / 255
+    images = join((valid or train).take(slice(8)).modalities).to(device).float() / 255
     complete(model, images, columns(model, Observed("top")(len(images))), folder / "from_top.png")
 
 
@@ -158,7 +159,7 @@ def sample(config: Sample, experiment: str) -> None:
         prior(model, config.n_samples, folder / "prior.png")
         print(folder / "prior.png")
         return
-    examples = MNIST.load("test", config.data_dir, config.demo, limit=config.limit)
+    examples = MNIST.load("test", config)
     images = examples.to(next(model.parameters()).device)[: config.n_samples].modalities["image"]
     given = columns(model, Observed(config.observed, config.seed)(len(images)))
     complete(model, images, given, folder / "completed.png")
@@ -190,7 +191,7 @@ def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path, n:
 
 def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
-    examples = MNIST.load("test", config.data_dir, config.demo, limit=config.limit)
+    examples = MNIST.load("test", config)
     torch.manual_seed(config.seed)
     estimates = reports.summarise(evaluate(model, examples, Observed(config.observed, config.seed), config.n_samples))
     reports.report(estimates, config, experiment, len(examples))

@@ -21,6 +21,7 @@ from common.data.image_caches import Kind
 from common.data.torchvision_import import datasets, transforms
 from common.errors import InputError
 from tests.helpers.celeba_files import LAYOUTS, NAMES, values, write_celeba
+from tests.helpers.data_config import data_config
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -28,7 +29,7 @@ def test_all_layouts_are_read(tmp_path, layout):
     write_celeba(tmp_path, layout)
     as_torchvision = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.PILToTensor()])
     for split, rows in (("train", range(6)), ("valid", range(6, 9)), ("test", range(9, 12))):
-        examples = load(split, tmp_path)
+        examples = load(split, data_config(tmp_path))
         folder = tmp_path / LAYOUTS[layout][0] / "img_align_celeba"
         expected = [as_torchvision(Image.open(folder / f"{i + 1:06d}.jpg")) for i in rows]
         assert examples.modalities["image"].equal(torch.stack(expected))
@@ -40,20 +41,20 @@ def test_all_layouts_are_read(tmp_path, layout):
 
 def test_splits_need_not_lie_side_by_side(tmp_path):
     write_celeba(tmp_path, parts=[0, 2, 1] * 4)
-    whole = load("train", write_celeba(tmp_path / "whole", parts=[0] * 12)).modalities
+    whole = load("train", data_config(write_celeba(tmp_path / "whole", parts=[0] * 12))).modalities
     for split, start in (("train", 0), ("test", 1), ("valid", 2)):
-        assert load(split, tmp_path).modalities["image"].equal(whole["image"][start::3])
-        assert load(split, tmp_path).modalities["attrs"].equal(whole["attrs"][start::3])
-    assert load("test", tmp_path, limit=2).modalities["image"].equal(whole["image"][[1, 4]])
+        assert load(split, data_config(tmp_path)).modalities["image"].equal(whole["image"][start::3])
+        assert load(split, data_config(tmp_path)).modalities["attrs"].equal(whole["attrs"][start::3])
+    assert load("test", data_config(tmp_path, limit=2)).modalities["image"].equal(whole["image"][[1, 4]])
 
 
 def test_images_are_decoded_once(tmp_path, monkeypatch):
     write_celeba(tmp_path)
     (tmp_path / "cache").mkdir()
-    first = load("test", tmp_path, cache_dir=tmp_path / "cache").modalities["image"]
+    first = load("test", data_config(tmp_path, cache_dir=tmp_path / "cache")).modalities["image"]
     assert not list(tmp_path.glob("*.npy"))
     monkeypatch.setattr(image_caches, "decode", None)
-    assert load("test", tmp_path, cache_dir=tmp_path / "cache").modalities["image"].equal(first)
+    assert load("test", data_config(tmp_path, cache_dir=tmp_path / "cache")).modalities["image"].equal(first)
     stored = np.load(tmp_path / "cache" / "celeba_64.npy", mmap_mode="r")
     assert stored.shape == (12, 3, 64, 64) and np.array_equal(stored[9:], first.numpy())
     first[:] = 0
@@ -76,16 +77,16 @@ def test_a_broken_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
     content = seventh.read_bytes()
     seventh.write_bytes(content[:300])
     with pytest.raises(InputError, match=r"000007.jpg is missing or no readable image"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     seventh.unlink()
     with pytest.raises(InputError, match=r"000007.jpg is missing or no readable image"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     seventh.write_bytes(content)
     seen, decode = [], image_caches.decode
     monkeypatch.setattr(image_caches, "decode", lambda path, *args: seen.append(path.name) or decode(path, *args))
-    resumed = load("train", tmp_path).modalities["image"]
+    resumed = load("train", data_config(tmp_path)).modalities["image"]
     assert seen == [f"{i:06d}.jpg" for i in range(7, 13)]
-    assert resumed.equal(load("train", write_celeba(tmp_path / "again")).modalities["image"])
+    assert resumed.equal(load("train", data_config(write_celeba(tmp_path / "again"))).modalities["image"])
 
 
 def test_masks_can_be_kept_inverted(tmp_path):
@@ -129,10 +130,10 @@ def make_again(folder):
     ],
 )
 def test_caches_that_do_not_fit_are_refused(tmp_path, harm, message):
-    load("train", write_celeba(tmp_path))
+    load("train", data_config(write_celeba(tmp_path)))
     harm(tmp_path)
     with pytest.raises(InputError, match=message):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
 
 
 def change(name, *replacements):
@@ -176,19 +177,19 @@ def test_files_that_disagree_or_are_damaged_are_named(tmp_path, harm, message):
     write_celeba(tmp_path)
     harm(tmp_path)
     with pytest.raises(InputError, match=message) as error:
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     assert "\n" not in str(error.value)
 
 
 def test_validation_is_the_datasets_own_unless_said_otherwise(tmp_path):
     write_celeba(tmp_path)
-    sizes = {n: [x and len(x) for x in load_train(tmp_path, False, False, None, n)] for n in (None, 2, 0)}
+    sizes = {n: [x and len(x) for x in load_train(data_config(tmp_path, valid=n))] for n in (None, 2, 0)}
     assert sizes == {None: [6, 3], 2: [4, 2], 0: [6, None]}
-    assert [len(x) for x in load_train(tmp_path, False, False, 2, None)] == [2, 2]
+    assert [len(x) for x in load_train(data_config(tmp_path, limit=2))] == [2, 2]
 
 
 def test_attributes_apart_are_the_same():
-    examples = load("test", "", demo=True, limit=20)
+    examples = load("test", data_config("", demo=True, limit=20))
     own = apart(examples)
     assert tuple(own.modalities) == ("image", *ATTRIBUTES)
     for i, name in enumerate(ATTRIBUTES):
@@ -245,11 +246,11 @@ def host(server, tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_fetched_and_unpacked(host, tmp_path):
-    examples = load("train", tmp_path / "new" / "data", fetch=True)
-    assert examples.modalities["image"].equal(load("train", tmp_path / "source").modalities["image"])
+    examples = load("train", data_config(tmp_path / "new" / "data", download=True))
+    assert examples.modalities["image"].equal(load("train", data_config(tmp_path / "source")).modalities["image"])
     assert len(host.requests) == 3
     assert not (tmp_path / "new" / "escaped.txt").exists(), "the archive keeps to its folder"
-    load("train", tmp_path / "new" / "data", fetch=True)
+    load("train", data_config(tmp_path / "new" / "data", download=True))
     assert len(host.requests) == 3, "nothing is fetched twice"
 
 
@@ -257,21 +258,21 @@ def test_a_quota_page_is_not_taken_for_an_archive(host, tmp_path):
     host.content["/?id=2"] = b"<!DOCTYPE html><html>Too many users have viewed or downloaded this file recently"
     host.types["/?id=2"] = "text/html; charset=utf-8"
     with pytest.raises(InputError, match=r"img_align_celeba.zip could not be downloaded .* a web page came .*by hand"):
-        load("train", tmp_path / "new", fetch=True)
+        load("train", data_config(tmp_path / "new", download=True))
     assert not list((tmp_path / "new").glob("*.zip"))
 
 
 def test_an_archive_put_there_by_hand_is_unpacked(host, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "img_align_celeba.zip").write_bytes(host.content.pop("/?id=2"))
-    assert len(load("train", tmp_path / "new", fetch=True)) == 6
+    assert len(load("train", data_config(tmp_path / "new", download=True))) == 6
 
 
 def test_a_damaged_archive_is_named(host, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "img_align_celeba.zip").write_bytes(b"PK no zip")
     with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
-        load("train", tmp_path / "new", fetch=True)
+        load("train", data_config(tmp_path / "new", download=True))
 
 
 def test_an_archive_damaged_inside_is_named_and_leaves_no_half_a_folder(host, tmp_path):
@@ -280,14 +281,14 @@ def test_an_archive_damaged_inside_is_named_and_leaves_no_half_a_folder(host, tm
     content[2000:2040] = bytes(40)
     (tmp_path / "new" / "img_align_celeba.zip").write_bytes(content)
     with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
-        load("train", tmp_path / "new", fetch=True)
+        load("train", data_config(tmp_path / "new", download=True))
     (tmp_path / "new" / "img_align_celeba.zip").unlink()
-    assert len(load("train", tmp_path / "new", fetch=True)) == 6
+    assert len(load("train", data_config(tmp_path / "new", download=True))) == 6
     assert not list((tmp_path / "new").glob("*.part"))
 
 
 def test_the_cache_says_what_it_holds(tmp_path):
-    load("train", write_celeba(tmp_path))
+    load("train", data_config(write_celeba(tmp_path)))
     about = json.loads((tmp_path / "celeba_64.json").read_text())
     expected = {
         "mode": "RGB",
@@ -315,7 +316,7 @@ def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(image_caches, "decode", slowly)
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: load("train", tmp_path).modalities["image"], range(2))
+        first, second = pool.map(lambda _: load("train", data_config(tmp_path)).modalities["image"], range(2))
     assert len(seen) == 12 and first.equal(second)
 
 
@@ -333,12 +334,12 @@ def test_a_cache_dir_that_cannot_be_is_named(tmp_path):
     write_celeba(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file cannot be written \(File exists\): give another --cache-dir"):
-        load("train", tmp_path, cache_dir=tmp_path / "file")
+        load("train", data_config(tmp_path, cache_dir=tmp_path / "file"))
 
 
 def test_a_finished_cache_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
-    first = load("train", write_celeba(tmp_path)).modalities["image"]
+    first = load("train", data_config(write_celeba(tmp_path))).modalities["image"]
     (tmp_path / "celeba_64.lock").unlink()
     monkeypatch.setattr(image_caches.os, "access", lambda *_: False)  # root may write anywhere
-    assert load("train", tmp_path).modalities["image"].equal(first)
+    assert load("train", data_config(tmp_path)).modalities["image"].equal(first)
     assert not (tmp_path / "celeba_64.lock").exists()

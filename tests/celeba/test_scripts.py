@@ -21,11 +21,13 @@ import celeba19.train
 from celeba.attributes import ATTRIBUTES
 from celeba.data import drawn
 from celeba.sample import giver
+from celeba19.objective import AuthorsElbo
 from common.checkpoints import load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives import MvaeElbo
 from common.training import run_from_command_line
+from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import ROOT, call
 
@@ -91,7 +93,7 @@ def test_reconstructions_and_an_image_with_an_attribute(trained, tmp_path, monke
     monkeypatch.setattr(
         celeba.sample, "samples", lambda model, asked, image, *_: seen.append(image) or torch.zeros(1, 18)
     )
-    demo = celeba.data.load("test", "", demo=True, limit=60)
+    demo = celeba.data.load("test", data_config("", demo=True, limit=60))
     for wanted, value in (("Wearing_Hat", 1), ("~Wearing_Hat", 0)):
         args = ("--demo", "--limit", 60, "--condition-on-image", wanted, "--out-dir", tmp_path)
         call(celeba.sample, trained["celeba"], *args)
@@ -128,7 +130,7 @@ def test_loglike_reports_likelihoods_and_attributes(trained, tmp_path, capsys, f
     assert content["experiment"] == folder and content["estimates"] == estimates
     difference = estimates["log p(image,attrs)"]["mean"] - estimates["log p(attrs)"]["mean"]
     assert estimates["log p(image|attrs)"]["mean"] == pytest.approx(difference)
-    examples = celeba.data.load("test", "", demo=True, limit=12)[:].modalities
+    examples = celeba.data.load("test", data_config("", demo=True, limit=12))[:].modalities
     model = load_model(trained[folder])
     found = model.reconstruct({"image": examples["image"]})
     names = ATTRIBUTES if folder == "celeba19" else ("attrs",)
@@ -184,7 +186,7 @@ def test_shares_are_those_of_a_classifier_that_knows(trained):
             return ((x[:, 0, 0, :1] - 0.5).expand(-1, 18),)
 
     model.decoder["image"], model.decoder["attrs"] = Corner(), Says()
-    test = celeba.data.load("test", "", demo=True, limit=20)
+    test = celeba.data.load("test", data_config("", demo=True, limit=20))
     columns = celeba.analyse.shares(model, Look(), test, test, 25)
     assert columns["joint"].tolist() == [1.0] * 18, "image and attributes of one z always agree here"
     seen = test[:].modalities["image"][:, 0, 0, 0] > 0.5
@@ -233,7 +235,7 @@ def test_one_row_goes_by_the_statistics_so_far(trained):
     model = load_model(trained["celeba"]).train()
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     before = [m.running_mean.clone() for m in norms]
-    batch = celeba.data.load("test", "", demo=True, limit=3)
+    batch = celeba.data.load("test", data_config("", demo=True, limit=3))
     bound = MvaeElbo(model).bound(batch[:1])
     assert bound.value.isfinite().all() and all(m.training for m in norms)
     assert all(m.running_mean.equal(b) for m, b in zip(norms, before, strict=True))
@@ -244,10 +246,10 @@ def test_one_row_goes_by_the_statistics_so_far(trained):
 
 def test_the_authors_weights_reach_two_terms_only(trained):
     model = load_model(trained["celeba19"]).eval()
-    batch = celeba19.data.apart(celeba.data.load("test", "", demo=True, limit=6))[:]
+    batch = celeba19.data.apart(celeba.data.load("test", data_config("", demo=True, limit=6)))[:]
     weights = {"image": 0.5} | dict.fromkeys(ATTRIBUTES, 10.0)
     torch.manual_seed(0)
-    value, terms = celeba19.train.AuthorsElbo(model, 2, weights).bound(batch)
+    value, terms = AuthorsElbo(model, 2, weights).bound(batch)
     expected = 0
     for term, x in terms.items():
         subset, name = term.split("/")

@@ -13,9 +13,11 @@ from common.errors import InputError
 from cub import analyse, sentences
 from cub import classifier as readers
 from cub.captions import END, PADDING, UNKNOWN, Vocabulary, words
-from cub.data import BirdOptions, load
+from cub.data import load
 from cub.demo import demo
+from cub.options import BirdOptions
 from cub.sentences import Sentences
+from tests.helpers.data_config import data_config
 
 
 def test_embeddings_by_hand():
@@ -89,7 +91,12 @@ class Reader(nn.Module):
 
 def drawn(source, n):
     """Test birds of the demo, with the words of their own captions."""
-    return load("test", source, "", BirdOptions(), demo=True, limit=n, vocabulary=Vocabulary.of(demo("test", n)[1]))
+    return load(
+        "test",
+        data_config("", BirdOptions(), demo=True, limit=n),
+        source=source,
+        vocabulary=Vocabulary.of(demo("test", n)[1]),
+    )
 
 
 class Oracle(nn.Module):
@@ -137,7 +144,9 @@ def run(monkeypatch, tmp_path, source="image", wrong=False, n=60, **options):
     monkeypatch.setattr(
         analyse,
         "load_birds",
-        lambda split, *args: load(split, source, "", BirdOptions(), True, args[-1].limit, vocabulary),
+        lambda split, *args: load(
+            split, data_config("", BirdOptions(), demo=True, limit=args[-1].limit), source=source, vocabulary=vocabulary
+        ),
     )
     monkeypatch.setattr(analyse, "load_trained", lambda config: (oracle, vocabulary))
     options = {"demo": True, "limit": n, "n_samples": 200, "components": 3, "umap": False} | options

@@ -22,9 +22,11 @@ from common.data.torchvision_import import datasets, transforms
 from common.errors import InputError
 from cub import demo as birds
 from cub.captions import LENGTH, SPECIAL, Vocabulary, read_vocabulary, words
-from cub.data import BirdOptions, load, load_train
+from cub.data import load, load_train
 from cub.layouts import CLASSES, find_birds
+from cub.options import BirdOptions
 from tests.helpers.cub_files import CAPTIONED, IMAGES, caption, write_cub, write_image
+from tests.helpers.data_config import data_config
 
 OPTIONS = BirdOptions()
 
@@ -280,8 +282,8 @@ def test_what_does_not_fit_the_authors_layout_is_named(tmp_path, harm, message):
 
 def test_images_are_paired_with_their_captions(tmp_path):
     squashed = transforms.Compose([transforms.Resize([64, 64]), transforms.PILToTensor()])
-    train = load("train", "image", write_cub(tmp_path), OPTIONS)
-    test = load("test", "image", tmp_path, OPTIONS, vocabulary=train.vocabulary)
+    train = load("train", data_config(write_cub(tmp_path), OPTIONS))
+    test = load("test", data_config(tmp_path, OPTIONS), vocabulary=train.vocabulary)
     for birds_, classes in ((train, [0, 0, 0, 1, 1, 2, 4]), (test, [3, 3])):
         assert birds_.class_names == CAPTIONED and birds_.classes.tolist() == classes
         expected = torch.stack([squashed(Image.open(path)) for path in birds_.files])
@@ -296,7 +298,7 @@ def test_images_are_paired_with_their_captions(tmp_path):
     words_ = ["this", "bird", "has", "a", "red", "belly", ",", "it", "is", "number", "0", "of", "image", "in"]
     assert train.vocabulary.words[:17] == [*SPECIAL, *words_], "One is seen 30 times and comes next"
     assert train.vocabulary.words[17] == "one" and "four" not in train.vocabulary.ids
-    assert load("test", "image", tmp_path, OPTIONS).vocabulary.words == train.vocabulary.words
+    assert load("test", data_config(tmp_path, OPTIONS)).vocabulary.words == train.vocabulary.words
     assert train.captions[21] == caption("a.One", 2, 1) and train.files[2].name == "bird_2.jpg"
 
 
@@ -309,17 +311,17 @@ def test_features_come_beside_their_images(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cub.data, "load_features", load_features)
     options = BirdOptions(cache_dir=tmp_path / "cache")
-    found = load("test", "feature", write_cub(tmp_path), options).examples
-    images = load("test", "image", tmp_path, options).examples.modalities["image"]
+    found = load("test", data_config(write_cub(tmp_path), options), source="feature").examples
+    images = load("test", data_config(tmp_path, options)).examples.modalities["image"]
     assert asked == [(files_of("e.Four"), tmp_path / "cache")]
     assert found[torch.tensor([3, 12, 19])].modalities["feature"][:, 7].tolist() == [0, 1, 1]
     assert found.modalities["image"].equal(images) and list(found.rows) == ["image", "feature", "caption"]
 
 
 def test_the_last_images_are_held_out_with_their_captions(tmp_path):
-    whole = load("train", "image", write_cub(tmp_path), OPTIONS)
+    whole = load("train", data_config(write_cub(tmp_path), OPTIONS))
     for limit, valid, expected in ((None, 2, (5, 2)), (6, 2, (4, 2)), (None, 0, (7, 0)), (None, None, (7, 0))):
-        train, held_out = load_train("image", tmp_path, OPTIONS, limit=limit, valid=valid)
+        train, held_out = load_train(data_config(tmp_path, OPTIONS, limit=limit, valid=valid))
         n = expected[0]
         assert len(train.classes) == len(train.files) == n and len(train.captions) == len(train.examples) == 10 * n
         assert train.vocabulary.words == whole.vocabulary.words, "whatever the limit"
@@ -335,68 +337,73 @@ def test_the_last_images_are_held_out_with_their_captions(tmp_path):
             assert all(batch[name].equal(same[name]) for name in same)
     assert len(whole.take(2).captions) == 20 and len(whole.take(100).captions) == 70
     with pytest.raises(InputError, match="--valid 7 leaves no training image: there are 7"):
-        load_train("image", tmp_path, OPTIONS, valid=7)
+        load_train(data_config(tmp_path, OPTIONS, valid=7))
 
 
 def test_the_last_tenth_is_held_out_by_default():
-    train, valid = load_train("image", Path("absent"), OPTIONS, demo=True, limit=40)
+    train, valid = load_train(data_config(Path("absent"), OPTIONS, demo=True, limit=40))
     assert len(train.classes) == 36 and len(valid.classes) == 4 and len(valid.examples) == 40
 
 
 def test_what_is_made_is_kept(tmp_path, monkeypatch):
     options = BirdOptions(cache_dir=tmp_path / "cache")
-    first = load("train", "image", write_cub(tmp_path / "data"), options)
+    first = load("train", data_config(write_cub(tmp_path / "data"), options))
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["CUB_200_2011", "text_c10"]
     monkeypatch.setattr(image_caches, "decode", None)
     monkeypatch.setattr(cub.data, "words", None)
-    again = load("train", "image", tmp_path / "data", options)
+    again = load("train", data_config(tmp_path / "data", options))
     assert again.vocabulary.words == first.vocabulary.words
     for name, x in first.examples.modalities.items():
         assert again.examples.modalities[name].equal(x)
     monkeypatch.undo()
     text = tmp_path / "data/text_c10/a.One/bird_0.txt"
     text.write_text(text.read_text().replace("this bird has", "new words here"))
-    changed = load("train", "image", tmp_path / "data", options)
+    changed = load("train", data_config(tmp_path / "data", options))
     assert changed.vocabulary.words[3:6] == ["new", "words", "here"], "other captions are split anew"
 
 
 def test_damaged_words_are_named(tmp_path):
-    load("train", "image", write_cub(tmp_path), OPTIONS)
+    load("train", data_config(write_cub(tmp_path), OPTIONS))
     (path,) = tmp_path.glob("cub_words_*.npz")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"{path.name} is damaged .*delete it, and it will be made again"):
-        load("train", "image", tmp_path, OPTIONS)
+        load("train", data_config(tmp_path, OPTIONS))
 
 
 def test_words_of_other_captions_are_refused(tmp_path):
-    load("train", "image", write_cub(tmp_path), OPTIONS)
-    load("test", "image", tmp_path, OPTIONS, vocabulary=Vocabulary(SPECIAL))
+    load("train", data_config(write_cub(tmp_path), OPTIONS))
+    load("test", data_config(tmp_path, OPTIONS), vocabulary=Vocabulary(SPECIAL))
     one, other = tmp_path.glob("cub_words_*.npz")
     shutil.copy(one, other)
     with pytest.raises(InputError, match=rf"{other.name} was made with --captions"):
-        load("train", "image", tmp_path, OPTIONS), load("test", "image", tmp_path, OPTIONS)
+        (
+            load("train", data_config(tmp_path, OPTIONS)),
+            load("test", data_config(tmp_path, OPTIONS)),
+        )
 
 
 def test_words_need_no_place_to_be_kept(tmp_path, monkeypatch):
-    load("test", "image", write_cub(tmp_path), OPTIONS)
+    load("test", data_config(write_cub(tmp_path), OPTIONS))
     for path in tmp_path.glob("cub_words_*"):
         path.unlink()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    assert len(load("test", "image", tmp_path, OPTIONS).captions) == 20 and not list(tmp_path.glob("cub_words_*"))
+    assert len(load("test", data_config(tmp_path, OPTIONS)).captions) == 20 and not list(tmp_path.glob("cub_words_*"))
 
 
 def test_drawn_birds_need_no_files():
     absent = Path("absent")
-    train, test = (load(split, "image", absent, OPTIONS, demo=True, limit=30) for split in ("train", "test"))
+    train, test = (load(split, data_config(absent, OPTIONS, demo=True, limit=30)) for split in ("train", "test"))
     assert train.vocabulary.words == test.vocabulary.words
     images, captions, attributes = birds.demo("test", 30)
     assert test.examples.modalities["image"].equal(images) and test.captions == captions
     assert test.attributes.equal(attributes) and test.classes.equal(attributes[:, 0]) and test.files == []
     assert test.class_names[:2] == ["black crown", "white crown"] and train.attributes.shape == (30, 6)
     assert (test.examples.modalities["caption"] > 0).all(), "no word is unknown"
-    features = load("test", "feature", absent, OPTIONS, demo=True, limit=20, vocabulary=Vocabulary(SPECIAL))
+    features = load(
+        "test", data_config(absent, OPTIONS, demo=True, limit=20), source="feature", vocabulary=Vocabulary(SPECIAL)
+    )
     assert features.examples.modalities["feature"].equal(birds.features(images[:20]))
     assert features.examples.modalities["caption"][:, 0].eq(0).all() and len(features.take(3).attributes) == 3
 
@@ -417,13 +424,13 @@ def host(server, tmp_path, monkeypatch):
 
 
 def test_the_authors_archive_is_fetched_and_unpacked(host, tmp_path):
-    found = load("train", "image", tmp_path / "new" / "data", OPTIONS, fetch=True)
-    expected = load("train", "image", tmp_path / "source", OPTIONS)
+    found = load("train", data_config(tmp_path / "new" / "data", OPTIONS, download=True))
+    expected = load("train", data_config(tmp_path / "source", OPTIONS))
     assert found.captions == expected.captions and len(found.classes) == 6
     assert found.examples.modalities["image"].equal(expected.examples.modalities["image"])
     assert not (tmp_path / "new" / "escaped.txt").exists(), "the archive keeps to its folder"
-    load("test", "image", tmp_path / "new" / "data", OPTIONS, fetch=True)
-    load("test", "image", write_cub(tmp_path / "others"), OPTIONS, fetch=True)
+    load("test", data_config(tmp_path / "new" / "data", OPTIONS, download=True))
+    load("test", data_config(write_cub(tmp_path / "others"), OPTIONS, download=True))
     assert len(host.requests) == 1, "nothing is fetched twice, or beside other birds"
 
 
@@ -436,7 +443,7 @@ def test_without_an_archive_the_way_is_told(host, tmp_path, content):
             whole[:middle] + bytes(40) + whole[middle + 40 :] if content == "damaged" else content
         )
     with pytest.raises(InputError, match=r"cub.zip could not be downloaded .*CUB_200_2011.tgz .*text_c10.*--demo") as e:
-        load("train", "image", tmp_path / "new", OPTIONS, fetch=True)
+        load("train", data_config(tmp_path / "new", OPTIONS, download=True))
     assert "\n" not in str(e.value) and list((tmp_path / "new").iterdir()) == []
 
 

@@ -14,9 +14,13 @@ from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo
 from common.objectives.registry import make_objective
 from common.training import run_from_command_line
 from cub import loglike, sample, train
+from cub.data import load_train
 from cub.demo import draw as draw_birds
 from cub.demo import features, random_attributes
+from cub.model import build
+from cub.options import BirdOptions
 from tests.helpers.authors import WORDS, authors_folder
+from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
 
 SMALL = {"demo": True, "limit": 12, "valid": 2, "epochs": 1, "batch_size": 50, "n_latents": 6}
@@ -93,7 +97,7 @@ def test_training_learns_what_captions_are_like(tmp_path):
 def test_objectives_by_name(options, kind):
     options = train.Config(**SMALL, model="features", **options)
     options.vocabulary = WORDS
-    objective = make_objective(options.obj, train.build(options), options)
+    objective = make_objective(options.obj, build(options), options)
     assert type(objective) is kind
     assert objective.weights == {"feature": 0.002, "caption": 1.0}
     if isinstance(objective, IwaeElbo):
@@ -189,7 +193,7 @@ def test_what_is_too_long_is_said(trained, capsys):
 
 
 def test_features_are_shown_by_their_nearest_training_image():
-    birds = train.load_train("feature", None, None, demo=True, limit=6, valid=0)[0]
+    birds = load_train(data_config("", BirdOptions(), demo=True, limit=6, valid=0), "feature")[0]
     view = sample.View(None, birds.vocabulary, birds)
     some = torch.tensor([3, 0])
     shown = view.images({"feature": birds.examples.modalities["feature"][some] + 0.01 * torch.randn(2, 2048)})

@@ -22,6 +22,7 @@ from fashionmnist.model import build as garments
 from mnist.model import build
 from mnist_svhn import classifier as classifiers
 from mnist_svhn import train as pairs
+from mnist_svhn.model import build as pairs_of_images
 from tests.helpers.coherence import CLASSIFIERS, examples, model
 from tests.helpers.homoencoders import Code, Noisy, characters_of
 from vhe import VHE, classify
@@ -106,7 +107,7 @@ def untrained(folder):
     torch.manual_seed(0)
     of_pairs = as_json(pairs.Config(demo=True, n_latents=4))
     of_characters = {"model": "character", "decoder": "deconv", "n_latents": 4, "k_shot": 2, "test_alphabets": []}
-    for name, config, make in (("mnist_svhn", of_pairs, pairs.build), ("vhe", of_characters, characters)):
+    for name, config, make in (("mnist_svhn", of_pairs, pairs_of_images), ("vhe", of_characters, characters)):
         network = make(SimpleNamespace(**config))
         checkpoint = {"experiment": name, "config": config, "state_dict": network.state_dict()}
         checkpoints.save(folder / f"{name}.pt", checkpoint)

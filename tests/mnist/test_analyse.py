@@ -12,8 +12,8 @@ from PIL import Image
 import mnist.analyse
 from common.checkpoints import load_model
 from common.errors import InputError
-from mnist.data import MNIST
 from mnist.data import load as load_mnist
+from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS
 from tests.helpers.scripts import ROOT, call
 
@@ -43,7 +43,7 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     with Image.open(tmp_path / "weak_supervision.png") as picture:
         assert picture.width > 300
     # what the accuracies are of
-    test = load_mnist("test", "", demo=True, limit=200)[:].modalities
+    test = load_mnist("test", data_config("", demo=True, limit=200))[:].modalities
     label = load_model(tmp_path / "0.05_seed1").reconstruct({"image": test["image"]})["text"]
     assert few[1].model == pytest.approx((label == test["text"]).double().mean().item())
     call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, "--classifier-steps", 60)
@@ -81,12 +81,12 @@ def test_impossible_curves(tmp_path, options, message):
 def test_weak_supervision_fetches_what_is_missing(tmp_path, monkeypatch):
     fetched = []
 
-    def load(split, data_dir, demo, fetch=False, limit=None):
-        fetched.append((split, fetch))
-        return load_mnist(split, "", demo=True, limit=limit)
+    def load(split, config):
+        fetched.append((split, config.download))
+        return load_mnist(split, data_config("", demo=True, limit=config.limit))
 
-    monkeypatch.setattr(mnist.analyse, "run", lambda config, **_: mnist.analyse.Result(0.5, 30, 0, 0.5, 0.5))
+    monkeypatch.setattr(mnist.analyse, "run_one", lambda config, **_: mnist.analyse.Result(0.5, 30, 0, 0.5, 0.5))
     options = ["--epochs", 1, "--limit", 60, "--jobs", 1, "--fractions", 0.5, "--seeds", 0, "--save-dir", tmp_path]
     config = tyro.cli(mnist.analyse.Config, args=["weak-supervision", "--download", *map(str, options)])
-    mnist.analyse.main(config, MNIST._replace(load=load))
+    mnist.analyse.main(config, lambda: mnist.train.experiment()._replace(load=load))
     assert fetched == [("train", True), ("test", True)]

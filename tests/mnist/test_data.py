@@ -8,6 +8,7 @@ import fashionmnist.data
 from common.data.files import read_idx
 from common.errors import InputError
 from mnist.data import load
+from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import IMAGES, LABELS, idx, write_mnist
 
 
@@ -16,10 +17,10 @@ from tests.helpers.mnist_files import IMAGES, LABELS, idx, write_mnist
 def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
     write_mnist(tmp_path / below, compress)
     for split in ("train", "test"):
-        examples = load(split, tmp_path)
+        examples = load(split, data_config(tmp_path))
         assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
         assert examples.modalities["text"].equal(torch.from_numpy(LABELS))
-    assert len(load("test", tmp_path, limit=5)) == 5
+    assert len(load("test", data_config(tmp_path, limit=5))) == 5
 
 
 def damaged_files(name):
@@ -65,17 +66,17 @@ def test_damaged_files_are_named(tmp_path, case):
 
 def test_missing_and_mismatched_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz is missing.*--data-dir.*--download.*--demo"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     write_mnist(tmp_path, labels=LABELS[:-1])
     with pytest.raises(InputError, match="12 images.*11 labels"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     write_mnist(tmp_path, labels=LABELS + 3)
     with pytest.raises(InputError, match="does not hold the labels 0 to 9"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
 
 
 def test_demo_digits_look_like_mnist():
-    train, test = load("train", "nowhere", demo=True), load("test", "nowhere", demo=True)
+    train, test = load("train", data_config("nowhere", demo=True)), load("test", data_config("nowhere", demo=True))
     assert (len(train), len(test)) == (1500, 297)
     image, text = train.modalities["image"], train.modalities["text"]
     assert image.shape == (1500, 1, 28, 28) and image.dtype == torch.uint8
@@ -97,7 +98,7 @@ def test_downloads_come_from_torchvisions_mirrors(tmp_path, server, monkeypatch,
     assert {name for name, _ in known.resources} == {name for name, _ in md5s}
     monkeypatch.setattr(known, "mirrors", [f"{server.url}/absent/", f"{server.url}/"])
     monkeypatch.setattr(known, "resources", md5s)
-    examples = load("train", tmp_path / "data", fetch=True)
+    examples = load("train", data_config(tmp_path / "data", download=True))
     assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
-    load("train", tmp_path / "data", fetch=True)
+    load("train", data_config(tmp_path / "data", download=True))
     assert len(server.requests) == 4, "two files, the first mirror tried in vain for each, nothing fetched twice"

@@ -15,6 +15,7 @@ import mnist.train
 from common.data import unpair
 from common.objectives.registry import with_option
 from mnist.model import MODELS, build
+from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of
 
 PAIRS = [(name, obj) for name, known in MODELS.items() for obj in known.objectives]
@@ -115,7 +116,7 @@ def accuracy(name, epochs, paired=1.0, seed=0):
     for layer in model.modules():
         if isinstance(layer, nn.Linear):  # wider than usual, so that a hundred steps are enough
             nn.init.normal_(layer.weight, std=1.5 / math.sqrt(layer.in_features))
-    digits = mnist.data.load("train", Path(), demo=True)
+    digits = mnist.data.load("train", data_config(Path(), demo=True))
     train, held_out = digits.take(slice(1000)), digits.take(slice(1000, None))[:]
     train = unpair(train, paired, seed)
     objective = goal(model, name, lambda_text=20.0)

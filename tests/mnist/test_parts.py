@@ -21,6 +21,7 @@ from mnist import sample as mnist_sample
 from mnist.data import load
 from mnist.parts import commands as parts
 from mnist.parts import model as part_models
+from tests.helpers.data_config import data_config
 
 OPTIONS = {
     "layout": "list",
@@ -59,7 +60,7 @@ def trained(tmp_path_factory):
 @pytest.mark.slow
 def test_halves_learn_what_goes_with_what(trained):
     model = load_model(trained, "halves")
-    test = load("test", "", demo=True)[:200].modalities["image"]
+    test = load("test", data_config("", demo=True))[:200].modalities["image"]
     x = part_models.inputs(model, test)
     torch.manual_seed(0)
     assert log_marginal(model, x, ("top", "bottom"), n_samples=100).mean() > -170, "untrained: -543"
@@ -79,7 +80,7 @@ def test_loglike_of_a_part_and_of_the_rest_given_it(trained, tmp_path):
     assert mean["log p(bottom|top)"] == pytest.approx(mean["log p(image)"] - top, abs=1e-4)
     assert mean["log p(bottom|top), z from q(z|top)"] < mean["log p(bottom|top)"]
     model = load_model(trained)
-    examples = load("test", "", demo=True, limit=30)
+    examples = load("test", data_config("", demo=True, limit=30))
     x = part_models.inputs(model, examples[:].modalities["image"])
     torch.manual_seed(7)
     alone = log_marginal(model, x, ("top",), n_samples=2000).mean()
@@ -189,7 +190,7 @@ def test_completions_keep_what_is_given(trained, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(parts.plots, "image_grid", lambda path, images, **_: seen.append(images))
     call(halves, "sample", trained, "--demo", "--observed", "top", "--n-samples", 4, "--out-dir", tmp_path)
-    images = load("test", "", demo=True)[:4].modalities["image"]
+    images = load("test", data_config("", demo=True))[:4].modalities["image"]
     (grid,) = seen  # (4, image, given, blank, 6 completions, 1, 28, 28)
     assert torch.equal(grid[:, 0], images)
     assert (grid[:, 1, :, 14:] == 0.5).all() and grid[:, 2].isnan().all()

@@ -14,6 +14,7 @@ from common.training import run_from_command_line
 from mnist import loglike, sample
 from mnist.data import load
 from tests.helpers.authors import authors_file
+from tests.helpers.data_config import data_config
 from tests.helpers.scripts import ROOT, call, python_of_the_readme
 
 
@@ -56,7 +57,7 @@ def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path
             sample, trained, "--demo", "--condition-on-text", text, "--condition-on-image", image, "--out-dir", tmp_path
         )
         (tmp_path / "sample_text.txt").unlink()
-    digits = load("test", "", demo=True)
+    digits = load("test", data_config("", demo=True))
     for inputs, label in zip(seen, (0, 5), strict=True):
         assert inputs["text"].tolist() == [label]
         same = (digits[:].modalities["image"] == inputs["image"]).flatten(1).all(dim=1)
@@ -140,7 +141,7 @@ def test_damaged_pictures_are_named(trained, tmp_path):
 
 def test_the_python_of_the_readme(trained):
     code, _ = python_of_the_readme()
-    batch = load("test", "", demo=True, limit=5)[:]
+    batch = load("test", data_config("", demo=True, limit=5))[:]
     names = {"x": batch.modalities["image"], "y": batch.modalities["text"]}
     exec(code.replace("mnist/trained_models", str(trained)), names)
     assert names["label"].shape == names["log_p"].shape == (5,)

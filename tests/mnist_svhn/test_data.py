@@ -12,17 +12,10 @@ from scipy.io import savemat
 import mnist_svhn.data
 from common.data.torchvision_import import datasets
 from common.errors import InputError
-from mnist_svhn.data import (
-    FILES,
-    PairOptions,
-    TrainingPairOptions,
-    load,
-    load_train,
-    pair,
-    read_svhn,
-    save_pairs,
-)
+from mnist_svhn.data import FILES, load, load_train, pair, read_svhn, save_pairs
+from mnist_svhn.options import PairOptions, TrainingPairOptions
 from mnist_svhn.street import street_digits
+from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import write_mnist
 
 RANDOM = np.random.default_rng(0)
@@ -98,22 +91,22 @@ def test_svhn_is_downloaded_and_checked(tmp_path, monkeypatch, server):
     for md5, fits in ((hashlib.md5(content).hexdigest(), True), ("0" * 32, False)):
         monkeypatch.setitem(datasets.SVHN.split_list, "test", [f"{server.url}/svhn", FILES["test"], md5])
         if fits:
-            images, labels = read_svhn("test", tmp_path / "new", fetch=True)
+            images, labels = read_svhn("test", tmp_path / "new", download=True)
             assert images.shape == (24, 3, 32, 32) and labels.equal(read_svhn("test", tmp_path)[1])
         else:
             with pytest.raises(InputError, match="could not be downloaded .*md5"):
-                read_svhn("test", tmp_path / "other", fetch=True)
+                read_svhn("test", tmp_path / "other", download=True)
 
 
 def test_a_missing_svhn_says_what_to_do(tmp_path):
     write_mnist(tmp_path)
     with pytest.raises(InputError, match=r"train_32x32.mat is missing.*--svhn synthetic"):
-        load("train", tmp_path, PairOptions())
+        load("train", data_config(tmp_path, PairOptions()))
 
 
 def test_real_pairs_show_the_same_digit(tmp_path):
     write_mnist(tmp_path)
-    batch = load("train", write_svhn(tmp_path), PairOptions())[:].modalities
+    batch = load("train", data_config(write_svhn(tmp_path), PairOptions()))[:].modalities
     assert batch["mnist"].shape == (12, 1, 28, 28) and batch["svhn"].shape == (12, 3, 32, 32)
     svhn, labels = read_svhn("train", tmp_path)
     for digit, image in zip(batch["digit"], (255 * batch["svhn"]).round(), strict=True):
@@ -128,10 +121,10 @@ def test_no_digit_is_in_both_modalities_of_the_demo(monkeypatch):
         return street_digits(digits, seed)
 
     monkeypatch.setattr(mnist_svhn.data, "street_digits", street)
-    examples = load("test", "", PairOptions(), demo=True)
+    examples = load("test", data_config("", PairOptions(), demo=True))
     first = {image.numpy().tobytes() for image in examples.modalities["mnist"][:, 0]}
     assert len(first) > 140 and not first & {image.numpy().tobytes() for image in seen[0]}
-    other = load("train", "", PairOptions(), demo=True, limit=7)
+    other = load("train", data_config("", PairOptions(), demo=True, limit=7))
     assert len(other) == 7 and len(other[:]) == 7
 
 
@@ -152,7 +145,7 @@ def test_street_digits_are_bytes_in_colour_from_a_seed():
 )
 def test_options_that_no_pairing_can_have_are_refused(option, message):
     with pytest.raises(InputError, match=message):
-        load_train("", TrainingPairOptions(**{option: 0}), demo=True)
+        load_train(data_config("", TrainingPairOptions(**{option: 0}), demo=True))
 
 
 @pytest.fixture
@@ -166,20 +159,22 @@ OPTIONS = TrainingPairOptions(svhn="synthetic", matchings=3)
 
 
 def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
-    drawn, valid = load_train(mnist_dir, OPTIONS)
-    path = save_pairs(mnist_dir, OPTIONS)
-    kept, same = load_train(mnist_dir, OPTIONS)
+    drawn, valid = load_train(data_config(mnist_dir, OPTIONS))
+    path = save_pairs(data_config(mnist_dir, OPTIONS))
+    kept, same = load_train(data_config(mnist_dir, OPTIONS))
     for name in ("mnist", "svhn"):
         assert kept.rows[name].equal(drawn.rows[name]) and same.rows[name].equal(valid.rows[name])
     with np.load(path) as file:
         content = dict(file)
     np.savez(path, **(content | {"train": content["train"][:, ::-1]}))
-    assert load_train(mnist_dir, OPTIONS)[0].rows["svhn"].equal(drawn.rows["svhn"].flip(0)), "the file's own"
+    assert load_train(data_config(mnist_dir, OPTIONS))[0].rows["svhn"].equal(drawn.rows["svhn"].flip(0)), (
+        "the file's own"
+    )
     i, j = content["train"]
     for wrong in (np.stack([i, np.roll(j, 1)]), content["train"] + 1000):
         np.savez(path, **(content | {"train": wrong}))
         with pytest.raises(InputError, match="pairs images of other files: make it again with make_idx.py"):
-            load_train(mnist_dir, OPTIONS)
+            load_train(data_config(mnist_dir, OPTIONS))
 
 
 @pytest.mark.parametrize(
@@ -193,35 +188,35 @@ def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
     ],
 )
 def test_saved_pairs_of_other_options_are_refused(mnist_dir, options, valid, message):
-    save_pairs(write_svhn(mnist_dir), OPTIONS)
+    save_pairs(data_config(write_svhn(mnist_dir), OPTIONS))
     (mnist_dir / "synthetic_svhn_train.npz").unlink()
     with pytest.raises(InputError, match=f"{message}.*: give the same options or .*make_idx.py"):
-        load_train(mnist_dir, replace(OPTIONS, **options), valid=valid)
+        load_train(data_config(mnist_dir, replace(OPTIONS, **options), valid=valid))
 
 
 def test_nothing_is_lost_where_pairs_cannot_be_made(mnist_dir):
-    content = save_pairs(mnist_dir, OPTIONS).read_bytes()
+    content = save_pairs(data_config(mnist_dir, OPTIONS)).read_bytes()
     with pytest.raises(InputError):
-        save_pairs(mnist_dir, replace(OPTIONS, matchings=0))
+        save_pairs(data_config(mnist_dir, replace(OPTIONS, matchings=0)))
     assert (mnist_dir / "mnist_svhn_idx.npz").read_bytes() == content
 
 
 def test_synthetic_svhn_is_made_once(mnist_dir, monkeypatch):
-    first = load("train", mnist_dir, OPTIONS)
+    first = load("train", data_config(mnist_dir, OPTIONS))
     monkeypatch.setattr(mnist_svhn.data, "street_digits", None)
-    assert load("train", mnist_dir, OPTIONS).modalities["svhn"].equal(first.modalities["svhn"])
+    assert load("train", data_config(mnist_dir, OPTIONS)).modalities["svhn"].equal(first.modalities["svhn"])
     path = mnist_dir / "synthetic_svhn_train.npz"
     with pytest.raises(InputError, match="made with --pair-seed 0, not --pair-seed 1: .*delete it"):
-        load("train", mnist_dir, replace(OPTIONS, pair_seed=1))
+        load("train", data_config(mnist_dir, replace(OPTIONS, pair_seed=1)))
     write_mnist(mnist_dir, images=RANDOM.integers(0, 256, (60, 28, 28), dtype=np.uint8), labels=np.arange(60) // 6)
     with pytest.raises(InputError, match="made of other digits: delete it"):
-        load("train", mnist_dir, OPTIONS)
+        load("train", data_config(mnist_dir, OPTIONS))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged or cannot be read: delete it"):
-        load("train", mnist_dir, OPTIONS)
+        load("train", data_config(mnist_dir, OPTIONS))
 
 
 def test_a_folder_that_cannot_be_written_has_no_cache(mnist_dir, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    load("train", mnist_dir, OPTIONS)
+    load("train", data_config(mnist_dir, OPTIONS))
     assert not (mnist_dir / "synthetic_svhn_train.npz").exists()

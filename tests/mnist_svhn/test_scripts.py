@@ -25,9 +25,11 @@ from common.training import run_from_command_line
 from common.training.options import as_json
 from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn import classifier as classifiers
-from mnist_svhn.data import PairOptions, TrainingPairOptions, load_train
 from mnist_svhn.data import load as load_pairs
+from mnist_svhn.data import load_train
 from mnist_svhn.model import build
+from mnist_svhn.options import PairOptions, TrainingPairOptions
+from tests.helpers.data_config import data_config
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw, exact_log_p
 from tests.helpers.mnist_files import write_mnist
@@ -152,12 +154,12 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
 
 
 def test_validation_has_images_of_its_own():
-    training, valid = load_train("", TrainingPairOptions(matchings=3), demo=True)
+    training, valid = load_train(data_config("", TrainingPairOptions(matchings=3), demo=True))
     for name in ("mnist", "svhn"):
         a, b = ({image.numpy().tobytes() for image in part.modalities[name]} for part in (training, valid))
         assert len(a) > 500 and len(b) > 100 and len(a & b) <= 0.01 * len(b)
     assert (valid.rows["mnist"].unique(return_counts=True)[1] == 1).all(), "one matching"
-    assert load_train("", TrainingPairOptions(), demo=True, valid=0)[1] is None
+    assert load_train(data_config("", TrainingPairOptions(), demo=True, valid=0))[1] is None
 
 
 @pytest.mark.slow

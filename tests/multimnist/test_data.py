@@ -14,9 +14,10 @@ from mnist.data import FILES
 from mnist.data import load as load_mnist
 from multimnist import data, generate
 from multimnist.data import FILL, PAPER, SHOWN, SOS, DatasetOptions, load, make, names, parse
+from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import idx, write_mnist
 
-SCANS, LABELS = (load_mnist("train", "nowhere", demo=True).modalities[name] for name in ("image", "text"))
+SCANS, LABELS = (load_mnist("train", data_config("nowhere", demo=True)).modalities[name] for name in ("image", "text"))
 SCANS = SCANS.squeeze(1)
 ONE_EACH = torch.stack([SCANS[LABELS.tolist().index(digit)] for digit in range(10)])  # so that a text tells its image
 FREE = {"fixed": False}
@@ -210,7 +211,7 @@ def test_options_that_exclude_each_other_are_named(tmp_path, options, message):
     calls = [
         options.check_options,
         lambda: data.generate(ONE_EACH, torch.arange(10), 1, options, torch.Generator()),
-        lambda: load("train", tmp_path, demo=True, options=options),
+        lambda: load("train", data_config(tmp_path, options, demo=True)),
         lambda: make(tmp_path, tmp_path, options),
     ]
     for call in calls:
@@ -247,7 +248,7 @@ def of_these(digits, labels):
 def test_the_cache_holds_each_split_made_of_its_own_digits(tmp_path, mnist_dir, capsys):
     path = make(mnist_dir, tmp_path / "new" / "data", PAPER)
     assert path == tmp_path / "new" / "data" / "multimnist.npz" and os.listdir(path.parent) == [path.name]
-    train, test = (load(split, path.parent) for split in ("train", "test"))
+    train, test = (load(split, data_config(path.parent, PAPER)) for split in ("train", "test"))
     assert (len(train), len(test)) == (300, 60)
     assert train.modalities["image"].dtype == torch.uint8 and train.modalities["text"].dtype == torch.int64
     ours = digits_shown(train), digits_shown(test)
@@ -255,7 +256,7 @@ def test_the_cache_holds_each_split_made_of_its_own_digits(tmp_path, mnist_dir, 
     assert ours[1] < of_these(SCANS[100:150], LABELS[100:150]) and len(ours[1]) > 40
     n_digits = [lengths(examples.modalities["text"])[:60] for examples in (train, test)]
     assert not n_digits[0].equal(n_digits[1]), "each split has its own random numbers"
-    few = load("train", path.parent, limit=7).modalities
+    few = load("train", data_config(path.parent, PAPER, limit=7)).modalities
     assert all(x.equal(train.modalities[name][:7]) for name, x in few.items())
     before = path.read_bytes(), path.stat().st_mtime_ns
     assert make(tmp_path / "none", path.parent, PAPER) == path
@@ -263,15 +264,17 @@ def test_the_cache_holds_each_split_made_of_its_own_digits(tmp_path, mnist_dir, 
     assert capsys.readouterr().out == f"{path} is there already\n"
     for seed, same in ((data.SEED, True), (0, False)):
         other = make(mnist_dir, tmp_path / str(seed), PAPER, seed)
-        assert load("test", other.parent).modalities["image"].equal(test.modalities["image"]) == same
+        assert (
+            load("test", data_config(other.parent, PAPER)).modalities["image"].equal(test.modalities["image"]) == same
+        )
 
 
 def test_a_cache_of_other_options_is_refused(tmp_path, mnist_dir):
     two = DatasetOptions(max_digits=2, scramble=True)
     path = make(mnist_dir, tmp_path, two)
-    assert lengths(load("test", tmp_path, options=two).modalities["text"]).max() == 2
+    assert lengths(load("test", data_config(tmp_path, PAPER, two)).modalities["text"]).max() == 2
     message = f"{path} was made with --max-digits 2 --scramble, not --max-digits 4 --no-scramble: give the same options"
-    for call in (lambda: load("test", tmp_path), lambda: make(mnist_dir, tmp_path, PAPER)):
+    for call in (lambda: load("test", data_config(tmp_path, PAPER)), lambda: make(mnist_dir, tmp_path, PAPER)):
         with pytest.raises(InputError) as error:
             call()
         assert str(error.value).startswith(message) and "generate.py" in str(error.value)
@@ -281,7 +284,7 @@ def test_a_cache_of_other_options_is_refused(tmp_path, mnist_dir):
 
 def test_a_missing_cache_says_what_makes_it(tmp_path, mnist_dir):
     with pytest.raises(InputError) as error:
-        load("train", tmp_path, options=DatasetOptions(max_digits=2, **FREE))
+        load("train", data_config(tmp_path, PAPER, DatasetOptions(max_digits=2, **FREE)))
     assert str(error.value) == (
         f"{tmp_path}/multimnist.npz is missing: `python generate.py --mnist-dir DIR --data-dir {tmp_path} "
         "--max-digits 2 --no-fixed` makes it, --demo needs no files"
@@ -297,12 +300,12 @@ def test_a_missing_cache_says_what_makes_it(tmp_path, mnist_dir):
 def test_download_fetches_mnist_and_makes_the_cache(mnist_dir, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def fetching(split, data_dir, demo=False, fetch=False):
-        asked.append((split, data_dir, fetch))
-        return load_mnist(split, mnist_dir)
+    def fetching(split, data_dir, demo=False, download=False):
+        asked.append((split, data_dir, download))
+        return load_mnist(split, data_config(mnist_dir))
 
-    monkeypatch.setattr(data, "load_mnist", fetching)
-    first, again = (load("test", tmp_path / "data", fetch=True).modalities for _ in range(2))
+    monkeypatch.setattr(data, "digits", fetching)
+    first, again = (load("test", data_config(tmp_path / "data", PAPER, download=True)).modalities for _ in range(2))
     assert asked == [(split, tmp_path / "data", True) for split in ("train", "test")], "once"
     assert capsys.readouterr().out == ""
     assert all(first[name].equal(again[name]) for name in first) and len(first["image"]) == 60
@@ -372,7 +375,7 @@ def test_damaged_caches_are_named_and_run_no_code(tmp_path, mnist_dir, monkeypat
     content = path.read_bytes()
     for case in cases:
         path.write_bytes(damaged(case, content))
-        for call in (lambda: load("test", tmp_path), lambda: make(mnist_dir, tmp_path, PAPER)):
+        for call in (lambda: load("test", data_config(tmp_path, PAPER)), lambda: make(mnist_dir, tmp_path, PAPER)):
             with pytest.raises(InputError, match=message) as error:
                 call()
             assert str(error.value).startswith(str(path)) and "\n" not in str(error.value), case
@@ -381,14 +384,14 @@ def test_damaged_caches_are_named_and_run_no_code(tmp_path, mnist_dir, monkeypat
 
 
 def test_the_demo_is_made_of_scanned_digits():
-    train, test = (load(split, "nowhere", demo=True) for split in ("train", "test"))
+    train, test = (load(split, data_config("nowhere", PAPER, demo=True)) for split in ("train", "test"))
     assert (len(train), len(test)) == (3000, 500)
     assert digits_shown(train) <= of_these(SCANS, LABELS)
-    held_out = load_mnist("test", "nowhere", demo=True).modalities
+    held_out = load_mnist("test", data_config("nowhere", demo=True)).modalities
     assert digits_shown(test) <= of_these(held_out["image"].squeeze(1), held_out["text"])
-    again = load("test", "nowhere", demo=True, limit=20).modalities
+    again = load("test", data_config("nowhere", PAPER, demo=True, limit=20)).modalities
     assert all(x.equal(test.modalities[name][:20]) for name, x in again.items())
-    pairs = load("test", "nowhere", demo=True, options=DatasetOptions(min_digits=2, max_digits=2))
+    pairs = load("test", data_config("nowhere", PAPER, DatasetOptions(min_digits=2, max_digits=2), demo=True))
     assert (lengths(pairs.modalities["text"]) == 2).all()
 
 
@@ -421,7 +424,7 @@ def test_the_command_writes_the_cache_and_a_picture(tmp_path, mnist_dir, capsys)
     assert capsys.readouterr().out == f"{tmp_path / 'multimnist.npz'}\n{tmp_path / 'multimnist.png'}\n"
     with Image.open(tmp_path / "multimnist.png") as picture:
         assert min(picture.size) > 600 and np.asarray(picture.convert("L")).std() > 50
-    made = load("train", tmp_path, options=DatasetOptions(max_digits=2, **FREE))
+    made = load("train", data_config(tmp_path, PAPER, DatasetOptions(max_digits=2, **FREE)))
     assert lengths(made.modalities["text"]).unique().tolist() == [0, 1, 2]
 
 

@@ -13,6 +13,8 @@ import multimnist.train
 from common.checkpoints import load_model
 from common.errors import InputError
 from common.training import run_from_command_line
+from multimnist.options import PAPER
+from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS, texts, train_in
 from tests.helpers.scripts import call
 
@@ -43,7 +45,7 @@ def test_strings_of_any_length_are_given(multi, tmp_path, given):
 
 
 def test_an_image_is_given_by_its_string_or_a_file(multi, tmp_path, monkeypatch):
-    shown = multimnist.data.load("test", "", demo=True)
+    shown = multimnist.data.load("test", data_config("", PAPER, demo=True))
     text = next(name for name in multimnist.data.names(shown.modalities["text"]) if len(name) == 4)
     seen = []
     monkeypatch.setattr("mnist.sample.samples", lambda model, inputs, *_: seen.append(inputs["image"]) or ["x"])
@@ -59,7 +61,7 @@ def test_loglike_of_strings_reports_characters_and_strings(multi, tmp_path, monk
     args = ("--demo", "--limit", 8, "--n-samples", 5, "--json", tmp_path / "out.json")
     estimates = call(multimnist.loglike, multi, *args)
     assert json.loads((tmp_path / "out.json").read_text())["experiment"] == "multimnist"
-    examples = multimnist.data.load("test", "", demo=True, limit=8)[:]
+    examples = multimnist.data.load("test", data_config("", PAPER, demo=True, limit=8))[:]
     right = (
         load_model(multi).reconstruct({"image": examples.modalities["image"]})["text"] == examples.modalities["text"]
     )

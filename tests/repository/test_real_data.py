@@ -20,9 +20,12 @@ import vhe.train
 import vision.data
 from celeba.attributes import ATTRIBUTES
 from common.data.image_caches import Kind, decode
+from cub.options import BirdOptions
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import load
+from multimnist.options import PAPER
+from tests.helpers.data_config import data_config
 from vhe import loglike as vhe_loglike
 from vision import setup
 
@@ -39,7 +42,7 @@ FASHIONMNIST_PIXELS = ["f209073e486d5113ebe2cc431d4df862", "b7656a891b218fc13e45
 
 
 def test_mnist_is_all_there():
-    train, test = (load(split, DATA_ROOT / "mnist") for split in ("train", "test"))
+    train, test = (load(split, data_config(DATA_ROOT / "mnist")) for split in ("train", "test"))
     assert (len(train), len(test)) == (60_000, 10_000)
     digests = [hashlib.md5(s.modalities["image"].numpy().tobytes()).hexdigest() for s in (train, test)]
     assert digests == MNIST_PIXELS
@@ -57,7 +60,9 @@ def test_mnist_trains_and_scores(tmp_path):
 
 
 def test_fashionmnist_is_all_there():
-    train, test = (fashionmnist.data.load(split, DATA_ROOT / "fashionmnist") for split in ("train", "test"))
+    train, test = (
+        fashionmnist.data.load(split, data_config(DATA_ROOT / "fashionmnist")) for split in ("train", "test")
+    )
     digests = [hashlib.md5(s.modalities["image"].numpy().tobytes()).hexdigest() for s in (train, test)]
     assert digests == FASHIONMNIST_PIXELS
     assert train.modalities["text"].bincount().tolist() == [6000] * 10
@@ -65,8 +70,8 @@ def test_fashionmnist_is_all_there():
 
 
 def test_multimnist_is_made_of_mnist(tmp_path):
-    multimnist.data.make(DATA_ROOT / "mnist", tmp_path, multimnist.data.PAPER)
-    train, test = (multimnist.data.load(split, tmp_path) for split in ("train", "test"))
+    multimnist.data.make(DATA_ROOT / "mnist", tmp_path, PAPER)
+    train, test = (multimnist.data.load(split, data_config(tmp_path, PAPER)) for split in ("train", "test"))
     assert (len(train), len(test)) == (60_000, 10_000)
     digits = (test.modalities["text"] != multimnist.data.FILL).sum(dim=1)
     assert ((digits.bincount() - 2000).abs() < 200).all(), "0 to 4 digits, equally often"
@@ -83,7 +88,7 @@ def faces(tmp_path_factory):
 
 
 def test_celeba_is_read_as_it_lies_there(faces):
-    splits = {split: celeba.data.load(split, faces[0], cache_dir=faces[1]) for split in celeba.data.SPLITS}
+    splits = {split: celeba.data.load(split, data_config(faces[0], cache_dir=faces[1])) for split in celeba.data.SPLITS}
     assert {split: len(examples) for split, examples in splits.items()} == {"train": 6400, "valid": 800, "test": 800}
     attrs = splits["train"].modalities["attrs"]
     shares = dict(zip(ATTRIBUTES, attrs.mean(dim=0).tolist(), strict=True))
@@ -117,8 +122,8 @@ def test_views_are_made_of_full_size_photographs(tmp_path):
     ("images_dir", "sizes", "n_words"), [(None, (972, 286), 643), (Path("bbox_crops_227/images"), (819, 240), 518)]
 )
 def test_cubs_captions_are_with_their_images(tmp_path, images_dir, sizes, n_words):
-    options = cub.data.BirdOptions(images_dir=images_dir, cache_dir=tmp_path)
-    train, test = (cub.data.load(split, "image", DATA_ROOT / "cub", options) for split in ("train", "test"))
+    options = BirdOptions(images_dir=images_dir, cache_dir=tmp_path)
+    train, test = (cub.data.load(split, data_config(DATA_ROOT / "cub", options)) for split in ("train", "test"))
     assert (len(train.classes), len(test.classes)) == sizes
     assert not set(train.classes.tolist()) & set(test.classes.tolist())
     assert len(train.vocabulary) == len(test.vocabulary) == n_words
@@ -143,7 +148,7 @@ def test_cubs_captions_are_learnt(tmp_path):
 
 
 def test_omniglot_is_all_there():
-    sets = [vhe.data.load(split, DATA_ROOT / "omniglot") for split in ("train", "test")]
+    sets = [vhe.data.load(split, data_config(DATA_ROOT / "omniglot")) for split in ("train", "test")]
     digests = [hashlib.md5(s.images.numpy().astype("uint8").tobytes()).hexdigest() for s in sets]
     assert digests == OMNIGLOT_PIXELS
     assert [len(s.alphabets) for s in sets] == [30, 20]
@@ -156,7 +161,9 @@ def test_omniglot_trains_and_scores(tmp_path):
     vhe.train.main(vhe.train.Config(data_dir=data, save_dir=tmp_path, **several))
     settings = {"limit": 10, "n_samples": 20, "k_shot": (5,)}
     estimates = vhe_loglike.main(vhe_loglike.Config(tmp_path, data_dir=data, **settings))
-    train, test = (vhe.data.load(split, data, limit=n).images for split, n in (("train", 100), ("test", 10)))
+    train, test = (
+        vhe.data.load(split, data_config(data, limit=n)).images for split, n in (("train", 100), ("test", 10))
+    )
     independent = torch.distributions.Bernoulli(train.mean(dim=0).clamp(0.01, 0.99)).log_prob(test).sum() / len(test)
     given_others = estimates["log p(image|5 others)"]["mean"]
     assert given_others > independent + 50

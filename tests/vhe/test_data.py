@@ -10,6 +10,7 @@ from PIL import Image
 
 from common.data.torchvision_import import datasets
 from common.errors import InputError
+from tests.helpers.data_config import data_config
 from vhe import demo
 from vhe.data import Characters, decode, hold_out, load, shrink
 
@@ -62,7 +63,7 @@ def same(a, b):
 
 
 def test_a_split_is_numbered_by_alphabet_and_character(tmp_path):
-    train = load("train", write_omniglot(tmp_path))
+    train = load("train", data_config(write_omniglot(tmp_path)))
     assert train.alphabets == ("Armenian", "Greek", "Latin"), "in order, as torchvision lists them"
     assert train.names == (
         *("Armenian/character01", "Greek/character01", "Greek/character02"),
@@ -74,51 +75,51 @@ def test_a_split_is_numbered_by_alphabet_and_character(tmp_path):
     assert (train.images.shape, train.images.dtype) == ((11, 1, 28, 28), torch.float32)
     expected = shrink(torch.from_numpy(np.stack([page(int(id[:4])) for id in train.ids])).float()).unsqueeze(1)
     assert torch.equal(train.images, expected)
-    assert len(load("test", tmp_path).ids) == N_PAGES["images_evaluation"]
+    assert len(load("test", data_config(tmp_path)).ids) == N_PAGES["images_evaluation"]
 
 
 @pytest.mark.parametrize("folder", ["", "omniglot-py"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_archives_and_folders_hold_the_same(tmp_path, folder, zipped):
-    found = load("test", write_omniglot(tmp_path / "data" / folder, zipped) and tmp_path / "data")
-    assert same(found, load("test", write_omniglot(tmp_path / "other")))
+    found = load("test", data_config(write_omniglot(tmp_path / "data" / folder, zipped) and tmp_path / "data"))
+    assert same(found, load("test", data_config(write_omniglot(tmp_path / "other"))))
 
 
 def test_torchvision_reads_the_same_folders(tmp_path, monkeypatch):
     root = write_omniglot(tmp_path / "omniglot-py", zipped=False)
     monkeypatch.setattr(datasets.Omniglot, "_check_integrity", lambda _: True)  # which asks for the original archives
-    theirs, ours = datasets.Omniglot(str(tmp_path)), load("train", tmp_path)
+    theirs, ours = datasets.Omniglot(str(tmp_path)), load("train", data_config(tmp_path))
     assert len(theirs) == len(ours.ids) == N_PAGES[root.joinpath("images_background").name]
     names = [theirs._characters[theirs[i][1]] for i in range(len(theirs))]
     assert sorted(names) == sorted(ours.names[i] for i in ours.character)
 
 
 def test_limit_counts_characters(tmp_path):
-    train = load("train", write_omniglot(tmp_path))
-    assert same(load("train", tmp_path, limit=4), train.take(train.character < 4))
-    assert same(load("train", tmp_path, limit=100), train)
+    train = load("train", data_config(write_omniglot(tmp_path)))
+    assert same(load("train", data_config(tmp_path, limit=4)), train.take(train.character < 4))
+    assert same(load("train", data_config(tmp_path, limit=100)), train)
 
 
 def test_stated_alphabets_of_both_sets_are_the_test(tmp_path):
     write_omniglot(tmp_path)
     stated = ("Tengwar", "Greek")
-    train, test = (load(split, tmp_path, test_alphabets=stated) for split in ("train", "test"))
+    train, test = (load(split, data_config(tmp_path), test_alphabets=stated) for split in ("train", "test"))
     assert (train.alphabets, test.alphabets) == (("Armenian", "Latin", "Atlantean"), ("Greek", "Tengwar"))
     assert test.ids == ("0000_01", "0000_02", "0001_01", "0001_02", "0001_03", "0006_01", "0006_02", "0006_03")
     assert len(train.ids) + len(test.ids) == sum(N_PAGES.values())
-    assert load("test", tmp_path, test_alphabets=stated, limit=1).names == ("Greek/character01",)
+    assert load("test", data_config(tmp_path, limit=1), test_alphabets=stated).names == ("Greek/character01",)
     with pytest.raises(InputError, match="no 'Gree'; it has Greek$"):
-        load("test", tmp_path, test_alphabets=("Gree",))
+        load("test", data_config(tmp_path), test_alphabets=("Gree",))
     with pytest.raises(InputError, match="it has Armenian, Greek, Latin, Atlantean, Tengwar$"):
-        load("test", tmp_path, test_alphabets=("xyz",))
+        load("test", data_config(tmp_path), test_alphabets=("xyz",))
     with pytest.raises(InputError, match="no alphabet to train on"):
-        load("train", tmp_path, test_alphabets=("Armenian", "Greek", "Latin", "Atlantean", "Tengwar"))
+        load("train", data_config(tmp_path), test_alphabets=("Armenian", "Greek", "Latin", "Atlantean", "Tengwar"))
     with pytest.raises(InputError, match="--demo"):
-        load("train", tmp_path, demo=True, test_alphabets=stated)
+        load("train", data_config(tmp_path, demo=True), test_alphabets=stated)
 
 
 def test_what_is_taken_is_renumbered(tmp_path):
-    train = load("train", write_omniglot(tmp_path))
+    train = load("train", data_config(write_omniglot(tmp_path)))
     for rows in (torch.tensor([9, 2, 3]), torch.arange(11) % 11 == 2, slice(3, None, 2)):
         some = train.take(rows)
         numbers = torch.arange(11)[rows].tolist()
@@ -131,7 +132,7 @@ def test_what_is_taken_is_renumbered(tmp_path):
 
 
 def test_images_are_found_by_their_ids(tmp_path):
-    train = load("train", write_omniglot(tmp_path))
+    train = load("train", data_config(write_omniglot(tmp_path)))
     assert train.find("0001_02") == 5
     with pytest.raises(InputError, match="'7_7' is not an image of this split: its ids are like 0002_01, 0005_02"):
         train.find("7_7")
@@ -236,35 +237,35 @@ def test_useless_images_are_named(tmp_path):
 
 def test_damage_and_absence_are_named(tmp_path):
     with pytest.raises(InputError, match="images_background.zip is missing .* --download fetches it, --demo needs no"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     archive = write_omniglot(tmp_path) / "images_background.zip"
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="images_background.zip is damaged"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     with zipfile.ZipFile(archive, "w") as empty:
         empty.writestr("images_evaluation/a/b/c.png", b"of another set")
     with pytest.raises(InputError, match="images_background.zip holds no images"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     with zipfile.ZipFile(archive, "w") as damaged:
         damaged.writestr("images_background/a/b/c.png", b"no image")
     with pytest.raises(InputError, match=r"images_background.zip: a/b/c.png is damaged .* download it again"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
     png(np.eye(28, dtype=bool), tmp_path / "small.png")
     with zipfile.ZipFile(archive, "w") as shrunk:
         shrunk.write(tmp_path / "small.png", "images_background/a/b/c.png")
     with pytest.raises(InputError, match=r"a/b/c.png is 28 x 28 pixels, not 105 x 105"):
-        load("train", tmp_path)
+        load("train", data_config(tmp_path))
 
 
 def test_whatever_byte_is_damaged_there_is_an_input_error_or_the_data(tmp_path):
     archive = write_omniglot(tmp_path) / "images_evaluation.zip"
-    whole, expected = archive.read_bytes(), load("test", tmp_path)
+    whole, expected = archive.read_bytes(), load("test", data_config(tmp_path))
     refused = 0
     for where in np.random.default_rng(0).integers(0, len(whole), 150):
         archive.write_bytes(whole[:where] + bytes([whole[where] ^ 0xFF]) + whole[where + 1 :])
         try:
-            found = load("test", tmp_path)
+            found = load("test", data_config(tmp_path))
         except InputError:
             refused += 1
         else:
@@ -282,12 +283,12 @@ def test_missing_archives_are_downloaded_and_checked(tmp_path, server, monkeypat
     md5s = {name: hashlib.md5(server.content[f"/{name}.zip"]).hexdigest() for name in SETS}
     monkeypatch.setattr(datasets.Omniglot, "download_url_prefix", server.url)
     monkeypatch.setattr(datasets.Omniglot, "zips_md5", md5s | {"images_evaluation": "0" * 32})
-    assert same(load("train", tmp_path / "new", fetch=True), load("train", origin))
+    assert same(load("train", data_config(tmp_path / "new", download=True)), load("train", data_config(origin)))
     assert (tmp_path / "new/omniglot-py/images_background.zip").is_file(), "where torchvision puts it"
-    load("train", tmp_path / "new", fetch=True)
+    load("train", data_config(tmp_path / "new", download=True))
     assert [path for path, _ in server.requests] == ["/images_background.zip"], "once, and not the other set"
     with pytest.raises(InputError, match=f"images_evaluation.zip could not be downloaded .*instead of {'0' * 32}"):
-        load("test", tmp_path / "new", fetch=True)
+        load("test", data_config(tmp_path / "new", download=True))
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +299,7 @@ def drawn():
 def test_the_demo_has_alphabets_of_characters(drawn, monkeypatch):
     assert torch.equal(demo.draw_characters("test"), drawn["test"]), "always the same"
     monkeypatch.setattr("vhe.data.draw_characters", drawn.__getitem__)
-    train, test = (load(split, data_dir=None, demo=True) for split in ("train", "test"))
+    train, test = (load(split, data_config("", demo=True)) for split in ("train", "test"))
     assert [len(s.alphabets) for s in (train, test)] == [24, 6]
     assert [len(s.names) for s in (train, test)] == [24 * 12, 6 * 10]
     for split in (train, test):
@@ -310,7 +311,7 @@ def test_the_demo_has_alphabets_of_characters(drawn, monkeypatch):
     assert (train.ids[0], train.ids[-1], test.ids[0]) == ("demo0001_01", "demo0288_20", "demo0289_01")
     assert not set(train.ids) & set(test.ids)
     assert test.names[13] == "test02/character04"
-    assert same(load("test", None, demo=True, limit=13), test.take(test.character < 13))
+    assert same(load("test", data_config("", demo=True, limit=13)), test.take(test.character < 13))
     assert torch.equal(drawn["test"].reshape(test.images.shape), test.images)
 
 

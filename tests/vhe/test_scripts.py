@@ -13,6 +13,7 @@ from torch import nn
 from common import checkpoints
 from common.errors import InputError
 from common.training import run_from_command_line
+from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
 from tests.helpers.scripts import call
 from vhe import VHE, classify, loglike, sample
@@ -169,7 +170,7 @@ def test_examples_have_the_code_of_what_is_given(monkeypatch, shown):
     given, empty, new = grid[:, :5], grid[:, 5], grid[:, 6:]
     assert new.shape == (8, 3, 1, 28, 28) and empty.isnan().all()
     torch.testing.assert_close(new, given.mean(dim=(1, 2, 3, 4))[:, None, None, None, None].expand_as(new))
-    test = load("test", Path(), demo=True)
+    test = load("test", data_config(Path(), demo=True))
     of = [(test.images[:, None] == row).all(dim=(2, 3, 4)).int().argmax(dim=0) for row in given]
     characters = torch.stack([test.character[rows] for rows in of])
     assert (characters == characters[:, :1]).all() and len(characters[:, 0].unique()) == 8
@@ -203,7 +204,7 @@ def test_characters_of_an_alphabet(monkeypatch, shown):
     seen = []
     model.encoder["a"].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     call(sample, "-", "--demo", "--alphabet", "test03", "--n-samples", "2")
-    test = load("test", Path(), demo=True)
+    test = load("test", data_config(Path(), demo=True))
     of = (test.images[:, None] == seen[0].flatten(0, 1)).all(dim=(2, 3, 4)).int().argmax(dim=0)
     assert seen[0].shape == (8, 5, 1, 28, 28) and {test.alphabets[i] for i in test.alphabet[of]} == {"test03"}
     values = shown[0][:, 6:, 0, 0, 0]
@@ -228,7 +229,7 @@ def test_styles(monkeypatch, shown):
 
 
 def test_given_images(saved, tmp_path, shown):
-    test = load("test", Path(), demo=True)
+    test = load("test", data_config(Path(), demo=True))
     page = 255 * (1 - test.images[7, 0])
     Image.fromarray(page.byte().numpy()).save(tmp_path / "mine.png")
     call(sample, saved["character"], "--demo", "--given", tmp_path / "mine.png", test.ids[30])

@@ -8,7 +8,7 @@ from common.checkpoints import LAST, load, load_model, save, start_from
 from common.errors import InputError
 from common.training import command_line, run_from_command_line
 from common.training.options import as_json
-from vhe import train
+from vhe import data, sample, train
 from vhe.character_sets import support_sets
 from vhe.data import Characters
 from vhe.framework.estimators import log_conditional
@@ -19,7 +19,7 @@ SMALL = {"demo": True, "n_latents": 8, "annealing_epochs": 1}
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(train, "draw", lambda model, characters, folder: None)
+    monkeypatch.setattr(sample, "draw", lambda model, folder, train, valid: None)
 
 
 def bars(n_characters, n=10):
@@ -33,14 +33,14 @@ def bars(n_characters, n=10):
 
 @pytest.fixture
 def _bars(monkeypatch):
-    monkeypatch.setattr(train, "load", lambda *_: bars(8, 6))
+    monkeypatch.setattr(data, "load", lambda *_: bars(8, 6))
 
 
 @pytest.mark.slow
 def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
     """Of characters never seen before: images are likelier given others of their character than given another's."""
     seen, unseen = bars(30), bars(20)
-    monkeypatch.setattr(train, "load", lambda *_: seen)
+    monkeypatch.setattr(data, "load", lambda *_: seen)
     several = SMALL | {"batch_size": 25, "n_latents": 16, "lr": 2e-3, "annealing_epochs": 0}
     train.main(train.Config(save_dir=tmp_path, epochs=4, valid=0, **several))
     batch = support_sets(unseen, "cz", 5)[torch.arange(200)]

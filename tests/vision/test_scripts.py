@@ -21,6 +21,7 @@ from common.errors import InputError
 from common.objectives import MvaeElbo
 from common.training import run_from_command_line
 from tests.helpers.celeba_files import N, write_celeba
+from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
 
@@ -67,7 +68,7 @@ def test_loglike_of_views(trained):
 
 
 def test_views_are_read_from_what_setup_made(photographs, tmp_path):
-    examples = vision.data.load("train", photographs, cache_dir=tmp_path)
+    examples = vision.data.load("train", data_config(photographs, cache_dir=tmp_path))
     batch = examples[:]
     assert tuple(batch.modalities) == vision.sample.VIEWS
     assert {name: x.shape[1] for name, x in batch.modalities.items()} == vision.sample.CHANNELS
@@ -78,7 +79,7 @@ def test_views_are_read_from_what_setup_made(photographs, tmp_path):
     assert not x["obscured"][..., 32:].any() and x["obscured"][..., :32].equal(x["image"][..., :32])
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     assert ((x["image"] * weights).sum(dim=1, keepdim=True) - x["gray"]).abs().mean() < 0.02
-    whole = vision.data.load("test", photographs, cache_dir=tmp_path)
+    whole = vision.data.load("test", data_config(photographs, cache_dir=tmp_path))
     assert whole.mask is None and whole.take(slice(1))[:].modalities["watermark"].shape == (1, 3, 64, 64)
 
 
@@ -99,7 +100,7 @@ def test_edges_of_drawn_faces():
 
 def test_rows_without_a_modality_never_enter_the_statistics(trained):
     model = load_model(trained).train()
-    views = vision.data.load("test", "", demo=True, limit=5)[:].modalities
+    views = vision.data.load("test", data_config("", demo=True, limit=5))[:].modalities
     norm = model.encoder["mask"][3]
     means = []
     for filler in (0.0, 1.0):
@@ -116,7 +117,7 @@ def test_views_that_were_not_made_are_named(tmp_path):
     with pytest.raises(
         InputError, match=r"grayscale is missing: `python setup.py grayscale .*img_align_celeba .*` makes"
     ):
-        vision.data.load("train", tmp_path)
+        vision.data.load("train", data_config(tmp_path))
     assert len(list((tmp_path / "img_align_celeba").iterdir())) == N
 
 

@@ -16,13 +16,13 @@ from common.errors import InputError
 from common.objectives import MvaeElbo
 from common.reporting import tables as reports
 from common.training import loop as training
-from common.training import run_from_command_line
+from common.training import run, run_from_command_line
 from common.training.steps import Step
 from mnist import loglike
 from mnist import train as mnist_train
-from mnist.data import MNIST
 from mnist.data import load as load_mnist
 from mnist.model import MODELS
+from tests.helpers.data_config import data_config
 from tests.helpers.linear_gaussian import draw, linear_gaussian
 from tests.helpers.runs import assert_same_run, config, metrics
 from tests.helpers.scripts import ROOT
@@ -199,7 +199,7 @@ def test_training_learns_digits(tmp_path):
     """Held-out figures on the built-in digits after some seconds: far above the untrained, label given the image."""
     settings = config(tmp_path, limit=None, epochs=30, annealing_epochs=10, n_latents=16, lr=2e-3)
     mnist_train.main(settings)
-    test = load_mnist("test", "", demo=True, limit=150)
+    test = load_mnist("test", data_config("", demo=True, limit=150))
     estimates = reports.summarise(loglike.evaluate(load_model(tmp_path), test, n_samples=100))
     mean = {name: estimate["mean"] for name, estimate in estimates.items()}
     assert mean["log p(image)"] > -160, "a model of independent pixels has about -230"
@@ -330,9 +330,9 @@ def test_resuming_from_what_is_no_last_checkpoint(tmp_path, uninterrupted):
 
 def test_resuming_on_other_data(tmp_path):
     mnist_train.main(config(tmp_path, epochs=1))
-    smaller = load_mnist("train", "", demo=True, limit=200)
+    smaller = load_mnist("train", data_config("", demo=True, limit=200))
     with pytest.raises(InputError, match="had 250 training examples, now there are 167: check --data-dir"):
-        mnist_train.main(config(tmp_path, resume=True), MNIST._replace(load=lambda *_: smaller))
+        run(config(tmp_path, resume=True), mnist_train.experiment()._replace(load=lambda *_: smaller))
 
 
 def test_damaged_metrics_are_named(tmp_path):

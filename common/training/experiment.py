@@ -1,0 +1,77 @@
+"""An experiment as a value, and the one function that trains it."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from common.data.batches import Examples, hold_out, unpair
+from common.objectives.base import Objective
+from common.training import devices
+from common.training.loop import fit
+from common.training.options import RunConfig, as_json
+from common.training.runs import Run
+
+Split = Any  # what `load` returns: Examples, or what an experiment makes them from
+
+
+class Experiment(NamedTuple):
+    """What a train.py says about its experiment.
+
+    name: the folder, which checkpoints name.
+    load: split ("train", "test"), config -> the data of that split.
+    build: config -> the model.
+    objective: config, model -> what to maximise.
+    draw: model, folder, train, valid -> writes sample pictures into the folder; None for no pictures.
+    load_train: config -> the data to train on, and those to select the best model by (None for none). It may complete
+        the config with what the data say, such as a vocabulary. By default the last sixth of the training split, or
+        --valid examples, are held out.
+    examples: config, data, model -> the examples that a step takes batches from; by default the data themselves.
+    amsgrad: Adam's variant (Reddi et al. 2018).
+    """
+
+    name: str
+    load: Callable[[str, Any], Split]
+    build: Callable[[Any], nn.Module]
+    objective: Callable[[Any, nn.Module], Objective]
+    draw: Callable[[nn.Module, Path, Split, Split | None], None] | None
+    load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
+    examples: Callable[[Any, Split, nn.Module], Examples] = lambda config, data, model: data
+    amsgrad: bool = False
+
+
+def run(config: RunConfig, experiment: Experiment) -> Run | None:
+    """Train an experiment's model; with --dry-run only print the configuration.
+
+    Returns:
+        the finished run; None for a dry run.
+
+    Raises:
+        InputError: options, data or a save-dir that cannot be used, or a loss that diverged.
+    """
+    config.check()
+    if config.dry_run:
+        print(json.dumps(as_json(config), indent=2))
+        return None
+    torch.manual_seed(config.seed)
+    train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
+    device = devices.select(config.cuda)
+    model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
+    objective = experiment.objective(config, model)
+    examples = experiment.examples(config, train, model)
+    if config.paired_fraction < 1:
+        examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
+    held_out = valid and experiment.examples(config, valid, model)
+    opened = Run(experiment.name, config)
+    pictures = experiment.draw and partial(experiment.draw, model, train=train, valid=valid)
+    fit(model, objective, examples, held_out, config, opened, pictures, experiment.amsgrad)
+    return opened
+
+
+def _held_out(config: RunConfig, experiment: Experiment) -> tuple[Examples, Examples | None]:
+    """The training split without its last examples, and these."""
+    return hold_out(experiment.load("train", config), config.valid)

@@ -1,0 +1,44 @@
+"""The options that the scripts share, and the models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+
+@dataclass(kw_only=True)
+class BirdOptions:
+    """Where the birds are: the options that all scripts share."""
+
+    images_dir: Path | None = None
+    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
+    CUB_200_2011/images"""
+    cache_dir: Path | None = None
+    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
+
+
+@dataclass(kw_only=True)
+class WordOptions(BirdOptions):
+    vocab: Path | None = None
+    """words of a model of the MMVAE authors' own (their cub.vocab), whose folder lacks them; ours know theirs"""
+
+
+class Model(NamedTuple):
+    """What --model stands for.
+
+    modalities: the model's.
+    wide: whether the caption's networks are the wide ones with biases, as beside features.
+    posterior: the family of the authors' mixture, or of the one modality.
+    """
+
+    modalities: tuple[str, ...]
+    wide: bool
+    posterior: str
+
+
+MODELS = {
+    "images": Model(("image", "caption"), False, "laplace-normal"),
+    "features": Model(("feature", "caption"), True, "softplus-normal"),
+    "image": Model(("image",), False, "softplus-laplace"),
+    "feature": Model(("feature",), True, "softplus-normal"),
+    "caption": Model(("caption",), False, "softplus-normal"),
+}

@@ -1,0 +1,22 @@
+"""The demo's digits: scikit-learn's scanned ones at MNIST's size."""
+
+import torch
+from torch.nn.functional import interpolate, pad
+
+from common.data import Examples
+
+N_TEST = 297
+
+
+def scanned_digits(split: str) -> Examples:
+    """The 1,500 training or 297 test digits: image (N, 1, 28, 28) uint8 and text (N,) int64, the digit."""
+    from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)  # (1797, 1, 8, 8)
+    images = pad(interpolate(images, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))  # MNIST's margins
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    rows = rows[:-N_TEST] if split == "train" else rows[-N_TEST:]
+    return Examples(
+        {"image": (255 * images[rows]).round().to(torch.uint8), "text": torch.from_numpy(digits.target).long()[rows]}
+    )

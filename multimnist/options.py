@@ -1,0 +1,57 @@
+"""Which MultiMNIST: the options that all its scripts share."""
+
+from dataclasses import dataclass, fields
+
+from common.errors import require
+
+LENGTH = 4  # characters of a text
+
+
+@dataclass(kw_only=True)
+class DatasetOptions:
+    """Which MultiMNIST: the options that all scripts share. The defaults are the paper's."""
+
+    min_digits: int = 0
+    """the fewest digits in an image"""
+    max_digits: int = 4
+    """the most digits in an image; all numbers in between are equally frequent"""
+    fixed: bool = True
+    """digits in the corners of a 2x2 grid, in reading order, as in the paper; --no-fixed: anywhere, not overlapping"""
+    resize: bool = True
+    """with --no-fixed: digits of 28 / (1.3 + 0.1 N(0, 1)) pixels; --no-resize: of 28"""
+    translate: bool = True
+    """with --no-fixed: digits anywhere; --no-translate: in the centre"""
+    scramble: bool = False
+    """the text lists the digits in a random order"""
+    reverse: bool = False
+    """the text lists the digits backwards with probability 0.5"""
+    repeat: bool = True
+    """a digit may come more than once in an image; --no-repeat: all digits of an image differ"""
+
+    def check_options(self) -> None:
+        """Raise InputError for options that exclude each other."""
+        least, most = self.min_digits, self.max_digits
+        require(
+            0 <= least <= most <= LENGTH,
+            f"--min-digits {least} --max-digits {most} must keep to 0 <= min <= max <= {LENGTH}",
+        )
+        if self.fixed:
+            require(
+                self.resize and self.translate, "--no-resize and --no-translate need --no-fixed: add it, or omit them"
+            )
+            return
+        require(
+            self.repeat and not self.scramble and not self.reverse,
+            "--scramble, --reverse and --no-repeat go with fixed places: omit them, or --no-fixed",
+        )
+        require(self.translate or most <= 1, f"--no-translate has room for --max-digits 1, not {most}")
+        # three digits of 28 pixels avoid each other once in 39 draws, four once in 1,700
+        require(self.resize or most <= 3, f"--no-resize has room for --max-digits 3, not {most}")
+
+
+PAPER = DatasetOptions()
+
+
+def values(options: DatasetOptions) -> dict[str, int | bool]:
+    """The dataset's options alone, of a config that has others too."""
+    return {field.name: getattr(options, field.name) for field in fields(DatasetOptions)}
