@@ -358,7 +358,7 @@ def test_the_meter_adds_up_random_subsets_by_name():
 
 def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, no-such-compiler is missing"):
+    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, and no-such-compiler is missing"):
         mnist_train.main(config(tmp_path, compile=True))
 
 
