@@ -27,7 +27,7 @@ from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import DregElbo, MvaeElbo, Objective
 from common.training import devices
-from common.training.loop import Meter
+from common.training.meter import Meter
 from common.training.steps import CapturedStep, Step
 from cub.captions import END, PADDING
 from vision.data import DERIVED
@@ -180,7 +180,7 @@ def n_steps(name: str, device: torch.device) -> int:
 
 
 def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", compile: bool = False) -> Turn:
-    """Steps on batches out of a split in memory, as `common.training.loop.loop.fit` takes them."""
+    """Steps on batches out of a split in memory, as `common.training.loop.fit` takes them."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
     model = devices.prepare(experiment.build(), device, precision, compile)

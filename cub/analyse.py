@@ -218,7 +218,7 @@ def coherence(
 def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
     """Save the map of latents."""
     n = len(birds.captions)
-    rows = torch.linspace(0, n - 1, min(maps.EMBEDDED, n)).long()  # evenly, since birds are sorted by class
+    rows = torch.linspace(0, n - 1, min(maps.MAX_DRAWS, n)).long()  # evenly, since birds are sorted by class
     batch = birds.examples.only(model.modalities)[rows].modalities
     device, classes = next(model.parameters()).device, birds.classes[rows // CAPTIONS]
     z = {name: (model.posterior({name: x.to(device)}).sample(), classes) for name, x in batch.items()}

@@ -1,4 +1,4 @@
-"""Pictures. Drawn on bare figures: no window, no global state."""
+"""Pictures, drawn on figures without pyplot: no window, no global state."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,10 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import pad
 
-CELL = 0.7  # inches an image is high
-PORTRAIT, WRAPPED = 1.6, 38  # inches an image with a sentence is wide and high; the sentence's characters a line
-LABELLED = 8  # curves in a panel, at most, that a legend names
+CELL = 0.7  # height of an image, inches
+PORTRAIT = 1.6  # width and height of an image with a caption below, inches
+CAPTION_WIDTH = 38  # characters a line
+MAX_LABELLED = 8  # curves of a panel that a legend names; of more curves it names none
 
 
 def image_grid(
@@ -23,7 +24,7 @@ def image_grid(
     captions: Sequence[Sequence[str]] | None = None,
     title: str = "",
 ) -> None:
-    """Save a grid of images, drawn as one.
+    """Save a grid of images; all images are drawn as one, which is much faster than an axis for each.
 
     Args:
         images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
@@ -31,7 +32,7 @@ def image_grid(
         captions: R rows of C captions under the images.
     """
     rows, columns, _, h, w = images.shape
-    down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # from a cell to the next
+    down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # pixels from one cell to the next
     cells = images.detach().cpu().nan_to_num(1.0).expand(-1, -1, 3, -1, -1)
     canvas = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)
     canvas = canvas.permute(0, 3, 1, 4, 2).reshape(rows * down, columns * right, 3)
@@ -56,7 +57,7 @@ def captioned(
     row_labels: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Save a grid of images with sentences beneath.
+    """Save a grid of images with a sentence below each.
 
     Args:
         images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
@@ -64,7 +65,7 @@ def captioned(
         row_labels: R labels at the left.
     """
     rows, columns = images.shape[:2]
-    wrapped = [[fill(caption, WRAPPED) for caption in row] for row in captions]
+    wrapped = [[fill(caption, CAPTION_WIDTH) for caption in row] for row in captions]
     beneath = 0.09 * max(caption.count("\n") + 2 for row in wrapped for caption in row)  # inches
     figure = Figure(figsize=(1.05 * PORTRAIT * columns, (PORTRAIT + beneath) * rows))
     spaces = {"hspace": beneath / PORTRAIT, "wspace": 0.1, "left": 0, "right": 1, "top": 1, "bottom": 0}
@@ -82,7 +83,7 @@ def captioned(
 
 
 def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tensor, list[list[str]]]:
-    """Images (N, channels, H, W) and their captions in rows of so many columns, the last one filled up with blanks."""
+    """Arrange images (N, channels, H, W) and their captions in rows of `columns`; blanks fill up the last row."""
     blanks = -len(images) % columns
     images = torch.cat([images, torch.full_like(images[:1], torch.nan).expand(blanks, -1, -1, -1)])
     captions = [*captions, *[""] * blanks]
@@ -90,9 +91,9 @@ def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tens
 
 
 def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
-    """Save the curves of metrics.jsonl over epochs, in training and (dashed) validation.
+    """Save the curves of metrics.jsonl over epochs: training solid, validation dashed.
 
-    A panel for the bound, and one for each modality and the KL with the curves of all subsets.
+    The bound has a panel, and so have the KL and each modality, with the curves of all subsets.
     """
     panels = defaultdict(list)
     for term in metrics[0]["train"]:
@@ -105,10 +106,10 @@ def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
         for i, term in enumerate(terms):
             for split, style in (("train", "-"), ("valid", "--")):
                 if split in metrics[0]:
-                    label = term.rsplit("/", 1)[0] if style == "-" and 1 < len(terms) <= LABELLED else None
+                    label = term.rsplit("/", 1)[0] if style == "-" and 1 < len(terms) <= MAX_LABELLED else None
                     values = [line[split][term] for line in metrics]
                     axis.plot(epochs, values, style, label=label, linewidth=1, color=f"C{i % 10}")
-        if 1 < len(terms) <= LABELLED:
+        if 1 < len(terms) <= MAX_LABELLED:
             axis.legend(fontsize=7)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
@@ -131,9 +132,9 @@ def error_bars(
     """Save curves over a logarithmic axis (a linear one for a single x).
 
     Args:
-        curves: {label: (mean, half a bar's height) for each x}.
-        axes: what x and y are.
-        log: whether y's axis is logarithmic too.
+        curves: {label: (mean, half the height of the bar) for each x}.
+        axes: labels of the x and the y axis.
+        log: make the y axis logarithmic too.
     """
     figure = Figure(figsize=(6, 4))
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
@@ -150,10 +151,11 @@ def error_bars(
 
 
 def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, title: str = "") -> None:
-    """Save rows of points with bars, {label: (mean, half a bar's length)}, from the top down.
+    """Save points with horizontal bars, a row each, from the top down.
 
     Args:
-        axis: what the values are.
+        rows: {label: (mean, half the length of the bar)}.
+        axis: label of the axis.
     """
     figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
     plot = figure.add_subplot(xlabel=axis, title=title)
@@ -166,10 +168,11 @@ def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, ti
 
 
 def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str]) -> None:
-    """Save box plots of the columns of {title: (N, D)}, a panel each; whiskers from the 5th to the 95th percentile.
+    """Save box plots of the columns of each (N, D); whiskers reach from the 5th to the 95th percentile.
 
     Args:
-        axes: what the columns and the values are.
+        values: {title of a panel: (N, D)}.
+        axes: labels of the columns and of the values.
     """
     figure = Figure(figsize=(6, 2.4 * len(values)))
     for axis, (title, x) in zip(figure.subplots(len(values), 1, squeeze=False).flat, values.items(), strict=True):
@@ -183,7 +186,11 @@ def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str]) -> No
 
 
 def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Save points in the plane, {title: {label: (N, 2)}}, a panel each."""
+    """Save points in the plane.
+
+    Args:
+        panels: {title of a panel: {label: points (N, 2)}}.
+    """
     figure = Figure(figsize=(6 * len(panels), 5.5))
     for axis, (title, groups) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         for i, (label, points) in enumerate(groups.items()):
@@ -195,11 +202,12 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def beside(given: Tensor, images: Tensor) -> Tensor:
-    """Put each row's given image before its images, an empty cell between: (R, ...), (R, C, ...) -> (R, C + 2, ...)."""
+    """Put each row's given image, then an empty cell, then its images: (R, ...), (R, C, ...) -> (R, 2 + C, ...)."""
     empty = torch.full_like(given, torch.nan)
     return torch.cat([torch.stack([given, empty], dim=1), images], dim=1)

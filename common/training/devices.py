@@ -1,4 +1,4 @@
-"""Where and how fast: device, precision, compiled networks."""
+"""Device, precision and compiled networks."""
 
 import ctypes
 import os
@@ -17,14 +17,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def select(cuda: bool) -> torch.device:
-    """The GPU where one is asked for and there; a warning and the CPU where it is not there."""
+    """The GPU if it is asked for and available, otherwise the CPU; warns if the GPU is not available."""
     if cuda and not torch.cuda.is_available():
-        print("warning: no GPU is available, going on with the CPU", file=sys.stderr)
+        print("warning: no GPU is available, using the CPU", file=sys.stderr)
     if cuda and torch.cuda.is_available():
         if distributed.world() > 1:
-            own, n = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-            require(own < n, f"--nproc-per-node is to be {n} at most, one process for each GPU here")
-            torch.cuda.set_device(own)
+            local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            require(local_rank < n_gpus, f"--nproc-per-node must be at most {n_gpus}, one process for each GPU here")
+            torch.cuda.set_device(local_rank)
         return torch.device("cuda")
     _quick_products()
     _keep_pages()
@@ -32,15 +32,16 @@ def select(cuda: bool) -> torch.device:
 
 
 def prepare(model: Model, device: torch.device, precision: str, compile: bool) -> Model:
-    """Move a model to a device, with its networks in a precision ("fp32", "bf16"), compiled if asked.
+    """Move a model to a device; set its networks' precision, and compile them if `compile` is set.
 
     Densities, products of experts and sums stay in float32.
 
     Args:
-        model: has `networks()`.
+        model: must have `networks()`.
+        precision: "fp32" or "bf16".
 
     Raises:
-        InputError: there is no C++ compiler to compile with.
+        InputError: compiling for the CPU needs a C++ compiler, and there is none.
     """
     for network in model.networks():
         if precision == "bf16":
@@ -52,7 +53,7 @@ def prepare(model: Model, device: torch.device, precision: str, compile: bool) -
 
 
 def run_in_bf16(network: nn.Module) -> None:
-    """Let a network's products and convolutions run in bfloat16, with float32 outputs."""
+    """Make a network compute its matrix products and convolutions in bfloat16, with float32 outputs."""
     forward = network.forward
 
     def autocast(*inputs: object, **named: object) -> object:
@@ -64,12 +65,12 @@ def run_in_bf16(network: nn.Module) -> None:
 
 
 def _in_float32(output: object) -> object:
-    """An output, a tensor or a tuple, with its floating tensors in float32."""
+    """A tensor, or a (named, nested) tuple of tensors, with floating-point tensors in float32."""
     if isinstance(output, Tensor):
         return output.float() if output.is_floating_point() else output
     if isinstance(output, tuple):
-        parts = [_in_float32(x) for x in output]
-        return type(output)(*parts) if hasattr(output, "_fields") else tuple(parts)
+        tensors = [_in_float32(x) for x in output]
+        return type(output)(*tensors) if hasattr(output, "_fields") else tuple(tensors)
     return output
 
 
@@ -77,22 +78,23 @@ def _check_compiler(device: torch.device) -> None:
     compiler = os.environ.get("CXX", "g++")
     require(
         device.type != "cpu" or shutil.which(compiler),
-        f"--compile needs a C++ compiler, {compiler} is missing: install it or leave out --compile",
+        f"--compile needs a C++ compiler, and {compiler} is missing: install it, or leave out --compile",
     )
 
 
 def _keep_pages() -> None:
-    """Let glibc hold on to freed memory: steps that ask the system for it anew spend a quarter of their time there."""
+    """Make glibc keep freed memory: asking the system for it again takes a quarter of a step's time."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):  # not of other C libraries
+    if hasattr(libc, "mallopt"):  # other C libraries lack it
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _quick_products() -> None:
-    """Let oneDNN multiply float32 matrices where it is as exact: on AMD's CPUs it is twice as fast as MKL.
+    """Multiply float32 matrices by oneDNN if it is exact: on AMD's CPUs it is twice as fast as MKL.
 
-    "medium" permits bfloat16, which oneDNN takes on CPUs with units for it: there torch's default stays.
+    "medium" selects oneDNN, but also permits bfloat16, which oneDNN uses on CPUs with units for it; on these CPUs
+    torch's default stays.
     """
     x = torch.arange(256.0**2).sin().view(256, 256)
     exact = x.double() @ x.double()

@@ -1,19 +1,16 @@
 """The training loop: annealing, model selection, early stopping, exact resumption."""
 
-import hashlib
-import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common import distributed
 from common.checkpoints import BEST, LAST, save, start_from
@@ -21,17 +18,46 @@ from common.data import streams
 from common.data.batches import Examples
 from common.data.streams import Stream
 from common.errors import require
-from common.objectives.base import Bound, Objective
-from common.reporting import plots
+from common.objectives.base import Objective
+from common.training import random_states
+from common.training.meter import DIVERGED, Meter
 from common.training.options import RunConfig
+from common.training.progress import Progress, progress_bar, report_epoch, show_means
 from common.training.runs import Run
 from common.training.steps import CapturedStep, Step
 
-PICTURES_EVERY = 60.0  # seconds between pictures while training goes on
-SHOWN = 12  # terms that fit beside a progress bar
-EVALUATED_AT_ONCE = 500  # examples: without gradients there is room for more than training's batch
-DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
-START_OF_EPOCH = {"batch": 0, "sums": {}, "n": 0, "seconds": 0.0}
+PICTURES_EVERY = 60.0  # seconds between pictures during training
+EVALUATION_BATCH = 500  # examples: without gradients there is room for more than training's batch
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    train: Examples,
+    valid: Examples | None,
+    config: RunConfig,
+    run: Run,
+    pictures: Callable[[Path], None] | None,
+    amsgrad: bool = False,
+) -> None:
+    """Maximise the objective's bound with Adam.
+
+    The best model has the highest bound on the validation examples (at beta = 1, with the weights as trained); without
+    validation examples it is the last one. The save-dir is brought up to date after every epoch.
+
+    Args:
+        train, valid: the splits; moved to the model's device where they fit, streamed to it otherwise.
+        config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
+        pictures: writes sample pictures into a folder; called now and then, and at the end. None: no pictures.
+        amsgrad: Adam's variant (Reddi et al. 2018).
+
+    Raises:
+        InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
+        KeyboardInterrupt: after Ctrl-C, with a checkpoint of that very batch saved.
+    """
+    trainer = Trainer(model, objective, train, valid, config, run, pictures, amsgrad)
+    trainer.restore()
+    trainer.train_to_the_end()
 
 
 def annealed(step: int, annealing_steps: int) -> float:
@@ -39,46 +65,19 @@ def annealed(step: int, annealing_steps: int) -> float:
     return min(1.0, (step + 1) / annealing_steps) if annealing_steps else 1.0
 
 
-class Meter:
-    """Running means of a bound and its terms over the examples of all processes; stops at the first not finite.
-
-    Batches are looked at a few at a time, so that a GPU need not wait for each.
-    """
-
-    def __init__(self, sums: dict[str, float] | None = None, n: int = 0) -> None:
-        self.sums, self.n = dict(sums or {}), n
-        self.names = list(self.sums)
-        self.pending: list[Tensor] = []
-        self.n_pending = 0
-
-    def add(self, bound: Bound, n: int) -> None:
-        """A batch of n examples, of this process's part."""
-        self.names = ["bound", *bound.terms]
-        self.n_pending += n
-        self.pending.append(torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1))
-
-    def check(self, where: str) -> dict[str, float]:
-        """The means so far. All processes have to ask at the same batches.
-
-        Raises:
-            InputError: a term is not finite; names the first such batch's terms.
-        """
-        nothing = torch.zeros(0, len(self.names))
-        sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms)
-        total = distributed.summed(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
-        bad = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
-        terms = [f"{name} = {x}" for name, x in zip(self.names, bad, strict=True) if not math.isfinite(x)]
-        require(not terms, f"the loss is not finite {where}: {', '.join(terms)}; {DIVERGED}")
-        for name, value in zip(self.names, total.tolist()[:-1], strict=True):
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.n += int(total[-1])
-        self.pending.clear()
-        self.n_pending = 0
-        return {name: value / self.n for name, value in self.sums.items()}
+def evaluate(objective: Objective, examples: Examples | Stream, seed: int) -> dict[str, float]:
+    """Means of the bound and its terms at beta = 1, in nats, always with the same latent noise."""
+    meter = Meter()
+    objective.eval()
+    with random_states.fixed_noise(seed + distributed.rank(), _device_of(objective)), torch.no_grad():
+        rows = torch.arange(len(examples), device=examples.device)[distributed.part()]
+        for loaded, index in streams.fed(examples, rows.split(EVALUATION_BATCH)):
+            meter.add(objective.bound(loaded[index]), len(index))
+    return meter.check("on the validation examples")
 
 
 class CtrlC:
-    """While open, the first Ctrl-C only asks to stop, so that a step is never cut in two; the second stops at once."""
+    """While open, the first Ctrl-C only sets `asked`, so that no step is cut in two; the second stops at once."""
 
     asked = False
 
@@ -96,215 +95,177 @@ class CtrlC:
         print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
 
 
-def evaluate(objective: Objective, examples: Examples | Stream, seed: int) -> dict[str, float]:
-    """Means of the bound and its terms at beta = 1, always with the same latent noise."""
-    meter = Meter()
-    objective.eval()
-    with _own_noise(seed + distributed.rank(), next(objective.parameters()).device), torch.no_grad():
-        own = torch.arange(len(examples), device=examples.device)[distributed.part()]
-        for some, index in streams.fed(examples, own.split(EVALUATED_AT_ONCE)):
-            meter.add(objective.bound(some[index]), len(index))
-    return meter.check("on the validation examples")
+class Trainer:
+    """A training under way; see `fit` for the arguments."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        train: Examples,
+        valid: Examples | None,
+        config: RunConfig,
+        run: Run,
+        pictures: Callable[[Path], None] | None,
+        amsgrad: bool,
+    ) -> None:
+        self.model, self.objective, self.config, self.run, self.pictures = model, objective, config, run, pictures
+        self.device = _device_of(model)
+        self.optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, amsgrad=amsgrad, fused=True)
+        self.step = Step(objective, self.optimizer)
+        if self.device.type == "cuda" and config.capture and self.step.capturable(train):
+            self.step = CapturedStep(self.step)
+        self.train = streams.placed(train, self.device)
+        self.valid = streams.placed(valid, self.device) if valid else None
+        self.progress = Progress(n_train=len(train))
+        self.ctrl_c = CtrlC()
 
-def fit(
-    model: nn.Module,
-    objective: Objective,
-    train: Examples,
-    valid: Examples | None,
-    config: RunConfig,
-    run: Run,
-    pictures: Callable[[Path], None] | None,
-    amsgrad: bool = False,
-) -> None:
-    """Maximise the objective's bound with Adam.
+    def restore(self) -> None:
+        """Continue from the run's last checkpoint, or start from the weights of --pre-trained if there are any."""
+        checkpoint, config = self.run.checkpoint, self.config
+        if checkpoint:
+            self._load(checkpoint)
+            print(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
+        elif config.pre_trained:
+            start_from(config.pre_trained, self.model, self.run.experiment, self.run.config)
+        self._check_processes()
+        progress, states = self.progress, checkpoint and checkpoint["rng"]
+        random_states.restore(states, config.seed, progress.epoch, progress.batch, self.device)
 
-    The best model is the one with the highest bound (weights as trained, beta = 1) on the validation examples, the
-    last one without any. The save-dir is brought up to date after every epoch.
+    def train_to_the_end(self) -> None:
+        """Train until the last epoch, until --patience is used up, or until Ctrl-C."""
+        self.last_drawn = time.monotonic()
+        with self.ctrl_c:
+            while not self._finished():
+                epoch = self.progress.epoch + 1
+                line = {"epoch": epoch} | self._train_epoch(epoch)
+                _require_finite(self.model, f"at epoch {epoch}")
+                distributed.average_buffers(self.model)
+                if self.progress.batch * self.config.batch_size < len(self.train):
+                    self._save_last()
+                    self._stop(epoch)
+                self._end_epoch(line)
+                if distributed.any_of(self.ctrl_c.asked):
+                    self._stop(epoch)
+        print(f"best epoch {self.progress.best_epoch} of {self.progress.epoch}: {self.run.dir / BEST}", end="")
+        print(f"; pictures in {self.run.samples}" if self.pictures else "")
 
-    Args:
-        train, valid: the splits; moved to the model's device as a whole where they fit.
-        config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
-        pictures: writes sample pictures into a folder; called now and then, and at the end. None: no pictures.
-        amsgrad: Adam's variant (Reddi et al. 2018).
+    def _load(self, checkpoint: dict[str, Any]) -> None:
+        before, now = checkpoint["n_train"], len(self.train)
+        require(before == now, f"the run had {before} training examples, now there are {now}: check --data-dir")
+        self.progress = Progress(**{key.name: checkpoint[key.name] for key in fields(Progress)})
+        self.model.load_state_dict(checkpoint["state_dict"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
 
-    Raises:
-        InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
-        KeyboardInterrupt: after Ctrl-C, with a checkpoint of this very batch saved.
-    """
-    device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, amsgrad=amsgrad, fused=True)
-    step = Step(objective, optimizer)
-    if device.type == "cuda" and config.capture and step.capturable(train):
-        step = CapturedStep(step)
-    train, valid = streams.placed(train, device), streams.placed(valid, device) if valid else None
-    state = {"epoch": 0, **START_OF_EPOCH, "best": -math.inf, "best_epoch": 0, "n_train": len(train)}
-    if run.checkpoint:
-        before = run.checkpoint["n_train"]
-        require(
-            before == len(train),
-            f"the run had {before} training examples, now there are {len(train)}: check --data-dir",
-        )
-        state = {name: run.checkpoint[name] for name in state}
-        model.load_state_dict(run.checkpoint["state_dict"])
-        optimizer.load_state_dict(run.checkpoint["optimizer"])
-        print(f"resuming after epoch {state['epoch']}, batch {state['batch']}")
-    elif config.pre_trained:
-        start_from(config.pre_trained, model, run.experiment, run.config)
-    fewest = min(len(examples) for examples in (train, valid) if examples)
-    least = min(fewest, config.batch_size)
-    require(distributed.world() <= least, f"{distributed.world()} processes are more than share {least} examples")
-    begin = set(distributed.gathered((state["epoch"], state["batch"])))
-    require(
-        len(begin) == 1, f"the processes go on from different batches: {run.dir} must be a folder that all of them see"
-    )
-    _begin_draws(run.checkpoint, config.seed, state, device)
-    drawn = time.monotonic()
+    def _check_processes(self) -> None:
+        """Raise InputError where the processes are too many, or do not see the same save-dir."""
+        world, batch_size = distributed.world(), self.config.batch_size
+        smallest_split = min(len(examples) for examples in (self.train, self.valid) if examples)
+        n = min(smallest_split, batch_size)
+        remedy = "start fewer, or raise --batch-size" if batch_size < smallest_split else "start fewer"
+        require(world <= n, f"{world} processes cannot share {n} examples: {remedy}")
+        starts = set(distributed.gathered((self.progress.epoch, self.progress.batch)))
+        seen = f"{self.run.dir} must be a folder that all of them see"
+        require(len(starts) == 1, f"the processes would continue from different batches: {seen}")
 
-    def save_last() -> None:
-        draws = {"rng": distributed.gathered(_rng(device))}
-        if run.writes:
-            save(run.dir / LAST, run.about | state | weights() | draws | {"optimizer": optimizer.state_dict()})
+    def _finished(self) -> bool:
+        progress, config = self.progress, self.config
+        no_patience_left = config.patience is not None and progress.epoch - progress.best_epoch >= config.patience
+        return no_patience_left or progress.epoch >= config.epochs
 
-    def weights() -> dict[str, Any]:
-        return {"state_dict": model.state_dict()}
+    def _train_epoch(self, epoch: int) -> dict[str, Any]:
+        """Train to the end of the epoch, or until Ctrl-C; returns the epoch's metrics."""
+        progress, started = self.progress, time.monotonic()
+        start = seen = progress.batch * self.config.batch_size  # examples of the epoch
+        meter = Meter(progress.sums, progress.n)
+        self.objective.train()
+        with progress_bar(epoch, start, len(self.train)) as bar:
+            for b, n, examples, index in self._batches(epoch):
+                beta = self._beta(epoch, b)
+                bound = self.step(examples, index, n, beta)
+                if bound is not None:
+                    meter.add(bound, len(index))
+                seen += n
+                stopping = distributed.any_of(self.ctrl_c.asked)
+                if stopping or (b + 1) % self.config.log_interval == 0 or seen == len(self.train):
+                    means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
+                    show_means(bar, seen, beta, means)
+                if stopping:
+                    break
+        seconds = time.monotonic() - started
+        progress.batch, progress.sums, progress.n = b + 1, meter.sums, meter.n
+        progress.seconds += seconds
+        return {
+            "train": means,
+            "beta": beta,
+            "lr": self.config.lr,
+            "seconds": progress.seconds,
+            "examples_per_second": (seen - start) / seconds,
+        }
 
-    def stop() -> NoReturn:
-        print(f"stopped in epoch {epoch}; --resume goes on from {run.dir / LAST}", file=sys.stderr)
+    def _batches(self, epoch: int) -> Iterator[tuple[int, int, Examples, Tensor]]:
+        """The batches of the epoch that are left: number (from 0), size, and this process's part of it.
+
+        The part is examples on the device and which of them it is, (B,).
+        """
+        first, size = self.progress.batch, self.config.batch_size
+        order = random_states.epoch_order(len(self.train), self.config.seed, epoch).to(self.train.device)
+        batches = order[first * size :].split(size)
+        parts = streams.fed(self.train, (index[distributed.part()] for index in batches))
+        for b, (batch, (examples, index)) in enumerate(zip(batches, parts, strict=True), start=first):
+            yield b, len(batch), examples, index
+
+    def _beta(self, epoch: int, b: int) -> float:
+        n_batches = -(-len(self.train) // self.config.batch_size)
+        return self.config.beta * annealed((epoch - 1) * n_batches + b, self.config.annealing_epochs * n_batches)
+
+    def _end_epoch(self, line: dict[str, Any]) -> None:
+        """Evaluate, keep the best model, and bring the save-dir up to date.
+
+        Args:
+            line: the epoch's metrics in training; gets those in validation.
+        """
+        if self.valid:
+            line["valid"] = evaluate(self.objective, self.valid, self.config.seed)
+        self.progress.end_epoch()
+        is_best = self.progress.take_score(line["valid"]["bound"] if self.valid else float(line["epoch"]))
+        if is_best and self.run.writes:
+            save(self.run.dir / BEST, self._checkpoint())
+        self.run.log(line)
+        self._save_last()
+        report_epoch(line, self.config.epochs, is_best)
+        due = self._finished() or time.monotonic() - self.last_drawn > PICTURES_EVERY
+        if self.pictures and due and self.run.writes:
+            self._draw()
+            self.last_drawn = time.monotonic()
+
+    def _checkpoint(self) -> dict[str, Any]:
+        return self.run.about | vars(self.progress) | {"state_dict": self.model.state_dict()}
+
+    def _save_last(self) -> None:
+        states = distributed.gathered(random_states.current(self.device))
+        if self.run.writes:
+            resumable = {"rng": states, "optimizer": self.optimizer.state_dict()}
+            save(self.run.dir / LAST, self._checkpoint() | resumable)
+
+    def _stop(self, epoch: int) -> NoReturn:
+        print(f"stopped in epoch {epoch}; --resume continues from {self.run.dir / LAST}", file=sys.stderr)
         raise KeyboardInterrupt
 
-    with CtrlC() as ctrl_c:
-        while not _finished(state, config):
-            epoch = state["epoch"] + 1
-            line = {"epoch": epoch} | _train_epoch(objective, step, train, config, state, ctrl_c)
-            _require_finite(model, f"at epoch {epoch}")
-            distributed.average_buffers(model)
-            if state["batch"] * config.batch_size < len(train):
-                save_last()
-                stop()
-            if valid:
-                line["valid"] = evaluate(objective, valid, config.seed)
-            state |= {"epoch": epoch, **START_OF_EPOCH}
-            score = line["valid"]["bound"] if valid else float(epoch)
-            better = score > state["best"]
-            if better:
-                state |= {"best": score, "best_epoch": epoch}
-                if run.writes:
-                    save(run.dir / BEST, run.about | state | weights())
-            run.log(line)
-            save_last()
-            _report(line, config.epochs, better)
-            due = _finished(state, config) or time.monotonic() - drawn > PICTURES_EVERY
-            if pictures and due and run.writes:
-                _draw(objective, run, config.seed, pictures)
-                drawn = time.monotonic()
-            if distributed.any_of(ctrl_c.asked):
-                stop()
-    print(f"best epoch {state['best_epoch']} of {state['epoch']}: {run.dir / BEST}", end="")
-    print(f"; pictures in {run.samples}" if pictures else "")
+    def _draw(self) -> None:
+        from common.reporting import plots  # loads matplotlib, which few commands need
+
+        self.objective.eval()
+        with random_states.fixed_noise(self.config.seed, self.device), torch.no_grad():
+            self.pictures(self.run.samples)
+        plots.loss_curves(self.run.dir / "loss.png", self.run.metrics)
 
 
-def _train_epoch(
-    objective: Objective,
-    step: Callable[[Examples, Tensor, int, float], Bound | None],
-    train: Examples | Stream,
-    config: RunConfig,
-    state: dict[str, Any],
-    ctrl_c: CtrlC,
-) -> dict[str, Any]:
-    """Train from the state's batch to the end of its epoch, or until Ctrl-C; returns the epoch's line of metrics."""
-    epoch, first = state["epoch"] + 1, state["batch"]
-    n_batches = -(-len(train) // config.batch_size)
-    order = torch.randperm(len(train), generator=_generator(config.seed, epoch)).to(train.device)
-    start = first * config.batch_size
-    batches = order[start:].split(config.batch_size)
-    meter, started = Meter(state["sums"], state["n"]), time.monotonic()
-    bar = {"unit": " examples", "desc": f"epoch {epoch}", "disable": distributed.quiet(), "leave": False}
-    progress = tqdm(total=len(train), initial=start, **bar)
-    objective.train()
-    with progress:
-        own = (index[distributed.part()] for index in batches)
-        for b, (index, at_hand) in enumerate(zip(batches, streams.fed(train, own), strict=True), start=first):
-            beta = config.beta * annealed((epoch - 1) * n_batches + b, config.annealing_epochs * n_batches)
-            bound = step(*at_hand, len(index), beta)
-            if bound is not None:
-                meter.add(bound, len(at_hand[1]))
-            due = (b + 1) % config.log_interval == 0 or b + 1 == n_batches
-            stopping = distributed.any_of(ctrl_c.asked)
-            if due or stopping:
-                means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
-                seen = min((b + 1) * config.batch_size, len(train))
-                progress.update(seen - progress.n)
-                shown = means if len(means) <= SHOWN else {"bound": means["bound"]}
-                progress.set_postfix({"beta": f"{beta:.2f}"} | {n: f"{value:.1f}" for n, value in shown.items()})
-            if stopping:
-                break
-    seconds = time.monotonic() - started
-    rate = (seen - start) / seconds
-    state |= {"batch": b + 1, "sums": meter.sums, "n": meter.n, "seconds": state["seconds"] + seconds}
-    return {
-        "train": means,
-        "beta": beta,
-        "lr": config.lr,
-        "seconds": state["seconds"],
-        "examples_per_second": rate,
-    }
+def _device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def _require_finite(model: nn.Module, where: str) -> None:
-    """The loss of a batch says nothing of the step taken after it."""
+    """Raise InputError for broken weights: a batch's loss is taken before the step that can break them."""
     broken = [name for name, x in model.named_parameters() if not x.isfinite().all()]
     require(not broken, f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")
-
-
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-
-
-def _finished(state: dict[str, Any], config: RunConfig) -> bool:
-    out_of_patience = config.patience is not None and state["epoch"] - state["best_epoch"] >= config.patience
-    return out_of_patience or state["epoch"] >= config.epochs
-
-
-def _report(line: dict[str, Any], epochs: int, better: bool) -> None:
-    valid = f"  valid {line['valid']['bound']:.2f}{' *' if better else '  '}" if "valid" in line else ""
-    print(
-        f"epoch {line['epoch']}/{epochs}  bound {line['train']['bound']:.2f}{valid}  beta {line['beta']:.2f}"
-        f"  {line['examples_per_second']:,.0f} examples/s",
-        flush=True,
-    )
-
-
-def _draw(objective: Objective, run: Run, seed: int, pictures: Callable[[Path], None]) -> None:
-    objective.eval()
-    with _own_noise(seed, next(objective.parameters()).device), torch.no_grad():
-        pictures(run.samples)
-    plots.loss_curves(run.dir / "loss.png", run.metrics)
-
-
-@contextmanager
-def _own_noise(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from a seed of one's own, and leave the training's random state as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _begin_draws(checkpoint: dict[str, Any] | None, seed: int, state: dict[str, Any], device: torch.device) -> None:
-    """Go on with the draws of a checkpoint, or, of as many processes as it is not of, begin others."""
-    if checkpoint and len(checkpoint["rng"]) == distributed.world():
-        _set_rng(checkpoint["rng"][distributed.rank()], device)
-    elif distributed.world() > 1 or checkpoint:
-        place = (seed, state["epoch"], state["batch"], distributed.world(), distributed.rank())
-        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8]))
-
-
-def _rng(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
-
-
-def _set_rng(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,4 +1,4 @@
-"""Many trainings: in processes of their own, each with a log, and what they come to."""
+"""Tasks in parallel processes, each with a log, and the mean and deviation of their results."""
 
 import contextlib
 import os
@@ -20,61 +20,64 @@ Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) -> Iterator[Result]:
-    """The results as they come, in processes of their own where there are several.
+    """Yield the results of the tasks as they finish; with several jobs each task has its own process.
 
-    Ctrl-C, or the failure of one, stops the others as Ctrl-C stops training: what is done is kept.
+    Ctrl-C, or one task that fails, stops the others as Ctrl-C stops training: finished work is kept.
 
     Raises:
-        InputError: torchrun has started several processes that would all do so.
+        InputError: torchrun started several processes, each of which would start all tasks; or a process was killed.
     """
-    require(distributed.world() == 1, "this starts processes of its own: run it without torchrun, with --jobs N")
+    require(distributed.world() == 1, "this command starts its own processes: run it without torchrun, with --jobs N")
     if jobs == 1:
         yield from map(work, todo)
         return
     waiting = iter(todo)
-    threads = max(1, os.cpu_count() // jobs)  # more than there are cores for would wait for each other
+    threads = max(1, os.cpu_count() // jobs)  # more threads than cores would slow each other down
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         try:
             running = {pool.submit(work, task) for task in islice(waiting, jobs)}
-            pool.submit(int)  # CPython's pool watches over its newest worker only from the next submission on
+            pool.submit(int)  # CPython's pool notices the death of its newest worker only after another submission
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 results = [future.result() for future in done]
-                # one in for one out: what a pool has taken in it can't be told to leave out
+                # submit one task for each that finished, since a pool cannot take back what was submitted
                 running |= {pool.submit(work, task) for task in islice(waiting, len(done))}
                 yield from results
         except (InputError, OSError, BrokenProcessPool) as error:
-            for process in active_children():  # Ctrl-C reaches them without our help
-                with contextlib.suppress(ProcessLookupError):  # it may have ended by now
+            for process in active_children():  # the terminal sends Ctrl-C to them itself, but not a failure
+                with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
                     os.kill(process.pid, signal.SIGINT)
             if isinstance(error, BrokenProcessPool):
-                raise InputError("a run was killed, perhaps for want of memory: try fewer --jobs") from error
+                raise InputError("a run was killed, perhaps because memory ran out: try fewer --jobs") from error
             raise
 
 
 def in_order(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) -> Iterator[Result]:
-    """The results of many small tasks in their order, from processes where there are several jobs.
+    """Yield the results of many small tasks in the order of the tasks; several jobs share them out.
 
-    Where one fails, or on Ctrl-C, those under way are finished.
+    If one task fails, or on Ctrl-C, tasks that already run are finished.
+
+    Raises:
+        InputError: a process was killed.
     """
     if jobs == 1:
         yield from map(work, todo)
         return
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the processes that map starts will have it
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes that map starts
         results = pool.map(work, todo)
         signal.signal(signal.SIGINT, handler)
         try:
             yield from results
         except BrokenProcessPool as error:
-            raise InputError("a process was killed, perhaps for want of memory: try fewer at once") from error
+            raise InputError("a process was killed, perhaps because memory ran out: try fewer at once") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Write to log.txt of a run's folder, which is made, what would be printed; errors name the folder."""
+    """Redirect what is printed to log.txt in a run's folder, which is created; errors name the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
@@ -84,6 +87,6 @@ def logged(folder: Path) -> Iterator[None]:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over seeds (0 for one)."""
+    """Mean and standard deviation over seeds; the deviation of a single value is 0."""
     x = torch.tensor(values).double()
     return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()

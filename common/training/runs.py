@@ -9,80 +9,67 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from common import distributed
-from common.checkpoints import BEST, LAST, load, load_config
 from common.errors import InputError, flag, option, require
 from common.io import write_atomically
 from common.training.options import RunConfig, as_json
 
-# what a resumed run may change, and what has no part in it; paths are not compared, since one place has many names
+# torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
+
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
-FREE = SPEED | {"epochs", "patience", "log_interval", "analytics", "logp"}
+FREE = SPEED | {"epochs", "patience", "log_interval", "analytics", "logp"}  # what a resumed run may change
+# not compared with a resumed run's options; paths are among them, since one place has many names
 NOT_OF_THE_RUN = {"data_dir", "cache_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
 
 
 def folder_of(model: Path) -> Path:
-    """The folder of a run, given it or a checkpoint inside it."""
+    """The folder of a run, given the folder or a checkpoint inside it."""
     return model if model.is_dir() else model.parent
 
 
 def check_same(options: dict[str, Any], model: Path) -> None:
-    """Raise InputError where a checkpoint, or the best one of a folder, was trained with other options."""
-    trained = load_config(model)  # the authors' lacks some
-    others = [name for name, value in options.items() if value != trained.get(name, value)]
-    was = " ".join(flag(name, trained[name]) for name in others)
-    require(not others, f"{model} was trained with {was}: give the same options")
+    """Raise InputError if a checkpoint, or the best one of a folder, was trained with other options."""
+    from common.checkpoints import load_config
+
+    trained = load_config(model)  # the authors' checkpoints lack some options
+    different = [name for name, value in options.items() if value != trained.get(name, value)]
+    flags = " ".join(flag(name, trained[name]) for name in different)
+    require(not different, f"{model} was trained with {flags}: give the same options")
 
 
 class Run:
-    """An open save-dir.
-
-    Of several processes the first alone writes.
+    """An open save-dir. If several processes share a run, only the first one writes.
 
     Args:
-        experiment: the folder's name, kept in config.json and in every checkpoint.
+        experiment: the experiment's name, kept in config.json and in every checkpoint.
         config: the run's configuration.
 
+    Attributes:
+        dir, samples: the save-dir, and the folder of pictures in it.
+        about: what config.json and every checkpoint say of the run: its configuration, command, versions, ...
+        checkpoint: the last checkpoint of the run that is resumed, or None.
+        metrics: lines of metrics.jsonl, one an epoch.
+        writes: whether this process writes.
+
     Raises:
-        InputError: the save-dir holds a run and `resume` is off, or another experiment's run, or one with other
-            options than those that may change.
+        InputError: the save-dir holds a run and `resume` is off, or another experiment's run, or a run with other
+            options (those in FREE may differ).
     """
 
     def __init__(self, experiment: str, config: RunConfig) -> None:
+        from common import distributed
+
         self.experiment = experiment
         self.writes = distributed.rank() == 0
         self.config = as_json(config)
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
         self.metrics_file = self.dir / "metrics.jsonl"
-        self.checkpoint = self._previous(config.resume)
-        self.about = {
-            "experiment": experiment,
-            "config": self.config,
-            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "commit": git_commit(),
-            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-            "threads": torch.get_num_threads(),
-            "resumed_from": [],
-        }
-        if self.checkpoint:
-            earlier = {name: self.checkpoint[name] for name in ("command", "started", "commit")}
-            self.about["resumed_from"] = [*self.checkpoint["resumed_from"], earlier]
-        done = self.checkpoint["epoch"] if self.checkpoint else 0
-        self.metrics = [line for line in self._read_metrics() if line["epoch"] <= done]
+        self.checkpoint = self._last_checkpoint(config.resume)
+        self.about = self._about()
+        epochs_done = self.checkpoint["epoch"] if self.checkpoint else 0
+        self.metrics = [line for line in self._read_metrics() if line["epoch"] <= epochs_done]
         if self.writes:
             self._open()
-
-    def _open(self) -> None:
-        try:
-            self.samples.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.dir} cannot be written ({error.strerror}): choose another --save-dir") from error
-        write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
-        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
 
     def log(self, line: dict[str, Any]) -> None:
         """Append an epoch to metrics.jsonl."""
@@ -95,38 +82,71 @@ class Run:
         except OSError as error:
             raise InputError(f"{self.metrics_file} could not be written ({error.strerror})") from error
 
-    def _previous(self, resume: bool) -> dict | None:
-        """The last checkpoint of the save-dir; None where there is none yet."""
-        config_file, last = self.dir / "config.json", self.dir / LAST
-        if not config_file.exists():
-            found = [name for name in (LAST, BEST) if (self.dir / name).exists()]
-            require(not found, f"{self.dir} holds {' and '.join(found)} of something else: choose another --save-dir")
-            return None
+    def _about(self) -> dict[str, Any]:
+        import torch
+
+        about = {
+            "experiment": self.experiment,
+            "config": self.config,
+            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "commit": git_commit(),
+            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+            "threads": torch.get_num_threads(),
+            "resumed_from": [],
+        }
+        if self.checkpoint:
+            earlier = {name: self.checkpoint[name] for name in ("command", "started", "commit")}
+            about["resumed_from"] = [*self.checkpoint["resumed_from"], earlier]
+        return about
+
+    def _open(self) -> None:
         try:
-            about = json.loads(config_file.read_text())
-            experiment, config = about["experiment"], about["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
-        require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
-        if not last.exists():
-            best = self.dir / BEST
-            if best.exists():
-                # of a run that was killed between the two files of its first epoch there is nothing to keep
-                own = resume and load(best).get("started") == about.get("started", "")
-                require(own, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
-                best.unlink(missing_ok=True)
+            self.samples.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.dir} cannot be written ({error.strerror}): choose another --save-dir") from error
+        write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
+        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
+
+    def _last_checkpoint(self, resume: bool) -> dict | None:
+        """The last checkpoint of the run in the save-dir; None if there is none yet."""
+        from common.checkpoints import BEST, LAST
+
+        config_file = self.dir / "config.json"
+        if not config_file.exists():
+            strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
+            require(not strangers, f"{self.dir} holds {strangers} of something else: choose another --save-dir")
             return None
-        require(resume, f"{self.dir} holds a run already: --resume goes on with it, --save-dir DIR starts another")
+        experiment, config, started = _read_about(config_file)
+        require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
+        if not (self.dir / LAST).exists():
+            self._remove_lone_best(started, resume)
+            return None
+        require(resume, f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another")
+        self._check_options(config)
+        return _load_last(self.dir / LAST)
+
+    def _remove_lone_best(self, started: str, resume: bool) -> None:
+        """Remove a best model without a last checkpoint, if it is this run's.
+
+        A run that is killed between the two files of its first epoch leaves it; there is nothing to keep of it.
+        """
+        from common.checkpoints import BEST, LAST, load
+
+        best = self.dir / BEST
+        if best.exists():
+            same_run = resume and load(best).get("started") == started
+            require(same_run, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
+            best.unlink(missing_ok=True)
+
+    def _check_options(self, before: dict[str, Any]) -> None:
+        """Raise InputError if an option differs from the resumed run's that must not."""
         for name, value in self.config.items():
-            if name not in FREE | NOT_OF_THE_RUN and value != config.get(name):
-                said = f"{option(name)} {config.get(name)}, not {value}"
-                if isinstance(value, list | dict):  # what is known of the data
-                    said = f"another {name.replace('_', ' ')}"
-                raise InputError(f"{self.dir} was run with {said}: --resume needs the same")
-        checkpoint = load(last)
-        lacking = [key for key in ("epoch", "n_train", "state_dict", "optimizer", "rng") if key not in checkpoint]
-        require(not lacking, f"{last} lacks {' and '.join(lacking)}: it is not the last checkpoint of a run")
-        return checkpoint
+            if name not in FREE | NOT_OF_THE_RUN and value != before.get(name):
+                difference = f"{option(name)} {before.get(name)}, not {value}"
+                if isinstance(value, list | dict):  # not an option, but a fact about the data
+                    difference = f"another {name.replace('_', ' ')}"
+                raise InputError(f"{self.dir} was run with {difference}: --resume needs the same")
 
     def _read_metrics(self) -> list[dict]:
         if not self.metrics_file.exists():
@@ -135,7 +155,34 @@ class Run:
         try:
             return [json.loads(line) for line in self.metrics_file.read_text().split("\n")[:-1]]
         except ValueError as error:
-            raise InputError(f"{self.metrics_file} is damaged: move it away to go on without its curves") from error
+            raise InputError(f"{self.metrics_file} is damaged: move it away to continue without its curves") from error
+
+
+def _read_about(config_file: Path) -> tuple[str, dict[str, Any], str]:
+    """The experiment, the configuration and the time of start in config.json.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        about = json.loads(config_file.read_text())
+        return about["experiment"], about["config"], about.get("started", "")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
+
+
+def _load_last(path: Path) -> dict[str, Any]:
+    """The last checkpoint of a run.
+
+    Raises:
+        InputError: it lacks what resuming needs.
+    """
+    from common.checkpoints import load
+
+    checkpoint = load(path)
+    lacking = [key for key in ("epoch", "n_train", "state_dict", "optimizer", "rng") if key not in checkpoint]
+    require(not lacking, f"{path} lacks {' and '.join(lacking)}: it is not the last checkpoint of a run")
+    return checkpoint
 
 
 def git_commit() -> str | None:

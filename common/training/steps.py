@@ -1,4 +1,4 @@
-"""A step of training, as it is or captured as a CUDA graph."""
+"""A training step, run operation by operation or captured as a CUDA graph."""
 
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +13,7 @@ from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives.base import Bound, Objective
 
-WARM_UP = 3  # steps before one is captured
+WARM_UP = 3  # steps that run before one is captured
 
 
 class Step:
@@ -25,21 +25,22 @@ class Step:
     def __call__(
         self, examples: Examples, index: Tensor, n: int, beta: float | Tensor, every_row: bool = False
     ) -> Bound | None:
-        """Add up the batch's gradients over all processes and step.
+        """Sum the batch's gradients over all processes and step.
 
         Args:
-            index: of this process's part of the batch.
-            n: number of examples in the batch, over all processes.
+            index: which of the examples are this process's part of the batch, (B,).
+            n: examples in the batch, over all processes.
+            beta: weight of the KL.
             every_row: see `Batch`.
 
         Returns:
-            the bound of its part, without gradient; None if the part is empty.
+            the bound of this process's part, without gradient; None if the part is empty.
         """
         self.optimizer.zero_grad()
         bound = None
         if len(index):
             batch = replace(examples[index], every_row=True) if every_row else examples[index]
-            # a mean over examples, which may have several rows
+            # n, since the loss is a mean over examples, and an example may have several rows
             bound = self.objective.backward(batch, beta, n)
         if distributed.world() > 1:
             distributed.add_gradients(self.objective.parameters())
@@ -47,41 +48,45 @@ class Step:
         return bound
 
     def capturable(self, examples: Examples) -> bool:
-        """Whether every batch of a size can take the same operations: batch norm must not see what is absent."""
-        whole = examples.mask is None or not has_batch_norm(self.objective)
-        return whole and self.objective.capturable and distributed.world() == 1
+        """Whether all batches of the same size need the same operations, so that one graph serves them.
+
+        Batch norm with absent modalities does not: it runs only on the rows that have the modality.
+        """
+        same_rows = examples.mask is None or not has_batch_norm(self.objective)
+        return same_rows and self.objective.capturable and distributed.world() == 1
 
 
 class CapturedStep:
-    """A training step as CUDA graphs: a replay costs one launch where a small model's hundreds take most of the time.
+    """A training step as CUDA graphs, one for each batch size.
 
-    Each size of a batch has a graph. Its first steps run as they are, so that libraries and compilers get ready.
+    A replay costs one launch; the hundreds of launches of a small model take longer than its arithmetic. The first
+    steps of each batch size run operation by operation, so that libraries and compilers can warm up.
 
     Args:
-        step: one that is capturable.
+        step: a step for which `capturable` holds.
     """
 
     def __init__(self, step: Step) -> None:
         self.step = partial(step, every_row=True)
         self.optimizer = step.optimizer
-        self.done = Counter()  # steps by the size of the batch
-        self.aside = torch.cuda.Stream()  # where a step is to be run before it can be captured
+        self.n_steps = Counter()  # by batch size
+        self.warm_up_stream = torch.cuda.Stream()  # capture requires that warm-up steps run on a side stream
         self.beta = torch.zeros((), device=next(step.objective.parameters()).device)
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Bound]] = {}
 
     def __call__(self, examples: Examples, index: Tensor, n: int, beta: float) -> Bound:
-        """The bound is overwritten by the next call. The examples must lie where those of the first call lay.
+        """Step like `Step`. The next call overwrites the bound; all calls need the examples at the same addresses.
 
         Raises:
             InputError: the step cannot be captured.
         """
         self.beta.fill_(beta)
-        self.done[n] += 1
-        if self.done[n] <= WARM_UP:
-            self.aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.aside):
+        self.n_steps[n] += 1
+        if self.n_steps[n] <= WARM_UP:
+            self.warm_up_stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.warm_up_stream):
                 bound = self.step(examples, index, n, self.beta)
-            torch.cuda.current_stream().wait_stream(self.aside)
+            torch.cuda.current_stream().wait_stream(self.warm_up_stream)
             return bound
         if n not in self.captured:
             self.captured[n] = self._capture(examples, index.clone())
@@ -96,13 +101,13 @@ class CapturedStep:
         try:
             for group in groups:
                 group["capturable"] = True
-            # other threads read the batches of a stream meanwhile
+            # threads that read a stream's batches go on during the capture
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 bound = self.step(examples, index, len(index), self.beta)
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(
-                f"the training step cannot be one CUDA graph ({cause}): --no-capture runs it as it is"
+                f"the training step cannot be captured as a CUDA graph ({cause}): use --no-capture"
             ) from error
         finally:
             for group in groups:

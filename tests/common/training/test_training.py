@@ -17,6 +17,7 @@ from common.objectives import MvaeElbo
 from common.reporting import tables as reports
 from common.training import loop as training
 from common.training import run, run_from_command_line
+from common.training.meter import Meter
 from common.training.steps import Step
 from mnist import loglike
 from mnist import train as mnist_train
@@ -111,7 +112,7 @@ def test_beta_rises_minibatch_by_minibatch_to_one():
 def test_early_stopping(tmp_path, monkeypatch):
     scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
     monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
-    monkeypatch.setattr(training, "_draw", lambda *_: None)
+    monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
     mnist_train.main(config(tmp_path, patience=2, epochs=50))
     checkpoint = load(tmp_path / LAST)
     assert (checkpoint["epoch"], checkpoint["best_epoch"], checkpoint["best"]) == (4, 2, -1.0)
@@ -145,7 +146,7 @@ def test_the_culprit_among_the_terms_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resume": False}, "holds a run already: --resume goes on"),
+        ({"resume": False}, "holds a run already: --resume continues"),
         ({"lr": 1e-4}, "was run with --lr 0.001, not 0.0001"),
         ({"seed": 1}, "was run with --seed 0, not 1"),
     ],
@@ -344,7 +345,7 @@ def test_damaged_metrics_are_named(tmp_path):
 
 def test_the_meter_adds_up_random_subsets_by_name():
     model, weights, scales = linear_gaussian(4)
-    objective, meter = MvaeElbo(model, K=1), training.Meter()
+    objective, meter = MvaeElbo(model, K=1), Meter()
     sums, n = {}, 0
     for size in (3, 5, 2, 4, 6):
         bound = objective.bound(draw(weights, scales, size))
@@ -357,7 +358,7 @@ def test_the_meter_adds_up_random_subsets_by_name():
 
 def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, no-such-compiler is missing"):
+    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, and no-such-compiler is missing"):
         mnist_train.main(config(tmp_path, compile=True))
 
 

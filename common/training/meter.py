@@ -1,0 +1,53 @@
+"""Running means of the bound in training and evaluation."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from common import distributed
+from common.errors import require
+from common.objectives.base import Bound
+
+DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
+
+
+class Meter:
+    """Running means of a bound and its terms over the examples of all processes, in nats.
+
+    Sums wait on the device until `check` reads them, so that a GPU need not wait after each batch.
+
+    Args:
+        sums, n: the bound and its terms, summed over n examples that were seen before.
+    """
+
+    def __init__(self, sums: dict[str, float] | None = None, n: int = 0) -> None:
+        self.sums, self.n = dict(sums or {}), n
+        self.names = list(self.sums)
+        self.pending: list[Tensor] = []  # sums of each batch since the last check, (1 + terms,)
+        self.n_pending = 0
+
+    def add(self, bound: Bound, n: int) -> None:
+        """Add this process's n examples of a batch."""
+        self.names = ["bound", *bound.terms]
+        self.n_pending += n
+        self.pending.append(torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1))
+
+    def check(self, where: str) -> dict[str, float]:
+        """Return the means so far. All processes must call it at the same batches.
+
+        Raises:
+            InputError: a value is not finite; the error names `where` and the terms of the first such batch.
+        """
+        nothing = torch.zeros(0, len(self.names))
+        sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms)
+        total = distributed.summed(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
+        suspect = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
+        broken = [f"{name} = {x}" for name, x in zip(self.names, suspect, strict=True) if not math.isfinite(x)]
+        require(not broken, f"the loss is not finite {where}: {', '.join(broken)}; {DIVERGED}")
+        for name, value in zip(self.names, total.tolist()[:-1], strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.n += int(total[-1])
+        self.pending.clear()
+        self.n_pending = 0
+        return {name: value / self.n for name, value in self.sums.items()}

@@ -1,0 +1,48 @@
+"""The random states of a training: its order of examples, what a checkpoint keeps, and fixed noise beside it."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from common import distributed
+
+RandomState = dict[str, Tensor]  # by device: "cpu", "cuda"
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch visits n examples, (n,): the same for the same seed and epoch."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+@contextmanager
+def fixed_noise(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from the seed inside, and leave the random state of the training as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def current(device: torch.device) -> RandomState:
+    """The random state of this process."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, device: torch.device) -> None:
+    """Restore the random states of a checkpoint; reseed if the number of processes changed.
+
+    Args:
+        saved: the states of all processes; None for a new run, in which several processes get a seed each.
+        epoch, batch: what is finished, so that a run that is reseeded again does not repeat its draws.
+    """
+    world, rank = distributed.world(), distributed.rank()
+    if saved and len(saved) == world:
+        torch.set_rng_state(saved[rank]["cpu"])
+        if device.type == "cuda" and "cuda" in saved[rank]:
+            torch.cuda.set_rng_state(saved[rank]["cuda"], device)
+    elif saved or world > 1:
+        key = repr((seed, epoch, batch, world, rank))
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
