@@ -1,11 +1,73 @@
-"""The pieces that every multimodal VAE of this repository is assembled from.
+"""The pieces that every multimodal VAE of this repository is assembled from, and what trains and judges the models.
 
     encoder -> variational strategy -> variational posterior -> z -> decoder -> likelihood
     x_1..x_M     fuse the experts        q(z|x_S)            prior p(z)     log p(x_m|z)
 
-Modules in import order: errors, distributed, torchvision_import, files, shards, data, experts, distributions, energy,
-von_mises_fisher, subsets, encoders_decoders, variational_strategies, variational_posteriors, priors, likelihoods,
-multimodal_vae, bounds, elbos, importance, objectives, estimators, metrics, mmvae_config, mmvae, models, checkpoints,
-devices, options, objective_options, runs, reports, plots, maps, caches, parallel, image_caches, steps, streams,
-training.
+The contents, in reading order. A module imports only modules that stand above it (tests/repository/test_imports.py
+reads this list):
+
+The ground
+    errors: the one exception, for what a user can cause and mend
+    io: atomic writes, and what reading a damaged file may raise
+    distributed: several processes at one run
+
+Mathematics
+    experts: products and quotients of Gaussian experts, the density of a mixture
+    distributions/: distributions that torch.distributions lacks
+        location_scale: diagonal Gaussians by their log-variances, Laplace beside normal, vectors side by side
+        von_mises_fisher: on the sphere, and the uniform one
+        energy: a product of Gaussians times exp(-E)
+
+Data
+    data/: from files to batches
+        shards: rows of several files, mapped into memory
+        batches: examples in memory, which modality each has, splits, pairing
+        streams: splits on the device, as a whole or a batch at a time
+        files: finding, checking, downloading and unpacking a dataset's files
+        array_caches: arrays that are made once and kept
+        image_caches: images that are decoded once and kept
+        torchvision_import: torchvision beside any build of torch
+
+The pieces
+    encoders_decoders: blocks that networks are built from
+    subsets: which modalities an ELBO's terms are given
+    variational_strategies: the experts' parameters in, those of q(z|x_S) out
+    variational_posteriors: parameters in, q(z|x_S) out
+    priors: p(z)
+    likelihoods: a decoder's output in, p(x_m|z) out
+
+The model
+    modalities: a modality's columns of the mask, decoder, weight, and part of z
+    multimodal_vae: the one class, six pieces and the modalities that they serve
+    models: models by name, from a fusion and a family
+
+Objectives
+    objectives/: the bounds of the papers
+        base: a bound, its terms and its loss; log-likelihoods of decoded samples
+        memory: how many samples can be decoded in a given amount of memory
+        elbo: the ELBO, and MVAE's sum of ELBOs
+        mixture: ELBOs of posteriors that are mixtures
+        importance: IWAE, DReG, STL
+        chain_rule: the modalities one after the other
+        joint: JMVAE
+        registry: the objectives by name, and what exists for which fusion
+
+What is asked of a trained model
+    checkpoints: saving, loading, and the original authors' files
+    estimators: log p by importance sampling
+    metrics: coherence, classes in the latents, CCA
+    reporting/: what people look at
+        tables: estimates as scripts print and write them
+        plots: pictures
+        umap: maps of latents in the plane
+
+Training
+    training/: a run from its command line to its last epoch
+        options: the options that scripts share
+        runs: a save-dir, and what is written there
+        command_line: from the command line to main(config)
+        devices: device, precision, compiled networks
+        steps: a step, as it is or captured as a CUDA graph
+        loop: annealing, model selection, early stopping, exact resumption
+        parallel: many trainings, each in its own process
 """

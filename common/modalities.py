@@ -22,7 +22,7 @@ class Modality:
     decoded_with: the modalities that the same network decodes, this one among them.
     given: the modalities that its decoder sees beside z.
     stacked: whether the network decodes each of `decoded_with` from its own z (`StackedDecoder`).
-    latents: the indices of z that concern it, shared ones and its own (D_m,); None for all of z.
+    n_shared: the number of latents that all modalities share, the first ones of z; None for all of z.
     own: the indices of z that belong to it alone; empty if it has no private latents.
     """
 
@@ -33,7 +33,7 @@ class Modality:
     decoded_with: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     stacked: bool = False
-    latents: Tensor | None = None
+    n_shared: int | None = None
     own: range = range(0)
 
     @property
@@ -47,13 +47,18 @@ class Modality:
 
     def part_of(self, z: Tensor) -> Tensor:
         """The latents that concern it, (..., D_m), of z (..., D)."""
-        return z if self.latents is None else z[..., self.latents.to(z.device)]
+        if self.n_shared is None:
+            return z
+        return torch.cat([z[..., : self.n_shared], z[..., self.own.start : self.own.stop]], dim=-1)
 
     def spread(self, params: Tensor, latent_dim: int) -> Tensor:
         """Its expert's parameters (..., D_m) at their places in z, zeros elsewhere: (..., D)."""
-        if self.latents is None:
+        if self.n_shared is None:
             return params
-        return params.new_zeros(*params.shape[:-1], latent_dim).index_copy(-1, self.latents.to(params.device), params)
+        others = params.new_zeros(*params.shape[:-1], latent_dim - params.shape[-1])
+        before = self.own.start - self.n_shared
+        shared, own = params[..., : self.n_shared], params[..., self.n_shared :]
+        return torch.cat([shared, others[..., :before], own, others[..., before:]], dim=-1)
 
 
 def modalities_of(
@@ -70,7 +75,8 @@ def modalities_of(
         latent_dim: D, shared and private latents together; they lie in z in this order.
 
     Raises:
-        InputError: private latents of a modality without its own encoder, or more than there are latents.
+        InputError: private latents of a modality without its own encoder, beside a joint encoder, or more than there
+            are latents.
     """
     names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
     columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
@@ -78,6 +84,8 @@ def modalities_of(
     require(
         not unfit, f"private latents need a modality with its own encoder, no set of elements: not {', '.join(unfit)}"
     )
+    joint = [key for key in encoder if private and "," in key and n_elements(encoder[key]) is None]
+    require(not joint, f"private latents need encoders of one modality each, not one that sees {', '.join(joint)}")
     n_shared = latent_dim - sum(private.values())
     require(
         not private or n_shared > 0, f"{sum(private.values())} private latents leave none of {latent_dim} to be shared"
@@ -97,9 +105,13 @@ def modalities_of(
     for name in names:
         own = range(start, start + private.get(name, 0))
         start = own.stop
-        latents = torch.tensor([*range(n_shared), *own]) if private else None
         modalities[name] = Modality(
-            name, columns[name], weights.get(name, 1.0), latents=latents, own=own, **decoders.get(name, {})
+            name,
+            columns[name],
+            weights.get(name, 1.0),
+            n_shared=n_shared if private else None,
+            own=own,
+            **decoders.get(name, {}),
         )
     return modalities
 

@@ -44,7 +44,7 @@ class MultimodalVAE(nn.Module):
             these. The posterior of an absent modality's own latents is the prior (`with_private`).
 
     Raises:
-        InputError: private latents with a posterior family whose latents have no parameters of their own.
+        InputError: private latents with a posterior family or a strategy that does not treat each latent alone.
     """
 
     def __init__(
@@ -63,6 +63,10 @@ class MultimodalVAE(nn.Module):
         require(
             not private or variational_posterior.per_latent,
             "private latents need a family with parameters for each latent: gaussian, softplus-laplace or -normal",
+        )
+        require(
+            not private or variational_strategy.per_latent,
+            "private latents need a strategy that fuses each latent alone, which a set encoder's sum does not",
         )
         self.latent_dim = prior().event_shape[-1]  # D; 1 where the prior broadcasts to any
         self.modality = modalities_of(encoder, decoder, weights or {}, private, self.latent_dim)
@@ -132,16 +136,16 @@ class MultimodalVAE(nn.Module):
 
     def _experts_of(self, network: nn.Module, names: tuple[str, ...], batch: Batch) -> tuple[Tensor, ...]:
         """The parameters that one network gives, (1, B, D) each, for n elements (n, B, D)."""
+        modality = self.modality[names[0]]  # only one if some have private latents
         if n_elements(network):
             x = batch.modalities[names[0]] if len(names) == 1 else stack_values(names, batch, self.modality)
-            return tuple(p.movedim(1, 0) for p in self.run(network, x))
+            return tuple(modality.spread(p, self.latent_dim).movedim(1, 0) for p in self.run(network, x))
         xs = [batch.modalities[name] for name in names]
         if batch.mask is None:
             params = self.run(network, *xs)
         else:
             present = torch.stack([self.modality[name].present(batch.mask) for name in names]).all(dim=0)  # (B,)
             params = self._run_present(network, xs, present, batch.every_row)
-        modality = self.modality[names[0]]
         return tuple(modality.spread(p, self.latent_dim).unsqueeze(0) for p in params)
 
     def _run_present(

@@ -15,6 +15,7 @@ class Strategy(nn.Module):
 
     is_product = False  # each expert alone is fused with the prior, as if there were no others
     nothing_is_prior = True  # q(z|nothing) is the prior
+    per_latent = True  # a latent's parameters come from the experts' parameters of that latent alone
 
 
 class GaussianPoeStrategy(Strategy):
@@ -90,7 +91,7 @@ class SetStrategy(Strategy):
         network: g, (N, H) -> parameters, a tuple of (N, D).
     """
 
-    nothing_is_prior = False
+    nothing_is_prior = per_latent = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

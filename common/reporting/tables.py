@@ -1,12 +1,15 @@
 """Estimates as the scripts print and write them."""
 
 import json
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from common import distributed
 from common.io import write_atomically
-from common.training.options import LoglikeConfig
+
+if TYPE_CHECKING:
+    from common.training.options import LoglikeConfig
 
 
 def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
@@ -19,7 +22,7 @@ def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
 
 def report(
     estimates: dict[str, dict[str, float]],
-    config: LoglikeConfig,
+    config: "LoglikeConfig",
     experiment: str,
     n_examples: int,
     about: dict[str, str] | None = None,

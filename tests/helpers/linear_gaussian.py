@@ -70,23 +70,27 @@ def linear_gaussian(n_modalities, generator=None):
 
 
 def draw(weights, scales, n):
-    z = torch.randn(n, D, dtype=torch.float64)
-    return {
-        name: z @ w.T + scales[name] * torch.randn(n, N_FEATURES, dtype=torch.float64) for name, w in weights.items()
-    }
+    z = torch.randn(n, n_latents(weights), dtype=torch.float64)
+    return {name: z @ w.T + scales[name] * torch.randn(n, len(w), dtype=torch.float64) for name, w in weights.items()}
+
+
+def n_latents(weights):
+    """D, from matrices (N_m, D)."""
+    return next(iter(weights.values())).shape[1]
 
 
 def exact_log_p(weights, scales, inputs, target):
     """log p of the target modalities, (B,)."""
     w = torch.cat([weights[name] for name in target])
-    noise = torch.cat([torch.full((N_FEATURES,), scales[name] ** 2, dtype=torch.float64) for name in target])
+    noise = torch.cat([torch.full((len(weights[name]),), scales[name] ** 2, dtype=torch.float64) for name in target])
     x = torch.cat([inputs[name] for name in target], dim=1)
     return MultivariateNormal(torch.zeros(len(w), dtype=torch.float64), w @ w.T + noise.diag()).log_prob(x)
 
 
 def exact_posterior(weights, scales, inputs, given):
     """Mean and variance of p(z|x_given), (B, D), by the textbook formula with full matrices."""
-    precision = torch.eye(D, dtype=torch.float64) + sum(weights[n].T @ weights[n] / scales[n] ** 2 for n in given)
+    precision = torch.eye(n_latents(weights), dtype=torch.float64)
+    precision = precision + sum(weights[n].T @ weights[n] / scales[n] ** 2 for n in given)
     covariance = torch.linalg.inv(precision)
     mean = sum(inputs[n] @ weights[n] / scales[n] ** 2 for n in given) @ covariance
     assert (covariance - covariance.diag().diag()).abs().max() < 1e-12
