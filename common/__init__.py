@@ -20,6 +20,7 @@ Mathematics
 
 Data
     data/: from files to batches
+        config: the options that every dataset's load(split, config) reads
         shards: rows of several files, mapped into memory
         batches: examples in memory, which modality each has, splits, pairing
         streams: splits on the device, as a whole or a batch at a time
@@ -68,6 +69,10 @@ Training
         command_line: from the command line to main(config)
         devices: device, precision, compiled networks
         steps: a step, as it is or captured as a CUDA graph
+        meter: running means of a bound and its terms
+        progress: how far a run is
+        random_states: saving and restoring random states
         loop: annealing, model selection, early stopping, exact resumption
+        experiment: an experiment as a value, and the one function that trains it
         parallel: many trainings, each in its own process
 """

@@ -50,7 +50,7 @@ def call(script, *options):
 
 def test_a_runs_folder_opens(run):
     name, folder, script = run
-    experiment = script.main.keywords["experiment"]
+    experiment = script.main.keywords["name"]
     options = json.loads((folder / "config.json").read_text())["config"]
     assert experiment_of(folder) == experiment and load_config(folder) == options
     estimates = call(script, "loglike", folder, "--demo", "--limit", 5, "--n-samples", 20)
