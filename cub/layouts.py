@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from common.data.files import download, unpack
 from common.errors import InputError, require
@@ -28,11 +29,13 @@ HOW = (
 class BirdOptions:
     """Where the birds are: the options that all scripts share."""
 
+    GROUP: ClassVar = "data"
+
     images_dir: Path | None = None
-    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
+    """in the original layout, the folder of the classes' folders of images, below the data-dir. Default:
     CUB_200_2011/images"""
     cache_dir: Path | None = None
-    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
+    """folder of the caches: images at 64 x 64, words, features. Default: the data-dir"""
 
 
 @dataclass

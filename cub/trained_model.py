@@ -25,7 +25,8 @@ class Source(Protocol):
 @dataclass(kw_only=True)
 class WordOptions(BirdOptions):
     vocab: Path | None = None
-    """words of a model of the MMVAE authors' own (their cub.vocab), whose folder lacks them; ours know theirs"""
+    """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them. Models trained here hold
+    their words"""
 
 
 @dataclass
@@ -33,7 +34,7 @@ class TrainedConfig(WordOptions, ModelConfig):
     """The options that sample.py, loglike.py and analyse.py share."""
 
     limit: int | None = None
-    """use the first N images of each split, with their captions"""
+    """use only the first N images of each split, with their captions"""
 
 
 def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:

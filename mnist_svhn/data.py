@@ -4,7 +4,7 @@ import os
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,13 +28,15 @@ IDX = "mnist_svhn_idx.npz"
 class PairOptions:
     """Which images, and how many of a class are paired: the options that all scripts share."""
 
+    GROUP: ClassVar = "data"
+
     svhn: Literal["real", "synthetic"] = "real"
-    """the second modality: SVHN's train_32x32.mat and test_32x32.mat, or digits of MNIST, other ones than the first
-    modality's, made to look like house numbers"""
+    """second modality. real: SVHN's train_32x32.mat and test_32x32.mat; synthetic: MNIST digits that are not in the
+    first modality, made to look like house numbers"""
     max_per_class: int = 10_000
-    """images of a class that are paired at most, of either modality (authors' code: 10,000)"""
+    """pair at most this number of images of each class and modality. Default: as in the authors' code"""
     pair_seed: int = 0
-    """of the pairing, and of the synthetic images"""
+    """seed of the pairing and of the synthetic images"""
 
     def check_options(self) -> None:
         """Raise InputError for values that no pairing can have."""
@@ -46,9 +48,11 @@ class PairOptions:
 class TrainingPairOptions(PairOptions):
     """Which pairs to train on."""
 
+    GROUP: ClassVar = "data"
+
     matchings: int = 30
-    """times that each training image is paired, each time with another of its class (authors' code: 30, their README:
-    20)"""
+    """number of partners of each training image, all of its class. Default: as in the authors' code; their README says
+    20"""
 
     def check_options(self) -> None:
         super().check_options()

@@ -9,6 +9,7 @@ train.py draws the same pairs anew each time.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from common.training import run_from_command_line
 from mnist_svhn.data import TrainingPairOptions, save_pairs
@@ -16,12 +17,14 @@ from mnist_svhn.data import TrainingPairOptions, save_pairs
 
 @dataclass
 class Config(TrainingPairOptions):
+    GROUPS: ClassVar = {"data": ("data_dir", "download", "valid")}
+
     data_dir: Path = Path("data")
-    """MNIST and SVHN in their original formats"""
+    """folder of MNIST and SVHN in their original formats"""
     download: bool = False
-    """fetch what is missing, checksummed, resumable"""
+    """download missing files; resumes, and verifies checksums"""
     valid: int | None = None
-    """hold out the last N images of each modality for validation; default: the last sixth"""
+    """hold out the last N images of each modality for validation. Default: the last sixth"""
 
 
 def main(config: Config) -> None:

@@ -19,7 +19,7 @@ from multimnist.data import DatasetOptions, dataset, values
 @dataclass
 class Config(DatasetOptions, sample.Config):
     condition_on_text: str | None = None
-    """a string of up to four digits, also an empty one"""
+    """a string of at most four digits; it may be empty"""
 
 
 def main(config: Config) -> None:
