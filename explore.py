@@ -41,11 +41,11 @@ NONE = "not given"
 @dataclass
 class Config:
     model: tyro.conf.Positional[Path]
-    """a checkpoint, or the folder of a run (its best model); also the original authors' file"""
+    """a checkpoint, or a run's folder for its best model. The original authors' files work too"""
     port: int = 7860
-    """of this machine"""
+    """port on this machine"""
     vocab: Path | None = None
-    """of cub: the words of the authors' model, which does not hold them"""
+    """for the authors' model of cub: their cub.vocab, since the model does not hold its words"""
     cuda: bool = False
     """use the GPU"""
 

@@ -37,38 +37,39 @@ from reproduction.work import RESULT, Chain, Preparation, Run, Where
 @dataclass
 class Config:
     table: tyro.conf.Positional[Literal[*TABLES, "all"]]
-    """what to reproduce"""
+    """table to reproduce"""
     experiments: tuple[str, ...] = ()
-    """only these folders of the table; default: all"""
+    """only these folders of the table. Default: all"""
     models: tuple[str, ...] = ()
-    """only these models of the table; default: all"""
+    """only these models of the table. Default: all"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """one run each"""
+    """one run for each seed"""
     demo: bool = False
-    """on the folders' built-in data, small and short: shows that everything works"""
+    """use the folders' built-in data, with small and short runs, to check that everything works"""
     budget: float | None = None
-    """hours that the trainings may take together, what is measured of them not counted: each gets as many epochs as its
-    share allows, which the table says"""
+    """hours for all trainings together, without the evaluations. Each run gets the number of epochs that fits its
+    share, and the table says how many"""
     jobs: int | None = None
-    """runs at a time, each a process; default: one a core, with --cuda one a GPU"""
+    """runs at once, each in a process. Default: one per core; with --cuda one per GPU"""
     cuda: bool = False
     """use the GPUs"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """of the networks in training"""
+    """precision of the networks in training"""
     data_dir: Path = Path("data")
-    """a folder of datasets: mnist, fashionmnist, celeba, cub, omniglot, mnist_svhn, each in its original format"""
+    """folder of the datasets mnist, fashionmnist, celeba, cub, omniglot, mnist_svhn, each in its original format"""
     save_dir: Path = Path("reproduced")
-    """where the runs go"""
+    """folder for the runs"""
     results_dir: Path | None = None
-    """where results and tables go; default: results in the save-dir"""
+    """folder for results and tables. Default: results/ in the save-dir"""
     tables_only: bool = False
-    """run nothing: make tables and report of the results that are there"""
+    """run nothing: make tables and report from the results so far"""
     readme: Path | None = None
-    """put one table of all experiments into this file, between the marks that README.md has"""
+    """write one table of all experiments into this file, between the markers that README.md has"""
     cluster: Literal["local", "slurm"] = "local"
-    """where the runs are: processes of this machine, or jobs of Slurm"""
+    """where the runs are. local: processes on this machine; slurm: Slurm jobs"""
     parameters: tuple[str, ...] = ()
-    """of the cluster's jobs, KEY=VALUE as submitit names them: timeout_min, cpus_per_task, slurm_partition, ..."""
+    """parameters of the cluster's jobs as KEY=VALUE, with submitit's names: timeout_min, cpus_per_task,
+    slurm_partition, ..."""
 
     def check(self) -> None:
         require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must name each once, not {self.seeds}")

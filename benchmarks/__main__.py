@@ -41,18 +41,19 @@ Row = dict[str, str]
 @dataclass
 class Config:
     experiments: tyro.conf.Positional[tuple[Literal[tuple(EXPERIMENTS)], ...]] = tuple(EXPERIMENTS)
+    """folders to measure"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """of our networks"""
+    """precision of our networks"""
     compile: bool = False
-    """our networks in training, with torch.compile"""
+    """compile our networks with torch.compile in training"""
     rounds: int = 6
-    """turns of each implementation, alternating; the first of each warms up and is not counted"""
+    """turns of each implementation, alternating; the first turn is a warm-up that does not count"""
     images: int = 10
     """examples whose log-likelihoods are estimated"""
     n_samples: int = 1000
-    """importance samples of each"""
+    """importance samples for each example"""
     cuda: bool = False
-    """all of it on a GPU: ours with captured steps, the others a step at a time"""
+    """run everything on a GPU: ours with captured steps, the others one step at a time"""
 
 
 def main(config: Config) -> None:

@@ -35,9 +35,9 @@ KIND = image_caches.Kind()
 @dataclass
 class Config:
     images: int = 4000
-    """images of CelebA's size that a cache is made of"""
+    """images of CelebA's size to make a cache of"""
     memory: bool = False
-    """take a hundred training steps on a cache of CelebA's size, 2.5 GB on the disk"""
+    """take a hundred training steps on a cache of CelebA's size, 2.5 GB on disk"""
 
 
 def main(config: Config) -> None:

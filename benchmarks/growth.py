@@ -45,15 +45,15 @@ class Config:
     examples: tuple[int, ...] = (10**4, 10**5, 10**6, 10**7)
     """sizes of the split"""
     modalities: tuple[int, ...] = (49, 196, 784)
-    """their numbers"""
+    """numbers of modalities"""
     batch_size: int = 100
-    """examples a step; of many modalities, too"""
+    """examples in a batch, for many modalities too"""
     steps: int = 100
-    """a turn"""
+    """training steps in a turn"""
     rounds: int = 5
-    """turns of each size, alternating; the first of each warms up and is not counted"""
+    """turns of each size, alternating; the first turn is a warm-up that does not count"""
     folder: Path | None = None
-    """where the files go for as long as this takes; default: the system's place for such"""
+    """folder for temporary files. Default: the system's"""
 
 
 def main(config: Config) -> None:

@@ -41,13 +41,13 @@ OPTIONS = {
 @dataclass
 class Config:
     batch_sizes: tuple[int, ...] = (10, 100)
-    """images a step"""
+    """images in a batch"""
     hidden: tuple[int, ...] = (32, 200)
-    """width of the networks"""
+    """widths of the networks"""
     posteriors: int = 3840
-    """posteriors of 64 dimensions that a sample is drawn of, with gradients"""
+    """number of posteriors of 64 dimensions to sample from, with gradients"""
     rounds: int = 8
-    """turns of each implementation, alternating; the first of each warms up and is not counted"""
+    """turns of each implementation, alternating; the first turn is a warm-up that does not count"""
 
 
 def main(config: Config) -> None:

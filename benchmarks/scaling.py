@@ -31,18 +31,19 @@ class Config:
     experiment: Literal[
         "mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "mnist_svhn", "cub", "vhe"
     ] = "mnist"
-    """the folder"""
+    """folder of the experiment"""
     layouts: tuple[str, ...] = ("1x1", "1x2", "2x1")
-    """processes x threads of each; the first is what the others are compared with"""
+    """processes x threads; the others are compared with the first"""
     limit: int = 1500
-    """examples of each split"""
+    """use only the first N examples of each split"""
     batch_size: int = 100
-    """of all processes together"""
+    """batch size of all processes together"""
     epochs: int = 3
+    """passes over the training examples"""
     rounds: int = 3
     """runs of each layout, alternating"""
     cuda: bool = False
-    """a GPU for each process"""
+    """one GPU for each process"""
 
 
 def main(config: Config) -> None:

@@ -45,11 +45,11 @@ EXPERIMENTS = {
 @dataclass
 class Config:
     draws: int = 100_000
-    """examples that support sets are drawn for in a turn"""
+    """examples whose support sets are drawn in a turn"""
     examples: int = 20_000
-    """in memory"""
+    """examples in memory"""
     rounds: int = 8
-    """turns of each implementation, alternating; the first of each warms up and is not counted"""
+    """turns of each implementation, alternating; the first turn is a warm-up that does not count"""
 
 
 def main(config: Config) -> None:

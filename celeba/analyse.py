@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,16 +41,18 @@ BATCH_SIZE = 250
 
 @dataclass
 class JudgedConfig(options.ModelConfig):
+    GROUPS: ClassVar = {"data": ("cache_dir",)}
+
     cache_dir: Path | None = None
-    """where the images at 64 x 64 and the classifier are kept; default: the data-dir"""
+    """folder of the cache of images at 64 x 64, and of the classifier. Default: the data-dir"""
     json: Path | None = None
-    """write the shares to this file too"""
+    """also write the shares to this file"""
 
 
 @dataclass
 class Config(JudgedConfig):
     n_samples: int = 500
-    """faces to generate given each attribute alone, and as many without it; ten times as many of the prior"""
+    """faces to generate given each attribute alone, and given its absence; from the prior ten times this number"""
 
 
 def main(

@@ -15,6 +15,7 @@ little where few have an attribute (beside it stands that of always saying the c
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,8 +35,10 @@ BATCH_SIZE = 100
 
 @dataclass
 class Config(options.LoglikeConfig):
+    GROUPS: ClassVar = {"data": ("cache_dir",)}
+
     cache_dir: Path | None = None
-    """where the images are kept at 64 x 64; default: the data-dir"""
+    """folder of the cache of images at 64 x 64. Default: the data-dir"""
 
 
 def main(

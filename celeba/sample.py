@@ -14,6 +14,7 @@ one modality, those that are not asked for are drawn from what the model believe
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,18 +37,21 @@ N_POOL = 10_000  # draws of the prior among which those with given attributes ar
 
 @dataclass
 class Config(options.ModelConfig):
+    GROUPS: ClassVar = {"data": ("cache_dir",)}
+
     cache_dir: Path | None = None
-    """where the images are kept at 64 x 64; default: the data-dir"""
+    """folder of the cache of images at 64 x 64. Default: the data-dir"""
     n_samples: int = 64
-    """pictures to make"""
+    """number of pictures"""
     condition_on_image: str | None = None
-    """a photograph's path, framed as CelebA's aligned ones; or an attribute that a random test image has (~: lacks)"""
+    """path of a photograph, framed like CelebA's aligned ones; or an attribute, for a random test image with it (~
+    before its name: without it)"""
     condition_on_attrs: tuple[str, ...] = ()
-    """attributes, ~ before those that are not to be: Male ~Smiling"""
+    """attributes that are present, and with ~ before the name those that are absent: Male ~Smiling"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config, experiment: str = "celeba") -> None:

@@ -10,7 +10,7 @@ A batch: image (B, 3, 64, 64) float in [0, 1], attrs (B, 18) float, 0 or 1.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -28,25 +28,27 @@ if TYPE_CHECKING:
 class FacesConfig(RunConfig, ObjectiveOptions):
     """What the experiments on CelebA's faces share."""
 
+    GROUPS: ClassVar = {"data": ("cache_dir",)}
+
     fusion: Literal["poe", "moe", "mopoe"] = "poe"
-    """of the experts: product (MVAE), mixture, mixture of the products of all subsets"""
+    """how the experts are fused"""
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
-    """the experts' family, the prior's too. laplace: of mixtures, since a product of two is none; vmf: von
-    Mises-Fisher, z on the unit sphere; ebm: of products, Gaussian times a learned exp(-E), prior N(0, I)"""
+    """family of the experts and the prior"""
     cache_dir: Path | None = None
-    """where the images are kept at 64 x 64; default: the data-dir"""
+    """folder of the cache of images at 64 x 64. Default: the data-dir"""
     valid: int | None = None
-    """choose the best model on the last N training images; by default on the dataset's validation images. 0: none"""
+    """select the best model on the last N training images. 0 holds out none, and the last model counts as the best.
+    Default: select on the dataset's own validation images"""
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 100
-    """latent dimensions (authors' code: 100)"""
+    """dimensions of z. Default: as in the authors' code"""
     batch_size: int = 100
-    """examples a step (authors' code: 100)"""
+    """examples in a batch. Default: as in the authors' code"""
     epochs: int = 100
-    """passes over the training examples (authors' code: 100)"""
+    """passes over the training examples. Default: as in the authors' code"""
     annealing_epochs: int = 20
-    """epochs over which the KL's weight rises from 0 to 1 (authors' code: 20)"""
+    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-4
-    """Adam's learning rate (authors' code: 1e-4)"""
+    """learning rate of Adam. Default: as in the authors' code"""
 
     def check(self) -> None:
         super().check()
@@ -55,10 +57,12 @@ class FacesConfig(RunConfig, ObjectiveOptions):
 
 @dataclass
 class Config(FacesConfig):
+    GROUPS: ClassVar = {"objective": ("lambda_image", "lambda_attrs")}
+
     lambda_image: float = 1.0
-    """weight of the image's log-likelihood (authors' code: 1)"""
+    """weight of the image's log-likelihood. Default: as in the authors' code"""
     lambda_attrs: float = 10.0
-    """weight of the attributes' log-likelihood (authors' code: 10)"""
+    """weight of the attributes' log-likelihood. Default: as in the authors' code"""
 
     def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality: all but the image are attributes."""

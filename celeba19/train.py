@@ -9,7 +9,7 @@ A batch: image (B, 3, 64, 64) float in [0, 1], each attribute under its name (B,
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from celeba import train
 from common.errors import require
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(train.Config):
+    GROUPS: ClassVar = {"objective": ("weighting",)}
+
     fusion: Literal["poe", "moe"] = "poe"
-    """of the experts: product (MVAE), mixture"""
+    """how the experts are fused"""
     weighting: Literal["every", "authors"] = "every"
-    """of mvae: the terms that --lambda-image and --lambda-attrs weigh. authors: as in their code, only ELBO(all) and
-    ELBO(image), so that an attribute counts ten times as much there as in its own ELBO"""
+    """ELBO terms of --obj mvae that --lambda-image and --lambda-attrs weigh. every: all terms; authors: ELBO(all) and
+    ELBO(image) only, as in the authors' code, where an attribute has ten times the weight in these terms that it has in
+    its own ELBO"""
 
     def check(self) -> None:
         super().check()

@@ -45,7 +45,6 @@ class Family(NamedTuple):
     posterior: number of latents D -> the family's module.
     product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
     prior: number of latents D, whether its scales are learned -> the prior's module.
-    summary: what --help says.
     has_density: whether log q(z) is known in closed form.
     """
 
@@ -53,7 +52,6 @@ class Family(NamedTuple):
     posterior: Callable[[int], Posterior]
     product: type[Strategy] | None
     prior: Callable[[int, bool], nn.Module]
-    summary: str
     has_density: bool = True
 
 
@@ -63,14 +61,12 @@ class Fusion(NamedTuple):
     strategy: family, keys of the encoders -> the strategy's module; None if its networks must be given (`SetStrategy`).
     exists: family's name, family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
-    summary: what --help says.
     why: why it does not exist for other families.
     """
 
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[str, Family], bool]
     is_mixture: bool
-    summary: str
     why: str
 
 
@@ -90,49 +86,42 @@ FAMILIES = {
         posterior=lambda d: DiagonalGaussianPosterior(),
         product=GaussianPoeStrategy,
         prior=gaussian_prior,
-        summary="diagonal Gaussian",
     ),
     "laplace": Family(
         n_params=2,
         posterior=lambda d: LaplacePosterior(),
         product=None,
         prior=partial(LearnedPrior, LaplacePosterior(eta=0)),
-        summary="Laplace whose scales sum to the number of latents",
     ),
     "softplus-laplace": Family(
         n_params=2,
         posterior=lambda d: SoftplusPosterior(Laplace),
         product=None,
         prior=partial(LearnedPrior, SoftplusPosterior(Laplace)),
-        summary="Laplace with softplus scales",
     ),
     "softplus-normal": Family(
         n_params=2,
         posterior=lambda d: SoftplusPosterior(Normal),
         product=None,
         prior=partial(LearnedPrior, SoftplusPosterior(Normal)),
-        summary="Gaussian with softplus scales",
     ),
     "laplace-normal": Family(
         n_params=2,
         posterior=lambda d: LaplaceOrNormalPosterior((True, False)),
         product=None,
         prior=partial(LearnedPrior, LaplacePosterior()),
-        summary="first expert Laplace, second one normal, prior Laplace",
     ),
     "vmf": Family(
         n_params=1,
         posterior=lambda d: VmfProductPosterior(),
         product=VmfPoeStrategy,
         prior=lambda d, learn: UniformHypersphericalPrior(d),
-        summary="von Mises-Fisher, z on the unit sphere",
     ),
     "ebm": Family(
         n_params=2,
         posterior=energy_based,
         product=LocScaleEbmStrategy,
         prior=lambda d, learn: StandardGaussianPrior(d),
-        summary="energy-based: Gaussian times a learned exp(-E), prior N(0, I)",
         has_density=False,
     ),
 }
@@ -141,49 +130,42 @@ FUSIONS = {
         strategy=lambda family, encoders: family.product(),
         exists=lambda name, family: family.product is not None,
         is_mixture=False,
-        summary="product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
         why="their product leaves the family, choose a mixture",
     ),
     "quotient": Fusion(
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
         exists=lambda name, family: name == "gaussian",
         is_mixture=False,
-        summary="quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
         why="only Gaussians have this quotient",
     ),
     "moe": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.has_density,
         is_mixture=True,
-        summary="mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
         why="energy-based experts are only multiplied",
     ),
     "mopoe": Fusion(
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
         exists=lambda name, family: family.product is not None and family.has_density,
         is_mixture=True,
-        summary="mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
         why="the products that it mixes leave the family, or have no density in closed form",
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=lambda name, family: family.has_density,
         is_mixture=False,
-        summary="each subset of the modalities has its own encoder (VAE, CVAE)",
         why="energy-based experts are only multiplied",
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=lambda name, family: family.has_density,
         is_mixture=False,
-        summary="a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
         why="energy-based experts are only multiplied",
     ),
     "set": Fusion(
         strategy=None,
         exists=lambda name, family: family.has_density,
         is_mixture=False,
-        summary="one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
         why="energy-based experts are only multiplied",
     ),
 }

@@ -58,18 +58,18 @@ PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0
 @dataclass
 class Config(TrainedConfig):
     n_samples: int = 1000
-    """draws of the prior, for what is joint"""
+    """samples from the prior, for joint generation"""
     components: int | None = None
-    """canonical directions; default: 40 (authors' code), of the demo, whose captions are not as many-sided, 20"""
+    """canonical directions. Default: 40, as in the authors' code; 20 with --demo, whose captions vary less"""
     feature_components: int | None = None
-    """reduce image features to so many principal components of the training images' before: few images overfit 2048
-    dimensions. Default: all (authors' code)"""
+    """first reduce image features to this number of principal components of the training features, since few images
+    overfit 2048 dimensions. Default: all features, as in the authors' code"""
     umap: bool = True
     """draw umap.png, which takes half a minute"""
     out_dir: Path | None = None
-    """where to write the picture; default: samples/ beside the model"""
+    """folder of the picture. Default: samples/ beside the model"""
     json: Path | None = None
-    """write the figures to this file too"""
+    """also write the figures to this file"""
 
     def __post_init__(self) -> None:
         if self.components is None:

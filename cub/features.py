@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,28 +47,31 @@ MAKE_THEM = "python features.py makes the features of images"
 
 @dataclass
 class Config(BirdOptions):
+    GROUPS: ClassVar = {"data": ("data_dir",)}
+
     data_dir: Path = Path("data")
-    """CUB in its original format, or the MMVAE authors'"""
+    """folder of CUB in its original format, or in that of the MMVAE authors"""
     weights: Literal["torchvision", "train"] | Path = "torchvision"
-    """torchvision: of ImageNet, which torchvision downloads; train: learnt here from the birds' classes; or a file: a
-    state dict of torchvision's resnet101, or the cub_resnet101.pth.tar of another cache-dir"""
+    """torchvision: weights for ImageNet, which torchvision downloads; train: learn them here from the birds' classes;
+    or a file: a state dict of torchvision's resnet101, or cub_resnet101.pth.tar from another cache-dir"""
     size: int | None = None
-    """pixels that an image's shorter side is brought to, and the square in its middle is wide; default: those that a
-    network trained here was judged by, 224 of any other"""
+    """pixels of an image's shorter side after resizing, and of its central square, which the network sees. Default:
+    224, or the validation size of a network that was trained here"""
     train_size: int | None = None
-    """train: pixels that a random crop is wide; default: the size. Crops show birds larger: a bit less serves"""
+    """with --weights train: side of the random crops, in pixels. Birds look larger in crops, so a little less than
+    --size works well. Default: --size"""
     epochs: int = 90
-    """train: passes over the images"""
+    """with --weights train: passes over the images"""
     batch_size: int = 32
-    """train: images a step"""
+    """with --weights train: images in a batch"""
     lr: float = 0.02
-    """train: highest learning rate of SGD"""
+    """with --weights train: highest learning rate of SGD"""
     seed: int = 0
-    """train: of every draw"""
+    """with --weights train: seed of all random draws"""
     cuda: bool = False
     """use the GPU"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """train: of the network; features are extracted in float32"""
+    """with --weights train: precision of the network; features are always extracted in float32"""
 
     def check(self) -> None:
         """Raise InputError for values that no call can have."""

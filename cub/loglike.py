@@ -26,8 +26,8 @@ from mnist_svhn.loglike import evaluate
 @dataclass
 class Config(TrainedConfig, LoglikeConfig):
     paper: bool = False
-    """also what the paper reports as the joint log-likelihood: all samples of each encoder, likelihoods weighed as in
-    training (--llik-scaling), so that it is no log-likelihood"""
+    """also estimate what the paper reports as the joint log-likelihood. It is not a log-likelihood: it takes all
+    samples of each encoder, and weighs likelihoods as in training (--llik-scaling)"""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

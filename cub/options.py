@@ -2,24 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 
 @dataclass(kw_only=True)
 class BirdOptions:
     """Where the birds are: the options that all scripts share."""
 
+    GROUP: ClassVar = "data"
+
     images_dir: Path | None = None
-    """folder of the classes' folders of images, below the data-dir, of the original layout; default:
+    """in the original layout, the folder of the classes' folders of images, below the data-dir. Default:
     CUB_200_2011/images"""
     cache_dir: Path | None = None
-    """where made things are kept: images at 64 x 64, words, features; default: the data-dir"""
+    """folder of the caches: images at 64 x 64, words, features. Default: the data-dir"""
 
 
 @dataclass(kw_only=True)
 class WordOptions(BirdOptions):
     vocab: Path | None = None
-    """words of a model of the MMVAE authors' own (their cub.vocab), whose folder lacks them; ours know theirs"""
+    """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them. Models trained here hold
+    their words"""
 
 
 class Model(NamedTuple):

@@ -37,15 +37,15 @@ COLUMNS = 6
 @dataclass
 class Config(TrainedConfig):
     n_samples: int = 24
-    """birds to make, or test birds to show"""
+    """birds to generate, or test birds to show"""
     condition_on_image: Path | None = None
-    """an image file"""
+    """path of an image; can be combined with a caption"""
     condition_on_text: str | None = None
-    """a caption; also with an image"""
+    """a caption; can be combined with an image"""
     given: Literal["image", "feature", "caption"] | None = None
-    """the modality of the test birds that is given"""
+    """generate from this modality of test birds"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:

@@ -12,7 +12,7 @@ A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and ca
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -33,51 +33,52 @@ EPOCHS = {"images": 200, "image": 200, "caption": 200, "features": 50, "feature"
 
 
 @dataclass
-class Config(RunConfig, WordOptions, ObjectiveOptions):
+class Config(WordOptions, RunConfig, ObjectiveOptions):
+    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
+
     model: Literal["images", "features", "image", "feature", "caption"] = "images"
-    """images: photographs and captions; features: ResNet-101's features of them and captions; image, feature, caption:
-    a VAE of this modality alone"""
+    """images: photographs and captions; features: ResNet-101's features of photographs, and captions; image, feature,
+    caption: a VAE of this modality alone"""
     fusion: Literal["moe", "poe", "mopoe"] = "moe"
-    """of the experts: mixture (MMVAE), product (MVAE), mixture of the products of all subsets"""
+    """how the experts are fused"""
     posterior: (
         Literal["laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm"] | None
     ) = None
-    """family of the experts and the prior. Default: the authors' for mixtures, laplace-normal (an image's expert
-    Laplace, a caption's normal, the prior Laplace) of --model images, softplus-normal of features; for products
-    gaussian. vmf: z on the unit sphere; ebm: energy-based, of --fusion poe"""
+    """family of the experts and the prior. Default: gaussian for products, and for mixtures as the authors:
+    laplace-normal for --model images (image Laplace, caption Gaussian), softplus-normal for features"""
     obj: ObjectiveName | None = None
-    """the bound, and its gradient; default: dreg (paper), of --fusion poe mvae. elbo: the mean over the encoders;
-    elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
+    """objective to maximise. Default: dreg, as in the paper; mvae with --fusion poe"""
     K: int | None = None
-    """samples of each encoder, of dreg, iwae and stl. Default: 50 (authors' runs)"""
+    """samples from each encoder, for --obj dreg, iwae and stl. Default: 50, as in the authors' runs"""
     learn_prior: bool = True
-    """learn the prior's scales (paper); of vmf and ebm it has none. Products of experts hold N(0, I) all the same"""
+    """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
+    Default: as in the paper"""
     llik_scaling: float | None = None
-    """weight of the image's or the feature's log-likelihood; 0: 32 / 12288 or 32 / 2048, the ratio of the dimensions.
-    Default: 0, of --model features 0.002 (authors' runs)"""
+    """weight of the image's or the feature's log-likelihood; 0 stands for the ratio of the dimensions, 32 / 12288 or 32
+    / 2048. Default: 0, with --model features 0.002, as in the authors' runs"""
     n_latents: Annotated[int | None, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = None
-    """latent dimensions. Default: 128, with features 64 (authors' runs)"""
+    """dimensions of z. Default: 128, with features 64, as in the authors' runs"""
     batch_size: int = 64
-    """images with a caption a step (authors' runs: 64)"""
+    """examples in a batch, each an image with a caption. Default: as in the authors' runs"""
     epochs: int | None = None
-    """passes over the captions. Default: 200, with features 50 (authors' runs)"""
+    """passes over the captions. Default: 200, with features 50, as in the authors' runs"""
     valid: int | None = None
-    """hold out the last N training images, with their captions, and select the best model on them; default: the last
-    tenth. 0: none, the last model counts as the best (authors' code)"""
+    """hold out the last N training images, with their captions, and select the best model on them. 0 holds out none,
+    and the last model counts as the best, as in the authors' code. Default: the last tenth"""
     limit: int | None = None
-    """use the first N images of each split, with their captions (before --valid takes its part)"""
+    """use only the first N images of each split, with their captions"""
     paired_fraction: float = 1.0
-    """1: captions belong to their images"""
+    """must be 1: captions belong to their images"""
     download: bool = False
-    """try to fetch the authors' archive, which is gone from its host: what to get instead is said then"""
+    """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
     annealing_epochs: int = 0
-    """epochs over which beta rises (authors' code: none)"""
+    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-3
-    """learning rate of Adam with amsgrad (authors' code: 1e-3; their README says 1e-4)"""
+    """learning rate of Adam with amsgrad. Default: as in the authors' code; their README says 1e-4"""
     analytics: bool = True
-    """draw pictures while training"""
+    """draw pictures during training"""
     logp: bool = False
-    """at the end estimate the best model's log-likelihoods of the test birds (python loglike.py)"""
+    """after training, estimate the best model's log-likelihoods of the test birds (python loglike.py)"""
     # of the training data, with which the model is kept
     vocabulary: tyro.conf.Suppress[list[str] | None] = None
     feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None

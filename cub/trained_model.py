@@ -27,7 +27,7 @@ class TrainedConfig(WordOptions, ModelConfig):
     """The options that sample.py, loglike.py and analyse.py share."""
 
     limit: int | None = None
-    """use the first N images of each split, with their captions"""
+    """use only the first N images of each split, with their captions"""
 
 
 def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:

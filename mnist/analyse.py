@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import tyro
@@ -40,31 +40,33 @@ from mnist.model import N_CLASSES
 
 @dataclass
 class Config(train.Config):
+    GROUPS: ClassVar = {"": ("analysis", "fractions", "seeds", "classifier_steps", "jobs")}
+
     analysis: tyro.conf.Positional[Literal["weak-supervision"]] = "weak-supervision"
     """what to analyse"""
     fractions: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
-    """of the training images that are paired with their label (paper: 0.1 % to 100 %)"""
+    """fractions of the training images that are paired with their labels. Default: as in the paper, 0.1% to 100%"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """one run each"""
+    """one run for each seed"""
     classifier_steps: int = 1000
-    """batches that a classifier is trained on at least; as many passes over its images as the model's where these are
-    more"""
+    """smallest number of batches that a classifier is trained on; it takes at least as many passes over its images as
+    the model"""
     jobs: int | None = None
-    """runs at a time, each a process; default: one a core, with --cuda one"""
+    """runs at once, each in a process. Default: one per core; one with --cuda"""
     save_dir: Path = Path("weak_supervision")
-    """where the runs, the table and the plot go"""
+    """folder for the runs, the table and the plot"""
     epochs: int = 15
     """passes over the training examples"""
     annealing_epochs: int = 5
-    """epochs over which the KL's weight rises from 0 to 1"""
+    """epochs over which the KL's weight rises from 0 to --beta"""
     batch_size: int = 200
-    """examples a step: so many pairs, as many images and as many labels; of the classifier too"""
+    """batch size: this number of pairs, of images and of labels; also the classifier's batch size"""
     lr: float = 5e-4
-    """Adam's learning rate, of the classifier too"""
+    """learning rate of Adam, for the model and the classifier"""
     lambda_text: float = 1.0
-    """weight of the label's log-likelihood (README.md says how these defaults were found)"""
+    """weight of the label's log-likelihood. Default: tuned, see README.md"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
-    """see `python train.py --help`: those that learn from unpaired examples"""
+    """the models that learn from unpaired examples (see python train.py --help)"""
     # what each run has a value of its own for, or what makes no sense here
     valid: tyro.conf.Suppress[int] = 0
     resume: tyro.conf.Suppress[bool] = True

@@ -70,28 +70,28 @@ OWN = {  # what a comparison says itself, or what is of no use in one
 @dataclass
 class Config:
     experiment: tyro.conf.Positional[Literal["halves", "pixels"]]
-    """what to compare models of"""
+    """script whose models are compared"""
     variants: tuple[str, ...] = ()
-    """options of `train` as NAME=VALUE, several in quotes. Default: of halves posterior families and objectives, of
-    pixels networks"""
+    """options of `train` as NAME=VALUE, several in quotes. Default: posterior families and objectives for halves,
+    networks for pixels"""
     options: str = "epochs=20"
     """options of all variants"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """one run each"""
+    """one run for each seed"""
     observed: str = "top"
-    """the part whose log-likelihood, and that of the rest given it, is compared too"""
+    """part of the image: its log-likelihood, and that of the rest given it, are compared too"""
     n_test: int = 1000
     """use the first N test images"""
     n_samples: int = 1000
-    """importance samples an image"""
+    """importance samples for each image"""
     jobs: int | None = None
-    """runs at a time, each a process; default: one a core, with --cuda one"""
+    """runs at once, each in a process. Default: one per core; one with --cuda"""
     data_dir: Path = Path("data")
-    """the dataset in its original format"""
+    """folder of the dataset in its original format"""
     demo: bool = False
-    """use the built-in data: no files"""
+    """use the folder's built-in data: no files, no download"""
     save_dir: Path = Path("comparison")
-    """where the runs, the table and the plot go"""
+    """folder for the runs, the table and the plot"""
     cuda: bool = False
     """use the GPU"""
 

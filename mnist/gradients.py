@@ -31,13 +31,13 @@ from mnist.data import MNIST, Dataset
 @dataclass
 class Config(options.ModelConfig):
     K: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """samples of each component of the posterior"""
+    """numbers of samples from each component of the posterior"""
     n_samples: int = 50
-    """gradients drawn of each estimator and K"""
+    """gradients to draw for each estimator and K"""
     limit: int | None = 20
-    """use the first N test images"""
+    """use only the first N test images"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
     def check(self) -> None:
         super().check()

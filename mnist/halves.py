@@ -24,9 +24,10 @@ from mnist.parts import commands as parts
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
     fusion: Literal["poe", "moe", "mopoe"] = "poe"
-    """poe: product of experts; moe: mixture; mopoe: mixture of the products of all subsets"""
+    """how the experts are fused"""
     layout: Literal["list", "vectorised"] = "list"
-    """list: networks of their own for top and bottom; vectorised: shared ones, told apart by a learned embedding"""
+    """list: separate networks for top and bottom; vectorised: one network for both, which a learned embedding tells
+    apart"""
     decoder: tyro.conf.Suppress[str] = "shared"
 
     def objectives(self) -> Sequence[str]:

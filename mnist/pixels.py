@@ -27,9 +27,9 @@ from mnist.parts import commands as parts
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
     fusion: Literal["poe", "set"] = "poe"
-    """poe: product of the pixels' experts; set: one posterior of the sum of what the encoder says of each"""
+    """how the experts are fused"""
     decoder: Literal["mlp", "shared"] = "mlp"
-    """mlp: one network of all pixels; shared: one that is told which pixel by a learned embedding"""
+    """mlp: one network gives all pixels; shared: one network gives one pixel, which a learned embedding names"""
     layout: tyro.conf.Suppress[str] = "pixels"
 
     def objectives(self) -> Sequence[str]:

@@ -32,16 +32,15 @@ COLUMNS = 8
 @dataclass
 class Config(options.ModelConfig):
     n_samples: int = 64
-    """pictures to make"""
+    """number of pictures"""
     condition_on_image: str | None = None
-    """what a random test image is to show, written as for --condition-on-text; or the path of an image, bright on
-    black"""
+    """path of an image, bright on black; or a class, as for --condition-on-text, for a random test image of it"""
     condition_on_text: str | None = None
-    """a class, by its number or its name"""
+    """a class, by its number or name"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config, dataset: Dataset = MNIST) -> None:

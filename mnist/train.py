@@ -8,7 +8,7 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -26,20 +26,22 @@ if TYPE_CHECKING:
 class DigitsConfig(RunConfig):
     """What the experiments on images and texts share."""
 
+    GROUPS: ClassVar = {"objective": ("lambda_image", "lambda_text")}
+
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
-    """latent dimensions (authors' code: 64)"""
+    """dimensions of z. Default: as in the authors' code"""
     batch_size: int = 100
-    """examples a step (authors' code: 100)"""
+    """examples in a batch. Default: as in the authors' code"""
     epochs: int = 500
-    """passes over the training examples (authors' code: 500)"""
+    """passes over the training examples. Default: as in the authors' code"""
     annealing_epochs: int = 200
-    """epochs over which the KL's weight rises from 0 to 1 (authors' code: 200)"""
+    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-3
-    """Adam's learning rate (authors' code: 1e-3)"""
+    """learning rate of Adam. Default: as in the authors' code"""
     lambda_image: float = 1.0
-    """weight of the image's log-likelihood (authors' code: 1)"""
+    """weight of the image's log-likelihood. Default: as in the authors' code"""
     lambda_text: float = 10.0
-    """weight of the text's log-likelihood (authors' code: 10, their README: 50, for MultiMNIST 10)"""
+    """weight of the text's log-likelihood. Default: as in the authors' code; their README says 50, for MultiMNIST 10"""
 
     def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda of each of the model's modalities, by name."""
@@ -48,14 +50,15 @@ class DigitsConfig(RunConfig):
 
 @dataclass
 class Config(DigitsConfig, ObjectiveOptions):
+    GROUPS: ClassVar = {"objective": ("alpha",)}
+
     model: Literal["mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"] = "mvae"
     """mvae: product of experts; mvae-q: quotient of posteriors; jmvae: joint encoder; vae: the image alone; cvae: the
     image given the label; bivcca: mixture of experts; mopoe: mixture of the products of all subsets"""
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
-    """the experts' family, the prior's too. laplace: of mixtures and single encoders, since a product of two is none;
-    vmf: von Mises-Fisher, z on the unit sphere; ebm: of products, Gaussian times a learned exp(-E), prior N(0, I)"""
+    """family of the experts and the prior"""
     alpha: float = 0.1
-    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one (Suzuki et al. 2016)"""
+    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one. Default: as in Suzuki et al. 2016"""
 
     def check(self) -> None:
         from mnist.model import MODELS

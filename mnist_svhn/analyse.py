@@ -42,13 +42,13 @@ FEWEST = 20  # test pairs that make a map
 @dataclass
 class Config(PairOptions, options.ModelConfig):
     n_samples: int = 10_000
-    """draws of the prior, for joint coherence (paper: 10,000)"""
+    """samples from the prior, for joint coherence. Default: as in the paper"""
     umap: bool = True
     """draw umap.png, which takes half a minute"""
     out_dir: Path | None = None
-    """where to write the pictures; default: samples/ beside the model"""
+    """folder of the pictures. Default: samples/ beside the model"""
     json: Path | None = None
-    """write the figures to this file too"""
+    """also write the figures to this file"""
 
 
 def main(config: Config) -> dict[str, float]:

@@ -30,8 +30,8 @@ BATCH_SIZE = 100
 @dataclass
 class Config(PairOptions, options.LoglikeConfig):
     paper: bool = False
-    """also what the paper reports as log p(mnist,svhn): all samples of each encoder, likelihoods weighed as in training
-    (--llik-scaling), so that it is no log-likelihood"""
+    """also estimate what the paper reports as log p(mnist,svhn). It is not a log-likelihood: it takes all samples of
+    each encoder, and weighs likelihoods as in training (--llik-scaling)"""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ train.py draws the same pairs anew each time.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
@@ -19,12 +20,14 @@ from mnist_svhn.options import TrainingPairOptions
 
 @dataclass
 class Config(TrainingPairOptions):
+    GROUPS: ClassVar = {"data": ("data_dir", "download", "valid")}
+
     data_dir: Path = Path("data")
-    """MNIST and SVHN in their original formats"""
+    """folder of MNIST and SVHN in their original formats"""
     download: bool = False
-    """fetch what is missing, checksummed, resumable"""
+    """download missing files; resumes, and verifies checksums"""
     valid: int | None = None
-    """hold out the last N images of each modality for validation; default: the last sixth"""
+    """hold out the last N images of each modality for validation. Default: the last sixth"""
     demo: tyro.conf.Suppress[bool] = False
     limit: tyro.conf.Suppress[int | None] = None
 

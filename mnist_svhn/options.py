@@ -1,7 +1,7 @@
 """Which images of MNIST and SVHN are paired: the options that the scripts share."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from common.errors import require
 
@@ -10,13 +10,15 @@ from common.errors import require
 class PairOptions:
     """Which images, and how many of a class are paired: the options that all scripts share."""
 
+    GROUP: ClassVar = "data"
+
     svhn: Literal["real", "synthetic"] = "real"
-    """the second modality: SVHN's train_32x32.mat and test_32x32.mat, or digits of MNIST, other ones than the first
-    modality's, made to look like house numbers"""
+    """second modality. real: SVHN's train_32x32.mat and test_32x32.mat; synthetic: MNIST digits that are not in the
+    first modality, made to look like house numbers"""
     max_per_class: int = 10_000
-    """images of a class that are paired at most, of either modality (authors' code: 10,000)"""
+    """pair at most this number of images of each class and modality. Default: as in the authors' code"""
     pair_seed: int = 0
-    """of the pairing, and of the synthetic images"""
+    """seed of the pairing and of the synthetic images"""
 
     def check_options(self) -> None:
         """Raise InputError for values that no pairing can have."""
@@ -28,9 +30,11 @@ class PairOptions:
 class TrainingPairOptions(PairOptions):
     """Which pairs to train on."""
 
+    GROUP: ClassVar = "data"
+
     matchings: int = 30
-    """times that each training image is paired, each time with another of its class (authors' code: 30, their README:
-    20)"""
+    """number of partners of each training image, all of its class. Default: as in the authors' code; their README says
+    20"""
 
     def check_options(self) -> None:
         super().check_options()

@@ -31,13 +31,13 @@ COLUMNS = 16
 @dataclass
 class Config(PairOptions, options.ModelConfig):
     n_samples: int = 64
-    """pictures to make of each modality"""
+    """number of pictures of each modality"""
     given: Literal["mnist", "svhn"] | None = None
-    """the modality whose test images are given"""
+    """generate from test images of this modality"""
     traverse: bool = False
-    """go along each latent instead, from the prior's mean"""
+    """move along each latent instead, starting from the prior's mean"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:

@@ -11,7 +11,7 @@ A batch: mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), float in [0, 1].
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -27,36 +27,40 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config(RunConfig, TrainingPairOptions, ObjectiveOptions):
+class Config(TrainingPairOptions, RunConfig, ObjectiveOptions):
+    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
+    FUSIONS: ClassVar = ("moe", "poe", "mopoe", "own")
+
     model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
     """mmvae: mixture of experts; mvae: product; mopoe: mixture of the products of all subsets; mnist, svhn: a VAE of
     this modality alone"""
     obj: ObjectiveName = "dreg"
-    """the bound, and its gradient (paper: dreg). elbo: the mean over the encoders; mvae, ar: of --model mvae;
-    elbo-importance: what the authors' code calls elbo, its weights collapse; stl: biased for K > 1"""
+    """objective to maximise. Default: as in the paper"""
     learn_prior: bool = True
-    """learn the prior's scales (paper); of vmf and ebm it has none. Products of experts hold N(0, I) all the same"""
+    """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
+    Default: as in the paper"""
     prior_and_posterior: Literal["laplace", "normal", "vmf", "ebm"] | None = None
-    """families (vmf: z on the unit sphere; ebm: energy-based, of --model mvae); default: normal for --model mvae and
-    mopoe, whose products laplace has not, else laplace (paper)"""
+    """family of the prior and the experts. vmf: von Mises-Fisher, z on the unit sphere; ebm: energy-based, for --model
+    mvae only. Default: laplace, as in the paper; normal for --model mvae and mopoe, which multiply experts"""
     llik_scaling: float = 0.0
-    """weight of mnist's log-likelihood; 0: 3072 / 784, the ratio of the dimensions (paper)"""
+    """weight of mnist's log-likelihood; 0 stands for the ratio of the dimensions, 3072 / 784. Default: as in the
+    paper"""
     num_hidden_layers: int = 1
-    """of mnist's networks (authors' code: 1)"""
+    """hidden layers of mnist's networks. Default: as in the authors' code"""
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 20
-    """latent dimensions (authors' code: 20)"""
+    """dimensions of z. Default: as in the authors' code"""
     batch_size: int = 128
-    """pairs a step (paper: 128)"""
+    """pairs in a batch. Default: as in the paper"""
     epochs: int = 30
-    """passes over the pairs (paper: 30)"""
+    """passes over the pairs. Default: as in the paper"""
     annealing_epochs: int = 0
-    """epochs over which beta rises (authors' code: none)"""
+    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-3
-    """learning rate of Adam with amsgrad (authors' code: 1e-3)"""
+    """learning rate of Adam with amsgrad. Default: as in the authors' code"""
     analytics: bool = True
-    """draw pictures while training"""
+    """draw pictures during training"""
     logp: bool = False
-    """at the end estimate the best model's log-likelihoods of the test pairs (python loglike.py)"""
+    """after training, estimate the best model's log-likelihoods of the test pairs (python loglike.py)"""
 
     def __post_init__(self) -> None:
         if self.prior_and_posterior is None:

@@ -11,6 +11,7 @@ multimnist.png, a picture of 64 of its training examples. Takes seconds, with --
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
@@ -25,14 +26,16 @@ COLUMNS = 8
 
 @dataclass
 class Config(DatasetOptions):
+    GROUPS: ClassVar = {"data": ("mnist_dir", "data_dir", "download")}
+
     mnist_dir: Path = Path("data")
-    """MNIST in its original format"""
+    """folder of MNIST in its original format"""
     data_dir: Path = Path("data")
-    """where to write"""
+    """folder to write to"""
     seed: int = SEED
-    """of every random draw (authors' code: 681307)"""
+    """seed of all random draws. Default: as in the authors' code"""
     download: bool = False
-    """fetch what is missing of MNIST from its mirrors, checksummed, resumable"""
+    """download missing files of MNIST from its mirrors; resumes, and verifies checksums"""
     demo: tyro.conf.Suppress[bool] = False
     limit: tyro.conf.Suppress[int] = COLUMNS**2  # images in the picture
 

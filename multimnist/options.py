@@ -1,6 +1,7 @@
 """Which MultiMNIST: the options that all its scripts share."""
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from common.errors import require
 
@@ -11,22 +12,25 @@ LENGTH = 4  # characters of a text
 class DatasetOptions:
     """Which MultiMNIST: the options that all scripts share. The defaults are the paper's."""
 
+    GROUP: ClassVar = "data"
+
     min_digits: int = 0
-    """the fewest digits in an image"""
+    """lowest number of digits in an image"""
     max_digits: int = 4
-    """the most digits in an image; all numbers in between are equally frequent"""
+    """highest number of digits in an image; all numbers from --min-digits on are equally frequent"""
     fixed: bool = True
-    """digits in the corners of a 2x2 grid, in reading order, as in the paper; --no-fixed: anywhere, not overlapping"""
+    """digits in the corners of a 2x2 grid, in reading order. --no-fixed: anywhere, without overlap. Default: as in the
+    paper"""
     resize: bool = True
-    """with --no-fixed: digits of 28 / (1.3 + 0.1 N(0, 1)) pixels; --no-resize: of 28"""
+    """with --no-fixed: digits of 28 / (1.3 + 0.1 N(0, 1)) pixels. --no-resize: digits of 28 pixels"""
     translate: bool = True
-    """with --no-fixed: digits anywhere; --no-translate: in the centre"""
+    """with --no-fixed: digits anywhere. --no-translate: digits in the centre"""
     scramble: bool = False
-    """the text lists the digits in a random order"""
+    """list the digits in random order in the text"""
     reverse: bool = False
-    """the text lists the digits backwards with probability 0.5"""
+    """list the digits backwards in the text with probability 0.5"""
     repeat: bool = True
-    """a digit may come more than once in an image; --no-repeat: all digits of an image differ"""
+    """allow a digit more than once in an image. --no-repeat: all digits of an image differ"""
 
     def check_options(self) -> None:
         """Raise InputError for options that exclude each other."""

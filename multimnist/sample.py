@@ -20,7 +20,7 @@ from multimnist.options import DatasetOptions, values
 @dataclass
 class Config(DatasetOptions, sample.Config):
     condition_on_text: str | None = None
-    """a string of up to four digits, also an empty one"""
+    """a string of at most four digits; it may be empty"""
 
 
 def main(config: Config) -> None:

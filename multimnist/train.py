@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 @dataclass
 class Config(DatasetOptions, train.DigitsConfig):
     obj: Literal["mvae", "elbo"] = "mvae"
-    """mvae: ELBO of both and of each modality; elbo: of both alone"""
+    """objective to maximise"""
     teacher_forcing: bool = False
-    """the decoder of strings knows the characters before the one that it predicts, so that p(text|z) is autoregressive
-    (in float32, whatever --precision); without it, it sees those it finds most likely, as the authors' did"""
+    """give the text decoder the true preceding characters, which makes p(text|z) autoregressive; it then runs in
+    float32, whatever --precision. Without it the decoder sees the characters that it finds most likely, as in the
+    authors' code"""
 
     def check(self) -> None:
         super().check()

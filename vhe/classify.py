@@ -32,19 +32,19 @@ from vhe.trained_model import load_test, load_trained
 @dataclass
 class Config(ModelConfig):
     limit: int | None = None
-    """use the first N test characters"""
+    """use only the first N test characters"""
     n_way: int = 20
-    """classes (paper: 20)"""
+    """number of classes. Default: as in the paper"""
     k_shot: int = 5
-    """examples of each class (paper: 5, 1)"""
+    """examples of each class. Default: as in the paper, which also has 1"""
     episodes: int = 100
-    """draws of classes, examples and images"""
+    """number of draws of classes, examples and images"""
     n_queries: int = 1
     """images to classify in each class"""
     n_samples: int = 20
-    """importance samples of each image under each class; the accuracy rises with their number"""
+    """importance samples for each image and class; more samples raise the accuracy"""
     json: Path | None = None
-    """write the accuracy to this file too"""
+    """also write the accuracy to this file"""
 
     def check(self) -> None:
         super().check()

@@ -38,13 +38,14 @@ SAMPLES_PER_CODE = 10  # samples of the z of each image for each sample of the c
 @dataclass
 class Config(LoglikeConfig):
     limit: int | None = None
-    """use the first N test characters"""
+    """use only the first N test characters"""
     n_samples: int = 100
-    """importance samples of an image; for a set of images N/10 samples of its code, each with 10 samples of every z"""
+    """importance samples for each image. For a set of images N/10 samples of its code, each with 10 samples of every
+    z"""
     k_shot: tuple[int, ...] | None = None
-    """numbers of other images of the character that are given; default: 1 and the number in training"""
+    """numbers of other images of the character that are given. Default: 1, and the number in training"""
     set_size: int = 20
-    """number of images of a character whose joint log-likelihood is estimated"""
+    """number of images of a character for their joint log-likelihood"""
 
     def check(self) -> None:
         super().check()

@@ -39,17 +39,17 @@ NEEDS = {"alphabets": ("a", "hierarchical"), "styles": ("s", "factorial")}  # th
 @dataclass
 class Config(ModelConfig):
     limit: int | None = None
-    """use the first N test characters"""
+    """use only the first N test characters"""
     given: tuple[str, ...] | None = None
     """1 to 5 images of a character: files of any size, dark on light or light on dark, or ids of test images"""
     new: Literal["characters", "alphabets", "styles"] | None = None
-    """what to draw instead of new examples of given characters"""
+    """draw these instead of new examples of given characters"""
     alphabet: str | None = None
     """draw new characters of this test alphabet"""
     n_samples: int = 8
     """new images in a row; --new styles always draws one in each style"""
     out_dir: Path | None = None
-    """folder of the picture; default: samples/ beside the model"""
+    """folder of the picture. Default: samples/ beside the model"""
 
     def check(self) -> None:
         super().check()

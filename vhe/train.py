@@ -15,7 +15,7 @@ if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -32,37 +32,39 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(RunConfig):
+    GROUPS: ClassVar = {"data": ("k_shot", "rotations", "test_alphabets"), "objective": ("objective",)}
+
     model: Literal["character", "hierarchical", "factorial"] = "character"
-    """character: a code c for each character; hierarchical: also an a for each alphabet, on which c depends; factorial:
-    also an s for each of the five styles in which every image is drawn"""
+    """character: each character has a code c; hierarchical: each alphabet also has a code a, on which c depends;
+    factorial: each image is drawn in five styles, which have codes s"""
     decoder: Literal["deconv", "pixelcnn"] = "deconv"
-    """deconv: pixels are independent given the codes; pixelcnn: a gated PixelCNN (paper), three times the work. From
-    scratch a PixelCNN learns to ignore the codes: start it from a deconv run with --pre-trained, which takes over all
-    weights but those of the pixel network"""
+    """deconv: pixels are independent given the codes; pixelcnn: a gated PixelCNN, as in the paper, at three times the
+    cost. A PixelCNN that starts from scratch learns to ignore the codes: start it from a deconv run with --pre-trained,
+    which takes over all weights except those of the pixel network"""
     objective: Literal["vhe", "resample", "rescale", "statistician"] = "vhe"
     """vhe: draw images independently of their support sets (resample) and divide KLs by the groups' sizes (rescale);
-    resample, rescale: only one of the two; statistician: neither (the Neural Statistician)"""
+    resample, rescale: only one of the two; statistician: neither, as the Neural Statistician"""
     k_shot: int = 5
-    """images in a support set (paper: 5)"""
+    """images in a support set. Default: as in the paper"""
     rotations: bool = False
-    """add the characters turned by 90, 180 and 270 degrees as further characters"""
+    """add the characters rotated by 90, 180 and 270 degrees as further characters"""
     test_alphabets: list[str] = field(default_factory=list)
-    """test on these alphabets, of either set, and train on all others; default: those of the evaluation set"""
+    """test on these alphabets, of either set, and train on all others. Default: the alphabets of the evaluation set"""
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
-    """dimensions of a character's code c (ours)"""
+    """dimensions of a character's code c. Default: our choice"""
     batch_size: int = 100
-    """images in a step, each with its support sets (ours)"""
+    """images in a batch, each with its support sets. Default: our choice"""
     epochs: int = 40
-    """passes over the images (ours)"""
+    """passes over the images. Default: our choice"""
     annealing_epochs: int = 1
-    """epochs over which the weight of the KLs rises (ours)"""
+    """epochs over which the KLs' weight rises from 0 to --beta. Default: our choice"""
     lr: float = 1e-3
-    """learning rate of Adam (ours; 2e-3 can diverge)"""
+    """learning rate of Adam. Default: our choice; 2e-3 can diverge"""
     valid: int | None = None
-    """hold out the last N alphabets and select the best model on them; default: the last sixth (5 of Omniglot's 30).
-    0: hold out none; the last model is the best one"""
+    """hold out the last N alphabets and select the best model on them. 0 holds out none, and the last model counts as
+    the best. Default: the last sixth, 5 of Omniglot's 30"""
     limit: int | None = None
-    """use the first N characters (before --valid takes its part)"""
+    """use only the first N characters of each split"""
     paired_fraction: float = 1.0
     """must be 1: there is only one modality"""
 

@@ -9,6 +9,7 @@ lower bounds, which may err either way. All share samples of q(z|all six). Test 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,8 +29,10 @@ BATCH_SIZE = 50
 
 @dataclass
 class Config(options.LoglikeConfig):
+    GROUPS: ClassVar = {"data": ("cache_dir",)}
+
     cache_dir: Path | None = None
-    """where the images are kept at 64 x 64; default: the data-dir"""
+    """folder of the cache of images at 64 x 64. Default: the data-dir"""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ Writes sample_image.png into the model's samples/: a row a face, a column a view
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,18 +35,21 @@ View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 @dataclass
 class Config(options.ModelConfig):
+    GROUPS: ClassVar = {"data": ("cache_dir",)}
+
     cache_dir: Path | None = None
-    """where the images are kept at 64 x 64; default: the data-dir"""
+    """folder of the cache of images at 64 x 64. Default: the data-dir"""
     n_samples: int = 16
-    """faces to make; of a condition the first is the reconstruction, the others are draws of q(z|it)"""
+    """faces to generate. With --condition-file the first is the reconstruction, and the others are samples of
+    q(z|picture)"""
     condition_file: Path | None = None
-    """a picture of the face"""
+    """path of a picture of a face"""
     condition_type: View | None = None
-    """which of the views it is; default: image"""
+    """view that the picture shows. Default: image"""
     reconstruct: bool = False
-    """reconstruct the first test images instead, four at most, from each view"""
+    """reconstruct the first test images, four at most, from each view instead"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:

@@ -53,7 +53,7 @@ class Setup(ABC):
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """folder to write to"""
     jobs: int | None = None
-    """processes; default: one a core"""
+    """number of processes. Default: one per core"""
 
     def about(self) -> dict[str, Any]:
         """What decides how images come out; raises InputError where the command can't work."""
@@ -77,8 +77,8 @@ class Edge(Setup):
     """Canny's edges of each image."""
 
     sigma: float = 2.0
-    """of the Gaussian that smooths the image first, in its pixels; more leaves fewer edges (authors' code: 2, for
-    CelebA's 178x218; at half that size 1 does the same)"""
+    """width, in pixels, of the Gaussian that first smooths the image; a larger one leaves fewer edges. Default: as in
+    the authors' code, for CelebA's 178x218; 1 does the same at half that size"""
 
     def about(self) -> dict[str, Any]:
         require(0 < self.sigma < 100, f"--sigma must lie between 0 and 100, it is {self.sigma}")
@@ -96,7 +96,7 @@ class Mask(Setup):
     """The parts of the first face found in each image, after its landmarks."""
 
     landmarks: Path | None = None
-    """dlib's shape_predictor_68_face_landmarks.dat; default: that of the package face_recognition_models"""
+    """dlib's shape_predictor_68_face_landmarks.dat. Default: that of the package face_recognition_models"""
 
     def about(self) -> dict[str, Any]:
         detector_and_predictor(self.landmarks)

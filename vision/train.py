@@ -10,7 +10,7 @@ A batch: image, obscured, watermark (B, 3, 64, 64), gray, edge, mask (B, 1, 64, 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
@@ -24,17 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(train.FacesConfig):
+    GROUPS: ClassVar = {
+        "objective": tuple(f"lambda_{view}" for view in ("image", "gray", "edge", "mask", "obscured", "watermark"))
+    }
+
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 250
-    """latent dimensions (authors' code: 250)"""
+    """dimensions of z. Default: as in the authors' code"""
     batch_size: int = 50
-    """examples a step (authors' code: 50)"""
+    """examples in a batch. Default: as in the authors' code"""
     lambda_image: float = 1.0
-    """weights of the views' log-likelihoods (authors' code: all 1)"""
+    """weight of image's log-likelihood. Default: as in the authors' code"""
     lambda_gray: float = 1.0
+    """weight of gray's log-likelihood. Default: as in the authors' code"""
     lambda_edge: float = 1.0
+    """weight of edge's log-likelihood. Default: as in the authors' code"""
     lambda_mask: float = 1.0
+    """weight of mask's log-likelihood. Default: as in the authors' code"""
     lambda_obscured: float = 1.0
+    """weight of obscured's log-likelihood. Default: as in the authors' code"""
     lambda_watermark: float = 1.0
+    """weight of watermark's log-likelihood. Default: as in the authors' code"""
 
     def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality."""

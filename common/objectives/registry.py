@@ -143,11 +143,6 @@ def with_option(name: str) -> tuple[str, ...]:
     return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
 
 
-def summaries(names: tuple[str, ...] = tuple(OBJECTIVES)) -> str:
-    """What --help says about --obj."""
-    return "; ".join(f"{name}: {OBJECTIVES[name].summary}" for name in names)
-
-
 def check_objective(obj: str, exists: tuple[str, ...], model: str, has_density: bool) -> None:
     """Refuse an objective that does not exist for a model.
 

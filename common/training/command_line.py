@@ -1,40 +1,54 @@
-"""From the command line to main(config)."""
+"""From the command line to main(config).
+
+The scripts import torch only when they run: nothing here imports it before the command line has been read.
+"""
 
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import tyro
 
-from common import distributed
-from common.checkpoints import LAST, load_config
+from common.choices import FAMILIES, FUSIONS
 from common.errors import InputError, flag, require
+from common.objectives.registry import OBJECTIVES
 from common.training.options import RunConfig
-from common.training.runs import NOT_OF_THE_RUN
+
+GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its order
+FIRST = ("data_dir", "model", "fusion", "posterior")  # in their group
+SUMMARIES = {
+    "obj": {name: record.summary for name, record in OBJECTIVES.items()},
+    "fusion": FUSIONS,
+    "posterior": FAMILIES,
+}
 
 
 def run_from_command_line(
     main: Callable[[Any], object], config: type, description: str | None, args: list[str] | None = None
 ) -> None:
-    """Run `main(config)` from the command line: exit 2 and one line for what a user can mend, 130 on Ctrl-C.
+    """Run `main(config)` from the command line.
 
-    That includes what the system refuses, such as writing a picture to a full disk.
+    Exits with 2 and one line for errors that a user can mend, among them what the system refuses, such as writing to a
+    full disk; with 130 on Ctrl-C.
+
+    Args:
+        config: a dataclass, or a union of dataclasses: the script then has one command for each.
+        description: the script's docstring, which --help shows as it is.
     """
+    given = parse(config, description, args)
+    from common import distributed  # needs torch, which --help does without
+
     distributed.start()
-    given = tyro.cli(config, args=args, description=description)
-    if type(given) is not config:  # one of several commands, which the first argument names
+    if type(given) is not config:  # the first argument named one of several commands
         config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
     try:
         if getattr(given, "pre_trained", None):
-            last = given.save_dir / given.experiment / LAST
-            source = last if given.resume and last.exists() else given.pre_trained
-            for without in ((), getattr(config, "OF_THE_OBJECTIVE", ())):
-                default = taken_up(config, source, without)
-                given = tyro.cli(config, args=args, description=description, default=default)
-                if not without and getattr(given, "obj", None) == getattr(default, "obj", None):
-                    break
+            given = _parse_again(given, config, description, args)
         main(given)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,19 +58,155 @@ def run_from_command_line(
     distributed.end()
 
 
+def _parse_again(given: RunConfig, config: type, description: str | None, args: list[str] | None) -> RunConfig:
+    """Parse the command line with the options of the --pre-trained run as defaults."""
+    from common.checkpoints import LAST
+
+    last = given.save_dir / given.experiment / LAST
+    source = last if given.resume and last.exists() else given.pre_trained
+    for without in ((), getattr(config, "OF_THE_OBJECTIVE", ())):
+        default = taken_up(config, source, without)
+        given = parse(config, description, args, default)
+        if getattr(given, "obj", None) == getattr(default, "obj", None):
+            break
+    return given
+
+
 def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig:
-    """The configuration of the run that a checkpoint is of, as far as `config` has its options and they are the run's.
+    """A config with the options that a checkpoint's run was trained with.
+
+    Options that the run does not share, such as --save-dir, and those that `config` lacks keep their defaults.
 
     Args:
-        without: options that are left as they are by default.
+        without: more options that keep their defaults.
 
     Raises:
-        InputError: the checkpoint is unusable, or has options that `config` does not know.
+        InputError: the checkpoint is unusable, or an option has a value that `config` does not allow.
     """
-    own = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda", *without}
-    taken = {name: x for name, x in load_config(path).items() if name in own and x is not None}
-    for name, hint in get_type_hints(config).items():
-        choices = [x for part in (hint, *get_args(hint)) if get_origin(part) is Literal for x in get_args(part)]
-        known = not choices or taken.get(name) in (None, *choices)
-        require(known, f"{path} was trained with {flag(name, taken.get(name))}: it is of another experiment")
+    from common.checkpoints import load_config
+    from common.training.runs import NOT_OF_THE_RUN
+
+    names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda", *without}
+    taken = {name: value for name, value in load_config(path).items() if name in names and value is not None}
+    for name, value in taken.items():
+        choices = _choices(config, name)
+        known = not choices or value in choices
+        require(known, f"{path} was trained with {flag(name, value)}: it is of another experiment")
     return config(**taken)
+
+
+def parse(config: Any, description: str | None = None, args: list[str] | None = None, default: object = None) -> Any:  # noqa: ANN401
+    """Read a config from the command line; --help prints the description, then the options in groups.
+
+    Args:
+        config: a dataclass, or a union of dataclasses, one for each command.
+        args: by default those of the program.
+        default: a config whose values are the defaults.
+    """
+    if description and {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
+        print(description)
+    return tyro.cli(in_groups(config, default), args=args, description="").flat()
+
+
+def in_groups(config: Any, default: object = None) -> Any:  # noqa: ANN401 (types, and unions of types)
+    """A dataclass for tyro with a member for each group of options; its method `flat()` returns the config.
+
+    The class that defines an option names its group: in GROUPS, {group: options}, or in GROUP for all its options.
+    Other options belong to "model" in scripts that train, and stand before the groups in other scripts.
+
+    Args:
+        config: a dataclass, or a union of dataclasses, for which a union is returned.
+        default: a config whose values are the defaults, instead of those of the class.
+    """
+    if get_origin(config) is Annotated:
+        command, *marks = get_args(config)
+        return Annotated[(in_groups(command), *marks)]
+    if not dataclasses.is_dataclass(config):
+        return Union[tuple(in_groups(command) for command in get_args(config))]  # noqa: UP007 (of any number)
+    groups = {name: [] for name in ("", *GROUPS)}
+    for option in sorted(dataclasses.fields(config), key=lambda option: option.name not in FIRST):
+        groups[_group(config, option.name)].append(_argument(config, option, default))
+    members = groups.pop("")
+    nested = {name: _dataclass(name, options) for name, options in groups.items() if options}
+    members += [(name, tyro.conf.OmitArgPrefixes[group]) for name, group in nested.items()]
+
+    def flat(self: object) -> object:
+        values = {}
+        for name, value in vars(self).items():
+            values |= vars(value) if name in nested else {name: value}
+        return config(**values)
+
+    return _dataclass(config.__name__, members, config.__doc__, {"flat": flat})
+
+
+def _dataclass(name: str, fields: list, doc: str = "", namespace: dict[str, Any] | None = None) -> type:
+    made = dataclasses.make_dataclass(name, fields, kw_only=True, namespace=namespace)
+    made.__doc__ = doc  # tyro shows it
+    return made
+
+
+def _group(config: type, option: str) -> str:
+    """The group that the class names which first defines the option."""
+    definer = next(base for base in reversed(config.__mro__) if option in getattr(base, "__dataclass_fields__", ()))
+    otherwise = vars(definer).get("GROUP", "model" if issubclass(config, RunConfig) else "")
+    return next((name for name, options in vars(definer).get("GROUPS", {}).items() if option in options), otherwise)
+
+
+def _argument(config: type, option: dataclasses.Field, default: object) -> tuple[str, Any, dataclasses.Field]:
+    """An option as a field for tyro, with its help.
+
+    In an option's docstring, "Default:" precedes the source of the default, or what happens by default if that is None:
+    --help shows it beside the default. The choices of --obj, --fusion and --posterior follow, one a line.
+    """
+    name, hint = option.name, get_type_hints(config, include_extras=True)[option.name]
+    value = getattr(default, name) if default is not None else _default(option)
+    choices, (text, _, source) = _choices(config, name), _texts(config).get(name, "").partition(". Default: ")
+    summaries = [f"{choice}: {SUMMARIES[name][choice]}" for choice in choices if choice in SUMMARIES.get(name, ())]
+
+    def shown(label: str) -> str:
+        told = [part for part in ("" if value is None else label, source) if part]
+        return f"(default: {', '.join(told)})" if told else ""
+
+    if summaries:
+        text = "\n".join([f"{text} {shown(str(value))}", *summaries])
+    argument = tyro.conf.arg(help=text, help_behavior_hint="" if summaries else shown, metavar=_metavar(hint, choices))
+    field = dataclasses.field(**({} if value is dataclasses.MISSING else {"default_factory": lambda: value}))
+    return name, Annotated[hint, argument], field
+
+
+def _default(option: dataclasses.Field) -> object:
+    return option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
+
+
+@cache
+def _texts(config: type) -> dict[str, str]:
+    """{option: its docstring}, without the line breaks of the source, which tyro would keep."""
+    texts = {}
+    for base in reversed(config.__mro__):
+        for param in docstring_parser.parse_from_object(base).params if dataclasses.is_dataclass(base) else ():
+            texts[param.arg_name] = " ".join((param.description or "").split())
+    return texts
+
+
+def _choices(config: type, option: str) -> list:
+    """The values of an option whose type is a Literal; for --obj those that exist for the script's fusions."""
+    hint = get_type_hints(config).get(option)
+    choices = [x for part in (hint, *get_args(hint)) if get_origin(part) is Literal for x in get_args(part)]
+    if option != "obj":
+        return choices
+    fusions = _choices(config, "fusion") or getattr(config, "FUSIONS", FUSIONS)
+    return [name for name in choices if name not in OBJECTIVES or set(fusions) & set(OBJECTIVES[name].fusions)]
+
+
+def _metavar(hint: Any, choices: Sequence[str]) -> str | None:  # noqa: ANN401 (a type hint)
+    """The placeholder of an option that may be None, without the None; None for other options, as tyro has one."""
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if NoneType not in get_args(hint):
+        return None
+    if choices:
+        return f"{{{','.join(choices)}}}"
+    kind = next(kind for kind in get_args(hint) if kind is not NoneType)
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+        return f"[{kind.__name__.upper()} [{kind.__name__.upper()} ...]]"
+    return kind.__name__.upper()

@@ -1,4 +1,4 @@
-"""The options that scripts share, and how a command line and files write them."""
+"""The options that scripts share, in the groups in which --help shows them."""
 
 import dataclasses
 import math
@@ -8,60 +8,96 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from common.choices import FUSIONS
 from common.errors import option, require
 from common.objectives import registry
-from common.objectives.registry import OBJECTIVES, summaries
+from common.objectives.registry import OBJECTIVES
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataOptions:
+    """The data, for scripts that train and for those that evaluate."""
+
+    GROUP: ClassVar = "data"
+
+    data_dir: Path = Path("data")
+    """folder of the dataset in its original format"""
+    demo: bool = False
+    """use the folder's built-in data: no files, no download"""
+    download: bool = False
+    """download missing files from the dataset's mirrors; resumes, and verifies checksums"""
+    limit: int | None = None
+    """use only the first N examples of each split"""
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainingOptions:
+    """The training loop. Each experiment sets the defaults of the first four."""
+
+    GROUP: ClassVar = "training"
+
+    epochs: int
+    """passes over the training examples"""
+    batch_size: int
+    """examples in a batch"""
+    lr: float
+    """learning rate of Adam"""
+    annealing_epochs: int
+    """epochs over which the weight of the KL rises from 0 to --beta"""
+    beta: float = 1.0
+    """weight of the KL after annealing; in importance weights, of log p(z) - log q(z|x). Default: as in the papers"""
+    valid: int | None = None
+    """hold out the last N training examples, of those that --limit leaves, and select the best model on them. 0 holds
+    out none, and the last model counts as the best. Default: the last sixth, 10,000 of MNIST"""
+    patience: int | None = None
+    """stop after this many epochs without a better model. Default: never"""
+    paired_fraction: float = 1.0
+    """weak supervision: the fraction of the training examples that stay paired. A batch then holds equal numbers of
+    pairs, which are repeated, and of unpaired examples of each modality. Validation examples all stay paired, so with
+    few pairs choose the last model (--valid 0)"""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ComputeOptions:
+    """Random draws and the device, for scripts that train and for those that evaluate."""
+
+    GROUP: ClassVar = "run"
+
+    seed: int = 0
+    """seed of all random draws"""
+    cuda: bool = False
+    """use the GPU"""
 
 
 @dataclasses.dataclass
-class RunConfig:
+class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """The options that all train.py share.
 
-    An experiment's Config adds n_latents, batch_size, epochs, annealing_epochs, lr, and its own.
+    An experiment's Config adds its own, among them n_latents, and sets the defaults of epochs, batch_size, lr and
+    annealing_epochs. --help shows its own in the group "model", unless its GROUPS, {group: options}, names another.
     """
 
-    data_dir: Path = Path("data")
-    """the dataset in its original format"""
-    download: bool = False
-    """fetch what is missing from the dataset's mirrors, checksummed, resumable"""
-    demo: bool = False
-    """train on the folder's built-in data: no download, no files"""
+    GROUP: ClassVar = "run"
+
     save_dir: Path = Path("trained_models")
-    """where checkpoints, config.json, metrics.jsonl and samples/ go"""
+    """folder for checkpoints, config.json, metrics.jsonl and samples/"""
     experiment: str = ""
-    """a name for the run: a folder of that name inside the save-dir"""
+    """name of the run: a subfolder of the save-dir"""
     pre_trained: Path | None = None
-    """start from the weights of this checkpoint, or the best ones of this run, and take up its options but for those
-    given here; also the original authors' file"""
+    """start from the weights of this checkpoint, or of the best one in this run's folder, and from its options, except
+    for those given here. The original authors' files work too"""
     resume: bool = False
-    """go on from the last checkpoint of the save-dir, as if never stopped; only --epochs, --patience and the
-    options of speed and reporting may change. Starts anew where there is no checkpoint yet"""
+    """continue from the last checkpoint of the save-dir as if never stopped, or start if there is none. Only --epochs,
+    --patience and options of speed and reporting may change"""
     dry_run: bool = False
-    """print the configuration and exit"""
-    beta: float = 1.0
-    """weight of the KL, of log p(z) - log q(z|x) in importance weights, after annealing (papers: 1)"""
-    valid: int | None = None
-    """hold out the last N training examples and select the best model on them; default: the last sixth
-    (10,000 of MNIST). 0: none, the last model counts as the best"""
-    patience: int | None = None
-    """stop when the best epoch lies this many epochs back; default: never"""
-    limit: int | None = None
-    """use the first N examples of each split (before --valid takes its part)"""
-    paired_fraction: float = 1.0
-    """weak supervision: only this fraction of the training examples keeps its pairing. A batch then has as many
-    pairs, which are repeated, as examples of each modality alone. Those held out for --valid all keep theirs,
-    so choose the last model (--valid 0) where labels are few"""
-    seed: int = 0
-    """of initialisation, order of the data, pairing and latent samples"""
-    cuda: bool = False
-    """use the GPU"""
+    """print the configuration as JSON and exit"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """of the networks; densities and losses are float32 in any case"""
+    """precision of the networks; densities and losses are always float32"""
     compile: bool = False
-    """compile the networks with torch.compile (a minute at the start; needs a C++ compiler on the CPU)"""
+    """compile the networks with torch.compile: takes about a minute, and needs a C++ compiler on the CPU"""
     capture: bool = True
-    """on the GPU: run each training step as one CUDA graph, since small models otherwise wait for its launches. For
-    networks of your own that do not do the same for every batch: --no-capture"""
+    """on the GPU, run each training step as one CUDA graph, so that small models do not wait for kernel launches. Use
+    --no-capture for networks whose operations change from batch to batch"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
     """batches between updates of the progress bar and checks that the loss is finite"""
 
@@ -94,20 +130,23 @@ ObjectiveName = Literal[tuple(OBJECTIVES)]
 class ObjectiveOptions:
     """The options of objectives; `common.objectives.registry` says which objective takes which."""
 
-    obj: Annotated[ObjectiveName | None, tyro.conf.arg(help=summaries())] = None
+    GROUP: ClassVar = "objective"
+    FUSIONS: ClassVar[Sequence[str]] = tuple(FUSIONS)  # of a script's models, if it has no --fusion; for --help
+
+    obj: ObjectiveName | None = None
+    """objective to maximise. Default: the first of these that exists for the model"""
     K: int | None = None
-    """importance samples of each component of the posterior (of all of an ebm posterior). Default: 30 (MMVAE's paper;
-    its script: 20)"""
+    """importance samples from each component of the posterior; from the whole posterior if it is energy-based. Default:
+    30, as in MMVAE's paper; its script has 20"""
     looser: bool = Unset(True)
-    """take the mean over a mixture's components outside the logarithm (MMVAE's paper)"""
+    """average over a mixture's components outside the logarithm. Default: as in MMVAE's paper"""
     dreg: Literal["exact", "stop-all", "published"] | None = None
-    """which gradient of dreg. exact, the default: unbiased for mixtures too; stop-all: the paper's rule; published: the
-    one in its code"""
-    max_memory: float | None = None
-    """decode only as many samples at a time as fit into this many GiB with their gradients: the same numbers in less
-    memory"""
+    """gradient of --obj dreg. exact: unbiased, for mixtures too; stop-all: the paper's rule; published: the rule in the
+    paper's code. Default: exact"""
     approx_m: int = 0
-    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds for each batch"""
+    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch"""
+    max_memory: float | None = None
+    """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
     OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m")  # a run with another --obj does not take them over
 
@@ -158,23 +197,16 @@ class ObjectiveOptions:
 
 
 @dataclasses.dataclass
-class ModelConfig:
-    """The options that all sample.py, loglike.py and analyse.py share."""
+class ModelArgument:
+    """The trained model; a class of its own, so that it stays the first argument of all configs."""
 
-    model: tyro.conf.Positional[Path]
-    """a checkpoint, or the folder of a run (its best model); also the original authors' file"""
-    data_dir: Path = Path("data")
-    """the dataset in its original format"""
-    demo: bool = False
-    """use the folder's built-in data: no files"""
-    download: bool = False
-    """fetch what is missing from the dataset's mirrors, checksummed, resumable"""
-    limit: int | None = None
-    """use the first N test examples"""
-    seed: int = 0
-    """of every random draw"""
-    cuda: bool = False
-    """use the GPU"""
+    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
+    """a checkpoint, or a run's folder for its best model. The original authors' files work too"""
+
+
+@dataclasses.dataclass
+class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
+    """The options that all sample.py, loglike.py and analyse.py share."""
 
     def check(self) -> None:
         """Raise InputError for values that no call can have."""
@@ -191,9 +223,9 @@ class LoglikeConfig(ModelConfig):
     """The options of all loglike.py."""
 
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
-    """importance samples an example (paper: 1000)"""
+    """importance samples for each example. Default: as in the papers"""
     json: Path | None = None
-    """write the estimates to this file too"""
+    """also write the estimates to this file"""
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,30 +34,31 @@ BATCH_SIZE = 100
 class Train(options.RunConfig, ObjectiveOptions, ABC):
     """Train a model."""
 
+    GROUPS: ClassVar = {"data": ("missing",)}
+
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
-    """the experts' family, the prior's too. laplace: not of --fusion poe and mopoe; vmf: von Mises-Fisher, z on the
-    unit sphere; ebm: of --fusion poe, Gaussian times a learned exp(-E), prior N(0, I)"""
+    """family of the experts and the prior"""
     learn_prior: bool = False
-    """learn the scales of a gaussian or laplace prior"""
+    """learn the scales of a gaussian or laplace prior; products of experts keep N(0, I)"""
     likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
-    """of the pixels given z: bernoulli scores intensities by cross entropy, the others are densities of scale 0.2,
-    whose likelihoods do not compare with it"""
+    """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities of scale
+    0.2, whose log-likelihoods cannot be compared with bernoulli's"""
     missing: float = 0.0
-    """fraction of the parts, of the training and validation images, that is missing, at random and for good"""
+    """fraction of the parts of the training and validation images that are missing: drawn at random once"""
     n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 20
-    """latent dimensions (poe-vae's README: 20)"""
+    """dimensions of z. Default: as in poe-vae's README"""
     hidden: int = 200
-    """width of the networks' hidden layers (poe-vae's README: 200)"""
+    """width of the networks' hidden layers. Default: as in poe-vae's README"""
     layers: int = 1
-    """hidden layers of each network (poe-vae's README: 1)"""
+    """hidden layers of each network. Default: as in poe-vae's README"""
     batch_size: int = 100
-    """examples a step"""
+    """examples in a batch"""
     epochs: int = 100
-    """passes over the training examples (poe-vae's README: 100)"""
+    """passes over the training examples. Default: as in poe-vae's README"""
     annealing_epochs: int = 0
-    """epochs over which the KL's weight rises from 0 to 1"""
+    """epochs over which the KL's weight rises from 0 to --beta"""
     lr: float = 1e-3
-    """Adam's learning rate"""
+    """learning rate of Adam"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
     def check(self) -> None:
@@ -85,12 +86,12 @@ class Sample(options.ModelConfig):
     """Complete test images from a part of them, or draw from the prior."""
 
     observed: str | None = None
-    """the part that is given: top, bottom, left, right; a fraction of the pixels, drawn anew for each image; or the
-    path of an image that is bright where pixels are given. Default: none, samples from the prior"""
+    """part that is given: top, bottom, left, right; a fraction of the pixels, drawn anew for each image; or the path of
+    an image that is bright where pixels are given. Default: none, for samples from the prior"""
     n_samples: int = 8
     """images to complete, or to draw"""
     out_dir: Path | None = None
-    """where to write; default: samples/ beside the model"""
+    """folder to write to. Default: samples/ beside the model"""
 
 
 @dataclass
@@ -98,7 +99,8 @@ class Loglike(options.LoglikeConfig):
     """Log-likelihoods of the test images, of a part of them, and of the rest given it."""
 
     observed: str = "top"
-    """the part that is given, as sample has it"""
+    """part that is given: top, bottom, left, right, a fraction of the pixels, or the path of an image (see sample
+    --help)"""
 
 
 def commands(train: type[Train]) -> object:

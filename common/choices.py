@@ -1,0 +1,20 @@
+"""What --help says about the choices of --fusion and --posterior; it imports no torch, so that --help needs none."""
+
+FUSIONS = {  # those of `common.models.FUSIONS`
+    "poe": "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
+    "quotient": "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
+    "moe": "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
+    "mopoe": "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
+    "own": "each subset of the modalities has its own encoder (VAE, CVAE)",
+    "joint": "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
+    "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
+}
+FAMILIES = {  # those of `common.models.FAMILIES`
+    "gaussian": "diagonal Gaussian",
+    "laplace": "Laplace whose scales sum to the number of latents; mixtures and single encoders only",
+    "softplus-laplace": "Laplace with softplus scales; mixtures and single encoders only",
+    "softplus-normal": "Gaussian with softplus scales; mixtures and single encoders only",
+    "laplace-normal": "first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
+    "vmf": "von Mises-Fisher, z on the unit sphere",
+    "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
+}

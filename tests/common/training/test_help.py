@@ -1,0 +1,185 @@
+"""--help of every script: groups, each option once, whole sentences; and the configs that the command line gives."""
+
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import tyro
+
+from common import choices, models
+from common.errors import option
+from common.objectives.registry import OBJECTIVES, objectives_of
+from common.training.command_line import GROUPS, parse
+from common.training.options import ObjectiveOptions, RunConfig, Unset
+from tests.helpers.scripts import ROOT
+from tests.repository.test_scripts import SCRIPTS
+
+WIDTH = 100
+OF_THE_SAME = f"(?:{'|'.join([*OBJECTIVES, *choices.FUSIONS, *choices.FAMILIES])}): "  # a choice's line
+
+
+def commands():
+    """(script, command or "", config) of every script that reads its options by `run_from_command_line`."""
+    for script in sorted(SCRIPTS | {"reproduce.py"}):
+        if "run_from_command_line(" in (ROOT / script).read_text():
+            module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+            if hasattr(module, "Config"):
+                yield module, "", module.Config
+            else:
+                for command in get_args(module.Command):
+                    config = get_args(command)[0] if get_origin(command) is Annotated else command
+                    yield module, config.__name__.lower(), config
+
+
+def shown(config, args, capsys, description=None):
+    with pytest.raises(SystemExit) as exit_:
+        parse(config, description, [*args, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+def boxes(text):
+    """{title: [(flags and placeholders, lines of help)]} of what tyro prints below the description, in one column."""
+    titles, lines = {}, text.split("\n")
+    for line, following in pairwise(lines):
+        if following.strip() and not following.strip(" -"):
+            box = titles.setdefault(line.strip(), [])
+        elif re.match("  [^ ]", line):
+            flags, _, told = line.strip().partition("  ")
+            box.append((flags, [told.strip()] if told else []))
+        elif line.startswith("   ") and line.strip() and titles:
+            box[-1][1].append(line.strip())
+    return titles
+
+
+def options_of(config):
+    hints = get_type_hints(config, include_extras=True)
+    hidden = {tyro.conf.Suppress[int].__metadata__[0], tyro.conf.Positional[int].__metadata__[0]}
+    fields = [field.name for field in dataclasses.fields(config)]
+    return {option(name) for name in fields if not hidden & set(getattr(hints[name], "__metadata__", ()))}
+
+
+ALL = list(commands())
+
+
+@pytest.mark.parametrize(("module", "command", "config"), ALL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ALL])
+def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command, config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    whole = getattr(module, "Config", None) or module.Command
+    text = shown(whole, [command] if command else [], capsys, module.__doc__)
+    assert text.startswith(module.__doc__), "as it is, with its examples"
+    assert "default: None" not in text and "{None}" not in text
+
+    titles = boxes(text.removeprefix(module.__doc__))
+    groups = [title.removesuffix(" options").split(" ")[-1] for title in titles if title.endswith(" options")]
+    assert groups == [name for name in GROUPS if name in groups]
+    if issubclass(config, RunConfig):
+        assert {"data", "training", "run"} <= set(groups)
+    rows = [row for box in titles.values() for row in box]
+    flags = [flag.split(" ")[0] for row, _ in rows for flag in row.split(", ")]
+    assert len(flags) == len(set(flags))
+    assert options_of(config) <= set(flags)
+    for row, told in rows:
+        assert told, f"{row} has no help"
+        assert " ".join(told).count("(default: ") <= 1
+        for line, following in pairwise(told):
+            ends = re.match(OF_THE_SAME, following) or len(line) > (WIDTH - 28) / 2
+            assert ends, f"{row}: {line!r} is short"
+
+
+def test_groups_of_a_script_that_trains(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    from mnist.train import Config
+
+    titles = boxes(shown(Config, [], capsys))
+    names = {title: [re.findall(r"--[\w-]+", row)[-1] for row, _ in box] for title, box in titles.items()}
+    assert list(names) == ["options", *(f"{group} options" for group in GROUPS)]
+    assert names["data options"] == ["--data-dir", "--no-demo", "--no-download", "--limit"]
+    assert names["model options"] == ["--model", "--posterior", "--n-latents"]
+    assert names["objective options"][:2] == ["--obj", "--K"]
+    assert names["objective options"][-3:] == ["--lambda-image", "--lambda-text", "--alpha"]
+    assert names["training options"][:4] == ["--epochs", "--batch-size", "--lr", "--annealing-epochs"]
+    assert {"--save-dir", "--seed", "--no-resume", "--precision"} <= set(names["run options"])
+
+
+def test_choices_are_told_by_the_registries(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    from celeba.train import Config
+
+    rows = {row.split(" ")[0]: (row, told) for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
+    existing = {name for fusion in ("poe", "moe", "mopoe") for name in objectives_of(fusion)}
+    assert "jmvae" not in existing
+    row, told = rows["--obj"]
+    assert row == f"--obj {{{','.join(name for name in OBJECTIVES if name in existing)}}}"
+    for name in OBJECTIVES:
+        assert (f"{name}: {OBJECTIVES[name].summary}" in " ".join(told)) == (name in existing)
+    assert "poe: " + choices.FUSIONS["poe"] in " ".join(rows["--fusion"][1])
+    assert "own: " not in " ".join(rows["--fusion"][1])
+    assert "vmf: " + choices.FAMILIES["vmf"] in " ".join(rows["--posterior"][1])
+
+
+def test_every_fusion_and_family_has_a_summary():
+    assert list(choices.FUSIONS) == list(models.FUSIONS)
+    assert list(choices.FAMILIES) == list(models.FAMILIES)
+
+
+@dataclass
+class Config(RunConfig, ObjectiveOptions):
+    """Options that nothing shares."""
+
+    posterior: Literal["gaussian", "mine"] = "gaussian"
+    """family. Default: the usual one"""
+    n_latents: int = 4
+    """dimensions of z"""
+    epochs: int = 1
+    batch_size: int = 2
+    lr: float = 1e-3
+    """as it was found to
+    work"""
+    annealing_epochs: int = 0
+    sizes: tuple[int, ...] | None = None
+
+
+def test_a_new_config(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    rows = {row: told for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
+    assert rows["--posterior {gaussian,mine}"] == [
+        "family (default: gaussian, the usual one)",
+        "gaussian: diagonal Gaussian",
+    ]
+    assert rows["--lr FLOAT"] == ["as it was found to work (default: 0.001)"]
+    assert rows["--epochs INT"] == ["passes over the training examples (default: 1)"]
+    assert rows["--sizes [INT [INT ...]]"] == []
+    assert parse(Config, args=["--sizes", "1", "2"]).sizes == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--demo", "--no-capture", "--n_latents", "7", "--print-freq", "3"],
+        ["--obj", "None", "--limit", "None", "--K", "5", "--looser"],
+    ],
+)
+def test_the_config_is_what_tyro_reads_without_groups(args):
+    config = parse(Config, args=args)
+    assert config == tyro.cli(Config, args=args)
+    assert isinstance(config.looser, Unset) == ("--looser" not in args)
+    defaults = dataclasses.replace(config, lr=0.5, sizes=(3,))
+    assert parse(Config, args=args, default=defaults) == defaults
+
+
+def test_without_torch():
+    code = (
+        "import sys; from common.training import command_line, options; "
+        "from common.training import run_from_command_line; "
+        "print(*{'torch', 'matplotlib', 'numpy'} & sys.modules.keys())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "\n")
