@@ -47,6 +47,7 @@ class Family(NamedTuple):
     prior: number of latents D, whether its scales are learned -> the prior's module.
     summary: what --help says.
     has_density: whether log q(z) is known in closed form.
+    only_mixed: whether its members are components of mixtures only, no posteriors alone.
     """
 
     n_params: int
@@ -55,6 +56,7 @@ class Family(NamedTuple):
     prior: Callable[[int, bool], nn.Module]
     summary: str
     has_density: bool = True
+    only_mixed: bool = False
 
 
 class Fusion(NamedTuple):
@@ -119,6 +121,7 @@ FAMILIES = {
         product=None,
         prior=partial(LearnedPrior, LaplacePosterior()),
         summary="first expert Laplace, second one normal, prior Laplace",
+        only_mixed=True,
     ),
     "vmf": Family(
         n_params=1,
@@ -167,24 +170,24 @@ FUSIONS = {
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=lambda name, family: family.has_density,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
         is_mixture=False,
         summary="each subset of the modalities has its own encoder (VAE, CVAE)",
-        why="energy-based experts are only multiplied",
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=lambda name, family: family.has_density,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
         is_mixture=False,
         summary="a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
-        why="energy-based experts are only multiplied",
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
     "set": Fusion(
         strategy=None,
-        exists=lambda name, family: family.has_density,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
         is_mixture=False,
         summary="one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
-        why="energy-based experts are only multiplied",
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
 }
 
@@ -226,7 +229,9 @@ def VAE(
     variational_posterior = family.posterior(latent_dim)
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
-        strategy = FUSIONS[fusion].strategy(family, tuple(encoder))
+        make = FUSIONS[fusion].strategy
+        require(make is not None, "a set encoder has a network of its own: give VAE a SetStrategy, not its name")
+        strategy = make(family, tuple(encoder))
         if FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)
     else:

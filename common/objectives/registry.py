@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
 PRODUCTS, MIXTURES = ("poe", "quotient"), ("moe", "mopoe")
+FUSIONS = (*PRODUCTS, *MIXTURES, "own", "joint", "set")  # those of common.models, which needs torch
 
 
 class Record(NamedTuple):
@@ -143,9 +144,20 @@ def with_option(name: str) -> tuple[str, ...]:
     return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
 
 
-def summaries(names: tuple[str, ...] = tuple(OBJECTIVES)) -> str:
+def summaries() -> str:
     """What --help says about --obj."""
-    return "; ".join(f"{name}: {OBJECTIVES[name].summary}" for name in names)
+    return "; ".join(f"{name}: {record.summary}" for name, record in OBJECTIVES.items())
+
+
+def table() -> str:
+    """Which objective exists for which fusion, in Markdown; "default" is what a fusion has without --obj."""
+    rows = [["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]]
+    rows.append(["---"] * len(rows[0]))
+    for name, record in OBJECTIVES.items():
+        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
+        cells = ["default" if objectives_of(f)[0] == name else cell for f, cell in zip(FUSIONS, cells, strict=True)]
+        rows.append([f"`{name}`", *cells, "" if record.needs_density else "yes", record.summary])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def check_objective(obj: str, exists: tuple[str, ...], model: str, has_density: bool) -> None:
