@@ -46,6 +46,7 @@ class Family(NamedTuple):
     product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
     prior: number of latents D, whether its scales are learned -> the prior's module.
     has_density: whether log q(z) is known in closed form.
+    only_mixed: whether its members are components of mixtures only, no posteriors alone.
     """
 
     n_params: int
@@ -53,6 +54,7 @@ class Family(NamedTuple):
     product: type[Strategy] | None
     prior: Callable[[int, bool], nn.Module]
     has_density: bool = True
+    only_mixed: bool = False
 
 
 class Fusion(NamedTuple):
@@ -110,6 +112,7 @@ FAMILIES = {
         posterior=lambda d: LaplaceOrNormalPosterior((True, False)),
         product=None,
         prior=partial(LearnedPrior, LaplacePosterior()),
+        only_mixed=True,
     ),
     "vmf": Family(
         n_params=1,
@@ -152,21 +155,21 @@ FUSIONS = {
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=lambda name, family: family.has_density,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
         is_mixture=False,
-        why="energy-based experts are only multiplied",
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=lambda name, family: family.has_density,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
         is_mixture=False,
-        why="energy-based experts are only multiplied",
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
     "set": Fusion(
         strategy=None,
-        exists=lambda name, family: family.has_density,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
         is_mixture=False,
-        why="energy-based experts are only multiplied",
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
 }
 
@@ -208,7 +211,9 @@ def VAE(
     variational_posterior = family.posterior(latent_dim)
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
-        strategy = FUSIONS[fusion].strategy(family, tuple(encoder))
+        make = FUSIONS[fusion].strategy
+        require(make is not None, "a set encoder has a network of its own: give VAE a SetStrategy, not its name")
+        strategy = make(family, tuple(encoder))
         if FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)
     else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import objectives
+from common.choices import FUSIONS
 from common.errors import option, require
 
 if TYPE_CHECKING:
@@ -141,6 +142,17 @@ def objectives_of(fusion: str) -> tuple[str, ...]:
 def with_option(name: str) -> tuple[str, ...]:
     """Names of the objectives that take an option."""
     return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
+
+
+def table() -> str:
+    """Which objective exists for which fusion, in Markdown; "default" is what a fusion has without --obj."""
+    rows = [["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]]
+    rows.append(["---"] * len(rows[0]))
+    for name, record in OBJECTIVES.items():
+        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
+        cells = ["default" if objectives_of(f)[0] == name else cell for f, cell in zip(FUSIONS, cells, strict=True)]
+        rows.append([f"`{name}`", *cells, "" if record.needs_density else "yes", record.summary])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def check_objective(obj: str, exists: tuple[str, ...], model: str, has_density: bool) -> None:

@@ -183,3 +183,22 @@ def test_without_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "\n")
+
+
+def test_the_help_of_training_scripts_needs_no_torch():
+    """Its import alone takes two seconds."""
+    code = """
+import runpy, sys
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    sys.path.insert(0, script.rsplit("/", 1)[0])
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as done:
+        assert done.code == 0
+    heavy = [name for name in ("torch", "matplotlib", "sklearn", "scipy") if name in sys.modules]
+    assert not heavy, f"{script} --help imports {heavy}"
+"""
+    scripts = [str(path) for path in sorted(ROOT.glob("*/train.py"))]
+    assert len(scripts) == 9
+    subprocess.run([sys.executable, "-c", code, *scripts], check=True, stdout=subprocess.DEVNULL)

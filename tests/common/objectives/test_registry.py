@@ -1,0 +1,283 @@
+"""What the records of objectives, fusions and families say exists can be trained; the rest is refused with a reason."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from itertools import product
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from common.data import Batch
+from common.encoders_decoders import SplitLinearLayer
+from common.errors import InputError, option
+from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.models import FAMILIES, FUSIONS, VAE
+from common.objectives import IwaeElbo, registry
+from common.objectives.registry import OBJECTIVES, Record, make_objective, objectives_of, with_option
+from common.training.options import ObjectiveOptions
+from common.variational_strategies import SetStrategy
+
+D, N_FEATURES, HIDDEN = 4, 3, 5
+OPTIONS = {"K": 3, "looser": False, "dreg": None, "max_memory": None, "approx_m": 0, "alpha": 0.1}
+COMBINATIONS = list(product(FUSIONS, FAMILIES, OBJECTIVES))
+
+
+def exists(fusion, family, obj):
+    record = OBJECTIVES[obj]
+    known = FUSIONS[fusion].exists(family, FAMILIES[family])
+    return known and fusion in record.fusions and (FAMILIES[family].has_density or not record.needs_density)
+
+
+EXISTING = [combination for combination in COMBINATIONS if exists(*combination)]
+OTHERS = [combination for combination in COMBINATIONS if not exists(*combination)]
+
+
+class Joint(nn.Module):
+    """An encoder of a and b."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.layer = SplitLinearLayer(2 * N_FEATURES, heads)
+
+    def forward(self, a, b):
+        return self.layer(torch.cat([a, b], dim=1))
+
+
+class Encoding(nn.Linear):
+    """What a set strategy adds up, a tuple of one tensor."""
+
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+def model_of(fusion, family, names=("a", "b")):
+    """A model of linear networks with every encoder that the fusion may use."""
+    heads = (D,) * FAMILIES[family].n_params
+    encoder = {name: SplitLinearLayer(N_FEATURES, heads) for name in names}
+    strategy = fusion
+    if fusion == "set":
+        encoder = {name: Encoding(N_FEATURES, HIDDEN) for name in names}
+        strategy = SetStrategy(nn.Sequential(nn.Tanh(), SplitLinearLayer(HIDDEN, heads)))
+    if fusion in ("own", "joint"):
+        encoder["a,b"] = Joint(heads)
+    return VAE(
+        strategy,
+        encoder,
+        {name: nn.Linear(D, N_FEATURES) for name in names},
+        GroupedLikelihood(**{name: NormalLikelihood(0.7) for name in names}),
+        latent_dim=D,
+        posterior=family,
+        learn_prior=True,
+    )
+
+
+def batch_of(names=("a", "b"), missing=False, n=7):
+    inputs = {name: torch.randn(n, N_FEATURES) for name in names}
+    mask = torch.ones(n, len(names), dtype=torch.bool)
+    mask[1, 0] = mask[2, 1] = False
+    return Batch(inputs, mask if missing else None)
+
+
+def assert_trains(objective, batch, beta=0.7):
+    objective.train()
+    objective.zero_grad()
+    loss, bound = objective.loss(batch, beta)
+    assert bound.value.shape == (7,) and bound.value.isfinite().all() and loss.isfinite()
+    assert all(term.shape == (7,) and term.isfinite().all() for term in bound.terms.values())
+    loss.backward()
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            assert (parameter.grad != 0).any(), f"{name} has no gradient"
+
+
+@pytest.mark.parametrize(("fusion", "family", "obj"), EXISTING)
+def test_what_exists_trains_every_parameter(fusion, family, obj):
+    options = ObjectiveOptions(obj=obj)
+    options.check_objective(f"--fusion {fusion}", objectives_of(fusion), fusion, family)
+    objective = make_objective(obj, model_of(fusion, family), SimpleNamespace(**OPTIONS))
+    if fusion not in ("own", "joint"):  # their other encoders get nothing from complete examples
+        assert_trains(objective, batch_of())
+    assert_trains(objective, batch_of(missing=fusion != "joint"))
+
+
+@pytest.mark.parametrize(("fusion", "family"), list(dict.fromkeys((f, p) for f, p, _ in EXISTING)))
+def test_what_exists_knows_its_posterior(fusion, family):
+    """What the records say of a family and a fusion is what the model's posterior says."""
+    posterior = model_of(fusion, family).variational_posterior
+    assert posterior.has_density == FAMILIES[family].has_density
+    assert posterior.is_mixture == FUSIONS[fusion].is_mixture
+
+
+@pytest.mark.parametrize(("fusion", "family", "obj"), OTHERS)
+def test_what_does_not_exist_is_refused_with_its_reason(fusion, family, obj):
+    record = OBJECTIVES[obj]
+    if not FUSIONS[fusion].exists(family, FAMILIES[family]):
+        reason = f"a {fusion} of {family} experts does not exist: {FUSIONS[fusion].why}"
+    elif fusion not in record.fusions:
+        reason = f"--obj {obj} {record.why}: --fusion {fusion} has {', '.join(objectives_of(fusion))}"
+    else:
+        reason = f"--obj {obj} needs a posterior with a density in closed form, --posterior {family} has none"
+    with pytest.raises(InputError) as error:
+        ObjectiveOptions(obj=obj).check_objective(f"--fusion {fusion}", objectives_of(fusion), fusion, family)
+    assert str(error.value).startswith(reason) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if fusion != "set"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
+    if FUSIONS[fusion].exists(family, FAMILIES[family]):
+        assert model_of(fusion, family).modalities == ("a", "b")
+    else:
+        with pytest.raises(InputError, match=f"a {fusion} of {family} experts does not exist: {FUSIONS[fusion].why}"):
+            model_of(fusion, family)
+
+
+def test_a_set_encoder_must_be_given_its_network():
+    with pytest.raises(InputError, match="a set encoder has a network of its own: give VAE a SetStrategy"):
+        VAE("set", {}, {}, GroupedLikelihood(), latent_dim=D)
+
+
+@pytest.mark.parametrize(("fusion", "family"), list(dict.fromkeys((f, p) for f, p, _ in EXISTING)))
+def test_the_default_objective_exists(fusion, family):
+    ObjectiveOptions().check_objective(f"--fusion {fusion}", objectives_of(fusion), fusion, family)
+    name = ObjectiveOptions().objective_name(objectives_of(fusion))
+    assert name == objectives_of(fusion)[0] and exists(fusion, family, name)
+
+
+@pytest.mark.parametrize("fusion", ["poe", "quotient", "set"])
+def test_random_subsets_of_three_modalities(fusion):
+    names = ("a", "b", "c")
+    objective = make_objective(
+        "mvae", model_of(fusion, "gaussian", names), SimpleNamespace(**OPTIONS | {"approx_m": 2})
+    )
+    for missing in (False, True):
+        assert_trains(objective, batch_of(names, missing))
+        assert any(name.startswith("subset") for name in objective.bound(batch_of(names, missing)).terms)
+
+
+# "own" and "joint" would need seven encoders
+@pytest.mark.parametrize(
+    ("fusion", "obj"), [(f, obj) for f, p, obj in EXISTING if p == "gaussian" and f not in ("own", "joint")]
+)
+def test_three_modalities(fusion, obj):
+    names = ("a", "b", "c")
+    assert_trains(make_objective(obj, model_of(fusion, "gaussian", names), SimpleNamespace(**OPTIONS)), batch_of(names))
+
+
+VALUES = {"K": 5, "looser": True, "dreg": "stop-all", "max_memory": 0.5, "approx_m": 2}  # that ask for something
+
+
+@pytest.mark.parametrize(("name", "obj"), list(product(VALUES, OBJECTIVES)))
+def test_an_option_is_taken_or_refused(name, obj):
+    fusion = next(f for f in ("moe", "poe", "joint") if f in OBJECTIVES[obj].fusions)
+    options = ObjectiveOptions(obj=obj, **{name: VALUES[name]})
+    arguments = f"--fusion {fusion}", objectives_of(fusion), fusion, "gaussian"
+    if name in OBJECTIVES[obj].options:
+        options.check_objective(*arguments)
+        model = model_of(fusion, "gaussian", ("a", "b", "c") if name == "approx_m" else ("a", "b"))
+        given = SimpleNamespace(**OPTIONS | {name: VALUES[name]})
+        assert_trains(make_objective(obj, model, given), batch_of(model.modalities))
+    else:
+        with pytest.raises(InputError, match=f"^{option(name)} needs --obj .*{with_option(name)[-1]} .got --obj {obj}"):
+            options.check_objective(*arguments)
+
+
+def test_options_reach_the_objective():
+    model = model_of("moe", "gaussian")
+    given = SimpleNamespace(**OPTIONS | {"K": 7, "looser": True, "dreg": "stop-all", "max_memory": 0.001})
+    dreg = make_objective("dreg", model, given, weights={"a": 5.0})
+    assert (dreg.K, dreg.looser, dreg.gradient, dreg.weights) == (7, True, "stop-all", {"a": 5.0, "b": 1.0})
+    assert dreg.max_samples is not None
+    assert make_objective("dreg", model, SimpleNamespace(**OPTIONS | {"K": None})).K == registry.IMPORTANCE_SAMPLES
+    joint = model_of("joint", "gaussian")
+    for obj, students in (("jmvae", False), ("student", True)):
+        objective = make_objective(obj, joint, SimpleNamespace(**OPTIONS | {"alpha": 0.9}))
+        assert (objective.alpha, objective.students) == (0.9, students)
+
+
+def test_records_say_what_and_why():
+    for name, record in OBJECTIVES.items():
+        assert record.summary and record.why and record.fusions, name
+        assert set(record.fusions) <= set(FUSIONS), name
+        assert not record.summary.endswith(".") and not record.why.endswith(".")
+    assert all(record.why for record in FUSIONS.values())
+    assert all(objectives_of(fusion) for fusion in FUSIONS)
+
+
+def test_every_option_is_taken_by_an_objective():
+    of_objectives = {field.name for field in fields(ObjectiveOptions)} - {"obj"}
+    taken = {name for record in OBJECTIVES.values() for name in record.options}
+    assert taken == of_objectives | {"alpha"}, "--alpha stands in mnist/train.py, whose JMVAE alone takes it"
+    assert of_objectives == set(VALUES)
+
+
+# A new objective
+
+
+def my_bound(model, options, weights):
+    return IwaeElbo(model, options.K or 2, weights=weights)
+
+
+MINE = Record(my_bound, ("poe", "set"), ("K",), True, "my-own-bound", "is for products, as we showed")
+
+
+def test_a_record_alone_makes_an_objective(monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "mine", MINE)
+    assert objectives_of("poe")[-1] == "mine" and "mine" not in objectives_of("moe")
+    assert with_option("K")[-1] == "mine"
+    assert "| `mine` | yes |" in registry.table() and "| my-own-bound |" in registry.table()
+    poe, moe = (("--model x", objectives_of(fusion), fusion) for fusion in ("poe", "moe"))
+    options = ObjectiveOptions(obj="mine", K=4)
+    options.check_objective(*poe, "gaussian")
+    with pytest.raises(InputError, match="--obj mine is for products, as we showed: --model x has elbo"):
+        options.check_objective(*moe, "gaussian")
+    with pytest.raises(InputError, match="--obj mine needs a posterior with a density"):
+        options.check_objective(*poe, "ebm")
+    with pytest.raises(InputError, match="--approx-m needs --obj mvae .got --obj mine"):
+        ObjectiveOptions(obj="mine", approx_m=1).check_objective(*poe, "gaussian")
+    with pytest.raises(InputError, match="--K needs --obj dreg, iwae, stl or mine .got --obj mvae"):
+        ObjectiveOptions(obj="mvae", K=3).check_objective(*poe, "gaussian")
+    objective = make_objective("mine", model_of("poe", "gaussian"), options, {"b": 2.0})
+    assert (objective.K, objective.weights) == (4, {"a": 1.0, "b": 2.0})
+    assert_trains(objective, batch_of())
+
+
+HELP = """
+from common.objectives import registry
+registry.OBJECTIVES["mine"] = registry.Record(None, ("poe",), ("K",), True, "my-own-bound", "is for products")
+from common.training.command_line import parse
+from mnist import halves
+print(parse(halves.Command, "", ["train", "--obj", "mine"]).obj)
+parse(halves.Command, "", ["train", "--help"])
+"""
+
+
+def test_a_record_alone_reaches_the_command_line():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mine\n") and "my-own-bound" in done.stdout
+
+
+# The table
+
+
+def test_the_table_says_what_exists():
+    head, line, *rows = registry.table().splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]
+    assert cells[0][1:-2] == [f"`{fusion}`" for fusion in FUSIONS] and set(line) == set("| -")
+    assert [row[0] for row in cells[1:]] == [f"`{name}`" for name in OBJECTIVES]
+    for (name, record), row in zip(OBJECTIVES.items(), cells[1:], strict=True):
+        for fusion, cell in zip(FUSIONS, row[1:-2], strict=True):
+            default = objectives_of(fusion)[0] == name
+            assert cell == ("default" if default else "yes" if fusion in record.fusions else "")
+        assert row[-2] == ("" if record.needs_density else "yes") and row[-1] == record.summary
+        assert (row[-2] == "yes") == exists("poe", "ebm", name)
+
+
+def test_the_table_needs_no_torch():
+    code = "import sys; from common.objectives.registry import table; table(); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
