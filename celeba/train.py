@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from common.objectives.registry import make_objective, objectives_of
 from common.training import run_from_command_line
 from common.training.options import ObjectiveOptions, RunConfig
 
 if TYPE_CHECKING:
-    from common.models import MultimodalVAE
-    from common.objectives import Objective
     from common.training import Experiment
 
 
@@ -52,7 +49,7 @@ class FacesConfig(RunConfig, ObjectiveOptions):
 
     def check(self) -> None:
         super().check()
-        self.check_objective(f"--fusion {self.fusion}", objectives_of(self.fusion), self.fusion, self.posterior)
+        self.check_objective(f"--fusion {self.fusion}", self.objectives(), self.fusion, self.posterior)
 
 
 @dataclass
@@ -64,25 +61,15 @@ class Config(FacesConfig):
     lambda_attrs: float = 10.0
     """weight of the attributes' log-likelihood. Default: as in the authors' code"""
 
-    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
-        """lambda by modality: all but the image are attributes."""
-        return dict.fromkeys(model.modalities, self.lambda_attrs) | {"image": self.lambda_image}
-
-
-def objective(config: FacesConfig, model: "MultimodalVAE") -> "Objective":
-    """The objective that --obj names, by default the first one of the fusion."""
-    obj = config.objective_name(objectives_of(config.fusion))
-    return make_objective(obj, model, config, config.weights(model))
-
 
 def experiment() -> "Experiment":
     """CelebA's faces and their attributes as one modality."""
     from celeba.data import load, load_train
     from celeba.model import build
     from celeba.sample import draw
-    from common.training import Experiment
+    from common.training import Experiment, objective_of
 
-    return Experiment("celeba", load, build, objective, draw, load_train)
+    return Experiment("celeba", load, build, objective_of, draw, load_train)
 
 
 def main(config: Config) -> None:

@@ -32,6 +32,10 @@ class Config(train.Config):
     ELBO(image) only, as in the authors' code, where an attribute has ten times the weight in these terms that it has in
     its own ELBO"""
 
+    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
+        """lambda by modality: all but the image are attributes."""
+        return dict.fromkeys(model.modalities, self.lambda_attrs) | {"image": self.lambda_image}
+
     def check(self) -> None:
         super().check()
         of_mvae = self.obj in (None, "mvae") and self.fusion == "poe"
@@ -41,10 +45,11 @@ class Config(train.Config):
 def objective(config: Config, model: "MultimodalVAE") -> "Objective":
     """The objective that --obj names, with the weights that --weighting names."""
     from celeba19.objective import AuthorsElbo
+    from common.training import objective_of
 
     if config.weighting == "authors":
         return AuthorsElbo(model, config.approx_m, config.weights(model))
-    return train.objective(config, model)
+    return objective_of(config, model)
 
 
 def experiment() -> "Experiment":

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from common.errors import require
-from common.objectives.registry import make_objective, objectives_of
+from common.objectives.registry import objectives_of
 from common.training import run_from_command_line
 from common.training.options import ObjectiveName, ObjectiveOptions, RunConfig
 from cub.options import MODELS, WordOptions
 
 if TYPE_CHECKING:
-    from common.models import MultimodalVAE
-    from common.objectives import Objective
     from common.training import Experiment
     from cub.data import Birds
 
@@ -103,11 +101,14 @@ class Config(WordOptions, RunConfig, ObjectiveOptions):
         """Whether the model has one modality."""
         return len(MODELS[self.model].modalities) == 1
 
+    def objectives(self) -> tuple[str, ...]:
+        return objectives_of("own" if self.alone else self.fusion)
+
     def check(self) -> None:
         super().check()
         fusion = "own" if self.alone else self.fusion
         of_model = f"--model {self.model}" if self.alone else f"--fusion {self.fusion}"
-        self.check_objective(of_model, objectives_of(fusion), fusion, self.posterior)
+        self.check_objective(of_model, self.objectives(), fusion, self.posterior)
         mixed = self.posterior == "laplace-normal"
         require(not mixed or not self.alone, f"--posterior laplace-normal is of two modalities, not of {self.model}")
         scaled = 0 <= self.llik_scaling < math.inf
@@ -120,11 +121,6 @@ class Config(WordOptions, RunConfig, ObjectiveOptions):
         given = self.vocab is None or self.pre_trained is not None
         require(given, "--vocab gives the words of the authors' model that --pre-trained names")
         require(self.paired_fraction == 1, "captions belong to their images: leave --paired-fraction at 1")
-
-
-def objective(config: Config, model: "MultimodalVAE") -> "Objective":
-    """The objective that --obj names."""
-    return make_objective(config.obj, model, config)
 
 
 def load_train(config: Config) -> tuple["Birds", "Birds | None"]:
@@ -142,7 +138,7 @@ def load_train(config: Config) -> tuple["Birds", "Birds | None"]:
 
 def experiment(config: Config) -> "Experiment":
     """Photographs or features of birds, and captions."""
-    from common.training import Experiment
+    from common.training import Experiment, objective_of
     from cub.data import load
     from cub.model import build
     from cub.sample import draw
@@ -151,7 +147,7 @@ def experiment(config: Config) -> "Experiment":
         "cub",
         load,
         build,
-        objective,
+        objective_of,
         draw if config.analytics else None,
         load_train,
         examples=lambda config, birds, model: birds.examples.only(model.modalities),

@@ -17,8 +17,6 @@ from common.training import run_from_command_line
 from common.training.options import ObjectiveOptions, RunConfig
 
 if TYPE_CHECKING:
-    from common.models import MultimodalVAE
-    from common.objectives import Objective
     from common.training import Experiment
 
 
@@ -43,10 +41,6 @@ class DigitsConfig(RunConfig):
     lambda_text: float = 10.0
     """weight of the text's log-likelihood. Default: as in the authors' code; their README says 50, for MultiMNIST 10"""
 
-    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
-        """lambda of each of the model's modalities, by name."""
-        return {name: getattr(self, f"lambda_{name}") for name in model.modalities}
-
 
 @dataclass
 class Config(DigitsConfig, ObjectiveOptions):
@@ -60,12 +54,17 @@ class Config(DigitsConfig, ObjectiveOptions):
     alpha: float = 0.1
     """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one. Default: as in Suzuki et al. 2016"""
 
+    def objectives(self) -> tuple[str, ...]:
+        from mnist.model import MODELS
+
+        return MODELS[self.model].objectives
+
     def check(self) -> None:
         from mnist.model import MODELS
 
         super().check()
         known = MODELS[self.model]
-        self.check_objective(f"--model {self.model}", known.objectives, known.fusion, self.posterior)
+        self.check_objective(f"--model {self.model}", self.objectives(), known.fusion, self.posterior)
         require(
             self.paired_fraction == 1 or known.unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
@@ -73,18 +72,9 @@ class Config(DigitsConfig, ObjectiveOptions):
         require(self.alpha >= 0, f"--alpha must not be negative, it is {self.alpha}")
 
 
-def objective(config: Config, model: "MultimodalVAE") -> "Objective":
-    """The objective that --model and --obj name."""
-    from common.objectives.registry import make_objective
-    from mnist.model import MODELS
-
-    obj = config.objective_name(MODELS[config.model].objectives)
-    return make_objective(obj, model, config, config.weights(model))
-
-
 def experiment() -> "Experiment":
     """MNIST's images and labels."""
-    from common.training import Experiment
+    from common.training import Experiment, objective_of
     from mnist.data import MNIST
     from mnist.model import build
     from mnist.sample import drawn_by
@@ -93,7 +83,7 @@ def experiment() -> "Experiment":
         MNIST.name,
         MNIST.load,
         build,
-        objective,
+        objective_of,
         drawn_by(MNIST),
         examples=lambda config, data, model: data.only(model.modalities),
     )

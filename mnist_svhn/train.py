@@ -21,8 +21,6 @@ from common.training.options import ObjectiveName, ObjectiveOptions, RunConfig
 from mnist_svhn.options import TrainingPairOptions
 
 if TYPE_CHECKING:
-    from common.models import MultimodalVAE
-    from common.objectives import Objective
     from common.training import Experiment
 
 
@@ -66,13 +64,18 @@ class Config(TrainingPairOptions, RunConfig, ObjectiveOptions):
         if self.prior_and_posterior is None:
             self.prior_and_posterior = "normal" if self.model in ("mvae", "mopoe") else "laplace"
 
+    def objectives(self) -> tuple[str, ...]:
+        from mnist_svhn.model import MODELS
+
+        return MODELS[self.model].objectives
+
     def check(self) -> None:
         from mnist_svhn.model import FAMILIES, MODELS
 
         super().check()
         self.check_options()
-        fusion, objectives = MODELS[self.model]
-        self.check_objective(f"--model {self.model}", objectives, fusion, FAMILIES[self.prior_and_posterior])
+        family = FAMILIES[self.prior_and_posterior]
+        self.check_objective(f"--model {self.model}", self.objectives(), MODELS[self.model].fusion, family)
         require(
             0 <= self.llik_scaling < math.inf,
             f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}",
@@ -85,16 +88,9 @@ class Config(TrainingPairOptions, RunConfig, ObjectiveOptions):
         require(self.paired_fraction == 1, "MNIST-SVHN is paired by its digits: leave --paired-fraction at 1")
 
 
-def objective(config: Config, model: "MultimodalVAE") -> "Objective":
-    """The objective that --obj names."""
-    from common.objectives.registry import make_objective
-
-    return make_objective(config.obj, model, config)
-
-
 def experiment(config: Config) -> "Experiment":
     """Pairs of MNIST and SVHN."""
-    from common.training import Experiment
+    from common.training import Experiment, objective_of
     from mnist_svhn.data import load, load_train
     from mnist_svhn.model import build
     from mnist_svhn.sample import draw
@@ -103,7 +99,7 @@ def experiment(config: Config) -> "Experiment":
         "mnist_svhn",
         load,
         build,
-        objective,
+        objective_of,
         draw if config.analytics else None,
         load_train,
         examples=lambda config, data, model: data.only(model.modalities),

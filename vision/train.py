@@ -18,7 +18,6 @@ from celeba import train
 from common.training import run_from_command_line
 
 if TYPE_CHECKING:
-    from common.models import MultimodalVAE
     from common.training import Experiment
 
 
@@ -44,10 +43,6 @@ class Config(train.FacesConfig):
     """weight of obscured's log-likelihood. Default: as in the authors' code"""
     lambda_watermark: float = 1.0
     """weight of watermark's log-likelihood. Default: as in the authors' code"""
-
-    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
-        """lambda by modality."""
-        return {name: getattr(self, f"lambda_{name}") for name in model.modalities}
 
 
 def experiment() -> "Experiment":

@@ -5,5 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["command_line", "devices", "options", "parallel", "runs"],
-    submod_attrs={"command_line": ["run_from_command_line"], "experiment": ["Experiment", "run"], "loop": ["fit"]},
+    submod_attrs={
+        "command_line": ["run_from_command_line"],
+        "experiment": ["Experiment", "objective_of", "run"],
+        "loop": ["fit"],
+    },
 )

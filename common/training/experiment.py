@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from common.data.batches import Examples, hold_out, unpair
+from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
+from common.objectives.registry import make_objective
 from common.training import devices
 from common.training.loop import fit
-from common.training.options import RunConfig, as_json
+from common.training.options import ObjectiveOptions, RunConfig, as_json
 from common.training.runs import Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
@@ -42,6 +44,12 @@ class Experiment(NamedTuple):
     load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
     examples: Callable[[Any, Split, nn.Module], Examples] = lambda config, data, model: data
     amsgrad: bool = False
+
+
+def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
+    """The objective that --obj names, by default the first one that exists for the model."""
+    name = config.objective_name(config.objectives())
+    return make_objective(name, model, config, config.weights(model))
 
 
 def run(config: RunConfig, experiment: Experiment) -> Run | None:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -12,6 +12,9 @@ from common.choices import FUSIONS
 from common.errors import option, require
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
+
+if TYPE_CHECKING:
+    from common.multimodal_vae import MultimodalVAE
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -101,6 +104,11 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
     """batches between updates of the progress bar and checks that the loss is finite"""
 
+    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
+        """lambda by modality, from the options lambda_NAME; modalities without one keep the model's weight."""
+        given = {name: getattr(self, f"lambda_{name}", None) for name in model.modalities}
+        return {name: weight for name, weight in given.items() if weight is not None}
+
     def check(self) -> None:
         """Raise InputError for values that no run can have."""
         require(self.n_latents < 10**6, f"--n-latents {self.n_latents} is more than any memory holds")
@@ -149,6 +157,10 @@ class ObjectiveOptions:
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
     OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m")  # a run with another --obj does not take them over
+
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives that exist for the config's model, the default first."""
+        return registry.objectives_of(self.fusion)
 
     def objective_name(self, exists: Sequence[str]) -> str:
         """The objective's name: the default is the first one that exists."""

@@ -17,11 +17,9 @@ from common.data import Batch, Examples
 from common.errors import InputError, option, require
 from common.estimators import importance_estimates, of_examples
 from common.models import MultimodalVAE
-from common.objectives import Objective
-from common.objectives.registry import make_objective
 from common.reporting import plots
 from common.reporting import tables as reports
-from common.training import Experiment, devices, options, run, runs
+from common.training import Experiment, devices, objective_of, options, run, runs
 from common.training.options import ObjectiveOptions
 from mnist.data import MNIST
 from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels
@@ -112,11 +110,6 @@ def commands(train: type[Train]) -> object:
     )
 
 
-def objective(config: Train, model: MultimodalVAE) -> Objective:
-    """The objective that --obj names, by default the first one that exists."""
-    return make_objective(config.objective_name(config.objectives()), model, config)
-
-
 def main(config: Train | Sample | Loglike, name: str) -> dict[str, dict[str, float]] | None:
     """Run the command that a configuration belongs to.
 
@@ -127,7 +120,7 @@ def main(config: Train | Sample | Loglike, name: str) -> dict[str, dict[str, flo
         the estimates of loglike.
     """
     if isinstance(config, Train):
-        run(config, Experiment(name, load, build, objective, draw))
+        run(config, Experiment(name, load, build, objective_of, draw))
         return None
     config.check()
     return (sample if isinstance(config, Sample) else loglike)(config, name)

@@ -14,6 +14,7 @@ import mnist.model
 import mnist.train
 from common.data import unpair
 from common.objectives.registry import with_option
+from common.training import objective_of
 from mnist.model import MODELS, build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of
@@ -28,7 +29,7 @@ EVERYTHING = [
 
 
 def goal(model, name, obj=None, **options):
-    return mnist.train.objective(mnist.train.Config(model=name, obj=obj, **options), model)
+    return objective_of(mnist.train.Config(model=name, obj=obj, **options), model)
 
 
 @pytest.mark.parametrize("experiment", [mnist.model, fashionmnist.model])
