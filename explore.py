@@ -1,11 +1,11 @@
-"""Explore a model in the browser: give it some modalities, move through its latents, see what it makes of them.
+"""Explore a model in the browser: give it modalities, move through its latent space, watch what it generates.
 
     python explore.py mnist/trained_models                 then open http://127.0.0.1:7860
     python explore.py cub/trained_models --port 8000
 
 Every modality can be given or left out: draw a digit or upload a picture, choose a label, type a caption. z is the
-posterior's mean, or the prior's where nothing is given; "draw" takes a sample in its place, and a slider moves it along
-one of the latents that change the pictures most. All modalities are decoded anew at once.
+mean of the posterior, or of the prior if nothing is given; "draw" replaces it by a sample, and each slider moves it
+along one of the latents that change the pictures most. Every change decodes all modalities again.
 """
 
 import time
@@ -34,12 +34,14 @@ from multimnist.data import names, parse
 from vision.model import CHANNELS
 
 N_SLIDERS = 8
-SHOWN = 224  # pixels a picture is shown with
+SHOWN = 224  # width and height of a picture on the page, pixels
 NONE = "not given"
 
 
 @dataclass
 class Config:
+    """The options of explore.py."""
+
     model: tyro.conf.Positional[Path]
     """a checkpoint, or a run's folder for its best model. The original authors' files work too"""
     port: int = 7860
@@ -52,12 +54,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image: drawn or uploaded, and shown larger."""
+    """The view of an image modality: drawn or uploaded, and shown enlarged."""
 
     channels: int
     size: int
 
-    def given(self, label: str) -> gr.components.Component:
+    def input(self, label: str) -> gr.components.Component:
         if self.channels == 1:
             brush = gr.Brush(default_size=18, colors=["#000000"], color_mode="fixed")
             tools = {"sources": ("upload",), "transforms": (), "layers": False, "brush": brush}
@@ -72,7 +74,7 @@ class Picture:
         image = ImageOps.fit(image.convert("RGB" if self.channels == 3 else "L"), (self.size, self.size))
         return torch.tensor(np.array(image)).view(1, self.size, self.size, -1).movedim(-1, 1).float() / 255
 
-    def shown(self, label: str) -> gr.components.Component:
+    def output(self, label: str) -> gr.components.Component:
         return gr.Image(label=label, interactive=False, height=SHOWN, width=SHOWN, format="png", buttons=[])
 
     def show(self, p: Distribution) -> np.ndarray:
@@ -82,9 +84,10 @@ class Picture:
 
 
 def drawn(editor: dict[str, Any], size: int) -> Image.Image | None:
-    """What is uploaded as it is; what is drawn bright on black.
+    """The uploaded image, or the drawing, bright on black; None if there is neither.
 
-    Of 28 pixels, it is made as MNIST's digits are: 20 of them high or wide, the centre of mass in the middle.
+    With a size of 28 pixels a drawing is normalised as MNIST's digits are: its longer side is 20 pixels, and its centre
+    of mass lies in the middle.
     """
     background = editor["background"]
     if editor["composite"] is None:
@@ -98,7 +101,7 @@ def drawn(editor: dict[str, Any], size: int) -> Image.Image | None:
     digit = np.array(ImageOps.contain(ink.crop(box), (20, 20)))
     mass = digit / digit.sum()
     centre = [float((mass.sum(1 - axis) * (np.arange(n) + 0.5)).sum()) for axis, n in enumerate(digit.shape)]
-    row, column = (min(max(round(14 - at), 0), 28 - n) for at, n in zip(centre, digit.shape, strict=True))
+    row, column = (min(max(round(14 - position), 0), 28 - n) for position, n in zip(centre, digit.shape, strict=True))
     canvas = Image.new("L", (28, 28))
     canvas.paste(Image.fromarray(digit), (column, row))
     return canvas
@@ -106,17 +109,17 @@ def drawn(editor: dict[str, Any], size: int) -> Image.Image | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """A class by its name."""
+    """The view of a class: chosen by name, and shown as the three most probable names."""
 
     names: Sequence[str]
 
-    def given(self, label: str) -> gr.components.Component:
+    def input(self, label: str) -> gr.components.Component:
         return gr.Dropdown([NONE, *self.names], value=NONE, label=label)
 
     def read(self, value: str) -> Tensor | None:
         return None if value == NONE else torch.tensor([self.names.index(value)])
 
-    def shown(self, label: str) -> gr.components.Component:
+    def output(self, label: str) -> gr.components.Component:
         return gr.Label(label=label, num_top_classes=3)
 
     def show(self, p: Distribution) -> dict[str, float]:
@@ -126,17 +129,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Attributes:
-    """Yes or no to each of many, all at once."""
+    """The view of many binary attributes in one modality."""
 
     names: Sequence[str]
 
-    def given(self, label: str) -> gr.components.Component:
+    def input(self, label: str) -> gr.components.Component:
         return gr.CheckboxGroup([NONE, *self.names], value=[NONE], label=f"{label}: all others are no")
 
     def read(self, value: Sequence[str]) -> Tensor | None:
         return None if NONE in value else torch.tensor([[float(name in value) for name in self.names]])
 
-    def shown(self, label: str) -> gr.components.Component:
+    def output(self, label: str) -> gr.components.Component:
         return gr.Label(label=label, num_top_classes=len(self.names))
 
     def show(self, p: Distribution) -> dict[str, float]:
@@ -145,12 +148,12 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Words:
-    """A text, by what encodes and decodes it."""
+    """The view of a text, given the functions that encode and decode it."""
 
     encode: Callable[[str], Tensor]
     decode: Callable[[Tensor], Sequence[str]]
 
-    def given(self, label: str) -> gr.components.Component:
+    def input(self, label: str) -> gr.components.Component:
         return gr.Textbox(label=label, placeholder=NONE)
 
     def read(self, value: str) -> Tensor | None:
@@ -161,7 +164,7 @@ class Words:
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def shown(self, label: str) -> gr.components.Component:
+    def output(self, label: str) -> gr.components.Component:
         return gr.Textbox(label=label, interactive=False)
 
     def show(self, p: Distribution) -> str:
@@ -182,13 +185,13 @@ VIEWS: dict[str, dict[str, View]] = {
 
 
 class Explorer:
-    """What a model makes of what it is given, at a point of its latent space.
+    """Decodes a model's modalities at a point of its latent space.
 
     Args:
-        views: of the modalities that are shown.
+        views: the views of the modalities that the page shows.
 
     Attributes:
-        dimensions: the latents that change what is decoded most, (N_SLIDERS,).
+        dimensions: the latents that change the decoded pictures most, (N_SLIDERS,).
     """
 
     def __init__(self, model: MultimodalVAE, views: dict[str, View]) -> None:
@@ -204,11 +207,15 @@ class Explorer:
 
     @torch.no_grad()
     def at(self, inputs: dict[str, Tensor], draw: int = 0) -> Tensor:
-        """The mean of q(z|inputs), of nothing the prior's; a sample of it where a draw has a number: (1, D)."""
-        of = {name: x.to(self.device) for name, x in inputs.items()}
-        q = self.model.posterior(of) if of else self.model.prior().expand((1,))
+        """The mean of q(z|inputs), or of the prior without inputs, (1, D).
+
+        Args:
+            draw: if not 0, seed of a sample to return instead of the mean.
+        """
+        inputs = {name: x.to(self.device) for name, x in inputs.items()}
+        q = self.model.posterior(inputs) if inputs else self.model.prior().expand((1,))
         point = self.model.variational_posterior.point(q)
-        if not draw and point.isfinite().all():  # there is no mean of a sphere's uniform prior
+        if not draw and point.isfinite().all():  # the uniform prior on a sphere has no mean direction
             return point
         with torch.random.fork_rng():
             torch.manual_seed(draw)
@@ -216,7 +223,13 @@ class Explorer:
 
     @torch.no_grad()
     def frame(self, given: Sequence[Any], draw: int, moves: Sequence[float]) -> list[Any]:
-        """What the components show, and how long it took."""
+        """The values of the output components, and a text of the time that they took.
+
+        Args:
+            given: the values of the input components.
+            draw: see `at`.
+            moves: the positions of the sliders, (N_SLIDERS,).
+        """
         start = time.perf_counter()
         read = {name: view.read(value) for (name, view), value in zip(self.views.items(), given, strict=True)}
         z = self.at({name: x for name, x in read.items() if x is not None}, draw)
@@ -227,17 +240,17 @@ class Explorer:
 
 
 def page(explorer: Explorer, title: str) -> gr.Blocks:
-    """What is given at the left, the latents beneath, all modalities at the right."""
+    """The page: inputs at the left, sliders of the latents below them, all modalities at the right."""
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         gr.Markdown(f"# {title}")
         with gr.Row():
             with gr.Column():
-                given = [view.given(f"given {name}") for name, view in explorer.views.items()]
+                given = [view.input(f"given {name}") for name, view in explorer.views.items()]
                 draw = gr.Slider(0, 100, step=1, label="draw of z (0: the mean)")
                 sliders = [gr.Slider(-4, 4, 0, step=0.1, label=f"latent {d}") for d in explorer.dimensions]
-                back = gr.Button("all latents back")
+                reset = gr.Button("reset all latents")
             with gr.Column():
-                shown = [view.shown(name) for name, view in explorer.views.items()]
+                shown = [view.output(name) for name, view in explorer.views.items()]
                 took = gr.Markdown()
         inputs, outputs = [*given, draw, *sliders], [*shown, took]
         n = len(given)
@@ -248,31 +261,32 @@ def page(explorer: Explorer, title: str) -> gr.Blocks:
 
         for component in inputs:
             component.change(update, inputs, outputs, **latest)
-        back.click(lambda: [0] * len(sliders), None, sliders, queue=False)
+        reset.click(lambda: [0] * len(sliders), None, sliders, queue=False)
         blocks.load(update, inputs, outputs, **latest)
     return blocks
 
 
 def views_of(config: Config) -> dict[str, View]:
-    """How the modalities of a checkpoint's model are given and shown.
+    """The views of the modalities of a checkpoint's model.
 
     Raises:
-        InputError: it has none.
+        InputError: VIEWS lacks the experiment.
     """
     experiment = experiment_of(config.model)
     if experiment == "cub":
         words = vocabulary_of(config.model, config.vocab)
         return {"image": FACE, "caption": Words(lambda text: words.encode([text]), words.sentences)}
-    require(experiment in VIEWS, f"{config.model} is of {experiment}, which VIEWS does not show: see its sample.py")
+    require(experiment in VIEWS, f"explore.py cannot show models of {experiment} ({config.model}): use its sample.py")
     return VIEWS[experiment]
 
 
 def main(config: Config) -> None:
+    """Serve the page until Ctrl-C."""
     views = views_of(config)
     model = load_model(config.model).to(devices.select(config.cuda))
     require(
         not any(modality.given for modality in model.modality.values()),
-        f"{config.model} is a CVAE, of p(image|text) alone: see its sample.py",
+        f"{config.model} is a CVAE, which models only p(image|text): use its sample.py",
     )
     explorer = Explorer(model, views)
     title = f"{experiment_of(config.model)}: {config.model}"

@@ -4,11 +4,11 @@
     python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, three hours of training
     python reproduce.py all --demo --seeds 0                               all folders on built-in data
     python reproduce.py all --cluster slurm --parameters timeout_min=1440 cpus_per_task=8 slurm_partition=gpu --cuda
-    python reproduce.py all --tables-only --results-dir results            from results that are there
+    python reproduce.py all --tables-only --results-dir results            from existing results
 
-Each run has a folder of its own below the save-dir. The same command goes on where it was stopped, and repeats
-nothing that is finished; what fails stops no other run, is named at the end, and is tried again by the same command.
-Results, one JSON file a run, and tables go into the results-dir, report.html into the save-dir.
+Each run has its own folder below the save-dir. The same command continues where it was stopped and repeats nothing
+that is finished. A run that fails stops no other run; it is named at the end, and the same command tries it again.
+Results (one JSON file for each run) and tables go into the results-dir, report.html into the save-dir.
 """
 
 import itertools
@@ -31,11 +31,13 @@ from common.training import devices, run_from_command_line
 from reproduction import report, tables
 from reproduction.plans import TABLES, Plan
 from reproduction.scheduler import Pool, Work
-from reproduction.work import RESULT, Chain, Preparation, Run, Where
+from reproduction.work import RESULT, Chain, Preparation, Run, Site
 
 
 @dataclass
 class Config:
+    """The options of reproduce.py."""
+
     table: tyro.conf.Positional[Literal[*TABLES, "all"]]
     """table to reproduce"""
     experiments: tuple[str, ...] = ()
@@ -72,19 +74,20 @@ class Config:
     slurm_partition, ..."""
 
     def check(self) -> None:
-        require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must name each once, not {self.seeds}")
+        """Raise InputError for values that no call can have."""
+        require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must be different numbers, not {self.seeds}")
         for name in ("jobs", "budget"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        require(not (self.demo and self.results_dir), "--demo keeps its results in the save-dir: no --results-dir")
+        require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
         needed = {"timeout_min", "cpus_per_task"} - set(self.cluster_parameters()) if self.cluster == "slurm" else ()
         require(not needed, f"--cluster slurm needs --parameters {' '.join(f'{name}=N' for name in sorted(needed))}")
 
     def cluster_parameters(self) -> dict[str, str | int]:
-        """By submitit's names.
+        """The parameters of the cluster's jobs, by submitit's names.
 
         Raises:
-            InputError: one is no KEY=VALUE.
+            InputError: a parameter is not KEY=VALUE.
         """
         for text in self.parameters:
             require(re.fullmatch(r"\w+=\S+", text), f"--parameters are KEY=VALUE, not {text!r}")
@@ -92,14 +95,15 @@ class Config:
         return {key: int(value) if value.isdigit() else value for key, value in pairs}
 
     def plans(self) -> dict[str, list[Plan]]:
-        """By table, those that are asked for.
+        """The plans that the options select, by table.
 
         Raises:
-            InputError: there is no such experiment, or model.
+            InputError: there is no such experiment or model.
         """
-        asked = TABLES if self.table == "all" else {self.table: TABLES[self.table]}
-        for name, of in (("experiments", "experiment"), ("models", "model")):
-            known = list(dict.fromkeys(getattr(plan, of) for table in asked.values() for plan in table.plans))
+        selected = TABLES if self.table == "all" else {self.table: TABLES[self.table]}
+        for name, attribute in (("experiments", "experiment"), ("models", "model")):
+            plans = [plan for table in selected.values() for plan in table.plans]
+            known = list(dict.fromkeys(getattr(plan, attribute) for plan in plans))
             for value in getattr(self, name):
                 require(value in known, f"{option(name)} {value}: {self.table} has {', '.join(known)}")
         chosen = {
@@ -110,19 +114,17 @@ class Config:
                 and (not self.models or plan.model in self.models)
                 and (plan.demo or not self.demo)
             ]
-            for name, table in asked.items()
+            for name, table in selected.items()
         }
         require(any(chosen.values()), f"{self.table} has no such model of these --experiments")
         return {name: plans for name, plans in chosen.items() if plans}
 
 
 def main(config: Config) -> list[Path]:
-    """
-    Returns:
-        the files of the tables, and the report.
+    """Run what is missing, and write tables and report; returns their files.
 
     Raises:
-        InputError: some runs failed; what was measured is written nevertheless.
+        InputError: some runs failed; tables and report are written nevertheless.
     """
     config.check()
     chosen = config.plans()
@@ -147,19 +149,15 @@ def main(config: Config) -> list[Path]:
     print(*files, sep="\n")
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)
-    require(not failed, f"{len(failed)} of these failed, as said above; the same command tries them again")
+    require(not failed, f"{len(failed)} of these failed (see above); the same command tries them again")
     return files
 
 
 def run(config: Config, chosen: dict[str, list[Plan]], runs_dir: Path, results_dir: Path) -> dict[str, str]:
-    """Train and measure.
-
-    Returns:
-        what failed, and why.
-    """
+    """Train and measure; returns the errors of what failed, by name."""
     chained = [chain for name, plans in chosen.items() for seed in config.seeds for chain in chains(name, plans, seed)]
     pool = pool_of(config, len(chained))
-    where = Where(
+    site = Site(
         runs_dir,
         config.data_dir.resolve(),
         config.demo,
@@ -168,11 +166,11 @@ def run(config: Config, chosen: dict[str, list[Plan]], runs_dir: Path, results_d
         config.budget and config.budget * pool.jobs / sum(map(len, chained)),
         pool.threads,
     )
-    return perform(pool, [Chain(chain, where) for chain in chained], results_dir)
+    return perform(pool, [Chain(chain, site) for chain in chained], results_dir)
 
 
 def pool_of(config: Config, n: int) -> Pool:
-    """As many jobs at a time, n at most, as there are cores, or GPUs; all of them on a cluster."""
+    """The processes for n chains: one for each core or GPU by default; on a cluster a job for each chain."""
     local = config.cluster == "local"
     cuda = devices.select(config.cuda).type == "cuda" if local else config.cuda
     slots = (torch.cuda.device_count() if cuda else os.cpu_count()) if local else n
@@ -183,39 +181,35 @@ def pool_of(config: Config, n: int) -> Pool:
 
 
 def chains(table: str, plans: Sequence[Plan], seed: int) -> list[tuple[Run, ...]]:
-    """Runs of plans, each after that which it starts from."""
-    known = {(plan.experiment, plan.model): plan for plan in TABLES[table].plans}
-    begun = {(plan.experiment, plan.starts_from) for plan in plans}
-    found = []
-    for end in plans:
-        if (end.experiment, end.model) not in begun:
-            chain = [end]
+    """The plans' runs in chains, in which each run comes after the run that it starts from."""
+    by_name = {(plan.experiment, plan.model): plan for plan in TABLES[table].plans}
+    starts = {(plan.experiment, plan.starts_from) for plan in plans}
+    all_chains = []
+    for last in plans:
+        if (last.experiment, last.model) not in starts:
+            chain = [last]
             while chain[0].starts_from:
-                chain.insert(0, known[chain[0].experiment, chain[0].starts_from])
-            found.append(tuple(Run(table, plan, seed) for plan in chain))
-    return found
+                chain.insert(0, by_name[chain[0].experiment, chain[0].starts_from])
+            all_chains.append(tuple(Run(table, plan, seed) for plan in chain))
+    return all_chains
 
 
 def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, str]:
-    """Prepare the data, run, and keep the results.
-
-    Returns:
-        what failed, and why.
-    """
+    """Prepare the data, run the chains, and copy the results; returns the errors of what failed, by name."""
     failed = {}
     left = [chain for chain in todo if not chain.finished()]
-    if left and not left[0].where.demo:
+    if left and not left[0].site.demo:
         needed = list(dict.fromkeys(chain.preparation for chain in left))
         failed = {work.name: error for work, error in watched(pool, needed, "datasets") if error}
     possible = [chain for chain in left if chain.preparation.name not in failed]
     finished = ((chain, None) for chain in todo if chain not in left)
     for chain, error in itertools.chain(finished, watched(pool, possible, "runs")):
         for run in chain.runs:
-            file = chain.where.folder(run) / RESULT
+            file = chain.site.folder(run) / RESULT
             if file.exists():
-                kept = results_dir / f"{run.name}.json"
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(kept, file.read_bytes())
+                copy = results_dir / f"{run.name}.json"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(copy, file.read_bytes())
         if error:
             failed[chain.name] = error
     return failed
@@ -231,8 +225,9 @@ def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work,
             yield work, error
 
 
-def progress(bar: tqdm, under_way: Sequence[Chain | Preparation]) -> None:
-    bar.set_postfix_str(", ".join(work.progress() for work in under_way))
+def progress(bar: tqdm, running: Sequence[Chain | Preparation]) -> None:
+    """Show beside the bar how far the running work is."""
+    bar.set_postfix_str(", ".join(work.progress() for work in running))
 
 
 if __name__ == "__main__":

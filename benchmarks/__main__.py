@@ -1,17 +1,17 @@
-"""Speed of all experiments beside the originals' manner, the package multivae, and what the arithmetic allows.
+"""Speed of all experiments beside plain code like the originals', the package multivae, and the hardware's limit.
 
     python -m benchmarks                        all experiments (or `make bench`, which runs the other benchmarks too)
-    python -m benchmarks mnist celeba           some
+    python -m benchmarks mnist celeba           only these
     python -m benchmarks mnist --compile        ours with compiled networks
     python -m benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
-Plain: a pass of all networks for each term of the objective, an unfused Adam (`benchmarks.plain*`); multivae: the
-package on our networks (`pip install .[bench]`, `benchmarks.package`). Both get a batch that is at hand; "end to end"
-is plain with the originals' loader, which opens each image by itself. Ours always takes its batches out of a split in
-memory. Implementations alternate, each in a process of its own: medians, and the least and the most of the ratios.
+Plain: one pass of all networks for each term of the objective, and an unfused Adam (`benchmarks.plain*`). multivae:
+the package on our networks (`pip install .[bench]`, `benchmarks.package`). Both repeat one batch in memory; "end to
+end" is plain with the originals' loader, which opens each image separately. Ours always takes its batches out of a
+split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the ratios.
 
-The limit: the operations of products and convolutions that our step needs, forward and backward (each network once,
-and decoders for what is scored), at the rate of the faster one of a large convolution and a large product.
+The limit: the operations of matrix products and convolutions that our step needs, forward and backward (each network
+once, and decoders only for what is scored), at the rate of a large convolution or product, whichever is faster.
 """
 
 import os
@@ -40,6 +40,8 @@ Row = dict[str, str]
 
 @dataclass
 class Config:
+    """The options of the benchmark."""
+
     experiments: tyro.conf.Positional[tuple[Literal[tuple(EXPERIMENTS)], ...]] = tuple(EXPERIMENTS)
     """folders to measure"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -57,6 +59,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Print the tables."""
     device = devices.select(config.cuda)
     rate = peak(device)
     ours = config.precision + ", compiled" * config.compile
@@ -66,12 +69,12 @@ def main(config: Config) -> None:
     table(partial(training, rate=rate), config, device)
     print()
     table(others, config, device)
-    of_torch = started([sys.executable, "-c", "import torch"], ROOT)
-    print(f"\nstart-up: `train.py --dry-run`, beside {of_torch:.1f} s for `import torch` alone")
+    torch_start_up = start_up([sys.executable, "-c", "import torch"], ROOT)
+    print(f"\nstart-up: `train.py --dry-run`, beside {torch_start_up:.1f} s for `import torch` alone")
 
 
 def table(row_of: Callable[[str, Config, torch.device], Row], config: Config, device: torch.device) -> None:
-    """Print a row for each experiment when it is there: to the end it takes long."""
+    """Print each experiment's row as soon as it is measured, since the whole table takes long."""
     with tqdm(config.experiments, unit=" experiments") as bar:
         for i, name in enumerate(bar):
             bar.set_postfix_str(name)
@@ -83,7 +86,7 @@ def table(row_of: Callable[[str, Config, torch.device], Row], config: Config, de
 
 
 def training(name: str, config: Config, device: torch.device, rate: float) -> Row:
-    """Of the step, by itself and from end to end."""
+    """The row of training: the step by itself, and end to end."""
     experiment = EXPERIMENTS[name]
     ours = partial(our_turn, precision=config.precision, compile=config.compile)
     makers = {"plain": plain_turn, "loaded": loaded_turn, "ours": ours}
@@ -91,8 +94,8 @@ def training(name: str, config: Config, device: torch.device, rate: float) -> Ro
         makers["package"] = package_turn
     times = race({key: partial(make, name, device) for key, make in makers.items()}, config.rounds)
     n = n_steps(name, device) * experiment.batch_size
-    speed = {key: rounded(n / of.median) for key, of in times.items()} | {"-": "-"}
-    beside = {key: "{:.2f} ({:.2f} to {:.2f})".format(*ratio(of, times["ours"])) for key, of in times.items()}
+    speed = {key: rounded(n / t.median) for key, t in times.items()} | {"-": "-"}
+    ratios = {key: "{:.2f} ({:.2f} to {:.2f})".format(*ratio(t, times["ours"])) for key, t in times.items()}
     needed = [operations(turn) for turn in (plain_turn(name), our_turn(name))]
     limit = experiment.steps * experiment.batch_size * rate / needed[1]
     package = "package" if "package" in times else "-"
@@ -101,10 +104,10 @@ def training(name: str, config: Config, device: torch.device, rate: float) -> Ro
         "end to end": speed["loaded"],
         "multivae": speed[package],
         "ours": speed["ours"],
-        "ours / plain (range)": beside["plain"],
+        "ours / plain (range)": ratios["plain"],
         "operations": f"{needed[0] / needed[1]:.2f}",
-        "ours / plain, end to end (range)": beside["loaded"],
-        "ours / multivae (range)": beside.get(package, "-"),
+        "ours / plain, end to end (range)": ratios["loaded"],
+        "ours / multivae (range)": ratios.get(package, "-"),
         "limit": rounded(limit),
         "reached": f"{n / times['ours'].median / limit:.0%}",
         "plain, GiB": f"{times['loaded'].memory:.1f}",
@@ -113,7 +116,7 @@ def training(name: str, config: Config, device: torch.device, rate: float) -> Ro
 
 
 def others(name: str, config: Config, device: torch.device) -> Row:
-    """Log-likelihoods, samples, and the time to start."""
+    """The row of log-likelihoods, samples, and the time to start."""
     experiment = EXPERIMENTS[name]
     model = devices.prepare(experiment.build(), device, config.precision, compile=False).eval()
     examples, n = experiment.examples(config.images).to(device), 500
@@ -125,22 +128,22 @@ def others(name: str, config: Config, device: torch.device) -> Row:
         rates.append(rounded(config.images / seconds) if seconds else "-")
     folder = name.split(",")[0]
     options = ["--dry-run", *["--cuda"] * config.cuda, *(["--model", name.split(", ")[1]] if folder == "cub" else [])]
-    start_up = started([sys.executable, "train.py", *options], ROOT / folder)
+    seconds = start_up([sys.executable, "train.py", *options], ROOT / folder)
     return {
         f"log-likelihoods, {config.n_samples} samples, plain, examples/s": rates[0],
         "ours": rates[1],
         "generated, examples/s": rounded(n / sampling),
-        "start-up, s": f"{start_up:.1f}",
+        "start-up, s": f"{seconds:.1f}",
     }
 
 
 def rounded(x: float) -> str:
-    """To three digits."""
+    """A number with three significant digits."""
     return f"{float(f'{x:.3g}'):,.9g}"
 
 
-def started(command: list[str], folder: Path) -> float:
-    """Seconds that a command takes, the median of three."""
+def start_up(command: list[str], folder: Path) -> float:
+    """Seconds that a command takes: the median of three runs."""
     run = partial(subprocess.run, command, cwd=folder, check=True, capture_output=True, env=os.environ)
     return statistics.median(timed(run) for _ in range(3))
 

@@ -1,6 +1,6 @@
-"""What is compared, by experiment: our model, objective and step, the originals' step, and random data like the real.
+"""What each experiment compares: our model, objective and step, the originals' step, and random data of the same shape.
 
-Batches and samples are the papers'; of CUB, where they take minutes, fewer.
+Batch sizes and numbers of samples are the papers'; CUB, whose steps would take minutes, has fewer samples.
 """
 
 from collections.abc import Callable
@@ -33,21 +33,22 @@ from cub.captions import END, PADDING
 from vision.data import DERIVED
 
 CPU = torch.device("cpu")
-BETA = 0.5  # of MVAE's steps, as in the midst of annealing
-ON_GPU = 20  # times as many steps a turn
+BETA = 0.5  # in MVAE's steps, as in the middle of annealing
+GPU_FACTOR = 20  # a turn on a GPU has this many times the steps
 
 
 class Experiment(NamedTuple):
     """
-    build: the model.
-    objective: of a model.
-    plain: a model -> a step in the originals' manner.
-    examples: n -> so many, random.
-    files: how the originals hold these (`benchmarks.loaders`).
-    evaluate: the log-likelihoods that loglike.py estimates of a model, examples and a number of samples.
-    plain_evaluate: the same in the originals' manner, where they have them.
+    build: returns the model.
+    objective: model -> objective.
+    plain: model -> a training step written as the originals write it.
+    examples: n -> n random examples.
+    files: how the originals store them (`benchmarks.loaders`).
+    evaluate: (model, examples, number of samples) -> the log-likelihoods that loglike.py estimates.
     batch_size: examples a step.
-    steps: a turn, of some tenths of a second on a CPU.
+    steps: steps of a turn, which takes some tenths of a second on a CPU.
+    amsgrad: Adam's variant.
+    plain_evaluate: `evaluate` written as the originals write it; None: they have none.
     """
 
     build: Callable[[], MultimodalVAE]
@@ -63,6 +64,7 @@ class Experiment(NamedTuple):
 
     @property
     def beta(self) -> float:
+        """Weight of the KL in a step."""
         return BETA if self.objective.func is MvaeElbo else 1.0
 
 
@@ -71,7 +73,13 @@ def digits(n: int, size: int = 28, text: tuple[int, ...] = ()) -> Examples:
     return Examples({"image": pixels(n, 1, size), "text": torch.randint(10, (n, *text))})
 
 
-def of_digits(folder: str, steps: int, *shape: int | tuple[int, ...]) -> Experiment:
+def for_digits(folder: str, steps: int, *shape: int | tuple[int, ...]) -> Experiment:
+    """MVAE of digits and their labels.
+
+    Args:
+        folder: the experiment's folder.
+        shape: the further arguments of `digits`.
+    """
     options = SimpleNamespace(n_latents=64, model="mvae", posterior="gaussian", teacher_forcing=False)
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
@@ -86,15 +94,17 @@ def of_digits(folder: str, steps: int, *shape: int | tuple[int, ...]) -> Experim
 
 
 def faces(n: int) -> Examples:
+    """Random images and attributes of n faces."""
     return Examples({"image": pixels(n, 3, 64), "attrs": torch.randint(2, (n, len(ATTRIBUTES))).float()})
 
 
 def views(n: int) -> Examples:
+    """Random images of n faces in six views, of which two are derived from the image."""
     gray = {name: pixels(n, 1, 64) for name in ("gray", "edge", "mask")}
     return Examples({"image": pixels(n, 3, 64), **gray}, derived=DERIVED)
 
 
-def of_faces(
+def for_faces(
     folder: str,
     examples: Callable[[int], Examples],
     files: Files,
@@ -104,6 +114,12 @@ def of_faces(
     n_subsets: int = 0,
     scores_all: bool = False,
 ) -> Experiment:
+    """MVAE of faces and their attributes or views.
+
+    Args:
+        n_subsets: random subsets that the objective adds.
+        scores_all: see `benchmarks.plain_faces.PlainFaces`.
+    """
     options = SimpleNamespace(n_latents=n_latents, fusion="poe", posterior="gaussian")
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
@@ -117,17 +133,18 @@ def of_faces(
 
 
 def pairs(n: int) -> Examples:
+    """Random images of n pairs of digits."""
     return Examples({"mnist": pixels(n, 1, 28), "svhn": pixels(n, 3, 32)})
 
 
 def birds(n: int, source: str) -> Examples:
-    """Of captions of 16 words."""
+    """Random images or features of n birds, with captions of 16 words."""
     captions = torch.randint(3, 1590, (n, 32))
     captions[:, 16], captions[:, 17:] = END, PADDING
     return Examples({source: pixels(n, 3, 64) if source == "image" else torch.rand(n, 2048), "caption": captions})
 
 
-def of_mixtures(
+def for_mixtures(
     name: str,
     options: dict[str, object],
     examples: Callable[[int], Examples],
@@ -135,6 +152,12 @@ def of_mixtures(
     K: int,
     batch_size: int,
 ) -> Experiment:
+    """MMVAE under DReG with K samples.
+
+    Args:
+        name: "mnist_svhn", or of cub "images" or "features".
+        options: of the model.
+    """
     module = mnist_svhn.model if name == "mnist_svhn" else cub.model
     return Experiment(
         partial(module.build, SimpleNamespace(**options, learn_prior=True)),
@@ -150,37 +173,38 @@ def of_mixtures(
 
 
 def pixels(n: int, channels: int, size: int) -> Tensor:
+    """Random images (n, channels, size, size), uint8."""
     return torch.randint(256, (n, channels, size, size), dtype=torch.uint8)
 
 
-of_vision = partial(of_faces, "vision", views, VIEWS, vision.loglike.evaluate, n_latents=250, batch_size=50)
+for_vision = partial(for_faces, "vision", views, VIEWS, vision.loglike.evaluate, n_latents=250, batch_size=50)
 PAIRS = {"model": "mmvae", "n_latents": 20, "num_hidden_layers": 1, "prior_and_posterior": "laplace"}
 BIRDS = {"fusion": "moe", "vocabulary": ["word"] * 1590}
 IMAGES = BIRDS | {"model": "images", "n_latents": 128, "posterior": "laplace-normal", "llik_scaling": 0.0}
 FEATURES = BIRDS | {"model": "features", "n_latents": 64, "posterior": "softplus-normal", "llik_scaling": 0.002}
 EXPERIMENTS = {
-    "mnist": of_digits("mnist", 5),
-    "fashionmnist": of_digits("fashionmnist", 5),
-    "multimnist": of_digits("multimnist", 3, 50, (4,)),
-    "celeba": of_faces("celeba", faces, FACES, celeba.loglike.evaluate),
-    "celeba19": of_faces(
+    "mnist": for_digits("mnist", 5),
+    "fashionmnist": for_digits("fashionmnist", 5),
+    "multimnist": for_digits("multimnist", 3, 50, (4,)),
+    "celeba": for_faces("celeba", faces, FACES, celeba.loglike.evaluate),
+    "celeba19": for_faces(
         "celeba19", lambda n: celeba19.data.apart(faces(n)), FACES, celeba.loglike.evaluate, n_subsets=1
     ),
-    "vision": of_vision(scores_all=False),
-    "vision, as authors": of_vision(scores_all=True),  # whose loss scores all six views in each term
-    "mnist_svhn": of_mixtures("mnist_svhn", PAIRS | {"llik_scaling": 0.0}, pairs, DIGITS, K=30, batch_size=128),
-    "cub, images": of_mixtures("images", IMAGES, partial(birds, source="image"), PHOTOGRAPHS, K=5, batch_size=64),
-    "cub, features": of_mixtures("features", FEATURES, partial(birds, source="feature"), VECTORS, K=5, batch_size=64),
+    "vision": for_vision(scores_all=False),
+    "vision, as authors": for_vision(scores_all=True),  # the authors' loss scores all six views in each term
+    "mnist_svhn": for_mixtures("mnist_svhn", PAIRS | {"llik_scaling": 0.0}, pairs, DIGITS, K=30, batch_size=128),
+    "cub, images": for_mixtures("images", IMAGES, partial(birds, source="image"), PHOTOGRAPHS, K=5, batch_size=64),
+    "cub, features": for_mixtures("features", FEATURES, partial(birds, source="feature"), VECTORS, K=5, batch_size=64),
 }
 
 
 def n_steps(name: str, device: torch.device) -> int:
-    """Of a turn."""
-    return EXPERIMENTS[name].steps * (1 if device.type == "cpu" else ON_GPU)
+    """Steps of a turn."""
+    return EXPERIMENTS[name].steps * (1 if device.type == "cpu" else GPU_FACTOR)
 
 
 def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", compile: bool = False) -> Turn:
-    """Steps on batches out of a split in memory, as `common.training.loop.fit` takes them."""
+    """A turn of our steps, on batches out of a split in memory as in `common.training.loop.fit`."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
     model = devices.prepare(experiment.build(), device, precision, compile)
@@ -200,14 +224,14 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", com
 
 
 def plain_turn(name: str, device: torch.device = CPU) -> Turn:
-    """The originals' steps on a batch that is at hand."""
+    """A turn of the originals' steps on one batch in memory."""
     experiment = EXPERIMENTS[name]
     return _repeated(name, experiment.plain(experiment.build().to(device)), device)
 
 
 def package_turn(name: str, device: torch.device = CPU) -> Turn:
-    """Steps of the package multivae on a batch that is at hand."""
-    from benchmarks import package  # an extra
+    """A turn of the package multivae's steps on one batch in memory."""
+    from benchmarks import package  # needs the extra [bench]
 
     experiment = EXPERIMENTS[name]
     objective = experiment.objective(experiment.build().to(device))
@@ -225,7 +249,7 @@ def _repeated(name: str, step: Callable[[Batch], None], device: torch.device) ->
 
 
 def loaded_turn(name: str, device: torch.device = CPU) -> Turn:
-    """The originals' steps on batches of their loader."""
+    """A turn of the originals' steps on batches of their loader."""
     experiment = EXPERIMENTS[name]
     step = experiment.plain(experiment.build().to(device))
     loader = experiment.files.loader(experiment.examples(n_steps(name, device) * experiment.batch_size))

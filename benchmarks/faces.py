@@ -1,10 +1,10 @@
-"""What CelebA's size asks for: the draw of a random subset of 19 modalities, the cache of its images, memory.
+"""The costs of CelebA's size: drawing a random subset of 19 modalities, caching its images, and memory.
 
     python -m benchmarks.faces                  (or `make bench`)
-    python -m benchmarks.faces --memory         and what training holds of a cache of its size
+    python -m benchmarks.faces --memory         also the memory of training on a cache of its size
 
-The draw beside a search among all 2^19 subsets, as the authors' code holds them; how long the cache of 202,599 images
-takes.
+The draw of a subset stands beside a search among all 2^19 subsets, which the authors' code holds; the time of the cache
+is for 202,599 images.
 """
 
 import tempfile
@@ -34,6 +34,8 @@ KIND = image_caches.Kind()
 
 @dataclass
 class Config:
+    """The options of the benchmark."""
+
     images: int = 4000
     """images of CelebA's size to make a cache of"""
     memory: bool = False
@@ -41,6 +43,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Print the figures."""
     print(f"{machine()}\n")
     subsets = plain_faces.pool(19)
     search = timed(lambda: [plain_faces.drawn(subsets) for _ in range(5)]) / 5
@@ -55,7 +58,7 @@ def main(config: Config) -> None:
 
 
 def cache_rate(n: int) -> float:
-    """Images of CelebA's size that a cache takes a second, on all cores, start-up included."""
+    """Images of CelebA's size cached a second, on all cores, including the start of the processes."""
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{i}.jpg" for i in range(n)]
         for i, name in enumerate(names):
@@ -65,7 +68,7 @@ def cache_rate(n: int) -> float:
 
 
 def memory() -> float:
-    """The most that this process has held, in GiB, after looking at every image of a full-size cache."""
+    """Peak memory of this process, in GiB, after reading every image of a full-size cache and 100 training steps."""
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         file.truncate(N_TRAIN * int(np.prod(KIND.shape)))
         images = torch.from_numpy(np.memmap(file.name, np.uint8, "c", 0, (N_TRAIN, *KIND.shape)))

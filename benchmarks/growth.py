@@ -1,12 +1,12 @@
-"""Time of a training step as the data grow beyond memory, and as the modalities grow in number.
+"""Time of a training step as the data outgrow memory, and as the number of modalities grows.
 
     python -m benchmarks.growth                              to 10^7 examples (8 GB on the disk), 784 modalities
-    python -m benchmarks.growth --examples 10000 100000 --folder DIR  fewer, in files there
+    python -m benchmarks.growth --examples 10000 100000 --folder DIR  fewer, in files in DIR
 
-Examples are random images of MNIST's size in shards, of which mnist's model gets random batches as a stream
-(`common.streams`): "cached", the system still holds what was looked at before, and "from the disk", where it was told
-to forget all files. Modalities are single numbers: elements of a set with shared networks, under the ELBO, and named
-ones with stacked networks, under MVAE's sub-sampled objective, each alone, all, and a random subset.
+Examples are random images of MNIST's size in shards; mnist's model gets random batches of them as a stream
+(`common.data.streams`). "Cached": the system still holds the files in memory; "from the disk": it was told to drop
+them. Modalities are single numbers: either elements of a set with shared networks, under the ELBO, or named modalities
+with stacked networks, under MVAE's sub-sampled objective (all, each alone, and a random subset).
 """
 
 import os
@@ -37,11 +37,13 @@ from common.training.steps import Step
 Key = TypeVar("Key")
 CPU = torch.device("cpu")
 SHARD = 10**6  # examples a file
-WIDTH, LATENTS = 32, 20  # of the networks of a modality
+WIDTH, LATENTS = 32, 20  # size of a modality's networks
 
 
 @dataclass
 class Config:
+    """The options of the benchmark."""
+
     examples: tuple[int, ...] = (10**4, 10**5, 10**6, 10**7)
     """sizes of the split"""
     modalities: tuple[int, ...] = (49, 196, 784)
@@ -57,52 +59,54 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Print both tables."""
     devices.select(cuda=False)
     print(f"{machine()}; batch {config.batch_size}\n")
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         paths = {n: written(Path(folder), n) for n in config.examples}
-        # what is written just now is cached; forgetting all of it comes after
+        # cached first, while the system still holds the files that were just written
         cached, cold = (
             in_turns({n: partial(streaming, paths[n], n, cold, config) for n in paths}, config.rounds)
             for cold in (False, True)
         )
-    print("| examples | GB | cached, ms a step | of the first | from the disk, ms a step | of the first |")
+    print("| examples | GB | cached, ms a step | ratio | from the disk, ms a step | ratio |")
     print("|---|---|---|---|---|---|")
     first = config.examples[0]
     for n in config.examples:
         columns = " | ".join(f"{1e3 * s[n] / config.steps:.1f} | {s[n] / s[first]:.2f}" for s in (cached, cold))
         print(f"| {n:,} | {n * 784 / 1e9:.2f} | {columns} |")
-    makers = {(m, kind): partial(kind, m, config.batch_size) for m in config.modalities for kind in (of_set, named)}
+    makers = {(m, kind): partial(kind, m, config.batch_size) for m in config.modalities for kind in (elements, named)}
     seconds = in_turns(makers, config.rounds)
     print("\n| modalities | elements of a set, ms a step | us a modality | named, ms a step | us a modality |")
     print("|---|---|---|---|---|")
     for m in config.modalities:
-        columns = " | ".join(f"{1e3 * s:.1f} | {1e6 * s / m:.0f}" for s in (seconds[m, of_set], seconds[m, named]))
+        columns = " | ".join(f"{1e3 * s:.1f} | {1e6 * s / m:.0f}" for s in (seconds[m, elements], seconds[m, named]))
         print(f"| {m} | {columns} |")
 
 
 def in_turns(makers: dict[Key, Callable[[], Callable[[], float]]], rounds: int) -> dict[Key, float]:
-    """The median turn of each, alternating, in seconds."""
+    """The median time of a turn of each, in seconds; they alternate, and the first turn of each is not counted."""
     turns = {key: make() for key, make in makers.items()}
     times = {key: [] for key in turns}
     for _ in tqdm(range(rounds), unit=" rounds", leave=False):
         for key, turn in turns.items():
             times[key].append(turn())
-    return {key: statistics.median(found[1:]) for key, found in times.items()}
+    return {key: statistics.median(seconds[1:]) for key, seconds in times.items()}
 
 
 def written(folder: Path, n: int) -> list[Path]:
-    """Files of n random images in all."""
+    """Write n random images; returns the files."""
     paths = []
     for start in tqdm(range(0, n, SHARD), desc=f"{n:,} examples", unit=" files", leave=False):
         paths.append(folder / f"{n}_{len(paths)}.npy")
         rng, size = np.random.default_rng(start), min(SHARD, n - start)
         np.save(paths[-1], rng.integers(0, 256, (size, 1, 28, 28), dtype=np.uint8))
-    os.sync()  # what is not on the disk yet cannot be forgotten
+    os.sync()  # the system cannot drop what is not on the disk yet
     return paths
 
 
 def streaming(paths: Sequence[Path], n: int, cold: bool, config: Config) -> Callable[[], float]:
+    """A turn of steps on a stream of the n images in files, cold or cached; it returns its seconds."""
     step = step_of(MvaeElbo(EXPERIMENTS["mnist"].build()))
     text, generator = torch.randint(10, (n,)), torch.Generator().manual_seed(0)
 
@@ -122,14 +126,15 @@ def streaming(paths: Sequence[Path], n: int, cold: bool, config: Config) -> Call
 
 
 def forget(paths: Sequence[Path]) -> None:
-    """Let the system hold none of the files in memory."""
+    """Tell the system to drop the files from memory."""
     for path in paths:
         file = os.open(path, os.O_RDONLY)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(file)
 
 
-def of_set(m: int, batch_size: int) -> Callable[[], float]:
+def elements(m: int, batch_size: int) -> Callable[[], float]:
+    """A step of a model of m elements of a set; it returns its seconds."""
     encoder = {"x": experts(m)}
     decoder = {"x": SharedNetwork(m, nn.Linear(LATENTS, WIDTH), nn.Sequential(nn.Tanh(), nn.Linear(WIDTH, 1)))}
     model = VAE("poe", encoder, decoder, GroupedLikelihood(x=BernoulliLikelihood()), LATENTS)
@@ -137,6 +142,7 @@ def of_set(m: int, batch_size: int) -> Callable[[], float]:
 
 
 def named(m: int, batch_size: int) -> Callable[[], float]:
+    """A step of a model of m named modalities; it returns its seconds."""
     names = [f"x{i}" for i in range(m)]
     key, likelihood = ",".join(names), GroupedLikelihood(**{name: BernoulliLikelihood() for name in names})
     layers = nn.Sequential(StackedLinear(m, LATENTS, WIDTH), nn.Tanh(), StackedLinear(m, WIDTH, 1))
@@ -145,15 +151,17 @@ def named(m: int, batch_size: int) -> Callable[[], float]:
 
 
 def experts(m: int) -> nn.Module:
+    """A shared encoder of m single numbers."""
     return SharedNetwork(m, nn.Linear(1, WIDTH), nn.Sequential(nn.Tanh(), SplitLinearLayer(WIDTH, (LATENTS,) * 2)))
 
 
 def step_of(objective: Objective) -> Step:
+    """A training step that maximises the objective with Adam."""
     return Step(objective, torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True))
 
 
 def step_on(step: Step, values: dict[str, Tensor]) -> float:
-    """Seconds of a step on a batch."""
+    """The seconds of a step on a batch."""
     examples, n = Examples(values), len(next(iter(values.values())))
     return timed(lambda: step(examples, torch.arange(n), n, 1.0))
 

@@ -1,4 +1,4 @@
-"""Data as the originals load them: example by example, each image opened, brought to its size and made a tensor."""
+"""Data loading as in the originals: example by example, each image opened, resized and converted to a tensor."""
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -14,28 +14,30 @@ from common.data import Batch, Examples
 from common.data.torchvision_import import transforms
 from vision.transforms import picture
 
-SEEN_AT = 64  # pixels that a photograph is high and wide in a batch
-CUT = [transforms.Resize(SEEN_AT), transforms.CenterCrop(SEEN_AT)]
+SIDE = 64  # height and width of a photograph in a batch, pixels
+CUT = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE)]
 
 
 def obscured(image: Image.Image) -> Image.Image:
+    """The image with its right half black."""
     pixels = np.array(image)
     pixels[:, pixels.shape[1] // 2 :] = 0
     return Image.fromarray(pixels)
 
 
 def watermarked(image: Image.Image) -> Image.Image:
+    """The image with the watermark in its middle."""
     image, mark = image.copy(), picture(min(image.size))
     image.paste(mark, tuple((side - mark.width) // 2 for side in image.size), mask=mark)
     return image
 
 
 class Files(NamedTuple):
-    """How the originals hold examples.
+    """How the originals store and load examples.
 
-    size: pixels that compressed images are wide and high; None where images lie in memory.
-    transform: of each image.
-    made: images that are made of the opened one, as they are needed.
+    size: width and height of the compressed images, pixels; None if the images lie in memory.
+    transform: applied to each image.
+    made: further views, by name, with the function that makes each from the opened image.
     """
 
     size: tuple[int, int] | None = None
@@ -43,7 +45,7 @@ class Files(NamedTuple):
     made: tuple[tuple[str, Callable[[Image.Image], Image.Image]], ...] = ()
 
     def loader(self, examples: Examples) -> Callable[[int], Iterator[Batch]]:
-        """A batch size -> the batches of an epoch."""
+        """A function from a batch size to the batches of an epoch."""
         pictures = Pictures(examples, self)
 
         def batches(batch_size: int) -> Iterator[Batch]:
@@ -54,7 +56,7 @@ class Files(NamedTuple):
 
 
 class Pictures(Dataset):
-    """Examples one by one; where a size is given, their images are brought to it and compressed beforehand."""
+    """Examples one by one; if the files have a size, their images are resized and compressed at the start."""
 
     def __init__(self, examples: Examples, files: Files) -> None:
         self.examples, self.files = examples, files
@@ -93,4 +95,4 @@ def _pixels(x: Tensor) -> np.ndarray:
 DIGITS = VECTORS = Files()
 FACES = Files((178, 218), transforms.Compose([*CUT, transforms.ToTensor()]))
 VIEWS = FACES._replace(made=(("obscured", obscured), ("watermark", watermarked)))
-PHOTOGRAPHS = Files((500, 375), transforms.Compose([transforms.Resize((SEEN_AT, SEEN_AT)), transforms.ToTensor()]))
+PHOTOGRAPHS = Files((500, 375), transforms.Compose([transforms.Resize((SIDE, SIDE)), transforms.ToTensor()]))

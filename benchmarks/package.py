@@ -1,15 +1,15 @@
 """The package multivae (https://github.com/AgatheSenellart/MultiVae) on our networks, objectives and batches.
 
-Needs the extra: pip install .[bench]. Its MVAE and MMVAE get copies of our networks. What their configurations lack:
+Needs the extra: pip install .[bench]. The package's MVAE and MMVAE get copies of our networks. Adapted to ours:
 
-- Its Bernoulli likelihood refuses intensities between 0 and 1: the same formula, unchecked, stands in its place.
-- Padding of captions has one-hot vectors of zeros, which its categorical likelihood scores as 0.
-- A scale softplus(a) + eta is handed over as the log-variance of its normal experts and prior.
+- Its Bernoulli likelihood refuses intensities between 0 and 1: the same formula without the check replaces it.
+- Padding of captions gets one-hot vectors of zeros, which its categorical likelihood scores as 0.
+- A scale softplus(a) + eta is passed as the log-variance of its normal experts and prior.
 
-It has no mixture of experts of two families, so that CUB's images are left out.
+It has no mixture of experts of two families, so CUB's images are left out.
 
-What stays its own: random subsets are uniform among all of 2 to M - 1 modalities, where our sizes are; DReG is our
-"stop-all" gradient, of one surrogate; the Laplace prior's scales have 1e-6 added.
+Remaining differences: it draws random subsets uniformly among all subsets of 2 to M - 1 modalities, we draw the size
+uniformly; its DReG is our "stop-all" gradient, from one surrogate; it adds 1e-6 to the scales of the Laplace prior.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, softplus
 
-import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
+import common.data.torchvision_import  # noqa: F401 (else the package's import of torchvision fails)
 
 # isort: split
 from multivae.data.datasets import MultimodalBaseDataset
@@ -45,6 +45,8 @@ EXPERTS = {LaplacePosterior: "laplace_with_softmax", SoftplusPosterior: "normal"
 
 
 class Encoder(BaseEncoder):
+    """The package's interface around an encoder of ours."""
+
     def __init__(self, network: nn.Module, family: nn.Module) -> None:
         super().__init__()
         self.network, self.family = network, family
@@ -55,6 +57,8 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(BaseDecoder):
+    """The package's interface around a decoder of ours."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
@@ -64,16 +68,17 @@ class Decoder(BaseDecoder):
 
 
 def log_covariance(family: nn.Module, a: Tensor) -> Tensor:
-    """What the package makes the scale of that the family makes of a."""
+    """The package's parameter for the scale that the family computes from a."""
     return 2 * (softplus(a) + family.eta).log() if isinstance(family, SoftplusPosterior) else a
 
 
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
+    """log p of each pixel, for intensities in [0, 1] too."""
     return -binary_cross_entropy_with_logits(logits, x.to(logits), reduction="none")
 
 
 def counterpart(objective: MvaeElbo | DregElbo, beta: float = 1.0) -> MVAE | MMVAE:
-    """The package's model whose loss is the objective's with beta; its MMVAE's is the sum over a batch, beta 1."""
+    """The package's model with the same loss as the objective at beta; MMVAE's is a sum over the batch, at beta = 1."""
     model = objective.model
     mixture = isinstance(objective, DregElbo)
     family = model.variational_posterior.component if mixture else model.variational_posterior
@@ -104,7 +109,7 @@ def counterpart(objective: MvaeElbo | DregElbo, beta: float = 1.0) -> MVAE | MMV
 
 
 def inputs(model: MultimodalVAE, batch: Batch) -> MultimodalBaseDataset:
-    """A batch as the package takes it: ids of categories in a dict, those of captions as one-hot vectors too."""
+    """A batch in the package's format: class ids in a dict, and captions also as one-hot vectors."""
     data = {}
     for name, x in batch.modalities.items():
         likelihood = model.likelihood[name]
@@ -116,7 +121,7 @@ def inputs(model: MultimodalVAE, batch: Batch) -> MultimodalBaseDataset:
 
 
 def training_step(objective: MvaeElbo | DregElbo, beta: float = 1.0) -> Callable[[Batch], None]:
-    """A step of the package's trainer, with its default optimiser."""
+    """The training step of the package's trainer, with its default optimiser."""
     package = counterpart(objective, beta).to(next(objective.parameters()).device)
     optimizer = torch.optim.Adam(package.parameters(), lr=1e-4)
 

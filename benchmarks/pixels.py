@@ -2,9 +2,9 @@
 
     python -m benchmarks.pixels                 (or `make bench`)
 
-Training steps of 784 pixels as modalities, the same shared networks and the same bound: a loop in Python encodes,
-decodes and scores one pixel after the other. On a CPU both do the same operations, so what is gained is the loop's
-overhead, and vanishes where a pixel's networks have enough to do by themselves. Random images.
+Training steps with 784 pixels as modalities, the same shared networks and the same bound: a loop in Python encodes,
+decodes and scores one pixel after the other. On a CPU both do the same operations, so only the loop's overhead is
+saved; it is negligible if a pixel's networks are large. Images are random.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from common.training import devices
 from mnist.parts.model import N_PIXELS, build
 
 LATENTS = 64
-DRAWS = 50  # a turn, since one alone takes less than waking the process up for it
+DRAWS = 50  # of a turn, since a single draw takes less time than waking the process
 OPTIONS = {
     "layout": "pixels",
     "decoder": "shared",
@@ -40,6 +40,8 @@ OPTIONS = {
 
 @dataclass
 class Config:
+    """The options of the benchmark."""
+
     batch_sizes: tuple[int, ...] = (10, 100)
     """images in a batch"""
     hidden: tuple[int, ...] = (32, 200)
@@ -51,6 +53,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Print both tables."""
     print(f"{machine()}\n")
     print("| 784 pixels, training step | loop, images/s | ours, images/s | ratio | range |\n|---|---|---|---|---|")
     for n in config.batch_sizes:
@@ -58,19 +61,20 @@ def main(config: Config) -> None:
             times = race(
                 {bound.__name__: partial(step, n, hidden, bound) for bound in (loop, vectorised)}, config.rounds
             )
-            speeds = " | ".join(f"{n / of.median:,.0f}" for of in times.values())
+            speeds = " | ".join(f"{n / t.median:,.0f}" for t in times.values())
             median, least, most = ratio(times["loop"], times["vectorised"])
             name = f"batch {n}, width {hidden}"
             print(f"| {name} | {speeds} | {median:.1f} | {least:.1f} to {most:.1f} |", flush=True)
     print("\n| samples of D = 64, with gradients | Gaussian, a second | vMF, a second | ratio | range |")
     print("|---|---|---|---|---|")
     times = race({name: partial(sampling, config.posteriors, name) for name in ("gaussian", "vmf")}, config.rounds)
-    speeds = " | ".join(f"{DRAWS * config.posteriors / of.median:,.0f}" for of in times.values())
+    speeds = " | ".join(f"{DRAWS * config.posteriors / t.median:,.0f}" for t in times.values())
     median, least, most = ratio(times["vmf"], times["gaussian"])
     print(f"| {config.posteriors} | {speeds} | {median:.2f} | {least:.2f} to {most:.2f} |")
 
 
 def step(n: int, hidden: int, bound: Callable[[MultimodalVAE, Tensor], Tensor]) -> Turn:
+    """A training step on n images that maximises the bound."""
     devices.select(cuda=False)
     model, x = build(SimpleNamespace(**OPTIONS, hidden=hidden)), torch.rand(n, N_PIXELS, 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -84,7 +88,7 @@ def step(n: int, hidden: int, bound: Callable[[MultimodalVAE, Tensor], Tensor]) 
 
 
 def vectorised(model: MultimodalVAE, x: Tensor) -> Tensor:
-    """The ELBO of images (B, 784, 1), (B,)."""
+    """The ELBO of images (B, 784, 1), (B,), in nats."""
     return StandardElbo(model).bound({"pixel": x}).value
 
 
@@ -102,6 +106,7 @@ def loop(model: MultimodalVAE, x: Tensor) -> Tensor:
 
 
 def sampling(n: int, posterior: str) -> Turn:
+    """DRAWS samples of n posteriors of a family, with gradients."""
     devices.select(cuda=False)
     family = FAMILIES[posterior]
     params = [torch.randn(n, LATENTS, requires_grad=True) for _ in range(family.n_params)]

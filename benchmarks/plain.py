@@ -1,4 +1,4 @@
-"""MVAE in the originals' manner, for comparison: one forward pass of both encoders and both decoders per ELBO term."""
+"""MVAE as the originals write it: one forward pass of both encoders and both decoders for each ELBO term."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,7 +16,7 @@ LAMBDA_IMAGE, LAMBDA_TEXT = 1.0, 50.0
 
 
 class StringEncoder(nn.Module):
-    """Both directions of the GRU over all characters, of which only the last one's outputs are used."""
+    """A GRU over all characters in both directions; only the outputs at the last character are used."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class StringEncoder(nn.Module):
 
 
 class StringDecoder(nn.Module):
-    """Character by character; the one it finds most likely is fed back."""
+    """Decodes character by character, and feeds back the most likely one."""
 
     def __init__(self, decoder: TextDecoder) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class StringDecoder(nn.Module):
 
 
 class Plain(nn.Module):
-    """The authors' forward pass on a copy of a model: experts, product, sample, both decodes, for whatever is given."""
+    """The authors' forward pass on a copy of a model: experts, product, sample, and both decoders."""
 
     def __init__(self, model: MultimodalVAE) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Plain(nn.Module):
         if isinstance(self.encoder["text"], TextEncoder):
             self.encoder["text"] = StringEncoder(self.encoder["text"])
             self.decoder["text"] = StringDecoder(self.decoder["text"])
-        else:  # the authors' label encoder ran for each example
+        else:  # the authors encode the label of each example, we encode each class once
             self.encoder["text"] = nn.Sequential(*self.encoder["text"])
         self.to(next(model.parameters()).device, memory_format=torch.contiguous_format)
 
@@ -80,6 +80,7 @@ class Plain(nn.Module):
         return self.decoder["image"](z), self.decoder["text"](z), mu, logvar
 
     def elbo_loss(self, image: Tensor | None, text: Tensor | None, beta: float) -> Tensor:
+        """The mean negative ELBO of a batch; an absent modality is None."""
         image_logits, text_logits, mu, logvar = self(image, text)
         loss = -0.5 * beta * (1 + logvar - mu**2 - logvar.exp()).sum(dim=1)
         if image is not None:
@@ -92,10 +93,12 @@ class Plain(nn.Module):
         return loss.mean()
 
     def loss(self, image: Tensor, text: Tensor, beta: float) -> Tensor:
+        """The sum of the losses of both modalities, and of each alone."""
         return sum(self.elbo_loss(*given, beta) for given in ((image, text), (image, None), (None, text)))
 
 
 def training_step(model: MultimodalVAE) -> Callable[[Batch], None]:
+    """The authors' training step on a copy of the model."""
     plain = Plain(model)
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
 

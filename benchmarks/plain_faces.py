@@ -1,4 +1,4 @@
-"""MVAE of many modalities in the originals' manner: for each ELBO term a forward pass of all networks, one by one."""
+"""MVAE of many modalities as the originals write it: a forward pass of all networks, one by one, for each ELBO term."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -15,7 +15,7 @@ from mnist.model import EachClass
 
 
 def as_written(model: MultimodalVAE) -> MultimodalVAE:
-    """A copy with contiguous weights, whose decoders begin with the convolution that they are written with."""
+    """A copy without our optimisations of memory layout and of the decoders' first convolution."""
     model = deepcopy(model).to(memory_format=torch.contiguous_format)
     for module in model.modules():
         if isinstance(module, FromPixel):
@@ -24,7 +24,7 @@ def as_written(model: MultimodalVAE) -> MultimodalVAE:
 
 
 def separate(model: MultimodalVAE) -> tuple[nn.ModuleDict, nn.ModuleDict]:
-    """A copy of a model's encoders and decoders, one a modality, without what makes ours fast."""
+    """A copy of a model's encoders and decoders, one for each modality, without our optimisations."""
     model = as_written(model)
     encoder, decoder = nn.ModuleDict(), nn.ModuleDict()
     for key, network in model.encoder.items():
@@ -56,10 +56,10 @@ def _layer(stacked: nn.Module, i: int) -> nn.Linear:
 
 
 class PlainFaces(nn.Module):
-    """The authors' forward pass on a copy of a model: each term decodes all modalities, and scores those given.
+    """The authors' forward pass on a copy of a model: each term decodes all modalities and scores the given ones.
 
     Args:
-        scores_all: each term scores all modalities, as the authors' vision does: another loss than ours.
+        scores_all: score all modalities in each term, as the authors do for vision; the loss then differs from ours.
     """
 
     def __init__(self, model: MultimodalVAE, scores_all: bool = False) -> None:
@@ -67,13 +67,13 @@ class PlainFaces(nn.Module):
         self.scores_all = scores_all
         self.encoder, self.decoder = separate(model)
         for name, network in self.encoder.items():
-            if isinstance(network, EachClass):  # the authors' ran for each example
+            if isinstance(network, EachClass):  # the authors encode each example, we encode each class once
                 self.encoder[name] = nn.Sequential(*network)
         self.columns = model.columns
         self.weights = model.weights
 
     def elbo(self, batch: Batch, given: Sequence[str], beta: float) -> Tensor:
-        """Of the given modalities, (B,)."""
+        """The ELBO of the given modalities, (B,)."""
         mus, variances = [0], [1]
         for name in given:
             mu, logvar = self.encoder[name](batch.modalities[name])
@@ -91,13 +91,14 @@ class PlainFaces(nn.Module):
         return value
 
     def loss(self, batch: Batch, beta: float, k: int = 0, generator: torch.Generator | None = None) -> Tensor:
-        """The sum over all modalities, each one, and k random subsets."""
+        """The sum of the losses of all modalities, of each alone, and of k random subsets."""
         subsets = mvae_subsets(self.columns, k, generator).tolist()
-        terms = [[name for name, there in zip(self.columns, subset, strict=True) if there] for subset in subsets]
+        terms = [[name for name, is_given in zip(self.columns, subset, strict=True) if is_given] for subset in subsets]
         return -sum(self.elbo(batch, given, beta).mean() for given in terms)
 
 
 def training_step(model: MultimodalVAE, k: int, beta: float, scores_all: bool = False) -> Callable[[Batch], None]:
+    """The authors' training step on a copy of the model; k is the number of random subsets."""
     plain, generator = PlainFaces(model, scores_all), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-4, foreach=False)
 
@@ -117,7 +118,7 @@ def pool(n: int) -> Tensor:
 
 
 def drawn(subsets: Tensor) -> Tensor:
-    """One of 2 to n - 1 modalities as they draw it: a size, then one of the pool's of that size."""
+    """A random subset of 2 to n - 1 modalities as the authors draw it: a size, then a subset of that size, (n,)."""
     sizes = subsets.sum(dim=1)
     size = torch.randint(2, subsets.shape[1], ())
     of_size = subsets[sizes == size]

@@ -1,5 +1,5 @@
-"""The Variational Homoencoder without its framework, for comparison: support sets as the original draws them, one
-element after the other, and the bound written out.
+"""The Variational Homoencoder without its framework: support sets drawn one element after the other, as the original
+does, and the bound written out.
 """
 
 import math
@@ -13,15 +13,15 @@ from vhe import VHE, Batch
 
 
 class Loader:
-    """Batches of all examples, in a random order; support sets are drawn with replacement."""
+    """Batches of all examples in a random order, with support sets drawn with replacement."""
 
     def __init__(
         self, data: Tensor, labels: Mapping[str, Sequence[int]], k_shot: Mapping[str, int], batch_size: int
     ) -> None:
         self.data, self.labels, self.k_shot, self.batch_size = data, labels, k_shot, batch_size
         self.groups: dict[str, dict[int, list[int]]] = {name: {} for name in labels}
-        for name, of_each in labels.items():
-            for i, label in enumerate(of_each):
+        for name, group_labels in labels.items():
+            for i, label in enumerate(group_labels):
                 self.groups[name].setdefault(label, []).append(i)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -36,12 +36,12 @@ class Loader:
                 )
                 for name, k in self.k_shot.items()
             }
-            sizes = {name: torch.tensor([float(len(group)) for group in of_each]) for name, of_each in groups.items()}
+            sizes = {name: torch.tensor([float(len(group)) for group in chosen]) for name, chosen in groups.items()}
             yield Batch(torch.stack([self.data[i] for i in index]), inputs, sizes)
 
 
 def bound(model: VHE, batch: Batch) -> Tensor:
-    """The mean bound of a model of c and z, p(x|c, z) and q(z|x, c); of the model only the networks are used."""
+    """The mean bound of a model with p(x|c, z) and q(z|x, c), computed from the model's networks only."""
     c, log_q_c = model.encoder["c"](batch.inputs["c"])
     z, log_q_z = model.encoder["z"](batch.inputs["z"], c)
     _, log_p = model.decoder(c, z, batch.target)
@@ -50,10 +50,12 @@ def bound(model: VHE, batch: Batch) -> Tensor:
 
 
 def standard_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I): (B, D) -> (B,)."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
 
 
 def training_step(model: VHE) -> Callable[[Batch], None]:
+    """A training step that maximises `bound`."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step(batch: Batch) -> None:

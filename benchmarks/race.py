@@ -1,4 +1,4 @@
-"""Implementations beside each other: turns of each, alternating, and what the machine can do."""
+"""Time implementations in alternating turns, and measure the machine's peak rate."""
 
 import multiprocessing
 import platform
@@ -17,24 +17,25 @@ Turn = Callable[[], object]
 
 
 class Times(NamedTuple):
-    """seconds: of each turn that counts; memory: the most that its process has held, of a GPU's if it uses one, GiB."""
+    """seconds: of each turn that counts. memory: peak memory of the process in GiB, on the GPU if it uses one."""
 
     seconds: list[float]
     memory: float
 
     @property
     def median(self) -> float:
+        """Median seconds of a turn."""
         return statistics.median(self.seconds)
 
 
 def race(makers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, Times]:
-    """Time turns of several implementations, alternating, each in a process of its own.
+    """Time turns of several implementations, alternating, each in its own process.
 
-    Settings of the process, as of memory and of products, are then each one's own.
+    Settings of the process, such as memory allocation and matrix products, then do not affect the others.
 
     Args:
-        makers: by name; picklable, called in the process: they give the turn.
-        rounds: turns of each; the first ones warm up and are not counted.
+        makers: picklable functions by name; each is called in its process and returns the turn.
+        rounds: turns of each; the first one warms up and is not counted.
     """
     context = multiprocessing.get_context("spawn")
     ends, processes = {}, []
@@ -65,31 +66,31 @@ def _take_turns(make: Callable[[], Turn], end: Connection) -> None:
 
 
 def ratio(slower: Times, faster: Times) -> tuple[float, float, float]:
-    """One's turn over another's of the same round: median, least, most."""
+    """The ratio of the turns of each round: median, minimum, maximum."""
     ratios = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def operations(turn: Turn) -> int:
-    """Those of products and convolutions, forward and backward; a multiply-add is two."""
+    """Operations of a turn's products and convolutions, forward and backward; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         turn()
     return counter.get_total_flops()
 
 
 def most_memory() -> float:
-    """The most that this process has held, of a GPU's memory if it uses one, in GiB."""
+    """Peak memory of this process in GiB, on the GPU if it uses one."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the process held that started this one
+    if status.exists():  # getrusage would count the memory of the parent process too
         (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
 def peak(device: torch.device) -> float:
-    """Operations a second of the faster one of a large convolution and a large product, of float32 numbers."""
+    """Operations a second of a large float32 convolution or product, whichever is faster."""
     batch, side = (100, 2048) if device.type == "cpu" else (1000, 8192)
     x, weight = torch.randn(batch, 128, 28, 28, device=device), torch.randn(128, 128, 3, 3, device=device)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
@@ -99,13 +100,13 @@ def peak(device: torch.device) -> float:
 
 
 def machine(cuda: bool = False) -> str:
-    """What the figures are of."""
-    of_gpu = f"{torch.cuda.get_device_name()}, " if cuda else ""
-    return f"{of_gpu}{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    """The machine in words: GPU, architecture, threads, version of torch."""
+    gpu = f"{torch.cuda.get_device_name()}, " if cuda else ""
+    return f"{gpu}{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def timed(work: Turn) -> float:
-    """Seconds that it takes, until a GPU has done it too."""
+    """Seconds that the work takes, on the GPU too."""
     start = time.perf_counter()
     work()
     if torch.cuda.is_initialized():

@@ -1,10 +1,11 @@
-"""Speed of several processes at one run with the same batch, as torchrun starts them.
+"""Speed of a run shared by several processes, started by torchrun, at the same batch size.
 
     python -m benchmarks.scaling                                            mnist, on one and two cores
     python -m benchmarks.scaling --experiment celeba --limit 400
-    python -m benchmarks.scaling --layouts 1x1 2x1 4x1 8x1 --cuda           a GPU a process
+    python -m benchmarks.scaling --layouts 1x1 2x1 4x1 8x1 --cuda           one GPU for each process
 
-Runs the experiment's train.py on built-in data, layouts in turns, and takes the examples/s of each run's last epoch.
+Runs the experiment's train.py on built-in data, alternating between the layouts, and takes the examples/s of each run's
+last epoch.
 """
 
 import json
@@ -28,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass
 class Config:
+    """The options of the benchmark."""
+
     experiment: Literal[
         "mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "mnist_svhn", "cub", "vhe"
     ] = "mnist"
@@ -47,6 +50,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Print the table."""
     rates: dict[str, list[float]] = {layout: [] for layout in config.layouts}
     with tempfile.TemporaryDirectory() as folder, tqdm(total=config.rounds * len(rates), unit=" runs") as bar:
         for r in range(config.rounds):
@@ -59,9 +63,9 @@ def main(config: Config) -> None:
     print(f"{4e-6 * n_parameters:.1f} MB of gradients a step; median of {config.rounds} runs\n")
     print("| processes x threads | examples/s | range | ratio |\n|---|---|---|---|")
     first = statistics.median(rates[config.layouts[0]])
-    for layout, found in rates.items():
-        median = statistics.median(found)
-        print(f"| {layout} | {median:,.0f} | {min(found):,.0f} to {max(found):,.0f} | {median / first:.2f} |")
+    for layout, measured in rates.items():
+        median = statistics.median(measured)
+        print(f"| {layout} | {median:,.0f} | {min(measured):,.0f} to {max(measured):,.0f} | {median / first:.2f} |")
 
 
 def rate(config: Config, layout: str, save_dir: Path) -> float:
@@ -70,7 +74,7 @@ def rate(config: Config, layout: str, save_dir: Path) -> float:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
     length = ["--epochs", str(config.epochs), "--annealing-epochs", "1"]
     size = ["--limit", str(config.limit), "--batch-size", str(config.batch_size)]
-    # several processes capture no steps
+    # --no-capture, since several processes capture no steps, and one process is to be comparable
     gpu = ["--cuda", "--no-capture"] if config.cuda else []
     options = ["--demo", *size, *length, *gpu, "--save-dir", str(save_dir)]
     environment = os.environ | {"OMP_NUM_THREADS": threads}

@@ -2,11 +2,11 @@
 
     python -m benchmarks.vhe                    (or `make bench`)
 
-Support sets: all examples once, each with 5 of its class and itself, in batches, beside a loop over the elements in
-the original's manner (`benchmarks.plain_vhe`; at least 20 times as fast is wanted). Of images, copying their pixels is
-most of the work of both. Training steps: `VHE.score` beside the same networks with the bound written out, the same
-optimiser and batch (a ratio of at least 1/1.2 is wanted). Random data: three numbers an example with the linear
-networks of `vhe.example_czx`, and images of 28 x 28 with those of `vhe.model`.
+Support sets: batches of all examples, each with 5 of its class and itself, beside a loop over the elements like the
+original's (`benchmarks.plain_vhe`; the goal is a ratio of 20). For images, both spend most of the time copying pixels.
+Training steps: `VHE.score` beside the same networks with the bound written out, with the same optimiser and batch (the
+goal is a ratio of at least 1/1.2). Data are random: three numbers an example with the linear networks of
+`vhe.example_czx`, and images of 28 x 28 with the networks of `vhe.model`.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,17 @@ from common.training import devices
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
 
-BATCH_SIZE, OF_A_CLASS = 100, 20
+BATCH_SIZE, CLASS_SIZE = 100, 20
 K_SHOT = {"c": 5, "z": 1}
 IMAGES = SimpleNamespace(model="character", decoder="deconv", n_latents=64)
 
 
 class Experiment(NamedTuple):
+    """A model and the shape of its random data."""
+
     build: Callable[[], VHE]
     shape: tuple[int, ...]
-    n_steps: int  # a turn
+    n_steps: int  # training steps of a turn
 
 
 EXPERIMENTS = {
@@ -44,6 +46,8 @@ EXPERIMENTS = {
 
 @dataclass
 class Config:
+    """The options of the benchmark."""
+
     draws: int = 100_000
     """examples whose support sets are drawn in a turn"""
     examples: int = 20_000
@@ -53,6 +57,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Print the table."""
     print(f"{machine()}; batch {BATCH_SIZE}, fp32\n")
     print("| | plain, examples/s | ours, examples/s | ratio | range of the ratio |\n|---|---|---|---|---|")
     for name, experiment in EXPERIMENTS.items():
@@ -61,19 +66,23 @@ def main(config: Config) -> None:
 
 
 def report(row: str, n: int, turn: Callable[..., Turn], name: str, config: Config) -> None:
-    times = race({who: partial(turn, name, config, who == "ours") for who in ("plain", "ours")}, config.rounds)
-    speeds = " | ".join(f"{n / of.median:,.0f}" for of in times.values())
+    """Print a row: the speed of turns of n examples, plain and ours."""
+    makers = {version: partial(turn, name, config, version == "ours") for version in ("plain", "ours")}
+    times = race(makers, config.rounds)
+    speeds = " | ".join(f"{n / t.median:,.0f}" for t in times.values())
     median, least, most = ratio(times["plain"], times["ours"])
     print(f"| {row} | {speeds} | {median:.2f} | {least:.2f} to {most:.2f} |", flush=True)
 
 
 def loader(name: str, n: int, ours: bool) -> DataLoader | plain_vhe.Loader:
-    labels = {"c": [i // OF_A_CLASS for i in range(n)], "z": range(n)}
+    """A loader of n random examples in classes of 20."""
+    labels = {"c": [i // CLASS_SIZE for i in range(n)], "z": range(n)}
     data = torch.rand(n, *EXPERIMENTS[name].shape).round()
     return (DataLoader if ours else plain_vhe.Loader)(data, labels, K_SHOT, BATCH_SIZE)
 
 
 def draws(name: str, config: Config, ours: bool) -> Turn:
+    """A turn of drawing support sets."""
     devices.select(cuda=False)
     batches = loader(name, config.examples, ours)
 
@@ -86,6 +95,7 @@ def draws(name: str, config: Config, ours: bool) -> Turn:
 
 
 def steps(name: str, config: Config, ours: bool) -> Turn:
+    """A turn of training steps on one batch."""
     devices.select(cuda=False)
     experiment = EXPERIMENTS[name]
     step = (training_step if ours else plain_vhe.training_step)(experiment.build())
@@ -99,6 +109,7 @@ def steps(name: str, config: Config, ours: bool) -> Turn:
 
 
 def training_step(model: VHE) -> Callable[[Batch], None]:
+    """A training step that maximises `VHE.score`."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step(batch: Batch) -> None:

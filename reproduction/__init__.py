@@ -1,4 +1,4 @@
-"""The papers' tables, made anew: what is trained and measured, where it runs, and how it is shown.
+"""The papers' tables, reproduced: what is trained and measured, on which machines, and how results are shown.
 
-Modules in import order: plans, work, scheduler, tables. `reproduce.py` at the root is the command line.
+Modules in import order: plans, work, scheduler, tables, charts, report. `reproduce.py` at the root is the command line.
 """

@@ -1,4 +1,4 @@
-"""Curves and bars as SVG that takes on the colours of the page it stands in."""
+"""Curves and bars as SVG that takes its colours from the page around it."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,45 +13,62 @@ STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.color": INK, "a
 STYLE |= {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.family": "sans-serif", "font.size": 10}
 
 
-def curves(of: Mapping[str, Sequence[float]], labels: tuple[str, str], dashed: Mapping[str, Sequence[float]]) -> str:
-    """Lines over 1, 2, ..., by name, and dashed ones of the same names in the same colours.
+def curves(solid: Mapping[str, Sequence[float]], labels: tuple[str, str], dashed: Mapping[str, Sequence[float]]) -> str:
+    """Curves over 1, 2, ..., as SVG.
 
-    The first value, or tenth of them, has no part in the range that is shown: a bound rises from far below.
+    The y axis ignores the first tenth of each curve (at least one value), since a bound rises from far below.
+
+    Args:
+        solid: values by name.
+        labels: labels of the x and the y axis.
+        dashed: further values of the same names, drawn in the same colours.
     """
     figure, axis = _axis(labels)
-    for (name, values), colour in zip(of.items(), _colours(len(of)), strict=True):
+    for (name, values), colour in zip(solid.items(), _colours(len(solid)), strict=True):
         axis.plot(range(1, len(values) + 1), values, color=colour, label=name)
         if dashed.get(name):
             axis.plot(range(1, len(dashed[name]) + 1), dashed[name], color=colour, linestyle="--")
-    late = [x for values in (*of.values(), *dashed.values()) for x in values[max(len(values) // 10, len(values) > 2) :]]
+    all_values = (*solid.values(), *dashed.values())
+    late = [x for values in all_values for x in values[max(len(values) // 10, len(values) > 2) :]]
     if late:
-        room = 0.05 * (max(late) - min(late) or 1)
-        axis.set_ylim(min(late) - room, max(late) + room)
+        margin = 0.05 * (max(late) - min(late) or 1)
+        axis.set_ylim(min(late) - margin, max(late) + margin)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _svg(figure, axis, of)
+    return _svg(figure, axis, len(solid))
 
 
-def bars(of: Mapping[str, Sequence[float | None]], groups: Sequence[str], labels: tuple[str, str]) -> str:
-    """Groups of bars, by name; None is left out."""
+def bars(heights: Mapping[str, Sequence[float | None]], groups: Sequence[str], labels: tuple[str, str]) -> str:
+    """Groups of bars as SVG.
+
+    Args:
+        heights: by name, one for each group; None is left out.
+        groups: names of the groups.
+        labels: labels of the x and the y axis.
+    """
     figure, axis = _axis(labels)
-    wide = 0.8 / len(of)
-    for i, ((name, values), colour) in enumerate(zip(of.items(), _colours(len(of)), strict=True)):
-        known = [(g + (i + 0.5) * wide - 0.4, x) for g, x in enumerate(values) if x is not None]
-        axis.bar([at for at, _ in known], [x for _, x in known], 0.9 * wide, color=colour, label=name)
+    width = 0.8 / len(heights)
+    for i, ((name, values), colour) in enumerate(zip(heights.items(), _colours(len(heights)), strict=True)):
+        known = [(g + (i + 0.5) * width - 0.4, x) for g, x in enumerate(values) if x is not None]
+        axis.bar([centre for centre, _ in known], [x for _, x in known], 0.9 * width, color=colour, label=name)
     axis.set_xticks(
         range(len(groups)), groups, rotation=25 * (len(groups) > 3), ha="right" if len(groups) > 3 else "center"
     )
-    return _svg(figure, axis, of)
+    return _svg(figure, axis, len(heights))
 
 
-def spreads(of: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str]) -> str:
-    """Points (x, mean, deviation) by name, x on a logarithmic scale."""
+def spreads(curves: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str]) -> str:
+    """Curves with error bars over a logarithmic x axis, as SVG.
+
+    Args:
+        curves: points (x, mean, deviation) by name.
+        labels: labels of the x and the y axis.
+    """
     figure, axis = _axis(labels)
-    for (name, points), colour in zip(of.items(), _colours(len(of)), strict=True):
+    for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         x, mean, deviation = zip(*points, strict=True)
         axis.errorbar(x, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
     axis.set_xscale("log")
-    return _svg(figure, axis, of)
+    return _svg(figure, axis, len(curves))
 
 
 def _axis(labels: tuple[str, str]) -> tuple[Figure, matplotlib.axes.Axes]:
@@ -70,9 +87,10 @@ def _colours(n: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(n)]
 
 
-def _svg(figure: Figure, axis: matplotlib.axes.Axes, of: Mapping[str, object]) -> str:
+def _svg(figure: Figure, axis: matplotlib.axes.Axes, n_names: int) -> str:
+    """The figure as SVG, with a legend if it has several names."""
     with matplotlib.rc_context(STYLE):
-        if len(of) > 1:
+        if n_names > 1:
             figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})

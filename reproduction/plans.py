@@ -1,4 +1,4 @@
-"""What each table is made of: trainings, what is measured of each, and what was published of it."""
+"""The plan of each table: the trainings, how each model is measured, and the published figures."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,13 +13,13 @@ class Setting(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A script that scores a model and writes a JSON file of this name."""
+    """A script that scores a model and writes its figures into the JSON file `name`.json."""
 
     name: str
     script: str
     options: str = ""
     demo: str | None = ""
-    """options in place of `options` on built-in data; None: not there"""
+    """the options on built-in data; None: not measured there"""
 
 
 class Published(NamedTuple):
@@ -27,59 +27,64 @@ class Published(NamedTuple):
 
     value: float
     recalled: bool = True
-    """not re-checked against the paper"""
+    """quoted from memory, not checked against the paper"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training and what is measured of it, alike for every seed: a model of a table."""
+    """A model of a table: how it is trained and measured, the same for every seed."""
 
     experiment: str
     """the folder whose scripts run"""
     model: str
     """its name in the table"""
     full: Setting
-    """that of the results"""
+    """the training of the results"""
     demo: Setting | None
-    """on built-in data, in minutes; None: left out there, where another plan shows the same"""
+    """a training of minutes on built-in data; None: left out, since another plan shows the same"""
     measures: tuple[Measure, ...]
     published: dict[str, Published] = field(default_factory=dict)
-    """by the name of the figure"""
+    """by the figure's name"""
     dataset: str = ""
-    """its folder in the data-dir; by default the experiment's name"""
+    """the dataset's folder in the data-dir; default: the experiment's name"""
     prepare: tuple[str, ...] = ()
-    """modules and options that make what is missing of the dataset, once; {data} is its folder, {root} the data-dir,
-    {cuda} as for the runs"""
+    """commands (module and options) that make the missing files of the dataset, once. {data} stands for its folder,
+    {root} for the data-dir, {cuda} for --cuda if the runs have it"""
     starts_from: str = ""
-    """the model, of the same experiment and seed, whose codes this one takes up"""
+    """the model, of the same experiment and seed, that this one is initialised from"""
     train: str = "train"
-    """the script, and what it is told to do"""
+    """the training script and its subcommand"""
     writes: tuple[str, ...] = ()
-    """names of the JSON files that the script writes itself"""
+    """names of the JSON files that the training script writes itself"""
     y: str = ""
-    """what stands for y in the figures' names"""
+    """the modality that y stands for in the figures' names"""
     note: str = ""
-    """how far the published figures are of something else"""
+    """how the published figures' data differ from ours"""
 
     @property
     def name(self) -> str:
+        """The plan's name in messages."""
         return f"{self.experiment}/{self.model}"
 
     @property
     def data(self) -> str:
+        """The dataset's folder in the data-dir."""
         return self.dataset or self.experiment
 
 
 class Figure(NamedTuple):
-    """A quantity of a table, and where a run's results have it; {y} as the plan says, (key, value) finds in a list."""
+    """A column of a table, or a row of a long one."""
 
     name: str
     at: tuple
+    """its keys in a run's results: {y} stands for the plan's y, and (key, value) selects the entry of a list"""
     percent: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table of a paper."""
+
     title: str
     source: str
     figures: tuple[Figure, ...]
@@ -102,7 +107,7 @@ TABLE2 = {
 }
 LOGLIKE = Measure("loglike", "loglike", "", "--limit 100 --n-samples 50")
 FEW = Measure("loglike", "loglike", "--limit 400", "--limit 20 --n-samples 20")
-ATTRIBUTES = Measure("attributes", "analyse", "", None)  # minutes of a core, for the classifier alone
+ATTRIBUTES = Measure("attributes", "analyse", "", None)  # its classifier alone takes minutes of a core
 
 
 def _mvae(experiment: str, model: str, full: Setting, demo: Setting | None, **others: object) -> Plan:
@@ -114,9 +119,9 @@ def _mvae(experiment: str, model: str, full: Setting, demo: Setting | None, **ot
 def _digits(experiment: str, model: str) -> Plan:
     options = f"--model {model} --lambda-text 1"
     demo = Setting(10 if experiment == "mnist" else 2, 1, f"{options} --batch-size 50")
-    shown = experiment == "mnist" or model == "mvae"  # FashionMNIST's convolutions take longer
+    has_demo = experiment == "mnist" or model == "mvae"  # FashionMNIST's convolutions take longer
     full = Setting(80, 30, options)
-    return _mvae(experiment, model, full, demo if shown else None, measures=(LOGLIKE,), y="text")
+    return _mvae(experiment, model, full, demo if has_demo else None, measures=(LOGLIKE,), y="text")
 
 
 DIGITS = tuple(
@@ -142,7 +147,7 @@ FACES = tuple(
         measures=(FEW, ATTRIBUTES),
         dataset="celeba",
         y="attrs",
-        note="On CelebA the paper's models have 162,770 training images.",
+        note="The paper's CelebA models are trained on 162,770 images.",
     )
     for experiment, options, limit in (
         ("celeba", "--lambda-attrs 1 --lr 1e-3", 1000),
@@ -175,13 +180,13 @@ MNIST_SVHN = tuple(
         Setting(30, 0, f"{options} {data}"),
         None if suffix else Setting(2, 0, f"{demo} --limit 500"),
         (
-            # its classifiers take minutes of a core: in the demo for one model
+            # its classifiers take minutes of a core, so the demo measures one model
             Measure("coherence", "analyse", data, "--n-samples 500" if model == "mmvae" else None),
             Measure("loglike", "loglike", f"{data} --limit 500", "--limit 20 --n-samples 50"),
         ),
         published=COHERENCE[model],
         dataset=dataset,
-        note="With synthetic SVHN the paper's figures are of the real one." if suffix else "",
+        note="The paper's figures are for real SVHN; ours are for the synthetic one." if suffix else "",
     )
     for suffix, data, dataset in (("", "", "mnist_svhn"), (", synthetic SVHN", "--svhn synthetic", "mnist"))
     for model, options, demo in (("mmvae", "", "--K 5"), ("mvae", "--model mvae --obj mvae", "--model mvae --obj mvae"))
@@ -189,7 +194,7 @@ MNIST_SVHN = tuple(
 
 PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
 CORRELATIONS = Measure("correlations", "analyse", "--feature-components 64", "--n-samples 200 --limit 200 --no-umap")
-FEATURES = "cub.features --data-dir {data} --weights train {cuda}"  # what images are compared by
+FEATURES = "cub.features --data-dir {data} --weights train {cuda}"  # the features that describe images
 CUB = (
     Plan(
         "cub",
@@ -209,16 +214,16 @@ CUB = (
         published=_published(PAIRINGS, "0.273 0.263 0.104 0.135"),
         prepare=(FEATURES,),
         y="feature",
-        note="On CUB the paper's model has features of a network trained on ImageNet.",
+        note="The paper's CUB features come from a network trained on ImageNet.",
     ),
 )
 
 EPISODES, DEMO_EPISODES = "--n-samples 20 --episodes 10", "--n-samples 2 --episodes 5 --n-way 10"
 ACCURACY = Measure("accuracy", "classify", EPISODES, DEMO_EPISODES)
 ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPISODES} --k-shot 1")
-# one sample: the bound and its terms need no more
+# the bound and its terms need only one sample
 BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1 --limit 300", "--n-samples 1 --set-size 1 --limit 20")
-# joint likelihoods have few effective samples: they lie below the truth
+# few samples are effective for joint likelihoods: estimates lie below the truth
 JOINT = Measure("loglike", "loglike", "--limit 25 --n-samples 40", "--limit 2 --n-samples 10")
 ACCURACIES = {
     "deconv": {"statistician": 95.6, "resample": 94.0, "rescale": 95.3, "vhe": 95.6},
@@ -252,10 +257,10 @@ PARTS = tuple(
         f"{parts}, {model}",
         Setting(epochs, 0, f"{shared} {options}"),
         Setting(1, 0, f"{options} --limit {limit}"),
-        (Measure("loglike", f"{parts} loglike", f"--limit {of}", "--limit 20 --n-samples 20"),),
+        (Measure("loglike", f"{parts} loglike", f"--limit {test_limit}", "--limit 20 --n-samples 20"),),
         train=f"{parts} train",
     )
-    for parts, epochs, shared, limit, of, variants in (
+    for parts, epochs, shared, limit, test_limit, variants in (
         (
             "halves",
             15,
@@ -314,7 +319,7 @@ TABLES = {
         (VISION,),
     ),
     "mmvae-table": Table(
-        "Coherence of what is generated, and digits told by latents, % of test pairs",
+        "Coherence of generated samples, and digit classification from latents, % of test pairs",
         "Shi et al. 2019, arXiv 1911.03393, Tables 1 and 2",
         (
             *(Figure(name, ("coherence", "figures", f"coherence, {name}"), True) for name in COHERENCES),

@@ -1,4 +1,4 @@
-"""Work in processes of its own, here or on a cluster, by submitit."""
+"""Run work in separate processes, here or on a cluster, by submitit."""
 
 import os
 import time
@@ -15,41 +15,42 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from common.errors import InputError, require
 
 Work = TypeVar("Work", bound=Callable[[], str | None])
-LONGEST = 60 * 24 * 30  # minutes
+MAX_MINUTES = 60 * 24 * 30
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Where works run."""
+    """The processes, or the cluster's jobs, that work runs in."""
 
     folder: Path
-    """for submitit's files"""
+    """folder of submitit's files"""
     cluster: str
-    """"local", or another that submitit knows"""
+    """"local", or another cluster that submitit knows"""
     jobs: int
-    """at a time"""
+    """jobs that run at the same time"""
     threads: int
-    """of each"""
+    """threads of each job"""
     cuda: bool
-    """each has a GPU of its own"""
+    """whether each job has its own GPU"""
     parameters: Mapping[str, Any]
-    """of the cluster's jobs, by submitit's names"""
+    """parameters of the cluster's jobs, by submitit's names"""
 
     def execute(
         self, todo: Sequence[Work], meanwhile: Callable[[list[Work]], None] = lambda _: None
     ) -> Iterator[tuple[Work, str | None]]:
-        """Each work as it ends, and why where it failed, which stops no other.
+        """Yield each work as it ends, with its error or None; a failure stops no other work.
 
         Args:
-            meanwhile: is told what is under way, every second.
+            todo: the work; each returns its error or None.
+            meanwhile: called every second with the work that is running.
 
         Raises:
             InputError: there is no such cluster here, or it knows no such parameter.
         """
-        known = {"timeout_min": LONGEST, "cpus_per_task": self.threads, "gpus_per_node": int(self.cuda)}
+        defaults = {"timeout_min": MAX_MINUTES, "cpus_per_task": self.threads, "gpus_per_node": int(self.cuda)}
         try:
             executor = AutoExecutor(self.folder, self.cluster)
-            executor.update_parameters(**known | {"stderr_to_stdout": True} | dict(self.parameters))
+            executor.update_parameters(**defaults | {"stderr_to_stdout": True} | dict(self.parameters))
         except (RuntimeError, NameError) as error:
             raise InputError(f"--cluster {self.cluster}: {str(error).splitlines()[0]}") from error
         waiting, running, free = deque(todo), {}, deque(range(self.jobs))
@@ -64,13 +65,13 @@ class Pool:
                         running[executor.submit(work)] = work, slot
                     except FailedJobError as error:
                         free.append(slot)
-                        yield work, f"it was not taken: {str(error).splitlines()[0]}"
+                        yield work, f"it was not accepted: {str(error).splitlines()[0]}"
                 meanwhile([work for work, _ in running.values()])
                 time.sleep(1)
                 for job in [job for job in running if job.done()]:
                     work, slot = running.pop(job)
                     free.append(slot)
-                    yield work, why(job)
+                    yield work, error_of(job)
         finally:
             for job in running:
                 job.cancel()
@@ -80,17 +81,17 @@ def gpus() -> list[int]:
     """Numbers of the GPUs that this process may use.
 
     Raises:
-        InputError: they have other names.
+        InputError: CUDA_VISIBLE_DEVICES names them otherwise.
     """
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = said.split(",") if said else [str(i) for i in range(torch.cuda.device_count())]
-    require(all(name.isdigit() for name in names), f"CUDA_VISIBLE_DEVICES={said}: give the GPUs' numbers")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    require(all(name.isdigit() for name in names), f"CUDA_VISIBLE_DEVICES={visible}: give the GPUs' numbers")
     return [int(name) for name in names]
 
 
-def why(job: Job) -> str | None:
-    """What the work of a job that is over says of its failure."""
+def error_of(job: Job) -> str | None:
+    """The error of a job that has ended, or None."""
     try:
         return job.result()
-    except (FailedJobError, UncompletedJobError):  # killed, or a defect of ours, whose traceback is there
-        return f"it broke off: {job.paths.stdout}"
+    except (FailedJobError, UncompletedJobError):  # killed, or a defect of ours, whose traceback is in the log
+        return f"it ended early: {job.paths.stdout}"

@@ -1,4 +1,4 @@
-"""Papers' figures beside ours, from the results of runs."""
+"""Tables of the papers' figures beside ours, from the results of runs."""
 
 import json
 import re
@@ -12,78 +12,80 @@ from common.training.parallel import spread
 from reproduction.plans import TABLES, Figure, Plan, Published, Table
 
 DAGGER = "† As recalled; not re-checked against the paper."
-MOST = 8  # figures side by side; more are a line each
+MAX_COLUMNS = 8  # figures side by side; a table of more figures has a line for each
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
 
 class Row(NamedTuple):
-    """A figure of a model."""
+    """One figure of one model."""
 
     plan: Plan
     figure: Figure
     published: Published | None
     values: tuple[float, ...]
-    """of the seeds"""
+    """one for each seed"""
     results: tuple[dict[str, Any], ...]
+    """the runs that the values come from"""
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
-    """The results in the tables' folders below one.
+    """The results of all tables below a folder.
 
     Raises:
-        InputError: a file that is not one.
+        InputError: a file is damaged.
     """
     results = []
     for file in sorted(file for table in TABLES for file in (folder / table).rglob("*.json")):
         try:
             results.append(json.loads(file.read_text()))
         except ValueError as error:
-            raise InputError(f"{file} is damaged: remove it, and its run is measured again") from error
+            raise InputError(f"{file} is damaged: delete it, and the same command measures its run again") from error
     return results
 
 
 def rows(name: str, table: Table, results: Iterable[dict[str, Any]]) -> list[Row]:
-    """The figures of a table that are published or measured, in its order.
+    """The figures of a table that are published or measured, in the table's order.
 
     Raises:
         InputError: the runs of a model differ in more than their seeds and epochs.
     """
-    found = []
+    table_rows = []
     for plan in table.plans:
-        own = [x for x in results if (x["table"], x["experiment"], x["model"]) == (name, plan.experiment, plan.model)]
-        trained = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in own}
-        unlike = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(trained))}; keep them apart"
-        require(len(trained) < 2, unlike)
+        runs = [x for x in results if (x["table"], x["experiment"], x["model"]) == (name, plan.experiment, plan.model)]
+        commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
+        different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}; keep them apart"
+        require(len(commands) < 2, different)
         for figure in table.figures:
-            values = {i: value for i, x in enumerate(own) if (value := look_up(x, figure, plan)) is not None}
-            # made-up data have no figure in a paper
-            published = None if any(x["demo"] for x in own) else plan.published.get(figure.name)
-            if values or (own and published):
-                of = tuple(own[i] for i in values)
-                found.append(Row(plan, figure, published, tuple(values.values()), of))
-    return found
+            values = {i: value for i, x in enumerate(runs) if (value := look_up(x, figure, plan)) is not None}
+            # no paper has figures for built-in data
+            published = None if any(x["demo"] for x in runs) else plan.published.get(figure.name)
+            if values or (runs and published):
+                measured = tuple(runs[i] for i in values)
+                table_rows.append(Row(plan, figure, published, tuple(values.values()), measured))
+    return table_rows
 
 
 def look_up(result: dict[str, Any], figure: Figure, plan: Plan) -> float | None:
-    """A figure of a run's results."""
-    found: Any = result["measured"]
+    """A figure of a run's results; None if it was not measured."""
+    entry: Any = result["measured"]
     for key in figure.at:
-        if isinstance(found, list):
+        if isinstance(entry, list):
             name, value = key
-            found = next((x for x in found if x[name] == value), None)
+            entry = next((x for x in entry if x[name] == value), None)
         else:
-            found = found.get(key.format(y=plan.y))
-        if found is None:
+            entry = entry.get(key.format(y=plan.y))
+        if entry is None:
             return None
-    return found
+    return entry
 
 
 def paper(row: Row) -> str:
+    """The paper's figure, with a dagger if it is quoted from memory; empty if there is none."""
     return shown(row.figure, row.published.value) + " †" * row.published.recalled if row.published else ""
 
 
 def ours(row: Row) -> str:
-    """With its spread over seeds."""
+    """Our figure with its spread over seeds; empty if it was not measured."""
     if not row.values:
         return ""
     mean, deviation = (100 * x if row.figure.percent else x for x in spread(row.values))
@@ -91,12 +93,13 @@ def ours(row: Row) -> str:
 
 
 def shown(figure: Figure, value: float) -> str:
+    """A value with the digits that its figure deserves."""
     return f"{value:.1f}" if figure.percent else f"{value:.3f}"
 
 
-def about(of_it: Sequence[Row]) -> dict[str, str]:
-    """Seeds of a model's results, epochs as given and, where these are fewer, as planned, and training examples."""
-    results = list({x["seed"]: x for row in of_it for x in row.results}.values())
+def about(model_rows: Sequence[Row]) -> dict[str, str]:
+    """Seeds, epochs and training examples of a model's runs; if epochs were cut, also the planned number."""
+    results = list({x["seed"]: x for row in model_rows for x in row.results}.values())
     given = sorted({x["epochs"]["given"] for x in results})
     planned = max((x["epochs"]["planned"] for x in results), default=0)
     epochs = " to ".join(str(x) for x in dict.fromkeys((given[0], given[-1]))) if given else ""
@@ -110,87 +113,91 @@ def about(of_it: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def grid(table: Table, of_table: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: a line a model, or a line a figure where these are many."""
-    wide = len(table.figures) <= MOST
+def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a line for each model, or, in a table of many figures, a line for each figure."""
+    wide = len(table.figures) <= MAX_COLUMNS
     models: dict[tuple[str, str], list[Row]] = {}
-    for row in of_table:
+    for row in table_rows:
         models.setdefault((row.plan.experiment, row.plan.model), []).append(row)
     lines = []
-    for (experiment, model), own in models.items():
+    for (experiment, model), model_rows in models.items():
         start = {"experiment": experiment, "model": model}
         if wide:
-            pairs = ({f"{row.figure.name}, paper": paper(row), f"{row.figure.name}, ours": ours(row)} for row in own)
-            lines.append(start | {name: text for pair in pairs for name, text in pair.items()} | about(own))
+            figures = {f"{row.figure.name}, paper": paper(row) for row in model_rows}
+            figures |= {f"{row.figure.name}, ours": ours(row) for row in model_rows}
+            lines.append(start | figures | about(model_rows))
         else:
-            figures = ({"figure": row.figure.name, "paper": paper(row), "ours": ours(row)} for row in own)
-            lines += [start | figure | about([row]) for figure, row in zip(figures, own, strict=True)]
-    both = [f"{figure.name}, {whose}" for figure in table.figures for whose in ("paper", "ours")]
-    names = ["experiment", "model", *both, "figure", "paper", "ours", "seeds", "epochs", "examples"]
+            figures = ({"figure": row.figure.name, "paper": paper(row), "ours": ours(row)} for row in model_rows)
+            lines += [start | figure | about([row]) for figure, row in zip(figures, model_rows, strict=True)]
+    columns = [f"{figure.name}, {whose}" for figure in table.figures for whose in ("paper", "ours")]
+    names = ["experiment", "model", *columns, "figure", "paper", "ours", "seeds", "epochs", "examples"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]
 
 
-def notes(of_table: Iterable[Row]) -> list[str]:
-    """What is to be said of figures."""
-    said = list(dict.fromkeys(row.plan.note for row in of_table if row.plan.note and row.published))
-    return [DAGGER] * any(row.published and row.published.recalled for row in of_table) + said
+def notes(table_rows: Iterable[Row]) -> list[str]:
+    """The footnotes of rows."""
+    plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
+    return [DAGGER] * any(row.published and row.published.recalled for row in table_rows) + plan_notes
 
 
 def in_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table."""
+    """The lines of a table in Markdown."""
     cells = [[in_table(cell) for cell in line] for line in (header, *lines)]
     texts = [f"| {' | '.join(line)} |" for line in cells]
     return [texts[0], "|---" * len(header) + "|", *texts[1:]]
 
 
 def markdown(name: str, table: Table, results: Iterable[dict[str, Any]]) -> str:
-    """A table with its title and footnotes."""
-    of_table = rows(name, table, results)
+    """A table in Markdown, with its title and footnotes."""
+    table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
-    texts = [title, "", *in_markdown(*grid(table, of_table))]
-    for note in notes(of_table):
+    texts = [title, "", *in_markdown(*grid(table, table_rows))]
+    for note in notes(table_rows):
         texts += ["", note]
     return "\n".join(texts) + "\n"
 
 
 def experiments(results: Sequence[dict[str, Any]]) -> str:
-    """One table of all experiments: the models of which something was published, or, where nothing was, all of a table
-    with their first figure."""
+    """One Markdown table of all experiments, with footnotes.
+
+    It has each model with published figures; of a table without any, each model with its first figure.
+    """
     header = ["folder", "model", "command", "figures", "paper", "ours", "seeds", "epochs", "examples"]
-    lines, said = [], []
+    lines, footnotes = [], []
     for name, table in TABLES.items():
-        if len(table.figures) > MOST:
+        if len(table.figures) > MAX_COLUMNS:
             continue
-        known = any(plan.published for plan in table.plans)
-        of_table = rows(name, table, results)
+        is_published = any(plan.published for plan in table.plans)
+        table_rows = rows(name, table, results)
         for plan in table.plans:
-            own = [row for row in of_table if row.plan == plan and row.values]
-            shown = [row for row in own if row.published] if known else own[:1]
-            if shown:
-                what = [f"[{plan.experiment}]({plan.experiment})", plan.model, f"`{command_of(own[0].results[0])}`"]
-                texts = zip(*((row.figure.name, paper(row), ours(row)) for row in shown), strict=True)
-                lines.append([*what, *("; ".join(each) for each in texts), *about(own).values()])
-                said += notes(shown)
+            measured = [row for row in table_rows if row.plan == plan and row.values]
+            chosen = [row for row in measured if row.published] if is_published else measured[:1]
+            if chosen:
+                link, command = f"[{plan.experiment}]({plan.experiment})", command_of(measured[0].results[0])
+                columns = zip(*((row.figure.name, paper(row), ours(row)) for row in chosen), strict=True)
+                cells = ["; ".join(column) for column in columns]
+                lines.append([link, plan.model, f"`{command}`", *cells, *about(measured).values()])
+                footnotes += notes(chosen)
     texts = in_markdown(header, lines)
-    for note in dict.fromkeys(said):
+    for note in dict.fromkeys(footnotes):
         texts += ["", note]
     return "\n".join(texts)
 
 
 def command_of(result: dict[str, Any]) -> str:
-    """How a run was trained, in its folder."""
+    """The command that trained a run, as typed in the experiment's folder."""
     command = re.sub(r"-m \w+\.(\w+)", r"\1.py", result["commands"][0], count=1)
     return re.sub(r" (--(data-dir|save-dir|seeds?|jobs) \S+|--resume|--cuda)", "", command)
 
 
 def put_in(file: Path, results: Sequence[dict[str, Any]]) -> str:
-    """The text of a file with the table of all experiments between its marks.
+    """The text of a file with the table of all experiments put between its marks.
 
     Raises:
-        InputError: it has none.
+        InputError: the file has no marks.
     """
     text = file.read_text()
-    require(BEGIN in text and END in text, f"{file} has no lines {BEGIN} and {END}")
+    require(BEGIN in text and END in text, f"{file} has no lines {BEGIN} and {END}: add them where the table goes")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}\n\n{experiments(results)}\n\n{END}{after}"

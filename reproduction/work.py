@@ -1,7 +1,7 @@
-"""What one process does: train a plan's models, measure them, and write down what came of it.
+"""The work of one process: train a plan's models, measure them, and write the results.
 
-A run's folder is a save-dir of train.py with log.txt, what everything printed, a JSON file of each measure, and, when
-all is done, result.json. Whatever is there already is not done again.
+A run's folder is a save-dir of train.py, with log.txt (all output), a JSON file for each measure, and at the end
+result.json. Steps whose files exist are not repeated.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ RESULT, LOG, PROBE, EPOCHS = "result.json", "log.txt", "probe", "epochs.json"
 
 
 class Failed(Exception):
-    """A script did not do what it was called for."""
+    """A script failed; the message says why."""
 
 
 @dataclass(frozen=True)
-class Where:
-    """What all runs of a call have in common; folders are absolute."""
+class Site:
+    """What all runs of one command share: folders (absolute) and options."""
 
     save_dir: Path
     data_dir: Path
@@ -46,24 +47,26 @@ class Where:
     cuda: bool
     precision: str
     hours: float | None
-    """that the training of a run may take"""
+    """hours that the training of a run may take; None: no limit"""
     threads: int
-    """of a process"""
+    """threads of each process"""
 
     def data(self, dataset: str) -> Path:
-        """The dataset's files, linked, since what the scripts make of them is written beside."""
+        """The folder of links to a dataset's files; the scripts write what they derive beside the links."""
         return self.save_dir / "data" / dataset
 
     def folder(self, run: "Run") -> Path:
+        """The folder of a run."""
         return self.save_dir / run.name
 
     def setting(self, run: "Run") -> Setting:
+        """The options of a run's training."""
         return run.plan.demo if self.demo else run.plan.full
 
 
 @dataclass(frozen=True)
 class Run:
-    """A plan's training with one seed, for a table."""
+    """One model of a table, trained with one seed."""
 
     table: str
     plan: Plan
@@ -71,179 +74,209 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's folder, relative to the save-dir."""
         return f"{self.table}/{self.plan.experiment}/{slug(self.plan.model)}_seed{self.seed}"
 
 
 def slug(model: str) -> str:
-    """A model's name as that of a folder."""
+    """A model's name as the name of a folder."""
     return re.sub(r"[^\w-]+", "_", model)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Runs of which each but the first starts from the one before: the work of one process."""
+    """Runs of one process, in order; each but the first starts from the model of the run before."""
 
     runs: tuple[Run, ...]
-    where: Where
+    site: Site
 
     @property
     def name(self) -> str:
+        """The name of the last run."""
         return self.runs[-1].name
 
     @property
     def preparation(self) -> "Preparation":
+        """The work that makes the data of the runs."""
         plan = self.runs[-1].plan
-        return Preparation(plan.data, plan.prepare, self.where)
+        return Preparation(plan.data, plan.prepare, self.site)
 
     def __call__(self) -> str | None:
-        """
-        Returns:
-            why it failed, if it did.
-        """
+        """Train and measure the runs; returns the error if one fails."""
         try:
             for run, before in zip(self.runs, (None, *self.runs), strict=False):
-                perform(run, before, self.where)
+                perform(run, before, self.site)
         except Failed as failure:
             return str(failure)
 
     def finished(self) -> bool:
-        """Whether all is there, and as long as it is to be."""
-        return all((self.where.folder(run) / RESULT).exists() and not cut_short(run, self.where) for run in self.runs)
+        """Whether all results are there, with all epochs that are asked for."""
+        return all((self.site.folder(run) / RESULT).exists() and not cut_short(run, self.site) for run in self.runs)
 
     def progress(self) -> str:
-        """How far the run is that is under way."""
-        run = next((run for run in self.runs if not (self.where.folder(run) / RESULT).exists()), self.runs[-1])
-        file = self.where.folder(run) / "metrics.jsonl"
+        """How far the current run is, for the progress bar."""
+        run = next((run for run in self.runs if not (self.site.folder(run) / RESULT).exists()), self.runs[-1])
+        file = self.site.folder(run) / "metrics.jsonl"
         done = len(file.read_text().splitlines()) if file.exists() else 0
         return f"{run.plan.experiment} {run.plan.model} {done} epochs"
 
     def checkpoint(self) -> DelayedSubmission:
-        """What is put back into the queue where the process has to make room: the same, which goes on."""
+        """What submitit puts back into the queue if the job is preempted: the same work, which then resumes."""
         return DelayedSubmission(self)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Making what is missing of a dataset: commands, one after the other."""
+    """Commands, one after the other, that make the missing files of a dataset."""
 
     dataset: str
     commands: tuple[str, ...]
-    where: Where
+    site: Site
 
     @property
     def name(self) -> str:
-        made = " and ".join(dict.fromkeys(command.split()[0] for command in self.commands))
-        return f"data of {self.dataset}" + (f" by {made}" if made else "")
+        """The preparation's name in messages."""
+        modules = " and ".join(dict.fromkeys(command.split()[0] for command in self.commands))
+        return f"data of {self.dataset}" + (f" by {modules}" if modules else "")
 
     def __call__(self) -> str | None:
-        """
-        Returns:
-            why it failed, if it did.
-        """
+        """Make the files; returns the error if that fails."""
         try:
             self.make()
         except Failed as failure:
             return str(failure)
 
     def make(self) -> None:
-        folder = self.where.data(self.dataset)
+        """Link the dataset's files, and run the commands that have not run yet.
+
+        Raises:
+            Failed: the dataset is missing, the folder links to another one, or a command failed.
+        """
+        folder = self.site.data(self.dataset)
         folder.mkdir(parents=True, exist_ok=True)
-        source = self.where.data_dir / self.dataset
-        made = any("{root}" in command for command in self.commands)
-        if not (made or source.is_dir()):
-            raise Failed(
-                f"there is no {source}: put the dataset there, or name its place by --data-dir; what can be fetched, "
-                "a folder's train.py fetches with --download"
-            )
-        for file in () if made else sorted(source.iterdir()):
-            with contextlib.suppress(FileExistsError):  # linked before, or by another that prepares it too
-                (folder / file.name).symlink_to(file)
-            linked = (folder / file.name).resolve()
-            if linked != file.resolve():
-                raise Failed(f"{folder} was made of {linked.parent}, not of {source}: choose another --save-dir")
+        if not any("{root}" in command for command in self.commands):  # else the commands make all of its files
+            self._link(folder)
         for command in self.commands:
             done = folder / f"{slug(command)}.done"
             if not done.exists():
-                said = {"data": folder, "root": self.where.data_dir, "cuda": "--cuda" if self.where.cuda else ""}
-                words = [made for word in shlex.split(command) if (made := word.format(**said))]
-                log = self.where.save_dir / "preparations" / slug(self.name)
+                values = {"data": folder, "root": self.site.data_dir, "cuda": "--cuda" if self.site.cuda else ""}
+                words = [filled for word in shlex.split(command) if (filled := word.format(**values))]
+                log = self.site.save_dir / "preparations" / slug(self.name)
                 log.mkdir(parents=True, exist_ok=True)
-                call([sys.executable, "-m", *words], log, self.where.threads)
+                call([sys.executable, "-m", *words], log, self.site.threads)
                 done.touch()
 
+    def _link(self, folder: Path) -> None:
+        source = self.site.data_dir / self.dataset
+        if not source.is_dir():
+            raise Failed(
+                f"there is no {source}: put the dataset there, or give its place by --data-dir; train.py --download "
+                "in the experiment's folder fetches what can be downloaded"
+            )
+        for file in sorted(source.iterdir()):
+            with contextlib.suppress(FileExistsError):  # linked before, or by another process
+                (folder / file.name).symlink_to(file)
+            linked = (folder / file.name).resolve()
+            if linked != file.resolve():
+                raise Failed(f"{folder} links to {linked.parent}, not to {source}: choose another --save-dir")
+
     def progress(self) -> str:
+        """The preparation's name, for the progress bar."""
         return self.name
 
     def checkpoint(self) -> DelayedSubmission:
+        """What submitit puts back into the queue if the job is preempted."""
         return DelayedSubmission(self)
 
 
-def perform(run: Run, before: Run | None, where: Where) -> None:
-    folder, plan = where.folder(run), run.plan
+def perform(run: Run, before: Run | None, site: Site) -> None:
+    """Train and measure a run, and write its results, unless they exist.
+
+    Args:
+        before: the run whose model this one starts from, if there is one.
+
+    Raises:
+        Failed: a command failed, or the run was started with a --budget and now has none.
+    """
+    folder, plan = site.folder(run), run.plan
     folder.mkdir(parents=True, exist_ok=True)
-    if cut_short(run, where):
-        raise Failed(f"{folder} is of another --budget: give one, or choose another --save-dir")
+    if cut_short(run, site):
+        raise Failed(f"{folder} was started with a --budget: give one, or choose another --save-dir")
     if (folder / RESULT).exists():
         return
-    setting = where.setting(run)
-    data = ["--demo"] if where.demo else ["--data-dir", str(where.data(plan.data))]
-    data += ["--cuda"] * where.cuda
-
-    def training(epochs: int, annealing: int, save_dir: Path) -> list[str]:
-        start = ["--pre-trained", str(where.folder(before))] if before else []
-        length = ["--epochs", str(epochs), "--annealing-epochs", str(annealing), "--precision", where.precision]
-        goes_on = ["--seed", str(run.seed), "--resume"]
-        once = ["--seeds", str(run.seed), "--jobs", "1"] if plan.writes else goes_on
-        options = [*shlex.split(setting.options), *length, *start, *once, *data, "--save-dir", str(save_dir)]
-        return module(plan, plan.train, options)
-
-    epochs, annealing = within(setting, training, folder, where)
-    commands = [training(epochs, annealing, folder)]
-    call(commands[0], folder, where.threads)
-    written = [*plan.writes]
-    for measure in plan.measures:
-        options = measure.demo if where.demo else measure.options
-        if options is not None:
-            file = folder / f"{measure.name}.json"
-            commands.append(module(plan, measure.script, [str(folder), *options.split(), *data, "--json", str(file)]))
-            if not file.exists():
-                call(commands[-1], folder, where.threads)
-            written.append(measure.name)
+    training = partial(training_command, run, before, site)
+    epochs, annealing = epochs_within(site.setting(run), training, folder, site)
+    train, measures = training(epochs, annealing, folder), measure_commands(run, site)
+    call(train, folder, site.threads)
+    for name, command in measures.items():
+        if not (folder / f"{name}.json").exists():
+            call(command, folder, site.threads)
+    commands = [shlex.join(["python", *command[1:]]) for command in (train, *measures.values())]
     content = {
         "table": run.table,
         "experiment": plan.experiment,
         "model": plan.model,
         "seed": run.seed,
-        "demo": where.demo,
-        "epochs": {"planned": setting.epochs, "given": epochs},
-        "commands": [shlex.join(["python", *command[1:]]).replace(f"{where.save_dir}/", "") for command in commands],
+        "demo": site.demo,
+        "epochs": {"planned": site.setting(run).epochs, "given": epochs},
+        "commands": [command.replace(f"{site.save_dir}/", "") for command in commands],
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-        "device": torch.cuda.get_device_name() if where.cuda else processor(),
-        "threads": where.threads,
+        "device": torch.cuda.get_device_name() if site.cuda else processor(),
+        "threads": site.threads,
         **trained(folder),
-        "measured": {name: json.loads((folder / f"{name}.json").read_text()) for name in written},
+        "measured": {name: json.loads((folder / f"{name}.json").read_text()) for name in (*plan.writes, *measures)},
     }
     write_atomically(folder / RESULT, json.dumps(content, indent=1).encode())
 
 
-def module(plan: Plan, script: str, options: list[str]) -> list[str]:
-    """The command that runs an experiment's script; `script` may say what it is to do."""
-    name, *what = script.split()
-    return [sys.executable, "-m", f"{plan.experiment}.{name}", *what, *options]
+def training_command(
+    run: Run, before: Run | None, site: Site, epochs: int, annealing: int, save_dir: Path
+) -> list[str]:
+    """The command that trains a run's model, and resumes if it was stopped."""
+    start = ["--pre-trained", str(site.folder(before))] if before else []
+    length = ["--epochs", str(epochs), "--annealing-epochs", str(annealing), "--precision", site.precision]
+    seed = ["--seeds", str(run.seed), "--jobs", "1"] if run.plan.writes else ["--seed", str(run.seed), "--resume"]
+    options = shlex.split(site.setting(run).options)
+    options += [*length, *start, *seed, *data_options(run, site), "--save-dir", str(save_dir)]
+    return module_command(run.plan, run.plan.train, options)
+
+
+def measure_commands(run: Run, site: Site) -> dict[str, list[str]]:
+    """The commands that measure a run's model, by the measure's name."""
+    commands, folder = {}, site.folder(run)
+    for measure in run.plan.measures:
+        chosen = measure.demo if site.demo else measure.options
+        if chosen is not None:
+            output = ["--json", str(folder / f"{measure.name}.json")]
+            options = [str(folder), *chosen.split(), *data_options(run, site), *output]
+            commands[measure.name] = module_command(run.plan, measure.script, options)
+    return commands
+
+
+def data_options(run: Run, site: Site) -> list[str]:
+    """The options of data and device that all scripts take."""
+    data = ["--demo"] if site.demo else ["--data-dir", str(site.data(run.plan.data))]
+    return data + ["--cuda"] * site.cuda
+
+
+def module_command(plan: Plan, script: str, options: list[str]) -> list[str]:
+    """The command that runs an experiment's script, which may be followed by a subcommand."""
+    name, *subcommand = script.split()
+    return [sys.executable, "-m", f"{plan.experiment}.{name}", *subcommand, *options]
 
 
 def call(command: list[str], folder: Path, threads: int) -> None:
-    """Run a command from the repository's root; what it prints goes to the folder's log.
+    """Run a command from the repository's root; its output goes to the folder's log.
 
-    Interrupted, it is told to stop, which a training does after a batch and a checkpoint.
+    On Ctrl-C the command is interrupted too; a training then finishes its batch and saves a checkpoint.
 
     Raises:
-        Failed: its last words; or another is at work in that folder.
+        Failed: the command failed, with the last line that it printed; or another process works in the folder.
     """
     with open(folder / LOG, "a+") as log:
         try:
-            # held as long as the command has the log open, also where this process is killed
+            # held as long as the command has the log open, even if this process is killed
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Failed(f"another process is at work in {folder}") from error
@@ -259,58 +292,64 @@ def call(command: list[str], folder: Path, threads: int) -> None:
                 process.send_signal(signal.SIGINT)
                 process.wait()
         if process.returncode < 0:
-            raise Failed(f"it was stopped by {signal.Signals(-process.returncode).name} ({folder / LOG})")
+            raise Failed(f"stopped by {signal.Signals(-process.returncode).name} ({folder / LOG})")
         if process.returncode:
             log.seek(0)
             raise Failed(f"{log.read().strip().splitlines()[-1]} ({folder / LOG})")
 
 
-def within(
-    setting: Setting, training: Callable[[int, int, Path], list[str]], folder: Path, where: Where
+def epochs_within(
+    setting: Setting, training: Callable[[int, int, Path], list[str]], folder: Path, site: Site
 ) -> tuple[int, int]:
-    """Epochs, and epochs of annealing in proportion, that take the hours a run has, by the time that one takes.
+    """The epochs that fit into the hours of a run, and annealing epochs in proportion.
 
-    A run that goes on has those it began with.
+    One epoch is trained to measure its time. A run that was started before keeps its epochs.
+
+    Args:
+        training: the command that trains, given epochs, annealing epochs and a save-dir.
+        folder: the run's folder.
     """
-    begun = folder / EPOCHS
-    if not begun.exists():
+    epochs_file = folder / EPOCHS
+    if not epochs_file.exists():
         epochs = setting.epochs
-        if where.hours is not None:
+        if site.hours is not None:
             probe = folder / PROBE
-            call(training(1, 0, probe), folder, where.threads)
-            epochs = max(1, min(epochs, int(where.hours * 3600 / trained(probe)["seconds"])))
+            call(training(1, 0, probe), folder, site.threads)
+            epochs = max(1, min(epochs, int(site.hours * 3600 / trained(probe)["seconds"])))
             shutil.rmtree(probe)
-        write_atomically(begun, json.dumps([epochs, round(setting.annealing * epochs / setting.epochs)]).encode())
-    epochs, annealing = json.loads(begun.read_text())
+        write_atomically(epochs_file, json.dumps([epochs, round(setting.annealing * epochs / setting.epochs)]).encode())
+    epochs, annealing = json.loads(epochs_file.read_text())
     return epochs, annealing
 
 
-def cut_short(run: Run, where: Where) -> bool:
-    """Whether a run was begun with a budget, and now is to have all its epochs."""
-    begun = where.folder(run) / EPOCHS
-    return where.hours is None and begun.exists() and json.loads(begun.read_text())[0] < where.setting(run).epochs
+def cut_short(run: Run, site: Site) -> bool:
+    """Whether a run was started with fewer epochs, for a --budget, and there is none now."""
+    epochs_file = site.folder(run) / EPOCHS
+    if site.hours is not None or not epochs_file.exists():
+        return False
+    return json.loads(epochs_file.read_text())[0] < site.setting(run).epochs
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of its training: options, examples, seconds, and the curves of its bound."""
+    """The training of a run's folder: its options, examples, seconds, and the curves of the bound."""
     lines = {
         file.parent: [json.loads(line) for line in file.read_text().splitlines()]
         for file in folder.rglob("metrics.jsonl")
     }
-    own = lines.get(folder, [])
-    config = json.loads((folder / "config.json").read_text())["config"] if own else {}
+    epochs = lines.get(folder, [])  # none if the script trains several models in folders below
+    config = json.loads((folder / "config.json").read_text())["config"] if epochs else {}
     return {
         "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},
-        "examples": load(folder / LAST)["n_train"] if own else None,
+        "examples": load(folder / LAST)["n_train"] if epochs else None,
         "seconds": round(sum(line["seconds"] for run in lines.values() for line in run), 1),
         "curves": {
-            split: [round(line[split]["bound"], 3) for line in own if split in line] for split in ("train", "valid")
+            split: [round(line[split]["bound"], 3) for line in epochs if split in line] for split in ("train", "valid")
         },
     }
 
 
 def processor() -> str:
-    """The name of the CPU, as far as the system tells it."""
+    """The name of the CPU, or of its architecture if the system does not tell it."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))

@@ -244,7 +244,7 @@ class Written(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("kind", [growth.of_set, growth.named])
+@pytest.mark.parametrize("kind", [growth.elements, growth.named])
 def test_a_step_of_more_modalities_takes_no_more_for_each(kind):
     each = []
     for m in (24, 96):

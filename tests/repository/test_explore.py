@@ -116,13 +116,13 @@ def test_a_cvae_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
     model = import_module(EXPERIMENTS["mnist"]).build(SimpleNamespace(**OPTIONS | {"model": "cvae"}))
     monkeypatch.setattr(explore, "load_model", lambda _: model)
-    with pytest.raises(InputError, match=r"is a CVAE, of p\(image\|text\) alone: see its sample\.py"):
+    with pytest.raises(InputError, match=r"is a CVAE, which models only p\(image\|text\): use its sample\.py"):
         explore.main(explore.Config(tmp_path))
 
 
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
-    with pytest.raises(InputError, match=r"is of vhe, which VIEWS does not show: see its sample\.py"):
+    with pytest.raises(InputError, match=r"explore\.py cannot show models of vhe .*: use its sample\.py"):
         explore.views_of(explore.Config(tmp_path))
 
 
@@ -165,7 +165,7 @@ def test_the_page_in_a_browser(served):
 
         slider = tab.get_by_role("slider").nth(1)
         changes(lambda: slider.press("End"))
-        changes(tab.get_by_role("button", name="all latents back").click)
+        changes(tab.get_by_role("button", name="reset all latents").click)
 
         def draw():
             tab.get_by_role("button", name="Brush").click()

@@ -181,7 +181,7 @@ def test_a_failure_stops_no_other(tmp_path):
     dying, broken = partial(os._exit, 3), partial(int, "x")
     found = {work.func: error for work, error in pool.execute([failing, dying, broken, good])}
     assert found[str.upper] == "WHY" and found[dict.get] is None
-    assert all(re.fullmatch(r"it broke off: .*_0_log\.out", found[of]) for of in (os._exit, int))
+    assert all(re.fullmatch(r"it ended early: .*_0_log\.out", found[of]) for of in (os._exit, int))
 
 
 def test_a_command_that_fails_says_why(tmp_path):
@@ -241,7 +241,7 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     assert (folder / RESULT).stat().st_mtime_ns == before and json.loads(kept.read_text()) == content
     with pytest.raises(InputError, match="1 of these failed"):
         reproduce.main(replace(again, budget=None))
-    assert f"{folder} is of another --budget: give one, or choose another --save-dir" in capsys.readouterr().err
+    assert f"{folder} was started with a --budget: give one, or choose another --save-dir" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_a_killed_run_goes_on(tmp_path, table, capsys):
     with pytest.raises(InputError, match="1 of these failed"):
         reproduce.main(config)
     killer.join()
-    assert f"it was stopped by SIGKILL ({folder / 'log.txt'})" in capsys.readouterr().err
+    assert f"stopped by SIGKILL ({folder / 'log.txt'})" in capsys.readouterr().err
     assert not (folder / RESULT).exists()
     assert reproduce.main(config)
     assert len(json.loads((folder / RESULT).read_text())["curves"]["train"]) == 4
@@ -283,11 +283,11 @@ def test_data_of_another_place_are_not_taken_for_these(tmp_path):
     for name in ("here", "there"):
         (tmp_path / name / "mnist").mkdir(parents=True)
         (tmp_path / name / "mnist" / "images.gz").write_text(name)
-    where = work.Where(tmp_path / "runs", tmp_path / "here", False, False, "fp32", None, 1)
-    assert work.Preparation("mnist", (), where)() is None and work.Preparation("mnist", (), where)() is None
-    message = work.Preparation("mnist", (), replace(where, data_dir=tmp_path / "there"))()
+    site = work.Site(tmp_path / "runs", tmp_path / "here", False, False, "fp32", None, 1)
+    assert work.Preparation("mnist", (), site)() is None and work.Preparation("mnist", (), site)() is None
+    message = work.Preparation("mnist", (), replace(site, data_dir=tmp_path / "there"))()
     assert (
-        message == f"{where.data('mnist')} was made of {tmp_path}/here/mnist, not of {tmp_path}/there/mnist: "
+        message == f"{site.data('mnist')} links to {tmp_path}/here/mnist, not to {tmp_path}/there/mnist: "
         "choose another --save-dir"
     )
 
@@ -303,9 +303,9 @@ def test_tables_are_made_of_results_that_are_there(tmp_path, capsys):
 
 
 def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
-    where = work.Where(Path("runs"), Path("data"), False, False, "fp32", None, 1)
+    site = work.Site(Path("runs"), Path("data"), False, False, "fp32", None, 1)
     runs = {plan.experiment: work.Run("", plan, 0) for table in TABLES.values() for plan in table.plans}
-    needed = [work.Chain((runs[experiment],), where).preparation for experiment in ("celeba", "celeba19", "vision")]
+    needed = [work.Chain((runs[experiment],), site).preparation for experiment in ("celeba", "celeba19", "vision")]
     assert [each.name for each in needed] == ["data of celeba", "data of celeba", "data of celeba by vision.setup"]
     assert needed[0] == needed[1]
 
