@@ -192,14 +192,14 @@ class VmfProductPosterior(Posterior):
 
     def changed(self, q: Joined, change: Callable[[Tensor], Tensor]) -> Joined:
         kappa = change(self._by_latent(q)).unflatten(-1, q.shape)[..., 0]
-        return Joined(VonMisesFisher(change(q.parts.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
+        return Joined(VonMisesFisher(change(q.factors.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
 
     def factors(self, q: Joined) -> Distribution:
-        return q.parts
+        return q.factors
 
     def _by_latent(self, q: Joined) -> Tensor:
         """kappa of each latent's sphere: (..., n d)."""
-        return q.parts.concentration.repeat_interleave(q.shape[1], dim=-1)
+        return q.factors.concentration.repeat_interleave(q.shape[1], dim=-1)
 
 
 class LocScaleEbmPosterior(Posterior):

@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(InputError, match="could not be written .*the one before is kept"):
+        with pytest.raises(InputError, match="could not be written .*the previous file is kept"):
             save(path, {"epoch": 2, "weights": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
