@@ -120,8 +120,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
         InputError: the file is unusable, of another experiment, or its networks or the meaning of its parameters
             differ.
     """
-    path = _file(path)
-    trained = _read(path, experiment)
+    trained = _read(_file(path), experiment)
     # parameters that have the same shapes could still mean something else
     for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood"):
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
@@ -238,7 +237,7 @@ def _without_counts(parameters: dict) -> set:
     return {key for key in parameters if not str(key).endswith("num_batches_tracked")}
 
 
-def _require_finite(model: nn.Module, path: Path) -> None:
+def _require_finite(model: nn.Module, path: str | Path) -> None:
     """Raise InputError if a parameter or buffer that was loaded from a path is infinite or NaN."""
     broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
     require(not broken, f"{path} holds values that are not finite, in {', '.join(broken[:3])}: use another checkpoint")

@@ -114,9 +114,9 @@ def share_out(
         InputError: there are more processes than rows.
     """
     require(world() <= n, f"{world()} processes cannot share {n}{unit}: start at most {n}")
-    local_rows, results = torch.arange(n)[part()], []
-    with tqdm(total=len(local_rows), desc=desc, unit=unit, disable=quiet()) as bar:
-        for rows in local_rows.split(at_once):
+    indices, results = torch.arange(n)[part()], []
+    with tqdm(total=len(indices), desc=desc, unit=unit, disable=quiet()) as bar:
+        for rows in indices.split(at_once):
             results.append(f(rows))
             bar.update(len(rows))
     return {name: rows_of_all(torch.cat([result[name] for result in results])) for name in results[0]}

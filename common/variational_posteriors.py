@@ -71,10 +71,10 @@ class Posterior(nn.Module):
     def detached(self, q: Distribution, except_for: Tensor | None = None) -> Distribution:
         """q with its parameters detached, except where `except_for`, (B, D) or (B, T, D) bool, is True."""
         if except_for is None:
-            return self.changed(q, Tensor.detach)
-        return self.changed(q, lambda x: torch.where(except_for, x, x.detach()))
+            return self.map_parameters(q, Tensor.detach)
+        return self.map_parameters(q, lambda x: torch.where(except_for, x, x.detach()))
 
-    def changed(self, q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+    def map_parameters(self, q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
         """q with `change` applied to each of its parameters, (..., D)."""
         base = q.base_dist
         changed = (change(getattr(base, name)) for name in base.arg_constraints)
@@ -189,7 +189,7 @@ class VmfProductPosterior(Posterior):
         """1 / sqrt(kappa) of each latent's sphere, (..., D)."""
         return self._by_latent(q).rsqrt()
 
-    def changed(self, q: Joined, change: Callable[[Tensor], Tensor]) -> Joined:
+    def map_parameters(self, q: Joined, change: Callable[[Tensor], Tensor]) -> Joined:
         kappa = change(self._by_latent(q)).unflatten(-1, q.shape)[..., 0]
         return Joined(VonMisesFisher(change(q.factors.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
 
@@ -264,15 +264,15 @@ class MixturePosterior(Posterior):
 
     def only_component(self, q: MixtureSameFamily) -> Distribution:
         (t,) = (self.component_weights(q) > 0).any(dim=1).nonzero().flatten().tolist()
-        return self.component.changed(q.component_distribution, lambda x: x[:, t])
+        return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
 
     def scales(self, q: MixtureSameFamily) -> Tensor:
         return self.component.scales(q.component_distribution)
 
-    def changed(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
+    def map_parameters(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
         """q with `change` applied to each parameter of its components, (B, T, D); the weights stay the same."""
         return MixtureSameFamily(
-            q.mixture_distribution, self.component.changed(q.component_distribution, change), False
+            q.mixture_distribution, self.component.map_parameters(q.component_distribution, change), False
         )
 
     def factors(self, q: Distribution) -> Distribution:

@@ -225,7 +225,7 @@ class Examples:
             return Examples(values, None, *masks, self.derived)
         return Examples(self.modalities, {name: x[index] for name, x in self.rows.items()}, *masks, self.derived)
 
-    def apart(self, index: Tensor) -> "Examples":
+    def extract(self, index: Tensor) -> "Examples":
         """Only the indexed examples, with copies of just the rows they take; they have to be on the CPU."""
         masks = [None if x is None else x[index] for x in (self.mask, self.together)]
         if self.rows is None:

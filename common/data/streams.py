@@ -29,7 +29,7 @@ class Stream:
 
     def __init__(self, examples: Examples, target: torch.device) -> None:
         self.examples, self.target = examples, target
-        self.room: Examples | None = None  # all batches lie at the same addresses, as a CUDA graph needs it
+        self.buffer: Examples | None = None  # all batches lie at the same addresses, as a CUDA graph needs it
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -51,7 +51,7 @@ class Stream:
 
     def _read(self, index: Tensor) -> Examples:
         """Copy a batch's examples into memory; pinned, if they go to a GPU."""
-        batch = self.examples.apart(index)
+        batch = self.examples.extract(index)
         if self.target.type == "cuda":
             batch.modalities = {name: x.pin_memory() for name, x in batch.modalities.items()}
         return batch
@@ -59,14 +59,14 @@ class Stream:
     def _put(self, batch: Examples) -> tuple[Examples, Tensor]:
         """Copy a batch to the device: the examples there, and the batch's indices among them (B,)."""
         n = len(batch)
-        if self.room is None or len(self.room) < n:
-            self.room = batch.to(self.target)
+        if self.buffer is None or len(self.buffer) < n:
+            self.buffer = batch.to(self.target)
         for name, x in batch.modalities.items():
-            self.room.modalities[name][: len(x)].copy_(x, non_blocking=True)
-        for on_device, x in ((self.room.mask, batch.mask), (self.room.together, batch.together)):
+            self.buffer.modalities[name][: len(x)].copy_(x, non_blocking=True)
+        for on_device, x in ((self.buffer.mask, batch.mask), (self.buffer.together, batch.together)):
             if x is not None:
                 on_device[:n].copy_(x)
-        return self.room, torch.arange(n, device=self.target)
+        return self.buffer, torch.arange(n, device=self.target)
 
 
 def placed(examples: T, device: torch.device) -> T | Stream:
