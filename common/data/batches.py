@@ -58,7 +58,7 @@ class Batch:
     modalities: {name: (B, ...)}; values where the mask is False have no meaning.
     mask: (B, M) bool over all of the model's modalities, or None if every example has all of them. A set of n like
         elements, (B, n, ...), has n of the M columns.
-    together: (B,) bool, True for rows that count only in joint terms, because other rows hold their single modalities;
+    together: (B,) bool, True for rows that count only in joint terms, since other rows hold their single modalities;
         None if there are no such rows.
     every_row: run the networks on every row, even where the modality is absent, so that all batches take the same
         operations, as a CUDA graph requires.
