@@ -4,26 +4,39 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, require
 from common.io import DAMAGE, write_atomically
-from common.multimodal_vae import MultimodalVAE
 
-OF_MVAE = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
-OF_MMVAE = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the name of their --model
-# the module that builds the model of each: none of the scripts, which run under another name
-EXPERIMENTS = {name: f"{name}.model" for name in (*OF_MVAE, *OF_MMVAE.values(), "vhe")}
+MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
+MMVAE_EXPERIMENTS = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the authors' --model
+# the module that builds each experiment's model; never a script, since a script runs as __main__
+EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *MMVAE_EXPERIMENTS.values(), "vhe")}
 EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
-MMVAE = "model.rar", "args.json"  # what the MMVAE authors' code leaves in a run's folder
+MMVAE_MODEL, MMVAE_OPTIONS = "model.rar", "args.json"  # what the MMVAE authors' code leaves in a run's folder
+MISFIT = (RuntimeError, TypeError, AttributeError, ValueError, KeyError)  # what parameters of other networks raise
+
+
+class Trained(NamedTuple):
+    """What a checkpoint holds.
+
+    experiment: the name of its experiment.
+    config: the options that its model was trained with.
+    state_dict: our model -> the checkpoint's parameters under our names, in the shapes of that model.
+    """
+
+    experiment: str
+    config: dict[str, Any]
+    state_dict: Callable[[nn.Module], Mapping[str, Tensor]]
 
 
 def save(path: Path, checkpoint: dict) -> None:
@@ -34,142 +47,201 @@ def save(path: Path, checkpoint: dict) -> None:
 
 
 def load(path: Path) -> dict:
-    """Load tensors and plain containers; nothing else is unpickled.
+    """Load a checkpoint's tensors and plain containers; nothing else is unpickled.
 
     Raises:
-        InputError: missing, truncated, not a checkpoint, or one that holds code.
+        InputError: the file is missing, truncated, damaged, not a checkpoint, or holds code.
     """
     require(path.is_file(), f"{path} is missing: give a checkpoint, or the folder of a run (train.py writes {BEST})")
     try:
-        if zipfile.is_zipfile(path):  # torch does not look at the checksums of its archives
+        if zipfile.is_zipfile(path):  # torch does not verify the checksums of its archives
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-            require(damaged is None, f"{path} is damaged (in {damaged}): use another one of that run")
+            require(damaged is None, f"{path} is damaged (in {damaged}): use another checkpoint of that run")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign:
             raise InputError(f"{path} is refused: it holds {foreign[1]}, and loading that could run code") from error
-        raise InputError(f"{path} is truncated, damaged or no checkpoint: use another one of that run") from error
-    require(isinstance(checkpoint, dict), f"{path} is not a model's checkpoint: it holds a {type(checkpoint).__name__}")
+        raise InputError(
+            f"{path} is truncated, damaged or not a checkpoint: use another checkpoint of that run"
+        ) from error
+    kind = type(checkpoint).__name__
+    require(isinstance(checkpoint, dict), f"{path} is not a model's checkpoint: it holds a {kind}, not a dict")
     return checkpoint
 
 
-def load_model(path: str | Path, experiment: str | None = None) -> nn.Module:
-    """The model of a checkpoint, in evaluation mode: ours, or the original authors' own file.
+def load_model(
+    path: str | Path, experiment: str | None = None, build: Callable[[SimpleNamespace], nn.Module] | None = None
+) -> nn.Module:
+    """Load the model of a checkpoint, in evaluation mode: our own file, or the original authors'.
 
     Args:
-        path: the file, or a save-dir (its best model); also the MMVAE authors' folder.
-        experiment: the only experiment that is welcome; any by default.
+        path: the file, or a save-dir (its best model), or a folder of the MMVAE authors' code.
+        experiment: the only experiment to accept; by default any.
+        build: makes the model from its options, as attributes of a namespace. Needed if the experiment is not in
+            `EXPERIMENTS`; by default the `build` of the experiment's module.
 
     Returns:
-        a MultimodalVAE, of vhe a VHE.
+        a MultimodalVAE, or a VHE if the experiment is vhe.
 
     Raises:
-        InputError: the file is unusable (see `load`), or of another experiment.
+        InputError: the file is unusable (see `load`), of another experiment, or needs `build`.
     """
     path = _file(path)
-    checkpoint = load(path)
-    name, config, convert = _read(checkpoint, path, experiment)
+    trained = _read(path, experiment)
+    name = trained.experiment
+    require(
+        build is not None or name in EXPERIMENTS,
+        f"{path} is of the experiment {name!r}, none of {', '.join(EXPERIMENTS)}: load it in Python with "
+        "load_model(path, build=BUILD), where BUILD makes its model from its options",
+    )
     try:
-        model = import_module(EXPERIMENTS[name]).build(SimpleNamespace(**config))
-        model.load_state_dict(convert(checkpoint, model))
-    except (RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
-        raise InputError(f"{path} does not fit the networks of {name}: {' '.join(str(error).split())[:300]}") from error
-    broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
-    require(not broken, f"{path} holds values that are not finite, in {', '.join(broken[:3])}: use another one")
+        build = build or import_module(EXPERIMENTS[name]).build
+        model = build(SimpleNamespace(**trained.config))
+        model.load_state_dict(trained.state_dict(model))
+    except MISFIT as error:
+        raise InputError(f"{path} does not fit the networks of {name}: {_one_line(error)}") from error
+    _require_finite(model, path)
     return model.eval()
 
 
-def start_from(path: Path, model: nn.Module, experiment: str, config: dict[str, Any]) -> None:
-    """Give a model of a configuration the parameters of a checkpoint of the experiment (see `load_model`)."""
-    trained = load_config(path, experiment)
-    anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {})  # {option: prefix of what begins anew with it}
-    others = tuple(prefix for name, prefix in anew.items() if trained.get(name) != config.get(name))
-    # other meanings of parameters that may have the same shapes
+def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapping[str, Any]) -> None:
+    """Copy a checkpoint's parameters into a model of the same experiment (--pre-trained).
+
+    An experiment's module may have `ANEW`, {option: prefix of parameters}: these parameters are not copied if the two
+    runs differ in the option.
+
+    Args:
+        path: as for `load_model`.
+        config: the options that the model was built with.
+
+    Raises:
+        InputError: the file is unusable, of another experiment, or its networks or the meaning of its parameters
+            differ.
+    """
+    trained = _read(_file(path), experiment)
+    # parameters that have the same shapes could still mean something else
     for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood"):
-        was, asked = trained.get(name, config.get(name)), config.get(name)
+        was, asked = trained.config.get(name, config.get(name)), config.get(name)
         require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
+    anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {}) if experiment in EXPERIMENTS else {}
+    prefixes = tuple(prefix for name, prefix in anew.items() if trained.config.get(name) != config.get(name))
     try:
-        own = {name: x for name, x in model.state_dict().items() if name.startswith(others)}
-        theirs = load_model(path, experiment).state_dict()
-        model.load_state_dict({name: x for name, x in theirs.items() if not name.startswith(others)} | own)
-    except RuntimeError as error:
-        raise InputError(f"{path} has other networks: {' '.join(str(error).split())[:300]}") from error
+        copied = {name: x for name, x in trained.state_dict(model).items() if not name.startswith(prefixes)}
+        kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
+        model.load_state_dict(copied | kept)
+    except MISFIT as error:
+        raise InputError(f"{path} has other networks: {_one_line(error)}") from error
+    _require_finite(model, path)
 
 
 def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:
-    """The options that a checkpoint's model was trained with; as `load_model`."""
-    path = _file(path)
-    return _read(load(path), path, experiment)[1]
+    """The options that a checkpoint's model was trained with.
+
+    Args:
+        path, experiment: as for `load_model`.
+
+    Raises:
+        InputError: the file is unusable or of another experiment.
+    """
+    return _read(_file(path), experiment).config
 
 
 def experiment_of(path: str | Path) -> str:
-    """The experiment that a checkpoint is of; as `load_model`."""
-    path = _file(path)
-    return _read(load(path), path, None)[0]
+    """The name of a checkpoint's experiment.
+
+    Args:
+        path: as for `load_model`.
+
+    Raises:
+        InputError: the file is unusable.
+    """
+    return _read(_file(path)).experiment
 
 
 def _file(path: str | Path) -> Path:
+    """The checkpoint itself, or the best one of a folder."""
     path = Path(path)
     if path.is_dir():
-        return path / next((name for name in (BEST, MMVAE[0]) if (path / name).is_file()), BEST)
+        return path / next((name for name in (BEST, MMVAE_MODEL) if (path / name).is_file()), BEST)
     return path
 
 
-def _read(checkpoint: dict, path: Path, experiment: str | None) -> tuple[str, dict[str, Any], Callable]:
-    """The experiment, its configuration, and what makes a state dict of the checkpoint for a model."""
-    read = _ours if "experiment" in checkpoint else _mmvae if path.name == MMVAE[0] else _authors
-    name, config, convert = read(checkpoint, path)
-    require(name in EXPERIMENTS, f"{path} is of the experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+def _read(path: Path, experiment: str | None = None) -> Trained:
+    """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
+    checkpoint = load(path)
+    if "experiment" in checkpoint:
+        trained = _ours(checkpoint, path)
+    elif path.name == MMVAE_MODEL:
+        trained = _of_mmvae_authors(checkpoint, path)
+    else:
+        trained = _of_mvae_authors(checkpoint, path)
+    name = trained.experiment
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
-    return name, config, convert
+    return trained
 
 
-def _ours(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
+def _ours(checkpoint: dict, path: Path) -> Trained:
     lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
-    require(
-        not lacking, f"{path} is no whole checkpoint, it lacks {' and '.join(lacking)}: use another one of that run"
-    )
-    return checkpoint["experiment"], checkpoint["config"], lambda checkpoint, model: checkpoint["state_dict"]
+    remedy = "use another checkpoint of that run"
+    require(not lacking, f"{path} is incomplete, it lacks {' and '.join(lacking)}: {remedy}")
+    name, config = checkpoint["experiment"], checkpoint["config"]
+    named = isinstance(name, str) and isinstance(config, dict)
+    require(named, f"{path} does not fit any experiment, its name or its options are damaged: {remedy}")
+    return Trained(name, config, lambda model: checkpoint["state_dict"])
 
 
-def _authors(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
-    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer).
+def _of_mvae_authors(checkpoint: dict, path: Path) -> Trained:
+    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
 
-    It is recognised by its parameters' names. An experiment's `AUTHORS` maps each of our parameters to theirs, which
-    are concatenated; `AUTHORS_OPTIONS` are those of our `build` that give their model.
+    An experiment's module has `AUTHORS`, {our parameter: theirs, to be concatenated}, and `AUTHORS_OPTIONS`, the
+    options with which our `build` makes their model.
     """
-    theirs = checkpoint.get("state_dict")
-    for name in OF_MVAE:
+    parameters = checkpoint.get("state_dict")
+    for name in MVAE_EXPERIMENTS:
         module = import_module(f"{name}.model")
-        names = {key for keys in module.AUTHORS.values() for key in keys}
-        # batch norm counted its batches only after the authors' time; nothing looks at the count
-        if isinstance(theirs, dict) and "n_latents" in checkpoint and _without_counts(theirs) == names:
+        expected = {key for keys in module.AUTHORS.values() for key in keys}
+        if isinstance(parameters, dict) and "n_latents" in checkpoint and _without_counts(parameters) == expected:
             config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
-            return name, config, lambda checkpoint, model, module=module: _rename(theirs, module.AUTHORS, model)
-    raise InputError(f"{path} is no checkpoint of this repository, nor of an experiment it knows")
+            return Trained(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
+    raise InputError(
+        f"{path} is no checkpoint of this repository nor of the original authors: give the {BEST} of a run"
+    )
 
 
-def _mmvae(checkpoint: dict, path: Path) -> tuple[str, dict[str, Any], Callable]:
-    """The MMVAE authors' state dict, whose options lie beside it. Copies that nothing uses are left out."""
-    options = path.with_name(MMVAE[1])
+def _of_mmvae_authors(checkpoint: dict, path: Path) -> Trained:
+    """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
+    options = path.with_name(MMVAE_OPTIONS)
     try:
         args = json.loads(options.read_text())
-        name = OF_MMVAE[args["model"]]
+        name = MMVAE_EXPERIMENTS[args["model"]]
         config, layout = import_module(f"{name}.model").authors(args)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{options}, which {path.name} needs beside it, is missing or no options of MMVAE's"
+            f"{options}, which {path.name} needs beside it, is missing or not MMVAE's: copy it from the authors' run"
         ) from error
-    return name, config, lambda checkpoint, model: _rename(checkpoint, layout, model)
+    return Trained(name, config, lambda model: _renamed(checkpoint, layout, model))
 
 
-def _rename(theirs: dict[str, Tensor], layout: dict[str, tuple[str, ...]], model: MultimodalVAE) -> dict[str, Tensor]:
-    """Our state dict: the entries of theirs that belong together, concatenated, in our shapes."""
+def _renamed(
+    parameters: Mapping[str, Tensor], layout: Mapping[str, tuple[str, ...]], model: nn.Module
+) -> dict[str, Tensor]:
+    """Our state dict from the authors' parameters: those of each key of ours concatenated, in the model's shapes."""
     shapes = {key: x.shape for key, x in model.state_dict().items()}
-    return {ours: torch.cat([theirs[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
+    return {ours: torch.cat([parameters[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
 
 
-def _without_counts(state_dict: dict) -> set:
-    return {key for key in state_dict if not str(key).endswith("num_batches_tracked")}
+def _without_counts(parameters: dict) -> set:
+    """The names of parameters without batch norm's counters, which the authors' torch lacked and nothing uses."""
+    return {key for key in parameters if not str(key).endswith("num_batches_tracked")}
+
+
+def _require_finite(model: nn.Module, path: str | Path) -> None:
+    """Raise InputError if a parameter or buffer that was loaded from a path is infinite or NaN."""
+    broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
+    require(not broken, f"{path} holds values that are not finite, in {', '.join(broken[:3])}: use another checkpoint")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

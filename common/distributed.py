@@ -1,8 +1,8 @@
-"""Several processes at one run, as `torchrun --nproc-per-node N train.py ...` starts them; otherwise there is one.
+"""Several processes in one run, started by `torchrun --nproc-per-node N train.py ...`; without torchrun there is one.
 
-Each process takes its part of every batch and draws noise of its own. Gradients are sums over all of them, so that a
-step is that of one process with the same batch. What is said of examples is gathered. The first process prints and
-writes.
+Each process takes its share of every batch and draws its own noise. Gradients are summed over the processes, so that a
+step equals that of a single process on the whole batch. Results for examples are gathered on all processes. The first
+process prints and writes files.
 """
 
 import os
@@ -21,97 +21,109 @@ T = TypeVar("T")
 
 
 def start() -> None:
-    """Meet the other processes, where there are any. But for the first one's, what is printed is not shown."""
+    """Connect to the other processes if torchrun started them; only the first process keeps its standard output."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        # by itself it takes the GPU's alone, where there is one, of which tensors on the CPU know nothing
+        # NCCL cannot reduce CPU tensors, so gloo is started beside it
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         if rank():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def end() -> None:
+    """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
+    """The index of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def quiet() -> bool | None:
-    """What tqdm's `disable` is to be: bars are the first process's, on a terminal."""
+    """The value for tqdm's `disable`: only the first process shows progress bars, and only on a terminal."""
     return True if rank() else None
 
 
 def part() -> slice:
-    """Which of some rows are this process's."""
+    """The rows that this process takes: every world()-th one, from rank() on."""
     return slice(rank(), None, world())
 
 
 def seed_apart() -> None:
-    """Let each process draw noise of its own from here on."""
+    """Reseed torch differently on each process, so that each draws its own noise from here on."""
     if world() > 1:
         torch.manual_seed(torch.initial_seed() + 1_000_003 * rank())
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum over the processes of x, which is overwritten."""
+    """Sum x over the processes, in place, and return it."""
     if world() > 1:
         dist.all_reduce(x)
     return x
 
 
 def any_of(condition: bool) -> bool:
-    """Whether it holds in any of the processes, which all have to ask."""
+    """Whether the condition holds on any process. All processes have to call this."""
     return bool(summed(torch.tensor(float(condition))))
 
 
 def gathered(x: T) -> list[T]:
-    """Every process's x, in their order."""
-    found = [x] * world()
+    """The x of every process, in the order of their ranks."""
+    values = [x] * world()
     if world() > 1:
-        dist.all_gather_object(found, x)
-    return found
+        dist.all_gather_object(values, x)
+    return values
 
 
 def rows_of_all(x: Tensor) -> Tensor:
-    """What the processes say of their `part` of some rows, (n, ...) each: of all rows, in their order."""
-    parts = gathered(x.cpu())
-    whole = parts[0].new_empty(sum(map(len, parts)), *x.shape[1:])
-    for i, rows in enumerate(parts):
-        whole[i :: world()] = rows
-    return whole
+    """Gather the rows of all processes in their original order, on the CPU.
+
+    Args:
+        x: (n, ...), a value for each row of this process's `part`.
+
+    Returns:
+        (N, ...), N the number of rows of all processes.
+    """
+    by_process = gathered(x.cpu())
+    rows = by_process[0].new_empty(sum(map(len, by_process)), *x.shape[1:])
+    for i, values in enumerate(by_process):
+        rows[i :: world()] = values
+    return rows
 
 
 def share_out(
     n: int, at_once: int, f: Callable[[Tensor], Mapping[str, Tensor]], desc: str | None = None, unit: str = " examples"
 ) -> dict[str, Tensor]:
-    """What f says of the rows 0 to n, some at once, (B,) -> {name: (B, ...)}: of all, {name: (n, ...)}, on the CPU.
-
-    Of several processes each takes its part.
+    """Split the rows 0 to n - 1 among the processes, apply f batch by batch, gather the results on all processes.
 
     Args:
-        desc, unit: what the progress bar says.
+        at_once: rows in a batch, B.
+        f: indices of rows (B,) -> {name: (B, ...)}.
+        desc, unit: labels of the progress bar.
+
+    Returns:
+        {name: (n, ...)}, on the CPU.
 
     Raises:
         InputError: there are more processes than rows.
     """
-    require(world() <= n, f"{world()} processes are more than share {n}{unit}")
-    own, found = torch.arange(n)[part()], []
-    with tqdm(total=len(own), desc=desc, unit=unit, disable=quiet()) as bar:
-        for rows in own.split(at_once):
-            found.append(f(rows))
+    require(world() <= n, f"{world()} processes cannot share {n}{unit}: start at most {n}")
+    indices, results = torch.arange(n)[part()], []
+    with tqdm(total=len(indices), desc=desc, unit=unit, disable=quiet()) as bar:
+        for rows in indices.split(at_once):
+            results.append(f(rows))
             bar.update(len(rows))
-    return {name: rows_of_all(torch.cat([x[name] for x in found])) for name in found[0]}
+    return {name: rows_of_all(torch.cat([result[name] for result in results])) for name in results[0]}
 
 
 def of_first(make: Callable[[], T]) -> T:
-    """What the first process makes, for all."""
+    """Call `make` on the first process alone and return its result on all processes."""
     made = [make() if rank() == 0 else None]
     if world() > 1:
         dist.broadcast_object_list(made)
@@ -119,7 +131,7 @@ def of_first(make: Callable[[], T]) -> T:
 
 
 def average_buffers(model: nn.Module) -> None:
-    """Let what batch norms have seen be the mean of the processes'."""
+    """Average the model's floating-point buffers (the statistics of batch norm) over the processes, in place."""
     if world() > 1:
         for x in model.buffers():
             if x.is_floating_point():
@@ -127,14 +139,14 @@ def average_buffers(model: nn.Module) -> None:
 
 
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Let each parameter's gradient be the sum over the processes: none where none of them has one."""
+    """Sum each parameter's gradient over the processes, in place; it stays None if no process has one."""
     parameters = list(parameters)
-    there = torch.tensor([float(x.grad is not None) for x in parameters], device=parameters[0].device)
+    has_gradient = torch.tensor([float(x.grad is not None) for x in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in parameters]
-    # one message for all
-    n, *sums = summed(torch.cat([there, *(x.flatten() for x in gradients)])).split(
+    # one message for all parameters
+    counts, *sums = summed(torch.cat([has_gradient, *(x.flatten() for x in gradients)])).split(
         [len(parameters), *(x.numel() for x in parameters)]
     )
-    for x, gradient, k, total in zip(parameters, gradients, n.tolist(), sums, strict=True):
-        # in the parameter's own layout, which the fused optimiser takes for granted
-        x.grad = gradient.copy_(total.view_as(x)) if k else None
+    for x, gradient, count, total in zip(parameters, gradients, counts.tolist(), sums, strict=True):
+        # in the parameter's own memory layout, which the fused optimiser requires
+        x.grad = gradient.copy_(total.view_as(x)) if count else None

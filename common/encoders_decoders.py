@@ -1,4 +1,4 @@
-"""Blocks that the experiments' networks are built from. Networks see (N, ...) only: the model flattens (K, B)."""
+"""Blocks that the experiments' networks are built from. Networks see (N, ...): the model flattens (K, B) to N."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-CACHED = 1_000_000  # numbers of a hidden layer at once on a CPU, which its cache holds: up to three times as fast
+CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
 
 
 class SplitLinearLayer(nn.Module):
-    """Linear heads on one input: (N, in) -> a tuple of (N, out_i), computed as a single product."""
+    """Several linear heads on one input, computed as a single product: (N, in) -> a tuple of (N, out_i)."""
 
     def __init__(self, in_features: int, out_features: tuple[int, ...], bias: bool = True) -> None:
         super().__init__()
@@ -23,9 +23,9 @@ class SplitLinearLayer(nn.Module):
 
 
 class FromPixel(nn.ConvTranspose2d):
-    """A transposed convolution of a single pixel, (N, in, 1, 1) -> (N, out, size, size), as the product that it is.
+    """A transposed convolution of a single pixel, computed as a matrix product: (N, in, 1, 1) -> (N, out, size, size).
 
-    On a CPU four times as fast as the convolution.
+    Four times as fast on a CPU as the convolution, with the same parameters.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, bias: bool = True) -> None:
@@ -39,22 +39,24 @@ class FromPixel(nn.ConvTranspose2d):
 
 
 class GatherLayer(nn.Module):
-    """What one network says of several modalities of one shape, as one tensor: a tuple of (N, ...) -> (N, M, ...)."""
+    """Stack one network's outputs for M modalities of the same shape: a tuple of M (N, ...) -> (N, M, ...)."""
 
     def forward(self, outputs: tuple[Tensor, ...]) -> Tensor:
         return torch.stack(outputs, dim=1)
 
 
 class SharedNetwork(nn.Module):
-    """One network for n like modalities, in the vectorised layout, told apart by learned embeddings.
+    """One network for n like modalities, which it tells apart by learned embeddings (the vectorised layout).
 
-    An encoder's x (N, n, d) -> (N, n, ...), a decoder's z (N, D) -> (N, n, ...). Of the two embeddings of each, one
-    scales what the first layer says and one is added (FiLM, Perez et al. 2018, arXiv 1709.07871): added alone, as to an
-    input side by side with an embedding, it leaves elements too much alike to learn by.
+    As an encoder it maps x (N, n, d) -> (N, n, ...), as a decoder z (N, D) -> (N, n, ...). Each element has two
+    embeddings: one scales the first layer's output, the other is added to it (FiLM, Perez et al. 2018, arXiv
+    1709.07871). An added embedding alone, which is also what concatenating it to the input amounts to, leaves the
+    elements too similar to learn from.
 
     Args:
+        n: the number of elements.
         first: layer d -> H.
-        rest: (N, n, H) -> (N, n, ...), alike for all elements, without batch norm: it sees absent elements too.
+        rest: (N, n, H) -> (N, n, ...), shared by all elements, without batch norm, since it sees absent elements too.
     """
 
     def __init__(self, n: int, first: nn.Linear, rest: nn.Module) -> None:
@@ -65,22 +67,23 @@ class SharedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         size = max(1, CACHED // self.scale.numel()) if x.device.type == "cpu" else len(x)
-        parts = [self._of_some(some) for some in x.split(size)]
-        if isinstance(parts[0], Tensor):
-            return torch.cat(parts)
-        return tuple(torch.cat(of_each) for of_each in zip(*parts, strict=True))
+        outputs = [self._forward_chunk(chunk) for chunk in x.split(size)]
+        if isinstance(outputs[0], Tensor):
+            return torch.cat(outputs)
+        return tuple(torch.cat(chunks) for chunks in zip(*outputs, strict=True))
 
-    def _of_some(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def _forward_chunk(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The same as `forward`, in a single batch."""
         h = self.first(x)
         return self.rest(torch.addcmul(self.shift, h if x.dim() == 3 else h.unsqueeze(1), self.scale))
 
 
 class StackedLinear(nn.Module):
-    """n linear layers of one shape, each on its own input (n, N, in), or all on one (N, in): (n, N, out)."""
+    """n linear layers of one shape, each on its own input (n, N, in), or all on the same (N, in): (n, N, out)."""
 
     def __init__(self, n: int, in_features: int, out_features: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(in_features)  # nn.Linear's
+        bound = 1 / math.sqrt(in_features)  # as nn.Linear
         self.weight = nn.Parameter(torch.empty(n, out_features, in_features).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n, 1, out_features).uniform_(-bound, bound))
 
@@ -89,10 +92,10 @@ class StackedLinear(nn.Module):
 
 
 class StackedDecoder(nn.Module):
-    """n decoders of one shape in one, for like modalities: z (N, D), or one for each, (n, N, D) -> (N, n, ...).
+    """n decoders of one shape, computed together: z (N, D), or one z for each decoder (n, N, D) -> (N, n, ...).
 
     Args:
-        network: of `StackedLinear` layers and what acts on each number alone, z -> (n, N, ...).
+        network: z -> (n, N, ...), made of `StackedLinear` layers and elementwise functions.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -104,7 +107,7 @@ class StackedDecoder(nn.Module):
 
 
 class NetworkList(nn.Module):
-    """A network for each modality, in the list layout: M inputs -> a list of M outputs."""
+    """One network for each modality (the list layout): M inputs -> a list of M outputs."""
 
     def __init__(self, networks: nn.ModuleList) -> None:
         super().__init__()
@@ -115,6 +118,7 @@ class NetworkList(nn.Module):
 
 
 def has_batch_norm(network: nn.Module) -> bool:
+    """Whether any layer of the network is a batch norm."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 

@@ -1,10 +1,10 @@
-"""The one exception for what a user can cause and mend."""
+"""The exception for whatever a user can cause and correct, and how messages spell an option."""
 
 
 class InputError(Exception):
-    """Something given to the program is unusable: a file, an option, a checkpoint, a loss that diverged.
+    """A file, option, value or checkpoint is unusable, or a loss diverged.
 
-    Its message is one line that names the thing and the way out; scripts print it and exit with 2.
+    The message is one line: what was given, what is allowed, what to do. Scripts print it and exit with status 2.
     """
 
 
@@ -15,11 +15,12 @@ def require(condition: bool, message: str) -> None:
 
 
 def option(field: str) -> str:
+    """The command-line option of a config field: "batch_size" -> "--batch-size"."""
     return "--" + field.replace("_", "-")
 
 
 def flag(field: str, value: object) -> str:
-    """How the command line gives an option's value."""
+    """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda"."""
     if isinstance(value, bool):
         return option(field if value else f"no_{field}")
     return f"{option(field)} {value}"

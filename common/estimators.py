@@ -1,9 +1,10 @@
-r"""Importance-sampling estimates of marginal log-likelihoods, in nats. Weights lambda and beta never enter.
+r"""Importance-sampling estimates of marginal log-likelihoods, in nats. The weights lambda and beta never enter them.
 
 .. math:: \log p(x_A) \approx \log \frac1K \sum_k \frac{p(z_k) \prod_{m \in A} p(x_m|z_k)}{q(z_k)}, \quad z_k \sim q
 
-with q = q(z|x_G) for what is `given`, of an energy-based one its proposal, or the prior for nothing (Burda et al. 2016,
-arXiv 1509.00519, eq. 8). In expectation a lower bound on log p(x_A), which it approaches with K.
+(Burda et al. 2016, arXiv 1509.00519, eq. 8.) The proposal q is q(z|x_G) of the `given` modalities G, an energy-based
+posterior's own proposal, or the prior if G is empty. The expectation of the estimate is a lower bound on log p(x_A),
+which it approaches as K grows.
 """
 
 import math
@@ -22,7 +23,11 @@ from common.objectives.importance import IwaeElbo
 
 
 class Estimate(NamedTuple):
-    """value: log p, (B,), nats; ess: effective number of samples (sum w)^2 / sum w^2, (B,), in [1, K]."""
+    """An estimate for B examples.
+
+    value: log p, (B,), nats.
+    ess: the effective number of samples (sum w)^2 / sum w^2, (B,), in [1, K].
+    """
 
     value: Tensor
     ess: Tensor
@@ -32,29 +37,38 @@ class Estimate(NamedTuple):
 def of_examples(
     examples: Examples, batch_size: int, estimate: Callable[[Batch], Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """What is said of batches, {name: (B, ...)}, of all examples, {name: (N, ...)}, on the CPU.
+    """Apply `estimate` batch by batch and concatenate the results.
 
-    Of several processes each takes its part, with noise of its own.
+    Several processes share the batches, each with its own noise.
+
+    Args:
+        examples: N examples.
+        batch_size: examples in a batch, B.
+        estimate: a batch -> {name: (B, ...)}.
+
+    Returns:
+        {name: (N, ...)}, on the CPU.
     """
     distributed.seed_apart()
     return distributed.share_out(len(examples), batch_size, lambda rows: estimate(examples[rows]))
 
 
 class Weights:
-    """Importance weights of B examples, that come a few samples at a time."""
+    """Accumulates the importance weights of B examples, a few samples at a time."""
 
     def __init__(self) -> None:
         self.n = 0
         self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf)
 
     def add(self, log_w: Tensor) -> None:
-        """log w of some more samples, (..., B)."""
+        """Add the log-weights of more samples, (..., B), nats."""
         log_w = log_w.flatten(0, -2)
         self.n += len(log_w)
         self.log_sum = torch.logaddexp(self.log_sum.to(log_w), log_w.logsumexp(dim=0))
         self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares.to(log_w), (2 * log_w).logsumexp(dim=0))
 
     def estimate(self) -> Estimate:
+        """The logarithm of the mean weight, and the effective number of samples."""
         return Estimate(self.log_sum - math.log(self.n), (2 * self.log_sum - self.log_sum_of_squares).exp())
 
 
@@ -71,23 +85,22 @@ def importance_estimates(
 
     Args:
         inputs: {name: (B, ...)}.
-        targets: the sets A of modalities whose joint log-likelihood is wanted. Also a mask of them, (B, M) bool, which
-            says it for the elements of sets too, whose names mean what an example has of them.
-        given: the modalities G of the proposal q(z|x_G). None of them: the prior, whose samples the examples share.
-            Also a mask.
+        targets: the sets A of modalities to estimate log p(x_A) of, by names or by a mask (B, M) bool, which can also
+            select single elements of a set modality. The name of a set modality means the elements an example has.
+        given: the modalities G of the proposal q(z|x_G), by names or by a mask (B, M) bool, which can also select
+            single elements of a set. Empty: the prior, whose samples all examples share.
         n_samples: K.
-        at_once: of them in one batch; by default as many as are fast.
+        at_once: samples to decode at once; by default the fastest number.
 
     Returns:
         an Estimate for each target.
 
     Raises:
-        InputError: no samples, or a target that an example lacks.
+        InputError: no samples, or an example lacks a target.
     """
     strings = [names for names in (given, *targets) if isinstance(names, str)]
     require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
-    require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
-    require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
+    _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
     targets = [_mask(model, batch, target) for target in targets]
     scored = _scored(model, targets)
@@ -101,15 +114,24 @@ def importance_estimates(
         log_w = [log_ratio] * len(targets)
         for name, by_target in scored.items():
             log_p = p[name].log_prob(batch.modalities[name])  # (k, B), for a set (k, B, n)
-            parts = [torch.where(counts, log_p, 0) for counts in by_target]
-            log_w = [w + (x.sum(dim=-1) if x.dim() == 3 else x) for w, x in zip(log_w, parts, strict=True)]
+            terms = [torch.where(present, log_p, 0) for present in by_target]
+            log_w = [w + (x.sum(dim=-1) if x.dim() == 3 else x) for w, x in zip(log_w, terms, strict=True)]
         for target_weights, w in zip(weights, log_w, strict=True):
             target_weights.add(w)
     return [target_weights.estimate() for target_weights in weights]
 
 
+def _check_samples(n_samples: int, at_once: int | None) -> None:
+    """Raise InputError for numbers of samples that are not positive."""
+    require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
+    require(at_once is None or at_once > 0, f"an estimate decodes at least one sample at once, not {at_once}")
+
+
 def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """Where each target, a mask (B, M), has each modality: {name: [(B,), for a set (B, n)]}, without those in none."""
+    """Where each target, a mask (B, M), has each modality: {name: [(B,), or (B, n) for a set]}.
+
+    Modalities that are in no target are left out.
+    """
     scored = {}
     for name, modality in model.modality.items():
         by_target = [modality.present(target) for target in targets]
@@ -119,7 +141,7 @@ def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[T
 
 
 def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Distribution:
-    """q(z|x_G), or the prior for no modality."""
+    """The distribution to draw from: q(z|x_G) or its proposal, batch shape (B,); for no modality the prior, (1,)."""
     if isinstance(given, Tensor):
         q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
     elif given:
@@ -132,15 +154,16 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
     """A target as a mask over the model's modalities and elements, (B, M)."""
     if isinstance(target, Tensor):
-        require(batch.mask is None or not (target & ~batch.mask).any(), "log p of what examples lack")
+        lacking = batch.mask is not None and bool((target & ~batch.mask).any())
+        require(not lacking, "a target's mask selects modalities that examples lack: combine it with the batch's mask")
         return target
     for name in target:
         known = name in batch.modalities
-        # an example may lack elements of a set: the set's name means those that it has
-        everywhere = known and (
+        # the name of a set means the elements that an example has
+        complete = known and (
             batch.mask is None or model.modality[name].is_set or model.modality[name].present(batch.mask).all()
         )
-        require(bool(everywhere), f"log p of {name} needs it in every example")
+        require(bool(complete), f"log p of {name} needs it in every example: leave out the others, or give a mask")
     return batch.only(target, model.columns).mask
 
 
@@ -152,10 +175,10 @@ def log_marginal(
     n_samples: int = 1000,
     at_once: int | None = None,
 ) -> Tensor:
-    """Estimate log p(x_A) of one set of modalities, (B,), nats; see `importance_estimates`.
+    """Estimate log p(x_A) of one set of modalities: (B,), nats; see `importance_estimates`.
 
     Args:
-        given: the modalities of the proposal; by default the target's own. () takes the prior.
+        given: the modalities of the proposal, by default those of the target; () is the prior.
     """
     given = target if given is None else given
     return importance_estimates(model, inputs, [target], given, n_samples, at_once)[0].value
@@ -169,15 +192,18 @@ def image_and_label(
     n_samples: int,
     given: Sequence[str] = (),
 ) -> dict[str, Tensor]:
-    """Every estimate of p(image, label) and its parts, {name: (B,)}, and the effective samples.
+    """Estimate log p of an image, its label, the two together and each given the other.
 
     Args:
-        label: the modalities that say what is in the image.
-        called: what to call them.
-        given: the modalities of the proposal for log p(label); the prior by default.
+        label: the modalities that are the label.
+        called: the label's name in the results.
+        given: the modalities of the proposal for log p(label); by default the prior.
+
+    Returns:
+        {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
     """
-    both = ("image", *label)
-    image, joint = importance_estimates(model, batch, [("image",), both], given=both, n_samples=n_samples)
+    image_label = ("image", *label)
+    image, joint = importance_estimates(model, batch, [("image",), image_label], image_label, n_samples)
     (alone,) = importance_estimates(model, batch, [("image",)], given=("image",), n_samples=n_samples)
     (y,) = importance_estimates(model, batch, [label], given, n_samples)
     return {
@@ -196,9 +222,12 @@ def image_and_label(
 
 
 def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
-    """log p of all modalities and of each one, and the effective samples, {name: (B,)}.
+    """Estimate log p of all modalities together and of each alone.
 
-    All share samples of q(z|all modalities); each modality alone is estimated with samples of each q(z|x_m) too.
+    The estimates share samples of q(z|all modalities); log p of each modality is estimated from each q(z|x_m) too.
+
+    Returns:
+        {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
     """
     names = model.modalities
     targets = [names, *((name,) for name in names)] if len(names) > 1 else [names]
@@ -220,18 +249,17 @@ def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[s
 def weighted_joint(
     model: MultimodalVAE, inputs: Mapping[str, Tensor] | Batch, n_samples: int = 1000, at_once: int | None = None
 ) -> Tensor:
-    """What MMVAE's paper reports as log p(x_1, ..., x_M), (B,): the tight bound of all its components' samples.
+    """MMVAE's figure for log p(x_1, ..., x_M) in the paper: IWAE's tight bound over all components, (B,), nats.
 
-    The model's weights stay on, so that it is no log-likelihood where one of them is not 1.
+    It keeps the model's weights lambda, so that it is not a log-likelihood unless all of them are 1.
 
     Args:
-        n_samples: K, of each component.
-        at_once: of them in one batch; by default as many as are fast.
+        n_samples: K, samples from each component.
+        at_once: samples from each component to decode at once; by default the fastest number.
     """
-    require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
-    require(at_once is None or at_once > 0, f"at least one sample at a time, not {at_once}")
+    _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
     size = at_once or max(1, model.decoded_at_once // (len(model.modalities) * len(batch)))
     sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
-    parts = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
-    return torch.stack(parts).logsumexp(dim=0) - math.log(n_samples)
+    log_sums = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
+    return torch.stack(log_sums).logsumexp(dim=0) - math.log(n_samples)

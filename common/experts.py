@@ -1,4 +1,4 @@
-"""Products and quotients of experts: pure functions on stacked parameters (M, B, D)."""
+"""Products, quotients and mixtures of experts: pure functions on stacked parameters (M, B, D) or log-densities."""
 
 import math
 
@@ -13,16 +13,16 @@ def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -
     .. math:: q(z|x_S) \propto p(z) \prod_{m \in S} N(z; \mu_m, \sigma_m^2), \qquad
               T = 1 + \sum_{m \in S} \sigma_m^{-2}, \quad \mu = T^{-1} \sum_{m \in S} \sigma_m^{-2} \mu_m
 
-    (Wu & Goodman 2018, arXiv 1802.05335, section 2.2; the prior N(0, I) is an expert, also when S has one member.)
-    Computed as mean = sum of softmax(-logvar) * mu, logvar = -logsumexp(-logvar) over the experts, which is exact
-    and has finite gradients where precisions or variances would overflow.
+    (Wu & Goodman 2018, arXiv 1802.05335, section 2.2; the prior N(0, I) is an expert even if S has one member.)
+    Computed over the experts as mean = sum of softmax(-logvar) * mu and logvar = -logsumexp(-logvar), which is exact
+    and keeps finite gradients where precisions or variances would overflow.
 
     Args:
         mu, logvar: the experts' means and log-variances, (M, B, D).
-        mask: True where an expert takes part, (..., B, M) or broadcastable to it; all of them by default.
+        mask: True where an expert takes part, (..., B, M) or broadcastable to it; by default everywhere.
 
     Returns:
-        mean and log-variance of the product, (..., B, D); those of the prior where no expert takes part.
+        mean and log-variance of the product, each (..., B, D); the prior's where no expert takes part.
     """
     prior = torch.zeros_like(mu[:1])
     mu = torch.cat([prior, mu]).movedim(0, -2)  # (B, M + 1, D)
@@ -31,44 +31,49 @@ def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -
         present = torch.cat([mask.new_ones(*mask.shape[:-1], 1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
     peak = log_precision.detach().amax(dim=-2, keepdim=True)
-    weight = (log_precision - peak).exp()  # softmax and logsumexp of one exponential
+    weight = (log_precision - peak).exp()  # softmax and logsumexp share this exponential
     total = weight.sum(dim=-2)
     return (weight * mu).sum(dim=-2) / total, -(peak.squeeze(-2) + total.log())
 
 
 def mixture_log_prob(log_q: Tensor, mask: Tensor | None = None) -> Tensor:
-    """log of the mixture, in equal parts, of the experts that an example has, of whatever families (Shi et al. 2019).
+    r"""Log-density of the equally weighted mixture of the experts that take part; they may be of different families.
+
+    .. math:: \log q(z|x_S) = \log \frac{1}{|S|} \sum_{m \in S} q_m(z|x_m)
+
+    (MMVAE, Shi et al. 2019, arXiv 1911.03393.)
 
     Args:
-        log_q: log q_m(z) of K samples, (M, K, B).
-        mask: True where an expert takes part, (B, M); all of them by default.
+        log_q: log q_m(z) for K samples, (M, K, B), nats.
+        mask: True where an expert takes part, (B, M); by default everywhere.
 
     Returns:
-        (K, B); -inf where no expert takes part.
+        (K, B), nats; -inf where no expert takes part.
     """
     if mask is None:
         return log_q.logsumexp(dim=0) - math.log(len(log_q))
-    there = mask.T.unsqueeze(1)  # (M, 1, B)
-    n = there.sum(dim=0).clamp(min=1)
-    return log_q.masked_fill(~there, -torch.inf).logsumexp(dim=0) - n.to(log_q).log()
+    present = mask.T.unsqueeze(1)  # (M, 1, B)
+    n = present.sum(dim=0).clamp(min=1)
+    return log_q.masked_fill(~present, -torch.inf).logsumexp(dim=0) - n.to(log_q).log()
 
 
 def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    r"""Gaussian product of M posteriors over the standard normal prior that each of them holds already.
+    r"""Gaussian product of M posteriors, divided by the standard normal priors that it counts too often.
 
     .. math:: q(z|x_S) \propto \frac{\prod_{m \in S} N(z; \mu_m, T_m^{-1})}{p(z)^{|S| - 1}}, \qquad
               T_m = 1 + \sigma_m^{-2}, \quad T = 1 + \sum_{m \in S} \sigma_m^{-2}, \quad
               \mu = T^{-1} \sum_{m \in S} T_m \mu_m
 
-    (MVAE-Q, Wu & Goodman 2018, arXiv 1802.05335, eq. 3, whose prior expert is divided out.) A posterior wider than the
-    prior has no such quotient, so an encoder's logvar gives what its precision exceeds the prior's by.
+    (MVAE-Q, Wu & Goodman 2018, arXiv 1802.05335, eq. 3.) The quotient exists only if each posterior is narrower than
+    the prior. So an encoder's logvar is not the posterior's log-variance: exp(-logvar) is by how much the posterior's
+    precision exceeds the prior's.
 
     Args:
         mu, logvar: means and log(sigma^2), (M, B, D).
-        mask: True where a posterior takes part, (..., B, M) or broadcastable to it; all of them by default.
+        mask: True where a posterior takes part, (..., B, M) or broadcastable to it; by default everywhere.
 
     Returns:
-        mean and log-variance, (..., B, D); those of the prior where no posterior takes part.
+        mean and log-variance, each (..., B, D); the prior's where no posterior takes part.
     """
     mu, log_excess = mu.movedim(0, -2), -logvar.movedim(0, -2)  # (B, M, D)
     log_precision = softplus(log_excess)

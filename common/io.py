@@ -1,4 +1,4 @@
-"""Atomic writes, and what reading a damaged file may raise."""
+"""Atomic writes, and the exceptions that a damaged file can raise when it is read."""
 
 import os
 import pickle
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import InputError
 
-# what loading may raise where bytes are missing or changed: the file is read as a zip archive, then unpickled
+# a checkpoint is read as a zip archive, then unpickled: missing or changed bytes can raise any of these
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
@@ -17,12 +17,12 @@ DAMAGE = (
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at path, or leave it as it was: temporary file, fsync, rename.
+    """Replace the file at path, or leave it unchanged: write a temporary file, fsync, rename.
 
     Raises:
-        InputError: it could not be written (a full disk, no permission).
+        InputError: the file could not be written (a full disk, no permission).
     """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # others may write the same file
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # another process may write the same file
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -31,5 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        kept = ": the one before is kept" if path.exists() else ""
-        raise InputError(f"{path} could not be written ({error.strerror}){kept}") from error
+        kept = "; the previous file is kept" if path.exists() else ""
+        raise InputError(
+            f"{path} could not be written ({error.strerror}): free disk space or check permissions{kept}"
+        ) from error

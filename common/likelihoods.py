@@ -1,7 +1,7 @@
 """Likelihoods p(x_m|z): a decoder's output in, a Distribution over the modality out.
 
-Each has `point(p)`, the value that stands for the distribution in pictures and reconstructions: its mean, or its
-mode where the values are names.
+Each has `point(p)`, the value that represents the distribution in pictures and reconstructions: its mean, or the mode
+if the values are classes.
 """
 
 import math
@@ -13,10 +13,11 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 
 class IndependentLogits(Independent):
-    """Independent discrete variables that go on showing the logits of their base distribution."""
+    """Independent discrete variables with the logits of their base distribution."""
 
     @property
     def logits(self) -> Tensor:
+        """The base distribution's logits, (..., *event), or (..., *event, C) for C classes."""
         return self.base_dist.logits
 
 
@@ -24,7 +25,7 @@ class BernoulliLikelihood(nn.Module):
     """Bernoulli over intensities in [0, 1], from logits: log_prob is the negative cross entropy, summed over the event.
 
     Args:
-        event_dims: the trailing dimensions of one example (3 for an image (C, H, W)).
+        event_dims: the number of trailing dimensions of one example (3 for an image (C, H, W)).
     """
 
     def __init__(self, event_dims: int = 1) -> None:
@@ -32,32 +33,35 @@ class BernoulliLikelihood(nn.Module):
         self.event_dims = event_dims
 
     def forward(self, logits: Tensor) -> IndependentLogits:
-        # unchecked: the papers score intensities between 0 and 1, which the check would refuse
+        """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
+        # no validation: it would refuse intensities between 0 and 1, which the papers score
         return IndependentLogits(Bernoulli(logits=logits, validate_args=False), self.event_dims)
 
     def point(self, p: Distribution) -> Tensor:
+        """The mean, (..., *event)."""
         return p.mean
 
 
 class SameScale(Independent):
-    """Independent values of Laplace or Normal of one scale, whose log-density takes no pass for each one's scale."""
+    """Independent Laplace or Normal values with one scale, which the log-density applies once, not to every value."""
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of value (..., *event), summed over the event: (...), nats."""
         p, event = self.base_dist, tuple(range(-self.reinterpreted_batch_ndims, 0))
-        scale, far = p.scale[(0,) * p.scale.dim()], p.loc - value
+        scale, deviation = p.scale[(0,) * p.scale.dim()], p.loc - value
         n = math.prod(self.event_shape)
         if isinstance(p, Laplace):
-            return -far.abs().sum(dim=event) / scale - n * (2 * scale).log()
-        return -far.square().sum(dim=event) / (2 * scale**2) - n * (scale * math.sqrt(2 * math.pi)).log()
+            return -deviation.abs().sum(dim=event) / scale - n * (2 * scale).log()
+        return -deviation.square().sum(dim=event) / (2 * scale**2) - n * (scale * math.sqrt(2 * math.pi)).log()
 
 
 class LocationScaleLikelihood(nn.Module):
-    """Independent values of a family of location and scale around the decoder's output, all of one fixed scale.
+    """Independent Laplace or Normal values around the decoder's output, all with one fixed scale.
 
     Args:
         family: torch's Laplace or Normal.
         scale: the family's second parameter.
-        event_dims: the trailing dimensions of one example.
+        event_dims: the number of trailing dimensions of one example.
     """
 
     def __init__(self, family: type[Distribution], scale: float, event_dims: int = 1) -> None:
@@ -65,24 +69,25 @@ class LocationScaleLikelihood(nn.Module):
         self.family, self.scale, self.event_dims = family, scale, event_dims
 
     def forward(self, loc: Tensor) -> SameScale:
-        scale = loc.new_full((), self.scale)  # of a number, torch makes a copy to the device, which fits in no graph
+        """Locations (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
+        scale = loc.new_full((), self.scale)  # torch would copy a plain number to the GPU, which no CUDA graph can hold
         return SameScale(self.family(loc, scale, validate_args=False), self.event_dims)
 
     def point(self, p: Distribution) -> Tensor:
+        """The mean, (..., *event)."""
         return p.mean
 
 
 LaplaceLikelihood = partial(LocationScaleLikelihood, Laplace)
 NormalLikelihood = partial(LocationScaleLikelihood, Normal)
-SphericalGaussianLikelihood = NormalLikelihood  # one scale for all dimensions
 
 
 class FunctionLikelihood(nn.Module):
-    """A density given as a function of the decoder's output and x, both (..., *event): its logarithm at each value.
+    """A likelihood given as a function: the log-density of each value of x.
 
     Args:
-        log_density: output, x -> (..., *event).
-        event_dims: the trailing dimensions of one example.
+        log_density: the decoder's output and x, both (..., *event) -> (..., *event), nats.
+        event_dims: the number of trailing dimensions of one example.
     """
 
     def __init__(self, log_density: Callable[[Tensor, Tensor], Tensor], event_dims: int = 1) -> None:
@@ -90,14 +95,16 @@ class FunctionLikelihood(nn.Module):
         self.log_density, self.event_dims = log_density, event_dims
 
     def forward(self, output: Tensor) -> "DensityOfOutput":
+        """The decoder's output (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
         return DensityOfOutput(self.log_density, output, self.event_dims)
 
     def point(self, p: "DensityOfOutput") -> Tensor:
+        """The mean, (..., *event)."""
         return p.mean
 
 
 class DensityOfOutput(Distribution):
-    """See FunctionLikelihood; the output stands for the mean, and nothing can be drawn."""
+    """The distribution of `FunctionLikelihood`: its mean is the decoder's output, and it cannot be sampled."""
 
     def __init__(self, log_density: Callable[[Tensor, Tensor], Tensor], output: Tensor, event_dims: int) -> None:
         shape, n = output.shape, output.dim() - event_dims
@@ -109,6 +116,7 @@ class DensityOfOutput(Distribution):
         return self.output
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of x (..., *event), summed over the event: (...), nats."""
         return self.log_density(self.output, x.expand_as(self.output)).sum(dim=tuple(range(-len(self.event_shape), 0)))
 
 
@@ -116,7 +124,8 @@ class CategoricalLikelihood(nn.Module):
     """One of C classes, from logits (..., C); values are int64 (...).
 
     Args:
-        event_dims: the trailing dimensions of one example: 0 for a class, 1 for a string of independent characters.
+        event_dims: the number of trailing dimensions of one example: 0 for a class, 1 for a string of independent
+            characters.
     """
 
     def __init__(self, event_dims: int = 0) -> None:
@@ -124,10 +133,12 @@ class CategoricalLikelihood(nn.Module):
         self.event_dims = event_dims
 
     def forward(self, logits: Tensor) -> Categorical | IndependentLogits:
+        """Logits (..., *event, C) -> p(x|z), batch shape (...), event shape (*event)."""
         p = Categorical(logits=logits, validate_args=False)
         return IndependentLogits(p, self.event_dims) if self.event_dims else p
 
     def point(self, p: Distribution) -> Tensor:
+        """The mode, int64 (..., *event)."""
         return p.mode
 
 
@@ -136,30 +147,36 @@ class Binary(Bernoulli):
 
     @property
     def mode(self) -> Tensor:
+        """The more probable value, 0 or 1, int64 (...)."""
         return (self.logits > 0).long()
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of value (...): (...), nats."""
         return super().log_prob(value.to(self.logits))
 
 
 class BinaryLikelihood(nn.Module):
-    """A yes or no, from its logit (...); values are int64 (...), 0 or 1."""
+    """A binary variable, from its logit (...); values are int64 (...), 0 or 1."""
 
     def forward(self, logits: Tensor) -> Binary:
+        """Logits (...) -> p(x|z), batch shape (...)."""
         return Binary(logits=logits, validate_args=False)
 
     def point(self, p: Binary) -> Tensor:
+        """The mode, int64 (...)."""
         return p.mode
 
 
 class GroupedLikelihood(nn.ModuleDict):
-    """Likelihoods that are independent given z, by modality name (positional ones are named "0", "1", ...)."""
+    """The modalities' likelihoods, independent given z, by name; positional arguments are named "0", "1", ..."""
 
     def __init__(self, *likelihoods: nn.Module, **named: nn.Module) -> None:
         super().__init__({str(i): likelihood for i, likelihood in enumerate(likelihoods)} | named)
 
     def forward(self, outputs: Mapping[str, Tensor]) -> dict[str, Distribution]:
+        """The decoders' outputs {name: (..., *event)} -> {name: p(x_m|z)}."""
         return {name: self[name](output) for name, output in outputs.items()}
 
     def point(self, distributions: Mapping[str, Distribution]) -> dict[str, Tensor]:
+        """The mean or mode of each modality's distribution, {name: (..., *event)}."""
         return {name: self[name].point(p) for name, p in distributions.items()}

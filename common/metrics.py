@@ -1,4 +1,4 @@
-"""What models are compared by beside likelihoods: what they generate, its coherence; classes in their latents; CCA."""
+"""Metrics beside likelihoods: coherence of what a model generates, classes in its latents, canonical correlations."""
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -14,7 +14,7 @@ from common.data.batches import Examples
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 
-Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: images (N, ...) -> logits (N, C)}
+Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: values (N, ...) -> logits (N, C)}
 BATCH_SIZE = 500
 
 
@@ -22,33 +22,41 @@ BATCH_SIZE = 500
 def cross_coherence(
     model: MultimodalVAE, examples: Examples, label: str, classifiers: Classifiers
 ) -> dict[tuple[str, str], float]:
-    """How often what is decoded of one modality is of the other one's class (Shi et al. 2019, section 4.1).
+    """How often the classifier gives a cross-generated sample the class of its source (Shi et al. 2019, section 4.1).
 
     One z is drawn from q(z|x_source), and the mean of p(x_target|z) is classified.
 
     Args:
         examples: the model's modalities, and their classes (N,) under the name `label`.
+        classifiers: one for each modality.
 
     Returns:
-        {(source, target): share in [0, 1]} of all pairs of modalities, those of a modality with itself among them.
+        {(source, target): share in [0, 1]} for all pairs of modalities, each modality with itself included.
     """
     examples = examples.to(next(model.parameters()).device)
 
-    def right(rows: Tensor) -> dict[tuple[str, str], Tensor]:
-        x, found = examples[rows].modalities, {}
+    def correct(rows: Tensor) -> dict[tuple[str, str], Tensor]:
+        x, by_pair = examples[rows].modalities, {}
         for source in model.modalities:
             decoded = model.decode(model.posterior({source: x[source]}).sample())
             for target in model.modalities:
-                found[source, target] = classifiers[target](decoded[target].mean).argmax(dim=1) == x[label]
-        return found
+                by_pair[source, target] = classifiers[target](decoded[target].mean).argmax(dim=1) == x[label]
+        return by_pair
 
-    found = distributed.share_out(len(examples), BATCH_SIZE, right, "cross coherence")
-    return {pair: x.double().mean().item() for pair, x in found.items()}
+    by_pair = distributed.share_out(len(examples), BATCH_SIZE, correct, "cross coherence")
+    return {pair: x.double().mean().item() for pair, x in by_pair.items()}
 
 
 @torch.no_grad()
 def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> float:
-    """How often all modalities decoded from one draw of the prior are of the same class (the same, 10,000 draws)."""
+    """How often all modalities generated from one draw of the prior are classified alike: a share in [0, 1].
+
+    (Shi et al. 2019, section 4.1, with 10,000 draws.)
+
+    Args:
+        n: the number of draws.
+        classifiers: one for each modality.
+    """
 
     def agree(rows: Tensor) -> dict[str, Tensor]:
         generated = model.generate(len(rows))
@@ -60,33 +68,39 @@ def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> f
 
 @torch.no_grad()
 def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
-    """How far posteriors are from the prior and from each other, nats by example and latent: {name: (N, D)}.
+    """Divergences of the modalities' posteriors from the prior and from each other.
 
-    Of vMF by example and sphere.
+    KL(q(z|x_m) || p(z)) for each modality, and for each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as
+    in MMVAE's code. The posterior's family has to factorise over the latents or over spheres.
 
-    KL(q(z|x_m) || p(z)) of each modality, and of each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
-    MMVAE's code. Of factorised families of one location and scale a latent.
+    Args:
+        examples: N examples that have all modalities.
+
+    Returns:
+        {name: (N, D)}, nats for each example and latent; (N, n) for n spheres.
     """
     family = model.variational_posterior
     device, prior = next(model.parameters()).device, family.factors(model.prior())
     examples = examples.to(device)
 
-    def far(rows: Tensor) -> dict[str, Tensor]:
+    def divergences_of(rows: Tensor) -> dict[str, Tensor]:
         x = examples[rows].modalities
         experts = {name: family.factors(family.only_component(model.posterior({name: x[name]}))) for name in x}
-        found = {f"KL(q(z|{name}) || p(z))": kl_divergence(q, prior) for name, q in experts.items()}
+        by_name = {f"KL(q(z|{name}) || p(z))": kl_divergence(q, prior) for name, q in experts.items()}
         for (a, p), (b, q) in combinations(experts.items(), 2):
-            found[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
-        return found
+            by_name[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
+        return by_name
 
-    found = distributed.share_out(len(examples), BATCH_SIZE, far, "divergences")
-    return {name: x.to(device) for name, x in found.items()}
+    by_name = distributed.share_out(len(examples), BATCH_SIZE, divergences_of, "divergences")
+    return {name: x.to(device) for name, x in by_name.items()}
 
 
 def latent_accuracy(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], epochs: int = 30, lr: float = 1e-3, batch_size: int = 128
 ) -> float:
-    """Accuracy of a linear classifier of latents, trained by Adam (the same: one sampled z an example, 30 epochs).
+    """The test accuracy, in [0, 1], of a linear classifier of latents, trained with Adam.
+
+    (Shi et al. 2019, section 4.1, with one sampled z for each example and 30 epochs.)
 
     Args:
         train, test: latents (N, D) and classes (N,).
@@ -104,11 +118,11 @@ def latent_accuracy(
 
 
 class Canonical(NamedTuple):
-    """Canonical correlation analysis of two views, see `cca`.
+    """The result of a canonical correlation analysis of two views, see `cca`.
 
-    correlations: (k,) of the canonical directions, in descending order.
-    means: (P,) and (Q,) of the views.
-    directions: (P, k) and (Q, k), along which the views have variance 1.
+    correlations: (k,), along the canonical directions, in descending order.
+    means: the views' means, (P,) and (Q,).
+    directions: (P, k) and (Q, k); along them the views have variance 1.
     """
 
     correlations: Tensor
@@ -116,9 +130,9 @@ class Canonical(NamedTuple):
     directions: tuple[Tensor, Tensor]
 
     def similarity(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cosine similarity of the two of each pair, centred and projected on the canonical directions.
+        """Cosine similarity of each pair's two views, centred and projected on the canonical directions.
 
-        Its mean over pairs is what Shi et al. 2019 call the correlation of images and captions.
+        Its mean over pairs is what Shi et al. 2019 report as the correlation of images and captions.
 
         Args:
             x, y: (N, P) and (N G, Q), paired as in `cca`.
@@ -133,37 +147,38 @@ class Canonical(NamedTuple):
 
 
 def cca(x: Tensor, y: Tensor, k: int, components: int | None = None, eps: float = 1e-12) -> Canonical:
-    """The k directions of two views whose projections correlate most (Hotelling 1936).
+    """Find the k directions of two views whose projections correlate most (Hotelling 1936).
 
-    The solution of the authors' generalised eigenproblem, C w = (1 + r) D w, with C the covariance of both views side
-    by side, D its diagonal blocks, and eps added to the diagonal of both. Found by whitening each view by its SVD, in
-    float64, so that it is exact where views have more dimensions than examples, too: directions in which a view does
-    not vary (less than 1e-7 of where it varies most, what float32 can tell) are left out.
+    They solve the MMVAE authors' generalised eigenproblem C w = (1 + r) D w, with C the covariance of both views side
+    by side, D its diagonal blocks, and eps is added to the diagonal of both. Each view is whitened by its SVD in
+    float64, which is exact even if views have more dimensions than examples. Directions in which a view hardly varies
+    (less than 1e-7 of its largest variation, the precision of float32) are left out.
 
     Args:
         x: (N, P).
-        y: (N G, Q): G for each x, in order, each of which counts as a pair.
-        components: reduce x to so many of its leading principal components before.
+        y: (N G, Q), G rows for each row of x, in order; each of them is a pair with that row.
+        k: the number of directions.
+        components: first reduce x to this number of leading principal components.
 
     Raises:
-        InputError: the views vary in fewer than k directions.
+        InputError: the views vary in fewer than k directions, or x in fewer than `components`.
     """
     (x, x_mean, x_whitening), (y, y_mean, y_whitening) = _whitened(x, eps, components), _whitened(y, eps)
     rank = min(x.shape[1], y.shape[1])
-    require(k <= rank, f"there are {rank} canonical directions at most, not {k}: fewer components, or more examples")
+    require(k <= rank, f"there are {rank} canonical directions at most, not {k}: ask for fewer, or give more examples")
     correlation = x.T @ y.unflatten(0, (len(x), -1)).mean(dim=1) / len(x)  # (rank of x, rank of y)
     u, r, vh = torch.linalg.svd(correlation, full_matrices=False)
     return Canonical(r[:k], (x_mean, y_mean), (x_whitening @ u[:, :k], y_whitening @ vh[:k].T))
 
 
 def _whitened(x: Tensor, eps: float, components: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """A view (N, P) with covariance 1, (N, rank); its mean (P,), and what whitens it, (P, rank)."""
+    """Whiten a view (N, P): the view with covariance 1 (N, rank), its mean (P,), the whitening matrix (P, rank)."""
     x = x.double()
     mean = x.mean(dim=0)
     u, s, vh = torch.linalg.svd(x - mean, full_matrices=False)
     rank = int((s > 1e-7 * s[0]).sum())
-    least = components is None or components <= rank
-    require(least, f"there are {rank} principal components, not {components}: ask for fewer, or give more examples")
+    enough = components is None or components <= rank
+    require(enough, f"there are {rank} principal components, not {components}: ask for fewer, or give more examples")
     rank = components or rank
     s = s[:rank]
     scale = (s**2 / len(x) + eps).rsqrt()

@@ -1,4 +1,4 @@
-"""Priors p(z): Distributions over the latent."""
+"""Priors p(z): modules whose call gives a Distribution over z."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from common.errors import require
 
 
 class LearnedPrior(nn.Module):
-    """A member of a posterior's family, with learned or fixed scales and the location 0 (Shi et al. 2019).
+    """A prior in the posterior's family, with learned or fixed scales (MMVAE, Shi et al. 2019, arXiv 1911.03393).
 
     Args:
-        family: a `common.variational_posteriors` module of location and scale.
-        learn: whether the second parameter is trained; both start at 0.
-        learn_loc: whether the location is.
+        family: a `common.variational_posteriors` module with two parameters, location and scale.
+        latent_dim: D.
+        learn: whether the scale parameter is trained; it starts at 0.
+        learn_loc: whether the location is trained too; it starts, and else stays, at 0.
     """
 
     def __init__(self, family: nn.Module, latent_dim: int, learn: bool = True, learn_loc: bool = False) -> None:
@@ -28,11 +29,12 @@ class LearnedPrior(nn.Module):
         self.scale = nn.Parameter(torch.zeros(latent_dim), requires_grad=learn)
 
     def forward(self) -> Distribution:
+        """p(z), batch shape (), event shape (D,)."""
         return self.family(self.params)
 
     @property
     def params(self) -> tuple[Tensor, Tensor]:
-        """The family's parameters, each (D,)."""
+        """The family's parameters, location and scale before its constraint, each (D,)."""
         return self.loc, self.scale
 
 
@@ -40,7 +42,7 @@ class StandardGaussianPrior(nn.Module):
     """N(0, I).
 
     Args:
-        latent_dim: the number of latent dimensions D. Only sampling needs it: log-densities and KLs broadcast.
+        latent_dim: D. Only sampling needs it; log-densities and KLs broadcast.
     """
 
     def __init__(self, latent_dim: int = 1) -> None:
@@ -48,6 +50,7 @@ class StandardGaussianPrior(nn.Module):
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> DiagonalGaussian:
+        """p(z), batch shape (), event shape (D,)."""
         return DiagonalGaussian(*self.params)
 
     @property
@@ -57,13 +60,18 @@ class StandardGaussianPrior(nn.Module):
 
 
 class UniformHypersphericalPrior(nn.Module):
-    """The uniform distribution on n unit spheres side by side, each in D / n dimensions."""
+    """The uniform distribution on n unit spheres side by side, each in D / n dimensions.
+
+    Args:
+        latent_dim: D, a multiple of n.
+    """
 
     def __init__(self, latent_dim: int, n: int = 1) -> None:
         super().__init__()
-        require(latent_dim % n == 0, f"{latent_dim} latent dimensions are not {n} spheres of one size")
+        require(latent_dim % n == 0, f"{n} spheres need a multiple of {n} latent dimensions (got {latent_dim})")
         self.n = n
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> Joined:
+        """p(z), batch shape (), event shape (D,)."""
         return Joined(HypersphericalUniform(len(self.zeros) // self.n, (self.n,), like=self.zeros))

@@ -1,4 +1,7 @@
-"""Which ELBO terms an objective sums: rows of a bool matrix (T, M), True where a modality is given and scored."""
+"""Subsets of the modalities: rows of a bool matrix (T, M), one for each ELBO term that an objective sums.
+
+In a term, the modalities marked True are given to the encoders and scored.
+"""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,11 +12,11 @@ from torch import Tensor
 from common.data.batches import Columns, n_columns
 from common.errors import require
 
-FEW = 10  # modalities or elements, of which all subsets, or each alone, can be terms
+FEW = 10  # the most modalities to enumerate subsets of, and the most elements of a set to have a term each
 
 
 def on_device(subsets: Tensor, device: torch.device) -> Tensor:
-    """Subsets (T, M), copied from the CPU to a device once and kept: a copy makes a GPU wait, and fits in no graph."""
+    """Subsets (T, M) on a device. The copy is cached: a copy makes the GPU wait, and no CUDA graph can hold it."""
     return _copied(tuple(map(tuple, subsets.tolist())), device)
 
 
@@ -23,32 +26,43 @@ def _copied(subsets: tuple[tuple[bool, ...], ...], device: torch.device) -> Tens
 
 
 def joint_subset(n_modalities: int) -> Tensor:
-    """The term of all modalities, (1, M)."""
+    """The subset of all modalities, (1, M)."""
     return torch.ones(1, n_modalities, dtype=torch.bool)
 
 
 def all_subsets(n_modalities: int) -> Tensor:
-    """Every subset but the empty one, (2^M - 1, M): for mixtures over all of them, which few modalities allow."""
-    require(n_modalities <= FEW, f"a mixture over all subsets of {n_modalities} modalities is too large")
+    """Every subset but the empty one, (2^M - 1, M).
+
+    Raises:
+        InputError: more than `FEW` modalities.
+    """
+    require(n_modalities <= FEW, f"a mixture over all subsets needs at most {FEW} modalities (got {n_modalities})")
     codes = torch.arange(1, 2**n_modalities)
     return (codes[:, None] >> torch.arange(n_modalities)) % 2 == 1
 
 
 def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None = None) -> Tensor:
-    """k random subsets of size 2 .. M - 1, (k, M): the size is drawn uniformly, then the subset among that size.
+    """Draw k random subsets of 2 to M - 1 modalities, (k, M): first the size, uniformly, then a subset of that size.
 
     Costs O(k M log M): the 2^M subsets are never enumerated.
+
+    Raises:
+        InputError: k > 0 with fewer than three modalities.
     """
     if k == 0:
         return torch.zeros(0, n_modalities, dtype=torch.bool)
-    require(n_modalities > 2, f"random subsets need at least three modalities, this model has {n_modalities}")
+    require(n_modalities > 2, f"random subsets need at least 3 modalities (got {n_modalities})")
     sizes = torch.randint(2, n_modalities, (k, 1), generator=generator)
     ranks = torch.rand(k, n_modalities, generator=generator).argsort(dim=1).argsort(dim=1)
     return ranks < sizes
 
 
 def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
-    """The terms of one modality, {name: (M,)}: for a set one for each element if these are few, else the whole set."""
+    """The subsets of one modality, {name: (M,)}.
+
+    A set with at most `FEW` elements has a subset for each element, named "x[0]", "x[1]", ...; a larger set has
+    one for all its elements.
+    """
     terms = {}
     for name, column in columns.items():
         elements = [slice(i, i + 1) for i in range(column.start, column.stop)]
@@ -62,7 +76,7 @@ def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
 
 
 def mvae_subsets(columns: Mapping[str, Columns], k: int = 0, generator: torch.Generator | None = None) -> Tensor:
-    """MVAE's terms, (T, M): single modalities, all of them, k random subsets (Wu & Goodman 2018, eq. 5)."""
+    """MVAE's terms, (T, M): each modality, all of them, k random subsets (Wu & Goodman 2018, eq. 5)."""
     m, terms = n_columns(columns), list(single_modalities(columns).values())
     singles = terms if len(terms) > 1 else []
     return torch.cat([*(term[None] for term in singles), joint_subset(m), random_subsets(m, k, generator)])

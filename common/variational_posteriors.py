@@ -1,7 +1,6 @@
-"""Posterior families: parameters of q(z|x_S) in, a Distribution over z out. Learned priors are members of them too."""
+"""Posterior families: parameters of q(z|x_S) in, a Distribution over z out. A learned prior is in such a family too."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +14,29 @@ from common.errors import require
 
 
 class Posterior(nn.Module):
-    """A posterior family: parameters in, a Distribution q over z out, and what can be asked of such a q.
+    """A posterior family: parameters in, a Distribution q over z out, and methods that evaluate such a q.
 
-    Here q is one distribution, of a family of location and scale; `MixturePosterior` answers for mixtures. T is the
-    number of components, 1 if q is no mixture.
+    The methods here are for a single location-scale distribution, `MixturePosterior`'s for mixtures. T is the number of
+    components, 1 without a mixture.
     """
 
-    has_density = True  # log q(z) is known in closed form
-    has_kl = True  # so is KL(q_1 || q_2)
+    has_density = True  # log q(z) has a closed form
+    has_kl = True  # KL(q_1 || q_2) has a closed form
     is_mixture = False
-    per_latent = False  # each latent has parameters of its own, so that private latents can be put beside shared ones
-    on_spheres = False  # z lies on unit spheres, so that no latent moves alone
-    rejects = False  # samples take a random number of operations, which no CUDA graph can hold
+    per_latent = False  # each latent has its own parameters, so that private latents can be appended to shared ones
+    on_spheres = False  # z lies on unit spheres, so that no latent can move alone
+    rejects = False  # sampling takes a random number of operations, which no CUDA graph can hold
 
     def point(self, q: Distribution) -> Tensor:
-        """The z that stands for q in reconstructions, its mean: (B, D)."""
+        """The z that represents q in reconstructions, its mean: (B, D)."""
         return self.onto(q.mean)
 
     def onto(self, z: Tensor) -> Tensor:
-        """The nearest z in the latent space."""
+        """The point of the latent space nearest to z: (..., D) -> (..., D)."""
         return z
 
     def weighted_samples(self, q: Distribution, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
-        """What an ELBO takes from q: samples for its expectation, and its KL.
+        """Samples of q for the expectation in an ELBO, and the KL of q.
 
         Returns:
             z (J, ..., B, D), their weights in the expectation (J, ..., B), and KL(q || prior), (..., B), nats.
@@ -46,11 +45,11 @@ class Posterior(nn.Module):
         return z, torch.ones_like(z[..., 0]), kl_divergence(q, prior)
 
     def proposal(self, q: Distribution) -> Distribution:
-        """The distribution that importance sampling draws from to estimate likelihoods with q: its density is known."""
+        """The distribution, of known density, from which importance sampling draws to estimate likelihoods."""
         return q
 
     def sample_components(self, q: Distribution, n: int) -> Tensor:
-        """n samples of each component (stratified), with gradients: (T, n, B, D)."""
+        """Draw n samples from each component (stratified sampling), with gradients: (T, n, B, D)."""
         return q.rsample((1, n))
 
     def component_weights(self, q: Distribution) -> Tensor:
@@ -58,31 +57,31 @@ class Posterior(nn.Module):
         return q.mean.new_ones(1, len(q.mean))
 
     def component_log_probs(self, q: Distribution, z: Tensor) -> Tensor:
-        """log pi_t q_t(z) for z (..., B, D): (..., B, T), whose logsumexp is log q(z); -inf where pi_t is 0."""
+        """log pi_t q_t(z) for z (..., B, D): (..., B, T), nats; -inf where pi_t is 0. Their logsumexp is log q(z)."""
         return q.log_prob(z).unsqueeze(-1)
 
     def only_component(self, q: Distribution) -> Distribution:
-        """The one component that has any weight, such as that of q(z|x_m); q itself if it is no mixture."""
+        """The only component with positive weight, as q(z|x_m) has one; q itself if it is not a mixture."""
         return q
 
     def scales(self, q: Distribution) -> Tensor:
-        """The scale of each latent, (B, D); of a mixture's components (B, T, D)."""
+        """The scale of each latent, (B, D), or for a mixture of each component's latents, (B, T, D)."""
         return q.base_dist.scale
 
     def detached(self, q: Distribution, except_for: Tensor | None = None) -> Distribution:
-        """q with its parameters detached, but where `except_for`, (B, D) or (B, T, D) bool, is True."""
+        """q with its parameters detached, except where `except_for`, (B, D) or (B, T, D) bool, is True."""
         if except_for is None:
-            return self.changed(q, Tensor.detach)
-        return self.changed(q, lambda x: torch.where(except_for, x, x.detach()))
+            return self.map_parameters(q, Tensor.detach)
+        return self.map_parameters(q, lambda x: torch.where(except_for, x, x.detach()))
 
-    def changed(self, q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+    def map_parameters(self, q: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
         """q with `change` applied to each of its parameters, (..., D)."""
         base = q.base_dist
         changed = (change(getattr(base, name)) for name in base.arg_constraints)
         return Independent(type(base)(*changed, validate_args=False), 1)
 
     def factors(self, q: Distribution) -> Distribution:
-        """The independent factors of q: one for each latent, for vMF one for each sphere."""
+        """Independent factors of a non-mixture posterior: (B, D), one per latent, or (B, n), one per sphere."""
         return q.base_dist
 
 
@@ -92,12 +91,12 @@ class DiagonalGaussianPosterior(Posterior):
     per_latent = True
 
     def forward(self, params: tuple[Tensor, Tensor]) -> DiagonalGaussian:
-        """(mu, logvar), each (..., D) -> a distribution with batch shape (...)."""
+        """(mu, logvar), each (..., D) -> q, batch shape (...)."""
         return DiagonalGaussian(*params)
 
 
 class LaplacePosterior(Posterior):
-    r"""Laplace with :math:`b = D \, softmax(a) + \epsilon`: the D scales sum to D (Shi et al. 2019, arXiv 1911.03393).
+    r"""Laplace with scales :math:`b = D \, softmax(a) + \epsilon`, whose sum is D (Shi et al. 2019, arXiv 1911.03393).
 
     Args:
         eta: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
@@ -108,14 +107,14 @@ class LaplacePosterior(Posterior):
         self.eta = eta
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
-        """(loc, a), each (..., D) -> a distribution with batch shape (...)."""
+        """(loc, a), each (..., D) -> q, batch shape (...)."""
         loc, a = params
         scale = a.softmax(dim=-1) * a.shape[-1] + self.eta
         return Independent(Laplace(loc, scale, validate_args=False), 1)
 
 
 class SoftplusPosterior(Posterior):
-    r"""Independent locations and scales :math:`softplus(a) + \epsilon` of a family (Shi et al. 2019, the birds' code).
+    r"""Laplace or Normal with scales :math:`softplus(a) + \epsilon` (Shi et al. 2019, the authors' code for CUB).
 
     Args:
         family: torch's Laplace or Normal.
@@ -129,16 +128,16 @@ class SoftplusPosterior(Posterior):
         self.family, self.eta = family, eta
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
-        """(loc, a), each (..., D) -> a distribution with batch shape (...)."""
+        """(loc, a), each (..., D) -> q, batch shape (...)."""
         loc, a = params
         return Independent(self.family(loc, softplus(a) + self.eta, validate_args=False), 1)
 
 
 class LaplaceOrNormalPosterior(Posterior):
-    r"""The T components of a mixture, each of a family of its own, with scales :math:`softplus(a) + \epsilon`.
+    r"""The T components of a mixture, some Laplace and some normal, with scales :math:`softplus(a) + \epsilon`.
 
     Args:
-        laplace: which components are Laplace; the others are normal.
+        laplace: for each component, True for Laplace and False for normal.
         eta: epsilon, the smallest scale.
     """
 
@@ -148,7 +147,7 @@ class LaplaceOrNormalPosterior(Posterior):
         self.register_buffer("laplace", torch.tensor(laplace)[:, None], persistent=False)  # (T, 1)
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
-        """(loc, a), each (..., T, D) -> a distribution with batch shape (..., T)."""
+        """(loc, a), each (..., T, D) -> the components of q, batch shape (..., T)."""
         loc, a = params
         return Independent(LaplaceOrNormal(loc, softplus(a) + self.eta, self.laplace), 1)
 
@@ -156,8 +155,8 @@ class LaplaceOrNormalPosterior(Posterior):
 class VmfProductPosterior(Posterior):
     r"""n von Mises-Fisher variables side by side, each on a unit sphere in D / n dimensions.
 
-    The parameter is the natural one over the dimensions, :math:`\kappa \mu / d` of each: the mean's length is near
-    kappa / d, so that networks' outputs of order 1 tell something in any dimension. 0 is the uniform distribution.
+    The parameter is the natural one divided by the dimensions of a sphere, :math:`\kappa \mu / d`. The mean's length is
+    near kappa / d, so that network outputs of order 1 are informative in any dimension. 0 is the uniform distribution.
 
     Args:
         n: the number of spheres.
@@ -170,43 +169,43 @@ class VmfProductPosterior(Posterior):
         self.n = n
 
     def forward(self, params: tuple[Tensor]) -> Joined:
-        """One parameter, (..., D) -> a distribution with batch shape (...)."""
+        """One parameter, (..., D) -> q, batch shape (...)."""
         (eta,) = params
         d = eta.shape[-1]
-        require(d % self.n == 0, f"{d} latent dimensions are not {self.n} spheres of one size")
+        require(d % self.n == 0, f"{self.n} spheres need a multiple of {self.n} latent dimensions (got {d})")
         eta = d // self.n * eta.unflatten(-1, (self.n, d // self.n))
         kappa = eta.norm(dim=-1)
         first = torch.zeros_like(eta)
-        first[..., 0] = 1  # any direction serves where kappa is 0
+        first[..., 0] = 1  # where kappa is 0, any direction will do
         loc = torch.where(kappa[..., None] > 0, eta / kappa.clamp(min=1e-30)[..., None], first)
         return Joined(VonMisesFisher(loc, kappa))
 
     def onto(self, z: Tensor) -> Tensor:
-        """The points in the same directions on each sphere."""
+        """Scale each sphere's part of z to length 1: (..., D) -> (..., D)."""
         z = z.unflatten(-1, (self.n, -1))
         return (z / z.norm(dim=-1, keepdim=True)).flatten(-2)
 
     def scales(self, q: Joined) -> Tensor:
-        """1 / sqrt(kappa) of the sphere that each latent is on, (..., D)."""
+        """1 / sqrt(kappa) of each latent's sphere, (..., D)."""
         return self._by_latent(q).rsqrt()
 
-    def changed(self, q: Joined, change: Callable[[Tensor], Tensor]) -> Joined:
+    def map_parameters(self, q: Joined, change: Callable[[Tensor], Tensor]) -> Joined:
         kappa = change(self._by_latent(q)).unflatten(-1, q.shape)[..., 0]
-        return Joined(VonMisesFisher(change(q.parts.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
+        return Joined(VonMisesFisher(change(q.factors.loc.flatten(-2)).unflatten(-1, q.shape), kappa))
 
     def factors(self, q: Joined) -> Distribution:
-        return q.parts
+        return q.factors
 
     def _by_latent(self, q: Joined) -> Tensor:
-        """kappa of each latent's sphere: (..., n d)."""
-        return q.parts.concentration.repeat_interleave(q.shape[1], dim=-1)
+        """kappa of each latent's sphere, (..., D)."""
+        return q.factors.concentration.repeat_interleave(q.shape[1], dim=-1)
 
 
 class LocScaleEbmPosterior(Posterior):
     """An energy-based product of experts (`common.distributions.LocScaleEbm`).
 
     Args:
-        energy: z (N, D), in units of an expert's scale and from its location -> (N, 1), not negative.
+        energy: z standardised by an expert's location and scale, (N, D) -> (N, 1), not negative.
         n: samples that an estimate draws from each expert, from their Gaussian product and from the prior.
     """
 
@@ -214,11 +213,11 @@ class LocScaleEbmPosterior(Posterior):
 
     def __init__(self, energy: nn.Module, n: int = 4) -> None:
         super().__init__()
-        require(n > 0, f"an energy-based posterior needs at least one proposal from each expert, not {n}")
+        require(n > 0, f"an energy-based posterior needs at least 1 sample from each expert (got {n})")
         self.energy, self.n = energy, n
 
     def forward(self, params: tuple[Tensor, Tensor, Tensor]) -> LocScaleEbm:
-        """Which experts take part (..., M), (mu, logvar), each (..., M, D) -> a distribution of batch shape (...)."""
+        """Which experts take part (..., M), and (mu, logvar), each (..., M, D) -> q, batch shape (...)."""
         return LocScaleEbm(*params, self.energy, self.n)
 
     def weighted_samples(self, q: LocScaleEbm, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,10 +228,10 @@ class LocScaleEbmPosterior(Posterior):
 
 
 class MixturePosterior(Posterior):
-    """sum_t softmax(logits)_t q_t(z), with all q_t in one family.
+    """A mixture of T components of one family: sum_t softmax(logits)_t q_t(z).
 
     Args:
-        component: the family, parameters (..., D) -> a distribution.
+        component: the components' family.
     """
 
     has_kl = False
@@ -245,7 +244,7 @@ class MixturePosterior(Posterior):
         self.on_spheres, self.rejects = component.on_spheres, component.rejects
 
     def forward(self, params: tuple[Tensor, ...]) -> MixtureSameFamily:
-        """logits (..., T) and the components' parameters (..., T, D) -> a distribution of batch shape (...)."""
+        """Logits (..., T) and the components' parameters, each (..., T, D) -> q, batch shape (...)."""
         logits, *components = params
         return MixtureSameFamily(
             Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
@@ -265,20 +264,17 @@ class MixturePosterior(Posterior):
 
     def only_component(self, q: MixtureSameFamily) -> Distribution:
         (t,) = (self.component_weights(q) > 0).any(dim=1).nonzero().flatten().tolist()
-        return self.component.changed(q.component_distribution, lambda x: x[:, t])
+        return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
 
     def scales(self, q: MixtureSameFamily) -> Tensor:
         return self.component.scales(q.component_distribution)
 
-    def changed(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
-        """q with `change` applied to each parameter of its components, (B, T, D); the weights stay."""
+    def map_parameters(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
+        """q with `change` applied to each parameter of its components, (B, T, D); the weights stay the same."""
         return MixtureSameFamily(
-            q.mixture_distribution, self.component.changed(q.component_distribution, change), False
+            q.mixture_distribution, self.component.map_parameters(q.component_distribution, change), False
         )
 
     def factors(self, q: Distribution) -> Distribution:
-        """The factors of one component, see `only_component`."""
+        """The independent factors of one component, which `only_component` gives."""
         return self.component.factors(q)
-
-
-DiagonalGaussianMixturePosterior = partial(MixturePosterior, DiagonalGaussianPosterior())

@@ -1,4 +1,4 @@
-"""Strategies fuse the experts: stacked parameters of q(z|x_m) in, parameters of q(z|x_S) out."""
+"""Strategies fuse experts: stacked parameters of the q(z|x_m) in, parameters of q(z|x_S) out."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from common.subsets import all_subsets, on_device
 
 
 class Strategy(nn.Module):
-    """Fuses experts: parameters (M, B, D) and a mask (..., B, M) in, parameters of q(z|x_S) (..., B, D) out."""
+    """Fuses experts: parameters, each (M, B, D), and a mask (..., B, M) -> parameters of q(z|x_S), each (..., B, D)."""
 
-    is_product = False  # each expert alone is fused with the prior, as if there were no others
-    nothing_is_prior = True  # q(z|nothing) is the prior
+    is_product = False  # q(z|x_m) can be computed from the expert m alone
+    nothing_is_prior = True  # q(z|x_S) is the prior if S is empty
     per_latent = True  # a latent's parameters come from the experts' parameters of that latent alone
 
 
@@ -42,7 +42,7 @@ class OwnExpertStrategy(Strategy):
     """No fusion: each subset of the modalities has its own encoder (VAE, CVAE, JMVAE).
 
     Args:
-        encoders: the modalities that each encoder sees, joined by commas.
+        encoders: for each of E encoders the modalities that it sees, joined by commas.
     """
 
     def __init__(self, encoders: Sequence[str]) -> None:
@@ -56,11 +56,14 @@ class OwnExpertStrategy(Strategy):
         """(mu, logvar), each (E, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D).
 
         Raises:
-            InputError: no encoder sees exactly the modalities of an example (checked outside of training only).
+            InputError: no encoder sees exactly the modalities of an example (checked only outside training).
         """
         mask = torch.ones_like(self.subsets[:1]) if mask is None else mask
         chosen = (mask.unsqueeze(-2) == self.subsets).all(dim=-1)  # (..., B, E)
-        require(self.training or bool(chosen.any(dim=-1).all()), "the model has no encoder for just these modalities")
+        require(
+            self.training or bool(chosen.any(dim=-1).all()),
+            "the model has no encoder for just these modalities",
+        )
         weight = chosen.to(params[0]).movedim(-1, 0).unsqueeze(-1)  # (E, ..., B, 1)
         return tuple(
             (weight * p.view(len(p), *[1] * (weight.dim() - p.dim()), *p.shape[1:])).sum(dim=0) for p in params
@@ -68,7 +71,7 @@ class OwnExpertStrategy(Strategy):
 
 
 class VmfPoeStrategy(Strategy):
-    r"""The product of von Mises-Fisher experts and the uniform prior: their natural parameters add up.
+    r"""The product of von Mises-Fisher experts and the uniform prior: the sum of their natural parameters.
 
     .. math:: \prod_{m \in S} vMF(z; \mu_m, \kappa_m) \propto \exp \Big( z^\top \sum_{m \in S} \kappa_m \mu_m \Big)
     """
@@ -76,12 +79,12 @@ class VmfPoeStrategy(Strategy):
     is_product = True
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
-        """Natural parameters (M, B, D), scaled alike, and a mask (..., B, M) -> those of the product, (..., B, D)."""
+        """Natural parameters (M, B, D), all on one scale, and a mask (..., B, M) -> the product's, (..., B, D)."""
         return (masked_sum(*params, mask),)
 
 
 class SetStrategy(Strategy):
-    r"""One posterior from the sum of the present elements' encodings, the set encoder of partial-VAE.
+    r"""One posterior from the sum of the present elements' encodings: the set encoder of the partial VAE.
 
     .. math:: parameters = g \Big( \sum_{m \in S} h_m(x_m) \Big)
 
@@ -105,7 +108,7 @@ class SetStrategy(Strategy):
 
 
 class LocScaleEbmStrategy(Strategy):
-    """Passes the present experts on: the posterior multiplies them (`common.distributions.LocScaleEbm`)."""
+    """Passes the experts on to the posterior, which multiplies those present (`common.distributions.LocScaleEbm`)."""
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> the mask, (mu, logvar), each (..., B, M, D)."""
@@ -116,26 +119,23 @@ class LocScaleEbmStrategy(Strategy):
 
 
 class MoeStrategy(Strategy):
-    """The mixture, in equal parts, of the experts that an example has, of any family."""
+    """The equally weighted mixture of the present experts, of any family (MMVAE, Shi et al. 2019, arXiv 1911.03393)."""
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the parameters (..., B, M, D)."""
         params = tuple(p.movedim(0, -2) for p in params)  # (B, M, D)
         shape = params[0].shape[:-1]
-        return _equal_parts(params[0].new_ones(shape, dtype=torch.bool) if mask is None else mask, *params)
-
-
-GaussianMoeStrategy = MoeStrategy
+        return _equally_weighted(params[0].new_ones(shape, dtype=torch.bool) if mask is None else mask, *params)
 
 
 class MopoeStrategy(Strategy):
-    """The mixture, in equal parts, of the products of all subsets of an example's modalities: at most T = 2^M - 1.
+    """The equally weighted mixture of the products of all subsets of the present modalities, at most T = 2^M - 1.
 
-    MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset; each product has the prior as an
-    expert, as in MVAE.
+    MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset. The prior is an expert of each product,
+    as in MVAE.
 
     Args:
-        product: the strategy for one subset; for Gaussians by default.
+        product: the strategy that fuses one subset, by default the Gaussian product.
     """
 
     def __init__(self, product: nn.Module | None = None) -> None:
@@ -149,44 +149,54 @@ class MopoeStrategy(Strategy):
         subsets = on_device(all_subsets(m), mask.device)  # (T, M)
         given = subsets.view(-1, *[1] * (mask.dim() - 1), m) & mask  # (T, ..., B, M)
         products = (p.movedim(0, -2) for p in self.product(params, given))  # (..., B, T, D)
-        return _equal_parts((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
+        return _equally_weighted((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
 
 
 def with_private(
     fused: tuple[Tensor, ...], private: tuple[Tensor, ...], prior: tuple[Tensor, ...], present: Tensor | None
 ) -> tuple[Tensor, ...]:
-    r"""Append a modality's private latents to the parameters of q(z|x_S): its encoder's if present, else the prior's.
+    r"""Append a modality's private latents to q(z|x_S): its encoder's parameters where it is present, else the prior's.
 
     .. math:: q(z, w_1, .., w_M|x_S) = q(z|x_S) \prod_{m \in S} q(w_m|x_m) \prod_{m \notin S} p(w_m)
 
     (DMVAE, Lee & Pavlovic 2021, arXiv 2103.13139; the components of a mixture share the private posteriors.)
 
     Args:
-        fused: each (..., B, D), for a mixture logits (..., B, T) and each (..., B, T, D).
-        private: the encoder's parameters, each (B, d).
-        prior: the prior's, each (d,).
-        present: which examples have the modality, (..., B); all by default.
+        fused: parameters of q(z|x_S), each (..., B, D); for a mixture logits (..., B, T) and each (..., B, T, D).
+        private: the encoder's parameters of the d private latents, each (B, d).
+        prior: the prior's parameters, each (d,).
+        present: which examples have the modality, (..., B) bool; None means all.
+
+    Returns:
+        the same as `fused`, with D + d latents.
     """
     *logits, first = fused[: len(fused) - len(private) + 1]
     appended = []
-    for shared, own, default in zip((first, *fused[len(logits) + 1 :]), private, prior, strict=True):
-        if present is not None:
-            own = torch.where(present.unsqueeze(-1), own, default)  # (..., B, d)
+    for shared, encoded, default in zip((first, *fused[len(logits) + 1 :]), private, prior, strict=True):
+        latents = encoded if present is None else torch.where(present.unsqueeze(-1), encoded, default)  # (..., B, d)
         if logits:
-            own = own.unsqueeze(-2)  # alike for all components
-        appended.append(torch.cat([shared, own.expand(*shared.shape[:-1], -1)], dim=-1))
+            latents = latents.unsqueeze(-2)  # the same for all components
+        appended.append(torch.cat([shared, latents.expand(*shared.shape[:-1], -1)], dim=-1))
     return *logits, *appended
 
 
 def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The sum of x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
+    """Sum x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
     return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)
 
 
-def _equal_parts(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
-    """Equal weights for the complete components, (..., B, T).
+def _equally_weighted(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
+    """The parameters of a mixture that gives equal weights to the components whose experts are all present.
 
-    Parameters of the others are 0; where an example has no complete component, all components have equal weights.
+    The other components have weight 0 and parameters 0. An example without any complete component gives all components
+    equal weights.
+
+    Args:
+        complete: which components have all their experts, (..., B, T) bool.
+        params: the components' parameters, each (..., B, T, D).
+
+    Returns:
+        logits (..., B, T) and the parameters, each (..., B, T, D).
     """
     logits = torch.zeros_like(complete, dtype=params[0].dtype)
     logits = logits.masked_fill(~complete & complete.any(-1, True), -torch.inf)

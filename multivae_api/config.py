@@ -1,4 +1,4 @@
-"""The configuration of `multivae_api.mmvae.MMVAE`, and the pieces that it names."""
+"""The configuration of `multivae_api.mmvae.MMVAE`, its checks, and the pieces that it stands for."""
 
 import math
 import re
@@ -18,24 +18,24 @@ from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePost
 FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}
 LOCATION_SCALE = {"normal": NormalLikelihood, "laplace": LaplaceLikelihood}
 OBJECTIVES = {"dreg_looser": DregElbo, "iwae_looser": IwaeElbo}
-N_HIDDEN = 512  # of the default networks
+N_HIDDEN = 512  # hidden units of the default networks
 
 
 @dataclass
 class MMVAEConfig:
-    """What an MMVAE is made of.
+    """The options of an MMVAE, under MultiVae's names.
 
     Args:
         n_modalities: the number of modalities.
         latent_dim: D.
-        input_dims: {name: shape of one example}; the default networks and the rescaling factors are made from it.
+        input_dims: {name: shape of one example}, which the default networks and rescaling factors need.
         uses_likelihood_rescaling: weigh the modalities' log-likelihoods (Javaloy et al. 2022).
-        rescale_factors: {name: weight}; default: the largest modality's size divided by the modality's.
-        decoders_dist: {name: "normal", "bernoulli" (the decoder gives logits) or "laplace", or a function of the
-            decoder's output and x, both (..., *shape), that gives the log-density of each value}; "normal" by default.
-        decoder_dist_params: {name: {"scale": of the normal or the Laplace}}; 1 by default.
-        custom_architectures: which networks are not the default ones; the model fills it.
-        K: importance samples of each encoder.
+        rescale_factors: {name: weight}; by default the size of the largest modality divided by the modality's.
+        decoders_dist: {name: distribution}: "normal" (the default), "laplace", "bernoulli" (the decoder gives logits),
+            or a function: the decoder's output and x, both (..., *shape) -> the log-density of each value, nats.
+        decoder_dist_params: {name: {"scale": scale of the normal or Laplace distribution}}, by default 1.
+        custom_architectures: "encoders" and "decoders", if they are not the default ones; set by the model.
+        K: importance samples from each encoder.
         prior_and_posterior_dist: "laplace_with_softmax", whose scales sum to D, or "normal".
         learn_prior: learn the prior's location and scales.
         beta: weight of log p(z) - log q(z|X) in training.
@@ -58,42 +58,65 @@ class MMVAEConfig:
 
 
 def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None, decoders: Mapping | None) -> None:
-    """Raise InputError for a configuration that does not exist."""
+    """Raise InputError if a configuration is impossible or contradicts the networks.
+
+    Args:
+        names: the modalities.
+        encoders, decoders: the caller's networks by modality; None for the default ones.
+    """
     require(
         (encoders is not None and decoders is not None) or config.input_dims is not None,
         "the default networks are made from input_dims: give {name: shape}, or encoders and decoders",
     )
-    for what, given in (("encoders", encoders), ("decoders", decoders), ("input_dims", config.input_dims)):
-        require(given is None or set(given) == set(names), f"{what} are of {given and sorted(given)}, not of {names}")
+    _check_names(config, names, {"encoders": encoders, "decoders": decoders, "input_dims": config.input_dims})
+    _check_choices(config)
+    _check_numbers(config)
+    rescales = config.uses_likelihood_rescaling
     require(
-        len(names) == config.n_modalities, f"n_modalities is {config.n_modalities}, there are {len(names)}: {names}"
+        rescales or config.rescale_factors is None,
+        "rescale_factors need uses_likelihood_rescaling=True (got False)",
     )
-    for what in ("decoders_dist", "decoder_dist_params", "rescale_factors"):
-        unknown = set(getattr(config, what) or {}) - set(names)
-        require(not unknown, f"{what} of unknown modalities: {', '.join(sorted(unknown))}")
+    require(
+        not rescales or config.rescale_factors is not None or config.input_dims is not None,
+        "likelihood rescaling needs input_dims, or rescale_factors: give one of them",
+    )
+
+
+def _check_names(config: MMVAEConfig, names: tuple[str, ...], mappings: Mapping[str, Mapping | None]) -> None:
+    """Check the modalities' names, and that every mapping has the right ones as keys."""
+    for option, mapping in mappings.items():
+        same = mapping is None or set(mapping) == set(names)
+        require(same, f"{option} are of {mapping and sorted(mapping)}, but the modalities are {names}")
+    n = config.n_modalities
+    require(len(names) == n, f"n_modalities is {n}, but there are {len(names)} modalities: {names}")
+    for option in ("decoders_dist", "decoder_dist_params", "rescale_factors"):
+        unknown = set(getattr(config, option) or {}) - set(names)
+        require(not unknown, f"{option} of unknown modalities: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+    allowed = all(re.fullmatch("[^.,|]+", name) for name in names)
+    require(allowed, f"a modality's name must not be empty or contain . , | (got {', '.join(names)})")
+
+
+def _check_choices(config: MMVAEConfig) -> None:
+    """Check the options that name a piece."""
     for dist in (config.decoders_dist or {}).values():
         known = callable(dist) or dist in (*LOCATION_SCALE, "bernoulli")
         require(known, f"decoders_dist is normal, bernoulli, laplace or a function, not {dist!r}")
-    for what, known in (("prior_and_posterior_dist", FAMILIES), ("loss", OBJECTIVES)):
-        require(getattr(config, what) in known, f"{what} is {' or '.join(known)}, not {getattr(config, what)!r}")
-    named = all(re.fullmatch("[^.,|]+", name) for name in names)
-    require(named, f"a modality's name has none of the characters . , |: {', '.join(names)}")
-    for what in ("K", "latent_dim"):
-        require(getattr(config, what) > 0, f"{what} must be positive, not {getattr(config, what)}")
-    require(0 <= config.beta < math.inf, f"beta must be a number that is not negative, it is {config.beta}")
+    for option, known in (("prior_and_posterior_dist", FAMILIES), ("loss", OBJECTIVES)):
+        value = getattr(config, option)
+        require(value in known, f"{option} is {' or '.join(known)}, not {value!r}")
+
+
+def _check_numbers(config: MMVAEConfig) -> None:
+    """Check the ranges of the numeric options."""
+    for option in ("K", "latent_dim"):
+        require(getattr(config, option) > 0, f"{option} must be positive, not {getattr(config, option)}")
+    require(0 <= config.beta < math.inf, f"beta must be finite and not negative (got {config.beta})")
     for name, params in (config.decoder_dist_params or {}).items():
         require(params.get("scale", 1) > 0, f"the scale of {name} must be positive, not {params.get('scale')}")
-    require(
-        config.uses_likelihood_rescaling or config.rescale_factors is None,
-        "rescale_factors need uses_likelihood_rescaling=True",
-    )
-    require(
-        not config.uses_likelihood_rescaling or config.rescale_factors is not None or config.input_dims is not None,
-        "likelihood rescaling needs input_dims, or rescale_factors",
-    )
 
 
 def weights(config: MMVAEConfig) -> dict[str, float] | None:
+    """The weights of the modalities' log-likelihoods, {name: weight}; None if all are 1."""
     if not config.uses_likelihood_rescaling or config.rescale_factors is not None:
         return config.rescale_factors
     sizes = {name: math.prod(shape) for name, shape in config.input_dims.items()}
@@ -101,6 +124,7 @@ def weights(config: MMVAEConfig) -> dict[str, float] | None:
 
 
 def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
+    """A modality's likelihood; the event's dimensions are those of the decoder's output for one z."""
     dist = (config.decoders_dist or {}).get(name, "normal")
     params = (config.decoder_dist_params or {}).get(name, {})
     training, like = decoder.training, next(decoder.parameters(), torch.zeros(()))
@@ -111,28 +135,35 @@ def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
         unknown = set(params) - {"scale"}
         require(not unknown, f"decoder_dist_params of {name}: {dist} has a scale, no {', '.join(sorted(unknown))}")
         return LOCATION_SCALE[dist](params.get("scale", 1.0), event_dims)
-    require(not params, f"decoder_dist_params of {name}: {dist} has none")
+    require(not params, f"decoder_dist_params of {name}: {dist} has none, leave out {', '.join(sorted(params))}")
     return BernoulliLikelihood(event_dims) if dist == "bernoulli" else FunctionLikelihood(dist, event_dims)
 
 
 def default_encoder(shape: tuple[int, ...], latent_dim: int) -> nn.Module:
+    """One hidden layer: x (N, *shape) -> location and log-variance, each (N, latent_dim)."""
     heads = SplitLinearLayer(N_HIDDEN, (latent_dim, latent_dim))
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), N_HIDDEN), nn.ReLU(), heads)
 
 
 def default_decoder(shape: tuple[int, ...], latent_dim: int) -> nn.Module:
+    """One hidden layer: z (N, latent_dim) -> (N, *shape)."""
     out = (nn.Linear(N_HIDDEN, math.prod(shape)), nn.Unflatten(1, tuple(shape)))
     return nn.Sequential(nn.Linear(latent_dim, N_HIDDEN), nn.ReLU(), *out)
 
 
-class Named(nn.Module):
-    """A network whose outputs may have names."""
+class NamedOutputs(nn.Module):
+    """A network whose output may be an object with named values, as MultiVae's networks return, or just the values.
+
+    Args:
+        names: the names of the values, in the order that the model expects.
+    """
 
     def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
         self.network, self.names = network, names
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The named values, a tensor if there is only one name; an output without these names is passed on."""
         out = self.network(x)
         if hasattr(out, self.names[0]):
             values = tuple(getattr(out, name) for name in self.names)

@@ -1,4 +1,4 @@
-"""Batches, splits and pairing; files, archives and caches on disk; streams of data that exceed a device's memory."""
+"""Batches, splits and pairing; dataset files and caches on disk; streams of data larger than a device's memory."""
 
 import lazy_loader
 

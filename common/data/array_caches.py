@@ -1,4 +1,4 @@
-"""Data that are made once and kept: arrays, and what they were made with, in one checked file (npz)."""
+"""Caches of generated arrays: one npz file holds the arrays and the options that they were made with."""
 
 import io
 import json
@@ -17,7 +17,11 @@ from common.io import DAMAGE, write_atomically
 
 
 def save(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-    """Write arrays and what they were made with.
+    """Write arrays and the options that they were made with.
+
+    Args:
+        about: {option: value}, plain JSON values.
+        arrays: {name: array of any shape}.
 
     Raises:
         InputError: the file could not be written.
@@ -29,28 +33,33 @@ def save(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
 
 
 def load(path: Path, about: Mapping[str, Any], names: Sequence[str], again: str) -> list[Tensor]:
-    """The named arrays of a file.
+    """Read the named arrays of a file that `save` wrote.
 
     Args:
-        about: what they must have been made with, by the options' names.
-        again: how to make the file anew.
+        about: {option: value} that they must have been made with.
+        again: how to make the file again, the end of error messages.
+
+    Returns:
+        the arrays, in the order of the names.
 
     Raises:
-        InputError: damaged, or made with something else.
+        InputError: the file is damaged, or was made with other options.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = json.loads(str(_array(archive, "about")))
-            made = {name: found[name] for name in about}
+            saved = json.loads(str(_array(archive, "about")))
+            made = {name: saved[name] for name in about}
             arrays = [torch.from_numpy(_array(archive, name)) for name in names]
     except (*DAMAGE, zlib.error) as error:
         raise InputError(f"{path} is damaged or cannot be read: {again}") from error
-    others = [name for name in about if made[name] != about[name]]
-    was, asked = (" ".join(flag(name, values[name]) for name in others) for values in (made, about))
-    require(not others, f"{path} was made with {was}, not {asked}: give the same options or --data-dir, or {again}")
+    changed = [name for name in about if made[name] != about[name]]
+    was, asked = (" ".join(flag(name, values[name]) for name in changed) for values in (made, about))
+    require(
+        not changed, f"{path} was made with {was}, not {asked}: give the same options, another --data-dir, or {again}"
+    )
     return arrays
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an npz file. np.load would parse it before, and at times without, looking at its checksum."""
+    """Read one array of an npz file. np.load may parse the array before, or without, verifying its checksum."""
     return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Data in memory: presence masks, batches, pairing."""
+"""Batches with presence masks, splits of datasets, and how examples are paired."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,29 +13,31 @@ from common.errors import require
 
 
 class Columns(NamedTuple):
-    """The columns of a mask (..., M) that a modality has: one, or n if it is a set of n like elements."""
+    """A modality's columns of a mask (..., M): one, or n if the modality is a set of n like elements."""
 
     start: int
     n_elements: int | None = None
 
     @property
     def stop(self) -> int:
+        """The column after the last one."""
         return self.start + (self.n_elements or 1)
 
     @property
     def slice(self) -> slice:
+        """All of the modality's columns."""
         return slice(self.start, self.stop)
 
     def of(self, mask: Tensor) -> Tensor:
-        """These columns of a mask (..., M): (...), for a set (..., n)."""
+        """Select these columns of a mask (..., M): (...), or (..., n) for a set."""
         return mask[..., self.start] if self.n_elements is None else mask[..., self.slice]
 
 
 def columns_of(sizes: Mapping[str, int | None]) -> dict[str, Columns]:
-    """The columns of modalities, in their order.
+    """Assign mask columns to modalities, in their order.
 
     Args:
-        sizes: {name: number of elements of a set, None for a plain modality}.
+        sizes: {name: number of elements of a set modality, None for a plain one}.
     """
     columns, start = {}, 0
     for name, n in sizes.items():
@@ -45,20 +47,21 @@ def columns_of(sizes: Mapping[str, int | None]) -> dict[str, Columns]:
 
 
 def n_columns(columns: Mapping[str, Columns]) -> int:
-    """M, the number of columns of the mask."""
+    """M, the number of columns of a mask."""
     return max(column.stop for column in columns.values())
 
 
 @dataclass
 class Batch:
-    """Examples of some modalities, and which example has which modality.
+    """B examples, and a mask of the modalities that each of them has.
 
     modalities: {name: (B, ...)}; values where the mask is False have no meaning.
     mask: (B, M) bool over all of the model's modalities, or None if every example has all of them. A set of n like
         elements, (B, n, ...), has n of the M columns.
-    together: (B,) bool, examples that count jointly only, since other rows hold their modalities; None for none.
-    every_row: run the networks on every row, also where the modality is absent, so that all batches take the same
-        operations, as a CUDA graph needs it.
+    together: (B,) bool, True for rows that count only in joint terms, since other rows hold their single modalities;
+        None if there are no such rows.
+    every_row: run the networks on every row, even where the modality is absent, so that all batches take the same
+        operations, as a CUDA graph requires.
     """
 
     modalities: dict[str, Tensor]
@@ -77,34 +80,36 @@ class Batch:
         """The same examples with only the given modalities.
 
         Args:
-            columns: those of all of the model's modalities, by name.
+            given: names of modalities.
+            columns: the mask columns of all of the model's modalities, by name.
 
         Raises:
-            InputError: a given modality is not in the batch.
+            InputError: the batch lacks a given modality.
         """
         require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")
         x = next(iter(self.modalities.values()))
         absent = [name for name in given if name not in self.modalities]
-        require(not absent, f"the inputs lack the modality {', '.join(absent)}")
-        chosen = torch.zeros(len(x), n_columns(columns), dtype=torch.bool, device=x.device)
+        require(not absent, f"the inputs lack the modality {', '.join(absent)}: they have {', '.join(self.modalities)}")
+        selected = torch.zeros(len(x), n_columns(columns), dtype=torch.bool, device=x.device)
         for name in given:
-            chosen[:, columns[name].slice] = True
-        mask = chosen if self.mask is None else self.mask & chosen
+            selected[:, columns[name].slice] = True
+        mask = selected if self.mask is None else self.mask & selected
         return Batch({name: self.modalities[name] for name in given}, mask, self.together, self.every_row)
 
 
 def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, columns: Mapping[str, Columns]) -> Batch:
-    """Turn inputs into a Batch: the one place where absence becomes a mask.
+    """Turn inputs into a Batch. This is the one place where absence becomes a mask.
 
-    A modality is absent if it is left out of the inputs, and for an example if it, or an element of a set, holds a NaN
-    (floats) or a negative number (integers). The caller's tensors are left as they are; a Batch keeps its mask.
+    A modality that is left out of the inputs is absent from all examples. An example lacks a modality, or an element of
+    a set, whose values hold a NaN (floats) or a negative number (integers). The caller's tensors are not changed. A
+    Batch keeps its own mask.
 
     Args:
         inputs: {name: (B, ...)}; tensors in a list are modalities "0", "1", ...; a single tensor is modality "0".
-        columns: the mask's columns of each of the model's modalities.
+        columns: the mask columns of all of the model's modalities, by name.
 
     Raises:
-        InputError: an unknown modality, none, modalities of different lengths, or a set of another size.
+        InputError: no modality, an unknown one, modalities of different lengths, or a set of another size.
     """
     if isinstance(inputs, Batch):
         return _complete(inputs, columns)
@@ -123,46 +128,47 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         n = present.shape[-1]
         require(
             x.shape[: present.dim()] == present.shape,
-            f"{name} is a set of {n} elements, (B, {n}, ...): not {tuple(x.shape)}",
+            f"{name} is a set of {n} elements and needs the shape (B, {n}, ...) (got {tuple(x.shape)})",
         )
         present.copy_(~missing.reshape(*present.shape, -1).any(dim=-1))
     return Batch(filled, None if mask.all() else mask)
 
 
 def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
-    """A batch whose mask says which modalities it lacks, with zeros for the absent elements of sets."""
+    """Mask the modalities that a batch leaves out, and set the absent elements of sets to zero."""
     if not all(name in batch.modalities for name in columns):
         batch = batch.only(tuple(batch.modalities), columns)
     if batch.mask is None:
         return batch
     filled = {}
     for name, x in batch.modalities.items():
-        if columns[name].n_elements is not None:  # networks on sets see absent elements too
+        if columns[name].n_elements is not None:  # a set's network sees absent elements too
             present = columns[name].of(batch.mask)  # (B, n)
             filled[name] = x.masked_fill(~present.view(*present.shape, *[1] * (x.dim() - 2)), 0)
     return replace(batch, modalities=batch.modalities | filled) if filled else batch
 
 
 def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None:
+    """Raise InputError unless the inputs are known modalities of the same number of examples, at least one."""
     unknown = [name for name in inputs if name not in columns]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
-    require(len(inputs) > 0, f"no modality given: the model has {', '.join(columns)}")
+    require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
     sizes = {name: len(x) for name, x in inputs.items()}
-    require(len(set(sizes.values())) == 1, f"the modalities differ in their number of examples: {sizes}")
-    require(0 not in sizes.values(), "the batch is empty")
+    require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")
+    require(0 not in sizes.values(), "the batch is empty: give at least one example")
 
 
 class Examples:
-    """A split: compact tensors (uint8 images, int64 labels), batched by indexing.
+    """A split of a dataset: compact tensors (uint8 images, int64 labels), batched by indexing.
 
     Args:
-        modalities: {name: (N, ...)}, in memory or mapped into it; N may differ between modalities that rows pair.
-        rows: {name: (R,)}, which of the N each example takes; all of them once, in order, by default. (R, G) for
-            examples of G rows each.
-        mask: (R, M) or (R, G, M) bool where these lack modalities, else None.
+        modalities: {name: (N, ...)}, in memory or memory-mapped; N may differ between modalities that `rows` pairs.
+        rows: {name: (R,)}, the row of the N that each of R examples takes; (R, G) for examples of G rows each. By
+            default example i is row i of every modality.
+        mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all.
         together: (R,) or (R, G) bool, see Batch.
-        derived: {name: (of which, function)}, modalities that are made of another one's batch, (B, ...) float, as they
-            are needed.
+        derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...)
+            float, whenever a batch is made.
     """
 
     def __init__(
@@ -184,14 +190,16 @@ class Examples:
 
     @property
     def device(self) -> torch.device:
+        """Where the tensors are."""
         return next(iter(self.modalities.values())).device
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the modalities' tensors."""
         return sum(x.nbytes for x in self.modalities.values())
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
-        """A batch of these examples, all their rows; uint8 becomes float in [0, 1]."""
+        """A batch of all rows of the indexed examples; uint8 becomes float in [0, 1]."""
         rows = self.rows and {name: rows[index].flatten() for name, rows in self.rows.items()}
         values = {name: x[rows[name] if rows else index] for name, x in self.modalities.items()}
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
@@ -200,53 +208,64 @@ class Examples:
         return Batch(values, mask, None if self.together is None else self.together[index].flatten())
 
     def to(self, device: torch.device) -> "Examples":
+        """The same examples on a device."""
         modalities, rows = (x and {name: x.to(device) for name, x in x.items()} for x in (self.modalities, self.rows))
         masks = [None if x is None else x.to(device) for x in (self.mask, self.together)]
         return Examples(modalities, rows, *masks, self.derived)
 
     def only(self, names: Sequence[str]) -> "Examples":
-        """The same examples with some of their modalities; for examples that have all."""
+        """The same examples with only the named modalities; no example may lack any modality."""
         return Examples(*(x and {name: x[name] for name in names} for x in (self.modalities, self.rows)))
 
     def take(self, index: slice | Tensor) -> "Examples":
-        """These examples alone; of shards nothing is read."""
+        """Only the indexed examples; nothing is read from shards yet."""
         masks = [None if x is None else x[index] for x in (self.mask, self.together)]
         if self.rows is None:
             values = {n: x.take(index) if isinstance(x, Shards) else x[index] for n, x in self.modalities.items()}
             return Examples(values, None, *masks, self.derived)
         return Examples(self.modalities, {name: x[index] for name, x in self.rows.items()}, *masks, self.derived)
 
-    def apart(self, index: Tensor) -> "Examples":
-        """These examples alone, with nothing beside their own rows in memory; for examples on the CPU."""
+    def extract(self, index: Tensor) -> "Examples":
+        """Only the indexed examples, with copies of just the rows they take; they have to be on the CPU."""
         masks = [None if x is None else x[index] for x in (self.mask, self.together)]
         if self.rows is None:
             return Examples({name: _rows(x, index) for name, x in self.modalities.items()}, None, *masks, self.derived)
         rows = {name: x[index] for name, x in self.rows.items()}
         values = {name: _rows(x, rows[name].flatten()) for name, x in self.modalities.items()}
-        own = {name: torch.arange(x.numel()).view_as(x) for name, x in rows.items()}
-        return Examples(values, own, *masks, self.derived)
+        copied_rows = {name: torch.arange(x.numel()).view_as(x) for name, x in rows.items()}
+        return Examples(values, copied_rows, *masks, self.derived)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """The rows of an order, or all as they stand, in batches; the last one may be smaller."""
+        """Yield the examples in batches, in a given order of indices (R,) or as they are; the last may be smaller."""
         for start in range(0, len(self) if order is None else len(order), batch_size):
             rows = slice(start, start + batch_size)
             yield self[rows] if order is None else self[order[rows]]
 
 
 def _rows(x: Tensor | Shards, index: Tensor) -> Tensor:
-    """By numpy, which leaves a step that computes beside it its threads."""
+    """Copy the indexed rows with numpy: unlike torch it takes no threads from the training step that runs meanwhile."""
     return x[index] if isinstance(x, Shards) else torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))
 
 
 def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | None]:
-    """Split off the last n examples for validation, the last sixth by default (10,000 of MNIST); none for n = 0."""
+    """Split off the last n examples for validation.
+
+    Args:
+        n: None is a sixth of the examples (10,000 of MNIST); 0 is none.
+
+    Returns:
+        the training examples, and the validation examples or None.
+
+    Raises:
+        InputError: n leaves no training example.
+    """
     n = len(examples) // 6 if n is None else n
-    require(n < len(examples), f"--valid {n} leaves no training example: there are {len(examples)}")
+    require(n < len(examples), f"--valid {n} leaves no training example: give less than {len(examples)}")
     return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None
 
 
 def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
-    """Which examples keep their pairing, a random fraction of them: indices."""
+    """Draw a random fraction of the examples, those that keep their pairing: their indices."""
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
     return order[: round(fraction * len(examples))]
 
@@ -254,17 +273,19 @@ def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
 def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True) -> Examples:
     """Keep the pairing of a random fraction of the examples (weak supervision, Wu & Goodman 2018).
 
-    Unpaired examples contribute their unimodal ELBOs only. The objective sums expectations, of ELBO(all) over the
-    pairs and of ELBO({m}) over all examples, paired or not. So each of the N examples becomes M + 1 rows: one of the
-    pairs, which are repeated in turn and count jointly only, and one of each modality alone. A batch of them has the
-    terms of as many whole examples.
+    Unpaired examples contribute only their unimodal ELBOs: the objective is the mean of ELBO(all) over the pairs plus
+    the mean of ELBO({m}) over all examples, paired or not. So each of the N examples becomes M + 1 rows: a pair that
+    counts only in the joint term (the pairs are repeated in turn), and a row for each modality alone. A batch of B such
+    examples has the terms of B paired examples.
 
     Args:
-        unimodal: whether the objective has terms of one modality (`MultimodalObjective.unimodal`): if not, only what is
-            unpaired counts alone, and the rows of what is paired are left without any modality.
+        seed: decides which examples keep their pairing.
+        unimodal: whether the objective has terms of one modality (`MultimodalObjective.unimodal`). If not, only the
+            modalities of unpaired examples count alone; the single rows of paired ones are left without any modality.
 
     Returns:
-        N examples of M + 1 rows, M if there is no pair; nothing is copied. If all are paired, the examples themselves.
+        N examples of M + 1 rows (M rows if there is no pair), without copies of the data; the examples themselves if
+        all are paired.
     """
     n, m = len(examples), len(examples.modalities) + len(examples.derived)
     paired = draw_paired(examples, fraction, seed)
@@ -277,8 +298,8 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
     if len(paired) > 0:
         rows = torch.cat([paired.repeat(-(-n // len(paired)))[:n, None], rows], dim=1)  # (N, M + 1)
         mask = torch.cat([torch.ones(n, 1, m, dtype=torch.bool), mask], dim=1)  # (N, M + 1, M)
-    of = {name: rows if examples.rows is None else examples.rows[name][rows] for name in examples.modalities}
+    by_name = {name: rows if examples.rows is None else examples.rows[name][rows] for name in examples.modalities}
     together = mask.all(dim=-1)
     if examples.mask is not None:
         mask &= examples.mask[rows]
-    return Examples(examples.modalities, of, mask, together, examples.derived)
+    return Examples(examples.modalities, by_name, mask, together, examples.derived)

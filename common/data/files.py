@@ -1,4 +1,4 @@
-"""The files that datasets come in: where they are, what is in them, how to get them."""
+"""Dataset files: finding, reading, downloading and unpacking them."""
 
 import gzip
 import hashlib
@@ -23,11 +23,20 @@ ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
-    """The first of the names that exists below data_dir; an InputError that says `how` to get it otherwise."""
+    """The first of the named files that exists in data_dir.
+
+    Args:
+        names: paths relative to data_dir.
+        how: how to get the file, the end of the error message.
+
+    Raises:
+        InputError: none of them exists.
+    """
     for name in names:
         if (data_dir / name).is_file():
             return data_dir / name
-    raise InputError(f"{data_dir / names[0]} is missing (nor is there {' or '.join(names[1:])}): {how}")
+    alternatives = f" (and so is {' and '.join(names[1:])})" if len(names) > 1 else ""
+    raise InputError(f"{data_dir / names[0]} is missing{alternatives}: {how}")
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -40,41 +49,42 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
         a uint8 tensor (N, *shape).
 
     Raises:
-        InputError: unreadable, truncated or corrupted, another format, or items of another shape.
+        InputError: the file is unreadable, truncated, corrupted, of another format, or its items have another shape.
     """
-    again = "delete it and get it again (--download)"
+    remedy = "delete it and download it again (--download)"
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}): {again}") from error
+        raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
     magic = bytes([0, 0, 8, len(shape) + 1])
     if content[:4] != magic:
-        raise InputError(f"{path} starts with {content[:4].hex()} where an idx file has {magic.hex()}: {again}")
+        raise InputError(f"{path} starts with {content[:4].hex()}, an idx file with {magic.hex()}: {remedy}")
     header = 4 + 4 * (len(shape) + 1)
     n, *item = np.frombuffer(content[4:header], dtype=">u4").tolist() if len(content) >= header else (0,)
     if tuple(item) != shape:
-        raise InputError(f"{path} holds items of shape {tuple(item)} where {shape} was expected: {again}")
+        raise InputError(f"{path} holds items of shape {tuple(item)}, not {shape}: {remedy}")
     expected = header + n * int(np.prod(shape))
     if len(content) != expected:
-        raise InputError(f"{path} holds {len(content)} bytes where its header promises {expected}: {again}")
-    require(n > 0, f"{path} holds no items: {again}")
+        raise InputError(f"{path} holds {len(content)} bytes, its header says {expected}: {remedy}")
+    require(n > 0, f"{path} holds no items: {remedy}")
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
 
 
 def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") -> None:
-    """Fetch a file from the first of the urls that delivers it, going on from a partial download.
+    """Download a file from the first url that delivers it; a partial download is continued.
 
-    The file appears under its name only when its md5 agrees; where none is known, only when it is a zip archive that
-    agrees with its own checksums.
+    The file appears at path only after its md5 was verified, or without a known md5 its checksums as a zip archive.
 
     Args:
-        how: what to do where no url delivers it; by default put it there by hand.
+        urls: where it can be had, tried in this order.
+        md5: the expected digest in hex, None if unknown.
+        how: what to do if no url delivers it; by default: put it there by hand.
 
     Raises:
-        InputError: no url delivered the right file; says why for each.
+        InputError: no url delivered the right file; the message has a reason for each url.
     """
-    require(distributed.world() == 1, f"{path.name} is missing: let one process --download it first")
+    require(distributed.world() == 1, f"{path.name} is missing: run --download with one process first (no torchrun)")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failures = []
@@ -95,7 +105,7 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
 
 
 def _fault(path: Path, md5: str | None) -> str:
-    """What is wrong with a download; empty for nothing."""
+    """What is wrong with a downloaded file; empty if nothing is."""
     if md5 is not None:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "md5").hexdigest()
@@ -104,40 +114,45 @@ def _fault(path: Path, md5: str | None) -> str:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except ZIP_DAMAGE as error:
-        return f"no zip archive, or a damaged one ({error})"
+        return f"not a zip archive, or a damaged one ({error})"
     return f"damaged in {damaged}" if damaged else ""
 
 
 def unpack(archive: Path, name: str) -> None:
-    """Unpack a zip archive's folder `name` beside it: all of it, or nothing.
+    """Unpack the folder `name` of a zip archive beside the archive, completely or not at all.
 
     Raises:
-        InputError: the archive is damaged, or the disk is full.
+        InputError: the archive is damaged or lacks the folder, or the disk is full.
     """
     part = archive.with_name(f"{name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         with zipfile.ZipFile(archive) as content:
-            content.extractall(part)  # which keeps to that folder, whatever names the archive has
+            content.extractall(part)  # no name in the archive can escape this folder
         (part / name).rename(archive.with_name(name))
     except ZIP_DAMAGE as error:
-        raise InputError(f"{archive} is damaged ({error}): delete it and get it again (--download)") from error
+        raise InputError(f"{archive} is damaged ({error}): delete it and download it again (--download)") from error
     except OSError as error:
-        raise InputError(f"{archive} could not be unpacked ({error})") from error
+        raise InputError(f"{archive} could not be unpacked ({error}): free disk space, or download it again") from error
     shutil.rmtree(part)
 
 
 def _fetch(url: str, part: Path) -> None:
+    """Download a url into the file `part`, continuing after the bytes that it holds already.
+
+    Raises:
+        URLError, HTTPException, ConnectionError, TimeoutError: the url does not deliver the whole file.
+    """
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch: the md5 decides
+        if error.code == 416:  # the file is complete already: its md5 decides
             return
         raise
     if response.headers.get_content_type() == "text/html":
-        raise ConnectionError("a web page came in place of the file, as from hosts whose quota for it is used up")
+        raise ConnectionError("a web page came in place of the file, perhaps because its download quota is used up")
     received, total = 0, int(response.headers.get("Content-Length", 0)) or None
     with (
         response,

@@ -1,4 +1,4 @@
-"""Images of a folder, decoded once and kept: a file of uint8 that is mapped into memory, not read."""
+"""Caches of decoded images: a folder's images are decoded once into a file of uint8, which is mapped into memory."""
 
 import fcntl
 import hashlib
@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,15 +22,18 @@ from common.errors import InputError, require
 from common.io import write_atomically
 
 AT_ONCE = 64  # images that a thread decodes before it hands them over
-NOTED_EVERY = 5.0  # seconds between notes of how far the work is, from where it is taken up again
-LOOKED_AT = 1000  # files whose sizes say whether the images are the same
+NOTED_EVERY = 5.0  # seconds between notes of how many images are done; an interrupted build continues from there
+LOOKED_AT = 1000  # files whose sizes tell whether the images have changed
 CHANNELS = {"RGB": 3, "L": 1}
 
 
 class Kind(NamedTuple):
-    """What is made of each image: PIL's mode, the pixels it is high and wide, whether black and white change places.
+    """The format that images are brought to.
 
-    squashed: whether all of the image is brought to that size, instead of the square in its middle.
+    mode: PIL's mode, RGB or L.
+    size: height and width in pixels.
+    inverted: swap black and white.
+    squashed: resize the whole image to the square, instead of cutting out the square in its middle.
     """
 
     mode: str = "RGB"
@@ -40,6 +43,7 @@ class Kind(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, size, size)."""
         return CHANNELS[self.mode], self.size, self.size
 
 
@@ -49,88 +53,56 @@ def load(
     path: Path,
     kind: Kind,
     jobs: int | None = None,
-    again: str = "get it again",
+    again: str = "download it again",
 ) -> Tensor:
-    """The named images of a folder, from their cache, which the first use builds with all cores.
+    """The named images of a folder, from their cache; the first call builds it on all cores.
 
-    A build that was broken off is taken up again; who comes while another builds waits for it. Beside the cache,
-    NAME.npy, lies NAME.json, which says what it holds: images of these names, some of whose files had these sizes.
+    An interrupted build is continued by the next call; a call during another's build waits for it. Beside the cache,
+    NAME.npy, lies NAME.json: which images it holds, by their names and the sizes of some of their files.
 
     Args:
         path: the cache.
-        jobs: threads that build it; one a core by default.
-        again: what to do about an image that is missing or unreadable.
+        jobs: threads that build it; by default one a core.
+        again: what to do about an image that is missing or unreadable, the end of error messages.
 
     Returns:
-        (N, C, size, size) uint8, mapped: pages are read when they are looked at, and may be dropped again.
+        (N, C, size, size) uint8, memory-mapped: pages are read on access and may be dropped again.
 
     Raises:
-        InputError: an image is missing or unreadable, the cache is truncated, or of other images.
+        InputError: an image is missing or unreadable, or the cache is truncated or holds other images.
     """
-    if path.with_suffix(".json").exists() and not os.access(path.parent, os.W_OK):
-        _complete(folder, names, path, kind, jobs, again)  # made by someone else, for all to read
+    cache = _Cache(folder, names, path, kind, again)
+    if cache.notes.exists() and not os.access(path.parent, os.W_OK):
+        cache.complete(jobs)  # built by somebody else, and only readable here
     else:
+        lock_file = path.with_suffix(".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".lock").touch()
+            lock_file.touch()
         except OSError as error:
             raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
-        with open(path.with_suffix(".lock")) as lock:
+        with open(lock_file) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _complete(folder, names, path, kind, jobs, again)
-    return torch.from_numpy(np.memmap(path, np.uint8, "c", len(_header(len(names), kind)), (len(names), *kind.shape)))
+            cache.complete(jobs)
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", len(cache.header()), (len(names), *kind.shape)))
 
 
-def _complete(folder: Path, names: Sequence[str], path: Path, kind: Kind, jobs: int | None, again: str) -> None:
-    """Build what is not there yet."""
-    notes = path.with_suffix(".json")
-    anew = f"delete {path.name} and {notes.name}, and they will be made again"
-    about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
-    header = _header(len(names), kind)
-    done = 0
-    if notes.exists():
-        try:
-            found = json.loads(notes.read_text())
-            done, files = int(found.pop("done")), found.pop("files")
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise InputError(f"{notes} is damaged: {anew}") from error
-        same = found == about and files == _fingerprint(folder, names[:done], again)
-        require(same, f"{path} holds other images than {folder}: {anew}, or give another --cache-dir")
-        expected = len(header) + done * int(np.prod(kind.shape))
-        size = path.stat().st_size if path.exists() else 0
-        whole = size == expected if done == len(names) else size >= expected
-        require(whole, f"{path} is truncated, it has {size:,} bytes of {expected:,}: {anew}")
-    else:
-        write_atomically(path, header)
-    if done < len(names):
-        _build(folder, names, path, kind, about, done, jobs, again)
+def decode(path: Path, kind: Kind, remedy: str = "download it again") -> np.ndarray:
+    """Read an image, resize its shorter side to `size` and cut out the square in its middle: (C, size, size) uint8.
 
+    The same as torchvision's Resize and CenterCrop; with `kind.squashed` as Resize of both sides.
 
-def _fingerprint(folder: Path, names: Sequence[str], again: str) -> str:
-    """Of the sizes of some of the files: looking at each of many takes minutes on some disks."""
-    digest = hashlib.md5()
-    for name in names[:: -(-len(names) // LOOKED_AT) or 1]:
-        try:
-            digest.update(str((folder / name).stat().st_size).encode())
-        except OSError as error:
-            raise InputError(f"{folder / name} is missing: {again}") from error
-    return digest.hexdigest()
-
-
-def decode(path: Path, kind: Kind, again: str = "get it again") -> np.ndarray:
-    """An image, its shorter side brought to `size`, and the square in the middle of it: (C, size, size) uint8.
-
-    As torchvision's Resize and CenterCrop make it. With `kind.squashed` both sides are brought to `size`, as by Resize
-    alone.
+    Args:
+        remedy: what to do about a missing or unreadable image, the end of the error message.
 
     Raises:
-        InputError: it is missing or unreadable.
+        InputError: the image is missing or unreadable.
     """
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert(kind.mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is missing or no readable image: {again}") from error
+        raise InputError(f"{path} is missing or not a readable image: {remedy}") from error
     w, h = image.size
     w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
     left, top = (round((side - kind.size) / 2) for side in (w, h))
@@ -139,47 +111,101 @@ def decode(path: Path, kind: Kind, again: str = "get it again") -> np.ndarray:
     return 255 - pixels if kind.inverted else pixels
 
 
-def _header(n: int, kind: Kind) -> bytes:
-    """Of numpy's format, so that np.load reads the cache too."""
-    header = io.BytesIO()
-    about = {"descr": "|u1", "fortran_order": False, "shape": (n, *kind.shape)}
-    np.lib.format.write_array_header_1_0(header, about)
-    return header.getvalue()
+@dataclass(frozen=True)
+class _Cache:
+    """The cache of a folder's images; see `load` for the fields.
 
+    remedy: what to do about an image that is missing or unreadable.
+    """
 
-def _build(
-    folder: Path,
-    names: Sequence[str],
-    path: Path,
-    kind: Kind,
-    about: dict[str, str | int],
-    done: int,
-    jobs: int | None,
-    again: str,
-) -> None:
-    parts = [names[start : start + AT_ONCE] for start in range(done, len(names), AT_ONCE)]
-    pool = ThreadPoolExecutor(jobs or os.cpu_count())  # PIL lets go of the interpreter while it decodes and resizes
-    notes, noted = path.with_suffix(".json"), time.monotonic()
-    progress = tqdm(total=len(names), initial=done, unit=" images", desc=f"making {path.name}", disable=None)
-    try:
-        with open(path, "r+b") as file, progress:
-            file.seek(len(_header(len(names), kind)) + done * int(np.prod(kind.shape)))
-            for images in pool.map(partial(_decode_some, folder, kind, again), parts):
-                file.write(images.tobytes())
-                done += len(images)
-                progress.update(len(images))
-                if done == len(names) or time.monotonic() - noted > NOTED_EVERY:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    files = _fingerprint(folder, names[:done], again)
-                    write_atomically(notes, json.dumps(about | {"done": done, "files": files}).encode())
-                    noted = time.monotonic()
-            file.truncate()
-    except OSError as error:
-        raise InputError(f"{path} could not be written ({error.strerror})") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    folder: Path
+    names: Sequence[str]
+    path: Path
+    kind: Kind
+    remedy: str
 
+    @property
+    def notes(self) -> Path:
+        """The JSON file that says what the cache holds."""
+        return self.path.with_suffix(".json")
 
-def _decode_some(folder: Path, kind: Kind, again: str, names: Sequence[str]) -> np.ndarray:
-    return np.stack([decode(folder / name, kind, again) for name in names])
+    def header(self) -> bytes:
+        """The first bytes of the cache, in numpy's format, so that np.load can read the cache too."""
+        header = io.BytesIO()
+        about = {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), *self.kind.shape)}
+        np.lib.format.write_array_header_1_0(header, about)
+        return header.getvalue()
+
+    def complete(self, jobs: int | None) -> None:
+        """Check what the cache holds, and build what it lacks."""
+        done = 0
+        if self.notes.exists():
+            done = self._checked()
+        else:
+            write_atomically(self.path, self.header())
+        if done < len(self.names):
+            self._build(done, jobs)
+
+    def _about(self) -> dict[str, str | int]:
+        """What identifies the images in the notes: their format, number and names."""
+        names = hashlib.md5("\n".join(self.names).encode()).hexdigest()
+        return {**self.kind._asdict(), "n": len(self.names), "names": names}
+
+    def _checked(self) -> int:
+        """The number of images that the cache holds.
+
+        Raises:
+            InputError: its notes are damaged, it holds other images, or it is truncated.
+        """
+        remedy = f"delete {self.path.name} and {self.notes.name}, and they will be made again"
+        try:
+            notes = json.loads(self.notes.read_text())
+            done, files = int(notes.pop("done")), notes.pop("files")
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise InputError(f"{self.notes} is damaged: {remedy}") from error
+        same = notes == self._about() and files == self._fingerprint(done)
+        require(same, f"{self.path} holds other images than {self.folder}: {remedy}, or give another --cache-dir")
+        expected = len(self.header()) + done * int(np.prod(self.kind.shape))
+        size = self.path.stat().st_size if self.path.exists() else 0
+        # an interrupted build may have written more images than its last notes say
+        fits = size == expected if done == len(self.names) else size >= expected
+        require(fits, f"{self.path} is truncated, it has {size:,} bytes of {expected:,}: {remedy}")
+        return done
+
+    def _fingerprint(self, done: int) -> str:
+        """A digest of the sizes of some of the first `done` files: looking at all can take minutes on some disks."""
+        names, digest = self.names[:done], hashlib.md5()
+        for name in names[:: -(-len(names) // LOOKED_AT) or 1]:
+            try:
+                digest.update(str((self.folder / name).stat().st_size).encode())
+            except OSError as error:
+                raise InputError(f"{self.folder / name} is missing: {self.remedy}") from error
+        return digest.hexdigest()
+
+    def _build(self, done: int, jobs: int | None) -> None:
+        """Decode the images after the first `done` and append them, with notes every few seconds."""
+        batches = [self.names[start : start + AT_ONCE] for start in range(done, len(self.names), AT_ONCE)]
+        pool = ThreadPoolExecutor(jobs or os.cpu_count())  # PIL releases the interpreter while it decodes and resizes
+        noted, bar = time.monotonic(), {"unit": " images", "desc": f"making {self.path.name}", "disable": None}
+        try:
+            with open(self.path, "r+b") as file, tqdm(total=len(self.names), initial=done, **bar) as progress:
+                file.seek(len(self.header()) + done * int(np.prod(self.kind.shape)))
+                for images in pool.map(self._decode_batch, batches):
+                    file.write(images.tobytes())
+                    done += len(images)
+                    progress.update(len(images))
+                    if done == len(self.names) or time.monotonic() - noted > NOTED_EVERY:
+                        file.flush()
+                        os.fsync(file.fileno())
+                        notes = self._about() | {"done": done, "files": self._fingerprint(done)}
+                        write_atomically(self.notes, json.dumps(notes).encode())
+                        noted = time.monotonic()
+                file.truncate()
+        except OSError as error:
+            raise InputError(f"{self.path} could not be written ({error.strerror}): free disk space") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decode_batch(self, names: Sequence[str]) -> np.ndarray:
+        """The named images, (n, C, size, size)."""
+        return np.stack([decode(self.folder / name, self.kind, self.remedy) for name in names])

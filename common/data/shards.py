@@ -1,4 +1,4 @@
-"""Rows of several files, mapped into memory: for a modality that exceeds it."""
+"""Memory-mapped rows of several files, for a modality that is larger than memory."""
 
 import mmap
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ from common.errors import InputError, require
 
 
 class Shards:
-    """The rows of files in numpy's format (.npy), one file's after the other's, as `Examples` take a modality's tensor.
+    """The rows of several .npy files, one file after the other, which `Examples` take in place of a modality's tensor.
 
     Args:
-        paths: their order counts. Each holds (n, ...) of uint8, int64 or float32: alike but for n.
+        paths: the files in order. Each holds (n, ...) uint8, int64 or float32; only n may differ.
 
     Raises:
-        InputError: a file is missing, no array, empty, or unlike the first one.
+        InputError: a file is missing, empty, not an array, or its rows differ from the first file's in type or shape.
     """
 
     device = torch.device("cpu")
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        require(len(paths) > 0, "no file of rows is named")
-        self.parts = [_mapped(path) for path in paths]
-        first = self.parts[0]
-        for path, x in zip(paths, self.parts, strict=True):
+        require(len(paths) > 0, "Shards need at least one file (got none)")
+        self.files = [_mapped(path) for path in paths]
+        first = self.files[0]
+        for path, x in zip(paths, self.files, strict=True):
             same = x.dtype == first.dtype and x.shape[1:] == first.shape[1:]
-            found, wanted = (f"{a.dtype} rows of {a.shape[1:]}" for a in (x, first))
-            require(same, f"{path} has {found}, {paths[0]} {wanted}: they must be alike")
-        self.starts = np.cumsum([0, *map(len, self.parts)])
+            given, expected = (f"{array.dtype} rows of shape {array.shape[1:]}" for array in (x, first))
+            require(same, f"{path} has {given}, {paths[0]} has {expected}: rows must have one type and shape")
+        self.starts = np.cumsum([0, *map(len, self.files)])
         self.rows = np.arange(self.starts[-1])
         self.dtype = torch.from_numpy(first[:0].copy()).dtype
 
@@ -41,42 +41,47 @@ class Shards:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return len(self), *self.parts[0].shape[1:]
+        """(N, ...) of all rows together."""
+        return len(self), *self.files[0].shape[1:]
 
     @property
     def nbytes(self) -> int:
-        return len(self) * self.parts[0][0].nbytes
+        """Bytes that the rows would take in memory."""
+        return len(self) * self.files[0][0].nbytes
 
     def take(self, index: slice | Tensor) -> "Shards":
-        """Some of these rows, of which nothing is read."""
-        some = copy(self)
-        some.rows = self._wanted(index)
-        return some
+        """Shards of only the indexed rows; nothing is read yet."""
+        taken = copy(self)
+        taken.rows = self._rows_at(index)
+        return taken
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        """Copies of some rows (B, ...)."""
-        rows = self._wanted(index)
-        part = np.searchsorted(self.starts, rows, side="right") - 1
-        found = np.empty((len(rows), *self.shape[1:]), self.parts[0].dtype)
-        for i in np.unique(part):
-            here = part == i
-            found[here] = np.take(self.parts[i], rows[here] - self.starts[i], axis=0)
-        return torch.from_numpy(found)
+        """Read the indexed rows into memory: (B, ...)."""
+        rows = self._rows_at(index)
+        file_of_row = np.searchsorted(self.starts, rows, side="right") - 1
+        values = np.empty((len(rows), *self.shape[1:]), self.files[0].dtype)
+        for i in np.unique(file_of_row):
+            in_file = file_of_row == i
+            values[in_file] = np.take(self.files[i], rows[in_file] - self.starts[i], axis=0)
+        return torch.from_numpy(values)
 
-    def _wanted(self, index: slice | Tensor) -> np.ndarray:
+    def _rows_at(self, index: slice | Tensor) -> np.ndarray:
+        """The numbers of the indexed rows, counted over all files."""
         return self.rows[index if isinstance(index, slice) else index.numpy()]
 
     def to(self, device: torch.device) -> "Shards | Tensor":
+        """These shards for the CPU; for another device all rows as one tensor on it."""
         return self if device == self.device else self[:].to(device)
 
 
 def _mapped(path: Path) -> np.ndarray:
+    """The array of an .npy file, (n, ...), mapped into memory."""
     try:
         x = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is missing or holds no array that can be mapped ({error})") from error
-    require(isinstance(x, np.memmap) and x.ndim > 0 and len(x) > 0, f"{path} holds no rows")
-    require(x.dtype in (np.uint8, np.int64, np.float32), f"{path} has {x.dtype}, not uint8, int64 or float32")
-    # rows are wanted in any order: what the system would read around them is of no use
+        raise InputError(f"{path} is missing or not a whole .npy array ({error}): write it with np.save") from error
+    require(isinstance(x, np.memmap) and x.ndim > 0 and len(x) > 0, f"{path} holds no rows: write (n, ...) with n > 0")
+    require(x.dtype in (np.uint8, np.int64, np.float32), f"{path} has type {x.dtype}: write uint8, int64 or float32")
+    # rows are read in random order, so reading ahead would be wasted
     x._mmap.madvise(mmap.MADV_RANDOM)
     return x

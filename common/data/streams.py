@@ -1,4 +1,4 @@
-"""Splits on the device: as a whole where they fit, otherwise a batch at a time."""
+"""Splits on the device: whole if they fit, otherwise streamed batch by batch."""
 
 import os
 from collections import deque
@@ -13,29 +13,29 @@ from torch import Tensor
 from common.data.batches import Examples
 
 T = TypeVar("T")
-SHARE = 0.5  # of a device's memory that a split may take
-AHEAD = 8  # batches that are read at once, each by a thread: a disk answers many requests as fast as one
+SHARE = 0.5  # the share of a device's memory that a split may take
+AHEAD = 8  # batches read ahead, one thread each: a disk serves many requests as fast as one
 
 
 class Stream:
-    """A split that stays where it is; the batches next wanted are read while the device computes.
+    """A split on disk or in the computer's memory; threads read the next batches while the device computes.
 
     Args:
-        examples: of the disk or of the computer's memory.
-        target: the device where its batches are wanted.
+        examples: the split.
+        target: the device that batches are copied to.
     """
 
-    device = torch.device("cpu")  # of indices
+    device = torch.device("cpu")  # where the indices of examples have to be
 
     def __init__(self, examples: Examples, target: torch.device) -> None:
         self.examples, self.target = examples, target
-        self.room: Examples | None = None  # one place for all batches, as captured steps need it
+        self.buffer: Examples | None = None  # all batches lie at the same addresses, as a CUDA graph needs it
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def fed(self, indices: Iterable[Tensor]) -> Iterator[tuple[Examples, Tensor]]:
-        """See `fed`; what is given is overwritten by the next."""
+        """The function `fed` for this split; each batch overwrites the one before."""
         indices, waiting = iter(indices), deque[Future[Examples]]()
         pool = ThreadPoolExecutor(AHEAD)
         try:
@@ -50,32 +50,38 @@ class Stream:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, index: Tensor) -> Examples:
-        batch = self.examples.apart(index)
+        """Copy a batch's examples into memory; pinned, if they go to a GPU."""
+        batch = self.examples.extract(index)
         if self.target.type == "cuda":
             batch.modalities = {name: x.pin_memory() for name, x in batch.modalities.items()}
         return batch
 
     def _put(self, batch: Examples) -> tuple[Examples, Tensor]:
+        """Copy a batch to the device: the examples there, and the batch's indices among them (B,)."""
         n = len(batch)
-        if self.room is None or len(self.room) < n:
-            self.room = batch.to(self.target)
+        if self.buffer is None or len(self.buffer) < n:
+            self.buffer = batch.to(self.target)
         for name, x in batch.modalities.items():
-            self.room.modalities[name][: len(x)].copy_(x, non_blocking=True)
-        for there, x in ((self.room.mask, batch.mask), (self.room.together, batch.together)):
+            self.buffer.modalities[name][: len(x)].copy_(x, non_blocking=True)
+        for on_device, x in ((self.buffer.mask, batch.mask), (self.buffer.together, batch.together)):
             if x is not None:
-                there[:n].copy_(x)
-        return self.room, torch.arange(n, device=self.target)
+                on_device[:n].copy_(x)
+        return self.buffer, torch.arange(n, device=self.target)
 
 
 def placed(examples: T, device: torch.device) -> T | Stream:
-    """A split on the device where it fits there, or as a stream."""
+    """Move a split to the device if it fits in `SHARE` of its memory, else make it a `Stream`."""
     if isinstance(examples, Examples) and examples.nbytes > SHARE * _memory(device):
         return Stream(examples, device)
     return examples.to(device)
 
 
 def fed(examples: T | Stream, indices: Iterable[Tensor]) -> Iterator[tuple[T, Tensor]]:
-    """For each of some batches' indices (B,): examples on the device, and which of these are the batch."""
+    """Yield each batch: examples on the device, and the indices (B,) of the batch among them.
+
+    Args:
+        indices: for each batch the indices (B,) of its examples in the split.
+    """
     if isinstance(examples, Stream):
         yield from examples.fed(indices)
     else:
@@ -84,7 +90,7 @@ def fed(examples: T | Stream, indices: Iterable[Tensor]) -> Iterator[tuple[T, Te
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes that it has in all."""
+    """The device's total memory in bytes; for the CPU the computer's."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,8 @@
-"""torchvision, importable beside any build of torch.
+"""torchvision, importable with any build of torch: import it from here.
 
-The registry's torchvision is built for CUDA. Beside a CPU build of torch its compiled library does not load, and its
-import then fails with "operator torchvision::nms does not exist", because two of its operators have no schema.
-Declaring these is enough for all that this repository uses (datasets, transforms, utils, models). Import it from here.
+The registry's torchvision is built for CUDA. With a CPU build of torch its compiled library does not load, and its
+import fails with "operator torchvision::nms does not exist", because two of its operators have no schema. Declaring
+these two is enough for everything this repository uses (datasets, transforms, utils, models).
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Distributions that torch.distributions lacks."""
+"""Distributions that torch.distributions lacks, with its interface."""
 
 import lazy_loader
 

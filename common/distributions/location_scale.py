@@ -1,4 +1,4 @@
-"""Distributions in a form that torch.distributions lacks."""
+"""Gaussians by log-variance, mixed Laplace and normal values, and independent vectors joined into one."""
 
 import math
 
@@ -11,13 +11,13 @@ LOG_2, LOG_2_PI = math.log(2), math.log(2 * math.pi)
 
 
 class DiagonalGaussian(Independent):
-    """N(mu, diag(exp(logvar))), one event of D dimensions.
+    """N(mu, diag(exp(logvar))): batch shape (...), one event of D dimensions.
 
-    It keeps the log-variance, so that densities and KLs stay exact, with finite gradients, where a variance in float32
-    is not.
+    It keeps the log-variance, so that densities and KLs stay exact and their gradients finite where a variance would
+    overflow or vanish in float32.
 
     Args:
-        mu, logvar: (..., D).
+        mu, logvar: mean and log-variance, (..., D).
     """
 
     def __init__(self, mu: Tensor, logvar: Tensor) -> None:
@@ -25,6 +25,7 @@ class DiagonalGaussian(Independent):
         self.logvar = logvar
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of value (..., D), summed over D: (...), nats."""
         u = (value - self.mean) * (-0.5 * self.logvar).exp()
         return -0.5 * (u.square() + self.logvar + LOG_2_PI).sum(dim=-1)
 
@@ -34,11 +35,11 @@ class DiagonalGaussian(Independent):
 
 
 class LaplaceOrNormal(Distribution):
-    """Independent values, each of a Laplace or of a normal distribution, so that experts of both make one mixture.
+    """Independent values, some Laplace and some normal: batch shape (...), so that one mixture can have both.
 
     Args:
         loc, scale: (...).
-        laplace: (...) bool, which values are Laplace.
+        laplace: (...) bool, True where a value is Laplace, False where it is normal.
     """
 
     arg_constraints = {  # noqa: RUF012 (torch's own name)
@@ -62,10 +63,11 @@ class LaplaceOrNormal(Distribution):
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         zero, one = torch.zeros_like(self.loc), torch.ones_like(self.loc)
-        noise = (of(zero, one, validate_args=False).sample(sample_shape) for of in (Laplace, Normal))
+        noise = (family(zero, one, validate_args=False).sample(sample_shape) for family in (Laplace, Normal))
         return self.loc + self.scale * torch.where(self.laplace, *noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of each value, (...), nats."""
         u = (value - self.loc) / self.scale
         log_p = torch.where(self.laplace, -u.abs() - LOG_2, -0.5 * (u.square() + LOG_2_PI))
         return log_p - self.scale.log()
@@ -74,49 +76,52 @@ class LaplaceOrNormal(Distribution):
 @register_kl(LaplaceOrNormal, Laplace)
 @register_kl(LaplaceOrNormal, Normal)
 def _kl_laplace_or_normal(q: LaplaceOrNormal, p: Laplace | Normal) -> Tensor:
-    of_each = (kl_divergence(of(q.loc, q.scale, validate_args=False), p) for of in (Laplace, Normal))
-    return torch.where(q.laplace, *of_each)
+    """KL(q || p) of each value, (...), nats."""
+    kls = (kl_divergence(family(q.loc, q.scale, validate_args=False), p) for family in (Laplace, Normal))
+    return torch.where(q.laplace, *kls)
 
 
 class Joined(Distribution):
-    """n independent vectors of d dimensions as one of n d.
+    """n independent vectors of d dimensions, joined into one vector: batch shape (...), event shape (n d,).
 
     Args:
-        parts: a distribution of batch shape (..., n) and event shape (d,).
+        factors: the distribution of the vectors, batch shape (..., n) and event shape (d,).
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's own name)
     has_rsample = True
 
-    def __init__(self, parts: Distribution) -> None:
-        self.parts, self.shape = parts, (parts.batch_shape[-1], *parts.event_shape)
-        super().__init__(parts.batch_shape[:-1], Size([self.shape[0] * self.shape[1]]), validate_args=False)
+    def __init__(self, factors: Distribution) -> None:
+        self.factors, self.shape = factors, (factors.batch_shape[-1], *factors.event_shape)
+        super().__init__(factors.batch_shape[:-1], Size([self.shape[0] * self.shape[1]]), validate_args=False)
 
     def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "Joined":
-        return Joined(self.parts.expand((*batch_shape, self.shape[0])))
+        return Joined(self.factors.expand((*batch_shape, self.shape[0])))
 
     @property
     def mean(self) -> Tensor:
-        return self.parts.mean.flatten(-2)
+        return self.factors.mean.flatten(-2)
 
     @property
     def variance(self) -> Tensor:
-        return self.parts.variance.flatten(-2)
+        return self.factors.variance.flatten(-2)
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        return self.parts.rsample(sample_shape).flatten(-2)
+        return self.factors.rsample(sample_shape).flatten(-2)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.parts.log_prob(value.unflatten(-1, self.shape)).sum(dim=-1)
+        """Log-density of value (..., n d): (...), nats."""
+        return self.factors.log_prob(value.unflatten(-1, self.shape)).sum(dim=-1)
 
 
 @register_kl(Joined, Joined)
 def _kl_joined(q: Joined, p: Joined) -> Tensor:
-    return kl_divergence(q.parts, p.parts).sum(dim=-1)
+    """KL(q || p), (...), nats."""
+    return kl_divergence(q.factors, p.factors).sum(dim=-1)
 
 
 @register_kl(DiagonalGaussian, DiagonalGaussian)
 def _kl_diagonal_gaussians(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
-    """KL(q || p) in nats, summed over D: (...)."""
+    """KL(q || p), summed over D: (...), nats."""
     ratio = q.logvar - p.logvar
     return 0.5 * (ratio.exp() + (q.mean - p.mean).square() * (-p.logvar).exp() - 1 - ratio).sum(dim=-1)

@@ -76,10 +76,10 @@ def test_a_broken_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
     seventh = tmp_path / "img_align_celeba" / "000007.jpg"
     content = seventh.read_bytes()
     seventh.write_bytes(content[:300])
-    with pytest.raises(InputError, match=r"000007.jpg is missing or no readable image"):
+    with pytest.raises(InputError, match=r"000007.jpg is missing or not a readable image"):
         load("train", data_config(tmp_path))
     seventh.unlink()
-    with pytest.raises(InputError, match=r"000007.jpg is missing or no readable image"):
+    with pytest.raises(InputError, match=r"000007.jpg is missing or not a readable image"):
         load("train", data_config(tmp_path))
     seventh.write_bytes(content)
     seen, decode = [], image_caches.decode
@@ -122,7 +122,10 @@ def make_again(folder):
         (truncate, r"celeba_64.npy is truncated, it has 147,\d+ bytes of 147,\d+: delete celeba_64.npy and celeba_64"),
         (rename, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
         (make_again, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
-        (lambda folder: (folder / "img_align_celeba" / "000005.jpg").unlink(), "000005.jpg is missing: get it again"),
+        (
+            lambda folder: (folder / "img_align_celeba" / "000005.jpg").unlink(),
+            "05.jpg is missing: download it again",
+        ),
         (lambda folder: (folder / "celeba_64.json").write_text("[]"), "celeba_64.json is damaged: delete"),
         (lambda folder: (folder / "celeba_64.npy").unlink(), "celeba_64.npy is truncated, it has 0 bytes"),
         (lambda folder: (folder / "celeba_64.json").write_text("{"), "celeba_64.json is damaged: delete"),

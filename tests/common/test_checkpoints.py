@@ -1,12 +1,22 @@
 import resource
 import threading
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from common.checkpoints import load, load_model, save
+from common.checkpoints import BEST, experiment_of, load, load_config, load_model, save, start_from
+from common.data import Examples
+from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
+from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.models import MVAE
+from common.objectives import StandardElbo
+from common.training import fit
+from common.training.options import RunConfig
+from common.training.runs import Run
 from mnist.model import build
 from tests.helpers.authors import authors_file
 
@@ -36,12 +46,12 @@ def test_truncated_or_changed_files_are_refused_in_one_line(tmp_path, zip_format
     content = path.read_bytes()
     for cut in range(0, len(content), len(content) // 40):
         path.write_bytes(content[:cut])
-        with pytest.raises(InputError, match="truncated, damaged or no checkpoint") as error:
+        with pytest.raises(InputError, match="truncated, damaged or not a checkpoint") as error:
             load(path)
         assert "\n" not in str(error.value)
     for text in (b"", b"hello", b"<html>quota exceeded</html>", b"hello world this is text"):
         path.write_bytes(text)
-        with pytest.raises(InputError, match="truncated, damaged or no checkpoint"):
+        with pytest.raises(InputError, match="truncated, damaged or not a checkpoint"):
             load(path)
 
 
@@ -78,7 +88,7 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="a checkpoint of mnist, not of celeba"):
         load_model(path, "celeba")
     save(path, ours(experiment="os.path"))
-    with pytest.raises(InputError, match="experiment 'os.path'; known are mnist"):
+    with pytest.raises(InputError, match="experiment 'os.path', none of mnist"):
         load_model(path)
 
 
@@ -93,6 +103,7 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
         (torch.zeros(3), "it holds a Tensor"),
         ({"experiment": "mnist"}, "lacks config"),
         (ours(config=[1]), "does not fit"),
+        (ours(experiment=["mnist"]), "does not fit"),
         (ours(config={}), "does not fit"),
         (ours(config={"n_latents": "a"}), "does not fit"),
         (ours(config={"n_latents": -1}), "does not fit"),
@@ -129,6 +140,82 @@ def test_the_authors_file_with_other_latents(tmp_path):
         load_model(path)
 
 
+@dataclass
+class PairsConfig(RunConfig):
+    """The options of an experiment that is not in the repository."""
+
+    n_latents: int = 2
+    batch_size: int = 4
+    epochs: int = 1
+    annealing_epochs: int = 0
+    lr: float = 1e-3
+
+
+def build_pairs(config):
+    return MVAE(
+        encoder={name: SplitLinearLayer(3, (config.n_latents, config.n_latents)) for name in "ab"},
+        decoder={name: nn.Linear(config.n_latents, 3) for name in "ab"},
+        likelihood=GroupedLikelihood(a=NormalLikelihood(1.0), b=NormalLikelihood(1.0)),
+        latent_dim=config.n_latents,
+    )
+
+
+def train_pairs(save_dir, **options):
+    config = PairsConfig(save_dir=save_dir, **options)
+    model, data = build_pairs(config), Examples({name: torch.randn(8, 3) for name in "ab"})
+    fit(model, StandardElbo(model), data, None, config, Run("pairs", config), None)
+    return model
+
+
+def assert_same_parameters(model, other):
+    other = other.state_dict()
+    assert all(x.equal(other[name]) for name, x in model.state_dict().items())
+
+
+def test_a_run_outside_the_repository_is_loaded_with_its_build(tmp_path):
+    trained = train_pairs(tmp_path, n_latents=3)
+    model = load_model(tmp_path, build=build_pairs)
+    assert not model.training and model.modalities == ("a", "b")
+    assert_same_parameters(model, trained)
+    assert_same_parameters(load_model(tmp_path / BEST, "pairs", build_pairs), trained)
+    assert experiment_of(tmp_path) == "pairs" and load_config(tmp_path, "pairs")["n_latents"] == 3
+    with pytest.raises(InputError, match=r"'pairs', none of mnist.*: load it in Python with load_model\(path, build="):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="a checkpoint of pairs, not of mnist"):
+        load_model(tmp_path, "mnist", build_pairs)
+    with pytest.raises(InputError, match="does not fit the networks of pairs"):
+        load_model(tmp_path, build=lambda config: build_pairs(SimpleNamespace(n_latents=config.n_latents + 1)))
+
+
+def test_a_build_of_ones_own_serves_known_experiments_too(tmp_path):
+    save(tmp_path / BEST, ours())
+    seen = []
+    model = load_model(tmp_path, build=lambda config: seen.append(config) or build(config))
+    assert_same_parameters(model, load_model(tmp_path))
+    assert seen == [SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian")]
+
+
+def test_a_run_outside_the_repository_starts_from_another(tmp_path):
+    trained = train_pairs(tmp_path / "first")
+    model = train_pairs(tmp_path / "second", pre_trained=tmp_path / "first", lr=1e-12)
+    for name, x in model.state_dict().items():
+        torch.testing.assert_close(x, trained.state_dict()[name], rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="first has other networks: "):
+        train_pairs(tmp_path / "third", pre_trained=tmp_path / "first", n_latents=5)
+    with pytest.raises(InputError, match="a checkpoint of pairs, not of mnist"):
+        start_from(tmp_path / "first", model, "mnist", asdict(PairsConfig()))
+
+
+def test_a_model_does_not_start_from_weights_that_are_not_finite_or_mean_something_else(tmp_path):
+    broken, model = ours(), build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian"))
+    broken["state_dict"]["decoder.text.1.bias"][3] = torch.inf
+    save(tmp_path / BEST, broken)
+    with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
+        start_from(tmp_path, model, "mnist", broken["config"])
+    with pytest.raises(InputError, match="has posterior gaussian, not laplace: its parameters would not fit"):
+        start_from(tmp_path, model, "mnist", broken["config"] | {"posterior": "laplace"})
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     """The limit on a file's size makes the kernel refuse the write half-way, as a full disk does."""
     path = tmp_path / "checkpoint.pth.tar"
@@ -136,7 +223,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(InputError, match="could not be written .*the one before is kept"):
+        with pytest.raises(InputError, match="could not be written .*the previous file is kept"):
             save(path, {"epoch": 2, "weights": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -100,7 +100,7 @@ def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_pat
     with pytest.raises(InputError, match="this command starts its own processes"):
         compare.main(compare.Config("halves", demo=True, save_dir=tmp_path))
     assert not [*tmp_path.iterdir()]
-    with pytest.raises(InputError, match="2 processes are more than share 1 examples"):
+    with pytest.raises(InputError, match="2 processes cannot share 1 examples: start at most 1"):
         distributed.share_out(1, 500, None)
 
 

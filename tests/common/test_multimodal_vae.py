@@ -116,7 +116,7 @@ def test_every_parameter_gets_a_gradient():
     [
         ({"sound": torch.zeros(2, 3)}, "unknown modality sound: the model has a, b"),
         ({}, "no modality given"),
-        ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, "differ in their number of examples"),
+        ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, "need the same number of examples"),
         ({"a": torch.zeros(0, 3)}, "the batch is empty"),
     ],
 )

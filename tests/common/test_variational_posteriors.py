@@ -11,7 +11,7 @@ from common.data import Batch, Examples
 from common.distributions import HypersphericalUniform, Joined, VonMisesFisher
 from common.errors import InputError
 from common.estimators import log_marginal
-from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.likelihoods import GroupedLikelihood, NormalLikelihood
 from common.metrics import divergences
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo, StlElbo, importance
@@ -45,7 +45,7 @@ def circle_model(fusion, names=("a", "b"), d=2, n=1):
         variational_strategy=STRATEGIES[fusion](),
         variational_posterior=posterior if fusion == "poe" else MixturePosterior(posterior),
         decoder={name: nn.Linear(d, 3) for name in names},
-        likelihood=GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.6) for name in names}),
+        likelihood=GroupedLikelihood(**{name: NormalLikelihood(0.6) for name in names}),
         prior=UniformHypersphericalPrior(d, n),
     ).double()
     x = {name: torch.randn(4, 3, dtype=torch.float64) for name in names}
@@ -93,9 +93,9 @@ def test_spheres_side_by_side():
     torch.testing.assert_close(q.mean, torch.cat([p.mean for p in apart], dim=-1))
     torch.testing.assert_close(q.stddev**2, torch.cat([p.variance for p in apart], dim=-1))
     assert prior.expand((5,)).sample((2,)).shape == (2, 5, 6)
-    with pytest.raises(InputError, match="6 latent dimensions are not 4 spheres of one size"):
+    with pytest.raises(InputError, match=r"4 spheres need a multiple of 4 latent dimensions \(got 6\)"):
         VmfProductPosterior(4)((eta,))
-    with pytest.raises(InputError, match="6 latent dimensions are not 4 spheres of one size"):
+    with pytest.raises(InputError, match=r"4 spheres need a multiple of 4 latent dimensions \(got 6\)"):
         UniformHypersphericalPrior(6, 4)
 
 

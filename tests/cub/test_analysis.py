@@ -240,7 +240,7 @@ def test_the_map_shows_all_classes(monkeypatch, tmp_path):
         ({"components": 0}, "--components must be positive, not 0"),
         ({"components": 5, "feature_components": 4}, "--feature-components 4 must not be below --components 5"),
         ({"n_samples": 0}, "--n-samples must be positive"),
-        ({"limit": 3}, "there are 2 canonical directions at most, not 3: fewer components"),
+        ({"limit": 3}, "there are 2 canonical directions at most, not 3: ask for fewer"),
     ],
 )
 def test_options_that_cannot_be(monkeypatch, tmp_path, options, message):

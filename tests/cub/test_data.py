@@ -452,7 +452,7 @@ def test_a_zip_archive_without_a_known_md5_is_checked_by_itself(host, tmp_path):
     download([url], tmp_path / "a.zip", None)
     assert (tmp_path / "a.zip").read_bytes() == host.content["/cub.zip"]
     host.content["/cub.zip"] = b"no archive"
-    with pytest.raises(InputError, match=r"b.zip could not .*no zip archive, or a damaged one.* by hand"):
+    with pytest.raises(InputError, match=r"b.zip could not .*not a zip archive, or a damaged one.* by hand"):
         download([url], tmp_path / "b.zip", None)
     with pytest.raises(InputError, match=r"a.zip could not be unpacked .*other"):
         unpack(tmp_path / "a.zip", "other")

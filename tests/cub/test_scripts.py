@@ -245,7 +245,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
     [
         (["--condition-on-text", "zyzzyva qwerty"], "has no word that the model knows"),
         (["--condition-on-text", " "], "has no word that the model knows"),
-        (["--condition-on-image", "none.jpg"], "none.jpg is missing or no readable image"),
+        (["--condition-on-image", "none.jpg"], "none.jpg is missing or not a readable image"),
         (["--given", "caption", "--condition-on-text", "a bird"], "--given takes test birds"),
         (["--vocab", "cub.vocab"], "knows its own words: leave out --vocab"),
         (["--n-samples", "0"], "--n-samples must be positive"),

@@ -33,10 +33,10 @@ def damaged_files(name):
         "not gz": (".gz", b"<html>quota exceeded</html>", "cannot be read"),
         "empty": ("", b"", "starts with"),
         "header only": ("", idx(IMAGES)[:6], "holds items of shape"),
-        "truncated": ("", idx(IMAGES)[:-1], "bytes where its header promises"),
-        "too long": ("", idx(IMAGES) + b"x", "bytes where its header promises"),
-        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "starts with 00000d03 where an idx file has 00000803"),
-        "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\) where \(28, 28\) was expected"),
+        "truncated": ("", idx(IMAGES)[:-1], "bytes, its header says"),
+        "too long": ("", idx(IMAGES) + b"x", "bytes, its header says"),
+        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "starts with 00000d03, an idx file with 00000803"),
+        "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\), not \(28, 28\)"),
     }
     return cases[name]
 

@@ -217,7 +217,7 @@ def test_pixels_that_a_user_means(tmp_path):
         (halves, ["train", "--posterior", "ebm", "--obj", "stl"], "choose mvae, elbo, iwae"),
         (halves, ["train", "--posterior", "ebm", "--obj", "iwae", "--K", "1"], "the bound with one sample"),
         (halves, ["train", "--missing", "1"], "--missing must lie in [0, 1), it is 1.0"),
-        (halves, ["train", "--approx-m", "1"], "random subsets need at least three modalities"),
+        (halves, ["train", "--approx-m", "1"], "random subsets need at least 3 modalities"),
         (halves, ["train", "--obj", "elbo", "--approx-m", "1"], "--approx-m needs --obj mvae"),
         (halves, ["train", "--posterior", "vmf", "--learn-prior"], "the prior of --posterior vmf has no scales"),
         (halves, ["train", "--learn-prior"], "products of --fusion poe hold the prior N(0, I)"),

@@ -190,7 +190,7 @@ def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
 def test_saved_pairs_of_other_options_are_refused(mnist_dir, options, valid, message):
     save_pairs(data_config(write_svhn(mnist_dir), OPTIONS))
     (mnist_dir / "synthetic_svhn_train.npz").unlink()
-    with pytest.raises(InputError, match=f"{message}.*: give the same options or .*make_idx.py"):
+    with pytest.raises(InputError, match=f"{message}.*: give the same options, .*make_idx.py"):
         load_train(data_config(mnist_dir, replace(OPTIONS, **options), valid=valid))
 
 

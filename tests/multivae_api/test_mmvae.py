@@ -385,7 +385,7 @@ def test_it_learns():
     ("options", "message"),
     [
         ({"input_dims": None}, "the default networks are made from input_dims"),
-        ({"n_modalities": 3}, "n_modalities is 3, there are 2"),
+        ({"n_modalities": 3}, "n_modalities is 3, but there are 2"),
         ({"loss": "elbo"}, "loss is dreg_looser or iwae_looser, not 'elbo'"),
         ({"prior_and_posterior_dist": "laplace"}, "prior_and_posterior_dist is laplace_with_softmax or normal"),
         ({"decoders_dist": {"a": "gamma"}}, "decoders_dist is normal, bernoulli, laplace or a function, not 'gamma'"),
@@ -395,9 +395,9 @@ def test_it_learns():
         ({"rescale_factors": {"a": 1.0}}, "rescale_factors need uses_likelihood_rescaling=True"),
         ({"K": 0}, "K must be positive, not 0"),
         ({"latent_dim": 0}, "latent_dim must be positive, not 0"),
-        ({"beta": -1.0}, "beta must be a number that is not negative"),
+        ({"beta": -1.0}, "beta must be finite and not negative"),
         ({"decoder_dist_params": {"a": {"scale": 0.0}}}, "the scale of a must be positive, not 0.0"),
-        ({"input_dims": {"a,b": (2,), "c": (2,)}}, "a modality's name has none of the characters"),
+        ({"input_dims": {"a,b": (2,), "c": (2,)}}, "a modality's name must not be empty or contain"),
     ],
 )
 def test_configurations_that_do_not_exist(options, message):

@@ -57,10 +57,13 @@ def test_parts_of_shards_are_not_read(paths, monkeypatch):
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ([IMAGES[:2], IMAGES[:2].long()], r"1.npy has int64 rows of \(1, 4, 4\), .*0.npy uint8 rows of \(1, 4, 4\)"),
-        ([IMAGES[:2], IMAGES[:2, 0]], r"1.npy has uint8 rows of \(4, 4\)"),
+        (
+            [IMAGES[:2], IMAGES[:2].long()],
+            r"1.npy has int64 rows of shape \(1, 4, 4\), .*0.npy has uint8 rows of shape \(1, 4, 4\)",
+        ),
+        ([IMAGES[:2], IMAGES[:2, 0]], r"1.npy has uint8 rows of shape \(4, 4\)"),
         ([IMAGES[:0]], "0.npy holds no rows"),
-        ([IMAGES[:2].double()], "0.npy has float64, not uint8, int64 or float32"),
+        ([IMAGES[:2].double()], "0.npy has type float64: write uint8, int64 or float32"),
     ],
 )
 def test_shards_that_are_not_alike_are_named(tmp_path, parts, says):
@@ -72,9 +75,9 @@ def test_damaged_shards_are_named(tmp_path, paths):
     (tmp_path / "text.npy").write_text("no array")
     paths[1].write_bytes(paths[1].read_bytes()[:-1])
     for path in (tmp_path / "none.npy", tmp_path / "text.npy", paths[1]):
-        with pytest.raises(InputError, match=f"{path.name} is missing or holds no array"):
+        with pytest.raises(InputError, match=f"{path.name} is missing or not a whole .npy array"):
             Shards([path])
-    with pytest.raises(InputError, match="no file of rows is named"):
+    with pytest.raises(InputError, match="Shards need at least one file"):
         Shards([])
 
 

@@ -253,6 +253,6 @@ def test_every_parameter_learns():
     for objective in (IwaeElbo, ArElbo):
         with pytest.raises(InputError, match="energy-based posterior"):
             objective(model)
-    with pytest.raises(InputError, match="at least one proposal"):
+    with pytest.raises(InputError, match="at least 1 sample from each expert"):
         LocScaleEbmPosterior(Quadratic(0), 0)
     assert isinstance(model.posterior(inputs), LocScaleEbm)

@@ -195,5 +195,5 @@ def test_shapes_and_what_is_no_sphere():
     assert uniform.sample((7,)).shape == (7, 5, 2, 3)
     assert uniform.log_prob(wide.sample()).shape == uniform.entropy().shape == kl_divergence(wide, uniform).shape
     torch.testing.assert_close(uniform.sample((20_000,)).var(dim=0), uniform.variance, rtol=0.1, atol=0)
-    with pytest.raises(InputError, match="two dimensions or more, not 1"):
+    with pytest.raises(InputError, match=r"at least 2 dimensions \(got 1\)"):
         VonMisesFisher(torch.ones(1), torch.tensor(1.0))
