@@ -181,7 +181,7 @@ def check_fusion(fusion: str, posterior: str) -> None:
         InputError: says why.
     """
     exists = FUSIONS[fusion].exists(posterior, FAMILIES[posterior])
-    require(exists, f"a {fusion} of {posterior} experts does not exist: {FUSIONS[fusion].why}")
+    require(exists, f"there is no fusion {fusion} for {posterior} experts: {FUSIONS[fusion].why}")
 
 
 def VAE(

@@ -109,8 +109,6 @@ class Config(WordOptions, RunConfig, ObjectiveOptions):
         fusion = "own" if self.alone else self.fusion
         of_model = f"--model {self.model}" if self.alone else f"--fusion {self.fusion}"
         self.check_objective(of_model, self.objectives(), fusion, self.posterior)
-        mixed = self.posterior == "laplace-normal"
-        require(not mixed or not self.alone, f"--posterior laplace-normal is of two modalities, not of {self.model}")
         scaled = 0 <= self.llik_scaling < math.inf
         require(scaled, f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}")
         require(

@@ -299,7 +299,7 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
     ("script", "options", "message"),
     [
         (celeba.train, ["--approx-m", 1], "random subsets need at least 3 modalities"),
-        (celeba.train, ["--posterior", "laplace"], "a poe of laplace experts does not exist"),
+        (celeba.train, ["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
         (celeba19.train, ["--weighting", "authors", "--obj", "elbo"], "--weighting authors is of --obj mvae"),
         (celeba.train, ["--data-dir", "nowhere"], "nowhere/img_align_celeba is missing: --data-dir DIR says where"),
     ],

@@ -268,7 +268,7 @@ def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
     ("options", "message"),
     [
         ({"posterior": "laplace-normal", "model": "image"}, "laplace-normal experts does not exist: .* only mixed"),
-        ({"fusion": "poe", "posterior": "softplus-normal"}, "a poe of softplus-normal experts"),
+        ({"fusion": "poe", "posterior": "softplus-normal"}, "there is no fusion poe for softplus-normal experts"),
         ({"llik_scaling": -1.0}, "--llik-scaling must be a number"),
         ({"model": "caption", "llik_scaling": 1.0}, "--model caption has one modality"),
         ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),

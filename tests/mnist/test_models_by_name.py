@@ -27,8 +27,8 @@ def test_weights_of_another_family_are_not_taken(tmp_path):
             "--obj elbo trains no posterior of single modalities: --model jmvae has jmvae, student, ar",
         ),
         (["--model", "bivcca", "--obj", "ar"], "--obj ar takes KLs between the posteriors of subsets, which mixtures"),
-        (["--posterior", "laplace"], "a poe of laplace experts does not exist"),
-        (["--model", "mvae-q", "--posterior", "vmf"], "a quotient of vmf experts does not exist: only Gaussians"),
+        (["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
+        (["--model", "mvae-q", "--posterior", "vmf"], "there is no fusion quotient for vmf experts: only Gaussians"),
         (["--obj", "iwae", "--K", "0"], "--K must be positive, not 0"),
         (
             ["--obj", "dreg", "--looser"],

@@ -211,8 +211,8 @@ def test_pixels_that_a_user_means(tmp_path):
 @pytest.mark.parametrize(
     ("script", "args", "message"),
     [
-        (halves, ["train", "--posterior", "laplace"], "a poe of laplace experts does not exist"),
-        (halves, ["train", "--fusion", "moe", "--posterior", "ebm"], "a moe of ebm experts does not exist"),
+        (halves, ["train", "--posterior", "laplace"], "there is no fusion poe for laplace experts"),
+        (halves, ["train", "--fusion", "moe", "--posterior", "ebm"], "there is no fusion moe for ebm experts"),
         (halves, ["train", "--fusion", "moe", "--obj", "ar"], "--obj ar takes KLs between the posteriors"),
         (halves, ["train", "--posterior", "ebm", "--obj", "stl"], "choose mvae, elbo, iwae"),
         (halves, ["train", "--posterior", "ebm", "--obj", "iwae", "--K", "1"], "the bound with one sample"),
@@ -227,7 +227,7 @@ def test_pixels_that_a_user_means(tmp_path):
             "with one expert for",
         ),
         (halves, ["train", "--layers", "0"], "--layers must be positive, not 0"),
-        (pixels, ["train", "--posterior", "laplace"], "a poe of laplace experts"),
+        (pixels, ["train", "--posterior", "laplace"], "there is no fusion poe for laplace experts"),
         (pixels, ["train", "--posterior", "ebm"], "784 are too many"),
         (pixels, ["train", "--obj", "ar"], "784 are too many"),
         (pixels, ["sample", "{trained}"], "is a checkpoint of halves, not of pixels"),
@@ -311,7 +311,7 @@ def test_a_comparison_and_its_table(tmp_path, capsys, monkeypatch):
     ("args", "message"),
     [
         (["--variants", "obj"], "are NAME=VALUE, not 'obj'"),
-        (["--variants", "posterior=laplace"], "a poe of laplace experts"),
+        (["--variants", "posterior=laplace"], "there is no fusion poe for laplace experts"),
         (["--seeds", "1", "1"], "--seeds must name each once"),
         (["--variants", "obj=elbo seed=3"], "seed=3 is not theirs to say"),
         (["--observed", "left"], "a model of halves sees top or bottom"),

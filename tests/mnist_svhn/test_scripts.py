@@ -130,7 +130,7 @@ def test_the_papers_settings_are_the_defaults():
         ({"matchings": 0}, "--matchings must be positive"),
         (
             {"model": "mvae", "prior_and_posterior": "laplace"},
-            "a poe of laplace experts does not exist",
+            "there is no fusion poe for laplace experts",
         ),
         ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),
         ({"obj": "elbo-importance", "model": "mopoe"}, "--obj elbo-importance weighs the experts' samples"),

@@ -116,7 +116,7 @@ def test_what_exists_knows_its_posterior(fusion, family):
 def test_what_does_not_exist_is_refused_with_its_reason(fusion, family, obj):
     record = OBJECTIVES[obj]
     if not FUSIONS[fusion].exists(family, FAMILIES[family]):
-        reason = f"a {fusion} of {family} experts does not exist: {FUSIONS[fusion].why}"
+        reason = f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"
     elif fusion not in record.fusions:
         reason = f"--obj {obj} {record.why}: --fusion {fusion} has {', '.join(objectives_of(fusion))}"
     else:
@@ -132,7 +132,7 @@ def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
     if FUSIONS[fusion].exists(family, FAMILIES[family]):
         assert model_of(fusion, family).modalities == ("a", "b")
     else:
-        with pytest.raises(InputError, match=f"a {fusion} of {family} experts does not exist: {FUSIONS[fusion].why}"):
+        with pytest.raises(InputError, match=f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"):
             model_of(fusion, family)
 
 
