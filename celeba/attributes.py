@@ -1,4 +1,4 @@
-"""CelebA's attributes that the MVAE papers use."""
+"""The 18 of CelebA's 40 attributes that the MVAE paper uses."""
 
 ATTRIBUTES = (
     "Bald",

@@ -1,4 +1,4 @@
-"""A network that tells the attributes of photographs: what generated faces are judged by."""
+"""A network that predicts the attributes of photographs, to judge generated faces."""
 
 import hashlib
 from pathlib import Path
@@ -19,10 +19,14 @@ CLASSIFIER = "celeba_classifier.pth.tar"
 
 
 def classifier(train: Examples, cache: Path | None) -> nn.Module:
-    """Images (N, 3, 64, 64) in [0, 1] -> logits of the attributes, in a tuple, (N, 18).
+    """Return a network: images (N, 3, 64, 64) in [0, 1] -> a tuple of the logits of the attributes, (N, 18).
 
-    That of the cache, trained where there is none yet of these images; the same for all who train it on them. The image
-    is mirrored at random, and the learning rate falls to nothing.
+    It is read from the cache, or trained with a fixed seed and saved there. Training mirrors images at random and lets
+    the learning rate fall to zero.
+
+    Args:
+        train: image and attrs (N, 18), 0 or 1.
+        cache: file of the trained network; replaced if it was trained on other examples. None keeps nothing.
 
     Raises:
         InputError: the cache is damaged or cannot be written.
@@ -30,10 +34,11 @@ def classifier(train: Examples, cache: Path | None) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = image_encoder(3, (len(ATTRIBUTES),)).to(train.device)
-        of = {"n": len(train), "attrs": hashlib.md5(train.modalities["attrs"].cpu().numpy().tobytes()).hexdigest()}
-        kept = load(cache) if cache and cache.exists() else {}
-        if kept.get("of") == of:
-            network.load_state_dict(kept["state_dict"])
+        attributes = train.modalities["attrs"].cpu().numpy()
+        training_set = {"n": len(train), "attrs": hashlib.md5(attributes.tobytes()).hexdigest()}
+        cached = load(cache) if cache and cache.exists() else {}
+        if cached.get("of") == training_set:
+            network.load_state_dict(cached["state_dict"])
             return network.eval()
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
@@ -46,11 +51,11 @@ def classifier(train: Examples, cache: Path | None) -> nn.Module:
             schedule.step()
     if cache:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        save(cache, {"of": of, "state_dict": {key: x.cpu() for key, x in network.state_dict().items()}})
+        save(cache, {"of": training_set, "state_dict": {key: x.cpu() for key, x in network.state_dict().items()}})
     return network.eval()
 
 
 @torch.no_grad()
 def tell(network: nn.Module, images: Tensor) -> Tensor:
-    """The attributes of images (N, 3, 64, 64), (N, 18) bool."""
+    """Predict the attributes (N, 18) bool of images (N, 3, 64, 64) in [0, 1]."""
     return network(images)[0] > 0

@@ -16,23 +16,23 @@ from common.data.config import DataConfig
 from common.data.files import download, find, unpack
 from common.errors import InputError, require
 
-SPLITS = ("train", "valid", "test")  # by their number in the partition file
+SPLITS = ("train", "valid", "test")  # in the order of their numbers in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
 DRAWN_AT_ONCE = 100
 IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
 FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
-SAYS_WHERE = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
+HOW_TO_GET_FILES = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
 
 
 class FaceConfig(DataConfig, Protocol):
-    """`DataConfig`, and cache_dir: where the images are kept at 64 x 64; the data_dir for None."""
+    """`DataConfig`, and cache_dir: where the images are kept at 64 x 64; None for the data_dir."""
 
     cache_dir: Path | None
 
 
 class TrainingFaceConfig(FaceConfig, Protocol):
-    """Also valid: the number of training images to hold out; None for the dataset's validation split."""
+    """`FaceConfig`, and valid: number of training images to hold out; None for the dataset's validation split."""
 
     valid: int | None
 
@@ -44,13 +44,13 @@ def load(split: str, config: FaceConfig) -> Examples:
         split: "train" (162,770 images, the demo's 6,000), "valid" (19,867, the demo's 500) or "test" (19,962, the
             demo's 1,000), as list_eval_partition.txt says.
         config: its data_dir holds img_align_celeba/, Anno/list_attr_celeba.txt and Eval/list_eval_partition.txt, or all
-            three side by side, as torchvision leaves them, also in a folder celeba/. The demo's faces are drawn.
+            three side by side as torchvision leaves them, there or in a folder celeba/. The demo's faces are drawn.
 
     Returns:
         image (N, 3, 64, 64) uint8, mapped into memory, and attrs (N, 18) float, 0 or 1.
 
     Raises:
-        InputError: something is missing, unreadable, damaged, or does not fit together.
+        InputError: a file is missing, unreadable or damaged, or the files do not match.
     """
     if config.demo:
         faces = drawn(split, config.limit)
@@ -58,17 +58,19 @@ def load(split: str, config: FaceConfig) -> Examples:
     data_dir = config.data_dir
     if config.download:
         _fetch(data_dir)
-    folder, names, parts = source(data_dir)
+    folder, names, splits = source(data_dir)
     attributes = _attributes(data_dir, names)
     images = image_caches.load(folder, names, (config.cache_dir or data_dir) / CACHE, image_caches.Kind())
-    rows = rows_of(split, parts, config.limit)
+    rows = rows_of(split, splits, config.limit)
     return Examples({"image": images[rows], "attrs": attributes[rows]})
 
 
 def load_train(
     config: TrainingFaceConfig, load: Callable[[str, FaceConfig], Examples] = load
 ) -> tuple[Examples, Examples | None]:
-    """Load what to train on, and what to select the best model by: the dataset's validation split, or --valid images.
+    """Load the training examples, and the validation examples that select the best model (None with --valid 0).
+
+    The validation examples are the dataset's validation split, or with --valid images held out from training.
 
     Args:
         load: loads a split, see `load`.
@@ -80,76 +82,88 @@ def load_train(
 
 
 def drawn(split: str, limit: int | None) -> dict[str, Tensor]:
-    """The first of a split's drawn faces: image (N, 3, 64, 64), mask (N, 1, 64, 64) uint8, attrs (N, 18)."""
+    """Draw the first faces of the demo's split, up to the limit.
+
+    Returns:
+        image (N, 3, 64, 64) and mask (N, 1, 64, 64), uint8, and attrs (N, 18) int64, 0 or 1.
+    """
     n = min(N_DEMO[split], limit or N_DEMO[split])
-    parts = []
-    for part in range(-(-n // DRAWN_AT_ONCE)):  # each from a seed of its own, so that fewer are the first of more
-        generator = torch.Generator().manual_seed(1000 * SPLITS.index(split) + part)
+    batches = []
+    for i in range(-(-n // DRAWN_AT_ONCE)):  # a seed for each batch: a lower limit gives the first of the same faces
+        generator = torch.Generator().manual_seed(1000 * SPLITS.index(split) + i)
         attributes = random_attributes(DRAWN_AT_ONCE, generator)
-        parts.append((*draw_with_masks(attributes, generator), attributes))
-    images, masks, attributes = (torch.cat(x)[:n] for x in zip(*parts, strict=True))
+        batches.append((*draw_with_masks(attributes, generator), attributes))
+    images, masks, attributes = (torch.cat(x)[:n] for x in zip(*batches, strict=True))
     return {"image": images, "mask": masks, "attrs": attributes}
 
 
 def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
-    """The folder of the images, their names, and the number of each one's split."""
+    """Return the folder of the images, their N file names, and their splits: (N,) indices into SPLITS.
+
+    Raises:
+        InputError: the folder or the partition file is missing, or the file is damaged.
+    """
     folder = _folder(data_dir)
-    says_where = f"{SAYS_WHERE} (and unpacks {ARCHIVE}, put there by hand)"
-    require(folder is not None, f"{data_dir / IMAGES} is missing: {says_where}")
+    how_to_get = f"{HOW_TO_GET_FILES} (and unpacks {ARCHIVE} if you put it there)"
+    require(folder is not None, f"{data_dir / IMAGES} is missing: {how_to_get}")
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
-    require(wrong is None, f"{path} says no split in line {(wrong or 0) + 1}: get it again (--download)")
-    return folder, [name for name, _ in lines], np.array([int(part) for _, part in lines])
+    again = "delete it and download it again (--download)"
+    require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {again}")
+    return folder, [name for name, _ in lines], np.array([int(number) for _, number in lines])
 
 
-def rows_of(split: str, parts: np.ndarray, limit: int | None) -> slice | Tensor:
-    """The first examples of a split: a slice where they lie side by side, as the official ones do."""
-    rows = np.flatnonzero(parts == SPLITS.index(split))[:limit]
-    require(len(rows) > 0, f"{FILES['partition']} has no image of the split {split}")
+def rows_of(split: str, splits: np.ndarray, limit: int | None) -> slice | Tensor:
+    """Return the rows of a split, up to the limit: a slice if they are contiguous, as in the official file.
+
+    Args:
+        splits: each image's split, (N,) indices into SPLITS.
+    """
+    rows = np.flatnonzero(splits == SPLITS.index(split))[:limit]
+    require(len(rows) > 0, f"{FILES['partition']} has no image of the split {split}: download it again (--download)")
     first, last = int(rows[0]), int(rows[-1])
     return slice(first, last + 1) if last - first == len(rows) - 1 else torch.from_numpy(rows)
 
 
-def parse(wanted: Sequence[str]) -> dict[str, int]:
-    """What a user asks of attributes, "Male" or "~Male", as {name: 1 or 0}.
+def parse(words: Sequence[str]) -> dict[str, int]:
+    """Return the attributes that a user asks for ("Male") or excludes ("~Male"), as {name: 1 or 0}.
 
     Raises:
         InputError: an attribute is unknown, or asked for and excluded at once.
     """
-    known, found = {name.lower(): name for name in ATTRIBUTES}, {}
-    for word in wanted:
+    names, values = {name.lower(): name for name in ATTRIBUTES}, {}
+    for word in words:
         bare = word.lower().lstrip("~")
-        near = difflib.get_close_matches(bare, known, n=1)
-        hint = f"did you mean {known[near[0]]}? " if near else ""
-        require(bare in known, f"{word!r} is no attribute: {hint}There are {', '.join(ATTRIBUTES)}; ~ negates one")
-        value = int(not word.startswith("~"))
-        require(found.get(known[bare], value) == value, f"{known[bare]} is asked for and excluded at once")
-        found[known[bare]] = value
-    return found
+        similar = difflib.get_close_matches(bare, names, n=1)
+        hint = f"did you mean {names[similar[0]]}? " if similar else ""
+        require(bare in names, f"{word!r} is not an attribute: {hint}There are {', '.join(ATTRIBUTES)}; ~ negates one")
+        name, value = names[bare], int(not word.startswith("~"))
+        require(values.get(name, value) == value, f"{name} is asked for and excluded at once: leave out one of them")
+        values[name] = value
+    return values
 
 
-def called(attributes: Tensor) -> list[str]:
-    """The attributes that examples (N, 18) have, by name."""
+def attribute_names(attributes: Tensor) -> list[str]:
+    """Return the names of the attributes that each example has, joined by spaces, from attributes (N, 18) in [0, 1]."""
     return [
         " ".join(name for name, has in zip(ATTRIBUTES, row, strict=True) if has > 0.5) for row in attributes.tolist()
     ]
 
 
 def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
-    """The 18 attributes (N, 18), 0 or 1, of all images, whose names must be those of the partition file."""
-    path, again = _file(data_dir, "attributes"), "get both again (--download)"
+    """Read the 18 attributes of all images, (N, 18) float, 0 or 1.
+
+    Args:
+        names: the N images in the partition file, which must be those in the attributes' file.
+    """
+    path, again = _file(data_dir, "attributes"), "delete both and download them again (--download)"
     n, head, *lines = [*_lines(path), "", ""]
     lines, columns = [line.split() for line in lines if line], head.split()
     lacking = [name for name in ATTRIBUTES if name not in columns]
     require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {again}")
-    listed = [line[0] for line in lines]
-    other = next((pair for pair in zip(listed, names, strict=False) if pair[0] != pair[1]), None)
-    how = (
-        f"{other[0]} stands where the other has {other[1]}" if other else f"{n}, {len(listed)} and {len(names)} images"
-    )
-    agree = other is None and len(listed) == len(names) and n.strip() == str(len(names))
-    require(agree, f"{path} and {FILES['partition']} disagree ({how}): {again}")
+    difference = _difference(n, [line[0] for line in lines], names)
+    require(difference is None, f"{path} and {FILES['partition']} disagree ({difference}): {again}")
     try:
         values = np.array([line[1:] for line in lines], dtype=np.int8)
     except (ValueError, OverflowError) as error:
@@ -161,37 +175,51 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(values[:, [columns.index(name) for name in ATTRIBUTES]] > 0).float()
 
 
+def _difference(n: str, listed: Sequence[str], names: Sequence[str]) -> str | None:
+    """Say how the attributes' file, its number of images and their names, differs from the partition's names."""
+    for one, other in zip(listed, names, strict=False):
+        if one != other:
+            return f"{one} stands where the other has {other}"
+    if len(listed) == len(names) and n.strip() == str(len(names)):
+        return None
+    return f"{n.strip()} images by its first line, {len(listed)} listed, {len(names)} in the other"
+
+
 def _folder(data_dir: Path) -> Path | None:
+    """Return the folder of the images, None if there is none."""
     folders = [data_dir / place / IMAGES for place in ("", "Img", "celeba")]
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _file(data_dir: Path, kind: str) -> Path:
-    return find(data_dir, _places(kind), SAYS_WHERE)
+    """Return the path of a file of FILES; raise InputError if it is missing."""
+    return find(data_dir, _places(kind), HOW_TO_GET_FILES)
 
 
 def _places(kind: str) -> list[str]:
+    """Return the paths, relative to the data_dir, at which a file of FILES may lie."""
     return [f"{place}{FILES[kind]}" for place in ("Anno/" if kind == "attributes" else "Eval/", "", "celeba/")]
 
 
 def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file; raise InputError if it is unreadable."""
     try:
         return path.read_text().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): get it again (--download)") from error
+        raise InputError(f"{path} cannot be read ({error}): delete it and download it again (--download)") from error
 
 
 def _fetch(data_dir: Path) -> None:
-    """Download what is missing, into torchvision's layout, and unpack the images."""
+    """Download missing files, into torchvision's layout, and unpack the images."""
     from common.data.torchvision_import import datasets
 
-    known = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
+    sources = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
     missing = [FILES[kind] for kind in FILES if not any((data_dir / place).is_file() for place in _places(kind))]
     unpacked = _folder(data_dir) is not None
     if not unpacked and not (data_dir / ARCHIVE).is_file():
         missing.append(ARCHIVE)
     for name in missing:
-        file_id, md5 = known[name]
+        file_id, md5 = sources[name]
         download([HOST + file_id], data_dir / name, md5)
     if not unpacked:
         unpack(data_dir / ARCHIVE, IMAGES)

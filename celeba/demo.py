@@ -1,8 +1,8 @@
-"""Drawn faces in the place of CelebA's photographs, for the demos: 18 of its attributes are their true factors.
+"""Drawn faces that replace CelebA's photographs in the demos: the 18 attributes are their true factors.
 
-A shape is the distance to its edge at each pixel, negative inside, in the head's own frame: x to the right and y
-downwards from the point between the eyes, where a face is about 33 wide. The features lie at (u, v) on its surface,
-a cylinder that turns and nods.
+A shape is given by the distance of each pixel to its edge, negative inside, in the frame of the head: x to the right
+and y downwards from the point between the eyes, with a face about 33 wide. The features lie at (u, v) on the surface of
+the head, a cylinder that turns and nods.
 """
 
 import math
@@ -14,18 +14,18 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from celeba.attributes import ATTRIBUTES
 
 SIZE = 64
-BATCH = 32  # faces drawn at once: they fit into a processor's cache, and what is drawn does not depend on it
-MEASURES, CELLS = 140, 7  # numbers that set a face's measures and colours; cells across the background's pattern
+BATCH = 32  # faces drawn at once, which fit into a processor's cache; the faces do not depend on it
+MEASURES, CELLS = 140, 7  # random numbers for a face's measures and colours; cells across the background's pattern
 Measure = Tensor | float
 HAIR = {"Black_Hair": (0.06, 0.05, 0.06), "Blond_Hair": (0.9, 0.72, 0.36)}
 HAIR |= {"Brown_Hair": (0.36, 0.2, 0.1), "Gray_Hair": (0.66, 0.66, 0.68)}
 
 
 def random_attributes(n: int, generator: torch.Generator) -> Tensor:
-    """Attributes (n, 18) int64 of 0 and 1, combined as people have them and as a picture can show them."""
+    """Draw attributes (n, 18) int64, 0 or 1, in combinations that people have and a picture can show."""
 
-    def chance(given: Tensor, yes: float, no: float) -> Tensor:
-        return torch.rand(n, generator=generator) < torch.where(given, yes, no)
+    def chance(condition: Tensor, p_if_true: float, p_if_false: float) -> Tensor:
+        return torch.rand(n, generator=generator) < torch.where(condition, p_if_true, p_if_false)
 
     male, smiling = (torch.rand(2, n, generator=generator) < 0.5).unbind()
     hat = chance(male, 0.22, 0.18)
@@ -33,9 +33,9 @@ def random_attributes(n: int, generator: torch.Generator) -> Tensor:
     receding = chance(male, 0.5, 0.2) & ~hat & ~bald
     colour, texture = torch.rand(2, n, generator=generator)
     ends = torch.where(male[:, None], torch.tensor([0.31, 0.45, 0.69, 0.85]), torch.tensor([0.25, 0.5, 0.74, 0.85]))
-    which = (colour[:, None] >= ends).sum(dim=1)  # of HAIR, or another colour
-    textured = ~bald & ~(hat & male)  # what a man's hat leaves of his hair is too short to tell
-    flags = {name: (which == i) & ~bald for i, name in enumerate(HAIR)}
+    hair = (colour[:, None] >= ends).sum(dim=1)  # index into HAIR, or len(HAIR) for another colour
+    textured = ~bald & ~(hat & male)  # the hair below a man's hat is too short to show its texture
+    flags = {name: (hair == i) & ~bald for i, name in enumerate(HAIR)}
     flags |= {"Bald": bald, "Male": male, "Receding_Hairline": receding, "Smiling": smiling, "Wearing_Hat": hat}
     flags |= {"Straight_Hair": textured & (texture < 0.39), "Wavy_Hair": textured & (texture > 0.61)}
     flags |= {"Bangs": chance(male, 0.35, 0.5) & ~hat & ~bald & ~receding, "Bushy_Eyebrows": chance(male, 0.5, 0.35)}
@@ -46,14 +46,15 @@ def random_attributes(n: int, generator: torch.Generator) -> Tensor:
 
 
 def draw(attributes: Tensor, generator: torch.Generator) -> Tensor:
-    """A random face (N, 3, 64, 64) uint8 with each row of attributes (N, 18)."""
+    """Draw random faces (N, 3, 64, 64) uint8 with the attributes (N, 18), 0 or 1."""
     return draw_with_masks(attributes, generator)[0]
 
 
 def draw_with_masks(attributes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The faces of `draw`, and (N, 1, 64, 64) uint8 their mouth, eyes, brows, nose and jaw, 255 on 0.
+    """Draw the faces of `draw`, and masks (N, 1, 64, 64) uint8 of their mouth, eyes, brows, nose and jaw, 255 on 0.
 
-    The masks are like those drawn from a detector's 68 landmarks: filled convex hulls, and a jaw line 2 pixels wide.
+    The masks look like those that vision/setup.py draws from a detector's 68 landmarks: filled convex hulls, and a jaw
+    line 2 pixels wide.
     """
     batches = [_Portraits(rows, generator).finished() for rows in attributes.split(BATCH)]
     faces, masks = (torch.cat(pictures) for pictures in zip(*batches, strict=True))
@@ -61,32 +62,36 @@ def draw_with_masks(attributes: Tensor, generator: torch.Generator) -> tuple[Ten
 
 
 class _Draws:
-    """Uniform numbers (n, MEASURES), taken a column at a time: which of them sets what, no attribute changes."""
+    """Uniform numbers (n, MEASURES), used column by column: no attribute changes what a column is used for."""
 
     def __init__(self, numbers: Tensor) -> None:
         self.columns = iter(numbers[:, :, None, None].unbind(dim=1))
 
     def __call__(self, low: float, high: float) -> Tensor:
-        return low + (high - low) * next(self.columns)  # (n, 1, 1)
+        """Return uniform draws between low and high, (n, 1, 1)."""
+        return low + (high - low) * next(self.columns)
 
     def either(self, flag: Tensor, yes: tuple[float, float], no: tuple[float, float]) -> Tensor:
+        """Return uniform draws (n, 1, 1) from the range `yes` where the flag is set, else from `no`."""
         number = next(self.columns)
         return torch.where(flag > 0, *(low + (high - low) * number for low, high in (yes, no)))
 
     def chance(self, probability: float) -> Tensor:
+        """Return 1 with a probability, else 0, (n, 1, 1)."""
         return (next(self.columns) < probability).float()
 
     def colour(self, high: float = 0.95, grey: float = 0.2) -> Tensor:
+        """Return colours (n, 3, 1, 1) up to `high`, a fraction `grey` of the way to grey."""
         rgb = torch.stack([self(0.05, high) for _ in range(3)], dim=1)  # (n, 3, 1, 1)
         return rgb.lerp(rgb[:, :1], grey)
 
     def hue(self, first: float, last: float) -> Tensor:
-        """Vivid colours (n, 3, 1, 1) from red at 0 by blue at 1/3 and green at 2/3 to red at 1."""
+        """Return vivid colours (n, 3, 1, 1) between two hues: red at 0, blue at 1/3, green at 2/3, red at 1."""
         return 0.5 + 0.4 * torch.cos(2 * math.pi * (self(first, last)[:, None] + _rgb(0, 1 / 3, 2 / 3)))
 
 
 class _Portraits:
-    """A batch of faces while they are painted, from the background to the hat. Flags and measures are (n, 1, 1)."""
+    """Paints a batch of n faces, from the background to the hat. Flags and measures are (n, 1, 1)."""
 
     def __init__(self, attributes: Tensor, generator: torch.Generator) -> None:
         sizes = MEASURES, 3 * CELLS**2, 3 * SIZE**2
@@ -102,7 +107,7 @@ class _Portraits:
             step()
 
     def finished(self) -> tuple[Tensor, Tensor]:
-        """The faces under some light, a little out of focus and grained, and the masks."""
+        """Return the faces, lit, slightly blurred and grained, (n, 3, 64, 64), and masks (n, 1, 64, 64), uint8."""
         draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
         light = draws(0.6, 1.1) * (1 + draws(-0.35, 0.35) * steps + draws(-0.25, 0.25) * steps[:, None])
         warmth = draws(-0.12, 0.12)
@@ -113,13 +118,16 @@ class _Portraits:
         masks = torch.stack(self.hulls).amin(dim=0) < 0
         return (255 * image.clamp(0, 1)).round().to(torch.uint8), 255 * masks.to(torch.uint8)[:, None]
 
-    def _paint(self, where: Tensor, colour: Tensor) -> None:
-        self.image.lerp_(colour, where[:, None])
+    def _paint(self, opacity: Tensor, colour: Tensor) -> None:
+        """Blend a colour (n, 3, ...) into the image with an opacity (n, 64, 64) in [0, 1]."""
+        self.image.lerp_(colour, opacity[:, None])
 
     def _cover(self, distance: Tensor, soft: float = 1) -> Tensor:
+        """Return a shape's opacity (n, 64, 64) from the distances to its edge, which blurs over `soft` pixels."""
         return (0.5 - distance * (self.scale / soft)).clamp(0, 1)
 
     def _pose(self) -> None:
+        """Set the head's frame (x, y), its size, and the surface's coordinates (u, v)."""
         draws, steps = self.draws, torch.arange(SIZE) - (SIZE - 1) / 2
         self.scale, angle = draws(0.8, 1.1), draws(-0.3, 0.3)
         right, down = steps - draws(-4, 4), steps[:, None] - draws(-4, 4)
@@ -132,6 +140,7 @@ class _Portraits:
         self.v = self.y - nod
 
     def _pigments(self) -> None:
+        """Choose the colours of skin, hair and brows."""
         draws, has = self.draws, self.has
         skin = _rgb(0.86, 0.62, 0.46).lerp(_rgb(0.34, 0.2, 0.13), draws(0, 1)[:, None])
         self.skin = skin.lerp(_rgb(0.96, 0.87, 0.83), (has["Pale_Skin"] * draws(0.85, 1))[:, None])
@@ -143,6 +152,7 @@ class _Portraits:
         self.brow = self.dark.lerp(0.6 * self.pigment, 0.6 * (1 - has["Bald"][:, None]))
 
     def _background(self, pattern: Tensor) -> None:
+        """Start the image: a ramp of two colours, a pattern (n, 3, CELLS, CELLS), and three boxes."""
         draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
         ramp = (0.5 + draws(-0.5, 0.5) * steps + draws(-0.5, 0.5) * steps[:, None]).clamp(0, 1)
         self.image = draws.colour(grey=0.6).lerp(draws.colour(grey=0.6), ramp[:, None])
@@ -154,7 +164,7 @@ class _Portraits:
             self._paint((0.5 - SIZE / 2 * box).clamp(0, 1) * draws(0, 1), draws.colour(grey=0.4))
 
     def _body(self) -> None:
-        """Clothes, ears, the hair behind the head, and the neck."""
+        """Paint clothes, ears, the hair behind the head, and the neck."""
         draws, has, x, y = self.draws, self.has, self.x, self.y
         male, straight, wavy = has["Male"], has["Straight_Hair"], has["Wavy_Hair"]
         self._paint(self._cover(_ellipse(x, y - 52, draws(28, 36), draws(20, 27))), draws.colour())
@@ -181,6 +191,7 @@ class _Portraits:
         self._paint(self._cover(neck), 0.78 * self.skin)
 
     def _head(self) -> None:
+        """Paint the head, its shine and blush, and a beard's shadow."""
         draws, has, x, y, u, v = self.draws, self.has, self.x, self.y, self.u, self.v
         male, chin = has["Male"], draws(22, 25)
         square, taper = draws.either(male, (2.3, 2.9), (1.8, 2.1)), draws.either(male, (0.02, 0.14), (0.14, 0.26))
@@ -201,7 +212,7 @@ class _Portraits:
         self._paint(self.face * male * draws.chance(0.25) * goatee, self.brow)
 
     def _eyes(self) -> None:
-        """Eyes and brows, both sides at once: each lies about its `aside` of 0."""
+        """Paint eyes and brows, both sides at once: each is centred where `aside` is 0."""
         draws, has, v = self.draws, self.has, self.v
         makeup, smile = has["Heavy_Makeup"], has["Smiling"]
         self.aside = aside = self.u.abs() - draws(6.5, 7.7)
@@ -226,9 +237,10 @@ class _Portraits:
         self._paint(self.face * draws(0.8, 1) * self._cover(brow), self.brow)
 
     def _nose_and_mouth(self) -> None:
+        """Paint the nose, the mouth, and a moustache."""
         draws, has, u, v = self.draws, self.has, self.u, self.v
         tip, breadth = draws(6.5, 8.5), draws(2.4, 3.8)
-        x = u - 0.22 * self.turn * (v + 2).clamp(0, 12)  # it stands out from the cylinder
+        x = u - 0.22 * self.turn * (v + 2).clamp(0, 12)  # the nose stands out from the cylinder
         bridge = torch.maximum(x.abs() - breadth * (v + 1).clamp(min=0) / (tip + 1), v - tip)
         self.hulls.append(torch.maximum(bridge, -1 - v))
         lit = (0.5 + draws(-1, 1).sign() * x / 3).clamp(0, 1)
@@ -256,7 +268,7 @@ class _Portraits:
         self._paint(0.95 * self.face * has["Mustache"] * self._cover(moustache), self.brow)
 
     def _hair(self) -> None:
-        """The hair in front, down to its line on the forehead and the cheeks."""
+        """Paint the hair in front, down to the hairline on the forehead and the cheeks."""
         draws, has, side = self.draws, self.has, self.u.abs()
         line, temples = draws(-18, -14.5), ((side - draws(8.5, 10)) / 5).clamp(0, 1)
         line = line + (self.length.clamp(min=0) + 2 - line) * temples.square() * (3 - 2 * temples)
@@ -268,7 +280,7 @@ class _Portraits:
         self._paint(hair * (1 - has["Bald"]), self.locks)
 
     def _worn(self) -> None:
-        """Glasses and a hat."""
+        """Paint glasses and a hat."""
         draws, x, v = self.draws, self.x, self.v
         glasses, hat = self.has["Eyeglasses"] * self.face, self.has["Wearing_Hat"]
         across, corner = draws(4.2, 5.6), draws(1.2, 3)
@@ -289,26 +301,29 @@ class _Portraits:
 
 
 def _rgb(red: float, green: float, blue: float) -> Tensor:
+    """Return a colour (3, 1, 1)."""
     return torch.tensor([red, green, blue], dtype=torch.float).view(3, 1, 1)
 
 
 def _ellipse(x: Tensor, y: Tensor, a: Measure, b: Measure) -> Tensor:
+    """Return distances to an ellipse around the origin with semi-axes a and b."""
     return _along_ray(x, y, ((x / a).square() + (y / b).square()).sqrt())
 
 
 def _along_ray(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
-    """The distance from (x, y) to where its ray from the origin has radius 1."""
+    """Return the distance from (x, y) to the point on its ray from the origin where the radius is 1."""
     return (1 - 1 / radius.clamp(min=0.05)) * (x.square() + y.square()).sqrt()
 
 
 def _near(x: Tensor, y: Tensor, reach: float) -> Tensor:
+    """Return a soft spot: 1 at the origin, 0 from the distance `reach` on."""
     return (1 - (x.square() + y.square()) / reach**2).clamp(min=0)
 
 
 def _leaf(x: Tensor, y: Tensor, reach: Tensor, bend: Measure, thick: Measure) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances to a leaf with its tips at (-reach, 0) and (reach, 0), and to its convex hull; its upper edge.
+    """Return distances to a leaf with tips at (-reach, 0) and (reach, 0), to its convex hull, and its upper edge.
 
-    The middle is at (0, bend): below the tips, as in a smile, where the bend is positive.
+    Its middle is at (0, bend): below the tips, as in a smile, if the bend is positive.
     """
     rest = 1 - (x / reach).square()
     top, bottom = (bend - thick) * rest, (bend + thick) * rest

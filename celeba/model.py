@@ -14,13 +14,15 @@ WIDTH = 512
 
 
 class Config(Protocol):
+    """The options that determine the networks."""
+
     n_latents: int
     fusion: str
     posterior: str
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image (B, 3, 64, 64) in [0, 1] and attrs (B, 18), 0 or 1."""
+    """Build the model of image (B, 3, 64, 64) in [0, 1] and attrs (B, 18), 0 or 1."""
     d = config.n_latents
     heads = (d,) * FAMILIES[config.posterior].n_params
     return VAE(
@@ -34,7 +36,7 @@ def build(config: Config) -> MultimodalVAE:
 
 
 def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:
-    """Image (N, C, 64, 64) -> the parameters of its expert, (N, D) each."""
+    """Build the encoder image (N, C, 64, 64) -> parameters of its expert, (N, D) each; heads holds each D."""
     return nn.Sequential(
         *(nn.Conv2d(channels, 32, 4, 2, 1, bias=False), nn.SiLU()),
         *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
@@ -46,7 +48,7 @@ def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:
 
 
 def image_decoder(channels: int, n_latents: int) -> nn.Sequential:
-    """z (N, D) -> logits (N, C, 64, 64)."""
+    """Build the decoder z (N, D) -> logits (N, C, 64, 64)."""
     return nn.Sequential(
         *(nn.Linear(n_latents, 6400), nn.SiLU(), nn.Unflatten(1, (256, 5, 5))),
         *(nn.ConvTranspose2d(256, 128, 4, 1, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
@@ -57,18 +59,22 @@ def image_decoder(channels: int, n_latents: int) -> nn.Sequential:
 
 
 def attrs_encoder(heads: tuple[int, ...]) -> nn.Sequential:
+    """Build the encoder attrs (N, 18) -> parameters of its expert, (N, D) each; heads holds each D."""
     return nn.Sequential(*hidden(len(ATTRIBUTES), WIDTH, WIDTH), SplitLinearLayer(WIDTH, heads))
 
 
 def attrs_decoder(n_latents: int) -> nn.Sequential:
+    """Build the decoder z (N, D) -> logits (N, 18)."""
     return nn.Sequential(*hidden(n_latents, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, len(ATTRIBUTES)))
 
 
 def hidden(*sizes: int) -> list[nn.Module]:
+    """Build linear layers between the sizes, each followed by batch norm and SiLU."""
     return [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.BatchNorm1d(m), nn.SiLU())]
 
 
 def layer(ours: str, theirs: str, *kinds: str) -> dict[str, tuple[str, ...]]:
+    """Map the parameters of our layer, by their kinds, to those of the authors' layer."""
     return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in kinds}
 
 

@@ -7,8 +7,8 @@
     python sample.py trained_models --reconstruct                         test images and their reconstructions
 
 Writes sample_image.png, the decoded means, and sample_attrs.txt, a line with the predicted attributes of each. Given an
-image it also shows its reconstruction, and prints how likely the model thinks each attribute. Where the attributes are
-one modality, those that are not asked for are drawn from what the model believes of them, p(others|those asked for).
+image it also shows its reconstruction, and prints the probability of each attribute. If the attributes are one
+modality, those that are not asked for are drawn from the model's p(others|those asked for).
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from celeba.attributes import ATTRIBUTES
-from celeba.data import called, load, parse
+from celeba.data import attribute_names, load, parse
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
@@ -32,7 +32,7 @@ from common.reporting import plots
 from common.training import devices, options, run_from_command_line, runs
 
 COLUMNS = 8
-N_POOL = 10_000  # draws of the prior among which those with given attributes are found
+N_POOL = 10_000  # draws from the prior from which those with given attributes are chosen
 
 
 @dataclass
@@ -55,10 +55,18 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config, experiment: str = "celeba") -> None:
+    """Save sample_image.png and sample_attrs.txt, and print their paths.
+
+    Raises:
+        InputError: the options exclude each other, or name no attribute or image.
+    """
     config.check()
-    asked = of_option("attrs", config.condition_on_attrs)
-    some = bool(asked) or config.condition_on_image is not None
-    require(not config.reconstruct or not some, "--reconstruct takes no condition: leave one of them out")
+    try:
+        asked = parse(config.condition_on_attrs)
+    except InputError as error:
+        raise InputError(f"--condition-on-attrs: {error}") from error
+    has_condition = bool(asked) or config.condition_on_image is not None
+    require(not config.reconstruct or not has_condition, "--reconstruct takes no condition: leave one of them out")
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
@@ -72,12 +80,19 @@ def main(config: Config, experiment: str = "celeba") -> None:
             attributes = samples(model, asked, image, config.n_samples, picture)
             if image is not None:
                 print(prediction(model, image))
-    write_atomically(folder / "sample_attrs.txt", "".join(line + "\n" for line in called(attributes)).encode())
+    lines = "".join(line + "\n" for line in attribute_names(attributes))
+    write_atomically(folder / "sample_attrs.txt", lines.encode())
     print(f"{picture}\n{folder / 'sample_attrs.txt'}")
 
 
 def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor:
-    """Decode n draws of q(z|what is given), or of the prior; save them; return their attributes (n, 18)."""
+    """Save n samples given attributes and an image, or from the prior; return their attributes' probabilities (n, 18).
+
+    Args:
+        asked: the given attributes, {name: 1 or 0}.
+        image: the given image (1, 3, 64, 64) in [0, 1]; None for none.
+        path: the picture to write; a given image and its reconstruction stand at the left.
+    """
     inputs = giver(model)(asked, n) if asked else {}
     title = " ".join(name if value else f"~{name}" for name, value in asked.items())
     if image is not None:
@@ -88,7 +103,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
     images, _ = plots.in_rows(p["image"].mean, [""] * n, COLUMNS)
     if image is not None:
         first = torch.full_like(images[:, 0], torch.nan)
-        if len(images) == 1:  # two rows, for what is given and its reconstruction
+        if len(images) == 1:  # a second row, for the reconstruction
             images = torch.cat([images, torch.full_like(images, torch.nan)])
             first = first.repeat(2, 1, 1, 1)
         first[:2] = torch.cat([image.to(first), model.reconstruct({"image": image.to(first)})["image"]])
@@ -98,7 +113,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
 
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Tensor:
-    """Save images above their reconstructions from the image alone; return the predicted attributes (N, 18)."""
+    """Save images above their reconstructions from the image alone; return their attributes' probabilities (N, 18)."""
     image = examples.to(device_of(model))[:].modalities["image"]
     p = model.decode(model.variational_posterior.point(model.posterior({"image": image})))
     rows = [plots.in_rows(x, [""] * len(x), COLUMNS)[0] for x in (image, p["image"].mean)]
@@ -108,14 +123,14 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Ten
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
-    """Save the pictures of a training: samples of the prior and given each attribute, and reconstructions."""
+    """Save the pictures of a training run: samples from the prior and given each attribute, and reconstructions."""
     samples(model, {}, None, 64, folder / "prior.png")
     reconstructions(model, (valid or train).take(slice(32)), folder / "reconstructions.png")
     conditional(model, folder / "conditional.png")
 
 
 def conditional(model: MultimodalVAE, path: Path) -> None:
-    """Save a row of samples for each attribute."""
+    """Save a row of 12 samples for each attribute."""
     rows, given = [], giver(model)
     for name in ATTRIBUTES:
         z = model.posterior(given({name: 1}, 12)).sample()
@@ -124,7 +139,10 @@ def conditional(model: MultimodalVAE, path: Path) -> None:
 
 
 def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, Tensor]]:
-    """What turns attributes asked for into what n examples that have them give to the model."""
+    """Return a function (asked, n) -> the model's inputs for n examples with the attributes asked, {name: 1 or 0}.
+
+    If attrs is one modality, the function draws the other attributes from the model (`completed`).
+    """
     if "attrs" not in model.modalities:
         device = device_of(model)
         return lambda asked, n: {name: torch.full((n,), value, device=device) for name, value in asked.items()}
@@ -133,10 +151,11 @@ def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, 
 
 
 def completed(logits: Tensor, asked: Mapping[str, int], n: int) -> Tensor:
-    """Draw n times all attributes from p(attrs|those asked for), (n, 18): draws of the prior weighted by p(asked|z).
+    """Draw attributes (n, 18) from p(attrs|asked): z from the prior weighted by p(asked|z), then attrs from p(attrs|z).
 
     Args:
-        logits: of draws of the prior, (N_POOL, 18).
+        logits: of the attributes given draws of z from the prior, (N_POOL, 18).
+        asked: the given attributes, {name: 1 or 0}.
     """
     index = [ATTRIBUTES.index(name) for name in asked]
     values = torch.tensor(list(asked.values()), dtype=logits.dtype, device=logits.device)
@@ -148,12 +167,12 @@ def completed(logits: Tensor, asked: Mapping[str, int], n: int) -> Tensor:
 
 
 def probabilities(p: Mapping[str, Distribution]) -> Tensor:
-    """Of each attribute, (..., 18)."""
+    """Return the probability of each attribute, (..., 18), from a model's decoded distributions."""
     return p["attrs"].mean if "attrs" in p else torch.stack([p[name].mean for name in ATTRIBUTES], dim=-1)
 
 
 def prediction(model: MultimodalVAE, image: Tensor) -> str:
-    """A table of the attributes that an image (1, 3, 64, 64) has, the likeliest first."""
+    """Return a Markdown table of the attributes' probabilities given an image (1, 3, 64, 64), the likeliest first."""
     q = model.posterior({"image": image.to(device_of(model))})
     (row,) = probabilities(model.decode(model.variational_posterior.point(q))).tolist()
     ranked = sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)
@@ -161,27 +180,25 @@ def prediction(model: MultimodalVAE, image: Tensor) -> str:
 
 
 def device_of(model: MultimodalVAE) -> torch.device:
+    """Return the device of a model's parameters."""
     return next(model.parameters()).device
 
 
-def of_option(option: str, wanted: tuple[str, ...]) -> dict[str, int]:
-    try:
-        return parse(wanted)
-    except InputError as error:
-        raise InputError(f"--condition-on-{option}: {error}") from error
-
-
 def given_image(config: Config) -> Tensor:
-    """The image (1, 3, 64, 64) in [0, 1] that --condition-on-image names."""
+    """Return the image (1, 3, 64, 64) in [0, 1] that --condition-on-image names: a file, or a random test image.
+
+    Raises:
+        InputError: it is neither a readable file nor an attribute that a test image has.
+    """
     value = config.condition_on_image
     if Path(value).is_file():
         return torch.from_numpy(decode(Path(value), Kind()) / 255).float()[None]
     try:
-        ((name, wanted),) = parse([value]).items()
+        ((name, present),) = parse([value]).items()
     except InputError as error:
         raise InputError(f"--condition-on-image: there is no such file, and {error}") from error
     examples = load("test", config)
-    rows = (examples.modalities["attrs"][:, ATTRIBUTES.index(name)] == wanted).nonzero().squeeze(1)
+    rows = (examples.modalities["attrs"][:, ATTRIBUTES.index(name)] == present).nonzero().squeeze(1)
     require(len(rows) > 0, f"none of the {len(examples)} test images is {value}: ask for another, or raise --limit")
     return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"]
 

@@ -1,4 +1,4 @@
-"""CelebA with each attribute as a modality of its own."""
+"""CelebA with each attribute as a separate modality."""
 
 from functools import partial
 
@@ -9,13 +9,13 @@ from common.data import Examples
 
 
 def apart(examples: Examples) -> Examples:
-    """image and attrs (N, 18) -> image and each attribute (N,) int64 under its name."""
+    """Split attrs (N, 18) into modalities: return image, and each attribute (N,) int64 under its name."""
     attributes = examples.modalities["attrs"].long().unbind(dim=1)
     return Examples({"image": examples.modalities["image"], **dict(zip(ATTRIBUTES, attributes, strict=True))})
 
 
 def load(split: str, config: FaceConfig) -> Examples:
-    """Load a split of CelebA (`celeba.data.load`) with each attribute as a modality."""
+    """Load a split of CelebA (`celeba.data.load`) with each attribute as a separate modality."""
     return apart(data.load(split, config))
 
 

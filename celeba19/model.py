@@ -13,9 +13,9 @@ N = len(ATTRIBUTES)
 
 
 class AttributeEncoders(nn.Module):
-    """An encoder for each attribute, 0 or 1, all in one: (N, 18) -> parameters (N, 18, D) each.
+    """The encoders of all 18 attributes, computed at once: (N, 18), 0 or 1 -> parameters (N, 18, D) each.
 
-    They run on the two values that there are, and not for each example.
+    They run once for each of the two values instead of for each example.
     """
 
     n_elements = N
@@ -28,14 +28,14 @@ class AttributeEncoders(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         h = nn.functional.silu(self.hidden(nn.functional.silu(self.embedding)))
-        of_values = self.heads(h).flatten(0, 1)  # (18 * 2, sum)
-        # not by indexing, whose gradients several threads of a CPU add up in any order
-        chosen = nn.functional.embedding(x.long() + 2 * torch.arange(N, device=x.device), of_values)
-        return chosen.split(self.out_features, dim=-1)
+        params_by_value = self.heads(h).flatten(0, 1)  # (18 * 2, sum of heads)
+        # the gradients of indexing would be summed in an arbitrary order by several CPU threads
+        params = nn.functional.embedding(x.long() + 2 * torch.arange(N, device=x.device), params_by_value)
+        return params.split(self.out_features, dim=-1)
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image (B, 3, 64, 64) in [0, 1] and each attribute (B,), 0 or 1."""
+    """Build the model of image (B, 3, 64, 64) in [0, 1] and each attribute (B,), 0 or 1."""
     d = config.n_latents
     heads = (d,) * FAMILIES[config.posterior].n_params
     attributes = ",".join(ATTRIBUTES)
@@ -52,7 +52,7 @@ def build(config: Config) -> MultimodalVAE:
 
 
 def attribute_decoders(n_latents: int) -> nn.Sequential:
-    """z (N, D) or (18, N, D) -> a logit for each attribute, (18, N)."""
+    """Build the decoders of all attributes: z (N, D) or (18, N, D) -> logits (18, N)."""
     return nn.Sequential(
         *(StackedLinear(N, n_latents, WIDTH), nn.SiLU()),
         *(StackedLinear(N, WIDTH, WIDTH), nn.SiLU()),
@@ -62,11 +62,12 @@ def attribute_decoders(n_latents: int) -> nn.Sequential:
 
 
 def stacked(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
+    """Map our stacked layer to the authors' layers of the 18 attributes; theirs has {} for the attribute's number."""
     return {f"{ours}.{kind}": tuple(f"{theirs.format(i)}.{kind}" for i in range(N)) for kind in ("weight", "bias")}
 
 
 KEY = ",".join(ATTRIBUTES)
-# our parameters -> the authors', of which those of the 18 attributes are one here
+# our parameters -> the authors'; those of the 18 attributes are stacked in one here
 AUTHORS = {
     **IMAGE,
     f"encoder.{KEY}.embedding": tuple(f"attr_encoders.{i}.net.0.weight" for i in range(N)),

@@ -7,5 +7,5 @@ class AuthorsElbo(MvaeElbo):
     """MvaeElbo with the weights that the authors' celeba19/train.py passes on."""
 
     def weight(self, name: str, subset: str) -> float:
-        """lambda in the joint term and the image's term, 1 in the others."""
+        """Return a modality's weight in the term of a subset: lambda in the joint and the image's term, else 1."""
         return self.weights[name] if subset in ("joint", "image") else 1.0

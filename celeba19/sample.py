@@ -1,11 +1,11 @@
-"""Sample a model of CelebA whose attributes are modalities of their own: given any of them, given an image, or nothing.
+"""Sample a model of CelebA whose attributes are separate modalities: from the prior, given attributes, given an image.
 
     python sample.py trained_models                                       64 faces and their attributes from the prior
     python sample.py trained_models --condition-on-attrs Male ~Smiling    given some attributes, the others left open
     python sample.py trained_models --condition-on-image FILE             given a photograph (or an attribute's name)
     python sample.py trained_models --reconstruct                         test images and their reconstructions
 
-Writes sample_image.png, the decoded means, and sample_attrs.txt: as celeba's sample.py.
+Writes sample_image.png, the decoded means, and sample_attrs.txt, as celeba's sample.py does.
 """
 
 from functools import partial

@@ -5,7 +5,7 @@ import torch
 from common.data import Examples
 from common.data.config import DataConfig
 from fashionmnist.demo import draw
-from mnist.data import of_classes, read
+from mnist.data import class_dataset, read
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -15,15 +15,16 @@ N_DEMO = {"train": 2000, "test": 500}
 
 
 def load(split: str, config: DataConfig) -> Examples:
-    """Load a split of FashionMNIST, see `mnist.data.load`. The demo has 2,000 and 500 garments, drawn from a seed."""
+    """Load a split of FashionMNIST, see `mnist.data.load`. The demo draws 2,000 and 500 garments from a fixed seed."""
     examples = _garments(split) if config.demo else read("FashionMNIST", split, config.data_dir, config.download)
     return examples.take(slice(config.limit))
 
 
 def _garments(split: str) -> Examples:
+    """Draw the demo's split: image (N, 1, 28, 28) uint8 and text (N,) int64."""
     generator = torch.Generator().manual_seed(0 if split == "train" else 1)
     labels = torch.randint(len(CLASSES), (N_DEMO[split],), generator=generator)
     return Examples({"image": draw(labels, generator), "text": labels})
 
 
-FASHIONMNIST = of_classes("fashionmnist", load, CLASSES)
+FASHIONMNIST = class_dataset("fashionmnist", load, CLASSES)

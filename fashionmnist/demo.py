@@ -1,6 +1,6 @@
-"""Drawn garments in the place of FashionMNIST's photographs, for the demo: ten classes of silhouettes that vary.
+"""Drawn garments that replace FashionMNIST's photographs in the demo: ten classes of silhouettes that vary.
 
-A garment is a few shapes on a black frame of 28 x 28 pixels: x from -14 to 14, y downwards from 0 to 28.
+A garment consists of a few shapes on a black frame of 28 x 28 pixels: x from -14 to 14, y downwards from 0 to 28.
 """
 
 import math
@@ -11,12 +11,15 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-SIZE, FINE = 28, 4  # pixels, and how many times finer the shapes are drawn
+SIZE, FINE = 28, 4  # pixels of an image; shapes are drawn FINE times larger and then reduced
 Points = list[tuple[float, float]]
 
 
 class Shape(NamedTuple):
-    """A polygon, or a line where it has a width, in a shade of the garment's brightness: 0 cuts out."""
+    """A polygon, or a line if its width is positive, in pixels.
+
+    shade: its brightness relative to the garment's, in [0, 1]; 0 cuts it out.
+    """
 
     points: Points
     shade: float = 1.0
@@ -24,26 +27,31 @@ class Shape(NamedTuple):
 
 
 def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """A random garment (N, 1, 28, 28) uint8, bright on black, of each of the classes (N,) int64 of FashionMNIST."""
+    """Draw random garments (N, 1, 28, 28) uint8, bright on black, of FashionMNIST's classes labels (N,) int64."""
     measures, looks = torch.rand(len(labels), 11, generator=generator).split((6, 5), dim=1)
     drawn = [_raster(_garment(*row)) for row in zip(labels.tolist(), measures.tolist(), strict=True)]
     return (torch.from_numpy(np.stack(drawn)) * _fabric(looks)).round().to(torch.uint8).unsqueeze(1)
 
 
 def _raster(shapes: list[Shape]) -> np.ndarray:
+    """Draw shapes over each other: (28, 28) uint8."""
     image = Image.new("L", (FINE * SIZE, FINE * SIZE))
     pen = ImageDraw.Draw(image)
     for points, shade, width in shapes:
-        fine, fill = [(FINE * (x + SIZE / 2), FINE * y) for x, y in points], round(255 * shade)
+        enlarged, fill = [(FINE * (x + SIZE / 2), FINE * y) for x, y in points], round(255 * shade)
         if width:
-            pen.line(fine, fill, round(FINE * width), joint="curve")
+            pen.line(enlarged, fill, round(FINE * width), joint="curve")
         else:
-            pen.polygon(fine, fill)
+            pen.polygon(enlarged, fill)
     return np.asarray(image.reduce(FINE))
 
 
 def _fabric(looks: Tensor) -> Tensor:
-    """Brightness and weave (N, 28, 28) in [0, 1]: plain, striped across, striped down, or checked."""
+    """Return brightness times weave (N, 28, 28) in [0, 1]: plain, striped across, striped down, or checked.
+
+    Args:
+        looks: brightness, depth of both stripes, their period and phase, (N, 5) in [0, 1).
+    """
     brightness, across, down, period, phase = looks[:, :, None].unbind(1)  # each (N, 1)
     wave = 0.5 + 0.5 * torch.sin(2 * math.pi * (torch.arange(SIZE) / (3 + 4 * period) + phase))  # (N, 28)
     rows, columns = (1 - (1.6 * depth - 1).clamp(min=0) * wave for depth in (across, down))
@@ -51,20 +59,28 @@ def _fabric(looks: Tensor) -> Tensor:
 
 
 def _within(u: list[float], *ranges: tuple[float, float]) -> list[float]:
+    """Map numbers in [0, 1) to their ranges (low, high)."""
     return [low + (high - low) * x for x, (low, high) in zip(u, ranges, strict=True)]
 
 
 def _mirrored(half: Points, shade: float = 1.0, width: float = 0.0) -> Shape:
+    """Return the shape whose right half is given."""
     return Shape(half + [(-x, y) for x, y in reversed(half)], shade, width)
 
 
 def _arc(y: float, reach: float, depth: float) -> Points:
-    """Half an ellipse below y, or above it where the depth is negative."""
+    """Return half an ellipse below y, or above it if the depth is negative."""
     return [(reach * math.cos(t), y + depth * math.sin(t)) for t in np.linspace(0, math.pi, 9).tolist()]
 
 
 def _upper(arm: float, waist: tuple[float, float], hip: float, hem: float, sleeve: float) -> list[Shape]:
-    """What tops and dresses share, the arms set in at `arm`; sleeves too short to see are left out."""
+    """Return the body and sleeves of a top or dress, with the sleeves at x = +-arm.
+
+    Args:
+        waist: x and y.
+        hip, hem: x and y of the lower end.
+        sleeve: length; sleeves of 2 pixels or less are left out.
+    """
     body = _mirrored([(0.45 * arm, 2), (arm, 3.5), (arm - 0.5, 9), waist, (hip, hem)])
     cuff, end = arm + 2.6 + 0.08 * sleeve, 3.5 + sleeve
     right = [(arm - 1, 3.2), (arm + 1, 4), (cuff, end), (cuff - 2.8, end + 1), (arm - 0.7, 9.5)]
@@ -72,7 +88,7 @@ def _upper(arm: float, waist: tuple[float, float], hip: float, hem: float, sleev
 
 
 def _garment(label: int, u: list[float]) -> list[Shape]:
-    """The shapes of a class; six numbers in [0, 1) set its measures, in pixels, and shades."""
+    """Return the shapes of a garment of a class; six numbers u in [0, 1) set its measures (pixels) and shades."""
     match label:
         case 0:  # T-shirt/top
             arm, hem, sleeve, neck, hip, mark = _within(u, (6, 8), (22, 26.5), (-1, 7), (1, 4), (-1, 1), (-3, 4))

@@ -1,4 +1,4 @@
-"""Networks of the models on FashionMNIST (layers of the authors' fashionmnist/model.py); those of the label: mnist."""
+"""Networks of the models on FashionMNIST (layers of the authors' fashionmnist/model.py); mnist has the label's."""
 
 from torch import nn
 
@@ -8,12 +8,12 @@ from mnist.model import WIDTH, Config, assemble, layers
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image (B, 1, 28, 28) in [0, 1] and text (B,), the class; VAE has the image alone."""
+    """Build the model of image (B, 1, 28, 28) in [0, 1] and text (B,), the class; --model vae has the image alone."""
     return assemble(config, image_features, image_decoder)
 
 
 def image_features() -> nn.Sequential:
-    """Image (N, 1, 28, 28) -> (N, 512)."""
+    """Build the network image (N, 1, 28, 28) -> features (N, 512)."""
     return nn.Sequential(
         nn.Conv2d(1, 64, 4, 2, 1, bias=False),
         nn.SiLU(),
@@ -25,7 +25,7 @@ def image_features() -> nn.Sequential:
 
 
 def image_decoder(n_inputs: int) -> nn.Sequential:
-    """(N, n_inputs) -> logits (N, 1, 28, 28)."""
+    """Build the network (N, n_inputs) -> logits (N, 1, 28, 28)."""
     return nn.Sequential(
         swish_mlp(n_inputs, WIDTH, 6272),
         nn.Unflatten(1, (128, 7, 7)),

@@ -22,14 +22,14 @@ FILES = {
 
 
 class Dataset(NamedTuple):
-    """What the scripts of an experiment on images and texts must know of its data.
+    """A dataset of images and texts: how to load it, and how to read and show its texts.
 
     name: the experiment's folder.
-    size: pixels that an image is high and wide.
-    load: see `load`.
-    parse: what a user writes -> a text (1, ...); InputError for what is none.
-    names: texts (N, ...) -> what to call them in pictures and tables.
-    shown: texts, as a user writes them, that pictures show samples of.
+    size: height and width of an image in pixels.
+    load: loads a split, see `load`.
+    parse: turns a string that a user writes into a text (1, ...); raises InputError if it is not a text.
+    names: turns texts (N, ...) into the strings that pictures and tables show.
+    shown: texts, as a user writes them, for which pictures show samples.
     """
 
     name: str
@@ -52,64 +52,80 @@ def load(split: str, config: DataConfig) -> Examples:
         image (N, 1, 28, 28) uint8 and text (N,) int64, the digit.
 
     Raises:
-        InputError: a file is missing, damaged or does not fit the other.
+        InputError: a file is missing or damaged, or the images and labels do not match.
     """
     return digits(split, config.data_dir, config.demo, config.download).take(slice(config.limit))
 
 
 def digits(split: str, data_dir: Path, demo: bool = False, download: bool = False) -> Examples:
-    """All digits of a split, see `load`."""
+    """Return all digits of a split, see `load`: image (N, 1, 28, 28) uint8 and text (N,) int64."""
     return scanned_digits(split) if demo else read("MNIST", split, data_dir, download)
 
 
 def class_index(label: str, classes: Sequence[str]) -> Tensor:
-    """The class (1,) that a user gives by its index, or by its name in any case."""
-    known = [name.lower() for name in classes]
+    """Return the class (1,) int64 that a user names by its number, or by its name in upper or lower case.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    lower_names = [name.lower() for name in classes]
     index = int(label) if label.isascii() and label.isdigit() else None
-    if label.lower() in known:
-        index = known.index(label.lower())
-    called = "" if classes == CLASSES else f" or a name among {', '.join(classes)}"
-    require(index in range(len(classes)), f"a class is a number from 0 to {len(classes) - 1}{called}, not {label!r}")
+    if label.lower() in lower_names:
+        index = lower_names.index(label.lower())
+    or_name = "" if classes == CLASSES else f" or a name among {', '.join(classes)}"
+    require(index in range(len(classes)), f"a class is a number from 0 to {len(classes) - 1}{or_name}, not {label!r}")
     return torch.tensor([index])
 
 
 def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
-    """The names of classes (N,)."""
+    """Return the names of classes (N,) int64."""
     return [classes[label] for label in labels.tolist()]
 
 
 def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
-    """A split of a dataset in MNIST's format, by the name that torchvision has for it."""
+    """Read a split of a dataset in MNIST's file format.
+
+    Args:
+        dataset: its name in torchvision, such as "FashionMNIST".
+
+    Returns:
+        image (N, 1, 28, 28) uint8 and text (N,) int64, 0 to 9.
+
+    Raises:
+        InputError: a file is missing or damaged, or the images and labels do not match.
+    """
     paths = [_path(name, dataset, data_dir, download) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
     require(
         len(images) == len(labels),
-        f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: get both again",
+        f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: "
+        "delete both and download them again (--download)",
     )
     require(
         int(labels.max()) < len(CLASSES),
-        f"{paths[1]} does not hold the labels 0 to 9: delete it and get it again (--download)",
+        f"{paths[1]} does not hold the labels 0 to 9: delete it and download it again (--download)",
     )
     return Examples({"image": images.unsqueeze(1), "text": labels.long()})
 
 
 def _path(name: str, dataset: str, data_dir: Path, download: bool) -> Path:
-    # datasets of MNIST's format have the same file names: only a folder of its own tells whose they are
+    """Return the path of a file, downloaded first if asked."""
+    # MNIST and FashionMNIST have the same file names: only the folder tells them apart
     candidates = [f"{folder}{name}{suffix}" for folder in (f"{dataset}/raw/", "") for suffix in (".gz", "")]
     if download and not any((data_dir / candidate).is_file() for candidate in candidates):
         from common.data.torchvision_import import datasets
 
-        known = getattr(datasets, dataset)
-        md5 = dict(known.resources)[f"{name}.gz"]
-        files.download([f"{mirror}{name}.gz" for mirror in known.mirrors], data_dir / candidates[0], md5)
+        source = getattr(datasets, dataset)
+        md5 = dict(source.resources)[f"{name}.gz"]
+        files.download([f"{mirror}{name}.gz" for mirror in source.mirrors], data_dir / candidates[0], md5)
     return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
 
 
-def of_classes(name: str, load: Callable[..., Examples], classes: Sequence[str]) -> Dataset:
-    """A dataset of images of MNIST's size, whose texts are classes."""
+def class_dataset(name: str, load: Callable[..., Examples], classes: Sequence[str]) -> Dataset:
+    """Return a `Dataset` of images of 28 x 28 pixels whose texts are classes."""
     return Dataset(
         name, 28, load, partial(class_index, classes=classes), partial(class_names, classes=classes), classes
     )
 
 
-MNIST = of_classes("mnist", load, CLASSES)
+MNIST = class_dataset("mnist", load, CLASSES)

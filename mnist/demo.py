@@ -1,4 +1,4 @@
-"""The demo's digits: scikit-learn's scanned ones at MNIST's size."""
+"""The demo's digits: the scanned digits of scikit-learn, enlarged to MNIST's size."""
 
 import torch
 from torch.nn.functional import interpolate, pad
@@ -9,7 +9,7 @@ N_TEST = 297
 
 
 def scanned_digits(split: str) -> Examples:
-    """The 1,500 training or 297 test digits: image (N, 1, 28, 28) uint8 and text (N,) int64, the digit."""
+    """Return the 1,500 "train" or 297 "test" digits: image (N, 1, 28, 28) uint8 and text (N,) int64, the digit."""
     from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
 
     digits = load_digits()

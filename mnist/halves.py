@@ -5,7 +5,7 @@
     python halves.py sample trained_models --observed top --data-dir data   images completed from their tops
     python halves.py loglike trained_models --data-dir data                 log p(image), log p(bottom|top)
 
-A batch: top and bottom, each (B, 392) float in [0, 1]; of --layout vectorised one tensor halves, (B, 2, 392).
+A batch: top and bottom, each (B, 392) float in [0, 1]; with --layout vectorised one tensor, halves (B, 2, 392).
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,9 @@ class Train(parts.Train):
     decoder: tyro.conf.Suppress[str] = "shared"
 
     def objectives(self) -> Sequence[str]:
-        one_each = self.layout == "list"
-        return [obj for obj in objectives_of(self.fusion) if one_each or obj != "elbo-importance"]
+        """Return the objectives that this fusion and layout can train, the default first."""
+        is_list = self.layout == "list"
+        return [obj for obj in objectives_of(self.fusion) if is_list or obj != "elbo-importance"]
 
 
 Command = parts.commands(Train)

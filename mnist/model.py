@@ -17,8 +17,12 @@ WIDTH = 512
 
 
 class Model(NamedTuple):
-    """fusion: of the experts (`common.models.fusion_of`); objectives: by --obj, the default first; unpaired: whether it
-    learns from examples that are."""
+    """What a --model is and can be trained with.
+
+    fusion: how the experts are fused (`common.models.fusion_of`).
+    objectives: the values of --obj that train it, the default first.
+    unpaired: whether it can learn from unpaired examples.
+    """
 
     fusion: str
     objectives: tuple[str, ...]
@@ -37,22 +41,24 @@ MODELS = {
 
 
 class Config(Protocol):
+    """The options that determine the networks."""
+
     n_latents: int
     model: str
     posterior: str
 
 
 class EachClass(nn.Sequential):
-    """A network on labels, from its embedding on, that runs for each class and not for each example."""
+    """A network on labels (N,), an embedding first, that runs once for each class instead of for each example."""
 
     def forward(self, label: Tensor) -> tuple[Tensor, ...]:
         classes = torch.arange(self[0].num_embeddings, device=label.device)
-        # not by indexing, whose gradients several threads of a CPU add up in any order
+        # the gradients of indexing would be summed in an arbitrary order by several CPU threads
         return tuple(nn.functional.embedding(label, params) for params in super().forward(classes))
 
 
 class JointEncoder(nn.Module):
-    """q(z|image, text): the features of both, one hidden layer, a head for each parameter."""
+    """Encoder of q(z|image, text): the features of image and text, one hidden layer, a head for each parameter."""
 
     def __init__(self, image: nn.Module, text: nn.Module, heads: tuple[int, ...]) -> None:
         super().__init__()
@@ -64,43 +70,48 @@ class JointEncoder(nn.Module):
 
 
 class PriorExpert(nn.Module):
-    """The prior, of any family: what CVAE's label says of z, which is independent of it."""
+    """Encoder (N, ...) -> parameters of the prior, zeros (N, D): in a CVAE z is independent of the label."""
 
     def __init__(self, heads: tuple[int, ...]) -> None:
         super().__init__()
-        self.n = len(heads)
+        self.n_params = len(heads)
         self.register_buffer("zeros", torch.zeros(heads[0]), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (self.zeros.expand(len(x), -1),) * self.n
+        return (self.zeros.expand(len(x), -1),) * self.n_params
 
 
-class OnLabel(nn.Sequential):
-    """A decoder of z and a label: it sees them side by side."""
+class LabelConditionedDecoder(nn.Sequential):
+    """A decoder of z (N, D) and a label (N,): its layers get z and the one-hot label concatenated."""
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         return super().forward(torch.cat([z, one_hot(label, N_CLASSES).to(z)], dim=1))
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image (B, 1, 28, 28) in [0, 1] and text (B,), the class; VAE has the image alone."""
+    """Build the model of image (B, 1, 28, 28) in [0, 1] and text (B,), the class; --model vae has the image alone."""
     return assemble(config, image_features, image_decoder)
 
 
 def image_features() -> nn.Sequential:
-    """Image (N, 1, 28, 28) -> (N, 512)."""
+    """Build the network image (N, 1, 28, 28) -> features (N, 512)."""
     return nn.Sequential(nn.Flatten(), swish_mlp(784, WIDTH, WIDTH))
 
 
 def image_decoder(n_inputs: int) -> nn.Sequential:
-    """(N, n_inputs) -> logits (N, 1, 28, 28)."""
+    """Build the network (N, n_inputs) -> logits (N, 1, 28, 28)."""
     return nn.Sequential(swish_mlp(n_inputs, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, 784), nn.Unflatten(1, (1, 28, 28)))
 
 
 def assemble(
     config: Config, image_features: Callable[[], nn.Sequential], image_decoder: Callable[[int], nn.Sequential]
 ) -> MultimodalVAE:
-    """A model on images and labels by its name in MODELS; the label's networks are the same for all images."""
+    """Build the model config.model (see MODELS) from image networks; the label's networks are always the same.
+
+    Args:
+        image_features: builds the network image (N, 1, H, W) -> features (N, 512).
+        image_decoder: builds the network (N, n_inputs) -> logits (N, 1, H, W), given n_inputs.
+    """
     d = config.n_latents
     heads = (d,) * FAMILIES[config.posterior].n_params
 
@@ -117,7 +128,7 @@ def assemble(
         encoder, decoder = {"image": image_encoder()}, {"image": image_decoder(d)}
     elif config.model == "cvae":
         encoder = {"image,text": JointEncoder(image_features(), text_features(), heads), "text": PriorExpert(heads)}
-        decoder = {"image|text": OnLabel(*image_decoder(d + N_CLASSES))}
+        decoder = {"image|text": LabelConditionedDecoder(*image_decoder(d + N_CLASSES))}
     else:
         encoder = {"image": image_encoder(), "text": text_encoder()}
         if config.model == "jmvae":
@@ -134,15 +145,16 @@ def assemble(
 
 
 def text_features() -> nn.Sequential:
-    """Labels (N,) -> (N, 512)."""
+    """Build the network labels (N,) -> features (N, 512)."""
     return nn.Sequential(nn.Embedding(N_CLASSES, WIDTH), nn.SiLU(), swish_mlp(WIDTH, WIDTH))
 
 
 def layers(ours: str, *theirs: str) -> dict[str, tuple[str, ...]]:
+    """Map weight and bias of our layer to those of the authors' layers, which are concatenated in ours."""
     return {f"{ours}.{kind}": tuple(f"{layer}.{kind}" for layer in theirs) for kind in ("weight", "bias")}
 
 
-# our parameters -> the authors', which are concatenated: their two heads (mu, log variance) are one layer here
+# our parameters -> the authors'; their two heads (mu, log variance) are one layer here
 AUTHORS = {
     **layers("encoder.image.1.0", "image_encoder.fc1"),
     **layers("encoder.image.1.2", "image_encoder.fc2"),

@@ -1,13 +1,14 @@
-"""Every pixel of MNIST's images a modality, 784 of them with shared networks (github.com/jgoffinet/poe-vae).
+"""Each of the 784 pixels of MNIST's images as a modality, with shared networks (github.com/jgoffinet/poe-vae).
 
     python pixels.py train --approx-m 1 --data-dir data                      every piece is an option: train --help
     python pixels.py train --demo --epochs 30 --batch-size 25 --lr 2e-3      on built-in digits, in a minute
     python pixels.py sample trained_models --observed 0.1 --data-dir data    images completed from a tenth of the pixels
     python pixels.py loglike trained_models --data-dir data                  log p(image), log p(bottom|top)
 
-A batch: pixel (B, 784, 1) float in [0, 1]. The posterior given any of the pixels is a product of 784 experts, from
-one network told where it looks by a learned embedding; or, --fusion set, one posterior of the sum of what it says of
-each, as in partial-VAE (Ma et al. 2019, arXiv 1809.11142).
+A batch: pixel (B, 784, 1) float in [0, 1]. The posterior given some pixels is the product of their experts; one
+network computes all experts and knows the pixel's place by a learned embedding. With --fusion set the network's outputs
+are summed over the pixels, and one posterior is computed from the sum, as in partial-VAE (Ma et al. 2019, arXiv
+1809.11142).
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,16 @@ class Train(parts.Train):
     layout: tyro.conf.Suppress[str] = "pixels"
 
     def objectives(self) -> Sequence[str]:
+        """Return the objectives that this fusion can train, the default first."""
         return [obj for obj in objectives_of(self.fusion) if obj != "ar"]
 
     def check(self) -> None:
-        require(self.obj != "ar", "--obj ar takes a posterior for each modality in turn: 784 are too many")
-        require(self.posterior != "ebm", "--posterior ebm draws proposals of each expert: 784 are too many")
+        """Raise InputError for options that exclude each other."""
+        require(self.obj != "ar", "--obj ar needs one posterior per pixel, in turn: 784 are too many, give another")
+        require(
+            self.posterior != "ebm",
+            "--posterior ebm draws proposals from each expert: 784 are too many, choose another",
+        )
         super().check()
 
 

@@ -44,6 +44,11 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config, dataset: Dataset = MNIST) -> None:
+    """Save sample_image.png and sample_text.txt, and print their paths.
+
+    Raises:
+        InputError: the options exclude each other, do not go with the model, or name no text or image.
+    """
     config.check()
     conditions = {"image": config.condition_on_image, "text": config.condition_on_text}
     given = [name for name, value in conditions.items() if value is not None]
@@ -56,14 +61,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         "this model has p(image|text) alone: give it --condition-on-text",
     )
     torch.manual_seed(config.seed)
-    inputs, title = {}, []
-    if "text" in given:
-        inputs["text"] = _parse(dataset, "text", config.condition_on_text)
-        (name,) = dataset.names(inputs["text"])
-        title.append(f"the text {name!r}")
-    if "image" in given:
-        inputs["image"] = _given_image(config, dataset)
-        title.append("the image at the left")
+    inputs, title = _inputs(config, dataset)
     folder = config.out_dir or (config.model if config.model.is_dir() else config.model.parent) / "samples"
     picture = folder / "sample_image.png"
     with torch.no_grad():
@@ -71,7 +69,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
             examples = dataset.load("test", config)
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
-            texts = samples(model, inputs, config.n_samples, picture, dataset, " and ".join(title))
+            texts = samples(model, inputs, config.n_samples, picture, dataset, title)
     write_atomically(folder / "sample_text.txt", "".join(text + "\n" for text in texts).encode())
     print(f"{picture}\n{folder / 'sample_text.txt'}")
 
@@ -79,7 +77,13 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
 def samples(
     model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path, dataset: Dataset, given: str = ""
 ) -> list[str]:
-    """Decode n draws of q(z|inputs), or of the prior; save them beside the given image; return their texts."""
+    """Save n samples given the inputs, or from the prior, and return their texts (n strings).
+
+    Args:
+        inputs: image (1, 1, H, W) in [0, 1], text (1, ...), both or none.
+        path: the picture to write: a given image at the left, the decoded means with their texts beneath.
+        given: what the title says of the inputs.
+    """
     device = next(model.parameters()).device
     inputs = {name: x.to(device).expand(n, *x.shape[1:]) for name, x in inputs.items()}
     z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
@@ -97,26 +101,26 @@ def samples(
 
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, dataset: Dataset) -> list[str]:
-    """Save images above their reconstructions, and return the predicted texts.
+    """Save images above their reconstructions, and return the predicted texts (N strings).
 
-    They are given alone, but to a model that needs their text too (CVAE).
+    The model gets the images alone; CVAE also gets their texts, without which it has no posterior.
     """
     given = examples.to(next(model.parameters()).device)[:].modalities
-    alone = "image" in model.encoder
-    decoded = model.reconstruct({name: given[name] for name in (("image",) if alone else model.modalities)})
+    from_image_alone = "image" in model.encoder
+    names = ("image",) if from_image_alone else model.modalities
+    decoded = model.reconstruct({name: given[name] for name in names})
     texts = _texts(decoded, dataset)
     rows = [plots.in_rows(x["image"], _texts(x, dataset), COLUMNS) for x in (given, decoded)]
     images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)  # (2 R, 8, 1, H, W)
     captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
     labels = ["given", "decoded"] * (len(images) // 2)
-    plots.image_grid(
-        path, images, labels, captions, f"reconstructions from the image{'' if alone else ' and its text'}"
-    )
+    title = f"reconstructions from the image{'' if from_image_alone else ' and its text'}"
+    plots.image_grid(path, images, labels, captions, title)
     return texts
 
 
 def drawn_by(dataset: Dataset) -> Callable[..., None]:
-    """The function that draws a training's pictures of a dataset (`common.training.Experiment`)."""
+    """Return the function that saves the pictures of a training run (`draw` of `common.training.Experiment`)."""
 
     def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
         pictures(model, folder, (valid or train).only(model.modalities), dataset)
@@ -125,7 +129,7 @@ def drawn_by(dataset: Dataset) -> Callable[..., None]:
 
 
 def pictures(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Dataset) -> None:
-    """Save samples of the prior and given some texts, and reconstructions."""
+    """Save samples from the prior, samples given the texts of `Dataset.shown`, and reconstructions, into a folder."""
     if not model.modality["image"].given:
         samples(model, {}, 64, folder / "prior.png", dataset)
     reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png", dataset)
@@ -134,7 +138,7 @@ def pictures(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Da
 
 
 def conditional(model: MultimodalVAE, path: Path, dataset: Dataset) -> None:
-    """Save a row of samples for each of the texts that the dataset shows."""
+    """Save a row of 12 samples for each text in `Dataset.shown`."""
     text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(next(model.parameters()).device)
     z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
     images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
@@ -142,25 +146,35 @@ def conditional(model: MultimodalVAE, path: Path, dataset: Dataset) -> None:
 
 
 def _texts(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
+    """Return the names of the texts of N examples; empty strings if they have none."""
     return dataset.names(x["text"]) if "text" in x else [""] * len(x["image"])
 
 
-def _parse(dataset: Dataset, option: str, value: str) -> Tensor:
-    try:
-        return dataset.parse(value)
-    except InputError as error:
-        raise InputError(f"--condition-on-{option}: {error}") from error
+def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str]:
+    """Return what the model is given (1, ...) by --condition-on-text and --condition-on-image, and a title for it."""
+    inputs, titles = {}, []
+    if config.condition_on_text is not None:
+        try:
+            inputs["text"] = dataset.parse(config.condition_on_text)
+        except InputError as error:
+            raise InputError(f"--condition-on-text: {error}") from error
+        (name,) = dataset.names(inputs["text"])
+        titles.append(f"the text {name!r}")
+    if config.condition_on_image is not None:
+        inputs["image"] = _given_image(config, dataset)
+        titles.append("the image at the left")
+    return inputs, " and ".join(titles)
 
 
 def _given_image(config: Config, dataset: Dataset) -> Tensor:
-    """The image (1, 1, H, W) that --condition-on-image names."""
+    """Return the image (1, 1, H, W) in [0, 1] that --condition-on-image names: a file, or a random test image."""
     value = config.condition_on_image
     if Path(value).is_file():
         try:
             with Image.open(value) as file:
                 image = file.convert("L").resize((dataset.size, dataset.size))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"--condition-on-image {value} is no readable image: {error}") from error
+            raise InputError(f"--condition-on-image {value} is not a readable image ({error}): give another") from error
         return torch.from_numpy(np.asarray(image) / 255).float()[None, None]
     try:
         text = dataset.parse(value)

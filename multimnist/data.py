@@ -18,18 +18,18 @@ from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
 from multimnist.options import LENGTH, PAPER, DatasetOptions, values
 
-SIZE = 50  # pixels an image is high and wide
-DIGIT = 28  # and a digit of MNIST
-SHRINK = 1.3  # by which digits are made smaller
+SIZE = 50  # height and width of an image in pixels
+DIGIT = 28  # height and width of a digit of MNIST
+SHRINK = 1.3  # factor by which digits are made smaller
 CORNERS = ((4, 4), (4, 23), (23, 4), (23, 23))  # row and column of the fixed places, in reading order
-SOS, FILL, N_CHARACTERS = 10, 11, 12  # ids after the digits: where a decoder starts, and what fills a text up
+SOS, FILL, N_CHARACTERS = 10, 11, 12  # ids after the digits: start of a string for the decoder, padding at its end
 SEED = 681307  # the authors'
 N = {"train": 60_000, "test": 10_000}
 N_DEMO = {"train": 3_000, "test": 500}
 CACHE = "multimnist.npz"
 BATCH = 4000  # images drawn at once
-BARREN = 100  # such draws in a row without one image to keep are too many
-SHOWN = ("", "7", "42", "88", "305", "964", "1773", "2016")  # texts that pictures show
+MAX_FAILURES = 100  # batches in a row without an image to keep, after which `generate` gives up
+SHOWN = ("", "7", "42", "88", "305", "964", "1773", "2016")  # texts for which pictures show samples
 
 
 class MultimnistConfig(DataConfig, Protocol):
@@ -41,14 +41,14 @@ def load(split: str, config: MultimnistConfig) -> Examples:
 
     Args:
         split: "train" (60,000 examples, the demo's 3,000) or "test" (10,000, the demo's 500).
-        config: its data_dir holds the cache that `make` writes, made with the same options. With download a missing
-            cache is made from MNIST, fetched into the data_dir. The demo's images show scikit-learn's scanned digits.
+        config: its data_dir holds the cache, which `make` wrote with the same options. With download a missing cache is
+            made from MNIST, downloaded into the data_dir. The demo shows the scanned digits of scikit-learn.
 
     Returns:
         image (N, 1, 50, 50) uint8 and text (N, 4) int64, digits and then FILL.
 
     Raises:
-        InputError: the cache is missing, damaged or of other options; the options exclude each other.
+        InputError: the cache is missing, damaged or made with other options; the options exclude each other.
     """
     options = DatasetOptions(**values(config))
     options.check_options()
@@ -66,20 +66,22 @@ def load(split: str, config: MultimnistConfig) -> Examples:
 
 
 def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = SEED, download: bool = False) -> Path:
-    """Generate both splits, each from the digits of MNIST's own, and write them to the cache.
+    """Generate both splits from the same splits of MNIST, and write them to the cache; return its path.
 
-    A cache of the same options and seed is left as it is.
+    A cache made with the same options and seed is left as it is.
 
     Args:
         mnist_dir: holds MNIST, as mnist.data.load reads it.
-        download: fetch what is missing of MNIST into mnist_dir.
+        data_dir: where the cache is written.
+        download: download missing files of MNIST into mnist_dir.
 
     Returns:
-        the path of the cache: {train,test}_image (N, 1, 50, 50) and {train,test}_text (N, 4), uint8, and about, json.
+        Path of an npz file of {train,test}_image (N, 1, 50, 50) and {train,test}_text (N, 4), uint8, and about, a JSON
+        string of the options and seed.
 
     Raises:
-        InputError: MNIST is missing or damaged; the options exclude each other; there is a cache that is damaged or of
-            other options; the cache could not be written.
+        InputError: MNIST is missing or damaged; the options exclude each other; the cache that exists is damaged or was
+            made with other options; the cache cannot be written.
     """
     options.check_options()
     path = data_dir / CACHE
@@ -87,7 +89,7 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
     if path.exists():
         for split in N:
             _read(path, split, about)
-        print(f"{path} is there already")
+        print(f"{path} exists already")
         return path
     require(
         download or any(any(folder.glob("*-ubyte*")) for folder in (mnist_dir, mnist_dir / "MNIST/raw")),
@@ -96,17 +98,17 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
     sources = {split: digits(split, mnist_dir, download=download) for split in N}
     arrays = {}
     for split, n in N.items():
-        made = _from_mnist(split, n, sources[split], options, seed)
-        arrays |= {f"{split}_{name}": x.to(torch.uint8) for name, x in made.modalities.items()}
+        examples = _from_mnist(split, n, sources[split], options, seed)
+        arrays |= {f"{split}_{name}": x.to(torch.uint8) for name, x in examples.modalities.items()}
     caches.save(path, about, arrays)
     return path
 
 
 def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, generator: torch.Generator) -> Examples:
-    """Draw images of several digits, and the strings that name them.
+    """Draw n images of several digits, and the strings of their labels.
 
-    The number of digits is uniform, and so is each digit among the given ones. Where pixels of an image add up to more
-    than 255, or with --no-repeat a digit comes twice, all of the image but its number of digits is drawn again.
+    The number of digits is uniform, and so is each digit among the given ones. If pixels of an image add up to more
+    than 255, or with --no-repeat two digits are the same, the image is drawn again with the same number of digits.
 
     Args:
         digits: (D, 28, 28) uint8.
@@ -120,14 +122,14 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
         InputError: the options exclude each other, or the digits always overlap.
     """
     options.check_options()
-    count = torch.randint(options.min_digits, options.max_digits + 1, (n,), generator=generator)
+    lengths = torch.randint(options.min_digits, options.max_digits + 1, (n,), generator=generator)
     image = torch.empty(n, 1, SIZE, SIZE, dtype=torch.uint8)
     text = torch.empty(n, LENGTH, dtype=torch.int64)
-    pending, barren = torch.arange(n), 0
+    pending, failures = torch.arange(n), 0
     with tqdm(total=n, unit=" images", leave=False, disable=None) as bar:
         while len(pending):
             rows, pending = pending[:BATCH], pending[BATCH:]
-            used = torch.arange(LENGTH) < count[rows, None]  # (B, 4)
+            used = torch.arange(LENGTH) < lengths[rows, None]  # (B, 4)
             chosen = torch.randint(len(digits), used.shape, generator=generator)
             canvas = _canvas(digits, chosen, used, options, generator)
             characters = labels[chosen].masked_fill(~used, FILL)
@@ -137,20 +139,24 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
             image[rows[good], 0] = canvas[good].to(torch.uint8)
             text[rows[good]] = characters.gather(1, _order(used, options, generator))[good]
             pending = torch.cat([rows[~good], pending])
-            barren = 0 if good.any() else barren + 1
-            require(barren < BARREN, "these digits leave no room for each other: ask for fewer (--max-digits)")
+            failures = 0 if good.any() else failures + 1
+            require(failures < MAX_FAILURES, "the digits leave no room for each other: ask for fewer (--max-digits)")
             bar.update(int(good.sum()))
     return Examples({"image": image, "text": text})
 
 
 def parse(text: str) -> Tensor:
-    """The ids (1, 4) int64 of a string that a user writes, "" to "9999"; anything else is an InputError."""
+    """Return the ids (1, 4) int64 of a string that a user writes, "" to "9999".
+
+    Raises:
+        InputError: it is not a string of up to four digits.
+    """
     require(re.fullmatch("[0-9]{0,4}", text) is not None, f"a string has up to four digits, not {text!r}")
     return torch.tensor([[*map(int, text), *[FILL] * (LENGTH - len(text))]])
 
 
 def names(text: Tensor) -> list[str]:
-    """The strings of ids (..., 4): the digits before the first FILL, and "?" for the SOS that a model may predict."""
+    """Return the strings of ids (..., 4), flattened: the digits before the first FILL, "?" for a predicted SOS."""
     rows = text.reshape(-1, LENGTH).tolist()
     return ["".join("0123456789? "[character] for character in row).split(" ")[0] for row in rows]
 
@@ -158,12 +164,18 @@ def names(text: Tensor) -> list[str]:
 def _canvas(
     digits: Tensor, chosen: Tensor, used: Tensor, options: DatasetOptions, generator: torch.Generator
 ) -> Tensor:
-    """The sums (B, 50, 50) int16 of the digits that are chosen (B, 4), where used (B, 4), at their sizes and places."""
+    """Return the sums (B, 50, 50) int16 of up to four digits per image, at random or fixed sizes and places.
+
+    Args:
+        digits: (D, 28, 28) uint8.
+        chosen: indices into digits, (B, 4).
+        used: which of the chosen ones the image shows, (B, 4) bool.
+    """
     sizes, corners = _places(used, options, generator)
     canvas = torch.zeros(len(used), SIZE, SIZE, dtype=torch.int16)
     for size in sizes[used].unique().tolist():
         i, slot = (used & (sizes == size)).nonzero(as_tuple=True)
-        # on bytes this is PIL's resize bit for bit, which the authors' imresize called
+        # for uint8 this equals PIL's resize bit for bit, which the authors' imresize called
         small = interpolate(digits[chosen[i, slot], None], (size, size), mode="bilinear", antialias=True).squeeze(1)
         rows, columns = (corners[i, slot, :, None] + torch.arange(size)).unbind(dim=1)  # (K, size)
         index = (i[:, None, None], rows[:, :, None], columns[:, None, :])
@@ -172,7 +184,7 @@ def _canvas(
 
 
 def _places(used: Tensor, options: DatasetOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sizes (B, 4) and rows and columns of the upper left corners (B, 4, 2)."""
+    """Return the digits' sizes (B, 4), and the rows and columns of their upper left corners (B, 4, 2), in pixels."""
     if options.fixed:
         return torch.full(used.shape, int(DIGIT / SHRINK)), torch.tensor(CORNERS).expand(*used.shape, 2)
     if options.resize:
@@ -186,7 +198,7 @@ def _places(used: Tensor, options: DatasetOptions, generator: torch.Generator) -
 
 
 def _order(used: Tensor, options: DatasetOptions, generator: torch.Generator) -> Tensor:
-    """Which digit (B, 4) each character of the text names; those not used come last."""
+    """Return the index (B, 4) of the digit that each character of the text names; unused digits come last."""
     key = torch.arange(LENGTH).float().expand(used.shape)
     if options.scramble:
         key = torch.rand(used.shape, generator=generator)
@@ -196,12 +208,13 @@ def _order(used: Tensor, options: DatasetOptions, generator: torch.Generator) ->
 
 
 def _from_mnist(split: str, n: int, source: Examples, options: DatasetOptions, seed: int) -> Examples:
+    """Generate n examples of a split from the digits of the source; the splits have different random draws."""
     digits, labels = source.modalities["image"].squeeze(1), source.modalities["text"]
     return generate(digits, labels, n, options, torch.Generator().manual_seed(seed + (split == "test")))
 
 
 def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
-    """A split of the cache, which must have been made as `about` says."""
+    """Read a split from the cache; raise InputError unless it was made with the options in `about`."""
     again = "delete it and make it again with generate.py"
     image, text = caches.load(path, about, [f"{split}_image", f"{split}_text"], again)
     fits = image.dtype == text.dtype == torch.uint8

@@ -5,7 +5,7 @@
     python generate.py --no-fixed --data-dir free                 digits of several sizes, anywhere
     python generate.py --min-digits 2 --max-digits 2 --reverse --data-dir pairs
 
-Writes multimnist.npz into the data-dir, which train.py and the others read when they are given the same options, and
+Writes multimnist.npz into the data-dir, which train.py and the other scripts read if they get the same options, and
 multimnist.png, a picture of 64 of its training examples. Takes seconds, with --no-fixed up to a minute.
 """
 
@@ -41,6 +41,7 @@ class Config(DatasetOptions):
 
 
 def main(config: Config) -> None:
+    """Write the cache and the picture, and print their paths."""
     require(0 <= config.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {config.seed}")
     path = make(config.mnist_dir, config.data_dir, DatasetOptions(**values(config)), config.seed, config.download)
     shown = load("train", config)[:].modalities

@@ -17,12 +17,17 @@ N_HIDDEN = 200
 
 
 class Config(Protocol):
+    """The options that determine the networks."""
+
     n_latents: int
     teacher_forcing: bool
 
 
 class TextEncoder(nn.Module):
-    """Strings (N, 4) -> (mu, logvar): a GRU's two directions at the last character, where the backward one starts."""
+    """Strings (N, 4) -> (mu, logvar), (N, D) each, from a bidirectional GRU.
+
+    As in the authors' code both directions are read at the last character, which is the first one backwards.
+    """
 
     def __init__(self, n_latents: int) -> None:
         super().__init__()
@@ -38,9 +43,9 @@ class TextEncoder(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """z (N, D) -> logits of the characters (N, 4, C): a GRU of two layers that sees z and the character before.
+    """z (N, D) -> logits of the characters (N, 4, C): a GRU of two layers that gets z and the previous character.
 
-    Unless the characters before are given (teacher forcing) it feeds back the one it finds most likely.
+    The previous character is the true one with teacher forcing (`teacher_forced`), else the most likely one.
     """
 
     def __init__(self, n_latents: int) -> None:
@@ -53,47 +58,46 @@ class TextDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         character, state, logits = self.sos(z), self.state(z), []
         for _ in range(LENGTH):
-            step, state = self.continued(z, character, state)
-            character = step.argmax(dim=-1)
-            logits.append(step)
+            next_logits, state = self.continued(z, character, state)
+            character = next_logits.argmax(dim=-1)
+            logits.append(next_logits)
         return torch.cat(logits, dim=1)
 
     def teacher_forced(self, z: Tensor, text: Tensor) -> Tensor:
-        """Logits (N, 4, C), each given the characters of text (N, 4) before it."""
+        """Return logits (N, 4, C), each given z and the characters of text (N, 4) before it."""
         return self.continued(z, torch.cat([self.sos(z), text[:, :-1]], dim=1), self.state(z))[0]
 
     def sos(self, z: Tensor) -> Tensor:
+        """Return the start characters (N, 1) int64."""
         return torch.full((len(z), 1), SOS, device=z.device)
 
     def state(self, z: Tensor) -> Tensor:
-        """Of both layers before the first character, (2, N, H)."""
+        """Return the state of both layers before the first character, (2, N, H)."""
         return self.start(z).expand(2, -1, -1).contiguous()
 
-    def continued(self, z: Tensor, before: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, L, C) after each of the characters `before` (N, L), and the state after the last."""
-        z = z[:, None].expand(-1, before.shape[1], -1)
-        hidden, state = self.gru(torch.cat([nn.functional.silu(self.embedding(before)), z], dim=-1), state)
+    def continued(self, z: Tensor, characters: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, L, C) of the character after each of the characters (N, L), and the new state (2, N, H)."""
+        z = z[:, None].expand(-1, characters.shape[1], -1)
+        hidden, state = self.gru(torch.cat([nn.functional.silu(self.embedding(characters)), z], dim=-1), state)
         return self.output(torch.cat([hidden, z], dim=-1)), state
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image (B, 1, 50, 50) in [0, 1] and text (B, 4), characters."""
+    """Build the model of image (B, 1, 50, 50) in [0, 1] and text (B, 4), ids of characters."""
     d = config.n_latents
-    text_decoder = TextDecoder(d)
+    text_decoder, text_likelihood = TextDecoder(d), CategoricalLikelihood(event_dims=1)
+    if config.teacher_forcing:  # the likelihood runs the network, which needs the true characters
+        text_decoder, text_likelihood = nn.Identity(), TeacherForcedLikelihood(text_decoder)
     return MVAE(
         encoder={"image": image_encoder(d), "text": TextEncoder(d)},
-        decoder={"image": image_decoder(d), "text": nn.Identity() if config.teacher_forcing else text_decoder},
-        likelihood=GroupedLikelihood(
-            image=BernoulliLikelihood(event_dims=3),
-            text=TeacherForcedLikelihood(text_decoder)
-            if config.teacher_forcing
-            else CategoricalLikelihood(event_dims=1),
-        ),
+        decoder={"image": image_decoder(d), "text": text_decoder},
+        likelihood=GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), text=text_likelihood),
         latent_dim=d,
     )
 
 
 def image_encoder(n_latents: int) -> nn.Sequential:
+    """Build the encoder image (N, 1, 50, 50) -> (mu, logvar), (N, D) each."""
     return nn.Sequential(
         *(nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
         *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
@@ -105,6 +109,7 @@ def image_encoder(n_latents: int) -> nn.Sequential:
 
 
 def image_decoder(n_latents: int) -> nn.Sequential:
+    """Build the decoder z (N, D) -> logits (N, 1, 50, 50)."""
     return nn.Sequential(
         *(nn.Linear(n_latents, 1024), nn.SiLU(), nn.Unflatten(1, (256, 2, 2))),
         *(nn.ConvTranspose2d(256, 128, 4, 2, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),

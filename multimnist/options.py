@@ -1,4 +1,4 @@
-"""Which MultiMNIST: the options that all its scripts share."""
+"""The options that define a MultiMNIST dataset, which all its scripts share."""
 
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -10,7 +10,7 @@ LENGTH = 4  # characters of a text
 
 @dataclass(kw_only=True)
 class DatasetOptions:
-    """Which MultiMNIST: the options that all scripts share. The defaults are the paper's."""
+    """The options that define a MultiMNIST dataset, which all its scripts share. The defaults are the paper's."""
 
     GROUP: ClassVar = "data"
 
@@ -34,10 +34,10 @@ class DatasetOptions:
 
     def check_options(self) -> None:
         """Raise InputError for options that exclude each other."""
-        least, most = self.min_digits, self.max_digits
+        low, high = self.min_digits, self.max_digits
         require(
-            0 <= least <= most <= LENGTH,
-            f"--min-digits {least} --max-digits {most} must keep to 0 <= min <= max <= {LENGTH}",
+            0 <= low <= high <= LENGTH,
+            f"--min-digits {low} --max-digits {high} must keep to 0 <= min <= max <= {LENGTH}",
         )
         if self.fixed:
             require(
@@ -46,16 +46,16 @@ class DatasetOptions:
             return
         require(
             self.repeat and not self.scramble and not self.reverse,
-            "--scramble, --reverse and --no-repeat go with fixed places: omit them, or --no-fixed",
+            "--scramble, --reverse and --no-repeat need fixed places: omit them, or --no-fixed",
         )
-        require(self.translate or most <= 1, f"--no-translate has room for --max-digits 1, not {most}")
-        # three digits of 28 pixels avoid each other once in 39 draws, four once in 1,700
-        require(self.resize or most <= 3, f"--no-resize has room for --max-digits 3, not {most}")
+        require(self.translate or high <= 1, f"--no-translate has room for --max-digits 1, not {high}")
+        # three digits of 28 pixels do not overlap in one of 39 draws, four in one of 1,700
+        require(self.resize or high <= 3, f"--no-resize has room for --max-digits 3, not {high}")
 
 
 PAPER = DatasetOptions()
 
 
 def values(options: DatasetOptions) -> dict[str, int | bool]:
-    """The dataset's options alone, of a config that has others too."""
+    """Return the `DatasetOptions` of a config, which may have other options too, as {name: value}."""
     return {field.name: getattr(options, field.name) for field in fields(DatasetOptions)}

@@ -5,8 +5,9 @@
     python sample.py trained_models --condition-on-image 42      given a random test image of 42 (or an image file)
     python sample.py trained_models --reconstruct                test images and their reconstructions
 
-Writes sample_image.png, the decoded means with their predicted strings beneath, and sample_text.txt, these strings:
-character by character the most likely one, or with --teacher-forcing at training the most likely string (beam search).
+Writes sample_image.png, the decoded means with their predicted strings beneath, and sample_text.txt, these strings.
+A string's characters are the most likely ones, one by one; a model trained with --teacher-forcing gives the most likely
+string that a beam search finds.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Config(DatasetOptions, sample.Config):
 
 
 def main(config: Config) -> None:
+    """Sample as `mnist.sample.main` does; raise InputError if the model was trained on another MultiMNIST."""
     runs.check_same(values(config), config.model)
     sample.main(config, MULTIMNIST)
 

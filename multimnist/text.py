@@ -1,4 +1,4 @@
-"""p(text|z) character by character: an autoregressive distribution, for training with teacher forcing."""
+"""Autoregressive distribution p(text|z), for training with teacher forcing."""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +7,14 @@ from torch.distributions import Distribution
 from multimnist.data import N_CHARACTERS
 from multimnist.options import LENGTH
 
-BEAM = 10  # strings kept at each character when the most likely one is searched
+BEAM = 10  # strings that the beam search for the most likely one keeps at each character
 
 
 class Autoregressive(Distribution):
-    r"""prod_t p(c_t|c_1, ..., c_(t-1), z) over strings of 4 characters, int64.
+    r"""Distribution over strings of 4 characters (int64): prod_t p(c_t|c_1, ..., c_(t-1), z).
 
     Args:
-        network: gives the logits of each character after those before it (`multimnist.model.TextDecoder`).
+        network: gives the logits of each character given the previous ones (`multimnist.model.TextDecoder`).
         z: (..., D); the batch shape is (...).
     """
 
@@ -23,7 +23,7 @@ class Autoregressive(Distribution):
         self.network, self.z = network, z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """value (..., 4) -> nats, in the shape to which it and z broadcast."""
+        """Return the log-probability of value (..., 4) in nats, in the broadcast shape of value and z."""
         shape = torch.broadcast_shapes(self.batch_shape, value.shape[:-1])
         text = value.expand(*shape, LENGTH).reshape(-1, LENGTH)
         z = self.z.expand(*shape, -1).reshape(len(text), -1)
@@ -32,11 +32,11 @@ class Autoregressive(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """The most likely string that a beam search finds, (..., 4)."""
+        """Return the most likely string (..., 4) that a beam search finds."""
         z = self.z.reshape(-1, self.z.shape[-1])
         text, state = self.network.sos(z)[:, None], self.network.state(z)  # (N, 1, 1), (layers, N, H)
         log_p = z.new_zeros(len(z), 1)
-        first = torch.arange(len(z), device=z.device)[:, None]
+        rows = torch.arange(len(z), device=z.device)[:, None]
         for _ in range(LENGTH):
             beams = text.shape[1]
             logits, state = self.network.continued(
@@ -45,20 +45,22 @@ class Autoregressive(Distribution):
             longer = log_p[..., None] + logits.log_softmax(dim=-1).view(len(z), beams, -1)
             log_p, best = longer.flatten(1).topk(min(BEAM, beams * N_CHARACTERS))  # (N, beams)
             parent, character = best // N_CHARACTERS, best % N_CHARACTERS
-            text = torch.cat([text[first, parent], character[..., None]], dim=-1)
-            state = state[:, (beams * first + parent).flatten()]
+            text = torch.cat([text[rows, parent], character[..., None]], dim=-1)
+            state = state[:, (beams * rows + parent).flatten()]
         return text[:, 0, 1:].view(*self.batch_shape, LENGTH)
 
 
 class TeacherForcedLikelihood(nn.Module):
-    """Strings given z itself, with the network that the characters before are known to."""
+    """Likelihood of strings given z (N, D): `Autoregressive`, whose network sees the true previous characters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, z: Tensor) -> Autoregressive:
+        """Return p(text|z)."""
         return Autoregressive(self.network, z)
 
     def point(self, p: Autoregressive) -> Tensor:
+        """Return the most likely string (..., 4)."""
         return p.mode

@@ -1,4 +1,4 @@
-"""Networks of MVAE on six views of a face: for each the image networks of celeba."""
+"""Networks of MVAE on six views of a face; each view has celeba's image networks."""
 
 from celeba.model import Config, image_decoder, image_encoder
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
@@ -8,7 +8,7 @@ CHANNELS = {"image": 3, "gray": 1, "edge": 1, "mask": 1, "obscured": 3, "waterma
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities image, gray, edge, mask, obscured and watermark, (B, 3 or 1, 64, 64) in [0, 1]."""
+    """Build the model of image, gray, edge, mask, obscured and watermark, (B, 3 or 1, 64, 64) each, in [0, 1]."""
     d = config.n_latents
     heads = (d,) * FAMILIES[config.posterior].n_params
     return VAE(

@@ -1,13 +1,13 @@
-"""Sample a model of six views of a face: from the prior, or all six from a picture of one.
+"""Sample a model of six views of a face: from the prior, or given one view.
 
     python sample.py trained_models                                                 16 faces from the prior, six views
     python sample.py trained_models --condition-file FILE --condition-type edge     six views of a face, given its edges
-    python sample.py trained_models --reconstruct                                   test images: all six given each
+    python sample.py trained_models --reconstruct                                   test images: all six from each view
 
-FILE for image, gray, obscured and watermark is a photograph, which is made gray, obscured or marked first; for edge and
-mask it is a picture as setup.py writes them. It should be framed as CelebA's aligned faces are.
+FILE for image, gray, obscured and watermark is a photograph, from which the view is made; for edge and mask it is a
+picture as setup.py writes it. The face should be framed as in CelebA's aligned images.
 
-Writes sample_image.png into the model's samples/: a row a face, a column a view.
+Writes sample_image.png into the model's samples/: a row for each face, a column for each view.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
 VIEWS = tuple(CHANNELS)
-AT_MOST = 4  # faces that --reconstruct shows, each in seven rows
+MAX_RECONSTRUCTED = 4  # faces that --reconstruct shows at most, each in up to seven rows
 View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
@@ -53,11 +53,19 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config) -> None:
+    """Save sample_image.png and print its path.
+
+    Raises:
+        InputError: the options exclude each other, or --condition-file is not a readable image.
+    """
     config.check()
-    require(not config.reconstruct or config.condition_file is None, "--reconstruct takes no --condition-file")
+    require(
+        not config.reconstruct or config.condition_file is None,
+        "--reconstruct takes no --condition-file: leave one out",
+    )
     require(
         config.condition_file is not None or config.condition_type is None,
-        f"--condition-type {config.condition_type} is of a picture: name it by --condition-file",
+        f"--condition-type {config.condition_type} needs a picture: add --condition-file FILE, or leave it out",
     )
     model = load_model(config.model, "vision").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
@@ -65,7 +73,7 @@ def main(config: Config) -> None:
     with torch.no_grad():
         if config.reconstruct:
             examples = load("test", config)
-            reconstructions(model, examples.take(slice(min(config.n_samples, AT_MOST))), picture)
+            reconstructions(model, examples.take(slice(min(config.n_samples, MAX_RECONSTRUCTED))), picture)
         elif config.condition_file:
             conditional(
                 model, given(config.condition_file, config.condition_type or "image"), config.n_samples, picture
@@ -76,10 +84,10 @@ def main(config: Config) -> None:
 
 
 def given(path: Path, view: View) -> dict[str, Tensor]:
-    """The view (1, C, 64, 64) that a file gives.
+    """Return the view (1, C, 64, 64) in [0, 1] that a file gives, as {view: ...}.
 
     Raises:
-        InputError: it is missing or no image.
+        InputError: the file is missing or not a readable image.
     """
     source, make = DERIVED.get(view, (view, lambda x: x))
     kind = Kind("RGB" if CHANNELS[source] == 3 else "L", inverted=view == "mask")
@@ -87,12 +95,16 @@ def given(path: Path, view: View) -> dict[str, Tensor]:
 
 
 def prior(model: MultimodalVAE, n: int, path: Path) -> None:
-    """Save all views of n draws of the prior."""
+    """Save all views of n draws from the prior."""
     plots.image_grid(path, _in_a_row(model.generate(n)), captions=[list(VIEWS)] * n, title="samples from the prior")
 
 
 def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path) -> None:
-    """Save what is given beside all views of its reconstruction, and n - 1 draws of q(z|it) below."""
+    """Save a given view beside all views of its reconstruction, and below them those of n - 1 draws of q(z|view).
+
+    Args:
+        inputs: one view (1, C, 64, 64) in [0, 1] by its name.
+    """
     ((view, x),) = inputs.items()
     q = model.posterior({view: x.to(device_of(model))})
     z = torch.cat([model.variational_posterior.point(q), *q.sample((n - 1,))])  # (n, D)
@@ -106,30 +118,30 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
 
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> None:
-    """Save all views of some faces, and below them all that are decoded of each view that there is."""
+    """Save all views of the examples, and below each face all views reconstructed from each view that it has."""
     batch = examples.to(device_of(model))[:]
     rows, labels, captions = [], [], []
     for i in range(len(batch)):
-        one = batch[slice(i, i + 1)]
-        there = [view for m, view in enumerate(VIEWS) if one.mask is None or one.mask[0, m]]
-        shown = {view: x if view in there else torch.full_like(x, torch.nan) for view, x in one.modalities.items()}
+        face = batch[slice(i, i + 1)]
+        present = [view for m, view in enumerate(VIEWS) if face.mask is None or face.mask[0, m]]
+        shown = {view: x if view in present else torch.full_like(x, torch.nan) for view, x in face.modalities.items()}
         rows.append(_in_a_row(shown))
         labels.append("a face")
-        captions += [list(VIEWS)] + [[""] * len(VIEWS)] * len(there)
-        for view in there:
-            rows.append(_in_a_row(model.reconstruct(Batch(one.modalities, one.mask), (view,))))
+        captions += [list(VIEWS)] + [[""] * len(VIEWS)] * len(present)
+        for view in present:
+            rows.append(_in_a_row(model.reconstruct(Batch(face.modalities, face.mask), (view,))))
             labels.append(f"given {view}")
     plots.image_grid(path, torch.cat(rows), labels, captions, "all views, given one of them")
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
-    """Save the pictures of a training: samples of the prior, and reconstructions."""
+    """Save the pictures of a training run: samples from the prior, and reconstructions."""
     prior(model, 16, folder / "prior.png")
     reconstructions(model, (valid or train).take(slice(2)), folder / "reconstructions.png")
 
 
 def _in_a_row(views: dict[str, Tensor]) -> Tensor:
-    """Views (N, 1 or 3, 64, 64) side by side, (N, 6, 3, 64, 64)."""
+    """Stack views (N, 1 or 3, 64, 64) to (N, 6, 3, 64, 64)."""
     return torch.stack([views[name].expand(-1, 3, -1, -1) for name in VIEWS], dim=1)
 
 

@@ -2,12 +2,12 @@
 
     python setup.py grayscale data/img_align_celeba data/grayscale
     python setup.py edge data/img_align_celeba data/edge            Canny's edges, white on black
-    python setup.py mask data/img_align_celeba data/mask            the parts of the face, black on white
+    python setup.py mask data/img_align_celeba data/mask            the facial features, black on white
 
-An image of SRC gives one of its size in DST, under its name; train.py inverts masks, so that lines are bright in both.
-What a stopped run has done is kept, and the same command goes on from there. edge needs scikit-image; mask needs dlib
+Each image of SRC gives one of the same name and size in DST; train.py inverts masks, so that lines are bright in both.
+A stopped run keeps what it has written, and the same command continues it. edge needs scikit-image; mask needs dlib
 (pip install dlib-bin) and its predictor of 68 landmarks (pip install face_recognition_models, or --landmarks). A mask
-is blank where no face is found: these are listed in DST/no_face.txt, which is written when all are done.
+is blank if no face is found; these images are listed in DST/no_face.txt, which is written at the end.
 """
 
 import hashlib
@@ -34,13 +34,13 @@ from common.training import run_from_command_line
 from common.training.parallel import in_order
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-CHUNK = 32  # images a process takes at a time
+CHUNK = 32  # images that a process takes at a time
 UNREADABLE = OSError, ValueError, SyntaxError, Image.DecompressionBombError
-WIDTH = 178  # CelebA's
-FINE = 4  # masks are drawn so many times larger, then reduced, for smooth lines
+WIDTH = 178  # of CelebA's images, in pixels
+FINE = 4  # masks are drawn FINE times larger and then reduced, for smooth lines
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 JAW = slice(0, 17)
-# of the 68 landmarks: eyebrows, nose, eyes, mouth
+# the landmarks of the eyebrows, nose, eyes and mouth
 PARTS = slice(17, 22), slice(22, 27), slice(27, 36), slice(36, 42), slice(42, 48), slice(48, 68)
 
 
@@ -56,13 +56,17 @@ class Setup(ABC):
     """number of processes. Default: one per core"""
 
     def about(self) -> dict[str, Any]:
-        """What decides how images come out; raises InputError where the command can't work."""
+        """Return what determines the images that the command makes; two runs with the same can share a folder.
+
+        Raises:
+            InputError: an option is out of range, or a package is missing.
+        """
         require(self.jobs is None or self.jobs > 0, f"--jobs must be positive, not {self.jobs}")
         return {"command": type(self).__name__.lower()}
 
     @abstractmethod
     def draw(self, gray: Image.Image) -> Image.Image:
-        """What becomes of an image."""
+        """Return the picture that the command makes of a gray image, of the same size."""
 
 
 class Grayscale(Setup):
@@ -82,7 +86,10 @@ class Edge(Setup):
 
     def about(self) -> dict[str, Any]:
         require(0 < self.sigma < 100, f"--sigma must lie between 0 and 100, it is {self.sigma}")
-        require(find_spec("skimage") is not None, "edge needs scikit-image: pip install scikit-image")
+        require(
+            find_spec("skimage") is not None,
+            "edge needs scikit-image, which is not installed: pip install scikit-image",
+        )
         return super().about() | {"sigma": self.sigma}
 
     def draw(self, gray: Image.Image) -> Image.Image:
@@ -93,7 +100,7 @@ class Edge(Setup):
 
 @dataclass
 class Mask(Setup):
-    """The parts of the first face found in each image, after its landmarks."""
+    """The facial features of the first face found in each image, drawn from its landmarks."""
 
     landmarks: Path | None = None
     """dlib's shape_predictor_68_face_landmarks.dat. Default: that of the package face_recognition_models"""
@@ -111,10 +118,15 @@ Command = Grayscale | Edge | Mask
 
 
 def main(config: Setup) -> None:
-    require(config.src.is_dir(), f"{config.src} is no folder: give the one of the images")
+    """Make a picture in DST of each image in SRC, with several processes; list masks without a face.
+
+    Raises:
+        InputError: SRC holds no images or an unreadable one; DST holds other images; see also `Setup.about`.
+    """
+    require(config.src.is_dir(), f"{config.src} is not a folder: give SRC, the folder of the images")
     require(config.dst.resolve() != config.src.resolve(), f"{config.dst} holds the images themselves: give another DST")
     sources = images_in(config.src)
-    require(len(sources) > 0, f"{config.src} holds no images ({', '.join(SUFFIXES)})")
+    require(len(sources) > 0, f"{config.src} holds no images ({', '.join(SUFFIXES)}): give another SRC")
     claim(config.dst, json.dumps(config.about()))
     no_face = config.dst / "no_face.txt"
     no_face.unlink(missing_ok=True)
@@ -128,19 +140,20 @@ def main(config: Setup) -> None:
     print(f"{len(sources)} images in {config.dst}")
     if isinstance(config, Mask):
         write_atomically(no_face, "".join(f"{name}\n" for name in sorted(blank)).encode())
-        found = f"no face found in {len(blank)} of {len(sources)} images"
-        print(f"{found}: listed in {no_face}, treated as an absent mask" if blank else found)
+        result = f"no face found in {len(blank)} of {len(sources)} images"
+        print(f"{result}: listed in {no_face}, treated as an absent mask" if blank else result)
 
 
 def images_in(folder: Path) -> list[Path]:
+    """Return the paths of the images in a folder, sorted."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 def claim(folder: Path, about: str) -> None:
-    """Make a folder, or go on with one, for images that are made in one way, which its about.json says.
+    """Make a folder with an about.json that says how its images are made, or check an existing one.
 
     Raises:
-        InputError: it holds other images, or such that were made in another way.
+        InputError: the folder holds other images, or images that were made with other options, or cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,41 +161,48 @@ def claim(folder: Path, about: str) -> None:
         raise InputError(f"{folder} cannot be made ({error.strerror}): choose another DST") from error
     path = folder / "about.json"
     if path.exists():
-        made = path.read_text(errors="replace")[:300]
-        require(made == about, f"{folder} was made with {made!r}, not {about!r}: delete it, or choose another DST")
+        earlier = path.read_text(errors="replace")[:300]
+        require(
+            earlier == about, f"{folder} was made with {earlier!r}, not {about!r}: delete it, or choose another DST"
+        )
     else:
         require(not images_in(folder), f"{folder} holds images of something else: choose another DST")
         write_atomically(path, about.encode())
 
 
 def complete(sources: Sequence[Path], config: Setup) -> dict[str, bool]:
-    """Draw those images that are not there, whole and of their size, yet: {name: it is blank}.
+    """Make the pictures of the sources that are not finished yet; return whether each picture is blank, by name.
 
     Raises:
-        InputError: an image is unreadable; those before it are done.
+        InputError: an image is unreadable; the pictures of those before it are written.
     """
     blank = {}
     for source in sources:
         path = config.dst / source.name
         try:
             with Image.open(source) as image:
-                drawn = whole(path, image.size, source.stat().st_mtime)
-                gray = image.convert("L") if drawn is None else None
+                picture = finished_picture(path, image.size, source.stat().st_mtime)
+                gray = image.convert("L") if picture is None else None
         except UNREADABLE as error:
-            raise InputError(f"{source} is no readable image ({error}): mend it, or remove it") from error
-        if drawn is None:
-            drawn = config.draw(gray)
+            raise InputError(f"{source} is not a readable image ({error}): repair it, or remove it") from error
+        if picture is None:
+            picture = config.draw(gray)
             temporary = path.with_name(path.name + ".tmp")
-            drawn.save(temporary, SUFFIXES[source.suffix.lower()], quality=95)
-            os.replace(temporary, path)  # without waiting for the disk: what a power cut can leave is not whole
-        blank[source.name] = drawn.getextrema() == (255, 255)
+            picture.save(temporary, SUFFIXES[source.suffix.lower()], quality=95)
+            os.replace(temporary, path)  # no fsync: a file that a power cut truncates is not taken for finished
+        blank[source.name] = picture.getextrema() == (255, 255)
     return blank
 
 
-def whole(path: Path, size: tuple[int, int], since: float) -> Image.Image | None:
-    """The image at path; None where there is none, half of one, one of another size, or older than its source."""
+def finished_picture(path: Path, size: tuple[int, int], source_time: float) -> Image.Image | None:
+    """Return the image at path; None if it is missing, incomplete, of another size, or older than its source.
+
+    Args:
+        size: expected width and height in pixels.
+        source_time: when the source was modified, in seconds since the epoch.
+    """
     try:
-        if path.stat().st_mtime < since:
+        if path.stat().st_mtime < source_time:
             return None
         with Image.open(path) as image:
             image.load()
@@ -192,10 +212,10 @@ def whole(path: Path, size: tuple[int, int], since: float) -> Image.Image | None
 
 
 def predictor_file(landmarks: Path | None) -> Path:
-    """The file that is given; by default that of an installed package.
+    """Return the file of dlib's predictor: the given one, or that of the package face_recognition_models.
 
     Raises:
-        InputError: there is no such package.
+        InputError: the package is not installed.
     """
     if landmarks is not None:
         return landmarks
@@ -207,10 +227,10 @@ def predictor_file(landmarks: Path | None) -> Path:
 
 @cache
 def detector_and_predictor(landmarks: Path | None) -> tuple[Any, Any]:
-    """dlib's detector of faces, and its predictor of landmarks.
+    """Return dlib's detector of faces, and its predictor of landmarks, which is read from the given file.
 
     Raises:
-        InputError: dlib is not there, or the file is no predictor of 68 landmarks.
+        InputError: dlib is not installed, or the file is missing or not a predictor of 68 landmarks.
     """
     try:
         import dlib
@@ -220,16 +240,20 @@ def detector_and_predictor(landmarks: Path | None) -> tuple[Any, Any]:
     try:
         predictor = dlib.shape_predictor(os.fspath(path))
     except RuntimeError as error:
-        raise InputError(f"{path} is missing, or no predictor of landmarks: give dlib's {PREDICTOR}") from error
+        raise InputError(f"{path} is missing, or not a predictor of landmarks: give dlib's {PREDICTOR}") from error
     n = predictor(np.zeros((8, 8), np.uint8), dlib.rectangle(0, 0, 7, 7)).num_parts
     require(n == 68, f"{path} predicts {n} landmarks, not 68: give dlib's {PREDICTOR}")
     return dlib.get_frontal_face_detector(), predictor
 
 
 def find_landmarks(gray: Image.Image, landmarks: Path | None) -> np.ndarray | None:
-    """The landmarks (68, 2) of the first face found, x and y in the image's pixels; None where there is none."""
+    """Return the landmarks (68, 2) of the first face found, x and y in the image's pixels; None if there is no face.
+
+    Args:
+        landmarks: the file of dlib's predictor; None for the installed one.
+    """
     detect, predict = detector_and_predictor(landmarks)
-    # landmarks of faces at half of CelebA's size are 1.2 of its pixels off those at full size, enlarged first 0.7
+    # at half of CelebA's size landmarks are off by 1.2 of its pixels; if the image is enlarged first, by 0.7
     scale = math.ceil(WIDTH / min(gray.size))
     pixels = np.asarray(gray.resize((gray.width * scale, gray.height * scale), Image.Resampling.BICUBIC))
     faces = detect(pixels, 1)  # 1: enlarged twofold, for smaller faces
@@ -240,18 +264,18 @@ def find_landmarks(gray: Image.Image, landmarks: Path | None) -> np.ndarray | No
 
 
 def face(points: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
-    """Convex hulls of a face's parts, and the line of its jaw, black on white; blank without a face.
+    """Draw the convex hulls of a face's features, and its jaw line, black on white; blank without a face.
 
     Args:
-        points: the landmarks (68, 2), x and y.
-        size: width and height.
+        points: the landmarks (68, 2), x and y in pixels; None without a face.
+        size: width and height in pixels.
     """
     image = Image.new("L", (size[0] * FINE, size[1] * FINE), 255)
     if points is not None:
         pen = ImageDraw.Draw(image)
         points = (points + 0.5) * FINE - 0.5
         for part in PARTS:
-            # joggled (QJ), since the landmarks of a closed eye may lie on one line
+            # QJ joggles the points, since the landmarks of a closed eye may lie on one line
             hull = ConvexHull(points[part], qhull_options="QJ").vertices
             pen.polygon(points[part][hull].flatten().tolist(), fill=0)
         pen.line(points[JAW].flatten().tolist(), fill=0, width=2 * FINE, joint="curve")

@@ -1,4 +1,4 @@
-"""The modalities that are made of the colour images as they are needed: obscured and watermark."""
+"""The views that are computed from the colour images when they are needed: obscured and watermark."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-FINE = 4  # drawn so many times larger, then reduced, for smooth lines
+FINE = 4  # the watermark is drawn FINE times larger and then reduced, for smooth lines
 # M V A E as strokes (x, y), each letter in a unit square
 LETTERS = (
     [[(0, 1), (0, 0), (0.5, 0.6), (1, 0), (1, 1)]],
@@ -18,14 +18,14 @@ LETTERS = (
 
 
 def obscure(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) whose right half is black."""
+    """Return images (B, 3, H, W) with a black right half."""
     images = images.clone()
     images[..., images.shape[-1] // 2 :] = 0
     return images
 
 
 def watermark(images: Tensor) -> Tensor:
-    """Images (B, 3, H, H) under the watermark: alpha * colour + (1 - alpha) * image.
+    """Return images (B, 3, H, H) blended with the watermark: alpha * colour + (1 - alpha) * image.
 
     Args:
         images: float in [0, 1], or uint8.
@@ -38,13 +38,13 @@ def watermark(images: Tensor) -> Tensor:
 
 @cache
 def colour_and_alpha(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The watermark, in [0, 1]: colour (3, size, size) and alpha (1, size, size)."""
+    """Return the watermark in [0, 1]: colour (3, size, size) and alpha (1, size, size)."""
     rgba = torch.from_numpy(np.array(picture(size))).permute(2, 0, 1).to(device) / 255
     return rgba[:3], rgba[3:]
 
 
 def picture(size: int) -> Image.Image:
-    """The watermark, RGBA: stripes, a ring and the letters MVAE, drawn without a font."""
+    """Draw the watermark (RGBA, size x size): stripes, a ring and the letters MVAE, without a font."""
     unit = size * FINE
     image = Image.new("RGBA", (unit, unit), (255, 255, 255, 0))
     pen = ImageDraw.Draw(image)

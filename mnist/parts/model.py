@@ -1,4 +1,4 @@
-"""Models of images as parts: the two halves, or each pixel."""
+"""Models of images whose modalities are their two halves, or their pixels."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from common.models import FAMILIES, VAE, MultimodalVAE
 from common.variational_strategies import SetStrategy
 
 SIZE, N_PIXELS = 28, 784
-SHAPES = {  # of the modalities, by layout; side by side and flattened they are the pixels of an image, row by row
+SHAPES = {  # shapes of the modalities for each layout; flattened and concatenated they are an image's rows of pixels
     "list": {"top": (N_PIXELS // 2,), "bottom": (N_PIXELS // 2,)},
     "vectorised": {"halves": (2, N_PIXELS // 2)},
     "pixels": {"pixel": (N_PIXELS, 1)},
@@ -29,7 +29,7 @@ LIKELIHOODS = {
 
 
 class Networks(Protocol):
-    """What of a configuration makes the model."""
+    """The options that determine the model."""
 
     layout: str
     decoder: str
@@ -43,59 +43,80 @@ class Networks(Protocol):
 
 
 def split(images: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Images (N, 1, 28, 28) as modalities, {name: (N, *shape)}."""
-    parts = images.flatten(1).split([prod(shape) for shape in shapes.values()], dim=1)
-    return {name: part.unflatten(1, shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
+    """Split images (N, 1, 28, 28) into modalities {name: (N, *shape)}."""
+    pieces = images.flatten(1).split([prod(shape) for shape in shapes.values()], dim=1)
+    return {name: piece.unflatten(1, shape) for piece, (name, shape) in zip(pieces, shapes.items(), strict=True)}
 
 
-def join(parts: Mapping[str, Tensor]) -> Tensor:
-    """Modalities (N, ...) as images (N, 1, 28, 28)."""
-    return torch.cat([part.flatten(1) for part in parts.values()], dim=1).view(-1, 1, SIZE, SIZE)
+def join(modalities: Mapping[str, Tensor]) -> Tensor:
+    """Join modalities {name: (N, ...)} to images (N, 1, 28, 28)."""
+    return torch.cat([x.flatten(1) for x in modalities.values()], dim=1).view(-1, 1, SIZE, SIZE)
 
 
 def build(config: Networks) -> MultimodalVAE:
-    """The model of the parts of an image, each in [0, 1] (`SHAPES`)."""
-    d, hidden = config.n_latents, [config.hidden] * config.layers
-    family = FAMILIES[config.posterior]
-    heads = (d,) * family.n_params
+    """Build the model of an image's halves or pixels, each in [0, 1], with the modalities of `SHAPES`."""
+    heads = (config.n_latents,) * FAMILIES[config.posterior].n_params
+    networks = _separate_networks if config.layout == "list" else _shared_networks
+    encoder, decoder = networks(config, heads)
     fusion = config.fusion
-    if config.layout == "list":
-        sizes = {name: size for name, (size,) in SHAPES[config.layout].items()}
-        encoder = {
-            name: nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
-            for name, size in sizes.items()
-        }
-        decoder = {
-            name: nn.Sequential(swish_mlp(d, *hidden), nn.Linear(config.hidden, size)) for name, size in sizes.items()
-        }
-    else:
-        ((name, (n, size)),) = SHAPES[config.layout].items()
-        last = nn.Identity() if fusion == "set" else SplitLinearLayer(config.hidden, heads)
-        if config.layout == "pixels":
-            last = nn.Sequential(last, OneOfMany(n, gaussian=fusion == "poe" and family.n_params == 2))
-        encoder = {name: SharedNetwork(n, nn.Linear(size, config.hidden), _rest(hidden, last))}
-        last = nn.Linear(config.hidden, size if config.decoder == "shared" else n * size)
-        if config.decoder == "shared":
-            decoder = {name: SharedNetwork(n, nn.Linear(d, config.hidden), _rest(hidden, last))}
-        else:
-            decoder = {name: nn.Sequential(swish_mlp(d, *hidden), last, nn.Unflatten(1, (n, size)))}
     if fusion == "set":
         fusion = SetStrategy(
             nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
         )
-    likelihood = GroupedLikelihood(**{name: LIKELIHOODS[config.likelihood]() for name in encoder})
-    return VAE(fusion, encoder, decoder, likelihood, d, posterior=config.posterior, learn_prior=config.learn_prior)
+    return VAE(
+        fusion,
+        encoder,
+        decoder,
+        GroupedLikelihood(**{name: LIKELIHOODS[config.likelihood]() for name in encoder}),
+        config.n_latents,
+        posterior=config.posterior,
+        learn_prior=config.learn_prior,
+    )
 
 
-def _rest(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
-    # of mean 0 at first: else what all pixels say alike drowns the sum
+def _separate_networks(
+    config: Networks, heads: tuple[int, ...]
+) -> tuple[dict[str, nn.Sequential], dict[str, nn.Sequential]]:
+    """Build an encoder and a decoder for each half, by its name."""
+    hidden = [config.hidden] * config.layers
+    sizes = {name: size for name, (size,) in SHAPES[config.layout].items()}
+    encoder = {
+        name: nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
+        for name, size in sizes.items()
+    }
+    decoder = {
+        name: nn.Sequential(swish_mlp(config.n_latents, *hidden), nn.Linear(config.hidden, size))
+        for name, size in sizes.items()
+    }
+    return encoder, decoder
+
+
+def _shared_networks(config: Networks, heads: tuple[int, ...]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Build one encoder and one decoder for all halves or pixels, by the name of their modality."""
+    hidden = [config.hidden] * config.layers
+    ((name, (n, size)),) = SHAPES[config.layout].items()
+    last = nn.Identity() if config.fusion == "set" else SplitLinearLayer(config.hidden, heads)
+    if config.layout == "pixels":
+        last = nn.Sequential(last, OneOfMany(n, gaussian=config.fusion == "poe" and len(heads) == 2))
+    encoder = SharedNetwork(n, nn.Linear(size, config.hidden), _after_embedding(hidden, last))
+    last = nn.Linear(config.hidden, size if config.decoder == "shared" else n * size)
+    if config.decoder == "shared":
+        decoder = SharedNetwork(n, nn.Linear(config.n_latents, config.hidden), _after_embedding(hidden, last))
+    else:
+        decoder = nn.Sequential(swish_mlp(config.n_latents, *hidden), last, nn.Unflatten(1, (n, size)))
+    return {name: encoder}, {name: decoder}
+
+
+def _after_embedding(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
+    """Build the layers of a `SharedNetwork` after its first."""
+    # tanh keeps their mean at 0 at first: a mean that all pixels share would dominate the sum over them
     return nn.Sequential(nn.Tanh(), swish_mlp(*hidden), last)
 
 
 class OneOfMany(nn.Module):
-    """What one of n pixels adds to a sum of natural parameters, or to a set encoder's: 1 / sqrt(n) of it alone.
+    """Scale what one of n pixels adds to a sum of natural parameters, or to a set encoder's sum, by 1 / sqrt(n).
 
-    Outputs of order 1 then make a sum of order 1. A Gaussian's are (sqrt(n) mu, logvar + log n).
+    Outputs of order 1 then have a sum of order 1. For a Gaussian (mu, logvar) becomes (sqrt(n) mu, logvar + log n).
     """
 
     def __init__(self, n: int, gaussian: bool) -> None:
@@ -111,23 +132,23 @@ class OneOfMany(nn.Module):
 
 
 def inputs(model: MultimodalVAE, images: Tensor) -> dict[str, Tensor]:
-    """Images (N, 1, 28, 28) as the model's modalities."""
+    """Split images (N, 1, 28, 28) into the model's modalities {name: (N, ...)}."""
     return split(images, next(shapes for shapes in SHAPES.values() if tuple(shapes) == model.modalities))
 
 
 def columns(model: MultimodalVAE, observed: Tensor) -> Tensor:
-    """Which of the model's parts are observed, (N, M) bool, given the pixels (N, 784).
+    """Return which of the model's halves or pixels are observed, (N, M) bool, from the observed pixels (N, 784) bool.
 
     Raises:
-        InputError: a part is observed partly.
+        InputError: only some pixels of a half are observed.
     """
-    parts = observed.unflatten(1, (n_columns(model.columns), -1))  # (N, M, pixels)
-    given = parts.all(dim=-1)
-    whole = bool((given == parts.any(dim=-1)).all())
-    require(whole, "--observed: this model sees a half as a whole or not at all: top or bottom")
-    return given
+    observed = observed.unflatten(1, (n_columns(model.columns), -1))  # (N, M, pixels)
+    fully_observed = observed.all(dim=-1)
+    all_or_none = bool((fully_observed == observed.any(dim=-1)).all())
+    require(all_or_none, "--observed: this model sees a half as a whole or not at all: give top or bottom")
+    return fully_observed
 
 
-def pixels(given: Tensor) -> Tensor:
-    """The pixels of parts (N, M): (N, 1, 28, 28) bool."""
-    return given.repeat_interleave(N_PIXELS // given.shape[1], dim=1).view(-1, 1, SIZE, SIZE)
+def pixels(observed: Tensor) -> Tensor:
+    """Return the observed pixels (N, 1, 28, 28) bool, from the observed halves or pixels (N, M) bool."""
+    return observed.repeat_interleave(N_PIXELS // observed.shape[1], dim=1).view(-1, 1, SIZE, SIZE)

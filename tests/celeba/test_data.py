@@ -14,7 +14,7 @@ from PIL import Image
 
 import celeba.data
 from celeba.attributes import ATTRIBUTES
-from celeba.data import called, drawn, load, load_train, parse
+from celeba.data import attribute_names, drawn, load, load_train, parse
 from celeba19.data import apart
 from common.data import image_caches
 from common.data.image_caches import Kind
@@ -158,14 +158,23 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
     [
         (lambda folder: (folder / PARTITION).unlink(), "Eval/list_eval_partition.txt is missing"),
         (lambda folder: (folder / ATTRS).unlink(), "Anno/list_attr_celeba.txt is missing"),
-        (change(PARTITION, ("000003.jpg 0", "000003.jpg 7")), "list_eval_partition.txt says no split in line 3"),
-        (change(PARTITION, ("000003.jpg 0", "000003.jpg")), "list_eval_partition.txt says no split in line 3"),
+        (
+            change(PARTITION, ("000003.jpg 0", "000003.jpg 7")),
+            "list_eval_partition.txt does not give a split, 0, 1 or 2, in line 3",
+        ),
+        (
+            change(PARTITION, ("000003.jpg 0", "000003.jpg")),
+            "list_eval_partition.txt does not give a split, 0, 1 or 2, in line 3",
+        ),
         (
             change(PARTITION, ("000003.jpg", "000099.jpg")),
             r"disagree \(000003.jpg stands where the other has 000099.jpg",
         ),
-        (change(PARTITION, ("000012.jpg 2\n", "")), r"disagree \(12, 12 and 11 images\)"),
-        (change(ATTRS, ("12\n", "13\n")), r"disagree \(13, 12 and 12 images\)"),
+        (
+            change(PARTITION, ("000012.jpg 2\n", "")),
+            r"disagree \(12 images by its first line, 12 listed, 11 in the other\)",
+        ),
+        (change(ATTRS, ("12\n", "13\n")), r"disagree \(13 images by its first line, 12 listed, 12 in the other\)"),
         (change(ATTRS, ("Smiling ", "")), "lacks the attributes Smiling in its second line"),
         (change(ATTRS, ("Young", "Young Old")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg 7")), "has lines of other values than -1 and 1"),
@@ -217,11 +226,11 @@ def test_attributes_are_asked_for_by_name():
     assert parse([]) == {}
     row = torch.zeros(2, 18)
     row[0, ATTRIBUTES.index("Male")] = row[0, ATTRIBUTES.index("Bald")] = 0.9
-    assert called(row) == ["Bald Male", ""]
+    assert attribute_names(row) == ["Bald Male", ""]
     for wanted, message in (
-        (["Smilling"], "'Smilling' is no attribute: did you mean Smiling"),
-        (["~Wearing_Hats"], "'~Wearing_Hats' is no attribute: did you mean Wearing_Hat"),
-        (["xyz"], "'xyz' is no attribute: There are Bald, Bangs"),
+        (["Smilling"], "'Smilling' is not an attribute: did you mean Smiling"),
+        (["~Wearing_Hats"], "'~Wearing_Hats' is not an attribute: did you mean Wearing_Hat"),
+        (["xyz"], "'xyz' is not an attribute: There are Bald, Bangs"),
         (["Male", "~Male"], "Male is asked for and excluded at once"),
     ):
         with pytest.raises(InputError, match=message):

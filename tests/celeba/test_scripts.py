@@ -277,9 +277,19 @@ def test_fusions_families_and_objectives_by_name(tmp_path, script, options):
 @pytest.mark.parametrize(
     ("folder", "script", "args", "message"),
     [
-        ("celeba", celeba.sample, ["--condition-on-attrs", "Smilling"], "--condition-on-attrs: 'Smilling' is no attr"),
+        (
+            "celeba",
+            celeba.sample,
+            ["--condition-on-attrs", "Smilling"],
+            "--condition-on-attrs: 'Smilling' is not an attribute",
+        ),
         ("celeba", celeba.sample, ["--condition-on-attrs", "Male", "~Male"], "asked for and excluded at once"),
-        ("celeba", celeba.sample, ["--condition-on-image", "no.jpg"], "there is no such file, and 'no.jpg' is no attr"),
+        (
+            "celeba",
+            celeba.sample,
+            ["--condition-on-image", "no.jpg"],
+            "there is no such file, and 'no.jpg' is not an attribute",
+        ),
         ("celeba", celeba.sample, ["--condition-on-image", ABSENT, "--limit", "1"], "none of the 1 test images is"),
         ("celeba", celeba.sample, ["--reconstruct", "--condition-on-attrs", "Male"], "--reconstruct takes no cond"),
         ("celeba", celeba.loglike, ["--n-samples", "0"], "--n-samples must be positive"),

@@ -261,7 +261,7 @@ def test_the_cache_holds_each_split_made_of_its_own_digits(tmp_path, mnist_dir, 
     before = path.read_bytes(), path.stat().st_mtime_ns
     assert make(tmp_path / "none", path.parent, PAPER) == path
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-    assert capsys.readouterr().out == f"{path} is there already\n"
+    assert capsys.readouterr().out == f"{path} exists already\n"
     for seed, same in ((data.SEED, True), (0, False)):
         other = make(mnist_dir, tmp_path / str(seed), PAPER, seed)
         assert (

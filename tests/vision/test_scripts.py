@@ -144,7 +144,7 @@ def test_training_on_photographs(photographs, tmp_path):
     ("script", "args", "message"),
     [
         (vision.sample, ["--condition-file", "no.png"], "no.png is missing or not a readable image"),
-        (vision.sample, ["--condition-type", "edge"], "--condition-type edge is of a picture: name it by"),
+        (vision.sample, ["--condition-type", "edge"], "--condition-type edge needs a picture: add --condition-file"),
         (vision.sample, ["--condition-file", "x", "--reconstruct"], "--reconstruct takes no --condition-f"),
         (celeba.loglike, [], "is a checkpoint of vision, not of celeba"),
     ],

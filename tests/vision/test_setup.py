@@ -86,7 +86,7 @@ def test_what_is_done_is_left_alone_and_what_is_not_whole_is_done_again(faces, t
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["grayscale", "nowhere", "new"], "nowhere is no folder"),
+        (["grayscale", "nowhere", "new"], "nowhere is not a folder"),
         (["grayscale", "empty", "new"], "empty holds no images (.jpg, .jpeg, .png)"),
         (["grayscale", "src", "src"], "src holds the images themselves: give another DST"),
         (["grayscale", "src", "empty/../src"], "src holds the images themselves: give another DST"),
@@ -111,7 +111,8 @@ def test_unreadable_images_are_named_and_those_before_kept(faces, tmp_path, caps
     content = (faces / "004.jpg").read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"no image"):
         (faces / "004.jpg").write_bytes(damaged)
-        assert f"{faces / '004.jpg'} is no readable image" in refused(capsys, "grayscale", faces, tmp_path / "gray")
+        error = refused(capsys, "grayscale", faces, tmp_path / "gray")
+        assert f"{faces / '004.jpg'} is not a readable image" in error
     assert {path.name for path in (tmp_path / "gray").iterdir()} == {*list(noise(4)), "about.json"}
 
 
@@ -140,7 +141,7 @@ def test_several_processes_stop_at_a_damaged_image_in_one_line(tmp_path):
     command = [sys.executable, "setup.py", "grayscale", str(src), str(tmp_path / "gray"), "--jobs", "2"]
     result = subprocess.run(command, cwd=ROOT / "vision", capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {damaged} is no readable image") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {damaged} is not a readable image") and result.stderr.count("\n") == 1
     made = {path.name for path in (tmp_path / "gray").iterdir()}
     assert made >= {f"{i:03d}.png" for i in range(setup.CHUNK + 3)} and damaged.name not in made
     assert not any(name.endswith(".tmp") for name in made)
