@@ -183,6 +183,7 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
 
 
 def _ours(checkpoint: dict, path: Path) -> Trained:
+    """What a checkpoint of this repository's training loop holds."""
     lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
     remedy = "use another checkpoint of that run"
     require(not lacking, f"{path} is incomplete, it lacks {' and '.join(lacking)}: {remedy}")
@@ -244,4 +245,5 @@ def _require_finite(model: nn.Module, path: str | Path) -> None:
 
 
 def _one_line(error: Exception) -> str:
+    """The beginning of an error's message, without line breaks."""
     return " ".join(str(error).split())[:300]

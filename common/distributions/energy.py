@@ -111,11 +111,13 @@ class LocScaleEbm(Distribution):
 
     @property
     def mean(self) -> Tensor:
+        """Estimated mean, (..., D)."""
         z, _, log_w = self.pool()
         return (log_w.softmax(dim=0).unsqueeze(-1) * z).sum(dim=0)
 
     @property
     def variance(self) -> Tensor:
+        """Estimated variance of each dimension, (..., D)."""
         z, _, log_w = self.pool()
         w = log_w.softmax(dim=0).unsqueeze(-1)
         return (w * (z - (w * z).sum(dim=0)).square()).sum(dim=0)
