@@ -132,7 +132,9 @@ def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
     if FUSIONS[fusion].exists(family, FAMILIES[family]):
         assert model_of(fusion, family).modalities == ("a", "b")
     else:
-        with pytest.raises(InputError, match=f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"):
+        with pytest.raises(
+            InputError, match=f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"
+        ):
             model_of(fusion, family)
 
 
