@@ -49,7 +49,9 @@ Objectives
         memory: how many samples can be decoded in a given amount of memory
         elbo: the ELBO, and MVAE's sum of ELBOs
         mixture: ELBOs of posteriors that are mixtures
-        importance: IWAE, DReG, STL
+        importance: IWAE and STL, bounds by importance weights
+        dreg: IWAE's bound with the doubly reparameterised gradient
+        energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
         joint: JMVAE
         registry: the objectives by name, and what exists for which fusion

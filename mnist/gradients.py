@@ -22,7 +22,7 @@ from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import require
 from common.objectives import DregElbo, IwaeElbo, Objective, StlElbo
-from common.objectives.importance import GRADIENTS
+from common.objectives.dreg import GRADIENTS
 from common.reporting import plots
 from common.training import devices, options, run_from_command_line, runs
 from mnist.data import MNIST, Dataset

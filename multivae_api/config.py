@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import require
 from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceLikelihood, NormalLikelihood
-from common.objectives.importance import DregElbo, IwaeElbo
+from common.objectives import DregElbo, IwaeElbo
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
 FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}

@@ -1,8 +1,7 @@
-r"""Importance-weighted bounds: IWAE, STL and DReG, for posteriors that are mixtures or not."""
+"""Importance-weighted bounds, IWAE and STL, for posteriors that are mixtures or not."""
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,15 +9,12 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from common.data.batches import Batch
-from common.distributions.energy import chosen
 from common.encoders_decoders import has_batch_norm
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.objectives.memory import samples_that_fit
 
-GRADIENTS = ("exact", "stop-all", "published")
-NARROW = 0.01  # a scale, below which the noise of DReG's gradient, about w^2 / scale, outgrows that of IWAE's
 Part = tuple[Batch, tuple[Tensor, ...], Tensor]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
 
 
@@ -202,146 +198,6 @@ class StlElbo(IwaeElbo):
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         return self.model.fuse(tuple(p.detach() for p in params), mask)
-
-
-class DregElbo(IwaeElbo):
-    r"""IwaeElbo with a doubly reparameterised gradient of lower variance (Tucker et al. 2019, arXiv 1810.04152).
-
-    Its bound is IwaeElbo's, its loss a surrogate that has the gradient. For z ~ q_t, with w normalised over the
-    estimator's own set and r = pi_t q_t(z) / q(z|X), the "exact" one, unbiased for mixtures too (after Bauer & Mnih
-    2021, arXiv 2101.11046), gives decoders and prior :math:`w \nabla \log p(X, z)`, the other components
-    :math:`-\beta w \nabla_{\phi_j} \log q(z|X)` at fixed z, and z, and so its own component,
-
-    .. math:: w (1 - \beta r (1 - w)) \nabla_z \log w - \beta w \nabla_z r
-
-    where derivatives by z hold all parameters fixed. A latent whose scale is below `NARROW` has IWAE's own gradient,
-    unbiased too: the slope of log q is 1 / scale there, and since MMVAE's scales sum to D, first steps meet scales of
-    1e-6 whose noise drives an encoder away for good. "stop-all" (the papers' rule of one encoder, w^2 for z, biased for
-    mixtures) and "published" (what MMVAE's code does, w for z, biased in any case) leave log q(z|X)'s parameters out,
-    and know nothing of narrow latents.
-    """
-
-    def __init__(
-        self,
-        model: MultimodalVAE,
-        K: int = 1,
-        looser: bool = False,
-        weights: Mapping[str, float] | None = None,
-        gradient: Literal["exact", "stop-all", "published"] = "exact",
-        max_memory: float | None = None,
-    ) -> None:
-        super().__init__(model, K, looser, weights, max_memory)
-        require(gradient in GRADIENTS, f"DReG's gradient is {', '.join(GRADIENTS)}, not {gradient!r}")
-        self.gradient = gradient
-
-    def _surrogate(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
-        q = self.model.fuse(params, batch.mask)
-        share = self.model.variational_posterior.component_weights(q)  # (T, B)
-        narrow = self._narrow(q)  # (T or 1, 1, B, D)
-        scaled_z = z.view_as(z)  # its gradient is scaled below
-        log_w, terms = self._log_weights(batch, scaled_z, share, self._log_q(q, scaled_z), beta)
-        with torch.no_grad():
-            bound = Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask).detach()
-            w = self._normalised(log_w, share)
-            outer = w * share[:, None] if self.looser else w
-        surrogate = (outer * log_w).sum(dim=(0, 1))
-        if self.gradient == "exact":
-            r = self._own_responsibility(q, torch.where(narrow, z.detach(), z))  # (T, K, B)
-            surrogate = surrogate - beta * (outer * r).sum(dim=(0, 1))
-            scale = torch.where(narrow, 1, (1 - beta * r.detach() * (1 - w))[..., None])
-        else:
-            scale = w[..., None] if self.gradient == "stop-all" else 1
-        if z.requires_grad:
-            scaled_z.register_hook(lambda gradient: gradient * scale)
-        return Bound(surrogate, {}).zero_without_modalities(batch.mask).value, bound
-
-    def _normalised(self, log_w: Tensor, share: Tensor) -> Tensor:
-        """w over the sum of the estimator's own set: each component's samples if looser, else all, (T, K, B)."""
-        if self.looser:
-            return log_w.softmax(dim=1)
-        return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
-
-    def _log_q(self, q: Distribution, z: Tensor) -> Tensor:
-        """log q(z|X), (T, K, B), whose gradient by q's parameters leaves out the component that z is drawn from."""
-        family = self.model.variational_posterior
-        narrow = family.scales(q) < (NARROW if self.gradient == "exact" else 0)
-        log_qs = family.component_log_probs(family.detached(q, except_for=narrow), z)  # (T, K, B, T)
-        if self.gradient == "exact":
-            same = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None, None]
-            log_qs = torch.where(same, log_qs, family.component_log_probs(q, z))
-        return log_qs.logsumexp(dim=-1)
-
-    def _own_responsibility(self, q: Distribution, z: Tensor) -> Tensor:
-        """r = pi_t q_t(z) / q(z|X) of the component t that z (T, K, B, D) is drawn from: (T, K, B)."""
-        family = self.model.variational_posterior
-        log_qs = family.component_log_probs(family.detached(q), z)  # (T, K, B, T)
-        return (log_qs.diagonal(dim1=0, dim2=-1).movedim(-1, 0) - log_qs.logsumexp(dim=-1)).exp()
-
-    def _narrow(self, q: Distribution) -> Tensor:
-        """Which latents of each component are narrow: (T, 1, B, D)."""
-        narrow = self.model.variational_posterior.scales(q) < NARROW  # (B, T, D), (B, D) if q is no mixture
-        return (narrow if narrow.dim() == 3 else narrow.unsqueeze(1)).movedim(1, 0).unsqueeze(1)
-
-
-class EnergyIwaeElbo(ImportanceWeighted):
-    r"""The importance-weighted bound of an energy-based posterior, with K samples, each chosen from a pool of its own.
-
-    .. math:: \log \frac1K \sum_k \frac{p(z_k) \prod_m p(x_m|z_k)}{\tilde q(z_k) / \hat Z_k}, \qquad
-              P(z_k = z_{kj}) \propto \tilde q(z_{kj}) / r(z_{kj}), \quad z_{kj} \sim r
-
-    A lower bound on log p(X) for any size of the pools, since E of each weight is p(X) (Lawson et al. 2019, arXiv
-    1910.14265; r and the estimated normaliser: `LocScaleEbm`). The gradient is unbiased: that of the
-    choices by their score, less what the other samples predict of the bound (VIMCO, Mnih & Rezende 2016, arXiv
-    1602.06725). lambda and beta as in IwaeElbo.
-
-    Args:
-        K: samples, two or more: StandardElbo is the bound with one, without the noise of choosing.
-        max_memory: see `ImportanceWeighted`.
-
-    Raises:
-        InputError: fewer than two samples.
-    """
-
-    def __init__(
-        self,
-        model: MultimodalVAE,
-        K: int = 2,
-        weights: Mapping[str, float] | None = None,
-        max_memory: float | None = None,
-    ) -> None:
-        super().__init__(model, weights, max_memory)
-        require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")
-        self.K = K
-
-    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
-        """The bound of each example, (B,); the terms are means over the samples."""
-        return self._surrogate(inputs, beta)[1]
-
-    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        surrogate, bound = self._surrogate(inputs, beta)
-        return -surrogate.mean(), bound
-
-    def _surrogate(self, inputs: Mapping[str, Tensor] | Batch, beta: float) -> tuple[Tensor, Bound]:
-        batch = self.model.observe(inputs)
-        q = self.model.fuse(self.model.experts(batch), batch.mask)
-        pool, log_q, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
-        z, index = chosen(pool, log_w, dim=1)  # (K, B, D), (K, B)
-        log_choice, log_q = (
-            x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_w.log_softmax(dim=1), log_q)
-        )  # (K, B)
-        log_q = log_q - log_w.logsumexp(dim=1)
-        log_weight, terms = self._log_weights(batch, z[None], torch.ones_like(log_q[:1]), log_q[None], beta)
-        log_weight = log_weight.squeeze(0)  # (K, B)
-        value = log_weight.logsumexp(dim=0) - math.log(self.K)
-        credit = value.detach() - self._predicted(log_weight.detach())
-        surrogate = Bound(value + (credit * log_choice).sum(dim=0), {}).zero_without_modalities(batch.mask).value
-        return surrogate, Bound(value, terms).zero_without_modalities(batch.mask)
-
-    def _predicted(self, log_weight: Tensor) -> Tensor:
-        """The bound that the other samples predict where each sample stands, (K, B)."""
-        others = (log_weight.sum(dim=0) - log_weight) / (self.K - 1)
-        same = torch.eye(self.K, dtype=torch.bool, device=log_weight.device)[..., None]
-        return torch.where(same, others, log_weight[None]).logsumexp(dim=1) - math.log(self.K)
 
 
 def _joined(bounds: list[Bound]) -> Bound:

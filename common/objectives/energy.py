@@ -1,0 +1,75 @@
+"""The importance-weighted bound of energy-based posteriors."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from common.data.batches import Batch
+from common.distributions.energy import chosen
+from common.errors import require
+from common.multimodal_vae import MultimodalVAE
+from common.objectives.base import Bound
+from common.objectives.importance import ImportanceWeighted
+
+
+class EnergyIwaeElbo(ImportanceWeighted):
+    r"""The importance-weighted bound of an energy-based posterior, with K samples, each chosen from a pool of its own.
+
+    .. math:: \log \frac1K \sum_k \frac{p(z_k) \prod_m p(x_m|z_k)}{\tilde q(z_k) / \hat Z_k}, \qquad
+              P(z_k = z_{kj}) \propto \tilde q(z_{kj}) / r(z_{kj}), \quad z_{kj} \sim r
+
+    A lower bound on log p(X) for any size of the pools, since E of each weight is p(X) (Lawson et al. 2019, arXiv
+    1910.14265; r and the estimated normaliser: `LocScaleEbm`). The gradient is unbiased: that of the
+    choices by their score, less what the other samples predict of the bound (VIMCO, Mnih & Rezende 2016, arXiv
+    1602.06725). lambda and beta as in IwaeElbo.
+
+    Args:
+        K: samples, two or more: StandardElbo is the bound with one, without the noise of choosing.
+        max_memory: see `ImportanceWeighted`.
+
+    Raises:
+        InputError: fewer than two samples.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalVAE,
+        K: int = 2,
+        weights: Mapping[str, float] | None = None,
+        max_memory: float | None = None,
+    ) -> None:
+        super().__init__(model, weights, max_memory)
+        require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")
+        self.K = K
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The bound of each example, (B,); the terms are means over the samples."""
+        return self._surrogate(inputs, beta)[1]
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        surrogate, bound = self._surrogate(inputs, beta)
+        return -surrogate.mean(), bound
+
+    def _surrogate(self, inputs: Mapping[str, Tensor] | Batch, beta: float) -> tuple[Tensor, Bound]:
+        batch = self.model.observe(inputs)
+        q = self.model.fuse(self.model.experts(batch), batch.mask)
+        pool, log_q, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
+        z, index = chosen(pool, log_w, dim=1)  # (K, B, D), (K, B)
+        log_choice, log_q = (
+            x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_w.log_softmax(dim=1), log_q)
+        )  # (K, B)
+        log_q = log_q - log_w.logsumexp(dim=1)
+        log_weight, terms = self._log_weights(batch, z[None], torch.ones_like(log_q[:1]), log_q[None], beta)
+        log_weight = log_weight.squeeze(0)  # (K, B)
+        value = log_weight.logsumexp(dim=0) - math.log(self.K)
+        credit = value.detach() - self._predicted(log_weight.detach())
+        surrogate = Bound(value + (credit * log_choice).sum(dim=0), {}).zero_without_modalities(batch.mask).value
+        return surrogate, Bound(value, terms).zero_without_modalities(batch.mask)
+
+    def _predicted(self, log_weight: Tensor) -> Tensor:
+        """The bound that the other samples predict where each sample stands, (K, B)."""
+        others = (log_weight.sum(dim=0) - log_weight) / (self.K - 1)
+        same = torch.eye(self.K, dtype=torch.bool, device=log_weight.device)[..., None]
+        return torch.where(same, others, log_weight[None]).logsumexp(dim=1) - math.log(self.K)
