@@ -33,7 +33,7 @@ from common.errors import InputError, option, require
 from common.io import write_atomically
 from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
-from cub.layouts import Found, find_birds
+from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
 
 SPLITS = ("train", "test")
@@ -98,7 +98,7 @@ def main(config: Config) -> None:
     print(*(folder / _name(split) for split in SPLITS), sep="\n")
 
 
-def load_features(found: Found, split: str, cache_dir: Path) -> Tensor:
+def load_features(found: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     """The features of a split's images (N, 2048) float32, mapped into memory.
 
     Raises:
@@ -152,7 +152,7 @@ def nearest(query: Tensor, among: Tensor) -> Tensor:
     return torch.cat([torch.cdist(some - mean, among - mean).argmin(dim=1) for some in query.split(NEAREST_AT_ONCE)])
 
 
-def _network(config: Config, found: Found, folder: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+def _network(config: Config, found: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
     """The network asked for, and what it is; kept in the cache-dir, where no other may be."""
     path = folder / NETWORK
     if config.weights == "train":
@@ -178,7 +178,7 @@ def _network(config: Config, found: Found, folder: Path, device: torch.device) -
 
 
 def _trained(
-    config: Config, found: Found, folder: Path, device: torch.device
+    config: Config, found: BirdFiles, folder: Path, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A network trained on the classes of all images but the test classes', or the one that the cache-dir has."""
     names = sorted(found.names["train"] + found.names["uncaptioned"])
@@ -205,7 +205,7 @@ def _trained(
     return made_with | notes | {"accuracy": round(accuracy, 4)}, state_dict
 
 
-def _extract(found: Found, split: str, folder: Path, of: Extractor, network: dict[str, Any]) -> None:
+def _extract(found: BirdFiles, split: str, folder: Path, of: Extractor, network: dict[str, Any]) -> None:
     """Write a split's features; goes on where it was broken off."""
     path, names = folder / _name(split), found.names[split]
     notes = {"names": _md5(names), "network": network, "done": 0}

@@ -1,4 +1,4 @@
-"""The options that the scripts share, and the models."""
+"""Options that all scripts share, and the models that --model names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 @dataclass(kw_only=True)
 class BirdOptions:
-    """Where the birds are: the options that all scripts share."""
+    """Where the images, captions and caches lie: options that all scripts share."""
 
     images_dir: Path | None = None
     """folder of the classes' folders of images, below the data-dir, of the original layout; default:
@@ -18,16 +18,18 @@ class BirdOptions:
 
 @dataclass(kw_only=True)
 class WordOptions(BirdOptions):
+    """`BirdOptions`, and the vocabulary file of a model that was trained by the MMVAE authors' code."""
+
     vocab: Path | None = None
     """words of a model of the MMVAE authors' own (their cub.vocab), whose folder lacks them; ours know theirs"""
 
 
 class Model(NamedTuple):
-    """What --model stands for.
+    """A model that --model names.
 
-    modalities: the model's.
-    wide: whether the caption's networks are the wide ones with biases, as beside features.
-    posterior: the family of the authors' mixture, or of the one modality.
+    modalities: names of its modalities.
+    wide: whether the caption networks are the wide ones with biases, which the authors use with features.
+    posterior: its posterior family by default: the authors' for two modalities, ours for one.
     """
 
     modalities: tuple[str, ...]
