@@ -117,12 +117,12 @@ def test_the_authors_vocabulary_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"w2i": {"<ex', "no vocabulary"),
-        (b"\x80\x04", "no vocabulary"),
-        (b"[1]", "no vocabulary"),
-        (b'{"w2i": {}}', "no vocabulary"),
-        (b'{"w2i": {}, "i2w": 3}', "no vocabulary"),
-        (b'{"w2i": {}, "i2w": {"0": {}}}', "no vocabulary"),
+        (b'{"w2i": {"<ex', "not a vocabulary"),
+        (b"\x80\x04", "not a vocabulary"),
+        (b"[1]", "not a vocabulary"),
+        (b'{"w2i": {}}', "not a vocabulary"),
+        (b'{"w2i": {}, "i2w": 3}', "not a vocabulary"),
+        (b'{"w2i": {}, "i2w": {"0": {}}}', "not a vocabulary"),
         (b'{"w2i": {}, "i2w": {}}', "lacks"),
         (json.dumps(authors_vocabulary(2)).encode(), "lacks"),
         (json.dumps(authors_vocabulary() | {"w2i": authors_vocabulary(4)["w2i"]}).encode(), "contradicts itself"),
