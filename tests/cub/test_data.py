@@ -336,7 +336,7 @@ def test_the_last_images_are_held_out_with_their_captions(tmp_path):
             batch, same = held_out.examples[[13]].modalities, whole.examples[[10 * n + 13]].modalities
             assert all(batch[name].equal(same[name]) for name in same)
     assert len(whole.take(2).captions) == 20 and len(whole.take(100).captions) == 70
-    with pytest.raises(InputError, match="--valid 7 leaves no training image: there are 7"):
+    with pytest.raises(InputError, match="--valid 7 leaves no training image: it must be below 7"):
         load_train(data_config(tmp_path, OPTIONS, valid=7))
 
 
