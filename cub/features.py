@@ -76,7 +76,7 @@ class Config(BirdOptions):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(self.batch_size > 1, "--batch-size must be at least 2 for batch norm, not 1")
-        require(0 <= self.seed < 2**32, f"--seed must be at least 0 and below 2^32, not {self.seed}")
+        require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
 
 
 class Extractor(NamedTuple):

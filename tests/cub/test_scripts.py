@@ -160,7 +160,7 @@ def test_sampling_given_anything(trained, tmp_path, condition, capsys):
     args += ["--condition-on-image", tmp_path / "bird.png"] if condition in ("image", "both") else []
     call(sample, *args)
     out = capsys.readouterr().out
-    assert ("unknown words, which the model takes for one: zebra\n" in out) == (condition in ("text", "both"))
+    assert ("unknown words, all read as <exc>: zebra\n" in out) == (condition in ("text", "both"))
     name = "sample_prior" if condition == "nothing" else "sample_given"
     with Image.open(tmp_path / f"{name}.png") as found:
         assert found.width > 300
@@ -264,7 +264,7 @@ def test_a_modality_that_a_model_lacks_is_named(trained, tmp_path):
     train.main(config(tmp_path / "run", model="image", analytics=False))
     for args, message in (
         (["--condition-on-text", "a bird"], "this model has no captions"),
-        (["--given", "caption"], "this model has no caption: give it image"),
+        (["--given", "caption"], "this model has no caption: use --given image"),
     ):
         with pytest.raises(InputError, match=message):
             call(sample, tmp_path / "run", "--demo", *args)
