@@ -20,7 +20,7 @@ from common.io import DAMAGE
 N_FEATURES = 2048
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet
 EXTRACTED_AT_ONCE = 64
-SMALLEST, WIDEST = 0.25, 4 / 3  # least share of the image's area in a training crop, largest aspect ratio
+SMALLEST, WIDEST = 0.25, 4 / 3  # of a training crop: smallest share of the image's area, largest aspect ratio
 HELD_OUT_EVERY = 10  # images in their order, so that every class is represented
 WARM_UP, MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.1
 SAVED_EVERY = 60.0  # seconds, checked after each epoch

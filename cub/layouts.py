@@ -46,8 +46,8 @@ def find_birds(data_dir: Path, images_dir: Path | None = None) -> BirdFiles:
     - the MMVAE authors': train/CLASS/*.jpg and test/CLASS/*.jpg, with text_trainvalclasses.txt and
       text_testclasses.txt (ten lines for each image, in the order of torchvision's ImageFolder);
     - the original one: CUB_200_2011/images/CLASS/NAME.jpg with text_c10/CLASS/NAME.txt (ten lines). The files
-      trainvalclasses.txt and testclasses.txt list the classes of each split. Without both of them, every fourth
-      captioned class is a test class, and a line on stderr says so.
+      trainvalclasses.txt and testclasses.txt list the classes of each split. If neither exists, every fourth captioned
+      class is a test class, and a line on stderr says so.
 
     Args:
         images_dir: another folder of images in the original layout; captions without an image there are left out.

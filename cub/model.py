@@ -202,9 +202,9 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
 
 def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
     """{our parameter: names of the authors' parameters, to be concatenated} of a --model."""
-    both = ("weight", "bias")
-    bias = both if MODELS[model].wide else ("weight",)
-    norm = (*both, "running_mean", "running_var")
+    affine = ("weight", "bias")
+    bias = affine if MODELS[model].wide else ("weight",)
+    norm = (*affine, "running_mean", "running_var")
     layers = {  # {our layer: (their layers, kinds of parameters)}, first of the caption
         "encoder.caption.0": (("vaes.1.enc.embedding",), ("weight",)),
         **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), bias) for i in range(0, 15, 3)},
@@ -212,21 +212,21 @@ def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
         "encoder.caption.18.linear": (("vaes.1.enc.c1", "vaes.1.enc.c2"), bias),
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), bias) for i in range(0, 18, 3)},
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), norm) for i in range(1, 15, 3)},
-        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), both),
+        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), affine),
     }
     if model == "images":
         layers |= {
-            **{f"encoder.image.{i}": ((f"vaes.0.enc.enc.{i}",), both) for i in (0, 2, 4, 6)},
-            "encoder.image.9.linear": (("vaes.0.enc.c1", "vaes.0.enc.c2"), both),
-            **{f"decoder.image.{i + 1}": ((f"vaes.0.dec.dec.{i}",), both) for i in (0, 2, 4, 6, 8)},
+            **{f"encoder.image.{i}": ((f"vaes.0.enc.enc.{i}",), affine) for i in (0, 2, 4, 6)},
+            "encoder.image.9.linear": (("vaes.0.enc.c1", "vaes.0.enc.c2"), affine),
+            **{f"decoder.image.{i + 1}": ((f"vaes.0.dec.dec.{i}",), affine) for i in (0, 2, 4, 6, 8)},
         }
     else:
         layers |= {
-            **{f"encoder.feature.{2 * i}": ((f"vaes.0.enc.enc.layer{i}.0",), both) for i in range(3)},
-            "encoder.feature.6.linear": (("vaes.0.enc.fc21", "vaes.0.enc.fc22"), both),
-            "decoder.feature.0": (("vaes.0.dec.dec.out_t.0",), both),
-            **{f"decoder.feature.{2 * i}": ((f"vaes.0.dec.dec.layer{i}_t.0",), both) for i in (1, 2)},
-            "decoder.feature.6": (("vaes.0.dec.fc31",), both),
+            **{f"encoder.feature.{2 * i}": ((f"vaes.0.enc.enc.layer{i}.0",), affine) for i in range(3)},
+            "encoder.feature.6.linear": (("vaes.0.enc.fc21", "vaes.0.enc.fc22"), affine),
+            "decoder.feature.0": (("vaes.0.dec.dec.out_t.0",), affine),
+            **{f"decoder.feature.{2 * i}": ((f"vaes.0.dec.dec.layer{i}_t.0",), affine) for i in (1, 2)},
+            "decoder.feature.6": (("vaes.0.dec.fc31",), affine),
         }
     layout = {
         f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs)
