@@ -1,4 +1,4 @@
-"""Captions as words of a vocabulary: what the MMVAE authors' datasets.py does, but for the splitting into sentences."""
+"""Captions as numbered words of a vocabulary, as in the MMVAE authors' datasets.py, without its sentence splitter."""
 
 import json
 import re
@@ -19,7 +19,7 @@ INSTALL = "captions need NLTK: pip install -e .[cub]"
 
 
 def tokenizer() -> str:
-    """What splits captions, and its version: words that were kept of another one are not the same.
+    """Name and version of the tokenizer; cached words are valid for this version alone.
 
     Raises:
         InputError: NLTK is not installed.
@@ -31,10 +31,11 @@ def tokenizer() -> str:
 
 
 def words(caption: str) -> list[str]:
-    """The words of a caption and its punctuation, in lower case.
+    """Split a caption into words and punctuation, in lower case.
 
-    NLTK's rules, which need no download. They part a period from its word at the very end alone; so does its sentence
-    splitter, which is downloaded, for each sentence, and for them a blank after a period ends one.
+    Uses NLTK's word rules, which need no download. They split off a period only at the end of the text. The authors
+    first split captions into sentences, with a model that NLTK downloads; here a period before a blank is split off
+    instead.
 
     Raises:
         InputError: NLTK is not installed.
@@ -47,35 +48,44 @@ def words(caption: str) -> list[str]:
 
 
 class Vocabulary:
-    """Words by their number; the first three are SPECIAL: an unknown word, padding, the end of a caption.
+    """Numbered words; the first three stand for an unknown word, padding and the end of a caption (SPECIAL).
+
+    Args:
+        words: V words, in the order of their numbers.
 
     Raises:
-        InputError: the first words are others, or a word is there twice.
+        InputError: the first three words are not SPECIAL, or a word occurs twice.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         self.ids = {word: i for i, word in enumerate(self.words)}
-        require(tuple(self.words[:3]) == SPECIAL, f"a vocabulary begins with {', '.join(SPECIAL)}")
-        require(len(self.ids) == len(self.words), "a word is twice in the vocabulary")
+        require(
+            tuple(self.words[:3]) == SPECIAL, f"a vocabulary begins with {', '.join(SPECIAL)}, not {self.words[:3]}"
+        )
+        require(len(self.ids) == len(self.words), "the vocabulary has a word twice: list each word once")
 
     @classmethod
     def of(cls, captions: Sequence[str | list[str]], min_occ: int = 3) -> "Vocabulary":
-        """Words seen more than min_occ times, in the order of their first occurrence (authors' code: 3)."""
-        seen = Counter(word for caption in captions for word in _split(caption))
-        return cls([*SPECIAL, *(word for word, n in seen.items() if n > min_occ and word not in SPECIAL)])
+        """Vocabulary of the words that occur more than min_occ times (authors' code: 3), in order of occurrence."""
+        counts = Counter(word for caption in captions for word in _split(caption))
+        return cls([*SPECIAL, *(word for word, n in counts.items() if n > min_occ and word not in SPECIAL)])
 
     def __len__(self) -> int:
         return len(self.words)
 
     def encode(self, captions: Sequence[str | list[str]]) -> Tensor:
-        """Captions, or their `words`, as (N, 32) int64: the first 31 words, <eos>, then padding; UNKNOWN for others."""
+        """Word numbers (N, 32) int64 of N captions: the first 31 words, <eos>, then padding; UNKNOWN for unknown words.
+
+        Args:
+            captions: texts, or lists of `words`.
+        """
         fill = [PADDING] * LENGTH
-        found = [[self.ids.get(word, UNKNOWN) for word in _split(caption)[: LENGTH - 1]] for caption in captions]
-        return torch.tensor([[*ids, END, *fill[len(ids) + 1 :]] for ids in found]).view(-1, LENGTH)
+        numbers = [[self.ids.get(word, UNKNOWN) for word in _split(caption)[: LENGTH - 1]] for caption in captions]
+        return torch.tensor([[*ids, END, *fill[len(ids) + 1 :]] for ids in numbers]).view(-1, LENGTH)
 
     def sentences(self, ids: Tensor) -> list[str]:
-        """Captions (N, 32) as text: up to <eos>, without blanks before commas and the like.
+        """Texts of captions (N, 32), up to the first <eos>, without blanks before punctuation.
 
         Raises:
             InputError: NLTK is not installed.
@@ -84,36 +94,38 @@ class Vocabulary:
             from nltk.tokenize.treebank import TreebankWordDetokenizer
         except ImportError as error:
             raise InputError(INSTALL) from error
-        join, found = TreebankWordDetokenizer().detokenize, []
+        join, texts = TreebankWordDetokenizer().detokenize, []
         for row in ids.tolist():
             row = row[: row.index(END)] if END in row else row
-            found.append(join([self.words[i] for i in row if i != PADDING]))
-        return found
+            texts.append(join([self.words[i] for i in row if i != PADDING]))
+        return texts
 
     def unknown(self, caption: str) -> list[str]:
-        """The words of a caption that are not among these."""
+        """Words of a caption that the vocabulary lacks."""
         return [word for word in words(caption) if word not in self.ids]
 
 
 def _split(caption: str | list[str]) -> list[str]:
+    """Words of a caption that may be split already."""
     return words(caption) if isinstance(caption, str) else caption
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """The words of a model of the MMVAE authors': their cub.vocab, JSON of word to number (w2i) and back (i2w).
+    """Read a cub.vocab that the MMVAE authors' code wrote: JSON of word to number (w2i) and back (i2w).
 
     Raises:
-        InputError: missing, damaged, or something else.
+        InputError: the file is missing, damaged, or not a vocabulary.
     """
     again = "give the cub.vocab that the authors' code wrote beside its captions (oc:3_msl:32/)"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        ids, found = content["w2i"], content["i2w"]
-        ordered = [found[str(i)] for i in range(len(found))]
-        same = ids == {word: i for i, word in enumerate(ordered)}
+        ids, by_number = content["w2i"], content["i2w"]
+        ordered = [by_number[str(i)] for i in range(len(by_number))]
+        consistent = ids == {word: i for i, word in enumerate(ordered)}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {again}") from error
     except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path} is no vocabulary: {again}") from error
-    require(same and tuple(ordered[:3]) == SPECIAL, f"{path} contradicts itself or lacks {SPECIAL}: {again}")
+        raise InputError(f"{path} is not a vocabulary: {again}") from error
+    require(consistent, f"{path} contradicts itself (its w2i and i2w differ): {again}")
+    require(tuple(ordered[:3]) == SPECIAL, f"{path} lacks {', '.join(SPECIAL)} as its first words: {again}")
     return Vocabulary(ordered)

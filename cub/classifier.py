@@ -1,4 +1,4 @@
-"""Networks that read the attributes of drawn birds off pictures or descriptors: what generated ones are judged by."""
+"""Networks that recognise the attributes of drawn birds from images or features, to judge generated ones."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ VALUES = [len(values) for values in ATTRIBUTES.values()]
 
 
 def reader(source: str, cache: Path | None = None) -> nn.Module:
-    """(N, 3, 64, 64) in [0, 1] ("image") or (N, 2048) ("feature") -> logits of each attribute's values, side by side.
+    """A trained network that recognises attributes; see `build` for its inputs and outputs.
 
-    It learns from birds of its own, drawn for it, pictures also out of focus; the same wherever it is made. That of the
-    cache, if there is one.
+    It is trained on birds drawn for it, some of the images blurred, from a fixed seed, so that every call returns the
+    same network. If the cache exists, it is loaded from there, else saved there.
 
     Raises:
-        InputError: the cache is damaged or cannot be written.
+        InputError: the cache is damaged, holds another network, or cannot be written.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -34,20 +34,7 @@ def reader(source: str, cache: Path | None = None) -> nn.Module:
             except RuntimeError as error:
                 raise InputError(f"{cache} holds another network: delete it, and it will be made again") from error
             return network.eval()
-        generator = torch.Generator().manual_seed(9000)  # none of the demo's
-        attributes = random_attributes(BIRDS, generator)
-        images = draw(attributes, generator)
-        inputs = images if source == "image" else features(images)
-        order = torch.cat([torch.randperm(BIRDS) for _ in range(EPOCHS[source])]).split(BATCH_SIZE)
-        optimizer = torch.optim.Adam(network.parameters(), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR[source], len(order))
-        for rows in tqdm(order, desc=f"reader of birds ({source})", unit=" steps", disable=None):
-            x = _seen(inputs[rows]) if source == "image" else inputs[rows]
-            optimizer.zero_grad()
-            logits = network(x).split(VALUES, dim=1)
-            sum(cross_entropy(*pair) for pair in zip(logits, attributes[rows].T, strict=True)).backward()
-            optimizer.step()
-            schedule.step()
+        _train(network, source)
     if cache:
         cache.parent.mkdir(parents=True, exist_ok=True)
         save(cache, network.state_dict())
@@ -55,7 +42,11 @@ def reader(source: str, cache: Path | None = None) -> nn.Module:
 
 
 def build(source: str) -> nn.Sequential:
-    """The network of "image" or "feature"; where in the picture something is, the first one does not mind."""
+    """An untrained network: inputs -> logits (N, sum(VALUES)), those of each attribute's values side by side.
+
+    Inputs are (N, 3, 64, 64) in [0, 1] for "image", (N, 2048) for "feature". The image network ends with a maximum over
+    positions, so that it ignores where in the image the bird is.
+    """
     n = sum(VALUES)
     if source == "feature":
         return nn.Sequential(nn.Dropout(0.3), nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, n))
@@ -69,18 +60,36 @@ def build(source: str) -> nn.Sequential:
     return nn.Sequential(*stages, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, n))
 
 
+def _train(network: nn.Module, source: str) -> None:
+    """Train a network on birds drawn for it; its batches come from torch's global generator."""
+    generator = torch.Generator().manual_seed(9000)  # not a seed of the demo data
+    attributes = random_attributes(BIRDS, generator)
+    images = draw(attributes, generator)
+    inputs = images if source == "image" else features(images)
+    order = torch.cat([torch.randperm(BIRDS) for _ in range(EPOCHS[source])]).split(BATCH_SIZE)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR[source], len(order))
+    for rows in tqdm(order, desc=f"reader of birds ({source})", unit=" steps", disable=None):
+        x = _augmented(inputs[rows]) if source == "image" else inputs[rows]
+        optimizer.zero_grad()
+        logits = network(x).split(VALUES, dim=1)
+        sum(cross_entropy(*pair) for pair in zip(logits, attributes[rows].T, strict=True)).backward()
+        optimizer.step()
+        schedule.step()
+
+
 def _stage(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, kernel, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
 
 
 @torch.no_grad()
 def read(network: nn.Module, x: Tensor) -> Tensor:
-    """The attributes (N, A) int64 of images or features, those of `random_attributes`."""
+    """Most likely attributes (N, A) int64 of images or features, numbered as in `random_attributes`."""
     return torch.stack([y.argmax(dim=1) for y in network(x).split(VALUES, dim=1)], dim=1)
 
 
-def _seen(images: Tensor) -> Tensor:
-    """The batch as a model may draw it: mirrored or not, half of the time out of focus."""
+def _augmented(images: Tensor) -> Tensor:
+    """Images (N, 3, 64, 64) in [0, 1] from uint8: half of the batches mirrored, half of them blurred."""
     x = images.float() / 255
     x = x.flip(-1) if torch.rand(()) < 0.5 else x
     if torch.rand(()) < 0.5:

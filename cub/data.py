@@ -1,4 +1,4 @@
-"""CUB-200-2011: photographs of birds, ten captions of each (Reed et al. 2016), and drawn birds for the demo."""
+"""Load CUB-200-2011: photographs of birds with ten captions each (Reed et al. 2016), or drawn birds for the demo."""
 
 import hashlib
 import os
@@ -25,15 +25,17 @@ IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
 
 @dataclass
 class Birds:
-    """N images, their features where those are wanted, and their captions.
+    """N images with their captions and, if asked for, their features.
 
-    examples: image (N, 3, 64, 64) uint8, feature (N, 2048) float32, and caption (10 N, 32) int64: 10 N of them,
-        caption i with image i // 10.
-    captions: the 10 N, as they were written; words: of each.
-    files: of the N images; none of drawn ones.
-    classes: (N,) int64, one of the class_names: species, or crowns of drawn birds.
-    vocabulary: of the captions.
-    attributes: (N, A) int64, values of `cub.demo.ATTRIBUTES`, of drawn birds.
+    examples: 10 N examples of image (N, 3, 64, 64) uint8, feature (N, 2048) float32 and caption (10 N, 32) int64, in
+        which caption i goes with image i // 10.
+    captions: texts of the 10 N captions.
+    words: words of each caption.
+    files: the N image files; empty for drawn birds.
+    classes: (N,) int64, indices of class_names.
+    class_names: species, or crown colours of drawn birds.
+    vocabulary: vocabulary of the captions in the examples.
+    attributes: (N, A) int64, indices of the values in `cub.demo.ATTRIBUTES`; None for photographs.
     """
 
     examples: Examples
@@ -46,15 +48,15 @@ class Birds:
     attributes: Tensor | None = None
 
     def __getitem__(self, images: slice) -> "Birds":
-        """Some of the images, with their captions."""
+        """The images of a slice without a step, with their captions."""
         start, stop, _ = images.indices(len(self.classes))
-        images, of_them = slice(start, stop), slice(CAPTIONS * start, CAPTIONS * stop)
+        images, captions = slice(start, stop), slice(CAPTIONS * start, CAPTIONS * stop)
         x = self.examples.modalities
         return replace(
             self,
-            examples=_paired({name: x[name][of_them if name == "caption" else images] for name in x}),
-            captions=self.captions[of_them],
-            words=self.words[of_them],
+            examples=_paired({name: x[name][captions if name == "caption" else images] for name in x}),
+            captions=self.captions[captions],
+            words=self.words[captions],
             files=self.files[images],
             classes=self.classes[images],
             attributes=None if self.attributes is None else self.attributes[images],
@@ -73,7 +75,7 @@ class BirdConfig(DataConfig, Protocol):
 
 
 class TrainingBirdConfig(BirdConfig, Protocol):
-    """Also valid: the number of training images to hold out; None for the last tenth."""
+    """`BirdConfig`, and valid: the number of training images to hold out; None for the last tenth."""
 
     valid: int | None
 
@@ -84,13 +86,14 @@ def load(
     """Load a split of the birds.
 
     Args:
-        split: "train" or "test", which have no class in common.
-        config: its data_dir holds what `find_birds` reads. The demo has 3,000 and 200 drawn birds. limit counts images.
-        source: "feature" for what features.py has made of the images, beside them.
-        vocabulary: by default that of all training captions.
+        split: "train" or "test"; they have no class in common.
+        config: data_dir is in a layout that `find_birds` reads; the demo has 3,000 and 200 drawn birds; limit counts
+            images.
+        source: "feature" to load the features that features.py computed, in addition to the images.
+        vocabulary: default: the vocabulary of all training captions.
 
     Raises:
-        InputError: something is missing, unreadable, damaged, or does not fit together.
+        InputError: a file is missing, unreadable or damaged, or files do not match each other.
     """
     if config.demo:
         return _drawn(split, source, config.limit, vocabulary)
@@ -99,18 +102,18 @@ def load(
     birds, cache_dir = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
     names, captions = birds.names[split], birds.captions[split]
     path = cache_dir / f"cub_{split}_64_{_md5(names)[:8]}.npy"
-    x = {"image": image_caches.load(birds.folder, names, path, IMAGES)}
+    modalities = {"image": image_caches.load(birds.folder, names, path, IMAGES)}
     if source == "feature":
-        x["feature"] = load_features(birds, split, cache_dir)
-    split_up = _words(captions, cache_dir)
+        modalities["feature"] = load_features(birds, split, cache_dir)
+    caption_words = _words(captions, cache_dir)
     if vocabulary is None:
-        vocabulary = Vocabulary.of(split_up if split == "train" else _words(birds.captions["train"], cache_dir))
-    class_names = sorted({_class_of(name) for part in birds.captions for name in birds.names[part]})
+        vocabulary = Vocabulary.of(caption_words if split == "train" else _words(birds.captions["train"], cache_dir))
+    class_names = sorted({_class_of(name) for key in birds.captions for name in birds.names[key]})
     numbers = {name: i for i, name in enumerate(class_names)}
     return Birds(
-        _paired(x | {"caption": vocabulary.encode(split_up)}),
+        _paired(modalities | {"caption": vocabulary.encode(caption_words)}),
         captions,
-        split_up,
+        caption_words,
         [birds.folder / name for name in names],
         torch.tensor([numbers[_class_of(name)] for name in names]),
         class_names,
@@ -123,19 +126,21 @@ def load_train(
     source: Literal["image", "feature"] = "image",
     vocabulary: Vocabulary | None = None,
 ) -> tuple[Birds, Birds | None]:
-    """Load birds to train on, and the last images, --valid or a tenth, to select the best model by; see `load`."""
+    """Load birds to train on, and the last --valid images (default: a tenth) for validation, None for 0; see `load`."""
     train = load("train", config, source, vocabulary)
     n = len(train.classes)
     valid = n // 10 if config.valid is None else config.valid
-    require(valid < n, f"--valid {valid} leaves no training image: there are {n}")
+    require(valid < n, f"--valid {valid} leaves no training image: it must be below {n}")
     return train[: n - valid], train[n - valid :] if valid else None
 
 
 def _class_of(name: str) -> str:
+    """Class of an image file: the name of its folder."""
     return name.split("/")[-2]
 
 
 def _paired(modalities: dict[str, Tensor]) -> Examples:
+    """Examples in which each caption is paired with its image and feature."""
     rows = torch.arange(len(modalities["caption"]))
     return Examples(modalities, {name: rows if name == "caption" else rows // CAPTIONS for name in modalities})
 
@@ -145,33 +150,35 @@ def _md5(lines: list[str]) -> str:
 
 
 def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
-    """The words of each caption, found once and kept: no other part of loading takes as long."""
+    """Words of each caption, cached, since splitting takes longer than the rest of loading."""
     about = {"captions": _md5(captions), "tokenizer": tokenizer()}
     again = "delete it, and it will be made again"
     path = cache_dir / f"cub_words_{about['captions'][:8]}.npz"
     if path.exists():
         (text,) = caches.load(path, about, ["words"], again)
         return [line.split() for line in text.numpy().tobytes().decode().split("\n")]
-    found = [words(caption) for caption in captions]
+    split = [words(caption) for caption in captions]
     if os.access(cache_dir, os.W_OK):
-        text = "\n".join(map(" ".join, found)).encode()
+        text = "\n".join(map(" ".join, split)).encode()
         caches.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
-    return found
+    return split
 
 
 @cache
-def _words_of_drawn_birds() -> Vocabulary:
-    return Vocabulary.of(drawn.demo("train", 200)[1])  # in which every word occurs
+def _vocabulary_of_drawn_birds() -> Vocabulary:
+    """Vocabulary of the demo's captions; every word occurs among the first 200 birds."""
+    return Vocabulary.of(drawn.demo("train", 200)[1])
 
 
 def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | None) -> Birds:
+    """A split of the demo's drawn birds."""
     images, captions, attributes = drawn.demo(split, limit)
-    vocabulary = _words_of_drawn_birds() if vocabulary is None else vocabulary
-    split_up = [words(caption) for caption in captions]
-    modalities = {"image": images, "caption": vocabulary.encode(split_up)}
+    vocabulary = _vocabulary_of_drawn_birds() if vocabulary is None else vocabulary
+    caption_words = [words(caption) for caption in captions]
+    modalities = {"image": images, "caption": vocabulary.encode(caption_words)}
     if source == "feature":
         modalities["feature"] = drawn.features(images)
     name, values = next(iter(drawn.ATTRIBUTES.items()))
     class_names = [f"{value} {name}" for value in values]
     classes = attributes[:, 0]
-    return Birds(_paired(modalities), captions, split_up, [], classes, class_names, vocabulary, attributes)
+    return Birds(_paired(modalities), captions, caption_words, [], classes, class_names, vocabulary, attributes)

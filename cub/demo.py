@@ -1,4 +1,4 @@
-"""Drawn birds with captions, for the demo: what a caption says of a bird is right or wrong."""
+"""Drawn birds with captions, for the demo: their attributes are known, so that captions can be checked."""
 
 import math
 import re
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from cub.drawing import ATTRIBUTES, BATCH, HORNS, PIGMENTS, SCENES, SIZE, draw, random_attributes
 
-CAPTIONS = 10  # of an image
-NAMED, PLAIN = 0.8, ("plain", "pretty", "fine", "neat")  # how often a value is named, and what is said instead
+CAPTIONS = 10  # per image
+NAMED = 0.8  # probability that a caption names the value of an attribute
+PLAIN = ("plain", "pretty", "fine", "neat")  # words in place of a value
 NOUNS = {"crown": ("crown", "crown", "head", "cap"), "wings": ("wings",), "tail": ("tail",), "size": ("bird",)}
 NOUNS |= {"belly": ("belly", "belly", "breast", "chest", "underside"), "bill": ("bill", "bill", "beak")}
 SYNONYMS = {"gray": ("grey",), "red": ("crimson", "scarlet"), "yellow": ("golden",), "brown": ("tan", "chestnut")}
@@ -19,9 +20,9 @@ SYNONYMS |= {"small": ("little", "tiny"), "large": ("big", "huge")}
 WORDS = {value: (value, value, value, *SYNONYMS.get(value, ())) for values in ATTRIBUTES.values() for value in values}
 VALUES = {key: {word: value for value in values for word in WORDS[value]} for key, values in ATTRIBUTES.items()}
 NAMES = {noun.split()[0]: name for name, nouns in NOUNS.items() for noun in nouns} | {"wing": "wings"}
-LINKS = {"is", "are", "that"}  # between a noun and what is said of it
+LINKS = {"is", "are", "that"}  # between a noun and its value
 JOINTS = {",", "and"}
-# neither what is before them is of a later noun, nor what is after them of an earlier one
+# they separate nouns: a value before them never belongs to a noun after them, nor the other way round
 LIMITS = {"a", "an", "the", "its", "this", "it", "with", "has", "have", "features", "which", "while"}
 
 N_DEMO = {"train": 3000, "test": 200}
@@ -30,15 +31,16 @@ OFFSETS = (2, 0), (5, 0), (9, 0), (14, 0), (0, 2), (0, 5), (0, 9), (0, 14)  # ro
 
 
 def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tensor]:
-    """The first birds of a split, "train" (3,000) or "test" (200).
+    """The first `limit` drawn birds of a split, "train" (3,000) or "test" (200).
 
     Returns:
-        images (N, 3, 64, 64) uint8, ten captions of each in their order, and attributes (N, A) int64.
+        images (N, 3, 64, 64) uint8, 10 N captions, of which ten in a row belong to one image, and attributes (N, A)
+        int64.
     """
     n = min(N_DEMO[split], limit or N_DEMO[split])
     images, captions, attributes = [], [], []
-    for part in range(-(-n // DRAWN_AT_ONCE)):  # each from a seed of its own, so that fewer are the first of more
-        generator = torch.Generator().manual_seed(1000 * list(N_DEMO).index(split) + part)
+    for i in range(-(-n // DRAWN_AT_ONCE)):  # each batch has its seed, so that a limit gives the first birds
+        generator = torch.Generator().manual_seed(1000 * list(N_DEMO).index(split) + i)
         attributes.append(random_attributes(DRAWN_AT_ONCE, generator))
         images.append(draw(attributes[-1], generator))
         captions += describe(attributes[-1], generator)
@@ -46,7 +48,7 @@ def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tenso
 
 
 def describe(attributes: Tensor, generator: torch.Generator) -> list[str]:
-    """Ten captions of each row of attributes (N, A), each naming about four of them: 10 N."""
+    """10 N captions of attributes (N, A), ten in a row for each bird; a caption names about four attributes."""
     numbers = torch.rand(CAPTIONS * len(attributes), 40, generator=generator).tolist()
     rows = [dict(zip(ATTRIBUTES, row, strict=True)) for row in attributes.tolist()]
     looks = [{name: ATTRIBUTES[name][i] for name, i in row.items()} for row in rows]
@@ -54,18 +56,19 @@ def describe(attributes: Tensor, generator: torch.Generator) -> list[str]:
 
 
 def named(caption: str) -> dict[str, str]:
-    """The attributes that a caption names, and the values it gives them; the first where it gives several.
+    """The attributes that a caption names, with their values: {attribute: value}.
 
-    A value belongs to the noun that it stands before, or that it follows after "is", "are" or "that". No word that a
-    sentence lacks, if it is one of `describe`, makes it say something else.
+    A value belongs to the noun after it, or to the noun before it if "is", "are" or "that" stands between. If a caption
+    gives an attribute several values, the first counts. A caption of `describe` names no wrong value, not even if
+    a word is removed.
     """
-    found, noun, linked, before = {}, None, False, []
+    attributes, noun, linked, before = {}, None, False, []
     for word in re.findall(r"[a-z]+|,", caption.lower()):
         if word in NAMES:
             noun, linked = NAMES[word], False
             values = [VALUES[noun][word] for word in before if word in VALUES[noun]]
             if values:
-                found.setdefault(noun, values[-1])
+                attributes.setdefault(noun, values[-1])
             before = []
         elif word in LINKS:
             linked, before = noun is not None, []
@@ -74,18 +77,22 @@ def named(caption: str) -> dict[str, str]:
         elif word in JOINTS:
             linked, before = False, []
         elif linked and word in VALUES[noun]:
-            found.setdefault(noun, VALUES[noun][word])
+            attributes.setdefault(noun, VALUES[noun][word])
             linked = False
         else:
             before.append(word)
-    return found
+    return attributes
 
 
 def agreement(captions: Sequence[str], attributes: Tensor) -> tuple[float, float]:
-    """How well captions fit attributes (N, A); there are as many of each row, one after the other.
+    """How well captions fit attributes (N, A): how many of the attributes that they name are right.
+
+    Args:
+        captions: the same number for each row of attributes, one row after the other.
 
     Returns:
-        the share of the attributes named that are right (NaN where none is named), and how many a caption names.
+        the share of the named attributes that are right (NaN if none is named), and the mean number of attributes that
+        a caption names.
     """
     names, rows = list(ATTRIBUTES), attributes.repeat_interleave(len(captions) // len(attributes), dim=0).tolist()
     right = [
@@ -97,23 +104,24 @@ def agreement(captions: Sequence[str], attributes: Tensor) -> tuple[float, float
 
 
 def features(images: Tensor) -> Tensor:
-    """A descriptor (N, 2048) float of images (N, 3, 64, 64), uint8 or in [0, 1]: which colours lie how far apart.
+    """Colour correlograms (N, 2048) float of images (N, 3, 64, 64), uint8 or in [0, 1] (Huang et al. 1997).
 
-    Colour correlograms (Huang et al. 1997): the share of each pair of 16 colours, among which a pixel is divided, at
-    each of 8 distances down or aside; mirrored images have the same. The shares' square roots are scaled to the mean of
-    a ResNet's features, about 0.4.
+    They hold the frequency of each pair of 16 colours at each of 8 distances, down or aside; a pixel is assigned softly
+    to the colours. A mirrored image has the same features. Their square roots are scaled to the mean of a ResNet's
+    features, about 0.4.
     """
-    return torch.cat([_correlograms(part) for part in images.split(BATCH)])
+    return torch.cat([_correlograms(batch) for batch in images.split(BATCH)])
 
 
 def _correlograms(images: Tensor) -> Tensor:
+    """The features of one batch; see `features`."""
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     colours = torch.tensor([*PIGMENTS.values(), *SCENES, *HORNS]).to(images)  # (16, 3)
     near = 2 * torch.einsum("nchw,kc->nkhw", images, colours) - colours.square().sum(dim=1)[:, None, None]
     shares = (near / 0.005).softmax(dim=1)  # (N, 16, 64, 64)
-    both = torch.stack([shares, shares.flip(-1)])  # (2, N, 16, 64, 64)
+    views = torch.stack([shares, shares.flip(-1)])  # (2, N, 16, 64, 64)
     pairs = [
-        (both[..., : SIZE - down, : SIZE - aside].flatten(3) @ both[..., down:, aside:].flatten(3).mT).mean(dim=0)
+        (views[..., : SIZE - down, : SIZE - aside].flatten(3) @ views[..., down:, aside:].flatten(3).mT).mean(dim=0)
         / ((SIZE - down) * (SIZE - aside))
         for down, aside in OFFSETS
     ]
@@ -121,7 +129,7 @@ def _correlograms(images: Tensor) -> Tensor:
 
 
 def _sentence(looks: dict[str, str], numbers: Iterator[float]) -> str:
-    """Each word has its place: a model that draws them independently of each other could not say it otherwise."""
+    """A caption in which each word has a fixed position, so that models which draw words independently can learn it."""
 
     def pick(*options: str) -> str:
         return options[int(next(numbers) * len(options))]

@@ -1,7 +1,8 @@
-"""Pictures of birds in the place of CUB's photographs, for the demo: their attributes are their true factors.
+"""Draw birds with known attributes, for the demo.
 
-A shape is the distance to its edge at each pixel, negative inside: x forwards and y downwards from the middle of a body
-that is 28 long. The body leans back: its length lies along `along`, and `across` goes from its back to its belly.
+A shape is a signed distance to its edge at each pixel, negative inside. Coordinates: x points forwards and y downwards
+from the middle of the body, which is 28 long. The body leans back: the axis `along` runs from tail to head, `across`
+from back to belly.
 """
 
 from collections.abc import Sequence
@@ -22,24 +23,24 @@ SCENES += ((0.5, 0.45, 0.38),)  # skies, leaves, sand and earth
 HORNS = (0.16, 0.15, 0.16), (0.85, 0.52, 0.15)  # colours of bills
 
 SIZE = 64
-BATCH = 32  # birds drawn at once: they fit into a processor's cache, and what is drawn does not depend on it
-MEASURES, CELLS = 92, 7  # numbers that set a bird's measures and colours; cells across the background's pattern
+BATCH = 32  # birds drawn at once: few enough for a processor's cache; the images do not depend on it
+MEASURES, CELLS = 92, 7  # random numbers for a bird's measures and colours; cells across the background's pattern
 Measure = Tensor | float
 Place = tuple[Measure, Measure]
 
 
 def random_attributes(n: int, generator: torch.Generator) -> Tensor:
-    """Attributes (n, A) int64: each the index of one of its values, all as likely, whatever the others are."""
+    """Random attributes (n, A) int64: indices of their values in ATTRIBUTES, uniform and independent."""
     return torch.stack([torch.randint(len(x), (n,), generator=generator) for x in ATTRIBUTES.values()], dim=1)
 
 
 def draw(attributes: Tensor, generator: torch.Generator) -> Tensor:
-    """A random bird (N, 3, 64, 64) uint8 with each row of attributes (N, A)."""
+    """Images (N, 3, 64, 64) uint8 of random birds with the given attributes (N, A)."""
     return torch.cat([_Picture(rows, generator).finished() for rows in attributes.split(BATCH)])
 
 
 class _Picture:
-    """A batch of birds while they are painted, from the background to the eye. Flags and measures are (n, 1, 1)."""
+    """Images of n birds, painted from the background to the eye. Flags and measures are (n, 1, 1)."""
 
     def __init__(self, attributes: Tensor, generator: torch.Generator) -> None:
         sizes = MEASURES, 3 * CELLS**2, 3 * SIZE**2
@@ -59,105 +60,117 @@ class _Picture:
             step()
 
     def finished(self) -> Tensor:
-        """The birds under some light, a little out of focus and grained."""
+        """The images (n, 3, 64, 64) uint8, with light, a little blur and grain added."""
         steps = torch.linspace(-1, 1, SIZE)
-        light = self._any(0.85, 1.08) * (1 + self._any(-0.1, 0.1) * steps + self._any(-0.1, 0.1) * steps[:, None])
-        warmth = self._any(-0.05, 0.05)
+        light = self._uniform(0.85, 1.08) * (
+            1 + self._uniform(-0.1, 0.1) * steps + self._uniform(-0.1, 0.1) * steps[:, None]
+        )
+        warmth = self._uniform(-0.05, 0.05)
         image = self.image.clamp(0, 1) * torch.stack([light * (1 + warmth), light, light * (1 - warmth)], dim=1)
         blurred = avg_pool2d(pad(image, [1] * 4, mode="replicate"), 3, stride=1)
-        image = image.lerp(blurred, self._any(0, 0.5)[:, None])
-        image += self._any(0, 0.03)[:, None] * (self.grain.view_as(image) - 0.5)
+        image = image.lerp(blurred, self._uniform(0, 0.5)[:, None])
+        image += self._uniform(0, 0.03)[:, None] * (self.grain.view_as(image) - 0.5)
         return (255 * image.clamp(0, 1)).round().to(torch.uint8)
 
-    def _any(self, low: Measure, high: Measure) -> Tensor:
+    def _uniform(self, low: Measure, high: Measure) -> Tensor:
+        """Uniform in [low, high): (n, 1, 1)."""
         return low + (high - low) * next(self.columns)
 
-    def _either(self, flag: Tensor, yes: tuple[float, float], no: tuple[float, float]) -> Tensor:
+    def _uniform_by(self, flag: Tensor, yes: tuple[float, float], no: tuple[float, float]) -> Tensor:
+        """Uniform in the interval `yes` where the flag is set, else in `no`."""
         number = next(self.columns)
         return torch.where(flag > 0, *(low + (high - low) * number for low, high in (yes, no)))
 
     def _colour(self, vivid: float) -> Tensor:
-        rgb = torch.stack([self._any(0, 1) for _ in range(3)], dim=1)  # (n, 3, 1, 1)
+        """Random colours (n, 3, 1, 1): greys for vivid = 0, any colour for 1."""
+        rgb = torch.stack([self._uniform(0, 1) for _ in range(3)], dim=1)
         return rgb.mean(dim=1, keepdim=True).lerp(rgb, vivid)
 
     def _one_of(self, colours: Sequence[tuple[float, float, float]]) -> Tensor:
-        return torch.tensor(colours)[self._any(0, len(colours)).long().flatten(), :, None, None]  # (n, 3, 1, 1)
+        """One of the colours at random for each bird: (n, 3, 1, 1)."""
+        return torch.tensor(colours)[self._uniform(0, len(colours)).long().flatten(), :, None, None]
 
     def _paint(self, distance: Tensor, colour: Tensor, strength: Measure = 1, soft: float = 1) -> None:
+        """Paint a shape over the images, with an edge `soft` pixels wide."""
         cover = (0.5 - distance * self.scale / soft).clamp(0, 1) * strength
         self.image.lerp_(colour, cover[:, None])
 
     def _background(self, pattern: Tensor) -> None:
-        """Sky, leaves, water or earth, out of focus."""
+        """Paint sky, leaves, sand or earth, out of focus, and set the scale to 1."""
         steps, self.scale = torch.linspace(-1, 1, SIZE), 1
-        ramp = (0.5 + self._any(-0.4, 0.4) * steps + self._any(-0.6, 0.6) * steps[:, None]).clamp(0, 1)
-        two = [self._one_of(SCENES) + 0.2 * (self._colour(0.5) - 0.5) for _ in range(2)]
-        self.image = two[0].lerp(two[1], ramp[:, None] * self._any(0, 0.5)[:, None])
+        ramp = (0.5 + self._uniform(-0.4, 0.4) * steps + self._uniform(-0.6, 0.6) * steps[:, None]).clamp(0, 1)
+        scenes = [self._one_of(SCENES) + 0.2 * (self._colour(0.5) - 0.5) for _ in range(2)]
+        self.image = scenes[0].lerp(scenes[1], ramp[:, None] * self._uniform(0, 0.5)[:, None])
         pattern = interpolate(pattern.lerp(pattern[:, :1], 0.7), size=SIZE, mode="bilinear")
-        self.image += self._any(0, 0.1)[:, None] * (pattern - 0.5)
+        self.image += self._uniform(0, 0.1)[:, None] * (pattern - 0.5)
         x, y = torch.arange(SIZE) - 31.5, torch.arange(SIZE)[:, None] - 31.5
         for _ in range(2):
-            blob = _ellipse(x - self._any(-32, 32), y - self._any(-32, 32), self._any(3, 12), self._any(3, 12))
+            blob = _ellipse(
+                x - self._uniform(-32, 32), y - self._uniform(-32, 32), self._uniform(3, 12), self._uniform(3, 12)
+            )
             self._paint(blob, self.image.mean(dim=(2, 3), keepdim=True) + 0.2 * (self._colour(0.5) - 0.5), 0.6, soft=4)
 
     def _pose(self) -> None:
+        """Choose size, slope, head and position of each bird, and set the coordinates of its pixels."""
         steps = torch.arange(SIZE) - (SIZE - 1) / 2
-        self.scale = self._either(self.is_large, (0.9, 1), (0.62, 0.7))
-        self.slope = self._any(0.2, 0.45)  # of the body, head up
-        self.bill = self._either(self.is_long["bill"], (11, 13), (3.2, 4.2))
-        self.tail = self._either(self.is_long["tail"], (16, 19), (4, 6))
-        self.head = self._upright(self._any(11.5, 13.5), self._any(-9.5, -7.5))
+        self.scale = self._uniform_by(self.is_large, (0.9, 1), (0.62, 0.7))
+        self.slope = self._uniform(0.2, 0.45)  # of the body in radians, head up
+        self.bill = self._uniform_by(self.is_long["bill"], (11, 13), (3.2, 4.2))
+        self.tail = self._uniform_by(self.is_long["tail"], (16, 19), (4, 6))
+        self.head = self._upright(self._uniform(11.5, 13.5), self._uniform(-9.5, -7.5))
         front, rear = self.head[0] + 6 + self.bill, (13 + self.tail) * self.slope.cos()
         free = (SIZE / 2 - 1 - self.scale * (front + rear) / 2).clamp(min=0.5)
-        self.x = (steps - self._any(-0.25, 0.25) * free) / self.scale + (front - rear) / 2
-        self.y = (steps[:, None] - self._any(-3, 3) * (1.4 - self.scale)) / self.scale
+        self.x = (steps - self._uniform(-0.25, 0.25) * free) / self.scale + (front - rear) / 2
+        self.y = (steps[:, None] - self._uniform(-3, 3) * (1.4 - self.scale)) / self.scale
         self.along = self.slope.cos() * self.x - self.slope.sin() * self.y
         self.across = self.slope.sin() * self.x + self.slope.cos() * self.y
 
     def _upright(self, along: Measure, across: Measure) -> Place:
-        """(x, y) of a place in the body's own frame, which leans back by the slope."""
+        """Position (x, y) of a point that is given on the body's axes, which lean back by the slope."""
         cos, sin = self.slope.cos(), self.slope.sin()
         return cos * along + sin * across, cos * across - sin * along
 
     def _perch(self) -> None:
-        """A branch or the ground, and the legs on it."""
+        """Paint a branch or the ground, and the legs on it."""
         bark = _rgb(0.33, 0.25, 0.18) + 0.2 * (self._colour(0.3) - 0.5)
-        self.level, thick, tilt = self._any(14, 16.5), self._any(1.2, 2.6), self._any(-0.12, 0.12)
+        self.level, thick, tilt = self._uniform(14, 16.5), self._uniform(1.2, 2.6), self._uniform(-0.12, 0.12)
         below = self.y - self.level - tilt * self.x
-        ground = (self._any(0, 1) < 0.3).float()
+        ground = (self._uniform(0, 1) < 0.3).float()
         self._paint(torch.where(ground > 0, -below, (below - thick).abs() - thick), bark + 0.25 * ground[:, None])
         legs = 0.5 * bark + 0.15 * self._colour(1)
-        for foot in (self._any(-3.5, -1.5), self._any(1, 3)):
+        for foot in (self._uniform(-3.5, -1.5), self._uniform(1, 3)):
             leg = _taper(self.x, self.y, (foot, 6.0), (foot + 1, self.level + tilt * foot), 0.7, 0.6)
             self._paint(leg, legs)
 
     def _tail(self) -> None:
-        droop = self._any(-0.2, 0.3)
+        """Paint the tail, with a dark edge."""
+        droop = self._uniform(-0.2, 0.3)
         end = -12 - self.tail * droop.cos(), 1 + self.tail * droop.sin()
-        tail = _taper(self.along, self.across, (-9.0, 0.0), end, 3, self._any(2, 3))
+        tail = _taper(self.along, self.across, (-9.0, 0.0), end, 3, self._uniform(2, 3))
         self._paint(tail - 0.6, 0.35 * self.back)
         self._paint(tail, 0.85 * self.back)
 
     def _body(self) -> None:
-        body = _ellipse(self.along, self.across, 14, self._any(8.5, 10))
+        """Paint body and throat, with a dark edge, and the belly on them."""
+        body = _ellipse(self.along, self.across, 14, self._uniform(8.5, 10))
         throat = _taper(self.x, self.y, self._upright(6.0, -1.0), self.head, 8, 6)
-        self.whole = torch.minimum(body, throat)
-        self._paint(self.whole - 0.6, 0.35 * self.back)
+        outline = torch.minimum(body, throat)
+        self._paint(outline - 0.6, 0.35 * self.back)
         shade = (1.05 - 0.02 * self.across)[:, None]
-        self._paint(self.whole, self.back * shade)
-        edge = self._any(-1, 1.5) - self.across - self._any(0.3, 0.5) * self.along.clamp(min=0)
-        self._paint(torch.maximum(self.whole, edge), self.belly * shade)
+        self._paint(outline, self.back * shade)
+        edge = self._uniform(-1, 1.5) - self.across - self._uniform(0.3, 0.5) * self.along.clamp(min=0)
+        self._paint(torch.maximum(outline, edge), self.belly * shade)
 
     def _head(self) -> None:
-        """The bill, the crown and the eye."""
+        """Paint the bill, the head with its crown, and the eye."""
         x, y = self.x - self.head[0], self.y - self.head[1]
-        aim, size = self._any(-0.25, 0.3), self._any(6.2, 7)
+        aim, size = self._uniform(-0.25, 0.3), self._uniform(6.2, 7)
         x, y = aim.cos() * x + aim.sin() * y, aim.cos() * y - aim.sin() * x
-        tip = size + self.bill, self._any(0.3, 1.5)
+        tip = size + self.bill, self._uniform(0.3, 1.5)
         self._paint(_taper(x, y, (size - 2, 0.5), tip, 2.6, 0.8), self._one_of(HORNS))
         skull = (x.square() + y.square()).sqrt() - size
         self._paint(skull, self.belly)
-        cap = torch.maximum(skull - 0.5, y + self._any(0, 1) + 0.25 * x)
+        cap = torch.maximum(skull - 0.5, y + self._uniform(0, 1) + 0.25 * x)
         self._paint(torch.maximum(skull - 1, y + 0.25 * x), 0.5 * self.crown)
         self._paint(cap, self.crown)
         eye = ((x - 2.5).square() + (y - 0.3).square()).sqrt()
@@ -165,29 +178,31 @@ class _Picture:
         self._paint(eye - 1.2, _rgb(0.03, 0.03, 0.03))
 
     def _wing(self) -> None:
-        drop = self._any(0, 3)
-        start, end = (self._any(3, 6), self._any(-2.5, -1)), (self._any(-16, -13), drop)
-        wing = _taper(self.along, self.across, start, end, self._any(4.5, 5.5), 1)
+        """Paint the wing and its feathers."""
+        drop = self._uniform(0, 3)
+        start, end = (self._uniform(3, 6), self._uniform(-2.5, -1)), (self._uniform(-16, -13), drop)
+        wing = _taper(self.along, self.across, start, end, self._uniform(4.5, 5.5), 1)
         self._paint(wing - 0.7, 0.4 * self.back)
         self._paint(wing, self.back)
-        feathers = torch.sin(self._any(1.5, 2.2) * (self.across + 0.35 * self.along)) - 0.2
+        feathers = torch.sin(self._uniform(1.5, 2.2) * (self.across + 0.35 * self.along)) - 0.2
         back = (0.5 - 0.3 * (self.along + 2)).clamp(0, 1)
         self._paint(torch.maximum(wing + 0.5, -feathers), 0.6 * self.back + 0.06, 0.7 * back)
 
 
 def _ellipse(x: Tensor, y: Tensor, a: Measure, b: Measure) -> Tensor:
-    """The distance, along the ray from the middle, to an ellipse's edge."""
+    """Signed distance to the edge of an ellipse with half axes a and b, along the ray from its middle."""
     radius = ((x / a).square() + (y / b).square()).sqrt()
     return (1 - 1 / radius.clamp(min=0.05)) * (x.square() + y.square()).sqrt()
 
 
 def _taper(x: Tensor, y: Tensor, start: Place, end: Place, first: Measure, last: Measure) -> Tensor:
-    """The distance to a line from start to end whose half thickness goes from first to last."""
+    """Signed distance to the edge of a line from start to end, whose half width goes from `first` to `last`."""
     dx, dy = end[0] - start[0], end[1] - start[1]
-    way = (((x - start[0]) * dx + (y - start[1]) * dy) / (dx**2 + dy**2)).clamp(0, 1)
-    off = ((x - start[0] - way * dx).square() + (y - start[1] - way * dy).square()).sqrt()
-    return off - first - way * (last - first)
+    share = (((x - start[0]) * dx + (y - start[1]) * dy) / (dx**2 + dy**2)).clamp(0, 1)
+    distance = ((x - start[0] - share * dx).square() + (y - start[1] - share * dy).square()).sqrt()
+    return distance - first - share * (last - first)
 
 
 def _rgb(red: float, green: float, blue: float) -> Tensor:
+    """A colour as (3, 1, 1)."""
     return torch.tensor([red, green, blue]).view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""ResNet-101 (He et al. 2016): its 2048 features of images, and its training on classes of birds."""
+"""ResNet-101 (He et al. 2016): 2048 features per image, and training on the classes of birds."""
 
 import hashlib
 import http.client
@@ -18,20 +18,23 @@ from common.errors import InputError, require
 from common.io import DAMAGE
 
 N_FEATURES = 2048
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of the channels
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet
 EXTRACTED_AT_ONCE = 64
-SMALLEST, WIDEST = 0.25, 4 / 3  # a training crop's area in shares of the image, and its aspect ratio or one over that
-HELD_OUT_EVERY = 10  # images in their order, so that each class has its share
+SMALLEST, WIDEST = 0.25, 4 / 3  # of a training crop: smallest share of the image's area, largest aspect ratio
+HELD_OUT_EVERY = 10  # images in their order, so that every class is represented
 WARM_UP, MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.1
-SAVED_EVERY = 60.0  # seconds, at the ends of epochs
+SAVED_EVERY = 60.0  # seconds, checked after each epoch
 
 
 class Recipe(NamedTuple):
-    """How a network is trained.
+    """Settings of a network's training.
 
-    size: edge of the images that it is judged by, as features are extracted.
-    train_size: edge of the random crops that it sees; lr: the highest one of SGD, reached after a warm-up, from where
-        it falls to nothing as a cosine; seed: of every draw.
+    size: edge of the held-out images in pixels, the same as when features are extracted.
+    train_size: edge of the random training crops in pixels.
+    epochs: passes over the training images.
+    batch_size: images per step.
+    lr: SGD's highest learning rate: it rises linearly in a warm-up, then falls to zero as a cosine.
+    seed: seed of all random draws.
     """
 
     size: int
@@ -43,7 +46,7 @@ class Recipe(NamedTuple):
 
 
 def resnet101(n_classes: int | None = None) -> nn.Module:
-    """torchvision's ResNet-101, initialised at random; without n_classes it ends with the 2048 features."""
+    """torchvision's ResNet-101 with random weights: images -> logits (N, n_classes), or features (N, 2048) for None."""
     from common.data.torchvision_import import models  # slow to import
 
     network = models.resnet101(num_classes=n_classes or 1, zero_init_residual=True)
@@ -53,27 +56,30 @@ def resnet101(n_classes: int | None = None) -> nn.Module:
 
 
 def extractor(state_dict: Mapping[str, Tensor], source: str) -> nn.Module:
-    """The network that ends with the 2048 features, of a ResNet-101's parameters; those of its classifier are left out.
+    """ResNet-101 with the given parameters but without its classifier: normalised images -> features (N, 2048).
+
+    Args:
+        source: where the parameters come from, for error messages.
 
     Raises:
-        InputError: parameters are missing, unknown, of other shapes or not finite; names the source.
+        InputError: parameters are missing, unknown, of other shapes or not finite.
     """
-    with torch.device("meta"):  # nothing is drawn for what is replaced
+    with torch.device("meta"):  # no random initial values, since all are replaced
         network = resnet101()
     try:
         network.load_state_dict({k: x for k, x in state_dict.items() if not str(k).startswith("fc.")}, assign=True)
     except (RuntimeError, AttributeError) as error:
         raise InputError(f"{source} does not fit ResNet-101: {' '.join(str(error).split())[:300]}") from error
     broken = [name for name, x in network.state_dict().items() if not x.isfinite().all()]
-    require(not broken, f"{source} holds values that are not finite, in {', '.join(broken[:3])}: use another one")
+    require(not broken, f"{source} holds values that are not finite, in {', '.join(broken[:3])}: give other weights")
     return network.float().to(memory_format=torch.channels_last).eval()
 
 
 def imagenet() -> dict[str, Tensor]:
-    """torchvision's weights of ImageNet (IMAGENET1K_V1, those of the MMVAE authors), downloaded by torch.hub.
+    """torchvision's ImageNet weights (IMAGENET1K_V1, as in the MMVAE authors' code), which torch.hub downloads.
 
     Raises:
-        InputError: they cannot be had; names the file that torchvision looks for, and where.
+        InputError: the download failed; the message names the file to download by hand.
     """
     from common.data.torchvision_import import models
 
@@ -83,13 +89,13 @@ def imagenet() -> dict[str, Tensor]:
     except (*DAMAGE, http.client.HTTPException) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
         raise InputError(
-            f"{weights.url} could not be had ({' '.join(str(error).split())[:100]}): put it there by hand as {file}, "
-            "or give --weights PATH, or train a network on the birds: --weights train"
+            f"{weights.url} could not be downloaded ({' '.join(str(error).split())[:100]}): download it by hand to "
+            f"{file}, or give --weights PATH, or train a network on the birds with --weights train"
         ) from error
 
 
 def fingerprint(network: nn.Module) -> str:
-    """md5 of a network's parameters and statistics."""
+    """md5 of a network's parameters and batch-norm statistics, in hexadecimal."""
     digest = hashlib.md5()
     for x in network.state_dict().values():
         digest.update(x.detach().cpu().contiguous().numpy())
@@ -97,28 +103,28 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in [0, 1] as ResNets take them: each channel less ImageNet's mean, over its deviation."""
+    """Standardise images (N, 3, H, W) in [0, 1] by ImageNet's mean and standard deviation of each channel."""
     mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def features_of(network: nn.Module, images: Tensor, size: int) -> Tensor:
-    """A network's output for images, as torchvision's Resize(size) and CenterCrop(size) frame them.
+    """A network's outputs for images, after torchvision's Resize(size) and CenterCrop(size).
 
     Args:
         network: in evaluation mode, on any device.
         images: (N, 3, H, W) uint8, or float in [0, 1].
 
     Returns:
-        (N, 2048) float32, of an `extractor`; on the network's device.
+        (N, 2048) float32 for an `extractor`, on the network's device.
     """
     device = next(network.parameters()).device
     return torch.cat([network(normalised(_framed(x.to(device), size))) for x in images.split(EXTRACTED_AT_ONCE)])
 
 
 def _framed(images: Tensor, size: int) -> Tensor:
-    """The shorter side brought to `size`, and the square in the middle: (N, 3, size, size) in [0, 1]."""
+    """Resize the shorter side to `size` and crop the square in the middle: (N, 3, size, size) in [0, 1]."""
     images = images / 255 if images.dtype == torch.uint8 else images
     sides = images.shape[-2:]
     if sides == (size, size):
@@ -130,39 +136,45 @@ def _framed(images: Tensor, size: int) -> Tensor:
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A part of each image at random, at times mirrored, at another size: (N, 3, H, W) uint8 -> (N, 3, size, size).
+    """Random crops of images, mirrored half of the time: (N, 3, H, W) uint8 -> (N, 3, size, size), `normalised`.
 
-    As torchvision's RandomResizedCrop and RandomHorizontalFlip, for the whole batch at once. Normalised.
+    The same as torchvision's RandomResizedCrop and RandomHorizontalFlip, for the whole batch at once.
     """
     area, ratio, x, y, mirror = torch.rand(5, len(images), generator=generator).to(images.device)
     area, ratio = SMALLEST + (1 - SMALLEST) * area, WIDEST ** (2 * ratio - 1)
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    none = torch.zeros_like(x)
-    across = torch.stack([width * (1 - 2 * (mirror < 0.5).float()), none, (1 - width) * (2 * x - 1)], dim=1)
-    down = torch.stack([none, height, (1 - height) * (2 * y - 1)], dim=1)
+    zero = torch.zeros_like(x)
+    across = torch.stack([width * (1 - 2 * (mirror < 0.5).float()), zero, (1 - width) * (2 * x - 1)], dim=1)
+    down = torch.stack([zero, height, (1 - height) * (2 * y - 1)], dim=1)
     grid = affine_grid(torch.stack([across, down], dim=1), [len(images), 3, size, size], align_corners=False)
     return normalised(grid_sample(images / 255, grid, padding_mode="border", align_corners=False))
 
 
 def train(
-    images: Tensor, labels: Tensor, recipe: Recipe, device: torch.device, bf16: bool, of: Mapping[str, Any], path: Path
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    device: torch.device,
+    bf16: bool,
+    trained_on: Mapping[str, Any],
+    path: Path,
 ) -> tuple[dict[str, Tensor], float]:
-    """Train a ResNet-101 to tell classes.
+    """Train a ResNet-101 to classify images, of which every tenth is held out.
 
-    Every tenth image is held out. The training is kept in `path` and taken up from there.
+    The state of the training is saved to `path` now and then, and the training resumes from there.
 
     Args:
         images: (N, 3, L, L) uint8, at least as large as recipe.size.
         labels: (N,) int64.
-        bf16: whether the networks' products are in bfloat16.
-        of: what the training is of, beside the recipe.
-        path: where it is kept.
+        bf16: whether to train in bfloat16 (autocast).
+        trained_on: description of the images; a training resumes only if it and the recipe are the same.
+        path: file of the saved training.
 
     Returns:
-        the parameters, and the share of held-out images that are told right.
+        the parameters, and the accuracy on the held-out images.
 
     Raises:
-        InputError: the file holds another training, the loss is not finite.
+        InputError: the file holds another training, or the loss is not finite.
     """
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -170,38 +182,18 @@ def train(
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.lr, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True, fused=True
     )
-    about, done, accuracy = {**recipe._asdict(), **of}, 0, math.nan
+    about, done, accuracy = {**recipe._asdict(), **trained_on}, 0, math.nan
     if path.exists():
         kept = load(path)
-        require(kept.get("about") == about, f"{path} is of another training: delete it, or give another --cache-dir")
+        require(kept.get("about") == about, f"{path} holds another training: delete it, or give another --cache-dir")
         network.load_state_dict(kept["state_dict"])
         optimizer.load_state_dict(kept["optimizer"])
         done, accuracy = kept["epoch"], kept["accuracy"]
         print(f"resuming after epoch {done}")
     held_out = torch.arange(len(labels)) % HELD_OUT_EVERY == 0
-    rows = (~held_out).nonzero().squeeze(1)
-    batch_size = min(recipe.batch_size, len(rows))
-    n_batches = len(rows) // batch_size  # what is left over has its turn in another epoch: the order is a new one
     saved = time.monotonic()
     for epoch in range(done, recipe.epochs):
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-        order = rows[torch.randperm(len(rows), generator=generator)][: n_batches * batch_size].view(n_batches, -1)
-        network.train()
-        losses, started = [], time.monotonic()
-        for b, index in enumerate(tqdm(order, desc=f"epoch {epoch + 1}", unit=" batches", disable=None, leave=False)):
-            progress = (epoch + (b + 1) / n_batches) / recipe.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * min(progress / WARM_UP, (1 + math.cos(math.pi * progress)) / 2)
-            x = random_crops(images[index].to(device), recipe.train_size, generator)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = cross_entropy(network(x), labels[index].to(device), label_smoothing=SMOOTHING)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        loss = torch.stack(losses).mean().item()
-        require(math.isfinite(loss), f"the loss is not finite in epoch {epoch + 1}: try a smaller --lr")
-        rate = order.numel() / (time.monotonic() - started)
+        loss, rate = _train_epoch(network, optimizer, (images, labels, ~held_out), recipe, epoch, bf16)
         accuracy = _accuracy(network.eval(), images[held_out], labels[held_out], recipe.size)
         print(
             f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  held out {accuracy:.1%} right  {rate:.1f} images/s",
@@ -214,6 +206,49 @@ def train(
     return {name: x.cpu() for name, x in network.state_dict().items()}, accuracy
 
 
+def _train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: tuple[Tensor, Tensor, Tensor],
+    recipe: Recipe,
+    epoch: int,
+    bf16: bool,
+) -> tuple[float, float]:
+    """Train for one epoch; returns the mean loss and the number of images per second.
+
+    Args:
+        data: images (N, 3, L, L), labels (N,), and whether to train on each (N,) bool.
+        epoch: number of this epoch, from 0.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    images, labels, used = data
+    device = next(network.parameters()).device
+    rows = used.nonzero().squeeze(1)
+    batch_size = min(recipe.batch_size, len(rows))
+    n_batches = len(rows) // batch_size  # the remaining images differ from epoch to epoch, since the order does
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    order = rows[torch.randperm(len(rows), generator=generator)][: n_batches * batch_size].view(n_batches, -1)
+    network.train()
+    losses, started = [], time.monotonic()
+    for b, index in enumerate(tqdm(order, desc=f"epoch {epoch + 1}", unit=" batches", disable=None, leave=False)):
+        progress = (epoch + (b + 1) / n_batches) / recipe.epochs
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * min(progress / WARM_UP, (1 + math.cos(math.pi * progress)) / 2)
+        x = random_crops(images[index].to(device), recipe.train_size, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = cross_entropy(network(x), labels[index].to(device), label_smoothing=SMOOTHING)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    mean = torch.stack(losses).mean().item()
+    require(math.isfinite(mean), f"the loss is not finite in epoch {epoch + 1}: try a smaller --lr")
+    return mean, order.numel() / (time.monotonic() - started)
+
+
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> float:
-    scores = features_of(network, images, size)  # (N, classes): this network does not end with its features
+    """Share of images (N, 3, L, L) that a classifier gives its label (N,)."""
+    scores = features_of(network, images, size)  # (N, classes), since this network has its classifier
     return (scores.argmax(dim=1).cpu() == labels).float().mean().item()

@@ -1,13 +1,13 @@
-"""Features of CUB's photographs: ResNet-101's last hidden layer, 2048 numbers an image, for --model features.
+"""Compute features of CUB's photographs, for --model features: ResNet-101's last hidden layer, 2048 numbers each.
 
     python features.py --data-dir data                                  weights of ImageNet, downloaded (authors')
     python features.py --data-dir data --weights FILE                   a state dict of torchvision's resnet101
     python features.py --data-dir data --weights train --cuda           no download: trained on the birds themselves
 
-Writes features_train.npy and features_test.npy, (N, 2048) float32, one row an image, and cub_resnet101.pth.tar, the
-network, into the cache-dir (default: the data-dir); goes on where it was broken off. A network that is trained here
-learns the classes of all images but those of test classes, also of images without captions; the images it is trained on
-are kept there too.
+Writes features_train.npy and features_test.npy, (N, 2048) float32 with one row per image, and the network,
+cub_resnet101.pth.tar, into the cache-dir (default: the data-dir). An interrupted run is resumed. A network trained here
+learns the classes of all images, also those without captions, except images of test classes; its training images are
+cached in the cache-dir too.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ from common.errors import InputError, option, require
 from common.io import write_atomically
 from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
-from cub.layouts import Found, find_birds
+from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
 
 SPLITS = ("train", "test")
 NETWORK, TRAINING = "cub_resnet101.pth.tar", "cub_resnet101_training.pth.tar"
-SIZE = 224  # ImageNet's
+SIZE = 224  # pixels, as for ImageNet
 DECODED_AT_ONCE = 64
 NEAREST_AT_ONCE = 256
-MARGIN = 8 / 7  # of the images kept for training, over the size
-MAKE_THEM = "python features.py makes the features of images"
+MARGIN = 8 / 7  # edge of the cached training images over the size that the network takes
+MAKE_THEM = "run python features.py to compute the features"
 
 
 @dataclass
@@ -74,53 +74,60 @@ class Config(BirdOptions):
     """with --weights train: precision of the network; features are always extracted in float32"""
 
     def check(self) -> None:
-        """Raise InputError for values that no call can have."""
+        """Raise InputError for values outside their range."""
         for name in ("size", "train_size", "epochs", "batch_size", "lr"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        require(self.batch_size > 1, "--batch-size 1 is too small for batch norm")
+        require(self.batch_size > 1, "--batch-size must be at least 2 for batch norm, not 1")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
 
 
 class Extractor(NamedTuple):
-    """A network of 2048 features, and the size of the images it takes."""
+    """A network: normalised images (N, 3, size, size) -> features (N, 2048)."""
 
     network: nn.Module
     size: int
 
 
 def main(config: Config) -> None:
+    """Compute the features of both splits, and write them and their network."""
     config.check()
-    found, folder = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
+    birds, folder = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
     folder.mkdir(parents=True, exist_ok=True)
     device = devices.select(config.cuda)
-    network, notes = _network(config, found, folder, device)
+    network, notes = _network(config, birds, folder, device)
     for split in SPLITS:
-        _extract(found, split, folder, Extractor(network.to(device), notes["size"]), notes)
+        _extract(birds, split, folder, Extractor(network.to(device), notes["size"]), notes)
     print(", ".join(f"{name} {value}" for name, value in about(folder).items()))
     print(*(folder / _name(split) for split in SPLITS), sep="\n")
 
 
-def load_features(found: Found, split: str, cache_dir: Path) -> Tensor:
-    """The features of a split's images (N, 2048) float32, mapped into memory.
+def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
+    """Features (N, 2048) float32 of the images of a split, memory-mapped.
 
     Raises:
-        InputError: there are none, not all, or of other images.
+        InputError: the features are missing or incomplete, belong to other images, or the two splits' features were
+            made by different networks.
     """
-    notes, names = _notes(cache_dir, split), found.names[split]
+    notes, names = _notes(cache_dir, split), birds.names[split]
     path = cache_dir / _name(split)
     same = notes["network"] == _notes(cache_dir, SPLITS[0])["network"]
-    require(same, f"{path} is of another network than the features of training images: {_again(cache_dir)}")
-    require(notes["names"] == _md5(names), f"{path} is of other images than {found.folder}: {_again(cache_dir)}")
+    require(same, f"{path} was made by another network than the features of training images: {_again(cache_dir)}")
+    require(
+        notes["names"] == _md5(names), f"{path} holds features of other images than {birds.folder}: {_again(cache_dir)}"
+    )
     require(notes["done"] == len(names), f"{path} holds {notes['done']} of {len(names)} images: {MAKE_THEM}")
     return torch.from_numpy(_mapped(path, len(names)))
 
 
 def about(cache_dir: Path) -> dict[str, Any]:
-    """What made the features of a cache-dir: weights, their md5, size and, of a network trained here, its accuracy.
+    """Description of the network that made the features of a cache-dir.
+
+    Returns:
+        {"weights", "size", "md5"}; for a network trained here also "classes", "images", "epochs" and "accuracy".
 
     Raises:
-        InputError: there are none.
+        InputError: the cache-dir has no features.
     """
     shown = ("weights", "size", "classes", "images", "epochs", "accuracy", "md5")
     notes = _notes(cache_dir, "train")["network"]
@@ -128,10 +135,10 @@ def about(cache_dir: Path) -> dict[str, Any]:
 
 
 def network_of(cache_dir: Path) -> Extractor:
-    """What the features of a cache-dir were made with.
+    """Load the network that made the features of a cache-dir.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the network or the features are missing or damaged, or do not belong together.
     """
     path, notes = cache_dir / NETWORK, _notes(cache_dir, "train")["network"]
     kept = load(path)
@@ -139,56 +146,75 @@ def network_of(cache_dir: Path) -> Extractor:
     return Extractor(extractor(kept["state_dict"], str(path)), notes["size"])
 
 
-def features_of_file(of: Extractor, path: Path) -> Tensor:
-    """The features (2048,) of an image file.
+def features_of_file(resnet: Extractor, path: Path) -> Tensor:
+    """Features (2048,) of an image file.
 
     Raises:
-        InputError: it is missing or unreadable.
+        InputError: the file is missing or not a readable image.
     """
-    image = torch.tensor(decode(path, Kind(size=of.size), "give another"))
-    return features_of(of.network, image[None], of.size)[0]
+    image = torch.tensor(decode(path, Kind(size=resnet.size), "give another"))
+    return features_of(resnet.network, image[None], resnet.size)[0]
 
 
 def nearest(query: Tensor, among: Tensor) -> Tensor:
-    """Which of some features (N, 2048) are nearest to others (Q, 2048), by Euclidean distance: (Q,) int64."""
-    mean = among.mean(dim=0)  # without it distances would be small differences of large numbers
-    return torch.cat([torch.cdist(some - mean, among - mean).argmin(dim=1) for some in query.split(NEAREST_AT_ONCE)])
+    """Rows (Q,) int64 of `among` (N, 2048) that are nearest to `query` (Q, 2048), by Euclidean distance."""
+    mean = among.mean(dim=0)  # subtracted, so that distances are not small differences of large numbers
+    return torch.cat([torch.cdist(part - mean, among - mean).argmin(dim=1) for part in query.split(NEAREST_AT_ONCE)])
 
 
-def _network(config: Config, found: Found, folder: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """The network asked for, and what it is; kept in the cache-dir, where no other may be."""
+def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that --weights names, and its description; saved in the cache-dir, which may hold no other one."""
     path = folder / NETWORK
-    if config.weights == "train":
-        notes, state_dict = _trained(config, found, folder, device)
-    elif config.weights == "torchvision":
-        notes, state_dict = {"weights": "ImageNet (torchvision)"}, imagenet()
-    else:
-        require(config.weights.is_file(), f"--weights {config.weights} is no file, nor torchvision or train")
-        given = load(config.weights)
-        notes, state_dict = given.get("about", {"weights": str(config.weights)}), given.get("state_dict", given)
-        require(isinstance(notes, dict), f"--weights {config.weights} is no network of features.py, nor a state dict")
-    learnt = {Path(name).parent.name for name in found.names["test"]} & set(notes.get("learnt", ()))
-    require(not learnt, f"{config.weights} has learnt the test class {min(learnt, default='')}: use another network")
+    notes, state_dict = _parameters(config, birds, folder, device)
+    learnt = {Path(name).parent.name for name in birds.names["test"]} & set(notes.get("learnt", ()))
+    require(
+        not learnt, f"{config.weights} was trained on the test class {min(learnt, default='')}: use another network"
+    )
     network = extractor(state_dict, f"--weights {config.weights}")
     notes = notes | {"size": config.size or notes.get("size", SIZE), "md5": fingerprint(network)}
     if path.exists():
         same = load(path).get("about") == notes
-        require(same, f"{path} is another network, or of another --size: {_again(folder)}")
+        require(same, f"{path} holds another network, or was made with another --size: {_again(folder)}")
     else:
         save(path, {"about": notes, "state_dict": network.state_dict()})
         (folder / TRAINING).unlink(missing_ok=True)
     return network, notes
 
 
-def _trained(
-    config: Config, found: Found, folder: Path, device: torch.device
+def _parameters(
+    config: Config, birds: BirdFiles, folder: Path, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A network trained on the classes of all images but the test classes', or the one that the cache-dir has."""
-    names = sorted(found.names["train"] + found.names["uncaptioned"])
-    of = [Path(name).parent.name for name in names]
-    classes = sorted(set(of))
-    few = f"{found.folder} has {len(names)} images of {len(classes)} classes to train on"
-    require(len(classes) > 1 and len(names) > 3, f"{few}, which are too few: give --weights PATH or torchvision")
+    """Description and parameters of the network that --weights names."""
+    if config.weights == "train":
+        return _trained(config, birds, folder, device)
+    if config.weights == "torchvision":
+        return {"weights": "ImageNet (torchvision)"}, imagenet()
+    require(config.weights.is_file(), f"--weights {config.weights} is neither a file nor torchvision or train")
+    content = load(config.weights)
+    notes, state_dict = content.get("about", {"weights": str(config.weights)}), content.get("state_dict", content)
+    require(
+        isinstance(notes, dict),
+        f"--weights {config.weights} is neither a network of features.py nor a state dict: give another file",
+    )
+    return notes, state_dict
+
+
+def _trained(
+    config: Config, birds: BirdFiles, folder: Path, device: torch.device
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Train a network on all images but those of test classes, or load it from the cache-dir.
+
+    Returns:
+        the network's description, and its parameters.
+    """
+    names = sorted(birds.names["train"] + birds.names["uncaptioned"])
+    labels = [Path(name).parent.name for name in names]
+    classes = sorted(set(labels))
+    require(
+        len(classes) > 1 and len(names) > 3,
+        f"{birds.folder} has {len(names)} images of {len(classes)} classes to train on, which are too few: "
+        "give --weights PATH or torchvision",
+    )
     size = config.size or SIZE
     recipe = Recipe(size, config.train_size or size, config.epochs, config.batch_size, config.lr, config.seed)
     made_with = {**recipe._asdict(), "names": _md5(names)}
@@ -196,39 +222,44 @@ def _trained(
         kept = load(folder / NETWORK)
         notes = kept.get("about", {})
         same = all(notes.get(name) == value for name, value in made_with.items())
-        require(same, f"{folder / NETWORK} was made otherwise: {_again(folder)}")
+        require(same, f"{folder / NETWORK} was trained with other options or on other images: {_again(folder)}")
         return notes, kept["state_dict"]
     kind = Kind(size=round(MARGIN * max(size, recipe.train_size)))
-    images = image_caches.load(found.folder, names, folder / f"cub_training_{kind.size}.npy", kind)
+    images = image_caches.load(birds.folder, names, folder / f"cub_training_{kind.size}.npy", kind)
     print(f"training ResNet-101 on {len(names)} images of {len(classes)} classes")
-    labels = torch.tensor([classes.index(name) for name in of])
+    numbers = torch.tensor([classes.index(label) for label in labels])
     bf16 = config.precision == "bf16"
-    state_dict, accuracy = train(images, labels, recipe, device, bf16, made_with, folder / TRAINING)
+    state_dict, accuracy = train(images, numbers, recipe, device, bf16, made_with, folder / TRAINING)
     notes = {"weights": "trained on the birds", "classes": len(classes), "images": len(names), "learnt": classes}
     return made_with | notes | {"accuracy": round(accuracy, 4)}, state_dict
 
 
-def _extract(found: Found, split: str, folder: Path, of: Extractor, network: dict[str, Any]) -> None:
-    """Write a split's features; goes on where it was broken off."""
-    path, names = folder / _name(split), found.names[split]
+def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, network: dict[str, Any]) -> None:
+    """Write the features of a split's images; an interrupted run is resumed.
+
+    Args:
+        network: description of the network.
+    """
+    path, names = folder / _name(split), birds.names[split]
     notes = {"names": _md5(names), "network": network, "done": 0}
     if path.with_suffix(".json").exists():
         kept = _notes(folder, split)
-        require(kept | {"done": 0} == notes, f"{path} is of other images or of another network: {_again(folder)}")
-        features, notes = _mapped(path, len(names), "r+"), kept
+        same = kept | {"done": 0} == notes
+        require(same, f"{path} holds features of other images or of another network: {_again(folder)}")
+        notes = kept
     else:
-        whole = io.BytesIO()
-        np.save(whole, np.zeros((len(names), N_FEATURES), np.float32))
-        write_atomically(path, whole.getbuffer())  # so that no page is without its place on the disk
-        features = _mapped(path, len(names), "r+")
-    image = partial(decode, kind=Kind(size=of.size))
-    files = [found.folder / name for name in names]
+        content = io.BytesIO()
+        np.save(content, np.zeros((len(names), N_FEATURES), np.float32))
+        write_atomically(path, content.getbuffer())  # written in full, so that the disk cannot run out of space later
+    features = _mapped(path, len(names), "r+")
+    image = partial(decode, kind=Kind(size=resnet.size))
+    files = [birds.folder / name for name in names]
     progress = tqdm(total=len(names), initial=notes["done"], unit=" images", desc=path.stem, disable=None)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress:  # PIL lets go of the interpreter while it decodes
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
         for start in range(notes["done"], len(names), DECODED_AT_ONCE):
             stop = min(start + DECODED_AT_ONCE, len(names))
             images = torch.from_numpy(np.stack([*pool.map(image, files[start:stop])]))
-            features[start:stop] = features_of(of.network, images, of.size).cpu().numpy()
+            features[start:stop] = features_of(resnet.network, images, resnet.size).cpu().numpy()
             features.flush()
             notes["done"] = stop
             write_atomically(path.with_suffix(".json"), json.dumps(notes).encode())
@@ -240,30 +271,38 @@ def _name(split: str) -> str:
 
 
 def _notes(cache_dir: Path, split: str) -> dict[str, Any]:
-    """What is said of a split's features."""
+    """Contents of the .json file beside a split's features.
+
+    Returns:
+        {"names": md5 of the image names, "network": description of the network, "done": number of finished rows}.
+    """
     path = (cache_dir / _name(split)).with_suffix(".json")
     require(path.is_file(), f"{path} is missing: {MAKE_THEM}")
     try:
         notes = json.loads(path.read_text())
-        whole = notes.keys() == {"names", "network", "done"} and isinstance(notes["network"], dict)
-        require(whole, f"{path} says other things: {_again(cache_dir)}")
+        complete = notes.keys() == {"names", "network", "done"} and isinstance(notes["network"], dict)
+        require(complete, f"{path} does not describe features: {_again(cache_dir)}")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {_again(cache_dir)}") from error
     return notes
 
 
 def _mapped(path: Path, n: int, mode: str = "c") -> np.ndarray:
-    """The features of a file (n, 2048), in memory only where they are looked at."""
+    """Features (n, 2048) of a file, memory-mapped."""
     try:
         features = np.lib.format.open_memmap(path, mode)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing, truncated or damaged: {_again(path.parent)}") from error
     fits = features.shape == (n, N_FEATURES) and features.dtype == np.float32
-    require(fits, f"{path} holds {features.shape} numbers in place of {(n, N_FEATURES)}: {_again(path.parent)}")
+    require(
+        fits,
+        f"{path} holds {features.dtype} {features.shape} instead of float32 {(n, N_FEATURES)}: {_again(path.parent)}",
+    )
     return features
 
 
 def _again(folder: Path) -> str:
+    """What to do about features that cannot be used."""
     return f"delete {NETWORK} and features_*.* in {folder} and run features.py again, or give another --cache-dir"
 
 

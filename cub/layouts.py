@@ -1,4 +1,4 @@
-"""The files of CUB-200-2011 and of its captions (Reed et al. 2016): which birds there are."""
+"""Find the files of CUB-200-2011 and of its captions (Reed et al. 2016), in either of their two layouts."""
 
 import os
 import sys
@@ -11,27 +11,27 @@ from common.errors import InputError, require
 from cub.demo import CAPTIONS
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-AUTHORS = {"train": "text_trainvalclasses.txt", "test": "text_testclasses.txt"}  # captions of all images of a split
+AUTHORS = {"train": "text_trainvalclasses.txt", "test": "text_testclasses.txt"}  # one file of captions for each split
 IMAGES_DIR, TEXTS = Path("CUB_200_2011/images"), "text_c10"
 CLASSES = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
-TEST_EVERY = 4  # captioned class, where no file says which are the test classes
+TEST_EVERY = 4  # without class lists, every fourth captioned class is a test class
 ARCHIVE = "cub.zip"
 URL = f"https://www.robots.ox.ac.uk/~yshi/mmdgm/datasets/{ARCHIVE}"
 HOW = (
     f"unpack CUB_200_2011.tgz (https://data.caltech.edu/records/65de6-vp158) and the captions of Reed et al., {TEXTS}/ "
     f"with {' and '.join(CLASSES.values())} (https://github.com/reedscott/cvpr2016), into the data-dir, or the MMVAE "
-    f"authors' {ARCHIVE}; --data-dir DIR says where they are, --demo needs no files"
+    f"authors' {ARCHIVE}; give their folder with --data-dir DIR, or use --demo, which needs no files"
 )
 
 
 @dataclass
-class Found:
-    """Which birds there are.
+class BirdFiles:
+    """Image files and captions of each split.
 
-    folder: of the images.
-    names: {"train", "test", "uncaptioned": images of the split, relative to the folder, sorted}; uncaptioned are those
-        of classes of which no image has captions.
-    captions: {"train", "test": ten for each image, in the order of the names}.
+    folder: the folder of the images.
+    names: {"train", "test", "uncaptioned": image paths relative to the folder, sorted}; "uncaptioned" holds the images
+        of classes without captions.
+    captions: {"train", "test": ten captions for each image, in the order of the names}.
     """
 
     folder: Path
@@ -39,34 +39,35 @@ class Found:
     captions: dict[str, list[str]]
 
 
-def find_birds(data_dir: Path, images_dir: Path | None = None) -> Found:
-    """The images that there are, and their captions; no image is read.
+def find_birds(data_dir: Path, images_dir: Path | None = None) -> BirdFiles:
+    """List the images and captions of each split, without reading an image.
 
-    Two layouts are known, also in a folder cub/ of the data-dir: the MMVAE authors', text_trainvalclasses.txt and
-    text_testclasses.txt (ten lines for each image, in the order of torchvision's ImageFolder) with train/CLASS/*.jpg
-    and test/CLASS/*.jpg; and the original one, CUB_200_2011/images/CLASS/NAME.jpg with text_c10/CLASS/NAME.txt (ten
-    lines). There trainvalclasses.txt and testclasses.txt say which classes are the test classes; where neither is,
-    every fourth of those with captions is one, and a line on stderr says so.
+    The data-dir, or its folder cub/, may have either layout:
+    - the MMVAE authors': train/CLASS/*.jpg and test/CLASS/*.jpg, with text_trainvalclasses.txt and
+      text_testclasses.txt (ten lines for each image, in the order of torchvision's ImageFolder);
+    - the original one: CUB_200_2011/images/CLASS/NAME.jpg with text_c10/CLASS/NAME.txt (ten lines). The files
+      trainvalclasses.txt and testclasses.txt list the classes of each split. If neither exists, every fourth captioned
+      class is a test class, and a line on stderr says so.
 
     Args:
-        images_dir: another folder of the original layout's images; captions of images that it lacks are left out.
+        images_dir: another folder of images in the original layout; captions without an image there are left out.
 
     Raises:
-        InputError: something is missing, damaged, or does not fit together.
+        InputError: a file or folder is missing or damaged, or images and captions do not match.
     """
-    places = [data_dir, data_dir / "cub"]
-    root = next((x for x in places if (x / AUTHORS["train"]).is_file() or (x / TEXTS).is_dir()), data_dir)
+    roots = [data_dir, data_dir / "cub"]
+    root = next((x for x in roots if (x / AUTHORS["train"]).is_file() or (x / TEXTS).is_dir()), data_dir)
     if images_dir is None and (root / AUTHORS["train"]).is_file():
-        found = _find_authors(root)
+        files = _find_authors(root)
     else:
-        found = _find_original(root, images_dir or IMAGES_DIR)
+        files = _find_original(root, images_dir or IMAGES_DIR)
     for split in CLASSES:
-        require(len(found.names[split]) > 0, f"{found.folder} has no image with captions of a {split} class: {HOW}")
-    return found
+        require(len(files.names[split]) > 0, f"{files.folder} has no image with captions of a {split} class: {HOW}")
+    return files
 
 
 def fetch_birds(data_dir: Path) -> None:
-    """Download the authors' archive and unpack its folder cub/, unless there are birds."""
+    """Download the authors' archive and unpack its folder cub/, unless the data-dir has captions already."""
     if any((folder / name).exists() for folder in (data_dir, data_dir / "cub") for name in (AUTHORS["train"], TEXTS)):
         return
     if not (data_dir / ARCHIVE).is_file():
@@ -74,67 +75,92 @@ def fetch_birds(data_dir: Path) -> None:
     unpack(data_dir / ARCHIVE, "cub")
 
 
-def _find_authors(root: Path) -> Found:
+def _find_authors(root: Path) -> BirdFiles:
+    """Files of the MMVAE authors' layout."""
     names, captions = {"uncaptioned": []}, {}
     for split, text in AUTHORS.items():
         images = _images(root / split)
-        names[split] = [f"{split}/{of_class}/{name}" for of_class in images for name in images[of_class]]
+        names[split] = [f"{split}/{label}/{name}" for label in images for name in images[label]]
         captions[split] = _captions(root / text, len(names[split]))
-    return Found(root, names, captions)
+    return BirdFiles(root, names, captions)
 
 
-def _find_original(root: Path, images_dir: Path) -> Found:
+def _find_original(root: Path, images_dir: Path) -> BirdFiles:
+    """Files of the original layout."""
     folder, texts = root / images_dir, root / TEXTS
     require(texts.is_dir(), f"{texts} is missing: {HOW}")
     images = _images(folder)
-    captioned = [of_class for of_class in images if (texts / of_class).is_dir()]
-    if any((root / name).is_file() for name in CLASSES.values()):
-        lists = {split: {line.strip() for line in _lines(root / name)} for split, name in CLASSES.items()}
-        for of_class in captioned:
-            n = sum(of_class in classes for classes in lists.values())
-            require(n == 1, f"{of_class} is in {n} of {' and '.join(CLASSES.values())}: it must be in one")
-    else:
-        lists = {"test": set(captioned[TEST_EVERY - 1 :: TEST_EVERY])}
-        lists["train"] = set(captioned) - lists["test"]
-    lists["uncaptioned"] = set(images) - set(captioned)
-    names = {split: [f"{x}/{name}" for x in images if x in lists[split] for name in images[x]] for split in lists}
-    captions = {split: [] for split in CLASSES}
-    for split, found in captions.items():
-        for name in names[split]:
-            path = texts / f"{os.path.splitext(name)[0]}.txt"
-            require(path.is_file(), f"{folder / name} has no captions: {path} is missing")
-            found += _captions(path, 1)
-    if not any((root / name).is_file() for name in CLASSES.values()):
-        _say_once(f"no {CLASSES['test']} in {root}: every fourth of {len(captioned)} captioned classes is for tests")
-    return Found(folder, names, captions)
+    captioned = [label for label in images if (texts / label).is_dir()]
+    has_lists = any((root / name).is_file() for name in CLASSES.values())
+    classes = _listed_classes(root, captioned) if has_lists else _every_fourth(captioned)
+    classes["uncaptioned"] = set(images) - set(captioned)
+    names = {
+        split: [f"{x}/{name}" for x in images if x in labels for name in images[x]] for split, labels in classes.items()
+    }
+    captions = {split: _captions_of_images(folder, names[split], texts) for split in CLASSES}
+    if not has_lists:
+        _print_once(
+            f"no {CLASSES['test']} in {root}: every fourth of the {len(captioned)} captioned classes is a test class"
+        )
+    return BirdFiles(folder, names, captions)
+
+
+def _listed_classes(root: Path, captioned: list[str]) -> dict[str, set[str]]:
+    """Classes of each split from the files trainvalclasses.txt and testclasses.txt: {split: class names}."""
+    classes = {split: {line.strip() for line in _lines(root / name)} for split, name in CLASSES.items()}
+    for label in captioned:
+        n = sum(label in labels for labels in classes.values())
+        require(n == 1, f"{label} is in {n} of {' and '.join(CLASSES.values())}: list it in exactly one of them")
+    return classes
+
+
+def _every_fourth(captioned: list[str]) -> dict[str, set[str]]:
+    """Every fourth captioned class as a test class, the others for training: {split: class names}."""
+    test = set(captioned[TEST_EVERY - 1 :: TEST_EVERY])
+    return {"train": set(captioned) - test, "test": test}
 
 
 def _images(folder: Path) -> dict[str, list[str]]:
-    """The images of each class, {class: names}, both in ImageFolder's order."""
+    """File names of the images of each class, {class: names}, both in the order of torchvision's ImageFolder."""
     require(folder.is_dir(), f"{folder} is missing: {HOW}")
-    found = {}
-    for of_class in sorted(os.listdir(folder)):
-        if of_class.startswith(".") or not (folder / of_class).is_dir():
+    images = {}
+    for label in sorted(os.listdir(folder)):
+        if label.startswith(".") or not (folder / label).is_dir():
             continue
-        found[of_class] = sorted(name for name in os.listdir(folder / of_class) if not name.startswith("."))
-        for name in found[of_class]:
-            require(name.lower().endswith(SUFFIXES), f"{folder / of_class / name} is no image: take it out of there")
-    return found
+        images[label] = sorted(name for name in os.listdir(folder / label) if not name.startswith("."))
+        for name in images[label]:
+            require(
+                name.lower().endswith(SUFFIXES),
+                f"{folder / label / name} is not an image ({', '.join(SUFFIXES)}): remove it",
+            )
+    return images
+
+
+def _captions_of_images(folder: Path, names: list[str], texts: Path) -> list[str]:
+    """Ten captions of each image, from one text file per image."""
+    captions = []
+    for name in names:
+        path = texts / f"{os.path.splitext(name)[0]}.txt"
+        require(path.is_file(), f"{folder / name} has no captions: {path} is missing")
+        captions += _captions(path, 1)
+    return captions
 
 
 def _captions(path: Path, n_images: int) -> list[str]:
-    # Reed's files have bytes that are no UTF-8, or what came of them, in the place of blanks
+    """Captions of a text file, one a line, ten for each image."""
+    # in Reed's files some blanks are invalid UTF-8, or replacement characters
     captions = [" ".join(line.replace("\ufffd", " ").split()) for line in _lines(path)]
     n = CAPTIONS * n_images
     while len(captions) > n and not captions[-1]:  # blank lines at the end
         captions.pop()
-    require(len(captions) == n, f"{path} has {len(captions)} lines where {n} are needed, ten an image: get it again")
+    require(len(captions) == n, f"{path} has {len(captions)} lines instead of {n}, ten per image: download it again")
     for i, caption in enumerate(captions):
-        require(caption != "", f"{path} has no caption in line {i + 1}: get it again")
+        require(caption != "", f"{path} has no caption in line {i + 1}: download it again")
     return captions
 
 
 def _lines(path: Path) -> list[str]:
+    """Lines of a text file; bytes that are not UTF-8 become replacement characters."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except OSError as error:
@@ -142,5 +168,6 @@ def _lines(path: Path) -> list[str]:
 
 
 @cache
-def _say_once(message: str) -> None:
+def _print_once(message: str) -> None:
+    """Print a message on stderr, but only the first time."""
     print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Networks of MMVAE on CUB's birds (layers of the authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
+"""Networks of the models on CUB (layers of the MMVAE authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
 
 from itertools import pairwise
 from typing import Any, Protocol
@@ -17,22 +17,24 @@ from cub.options import MODELS
 
 N_FEATURES = 2048
 N_EMBEDDING = 128
-AUTHORS_WORDS = 1590  # of the vocabulary, which their run folders lack
+AUTHORS_WORDS = 1590  # size of the vocabulary, which their run folders lack
 LIKELIHOOD_SCALE = 0.01  # of images and of features
 
 
 class Config(Protocol):
+    """The options that `build` reads."""
+
     n_latents: int
     learn_prior: bool
-    llik_scaling: float  # lambda of the image or the feature; 0: the ratio of the caption's length to its dimensions
+    llik_scaling: float  # weight of the image or feature; 0: the caption's length over its dimensions
     model: str
     fusion: str
     posterior: str
-    vocabulary: list[str] | None  # None: the authors', of unknown words
+    vocabulary: list[str] | None  # None: the authors', whose words are unknown
 
 
 class Sentences(Distribution):
-    """LENGTH independent words; padding says nothing, so that it adds exactly 0 to a log-density.
+    """Distribution of captions: LENGTH independent words, in which padding adds exactly 0 to the log-density.
 
     Args:
         logits: (..., LENGTH, V).
@@ -46,13 +48,13 @@ class Sentences(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """The likeliest words (..., LENGTH), padding after the first <eos>."""
+        """The most likely word at each position (..., LENGTH), padding after the first <eos>."""
         words = self.logits.argmax(dim=-1)
         end = words == END
         return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p of words (..., LENGTH) int64, summed over those that are no padding: (...)."""
+        """log p (...) of captions (..., LENGTH) int64 in nats, summed over all words but padding."""
         shape = torch.broadcast_shapes(value.shape, self.logits.shape[:-1])
         words, logits = value.expand(shape).flatten(), self.logits.expand(*shape, -1).flatten(0, -2)
         loss = cross_entropy(logits, words, reduction="none", ignore_index=PADDING)
@@ -60,17 +62,19 @@ class Sentences(Distribution):
 
 
 class CaptionLikelihood(nn.Module):
-    """Words of a caption, from logits (..., LENGTH, V)."""
+    """Likelihood of captions, from logits (..., LENGTH, V)."""
 
     def forward(self, logits: Tensor) -> Sentences:
+        """Distribution of captions with these logits."""
         return Sentences(logits)
 
     def point(self, p: Sentences) -> Tensor:
+        """The most likely captions (..., LENGTH) int64."""
         return p.mode
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and caption (B, 32), or with one of them."""
+    """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
     d, (names, wide, _) = config.n_latents, MODELS[config.model]
     heads = (d,) * models.FAMILIES[config.posterior].n_params
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
@@ -101,7 +105,7 @@ def build(config: Config) -> MultimodalVAE:
 
 
 def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """(N, 3, 64, 64) -> the posterior's parameters, (N, D) each."""
+    """Image (N, 3, 64, 64) -> the posterior's parameters, (N, D) each."""
     return nn.Sequential(
         *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (nn.Conv2d(n, m, 4, 2, 1), nn.ReLU())),
         *(nn.Flatten(), SplitLinearLayer(512 * 4 * 4, heads)),
@@ -109,6 +113,7 @@ def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
 
 
 def image_decoder(n_latents: int) -> nn.Sequential:
+    """z (N, D) -> mean (N, 3, 64, 64) of the image, in [0, 1]."""
     return nn.Sequential(
         *(nn.Unflatten(1, (n_latents, 1, 1)), FromPixel(n_latents, 512, 4), nn.ReLU()),
         *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (nn.ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
@@ -117,29 +122,32 @@ def image_decoder(n_latents: int) -> nn.Sequential:
 
 
 def feature_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """(N, 2048) -> the posterior's parameters, (N, D) each."""
+    """Feature (N, 2048) -> the posterior's parameters, (N, D) each."""
     return nn.Sequential(*dense(N_FEATURES, 1024, 512, 256), SplitLinearLayer(256, heads))
 
 
 def feature_decoder(n_latents: int) -> nn.Sequential:
+    """z (N, D) -> mean (N, 2048) of the feature."""
     return nn.Sequential(*dense(n_latents, 256, 512, 1024), nn.Linear(1024, N_FEATURES))
 
 
 def dense(*sizes: int) -> list[nn.Module]:
+    """Linear layers between the given sizes, each followed by an ELU."""
     return [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.ELU())]
 
 
-# kernel, stride and padding of the caption's convolutions, over its words and over an embedding's numbers
+# kernel, stride and padding of the caption's convolutions, over words x embedding dimensions
 HALVES_BOTH, HALVES_EMBEDDING = (4, 2, 1), ((1, 4), (1, 2), (0, 1))
 STAGES = (*3 * (HALVES_BOTH,), *2 * (HALVES_EMBEDDING,))  # (32, 128) -> (4, 4)
 
 
 def widths(wide: bool) -> tuple[int, ...]:
+    """Channels before and after each of the five convolutions of a caption network."""
     return (1, 32, 64, 128, 256, 512) if wide else (1, 32, 64, 128, 128, 128)
 
 
 def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequential:
-    """(N, 32) -> the posterior's parameters, (N, D) each, by convolutions over words and embeddings, (1, 32, 128)."""
+    """Caption (N, 32) -> the posterior's parameters, (N, D) each; its convolutions see (N, 1, 32, 128)."""
     channels = widths(wide)
     stages = zip(pairwise(channels), STAGES, strict=True)
     return nn.Sequential(
@@ -154,7 +162,7 @@ def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequ
 
 
 def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:
-    """z (N, D) -> logits (N, 32, V) by the encoder's layers in reverse; the last one has the embedding's weights."""
+    """z (N, D) -> logits (N, 32, V): the encoder's layers in reverse; the last one shares the embedding's weights."""
     channels = widths(wide)[::-1]
     stages = zip(pairwise(channels), STAGES[::-1], strict=True)
     convolutions = [
@@ -171,7 +179,11 @@ def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.S
 
 
 def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Our configuration of the authors' options, and of our parameters theirs, which are concatenated."""
+    """Our config from the authors' options (args.json), and which of their parameters each of ours consists of.
+
+    Returns:
+        the config, and {our parameter: names of their parameters, to be concatenated}.
+    """
     model = {"cubIS": "images", "cubISft": "features"}[args["model"]]
     config = {
         "n_latents": args["latent_dim"],
@@ -183,38 +195,42 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
         "vocabulary": None,
     }
     training = {name: args[name] for name in ("obj", "K", "looser", "batch_size", "epochs") if name in args}
-    if training.get("obj") == "elbo":  # which took one sample whatever the others said
+    if training.get("obj") == "elbo":  # theirs draws one sample, whatever K and looser are
         training |= {"obj": "elbo-importance", "K": 1, "looser": False}
-    config |= training
-    both, wide = ("weight", "bias"), MODELS[model].wide
-    bias = both if wide else ("weight",)
-    norm = (*both, "running_mean", "running_var")
-    layers = {  # of the caption
+    return config | training, _authors_parameters(model)
+
+
+def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
+    """{our parameter: names of the authors' parameters, to be concatenated} of a --model."""
+    affine = ("weight", "bias")
+    bias = affine if MODELS[model].wide else ("weight",)
+    norm = (*affine, "running_mean", "running_var")
+    layers = {  # {our layer: (their layers, kinds of parameters)}, first of the caption
         "encoder.caption.0": (("vaes.1.enc.embedding",), ("weight",)),
         **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), bias) for i in range(0, 15, 3)},
         **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), norm) for i in range(1, 15, 3)},
         "encoder.caption.18.linear": (("vaes.1.enc.c1", "vaes.1.enc.c2"), bias),
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), bias) for i in range(0, 18, 3)},
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), norm) for i in range(1, 15, 3)},
-        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), both),
+        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), affine),
     }
     if model == "images":
         layers |= {
-            **{f"encoder.image.{i}": ((f"vaes.0.enc.enc.{i}",), both) for i in (0, 2, 4, 6)},
-            "encoder.image.9.linear": (("vaes.0.enc.c1", "vaes.0.enc.c2"), both),
-            **{f"decoder.image.{i + 1}": ((f"vaes.0.dec.dec.{i}",), both) for i in (0, 2, 4, 6, 8)},
+            **{f"encoder.image.{i}": ((f"vaes.0.enc.enc.{i}",), affine) for i in (0, 2, 4, 6)},
+            "encoder.image.9.linear": (("vaes.0.enc.c1", "vaes.0.enc.c2"), affine),
+            **{f"decoder.image.{i + 1}": ((f"vaes.0.dec.dec.{i}",), affine) for i in (0, 2, 4, 6, 8)},
         }
     else:
         layers |= {
-            **{f"encoder.feature.{2 * i}": ((f"vaes.0.enc.enc.layer{i}.0",), both) for i in range(3)},
-            "encoder.feature.6.linear": (("vaes.0.enc.fc21", "vaes.0.enc.fc22"), both),
-            "decoder.feature.0": (("vaes.0.dec.dec.out_t.0",), both),
-            **{f"decoder.feature.{2 * i}": ((f"vaes.0.dec.dec.layer{i}_t.0",), both) for i in (1, 2)},
-            "decoder.feature.6": (("vaes.0.dec.fc31",), both),
+            **{f"encoder.feature.{2 * i}": ((f"vaes.0.enc.enc.layer{i}.0",), affine) for i in range(3)},
+            "encoder.feature.6.linear": (("vaes.0.enc.fc21", "vaes.0.enc.fc22"), affine),
+            "decoder.feature.0": (("vaes.0.dec.dec.out_t.0",), affine),
+            **{f"decoder.feature.{2 * i}": ((f"vaes.0.dec.dec.layer{i}_t.0",), affine) for i in (1, 2)},
+            "decoder.feature.6": (("vaes.0.dec.fc31",), affine),
         }
     layout = {
         f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs)
         for ours, (theirs, kinds) in layers.items()
         for kind in kinds
     }
-    return config, layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}
+    return layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}

@@ -1,4 +1,4 @@
-"""The options that the scripts share, and the models."""
+"""Options that all scripts share, and the models that --model names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 @dataclass(kw_only=True)
 class BirdOptions:
-    """Where the birds are: the options that all scripts share."""
+    """Where the images, captions and caches lie: options that all scripts share."""
 
     GROUP: ClassVar = "data"
 
@@ -20,17 +20,19 @@ class BirdOptions:
 
 @dataclass(kw_only=True)
 class WordOptions(BirdOptions):
+    """`BirdOptions`, and the vocabulary file of a model that was trained by the MMVAE authors' code."""
+
     vocab: Path | None = None
     """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them. Models trained here hold
     their words"""
 
 
 class Model(NamedTuple):
-    """What --model stands for.
+    """A model that --model names.
 
-    modalities: the model's.
-    wide: whether the caption's networks are the wide ones with biases, as beside features.
-    posterior: the family of the authors' mixture, or of the one modality.
+    modalities: names of its modalities.
+    wide: whether the caption networks are the wide ones with biases, which the authors use with features.
+    posterior: its posterior family by default: the authors' for two modalities, ours for one.
     """
 
     modalities: tuple[str, ...]

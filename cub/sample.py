@@ -1,14 +1,14 @@
-"""Sample a model of CUB's birds: from the prior, a caption of an image, an image of a caption.
+"""Sample from a model of CUB: from the prior, or given an image or a caption.
 
     python sample.py trained_models --data-dir data                          birds and captions from the prior
     python sample.py trained_models --condition-on-image FILE                captions of a photograph
-    python sample.py trained_models --condition-on-text "a small bird"       images of a caption
-    python sample.py trained_models --given image --data-dir data            test birds, and what is decoded of their
-                                                                             images (or of their features, captions)
+    python sample.py trained_models --condition-on-text "a small bird"       images for a caption
+    python sample.py trained_models --given image --data-dir data            test birds, and birds decoded from their
+                                                                             images (or features, or captions)
 
-Writes sample_prior.png, sample_given.png or sample_from_image.png (or feature, caption), pictures with captions
-beneath, and these captions, a line each, as a .txt beside. A model of features is shown by the training images whose
-features are nearest to those it generates.
+Writes sample_prior.png, sample_given.png or sample_from_image.png (or feature, caption), images with captions below
+them, and a .txt of the same name with one caption per line. For a model of features, each generated feature is shown as
+the training image with the nearest feature.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from common.reporting import plots
 from common.training import run_from_command_line, runs
 from cub import demo as drawn
 from cub import features
-from cub.captions import LENGTH, Vocabulary, words
+from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
 from cub.data import CAPTIONS, IMAGES, Birds
 from cub.trained_model import TrainedConfig, load_birds, load_trained
 
@@ -49,19 +49,25 @@ class Config(TrainedConfig):
 
 
 def main(config: Config) -> None:
+    """Save the samples that the options ask for, and print the names of the files."""
     config.check()
-    some = config.condition_on_image is not None or config.condition_on_text is not None
-    require(not (config.given and some), "--given takes test birds: leave out --condition-on-image and -text")
+    conditional = config.condition_on_image is not None or config.condition_on_text is not None
+    require(
+        not (config.given and conditional),
+        "--given takes test birds: leave out --condition-on-image and --condition-on-text",
+    )
     model, vocabulary = load_trained(config)
     training = load_birds("train", model, vocabulary, config) if "feature" in model.modalities else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     if config.given:
-        require(config.given in model.modalities, f"this model has no {config.given}: give it {model.modalities[0]}")
+        require(
+            config.given in model.modalities, f"this model has no {config.given}: use --given {model.modalities[0]}"
+        )
         birds = load_birds("test", model, vocabulary, config).take(config.n_samples)
         written = view.decoded(birds, config.given, folder / f"sample_from_{config.given}")
-    elif some:
+    elif conditional:
         written = view.samples(given(config, model, vocabulary), config.n_samples, folder / "sample_given")
     else:
         written = view.samples(None, config.n_samples, folder / "sample_prior")
@@ -69,7 +75,12 @@ def main(config: Config) -> None:
 
 
 class Given(NamedTuple):
-    """inputs: {modality: (1, ...)} of what a user gives; image: (3, 64, 64) of it, NaN for none; caption: as typed."""
+    """What a user conditions on.
+
+    inputs: {modality: (1, ...)} on the model's device.
+    image: (3, 64, 64) to show, NaN if none is given.
+    caption: as typed, empty if none is given.
+    """
 
     inputs: dict[str, Tensor]
     image: Tensor
@@ -77,21 +88,15 @@ class Given(NamedTuple):
 
 
 def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given:
-    """What the options give to a model.
+    """The inputs of --condition-on-text and --condition-on-image.
 
     Raises:
-        InputError: no image, a caption without a word that the model knows, a modality that the model lacks.
+        InputError: the image is unreadable, no word of the caption is known, or the model lacks a modality.
     """
     inputs, image, typed = {}, torch.full((3, 64, 64), torch.nan), config.condition_on_text
     if typed is not None:
         require("caption" in model.modalities, "this model has no captions: leave out --condition-on-text")
-        unknown, found = vocabulary.unknown(typed), words(typed)
-        if unknown:
-            print(f"unknown words, which the model takes for one: {', '.join(dict.fromkeys(unknown))}")
-        require(len(unknown) < len(found), f"--condition-on-text {typed!r} has no word that the model knows")
-        if len(found) >= LENGTH:
-            print(f"too long by {len(found) - LENGTH + 1} words, which are left out: {' '.join(found[LENGTH - 1 :])}")
-        inputs["caption"] = vocabulary.encode([typed])
+        inputs["caption"] = _encoded(typed, vocabulary)
     if config.condition_on_image is not None:
         require(model.modalities != ("caption",), "this model has no images: leave out --condition-on-image")
         image = torch.tensor(decode(config.condition_on_image, IMAGES, "give another")).float() / 255
@@ -106,50 +111,67 @@ def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given
     return Given({name: x.to(device) for name, x in inputs.items()}, image, typed or "")
 
 
+def _encoded(typed: str, vocabulary: Vocabulary) -> Tensor:
+    """Tokens (1, 32) of a typed caption; prints which words are unknown or left out."""
+    unknown, typed_words = vocabulary.unknown(typed), words(typed)
+    if unknown:
+        print(f"unknown words, all read as {SPECIAL[UNKNOWN]}: {', '.join(dict.fromkeys(unknown))}")
+    require(
+        len(unknown) < len(typed_words), f"--condition-on-text {typed!r} has no word that the model knows: use others"
+    )
+    surplus = typed_words[LENGTH - 1 :]
+    if surplus:
+        print(f"too long by {len(surplus)} words, which are left out: {' '.join(surplus)}")
+    return vocabulary.encode([typed])
+
+
 class View:
-    """What a model generates, as pictures with captions.
+    """Saves what a model generates as images with captions.
 
     Args:
-        training: the training birds, one of whose images stands for a feature: that of the nearest one.
+        training: training birds with features, for a model of features: each feature is shown as the image of the
+            nearest training feature.
     """
 
     def __init__(self, model: MultimodalVAE, vocabulary: Vocabulary, training: Birds | None = None) -> None:
         self.model, self.vocabulary, self.training = model, vocabulary, training
 
     def images(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Images (N, 3, 64, 64) of a batch of the modalities; NaN where there are captions alone."""
+        """Images (N, 3, 64, 64) in [0, 1] that show a batch {modality: (N, ...)}; NaN if it has captions alone."""
         if "image" in values:
             return values["image"].cpu()
         if "feature" in values:
-            known = self.training.examples.modalities
-            i = features.nearest(values["feature"], known["feature"].to(values["feature"].device))
-            return known["image"][i.cpu()].float() / 255
+            training = self.training.examples.modalities
+            i = features.nearest(values["feature"], training["feature"].to(values["feature"].device))
+            return training["image"][i.cpu()].float() / 255
         return torch.full((len(values["caption"]), 3, 64, 64), torch.nan)
 
     def sentences(self, values: Mapping[str, Tensor]) -> list[str]:
-        """Captions of a batch of the modalities; empty where there are none."""
+        """N captions of a batch {modality: (N, ...)}, empty if it has none."""
         if "caption" in values:
             return self.vocabulary.sentences(values["caption"].cpu())
         return [""] * len(next(iter(values.values())))
 
     @torch.no_grad()
-    def samples(self, of: Given | None, n: int, path: Path) -> list[Path]:
-        """Save what is decoded of n draws of q(z|what is given), or of the prior; the files."""
-        q = self.model.posterior(of.inputs) if of else self.model.prior().expand((1,))
+    def samples(self, condition: Given | None, n: int, path: Path) -> list[Path]:
+        """Save n samples from the prior, or from the posterior given a condition; returns the files."""
+        q = self.model.posterior(condition.inputs) if condition else self.model.prior().expand((1,))
         values = self.model.likelihood.point(self.model.decode(q.sample((n,)).squeeze(1)))
         images, sentences = self.images(values), self.sentences(values)
         lines = sentences if "caption" in values else []
-        title = f"samples given {' and '.join(of.inputs)}, at the left" if of else "samples from the prior"
-        if of:
-            images, sentences = torch.cat([of.image[None], images]), [of.caption or "(given)", *sentences]
+        title = "samples from the prior"
+        if condition:
+            title = f"samples given {' and '.join(condition.inputs)}, at the left"
+            images = torch.cat([condition.image[None], images])
+            sentences = [condition.caption or "(given)", *sentences]
         images, captions = plots.in_rows(images, sentences, COLUMNS)
         return self._save(path, images, captions, None, title, lines)
 
     @torch.no_grad()
     def decoded(self, birds: Birds, source: str, path: Path) -> list[Path]:
-        """Save birds, and below what is decoded of a draw of q(z|one modality); the files."""
+        """Save birds, and below each the decoding of one draw of q(z|source); returns the files."""
         examples = birds.examples.only(self.model.modalities)
-        first = torch.arange(0, len(examples), CAPTIONS)  # one caption an image
+        first = torch.arange(0, len(examples), CAPTIONS)  # one caption per image
         batch = examples[first].modalities
         batch = {name: x.to(next(self.model.parameters()).device) for name, x in batch.items()}
         z = self.model.posterior({source: batch[source]}).sample()
@@ -163,7 +185,7 @@ class View:
         captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
         labels = [f"{source}\ngiven", "decoded"] * (len(images) // 2)
         lines = self.sentences(values) if "caption" in values else []
-        return self._save(path, images, captions, labels, f"decoded of a sample of q(z|{source})", lines)
+        return self._save(path, images, captions, labels, f"decoded from a sample of q(z|{source})", lines)
 
     def _save(
         self,
@@ -174,6 +196,7 @@ class View:
         title: str,
         lines: list[str],
     ) -> list[Path]:
+        """Save the picture, and the lines as text if there are any; returns the files."""
         written = [path.with_suffix(".png")]
         plots.captioned(written[0], images, captions, labels, title)
         if lines:
@@ -183,7 +206,7 @@ class View:
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Birds, valid: Birds | None) -> None:
-    """Save the pictures of a training: samples of the prior, and decodings of each modality."""
+    """Save pictures during training: samples from the prior, and decodings given each modality."""
     birds = valid or train
     view = View(model, birds.vocabulary, train)
     view.samples(None, 2 * COLUMNS, folder / "prior")

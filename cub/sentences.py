@@ -1,7 +1,8 @@
-"""Captions as vectors, to compare with images: sums of word vectors, frequent words weighing less.
+"""Captions as vectors, to compare with images: weighted means of word vectors, in which frequent words weigh less.
 
-FastText (Bojanowski et al. 2017) on the training captions, and smooth inverse frequency (Arora et al. 2017), as Shi et
-al. 2019 use them to tell how well images and captions fit. Their vectors were never released: these are made anew.
+Word vectors: FastText (Bojanowski et al. 2017), trained on the training captions. Weights: smooth inverse frequency
+(Arora et al. 2017). Shi et al. 2019 use both to measure how well images and captions fit. Their vectors were never
+released, so ours are trained here.
 """
 
 from collections.abc import Sequence
@@ -15,26 +16,26 @@ from common.errors import InputError
 from cub.captions import END, SPECIAL, Vocabulary
 
 DIM = 300
-WINDOW, EPOCHS = 3, 10  # of FastText (authors' code)
+WINDOW, EPOCHS = 3, 10  # FastText's, as in the authors' code
 A = 1e-3  # a word's weight is A / (A + its frequency)
-BUCKETS = 2**18  # of n-grams, 0.3 GB: gensim's 2 million take 2.4 GB; a fifth of CUB's captions has 20,000 n-grams
+BUCKETS = 2**18  # for n-grams, 0.3 GB: gensim's 2 million take 2.4 GB; a fifth of CUB's captions has 20,000 n-grams
 
 
 class Sentences(NamedTuple):
-    """What embeds captions.
+    """Weighted word vectors that embed captions.
 
-    vectors: (V, 300) float64, of each of a vocabulary's tokens, weighted.
-    component: (300,), the direction that all captions share, of length 1.
+    vectors: (V, 300) float64, the weighted vector of each token of a vocabulary.
+    component: (300,) float64, unit vector of the direction that all captions share, which is removed.
     """
 
     vectors: Tensor
     component: Tensor
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Sums of the vectors of tokens (N, L) up to the first <eos>, over their number, without the component.
+        """Embeddings (N, 300) of captions (N, L): mean token vector up to the first <eos>, without the component.
 
-        As the authors do: <eos> is one of the tokens, the vector of an unknown word is all -1, of <pad> 0, of <eos> 1.
-        So a caption of no words is embedded as <eos> alone.
+        As in the authors' code, <eos> is one of the tokens, and the vectors of an unknown word, <pad> and <eos> are all
+        -1, 0 and 1 before weighting. An empty caption is embedded as <eos> alone.
 
         Returns:
             (N, 300) float64.
@@ -44,14 +45,14 @@ class Sentences(NamedTuple):
 
 
 def fit(words: Sequence[list[str]], ids: Tensor, vocabulary: Vocabulary, seed: int = 0) -> Sentences:
-    """Train FastText on captions, and take their tokens' frequencies and first principal component.
+    """Train FastText on captions and weigh its vectors: the `Sentences` of a vocabulary.
 
-    Special tokens weigh what their frequency says, as words do.
+    Special tokens are weighted by their frequency, as words are.
 
     Args:
-        words: of each caption, also those that the vocabulary lacks.
-        ids: (N, L), the captions' tokens.
-        vocabulary: whose tokens they are.
+        words: words of the N captions, also those that the vocabulary lacks.
+        ids: (N, L) int64, the captions as tokens of the vocabulary.
+        seed: FastText's.
 
     Raises:
         InputError: gensim is not installed.
@@ -63,24 +64,24 @@ def fit(words: Sequence[list[str]], ids: Tensor, vocabulary: Vocabulary, seed: i
 
     frequency = torch.bincount(ids[_in_sentence(ids)], minlength=len(vocabulary.words)).double()
     frequency /= frequency.sum()
-    # one worker: more would make each run another one
+    # one worker: with more, results differ from run to run
     fasttext = FastText(vector_size=DIM, window=WINDOW, min_count=1, bucket=BUCKETS, seed=seed, workers=1)
     fasttext.build_vocab(words)
     fasttext.train(words, total_examples=len(words), epochs=EPOCHS)
     special = torch.arange(-1.0, 2.0).double()[:, None].expand(-1, DIM)  # <exc>, <pad>, <eos>
-    of_words = torch.from_numpy(fasttext.wv[vocabulary.words[len(SPECIAL) :]]).double()
-    return weighted(torch.cat([special, of_words]), frequency, ids)
+    word_vectors = torch.from_numpy(fasttext.wv[vocabulary.words[len(SPECIAL) :]]).double()
+    return weighted(torch.cat([special, word_vectors]), frequency, ids)
 
 
 def weighted(vectors: Tensor, frequency: Tensor, ids: Tensor) -> Sentences:
-    """Smooth inverse frequency, of the principal component of captions.
+    """Weigh vectors by smooth inverse frequency, and find the first principal component of the captions.
 
-    The component is that of the centred embeddings; Arora et al. do not centre.
+    The principal component is of the centred embeddings; Arora et al. do not centre them.
 
     Args:
-        vectors: (V, D) of the tokens.
-        frequency: (V,), which share of all tokens each is.
-        ids: (N, L), the captions.
+        vectors: (V, D), one per token.
+        frequency: (V,), relative frequency of each token.
+        ids: (N, L) int64, the captions.
     """
     vectors = vectors * (A / (A + frequency))[:, None]
     means = _means(vectors, ids)
@@ -89,12 +90,13 @@ def weighted(vectors: Tensor, frequency: Tensor, ids: Tensor) -> Sentences:
 
 
 def _means(vectors: Tensor, ids: Tensor) -> Tensor:
+    """Mean vector (N, D) of the tokens (N, L) of each caption, up to its first <eos>."""
     inside = _in_sentence(ids)
     sums = embedding_bag(ids, vectors, mode="sum", per_sample_weights=inside.to(vectors))
     return sums / inside.sum(dim=1, keepdim=True)
 
 
 def _in_sentence(ids: Tensor) -> Tensor:
-    """Which tokens (N, L) are not behind an <eos>."""
+    """Whether each token (N, L) stands before or at the first <eos>: (N, L) bool."""
     end = ids == END
     return end.cumsum(dim=1) - end.long() == 0

@@ -1,4 +1,4 @@
-"""A trained model of the birds, and its words."""
+"""Load a trained CUB model, its vocabulary, and the birds as it sees them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from cub.model import AUTHORS_WORDS
 from cub.options import WordOptions
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
+    """The options that say which features are used."""
+
     demo: bool
     data_dir: Path
     cache_dir: Path | None
@@ -31,53 +33,55 @@ class TrainedConfig(WordOptions, ModelConfig):
 
 
 def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:
-    """The words of a trained model: its own, or of the authors' those of a file.
+    """Vocabulary of a trained model: from its config, or from the authors' file for a model that they trained.
 
     Raises:
-        InputError: the authors' without a file, ours with one; a file of another number of words.
+        InputError: an authors' model without --vocab, one of ours with it, or a vocabulary of another size.
     """
-    own = load_config(model, "cub")["vocabulary"]
-    require(own is None or vocab is None, f"{model} knows its own words: leave out --vocab")
+    saved = load_config(model, "cub")["vocabulary"]
+    require(saved is None or vocab is None, f"{model} holds its own vocabulary: leave out --vocab")
     require(
-        own is not None or vocab is not None, f"{model} does not hold its words: --vocab PATH (the authors' cub.vocab)"
+        saved is not None or vocab is not None,
+        f"{model} does not hold its vocabulary: add --vocab PATH (the authors' cub.vocab)",
     )
-    if own is not None:
-        return Vocabulary(own)
-    found = read_vocabulary(vocab)
-    n = len(found.words)
-    require(n == AUTHORS_WORDS, f"{vocab} holds {n} words where the model has {AUTHORS_WORDS}: it is of another one")
-    return found
+    if saved is not None:
+        return Vocabulary(saved)
+    vocabulary = read_vocabulary(vocab)
+    n = len(vocabulary.words)
+    require(n == AUTHORS_WORDS, f"{vocab} has {n} words, the model {AUTHORS_WORDS}: give the vocabulary of this model")
+    return vocabulary
 
 
 def load_trained(config: TrainedConfig) -> tuple[MultimodalVAE, Vocabulary]:
-    """The model that the options name, on its device, and its words."""
+    """The model that the options name, on the device that they choose, and its vocabulary."""
     model = load_model(config.model, "cub").to(devices.select(config.cuda))
     return model, vocabulary_of(config.model, config.vocab)
 
 
 def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config: TrainedConfig) -> Birds:
-    """A split of the birds as the model sees them (`cub.data.load`).
+    """Load a split of the birds as the model sees them, with images or features; see `cub.data.load`.
 
     Raises:
-        InputError: as there; the features are of another network than those that the model learnt from.
+        InputError: see `cub.data.load`; or the features come from another network than those in training.
     """
     if "feature" not in model.modalities:
         return load(split, config, "image", vocabulary)
-    learnt, found = load_config(config.model, "cub").get("feature_network"), network_behind(config)
-    if learnt is None:
-        print(f"{config.model} does not say which features it learnt from; these are of {said(found)}")
-    elif learnt != found:
+    trained_on, given = load_config(config.model, "cub").get("feature_network"), network_behind(config)
+    if trained_on is None:
+        print(f"{config.model} does not say which features it was trained on; these are from {said(given)}")
+    elif trained_on != given:
         raise InputError(
-            f"{config.model} learnt from features of {said(learnt)}, these are of {said(found)}: give the same"
+            f"{config.model} was trained on features from {said(trained_on)}, these are from {said(given)}: "
+            "give the same (--cache-dir, --demo)"
         )
     return load(split, config, "feature", vocabulary)
 
 
-def network_behind(config: Source) -> dict[str, Any]:
-    """What the features of the birds are made by (`cub.features.about`)."""
+def network_behind(config: FeatureSource) -> dict[str, Any]:
+    """Description of the network that makes the features of the birds (`cub.features.about`)."""
     return {"weights": "correlograms of colours"} if config.demo else about(config.cache_dir or config.data_dir)
 
 
 def said(network: dict[str, Any]) -> str:
-    """What a network is, in words."""
+    """The description of a network as text: "name value, name value"."""
     return ", ".join(f"{name} {value}" for name, value in network.items())

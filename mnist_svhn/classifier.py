@@ -1,4 +1,4 @@
-"""Networks that tell the digits of images: what coherence is measured with, and how hard the images are."""
+"""Digit classifiers, to measure coherence and how hard the images are."""
 
 import os
 from pathlib import Path
@@ -13,19 +13,24 @@ from common.checkpoints import load, save
 from common.data import Examples
 from common.errors import InputError
 
-STEPS = 3000  # of training
+STEPS = 3000  # training steps
 BATCH_SIZE = 128
 SHAPES = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
-FLAT = {"mnist": 320, "svhn": 500}
+FLAT = {"mnist": 320, "svhn": 500}  # numbers after the convolutions
 
 
 def classifier(kind: str, name: str, train: Examples, cache: Path | None) -> nn.Module:
-    """The network of a kind that tells the digits of a modality: that of the cache, trained where there is none yet.
+    """A trained digit classifier of a modality, in evaluation mode; see `build` for its kind.
 
-    It is the same for all who train it on the same images: its seed is fixed.
+    If the cache exists, the network is loaded from there, else it is trained and saved there. The seed is fixed: the
+    same images give the same network.
+
+    Args:
+        name: "mnist" or "svhn".
+        train: training examples with this modality and "digit".
 
     Raises:
-        InputError: the cache is damaged, or of other networks.
+        InputError: the cache is damaged, or holds another network.
     """
     torch.manual_seed(0)
     network = build(kind, name).to(train.device)
@@ -47,7 +52,12 @@ def classifier(kind: str, name: str, train: Examples, cache: Path | None) -> nn.
 
 
 def build(kind: str, name: str) -> nn.Sequential:
-    """Images in [0, 1] -> logits of the ten digits: "convolutional" (layers of the authors' analysis) or "linear"."""
+    """An untrained classifier: images (N, C, H, W) in [0, 1] -> logits (N, 10) of the digits.
+
+    Args:
+        kind: "convolutional" (layers of the authors' analysis) or "linear".
+        name: "mnist" or "svhn".
+    """
     channels, height, width = SHAPES[name]
     if kind == "linear":
         return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 10))
@@ -60,6 +70,8 @@ def build(kind: str, name: str) -> nn.Sequential:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, name: str, test: Examples) -> float:
+    """Share of the test images of a modality whose digit a network recognises."""
+
     def right(rows: Tensor) -> dict[str, Tensor]:
         x = test[rows].modalities
         return {"right": network(x[name]).argmax(dim=1) == x["digit"]}

@@ -1,4 +1,4 @@
-"""MNIST-SVHN: images of the same digit from both, paired at random; the real SVHN, a synthetic one, or a demo."""
+"""Load MNIST-SVHN: images of the same digit, paired at random; SVHN is real, synthetic, or the demo's."""
 
 import os
 import zlib
@@ -22,7 +22,7 @@ from mnist_svhn.street import street_digits
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
-PARTS = ("train", "test", "valid")  # whose pairs have seeds of their own
+PARTS = ("train", "test", "valid")  # each with its own seed for pairing
 IDX = "mnist_svhn_idx.npz"
 
 
@@ -31,33 +31,33 @@ class PairConfig(DataConfig, Protocol):
 
 
 class TrainingPairConfig(PairConfig, Protocol):
-    """Also those of `TrainingPairOptions`, and valid: the images of each modality to hold out."""
+    """`PairConfig`, the fields of `TrainingPairOptions`, and valid: the images of each modality to hold out."""
 
     valid: int | None
 
 
 def load(split: str, config: PairConfig) -> Examples:
-    """Load all images of a split, paired once, in a random order.
+    """Load a split of pairs: one random matching, in a random order.
 
     Args:
         split: "train" or "test".
-        config: its data_dir holds MNIST, as `mnist.data.load` reads it, and for --svhn real SVHN's two .mat files. The
-            demo has scikit-learn's scanned digits, one half as MNIST, the other made to look like house numbers.
+        config: data_dir holds MNIST, as `mnist.data.load` reads it, and for --svhn real SVHN's two .mat files. The demo
+            has scikit-learn's scanned digits: one half as MNIST, the other half made to look like house numbers.
 
     Returns:
-        mnist (N, 1, 28, 28) and svhn (N, 3, 32, 32), uint8, and digit (N,) int64, which both show.
+        mnist (N, 1, 28, 28) and svhn (N, 3, 32, 32), uint8, and their digit (N,) int64.
 
     Raises:
-        InputError: a file is missing or damaged; options that exclude each other.
+        InputError: a file is missing or damaged, or an option is out of range.
     """
     return _paired(_images(split, config), config, split).take(slice(config.limit))
 
 
 def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
-    """Load pairs to train on, and other images, paired once, to validate on; see `load`.
+    """Load training pairs, and one matching of held-out images for validation (None for --valid 0); see `load`.
 
-    The last --valid images of each modality are held out, by default the last sixth; --limit applies to each part.
-    The pairs are those of the data-dir's mnist_svhn_idx.npz, if it exists (`save_pairs`).
+    The last --valid images of each modality are held out, by default the last sixth; --limit applies to the pairs of
+    each part. If the data-dir has a mnist_svhn_idx.npz (`save_pairs`), the training pairs come from there.
     """
     train, held_out = _hold_out(_images("train", config), config.valid)
     kept = None
@@ -69,10 +69,12 @@ def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
 
 
 def save_pairs(config: TrainingPairConfig) -> Path:
-    """Write the training pairs to the data-dir: "train" (2, N), rows of MNIST's and of SVHN's training images.
+    """Write the training pairs to the data-dir, and return the file.
+
+    It holds "train" (2, N): row numbers of MNIST's and SVHN's training images.
 
     Raises:
-        InputError: see `load`; the file could not be written.
+        InputError: see `load`; or the file cannot be written.
     """
     path = config.data_dir / IDX
     train, held_out = _hold_out(_images("train", config), config.valid)
@@ -81,28 +83,28 @@ def save_pairs(config: TrainingPairConfig) -> Path:
     return path
 
 
-Images = tuple[Tensor, Tensor]  # and their labels
+Images = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8 and their labels (N,)
 
 
 def _images(split: str, config: PairConfig) -> tuple[Images, Images]:
-    """The images of MNIST and of SVHN."""
+    """All images of a split, of MNIST and of SVHN."""
     config.check_options()
     examples = digits(split, config.data_dir, config.demo, config.download).modalities
     images, labels = examples["image"], examples["text"]
     if not config.demo and config.svhn == "real":
         return (images, labels), read_svhn(split, config.data_dir, config.download)
-    half = len(images) // 2  # so that no digit is in both modalities
+    half = len(images) // 2  # separate halves, so that no scanned digit is in both modalities
     seed = 2 * config.pair_seed + (split == "test")
     cache = None if config.demo else config.data_dir / f"synthetic_svhn_{split}.npz"
     return (images[:half], labels[:half]), (_street(images[half:, 0], labels[half:], seed, cache), labels[half:])
 
 
 def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path | None) -> Tensor:
-    """One image of synthetic SVHN for each digit, made once for a data-dir and a seed."""
+    """Synthetic SVHN (N, 3, 32, 32) uint8, one image per digit (N, 28, 28); cached for its seed."""
     about, again = {"pair_seed": seed // 2}, "delete it, and it will be made again"
     if cache and cache.exists():
-        images, of = caches.load(cache, about, ["images", "labels"], again)
-        require(of.equal(labels), f"{cache} was made of other digits: {again}")
+        images, cached_labels = caches.load(cache, about, ["images", "labels"], again)
+        require(cached_labels.equal(labels), f"{cache} was made from other digits: {again}")
         return images
     images = street_digits(digits, seed)
     if cache and os.access(cache.parent, os.W_OK):
@@ -111,66 +113,70 @@ def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path | None) -> Te
 
 
 def _hold_out(images: tuple[Images, Images], valid: int | None) -> tuple[tuple[Images, Images], tuple[Images, Images]]:
-    """Split off the last images of each modality, the last sixth of the rarer one's number by default."""
+    """Split into training and held-out images: the last `valid`, by default a sixth of the rarer modality's number."""
     n = min(len(labels) for _, labels in images)
     valid = n // 6 if valid is None else valid
-    require(valid < n, f"--valid {valid} leaves no training image: the rarer modality has {n}")
+    require(valid < n, f"--valid {valid} leaves no training image: it must be below {n}")
     train = tuple((x[: len(x) - valid], labels[: len(x) - valid]) for x, labels in images)
     return train, tuple((x[len(x) - valid :], labels[len(x) - valid :]) for x, labels in images)
 
 
 def _about(options: TrainingPairConfig, valid: int) -> dict[str, str | int]:
+    """The options that the saved pairs depend on."""
     return {field.name: getattr(options, field.name) for field in fields(TrainingPairOptions)} | {"valid": valid}
 
 
 def _paired(
     images: tuple[Images, Images], options: PairConfig, part: str, matchings: int = 1, kept: Tensor | None = None
 ) -> Examples:
-    """Pairs of images: those kept (2, N), or of random matchings."""
-    (mnist, digits), (svhn, others) = images
+    """Pair the images of a part of PARTS: by the saved rows `kept` (2, N), else by random matchings."""
+    (mnist, digits), (svhn, svhn_digits) = images
     if kept is None:
         generator = torch.Generator().manual_seed(3 * options.pair_seed + PARTS.index(part))
-        i, j = pair(digits, others, matchings, options.max_per_class, generator)
+        i, j = pair(digits, svhn_digits, matchings, options.max_per_class, generator)
     else:
         i, j = kept.long()
-        fits = all(rows.max() < len(labels) for rows, labels in ((i, digits), (j, others)))
+        fits = all(rows.max() < len(labels) for rows, labels in ((i, digits), (j, svhn_digits)))
         require(
-            fits and digits[i].equal(others[j]), f"{IDX} pairs images of other files: make it again with make_idx.py"
+            fits and digits[i].equal(svhn_digits[j]),
+            f"{IDX} pairs images of other files: make it again with make_idx.py",
         )
     return Examples({"mnist": mnist, "svhn": svhn, "digit": digits}, {"mnist": i, "svhn": j, "digit": i})
 
 
 def pair(a: Tensor, b: Tensor, matchings: int, max_per_class: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random matchings of the images of each class, in a random order.
+    """Random matchings between two sets of images with the same classes, in a random order.
 
-    A class has as many images as its rarer modality, or max_per_class: the first of each, each in every matching once
-    (authors' bin/make-mnist-svhn-idx.py).
+    Each class contributes its first n images of either set, where n is the smaller of its two counts, at most
+    max_per_class. Each of these images is in every matching once (authors' bin/make-mnist-svhn-idx.py).
 
     Args:
-        a, b: labels (N,) and (N',).
+        a, b: labels (N,) and (N',) of the two sets.
+        matchings: matchings of each class.
+        max_per_class: most images of a class.
 
     Returns:
-        the indices of a's and of b's images, each (pairs,).
+        row numbers of the first set's and of the second set's images, each (pairs,).
 
     Raises:
-        InputError: the two have no class in common.
+        InputError: the sets have no class in common.
     """
     pairs = []
     for c in range(N_CLASSES):
-        of_class = [(labels == c).nonzero().squeeze(1)[:max_per_class] for labels in (a, b)]
-        n = min(map(len, of_class))
-        shuffled = [torch.rand(matchings, n, generator=generator).argsort(dim=1) for _ in of_class]
-        pairs.append(torch.stack([i[order].flatten() for i, order in zip(of_class, shuffled, strict=True)]))
+        rows = [(labels == c).nonzero().squeeze(1)[:max_per_class] for labels in (a, b)]
+        n = min(map(len, rows))
+        shuffled = [torch.rand(matchings, n, generator=generator).argsort(dim=1) for _ in rows]
+        pairs.append(torch.stack([i[order].flatten() for i, order in zip(rows, shuffled, strict=True)]))
     pairs = torch.cat(pairs, dim=1)  # (2, pairs)
-    require(pairs.shape[1] > 0, "MNIST and SVHN have no digit in common: a larger --limit, or other files")
+    require(pairs.shape[1] > 0, "MNIST and SVHN have no digit in common: give a smaller --valid, or other files")
     return tuple(pairs[:, torch.randperm(pairs.shape[1], generator=generator)])
 
 
 def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tensor, Tensor]:
-    """A split of SVHN in its original format: images (N, 3, 32, 32) uint8 and labels (N,) int64, 0 to 9.
+    """Read a split of SVHN from its .mat file: images (N, 3, 32, 32) uint8 and labels (N,) int64, 0 to 9.
 
     Raises:
-        InputError: the file is missing, damaged, or no SVHN.
+        InputError: the file is missing, damaged, or not SVHN's.
     """
     from scipy.io import loadmat, matlab  # slow to import, and only the real data needs it
 
@@ -180,8 +186,10 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
 
         url, _, md5 = datasets.SVHN.split_list[split]
         files.download([url], path, md5)
-    again = "delete it and get it again (--download)"
-    path = find(data_dir, [FILES[split]], "--download fetches it, --svhn synthetic and --demo need none")
+    again = "delete it and download it again (--download)"
+    path = find(
+        data_dir, [FILES[split]], "fetch it with --download, or use --svhn synthetic or --demo, which do without"
+    )
     try:
         content = loadmat(path)
         images, labels = content["X"], content["y"]

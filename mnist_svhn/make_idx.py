@@ -1,10 +1,10 @@
-"""Pair the training images of MNIST and SVHN, and keep the pairs (authors' bin/make-mnist-svhn-idx.py).
+"""Pair the training images of MNIST and SVHN, and save the pairs (authors' bin/make-mnist-svhn-idx.py).
 
     python make_idx.py --data-dir data                                  30 random matchings of each class
     python make_idx.py --data-dir data --matchings 20 --svhn synthetic
 
-Writes mnist_svhn_idx.npz into the data-dir: train.py checks it and takes its pairs, with the same options. Without it
-train.py draws the same pairs anew each time.
+Writes mnist_svhn_idx.npz into the data-dir. train.py uses these pairs and refuses to run with other options of pairing.
+Without the file, train.py draws the same pairs at each start.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ class Config(TrainingPairOptions):
 
 
 def main(config: Config) -> None:
+    """Save the pairs, and print the name of the file."""
     print(save_pairs(config))
 
 

@@ -1,4 +1,4 @@
-"""Networks of the models on MNIST-SVHN (layers of the authors' models/vae_mnist.py and vae_svhn.py)."""
+"""Networks of the models on MNIST-SVHN (layers of the MMVAE authors' models/vae_mnist.py and vae_svhn.py)."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
@@ -17,16 +17,22 @@ LIKELIHOOD_SCALE = 0.75
 
 
 class Config(Protocol):
+    """The options that `build` reads."""
+
     n_latents: int
     num_hidden_layers: int
     learn_prior: bool
-    llik_scaling: float  # lambda of mnist; 0: the ratio of the dimensions
+    llik_scaling: float  # weight of mnist; 0: the ratio of the dimensions
     model: str
     prior_and_posterior: str
 
 
 class Model(NamedTuple):
-    """fusion: of the experts (`common.models.fusion_of`); objectives: that exist for it."""
+    """A model that --model names.
+
+    fusion: how the experts are fused (`common.models.fusion_of`).
+    objectives: names of the objectives that exist for this fusion.
+    """
 
     fusion: str
     objectives: tuple[str, ...]
@@ -39,16 +45,16 @@ MODELS = {
     "mnist": Model("own", objectives_of("own")),
     "svhn": Model("own", objectives_of("own")),
 }
-FAMILIES = {
+FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
     "laplace": "laplace",
     "normal": "gaussian",
     "vmf": "vmf",
     "ebm": "ebm",
-}  # --prior-and-posterior as the authors call it
+}
 
 
 def build(config: Config) -> MultimodalVAE:
-    """The model with modalities mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or with one of them."""
+    """Model of mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or of one of them."""
     d, h = config.n_latents, config.num_hidden_layers
     family = FAMILIES[config.prior_and_posterior]
     heads = (d,) * models.FAMILIES[family].n_params
@@ -69,14 +75,15 @@ def build(config: Config) -> MultimodalVAE:
 
 
 class Clamp(nn.Module):
-    """Keeps probabilities off 0 and 1, as the authors do."""
+    """Clamps probabilities to [1e-6, 1 - 1e-6], as the authors do."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The clamped probabilities, in the shape of x."""
         return x.clamp(1e-6, 1 - 1e-6)
 
 
 def mnist_encoder(heads: tuple[int, ...], n_hidden_layers: int) -> nn.Sequential:
-    """(N, 1, 28, 28) -> the posterior's parameters, (N, D) each."""
+    """Image (N, 1, 28, 28) -> the posterior's parameters, (N, D) each."""
     return nn.Sequential(
         nn.Flatten(),
         *hidden_layers(N_MNIST, n_hidden_layers),
@@ -85,6 +92,7 @@ def mnist_encoder(heads: tuple[int, ...], n_hidden_layers: int) -> nn.Sequential
 
 
 def mnist_decoder(n_latents: int, n_hidden_layers: int) -> nn.Sequential:
+    """z (N, D) -> mean (N, 1, 28, 28) of the image, in [0, 1]."""
     return nn.Sequential(
         *hidden_layers(n_latents, n_hidden_layers),
         *(nn.Linear(N_HIDDEN, N_MNIST), nn.Sigmoid(), Clamp(), nn.Unflatten(1, (1, 28, 28))),
@@ -92,12 +100,13 @@ def mnist_decoder(n_latents: int, n_hidden_layers: int) -> nn.Sequential:
 
 
 def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
+    """n linear layers with N_HIDDEN outputs, each followed by a ReLU."""
     sizes = [n_inputs] + n * [N_HIDDEN]
     return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
 
 
 def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """(N, 3, 32, 32) -> the posterior's parameters, (N, D) each."""
+    """Image (N, 3, 32, 32) -> the posterior's parameters, (N, D) each."""
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
         *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
@@ -107,6 +116,7 @@ def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
 
 
 def svhn_decoder(n_latents: int) -> nn.Sequential:
+    """z (N, D) -> mean (N, 3, 32, 32) of the image, in [0, 1]."""
     return nn.Sequential(
         *(nn.Unflatten(1, (n_latents, 1, 1)), FromPixel(n_latents, 128, 4), nn.ReLU()),
         *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU()),
@@ -116,7 +126,11 @@ def svhn_decoder(n_latents: int) -> nn.Sequential:
 
 
 def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Our configuration of the authors' options, and of our parameters theirs, which are concatenated."""
+    """Our config from the authors' options (args.json), and which of their parameters each of ours consists of.
+
+    Returns:
+        the config, and {our parameter: names of their parameters, to be concatenated}.
+    """
     n = args["num_hidden_layers"]
     config = {
         "n_latents": args["latent_dim"],
@@ -127,10 +141,14 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
         "prior_and_posterior": "laplace",
     }
     training = {name: args[name] for name in ("obj", "K", "looser", "batch_size", "epochs") if name in args}
-    if training.get("obj") == "elbo":  # which took one sample whatever the others said
+    if training.get("obj") == "elbo":  # theirs draws one sample, whatever K and looser are
         training |= {"obj": "elbo-importance", "K": 1, "looser": False}
-    config |= training
-    networks = {
+    return config | training, _authors_parameters(n)
+
+
+def _authors_parameters(n: int) -> dict[str, tuple[str, ...]]:
+    """{our parameter: names of the authors' parameters, to be concatenated}, with n hidden layers."""
+    layers = {
         **{f"encoder.mnist.{2 * i + 1}": (f"vaes.0.enc.enc.{i}.0",) for i in range(n)},
         f"encoder.mnist.{2 * n + 1}.linear": ("vaes.0.enc.fc21", "vaes.0.enc.fc22"),
         **{f"decoder.mnist.{2 * i}": (f"vaes.0.dec.dec.{i}.0",) for i in range(n)},
@@ -141,7 +159,7 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
     }
     layout = {
         f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in names)
-        for ours, names in networks.items()
+        for ours, names in layers.items()
         for kind in ("weight", "bias")
     }
-    return config, layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}
+    return layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}

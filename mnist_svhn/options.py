@@ -1,4 +1,4 @@
-"""Which images of MNIST and SVHN are paired: the options that the scripts share."""
+"""Options of pairing MNIST and SVHN, which all scripts share."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,7 +8,7 @@ from common.errors import require
 
 @dataclass(kw_only=True)
 class PairOptions:
-    """Which images, and how many of a class are paired: the options that all scripts share."""
+    """Which images are paired, and how many of a class: options that all scripts share."""
 
     GROUP: ClassVar = "data"
 
@@ -21,14 +21,14 @@ class PairOptions:
     """seed of the pairing and of the synthetic images"""
 
     def check_options(self) -> None:
-        """Raise InputError for values that no pairing can have."""
+        """Raise InputError for values outside their range."""
         require(self.max_per_class > 0, f"--max-per-class must be positive, not {self.max_per_class}")
         require(0 <= self.pair_seed < 2**32, f"--pair-seed must lie between 0 and 2^32, it is {self.pair_seed}")
 
 
 @dataclass(kw_only=True)
 class TrainingPairOptions(PairOptions):
-    """Which pairs to train on."""
+    """`PairOptions`, and how often the training images are paired."""
 
     GROUP: ClassVar = "data"
 
@@ -37,10 +37,11 @@ class TrainingPairOptions(PairOptions):
     20"""
 
     def check_options(self) -> None:
+        """Raise InputError for values outside their range."""
         super().check_options()
         require(self.matchings > 0, f"--matchings must be positive, not {self.matchings}")
 
 
 def chosen(config: PairOptions) -> dict[str, str | int]:
-    """What training and scoring must agree on: nothing of the demo's data."""
+    """The options that must be the same in training and scoring; none for the demo."""
     return {} if config.demo else {"svhn": config.svhn, "pair_seed": config.pair_seed}

@@ -1,7 +1,7 @@
-"""Sample a model of MNIST-SVHN: from the prior, given an image of either modality, along its latents.
+"""Sample from a model of MNIST-SVHN: from the prior, given an image of either modality, or along its latents.
 
-    python sample.py trained_models                                       draws of the prior, in both modalities
-    python sample.py trained_models --given mnist --data-dir data         test images, and both decoded of them
+    python sample.py trained_models                                       draws from the prior, in both modalities
+    python sample.py trained_models --given mnist --data-dir data         test images, and both decoded from them
     python sample.py trained_models --given svhn --svhn synthetic --data-dir data
     python sample.py trained_models --traverse                            one latent at a time, from -3 to 3 scales
 
@@ -41,6 +41,7 @@ class Config(PairOptions, options.ModelConfig):
 
 
 def main(config: Config) -> None:
+    """Save the pictures that the options ask for, and print the names of the files."""
     config.check()
     require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
@@ -51,7 +52,8 @@ def main(config: Config) -> None:
             pictures = traversals(model, folder)
         elif config.given:
             require(
-                config.given in model.modalities, f"this model has no {config.given}: give it {model.modalities[0]}"
+                config.given in model.modalities,
+                f"this model has no {config.given}: use --given {model.modalities[0]}",
             )
             runs.check_same(chosen(config), config.model)
             pairs = load("test", config)
@@ -64,23 +66,23 @@ def main(config: Config) -> None:
 
 
 def prior(model: MultimodalVAE, n: int, path: Path) -> None:
-    """Save what is decoded of draws of the prior, one modality above the other."""
+    """Save n samples from the prior, one modality above the other."""
     _in_rows(model.generate(n), path, "samples from the prior")
 
 
 def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -> None:
-    """Save images of one modality, and below what is decoded of a draw of q(z|image)."""
+    """Save images of one modality, and below each the decodings of one draw of q(z|image)."""
     given = examples.only(model.modalities).to(next(model.parameters()).device)[:].modalities[source]
     z = model.posterior({source: given}).sample()
     means = {name: p.mean for name, p in model.decode(z).items()}
-    _in_rows({f"{source}, given": given} | means, path, f"decoded of a sample of q(z|{source})")
+    _in_rows({f"{source}, given": given} | means, path, f"decoded from a sample of q(z|{source})")
 
 
 def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
-    """Save what is decoded along each latent, a row each, from -3 to 3 of the prior's scales around its mean."""
+    """Save decodings along each latent, one per row, from -3 to 3 prior scales around the mean; returns the files."""
     p = model.prior()
     on_spheres = model.variational_posterior.on_spheres
-    require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
+    require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave out --traverse")
     steps = torch.linspace(-3, 3, COLUMNS, device=p.mean.device)
     z = p.mean + steps[:, None] * (torch.eye(len(p.mean), device=p.mean.device) * p.stddev)[:, None]  # (D, steps, D)
     pictures = []
@@ -91,7 +93,7 @@ def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
-    """Save the pictures of a training: samples of the prior, and decodings of either modality."""
+    """Save pictures during training: samples from the prior, and decodings given either modality."""
     examples = valid or train
     prior(model, 4 * COLUMNS, folder / "prior.png")
     for source in model.modalities:
@@ -99,14 +101,14 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
 
 
 def _in_rows(images: dict[str, Tensor], path: Path, title: str) -> None:
-    """Save as many images (N, ...) of each kind in rows, those of the same draw above each other."""
+    """Save N images (N, ...) of each kind in rows; images of the same draw stand above each other."""
     rows = [plots.in_rows(_framed(x), [], COLUMNS)[0] for x in images.values()]
     labels = list(images) * len(rows[0])
     plots.image_grid(path, torch.stack(rows, dim=1).flatten(0, 1), labels, title=title)
 
 
 def _framed(images: Tensor) -> Tensor:
-    """Images of either modality, (N, 3, 32, 32)."""
+    """Images of either modality, padded and repeated to (N, 3, 32, 32)."""
     edge = (32 - images.shape[-1]) // 2
     return pad(images, 4 * [edge]).expand(-1, 3, -1, -1)
 

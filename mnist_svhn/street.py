@@ -1,6 +1,7 @@
 """Synthetic SVHN: digits of MNIST made to look like house numbers in street photographs, 32 x 32 in colour."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,18 +10,19 @@ from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, p
 SIZE = 32
 BATCH = 2000  # images drawn at once
 # How hard the images are: chosen so that classifiers find them as hard as the real set (README.md).
-CONTRAST = (0.15, 0.65)  # difference in luminance of digit and background, of either sign
-TEXTURE = 0.1  # standard deviation of the background's coarse and fine patterns, at most
+CONTRAST = (0.15, 0.65)  # difference in luminance between digit and background, of either sign
+TEXTURE = 0.1  # greatest standard deviation of the background's coarse and fine patterns
 BLUR = (0.4, 1.6)  # standard deviation of the blur, in pixels
-NOISE = 0.05  # standard deviation of the pixels' noise, at most
-NEIGHBOUR = 0.6  # probability of another digit at the left, and of one at the right, cut by the border
+NOISE = 0.05  # greatest standard deviation of the pixels' noise
+NEIGHBOUR = 0.6  # probability of a neighbour on the left, and on the right, cut off by the border
 
 
 def street_digits(digits: Tensor, seed: int) -> Tensor:
-    """One image for each digit.
+    """Draw one synthetic SVHN image for each digit.
 
     Args:
-        digits: (N, 28, 28) uint8; the neighbours are drawn among them too.
+        digits: (N, 28, 28) uint8; the neighbours are drawn from them too.
+        seed: seed of all random draws.
 
     Returns:
         (N, 3, 32, 32) uint8, in the digits' order.
@@ -31,22 +33,9 @@ def street_digits(digits: Tensor, seed: int) -> Tensor:
 
 
 def _batch(digits: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-    n = len(rows)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
-
-    # where there is ink: the digit in the middle, and those that the border cuts
-    size, angle, shear = uniform(0.8, 1.15), 0.12 * _normal(generator, n), 0.15 * _normal(generator, n)
-    shift = uniform(-2, 2, 2)
-    ink = _placed(digits[rows], size, angle, shear, shift)
-    for side in (-1, 1):
-        others = digits[torch.randint(len(digits), (n,), generator=generator)]
-        beside = shift + torch.stack([side * uniform(16, 22) * size, uniform(-1.5, 1.5)], dim=1)
-        there = (torch.rand(n, generator=generator) < NEIGHBOUR).float().view(-1, 1, 1, 1)
-        ink = torch.maximum(ink, there * _placed(others, size, angle, shear, beside))
-    ink = ink.sqrt()  # house numbers have broad strokes
-
+    """Images (n, 3, 32, 32) uint8 of the digits in these rows (n,)."""
+    n, uniform = len(rows), partial(_uniform, generator, len(rows))
+    ink = _ink(digits, rows, generator)
     paper = uniform(0, 1, 1, 1, 1)
     contrast = uniform(*CONTRAST, 1, 1, 1)
     darker = (paper > 1 - contrast) | ((paper > contrast) & (uniform(0, 1, 1, 1, 1) < 0.5))
@@ -64,12 +53,32 @@ def _batch(digits: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
     return (255 * image.clamp(0, 1)).round().to(torch.uint8)
 
 
+def _ink(digits: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Amount of ink (n, 1, 32, 32) in [0, 1]: the digits in the middle, and neighbours that the border cuts off."""
+    n, uniform = len(rows), partial(_uniform, generator, len(rows))
+    size, angle, shear = uniform(0.8, 1.15), 0.12 * _normal(generator, n), 0.15 * _normal(generator, n)
+    shift = uniform(-2, 2, 2)
+    ink = _placed(digits[rows], size, angle, shear, shift)
+    for side in (-1, 1):
+        neighbours = digits[torch.randint(len(digits), (n,), generator=generator)]
+        beside = shift + torch.stack([side * uniform(16, 22) * size, uniform(-1.5, 1.5)], dim=1)
+        present = (torch.rand(n, generator=generator) < NEIGHBOUR).float().view(-1, 1, 1, 1)
+        ink = torch.maximum(ink, present * _placed(neighbours, size, angle, shear, beside))
+    return ink.sqrt()  # house numbers have broad strokes
+
+
+def _uniform(generator: torch.Generator, n: int, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform numbers (n, *shape) in [low, high)."""
+    return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal numbers of a shape."""
     return torch.randn(shape, generator=generator)
 
 
 def _placed(digits: Tensor, size: Tensor, angle: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
-    """Digits (N, 28, 28), scaled, rotated, sheared and shifted (N, 2), in pixels: how much ink, (N, 1, 32, 32)."""
+    """Amount of ink (N, 1, 32, 32) of digits (N, 28, 28), scaled, rotated, sheared and shifted by (N, 2) pixels."""
     cos, sin = angle.cos() / size, angle.sin() / size
     x, y = (-2 * s / SIZE for s in shift.unbind(dim=1))
     rows = [torch.stack([cos, sin + shear * cos, x * cos + y * sin], dim=1)]
@@ -80,13 +89,13 @@ def _placed(digits: Tensor, size: Tensor, angle: Tensor, shear: Tensor, shift: T
 
 
 def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """Images (N, C, H, W), each under a Gaussian of its own width, in pixels."""
+    """Images (N, C, H, W), each blurred by a Gaussian of standard deviation sigma (N,) in pixels."""
     n, channels, *_ = images.shape
     radius = math.ceil(2 * BLUR[1])
     steps = torch.arange(-radius, radius + 1.0)
     kernel = (-0.5 * (steps / sigma[:, None]).square()).softmax(dim=1)  # (N, 2 radius + 1)
     kernel = kernel.repeat_interleave(channels, dim=0)[:, None]
     images = pad(images, [radius] * 4, mode="replicate").flatten(0, 1)[None]  # (1, N C, ...)
-    for shaped in (kernel[..., None], kernel[:, :, None]):
-        images = conv2d(images, shaped, groups=n * channels)
+    for line in (kernel[..., None], kernel[:, :, None]):
+        images = conv2d(images, line, groups=n * channels)
     return images.view(n, channels, SIZE, SIZE)

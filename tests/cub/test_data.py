@@ -117,12 +117,12 @@ def test_the_authors_vocabulary_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"w2i": {"<ex', "no vocabulary"),
-        (b"\x80\x04", "no vocabulary"),
-        (b"[1]", "no vocabulary"),
-        (b'{"w2i": {}}', "no vocabulary"),
-        (b'{"w2i": {}, "i2w": 3}', "no vocabulary"),
-        (b'{"w2i": {}, "i2w": {"0": {}}}', "no vocabulary"),
+        (b'{"w2i": {"<ex', "not a vocabulary"),
+        (b"\x80\x04", "not a vocabulary"),
+        (b"[1]", "not a vocabulary"),
+        (b'{"w2i": {}}', "not a vocabulary"),
+        (b'{"w2i": {}, "i2w": 3}', "not a vocabulary"),
+        (b'{"w2i": {}, "i2w": {"0": {}}}', "not a vocabulary"),
         (b'{"w2i": {}, "i2w": {}}', "lacks"),
         (json.dumps(authors_vocabulary(2)).encode(), "lacks"),
         (json.dumps(authors_vocabulary() | {"w2i": authors_vocabulary(4)["w2i"]}).encode(), "contradicts itself"),
@@ -145,7 +145,7 @@ def files_of(*classes):
 
 
 def test_every_fourth_captioned_class_is_a_test_class(tmp_path, capsys):
-    cub.layouts._say_once.cache_clear()
+    cub.layouts._print_once.cache_clear()
     found = find_birds(write_cub(tmp_path))
     assert found.folder == tmp_path / "CUB_200_2011/images"
     assert found.names["train"] == files_of("a.One", "b.Two", "c.Three", "f.Five")
@@ -154,11 +154,11 @@ def test_every_fourth_captioned_class_is_a_test_class(tmp_path, capsys):
     assert found.captions["test"] == [caption("e.Four", i, k) for i in range(2) for k in range(10)]
     assert found.captions["train"][30:32] == [caption("b.Two", 0, k) for k in range(2)]
     find_birds(tmp_path)
-    assert capsys.readouterr().err.count("every fourth of 5 captioned classes is for tests") == 1
+    assert capsys.readouterr().err.count("every fourth of the 5 captioned classes is a test class") == 1
 
 
 def test_lists_say_which_are_the_test_classes(tmp_path, capsys):
-    cub.layouts._say_once.cache_clear()
+    cub.layouts._print_once.cache_clear()
     lists = dict(
         zip(CLASSES.values(), [["b.Two", "z.Absent", "f.Five", ""], ["a.One", "c.Three", "e.Four"]], strict=True)
     )
@@ -217,11 +217,11 @@ def edit(path, change):
         ),
         (
             lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: x[:9]),
-            r"a.One/bird_2.txt has 9 lines where 10 are needed",
+            r"a.One/bird_2.txt has 9 lines instead of 10",
         ),
         (
             lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x, "a"]),
-            r"bird_2.txt has 11 lines where 10 are needed",
+            r"bird_2.txt has 11 lines instead of 10",
         ),
         (
             lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:9], ""]),
@@ -231,7 +231,7 @@ def edit(path, change):
             lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:4], " \ufffd ", *x[5:]]),
             r"a.One/bird_2.txt has no caption in line 5",
         ),
-        (lambda d: (d / "CUB_200_2011/images/d.None/notes.txt").touch(), r"d.None/notes.txt is no image"),
+        (lambda d: (d / "CUB_200_2011/images/d.None/notes.txt").touch(), r"d.None/notes.txt is not an image"),
         (
             lambda d: (d / "testclasses.txt").write_text("e.Four\n"),
             r"trainvalclasses.txt cannot be read \(No such file",
@@ -264,14 +264,14 @@ def test_what_does_not_fit_together_is_named(tmp_path, harm, message):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda d: (d / "test/b.One/1.jpg").touch(), r"text_testclasses.txt has 40 lines where 50 are needed"),
+        (lambda d: (d / "test/b.One/1.jpg").touch(), r"text_testclasses.txt has 40 lines instead of 50"),
         (lambda d: (d / "text_testclasses.txt").unlink(), r"text_testclasses.txt cannot be read"),
         (lambda d: shutil.rmtree(d / "test"), r"test is missing: unpack"),
         (
             lambda d: edit(d / "text_trainvalclasses.txt", lambda x: [*x[:11], "", *x[12:]]),
             r"text_trainvalclasses.txt has no caption in line 12",
         ),
-        (lambda d: (d / "train/b.One/list.csv").touch(), r"train/b.One/list.csv is no image"),
+        (lambda d: (d / "train/b.One/list.csv").touch(), r"train/b.One/list.csv is not an image"),
     ],
 )
 def test_what_does_not_fit_the_authors_layout_is_named(tmp_path, harm, message):
@@ -336,7 +336,7 @@ def test_the_last_images_are_held_out_with_their_captions(tmp_path):
             batch, same = held_out.examples[[13]].modalities, whole.examples[[10 * n + 13]].modalities
             assert all(batch[name].equal(same[name]) for name in same)
     assert len(whole.take(2).captions) == 20 and len(whole.take(100).captions) == 70
-    with pytest.raises(InputError, match="--valid 7 leaves no training image: there are 7"):
+    with pytest.raises(InputError, match="--valid 7 leaves no training image: it must be below 7"):
         load_train(data_config(tmp_path, OPTIONS, valid=7))
 
 

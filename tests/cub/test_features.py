@@ -178,7 +178,7 @@ def test_training_learns_and_goes_on_as_if_never_stopped(tmp_path, small, monkey
     assert len(judged) == 4 and all(x.equal(images[::10]) for x in judged)
     assert same == accuracy and all(resumed[name].equal(x) for name, x in straight.items())
     assert train(tmp_path / "b")[1] == accuracy and len(judged) == 4  # nothing is left to do
-    with pytest.raises(InputError, match="b is of another training: delete it"):
+    with pytest.raises(InputError, match="b holds another training: delete it"):
         feature_network.train(images, labels, RECIPE._replace(lr=0.1), CPU, False, {"names": "x"}, tmp_path / "b")
 
 
@@ -207,7 +207,7 @@ def test_the_network_never_sees_test_classes(tmp_path, small, found, monkeypatch
     )
     # nor may a network that has learnt a test class of these images make their features
     found.names |= {"train": found.names["train"][:6], "test": found.names["train"][6:]}
-    with pytest.raises(InputError, match="has learnt the test class 003.Blue"):
+    with pytest.raises(InputError, match="was trained on the test class 003.Blue"):
         features.main(config(tmp_path / "other", weights=tmp_path / features.NETWORK))
 
 
@@ -219,7 +219,7 @@ def test_one_class_is_none_to_train_on(tmp_path, small, found):
 
 def test_features_are_kept_in_the_images_order_and_taken_up_where_broken_off(tmp_path, small, found, monkeypatch):
     monkeypatch.setattr(features, "DECODED_AT_ONCE", 5)
-    with pytest.raises(InputError, match="features_train.json is missing: python features.py"):
+    with pytest.raises(InputError, match="features_train.json is missing: run python features.py"):
         load_features(found, "train", tmp_path)
     features.main(config(tmp_path))
     network = network_of(tmp_path)
@@ -244,7 +244,7 @@ def test_features_are_kept_in_the_images_order_and_taken_up_where_broken_off(tmp
     monkeypatch.setattr(features, "decode", stops)
     with pytest.raises(KeyboardInterrupt):
         features.main(config(tmp_path))  # in the second part
-    with pytest.raises(InputError, match="features_train.npy holds 5 of 12 images: python features.py"):
+    with pytest.raises(InputError, match="features_train.npy holds 5 of 12 images: run python features.py"):
         load_features(found, "train", tmp_path)
     decoded += [""] * 12
     del decoded[: len(decoded) - 12]
@@ -255,13 +255,15 @@ def test_features_are_kept_in_the_images_order_and_taken_up_where_broken_off(tmp
 
 def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small, found):
     features.main(config(tmp_path))
-    with pytest.raises(InputError, match="was made otherwise: delete cub_resnet101.pth.tar"):
+    with pytest.raises(
+        InputError, match="was trained with other options or on other images: delete cub_resnet101.pth.tar"
+    ):
         features.main(config(tmp_path, epochs=2))
-    with pytest.raises(InputError, match="of another --size"):
+    with pytest.raises(InputError, match="with another --size"):
         features.main(config(tmp_path, weights=tmp_path / features.NETWORK, size=20))
     features.main(config(tmp_path, weights=tmp_path / features.NETWORK, size=None))  # the one it was trained for
     other = SimpleNamespace(folder=found.folder, names={"train": found.names["train"][1:]})
-    with pytest.raises(InputError, match="features_train.npy is of other images"):
+    with pytest.raises(InputError, match="features_train.npy holds features of other images"):
         load_features(other, "train", tmp_path)
     # another network in the place of theirs
     torch.manual_seed(1)
@@ -287,7 +289,7 @@ def test_features_of_two_networks_are_refused(tmp_path, small, found):
         shutil.copy(tmp_path / "b" / f"features_test.{suffix}", tmp_path / "a")
     load_features(found, "train", tmp_path / "a")
     with pytest.raises(
-        InputError, match="features_test.npy is of another network than the features of training images"
+        InputError, match="features_test.npy was made by another network than the features of training images"
     ):
         load_features(found, "test", tmp_path / "a")
 
@@ -305,7 +307,7 @@ def test_a_state_dict_must_fit(tmp_path, small, found):
     torch.save(state_dict | {"bn1.running_mean": torch.full((2048,), torch.nan)}, tmp_path / "nan.pth")
     with pytest.raises(InputError, match="not finite, in bn1.running_mean"):
         features.main(config(tmp_path / "b", weights=tmp_path / "nan.pth"))
-    with pytest.raises(InputError, match="none.pth is no file, nor torchvision or train"):
+    with pytest.raises(InputError, match="none.pth is neither a file nor torchvision or train"):
         features.main(config(tmp_path / "b", weights=tmp_path / "none.pth"))
 
 
@@ -317,7 +319,7 @@ def test_imagenets_weights_are_those_that_torchvision_looks_for(tmp_path, small,
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     file = tmp_path / "checkpoints" / "resnet101-63fe2227.pth"
-    with pytest.raises(InputError, match=f"no network.*by hand as {file}, or give --weights PATH.*--weights train"):
+    with pytest.raises(InputError, match=f"no network.*by hand to {file}, or give --weights PATH.*--weights train"):
         feature_network.imagenet()
     torch.save(small_resnet(5).state_dict(), file)
     extractor(feature_network.imagenet(), "torchvision's weights")

@@ -160,7 +160,7 @@ def test_sampling_given_anything(trained, tmp_path, condition, capsys):
     args += ["--condition-on-image", tmp_path / "bird.png"] if condition in ("image", "both") else []
     call(sample, *args)
     out = capsys.readouterr().out
-    assert ("unknown words, which the model takes for one: zebra\n" in out) == (condition in ("text", "both"))
+    assert ("unknown words, all read as <exc>: zebra\n" in out) == (condition in ("text", "both"))
     name = "sample_prior" if condition == "nothing" else "sample_given"
     with Image.open(tmp_path / f"{name}.png") as found:
         assert found.width > 300
@@ -223,20 +223,20 @@ def test_loglike(trained, tmp_path, capsys):
 def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
     authors_folder(tmp_path, "cubISft")
     args = [tmp_path, "--demo", "--limit", 1, "--n-samples", 2]
-    with pytest.raises(InputError, match=r"does not hold its words: --vocab PATH"):
+    with pytest.raises(InputError, match=r"does not hold its vocabulary: add --vocab PATH"):
         call(loglike, *args)
-    with pytest.raises(InputError, match=r"does not hold its words: --vocab PATH"):
+    with pytest.raises(InputError, match=r"does not hold its vocabulary: add --vocab PATH"):
         train.main(config(tmp_path / "run", model="features", pre_trained=tmp_path))
     words = [*WORDS, *(f"other{i}" for i in range(1590 - len(WORDS)))]
     content = {"w2i": {word: i for i, word in enumerate(words)}, "i2w": dict(enumerate(words))}
     (tmp_path / "cub.vocab").write_text(json.dumps(content))
     estimates = call(loglike, *args, "--vocab", tmp_path / "cub.vocab")
-    assert "does not say which features it learnt from" in capsys.readouterr().out
+    assert "does not say which features it was trained on" in capsys.readouterr().out
     assert np.isfinite(estimates["log p(caption)"]["mean"])
     call(sample, tmp_path, "--demo", "--limit", 12, "--n-samples", 2, "--vocab", tmp_path / "cub.vocab")
     del content["w2i"][words[-1]], content["i2w"][len(words) - 1]
     (tmp_path / "cub.vocab").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="holds 1589 words where the model has 1590"):
+    with pytest.raises(InputError, match="has 1589 words, the model 1590"):
         call(loglike, *args, "--vocab", tmp_path / "cub.vocab")
 
 
@@ -247,7 +247,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
         (["--condition-on-text", " "], "has no word that the model knows"),
         (["--condition-on-image", "none.jpg"], "none.jpg is missing or not a readable image"),
         (["--given", "caption", "--condition-on-text", "a bird"], "--given takes test birds"),
-        (["--vocab", "cub.vocab"], "knows its own words: leave out --vocab"),
+        (["--vocab", "cub.vocab"], "holds its own vocabulary: leave out --vocab"),
         (["--n-samples", "0"], "--n-samples must be positive"),
     ],
 )
@@ -264,7 +264,7 @@ def test_a_modality_that_a_model_lacks_is_named(trained, tmp_path):
     train.main(config(tmp_path / "run", model="image", analytics=False))
     for args, message in (
         (["--condition-on-text", "a bird"], "this model has no captions"),
-        (["--given", "caption"], "this model has no caption: give it image"),
+        (["--given", "caption"], "this model has no caption: use --given image"),
     ):
         with pytest.raises(InputError, match=message):
             call(sample, tmp_path / "run", "--demo", *args)

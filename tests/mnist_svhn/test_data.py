@@ -209,7 +209,7 @@ def test_synthetic_svhn_is_made_once(mnist_dir, monkeypatch):
     with pytest.raises(InputError, match="made with --pair-seed 0, not --pair-seed 1: .*delete it"):
         load("train", data_config(mnist_dir, replace(OPTIONS, pair_seed=1)))
     write_mnist(mnist_dir, images=RANDOM.integers(0, 256, (60, 28, 28), dtype=np.uint8), labels=np.arange(60) // 6)
-    with pytest.raises(InputError, match="made of other digits: delete it"):
+    with pytest.raises(InputError, match="made from other digits: delete it"):
         load("train", data_config(mnist_dir, OPTIONS))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged or cannot be read: delete it"):

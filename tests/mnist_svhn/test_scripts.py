@@ -300,7 +300,7 @@ def test_samples(trained, capsys):
 
 def test_a_modality_that_the_model_lacks_is_no_condition(tmp_path):
     train.main(config(tmp_path, model="svhn"))
-    with pytest.raises(InputError, match="this model has no mnist: give it svhn"):
+    with pytest.raises(InputError, match="this model has no mnist: use --given svhn"):
         sample.main(sample.Config(tmp_path, given="mnist", demo=True))
 
 
