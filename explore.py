@@ -171,6 +171,8 @@ class Words:
         return self.decode(p.mode.cpu())[0]
 
 
+# input, output: the components of the page, at the left and at the right; read: the modality's value (1, ...) of an
+# input component, None if it is not given; show: the value of the output component for a decoded distribution
 View = Picture | Choice | Attributes | Words
 FACE = Picture(3, 64)
 VIEWS: dict[str, dict[str, View]] = {
