@@ -60,8 +60,8 @@ def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None 
 def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
     """The subsets of one modality, {name: (M,)}.
 
-    A set with at most `FEW` elements has a subset for each element, named "x[0]", "x[1]", ...; a larger one has a
-    single subset.
+    A set with at most `FEW` elements has a subset for each element, named "x[0]", "x[1]", ... A larger one
+    has a single subset.
     """
     terms = {}
     for name, column in columns.items():
