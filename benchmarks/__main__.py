@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from benchmarks.experiments import EXPERIMENTS, loaded_turn, n_steps, our_turn, package_turn, plain_turn
 from benchmarks.race import machine, operations, peak, race, ratio, timed
-from common.training import devices
+from common.training import devices, run_from_command_line
 
 ROOT = Path(__file__).parents[1]
 MIXED = "cub, images"  # experts of two families, which the package lacks
@@ -149,4 +149,4 @@ def start_up(command: list[str], folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_from_command_line(main, Config, __doc__)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
 from benchmarks import plain_faces
@@ -24,6 +23,7 @@ from benchmarks.race import machine, most_memory, timed
 from celeba.attributes import ATTRIBUTES
 from common.data import Examples, image_caches
 from common.subsets import random_subsets
+from common.training import run_from_command_line
 from common.training.steps import Step
 
 N_IMAGES = 202_599  # of CelebA
@@ -83,4 +83,4 @@ def memory() -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_from_command_line(main, Config, __doc__)

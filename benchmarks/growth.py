@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -31,7 +30,7 @@ from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDec
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import VAE
 from common.objectives import MvaeElbo, Objective, StandardElbo
-from common.training import devices
+from common.training import devices, run_from_command_line
 from common.training.steps import Step
 
 Key = TypeVar("Key")
@@ -167,4 +166,4 @@ def step_on(step: Step, values: dict[str, Tensor]) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_from_command_line(main, Config, __doc__)

@@ -13,7 +13,6 @@ from functools import partial
 from types import SimpleNamespace
 
 import torch
-import tyro
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -21,7 +20,7 @@ from benchmarks.race import Turn, machine, race, ratio
 from common.experts import product_of_experts
 from common.models import FAMILIES, MultimodalVAE
 from common.objectives import StandardElbo
-from common.training import devices
+from common.training import devices, run_from_command_line
 from mnist.parts.model import N_PIXELS, build
 
 LATENTS = 64
@@ -120,4 +119,4 @@ def sampling(n: int, posterior: str) -> Turn:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_from_command_line(main, Config, __doc__)

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from tqdm import tqdm
 
 from benchmarks.race import machine
 from common.checkpoints import load_model
+from common.training import run_from_command_line
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,4 +85,4 @@ def rate(config: Config, layout: str, save_dir: Path) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_from_command_line(main, Config, __doc__)

@@ -16,12 +16,11 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
-import tyro
 
 import vhe.model
 from benchmarks import plain_vhe
 from benchmarks.race import Turn, machine, race, ratio
-from common.training import devices
+from common.training import devices, run_from_command_line
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
 
@@ -121,4 +120,4 @@ def training_step(model: VHE) -> Callable[[Batch], None]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_from_command_line(main, Config, __doc__)

@@ -90,8 +90,8 @@ def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig
     taken = {name: value for name, value in load_config(path).items() if name in names and value is not None}
     for name, value in taken.items():
         choices = _choices(config, name)
-        known = not choices or value in choices
-        require(known, f"{path} was trained with {flag(name, value)}: it is of another experiment")
+        allowed = f"this script has {', '.join(map(str, choices))}: give a checkpoint of this experiment"
+        require(not choices or value in choices, f"{path} was trained with {flag(name, value)}, {allowed}")
     return config(**taken)
 
 

@@ -182,7 +182,7 @@ class ObjectiveOptions:
         check_fusion(fusion, posterior)
         obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
         registry.check_objective(obj, tuple(exists), model, has_density)
-        registry.check_options(obj, self._given_options(obj))
+        registry.check_options(obj, self._given_options())
         require(
             FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
             f"--looser takes the mean over a mixture's components, and {model} is no mixture: leave it out",
@@ -196,8 +196,8 @@ class ObjectiveOptions:
             "--K 1 with --posterior ebm: --obj elbo is the bound with one sample, without the noise of choosing it",
         )
 
-    def _given_options(self, obj: str) -> dict[str, object]:
-        """The options that ask for something; one sample is what every objective takes."""
+    def _given_options(self) -> dict[str, object]:
+        """{name: value} of the options of objectives that the user gave; --K 1 does not count, since all take it."""
         asks = {
             "K": self.K not in (None, 1),
             "looser": bool(self.looser) and not isinstance(self.looser, Unset),

@@ -117,5 +117,5 @@ def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
 
 def test_weights_of_another_experiment_are_refused(tmp_path):
     save(tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}})
-    with pytest.raises(InputError, match="was trained with --model mvae: it is of another experiment"):
+    with pytest.raises(InputError, match="was trained with --model mvae, this script has character, hierarchical"):
         command_line.taken_up(train.Config, tmp_path)
