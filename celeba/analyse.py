@@ -15,7 +15,6 @@ faces where one is given). Shares of right attributes of 64 x 64 images, in %:
     commoner value        always saying what most test images have
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +30,8 @@ from celeba.sample import giver, probabilities
 from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
-from common.io import write_atomically
 from common.models import MultimodalVAE
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import devices, options, run_from_command_line
 
 BATCH_SIZE = 250
@@ -58,7 +56,8 @@ class Config(JudgedConfig):
 def main(
     config: Config, experiment: str = "celeba", arranged: Callable[[Examples], Examples] = lambda examples: examples
 ) -> dict[str, dict[str, float]]:
-    """
+    """Report the shares of right attributes: {attribute: {column: share in [0, 1]}}.
+
     Args:
         arranged: CelebA's examples with the model's modalities.
     """
@@ -72,20 +71,12 @@ def main(
 
 
 def report(columns: dict[str, Tensor], config: JudgedConfig, experiment: str, n: int) -> dict[str, dict[str, float]]:
-    """Print the table of columns (18,), and write it to the file that --json names; by attribute."""
-    found = {name: {column: x[i].item() for column, x in columns.items()} for i, name in enumerate(ATTRIBUTES)}
-    print(f"\n{experiment}, {n} test images\n\n{reports.attribute_table(found)}")
-    if config.json and distributed.rank() == 0:
-        content = {
-            "experiment": experiment,
-            "checkpoint": str(config.model),
-            "split": "test",
-            "n_examples": n,
-            "n_samples": getattr(config, "n_samples", 1),
-            "seed": config.seed,
-        }
-        write_atomically(config.json, json.dumps(content | {"attributes": found}, indent=2).encode())
-    return found
+    """Report columns (18,) by attribute: {attribute: {column: share in [0, 1]}}."""
+    shares = {name: {column: x[i].item() for column, x in columns.items()} for i, name in enumerate(ATTRIBUTES)}
+    table = tables.attribute_table(shares, caption=f"{experiment}, {n} test images")
+    settings = {"n_examples": n, "n_samples": getattr(config, "n_samples", 1), "seed": config.seed}
+    tables.report(config, experiment, [table], settings)
+    return shares
 
 
 def judge(config: JudgedConfig, device: torch.device) -> tuple[nn.Module, Examples]:

@@ -14,6 +14,7 @@ little where few have an attribute (beside it stands that of always saying the c
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,12 +23,13 @@ from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.data import load
-from celeba.sample import device_of, probabilities
+from celeba.sample import probabilities
+from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import image_and_label, importance_estimates, of_examples
+from common.estimators import image_and_label, importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import devices, options, run_from_command_line
 
 BATCH_SIZE = 100
@@ -44,7 +46,8 @@ class Config(options.LoglikeConfig):
 def main(
     config: Config, experiment: str = "celeba", arranged: Callable[[Examples], Examples] = lambda examples: examples
 ) -> dict[str, dict[str, float]]:
-    """
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats.
+
     Args:
         arranged: CelebA's examples with the model's modalities.
     """
@@ -52,32 +55,32 @@ def main(
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = load("test", config)
     torch.manual_seed(config.seed)
-    estimates, predicted = evaluate(model, arranged(examples), config.n_samples)
-    attributes = scores(predicted, examples.modalities["attrs"].bool())
-    summary = reports.summarise(estimates)
-    reports.report(summary, config, experiment, len(examples), attributes=attributes)
-    return summary
+    values, predicted = evaluate(model, arranged(examples), config.n_samples)
+    attributes = tables.attribute_table(scores(predicted, examples.modalities["attrs"].bool()))
+    return tables.report_estimates(values, config, experiment, len(examples), more=[attributes])
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18).bool."""
-
-    def estimate(batch: Batch) -> dict[str, Tensor]:
-        z = model.variational_posterior.point(model.posterior(batch, ("image",)))
-        return of_batch(model, batch, n_samples) | {"predicted": probabilities(model.decode(z)) > 0.5}
-
-    found = of_examples(examples.to(device_of(model)), BATCH_SIZE, estimate)
-    predicted = found.pop("predicted")
-    return found, predicted
+    """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18) bool."""
+    values = metrics.evaluate(model, examples, [inferred, partial(log_likelihoods, n_samples=n_samples)], BATCH_SIZE)
+    predicted = values.pop("predicted")
+    return values, predicted
 
 
-def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def inferred(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:
+    """The attributes inferred from the images alone, "predicted", (B, 18) bool."""
+    z = model.variational_posterior.point(model.posterior(batch, ("image",)))
+    return {"predicted": probabilities(model.decode(z)) > 0.5}
+
+
+def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """The estimates of p(image, attrs) and its parts, {name: (B,)}, nats, and the effective samples."""
     attributes = tuple(name for name in model.modalities if name != "image")
-    found = image_and_label(model, batch, attributes, "attrs", n_samples)
+    estimates = image_and_label(model, batch, attributes, "attrs", n_samples)
     (attrs,) = importance_estimates(model, batch, [attributes], attributes, n_samples)
-    return found | {
+    return estimates | {
         "log p(attrs), z from q(z|attrs)": attrs.value,
-        "log p(image|attrs), z from q(z|attrs)": found["log p(image,attrs)"] - attrs.value,
+        "log p(image|attrs), z from q(z|attrs)": estimates["log p(image,attrs)"] - attrs.value,
         "effective samples, attrs, z from q(z|attrs)": attrs.ess,
     }
 

@@ -1,6 +1,6 @@
 """Metrics beside likelihoods: coherence of what a model generates, classes in its latents, canonical correlations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -10,8 +10,9 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from common import distributed
-from common.data.batches import Examples
+from common.data.batches import Batch, Examples
 from common.errors import require
+from common.estimators import of_examples
 from common.multimodal_vae import MultimodalVAE
 
 Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: values (N, ...) -> logits (N, C)}
@@ -183,3 +184,27 @@ def _whitened(x: Tensor, eps: float, components: int | None = None) -> tuple[Ten
     s = s[:rank]
     scale = (s**2 / len(x) + eps).rsqrt()
     return u[:, :rank] * (s * scale), mean, vh[:rank].T * scale
+
+
+Evaluation = Callable[[nn.Module, Batch], Mapping[str, Tensor]]  # model, B examples -> {name: (B, ...)}
+
+# Every loglike.py computes these too, of each test example, and reports their means in its table and its JSON. One that
+# does not apply to a model's modalities returns {}.
+EVALUATIONS: list[Evaluation] = []
+
+
+def evaluate(
+    model: nn.Module, examples: Examples, evaluations: Sequence[Evaluation], batch_size: int
+) -> dict[str, Tensor]:
+    """Evaluate a model on examples, a batch at a time: {name: (N, ...)}, on the CPU.
+
+    Several processes share the examples, and draw different noise.
+
+    Args:
+        evaluations: a script's own; those of `EVALUATIONS` follow.
+    """
+
+    def values(batch: Batch) -> dict[str, Tensor]:
+        return {name: x for f in (*evaluations, *EVALUATIONS) for name, x in f(model, batch).items()}
+
+    return of_examples(examples.to(next(model.parameters()).device), batch_size, values)

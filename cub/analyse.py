@@ -23,7 +23,6 @@ the attributes; the row "ground truth, read" says how well it reads.
 Writes umap.png, draws of the prior and of the posteriors in the plane, into the model's samples/.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,9 +35,9 @@ from torch import Tensor, nn
 from common import distributed
 from common.data import Examples
 from common.errors import require
-from common.io import write_atomically
 from common.metrics import cca
 from common.models import MultimodalVAE
+from common.reporting import tables
 from common.reporting import umap as maps
 from common.training import devices, run_from_command_line, runs
 from cub import demo as drawn
@@ -227,27 +226,40 @@ def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
 
 
 def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None:
-    """Print the tables, in Markdown, and write the figures to the file that --json names."""
-    print(f"\n| cub, {n} test pairs, {config.n_samples} draws | correlation | of ground truth | paper † | of its |")
-    print("|---|---|---|---|---|")
-    found = figures["correlations"]
-    truth, of_paper = found["ground truth"], PAPER["ground truth"]
-    for (name, value), paper in zip(found.items(), PAPER.values(), strict=True):
-        share = f"{100 * value / truth:.1f} %" if truth > 0 else "-"
-        print(f"| {name} | {value:.3f} | {share} | {paper:.3f} | {100 * paper / of_paper:.1f} % |")
-    reduced = config.feature_components and f", {config.feature_components} principal components"
-    print(f"\nfeatures: {about}{reduced or ''}; {config.components} canonical directions")
-    print("† Shi et al. 2019 as recalled, not re-checked against the paper; with ImageNet's features of all of CUB")
+    """Report the correlations, and of the demo the coherence, each in a table.
+
+    Args:
+        about: what makes the features of images.
+    """
+    shown = [correlation_table(figures["correlations"], about, config, n)]
     if "coherence" in figures:
-        print("\n| what captions say of birds | right, % | attributes a caption |\n|---|---|---|")
-        for name, row in figures["coherence"].items():
-            right = "-" if row["right"] is None else f"{100 * row['right']:.1f}"
-            print(f"| {name} | {right} | {row['named']:.2f} |")
-    if config.json and distributed.rank() == 0:
-        content = {"experiment": "cub", "checkpoint": str(config.model), "split": "test", "n_examples": n}
-        chosen = ("n_samples", "seed", "components", "feature_components")
-        content |= {"demo": config.demo, "features": about, **{name: getattr(config, name) for name in chosen}}
-        write_atomically(config.json, json.dumps(content | figures, indent=2).encode())
+        shown.append(coherence_table(figures["coherence"]))
+    chosen = ("n_samples", "seed", "components", "feature_components")
+    settings = {"n_examples": n, "demo": config.demo, "features": about}
+    tables.report(config, "cub", shown, settings | {name: getattr(config, name) for name in chosen})
+
+
+def correlation_table(correlations: dict[str, float], about: str, config: Config, n: int) -> tables.Table:
+    """The table of correlations beside the paper's, each also as a share of its ground truth."""
+    truth, papers_truth = correlations["ground truth"], PAPER["ground truth"]
+    rows = []
+    for (name, value), paper in zip(correlations.items(), PAPER.values(), strict=True):
+        share = f"{tables.percent(value / truth)} %" if truth > 0 else "-"
+        rows.append((name, f"{value:.3f}", share, f"{paper:.3f}", f"{tables.percent(paper / papers_truth)} %"))
+    reduced = config.feature_components and f", {config.feature_components} principal components"
+    notes = (
+        f"features: {about}{reduced or ''}; {config.components} canonical directions\n"
+        "† Shi et al. 2019 as recalled, not re-checked against the paper; with ImageNet's features of all of CUB"
+    )
+    head = (f"cub, {n} test pairs, {config.n_samples} draws", "correlation", "of ground truth", "paper †", "of its")
+    return tables.Table("correlations", correlations, head, rows, notes=notes)
+
+
+def coherence_table(coherence: dict[str, dict[str, float | None]]) -> tables.Table:
+    """The table of the attributes that captions name, and of how many of them are right."""
+    head = ("what captions say of birds", "right, %", "attributes a caption")
+    rows = [(name, tables.percent(row["right"]), f"{row['named']:.2f}") for name, row in coherence.items()]
+    return tables.Table("coherence", coherence, head, rows)
 
 
 if __name__ == "__main__":

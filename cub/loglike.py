@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import require
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import run_from_command_line
 from common.training.options import LoglikeConfig
 from cub.data import CAPTIONS
@@ -31,18 +31,17 @@ class Config(TrainedConfig, LoglikeConfig):
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model, vocabulary = load_trained(config)
     has_density = model.variational_posterior.has_density
     require(has_density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
     pairs = load_birds("test", model, vocabulary, config).examples
     torch.manual_seed(config.seed)
-    found = evaluate(model, pairs, config.n_samples, config.paper)
-    of_images = {name: x.view(-1, CAPTIONS).mean(dim=1) for name, x in found.items()}  # the ten are not independent
-    estimates = reports.summarise(of_images)
+    values = evaluate(model, pairs, config.n_samples, config.paper)
+    of_images = {name: x.view(-1, CAPTIONS).mean(dim=1) for name, x in values.items()}  # the ten are not independent
     about = {"birds": "demo" if config.demo else "photographed", "captions each": str(CAPTIONS)}
-    reports.report(estimates, config, "cub", len(pairs) // CAPTIONS, about)
-    return estimates
+    return tables.report_estimates(of_images, config, "cub", len(pairs) // CAPTIONS, about)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from common.data import Examples, draw_paired
 from common.errors import option, require
 from common.io import write_atomically
 from common.models import MultimodalVAE
-from common.reporting import plots
+from common.reporting import plots, tables
 from common.training import Experiment, devices, options, run, run_from_command_line, runs
 from common.training.parallel import in_parallel, logged, spread
 from mnist import train
@@ -176,7 +176,7 @@ def accuracy(logits: Callable[[Tensor], Tensor], test: Examples) -> float:
 
 
 def report(results: list[Result], config: Config, experiment: str) -> None:
-    """Print the table, in Markdown, and write it, the plot and all results."""
+    """Report mean and standard deviation over the seeds, in a table and a plot, and write all results."""
     curves = {
         name: [
             spread([getattr(result, of) for result in results if result.fraction == fraction])
@@ -185,27 +185,28 @@ def report(results: list[Result], config: Config, experiment: str) -> None:
         for name, of in ((config.model, "model"), ("classifier of the pairs alone", "classifier"))
     }
     n_paired = [next(r.n_paired for r in results if r.fraction == fraction) for fraction in sorted(config.fractions)]
-    lines = [f"| {experiment}, paired examples | {' | '.join(curves)} |", "|---|---|---|"]
-    for n, *row in zip(n_paired, *curves.values(), strict=True):
-        lines.append(f"| {n:,} | {' | '.join(f'{100 * mean:.2f} ± {100 * std:.2f} %' for mean, std in row)} |")
-    table = "\n".join(lines) + f"\n\n{len(config.seeds)} seeds: mean and standard deviation.\n"
-    print(f"\n{table}")
-    content = {
-        "experiment": experiment,
-        "config": options.as_json(config),
-        "commit": runs.git_commit(),
-        "results": [result._asdict() for result in results],
-    }
-    write_atomically(config.save_dir / "weak_supervision.md", table.encode())
-    write_atomically(config.save_dir / "weak_supervision.json", json.dumps(content, indent=2).encode())
+    rows = [
+        (f"{n:,}", *(f"{100 * mean:.2f} ± {100 * std:.2f} %" for mean, std in row))
+        for n, *row in zip(n_paired, *curves.values(), strict=True)
+    ]
+    table = tables.Table(
+        "results",
+        [result._asdict() for result in results],
+        (f"{experiment}, paired examples", *curves),
+        rows,
+        notes=f"{len(config.seeds)} seeds: mean and standard deviation.",
+    )
+    stem = config.save_dir / "weak_supervision"
+    settings = {"config": options.as_json(config), "commit": runs.git_commit()}
+    tables.report_runs(stem, experiment, table, settings)
     plots.error_bars(
-        config.save_dir / "weak_supervision.png",
+        stem.with_suffix(".png"),
         n_paired,
         curves,
         ("paired examples", "accuracy of the label from the image"),
         f"weakly supervised learning on {experiment}",
     )
-    print(f"{config.save_dir}/weak_supervision.md, .json and .png")
+    print(f"{stem}.md, .json and .png")
 
 
 if __name__ == "__main__":

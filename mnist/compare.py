@@ -24,8 +24,7 @@ from tqdm import tqdm
 from common.checkpoints import load_model
 from common.errors import option, require
 from common.io import write_atomically
-from common.reporting import plots
-from common.reporting import tables as reports
+from common.reporting import plots, tables
 from common.training import devices, options, run_from_command_line, runs
 from common.training.parallel import in_parallel, logged, spread
 from mnist import halves, pixels
@@ -183,35 +182,30 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
 
 
 def report(results: list[Result], config: Config) -> None:
-    """Print the table, in Markdown, and write it, the plot and all results."""
+    """Report mean and standard deviation over the seeds, in a table and a plot, and write all results."""
     names = [name for name in results[0].estimates if name.startswith("log p")]
     variants = list(dict.fromkeys(result.variant for result in results))
-    headings = [reports.in_table(name) for name in names]
-    lines = [f"| {config.experiment} `{config.options}` | {' | '.join(headings)} | parameters | examples/s |"]
-    lines.append("|---" * (len(names) + 3) + "|")
-    points = {}
+    points, rows = {}, []
     for variant in variants:
         mine = [result for result in results if result.variant == variant]
         cells = [spread([result.estimates[name] for result in mine]) for name in names]
         points[variant] = cells[0]
         texts = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in cells]
         rate = max(result.rate for result in mine)
-        lines.append(f"| `{variant}` | {' | '.join(texts)} | {mine[0].n_parameters:,} | {rate:,.0f} |")
-    about = f"{len(config.seeds)} seeds: mean and standard deviation; {config.n_test} test images, nats"
-    lines += ["", f"{about}; examples/s of the fastest epoch."]
-    table = "\n".join(lines) + "\n"
-    print(f"\n{table}")
-    content = {
-        "experiment": config.experiment,
-        "config": options.as_json(config),
-        "commit": runs.git_commit(),
-        "results": [result._asdict() for result in results],
-    }
-    name = f"compare_{config.experiment}"
-    write_atomically(config.save_dir / f"{name}.md", table.encode())
-    write_atomically(config.save_dir / f"{name}.json", json.dumps(content, indent=2).encode())
-    plots.intervals(config.save_dir / f"{name}.png", points, "log p(image), nats", f"{config.experiment}, test images")
-    print(f"{config.save_dir}/{name}.md, .json and .png")
+        rows.append((f"`{variant}`", *texts, f"{mine[0].n_parameters:,}", f"{rate:,.0f}"))
+    notes = f"{len(config.seeds)} seeds: mean and standard deviation; {config.n_test} test images, nats"
+    table = tables.Table(
+        "results",
+        [result._asdict() for result in results],
+        (f"{config.experiment} `{config.options}`", *names, "parameters", "examples/s"),
+        rows,
+        notes=f"{notes}; examples/s of the fastest epoch.",
+    )
+    stem = config.save_dir / f"compare_{config.experiment}"
+    settings = {"config": options.as_json(config), "commit": runs.git_commit()}
+    tables.report_runs(stem, config.experiment, table, settings)
+    plots.intervals(stem.with_suffix(".png"), points, "log p(image), nats", f"{config.experiment}, test images")
+    print(f"{stem}.md, .json and .png")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from common.data import Batch
 from common.errors import require
 from common.objectives import DregElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
-from common.reporting import plots
+from common.reporting import plots, tables
 from common.training import devices, options, run_from_command_line, runs
 from mnist.data import MNIST, Dataset
 
@@ -46,6 +46,7 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
+    """Report the noise by estimator, for each K: {name: [variance / squared mean]}."""
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     has_density = model.variational_posterior.has_density
@@ -64,9 +65,8 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
                 objective = estimator(model, k, looser=True)
                 curves[name].append(noise(objective, batch, model.encoder.parameters(), config.n_samples))
                 bar.update()
-    print(f"\n| {dataset.name}, noise of the gradient: K | {' | '.join(curves)} |\n|{'---|' * (1 + len(curves))}")
-    for k, *row in zip(config.K, *curves.values(), strict=True):
-        print(f"| {k} | {' | '.join(f'{value:.3g}' for value in row)} |")
+    rows = [(str(k), *(f"{value:.3g}" for value in row)) for k, *row in zip(config.K, *curves.values(), strict=True)]
+    print(f"\n{tables.Table('noise', curves, (f'{dataset.name}, noise of the gradient: K', *curves), rows)}")
     path = (config.out_dir or runs.folder_of(config.model) / "samples") / "gradients.png"
     points = {name: [(value, 0.0) for value in values] for name, values in curves.items()}
     plots.error_bars(path, config.K, points, ("K", "variance / squared mean"), "the encoders' gradient", log=True)

@@ -15,14 +15,17 @@ p(image) is estimated with q(z|image) too; the higher value is the nearer one, a
 A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|text), with samples of q(z|image, text).
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import image_and_label, importance_estimates, of_examples
+from common.estimators import image_and_label, importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import devices, run_from_command_line
 from common.training.options import LoglikeConfig as Config
 from mnist.data import MNIST, Dataset
@@ -31,27 +34,26 @@ BATCH_SIZE = 100
 
 
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     examples = dataset.load("test", config)
     torch.manual_seed(config.seed)
-    estimates = reports.summarise(evaluate(model, examples, config.n_samples))
-    reports.report(estimates, config, dataset.name, len(examples))
-    return estimates
+    values = evaluate(model, examples, config.n_samples)
+    return tables.report_estimates(values, config, dataset.name, len(examples))
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
     """Every estimate for every example: {name: (N,)}, nats."""
-    examples = examples.only(model.modalities).to(next(model.parameters()).device)
-    estimate = two_modalities if "text" in model.modelled else image_alone
-    return of_examples(examples, BATCH_SIZE, lambda batch: estimate(model, batch, n_samples))
+    likelihoods = partial(two_modalities if "text" in model.modelled else image_alone, n_samples=n_samples)
+    evaluations = [likelihoods, accuracies] if "text" in model.modelled else [likelihoods]
+    return metrics.evaluate(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
 
 
 def two_modalities(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
     """The estimates of a model of p(image, text)."""
     one_of_few = batch.modalities["text"].dim() == 1
-    estimates = image_and_label(model, batch, ("text",), "text", n_samples, () if one_of_few else ("text",))
-    return estimates | accuracies(model, batch)
+    return image_and_label(model, batch, ("text",), "text", n_samples, () if one_of_few else ("text",))
 
 
 def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

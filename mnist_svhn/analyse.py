@@ -13,7 +13,6 @@ Writes umap.png (draws of the prior and of the posteriors in the plane) and kl.p
 and from each other, by latent) into the model's samples/.
 """
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +24,9 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.io import write_atomically
 from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
 from common.models import MultimodalVAE
-from common.reporting import plots
-from common.reporting import tables as reports
+from common.reporting import plots, tables
 from common.reporting import umap as maps
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.classifier import accuracy, classifier
@@ -116,16 +113,14 @@ def cache(config: Config, kind: str, name: str) -> Path | None:
 
 
 def report(shares: dict[str, float], nats: dict[str, float], config: Config, n: int) -> None:
-    """Print the tables, in Markdown, and write them to the file that --json names."""
+    """Report the shares in % and the KLs in nats, each in a table."""
     data = "demo" if config.demo else config.svhn
-    for unit, figures, factor in (("%", shares, 100), *([("nats", nats, 1)] if nats else [])):
-        print(f"\n| mnist_svhn ({data} SVHN), {n} test pairs | {unit} |\n|---|---|")
-        for name, value in figures.items():
-            print(f"| {reports.in_table(name)} | {factor * value:.2f} |")
-    if config.json and distributed.rank() == 0:
-        content = {"experiment": "mnist_svhn", "checkpoint": str(config.model), "split": "test", "n_examples": n}
-        content |= {"svhn": data, "seed": config.seed, "figures": shares, "nats": nats}
-        write_atomically(config.json, json.dumps(content, indent=2).encode())
+    head = f"mnist_svhn ({data} SVHN), {n} test pairs"
+    figures = [
+        tables.Table("figures", shares, (head, "%"), [(name, f"{100 * x:.2f}") for name, x in shares.items()]),
+        tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),
+    ]
+    tables.report(config, "mnist_svhn", figures, {"n_examples": n, "svhn": data, "seed": config.seed})
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ of one modality the other one tells. Weights and beta play no part, but in --pap
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require
-from common.estimators import joint_and_each, of_examples, weighted_joint
+from common.estimators import joint_and_each, weighted_joint
 from common.models import MultimodalVAE
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, chosen
@@ -35,6 +37,7 @@ class Config(PairOptions, options.LoglikeConfig):
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     runs.check_same(chosen(config), config.model)
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
@@ -42,23 +45,22 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     require(has_density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
     pairs = load("test", config)
     torch.manual_seed(config.seed)
-    estimates = reports.summarise(evaluate(model, pairs, config.n_samples, config.paper))
-    reports.report(estimates, config, "mnist_svhn", len(pairs), {"svhn": "demo" if config.demo else config.svhn})
-    return estimates
+    values = evaluate(model, pairs, config.n_samples, config.paper)
+    about = {"svhn": "demo" if config.demo else config.svhn}
+    return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about)
 
 
 def evaluate(model: MultimodalVAE, pairs: Examples, n_samples: int, paper: bool = False) -> dict[str, Tensor]:
     """Every estimate for every pair: {name: (N,)}, nats."""
-    pairs = pairs.only(model.modalities).to(next(model.parameters()).device)
+    evaluations = [joint_and_each, papers_joint] if paper else [joint_and_each]
+    evaluations = [partial(f, n_samples=n_samples) for f in evaluations]
+    return metrics.evaluate(model, pairs.only(model.modalities), evaluations, BATCH_SIZE)
 
-    def estimate(batch: Batch) -> dict[str, Tensor]:
-        found = joint_and_each(model, batch, n_samples)
-        if paper:
-            name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
-            found[name] = weighted_joint(model, batch, n_samples)
-        return found
 
-    return of_examples(pairs, BATCH_SIZE, estimate)
+def papers_joint(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """What the paper reports as the joint log-likelihood, {name: (B,)}."""
+    name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
+    return {name: weighted_joint(model, batch, n_samples)}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ x. An image is assigned to the class with the largest estimate of log p(x|D). Th
 confidence interval for the number of images classified.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.errors import option, require
-from common.io import write_atomically
+from common.reporting import tables
 from common.training import run_from_command_line
 from common.training.options import ModelConfig
 from vhe.character_sets import images_of
@@ -98,17 +97,13 @@ def interval(p: float, n: int) -> dict[str, float]:
 
 
 def report(accuracy: dict[str, float], config: Config, n_classes: int) -> None:
-    """Print a Markdown table of the accuracy, and write it to the file that --json names."""
-    percent = {name: f"{100 * x:.1f}" for name, x in accuracy.items()}
-    print(f"\n| vhe, {n_classes} test characters, {config.n_samples} samples | accuracy, % | 95 % interval |")
-    print("|---|---|---|")
+    """Report the accuracy and its interval, in a table."""
+    mean, low, high = map(tables.percent, accuracy.values())
+    head = (f"vhe, {n_classes} test characters, {config.n_samples} samples", "accuracy, %", "95 % interval")
     name = f"{config.n_way}-way {config.k_shot}-shot, {config.episodes} episodes"
-    print(f"| {name} | {percent['mean']} | {percent['low']} to {percent['high']} |")
-    if config.json and distributed.rank() == 0:
-        chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed", "demo")
-        content = {"experiment": "vhe", "checkpoint": str(config.model), "split": "test", "n_classes": n_classes}
-        content |= {name: getattr(config, name) for name in chosen} | {"accuracy": accuracy}
-        write_atomically(config.json, json.dumps(content, indent=2).encode())
+    table = tables.Table("accuracy", accuracy, head, [(name, mean, f"{low} to {high}")])
+    chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed", "demo")
+    tables.report(config, "vhe", [table], {"n_classes": n_classes} | {name: getattr(config, name) for name in chosen})
 
 
 if __name__ == "__main__":

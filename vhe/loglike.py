@@ -15,13 +15,15 @@ effective samples, its log-likelihood is higher than the estimate. The bound is 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from common import distributed
+from common import distributed, metrics
+from common.data import Batch, Examples
 from common.errors import require
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import run_from_command_line
 from common.training.options import LoglikeConfig
 from vhe.character_sets import images_of, support_sets
@@ -59,10 +61,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
-    distributed.seed_apart()
-    estimates = reports.summarise(evaluate(model, characters, config, trained["k_shot"]))
-    reports.report(estimates, config, "vhe", len(characters.images))
-    return estimates
+    values = evaluate(model, characters, config, trained["k_shot"])
+    return tables.report_estimates(values, config, "vhe", len(characters.images))
 
 
 @torch.no_grad()
@@ -78,9 +78,6 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
         require(needed <= count, f"{name} needs {needed} images of a character: there are {count}")
     device, generator = model.device, Generator().manual_seed(config.seed + distributed.rank())
     latents = shared_latents(model)
-
-    def log_p_image(i: Tensor) -> dict[str, Tensor]:
-        return {"log p(image)": log_conditional(model, images[i].to(device), None, n_samples)}
 
     def log_p_given_others(i: Tensor) -> dict[str, Tensor]:
         batch = others[i]
@@ -99,7 +96,8 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
         value, terms = model.bound(inputs, sizes, x=batch.target.to(device))
         return dict(zip(("bound", *term_names), (value, *terms.values()), strict=True))
 
-    estimates = distributed.share_out(len(images), BATCH_SIZE, log_p_image, "log p(image)")
+    of_images = [partial(log_p_image, n_samples=n_samples)]
+    estimates = metrics.evaluate(model, Examples({"image": images}), of_images, BATCH_SIZE)
     for k in shots:
         others = SupportSets(images, {"c": character}, {"c": k}, (), True, generator)
         name = f"log p(image|{k} other{'s' * (k > 1)})"
@@ -110,6 +108,11 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     term_names = [f"bound: log p(image|{', '.join(model.likelihood.given)})"]
     term_names += [f"bound: KL of {v}" for v in model.latents]
     return estimates | distributed.share_out(len(images), BATCH_SIZE, bound, "bound")
+
+
+def log_p_image(model: VHE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """The estimate of log p(image), {name: (B,)}, nats."""
+    return {"log p(image)": log_conditional(model, batch.modalities["image"], None, n_samples)}
 
 
 if __name__ == "__main__":

@@ -8,19 +8,20 @@ lower bounds, which may err either way. All share samples of q(z|all six). Test 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from celeba.sample import device_of
+from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require
-from common.estimators import importance_estimates, of_examples
+from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import tables as reports
+from common.reporting import tables
 from common.training import devices, options, run_from_command_line
 from vision.data import load
 
@@ -36,27 +37,28 @@ class Config(options.LoglikeConfig):
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model = load_model(config.model, "vision").to(devices.select(config.cuda))
     examples = load("test", config)
     if examples.mask is not None:
-        whole = examples.mask.all(dim=1).nonzero().squeeze(1)
-        print(f"{len(examples) - len(whole)} faces have no mask and are left out")
-        require(len(whole) > 0, "no test face has a mask: raise --limit")
-        examples = examples.take(whole)
+        complete = examples.mask.all(dim=1).nonzero().squeeze(1)
+        print(f"{len(examples) - len(complete)} faces have no mask and are left out")
+        require(len(complete) > 0, "no test face has a mask: raise --limit")
+        examples = examples.take(complete)
     torch.manual_seed(config.seed)
-    estimates = reports.summarise(evaluate(model, examples, config.n_samples))
-    reports.report(estimates, config, "vision", len(examples))
-    return estimates
+    values = evaluate(model, examples, config.n_samples)
+    return tables.report_estimates(values, config, "vision", len(examples))
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
-    """Every estimate for every example: {name: (N,)}, nats."""
-    examples = examples.to(device_of(model))
-    return of_examples(examples, BATCH_SIZE, lambda batch: of_batch(model, Batch(batch.modalities), n_samples))
+    """Every estimate for every example, all of which have six views: {name: (N,)}, nats."""
+    return metrics.evaluate(model, examples, [partial(log_likelihoods, n_samples=n_samples)], BATCH_SIZE)
 
 
-def of_batch(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """The estimates of all six views, of each, and of the image given the others, {name: (B,)}, nats."""
+    batch = Batch(batch.modalities)  # without the mask, which says that all views are there
     views = model.modalities
     others = tuple(name for name in views if name != "image")
     targets = [views, others, *((name,) for name in views)]

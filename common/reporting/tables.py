@@ -1,18 +1,92 @@
-"""Estimates as the scripts print and write them."""
+"""Figures as the scripts report them: tables in Markdown, and a JSON file."""
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from common import distributed
 from common.io import write_atomically
 
-if TYPE_CHECKING:
-    from common.training.options import LoglikeConfig
+Estimates = dict[str, dict[str, float]]  # {name: {"mean", "stderr"}}
 
 
-def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+class Evaluated(Protocol):
+    """The options of a script that evaluates a model."""
+
+    model: Path
+    seed: int
+    json: Path | None
+
+
+class Sampled(Evaluated, Protocol):
+    """The options of a script that estimates by sampling."""
+
+    n_samples: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures, and how Markdown shows them.
+
+    key: the figures' name in the JSON.
+    figures: plain values for the JSON.
+    head: the titles of the columns.
+    rows: the cells of each row, as text.
+    caption, notes: text before and after the table.
+    """
+
+    key: str
+    figures: Any
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    notes: str = ""
+
+    def __str__(self) -> str:
+        """The table in Markdown, with its caption and notes."""
+        lines = [f"| {' | '.join(in_table(cell) for cell in cells)} |" for cells in (self.head, *self.rows)]
+        lines.insert(1, "|---" * len(self.head) + "|")
+        return "\n\n".join(text for text in (self.caption, "\n".join(lines), self.notes) if text)
+
+
+def report(
+    config: Evaluated,
+    experiment: str,
+    tables: Sequence[Table],
+    settings: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Print tables in Markdown, but for empty ones, and write their figures to the file that --json names.
+
+    Args:
+        settings: what the JSON says of the evaluation, such as the number of examples.
+        about: what the JSON says of the data.
+    """
+    for table in tables:
+        if table.rows:
+            print(f"\n{table}")
+    if config.json and distributed.rank() == 0:
+        head = {"experiment": experiment, **(about or {}), "checkpoint": str(config.model), "split": "test"}
+        _write_json(config.json, head | dict(settings), tables)
+
+
+def report_runs(stem: Path, experiment: str, table: Table, settings: Mapping[str, Any]) -> None:
+    """Print a table of several runs, and write it to `stem`.md and its figures to `stem`.json."""
+    print(f"\n{table}\n")
+    write_atomically(stem.with_suffix(".md"), f"{table}\n".encode())
+    _write_json(stem.with_suffix(".json"), {"experiment": experiment, **settings}, [table])
+
+
+def _write_json(path: Path, content: dict[str, Any], tables: Sequence[Table]) -> None:
+    content |= {table.key: table.figures for table in tables}
+    write_atomically(path, json.dumps(content, indent=2).encode())
+
+
+def summarise(values: Mapping[str, Tensor]) -> Estimates:
     """Mean and standard error over examples of {name: (N,)}."""
     return {
         name: {"mean": x.double().mean().item(), "stderr": x.double().std(unbiased=len(x) > 1).item() / len(x) ** 0.5}
@@ -20,54 +94,47 @@ def summarise(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     }
 
 
-def report(
-    estimates: dict[str, dict[str, float]],
-    config: "LoglikeConfig",
+def report_estimates(
+    values: Mapping[str, Tensor],
+    config: Sampled,
     experiment: str,
     n_examples: int,
-    about: dict[str, str] | None = None,
-    attributes: dict[str, dict[str, float | None]] | None = None,
-) -> None:
-    """Print a table of the estimates, in Markdown, and write them to the file that --json names.
+    about: Mapping[str, str] | None = None,
+    more: Sequence[Table] = (),
+) -> Estimates:
+    """Report means and standard errors of what was estimated for each example.
 
     Args:
-        about: what else must be said of the data.
-        attributes: what is known of each, alike for all: a table of its own.
+        values: {name: (N,)}, such as `common.metrics.evaluate` returns.
+        about: what the table and the JSON say of the data, {name: value}.
+        more: other tables, which follow.
+
+    Returns:
+        {name: {"mean", "stderr"}}.
     """
+    estimates = summarise(values)
     data = ", ".join([experiment, *(f"{value} {name}" for name, value in (about or {}).items())])
-    print(
-        f"\n| {data}, {n_examples} test examples, {config.n_samples} samples | mean | standard error |\n|---|---|---|"
-    )
-    for name, estimate in estimates.items():
-        print(f"| {in_table(name)} | {estimate['mean']:.3f} | {estimate['stderr']:.3f} |")
-    if attributes:
-        print(f"\n{attribute_table(attributes)}")
-    if config.json and distributed.rank() == 0:
-        content = {
-            "experiment": experiment,
-            **(about or {}),
-            "checkpoint": str(config.model),
-            "split": "test",
-            "n_examples": n_examples,
-            "n_samples": config.n_samples,
-            "seed": config.seed,
-            "estimates": estimates,
-            **({"attributes": attributes} if attributes else {}),
-        }
-        write_atomically(config.json, json.dumps(content, indent=2).encode())
+    head = (f"{data}, {n_examples} test examples, {config.n_samples} samples", "mean", "standard error")
+    rows = [(name, f"{x['mean']:.3f}", f"{x['stderr']:.3f}") for name, x in estimates.items()]
+    settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
+    report(config, experiment, [Table("estimates", estimates, head, rows), *more], settings, about)
+    return estimates
 
 
-def attribute_table(attributes: dict[str, dict[str, float | None]]) -> str:
-    """In %, by attribute, and the means; "-" for what is undefined."""
+def attribute_table(attributes: dict[str, dict[str, float | None]], caption: str = "") -> Table:
+    """The table of shares in [0, 1] by attribute and column, and of the columns' means, in %; None is undefined."""
     columns = list(next(iter(attributes.values())))
     means = {}
     for column in columns:
         known = [row[column] for row in attributes.values() if row[column] is not None]
         means[column] = sum(known) / len(known) if known else None
-    lines = [f"| attribute, % | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for name, row in (attributes | {"mean": means}).items():
-        lines.append(f"| {name} | {' | '.join('-' if x is None else f'{100 * x:.1f}' for x in row.values())} |")
-    return "\n".join(lines)
+    rows = [(name, *map(percent, row.values())) for name, row in (attributes | {"mean": means}).items()]
+    return Table("attributes", attributes, ("attribute, %", *columns), rows, caption)
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] in %, with one decimal; "-" for None."""
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def in_table(name: str) -> str:

@@ -12,13 +12,13 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
+from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import InputError, option, require
-from common.estimators import importance_estimates, of_examples
+from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import plots
-from common.reporting import tables as reports
+from common.reporting import plots, tables
 from common.training import Experiment, devices, objective_of, options, run, runs
 from common.training.options import ObjectiveOptions
 from mnist.data import MNIST
@@ -185,12 +185,12 @@ def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path, n:
 
 
 def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = MNIST.load("test", config)
     torch.manual_seed(config.seed)
-    estimates = reports.summarise(evaluate(model, examples, Observed(config.observed, config.seed), config.n_samples))
-    reports.report(estimates, config, experiment, len(examples))
-    return estimates
+    values = evaluate(model, examples, Observed(config.observed, config.seed), config.n_samples)
+    return tables.report_estimates(values, config, experiment, len(examples))
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
@@ -201,12 +201,14 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
     where the nearer bound on log p(part) is too low, and one that errs low, where draws of q(z|part), as completions
     take them, miss the rest.
     """
-    examples = examples.only(["image"]).to(next(model.parameters()).device)
+    examples = examples.only(["image"])
+    parts = {name: ("image", lambda x, name=name: inputs(model, x)[name]) for name in model.modalities}
+    examples = Examples(examples.modalities, examples.rows, derived=parts)
     part, rest = observed.names
 
-    def estimate(batch: Batch) -> dict[str, Tensor]:
-        x = inputs(model, batch.modalities["image"])
-        given = columns(model, observed(len(batch))).to(examples.device)
+    def estimate(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:
+        x = {name: batch.modalities[name] for name in model.modalities}
+        given = columns(model, observed(len(batch))).to(batch.modalities["image"].device)
         everything = torch.ones_like(given)
         image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
         completed, own = importance_estimates(model, x, [everything, given], given, n_samples)
@@ -220,10 +222,10 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
             f"effective samples, {part}, z from q(z|{part})": own.ess,
         }
 
-    found = of_examples(examples, BATCH_SIZE, estimate)
-    nearer = max((found[f"log p({part})"], found[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
-    found[f"log p({rest}|{part})"] -= nearer
-    return found
+    values = metrics.evaluate(model, examples, [estimate], BATCH_SIZE)
+    nearer = max((values[f"log p({part})"], values[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
+    values[f"log p({rest}|{part})"] -= nearer
+    return values
 
 
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}

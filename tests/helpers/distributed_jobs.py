@@ -15,7 +15,7 @@ from common.data import Examples
 from common.distributions import DiagonalGaussian
 from common.metrics import cca, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
-from common.reporting import plots
+from common.reporting import plots, tables
 from common.training.options import as_json
 from common.training.steps import Step
 from fashionmnist.model import build as garments
@@ -121,7 +121,7 @@ def analyses(models, out):
         written.append(path.name)
         checkpoints.write_atomically(path, content)
 
-    mnist_svhn.analyse.write_atomically = classify.write_atomically = write
+    tables.write_atomically = write
     plots.save = lambda figure, path: written.append(path.name)
     classifiers.STEPS = 40
     given = {"demo": True, "umap": False, "limit": 301, "n_samples": 301, "json": out / "pairs.json"}

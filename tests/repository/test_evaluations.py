@@ -1,0 +1,82 @@
+"""A new evaluation is one function: every loglike.py reports it, in its table and its JSON."""
+
+import json
+from importlib import import_module
+
+import pytest
+import torch
+import tyro
+
+from common import checkpoints, metrics
+from common.data import Examples
+from common.training import Experiment
+from common.training.options import as_json
+from mnist import halves
+from mnist.parts import commands as parts
+from tests.helpers.scripts import call
+
+FOLDERS = {
+    **dict.fromkeys(("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision"), ()),
+    "mnist_svhn": ("--K", 2),
+    "cub": ("--K", 2),
+    "vhe": ("--k-shot", 2),
+}
+FEW = ("--demo", "--limit", 4, "--n-samples", 2)
+
+
+def brightness(model, batch):
+    """Mean of all that examples show in floats, {name: (B,)}."""
+    shown = [x.flatten(1).mean(dim=1) for x in batch.modalities.values() if x.is_floating_point() and x.dim() > 2]
+    return {"brightness|all": torch.stack(shown).mean(dim=0)} if shown else {}
+
+
+def untrained(experiment, config, path):
+    """Save the model that an experiment builds."""
+    if experiment.load_train:
+        experiment.load_train(config)  # completes the config
+    checkpoint = {"experiment": experiment.name, "config": as_json(config)}
+    checkpoints.save(path, checkpoint | {"state_dict": experiment.build(config).state_dict()})
+    return path
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch, capsys):
+    train, loglike = (import_module(f"{folder}.{script}") for script in ("train", "loglike"))
+    config = tyro.cli(
+        train.Config, args=[str(arg) for arg in ("--demo", "--limit", 12, "--n-latents", 4, *FOLDERS[folder])]
+    )
+    takes_config = folder in ("mnist_svhn", "cub")
+    experiment = train.experiment(config) if takes_config else train.experiment()
+    path = untrained(experiment, config, tmp_path / "model.pt")
+    usual = call(loglike, path, *FEW)
+    monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])
+    capsys.readouterr()
+    _check(call(loglike, path, *FEW, "--json", tmp_path / "out.json"), usual, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("layout", ["list", "vectorised"])
+def test_an_evaluation_is_reported_of_images_as_parts(layout, tmp_path, monkeypatch, capsys):
+    config = tyro.cli(halves.Train, args=["--demo", "--hidden", "8", "--layout", layout])
+    experiment = Experiment("halves", parts.load, parts.build, parts.objective, None)
+    path = untrained(experiment, config, tmp_path / "model.pt")
+    usual = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2))
+    monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])
+    capsys.readouterr()
+    found = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2, json=tmp_path / "out.json"))
+    _check(found, usual, tmp_path, capsys)
+
+
+def _check(estimates, usual, folder, capsys):
+    assert set(estimates) - set(usual) == {"brightness|all"} and set(usual) < set(estimates)
+    figure = estimates["brightness|all"]
+    assert 0 < figure["mean"] < 1 and figure["stderr"] > 0
+    assert json.loads((folder / "out.json").read_text())["estimates"] == estimates
+    assert rf"| brightness\|all | {figure['mean']:.3f} | {figure['stderr']:.3f} |" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_does_not_apply_is_left_out(monkeypatch):
+    examples = Examples({"x": torch.arange(3)})
+    monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])
+    model = torch.nn.Linear(1, 1)
+    found = metrics.evaluate(model, examples, [lambda model, batch: {"x": batch.modalities["x"]}], 2)
+    assert set(found) == {"x"} and found["x"].tolist() == [0, 1, 2]
