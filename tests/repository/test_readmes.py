@@ -36,7 +36,7 @@ from tests.helpers.scripts import ROOT, python_of_the_readme
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 TEXTS = [*READMES, "docs/scaling.md", "docs/speed.md"]
-DATA = ("data/", "demo/", "samples/", "img_align_celeba/")  # folders of data and runs, not of the repository
+DATA = ("data/", "demo/", "samples/", "test/", "img_align_celeba/")  # folders of data and runs, not of the repository
 
 
 def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
