@@ -14,19 +14,14 @@ import numpy as np
 import pytest
 
 import celeba.classifier
-import celeba.train
 import cub.feature_network
-import cub.train
 import mnist_svhn.classifier
-import mnist_svhn.train
 import multimnist.data
-import vhe.train
 from common import checkpoints
 from common.models import FAMILIES, FUSIONS
 from common.objectives.registry import OBJECTIVES, objectives_of
-from common.training import run_from_command_line
+from common.training import experiment, run_from_command_line
 from mnist import train as mnist_train
-from mnist.parts import commands as parts
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
 from tests.helpers.mnist_files import IMAGES, write_mnist
@@ -163,13 +158,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     write_mnist(tmp_path / "data", images=np.tile(digits, (5, 1, 1)), labels=np.arange(60) % 10)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
-    monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
-    monkeypatch.setattr(mnist_svhn.train, "fit", small(mnist_svhn.train.fit))
-    monkeypatch.setattr(cub.train, "fit", small(cub.train.fit))
+    monkeypatch.setattr(experiment, "fit", small(experiment.fit))
     monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
-    monkeypatch.setattr(parts, "fit", small(parts.fit))
-    monkeypatch.setattr(vhe.train, "fit", small(vhe.train.fit))
-    monkeypatch.setattr(celeba.train, "fit", small(celeba.train.fit))
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     monkeypatch.setattr(mnist_svhn.classifier, "STEPS", 2)
     for folder, (script, *args) in readme_commands(readme):
