@@ -1,4 +1,4 @@
-"""mnist's scripts on a model trained from its folder, and the README's Python on it."""
+"""mnist's scripts on a model trained from its folder."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from mnist import loglike, sample
 from mnist.data import load
 from tests.helpers.authors import authors_file
 from tests.helpers.data_config import data_config
-from tests.helpers.scripts import ROOT, call, python_of_the_readme
+from tests.helpers.scripts import ROOT, call
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +137,3 @@ def test_damaged_pictures_are_named(trained, tmp_path):
     (tmp_path / "given.ppm").write_bytes(b"P6 40 x")
     with pytest.raises(InputError, match=r"given.ppm is not a readable image"):
         call(sample, trained, "--condition-on-image", tmp_path / "given.ppm")
-
-
-def test_the_python_of_the_readme(trained):
-    code, _ = python_of_the_readme()
-    batch = load("test", data_config("", demo=True, limit=5))[:]
-    names = {"x": batch.modalities["image"], "y": batch.modalities["text"]}
-    exec(code.replace("mnist/trained_models", str(trained)), names)
-    assert names["label"].shape == names["log_p"].shape == (5,)
-    assert (names["log_p"] < -100).all()

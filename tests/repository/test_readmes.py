@@ -1,7 +1,9 @@
 """The commands and the Python of every README."""
 
 import importlib
+import itertools
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -12,17 +14,14 @@ import numpy as np
 import pytest
 
 import celeba.classifier
-import celeba.train
 import cub.feature_network
-import cub.train
 import mnist_svhn.classifier
-import mnist_svhn.train
 import multimnist.data
-import vhe.train
 from common import checkpoints
-from common.training import run_from_command_line
+from common.models import FAMILIES, FUSIONS
+from common.objectives.registry import OBJECTIVES, objectives_of
+from common.training import experiment, run_from_command_line
 from mnist import train as mnist_train
-from mnist.parts import commands as parts
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
 from tests.helpers.mnist_files import IMAGES, write_mnist
@@ -31,17 +30,93 @@ from tests.helpers.resnet import small_resnet
 from tests.helpers.scripts import ROOT, python_of_the_readme
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
+TEXTS = [*READMES, "docs/scaling.md", "docs/speed.md"]
+DATA = ("data/", "demo/", "samples/", "test/", "img_align_celeba/")  # folders of data and runs, not of the repository
+
+
+def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
+    code, _ = python_of_the_readme()
+    assert code.count("\n") < 15
+    train = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "mnist/train.py" in line)
+    args = shlex.split(train.replace("$(DEMO)", "demo"))[2:]
+    monkeypatch.chdir(tmp_path)
+    run_from_command_line(mnist_train.main, mnist_train.Config, "", [*args, "--epochs", "1", "--n-latents", "4"])
+    names = {}
+    exec(code, names)
+    assert names["p"]["text"].mode.shape == names["log_p"].shape == (100,)
+    assert (names["log_p"] < -100).all() and 0 <= names["accuracy"] <= 1
+    assert "% of the labels inferred, log p(image) = -" in capsys.readouterr().out
+
+
+def table_of_objectives():
+    """Which objective exists for which fusion; "default" is what a fusion has without --obj."""
+    rows = [["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]]
+    rows.append(["---"] * len(rows[0]))
+    for name, record in OBJECTIVES.items():
+        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
+        cells = ["default" if objectives_of(f)[0] == name else cell for f, cell in zip(FUSIONS, cells, strict=True)]
+        rows.append([f"`{name}`", *cells, "" if record.needs_density else "yes", record.summary])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def table_of_families():
+    """Which fusion exists for which posterior family."""
+    rows = [["`--posterior`", *(f"`{fusion}`" for fusion in FUSIONS), "what it is"]]
+    rows.append(["---"] * len(rows[0]))
+    for name, family in FAMILIES.items():
+        cells = ["yes" if fusion.exists(name, family) else "" for fusion in FUSIONS.values()]
+        rows.append([f"`{name}`", *cells, family.summary])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+@pytest.mark.parametrize("table", [table_of_objectives, table_of_families])
+def test_the_tables_of_what_exists_are_the_registrys(table):
+    assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(), f"README.md must have\n\n{table()}"
+
+
+def test_each_folder_of_an_experiment_is_in_the_table_of_models():
+    text = (ROOT / "README.md").read_text()
+    for script in ROOT.glob("*/train.py"):
+        assert f"\n| [{script.parent.name}]({script.parent.name}) |" in text.split("## Use a folder")[0]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_links_of_the_texts_lead_somewhere(text):
+    for link in re.findall(r"\]\(([^)]+)\)", prose_of(text)):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / text).parent / path
+        assert target.exists(), f"{text} links to {path}"
+        if anchor:
+            titles = re.findall(
+                r"^#+ (.*)$", (target / "README.md" if target.is_dir() else target).read_text(), re.MULTILINE
+            )
+            assert anchor in {title.lower().replace(" ", "-") for title in titles}, f"{text} links to {link}"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_paths_and_modules_that_the_texts_name_exist(text):
+    """Paths with a slash, from the text's folder or the root, and modules of common."""
+    prose = prose_of(text)
+    for path in re.findall(r"`([\w./]+/(?:\w+\.(?:py|md))?)`", prose):
+        assert path in DATA or any((base / path).exists() for base in ((ROOT / text).parent, ROOT)), f"{text}: {path}"
+    for name in re.findall(r"`(common\.[\w.]+)`", prose):
+        pkgutil.resolve_name(name)
+
+
+def prose_of(text):
+    """A text without its blocks of code."""
+    return re.sub(r"```.*?```", "", (ROOT / text).read_text(), flags=re.DOTALL)
 
 
 def test_a_folder_of_pairs_is_an_experiment(tmp_path, monkeypatch):
     _, code = python_of_the_readme()
-    assert code.count("\n") < 60
+    assert code.count("\n") < 59
     (tmp_path / "pairs.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        for i in range(12):
-            write_image(tmp_path / name / f"{i}.png", i)
+    for split, name, i in itertools.product(("train", "test"), "ab", range(12)):
+        write_image(tmp_path / split / name / f"{i}.png", i)
     pairs = importlib.import_module("pairs")
     args = f"--data-dir {tmp_path} --save-dir {tmp_path / 'run'} --epochs 1 --n-latents 4 --batch-size 5".split()
     run_from_command_line(pairs.main, pairs.Config, pairs.__doc__, args)
@@ -49,7 +124,10 @@ def test_a_folder_of_pairs_is_an_experiment(tmp_path, monkeypatch):
 
     monkeypatch.setitem(checkpoints.EXPERIMENTS, "pairs", "pairs")
     model = checkpoints.load_model(tmp_path / "run")
-    decoded = model.reconstruct({"a": pairs.load(tmp_path)[:].modalities["a"]})
+    config = pairs.Config(data_dir=tmp_path)
+    train, test = pairs.load("train", config), pairs.load("test", config)
+    assert len(train) == len(test) == 12
+    decoded = model.reconstruct({"a": test[:].modalities["a"]})
     assert decoded["b"].shape == (12, 3, 64, 64)
 
 
@@ -80,13 +158,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     write_mnist(tmp_path / "data", images=np.tile(digits, (5, 1, 1)), labels=np.arange(60) % 10)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
-    monkeypatch.setattr(mnist_train, "fit", small(mnist_train.fit))
-    monkeypatch.setattr(mnist_svhn.train, "fit", small(mnist_svhn.train.fit))
-    monkeypatch.setattr(cub.train, "fit", small(cub.train.fit))
+    monkeypatch.setattr(experiment, "fit", small(experiment.fit))
     monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
-    monkeypatch.setattr(parts, "fit", small(parts.fit))
-    monkeypatch.setattr(vhe.train, "fit", small(vhe.train.fit))
-    monkeypatch.setattr(celeba.train, "fit", small(celeba.train.fit))
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     monkeypatch.setattr(mnist_svhn.classifier, "STEPS", 2)
     for folder, (script, *args) in readme_commands(readme):
