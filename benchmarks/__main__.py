@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -42,7 +42,9 @@ Row = dict[str, str]
 class Config:
     """The options of the benchmark."""
 
-    experiments: tyro.conf.Positional[tuple[Literal[tuple(EXPERIMENTS)], ...]] = tuple(EXPERIMENTS)
+    experiments: tyro.conf.Positional[
+        Annotated[tuple[Literal[tuple(EXPERIMENTS)], ...], tyro.conf.arg(metavar="EXPERIMENT")]
+    ] = tuple(EXPERIMENTS)
     """folders to measure"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """precision of our networks"""

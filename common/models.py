@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 from torch.distributions import Laplace, Normal
 
+from common import choices
 from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
@@ -172,6 +173,16 @@ FUSIONS = {
         why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
 }
+
+
+def table() -> str:
+    """Which fusion exists for which posterior family, in Markdown."""
+    rows = [["`--posterior`", *(f"`{fusion}`" for fusion in FUSIONS), "what it is"]]
+    rows.append(["---"] * len(rows[0]))
+    for name, family in FAMILIES.items():
+        cells = ["yes" if fusion.exists(name, family) else "" for fusion in FUSIONS.values()]
+        rows.append([f"`{name}`", *cells, choices.FAMILIES[name]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def check_fusion(fusion: str, posterior: str) -> None:

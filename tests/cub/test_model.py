@@ -267,7 +267,7 @@ def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"posterior": "laplace-normal", "model": "image"}, "laplace-normal experts does not exist: .* only mixed"),
+        ({"posterior": "laplace-normal", "model": "image"}, "no fusion own for laplace-normal experts: .* only mixed"),
         ({"fusion": "poe", "posterior": "softplus-normal"}, "there is no fusion poe for softplus-normal experts"),
         ({"llik_scaling": -1.0}, "--llik-scaling must be a number"),
         ({"model": "caption", "llik_scaling": 1.0}, "--model caption has one modality"),

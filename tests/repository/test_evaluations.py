@@ -9,7 +9,7 @@ import tyro
 
 from common import checkpoints, metrics
 from common.data import Examples
-from common.training import Experiment
+from common.training import Experiment, objective_of
 from common.training.options import as_json
 from mnist import halves
 from mnist.parts import commands as parts
@@ -57,7 +57,7 @@ def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch
 @pytest.mark.parametrize("layout", ["list", "vectorised"])
 def test_an_evaluation_is_reported_of_images_as_parts(layout, tmp_path, monkeypatch, capsys):
     config = tyro.cli(halves.Train, args=["--demo", "--hidden", "8", "--layout", layout])
-    experiment = Experiment("halves", parts.load, parts.build, parts.objective, None)
+    experiment = Experiment("halves", parts.load, parts.build, objective_of, None)
     path = untrained(experiment, config, tmp_path / "model.pt")
     usual = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2))
     monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])

@@ -17,9 +17,8 @@ import celeba.classifier
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
-from common import checkpoints
-from common.models import FAMILIES, FUSIONS
-from common.objectives.registry import OBJECTIVES, objectives_of
+from common import checkpoints, models
+from common.objectives import registry
 from common.training import experiment, run_from_command_line
 from mnist import train as mnist_train
 from tests.helpers.celeba_files import write_celeba
@@ -48,28 +47,7 @@ def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, 
     assert "% of the labels inferred, log p(image) = -" in capsys.readouterr().out
 
 
-def table_of_objectives():
-    """Which objective exists for which fusion; "default" is what a fusion has without --obj."""
-    rows = [["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]]
-    rows.append(["---"] * len(rows[0]))
-    for name, record in OBJECTIVES.items():
-        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
-        cells = ["default" if objectives_of(f)[0] == name else cell for f, cell in zip(FUSIONS, cells, strict=True)]
-        rows.append([f"`{name}`", *cells, "" if record.needs_density else "yes", record.summary])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def table_of_families():
-    """Which fusion exists for which posterior family."""
-    rows = [["`--posterior`", *(f"`{fusion}`" for fusion in FUSIONS), "what it is"]]
-    rows.append(["---"] * len(rows[0]))
-    for name, family in FAMILIES.items():
-        cells = ["yes" if fusion.exists(name, family) else "" for fusion in FUSIONS.values()]
-        rows.append([f"`{name}`", *cells, family.summary])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-@pytest.mark.parametrize("table", [table_of_objectives, table_of_families])
+@pytest.mark.parametrize("table", [registry.table, models.table])
 def test_the_tables_of_what_exists_are_the_registrys(table):
     assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(), f"README.md must have\n\n{table()}"
 
@@ -122,8 +100,7 @@ def test_a_folder_of_pairs_is_an_experiment(tmp_path, monkeypatch):
     run_from_command_line(pairs.main, pairs.Config, pairs.__doc__, args)
     assert (tmp_path / "run" / "samples" / "from_a.png").exists()
 
-    monkeypatch.setitem(checkpoints.EXPERIMENTS, "pairs", "pairs")
-    model = checkpoints.load_model(tmp_path / "run")
+    model = checkpoints.load_model(tmp_path / "run", build=pairs.build)
     config = pairs.Config(data_dir=tmp_path)
     train, test = pairs.load("train", config), pairs.load("test", config)
     assert len(train) == len(test) == 12
