@@ -30,8 +30,9 @@ def start() -> None:
 
 
 def end() -> None:
-    """Disconnect from the other processes."""
+    """Disconnect from the other processes, once all of them are done."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

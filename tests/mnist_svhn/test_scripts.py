@@ -168,7 +168,7 @@ def test_likelihoods(trained, tmp_path):
     found = loglike.main(loglike.Config(trained, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
     model = load_model(trained)
-    batch = load_pairs("test", "", PairOptions(), demo=True, limit=6)[:]
+    batch = load_pairs("test", data_config("", PairOptions(), demo=True, limit=6))[:]
     inputs = {name: batch.modalities[name] for name in model.modalities}
     for name, target, given in [
         ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn")),
