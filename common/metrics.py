@@ -1,4 +1,7 @@
-"""Metrics beside likelihoods: coherence of what a model generates, classes in its latents, canonical correlations."""
+"""Metrics beside likelihoods: coherence of what a model generates, classes in its latents, canonical correlations.
+
+A function in `EVALUATIONS`, at the end, is a metric of every folder's loglike.py.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations

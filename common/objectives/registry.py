@@ -27,7 +27,8 @@ class Record(NamedTuple):
     options: the options of `common.training.options.ObjectiveOptions` that it takes.
     needs_density: whether it needs a posterior with a density or KL in closed form.
     summary: what --help says.
-    why: why it does not exist for other fusions.
+    why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "trains no posterior of single
+        modalities".
     """
 
     make: Callable[["MultimodalVAE", Any, Mapping[str, float] | None], "Objective"]
