@@ -1,4 +1,4 @@
-"""A modality: its columns of the mask, its decoder, its likelihood, its weight, and its part of z."""
+"""A modality: its columns of the mask, its decoder, the weight of its likelihood, and its part of z."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

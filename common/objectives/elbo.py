@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 
 
 class SumOfElbos(MultimodalObjective):
-    """A sum of ELBO(S), with one sample of z each, over the subsets S that a subclass names.
+    """A sum of ELBO(S), with one sample of z each, over the subsets S that a subclass's `subsets()` gives, (T, M) bool.
 
     An energy-based posterior has a weighted pool in place of the sample (`LocScaleEbm.weighted_samples`).
 
@@ -40,10 +40,6 @@ class SumOfElbos(MultimodalObjective):
     unimodal ELBO and nothing else. A row that counts jointly only (`Batch.together`) carries no unimodal ELBO. Every
     encoder runs once. A modality without a decoder (CVAE's label) is given, and not scored.
     """
-
-    def subsets(self) -> Tensor:
-        """The subsets, (T, M) bool, which a subclass defines."""
-        raise NotImplementedError
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of the ELBOs of each example, (B,), with the KLs weighted by beta."""
