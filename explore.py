@@ -202,8 +202,8 @@ class Explorer:
         z = self.at({})  # (1, D)
         steps = torch.eye(z.shape[1], device=self.device)
         pictures = [name for name, view in self.views.items() if isinstance(view, Picture)] or list(self.views)
-        onto = self.model.variational_posterior.onto
-        above, below = (self.model.decode(onto(z + sign * steps), pictures) for sign in (2, -2))
+        project = self.model.variational_posterior.project
+        above, below = (self.model.decode(project(z + sign * steps), pictures) for sign in (2, -2))
         effect = sum((above[name].mean - below[name].mean).square().flatten(1).sum(dim=1) for name in pictures)  # (D,)
         self.dimensions = effect.argsort(descending=True)[:N_SLIDERS].tolist()
 
@@ -236,7 +236,7 @@ class Explorer:
         read = {name: view.read(value) for (name, view), value in zip(self.views.items(), given, strict=True)}
         z = self.at({name: x for name, x in read.items() if x is not None}, draw)
         z = z.index_add(1, torch.tensor(self.dimensions, device=self.device), torch.tensor([moves]).to(z))
-        p = self.model.decode(self.model.variational_posterior.onto(z), list(self.views))
+        p = self.model.decode(self.model.variational_posterior.project(z), list(self.views))
         shown = [view.show(p[name]) for name, view in self.views.items()]
         return [*shown, f"{1000 * (time.perf_counter() - start):.0f} ms"]
 

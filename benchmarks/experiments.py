@@ -99,7 +99,7 @@ def faces(n: int) -> Examples:
 
 
 def views(n: int) -> Examples:
-    """Random images of n faces in six views, of which two are derived from the image."""
+    """Random images of n faces in six views; two of them are derived from the image."""
     gray = {name: pixels(n, 1, 64) for name in ("gray", "edge", "mask")}
     return Examples({"image": pixels(n, 3, 64), **gray}, derived=DERIVED)
 

@@ -116,7 +116,7 @@ def streaming(paths: Sequence[Path], n: int, cold: bool, config: Config) -> Call
         batches = torch.randint(n, (config.steps, config.batch_size), generator=generator)
 
         def work() -> None:
-            for examples, index in stream.fed(batches):
+            for examples, index in stream.feed(batches):
                 step(examples, index, len(index), 1.0)
 
         return timed(work)

@@ -66,7 +66,7 @@ def main(
     model = load_model(config.model, experiment).to(device)
     network, test = judge(config, device)
     torch.manual_seed(config.seed)
-    distributed.seed_apart()
+    distributed.seed_each_process()
     return report(shares(model, network, test, arranged(test), config.n_samples), config, experiment, len(test))
 
 
@@ -84,7 +84,7 @@ def judge(config: JudgedConfig, device: torch.device) -> tuple[nn.Module, Exampl
     train, test = (load(split, config) for split in ("train", "test"))
     folder = config.cache_dir or (None if config.demo else config.data_dir)
     cache = folder / f"{'demo_' if config.demo else ''}{CLASSIFIER}" if folder and config.limit is None else None
-    network = distributed.of_first(lambda: classifier(train.to(device), cache).cpu())
+    network = distributed.on_first_process(lambda: classifier(train.to(device), cache).cpu())
     return network.to(device), test.to(device)
 
 
@@ -114,11 +114,11 @@ def shares(
         p = model.decode(model.prior().sample((len(rows),)))
         return {"joint": tell(network, p["image"].mean) == (probabilities(p) > 0.5)}
 
-    right = distributed.share_out(len(test), BATCH_SIZE, of_test, "test images")
+    right = distributed.map_rows(len(test), BATCH_SIZE, of_test, "test images")
     give = giver(model)
-    right |= distributed.share_out(n_samples, n_samples, alone, "given alone", " draws")
+    right |= distributed.map_rows(n_samples, n_samples, alone, "given alone", " draws")
     n = -(-10 * n_samples // BATCH_SIZE) * BATCH_SIZE  # whole batches
-    right |= distributed.share_out(n, BATCH_SIZE, joint, "joint", " draws")
+    right |= distributed.map_rows(n, BATCH_SIZE, joint, "joint", " draws")
     columns = {name: x.double().mean(dim=0) for name, x in right.items()}  # (18,), given one alone (18, 2)
     columns["given alone"] = columns["given alone"].float().mean(dim=1)
     return columns | commoner(truth)

@@ -109,8 +109,8 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
-    again = "delete it and download it again (--download)"
-    require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {again}")
+    remedy = "delete it and download it again (--download)"
+    require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {remedy}")
     return folder, [name for name, _ in lines], np.array([int(number) for _, number in lines])
 
 
@@ -157,20 +157,20 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     Args:
         names: the N images in the partition file, which must be those in the attributes' file.
     """
-    path, again = _file(data_dir, "attributes"), "delete both and download them again (--download)"
+    path, remedy = _file(data_dir, "attributes"), "delete both and download them again (--download)"
     n, head, *lines = [*_lines(path), "", ""]
     lines, columns = [line.split() for line in lines if line], head.split()
     lacking = [name for name in ATTRIBUTES if name not in columns]
-    require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {again}")
+    require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {remedy}")
     difference = _difference(n, [line[0] for line in lines], names)
-    require(difference is None, f"{path} and {FILES['partition']} disagree ({difference}): {again}")
+    require(difference is None, f"{path} and {FILES['partition']} disagree ({difference}): {remedy}")
     try:
         values = np.array([line[1:] for line in lines], dtype=np.int8)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path} has lines of other values than -1 and 1: {again}") from error
+        raise InputError(f"{path} has lines of other values than -1 and 1: {remedy}") from error
     require(
         values.shape[1:] == (len(columns),) and bool((np.abs(values) == 1).all()),
-        f"{path} has lines of other values than -1 and 1: {again}",
+        f"{path} has lines of other values than -1 and 1: {remedy}",
     )
     return torch.from_numpy(values[:, [columns.index(name) for name in ATTRIBUTES]] > 0).float()
 

@@ -10,21 +10,20 @@ A batch: image (B, 3, 64, 64) float in [0, 1], attrs (B, 18) float, 0 or 1.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-import tyro
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.training import run_from_command_line
-from common.training.options import ObjectiveOptions, RunConfig
+from common.training.options import Latents, ObjectiveOptions, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment
 
 
 @dataclass
-class FacesConfig(RunConfig, ObjectiveOptions):
+class FacesConfig(ObjectiveOptions, RunConfig):
     """What the experiments on CelebA's faces share."""
 
+    DEFAULTS_FROM: ClassVar = "as in the authors' code"
     GROUPS: ClassVar = {"data": ("cache_dir",)}
 
     fusion: Literal["poe", "moe", "mopoe"] = "poe"
@@ -36,20 +35,11 @@ class FacesConfig(RunConfig, ObjectiveOptions):
     valid: int | None = None
     """select the best model on the last N training images. 0 holds out none, and the last model counts as the best.
     Default: select on the dataset's own validation images"""
-    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 100
-    """dimensions of z. Default: as in the authors' code"""
+    n_latents: Latents = 100
     batch_size: int = 100
-    """examples in a batch. Default: as in the authors' code"""
     epochs: int = 100
-    """passes over the training examples. Default: as in the authors' code"""
     annealing_epochs: int = 20
-    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-4
-    """learning rate of Adam. Default: as in the authors' code"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_objective(f"--fusion {self.fusion}", self.objectives(), self.fusion, self.posterior)
 
 
 @dataclass

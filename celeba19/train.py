@@ -39,7 +39,7 @@ class Config(train.Config):
     def check(self) -> None:
         super().check()
         of_mvae = self.obj in (None, "mvae") and self.fusion == "poe"
-        require(self.weighting == "every" or of_mvae, "--weighting authors is of --obj mvae: leave it out")
+        require(self.weighting == "every" or of_mvae, "--weighting authors needs --obj mvae and --fusion poe")
 
 
 def objective(config: Config, model: "MultimodalVAE") -> "Objective":

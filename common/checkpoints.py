@@ -93,8 +93,8 @@ def load_model(
     name = trained.experiment
     require(
         build is not None or name in EXPERIMENTS,
-        f"{path} is of the experiment {name!r}, none of {', '.join(EXPERIMENTS)}: load it in Python with "
-        "load_model(path, build=BUILD), where BUILD makes its model from its options",
+        f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}: load it in "
+        "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
     )
     try:
         build = build or import_module(EXPERIMENTS[name]).build

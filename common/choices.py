@@ -1,4 +1,6 @@
-"""What --help says about the choices of --fusion and --posterior; it imports no torch, so that --help needs none."""
+"""The choices of --model, --fusion and --posterior; nothing here imports torch, so that --help needs none."""
+
+from typing import NamedTuple
 
 FUSIONS = {  # those of `common.models.FUSIONS`
     "poe": "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
@@ -17,4 +19,28 @@ FAMILIES = {  # those of `common.models.FAMILIES`
     "laplace-normal": "first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
     "vmf": "von Mises-Fisher, z on the unit sphere",
     "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
+}
+
+
+class Model(NamedTuple):
+    """A model of two modalities that --model names.
+
+    fusion: how its experts are fused, a name in `FUSIONS`.
+    unpaired: whether it can learn from unpaired examples.
+    summary: what --help says.
+    """
+
+    fusion: str
+    unpaired: bool
+    summary: str
+
+
+MODELS = {
+    "mvae": Model("poe", True, "product of experts"),
+    "mvae-q": Model("quotient", True, "quotient of posteriors"),
+    "jmvae": Model("joint", False, "joint encoder, and one for each modality"),
+    "vae": Model("own", False, "the first modality alone"),
+    "cvae": Model("own", False, "the first modality given the second"),
+    "bivcca": Model("moe", True, "mixture of experts"),
+    "mopoe": Model("mopoe", True, "mixture of the products of all subsets"),
 }

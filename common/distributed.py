@@ -41,64 +41,64 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def quiet() -> bool | None:
+def hide_progress() -> bool | None:
     """The value for tqdm's `disable`: only the first process shows progress bars, and only on a terminal."""
     return True if rank() else None
 
 
-def part() -> slice:
-    """The rows that this process takes: every world()-th one, from rank() on."""
-    return slice(rank(), None, world())
+def local_rows() -> slice:
+    """The rows that this process takes: every world_size()-th one, from rank() on."""
+    return slice(rank(), None, world_size())
 
 
-def seed_apart() -> None:
+def seed_each_process() -> None:
     """Reseed torch differently on each process, so that each draws its own noise from here on."""
-    if world() > 1:
+    if world_size() > 1:
         torch.manual_seed(torch.initial_seed() + 1_000_003 * rank())
 
 
-def summed(x: Tensor) -> Tensor:
+def sum_over_processes(x: Tensor) -> Tensor:
     """Sum x over the processes, in place, and return it."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(x)
     return x
 
 
-def any_of(condition: bool) -> bool:
+def any_process(condition: bool) -> bool:
     """Whether the condition holds on any process. All processes have to call this."""
-    return bool(summed(torch.tensor(float(condition))))
+    return bool(sum_over_processes(torch.tensor(float(condition))))
 
 
-def gathered(x: T) -> list[T]:
+def gather(x: T) -> list[T]:
     """The x of every process, in the order of their ranks."""
-    values = [x] * world()
-    if world() > 1:
+    values = [x] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(values, x)
     return values
 
 
-def rows_of_all(x: Tensor) -> Tensor:
+def gather_rows(x: Tensor) -> Tensor:
     """Gather the rows of all processes in their original order, on the CPU.
 
     Args:
-        x: (n, ...), a value for each row of this process's `part`.
+        x: (n, ...), a value for each row of this process's `local_rows`.
 
     Returns:
         (N, ...), N the number of rows of all processes.
     """
-    by_process = gathered(x.cpu())
+    by_process = gather(x.cpu())
     rows = by_process[0].new_empty(sum(map(len, by_process)), *x.shape[1:])
     for i, values in enumerate(by_process):
-        rows[i :: world()] = values
+        rows[i :: world_size()] = values
     return rows
 
 
-def share_out(
+def map_rows(
     n: int, at_once: int, f: Callable[[Tensor], Mapping[str, Tensor]], desc: str | None = None, unit: str = " examples"
 ) -> dict[str, Tensor]:
     """Split the rows 0 to n - 1 among the processes, apply f batch by batch, gather the results on all processes.
@@ -114,29 +114,29 @@ def share_out(
     Raises:
         InputError: there are more processes than rows.
     """
-    require(world() <= n, f"{world()} processes cannot share {n}{unit}: start at most {n}")
-    indices, results = torch.arange(n)[part()], []
-    with tqdm(total=len(indices), desc=desc, unit=unit, disable=quiet()) as bar:
+    require(world_size() <= n, f"{world_size()} processes cannot share {n}{unit}: start at most {n}")
+    indices, results = torch.arange(n)[local_rows()], []
+    with tqdm(total=len(indices), desc=desc, unit=unit, disable=hide_progress()) as bar:
         for rows in indices.split(at_once):
             results.append(f(rows))
             bar.update(len(rows))
-    return {name: rows_of_all(torch.cat([result[name] for result in results])) for name in results[0]}
+    return {name: gather_rows(torch.cat([result[name] for result in results])) for name in results[0]}
 
 
-def of_first(make: Callable[[], T]) -> T:
+def on_first_process(make: Callable[[], T]) -> T:
     """Call `make` on the first process alone and return its result on all processes."""
     made = [make() if rank() == 0 else None]
-    if world() > 1:
+    if world_size() > 1:
         dist.broadcast_object_list(made)
     return made[0]
 
 
 def average_buffers(model: nn.Module) -> None:
     """Average the model's floating-point buffers (the statistics of batch norm) over the processes, in place."""
-    if world() > 1:
+    if world_size() > 1:
         for x in model.buffers():
             if x.is_floating_point():
-                summed(x).div_(world())
+                sum_over_processes(x).div_(world_size())
 
 
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -145,7 +145,7 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     has_gradient = torch.tensor([float(x.grad is not None) for x in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in parameters]
     # one message for all parameters
-    counts, *sums = summed(torch.cat([has_gradient, *(x.flatten() for x in gradients)])).split(
+    counts, *sums = sum_over_processes(torch.cat([has_gradient, *(x.flatten() for x in gradients)])).split(
         [len(parameters), *(x.numel() for x in parameters)]
     )
     for x, gradient, count, total in zip(parameters, gradients, counts.tolist(), sums, strict=True):

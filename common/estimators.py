@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 @torch.no_grad()
-def of_examples(
+def evaluate_batches(
     examples: Examples, batch_size: int, estimate: Callable[[Batch], Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
     """Apply `estimate` batch by batch and concatenate the results.
@@ -49,11 +49,11 @@ def of_examples(
     Returns:
         {name: (N, ...)}, on the CPU.
     """
-    distributed.seed_apart()
-    return distributed.share_out(len(examples), batch_size, lambda rows: estimate(examples[rows]))
+    distributed.seed_each_process()
+    return distributed.map_rows(len(examples), batch_size, lambda rows: estimate(examples[rows]))
 
 
-class Weights:
+class ImportanceWeights:
     """Accumulates the importance weights of B examples, a few samples at a time."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def importance_estimates(
     scored = _scored(model, targets)
     prior, q = model.prior(), _proposal(model, batch, given)
     size = at_once or max(1, model.decoded_at_once // len(batch))
-    weights = [Weights() for _ in targets]
+    weights = [ImportanceWeights() for _ in targets]
     for start in range(0, n_samples, size):
         z = q.sample((min(size, n_samples - start),))  # (k, B, D)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)

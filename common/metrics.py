@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from common import distributed
 from common.data.batches import Batch, Examples
 from common.errors import require
-from common.estimators import of_examples
+from common.estimators import evaluate_batches
 from common.multimodal_vae import MultimodalVAE
 
 Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: values (N, ...) -> logits (N, C)}
@@ -47,7 +47,7 @@ def cross_coherence(
                 by_pair[source, target] = classifiers[target](decoded[target].mean).argmax(dim=1) == x[label]
         return by_pair
 
-    by_pair = distributed.share_out(len(examples), BATCH_SIZE, correct, "cross coherence")
+    by_pair = distributed.map_rows(len(examples), BATCH_SIZE, correct, "cross coherence")
     return {pair: x.double().mean().item() for pair, x in by_pair.items()}
 
 
@@ -67,7 +67,7 @@ def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> f
         classes = torch.stack([classifiers[name](x).argmax(dim=1) for name, x in generated.items()])
         return {"agree": (classes == classes[0]).all(dim=0)}
 
-    return distributed.share_out(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"].double().mean().item()
+    return distributed.map_rows(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"].double().mean().item()
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
             by_name[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
         return by_name
 
-    by_name = distributed.share_out(len(examples), BATCH_SIZE, divergences_of, "divergences")
+    by_name = distributed.map_rows(len(examples), BATCH_SIZE, divergences_of, "divergences")
     return {name: x.to(device) for name, x in by_name.items()}
 
 
@@ -210,4 +210,4 @@ def evaluate(
     def values(batch: Batch) -> dict[str, Tensor]:
         return {name: x for f in (*evaluations, *EVALUATIONS) for name, x in f(model, batch).items()}
 
-    return of_examples(examples.to(next(model.parameters()).device), batch_size, values)
+    return evaluate_batches(examples.to(next(model.parameters()).device), batch_size, values)

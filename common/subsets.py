@@ -12,7 +12,7 @@ from torch import Tensor
 from common.data.batches import Columns, n_columns
 from common.errors import require
 
-FEW = 10  # the most modalities to enumerate subsets of, and the most elements of a set to have a term each
+MAX_ENUMERATED = 10  # the most modalities to enumerate subsets of, and the most elements of a set to have a term each
 
 
 def on_device(subsets: Tensor, device: torch.device) -> Tensor:
@@ -34,9 +34,12 @@ def all_subsets(n_modalities: int) -> Tensor:
     """Every subset but the empty one, (2^M - 1, M).
 
     Raises:
-        InputError: more than `FEW` modalities.
+        InputError: more than `MAX_ENUMERATED` modalities.
     """
-    require(n_modalities <= FEW, f"a mixture over all subsets needs at most {FEW} modalities (got {n_modalities})")
+    require(
+        n_modalities <= MAX_ENUMERATED,
+        f"a mixture over all subsets needs at most {MAX_ENUMERATED} modalities (got {n_modalities})",
+    )
     codes = torch.arange(1, 2**n_modalities)
     return (codes[:, None] >> torch.arange(n_modalities)) % 2 == 1
 
@@ -60,13 +63,13 @@ def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None 
 def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
     """The subsets of one modality, {name: (M,)}.
 
-    A set with at most `FEW` elements has a subset for each element, named "x[0]", "x[1]", ... A larger one
+    A set with at most `MAX_ENUMERATED` elements has a subset for each element, named "x[0]", "x[1]", ... A larger one
     has a single subset.
     """
     terms = {}
     for name, column in columns.items():
         elements = [slice(i, i + 1) for i in range(column.start, column.stop)]
-        if len(elements) > FEW:
+        if len(elements) > MAX_ENUMERATED:
             elements = [column.slice]
         for i, element in enumerate(elements):
             term = f"{name}[{i}]" if len(elements) > 1 else name

@@ -25,13 +25,13 @@ class Posterior(nn.Module):
     is_mixture = False
     per_latent = False  # each latent has its own parameters, so that private latents can be appended to shared ones
     on_spheres = False  # z lies on unit spheres, so that no latent can move alone
-    rejects = False  # sampling takes a random number of operations, which no CUDA graph can hold
+    uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
 
     def point(self, q: Distribution) -> Tensor:
         """The z that represents q in reconstructions, its mean: (B, D)."""
-        return self.onto(q.mean)
+        return self.project(q.mean)
 
-    def onto(self, z: Tensor) -> Tensor:
+    def project(self, z: Tensor) -> Tensor:
         """The point of the latent space nearest to z: (..., D) -> (..., D)."""
         return z
 
@@ -162,7 +162,7 @@ class VmfProductPosterior(Posterior):
         n: the number of spheres.
     """
 
-    on_spheres = rejects = True
+    on_spheres = uses_rejection = True
 
     def __init__(self, n: int = 1) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class VmfProductPosterior(Posterior):
         loc = torch.where(kappa[..., None] > 0, eta / kappa.clamp(min=1e-30)[..., None], first)
         return Joined(VonMisesFisher(loc, kappa))
 
-    def onto(self, z: Tensor) -> Tensor:
+    def project(self, z: Tensor) -> Tensor:
         """Scale each sphere's part of z to length 1: (..., D) -> (..., D)."""
         z = z.unflatten(-1, (self.n, -1))
         return (z / z.norm(dim=-1, keepdim=True)).flatten(-2)
@@ -241,7 +241,7 @@ class MixturePosterior(Posterior):
         super().__init__()
         self.component = component
         self.has_density, self.per_latent = component.has_density, component.per_latent
-        self.on_spheres, self.rejects = component.on_spheres, component.rejects
+        self.on_spheres, self.uses_rejection = component.on_spheres, component.uses_rejection
 
     def forward(self, params: tuple[Tensor, ...]) -> MixtureSameFamily:
         """Logits (..., T) and the components' parameters, each (..., T, D) -> q, batch shape (...)."""
@@ -250,8 +250,8 @@ class MixturePosterior(Posterior):
             Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
         )
 
-    def onto(self, z: Tensor) -> Tensor:
-        return self.component.onto(z)
+    def project(self, z: Tensor) -> Tensor:
+        return self.component.project(z)
 
     def sample_components(self, q: MixtureSameFamily, n: int) -> Tensor:
         return q.component_distribution.rsample((n,)).movedim(-2, 0)

@@ -91,17 +91,18 @@ def main(config: Config) -> dict[str, dict]:
     config.check()
     model, vocabulary = load_trained(config)
     require(
-        len(model.modalities) == 2, f"{config.model} is of {model.modalities[0]} alone: there is nothing to compare"
+        len(model.modalities) == 2,
+        f"{config.model} has the modality {model.modalities[0]} alone, and the analysis compares two",
     )
     source = model.modalities[0]
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
     describe = descriptor(source, config)
     x, ids = (train.examples.modalities[name] for name in (source, "caption"))
-    sentences = distributed.of_first(lambda: fit(train.words, ids, vocabulary, config.seed))
+    sentences = distributed.on_first_process(lambda: fit(train.words, ids, vocabulary, config.seed))
     views = describe(x), sentences.embed(ids)
-    canonical = distributed.of_first(lambda: cca(*views, config.components, config.feature_components))
+    canonical = distributed.on_first_process(lambda: cca(*views, config.components, config.feature_components))
     torch.manual_seed(config.seed)
-    distributed.seed_apart()
+    distributed.seed_each_process()
     images, captions = generate(model, test, config.n_samples)
     described = {name: describe(values) for name, values in images.items()}
     embedded = {name: sentences.embed(tokens) for name, tokens in captions.items()}
@@ -109,7 +110,7 @@ def main(config: Config) -> dict[str, dict]:
     figures = {"correlations": {name: values.mean().item() for name, values in similarity.items()}}
     if config.demo:
         cache = config.cache_dir and config.cache_dir / f"demo_reader_of_{source}.pt"
-        network = distributed.of_first(lambda: reader(source, cache))
+        network = distributed.on_first_process(lambda: reader(source, cache))
         looks = {name: read_all(network, x) for name, x in images.items()}
         figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
     report(figures, said(network_behind(config)), config, len(test.captions))
@@ -151,10 +152,10 @@ def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tens
         values = model.generate(len(rows))
         return {source: as_data(values[source]), "caption": values["caption"]}
 
-    decoded = distributed.share_out(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
+    decoded = distributed.map_rows(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
     decoded["caption"] = decoded["caption"].flatten(0, 1)  # (10 N, 32)
-    decoded |= distributed.share_out(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
-    prior = distributed.share_out(n, BATCH_SIZE, both, "joint", " draws")
+    decoded |= distributed.map_rows(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
+    prior = distributed.map_rows(n, BATCH_SIZE, both, "joint", " draws")
     return tuple({"given": given[name], "decoded": decoded[name], "prior": prior[name]} for name in (source, "caption"))
 
 
@@ -176,7 +177,7 @@ def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
         def of(rows: Tensor) -> dict[str, Tensor]:
             return {"feature": features_of(images[rows])}
 
-        return distributed.share_out(len(images), BATCH_SIZE, of, "features", " images")["feature"]
+        return distributed.map_rows(len(images), BATCH_SIZE, of, "features", " images")["feature"]
 
     return described
 
@@ -188,13 +189,13 @@ def read_all(network: nn.Module, x: Tensor) -> Tensor:
     def looks(rows: Tensor) -> dict[str, Tensor]:
         return {"looks": read(network, shown[rows].modalities["x"])}
 
-    return distributed.share_out(len(shown), BATCH_SIZE, looks, "attributes")["looks"]
+    return distributed.map_rows(len(shown), BATCH_SIZE, looks, "attributes")["looks"]
 
 
 def coherence(
     source: str, looks: Mapping[str, Tensor], captions: Mapping[str, Tensor], attributes: Tensor, vocabulary: Vocabulary
 ) -> dict[str, dict[str, float | None]]:
-    """The share of the attributes that captions name that are right, and how many they name.
+    """The share of right attributes among those that captions name, and their mean number.
 
     Args:
         looks: attributes (N, A) that were read off the images of `generate`.

@@ -34,7 +34,7 @@ def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tenso
     """The first `limit` drawn birds of a split, "train" (3,000) or "test" (200).
 
     Returns:
-        images (N, 3, 64, 64) uint8, 10 N captions, of which ten in a row belong to one image, and attributes (N, A)
+        images (N, 3, 64, 64) uint8, 10 N captions, ten in a row for each image, and attributes (N, A)
         int64.
     """
     n = min(N_DEMO[split], limit or N_DEMO[split])

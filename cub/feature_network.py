@@ -159,7 +159,7 @@ def train(
     trained_on: Mapping[str, Any],
     path: Path,
 ) -> tuple[dict[str, Tensor], float]:
-    """Train a ResNet-101 to classify images, of which every tenth is held out.
+    """Train a ResNet-101 to classify images; every tenth is held out.
 
     The state of the training is saved to `path` now and then, and the training resumes from there.
 

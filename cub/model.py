@@ -75,7 +75,7 @@ class CaptionLikelihood(nn.Module):
 
 def build(config: Config) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
-    d, (names, wide, _) = config.n_latents, MODELS[config.model]
+    d, names, wide = config.n_latents, MODELS[config.model].modalities, MODELS[config.model].wide
     heads = (d,) * models.FAMILIES[config.posterior].n_params
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}

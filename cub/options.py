@@ -33,17 +33,21 @@ class Model(NamedTuple):
     modalities: names of its modalities.
     wide: whether the caption networks are the wide ones with biases, which the authors use with features.
     posterior: its posterior family by default: the authors' for two modalities, ours for one.
+    n_latents, epochs, llik_scaling: the defaults of these options, as in the authors' runs.
     """
 
     modalities: tuple[str, ...]
     wide: bool
     posterior: str
+    n_latents: int
+    epochs: int
+    llik_scaling: float = 0.0
 
 
 MODELS = {
-    "images": Model(("image", "caption"), False, "laplace-normal"),
-    "features": Model(("feature", "caption"), True, "softplus-normal"),
-    "image": Model(("image",), False, "softplus-laplace"),
-    "feature": Model(("feature",), True, "softplus-normal"),
-    "caption": Model(("caption",), False, "softplus-normal"),
+    "images": Model(("image", "caption"), False, "laplace-normal", 128, 200),
+    "features": Model(("feature", "caption"), True, "softplus-normal", 64, 50, llik_scaling=0.002),
+    "image": Model(("image",), False, "softplus-laplace", 128, 200),
+    "feature": Model(("feature",), True, "softplus-normal", 64, 50),
+    "caption": Model(("caption",), False, "softplus-normal", 128, 200),
 }

@@ -76,7 +76,7 @@ def fit(words: Sequence[list[str]], ids: Tensor, vocabulary: Vocabulary, seed: i
 def weighted(vectors: Tensor, frequency: Tensor, ids: Tensor) -> Sentences:
     """Weigh vectors by smooth inverse frequency, and find the first principal component of the captions.
 
-    The principal component is of the centred embeddings; Arora et al. do not centre them.
+    The principal component is computed from centred embeddings; Arora et al. do not centre them.
 
     Args:
         vectors: (V, D), one per token.

@@ -10,29 +10,25 @@ example is an image with one of them.
 A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and caption (B, 32) int64, words.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from common.errors import require
-from common.objectives.registry import objectives_of
 from common.training import run_from_command_line
-from common.training.options import ObjectiveName, ObjectiveOptions, RunConfig
+from common.training.options import MmvaeOptions, ObjectiveName, RunConfig
 from cub.options import MODELS, WordOptions
 
 if TYPE_CHECKING:
     from common.training import Experiment
     from cub.data import Birds
 
-LATENTS = {"images": 128, "image": 128, "caption": 128, "features": 64, "feature": 64}  # authors' code
-EPOCHS = {"images": 200, "image": 200, "caption": 200, "features": 50, "feature": 50}
-
 
 @dataclass
-class Config(WordOptions, RunConfig, ObjectiveOptions):
-    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
+class Config(WordOptions, MmvaeOptions, RunConfig):
+    DEFAULTS_FROM: ClassVar = "as in the authors' code"
+    ALWAYS_PAIRED: ClassVar = "captions belong to their images"
 
     model: Literal["images", "features", "image", "feature", "caption"] = "images"
     """images: photographs and captions; features: ResNet-101's features of photographs, and captions; image, feature,
@@ -48,9 +44,6 @@ class Config(WordOptions, RunConfig, ObjectiveOptions):
     """objective to maximise. Default: dreg, as in the paper; mvae with --fusion poe"""
     K: int | None = None
     """samples from each encoder, for --obj dreg, iwae and stl. Default: 50, as in the authors' runs"""
-    learn_prior: bool = True
-    """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
-    Default: as in the paper"""
     llik_scaling: float | None = None
     """weight of the image's or the feature's log-likelihood; 0 stands for the ratio of the dimensions, 32 / 12288 or 32
     / 2048. Default: 0, with --model features 0.002, as in the authors' runs"""
@@ -70,55 +63,35 @@ class Config(WordOptions, RunConfig, ObjectiveOptions):
     download: bool = False
     """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
     annealing_epochs: int = 0
-    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-3
     """learning rate of Adam with amsgrad. Default: as in the authors' code; their README says 1e-4"""
-    analytics: bool = True
-    """draw pictures during training"""
-    logp: bool = False
-    """after training, estimate the best model's log-likelihoods of the test birds (python loglike.py)"""
     # of the training data, with which the model is kept
     vocabulary: tyro.conf.Suppress[list[str] | None] = None
     feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None
 
     def __post_init__(self) -> None:
-        moe = self.fusion == "moe"
-        defaults = {
-            "posterior": MODELS[self.model].posterior if moe or self.alone else "gaussian",
-            "obj": "mvae" if self.fusion == "poe" and not self.alone else "dreg",
-            "llik_scaling": 0.002 if self.model == "features" else 0.0,
-            "n_latents": LATENTS[self.model],
-            "epochs": EPOCHS[self.model],
-        }
-        for name, value in defaults.items():
+        defaults = MODELS[self.model]._asdict() | {"obj": "dreg"}
+        if self.experts()[1] in ("poe", "mopoe"):
+            defaults["posterior"] = "gaussian"
+        if self.experts()[1] == "poe":
+            defaults["obj"] = "mvae"
+        for name in ("posterior", "obj", "llik_scaling", "n_latents", "epochs"):
             if getattr(self, name) is None:
-                setattr(self, name, value)
+                setattr(self, name, defaults[name])
         if self.K is None and self.obj in ("dreg", "iwae", "stl"):
             self.K = 50
 
-    @property
-    def alone(self) -> bool:
-        """Whether the model has one modality."""
-        return len(MODELS[self.model].modalities) == 1
-
-    def objectives(self) -> tuple[str, ...]:
-        return objectives_of("own" if self.alone else self.fusion)
+    def experts(self) -> tuple[str, str, str]:
+        if len(MODELS[self.model].modalities) == 1:
+            return f"--model {self.model}", "own", self.posterior
+        return super().experts()
 
     def check(self) -> None:
         super().check()
-        fusion = "own" if self.alone else self.fusion
-        of_model = f"--model {self.model}" if self.alone else f"--fusion {self.fusion}"
-        self.check_objective(of_model, self.objectives(), fusion, self.posterior)
-        scaled = 0 <= self.llik_scaling < math.inf
-        require(scaled, f"--llik-scaling must be a number that is not negative, it is {self.llik_scaling}")
-        require(
-            self.llik_scaling == 0 or not self.alone,
-            f"--llik-scaling weighs what is beside the caption: --model {self.model} has one modality",
-        )
-        require(not self.alone or self.fusion == "moe", f"--fusion {self.fusion} is of two experts: {of_model} has one")
+        model, fusion, _ = self.experts()
+        require(fusion != "own" or self.fusion == "moe", f"--fusion {self.fusion} fuses two experts: {model} has one")
         given = self.vocab is None or self.pre_trained is not None
         require(given, "--vocab gives the words of the authors' model that --pre-trained names")
-        require(self.paired_fraction == 1, "captions belong to their images: leave --paired-fraction at 1")
 
 
 def load_train(config: Config) -> tuple["Birds", "Birds | None"]:

@@ -40,6 +40,7 @@ from mnist.model import N_CLASSES
 
 @dataclass
 class Config(train.Config):
+    DEFAULTS_FROM: ClassVar = ""
     GROUPS: ClassVar = {"": ("analysis", "fractions", "seeds", "classifier_steps", "jobs")}
 
     analysis: tyro.conf.Positional[Literal["weak-supervision"]] = "weak-supervision"

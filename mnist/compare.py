@@ -61,7 +61,7 @@ VARIANTS = {
     ),
 }
 
-OWN = {  # what a comparison says itself, or what is of no use in one
+OWN = {  # options that a comparison sets itself, or has no use for
     *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "pre-trained", "dry-run", "download"),
 }
 

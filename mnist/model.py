@@ -1,43 +1,19 @@
 """Networks of the models on MNIST (Wu & Goodman 2018, appendix; layers of the authors' mnist/model.py)."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.choices import MODELS
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
-from common.objectives.registry import objectives_of
 
 N_CLASSES = 10
 WIDTH = 512
-
-
-class Model(NamedTuple):
-    """What a --model is and can be trained with.
-
-    fusion: how the experts are fused (`common.models.fusion_of`).
-    objectives: the values of --obj that train it, the default first.
-    unpaired: whether it can learn from unpaired examples.
-    """
-
-    fusion: str
-    objectives: tuple[str, ...]
-    unpaired: bool = True
-
-
-MODELS = {
-    "mvae": Model("poe", objectives_of("poe")),
-    "mvae-q": Model("quotient", objectives_of("quotient")),
-    "jmvae": Model("joint", objectives_of("joint"), unpaired=False),
-    "vae": Model("own", objectives_of("own"), unpaired=False),
-    "cvae": Model("own", objectives_of("own"), unpaired=False),
-    "bivcca": Model("moe", objectives_of("moe")),
-    "mopoe": Model("mopoe", objectives_of("mopoe")),
-}
 
 
 class Config(Protocol):
@@ -106,7 +82,7 @@ def image_decoder(n_inputs: int) -> nn.Sequential:
 def assemble(
     config: Config, image_features: Callable[[], nn.Sequential], image_decoder: Callable[[int], nn.Sequential]
 ) -> MultimodalVAE:
-    """Build the model config.model (see MODELS) from image networks; the label's networks are always the same.
+    """Build the model config.model from image networks; the networks of the label are always the same.
 
     Args:
         image_features: builds the network image (N, 1, H, W) -> features (N, 512).

@@ -8,13 +8,10 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-import tyro
-
-from common.errors import require
 from common.training import run_from_command_line
-from common.training.options import ObjectiveOptions, RunConfig
+from common.training.options import Latents, ModelOptions, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -24,18 +21,14 @@ if TYPE_CHECKING:
 class DigitsConfig(RunConfig):
     """What the experiments on images and texts share."""
 
+    DEFAULTS_FROM: ClassVar = "as in the authors' code"
     GROUPS: ClassVar = {"objective": ("lambda_image", "lambda_text")}
 
-    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
-    """dimensions of z. Default: as in the authors' code"""
+    n_latents: Latents = 64
     batch_size: int = 100
-    """examples in a batch. Default: as in the authors' code"""
     epochs: int = 500
-    """passes over the training examples. Default: as in the authors' code"""
     annealing_epochs: int = 200
-    """epochs over which the KL's weight rises from 0 to --beta. Default: as in the authors' code"""
     lr: float = 1e-3
-    """learning rate of Adam. Default: as in the authors' code"""
     lambda_image: float = 1.0
     """weight of the image's log-likelihood. Default: as in the authors' code"""
     lambda_text: float = 10.0
@@ -43,33 +36,8 @@ class DigitsConfig(RunConfig):
 
 
 @dataclass
-class Config(DigitsConfig, ObjectiveOptions):
-    GROUPS: ClassVar = {"objective": ("alpha",)}
-
-    model: Literal["mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe"] = "mvae"
-    """mvae: product of experts; mvae-q: quotient of posteriors; jmvae: joint encoder; vae: the image alone; cvae: the
-    image given the label; bivcca: mixture of experts; mopoe: mixture of the products of all subsets"""
-    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
-    """family of the experts and the prior"""
-    alpha: float = 0.1
-    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one. Default: as in Suzuki et al. 2016"""
-
-    def objectives(self) -> tuple[str, ...]:
-        from mnist.model import MODELS
-
-        return MODELS[self.model].objectives
-
-    def check(self) -> None:
-        from mnist.model import MODELS
-
-        super().check()
-        known = MODELS[self.model]
-        self.check_objective(f"--model {self.model}", self.objectives(), known.fusion, self.posterior)
-        require(
-            self.paired_fraction == 1 or known.unpaired,
-            f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
-        )
-        require(self.alpha >= 0, f"--alpha must not be negative, it is {self.alpha}")
+class Config(ModelOptions, DigitsConfig):
+    """The models on an image and a label."""
 
 
 def experiment() -> "Experiment":

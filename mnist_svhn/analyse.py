@@ -62,10 +62,10 @@ def main(config: Config) -> dict[str, float]:
     for name in model.modalities:
         for kind in ("linear", "convolutional"):
             make = partial(classifier, kind, name, train, cache(config, kind, name))
-            readers[name] = distributed.of_first(lambda make=make: make().cpu()).to(device)
+            readers[name] = distributed.on_first_process(lambda make=make: make().cpu()).to(device)
             shares[f"{kind} classifier, {name}"] = accuracy(readers[name], name, test)
     torch.manual_seed(config.seed)
-    distributed.seed_apart()
+    distributed.seed_each_process()
     shares |= {
         f"coherence, {source} -> {target}": share
         for (source, target), share in cross_coherence(model, test, "digit", readers).items()
@@ -75,7 +75,7 @@ def main(config: Config) -> dict[str, float]:
     z = {name: latents(model, name, test) for name in model.modalities}
     for name in model.modalities:
         of_train = latents(model, name, train)
-        shares[f"latent accuracy, {name}"] = distributed.of_first(partial(latent_accuracy, of_train, z[name]))
+        shares[f"latent accuracy, {name}"] = distributed.on_first_process(partial(latent_accuracy, of_train, z[name]))
     folder, pictures, kls = config.out_dir or runs.folder_of(config.model) / "samples", [], {}
     if not model.variational_posterior.has_density:
         print("\nno kl.png: the KLs of an energy-based posterior have no closed form")
@@ -101,7 +101,7 @@ def latents(model: MultimodalVAE, name: str, examples: Examples) -> tuple[Tensor
     def draw(rows: Tensor) -> dict[str, Tensor]:
         return {"z": model.posterior({name: examples[rows].modalities[name]}).sample()}
 
-    z = distributed.share_out(len(examples), 500, draw, f"latents of {name}")["z"].to(examples.device)
+    z = distributed.map_rows(len(examples), 500, draw, f"latents of {name}")["z"].to(examples.device)
     return z, examples.modalities["digit"][examples.rows["digit"]]
 
 

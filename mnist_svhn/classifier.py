@@ -76,4 +76,4 @@ def accuracy(network: nn.Module, name: str, test: Examples) -> float:
         x = test[rows].modalities
         return {"right": network(x[name]).argmax(dim=1) == x["digit"]}
 
-    return distributed.share_out(len(test), 500, right, f"accuracy, {name}")["right"].double().mean().item()
+    return distributed.map_rows(len(test), 500, right, f"accuracy, {name}")["right"].double().mean().item()

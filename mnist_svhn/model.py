@@ -1,7 +1,7 @@
 """Networks of the models on MNIST-SVHN (layers of the MMVAE authors' models/vae_mnist.py and vae_svhn.py)."""
 
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from common import models
 from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.registry import objectives_of
+from mnist_svhn.options import FAMILIES, FUSIONS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -27,32 +27,6 @@ class Config(Protocol):
     prior_and_posterior: str
 
 
-class Model(NamedTuple):
-    """A model that --model names.
-
-    fusion: how the experts are fused (`common.models.fusion_of`).
-    objectives: names of the objectives that exist for this fusion.
-    """
-
-    fusion: str
-    objectives: tuple[str, ...]
-
-
-MODELS = {
-    "mmvae": Model("moe", objectives_of("moe")),
-    "mvae": Model("poe", objectives_of("poe")),
-    "mopoe": Model("mopoe", objectives_of("mopoe")),
-    "mnist": Model("own", objectives_of("own")),
-    "svhn": Model("own", objectives_of("own")),
-}
-FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
-    "laplace": "laplace",
-    "normal": "gaussian",
-    "vmf": "vmf",
-    "ebm": "ebm",
-}
-
-
 def build(config: Config) -> MultimodalVAE:
     """Model of mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or of one of them."""
     d, h = config.n_latents, config.num_hidden_layers
@@ -63,7 +37,7 @@ def build(config: Config) -> MultimodalVAE:
     decoder = {"mnist": lambda: mnist_decoder(d, h), "svhn": lambda: svhn_decoder(d)}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return models.VAE(
-        MODELS[config.model].fusion,
+        FUSIONS[config.model],
         encoder={name: encoder[name]() for name in names},
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),

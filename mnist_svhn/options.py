@@ -1,9 +1,17 @@
-"""Options of pairing MNIST and SVHN, which all scripts share."""
+"""Options of pairing MNIST and SVHN, which all scripts share, and the models that --model names."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from common.errors import require
+
+FUSIONS = {"mmvae": "moe", "mvae": "poe", "mopoe": "mopoe", "mnist": "own", "svhn": "own"}  # of --model
+FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
+    "laplace": "laplace",
+    "normal": "gaussian",
+    "vmf": "vmf",
+    "ebm": "ebm",
+}
 
 
 @dataclass(kw_only=True)

@@ -86,7 +86,7 @@ def _check_names(config: MMVAEConfig, names: tuple[str, ...], mappings: Mapping[
     """Check the modalities' names, and that every mapping has the right ones as keys."""
     for option, mapping in mappings.items():
         same = mapping is None or set(mapping) == set(names)
-        require(same, f"{option} are of {mapping and sorted(mapping)}, but the modalities are {names}")
+        require(same, f"{option} names {mapping and sorted(mapping)}, but the modalities are {names}")
     n = config.n_modalities
     require(len(names) == n, f"n_modalities is {n}, but there are {len(names)} modalities: {names}")
     for option in ("decoders_dist", "decoder_dist_params", "rescale_factors"):

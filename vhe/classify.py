@@ -57,7 +57,7 @@ def main(config: Config) -> dict[str, float]:
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
-    distributed.seed_apart()
+    distributed.seed_each_process()
     shares = accuracies(model, characters, config)
     accuracy = interval(shares.mean().item(), len(shares) * config.n_way * config.n_queries)
     report(accuracy, config, len(characters.names))
@@ -75,9 +75,9 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
     count = int(characters.character.bincount().min())
     require(n <= count, f"--k-shot and --n-queries need {n} images of a character: there are {count}")
     generator = torch.Generator().manual_seed(config.seed)
-    own_episodes = range(config.episodes)[distributed.part()]
+    own_episodes = range(config.episodes)[distributed.local_rows()]
     shares = torch.zeros(config.episodes).double()
-    for episode in tqdm(range(config.episodes), unit=" episodes", disable=distributed.quiet()):
+    for episode in tqdm(range(config.episodes), unit=" episodes", disable=distributed.hide_progress()):
         classes = torch.randperm(n_classes, generator=generator)[: config.n_way]
         images = images_of(characters.images, characters.character, classes, n, generator).to(model.device)
         if episode not in own_episodes:
@@ -86,7 +86,7 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
         log_p = log_conditionals(model, x, dict.fromkeys(shared_latents(model), given), config.n_samples)  # (N * Q, N)
         classes_of_x = torch.arange(config.n_way, device=x.device).repeat_interleave(config.n_queries)
         shares[episode] = (log_p.argmax(dim=1) == classes_of_x).double().mean()
-    return distributed.summed(shares)
+    return distributed.sum_over_processes(shares)
 
 
 def interval(p: float, n: int) -> dict[str, float]:

@@ -101,13 +101,13 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     for k in shots:
         others = SupportSets(images, {"c": character}, {"c": k}, (), True, generator)
         name = f"log p(image|{k} other{'s' * (k > 1)})"
-        estimates |= distributed.share_out(len(images), BATCH_SIZE, log_p_given_others, name)
+        estimates |= distributed.map_rows(len(images), BATCH_SIZE, log_p_given_others, name)
     name = f"log p(character)/{n}"
-    estimates |= distributed.share_out(len(characters.names), max(1, BATCH_SIZE // n), log_p_set, name, " characters")
+    estimates |= distributed.map_rows(len(characters.names), max(1, BATCH_SIZE // n), log_p_set, name, " characters")
     all_examples = support_sets(characters, model.latents, k_shot, generator=generator)
     term_names = [f"bound: log p(image|{', '.join(model.likelihood.given)})"]
     term_names += [f"bound: KL of {v}" for v in model.latents]
-    return estimates | distributed.share_out(len(images), BATCH_SIZE, bound, "bound")
+    return estimates | distributed.map_rows(len(images), BATCH_SIZE, bound, "bound")
 
 
 def log_p_image(model: VHE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

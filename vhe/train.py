@@ -15,13 +15,11 @@ if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-import tyro
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.options import RunConfig
+from common.training.options import Latents, RunConfig
 
 if TYPE_CHECKING:
     from common.objectives import Objective
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
 @dataclass
 class Config(RunConfig):
     GROUPS: ClassVar = {"data": ("k_shot", "rotations", "test_alphabets"), "objective": ("objective",)}
+    DEFAULTS_FROM: ClassVar = "our choice"
+    ALWAYS_PAIRED: ClassVar = "there is only one modality"
 
     model: Literal["character", "hierarchical", "factorial"] = "character"
     """character: each character has a code c; hierarchical: each alphabet also has a code a, on which c depends;
@@ -50,14 +50,12 @@ class Config(RunConfig):
     """add the characters rotated by 90, 180 and 270 degrees as further characters"""
     test_alphabets: list[str] = field(default_factory=list)
     """test on these alphabets, of either set, and train on all others. Default: the alphabets of the evaluation set"""
-    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 64
-    """dimensions of a character's code c. Default: our choice"""
+    n_latents: Latents = 64
+    """dimensions of a character's code c"""
     batch_size: int = 100
-    """images in a batch, each with its support sets. Default: our choice"""
+    """images in a batch, each with its support sets"""
     epochs: int = 40
-    """passes over the images. Default: our choice"""
     annealing_epochs: int = 1
-    """epochs over which the KLs' weight rises from 0 to --beta. Default: our choice"""
     lr: float = 1e-3
     """learning rate of Adam. Default: our choice; 2e-3 can diverge"""
     valid: int | None = None
@@ -75,7 +73,6 @@ class Config(RunConfig):
             self.objective == "vhe" or self.model == "character",
             f"--objective {self.objective} needs --model character (got --model {self.model})",
         )
-        require(self.paired_fraction == 1, "there is only one modality: leave --paired-fraction at 1")
 
 
 def objective(config: Config, model: "VHE") -> "Objective":

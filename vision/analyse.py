@@ -30,7 +30,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     network, test = analyse.judge(config, device)
     views = load("test", config).to(device)
     torch.manual_seed(config.seed)
-    distributed.seed_apart()
+    distributed.seed_each_process()
     return analyse.report(shares(model, network, test, views), config, "vision", len(test))
 
 
@@ -46,7 +46,7 @@ def shares(model: MultimodalVAE, network: nn.Module, test: Examples, views: Exam
             decoded[name] = model.decode(model.posterior(batch, (name,)).sample(), ["image"])["image"].mean
         return {name: tell(network, images) == truth[rows] for name, images in decoded.items()}
 
-    found = distributed.share_out(len(test), BATCH_SIZE, right)
+    found = distributed.map_rows(len(test), BATCH_SIZE, right)
     return {name: x.double().mean(dim=0) for name, x in found.items()} | commoner(truth)
 
 

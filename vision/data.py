@@ -39,7 +39,7 @@ def load(split: str, config: celeba.FaceConfig) -> Examples:
         how = f"`python setup.py {command} {folder} {view_dir}` makes it, --demo needs no files"
         require(view_dir.is_dir(), f"{view_dir} is missing: {how}")
         kind = image_caches.Kind("L", inverted=inverted)
-        images[name] = image_caches.load(view_dir, names, cache, kind, again=how)[rows]
+        images[name] = image_caches.load(view_dir, names, cache, kind, remedy=how)[rows]
     return _with_absent_masks(images)
 
 

@@ -52,7 +52,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
-    """Every estimate for every example, all of which have six views: {name: (N,)}, nats."""
+    """Every estimate for every example, which must all have six views: {name: (N,)}, nats."""
     return metrics.evaluate(model, examples, [partial(log_likelihoods, n_samples=n_samples)], BATCH_SIZE)
 
 

@@ -10,12 +10,11 @@ A batch: image, obscured, watermark (B, 3, 64, 64), gray, edge, mask (B, 1, 64, 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-import tyro
+from typing import TYPE_CHECKING, ClassVar
 
 from celeba import train
 from common.training import run_from_command_line
+from common.training.options import Latents
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -27,10 +26,8 @@ class Config(train.FacesConfig):
         "objective": tuple(f"lambda_{view}" for view in ("image", "gray", "edge", "mask", "obscured", "watermark"))
     }
 
-    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 250
-    """dimensions of z. Default: as in the authors' code"""
+    n_latents: Latents = 250
     batch_size: int = 50
-    """examples in a batch. Default: as in the authors' code"""
     lambda_image: float = 1.0
     """weight of image's log-likelihood. Default: as in the authors' code"""
     lambda_gray: float = 1.0

@@ -32,12 +32,12 @@ def save(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
     write_atomically(path, content.getbuffer())
 
 
-def load(path: Path, about: Mapping[str, Any], names: Sequence[str], again: str) -> list[Tensor]:
+def load(path: Path, about: Mapping[str, Any], names: Sequence[str], remedy: str) -> list[Tensor]:
     """Read the named arrays of a file that `save` wrote.
 
     Args:
         about: {option: value} that they must have been made with.
-        again: how to make the file again, the end of error messages.
+        remedy: how to make the file again, the end of error messages.
 
     Returns:
         the arrays, in the order of the names.
@@ -51,11 +51,11 @@ def load(path: Path, about: Mapping[str, Any], names: Sequence[str], again: str)
             made = {name: saved[name] for name in about}
             arrays = [torch.from_numpy(_array(archive, name)) for name in names]
     except (*DAMAGE, zlib.error) as error:
-        raise InputError(f"{path} is damaged or cannot be read: {again}") from error
+        raise InputError(f"{path} is damaged or cannot be read: {remedy}") from error
     changed = [name for name in about if made[name] != about[name]]
     was, asked = (" ".join(flag(name, values[name]) for name in changed) for values in (made, about))
     require(
-        not changed, f"{path} was made with {was}, not {asked}: give the same options, another --data-dir, or {again}"
+        not changed, f"{path} was made with {was}, not {asked}: give the same options, another --data-dir, or {remedy}"
     )
     return arrays
 

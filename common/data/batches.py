@@ -58,7 +58,7 @@ class Batch:
     modalities: {name: (B, ...)}; values where the mask is False have no meaning.
     mask: (B, M) bool over all of the model's modalities, or None if every example has all of them. A set of n like
         elements, (B, n, ...), has n of the M columns.
-    together: (B,) bool, True for rows that count only in joint terms, since other rows hold their single modalities;
+    joint_only: (B,) bool, True for rows that count only in joint terms, since other rows hold their single modalities;
         None if there are no such rows.
     every_row: run the networks on every row, even where the modality is absent, so that all batches take the same
         operations, as a CUDA graph requires.
@@ -66,7 +66,7 @@ class Batch:
 
     modalities: dict[str, Tensor]
     mask: Tensor | None = None
-    together: Tensor | None = None
+    joint_only: Tensor | None = None
     every_row: bool = False
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Batch:
 
     def __getitem__(self, rows: slice) -> "Batch":
         x = {name: x[rows] for name, x in self.modalities.items()}
-        return Batch(x, *(None if x is None else x[rows] for x in (self.mask, self.together)), self.every_row)
+        return Batch(x, *(None if x is None else x[rows] for x in (self.mask, self.joint_only)), self.every_row)
 
     def only(self, given: Sequence[str], columns: Mapping[str, Columns]) -> "Batch":
         """The same examples with only the given modalities.
@@ -94,7 +94,7 @@ class Batch:
         for name in given:
             selected[:, columns[name].slice] = True
         mask = selected if self.mask is None else self.mask & selected
-        return Batch({name: self.modalities[name] for name in given}, mask, self.together, self.every_row)
+        return Batch({name: self.modalities[name] for name in given}, mask, self.joint_only, self.every_row)
 
 
 def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, columns: Mapping[str, Columns]) -> Batch:
@@ -166,7 +166,7 @@ class Examples:
         rows: {name: (R,)}, the row of the N that each of R examples takes; (R, G) for examples of G rows each. By
             default example i is row i of every modality.
         mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all.
-        together: (R,) or (R, G) bool, see Batch.
+        joint_only: (R,) or (R, G) bool, see Batch.
         derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...)
             float, whenever a batch is made.
     """
@@ -176,13 +176,13 @@ class Examples:
         modalities: dict[str, Tensor | Shards],
         rows: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
-        together: Tensor | None = None,
+        joint_only: Tensor | None = None,
         derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] | None = None,
     ) -> None:
         self.modalities = modalities
         self.rows = rows
         self.mask = mask
-        self.together = together
+        self.joint_only = joint_only
         self.derived = derived or {}
 
     def __len__(self) -> int:
@@ -205,12 +205,12 @@ class Examples:
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
         values |= {name: make(values[source]) for name, (source, make) in self.derived.items()}
         mask = None if self.mask is None else self.mask[index].flatten(0, -2)
-        return Batch(values, mask, None if self.together is None else self.together[index].flatten())
+        return Batch(values, mask, None if self.joint_only is None else self.joint_only[index].flatten())
 
     def to(self, device: torch.device) -> "Examples":
         """The same examples on a device."""
         modalities, rows = (x and {name: x.to(device) for name, x in x.items()} for x in (self.modalities, self.rows))
-        masks = [None if x is None else x.to(device) for x in (self.mask, self.together)]
+        masks = [None if x is None else x.to(device) for x in (self.mask, self.joint_only)]
         return Examples(modalities, rows, *masks, self.derived)
 
     def only(self, names: Sequence[str]) -> "Examples":
@@ -219,7 +219,7 @@ class Examples:
 
     def take(self, index: slice | Tensor) -> "Examples":
         """Only the indexed examples; nothing is read from shards yet."""
-        masks = [None if x is None else x[index] for x in (self.mask, self.together)]
+        masks = [None if x is None else x[index] for x in (self.mask, self.joint_only)]
         if self.rows is None:
             values = {n: x.take(index) if isinstance(x, Shards) else x[index] for n, x in self.modalities.items()}
             return Examples(values, None, *masks, self.derived)
@@ -227,7 +227,7 @@ class Examples:
 
     def extract(self, index: Tensor) -> "Examples":
         """Only the indexed examples, with copies of just the rows they take; they have to be on the CPU."""
-        masks = [None if x is None else x[index] for x in (self.mask, self.together)]
+        masks = [None if x is None else x[index] for x in (self.mask, self.joint_only)]
         if self.rows is None:
             return Examples({name: _rows(x, index) for name, x in self.modalities.items()}, None, *masks, self.derived)
         rows = {name: x[index] for name, x in self.rows.items()}
@@ -299,7 +299,7 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
         rows = torch.cat([paired.repeat(-(-n // len(paired)))[:n, None], rows], dim=1)  # (N, M + 1)
         mask = torch.cat([torch.ones(n, 1, m, dtype=torch.bool), mask], dim=1)  # (N, M + 1, M)
     by_name = {name: rows if examples.rows is None else examples.rows[name][rows] for name in examples.modalities}
-    together = mask.all(dim=-1)
+    joint_only = mask.all(dim=-1)
     if examples.mask is not None:
         mask &= examples.mask[rows]
-    return Examples(examples.modalities, by_name, mask, together, examples.derived)
+    return Examples(examples.modalities, by_name, mask, joint_only, examples.derived)

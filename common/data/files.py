@@ -84,7 +84,9 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
     Raises:
         InputError: no url delivered the right file; the message has a reason for each url.
     """
-    require(distributed.world() == 1, f"{path.name} is missing: run --download with one process first (no torchrun)")
+    require(
+        distributed.world_size() == 1, f"{path.name} is missing: run --download with one process first (no torchrun)"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failures = []

@@ -53,7 +53,7 @@ def load(
     path: Path,
     kind: Kind,
     jobs: int | None = None,
-    again: str = "download it again",
+    remedy: str = "download it again",
 ) -> Tensor:
     """The named images of a folder, from their cache; the first call builds it on all cores.
 
@@ -63,7 +63,7 @@ def load(
     Args:
         path: the cache.
         jobs: threads that build it; by default one a core.
-        again: what to do about an image that is missing or unreadable, the end of error messages.
+        remedy: what to do about an image that is missing or unreadable, the end of error messages.
 
     Returns:
         (N, C, size, size) uint8, memory-mapped: pages are read on access and may be dropped again.
@@ -71,7 +71,7 @@ def load(
     Raises:
         InputError: an image is missing or unreadable, or the cache is truncated or holds other images.
     """
-    cache = _Cache(folder, names, path, kind, again)
+    cache = _Cache(folder, names, path, kind, remedy)
     if cache.notes.exists() and not os.access(path.parent, os.W_OK):
         cache.complete(jobs)  # built by somebody else, and only readable here
     else:

@@ -34,8 +34,8 @@ class Stream:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def fed(self, indices: Iterable[Tensor]) -> Iterator[tuple[Examples, Tensor]]:
-        """The function `fed` for this split; each batch overwrites the one before."""
+    def feed(self, indices: Iterable[Tensor]) -> Iterator[tuple[Examples, Tensor]]:
+        """The function `feed` for this split; each batch overwrites the one before."""
         indices, waiting = iter(indices), deque[Future[Examples]]()
         pool = ThreadPoolExecutor(AHEAD)
         try:
@@ -63,27 +63,27 @@ class Stream:
             self.buffer = batch.to(self.target)
         for name, x in batch.modalities.items():
             self.buffer.modalities[name][: len(x)].copy_(x, non_blocking=True)
-        for on_device, x in ((self.buffer.mask, batch.mask), (self.buffer.together, batch.together)):
+        for on_device, x in ((self.buffer.mask, batch.mask), (self.buffer.joint_only, batch.joint_only)):
             if x is not None:
                 on_device[:n].copy_(x)
         return self.buffer, torch.arange(n, device=self.target)
 
 
-def placed(examples: T, device: torch.device) -> T | Stream:
+def place(examples: T, device: torch.device) -> T | Stream:
     """Move a split to the device if it fits in `SHARE` of its memory, else make it a `Stream`."""
     if isinstance(examples, Examples) and examples.nbytes > SHARE * _memory(device):
         return Stream(examples, device)
     return examples.to(device)
 
 
-def fed(examples: T | Stream, indices: Iterable[Tensor]) -> Iterator[tuple[T, Tensor]]:
+def feed(examples: T | Stream, indices: Iterable[Tensor]) -> Iterator[tuple[T, Tensor]]:
     """Yield each batch: examples on the device, and the indices (B,) of the batch among them.
 
     Args:
         indices: for each batch the indices (B,) of its examples in the split.
     """
     if isinstance(examples, Stream):
-        yield from examples.fed(indices)
+        yield from examples.feed(indices)
     else:
         for index in indices:
             yield examples, index

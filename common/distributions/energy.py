@@ -107,7 +107,7 @@ class LocScaleEbm(Distribution):
         """One sample of each pool, chosen by weight (sampling-importance-resampling); nearly from q if n is large."""
         with torch.no_grad():
             z, _, log_w = self.pool(Size(sample_shape))
-            return chosen(z, log_w, dim=len(sample_shape))[0]
+            return resample(z, log_w, dim=len(sample_shape))[0]
 
     @property
     def mean(self) -> Tensor:
@@ -123,7 +123,7 @@ class LocScaleEbm(Distribution):
         return (w * (z - (w * z).sum(dim=0)).square()).sum(dim=0)
 
 
-def chosen(z: Tensor, log_w: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def resample(z: Tensor, log_w: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Choose one sample of each pool with probability proportional to its weight.
 
     Args:

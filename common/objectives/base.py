@@ -100,7 +100,7 @@ class MultimodalObjective(Objective):
 
     @property
     def capturable(self) -> bool:
-        return not self.random_subsets and not self.model.variational_posterior.rejects
+        return not self.random_subsets and not self.model.variational_posterior.uses_rejection
 
     def present(self, name: str, batch: Batch, counts: Tensor) -> Tensor | None:
         """Where a modality is scored, of the places (T, ..., B) that count: (T, ..., B), for a set (T, ..., B, n).

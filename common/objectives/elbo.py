@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from common.data.batches import Batch, n_columns
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.subsets import FEW, joint_subset, mvae_subsets, on_device, single_modalities
+from common.subsets import MAX_ENUMERATED, joint_subset, mvae_subsets, on_device, single_modalities
 
 
 class Terms(NamedTuple):
@@ -37,7 +37,7 @@ class SumOfElbos(MultimodalObjective):
     An energy-based posterior has a weighted pool in place of the sample (`LocScaleEbm.weighted_samples`).
 
     An example that lacks modalities contributes ELBO(S and what it has), each once: a row with one modality carries its
-    unimodal ELBO and nothing else. A row that counts jointly only (`Batch.together`) carries no unimodal ELBO. Every
+    unimodal ELBO and nothing else. A row that counts jointly only (`Batch.joint_only`) carries no unimodal ELBO. Every
     encoder runs once. A modality without a decoder (CVAE's label) is given, and not scored.
     """
 
@@ -72,10 +72,10 @@ class SumOfElbos(MultimodalObjective):
         given = complete & batch.mask  # (T, B, M)
         several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
         scored = given & ~_repeated(several, complete, given)[..., None]
-        if batch.together is not None:
+        if batch.joint_only is not None:
             for t, name in enumerate(names):
                 if name in self._single_names:
-                    scored[t] &= ~batch.together[:, None]
+                    scored[t] &= ~batch.joint_only[:, None]
         for modality in self.model.modality.values():
             for condition in modality.given:  # p(x_m|z, x_l) needs both
                 scored[..., modality.columns.slice] &= given[..., self.model.modality[condition].columns.slice]
@@ -90,7 +90,7 @@ class SumOfElbos(MultimodalObjective):
         m, b, _ = params[0].shape
         fuse = self.model.variational_strategy
         each_alone = terms.subsets[:m].equal(torch.eye(m, dtype=torch.bool))
-        if m <= FEW or not each_alone or not fuse.is_product or self.model.private:
+        if m <= MAX_ENUMERATED or not each_alone or not fuse.is_product or self.model.private:
             return self.model.fuse(params, terms.given)
         present = terms.given[:m].diagonal(dim1=0, dim2=2).T.expand(m, b)
         single = fuse(tuple(p.view(1, m * b, -1) for p in params), present.reshape(-1, 1))  # (M B, D) each

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Batch
-from common.distributions.energy import chosen
+from common.distributions.energy import resample
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
@@ -56,7 +56,7 @@ class EnergyIwaeElbo(ImportanceWeighted):
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         pool, log_q, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
-        z, index = chosen(pool, log_w, dim=1)  # (K, B, D), (K, B)
+        z, index = resample(pool, log_w, dim=1)  # (K, B, D), (K, B)
         log_choice, log_q = (
             x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_w.log_softmax(dim=1), log_q)
         )  # (K, B)

@@ -14,17 +14,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import docstring_parser
 import tyro
 
-from common.choices import FAMILIES, FUSIONS
+from common.choices import FAMILIES, FUSIONS, MODELS
 from common.errors import InputError, flag, require
 from common.objectives.registry import OBJECTIVES
 from common.training.options import RunConfig
 
 GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its order
-FIRST = ("data_dir", "model", "fusion", "posterior")  # in their group
+FIRST = ("data_dir", "model", "fusion", "posterior", "obj")  # in their group
+SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default is x.default_factory]  # both missing
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
     "fusion": FUSIONS,
     "posterior": FAMILIES,
+    "model": {name: model.summary for name, model in MODELS.items()},
 }
 
 
@@ -156,12 +158,15 @@ def _argument(config: type, option: dataclasses.Field, default: object) -> tuple
     """An option as a field for tyro, with its help.
 
     In an option's docstring, "Default:" precedes the source of the default, or what happens by default if that is None:
-    --help shows it beside the default. The choices of --obj, --fusion and --posterior follow, one a line.
+    --help shows it beside the default. The choices of --obj, --model, --fusion and --posterior follow, one a line.
     """
     name, hint = option.name, get_type_hints(config, include_extras=True)[option.name]
     value = getattr(default, name) if default is not None else _default(option)
     choices, (text, _, source) = _choices(config, name), _texts(config).get(name, "").partition(". Default: ")
     summaries = [f"{choice}: {SUMMARIES[name][choice]}" for choice in choices if choice in SUMMARIES.get(name, ())]
+
+    if name in SET_BY_EXPERIMENTS:
+        source = source or getattr(config, "DEFAULTS_FROM", "")
 
     def shown(label: str) -> str:
         told = [part for part in ("" if value is None else label, source) if part]

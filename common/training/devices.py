@@ -21,7 +21,7 @@ def select(cuda: bool) -> torch.device:
     if cuda and not torch.cuda.is_available():
         print("warning: no GPU is available, using the CPU", file=sys.stderr)
     if cuda and torch.cuda.is_available():
-        if distributed.world() > 1:
+        if distributed.world_size() > 1:
             local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
             require(local_rank < n_gpus, f"--nproc-per-node must be at most {n_gpus}, one process for each GPU here")
             torch.cuda.set_device(local_rank)

@@ -70,8 +70,8 @@ def evaluate(objective: Objective, examples: Examples | Stream, seed: int) -> di
     meter = Meter()
     objective.eval()
     with random_states.fixed_noise(seed + distributed.rank(), _device_of(objective)), torch.no_grad():
-        rows = torch.arange(len(examples), device=examples.device)[distributed.part()]
-        for loaded, index in streams.fed(examples, rows.split(EVALUATION_BATCH)):
+        rows = torch.arange(len(examples), device=examples.device)[distributed.local_rows()]
+        for loaded, index in streams.feed(examples, rows.split(EVALUATION_BATCH)):
             meter.add(objective.bound(loaded[index]), len(index))
     return meter.check("on the validation examples")
 
@@ -115,8 +115,8 @@ class Trainer:
         self.step = Step(objective, self.optimizer)
         if self.device.type == "cuda" and config.capture and self.step.capturable(train):
             self.step = CapturedStep(self.step)
-        self.train = streams.placed(train, self.device)
-        self.valid = streams.placed(valid, self.device) if valid else None
+        self.train = streams.place(train, self.device)
+        self.valid = streams.place(valid, self.device) if valid else None
         self.progress = Progress(n_train=len(train))
         self.ctrl_c = CtrlC()
 
@@ -145,7 +145,7 @@ class Trainer:
                     self._save_last()
                     self._stop(epoch)
                 self._end_epoch(line)
-                if distributed.any_of(self.ctrl_c.asked):
+                if distributed.any_process(self.ctrl_c.asked):
                     self._stop(epoch)
         print(f"best epoch {self.progress.best_epoch} of {self.progress.epoch}: {self.run.dir / BEST}", end="")
         print(f"; pictures in {self.run.samples}" if self.pictures else "")
@@ -159,12 +159,12 @@ class Trainer:
 
     def _check_processes(self) -> None:
         """Raise InputError where the processes are too many, or do not see the same save-dir."""
-        world, batch_size = distributed.world(), self.config.batch_size
+        world, batch_size = distributed.world_size(), self.config.batch_size
         smallest_split = min(len(examples) for examples in (self.train, self.valid) if examples)
         n = min(smallest_split, batch_size)
         remedy = "start fewer, or raise --batch-size" if batch_size < smallest_split else "start fewer"
         require(world <= n, f"{world} processes cannot share {n} examples: {remedy}")
-        starts = set(distributed.gathered((self.progress.epoch, self.progress.batch)))
+        starts = set(distributed.gather((self.progress.epoch, self.progress.batch)))
         seen = f"{self.run.dir} must be a folder that all of them see"
         require(len(starts) == 1, f"the processes would continue from different batches: {seen}")
 
@@ -186,7 +186,7 @@ class Trainer:
                 if bound is not None:
                     meter.add(bound, len(index))
                 seen += n
-                stopping = distributed.any_of(self.ctrl_c.asked)
+                stopping = distributed.any_process(self.ctrl_c.asked)
                 if stopping or (b + 1) % self.config.log_interval == 0 or seen == len(self.train):
                     means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
                     show_means(bar, seen, beta, means)
@@ -211,7 +211,7 @@ class Trainer:
         first, size = self.progress.batch, self.config.batch_size
         order = random_states.epoch_order(len(self.train), self.config.seed, epoch).to(self.train.device)
         batches = order[first * size :].split(size)
-        parts = streams.fed(self.train, (index[distributed.part()] for index in batches))
+        parts = streams.feed(self.train, (index[distributed.local_rows()] for index in batches))
         for b, (batch, (examples, index)) in enumerate(zip(batches, parts, strict=True), start=first):
             yield b, len(batch), examples, index
 
@@ -243,7 +243,7 @@ class Trainer:
         return self.run.about | vars(self.progress) | {"state_dict": self.model.state_dict()}
 
     def _save_last(self) -> None:
-        states = distributed.gathered(random_states.current(self.device))
+        states = distributed.gather(random_states.current(self.device))
         if self.run.writes:
             resumable = {"rng": states, "optimizer": self.optimizer.state_dict()}
             save(self.run.dir / LAST, self._checkpoint() | resumable)

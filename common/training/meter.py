@@ -41,7 +41,7 @@ class Meter:
         """
         nothing = torch.zeros(0, len(self.names))
         sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms)
-        total = distributed.summed(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
+        total = distributed.sum_over_processes(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
         suspect = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
         broken = [f"{name} = {x}" for name, x in zip(self.names, suspect, strict=True) if not math.isfinite(x)]
         require(not broken, f"the loss is not finite {where}: {', '.join(broken)}; {DIVERGED}")

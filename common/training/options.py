@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from common.choices import FUSIONS
+from common.choices import FUSIONS, MODELS
 from common.errors import option, require
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
 if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
+
+Latents = Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -76,12 +78,17 @@ class ComputeOptions:
 class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """The options that all train.py share.
 
-    An experiment's Config adds its own, among them n_latents, and sets the defaults of epochs, batch_size, lr and
-    annealing_epochs. --help shows its own in the group "model", unless its GROUPS, {group: options}, names another.
+    An experiment's Config adds its own, and sets the defaults of those that have none here. --help shows its own in the
+    group "model", unless its GROUPS, {group: options}, names another.
     """
 
     GROUP: ClassVar = "run"
+    GROUPS: ClassVar = {"model": ("n_latents",)}
+    DEFAULTS_FROM: ClassVar[str] = ""  # where the defaults of options without one here come from, for --help
+    ALWAYS_PAIRED: ClassVar[str] = ""  # why --paired-fraction must be 1, if it must
 
+    n_latents: Latents
+    """dimensions of z"""
     save_dir: Path = Path("trained_models")
     """folder for checkpoints, config.json, metrics.jsonl and samples/"""
     experiment: str = ""
@@ -121,6 +128,9 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
         require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
         require(0 <= self.paired_fraction <= 1, f"--paired-fraction must lie in [0, 1], it is {self.paired_fraction}")
+        require(
+            not self.ALWAYS_PAIRED or self.paired_fraction == 1, f"{self.ALWAYS_PAIRED}: leave --paired-fraction at 1"
+        )
         require(self.patience is None or self.valid != 0, "--patience needs validation examples: leave out --valid 0")
 
 
@@ -153,14 +163,27 @@ class ObjectiveOptions:
     paper's code. Default: exact"""
     approx_m: int = 0
     """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch"""
+    alpha: float = 0.1
+    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one. Default: as in Suzuki et al. 2016"""
     max_memory: float | None = None
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
-    OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m")  # a run with another --obj does not take them over
+    # a run with another --obj does not take them over from --pre-trained
+    OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m", "alpha")
 
-    def objectives(self) -> tuple[str, ...]:
+    def experts(self) -> tuple[str, str, str]:
+        """The option that names the model, its fusion (`common.choices.FUSIONS`) and its posterior family."""
+        return f"--fusion {self.fusion}", self.fusion, self.posterior
+
+    def objectives(self) -> Sequence[str]:
         """Names of the objectives that exist for the config's model, the default first."""
-        return registry.objectives_of(self.fusion)
+        return registry.objectives_of(self.experts()[1])
+
+    def check(self) -> None:
+        """Raise InputError for experts, an objective or options of it that do not exist for the model."""
+        super().check()
+        model, fusion, posterior = self.experts()
+        self.check_objective(model, self.objectives(), fusion, posterior)
 
     def objective_name(self, exists: Sequence[str]) -> str:
         """The objective's name: the default is the first one that exists."""
@@ -190,7 +213,8 @@ class ObjectiveOptions:
         for name in ("K", "max_memory"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        require(self.approx_m >= 0, f"--approx-m must not be negative, it is {self.approx_m}")
+        for name in ("approx_m", "alpha"):
+            require(getattr(self, name) >= 0, f"{option(name)} must not be negative, it is {getattr(self, name)}")
         require(
             has_density or obj != "iwae" or self.K != 1,
             "--K 1 with --posterior ebm: --obj elbo is the bound with one sample, without the noise of choosing it",
@@ -204,8 +228,56 @@ class ObjectiveOptions:
             "dreg": self.dreg is not None,
             "max_memory": self.max_memory is not None,
             "approx_m": self.approx_m != 0,
+            "alpha": self.alpha != ObjectiveOptions.alpha,
         }
         return {name: getattr(self, name) for name, asked in asks.items() if asked}
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelOptions(ObjectiveOptions):
+    """The models of two modalities by name, and their objectives."""
+
+    GROUP: ClassVar = "model"
+
+    model: Literal[tuple(MODELS)] = "mvae"
+    """the model"""
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
+    """family of the experts and the prior"""
+
+    def experts(self) -> tuple[str, str, str]:
+        return f"--model {self.model}", MODELS[self.model].fusion, self.posterior
+
+    def check(self) -> None:
+        super().check()
+        require(
+            self.paired_fraction == 1 or MODELS[self.model].unpaired,
+            f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class MmvaeOptions(ObjectiveOptions):
+    """What the experiments of MMVAE's paper share."""
+
+    GROUP: ClassVar = "model"
+    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
+
+    learn_prior: bool = True
+    """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
+    Default: as in the paper"""
+    llik_scaling: float | None = 0.0
+    """weight of the first modality's log-likelihood; 0 stands for the ratio of the dimensions. Default: as in the
+    paper"""
+    analytics: bool = True
+    """draw pictures during training"""
+    logp: bool = False
+    """after training, estimate the best model's log-likelihoods of the test split (python loglike.py)"""
+
+    def check(self) -> None:
+        super().check()
+        scaling, (model, fusion, _) = self.llik_scaling, self.experts()
+        require(0 <= scaling < math.inf, f"--llik-scaling must be a number that is not negative, it is {scaling}")
+        require(scaling == 0 or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
 
 
 @dataclasses.dataclass

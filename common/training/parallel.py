@@ -25,9 +25,11 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
     Ctrl-C, or one task that fails, stops the others as Ctrl-C stops training: finished work is kept.
 
     Raises:
-        InputError: torchrun started several processes, each of which would start all tasks; or a process was killed.
+        InputError: torchrun started several processes, and each would start all tasks; or a process was killed.
     """
-    require(distributed.world() == 1, "this command starts its own processes: run it without torchrun, with --jobs N")
+    require(
+        distributed.world_size() == 1, "this command starts its own processes: run it without torchrun, with --jobs N"
+    )
     if jobs == 1:
         yield from map(work, todo)
         return

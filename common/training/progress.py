@@ -47,8 +47,8 @@ class Progress:
 
 
 def progress_bar(epoch: int, start: int, n: int) -> tqdm:
-    """A progress bar over an epoch's n examples, of which `start` were seen before."""
-    options = {"unit": " examples", "desc": f"epoch {epoch}", "disable": distributed.quiet(), "leave": False}
+    """A progress bar over an epoch's n examples; `start` of them were seen before."""
+    options = {"unit": " examples", "desc": f"epoch {epoch}", "disable": distributed.hide_progress(), "leave": False}
     return tqdm(total=n, initial=start, **options)
 
 

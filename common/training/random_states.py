@@ -38,7 +38,7 @@ def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, 
         saved: the states of all processes; None for a new run, in which several processes get a seed each.
         epoch, batch: what is finished, so that a run that is reseeded again does not repeat its draws.
     """
-    world, rank = distributed.world(), distributed.rank()
+    world, rank = distributed.world_size(), distributed.rank()
     if saved and len(saved) == world:
         torch.set_rng_state(saved[rank]["cpu"])
         if device.type == "cuda" and "cuda" in saved[rank]:

@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Run:
         self.experiment = experiment
         self.writes = distributed.rank() == 0
         self.config = as_json(config)
+        self.defaults = {field.name: field.default for field in fields(config)}
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
         self.metrics_file = self.dir / "metrics.jsonl"
@@ -142,8 +144,9 @@ class Run:
     def _check_options(self, before: dict[str, Any]) -> None:
         """Raise InputError if an option differs from the resumed run's that must not."""
         for name, value in self.config.items():
-            if name not in FREE | NOT_OF_THE_RUN and value != before.get(name):
-                difference = f"{option(name)} {before.get(name)}, not {value}"
+            earlier = before.get(name, self.defaults[name])  # an option that is newer than the run
+            if name not in FREE | NOT_OF_THE_RUN and value != earlier:
+                difference = f"{option(name)} {earlier}, not {value}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
                 raise InputError(f"{self.dir} was run with {difference}: --resume needs the same")

@@ -42,7 +42,7 @@ class Step:
             batch = replace(examples[index], every_row=True) if every_row else examples[index]
             # n, since the loss is a mean over examples, and an example may have several rows
             bound = self.objective.backward(batch, beta, n)
-        if distributed.world() > 1:
+        if distributed.world_size() > 1:
             distributed.add_gradients(self.objective.parameters())
         self.optimizer.step()
         return bound
@@ -53,7 +53,7 @@ class Step:
         Batch norm with absent modalities does not: it runs only on the rows that have the modality.
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
-        return same_rows and self.objective.capturable and distributed.world() == 1
+        return same_rows and self.objective.capturable and distributed.world_size() == 1
 
 
 class CapturedStep:

@@ -1,1 +1,1 @@
-"""Models of MNIST's images split into halves or pixels, any of which may be missing (github.com/jgoffinet/poe-vae)."""
+"""Models of MNIST's images split into halves or pixels, where any may be missing (github.com/jgoffinet/poe-vae)."""

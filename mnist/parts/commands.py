@@ -1,4 +1,4 @@
-"""What halves.py and pixels.py share: images as parts, any of which may be missing, and the commands on them."""
+"""What halves.py and pixels.py share: images as parts, where any part may be missing, and the commands on them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ BATCH_SIZE = 100
 
 
 @dataclass
-class Train(options.RunConfig, ObjectiveOptions, ABC):
+class Train(ObjectiveOptions, options.RunConfig, ABC):
     """Train a model."""
 
     GROUPS: ClassVar = {"data": ("missing",)}
@@ -43,7 +43,7 @@ class Train(options.RunConfig, ObjectiveOptions, ABC):
     0.2, whose log-likelihoods cannot be compared with bernoulli's"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
-    n_latents: Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = 20
+    n_latents: options.Latents = 20
     """dimensions of z. Default: as in poe-vae's README"""
     hidden: int = 200
     """width of the networks' hidden layers. Default: as in poe-vae's README"""
@@ -61,7 +61,6 @@ class Train(options.RunConfig, ObjectiveOptions, ABC):
 
     def check(self) -> None:
         super().check()
-        self.check_objective(f"--fusion {self.fusion}", self.objectives(), self.fusion, self.posterior)
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         for name in ("hidden", "layers"):
             require(getattr(self, name) > 0, f"{option(name)} must be positive, not {getattr(self, name)}")
@@ -127,7 +126,7 @@ def main(config: Train | Sample | Loglike, name: str) -> dict[str, dict[str, flo
 
 
 def load(split: str, config: Train) -> Examples:
-    """Load a split of MNIST's images as parts, of which --missing are absent; see `mnist.data.load`."""
+    """Load a split of MNIST's images as parts, a fraction --missing of them absent; see `mnist.data.load`."""
     images = MNIST.load(split, config).modalities["image"]
     parts, mask = split_images(images, SHAPES[config.layout]), None
     if config.missing:

@@ -310,7 +310,11 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
     [
         (celeba.train, ["--approx-m", 1], "random subsets need at least 3 modalities"),
         (celeba.train, ["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
-        (celeba19.train, ["--weighting", "authors", "--obj", "elbo"], "--weighting authors is of --obj mvae"),
+        (
+            celeba19.train,
+            ["--weighting", "authors", "--obj", "elbo"],
+            "--weighting authors needs --obj mvae",
+        ),
         (celeba.train, ["--data-dir", "nowhere"], "nowhere/img_align_celeba is missing: --data-dir DIR says where"),
     ],
 )

@@ -88,7 +88,7 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="a checkpoint of mnist, not of celeba"):
         load_model(path, "celeba")
     save(path, ours(experiment="os.path"))
-    with pytest.raises(InputError, match="experiment 'os.path', none of mnist"):
+    with pytest.raises(InputError, match="experiment 'os.path', which is none of mnist"):
         load_model(path)
 
 
@@ -179,7 +179,8 @@ def test_a_run_outside_the_repository_is_loaded_with_its_build(tmp_path):
     assert_same_parameters(model, trained)
     assert_same_parameters(load_model(tmp_path / BEST, "pairs", build_pairs), trained)
     assert experiment_of(tmp_path) == "pairs" and load_config(tmp_path, "pairs")["n_latents"] == 3
-    with pytest.raises(InputError, match=r"'pairs', none of mnist.*: load it in Python with load_model\(path, build="):
+    way_out = r"'pairs', which is none of mnist.*: load it in Python with load_model\(path, build="
+    with pytest.raises(InputError, match=way_out):
         load_model(tmp_path)
     with pytest.raises(InputError, match="a checkpoint of pairs, not of mnist"):
         load_model(tmp_path, "mnist", build_pairs)

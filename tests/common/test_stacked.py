@@ -153,7 +153,7 @@ def test_terms_of_one_expert_are_the_same_where_they_do_not_look_at_the_others(m
     mask = torch.rand(6, n) < 0.6 if given == "some absent" else None
     found = []
     for few in (n, n - 1):
-        monkeypatch.setattr(elbos, "FEW", few)
+        monkeypatch.setattr(elbos, "MAX_ENUMERATED", few)
         torch.manual_seed(1)
         model.zero_grad()
         bound = MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(0)).bound(Batch(x, mask))

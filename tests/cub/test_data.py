@@ -32,7 +32,7 @@ OPTIONS = BirdOptions()
 
 
 def write_authors(root, n_test=2):
-    """The MMVAE authors' layout, whose captions are of the images in the order of torchvision's ImageFolder."""
+    """The MMVAE authors' layout, whose captions follow the images in the order of torchvision's ImageFolder."""
     for split, text, n in (("train", "text_trainvalclasses.txt", 3), ("test", "text_testclasses.txt", n_test)):
         # in an order of their own: upper case before lower, 10 before 2
         for i in range(n):

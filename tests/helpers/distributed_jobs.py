@@ -47,7 +47,7 @@ def gradients():
     step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0))
     found = []
     for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
-        step(examples, index[distributed.part()], len(index), 0.5)
+        step(examples, index[distributed.local_rows()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
     return found
 
@@ -61,7 +61,7 @@ def weights():
     # with a large eps steps are as smooth as gradients
     step = Step(objective, torch.optim.Adam(objective.parameters(), lr=1.0, eps=100.0, fused=True))
     for _ in range(2):
-        step(examples, torch.arange(4)[distributed.part()], 4, 0.5)
+        step(examples, torch.arange(4)[distributed.local_rows()], 4, 0.5)
     return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
 
 
@@ -69,7 +69,7 @@ def weights():
 def without_noise():
     """What is said of odd numbers of examples, where no draw has a part."""
     torch.manual_seed(0)
-    numbers = distributed.share_out(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
+    numbers = distributed.map_rows(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
     digits = Examples({"svhn": torch.rand(501, 3, 32, 32), "digit": torch.randint(10, (501,))})
     images = torch.randint(256, (21, 3, 64, 64), dtype=torch.uint8)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 18))
@@ -96,7 +96,7 @@ def without_noise():
 def with_noise():
     """Coherences that are known, of models that are wrong at times."""
     torch.manual_seed(2)
-    distributed.seed_apart()
+    distributed.seed_each_process()
     crossed = cross_coherence(model((0.3, 0.0), (0.0, 0.2)), examples(4001), "label", CLASSIFIERS)
     joint = joint_coherence(model(decoder=(0.0, 0.25)), 5001, CLASSIFIERS)
     return {"-".join(pair): share for pair, share in crossed.items()} | {"joint": joint}
@@ -134,14 +134,14 @@ def analyses(models, out):
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     distributed.start()
-    rows = torch.arange(7.0).view(7, 1)[distributed.part()]
-    found = {"rows": distributed.rows_of_all(rows), "world": distributed.world()}
+    rows = torch.arange(7.0).view(7, 1)[distributed.local_rows()]
+    found = {"rows": distributed.gather_rows(rows), "world": distributed.world_size()}
     found |= {
-        "any": (distributed.any_of(distributed.rank() == 1), distributed.any_of(False)),
-        "first": distributed.gathered(distributed.of_first(distributed.rank)),
-        "without noise": distributed.gathered(without_noise()),
-        "with noise": distributed.gathered(with_noise()),
-        "analyses": distributed.gathered(analyses(out, out)),
+        "any": (distributed.any_process(distributed.rank() == 1), distributed.any_process(False)),
+        "first": distributed.gather(distributed.on_first_process(distributed.rank)),
+        "without noise": distributed.gather(without_noise()),
+        "with noise": distributed.gather(with_noise()),
+        "analyses": distributed.gather(analyses(out, out)),
         # the last ones, since no model draws after them
         "gradients": gradients(),
         "weights": weights(),

@@ -12,14 +12,15 @@ import fashionmnist.model
 import mnist.data
 import mnist.model
 import mnist.train
+from common.choices import MODELS
 from common.data import unpair
-from common.objectives.registry import with_option
+from common.objectives.registry import objectives_of, with_option
 from common.training import objective_of
-from mnist.model import MODELS, build
+from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of
 
-PAIRS = [(name, obj) for name, known in MODELS.items() for obj in known.objectives]
+PAIRS = [(name, obj) for name, known in MODELS.items() for obj in objectives_of(known.fusion)]
 FAMILIES_OF = {"poe": ("gaussian", "vmf"), "quotient": ("gaussian",), "mopoe": ("gaussian", "vmf")}
 EVERYTHING = [
     (name, obj, posterior)

@@ -1,4 +1,4 @@
-"""mnist/halves.py, pixels.py and compare.py: images as parts, any of which may be missing."""
+"""mnist/halves.py, pixels.py and compare.py: images as parts, where any part may be missing."""
 
 import json
 from types import SimpleNamespace

@@ -137,7 +137,7 @@ def test_the_papers_settings_are_the_defaults():
         ({"obj": "elbo", "looser": True}, "--looser needs --obj dreg, iwae or stl \\(got --obj elbo\\)"),
         ({"obj": "elbo-importance", "K": 20}, "--K needs --obj dreg, iwae or stl \\(got --obj elbo-importance\\)"),
         ({"obj": "iwae", "dreg": "exact"}, "--dreg needs --obj dreg \\(got --obj iwae\\)"),
-        ({"model": "mnist", "llik_scaling": 2.0}, "--model mnist has one of them"),
+        ({"model": "mnist", "llik_scaling": 2.0}, "--model mnist has one"),
         ({"max_memory": 0.0}, "--max-memory must be positive, not 0.0"),
         ({"obj": "elbo", "max_memory": 1.0}, "--max-memory needs --obj dreg, iwae or stl"),
         ({"beta": math.inf}, "--beta must be a number"),

@@ -363,7 +363,7 @@ def test_networks_whose_outputs_have_names():
 
 
 def test_it_learns():
-    """What one modality says of the other, of which a half of the examples have one alone."""
+    """Two dependent modalities; half of the examples have one of them alone."""
     scale = {name: {"scale": 0.2} for name in DIMS}
     model, digit = small(decoder_dist_params=scale), torch.arange(40) % 2
     inputs = {"a": digit.view(-1, 1, 1, 1).expand(-1, *DIMS["a"]), "b": 1 - digit.view(-1, 1).expand(-1, 6)}
@@ -407,7 +407,7 @@ def test_configurations_that_do_not_exist(options, message):
 
 def test_networks_must_fit_the_modalities():
     encoders = {"a": nn.Linear(1, 1)}
-    with pytest.raises(InputError, match="decoders are of"):
+    with pytest.raises(InputError, match="decoders names"):
         MMVAE(MMVAEConfig(1), encoders, {"b": nn.Linear(1, 1)})
     with pytest.raises(InputError, match="needs input_dims, or rescale_factors"):
         MMVAE(MMVAEConfig(1, uses_likelihood_rescaling=True), encoders, {"a": nn.Linear(10, 1)})

@@ -113,7 +113,7 @@ def test_the_last_alphabets_validate():
 def test_pages_shrink_by_area():
     ink = torch.zeros(4, 105, 105)
     ink[:3, 60:] = 1  # bold strokes, below row 16 of the result
-    # pixel (1, 1) is of the page's rows and columns 3.75 to 7.5: half of it is 7.03 of them
+    # pixel (1, 1) covers the page's rows and columns 3.75 to 7.5: half of it is 7.03 of them
     ink[0, 3:7, 3:5] = 1  # 3.25 x 1.25
     ink[1, 4:8, 4:6] = 1  # 3.5 x 2 = 7
     ink[2, 3:8, 3:6] = 1  # 3.75 x 2.25 = 8.4

@@ -183,7 +183,7 @@ SIZES = {"c": 5.0, "w": 2.0, "v": 1.0}
 
 
 def test_reinforce_agrees_with_enumeration():
-    """Two discrete variables, one of which the other depends on in encoder and prior, and one apart from both."""
+    """Three discrete variables: the second depends on the first in encoder and prior, the third on neither."""
     model = discrete_model()
     x, support = 1, {"c": 3, "w": 1, "v": 2}
     table = {"q": {}, "p": {}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import require
-from common.estimators import Estimate, Weights
+from common.estimators import Estimate, ImportanceWeights
 from vhe.framework.homoencoder import VHE
 
 ROWS_AT_ONCE = {"cpu": 100, "cuda": 4000}  # pairs of an example and a sample in a batch: the fastest sizes
@@ -102,7 +102,7 @@ def log_joint(
               \prod_i \frac1J \sum_j p(x_i|c_s, z_{ijs}) \frac{p(z_{ijs}|c_s)}{q(z_{ijs}|x_i, c_s)}
 
     Each c_s is drawn from q(c|D_s), where D_s is a new choice of k examples of the set. A single q(c|D_s) is narrow,
-    since it sees only a part of the set. So q(c) is the mean of several q(c|D_s), each of which contributes one sample;
+    since it sees only a part of the set. So q(c) is the mean of several q(c|D_s), and each contributes one sample;
     this bounds the weights (the balance heuristic of Veach & Guibas 1995).
 
     Args:
@@ -131,7 +131,7 @@ def log_joint(
         mixture_size > 0 and n_inner > 0,
         f"mixture_size and n_inner must be positive, not {mixture_size} and {n_inner}",
     )
-    weights = Weights()
+    weights = ImportanceWeights()
     for start in range(0, n_samples, mixture_size):
         s = min(mixture_size, n_samples - start)
         support_sets = _random_support_sets(sets, shared, s)

@@ -39,7 +39,7 @@ def test_unpaired_examples_become_rows_of_one_modality():
     assert len(rows) == 3 * n
     a, b = rows.mask.unbind(dim=1)
     both = a & b
-    assert both.equal(rows.together), "what a pair says of each modality alone, other rows say"
+    assert both.equal(rows.joint_only), "what a pair says of each modality alone, other rows say"
     paired = draw_paired(examples, 0.1, seed=0)
     assert len(paired.unique()) == 100
     assert rows.modalities["b"][both].sort().values.equal(paired.repeat(10).sort().values)
@@ -119,7 +119,7 @@ def test_unpaired_examples_still_lack_what_they_lack():
     mask = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
     examples = Examples({"a": torch.arange(4.0), "b": torch.arange(4.0)}, mask=mask)
     batch = unpair(examples, 0.5, seed=1)[:]
-    for a, there, together in zip(batch.modalities["a"].long(), batch.mask, batch.together, strict=True):
+    for a, there, together in zip(batch.modalities["a"].long(), batch.mask, batch.joint_only, strict=True):
         assert not (there & ~mask[a]).any()
         assert there.equal(mask[a]) if together else there.sum() <= 1
-    assert batch.together.sum() == 4, "pairs are rows of their own, though a modality of them is absent"
+    assert batch.joint_only.sum() == 4, "pairs are rows of their own, though a modality of them is absent"

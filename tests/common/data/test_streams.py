@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from common.data import Examples, Shards, Stream, hold_out, streams, unpair
-from common.data.streams import fed, placed
+from common.data.streams import feed, place
 from common.errors import InputError
 from mnist import train as mnist_train
 from tests.helpers.runs import assert_same_run, config
@@ -28,7 +28,7 @@ def paths(tmp_path):
 def same(a, b):
     assert a.modalities.keys() == b.modalities.keys()
     assert all(x.equal(b.modalities[name]) for name, x in a.modalities.items())
-    for x, y in ((a.mask, b.mask), (a.together, b.together)):
+    for x, y in ((a.mask, b.mask), (a.joint_only, b.joint_only)):
         assert y is None if x is None else x.equal(y)
 
 
@@ -102,7 +102,7 @@ def test_streamed_batches_are_those_of_memory(paths, kind):
     examples = kinds(paths)[kind]
     batches = [*torch.randperm(len(examples)).split(4), torch.zeros(0, dtype=torch.int64), torch.tensor([3])]
     n = 0
-    for index, (some, here) in zip(batches, fed(Stream(examples, CPU), batches), strict=True):
+    for index, (some, here) in zip(batches, feed(Stream(examples, CPU), batches), strict=True):
         same(some[here], examples[index])
         n += len(index)
     assert n == len(examples) + 1
@@ -111,9 +111,9 @@ def test_streamed_batches_are_those_of_memory(paths, kind):
 def test_only_what_exceeds_memory_is_streamed(paths, monkeypatch):
     examples = Examples({"image": Shards(paths)})
     monkeypatch.setattr(streams, "_memory", lambda device: 2 * IMAGES.nbytes)
-    assert isinstance(placed(examples, CPU), Examples)
+    assert isinstance(place(examples, CPU), Examples)
     monkeypatch.setattr(streams, "_memory", lambda device: 2 * IMAGES.nbytes - 1)
-    assert isinstance(placed(examples, CPU), Stream)
+    assert isinstance(place(examples, CPU), Stream)
 
 
 def test_of_shards_a_device_gets_the_split_alone(paths):
@@ -126,7 +126,7 @@ def test_of_shards_a_device_gets_the_split_alone(paths):
 def test_what_cannot_be_read_ends_the_stream(paths):
     stream = Stream(Examples({"image": Shards(paths)}), CPU)
     with pytest.raises(IndexError):
-        list(stream.fed([torch.tensor([0]), torch.tensor([23])]))
+        list(stream.feed([torch.tensor([0]), torch.tensor([23])]))
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])

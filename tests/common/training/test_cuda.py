@@ -15,11 +15,11 @@ import multimnist.train
 from benchmarks import __main__ as benchmark
 from benchmarks.experiments import EXPERIMENTS
 from common.checkpoints import LAST, load
+from common.choices import MODELS
 from common.data import streams
 from common.training.options import LoglikeConfig
 from common.training.steps import WARM_UP
 from mnist import train as mnist_train
-from mnist.model import MODELS
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

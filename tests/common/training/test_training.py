@@ -11,9 +11,11 @@ import torch
 
 import multimnist.train
 from common.checkpoints import BEST, LAST, load, load_model
+from common.choices import MODELS
 from common.data import Examples
 from common.errors import InputError
 from common.objectives import MvaeElbo
+from common.objectives.registry import objectives_of
 from common.reporting import tables as reports
 from common.training import loop as training
 from common.training import run, run_from_command_line
@@ -22,7 +24,6 @@ from common.training.steps import Step
 from mnist import loglike
 from mnist import train as mnist_train
 from mnist.data import load as load_mnist
-from mnist.model import MODELS
 from tests.helpers.data_config import data_config
 from tests.helpers.linear_gaussian import draw, linear_gaussian
 from tests.helpers.runs import assert_same_run, config, metrics
@@ -259,7 +260,7 @@ def test_defaults_are_the_papers():
     settings = mnist_train.Config()
     assert (settings.n_latents, settings.batch_size, settings.epochs, settings.annealing_epochs) == (64, 100, 500, 200)
     assert (settings.lr, settings.lambda_image, settings.lambda_text, settings.obj) == (1e-3, 1.0, 10.0, None)
-    assert settings.model == "mvae" and MODELS["mvae"].objectives[0] == "mvae"
+    assert settings.model == "mvae" and objectives_of(MODELS["mvae"].fusion)[0] == "mvae"
     strings = multimnist.train.Config()
     for name in ("n_latents", "batch_size", "epochs", "annealing_epochs", "lr", "lambda_image", "lambda_text"):
         assert getattr(strings, name) == getattr(settings, name)
