@@ -1,58 +1,49 @@
 """A network that predicts the attributes of photographs, to judge generated faces."""
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm import tqdm
 
 from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
-from common.checkpoints import load, save
+from common import distributed
+from common.classifiers import fingerprint, kept
 from common.data import Examples
 
 STEPS = 2000  # of training
 BATCH_SIZE = 100
-CLASSIFIER = "celeba_classifier.pth.tar"
 
 
-def classifier(train: Examples, cache: Path | None) -> nn.Module:
+def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Module:
     """Return a network: images (N, 3, 64, 64) in [0, 1] -> a tuple of the logits of the attributes, (N, 18).
 
-    It is read from the cache, or trained with a fixed seed and saved there. Training mirrors images at random and lets
-    the learning rate fall to zero.
+    See `common.classifiers.kept`. Training mirrors images at random and lets the learning rate fall to zero.
 
     Args:
-        train: image and attrs (N, 18), 0 or 1.
-        cache: file of the trained network; replaced if it was trained on other examples. None keeps nothing.
+        train: N examples, with their image.
+        attributes: (N, 18), 0 or 1.
+        cache: file of the trained network; None keeps nothing.
 
     Raises:
-        InputError: the cache is damaged or cannot be written.
+        InputError: the cache is damaged.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = image_encoder(3, (len(ATTRIBUTES),)).to(train.device)
-        attributes = train.modalities["attrs"].cpu().numpy()
-        training_set = {"n": len(train), "attrs": hashlib.md5(attributes.tobytes()).hexdigest()}
-        cached = load(cache) if cache and cache.exists() else {}
-        if cached.get("of") == training_set:
-            network.load_state_dict(cached["state_dict"])
-            return network.eval()
+
+    def fit(network: nn.Module) -> None:
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-        for _ in tqdm(range(STEPS), desc="classifier of attributes", unit=" steps", disable=None):
-            batch = train[torch.randint(len(train), (BATCH_SIZE,)).to(train.device)].modalities
-            image = batch["image"].flip(-1) if torch.rand(()) < 0.5 else batch["image"]
+        for _ in distributed.progress(range(STEPS), desc="classifier of attributes", unit=" steps"):
+            rows = torch.randint(len(train), (BATCH_SIZE,))
+            image = train[rows.to(train.device)].modalities["image"]
+            image = image.flip(-1) if torch.rand(()) < 0.5 else image
             optimizer.zero_grad()
-            binary_cross_entropy_with_logits(network(image)[0], batch["attrs"]).backward()
+            binary_cross_entropy_with_logits(network(image)[0], attributes[rows].to(image)).backward()
             optimizer.step()
             schedule.step()
-    if cache:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        save(cache, {"of": training_set, "state_dict": {key: x.cpu() for key, x in network.state_dict().items()}})
-    return network.eval()
+
+    made_from = {"n": len(train), "attributes": fingerprint(attributes)}
+    return kept(lambda: image_encoder(3, (len(ATTRIBUTES),)), fit, cache, made_from, train.device)
 
 
 @torch.no_grad()

@@ -60,9 +60,11 @@ What is asked of a trained model
     checkpoints: saving, loading, and the original authors' files
     estimators: log p by importance sampling
     metrics: coherence, classes in the latents, CCA
+    classifiers: networks that judge what models generate
     reporting/: what people look at
         tables: estimates as scripts print and write them
         plots: pictures
+        generated: pictures across modalities, and along each latent
         umap: maps of latents in the plane
 
 Training
@@ -78,4 +80,6 @@ Training
         loop: annealing, model selection, early stopping, exact resumption
         experiment: an experiment as a value, and the one function that trains it
         parallel: many trainings, each in its own process
+    analysis: what analyse.py computes in every folder
+    weak_supervision: training with few pairs, beside a classifier of them
 """

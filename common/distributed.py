@@ -8,7 +8,7 @@ process prints and writes files.
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from common.errors import require
 
 T = TypeVar("T")
+SILENT = 10.0  # seconds between lines of progress where standard error is no terminal
 
 
 def start() -> None:
@@ -46,9 +47,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def hide_progress() -> bool | None:
-    """The value for tqdm's `disable`: only the first process shows progress bars, and only on a terminal."""
-    return True if rank() else None
+def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa: ANN401 (those of tqdm)
+    """A progress bar on standard error, on the first process; where that is no terminal, a line now and then.
+
+    Args:
+        items: what to iterate over, if the bar is not updated by hand.
+        options: those of tqdm, such as desc, unit and total.
+    """
+    pace = {} if sys.stderr.isatty() else {"delay": SILENT, "mininterval": SILENT, "ncols": 100}
+    return tqdm(items, disable=rank() > 0, **pace, **options)
 
 
 def local_rows() -> slice:
@@ -116,7 +123,7 @@ def map_rows(
     """
     require(world_size() <= n, f"{world_size()} processes cannot share {n}{unit}: start at most {n}")
     indices, results = torch.arange(n)[local_rows()], []
-    with tqdm(total=len(indices), desc=desc, unit=unit, disable=hide_progress()) as bar:
+    with progress(total=len(indices), desc=desc, unit=unit) as bar:
         for rows in indices.split(at_once):
             results.append(f(rows))
             bar.update(len(rows))

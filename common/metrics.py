@@ -4,6 +4,7 @@ A function in `EVALUATIONS`, at the end, is a metric of every folder's loglike.p
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,67 +19,113 @@ from common.errors import require
 from common.estimators import evaluate_batches
 from common.multimodal_vae import MultimodalVAE
 
-Classifiers = Mapping[str, Callable[[Tensor], Tensor]]  # {modality: values (N, ...) -> logits (N, C)}
 BATCH_SIZE = 500
+
+
+class Judge(NamedTuple):
+    """Reads the labels that values of modalities show.
+
+    modalities: those that it reads.
+    read: {modality: values (N, ...)} -> labels (N, G) int64.
+    """
+
+    modalities: tuple[str, ...]
+    read: Callable[[Mapping[str, Tensor]], Tensor]
+
+    def conditions(self, model: MultimodalVAE) -> set[str]:
+        """The modalities that the decoders of what it reads are given."""
+        return {condition for name in self.modalities for condition in model.modality[name].given}
 
 
 @torch.no_grad()
 def cross_coherence(
-    model: MultimodalVAE, examples: Examples, label: str, classifiers: Classifiers
-) -> dict[tuple[str, str], float]:
-    """How often the classifier gives a cross-generated sample the class of its source (Shi et al. 2019, section 4.1).
+    model: MultimodalVAE,
+    examples: Examples,
+    labels: Tensor,
+    judges: Mapping[str, Judge],
+    sources: Mapping[str, Sequence[str]],
+) -> dict[str, Tensor]:
+    """Whether cross-generated samples show the labels of their sources (Shi et al. 2019, section 4.1).
 
-    One z is drawn from q(z|x_source), and the mean of p(x_target|z) is classified.
+    One z is drawn from q(z|x_source), and a judge reads the means or modes of p(x_target|z).
 
     Args:
-        examples: the model's modalities, and their classes (N,) under the name `label`.
-        classifiers: one for each modality.
+        examples: N examples of the model's modalities.
+        labels: (N, G) int64, what they show.
+        judges: by the name of the target.
+        sources: {name: modalities given}.
 
     Returns:
-        {(source, target): share in [0, 1]} for all pairs of modalities, each modality with itself included.
+        {"source -> target": (N, G) bool} for all pairs whose target can be decoded given the source.
     """
     examples = examples.to(next(model.parameters()).device)
 
-    def correct(rows: Tensor) -> dict[tuple[str, str], Tensor]:
-        x, by_pair = examples[rows].modalities, {}
-        for source in model.modalities:
-            decoded = model.decode(model.posterior({source: x[source]}).sample())
-            for target in model.modalities:
-                by_pair[source, target] = classifiers[target](decoded[target].mean).argmax(dim=1) == x[label]
+    def right(rows: Tensor) -> dict[str, Tensor]:
+        batch, by_pair = examples[rows], {}
+        for source, given in sources.items():
+            z = model.posterior(batch, given).sample()
+            for target, judge in judges.items():
+                if judge.conditions(model) <= set(given):
+                    values = model.likelihood.point(model.decode(z, judge.modalities, batch.modalities))
+                    by_pair[f"{source} -> {target}"] = judge.read(values).cpu() == labels[rows]
         return by_pair
 
-    by_pair = distributed.map_rows(len(examples), BATCH_SIZE, correct, "cross coherence")
-    return {pair: x.double().mean().item() for pair, x in by_pair.items()}
+    return distributed.map_rows(len(examples), BATCH_SIZE, right, "cross coherence")
 
 
 @torch.no_grad()
-def joint_coherence(model: MultimodalVAE, n: int, classifiers: Classifiers) -> float:
-    """How often all modalities generated from one draw of the prior are classified alike: a share in [0, 1].
+def joint_coherence(model: MultimodalVAE, n: int, judges: Mapping[str, Judge]) -> Tensor:
+    """Whether all judges read the same labels of what one draw of the prior generates: (n, G) bool.
 
     (Shi et al. 2019, section 4.1, with 10,000 draws.)
 
     Args:
         n: the number of draws.
-        classifiers: one for each modality.
+        judges: at least two.
     """
 
     def agree(rows: Tensor) -> dict[str, Tensor]:
-        generated = model.generate(len(rows))
-        classes = torch.stack([classifiers[name](x).argmax(dim=1) for name, x in generated.items()])
-        return {"agree": (classes == classes[0]).all(dim=0)}
+        read = [name for judge in judges.values() for name in judge.modalities]
+        values = model.likelihood.point(model.decode(model.prior().sample((len(rows),)), read))
+        labels = torch.stack([judge.read(values) for judge in judges.values()])  # (judges, B, G)
+        return {"agree": (labels == labels[0]).all(dim=0)}
 
-    return distributed.map_rows(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"].double().mean().item()
+    return distributed.map_rows(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"]
 
 
 @torch.no_grad()
-def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
-    """Divergences of the modalities' posteriors from the prior and from each other.
-
-    KL(q(z|x_m) || p(z)) for each modality, and for each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as
-    in MMVAE's code. The posterior's family has to factorise over the latents or over spheres.
+def sampled_latents(
+    model: MultimodalVAE, examples: Examples, sources: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Draw one z of q(z|x_source) for each of N examples and each source: {source: (N, D)}.
 
     Args:
-        examples: N examples that have all modalities.
+        sources: {name: modalities given}.
+    """
+    device = next(model.parameters()).device
+    examples = examples.to(device)
+
+    def draw(given: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+        return {"z": model.posterior(examples[rows], given).sample()}
+
+    latents = {}
+    for name, given in sources.items():
+        drawn = distributed.map_rows(len(examples), BATCH_SIZE, partial(draw, given), f"latents given {name}")
+        latents[name] = drawn["z"].to(device)
+    return latents
+
+
+@torch.no_grad()
+def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """Divergences of the sources' posteriors from the prior and from each other.
+
+    KL(q(z|x_s) || p(z)) for each source, and for each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
+    MMVAE's code. The posterior's family has to factorise over the latents or over spheres; of a mixture, each source is
+    one modality.
+
+    Args:
+        examples: N examples of the model's modalities.
+        sources: {name: modalities given}.
 
     Returns:
         {name: (N, D)}, nats for each example and latent; (N, n) for n spheres.
@@ -88,8 +135,9 @@ def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
     examples = examples.to(device)
 
     def divergences_of(rows: Tensor) -> dict[str, Tensor]:
-        x = examples[rows].modalities
-        experts = {name: family.factors(family.only_component(model.posterior({name: x[name]}))) for name in x}
+        batch, experts = examples[rows], {}
+        for name, given in sources.items():
+            experts[name] = family.factors(family.only_component(model.posterior(batch, given)))
         by_name = {f"KL(q(z|{name}) || p(z))": kl_divergence(q, prior) for name, q in experts.items()}
         for (a, p), (b, q) in combinations(experts.items(), 2):
             by_name[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
@@ -100,25 +148,30 @@ def divergences(model: MultimodalVAE, examples: Examples) -> dict[str, Tensor]:
 
 
 def latent_accuracy(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], epochs: int = 30, lr: float = 1e-3, batch_size: int = 128
-) -> float:
-    """The test accuracy, in [0, 1], of a linear classifier of latents, trained with Adam.
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    n_values: int,
+    epochs: int = 30,
+    lr: float = 1e-3,
+    batch_size: int = 128,
+) -> Tensor:
+    """Whether linear classifiers of latents, one for each label, trained with Adam, are right: (N, G) bool.
 
     (Shi et al. 2019, section 4.1, with one sampled z for each example and 30 epochs.)
 
     Args:
-        train, test: latents (N, D) and classes (N,).
+        train, test: latents (N, D) and labels (N, G), from 0 to n_values - 1.
     """
-    z, labels = train
-    linear = nn.Linear(z.shape[1], int(labels.max()) + 1).to(z)
+    (z, labels), shape = train, (train[1].shape[1], n_values)
+    linear = nn.Linear(z.shape[1], shape[0] * n_values).to(z)
     optimizer = torch.optim.Adam(linear.parameters(), lr=lr, fused=True)
-    for _ in range(epochs):
+    for _ in distributed.progress(range(epochs), desc="linear classifier of latents", unit=" epochs"):
         for rows in torch.randperm(len(z)).to(z.device).split(batch_size):
             optimizer.zero_grad()
-            cross_entropy(linear(z[rows]), labels[rows]).backward()
+            cross_entropy(linear(z[rows]).view(-1, n_values), labels[rows].flatten()).backward()
             optimizer.step()
     with torch.no_grad():
-        return (linear(test[0]).argmax(dim=1) == test[1]).double().mean().item()
+        return linear(test[0]).unflatten(1, shape).argmax(dim=2) == test[1]
 
 
 class Canonical(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
-from tqdm import tqdm
 
+from common import distributed
 from common.checkpoints import load, save
 from common.errors import InputError, require
 from common.io import DAMAGE
@@ -232,7 +232,7 @@ def _train_epoch(
     order = rows[torch.randperm(len(rows), generator=generator)][: n_batches * batch_size].view(n_batches, -1)
     network.train()
     losses, started = [], time.monotonic()
-    for b, index in enumerate(tqdm(order, desc=f"epoch {epoch + 1}", unit=" batches", disable=None, leave=False)):
+    for b, index in enumerate(distributed.progress(order, desc=f"epoch {epoch + 1}", unit=" batches", leave=False)):
         progress = (epoch + (b + 1) / n_batches) / recipe.epochs
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * min(progress / WARM_UP, (1 + math.cos(math.pi * progress)) / 2)

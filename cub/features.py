@@ -24,8 +24,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from common import distributed
 from common.checkpoints import load, save
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
@@ -254,7 +254,7 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
     features = _mapped(path, len(names), "r+")
     image = partial(decode, kind=Kind(size=resnet.size))
     files = [birds.folder / name for name in names]
-    progress = tqdm(total=len(names), initial=notes["done"], unit=" images", desc=path.stem, disable=None)
+    progress = distributed.progress(total=len(names), initial=notes["done"], unit=" images", desc=path.stem)
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
         for start in range(notes["done"], len(names), DECODED_AT_ONCE):
             stop = min(start + DECODED_AT_ONCE, len(names))

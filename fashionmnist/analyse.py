@@ -1,19 +1,23 @@
-"""Weakly supervised learning on FashionMNIST: how well is the class inferred where few images are paired with theirs?
+"""Do what a model of FashionMNIST generates and its latents show the class that was given (Shi et al. 2019)?
 
-    python analyse.py weak-supervision --data-dir data --precision bf16
-    python analyse.py weak-supervision --demo --epochs 20 --fractions 0.1 1 --seeds 0
+    python analyse.py trained_models --data-dir data     tables and pictures
+    python analyse.py trained_models --demo              for the demo's model
+    python analyse.py trained_models --json out.json     and a file
 
-What is trained and measured, and what it writes: `python ../mnist/analyse.py --help`.
+What is measured and drawn: `python ../mnist/analyse.py --help`.
 """
 
-from functools import partial
-
+from common.analysis import AnalysisConfig as Config
+from common.analysis import analyse
 from common.training import run_from_command_line
-from fashionmnist.train import experiment
-from mnist import analyse
-from mnist.analyse import Config
+from fashionmnist.data import CLASSES, FASHIONMNIST
+from mnist.analyse import by_class
 
-main = partial(analyse.main, experiment=experiment)
+
+def main(config: Config) -> dict[str, float]:
+    """Analyse a model, see `common.analysis.analyse`."""
+    return analyse(config, by_class(FASHIONMNIST, CLASSES))
+
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 
 import torch
 import tyro
-from tqdm import tqdm
 
+from common import distributed
 from common.checkpoints import load_model
 from common.errors import option, require
 from common.io import write_atomically
@@ -152,7 +152,7 @@ def main(config: Config) -> list[Result]:
         MNIST.load(split, todo[0][1])
     jobs = config.jobs or (1 if config.cuda else os.cpu_count())
     results = []
-    with tqdm(total=len(todo), unit=" runs", disable=None) as bar:
+    with distributed.progress(total=len(todo), unit=" runs") as bar:
         for result in in_parallel(partial(run, config=config), todo, jobs):
             results.append(result)
             bar.update()

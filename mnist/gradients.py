@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from common import distributed
 from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import require
@@ -59,7 +59,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
         estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | rules
     torch.manual_seed(config.seed)
     curves = {name: [] for name in estimators}
-    with tqdm(total=len(config.K) * len(estimators), unit=" estimators", disable=None) as bar:
+    with distributed.progress(total=len(config.K) * len(estimators), unit=" estimators") as bar:
         for k in config.K:
             for name, estimator in estimators.items():
                 objective = estimator(model, k, looser=True)

@@ -20,7 +20,8 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from common.reporting import plots
+from common.reporting import generated, plots
+from common.reporting.generated import Shown
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, chosen
@@ -49,7 +50,9 @@ def main(config: Config) -> None:
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     with torch.no_grad():
         if config.traverse:
-            pictures = traversals(model, folder)
+            on_spheres = model.variational_posterior.on_spheres
+            require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
+            pictures = generated.traversals(folder / "sample_traversal", model, Shown(model.modalities))
         elif config.given:
             require(
                 config.given in model.modalities,
@@ -76,20 +79,6 @@ def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -
     z = model.posterior({source: given}).sample()
     means = {name: p.mean for name, p in model.decode(z).items()}
     _in_rows({f"{source}, given": given} | means, path, f"decoded from a sample of q(z|{source})")
-
-
-def traversals(model: MultimodalVAE, folder: Path) -> list[Path]:
-    """Save decodings along each latent, one per row, from -3 to 3 prior scales around the mean; returns the files."""
-    p = model.prior()
-    on_spheres = model.variational_posterior.on_spheres
-    require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave out --traverse")
-    steps = torch.linspace(-3, 3, COLUMNS, device=p.mean.device)
-    z = p.mean + steps[:, None] * (torch.eye(len(p.mean), device=p.mean.device) * p.stddev)[:, None]  # (D, steps, D)
-    pictures = []
-    for name, q in model.decode(z).items():
-        pictures.append(folder / f"sample_traversal_{name}.png")
-        plots.image_grid(pictures[-1], q.mean, [f"z{d}" for d in range(len(z))], title=f"{name} along each latent")
-    return pictures
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
-from tqdm import tqdm
 
+from common import distributed
 from common.data import Examples
 from common.data import array_caches as caches
 from common.data.config import DataConfig
@@ -126,7 +126,7 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
     image = torch.empty(n, 1, SIZE, SIZE, dtype=torch.uint8)
     text = torch.empty(n, LENGTH, dtype=torch.int64)
     pending, failures = torch.arange(n), 0
-    with tqdm(total=n, unit=" images", leave=False, disable=None) as bar:
+    with distributed.progress(total=n, unit=" images", leave=False) as bar:
         while len(pending):
             rows, pending = pending[:BATCH], pending[BATCH:]
             used = torch.arange(LENGTH) < lengths[rows, None]  # (B, 4)

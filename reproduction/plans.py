@@ -292,7 +292,7 @@ WEAK = tuple(
         if experiment == "mnist"
         else None,
         (),
-        train="analyse weak-supervision",
+        train="weak_supervision",
         writes=("weak_supervision",),
     )
     for experiment in ("mnist", "fashionmnist")

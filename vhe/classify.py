@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common import distributed
 from common.errors import option, require
@@ -77,7 +76,7 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
     generator = torch.Generator().manual_seed(config.seed)
     own_episodes = range(config.episodes)[distributed.local_rows()]
     shares = torch.zeros(config.episodes).double()
-    for episode in tqdm(range(config.episodes), unit=" episodes", disable=distributed.hide_progress()):
+    for episode in distributed.progress(range(config.episodes), desc="few-shot classification", unit=" episodes"):
         classes = torch.randperm(n_classes, generator=generator)[: config.n_way]
         images = images_of(characters.images, characters.character, classes, n, generator).to(model.device)
         if episode not in own_episodes:

@@ -26,8 +26,8 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
-from tqdm import tqdm
 
+from common import distributed
 from common.errors import InputError, require
 from common.io import write_atomically
 from common.training import run_from_command_line
@@ -133,7 +133,7 @@ def main(config: Setup) -> None:
     chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
     jobs = min(config.jobs or os.cpu_count(), len(chunks))
     blank = []
-    with tqdm(total=len(sources), unit=" images", disable=None) as bar:
+    with distributed.progress(total=len(sources), unit=" images") as bar:
         for done in in_order(partial(complete, config=config), chunks, jobs):
             blank += [name for name, is_blank in done.items() if is_blank]
             bar.update(len(done))

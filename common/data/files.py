@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common import distributed
 from common.errors import InputError, require
@@ -159,7 +158,7 @@ def _fetch(url: str, part: Path) -> None:
     with (
         response,
         open(part, "ab" if response.status == 206 else "wb") as file,
-        tqdm(total=total, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+        distributed.progress(total=total, unit="B", unit_scale=True, desc=part.stem) as bar,
     ):
         while block := response.read(1 << 16):
             file.write(block)

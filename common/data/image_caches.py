@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
+from common import distributed
 from common.errors import InputError, require
 from common.io import write_atomically
 
@@ -186,9 +186,10 @@ class _Cache:
         """Decode the images after the first `done` and append them, with notes every few seconds."""
         batches = [self.names[start : start + AT_ONCE] for start in range(done, len(self.names), AT_ONCE)]
         pool = ThreadPoolExecutor(jobs or os.cpu_count())  # PIL releases the interpreter while it decodes and resizes
-        noted, bar = time.monotonic(), {"unit": " images", "desc": f"making {self.path.name}", "disable": None}
+        noted, title = time.monotonic(), f"making {self.path.name}"
+        bar = distributed.progress(total=len(self.names), initial=done, unit=" images", desc=title)
         try:
-            with open(self.path, "r+b") as file, tqdm(total=len(self.names), initial=done, **bar) as progress:
+            with open(self.path, "r+b") as file, bar as progress:
                 file.seek(len(self.header()) + done * int(np.prod(self.kind.shape)))
                 for images in pool.map(self._decode_batch, batches):
                     file.write(images.tobytes())

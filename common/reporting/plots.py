@@ -167,16 +167,18 @@ def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, ti
     save(figure, path)
 
 
-def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str]) -> None:
+def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str], names: Sequence[int | str]) -> None:
     """Save box plots of the columns of each (N, D); whiskers reach from the 5th to the 95th percentile.
 
     Args:
         values: {title of a panel: (N, D)}.
         axes: labels of the columns and of the values.
+        names: D names of the columns.
     """
     figure = Figure(figsize=(6, 2.4 * len(values)))
     for axis, (title, x) in zip(figure.subplots(len(values), 1, squeeze=False).flat, values.items(), strict=True):
-        axis.boxplot(x.numpy(), positions=range(x.shape[1]), whis=(5, 95), showfliers=False)
+        axis.boxplot(x.numpy(), whis=(5, 95), showfliers=False)
+        axis.set_xticks(range(1, x.shape[1] + 1), names)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(axes[0], fontsize=8)
         axis.set_ylabel(axes[1], fontsize=8)

@@ -15,15 +15,12 @@ NEIGHBOURS = 40  # as in the MMVAE authors' code
 
 
 @torch.no_grad()
-def latents(
-    path: Path, model: MultimodalVAE, z: Mapping[str, tuple[Tensor, Tensor]], title: str, classes: Mapping[str, int]
-) -> None:
-    """Save two maps of draws of the prior and of each q(z|x_m): coloured by distribution, and by class.
+def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: Mapping[str, Tensor]) -> None:
+    """Save two maps of draws of the prior and of each q(z|x_s): coloured by distribution, and by the examples' group.
 
     Args:
-        z: {modality: (draws of q(z|x_m) (N, D), classes of the examples (N,))}; the map shows the first thousand.
-        title: title of the map by class.
-        classes: {name: class} of the classes that this map shows.
+        z: {source: draws of q(z|x_s) for N examples (N, D)}; the maps show the first thousand.
+        groups: {name: whether an example belongs to it, (N,) bool}.
 
     Raises:
         InputError: umap-learn is not installed.
@@ -33,20 +30,12 @@ def latents(
     except ImportError as error:
         raise InputError("umap.png needs umap-learn: pip install umap-learn, or --no-umap") from error
 
-    n_prior = min(MAX_DRAWS, *(len(draws) for draws, _ in z.values()))
-    sources = {"prior": model.prior().sample((n_prior,))}
-    sources |= {f"q(z|{name})": draws[:MAX_DRAWS] for name, (draws, _) in z.items()}
+    n = min(MAX_DRAWS, *(len(draws) for draws in z.values()))
+    sources = {"prior": model.prior().sample((n,))} | {f"q(z|{name})": draws[:n] for name, draws in z.items()}
     threads = torch.get_num_threads()
     points = UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(torch.cat([*sources.values()]).cpu())
     torch.set_num_threads(threads)  # numba, which UMAP runs on, changes OpenMP's number of threads for all
     points = torch.from_numpy(points)
-    by_source = dict(zip(sources, points.split([len(x) for x in sources.values()]), strict=True))
-    labels = torch.cat([labels[:MAX_DRAWS] for _, labels in z.values()]).cpu()
-    of_data = points[n_prior:]
-    plots.scatter(
-        path,
-        {
-            "draws": by_source,
-            title: {name: of_data[labels == c] for name, c in classes.items()},
-        },
-    )
+    by_source = dict(zip(sources, points.split(n), strict=True))
+    by_group = {name: points[n:][member[:n].cpu().repeat(len(z))] for name, member in groups.items()}
+    plots.scatter(path, {"draws": by_source, "examples": by_group})

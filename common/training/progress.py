@@ -48,8 +48,8 @@ class Progress:
 
 def progress_bar(epoch: int, start: int, n: int) -> tqdm:
     """A progress bar over an epoch's n examples; `start` of them were seen before."""
-    options = {"unit": " examples", "desc": f"epoch {epoch}", "disable": distributed.hide_progress(), "leave": False}
-    return tqdm(total=n, initial=start, **options)
+    options = {"unit": " examples", "desc": f"epoch {epoch}", "leave": False}
+    return distributed.progress(total=n, initial=start, **options)
 
 
 def show_means(bar: tqdm, seen: int, beta: float, means: dict[str, float]) -> None:

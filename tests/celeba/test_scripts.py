@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from celeba.attributes import ATTRIBUTES
 from celeba.data import drawn
 from celeba.sample import giver
 from celeba19.objective import AuthorsElbo
+from common import analysis
 from common.checkpoints import load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
@@ -159,15 +161,25 @@ def test_f1_and_accuracy_of_known_predictions():
 def test_the_analysis_tells_what_generated_faces_show(trained, tmp_path, monkeypatch, folder):
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     script = {"celeba": celeba.analyse, "celeba19": celeba19.analyse}[folder]
-    args = ("--demo", "--limit", 30, "--json", tmp_path / "out.json")
-    found = call(script, trained[folder], *args, "--n-samples", 4)
-    assert json.loads((tmp_path / "out.json").read_text())["attributes"] == found and set(found) == set(ATTRIBUTES)
-    assert all(0 <= share <= 1 for row in found.values() for share in row.values())
+    args = ("--demo", "--limit", 30, "--json", tmp_path / "out.json", "--out-dir", tmp_path)
+    found = call(script, trained[folder], *args, "--n-samples", 40)
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["figures"] | content["nats"] == found
+    pairs = [f"{a} -> {b}" for a in ("image", "attrs") for b in ("image", "attrs")]
+    of_each = [f"{what}, {name}" for what in ("classifier", "latent accuracy") for name in ("image", "attrs")]
+    assert set(content["figures"]) == {*of_each, *(f"coherence, {pair}" for pair in [*pairs, "joint"])}
+    shares = content["attributes"]
+    assert set(shares) == set(ATTRIBUTES)
+    assert all(0 <= share <= 1 for row in shares.values() for share in row.values())
     others = ("reconstructed", "given all", "given alone", "joint")
-    assert set(found["Bald"]) == {"test images", "commoner value", *others}
+    assert set(shares["Bald"]) == {"test images", "commoner value", *others}
+    mean = sum(row["given all"] for row in shares.values()) / len(shares)
+    assert content["figures"]["coherence, attrs -> image"] == pytest.approx(mean)
+    pictures = ["cross_generation.png", "kl.png", "traversal_image.png", "umap.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == pictures
 
 
-def test_shares_are_those_of_a_classifier_that_knows(trained):
+def test_shares_are_those_of_a_classifier_that_knows(trained, monkeypatch):
     """A decoder whose image says an attribute in a corner, and a classifier that looks there."""
     model = load_model(trained["celeba"])
 
@@ -187,11 +199,19 @@ def test_shares_are_those_of_a_classifier_that_knows(trained):
 
     model.decoder["image"], model.decoder["attrs"] = Corner(), Says()
     test = celeba.data.load("test", data_config("", demo=True, limit=20))
-    columns = celeba.analyse.shares(model, Look(), test, test, 25)
-    assert columns["joint"].tolist() == [1.0] * 18, "image and attributes of one z always agree here"
+    labels = test.modalities["attrs"].long()
+    monkeypatch.setattr(celeba.analyse, "classifier", lambda *_: Look())
+    config = celeba.analyse.Config(Path("unused"))
+    judges, sources = celeba.analyse.judges(config, test, labels, model), celeba.analyse.DATA.sources(model)
+    right = analysis.coherence(model, test, labels, judges, sources, 30)
+    assert right["coherence, joint"].all(), "image and attributes of one z always agree here"
     seen = test[:].modalities["image"][:, 0, 0, 0] > 0.5
-    expected = (seen[:, None] == test.modalities["attrs"].bool()).double().mean(dim=0)
-    torch.testing.assert_close(columns["test images"], expected)
+    expected = seen[:, None] == test.modalities["attrs"].bool()
+    assert analysis.read_right(judges["image"], test, labels).equal(expected)
+    columns = celeba.analyse.more_columns(config, model, judges, labels)
+    have = labels.double().mean(dim=0)
+    torch.testing.assert_close(columns["commoner value"], torch.maximum(have, 1 - have))
+    assert ((columns["given alone"] >= 0) & (columns["given alone"] <= 1)).all()
 
 
 @pytest.mark.slow
@@ -201,18 +221,18 @@ def test_the_classifier_learns_and_is_kept(tmp_path, monkeypatch):
     image = torch.randint(256, (200, 3, 64, 64), dtype=torch.uint8)
     attrs = torch.randint(2, (200, 18)).float()
     image[:, 0] = (200 * attrs[:, 4]).view(-1, 1, 1).to(torch.uint8)
-    examples = celeba.data.Examples({"image": image, "attrs": attrs})
+    examples = celeba.data.Examples({"image": image})
     path = tmp_path / "classifier.pt"
-    network = celeba.classifier.classifier(examples, path)
+    network = celeba.classifier.classifier(examples, attrs, path)
     told = celeba.classifier.tell(network, examples[:].modalities["image"])[:, 4]
     assert (told == attrs[:, 4].bool()).double().mean() > 0.95
     monkeypatch.setattr(celeba.classifier, "STEPS", None)
-    again = celeba.classifier.classifier(examples, path)
+    again = celeba.classifier.classifier(examples, attrs, path)
     x = torch.rand(2, 3, 64, 64)
     assert again(x)[0].equal(network(x)[0])
     monkeypatch.setattr(celeba.classifier, "STEPS", 1)
-    others = celeba.data.Examples({"image": image, "attrs": 1 - attrs})
-    assert not celeba.classifier.classifier(others, path)(x)[0].equal(network(x)[0]), "of other images it is another"
+    other = celeba.classifier.classifier(examples, 1 - attrs, path)
+    assert not other(x)[0].equal(network(x)[0]), "with other attributes it is another"
 
 
 @pytest.mark.slow

@@ -11,8 +11,7 @@ import torch
 from common import distributed
 from common.checkpoints import BEST, EXPERIMENTS, LAST, load
 from common.errors import InputError
-from mnist import analyse as weak_supervision
-from mnist import compare, loglike
+from mnist import compare, loglike, weak_supervision
 from mnist import train as mnist_train
 from tests.helpers import distributed_jobs
 from tests.helpers.scripts import ROOT
@@ -65,7 +64,7 @@ def test_what_takes_no_draw_is_what_one_process_finds(found):
 def test_coherence_is_of_all_examples(found):
     first, second = found["with noise"]
     assert first == second
-    right = {"a-a": 0.7, "a-b": 0.7 * 0.8, "b-a": 1.0, "b-b": 0.8, "joint": 0.75}
+    right = {"a -> a": 0.7, "a -> b": 0.7 * 0.8, "b -> a": 1.0, "b -> b": 0.8, "joint": 0.75}
     assert first == pytest.approx(right, abs=0.03)
     n = torch.tensor([5001 if name == "joint" else 4001 for name in first])
     count = n * torch.tensor([*first.values()], dtype=torch.float64)
@@ -74,7 +73,8 @@ def test_coherence_is_of_all_examples(found):
 
 def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatch):
     first, second = found["analyses"]
-    assert first["written"] == ["kl.png", "pairs.json", "characters.json"] and second["written"] == []
+    pictures = ["cross_generation.png", "traversal_mnist.png", "traversal_svhn.png"]
+    assert first["written"] == ["kl.png", "pairs.json", *pictures, "characters.json"] and second["written"] == []
     assert first["figures"] == second["figures"] and first["told"] == second["told"]
     assert first["seed"] != second["seed"], "draws would be those of the other process"
     of_pairs, of_characters = (

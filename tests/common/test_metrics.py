@@ -4,44 +4,93 @@ import pytest
 import torch
 
 from common.data import Examples
-from common.metrics import cross_coherence, divergences, joint_coherence, latent_accuracy
-from tests.helpers.coherence import CLASSIFIERS, C, examples, model
+from common.metrics import (
+    Judge,
+    cross_coherence,
+    divergences,
+    joint_coherence,
+    latent_accuracy,
+    sampled_latents,
+)
+from tests.helpers.coherence import JUDGES, SOURCES, C, examples, model
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
 
 
+def crossed(model, judges=JUDGES):
+    """{pair: share of right labels} of 4,000 examples."""
+    found = cross_coherence(model, *examples(), judges, SOURCES)
+    assert all(right.shape == (4000, 1) and right.dtype == torch.bool for right in found.values())
+    return {pair: right.double().mean().item() for pair, right in found.items()}
+
+
+def joint(model, n):
+    right = joint_coherence(model, n, JUDGES)
+    assert right.shape == (n, 1)
+    return right.double().mean().item()
+
+
 def test_coherence_of_a_perfect_model():
-    assert set(cross_coherence(model(), examples(), "label", CLASSIFIERS).values()) == {1.0}
-    assert joint_coherence(model(), 700, CLASSIFIERS) == 1.0
+    assert set(crossed(model()).values()) == {1.0}
+    assert joint(model(), 700) == 1.0
 
 
 def test_cross_coherence_tells_the_source_from_the_target():
     torch.manual_seed(0)
-    found = cross_coherence(model(encoder=(0.3, 0.0), decoder=(0.0, 0.2)), examples(), "label", CLASSIFIERS)
-    right = {("a", "a"): 0.7, ("a", "b"): 0.7 * 0.8, ("b", "a"): 1.0, ("b", "b"): 0.8}
-    assert found == pytest.approx(right, abs=0.03)
+    right = {"a -> a": 0.7, "a -> b": 0.7 * 0.8, "b -> a": 1.0, "b -> b": 0.8}
+    assert crossed(model(encoder=(0.3, 0.0), decoder=(0.0, 0.2))) == pytest.approx(right, abs=0.03)
 
 
-def test_a_classifier_looks_at_its_own_modality():
-    blind = CLASSIFIERS | {"b": lambda x: torch.eye(C)[torch.zeros(len(x), dtype=torch.long)]}
-    found = cross_coherence(model(), examples(), "label", blind)
-    assert found["a", "a"] == found["b", "a"] == 1.0
-    assert found["a", "b"] == found["b", "b"] == pytest.approx(1 / C, abs=0.04)
+def test_a_judge_reads_its_own_modality():
+    blind = JUDGES | {"b": Judge(("b",), lambda values: torch.zeros(len(values["b"]), 1, dtype=torch.long))}
+    found = crossed(model(), blind)
+    assert found["a -> a"] == found["b -> a"] == 1.0
+    assert found["a -> b"] == found["b -> b"] == pytest.approx(1 / C, abs=0.04)
+
+
+def test_a_source_of_several_modalities():
+    """The product of two experts, of which one errs at times, lies nearer to neither: a tie, half of them right."""
+    torch.manual_seed(0)
+    together = {"both": ("a", "b")}
+    found = cross_coherence(model(encoder=(0.4, 0.0)), *examples(), JUDGES, together)
+    assert found["both -> a"].double().mean().item() == pytest.approx(1 - 0.4 / 2, abs=0.03)
 
 
 def test_joint_coherence_counts_agreement():
     torch.manual_seed(0)
-    assert joint_coherence(model(decoder=(0.0, 0.25)), 5000, CLASSIFIERS) == pytest.approx(0.75, abs=0.03)
-    assert joint_coherence(model(decoder=(1.0, 1.0)), 501, CLASSIFIERS) == 1.0, "the same wrong class"
+    assert joint(model(decoder=(0.0, 0.25)), 5000) == pytest.approx(0.75, abs=0.03)
+    assert joint(model(decoder=(1.0, 1.0)), 501) == 1.0, "the same wrong class"
 
 
 def test_latent_accuracy_of_latents_that_say_all_and_nothing():
     torch.manual_seed(0)
-    parts = [(5.0 * e.modalities["a"], e.modalities["label"]) for e in (examples(3000), examples(1000))]
-    assert latent_accuracy(*parts) > 0.99
+    parts = [(5.0 * e.modalities["a"], labels) for e, labels in (examples(3000), examples(1000))]
     noise = [(torch.randn_like(z), labels) for z, labels in parts]
-    assert latent_accuracy(*noise) < 0.35
-    assert latent_accuracy(parts[0], noise[1]) < 0.35, "what is tested is the test set"
+
+    def share(train, test):
+        return latent_accuracy(train, test, C).double().mean().item()
+
+    assert share(*parts) > 0.99
+    assert share(*noise) < 0.35
+    assert share(parts[0], noise[1]) < 0.35, "what is tested is the test set"
+
+
+def test_latent_accuracy_of_several_labels():
+    """The first label lies in the latents, the second one does not."""
+    torch.manual_seed(0)
+    parts = []
+    for n in (3000, 1000):
+        given, labels = examples(n)
+        parts.append((5.0 * given.modalities["a"], torch.cat([labels, torch.randint(C, (n, 1))], dim=1)))
+    right = latent_accuracy(*parts, C).double().mean(dim=0)
+    assert right.shape == (2,) and right[0] > 0.99 and right[1] < 0.35
+
+
+def test_sampled_latents_are_those_of_the_posterior():
+    given, labels = examples(900)
+    z = sampled_latents(model(), given, SOURCES | {"both": ("a", "b")})
+    assert all(x.shape == (900, C) for x in z.values())
+    assert (z["a"].argmax(dim=1) == labels[:, 0]).all()
 
 
 @pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
@@ -49,7 +98,7 @@ def test_divergences_by_latent(fusion):
     """Against the Gaussian formula; of q(z|x_m) alone, whatever fuses it with others."""
     linear, weights, scales = with_fusion(fusion, 3)
     inputs = draw(weights, scales, 700)
-    found = divergences(linear, Examples(inputs))
+    found = divergences(linear, Examples(inputs), {name: (name,) for name in inputs})
     q = {}
     for name, x in inputs.items():
         mu, logvar = linear.encoder[name](x)

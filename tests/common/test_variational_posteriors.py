@@ -199,7 +199,7 @@ def test_reconstructions_are_of_points_on_the_sphere():
 
 def test_divergences_are_by_sphere():
     model, x = circle_model("moe", d=4, n=2)
-    found = divergences(model, Examples(x))
+    found = divergences(model, Examples(x), {name: (name,) for name in x})
     assert {name: tuple(kl.shape) for name, kl in found.items()} == {
         "KL(q(z|a) || p(z))": (4, 2),
         "KL(q(z|b) || p(z))": (4, 2),

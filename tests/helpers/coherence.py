@@ -5,6 +5,7 @@ from torch import nn
 
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.metrics import Judge
 from common.models import MVAE
 
 C = 4  # classes
@@ -47,9 +48,13 @@ def model(encoder=(0.0, 0.0), decoder=(0.0, 0.0)):
 
 
 def examples(n=4000):
+    """Examples of both modalities and their classes (N, 1)."""
     label = torch.randint(C, (n,))
     x = nn.functional.one_hot(label, C).float()
-    return Examples({"a": x, "b": x, "label": label})
+    return Examples({"a": x, "b": x}), label[:, None]
 
 
-CLASSIFIERS = {"a": lambda x: x, "b": lambda x: x}
+JUDGES = {
+    name: Judge((name,), lambda values, name=name: values[name].argmax(dim=1, keepdim=True)) for name in ("a", "b")
+}
+SOURCES = {"a": ("a",), "b": ("b",)}

@@ -6,14 +6,12 @@ from types import SimpleNamespace
 
 import torch
 
-import celeba.analyse
 import cub.analyse
 import mnist_svhn.analyse
-from celeba.model import build as faces
-from common import checkpoints, distributed
+from common import analysis, checkpoints, distributed
 from common.data import Examples
 from common.distributions import DiagonalGaussian
-from common.metrics import cca, cross_coherence, divergences, joint_coherence
+from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
 from common.training.options import as_json
@@ -23,7 +21,7 @@ from mnist.model import build
 from mnist_svhn import classifier as classifiers
 from mnist_svhn import train as pairs
 from mnist_svhn.model import build as pairs_of_images
-from tests.helpers.coherence import CLASSIFIERS, examples, model
+from tests.helpers.coherence import JUDGES, SOURCES, examples, model
 from tests.helpers.homoencoders import Code, Noisy, characters_of
 from vhe import VHE, classify
 from vhe.model import build as characters
@@ -70,36 +68,31 @@ def without_noise():
     """What is said of odd numbers of examples, where no draw has a part."""
     torch.manual_seed(0)
     numbers = distributed.map_rows(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
-    digits = Examples({"svhn": torch.rand(501, 3, 32, 32), "digit": torch.randint(10, (501,))})
+    digits = Examples({"svhn": torch.rand(501, 3, 32, 32)}), torch.randint(10, (501, 1))
+    brightest = Judge(("svhn",), lambda values: values["svhn"].flatten(1)[:, :10].argmax(dim=1, keepdim=True))
     images = torch.randint(256, (21, 3, 64, 64), dtype=torch.uint8)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 18))
     described = cub.analyse.descriptor("image", SimpleNamespace(demo=True))(images)
     captions = described[:, :4] + 0.1 * torch.randn(21, 4)
     sure, sets = VHE(Code(1.0, 1e-12), Noisy()), torch.randn(30, 2, 1).cumsum(dim=1)
     episodes = classify.Config(Path(), n_way=5, k_shot=1, episodes=7, n_samples=2)
-    found = {
+    return {
         **numbers,
-        "accuracy": classifiers.accuracy(classifiers.build("linear", "svhn"), "svhn", digits),
+        "judged": analysis.read_right(brightest, *digits),
         "described": described,
         "similarity": cca(described, captions, 2).similarity(described, captions),
         "read": cub.analyse.read_all(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, 30)), images),
-        **divergences(model(), Examples({"a": torch.rand(1001, 4), "b": torch.rand(1001, 4)})),
+        **divergences(model(), Examples({"a": torch.rand(1001, 4), "b": torch.rand(1001, 4)}), SOURCES),
         "episodes": classify.accuracies(sure, characters_of(sets), episodes),
     }
-    torch.manual_seed(1)
-    test = Examples({"image": images, "attrs": torch.randint(2, (21, 18)).float()})
-    face = faces(SimpleNamespace(n_latents=2, posterior="gaussian", fusion="poe")).eval()
-    columns = celeba.analyse.shares(face, lambda x: (network(x),), test, test, 3)
-    return found | {name: columns[name] for name in ("test images", "commoner value")}
 
 
 def with_noise():
     """Coherences that are known, of models that are wrong at times."""
     torch.manual_seed(2)
     distributed.seed_each_process()
-    crossed = cross_coherence(model((0.3, 0.0), (0.0, 0.2)), examples(4001), "label", CLASSIFIERS)
-    joint = joint_coherence(model(decoder=(0.0, 0.25)), 5001, CLASSIFIERS)
-    return {"-".join(pair): share for pair, share in crossed.items()} | {"joint": joint}
+    right = cross_coherence(model((0.3, 0.0), (0.0, 0.2)), *examples(4001), JUDGES, SOURCES)
+    right["joint"] = joint_coherence(model(decoder=(0.0, 0.25)), 5001, JUDGES)
+    return {name: x.double().mean().item() for name, x in right.items()}
 
 
 def untrained(folder):

@@ -21,6 +21,7 @@ from common.estimators import joint_and_each, log_marginal
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
 from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.objectives.registry import make_objective
+from common.reporting.generated import STEPS, Shown, traversals
 from common.training import run_from_command_line
 from common.training.options import as_json
 from mnist_svhn import analyse, loglike, sample, train
@@ -225,17 +226,19 @@ def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
     path = tmp_path / "out.json"
     found = analyse.main(analyse.Config(trained, out_dir=tmp_path, demo=True, limit=200, n_samples=60, json=path))
     content = json.loads(path.read_text())
-    assert content["figures"] | content["nats"] == found and content["svhn"] == "demo"
+    assert content["figures"] | content["nats"] == found and content["data"] == "demo"
     pairs = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
-    told = ("linear classifier", "convolutional classifier", "latent accuracy")
-    of_each = [f"{what}, {name}" for what in told for name in ("mnist", "svhn")]
+    of_each = [f"{what}, {name}" for what in ("classifier", "latent accuracy") for name in ("mnist", "svhn")]
     assert set(content["figures"]) == {*pairs, *of_each, "coherence, joint"}
     assert all(0 <= value <= 1 for value in content["figures"].values())
-    assert found["convolutional classifier, mnist"] > 0.3, "it has learned, and is tested on images"
+    assert found["classifier, mnist"] > 0.3, "it has learned, and is tested on images"
+    networks = {f"{piece} {name}" for piece in ("encoder", "decoder") for name in ("mnist", "svhn")}
+    assert networks < set(content["parameters"])
+    assert content["parameters"]["all"] == sum(x.numel() for x in load_model(trained).parameters() if x.requires_grad)
     kls = [f"KL(q(z|{name}) || p(z))" for name in ("mnist", "svhn")]
     assert set(content["nats"]) == {*kls, "J(q(z|mnist), q(z|svhn))"}
     assert all(value > 0 for value in content["nats"].values())
-    for name in ("kl", "umap"):
+    for name in ("kl", "umap", "cross_generation", "traversal_mnist", "traversal_svhn"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width > 300
 
@@ -249,15 +252,15 @@ def test_analyses_repeat_and_need_some_pairs(tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "STEPS", 3)
     options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 50, "umap": False}
     analyse.main(analyse.Config(tmp_path / "run", max_per_class=1, **options))
-    assert not [*tmp_path.glob("*_digits_of_*.pt")], "classifiers of some images are not for others"
+    assert not [*tmp_path.glob("digits_of_*.pt")], "classifiers of some images are not for others"
     first = analyse.main(analyse.Config(tmp_path / "run", **options))
-    assert [*tmp_path.glob("*_digits_of_*.pt")]
+    assert [*tmp_path.glob("digits_of_*.pt")]
     assert analyse.main(analyse.Config(tmp_path / "run", **options)) == first
-    for path in tmp_path.glob("*_digits_of_*.pt"):
+    for path in tmp_path.glob("digits_of_*.pt"):
         path.unlink()
     analyse.main(analyse.Config(tmp_path / "run", **(options | {"seed": 5})))
     assert analyse.main(analyse.Config(tmp_path / "run", **options)) == first
-    with pytest.raises(InputError, match="umap.png needs 20 test pairs: a larger --limit, or --no-umap"):
+    with pytest.raises(InputError, match="umap.png needs 20 test examples: a larger --limit, or --no-umap"):
         analyse.main(analyse.Config(tmp_path / "run", demo=True, limit=19))
     with pytest.raises(InputError, match="there is no such folder"):
         analyse.main(analyse.Config(tmp_path / "run", json=tmp_path / "no" / "out.json"))
@@ -270,16 +273,21 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
     monkeypatch.setattr(classifiers, "STEPS", 3)
     options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 20, "umap": False}
     analyse.main(analyse.Config(tmp_path / "run", **options))
-    path = tmp_path / "convolutional_digits_of_mnist_synthetic.pt"
+    path = tmp_path / "digits_of_mnist_synthetic.pt"
     first = path.read_bytes()
     monkeypatch.setattr(classifiers, "STEPS", 10**9)
     figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
-    told = {f"{what}, mnist" for what in ("linear classifier", "convolutional classifier", "latent accuracy")}
-    assert set(figures) == told | {"coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}
+    told = {"classifier, mnist", "latent accuracy, mnist", "coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}
+    assert set(figures) == told
     assert not (tmp_path / "run" / "samples" / "umap.png").exists()
-    (tmp_path / "linear_digits_of_mnist_synthetic.pt").write_bytes(first)
-    with pytest.raises(InputError, match="linear_digits_of_mnist_synthetic.pt holds another network: delete it"):
+    monkeypatch.setattr(classifiers, "STEPS", 2)
+    digits[0, 0, 0] ^= 255
+    write_mnist(tmp_path, images=digits, labels=np.arange(40) % 10)
+    analyse.main(analyse.Config(tmp_path / "run", **options))
+    assert path.read_bytes() != first, "that of other images is no judge of these"
+    path.write_bytes(first[:-100])
+    with pytest.raises(InputError, match="digits_of_mnist_synthetic.pt is damaged"):
         analyse.main(analyse.Config(tmp_path / "run", **options))
 
 
@@ -308,16 +316,16 @@ def test_traversals_move_one_latent_at_a_time(tmp_path, monkeypatch):
     train.main(config(tmp_path, n_latents=3))
     model, seen = load_model(tmp_path), []
 
-    def decode(z, original=model.decode):
-        seen.append(z)
-        return original(z)
+    def decode(z, *names, original=model.decode):
+        seen.append(z.view(3, -1, 3))
+        return original(z, *names)
 
     monkeypatch.setattr(model, "decode", decode)
     with torch.no_grad():
-        sample.traversals(model, tmp_path)
+        traversals(tmp_path / "latents", model, Shown(model.modalities))
         p = model.prior()
     (z,) = seen
-    assert z.shape == (3, 16, 3)
+    assert z.shape == (3, STEPS, 3)
     offsets = (z - p.mean) / p.stddev
     for d in range(3):
         assert offsets[d, [0, -1], d].tolist() == pytest.approx([-3, 3])

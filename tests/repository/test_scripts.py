@@ -8,19 +8,18 @@ from tests.helpers.scripts import ROOT
 SCRIPTS = {
     f"{folder}/{script}.py"
     for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision")
-    for script in ("train", "sample", "loglike")
+    for script in ("train", "sample", "loglike", "analyse")
 } | {
-    "celeba/analyse.py",
-    "celeba19/analyse.py",
-    "vision/analyse.py",
     "vision/setup.py",
     "multimnist/generate.py",
-    "mnist/analyse.py",
+    "mnist/weak_supervision.py",
     "mnist/gradients.py",
     "mnist/halves.py",
     "mnist/pixels.py",
     "mnist/compare.py",
-    "fashionmnist/analyse.py",
+    "fashionmnist/weak_supervision.py",
+    "multimnist/weak_supervision.py",
+    "celeba/weak_supervision.py",
     "mnist_svhn/make_idx.py",
     "mnist_svhn/train.py",
     "mnist_svhn/sample.py",

@@ -24,6 +24,7 @@ from tests.helpers.celeba_files import N, write_celeba
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
+from vision.model import CHANNELS
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +125,21 @@ def test_views_that_were_not_made_are_named(tmp_path):
 @pytest.mark.slow
 def test_the_analysis_tells_what_generated_faces_show(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
-    found = call(vision.analyse, trained, "--demo", "--limit", 30, "--json", tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text())["attributes"] == found and set(found) == set(ATTRIBUTES)
-    assert all(0 <= share <= 1 for row in found.values() for share in row.values())
-    views = ("image", "gray", "edge", "mask", "obscured", "watermark")
-    assert set(found["Bald"]) == {"test images", "commoner value", *views}
+    args = ("--demo", "--limit", 30, "--n-samples", 40, "--json", tmp_path / "out.json", "--out-dir", tmp_path)
+    found = call(vision.analyse, trained, *args)
+    content, views = json.loads((tmp_path / "out.json").read_text()), list(CHANNELS)
+    assert content["figures"] | content["nats"] == found
+    assert set(content["figures"]) == {
+        "classifier, image",
+        *(f"coherence, {view} -> image" for view in views),
+        *(f"latent accuracy, {view}" for view in views),
+    }
+    shares = content["attributes"]
+    assert set(shares) == set(ATTRIBUTES) and set(shares["Bald"]) == {"test images", "commoner value", *views}
+    assert all(0 <= share <= 1 for row in shares.values() for share in row.values())
+    traversals = [f"traversal_{view}.png" for view in views]
+    pictures = sorted(["cross_generation.png", "kl.png", "umap.png", *traversals])
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == pictures
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The analysis of weak supervision."""
+"""Weak supervision."""
 
 import json
 import subprocess
@@ -9,7 +9,8 @@ import torch
 import tyro
 from PIL import Image
 
-import mnist.analyse
+import mnist.weak_supervision
+from common import weak_supervision
 from common.checkpoints import load_model
 from common.errors import InputError
 from mnist.data import load as load_mnist
@@ -20,20 +21,20 @@ from tests.helpers.scripts import ROOT, call
 
 @pytest.mark.slow
 def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
-    args = ["weak-supervision", *OPTIONS, "--classifier-steps", 50, "--limit", 200, "--jobs", 1, "--save-dir", tmp_path]
-    seen, original = [], mnist.analyse.cross_entropy
+    args = [*OPTIONS, "--classifier-steps", 50, "--limit", 200, "--jobs", 1, "--save-dir", tmp_path]
+    seen, original = [], weak_supervision.cross_entropy
     monkeypatch.setattr(
-        mnist.analyse, "cross_entropy", lambda logits, y: seen.append((logits, y)) or original(logits, y)
+        weak_supervision, "cross_entropy", lambda logits, y: seen.append((logits, y)) or original(logits, y)
     )
-    few = call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1)
+    few = call(mnist.weak_supervision, *args, "--fractions", 0.05, "--seeds", 0, 1)
     assert [(r.fraction, r.n_paired, r.seed) for r in few] == [(0.05, 10, 0), (0.05, 10, 1)]
     assert len(seen) == 2 * 50
     for run in (seen[:50], seen[50:]):
         rows = torch.cat([torch.cat([logits, y[:, None]], dim=1) for logits, y in run[:1]])
         assert len(rows.unique(dim=0)) <= 10 < len(rows), "the classifier sees the pairs alone"
-    assert call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, 1) == few
+    assert call(mnist.weak_supervision, *args, "--fractions", 0.05, "--seeds", 0, 1) == few
     assert len(seen) == 2 * 50, "a run that is there is not repeated"
-    more = call(mnist.analyse, *args, "--fractions", 1, 0.05, "--seeds", 0, 1)
+    more = call(mnist.weak_supervision, *args, "--fractions", 1, 0.05, "--seeds", 0, 1)
     assert more[:2] == few
     content = json.loads((tmp_path / "weak_supervision.json").read_text())
     assert content["results"][3]["n_paired"] == 200 and content["config"]["epochs"] == 1
@@ -46,7 +47,7 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     test = load_mnist("test", data_config("", demo=True, limit=200))[:].modalities
     label = load_model(tmp_path / "0.05_seed1").reconstruct({"image": test["image"]})["text"]
     assert few[1].model == pytest.approx((label == test["text"]).double().mean().item())
-    call(mnist.analyse, *args, "--fractions", 0.05, "--seeds", 0, "--classifier-steps", 60)
+    call(mnist.weak_supervision, *args, "--fractions", 0.05, "--seeds", 0, "--classifier-steps", 60)
     assert seen[-60:] and len(seen) > 2 * 50 + 60, "another number of steps is another classifier"
 
 
@@ -54,7 +55,7 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
 def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
     """By the command, so that the processes find what the script itself defines."""
     options = ["--classifier-steps", "5", "--limit", "60", "--fractions", "0.5", "--seeds", "0", "1", "--jobs", "2"]
-    command = [sys.executable, "analyse.py", "weak-supervision", *OPTIONS, *options, "--save-dir", str(tmp_path)]
+    command = [sys.executable, "weak_supervision.py", *OPTIONS, *options, "--save-dir", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT / "mnist", capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "weak_supervision.json").read_text())["results"]
@@ -74,7 +75,7 @@ def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
 )
 def test_impossible_curves(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        call(mnist.analyse, "weak-supervision", *OPTIONS, "--limit", 60, "--jobs", 1, *options, "--save-dir", tmp_path)
+        call(mnist.weak_supervision, *OPTIONS, "--limit", 60, "--jobs", 1, *options, "--save-dir", tmp_path)
     assert not any(tmp_path.iterdir()), "nothing was trained for it"
 
 
@@ -85,8 +86,8 @@ def test_weak_supervision_fetches_what_is_missing(tmp_path, monkeypatch):
         fetched.append((split, config.download))
         return load_mnist(split, data_config("", demo=True, limit=config.limit))
 
-    monkeypatch.setattr(mnist.analyse, "run_one", lambda config, **_: mnist.analyse.Result(0.5, 30, 0, 0.5, 0.5))
+    monkeypatch.setattr(weak_supervision, "run_one", lambda config, **_: weak_supervision.Result(0.5, 30, 0, 0.5, 0.5))
     options = ["--epochs", 1, "--limit", 60, "--jobs", 1, "--fractions", 0.5, "--seeds", 0, "--save-dir", tmp_path]
-    config = tyro.cli(mnist.analyse.Config, args=["weak-supervision", "--download", *map(str, options)])
-    mnist.analyse.main(config, lambda: mnist.train.experiment()._replace(load=load))
+    config = tyro.cli(mnist.weak_supervision.Config, args=["--download", *map(str, options)])
+    mnist.weak_supervision.main(config, lambda: mnist.train.experiment()._replace(load=load))
     assert fetched == [("train", True), ("test", True)]

@@ -1,0 +1,256 @@
+"""What analyse.py computes in every folder: coherence, what latents hold, KLs, and pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from common import distributed
+from common.checkpoints import load_model
+from common.data.batches import Examples
+from common.errors import require
+from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
+from common.multimodal_vae import MultimodalVAE
+from common.reporting import generated, plots, tables, umap
+from common.reporting.generated import Shown
+from common.training import devices, runs
+from common.training.options import ModelConfig
+
+FEWEST = 20  # test examples that make a map
+MANY = 3  # sources; of more, kl.png leaves out the divergences between each two
+COLUMNS = 10  # examples in the picture of cross-generation
+
+
+@dataclass
+class AnalysisConfig(ModelConfig):
+    """The options of all analyse.py."""
+
+    n_samples: int = 10_000
+    """samples from the prior, for joint coherence. Default: as in MMVAE's paper"""
+    umap: bool = True
+    """draw umap.png, which takes half a minute"""
+    out_dir: Path | None = None
+    """folder of the pictures. Default: samples/ beside the model"""
+    json: Path | None = None
+    """also write the figures to this file"""
+
+    def check(self) -> None:
+        super().check()
+        require(
+            not self.umap or self.limit is None or self.limit >= FEWEST,
+            f"umap.png needs {FEWEST} test examples: a larger --limit, or --no-umap",
+        )
+
+    def judge_file(self, name: str) -> Path | None:
+        """Where a judge is kept: beside the data; with --limit nowhere, of the demo's data beside the model."""
+        if self.limit is not None:
+            return None
+        return (runs.folder_of(self.model) if self.demo else self.data_dir) / name
+
+
+class Labelled(NamedTuple):
+    """What an analyse.py says about its data.
+
+    name: the experiment's folder.
+    load: split ("train", "test"), config -> examples.
+    labels: config, split, examples -> (N, G) int64, what they show: a class, characters, attributes.
+    names: the names of the G labels.
+    n_values: labels go from 0 to n_values - 1.
+    judges: config, training examples, their labels, model -> {target: Judge}, for what the model decodes.
+    groups: labels (N, G) -> {name: (N,) bool}, the groups of examples that umap.png colours.
+    shown: how pictures show values.
+    sources: model -> {name: modalities given}; by default each modality that has an encoder of its own.
+    all_right: the name of an example all whose labels are right, such as "string"; None leaves its shares out.
+    columns: {figure: title} of the table by label; by default all, and none for a single label.
+    more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
+    about: config -> what the tables say about the data, {name: value}.
+    """
+
+    name: str
+    load: Callable[[str, Any], Examples]
+    labels: Callable[[Any, str, Examples], Tensor]
+    names: Sequence[str]
+    n_values: int
+    judges: Callable[[Any, Examples, Tensor, MultimodalVAE], dict[str, Judge]]
+    groups: Callable[[Tensor], Mapping[str, Tensor]]
+    shown: Shown
+    sources: Callable[[MultimodalVAE], dict[str, Sequence[str]]] = lambda model: {
+        name: (name,) for name in model.modalities if name in model.encoder
+    }
+    all_right: str | None = None
+    columns: Mapping[str, str] | None = None
+    more: Callable[..., dict[str, Tensor]] = lambda *_: {}
+    about: Callable[[Any], dict[str, str]] = lambda config: {}
+
+
+def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
+    """Analyse a model, print its tables and save its pictures; returns the shares and the KLs, {name: value}.
+
+    Raises:
+        InputError: options, model or data that cannot be used.
+    """
+    config.check()
+    device = devices.select(config.cuda)
+    model = load_model(config.model, data.name).to(device)
+    splits = {split: data.load(split, config).to(device) for split in ("train", "test")}
+    labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
+    judges, sources = data.judges(config, splits["train"], labels["train"], model), data.sources(model)
+    train, test = (of_the_model(examples, model) for examples in splits.values())
+    torch.manual_seed(config.seed)
+    distributed.seed_each_process()
+    right = {f"classifier, {name}": read_right(judge, splits["test"], labels["test"]) for name, judge in judges.items()}
+    right |= coherence(model, test, labels["test"], judges, sources, config.n_samples)
+    z = sampled_latents(model, test, sources)
+    for name, of_train in sampled_latents(model, train, sources).items():
+        pairs = (of_train, labels["train"].to(device)), (z[name], labels["test"].to(device))
+        accurate = distributed.on_first_process(lambda pairs=pairs: latent_accuracy(*pairs, data.n_values).cpu())
+        right[f"latent accuracy, {name}"] = accurate
+    shares = figures(right, data.all_right)
+    columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    kls = kl_plot(folder / "kl.png", model, test, sources)
+    nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
+    report(config, data, shares, columns, nats, model, len(test))
+    pictures = [folder / "kl.png"] if kls else []
+    if distributed.rank() == 0:
+        pictures += draw(folder, config, model, test, data, sources, z, labels["test"], kls)
+        print("", *pictures, sep="\n")
+    return shares | nats
+
+
+def of_the_model(examples: Examples, model: MultimodalVAE) -> Examples:
+    """The examples without what the model has no modality for, such as labels."""
+    return examples if set(examples.modalities) <= set(model.modalities) else examples.only(model.modalities)
+
+
+@torch.no_grad()
+def read_right(judge: Judge, test: Examples, labels: Tensor) -> Tensor:
+    """Whether a judge reads the labels of the test examples themselves: (N, G) bool."""
+
+    def right(rows: Tensor) -> dict[str, Tensor]:
+        return {"right": judge.read(test[rows].modalities).cpu() == labels[rows]}
+
+    return distributed.map_rows(len(test), 500, right, "test examples")["right"]
+
+
+def coherence(
+    model: MultimodalVAE,
+    test: Examples,
+    labels: Tensor,
+    judges: Mapping[str, Judge],
+    sources: Mapping[str, Sequence[str]],
+    n_samples: int,
+) -> dict[str, Tensor]:
+    """Cross coherence of all pairs and joint coherence, {name: (N, G) bool}."""
+    right = {f"coherence, {pair}": x for pair, x in cross_coherence(model, test, labels, judges, sources).items()}
+    unconditional = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
+    if len(unconditional) > 1:
+        right["coherence, joint"] = joint_coherence(model, n_samples, unconditional)
+    return right
+
+
+def figures(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, float]:
+    """The share of right labels in [0, 1] for each (N, G), and the share of examples all whose labels are right."""
+    shares = {}
+    for name, x in right.items():
+        shares[name] = x.double().mean().item()
+        if all_right:
+            shares[f"{name}, {all_right}"] = x.all(dim=1).double().mean().item()
+    return shares
+
+
+def by_label(right: Mapping[str, Tensor], data: Labelled) -> dict[str, Tensor]:
+    """The columns of the table by label, {title: (G,)}; none for a single label."""
+    if len(data.names) == 1:
+        return {}
+    titles = {name: name for name in right} if data.columns is None else data.columns
+    return {titles[name]: x.double().mean(dim=0) for name, x in right.items() if name in titles}
+
+
+def kl_plot(
+    path: Path, model: MultimodalVAE, test: Examples, sources: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Save box plots of the divergences by latent, those that are used most if there are many; returns all, (N, D)."""
+    if not model.variational_posterior.has_density:
+        print("\nno kl.png: the KLs of an energy-based posterior have no closed form")
+        return {}
+    if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
+        sources = {name: given for name, given in sources.items() if len(given) == 1}
+    kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
+    if distributed.rank() == 0:
+        latents = most_used(kls)
+        drawn = {name: kl[:, latents] for name, kl in kls.items() if len(sources) <= MANY or name.startswith("KL")}
+        plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
+    return kls
+
+
+def most_used(kls: Mapping[str, Tensor]) -> Tensor:
+    """The latents, or spheres, whose KL from the prior is largest, in their order: `MAX_LATENTS` at most."""
+    used = torch.stack([kl.mean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
+    return used.topk(min(generated.MAX_LATENTS, len(used))).indices.sort().values
+
+
+def draw(
+    folder: Path,
+    config: AnalysisConfig,
+    model: MultimodalVAE,
+    test: Examples,
+    data: Labelled,
+    sources: Mapping[str, Sequence[str]],
+    z: Mapping[str, Tensor],
+    labels: Tensor,
+    kls: Mapping[str, Tensor],
+) -> list[Path]:
+    """Save cross_generation.png, the traversals and umap.png; returns the files."""
+    pictures = []
+    if data.shown.rows(test.take(slice(1))[:].modalities):
+        pictures.append(folder / "cross_generation.png")
+        generated.cross_generation(pictures[0], model, test.take(slice(COLUMNS)), sources, data.shown)
+        if not model.variational_posterior.on_spheres:  # a latent alone cannot move on a sphere
+            pictures += generated.traversals(
+                folder / "traversal", model, data.shown, most_used(kls).tolist() if kls else None
+            )
+    if config.umap:
+        pictures.append(folder / "umap.png")
+        umap.latents(pictures[-1], model, z, data.groups(labels))
+    return pictures
+
+
+def report(
+    config: AnalysisConfig,
+    data: Labelled,
+    shares: Mapping[str, float],
+    columns: Mapping[str, Tensor],
+    nats: Mapping[str, float],
+    model: MultimodalVAE,
+    n: int,
+) -> None:
+    """Report the shares in %, those by label, the KLs in nats, and the numbers of parameters."""
+    about = data.about(config) | ({"data": "demo"} if config.demo else {})
+    head = ", ".join([data.name, *(f"{value} {name}" for name, value in about.items()), f"{n} test examples"])
+    counts = parameter_counts(model)
+    shown = [
+        tables.Table("figures", shares, (head, "%"), [(name, f"{100 * x:.2f}") for name, x in shares.items()]),
+        tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),
+        tables.Table("parameters", counts, (data.name, "parameters"), [(k, f"{v:,}") for k, v in counts.items()]),
+    ]
+    if columns:
+        rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
+        shown.insert(1, tables.attribute_table(rows))
+    settings = {"n_examples": n, "n_samples": config.n_samples, "seed": config.seed}
+    tables.report(config, data.name, shown, settings, about)
+
+
+def parameter_counts(model: MultimodalVAE) -> dict[str, int]:
+    """Numbers of parameters that are trained: of each network, of the other pieces, and of all."""
+    counts = {}
+    for piece, module in model.named_children():
+        networks = module.items() if piece in ("encoder", "decoder") else [("", module)]
+        for key, network in networks:
+            n = sum(x.numel() for x in network.parameters() if x.requires_grad)
+            if n:
+                counts[f"{piece} {key}".strip().replace("_", " ")] = n
+    return counts | {"all": sum(x.numel() for x in model.parameters() if x.requires_grad)}

@@ -1,0 +1,121 @@
+"""Classifiers that judge what models generate: trained once, and kept."""
+
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from common import distributed
+from common.checkpoints import load, save
+from common.data.batches import Examples
+from common.errors import InputError
+
+MAX_EPOCHS = 60
+
+
+def kept(
+    build: Callable[[], nn.Module],
+    train: Callable[[nn.Module], None],
+    cache: Path | None,
+    made_from: Mapping[str, Any],
+    device: torch.device,
+) -> nn.Module:
+    """Return a trained network in evaluation mode: from the cache if it was made from the same, else trained anew.
+
+    Training has a fixed seed, so that the same examples give the same network, and runs on the first process alone. The
+    random numbers of the caller go on as if nothing had been drawn.
+
+    Args:
+        build: makes the untrained network.
+        train: trains it, in place.
+        cache: file of the trained network, replaced if it was made from something else; None keeps nothing.
+        made_from: what determines the network, plain values such as the number of examples.
+        device: of the network.
+
+    Raises:
+        InputError: the cache is damaged.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build().to(device)
+        made_from = {"network": str(network), **made_from}
+        stored = _stored(cache)
+        if stored.get("made_from") == made_from:
+            network.load_state_dict(stored["state_dict"])
+            return network.eval()
+
+        def trained() -> dict[str, Tensor]:
+            train(network)
+            return {key: x.cpu() for key, x in network.state_dict().items()}
+
+        state = distributed.on_first_process(trained)
+    network.load_state_dict(state)
+    if cache and distributed.rank() == 0 and os.access(_existing(cache.parent), os.W_OK):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save(cache, {"made_from": made_from, "state_dict": state})
+    return network.eval()
+
+
+def _stored(cache: Path | None) -> dict[str, Any]:
+    """What the cache holds; nothing if there is none."""
+    if cache is None or not cache.exists():
+        return {}
+    try:
+        return load(cache)
+    except InputError as error:
+        raise InputError(f"{cache} is damaged: delete it, and it will be made again") from error
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the first one above it that exists."""
+    return folder if folder.exists() else _existing(folder.absolute().parent)
+
+
+def fingerprint(x: Tensor) -> int:
+    """A checksum of values, for `made_from`."""
+    return zlib.crc32(x.cpu().contiguous().numpy())
+
+
+def image_classifier(channels: int, size: int, n_labels: int, n_values: int) -> nn.Sequential:
+    """An untrained network: images (N, C, size, size) in [0, 1] -> logits (N, G, n_values) of G labels."""
+    widths, layers = (32, 64, 128) if size <= 32 else (32, 64, 128, 128), []
+    for before, after in pairwise((channels, *widths)):
+        layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    features = widths[-1] * (size // 2 ** len(widths)) ** 2
+    layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(features, 256), nn.ReLU(), nn.Dropout(0.3)]
+    return nn.Sequential(*layers, nn.Linear(256, n_labels * n_values), nn.Unflatten(1, (n_labels, n_values)))
+
+
+def fit(
+    network: nn.Module,
+    examples: Examples,
+    name: str,
+    labels: Tensor,
+    steps: int,
+    lr: float = 1e-3,
+    batch_size: int = 128,
+) -> None:
+    """Train a network by the cross entropy of its logits (N, G, n_values), with Adam whose rate falls to zero.
+
+    It takes `steps` steps, or fewer if these are more than `MAX_EPOCHS` passes over the examples.
+
+    Args:
+        examples: N examples; their modality `name` is the network's input.
+        labels: (N, G) int64.
+    """
+    steps = min(steps, max(1, MAX_EPOCHS * len(examples) // batch_size))
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in distributed.progress(range(steps), desc=f"classifier of {name}", unit=" steps"):
+        rows = torch.randint(len(examples), (batch_size,)).to(examples.device)
+        optimizer.zero_grad()
+        logits = network(examples[rows].modalities[name])
+        cross_entropy(logits.flatten(0, 1), labels[rows].flatten()).backward()
+        optimizer.step()
+        schedule.step()

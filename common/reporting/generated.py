@@ -1,0 +1,87 @@
+"""Pictures of what a model generates: across modalities, and along each latent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from common.data.batches import Examples
+from common.multimodal_vae import MultimodalVAE
+from common.reporting import plots
+
+STEPS = 9  # pictures along a latent
+MAX_LATENTS = 20  # latents of a traversal
+SHORT = 12  # characters of a caption that fits below a small image
+
+
+class Shown(NamedTuple):
+    """How pictures show values.
+
+    images: names of the modalities that are images (N, C, H, W) in [0, 1].
+    captions: {modality: values (N, ...)} -> N short texts that tell the other modalities; None for no captions.
+    """
+
+    images: tuple[str, ...]
+    captions: Callable[[Mapping[str, Tensor]], Sequence[str]] | None = None
+
+    def rows(self, values: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, list[str]]]:
+        """{image modality: (its images (N, 3, H, W), captions)} of those among the values; all of one size."""
+        texts = list(self.captions(values)) if self.captions else []
+        images = {name: values[name].float() for name in self.images if name in values}
+        size = max((x.shape[-1] for x in images.values()), default=0)
+        framed = {name: pad(x, 4 * [(size - x.shape[-1]) // 2]).expand(-1, 3, -1, -1) for name, x in images.items()}
+        return {name: (x, texts or [""] * len(x)) for name, x in framed.items()}
+
+
+@torch.no_grad()
+def cross_generation(
+    path: Path, model: MultimodalVAE, examples: Examples, sources: Mapping[str, Sequence[str]], shown: Shown
+) -> None:
+    """Save a matrix of pictures: examples, and below them what one z of q(z|x_source) gives, a row for each pair.
+
+    Args:
+        examples: N examples of the model's modalities, a column each.
+        sources: {name: modalities given}.
+    """
+    batch = examples.to(next(model.parameters()).device)[:]
+    rows = [(f"{name}, given", *row) for name, row in shown.rows(batch.modalities).items()]
+    for source, given in sources.items():
+        targets = [name for name in model.modelled if set(model.modality[name].given) <= set(given)]
+        z = model.posterior(batch, given).sample()
+        decoded = model.likelihood.point(model.decode(z, targets, batch.modalities))
+        rows += [(f"{source} -> {name}", *row) for name, row in shown.rows(decoded).items()]
+    labels, images, captions = zip(*rows, strict=True)
+    images = torch.stack([x.cpu() for x in images])
+    title = "given, and decoded from one z"
+    if any(len(caption) > SHORT for row in captions for caption in row):
+        plots.captioned(path, images, captions, labels, title)
+    else:
+        plots.image_grid(path, images, labels, captions if shown.captions else None, title)
+
+
+@torch.no_grad()
+def traversals(stem: Path, model: MultimodalVAE, shown: Shown, latents: Sequence[int] | None = None) -> list[Path]:
+    """Save decodings along latents, one per row, from -3 to 3 prior scales around the mean; returns the files.
+
+    Args:
+        stem: the files are `stem`_MODALITY.png.
+        latents: which latents, by default the first `MAX_LATENTS`.
+    """
+    prior = model.prior()
+    chosen = torch.as_tensor(range(len(prior.mean)) if latents is None else latents, device=prior.mean.device)
+    chosen = chosen[:MAX_LATENTS]
+    steps = torch.linspace(-3, 3, STEPS, device=prior.mean.device)
+    one = torch.eye(len(prior.mean), device=prior.mean.device)[chosen] * prior.stddev
+    z = prior.mean + steps[:, None] * one[:, None]  # (latents, STEPS, D)
+    targets = [name for name in model.modelled if not model.modality[name].given]
+    decoded = model.likelihood.point(model.decode(z.flatten(0, 1), targets))
+    pictures = []
+    for name, (images, captions) in shown.rows(decoded).items():
+        pictures.append(stem.with_name(f"{stem.name}_{name}.png"))
+        captions = [captions[i : i + STEPS] for i in range(0, len(captions), STEPS)] if shown.captions else None
+        labels = [f"z{d}" for d in chosen.tolist()]
+        plots.image_grid(pictures[-1], images.unflatten(0, (-1, STEPS)), labels, captions, f"{name} along each latent")
+    return pictures

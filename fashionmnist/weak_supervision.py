@@ -1,0 +1,19 @@
+"""Weakly supervised learning on FashionMNIST: how well is the class inferred where few images are paired with theirs?
+
+    python weak_supervision.py --data-dir data --precision bf16
+    python weak_supervision.py --demo --epochs 20 --fractions 0.1 1 --seeds 0
+
+What is trained and measured, and what it writes: `python ../mnist/weak_supervision.py --help`.
+"""
+
+from functools import partial
+
+from common.training import run_from_command_line
+from fashionmnist.train import experiment
+from mnist import weak_supervision
+from mnist.weak_supervision import Config
+
+main = partial(weak_supervision.main, experiment=experiment)
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

@@ -1,0 +1,47 @@
+"""Weakly supervised learning on MNIST: how well is the label inferred where few images are paired with theirs?
+
+    python weak_supervision.py --data-dir data --precision bf16
+    python weak_supervision.py --demo --epochs 150 --annealing-epochs 20 --fractions 0.05 0.2 1 --seeds 0
+
+For each fraction and seed a model is trained as `python train.py --paired-fraction F --seed S` does, with the options
+given here, and beside it a classifier, the model's image encoder with one linear layer in place of its heads, on the
+paired images alone. Writes a table and a plot of their accuracies on the test images, mean and standard deviation over
+the seeds, into the save-dir, where each run has its folder. A run that is there is not repeated: the same command goes
+on after Ctrl-C, or adds fractions and seeds.
+
+The last model counts, and no example is held out: choosing the best one would take labels that are not to be had.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from common.training import Experiment, run_from_command_line
+from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
+from mnist import train
+from mnist.model import N_CLASSES
+
+
+@dataclass
+class Config(WeakSupervisionOptions, train.Config):
+    """The options of weak supervision, and those of train.py."""
+
+    epochs: int = 15
+    annealing_epochs: int = 5
+    batch_size: int = 200
+    """batch size: this number of pairs, of images and of labels; also the classifier's batch size"""
+    lr: float = 5e-4
+    """learning rate of Adam, for the model and the classifier"""
+    lambda_text: float = 1.0
+    """weight of the label's log-likelihood. Default: tuned, see README.md"""
+    model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
+    """the models that learn from unpaired examples (see python train.py --help)"""
+
+
+def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:
+    """Train all models and classifiers, see `common.weak_supervision.train_all`."""
+    return train_all(config, experiment, Task("text", N_CLASSES))
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

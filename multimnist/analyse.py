@@ -1,0 +1,60 @@
+"""Do what a model of MultiMNIST generates and its latents show the string that was given, by character and as a whole?
+
+    python analyse.py trained_models --data-dir data     tables and pictures
+    python analyse.py trained_models --demo              for the demo's model
+    python analyse.py trained_models --json out.json     and a file
+
+A convolutional network that is trained on the training images, once for each data-dir, reads the string of an image.
+Each figure is the share of right characters, of four a string, where those after its end count too; "string" follows
+where all four are right. A table by character stands below. What else is measured and drawn: `python
+../mnist/analyse.py --help`; umap.png is coloured by the number of digits.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from common.analysis import AnalysisConfig, Labelled, analyse
+from common.classifiers import image_classifier
+from common.reporting.generated import Shown
+from common.training import run_from_command_line, runs
+from mnist.analyse import judges, labels
+from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE, names
+from multimnist.options import LENGTH, DatasetOptions, values
+
+STEPS = 6000  # of the reader's training
+
+
+@dataclass
+class Config(DatasetOptions, AnalysisConfig):
+    """The options of the dataset, and those of all analyse.py."""
+
+
+def by_number(characters: Tensor) -> dict[str, Tensor]:
+    """Which strings (N, 4) have how many digits: {name: (N,) bool}."""
+    n_digits = (characters != FILL).sum(dim=1)
+    return {f"{n} digits": n_digits == n for n in range(LENGTH + 1)}
+
+
+DATA = Labelled(
+    name=MULTIMNIST.name,
+    load=MULTIMNIST.load,
+    labels=labels,
+    names=[f"character {i + 1}" for i in range(LENGTH)],
+    n_values=N_CHARACTERS,
+    judges=partial(judges, build=partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS), steps=STEPS),
+    groups=by_number,
+    shown=Shown(("image",), lambda shown: names(shown["text"]) if "text" in shown else []),
+    all_right="string",
+)
+
+
+def main(config: Config) -> dict[str, float]:
+    """Analyse a model, see `common.analysis.analyse`."""
+    runs.check_same(values(config), config.model)
+    return analyse(config, DATA)
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

@@ -1,0 +1,37 @@
+"""Weakly supervised learning on MultiMNIST: how well is the string read where few images are paired with theirs?
+
+    python weak_supervision.py --data-dir data --precision bf16
+    python weak_supervision.py --demo --epochs 20 --annealing-epochs 5 --fractions 0.1 1 --seeds 0
+
+The accuracy is the share of right characters, of four a string; those after its end count too. What is trained and
+written: `python ../mnist/weak_supervision.py --help`.
+"""
+
+from dataclasses import dataclass
+
+from common.training import run_from_command_line
+from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
+from multimnist import train
+from multimnist.data import N_CHARACTERS
+
+
+@dataclass
+class Config(WeakSupervisionOptions, train.Config):
+    """The options of weak supervision, and those of train.py."""
+
+    epochs: int = 15
+    annealing_epochs: int = 5
+    batch_size: int = 200
+    """batch size: this number of pairs, of images and of strings; also the classifier's batch size"""
+    lambda_text: float = 10.0
+    """weight of the string's log-likelihood. Default: as in the authors' code"""
+
+
+def main(config: Config) -> list[Result]:
+    """Train all models and classifiers, see `common.weak_supervision.train_all`."""
+    task = Task("text", N_CHARACTERS, called="accuracy of characters from the image")
+    return train_all(config, train.experiment, task)
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)
