@@ -25,7 +25,7 @@ LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 # what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
 MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
 MMVAE_REMEDY = (
-    f"reading that pickle could run code, so make {MMVAE_OPTIONS} of it yourself. In its folder, in the authors' "
+    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
     f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
     f"open('{MMVAE_OPTIONS}', 'w'))\""
 )

@@ -4,8 +4,9 @@
     python make_idx.py --data-dir data --matchings 20 --svhn synthetic
 
 Writes mnist_svhn_idx.npz into the data-dir. train.py uses these pairs and refuses to run with other options of pairing.
-Without the file, train.py draws the same pairs at each start. With the real SVHN it also writes {train,test}-ms-{mnist,
-svhn}-idx.pt, the same training pairs and our test pairs as the authors' code reads them; --valid 0 holds out no image.
+Without the file, train.py draws the same pairs at each start. With the real SVHN it also writes, for the authors' code,
+train-ms-mnist-idx.pt, train-ms-svhn-idx.pt, test-ms-mnist-idx.pt and test-ms-svhn-idx.pt: the same training pairs, and
+the pairs of our tests. The training pairs leave out the images that --valid holds out.
 """
 
 from dataclasses import dataclass

@@ -313,7 +313,7 @@ def test_options_in_a_pickle_are_refused_with_the_command_that_converts_them(mmv
     args = Namespace(**json.loads((mmvae / "args.json").read_text()))
     torch.save(args, tmp_path / "args.rar", _use_new_zipfile_serialization=False)
     for path, told in ((tmp_path, "args.json is missing beside"), (tmp_path / "args.rar", "give the folder")):
-        with pytest.raises(InputError, match=f"{told}.*that pickle could run code, so make args.json of it") as refusal:
+        with pytest.raises(InputError, match=f"{told}.*pickle could run code, so make args.json from it") as refusal:
             load_model(path)
         assert "\n" not in str(refusal.value)
     command = re.search(r"python -c (\".*\")$", str(refusal.value))[1]
