@@ -20,6 +20,7 @@ SPLITS = ("train", "valid", "test")  # in the order of their numbers in the part
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
 DRAWN_AT_ONCE = 100
 IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
+AUTHORS_IMAGES = "images"  # in MVAE's README
 FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 HOW_TO_GET_FILES = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
@@ -44,7 +45,8 @@ def load(split: str, config: FaceConfig) -> Examples:
         split: "train" (162,770 images, the demo's 6,000), "valid" (19,867, the demo's 500) or "test" (19,962, the
             demo's 1,000), as list_eval_partition.txt says.
         config: its data_dir holds img_align_celeba/, Anno/list_attr_celeba.txt and Eval/list_eval_partition.txt, or all
-            three side by side as torchvision leaves them, there or in a folder celeba/. The demo's faces are drawn.
+            three side by side as torchvision leaves them, there or in a folder celeba/. The images may also lie in
+            images/, as in MVAE's README, which is read if there is no img_align_celeba/. The demo's faces are drawn.
 
     Returns:
         image (N, 3, 64, 64) uint8, mapped into memory, and attrs (N, 18) float, 0 or 1.
@@ -105,7 +107,7 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     """
     folder = _folder(data_dir)
     how_to_get = f"{HOW_TO_GET_FILES} (and unpacks {ARCHIVE} if you put it there)"
-    require(folder is not None, f"{data_dir / IMAGES} is missing: {how_to_get}")
+    require(folder is not None, f"{data_dir / IMAGES} is missing (and so is {AUTHORS_IMAGES}): {how_to_get}")
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
@@ -187,7 +189,7 @@ def _difference(n: str, listed: Sequence[str], names: Sequence[str]) -> str | No
 
 def _folder(data_dir: Path) -> Path | None:
     """Return the folder of the images, None if there is none."""
-    folders = [data_dir / place / IMAGES for place in ("", "Img", "celeba")]
+    folders = [data_dir / place for place in (IMAGES, f"Img/{IMAGES}", f"celeba/{IMAGES}", AUTHORS_IMAGES)]
     return next((folder for folder in folders if folder.is_dir()), None)
 
 

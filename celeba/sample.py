@@ -14,9 +14,10 @@ modality, those that are not asked for are drawn from the model's p(others|those
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+import tyro
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -46,7 +47,7 @@ class Config(options.ModelConfig):
     condition_on_image: str | None = None
     """path of a photograph, framed like CelebA's aligned ones; or an attribute, for a random test image with it (~
     before its name: without it)"""
-    condition_on_attrs: tuple[str, ...] = ()
+    condition_on_attrs: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--condition-on-text"])] = ()
     """attributes that are present, and with ~ before the name those that are absent: Male ~Smiling"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""

@@ -22,7 +22,13 @@ MMVAE_EXPERIMENTS = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub
 EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *MMVAE_EXPERIMENTS.values(), "vhe")}
 EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
-MMVAE_MODEL, MMVAE_OPTIONS = "model.rar", "args.json"  # what the MMVAE authors' code leaves in a run's folder
+# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
+MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
+MMVAE_REMEDY = (
+    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
+    f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
+    f"open('{MMVAE_OPTIONS}', 'w'))\""
+)
 MISFIT = (RuntimeError, TypeError, AttributeError, ValueError, KeyError)  # what parameters of other networks raise
 
 
@@ -170,6 +176,7 @@ def _file(path: str | Path) -> Path:
 
 def _read(path: Path, experiment: str | None = None) -> Trained:
     """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
+    require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
     checkpoint = load(path)
     if "experiment" in checkpoint:
         trained = _ours(checkpoint, path)
@@ -213,7 +220,8 @@ def _of_mvae_authors(checkpoint: dict, path: Path) -> Trained:
 
 def _of_mmvae_authors(checkpoint: dict, path: Path) -> Trained:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
-    options = path.with_name(MMVAE_OPTIONS)
+    options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
+    require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
     try:
         args = json.loads(options.read_text())
         name = MMVAE_EXPERIMENTS[args["model"]]

@@ -71,6 +71,7 @@ class Config(TrainedConfig):
     """also write the figures to this file"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.components is None:
             self.components = 20 if self.demo else 40
 

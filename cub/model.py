@@ -13,7 +13,7 @@ from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from cub.captions import END, LENGTH, PADDING
-from cub.options import MODELS
+from cub.options import AUTHORS, MODELS
 
 N_FEATURES = 2048
 N_EMBEDDING = 128
@@ -184,7 +184,7 @@ def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, 
     Returns:
         the config, and {our parameter: names of their parameters, to be concatenated}.
     """
-    model = {"cubIS": "images", "cubISft": "features"}[args["model"]]
+    model = AUTHORS[args["model"]]
     config = {
         "n_latents": args["latent_dim"],
         "learn_prior": args["learn_prior"],

@@ -51,3 +51,4 @@ MODELS = {
     "feature": Model(("feature",), True, "softplus-normal", 64, 50),
     "caption": Model(("caption",), False, "softplus-normal", 128, 200),
 }
+AUTHORS = {"cubIS": "images", "cubISft": "features"}  # {the authors' --model: ours}

@@ -18,7 +18,7 @@ import tyro
 from common.errors import require
 from common.training import run_from_command_line
 from common.training.options import MmvaeOptions, ObjectiveName, RunConfig
-from cub.options import MODELS, WordOptions
+from cub.options import AUTHORS, MODELS, WordOptions
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -30,9 +30,9 @@ class Config(WordOptions, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     ALWAYS_PAIRED: ClassVar = "captions belong to their images"
 
-    model: Literal["images", "features", "image", "feature", "caption"] = "images"
-    """images: photographs and captions; features: ResNet-101's features of photographs, and captions; image, feature,
-    caption: a VAE of this modality alone"""
+    model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
+    """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and
+    captions; image, feature, caption: a VAE of this modality alone"""
     fusion: Literal["moe", "poe", "mopoe"] = "moe"
     """how the experts are fused"""
     posterior: (
@@ -70,6 +70,7 @@ class Config(WordOptions, MmvaeOptions, RunConfig):
     feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None
 
     def __post_init__(self) -> None:
+        self.model = AUTHORS.get(self.model, self.model)
         defaults = MODELS[self.model]._asdict() | {"obj": "dreg"}
         if self.experts()[1] in ("poe", "mopoe"):
             defaults["posterior"] = "gaussian"

@@ -1,5 +1,7 @@
 """Load MNIST-SVHN: images of the same digit, paired at random; SVHN is real, synthetic, or the demo's."""
 
+import io
+import itertools
 import os
 import zlib
 from dataclasses import fields
@@ -15,7 +17,7 @@ from common.data import array_caches as caches
 from common.data.config import DataConfig
 from common.data.files import find
 from common.errors import InputError, require
-from common.io import DAMAGE
+from common.io import DAMAGE, write_atomically
 from mnist.data import digits
 from mnist_svhn.options import TrainingPairOptions
 from mnist_svhn.street import street_digits
@@ -24,6 +26,7 @@ N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 PARTS = ("train", "test", "valid")  # each with its own seed for pairing
 IDX = "mnist_svhn_idx.npz"
+AUTHORS_IDX = "{split}-ms-{name}-idx.pt"  # of the MMVAE authors' bin/make-mnist-svhn-idx.py
 
 
 class PairConfig(DataConfig, Protocol):
@@ -68,19 +71,31 @@ def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
 
-def save_pairs(config: TrainingPairConfig) -> Path:
-    """Write the training pairs to the data-dir, and return the file.
+def save_pairs(config: TrainingPairConfig) -> list[Path]:
+    """Write the pairs to the data-dir, and return the files.
 
-    It holds "train" (2, N): row numbers of MNIST's and SVHN's training images.
+    The first file, mnist_svhn_idx.npz, holds the training pairs as "train" (2, N): row numbers of MNIST's and SVHN's
+    training images. Of the real SVHN there are also the authors' files, {train,test}-ms-{mnist,svhn}-idx.pt, for their
+    code: the row numbers of one modality, (N,) int64, of the same training pairs and of the test pairs of `load`.
 
     Raises:
-        InputError: see `load`; or the file cannot be written.
+        InputError: see `load`; or a file cannot be written.
     """
-    path = config.data_dir / IDX
     train, held_out = _hold_out(_images("train", config), config.valid)
-    rows = _paired(train, config, "train", config.matchings).rows
-    caches.save(path, _about(config, len(held_out[0][1])), {"train": torch.stack([rows["mnist"], rows["svhn"]])})
-    return path
+    rows = {"train": _paired(train, config, "train", config.matchings).rows}
+    if config.svhn == "real":
+        rows["test"] = _paired(_images("test", config), config, "test").rows
+    pairs = {"train": torch.stack([rows["train"]["mnist"], rows["train"]["svhn"]])}
+    paths = [config.data_dir / IDX]
+    caches.save(paths[0], _about(config, len(held_out[0][1])), pairs)
+    if config.svhn == "real":
+        for split, name in itertools.product(rows, ("mnist", "svhn")):
+            paths.append(config.data_dir / AUTHORS_IDX.format(split=split, name=name))
+            content = io.BytesIO()
+            # their torch 1.3 reads no newer format; without a clone the file would hold both modalities' rows
+            torch.save(rows[split][name].clone(), content, _use_new_zipfile_serialization=False)
+            write_atomically(paths[-1], content.getbuffer())
+    return paths
 
 
 Images = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8 and their labels (N,)

@@ -4,7 +4,9 @@
     python make_idx.py --data-dir data --matchings 20 --svhn synthetic
 
 Writes mnist_svhn_idx.npz into the data-dir. train.py uses these pairs and refuses to run with other options of pairing.
-Without the file, train.py draws the same pairs at each start.
+Without the file, train.py draws the same pairs at each start. With the real SVHN it also writes, for the authors' code,
+train-ms-mnist-idx.pt, train-ms-svhn-idx.pt, test-ms-mnist-idx.pt and test-ms-svhn-idx.pt: the same training pairs, and
+the pairs of our tests. The training pairs leave out the images that --valid holds out.
 """
 
 from dataclasses import dataclass
@@ -33,8 +35,8 @@ class Config(TrainingPairOptions):
 
 
 def main(config: Config) -> None:
-    """Save the pairs, and print the name of the file."""
-    print(save_pairs(config))
+    """Save the pairs, and print the names of the files."""
+    print(*save_pairs(config), sep="\n")
 
 
 if __name__ == "__main__":

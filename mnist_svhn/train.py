@@ -27,8 +27,8 @@ class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
     ALWAYS_PAIRED: ClassVar = "MNIST-SVHN is paired by its digits"
     FUSIONS: ClassVar = tuple(FUSIONS.values())
 
-    model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn"] = "mmvae"
-    """mmvae: mixture of experts; mnist, svhn: a VAE of this modality alone"""
+    model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn", "mnist_svhn"] = "mmvae"
+    """mmvae, also mnist_svhn: mixture of experts; mnist, svhn: a VAE of this modality alone"""
     obj: ObjectiveName = "dreg"
     """objective to maximise. Default: as in the paper"""
     prior_and_posterior: Literal["laplace", "normal", "vmf", "ebm"] | None = None
@@ -49,6 +49,8 @@ class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
     """learning rate of Adam with amsgrad. Default: as in the authors' code"""
 
     def __post_init__(self) -> None:
+        if self.model == "mnist_svhn":  # the authors' name
+            self.model = "mmvae"
         if self.prior_and_posterior is None:
             self.prior_and_posterior = "normal" if self.model in ("mvae", "mopoe") else "laplace"
 

@@ -42,13 +42,13 @@ def run_from_command_line(
         config: a dataclass, or a union of dataclasses: the script then has one command for each.
         description: the script's docstring, which --help shows as it is.
     """
-    given = parse(config, description, args)
-    from common import distributed  # needs torch, which --help does without
-
-    distributed.start()
-    if type(given) is not config:  # the first argument named one of several commands
-        config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
     try:
+        given = parse(config, description, args)
+        from common import distributed  # needs torch, which --help does without
+
+        distributed.start()
+        if type(given) is not config:  # the first argument named one of several commands
+            config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
         if getattr(given, "pre_trained", None):
             given = _parse_again(given, config, description, args)
         main(given)
@@ -204,9 +204,9 @@ def _choices(config: type, option: str) -> list:
 
 
 def _metavar(hint: Any, choices: Sequence[str]) -> str | None:  # noqa: ANN401 (a type hint)
-    """The placeholder of an option that may be None, without the None; None for other options, as tyro has one."""
-    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    if NoneType not in get_args(hint):
+    """The placeholder of an option that may be None, without the None; None if the option or tyro has one."""
+    hint, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
+    if NoneType not in get_args(hint) or any(getattr(mark, "metavar", None) for mark in marks):
         return None
     if choices:
         return f"{{{','.join(choices)}}}"

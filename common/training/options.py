@@ -284,8 +284,22 @@ class MmvaeOptions(ObjectiveOptions):
 class ModelArgument:
     """The trained model; a class of its own, so that it stays the first argument of all configs."""
 
-    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
+    model: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="MODEL")]] = None
     """a checkpoint, or a run's folder for its best model. The original authors' files work too"""
+    save_dir: Path | None = dataclasses.field(default=None, kw_only=True)
+    """the model, in place of MODEL, as in the MMVAE authors' scripts"""
+
+    def __post_init__(self) -> None:
+        """Move a --save-dir to `model`; raise InputError unless exactly one of the two is given."""
+        require(
+            self.model is not None or self.save_dir is not None,
+            "no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR",
+        )
+        require(
+            self.model is None or self.save_dir is None,
+            f"{self.model} and --save-dir {self.save_dir} both name a model: give one of them",
+        )
+        self.model, self.save_dir = self.model or self.save_dir, None
 
 
 @dataclasses.dataclass

@@ -39,6 +39,16 @@ def test_all_layouts_are_read(tmp_path, layout):
         assert batch["image"].dtype == batch["attrs"].dtype == torch.float32 and batch["image"].max() <= 1
 
 
+def test_images_may_lie_where_mvaes_readme_has_them(tmp_path):
+    expected = load("test", data_config(write_celeba(tmp_path / "whole"))).modalities["image"]
+    data_dir = write_celeba(tmp_path / "data")
+    (data_dir / "img_align_celeba").rename(data_dir / "images")
+    assert load("test", data_config(data_dir)).modalities["image"].equal(expected)
+    others = write_celeba(tmp_path / "others")
+    (others / "images").mkdir()  # of something else
+    assert load("test", data_config(others)).modalities["image"].equal(expected), "img_align_celeba/ comes first"
+
+
 def test_splits_need_not_lie_side_by_side(tmp_path):
     write_celeba(tmp_path, parts=[0, 2, 1] * 4)
     whole = load("train", data_config(write_celeba(tmp_path / "whole", parts=[0] * 12))).modalities
@@ -182,7 +192,10 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         (change(ATTRS, ("000003.jpg ", "000003.jpg x")), "has lines of other values than -1 and 1"),
         (lambda folder: (folder / ATTRS).write_text(""), "lacks the attributes Bald, Bangs"),
         (lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe\x00"), "list_attr_celeba.txt cannot be read"),
-        (lambda folder: (folder / "img_align_celeba").rename(folder / "x"), "img_align_celeba is missing: --data-dir"),
+        (
+            lambda folder: (folder / "img_align_celeba").rename(folder / "x"),
+            r"img_align_celeba is missing \(and so is images\): --data-dir",
+        ),
     ],
 )
 def test_files_that_disagree_or_are_damaged_are_named(tmp_path, harm, message):

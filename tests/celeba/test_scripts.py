@@ -1,5 +1,6 @@
 """The scripts of celeba and celeba19, on drawn faces and on files of CelebA's layout."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives import MvaeElbo
 from common.training import run_from_command_line
+from common.training.command_line import parse
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import ROOT, call
@@ -85,6 +87,12 @@ def test_sampling_given_anything(trained, tmp_path, capsys, folder, attrs, image
         assert picture.width > 300
     out = capsys.readouterr().out
     assert all((f"| {name} | " in out) == bool(image) for name in ATTRIBUTES), "the attributes predicted from the image"
+
+
+def test_condition_on_text_is_the_authors_name_of_condition_on_attrs():
+    for script, name in itertools.product((celeba.sample, celeba19.sample), ("attrs", "text")):
+        config = parse(script.Config, args=["trained_models", f"--condition-on-{name}", "Male", "~Smiling"])
+        assert config.condition_on_attrs == ("Male", "~Smiling")
 
 
 @pytest.mark.slow
@@ -335,7 +343,7 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
             ["--weighting", "authors", "--obj", "elbo"],
             "--weighting authors needs --obj mvae",
         ),
-        (celeba.train, ["--data-dir", "nowhere"], "nowhere/img_align_celeba is missing: --data-dir DIR says where"),
+        (celeba.train, ["--data-dir", "nowhere"], "nowhere/img_align_celeba is missing"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path, script, options, message):

@@ -38,6 +38,15 @@ def trained(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("cubIS", "images"), ("cubISft", "features")])
+def test_the_authors_names_of_the_models(theirs, ours, capsys):
+    printed = []
+    for name in (theirs, ours):
+        run_from_command_line(train.main, train.Config, "", ["--model", name, "--dry-run"])
+        printed.append(json.loads(capsys.readouterr().out))
+    assert printed[0] == printed[1] and printed[0]["model"] == ours
+
+
 def test_runs_leave_a_model_pictures_and_its_words(trained):
     model, about = load_model(trained), load_config(trained)
     assert model.modalities in (("image", "caption"), ("feature", "caption"))

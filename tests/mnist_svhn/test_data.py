@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy.io import savemat
 import mnist_svhn.data
 from common.data.torchvision_import import datasets
 from common.errors import InputError
+from common.training import run_from_command_line
+from mnist_svhn import make_idx
 from mnist_svhn.data import FILES, load, load_train, pair, read_svhn, save_pairs
 from mnist_svhn.options import PairOptions, TrainingPairOptions
 from mnist_svhn.street import street_digits
@@ -160,7 +163,7 @@ OPTIONS = TrainingPairOptions(svhn="synthetic", matchings=3)
 
 def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
     drawn, valid = load_train(data_config(mnist_dir, OPTIONS))
-    path = save_pairs(data_config(mnist_dir, OPTIONS))
+    (path,) = save_pairs(data_config(mnist_dir, OPTIONS))
     kept, same = load_train(data_config(mnist_dir, OPTIONS))
     for name in ("mnist", "svhn"):
         assert kept.rows[name].equal(drawn.rows[name]) and same.rows[name].equal(valid.rows[name])
@@ -175,6 +178,23 @@ def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
         np.savez(path, **(content | {"train": wrong}))
         with pytest.raises(InputError, match="pairs images of other files: make it again with make_idx.py"):
             load_train(data_config(mnist_dir, OPTIONS))
+
+
+def test_pairs_of_the_real_svhn_are_also_saved_as_the_authors_code_reads_them(mnist_dir, capsys):
+    write_svhn(mnist_dir)
+    args = ["--data-dir", str(mnist_dir), "--matchings", "3", "--valid", "0"]
+    run_from_command_line(make_idx.main, make_idx.Config, "", args)
+    names = [f"{split}-ms-{name}-idx.pt" for split in ("train", "test") for name in ("mnist", "svhn")]
+    paths = [mnist_dir / name for name in ("mnist_svhn_idx.npz", *names)]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in paths]
+    assert not any(zipfile.is_zipfile(path) for path in paths[1:]), "the authors' torch 1.3 reads no zip archives"
+    rows = [torch.load(path, weights_only=True) for path in paths[1:]]
+    assert all(x.dtype == torch.int64 and x.ndim == 1 for x in rows)
+    assert all(x.untyped_storage().nbytes() == x.nbytes for x in rows), "nothing else in the file"
+    options = replace(OPTIONS, svhn="real")
+    train, test = load_train(data_config(mnist_dir, options, valid=0))[0], load("test", data_config(mnist_dir, options))
+    expected = [part.rows[name] for part in (train, test) for name in ("mnist", "svhn")]
+    assert all(x.equal(y) for x, y in zip(rows, expected, strict=True)) and len(rows[0]) > 2 * len(rows[2]) > 0
 
 
 @pytest.mark.parametrize(
@@ -195,7 +215,7 @@ def test_saved_pairs_of_other_options_are_refused(mnist_dir, options, valid, mes
 
 
 def test_nothing_is_lost_where_pairs_cannot_be_made(mnist_dir):
-    content = save_pairs(data_config(mnist_dir, OPTIONS)).read_bytes()
+    content = save_pairs(data_config(mnist_dir, OPTIONS))[0].read_bytes()
     with pytest.raises(InputError):
         save_pairs(data_config(mnist_dir, replace(OPTIONS, matchings=0)))
     assert (mnist_dir / "mnist_svhn_idx.npz").read_bytes() == content

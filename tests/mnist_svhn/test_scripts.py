@@ -121,6 +121,12 @@ def test_the_papers_settings_are_the_defaults():
     assert isinstance(build(train.Config(model="mopoe")).prior().base_dist, Normal)
 
 
+def test_the_authors_name_of_the_model(capsys):
+    args = ["--model", "mnist_svhn", "--dry-run"]
+    run_from_command_line(train.main, train.Config, "", args)
+    assert json.loads(capsys.readouterr().out)["model"] == train.Config(model="mnist_svhn").model == "mmvae"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -161,6 +167,13 @@ def test_validation_has_images_of_its_own():
         assert len(a) > 500 and len(b) > 100 and len(a & b) <= 0.01 * len(b)
     assert (valid.rows["mnist"].unique(return_counts=True)[1] == 1).all(), "one matching"
     assert load_train(data_config("", TrainingPairOptions(), demo=True, valid=0))[1] is None
+
+
+def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
+    args = ["--demo", "--limit", "4", "--iwae-samples", "3", "--json"]
+    for named, path in ((["--save-dir", str(trained)], tmp_path / "a"), ([str(trained)], tmp_path / "b")):
+        run_from_command_line(loglike.main, loglike.Config, "", [*named, *args, str(path)])
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
 
 
 @pytest.mark.slow

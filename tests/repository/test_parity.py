@@ -2,6 +2,12 @@
 
 import json
 import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
 from functools import partial
 
 import pytest
@@ -299,6 +305,23 @@ def test_an_mmvae_folder_without_its_options_is_refused(mmvae, tmp_path):
             (tmp_path / "args.json").write_text(content)
         with pytest.raises(InputError, match=r"args.json, which model.rar needs beside it"):
             load_model(tmp_path)
+
+
+def test_options_in_a_pickle_are_refused_with_the_command_that_converts_them(mmvae, tmp_path):
+    model = tmp_path / "model.rar"
+    model.write_bytes((mmvae / "model.rar").read_bytes())
+    args = Namespace(**json.loads((mmvae / "args.json").read_text()))
+    torch.save(args, tmp_path / "args.rar", _use_new_zipfile_serialization=False)
+    for path, told in ((tmp_path, "args.json is missing beside"), (tmp_path / "args.rar", "give the folder")):
+        with pytest.raises(InputError, match=f"{told}.*pickle could run code, so make args.json from it") as refusal:
+            load_model(path)
+        assert "\n" not in str(refusal.value)
+    command = re.search(r"python -c (\".*\")$", str(refusal.value))[1]
+    as_in_torch_1 = os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    subprocess.run([sys.executable, "-c", *shlex.split(command)], cwd=tmp_path, env=as_in_torch_1, check=True)
+    assert load_model(tmp_path).state_dict().keys() == load_model(mmvae).state_dict().keys()
+    with pytest.raises(InputError, match="args.rar holds a run's options, not its model: give the folder"):
+        load_model(tmp_path / "args.rar")
 
 
 def test_an_mmvae_of_other_options_is_refused(mmvae, tmp_path):

@@ -20,6 +20,7 @@ import multimnist.data
 from common import checkpoints, models
 from common.objectives import registry
 from common.training import experiment, run_from_command_line
+from common.training.command_line import parse
 from mnist import train as mnist_train
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
@@ -30,7 +31,8 @@ from tests.helpers.scripts import ROOT, python_of_the_readme
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 TEXTS = [*READMES, "docs/scaling.md", "docs/speed.md"]
-DATA = ("data/", "demo/", "samples/", "test/", "img_align_celeba/")  # folders of data and runs, not of the repository
+# folders of data and runs, not of the repository
+DATA = ("data/", "demo/", "samples/", "test/", "img_align_celeba/", "images/", "data/images/")
 
 
 def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
@@ -118,6 +120,38 @@ def readme_commands(readme):
                 folder = Path(words[1]) if Path(readme).parent == Path() else Path(readme).parent.parent / words[1]
             elif words[:1] == ["python"] and words[1] != "-m":
                 yield folder, words[1:]
+
+
+def translated_commands(readme):
+    """(folder, command) of each of our commands in a README's tables of the original's commands beside ours."""
+    for table in re.findall(r"^\| original \| here \|\n((?:\|.*\n)+)", (ROOT / readme).read_text(), re.MULTILINE):
+        for row in table.splitlines()[1:]:
+            _, ours = row.strip("| ").split(" | ")
+            yield from ((Path(readme).parent, shlex.split(command)[1:]) for command in re.findall("`(.*?)`", ours))
+
+
+def test_each_folder_has_the_commands_of_its_original():
+    assert {readme for readme in READMES if [*translated_commands(readme)]} == {
+        f"{script.parent.name}/README.md" for script in ROOT.glob("*/train.py")
+    }
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_commands_of_the_readmes_are_read(readme, capsys):
+    """By the scripts' own parsers and checks."""
+    for folder, (script, *args) in [*readme_commands(readme), *translated_commands(readme)]:
+        module = importlib.import_module(".".join([*folder.parts, script.removesuffix(".py")]))
+        config = module.Command if hasattr(module, "Command") else module.Config
+        if args in (["-h"], ["--help"]):
+            with pytest.raises(SystemExit, match="^0$"):
+                parse(config, args=args)
+            continue
+        try:
+            given = parse(config, args=args)
+        except SystemExit:
+            pytest.fail(f"{readme}: {folder / script} {' '.join(args)}\n{capsys.readouterr().err}")
+        if hasattr(given, "check"):
+            given.check()
 
 
 @pytest.mark.slow

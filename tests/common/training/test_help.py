@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -15,8 +16,8 @@ import tyro
 from common import choices, models
 from common.errors import option
 from common.objectives.registry import OBJECTIVES, objectives_of
-from common.training.command_line import GROUPS, parse
-from common.training.options import ObjectiveOptions, RunConfig, Unset
+from common.training.command_line import GROUPS, parse, run_from_command_line
+from common.training.options import ModelArgument, ObjectiveOptions, RunConfig, Unset
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
 
@@ -93,6 +94,26 @@ def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command
         for line, following in pairwise(told):
             ends = re.match(OF_THE_SAME, following) or len(line) > (WIDTH - 28) / 2
             assert ends, f"{row}: {line!r} is short"
+
+
+ON_A_MODEL = [(module, command, config) for module, command, config in ALL if issubclass(config, ModelArgument)]
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "config"), ON_A_MODEL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ON_A_MODEL]
+)
+def test_the_model_is_given_as_an_argument_or_as_save_dir(module, command, config, capsys):
+    whole = getattr(module, "Config", None) or module.Command
+    expected = config(Path("model"))
+    for named in (["model"], ["--save-dir", "model"]):
+        assert parse(whole, args=[*([command] if command else []), *named]) == expected
+    for named, message in (
+        ([], "error: no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR\n"),
+        (["a", "--save-dir", "b"], "error: a and --save-dir b both name a model: give one of them\n"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            run_from_command_line(module.main, whole, "", [*([command] if command else []), *named])
+        assert (exit_.value.code, capsys.readouterr().err) == (2, message)
 
 
 def test_groups_of_a_script_that_trains(capsys, monkeypatch):
