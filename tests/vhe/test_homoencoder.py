@@ -405,6 +405,7 @@ class PerDimension(Given):
         ([Qc(), Q()], P(), None, "two modules have the variable c"),
         (Qc(), P(), Pz(), "z has a prior but no encoder"),
         ({"type": Q()}, P(), None, "a variable cannot be called type, an attribute of Factors"),
+        ({"training": Q()}, P(), None, "a variable cannot be called training"),
         (Qc(), [P()], None, r"\[P\(\)\] is not a torch.nn.Module"),
     ],
 )

@@ -45,7 +45,7 @@ class Factors(nn.ModuleDict):
             argument = _arguments(module)[-1].name
             variable = argument if name is None else name
             require(variable not in self, f"two modules have the variable {variable}: give one for each variable")
-            reserved = hasattr(type(self), variable)
+            reserved = hasattr(self, variable)
             require(not reserved, f"a variable cannot be called {variable}, an attribute of Factors: rename it")
             self[variable] = module
 
