@@ -8,6 +8,7 @@ reads this list):
 
 The ground
     errors: the one exception, for what a user can cause and mend
+    records: results whose values are items and attributes
     choices: names of models, fusions and families, and what --help says about them
     io: atomic writes, and what reading a damaged file may raise
     distributed: several processes at one run

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -127,16 +128,27 @@ def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
     """A modality's likelihood; the event's dimensions are those of the decoder's output for one z."""
     dist = (config.decoders_dist or {}).get(name, "normal")
     params = (config.decoder_dist_params or {}).get(name, {})
-    training, like = decoder.training, next(decoder.parameters(), torch.zeros(()))
-    with torch.no_grad():
-        event_dims = decoder.eval()(like.new_zeros(1, config.latent_dim)).dim() - 1
-    decoder.train(training)
+    like = next(decoder.parameters(), torch.zeros(()))
+    with evaluation_mode(decoder), torch.no_grad():
+        event_dims = decoder(like.new_zeros(1, config.latent_dim)).dim() - 1
     if dist in LOCATION_SCALE:
         unknown = set(params) - {"scale"}
         require(not unknown, f"decoder_dist_params of {name}: {dist} has a scale, no {', '.join(sorted(unknown))}")
         return LOCATION_SCALE[dist](params.get("scale", 1.0), event_dims)
     require(not params, f"decoder_dist_params of {name}: {dist} has none, leave out {', '.join(sorted(params))}")
     return BernoulliLikelihood(event_dims) if dist == "bernoulli" else FunctionLikelihood(dist, event_dims)
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Set the network and its parts to evaluation mode, and afterwards those that were in training mode back."""
+    in_training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
 
 
 def default_encoder(shape: tuple[int, ...], latent_dim: int) -> nn.Module:

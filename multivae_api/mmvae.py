@@ -1,23 +1,20 @@
-"""MMVAE with the names and signatures of MultiVae (multivae.models.MMVAE), made of this repository's pieces."""
+"""MMVAE with the names and signatures of MultiVae (multivae.models.MMVAE); README.md lists the differences."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.data.batches import Batch
-from common.errors import require
+from common.errors import InputError, require
 from common.estimators import log_marginal, weighted_joint
-from common.experts import mixture_log_prob
 from common.likelihoods import GroupedLikelihood
-from common.multimodal_vae import MultimodalVAE
 from common.priors import LearnedPrior
 from common.variational_posteriors import MixturePosterior
 from common.variational_strategies import MoeStrategy
+from multivae_api import folders
 from multivae_api.config import (
     FAMILIES,
     OBJECTIVES,
@@ -26,21 +23,15 @@ from multivae_api.config import (
     check,
     default_decoder,
     default_encoder,
+    evaluation_mode,
     likelihood,
     weights,
 )
+from multivae_api.data import ModelOutput
+from multivae_api.losses import LossesOfSamples, loss_output
 
 
-class ModelOutput(dict):
-    """Named results, as items and as attributes: output["z"], output.z."""
-
-    def __getattr__(self, name: str) -> object:
-        if name not in self:
-            raise AttributeError(name)
-        return self[name]
-
-
-class MMVAE(MultimodalVAE):
+class MMVAE(LossesOfSamples):
     """The mixture-of-experts VAE (Shi et al. 2019, arXiv 1911.03393), also for partially observed data.
 
     Inputs are {name: (B, ...)}, with absent modalities left out or NaN; or an object or mapping that has these as
@@ -87,22 +78,39 @@ class MMVAE(MultimodalVAE):
         )
         self.model_config = config
 
-    def forward(self, inputs: object, **kwargs: object) -> ModelOutput:
-        """`loss`, minus the bound, to minimise, and `metrics`, the bound and its terms: means over the batch, nats.
+    def forward(
+        self, inputs: object, K: int | None = None, detailed_output: bool = False, **kwargs: object
+    ) -> ModelOutput:
+        """Compute the loss to minimise: `loss`, `loss_sum` and `metrics`.
 
         The gradient of "dreg_looser" is the unbiased one (`DregElbo`). Other arguments, which MultiVae's trainers pass,
         are ignored.
+
+        Args:
+            K: importance samples from each encoder; by default the configuration's.
+            detailed_output: return also what the loss was computed from, for the modalities that the batch has:
+                `qz_xs`, {name: q(z|x_m)}; `qz_xs_detach`, the same with detached parameters; `zss`, {name: z (K, B,
+                D)}, the samples; `recon`, {source: {name: (K, B, ...)}}, what the decoders give for each source's
+                samples, decoded once more.
+
+        Returns:
+            `loss`, minus the bound's mean over the batch, `loss_sum`, its sum, and `metrics`, the means of the bound
+            and its terms, nats.
         """
         config = self.model_config
-        objective = OBJECTIVES[config.loss](self, config.K, looser=True)
-        loss, bound = objective.loss(self._observe(inputs), config.beta)
-        return _output(loss, {"bound": bound.value} | bound.terms)
+        objective = OBJECTIVES[config.loss](self, config.K if K is None else K, looser=True)
+        batch, params, z = objective.sample(inputs)
+        loss, bound = objective.loss_of_samples(batch, params, z, config.beta)
+        output = loss_output(loss, {"bound": bound.value} | bound.terms)
+        if detailed_output:
+            output.update(self.details(batch, params, z))
+        return output
 
     @torch.no_grad()
     def encode(
         self,
         inputs: object,
-        cond_mod: list[str] | str = "all",
+        cond_mod: Sequence[str] | str = "all",
         N: int = 1,
         return_mean: bool = False,
         flatten: bool = False,
@@ -114,26 +122,115 @@ class MMVAE(MultimodalVAE):
             cond_mod: "all", a modality's name, or a list of names.
             N: draws of q(z|x_S) for each example.
             return_mean: return the mean of q(z|x_S), N times, instead of draws.
-            flatten: return z as (B * N, D).
+            flatten: return z as (N * B, D), one draw of all B examples after the other.
 
         Returns:
-            `z`, (B, N, D).
+            `z`, (B, D) for N = 1 and (B, N, D) else; and `one_latent_space`, True.
         """
-        batch = self._observe(inputs)
-        given = batch.modalities if cond_mod == "all" else [cond_mod] if isinstance(cond_mod, str) else cond_mod
+        batch = self.observe(inputs)
         require(N > 0, f"N must be positive, not {N}")
-        batch = batch.only(tuple(given), self.columns)
+        batch = batch.only(_names(cond_mod, tuple(batch.modalities)), self.columns)
         q, p = self.posterior(batch), self.prior()
         z, from_prior = (x.mean.expand(N, *x.mean.shape) if return_mean else x.sample((N,)) for x in (q, p))
         has_any = batch.mask.any(dim=1)[:, None]  # without any modality, q(z|x_S) is the prior
         z = torch.where(has_any, z, from_prior.view(N, 1, -1))  # (N, B, D)
-        z = z.transpose(0, 1).contiguous()  # (B, N, D)
-        return ModelOutput(z=z.flatten(0, 1) if flatten else z, one_latent_space=True)
+        z = z.flatten(0, 1) if flatten or N == 1 else z.transpose(0, 1).contiguous()
+        return ModelOutput(z=z, one_latent_space=True)
+
+    def decode(
+        self,
+        embedding: ModelOutput | Tensor,
+        modalities: Sequence[str] | str = "all",
+        given: Mapping[str, Tensor] | None = None,
+    ) -> ModelOutput | dict[str, Distribution]:
+        """Decode what `encode` or `generate_from_prior` returned; or a tensor z, as any `MultimodalVAE` does.
+
+        Args:
+            embedding: with `z`, (..., D); or the tensor.
+            modalities: "all", a modality's name, or several names.
+            given: see `MultimodalVAE.decode`.
+
+        Returns:
+            {name: what the decoder gives, (..., *shape)}, without gradients and in evaluation mode, for a Bernoulli
+            likelihood the logits. For a tensor {name: p(x_m|z)}, batch shape (...), in the model's mode.
+        """
+        names = _names(modalities, self.modalities)
+        if isinstance(embedding, Tensor):
+            return super().decode(embedding, names, given)
+        with evaluation_mode(self), torch.no_grad():
+            return ModelOutput(self.decoder_outputs(embedding["z"], names))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        inputs: object,
+        cond_mod: Sequence[str] | str = "all",
+        gen_mod: Sequence[str] | str = "all",
+        N: int = 1,
+        flatten: bool = False,
+        **kwargs: object,
+    ) -> ModelOutput:
+        """Generate modalities given others, in evaluation mode: encode N times, then decode.
+
+        Args:
+            cond_mod, N: as for `encode`, which also gets the other arguments, such as return_mean.
+            gen_mod: "all", a modality's name, or several names.
+            flatten: return (N * B, ...), as `encode` does.
+
+        Returns:
+            {name: what the decoder gives, (B, ...) for N = 1 and (N, B, ...) else}.
+        """
+        with evaluation_mode(self):
+            output = self.decode(self.encode(inputs, cond_mod, N, flatten=True, **kwargs), gen_mod)
+        if flatten or N == 1:
+            return output
+        return ModelOutput({name: x.unflatten(0, (N, -1)) for name, x in output.items()})
 
     @torch.no_grad()
     def generate_from_prior(self, n_samples: int, **kwargs: object) -> ModelOutput:
         """Draw `z`, (n_samples, D), from the prior."""
         return ModelOutput(z=self.prior().sample((n_samples,)), one_latent_space=True)
+
+    def save(self, dir_path: str | Path) -> None:
+        """Write the configuration and the parameters into a folder, for `load_from_folder`.
+
+        Raises:
+            InputError: a likelihood is a function, or the folder cannot be written.
+        """
+        folders.write(Path(dir_path), self.model_config, self.state_dict())
+
+    @classmethod
+    def load_from_folder(
+        cls,
+        dir_path: str | Path,
+        encoders: Mapping[str, nn.Module] | None = None,
+        decoders: Mapping[str, nn.Module] | None = None,
+    ) -> "MMVAE":
+        """Make the model that `save` wrote into a folder, in evaluation mode. Nothing but tensors is unpickled.
+
+        Args:
+            encoders, decoders: {name: network} of the same kinds as in the saved model, if it had any but the default
+                ones; their parameters are replaced.
+
+        Raises:
+            InputError: a file is missing, damaged or foreign, networks are lacking, or the parameters do not fit them.
+        """
+        folder = Path(dir_path)
+        config = folders.read_config(folder)
+        networks = {"encoders": encoders, "decoders": decoders}
+        lacking = [name for name in config.custom_architectures if networks.get(name) is None]
+        require(
+            not lacking,
+            f"{folder} holds a model with {' and '.join(lacking)} of its own, whose code is not saved: give "
+            f"load_from_folder such networks, {', '.join(f'{name}={{name: network}}' for name in lacking)}",
+        )
+        model, parameters = cls(config, **networks), folders.read_parameters(folder)
+        try:
+            model.load_state_dict(parameters)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{folder} does not fit the networks, give those that were saved: {reason}") from error
+        return model.eval()
 
     @torch.no_grad()
     def compute_joint_nll(self, inputs: object, K: int = 1000, batch_size_K: int = 100) -> Tensor:
@@ -145,7 +242,7 @@ class MMVAE(MultimodalVAE):
             K: importance samples for each example.
             batch_size_K: samples to decode at once.
         """
-        batch = self._observe(inputs)
+        batch = self.observe(inputs)
         mask = (
             torch.ones(len(batch), len(self.modalities), dtype=torch.bool) if batch.mask is None else batch.mask.cpu()
         )
@@ -167,74 +264,7 @@ class MMVAE(MultimodalVAE):
             K: importance samples from each encoder.
             batch_size_K: samples from each encoder to decode at once.
         """
-        return -weighted_joint(self, self._observe(inputs), K, batch_size_K).sum()
-
-    def compute_k_lws(
-        self,
-        qz_xs: Mapping[str, Distribution],
-        embeddings: Mapping[str, Tensor],
-        reconstructions: Mapping[str, Mapping[str, Tensor]],
-        inputs: object,
-    ) -> dict[str, Tensor]:
-        """The log importance weights of each encoder's samples, {name: (K, B)}, nats, not aggregated.
-
-        Args:
-            qz_xs: {name: q(z|x_m)}, batch shape (B,), event shape (D,).
-            embeddings: {name: z (K, B, D)}, samples from each q(z|x_m).
-            reconstructions: {source: {name: decoder's output (K, B, ...)}}, from the samples of each source.
-        """
-        batch = self._observe(inputs)
-        present = self._present(batch)
-        has_expert = torch.stack([present[name] for name in qz_xs], dim=1)  # (B, T)
-        # an example without any gets all experts here, so that log q is finite; it has no weight in the bounds
-        has_expert = has_expert | ~has_expert.any(dim=1, keepdim=True)
-        lws = {}
-        for source, z in embeddings.items():
-            log_q = mixture_log_prob(torch.stack([q.log_prob(z) for q in qz_xs.values()]), has_expert)
-            lws[source] = self.model_config.beta * (self.prior().log_prob(z) - log_q)
-            for name, p in self.likelihood(reconstructions[source]).items():
-                if name in batch.modalities:
-                    log_p = p.log_prob(batch.modalities[name])
-                    lws[source] = lws[source] + self.weights[name] * torch.where(present[name], log_p, 0)
-        return lws
-
-    def iwae_looser(
-        self,
-        qz_xs: Mapping[str, Distribution],
-        embeddings: Mapping[str, Tensor],
-        reconstructions: Mapping[str, Mapping[str, Tensor]],
-        inputs: object,
-    ) -> ModelOutput:
-        """`loss` and `metrics` of IWAE's looser bound, with its own gradient. Arguments as for `compute_k_lws`."""
-        lws = self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs)
-        bound = self._looser(lws, inputs)
-        return _output(-bound, {"bound": bound})
-
-    def dreg_looser(
-        self,
-        qz_xs: Mapping[str, Distribution],
-        embeddings: Mapping[str, Tensor],
-        reconstructions: Mapping[str, Mapping[str, Tensor]],
-        inputs: object,
-    ) -> ModelOutput:
-        """The same bound with the paper's DReG gradient, biased for mixtures; `forward` has the unbiased one.
-
-        Args:
-            qz_xs: as for `compute_k_lws`, with detached parameters.
-            embeddings: as for `compute_k_lws`; they get hooks that scale their gradient in the next backward pass.
-            reconstructions, inputs: as for `compute_k_lws`.
-        """
-        lws = self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs)
-        present = self._present(self._observe(inputs))
-        share = torch.stack([present[name] for name in lws]).float()
-        share = share / share.sum(dim=0).clamp(min=1)
-        surrogate = 0
-        for pi, (name, lw) in zip(share, lws.items(), strict=True):
-            w = lw.detach().softmax(dim=0)  # (K, B)
-            surrogate = surrogate + pi * (w * lw).sum(dim=0)
-            if embeddings[name].requires_grad:
-                embeddings[name].register_hook(lambda gradient, w=w: gradient * w.unsqueeze(-1))
-        return _output(-surrogate, {"bound": self._looser(lws, inputs)})
+        return -weighted_joint(self, self.observe(inputs), K, batch_size_K).sum()
 
     def log_var_to_std(self, log_var: Tensor) -> Tensor:
         """The scales (..., D) for an encoder's second output: D softmax(log_var) + 1e-6, or exp(log_var / 2)."""
@@ -246,35 +276,9 @@ class MMVAE(MultimodalVAE):
         """The prior's location and scales, each (D,)."""
         return self.prior().mean, self.variational_posterior.component.scales(self.prior())
 
-    def _looser(self, lws: Mapping[str, Tensor], inputs: object) -> Tensor:
-        """The mean of log 1/K sum_k w_k over the encoders of the modalities that an example has, (B,), nats."""
-        present = self._present(self._observe(inputs))
-        values = {name: lw.logsumexp(dim=0) - math.log(len(lw)) for name, lw in lws.items()}
-        total = sum(torch.where(present[name], value, 0) for name, value in values.items())
-        return total / sum(present[name].float() for name in values).clamp(min=1)
 
-    def _present(self, batch: Batch) -> dict[str, Tensor]:
-        """Which examples have each modality, {name: (B,) bool}."""
-        x = next(iter(batch.modalities.values()))
-        mask = x.new_ones(len(x), len(self.modalities), dtype=torch.bool) if batch.mask is None else batch.mask
-        return dict(zip(self.modalities, mask.unbind(dim=1), strict=True))
-
-    def _observe(self, inputs: object) -> Batch:
-        """A Batch from any of the inputs that the class takes."""
-        if isinstance(inputs, Mapping) and "data" in inputs and "data" not in self.modalities:
-            inputs = SimpleNamespace(**inputs)
-        if isinstance(inputs, Batch | Mapping):
-            return self.observe(inputs)
-        batch, masks = self.observe(inputs.data), getattr(inputs, "masks", None)
-        if masks is None:
-            return batch
-        present = self._present(batch)
-        mask = torch.stack([x & masks.get(name, x).bool() for name, x in present.items()], dim=1)
-        return Batch(batch.modalities, None if mask.all() else mask)
-
-
-def _output(loss: Tensor, metrics: Mapping[str, Tensor]) -> ModelOutput:
-    """Average over the batch. The loss has the value of minus the bound and the gradient of `loss`, (B,)."""
-    means = {name: x.detach().mean() for name, x in metrics.items()}
-    loss = loss.mean()
-    return ModelOutput(loss=loss + (-means["bound"] - loss).detach(), metrics=means)
+def _names(modalities: Sequence[str] | str, of_all: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that "all", a name, or several names stand for."""
+    if modalities == "all":
+        return of_all
+    return (modalities,) if isinstance(modalities, str) else tuple(modalities)

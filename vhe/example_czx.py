@@ -110,8 +110,8 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
         sampled = model.sample(inputs={"c": x.view(CLASSES, ELEMENTS, -1)[classes], "z": x[:, None]})
     recovered = {
         "log p(data)/N and its bound": (exact_log_p(x), sum(bounds) / len(bounds)),
-        "correlation of c's codes": (1.0, correlation(c[classes], sampled["c"][:, 0])),
-        "correlation of z's codes": (1.0, correlation(z, sampled["z"][:, 0])),
+        "correlation of c's codes": (1.0, correlation(c[classes], sampled.c[:, 0])),
+        "correlation of z's codes": (1.0, correlation(z, sampled.z[:, 0])),
         "noise": (NOISE, model.decoder.log_sigma.exp().item()),
     }
     print(f"{'':28}{'truth':>9}{'recovered':>11}")

@@ -105,11 +105,11 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
     with torch.no_grad():
         bounds = [model.score(batch.inputs, batch.sizes, x=batch.target).item() for _ in range(10) for batch in loader]
         sampled = model.sample(inputs={"c": content_sets[content], "s": style_sets[style]})
-        error = unseen - model.decoder.mu(torch.cat([sampled["c"], sampled["s"]], dim=1))
+        error = unseen - model.decoder.mu(torch.cat([sampled.c, sampled.s], dim=1))
     recovered = {
         "log p(data)/N and its bound": (exact_log_p(x[seen], *labels.values()), sum(bounds) / len(bounds)),
-        "correlation of contents' codes": (1.0, correlation(c[content], sampled["c"][:, 0])),
-        "correlation of styles' codes": (1.0, correlation(s[style], sampled["s"][:, 0])),
+        "correlation of contents' codes": (1.0, correlation(c[content], sampled.c[:, 0])),
+        "correlation of styles' codes": (1.0, correlation(s[style], sampled.s[:, 0])),
         "noise": (NOISE, model.decoder.log_sigma.exp().item()),
         "error in unseen pairs": (NOISE, error.square().mean().sqrt().item()),
     }

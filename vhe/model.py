@@ -10,7 +10,7 @@ from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, g
 
 from common.distributions import DiagonalGaussian
 from common.encoders_decoders import SplitLinearLayer
-from vhe.framework import VHE, StandardNormal
+from vhe.framework import VHE, NormalPrior
 from vhe.pixelcnn import GatedPixelCNN
 
 LATENTS = {"character": "cz", "hierarchical": "acz", "factorial": "csz"}  # latent variables by --model
@@ -35,7 +35,7 @@ def build(config: Config) -> VHE:
     """
     d = config.n_latents
     sizes = {"a": ALPHABET, "c": d, "s": STYLE, "z": INSTANCE}
-    prior: dict[str, nn.Module] = {v: StandardNormal(v, (sizes[v],)) for v in LATENTS[config.model]}
+    prior: dict[str, nn.Module] = {v: NormalPrior(v, (sizes[v],)) for v in LATENTS[config.model]}
     encoder: dict[str, nn.Module] = {"c": Posterior(d)}
     d_code = d + STYLE if config.model == "factorial" else d
     images = Images(d_code, INSTANCE, {"deconv": IndependentPixels, "pixelcnn": GatedPixelCNN}[config.decoder](CONTEXT))

@@ -130,15 +130,21 @@ class IwaeElbo(ImportanceWeighted):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,); the terms are means over the components and their samples."""
-        return _joined([self._bound(*part, beta) for part in self._parts(*self._sample(inputs))])
+        return _joined([self._bound(*part, beta) for part in self._parts(*self.sample(inputs))])
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        parts = [self._surrogate(*part, beta) for part in self._parts(*self._sample(inputs))]
+        return self.loss_of_samples(*self.sample(inputs), beta)
+
+    def loss_of_samples(
+        self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float = 1.0
+    ) -> tuple[Tensor, Bound]:
+        """The loss and the bound at the samples that `sample` returned."""
+        parts = [self._surrogate(*part, beta) for part in self._parts(batch, params, z)]
         return -torch.cat([surrogate for surrogate, _ in parts]).mean(), _joined([bound for _, bound in parts])
 
     def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
         """One backward pass for each part of the batch, so that only one part's activations are held at a time."""
-        batch, params, z = self._sample(inputs)
+        batch, params, z = self.sample(inputs)
         roots = (*params, z)
         leaves = [x.detach().requires_grad_() for x in roots]
         bounds = []
@@ -152,7 +158,8 @@ class IwaeElbo(ImportanceWeighted):
             torch.autograd.backward(*zip(*reached, strict=True))
         return _joined(bounds)
 
-    def _sample(self, inputs: Mapping[str, Tensor] | Batch) -> Part:
+    def sample(self, inputs: Mapping[str, Tensor] | Batch) -> Part:
+        """The examples, their experts' parameters (M, B, D), and K samples of each component, z (T, K, B, D)."""
         batch = self.model.observe(inputs)
         params = self.model.experts(batch)
         q = self.model.fuse(params, batch.mask)

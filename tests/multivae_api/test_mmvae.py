@@ -96,16 +96,10 @@ def test_forward_is_the_objective(loss, objective, family):
 
 
 def pieces(model, inputs, fixed):
-    """What the losses take: posteriors (of detached parameters), samples, reconstructions, as MultiVae has them."""
+    """What the losses take: posteriors (of detached parameters), samples, reconstructions, inputs."""
     torch.manual_seed(0)
-    params = model.experts(model._observe(inputs))
-    z = model.variational_posterior.sample_components(model.fuse(params), model.model_config.K)
-    family = model.variational_posterior.component
-    stop = torch.Tensor.detach if fixed else lambda x: x
-    qs = {name: family(tuple(stop(p[m]) for p in params)) for m, name in enumerate(model.modalities)}
-    samples = dict(zip(model.modalities, z, strict=True))
-    outputs = {source: {name: p.mean for name, p in model.decode(z_m).items()} for source, z_m in samples.items()}
-    return qs, samples, outputs, inputs
+    output = model(inputs, detailed_output=True)
+    return output.qz_xs_detach if fixed else output.qz_xs, output.zss, output.recon, inputs
 
 
 @pytest.mark.parametrize("rule", ["stop-all", "iwae"])
@@ -212,27 +206,95 @@ def test_encodings():
     output = model.encode(inputs, cond_mod=["b"], N=4000)
     assert output.z.shape == (4, 4000, 3) and output.one_latent_space is True and output["z"] is output.z
     torch.testing.assert_close(output.z.mean(dim=1), q.mean, rtol=0, atol=0.15)
-    for cond_mod in ("b", ["b"]):
+    for cond_mod in ("b", ["b"], ("b",)):
+        torch.testing.assert_close(model.encode(inputs, cond_mod, return_mean=True).z, q.mean)
         means = model.encode(inputs, cond_mod, N=2, return_mean=True).z
         torch.testing.assert_close(means, q.mean[:, None].expand(-1, 2, -1))
     flat = model.encode(inputs, "b", N=2, return_mean=True, flatten=True).z
-    torch.testing.assert_close(flat, q.mean.repeat_interleave(2, dim=0))
+    torch.testing.assert_close(flat, q.mean.repeat(2, 1))
     both = model.encode(inputs, return_mean=True).z
-    torch.testing.assert_close(both[:, 0], (q.mean + model.posterior(inputs, ("a",)).mean) / 2)
+    torch.testing.assert_close(both, (q.mean + model.posterior(inputs, ("a",)).mean) / 2)
     missing = model.encode(incomplete(inputs, a=torch.tensor([False, True, True, True])), return_mean=True).z
-    torch.testing.assert_close(missing[0, 0], q.mean[0])
+    torch.testing.assert_close(missing[0], q.mean[0])
     torch.testing.assert_close(missing[1], both[1])
     with pytest.raises(InputError, match="lack the modality c"):
         model.encode(inputs, ["c"])
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="no nothing: there are z, one_latent_space"):
         _ = output.nothing
     for call in (
         lambda: model.encode(inputs, N=0),
+        lambda: model(inputs, K=0),
         lambda: model.compute_joint_nll(inputs, K=0),
         lambda: model.compute_joint_nll_paper(inputs, K=5, batch_size_K=0),
     ):
         with pytest.raises(InputError, match="positive|at least one"):
             call()
+
+
+def test_decoding_what_was_encoded_or_drawn():
+    model, inputs = small(decoders_dist={"b": "bernoulli"}), pair()
+    embedding = model.encode(inputs, "a", return_mean=True)
+    output = model.decode(embedding)
+    p = model.decode(embedding.z)
+    torch.testing.assert_close(output.a, p["a"].mean)
+    torch.testing.assert_close(output.b, p["b"].logits), "what the decoder gives"
+    assert list(output) == ["a", "b"] and output[1] is output.to_tuple()[1] is output.b
+    assert not output.a.requires_grad and output.a.shape == inputs["a"].shape
+    for modalities in ("b", ["b"]):
+        only = model.decode(embedding, modalities)
+        assert list(only) == ["b"]
+        torch.testing.assert_close(only.b, output.b)
+    assert model.decode(model.encode(inputs, N=3)).a.shape == (4, 3, 1, 4, 4)
+    for n in (1, 5):
+        assert model.decode(model.generate_from_prior(n)).a.shape == (n, 1, 4, 4)
+    with pytest.raises(InputError, match="the model has no p\\(c|z\\)"):
+        model.decode(embedding, "c")
+
+
+def test_predictions():
+    model, inputs = small(), pair()
+    expected = model.decode(model.encode(inputs, "a", return_mean=True)).b
+    for gen_mod in ("b", ["b"]):
+        torch.testing.assert_close(model.predict(inputs, "a", gen_mod, return_mean=True).b, expected)
+    output = model.predict(inputs, cond_mod="a", N=3, return_mean=True)
+    assert set(output) == {"a", "b"}
+    torch.testing.assert_close(output.b, expected.expand(3, 4, 6))
+    flat = model.predict(inputs, cond_mod="a", gen_mod="b", N=3, flatten=True, return_mean=True)
+    torch.testing.assert_close(flat.b, expected.repeat(3, 1))
+    model, weights, scales = linear(2)
+    inputs = draw(weights, scales, 3)
+    draws = model.predict({"a": inputs["a"]}, gen_mod="b", N=4000).b
+    mean = model.posterior(inputs, ("a",)).mean
+    torch.testing.assert_close(draws.mean(dim=0), mean @ weights["b"].T, rtol=0, atol=0.1)
+
+
+def test_predictions_are_made_in_evaluation_mode():
+    decoders = {name: nn.Sequential(nn.Linear(3, n), nn.BatchNorm1d(n)) for name, n in (("a", 5), ("b", 6))}
+    encoders = {name: nn.Sequential(nn.Dropout(), Halves(nn.Linear(n, 6))) for name, n in (("a", 5), ("b", 6))}
+    model = MMVAE(MMVAEConfig(2, latent_dim=3), encoders, decoders)
+    decoders["b"][1].eval()
+    inputs = {"a": torch.randn(4, 5), "b": torch.randn(4, 6)}
+    outputs = [model.predict(inputs, return_mean=True) for _ in range(2)]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*(model.decode(model.generate_from_prior(3) | {"z": torch.ones(3, 3)}) for _ in "ab"))
+    assert decoders["a"][1].running_mean.eq(0).all()
+    assert model.training and decoders["a"][1].training and not decoders["b"][1].training
+
+
+def test_the_number_of_samples_and_the_detailed_output():
+    model, inputs = small(loss="iwae_looser"), pair()
+    output = model(inputs, K=7, detailed_output=True)
+    assert output.zss["a"].shape == (7, 4, 3) and output.recon["a"]["b"].shape == (7, 4, 6)
+    assert output.loss_sum.item() == pytest.approx(4 * output.loss.item())
+    again = model.iwae_looser(output.qz_xs, output.zss, output.recon, inputs)
+    torch.testing.assert_close(again.loss, output.loss)
+    torch.testing.assert_close(again.loss_sum, output.loss_sum)
+    assert list(model(inputs)) == ["loss", "loss_sum", "metrics"]
+    assert not output.qz_xs_detach["a"].mean.requires_grad and output.qz_xs["a"].mean.requires_grad
+    absent = incomplete(inputs, b=torch.zeros(4, dtype=torch.bool))
+    output = model(absent, detailed_output=True)
+    for value in (output.qz_xs, output.zss, output.recon, output.recon["a"]):
+        assert list(value) == ["a"], "no row has b"
 
 
 def test_networks_of_volumes():
@@ -376,7 +438,7 @@ def test_it_learns():
         model(incomplete(inputs, **masks)).loss.backward()
         optimizer.step()
     for source, target, expected in (("a", "b", 1 - digit), ("b", "a", digit)):
-        z = model.encode(inputs, [source]).z[:, 0]
+        z = model.encode(inputs, [source]).z
         found = model.decode(z)[target].mean.flatten(1).mean(dim=1).round()
         assert (found == expected).float().mean() > 0.9
 
@@ -415,10 +477,13 @@ def test_networks_must_fit_the_modalities():
         small()({"c": torch.zeros(2, 3)})
 
 
-def test_the_python_of_the_readme():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "mnist_svhn" / "README.md").read_text(), re.DOTALL)
+def test_the_python_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "multivae_api" / "README.md").read_text(), re.DOTALL)
     names = {"x": torch.rand(3, 1, 28, 28), "y": torch.eye(10)[:3]}
     names["y"][0] = torch.nan
     exec(code, names)
     assert names["output"].loss.isfinite() and names["nll"].isfinite()
-    assert names["z"].shape == (3, 5, 10)
+    assert names["z"].shape == (3, 5, 10) and names["predicted"].shape == (5, 3, 10)
+    assert names["reconstructed"].image.shape == (3, 1, 28, 28) and names["generated"].shape == (16, 1, 28, 28)
+    assert names["model"].model_config.K == 10

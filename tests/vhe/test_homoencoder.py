@@ -9,8 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, Normal
 
 from common.errors import InputError
-from vhe import VHE, DataLoader, Result
-from vhe.framework import StandardNormal
+from vhe import VHE, DataLoader, Factors, NormalPrior, Result
 
 SCALE, ENCODED = 0.7, 0.4  # of p(x|c) and of q(c|D)
 X = torch.tensor([0.3, -0.2, 0.9, 1.4, -1.0, -1.7, -0.4, 0.1, 2.0], dtype=torch.float64)
@@ -255,7 +254,7 @@ def test_dependencies_are_found_from_the_arguments():
     model = VHE(encoder=[Qz(), Qc()], decoder=Px(), prior=Pz())
     assert model.latents == ("c", "z")
     assert model.observed == "x"
-    assert type(model.prior["c"]) is StandardNormal
+    assert type(model.prior["c"]) is NormalPrior
 
 
 def test_encoders_in_a_dict_are_named_by_it():
@@ -268,6 +267,64 @@ def test_encoders_in_a_dict_are_named_by_it():
     x = torch.randn(4, 2)
     assert model.score({"c": x, "z": x}, {"c": 4, "z": 1}, x=x[:, 0]).isfinite()
     assert set(model.sample(batch_size=3)) == {"c", "z", "x"}
+
+
+def test_factors_hold_modules_in_any_form():
+    class Q(Given):
+        def forward(self, inputs, value=None):
+            return self.of(inputs.mean(dim=1), value)
+
+    forms = [Factors([Qc(), Qz()]), Factors({"c": Q(), "z": Qz()}), Factors(c=Q(), z=Qz()), Factors(Qc(), z=Qz())]
+    for encoder in forms:
+        prior = Factors(c=NormalPrior(), z=Pz())
+        model = VHE(encoder=encoder, decoder=Px(), prior=prior)
+        assert model.latents == ("c", "z") and model.prior["c"] is prior["c"]
+        assert list(VHE(encoder, Px(), Pz()).prior) == ["z", "c"] and list(encoder) == ["c", "z"]
+        with pytest.raises(InputError, match="the size of a variable is not known before the first score"):
+            model.sample(batch_size=2)
+        x = torch.randn(4, 2)
+        assert model.score({"c": x, "z": x}, {"c": 4, "z": 1}, x=x[:, 0]).isfinite()
+        assert model.sample(batch_size=3).z.mean() > 900
+    assert NormalPrior("c", (3,))(batch_size=5)[0].shape == (5, 3)
+
+
+def test_results_are_read_as_attributes_and_as_mappings():
+    model, x = VHE([Qc(), Qz()], Px(), [Pz()]), torch.randn(6, 1)
+    score, kl = model.score({"c": x, "z": x}, {"c": 6, "z": 1}, return_kl=True, x=x[:, 0])
+    assert score.dim() == 0 and list(kl) == ["c", "z"]
+    assert kl.c is kl["c"] and kl.z is dict(kl)["z"] and [value.item() for value in kl.values()] == [kl.c, kl.z]
+    sampled = model.sample(inputs={"c": x})
+    assert sampled.x is sampled["x"] and set(sampled) == {"c", "z", "x"} and len(sampled.x) == 6
+    with pytest.raises(AttributeError, match="no y: there are"):
+        _ = sampled.y
+
+
+class WordQ(Q):
+    def forward(self, inputs, c=None):
+        assert all(type(word) is str for support in inputs for word in support)
+        return super().forward(torch.tensor([[float(len(word)) for word in support] for support in inputs]), c)
+
+
+class WordP(P):
+    def forward(self, c, x=None):
+        if x is None:
+            lengths, log_p = super().forward(c)
+            return ["a" * round(length.item()) for length in lengths.clamp(min=0)], log_p
+        return x, super().forward(c, torch.tensor([float(len(word)) for word in x]))[1]
+
+
+def test_examples_of_any_kind_are_scored_and_sampled():
+    """Words, of which the modules see the lengths, have the bound of these lengths."""
+    words = ["a" * n for n in (2, 3, 1, 4, 1, 7, 3, 9, 8)]
+    scores = []
+    for data, model in ((words, VHE(WordQ(), WordP())), ([float(len(w)) for w in words], VHE(Q(), P()))):
+        torch.manual_seed(0)
+        (batch,) = DataLoader(data, {"c": GROUP}, {"c": 2}, batch_size=9)
+        scores.append(model.score(batch.inputs, batch.sizes, x=batch.target))
+    torch.testing.assert_close(*scores)
+    model = VHE(WordQ(), WordP())
+    sampled = model.sample(inputs={"c": [["aaaaa", "aaaaaaa"]] * 200})
+    assert len(sampled.x) == 200 and sum(map(len, sampled.x)) / 200 == pytest.approx(0.8 * 6, abs=0.3)
 
 
 def test_sampling_takes_encoders_where_there_are_inputs_and_priors_elsewhere():
@@ -296,12 +353,17 @@ def test_a_default_prior_keeps_its_size_in_checkpoints():
 def test_a_variable_of_any_shape_has_one_log_probability_an_example():
     value = torch.randn(4, 3, 2, dtype=torch.float64)
     expected = Normal(0.0, 1.0).log_prob(value).sum(dim=(1, 2))
-    torch.testing.assert_close(StandardNormal("c")(value=value)[1], expected)
+    torch.testing.assert_close(NormalPrior("c")(value=value)[1], expected)
 
 
 class Nameless(nn.Module):
     def forward(self, inputs, c):
         return c, c
+
+
+class WithoutInputs(Given):
+    def forward(self, c=None):
+        return self.of(0.0, c)
 
 
 class OfUnknown(Given):
@@ -334,13 +396,16 @@ class PerDimension(Given):
     ("encoder", "decoder", "prior", "message"),
     [
         (Nameless(), P(), None, r"Nameless.forward\(inputs, c\) names no variable"),
+        (WithoutInputs(), P(), None, r"WithoutInputs.forward\(c=None\) takes no support sets"),
+        ({"c": print}, P(), None, "<built-in function print> is not a torch.nn.Module"),
         (OfUnknown(), P(), None, "the encoder of c depends on y: the variables are c"),
         ([QcGivenZ(), Qz()], Px(), None, "the encoders depend on each other in a circle: [cz] -> [cz] -> [cz]"),
         ([Qc(), Qz()], Px(), [PcGivenZ(), Pz()], "the priors depend on each other in a circle"),
         (Qc(), Px(), None, "the decoder of x depends on z: the variables are c, x"),
         ([Qc(), Q()], P(), None, "two modules have the variable c"),
         (Qc(), P(), Pz(), "z has a prior but no encoder"),
-        ({"type": Q()}, P(), None, "a variable cannot be called type"),
+        ({"type": Q()}, P(), None, "a variable cannot be called type, an attribute of Factors"),
+        ({"training": Q()}, P(), None, "a variable cannot be called training"),
         (Qc(), [P()], None, r"\[P\(\)\] is not a torch.nn.Module"),
     ],
 )
@@ -369,7 +434,7 @@ def test_what_cannot_be_scored_or_sampled_is_named():
         (lambda: VHE(Q(), P(), PriorWithoutSize()).sample(batch_size=2), "PriorWithoutSize depends on nothing"),
         (
             lambda: VHE(PerDimension(), P()).score({"c": x[..., None]}, sizes, x=x[:, 0]),
-            r"PerDimension returned log-probabilities of shape \(4, 1\) for c of shape \(4, 1\): they should be \(4,\)",
+            r"PerDimension returned log-probabilities of shape \(4, 1\) for 4 values of c: they should be \(4,\)",
         ),
         (lambda: VHE([QcGivenZ(), Normal2()], Px(), Pz()).sample({"c": x}), "in a circle"),
     ]

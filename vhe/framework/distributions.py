@@ -1,13 +1,13 @@
 """What the modules of a homoencoder return, how they are called, and the default prior."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, require
+from common.errors import require
 from vhe.framework.factors import Factor
 
 
@@ -16,13 +16,13 @@ class Result(NamedTuple):
 
     The log-probability of the value is the sum of the two parts, or the one that is given.
 
-    value: the value of the module's variable, (B, ...).
+    value: the value of the module's variable, (B, ...); B objects in a list if the data are no tensor.
     reparam_log_prob: (B,), nats: the part whose gradient needs no REINFORCE, because `rsample` drew the value as a
         differentiable function of the parameters, or because the module is not learned through its samples.
     reinforce_log_prob: (B,), nats: the part, such as that of a discrete choice, whose gradient REINFORCE estimates.
     """
 
-    value: Tensor
+    value: Tensor | Sequence[Any]
     reparam_log_prob: Tensor | None = None
     reinforce_log_prob: Tensor | None = None
 
@@ -33,15 +33,15 @@ class Result(NamedTuple):
         return sum(rest, first)
 
 
-class StandardNormal(nn.Module):
-    """The prior N(0, I) of a variable (B, *shape).
+class NormalPrior(nn.Module):
+    """The prior N(0, I) of a variable (B, *shape), the default one of a homoencoder.
 
     Args:
         variable: the variable's name, for error messages.
         shape: the shape of one value; by default the shape of the first value that is scored. A checkpoint keeps it.
     """
 
-    def __init__(self, variable: str, shape: tuple[int, ...] | None = None) -> None:
+    def __init__(self, variable: str = "a variable", shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.variable, self.shape = variable, shape
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # which knows the device and the dtype
@@ -72,8 +72,8 @@ def evaluate(
     module: nn.Module,
     factor: Factor,
     values: Mapping[str, Tensor],
-    value: Tensor | None,
-    inputs: tuple[Tensor, ...] = (),
+    value: Tensor | Sequence[Any] | None,
+    inputs: tuple[Tensor | Sequence[Any], ...] = (),
     n: int | None = None,
 ) -> Result:
     """Score `value` with a module, or draw its variable if that is None.
@@ -96,10 +96,10 @@ def evaluate(
             f"{name} depends on nothing: to draw {factor.variable} from it, its forward needs an argument batch_size",
         )
     result = Result(*module(*inputs, **arguments))
-    shape, value_shape = tuple(result.log_prob.shape), tuple(result.value.shape)
-    if shape != value_shape[:1]:
-        raise InputError(
-            f"{name} returned log-probabilities of shape {shape} for {factor.variable} of shape {value_shape}: "
-            f"they should be {value_shape[:1]}, one for each example"
-        )
+    shape, n_values = tuple(result.log_prob.shape), len(result.value)
+    require(
+        shape == (n_values,),
+        f"{name} returned log-probabilities of shape {shape} for {n_values} values of {factor.variable}: "
+        f"they should be {(n_values,)}, one for each example",
+    )
     return result

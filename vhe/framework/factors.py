@@ -27,27 +27,38 @@ class Factor(NamedTuple):
     takes_batch_size: bool
 
 
-def by_variable(modules: Modules, takes_inputs: bool) -> tuple[nn.ModuleDict, dict[str, Factor]]:
-    """Return the modules and their factors, both by the name of the variable.
+class Factors(nn.ModuleDict):
+    """Distributions by the variable that each of them draws and scores: a model's encoders, or its priors.
 
     Args:
-        modules: one module, several, or a dict by variable.
-        takes_inputs: whether the first argument of `forward` is a batch of support sets.
+        modules: one module, several, or a dict by variable. A module that is not in a dict has the variable that the
+            last argument of its `forward` names.
+        by_variable: more modules, by variable: `Factors(c=Qc(), z=Qz())`.
 
     Raises:
-        InputError: the arguments of a module are not `[inputs,] *latents, variable=None`, or two modules have the same
-            variable.
+        InputError: a module's `forward` names no variable, or two modules have the same variable.
     """
-    module_of: dict[str, nn.Module] = {}
-    factor_of: dict[str, Factor] = {}
-    for name, module in _named(modules):
-        factor = _factor(module, name, takes_inputs)
-        variable = factor.variable
-        require(variable not in factor_of, f"two modules have the variable {variable}: give one for each variable")
-        reserved = hasattr(nn.ModuleDict, variable)
-        require(not reserved, f"a variable cannot be called {variable}, an attribute of torch.nn.ModuleDict: rename it")
-        module_of[variable], factor_of[variable] = module, factor
-    return nn.ModuleDict(module_of), factor_of
+
+    def __init__(self, modules: Modules = (), **by_variable: nn.Module) -> None:
+        super().__init__()
+        for name, module in (*_named(modules), *by_variable.items()):
+            argument = _arguments(module)[-1].name
+            variable = argument if name is None else name
+            require(variable not in self, f"two modules have the variable {variable}: give one for each variable")
+            reserved = hasattr(self, variable)
+            require(not reserved, f"a variable cannot be called {variable}, an attribute of Factors: rename it")
+            self[variable] = module
+
+    def signatures(self, takes_inputs: bool) -> dict[str, Factor]:
+        """What each variable's distribution depends on, {variable: Factor}.
+
+        Args:
+            takes_inputs: whether the first argument of `forward` is a batch of support sets.
+
+        Raises:
+            InputError: the arguments of a module are not `[inputs,] *latents, variable=None`.
+        """
+        return {variable: _factor(module, variable, takes_inputs) for variable, module in self.items()}
 
 
 def _named(modules: Modules) -> Iterable[tuple[str | None, nn.Module]]:
@@ -59,21 +70,34 @@ def _named(modules: Modules) -> Iterable[tuple[str | None, nn.Module]]:
     return [(None, module) for module in modules]
 
 
-def _factor(module: nn.Module, name: str | None, takes_inputs: bool) -> Factor:
+def _factor(module: nn.Module, variable: str, takes_inputs: bool) -> Factor:
+    arguments = _arguments(module)
+    require(
+        len(arguments) > takes_inputs,
+        f"{_signature(module, arguments)} takes no support sets: its arguments should be inputs, *latents, "
+        "variable=None",
+    )
+    *given, argument = [argument.name for argument in arguments[takes_inputs:]]
+    takes_batch_size = "batch_size" in given
+    return Factor(variable, argument, tuple(x for x in given if x != "batch_size"), takes_batch_size)
+
+
+def _arguments(module: nn.Module) -> list[inspect.Parameter]:
+    """Return the arguments of a module's `forward`, the last of which is its variable; InputError if it is not."""
     require(
         isinstance(module, nn.Module),
         f"{module!r} is not a torch.nn.Module: a distribution is a module whose forward draws and scores its variable",
     )
     arguments = list(inspect.signature(module.forward).parameters.values())
-    signature = f"{type(module).__name__}.forward({', '.join(map(str, arguments))})"
-    form = "inputs, *latents, variable=None" if takes_inputs else "*latents, variable=None"
     require(
-        len(arguments) > takes_inputs and arguments[-1].default is None,
-        f"{signature} names no variable: its arguments should be {form}",
+        len(arguments) > 0 and arguments[-1].default is None,
+        f"{_signature(module, arguments)} names no variable: its arguments should be [inputs,] *latents, variable=None",
     )
-    *given, variable = [argument.name for argument in arguments[takes_inputs:]]
-    takes_batch_size = "batch_size" in given
-    return Factor(name or variable, variable, tuple(x for x in given if x != "batch_size"), takes_batch_size)
+    return arguments
+
+
+def _signature(module: nn.Module, arguments: Iterable[inspect.Parameter]) -> str:
+    return f"{type(module).__name__}.forward({', '.join(map(str, arguments))})"
 
 
 def topological_order(factors: Mapping[str, Factor], kind: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from common.errors import require
 from common.objectives import Bound
-from vhe.framework.distributions import Result, StandardNormal, evaluate
-from vhe.framework.factors import Factor, Modules, by_variable, descendants, topological_order
+from common.records import Record
+from vhe.framework.distributions import NormalPrior, Result, evaluate
+from vhe.framework.factors import Factors, Modules, descendants, topological_order
 
 
 class VHE(nn.Module):
@@ -17,10 +18,12 @@ class VHE(nn.Module):
     Each distribution is a module. Its `forward` takes the variables that it depends on, by their names, and then its
     own variable, with the default None. It scores the value of its variable if that is given and draws one otherwise,
     and returns the value (B, ...) and its log-probability (B,), or a `Result`. The first argument of an encoder is a
-    batch of support sets (B, k, ...). A prior that depends on nothing needs an argument `batch_size` to be drawn from.
+    batch of support sets (B, k, ...), or B lists of k objects if the data are no tensor. A prior that depends on
+    nothing needs an argument `batch_size` to be drawn from.
 
     Args:
-        encoder: q(v|D_v, ...) of each latent variable v: a module, a list of modules, or a dict by variable.
+        encoder: q(v|D_v, ...) of each latent variable v: a module, a list of modules, a dict by variable, or
+            `Factors`.
         decoder: p(x|latent variables).
         prior: p(v|...) of latent variables, in the same forms; N(0, I) for those without one.
 
@@ -30,17 +33,17 @@ class VHE(nn.Module):
 
     def __init__(self, encoder: Modules, decoder: nn.Module, prior: Modules | None = None) -> None:
         super().__init__()
-        self.encoder, self.encoders = by_variable(encoder, takes_inputs=True)
+        self.encoder, self.prior = Factors(encoder), Factors(prior or [])
+        self.encoders = self.encoder.signatures(takes_inputs=True)
         self.latents = topological_order(self.encoders, "encoder")
-        self.prior, self.priors = by_variable(prior or [], takes_inputs=False)
-        unknown = [name for name in self.priors if name not in self.encoders]
+        unknown = [name for name in self.prior if name not in self.encoder]
         require(not unknown, f"{', '.join(unknown)} has a prior but no encoder: give both, or neither")
         for name in self.latents:
             if name not in self.prior:
-                self.prior[name] = StandardNormal(name)
-                self.priors[name] = Factor(name, "value", (), takes_batch_size=True)
+                self.prior[name] = NormalPrior(name)
+        self.priors = self.prior.signatures(takes_inputs=False)
         topological_order(self.priors, "prior")
-        (self.likelihood,) = by_variable([decoder], takes_inputs=False)[1].values()
+        (self.likelihood,) = Factors([decoder]).signatures(takes_inputs=False).values()
         self.decoder = decoder
         topological_order({**self.encoders, self.observed: self.likelihood}, "decoder")
         self.descendants = descendants(self.encoders, self.latents)
@@ -97,14 +100,14 @@ class VHE(nn.Module):
         return_kl: bool = False,
         kl_factor: float | Mapping[str, float] = 1.0,
         **observed: Tensor,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    ) -> Tensor | tuple[Tensor, Record]:
         """Return the mean of `bound` over the batch, which training maximises, in nats.
 
-        With return_kl also the mean KL of each latent variable, not divided by the size of its group.
+        With return_kl also the mean KL of each latent variable, not divided by the size of its group: kl.c, or kl["c"].
         """
         value, terms = self.bound(inputs, sizes, kl_factor, **observed)
         if return_kl:
-            return value.mean(), {name: terms[f"kl {name}"].mean() for name in self.latents}
+            return value.mean(), Record({name: terms[f"kl {name}"].mean() for name in self.latents})
         return value.mean()
 
     def bound(
@@ -143,7 +146,8 @@ class VHE(nn.Module):
         priors = {v: self.p(v, values, values[v]) for v in self.latents}
         log_p = self.p(self.observed, values, x).log_prob
         kl = {v: posteriors[v].log_prob - priors[v].log_prob for v in self.latents}
-        weighted_kl = {v: kl[v] / sizes[v] for v in self.latents}
+        # examples that are no tensors have no device, and their groups' sizes are on the CPU
+        weighted_kl = {v: kl[v] / torch.as_tensor(sizes[v], device=kl[v].device) for v in self.latents}
         weighted_kl |= {v: factor * weighted_kl[v] for v, factor in kl_factors.items() if factor != 1}
         bound = log_p
         for term in weighted_kl.values():
@@ -152,7 +156,7 @@ class VHE(nn.Module):
             bound = bound + term
         return Bound(bound, {f"log p({self.observed})": log_p, **{f"kl {v}": term for v, term in kl.items()}})
 
-    def sample(self, inputs: Mapping[str, Tensor] | None = None, batch_size: int | None = None) -> dict[str, Tensor]:
+    def sample(self, inputs: Mapping[str, Tensor] | None = None, batch_size: int | None = None) -> Record:
         """Draw every variable: the latent ones in `inputs` from their encoders, the other ones from their priors.
 
         Args:
@@ -160,7 +164,7 @@ class VHE(nn.Module):
             batch_size: B; needed only without inputs.
 
         Returns:
-            {variable: (B, ...)}, including the decoder's.
+            {variable: (B, ...)}, including the decoder's; each also as an attribute: `sample().x`.
 
         Raises:
             InputError: neither argument is given, a name is unknown, a default prior has never scored a value, or a
@@ -174,7 +178,7 @@ class VHE(nn.Module):
         for name in topological_order(factors, "chosen distribution"):
             result = self.q(name, inputs[name], values) if name in inputs else self.p(name, values, n=n)
             values[name] = result.value
-        return values | {self.observed: self.p(self.observed, values, n=n).value}
+        return Record(values | {self.observed: self.p(self.observed, values, n=n).value})
 
     def _encode(self, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Result]]:
         """Draw all latent variables from their encoders: their values, and the results with log q."""

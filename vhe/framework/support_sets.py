@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError, require
+from common.errors import require
+from vhe.framework.examples import Examples, in_sets, select, stacked_if_alike
 
 DRAWN_AT_ONCE = 10_000  # examples whose support sets a loader draws together: a single batch takes nearly as long
 
@@ -17,21 +18,25 @@ DRAWN_AT_ONCE = 10_000  # examples whose support sets a loader draws together: a
 class Transform(NamedTuple):
     """Versions of each example: the data contain it once for each of the args.
 
-    f: (examples (n, ...), one of the args) -> (n, ...); it must return the same at each call.
+    f: (examples (n, ...), one of the args) -> (n, ...), or a list of n objects -> n objects; it must return the same at
+        each call.
     args: the second argument of f, for each version.
     share_labels: the latent variables whose groups contain all versions of their examples, and are larger by the factor
         len(args). For any other latent variable, each version of a group is a group by itself.
     """
 
-    f: Callable[[Tensor, Any], Tensor]
+    f: Callable[[Examples, Any], Examples]
     args: Sequence[Any]
     share_labels: Sequence[str] = ()
 
-    def apply(self, x: Tensor, version: Tensor) -> Tensor:
-        """Return each of the examples (n, ...) in its version (n,), an index of `args`."""
+    def apply(self, x: Examples, version: Tensor) -> Examples:
+        """Return each of the n examples in its version (n,), an index of `args`."""
         rows_of = [(version == i).nonzero().squeeze(1) for i in range(len(self.args))]
-        made = [(rows, self.f(x[rows], arg)) for rows, arg in zip(rows_of, self.args, strict=True) if len(rows)]
+        made = [(rows, self.f(select(x, rows), arg)) for rows, arg in zip(rows_of, self.args, strict=True) if len(rows)]
         first = made[0][1]
+        if not isinstance(x, Tensor):
+            by_row = {row: y for rows, examples in made for row, y in zip(rows.tolist(), examples, strict=True)}
+            return [by_row[row] for row in range(len(x))]
         result = first.new_empty(len(x), *first.shape[1:])
         for rows, examples in made:
             result[rows] = examples
@@ -42,13 +47,13 @@ class Transform(NamedTuple):
 class Batch:
     """A batch of examples with their support sets.
 
-    target: the examples, (B, ...).
-    inputs: {latent: support sets (B, k, ...)}.
+    target: the examples, (B, ...), or a list of B objects if the data are no tensor.
+    inputs: {latent: support sets (B, k, ...), or B lists of k objects}.
     sizes: {latent: the size of each example's group, (B,) float}.
     """
 
-    target: Tensor
-    inputs: dict[str, Tensor]
+    target: Examples
+    inputs: dict[str, Examples]
     sizes: dict[str, Tensor]
 
     def __len__(self) -> int:
@@ -83,7 +88,8 @@ class SupportSets:
     support sets of a batch are drawn together, on the data's device.
 
     Args:
-        data: examples (N, ...), or a list of N.
+        data: examples (N, ...), or a list of N of any kind. Numbers, and tensors or arrays of one shape, make a tensor;
+            others, such as strings or sequences of different lengths, stay as they are, on the CPU.
         labels: {latent: N labels}; examples with equal labels are a group.
         k_shot: {latent: k}.
         transforms: versions of the examples.
@@ -100,14 +106,14 @@ class SupportSets:
 
     def __init__(
         self,
-        data: Tensor | Sequence[Any],
+        data: Examples,
         labels: Mapping[str, Any],
         k_shot: Mapping[str, int],
         transforms: Sequence[Transform] = (),
         exclude_target: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.data = data if isinstance(data, Tensor) else _stacked(data)
+        self.data = stacked_if_alike(data)
         self.labels, self.k_shot, self.transforms = labels, dict(k_shot), tuple(transforms)
         self.exclude_target, self.generator = exclude_target, generator
         require(len(self.data) > 0, "there are no data")
@@ -130,11 +136,14 @@ class SupportSets:
     @property
     def device(self) -> torch.device:
         """The device of the data, on which support sets are drawn."""
-        return self.data.device
+        return self.data.device if isinstance(self.data, Tensor) else torch.device("cpu")
 
     def to(self, device: torch.device) -> "SupportSets":
-        """Return the same examples on a device; on another one, draws come from that device's global generator."""
-        if device == self.device:
+        """Return the same examples on a device; on another one, draws come from that device's global generator.
+
+        Examples that are no tensor stay where they are.
+        """
+        if device == self.device or not isinstance(self.data, Tensor):
             return self
         return SupportSets(self.data.to(device), self.labels, self.k_shot, self.transforms, self.exclude_target)
 
@@ -159,12 +168,13 @@ class SupportSets:
 
     def take(self, rows: Tensor, versions: Sequence[Tensor]) -> Batch:
         """Return the batch of the rows and versions that `draw` returned."""
-        x = self.data.index_select(0, rows.flatten())
+        x = select(self.data, rows.flatten())
         for transform, version in zip(self.transforms, versions, strict=True):
             x = transform.apply(x, version.flatten())
-        target, *inputs = x.view(*rows.shape, *x.shape[1:]).split([1, *self.k_shot.values()], dim=1)
         sizes = {name: group_size.index_select(0, rows[:, 0]) for name, group_size in self.sizes.items()}
-        return Batch(target.squeeze(1), dict(zip(self.k_shot, inputs, strict=True)), sizes)
+        target, *inputs = in_sets(x, [1, *self.k_shot.values()])
+        target = target.squeeze(1) if isinstance(target, Tensor) else [x for (x,) in target]
+        return Batch(target, dict(zip(self.k_shot, inputs, strict=True)), sizes)
 
     def _check_transform(self, transform: Transform) -> None:
         unknown = [name for name in transform.share_labels if name not in self.labels]
@@ -253,7 +263,7 @@ class DataLoader:
 
     def __init__(
         self,
-        data: Tensor | Sequence[Any],
+        data: Examples,
         labels: Mapping[str, Any],
         k_shot: Mapping[str, int],
         batch_size: int,
@@ -277,13 +287,3 @@ class DataLoader:
             versions = [version.split(self.batch_size) for version in versions]
             for i, batch_rows in enumerate(rows.split(self.batch_size)):
                 yield examples.take(batch_rows, [version[i] for version in versions])
-
-
-def _stacked(data: Sequence[Any]) -> Tensor:
-    """Return a list of tensors, arrays or numbers of one shape as one tensor."""
-    try:
-        return torch.stack([torch.as_tensor(x) for x in data]) if len(data) else torch.empty(0)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"the data should be numbers or tensors of one shape: {' '.join(str(error).split())}"
-        ) from error

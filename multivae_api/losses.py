@@ -1,0 +1,163 @@
+"""MultiVae's methods that take samples and give losses, and the forms of inputs that all its methods take."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from common.data.batches import Batch
+from common.experts import mixture_log_prob
+from common.multimodal_vae import MultimodalVAE
+from common.records import Record
+from multivae_api.config import MMVAEConfig
+from multivae_api.data import ModelOutput
+
+
+class LossesOfSamples(MultimodalVAE):
+    """A mixture-of-experts model whose bound can be computed from given samples and reconstructions."""
+
+    model_config: MMVAEConfig
+
+    def observe(self, inputs: object) -> Batch:
+        """The inputs as a Batch.
+
+        Args:
+            inputs: what `MultimodalVAE.observe` takes; or an object or mapping that has this as `data`, and optionally
+                `masks`, {name: (B,) bool}, True where an example has the modality.
+        """
+        if isinstance(inputs, Mapping) and "data" in inputs and "data" not in self.modalities:
+            inputs = Record(inputs)
+        elif isinstance(inputs, Batch | Mapping | Sequence | Tensor):
+            return super().observe(inputs)
+        batch, masks = super().observe(inputs.data), getattr(inputs, "masks", None)
+        if masks is None:
+            return batch
+        present = self.present(batch)
+        mask = torch.stack([x & masks.get(name, x).bool() for name, x in present.items()], dim=1)
+        return Batch(batch.modalities, None if mask.all() else mask)
+
+    def present(self, batch: Batch) -> dict[str, Tensor]:
+        """Which examples have each modality, {name: (B,) bool}."""
+        x = next(iter(batch.modalities.values()))
+        mask = x.new_ones(len(x), len(self.modalities), dtype=torch.bool) if batch.mask is None else batch.mask
+        return dict(zip(self.modalities, mask.unbind(dim=1), strict=True))
+
+    def decoder_outputs(self, z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """What the decoders of the named modalities give for z (..., D): {name: (..., *shape)}."""
+        return {name: self._decode_together(z, self._modelled(name, {}), {})[name] for name in names}
+
+    def details(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor) -> dict[str, object]:
+        """What the losses take: the detailed output of `forward`.
+
+        Args:
+            params: the experts' parameters, (M, B, D) each.
+            z: their samples, (M, K, B, D).
+        """
+        family = self.variational_posterior.component
+        columns = {name: m for m, (name, present) in enumerate(self.present(batch).items()) if present.any()}
+        qs = {name: family(tuple(p[m] for p in params)) for name, m in columns.items()}
+        samples = {name: z[m] for name, m in columns.items()}
+        # of the samples by name, so that a hook on them (`dreg_looser`) meets the gradient through the decoders
+        outputs = self.decoder_outputs(torch.stack(list(samples.values())), tuple(columns))  # {name: (T, K, B, ...)}
+        return {
+            "qz_xs": qs,
+            "qz_xs_detach": {name: family.detached(q) for name, q in qs.items()},
+            "zss": samples,
+            "recon": {source: {name: x[t] for name, x in outputs.items()} for t, source in enumerate(columns)},
+        }
+
+    def compute_k_lws(
+        self,
+        qz_xs: Mapping[str, Distribution],
+        embeddings: Mapping[str, Tensor],
+        reconstructions: Mapping[str, Mapping[str, Tensor]],
+        inputs: object,
+    ) -> dict[str, Tensor]:
+        """The log importance weights of each encoder's samples, {name: (K, B)}, nats, not aggregated.
+
+        Args:
+            qz_xs: {name: q(z|x_m)}, batch shape (B,), event shape (D,).
+            embeddings: {name: z (K, B, D)}, samples from each q(z|x_m).
+            reconstructions: {source: {name: decoder's output (K, B, ...)}}, from the samples of each source.
+        """
+        batch = self.observe(inputs)
+        present = self.present(batch)
+        has_expert = torch.stack([present[name] for name in qz_xs], dim=1)  # (B, T)
+        # an example without any gets all experts here, so that log q is finite; it has no weight in the bounds
+        has_expert = has_expert | ~has_expert.any(dim=1, keepdim=True)
+        lws = {}
+        for source, z in embeddings.items():
+            log_q = mixture_log_prob(torch.stack([q.log_prob(z) for q in qz_xs.values()]), has_expert)
+            lws[source] = self.model_config.beta * (self.prior().log_prob(z) - log_q)
+            for name, p in self.likelihood(reconstructions[source]).items():
+                if name in batch.modalities:
+                    log_p = p.log_prob(batch.modalities[name])
+                    lws[source] = lws[source] + self.weights[name] * torch.where(present[name], log_p, 0)
+        return lws
+
+    def iwae_looser(
+        self,
+        qz_xs: Mapping[str, Distribution],
+        embeddings: Mapping[str, Tensor],
+        reconstructions: Mapping[str, Mapping[str, Tensor]],
+        inputs: object,
+    ) -> ModelOutput:
+        """`loss`, `loss_sum` and `metrics` of IWAE's looser bound, with its own gradient.
+
+        Arguments as for `compute_k_lws`.
+        """
+        lws = self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs)
+        bound = self._looser(lws, inputs)
+        return loss_output(-bound, {"bound": bound})
+
+    def dreg_looser(
+        self,
+        qz_xs: Mapping[str, Distribution],
+        embeddings: Mapping[str, Tensor],
+        reconstructions: Mapping[str, Mapping[str, Tensor]],
+        inputs: object,
+    ) -> ModelOutput:
+        """The same bound with the paper's DReG gradient, biased for mixtures; `forward` has the unbiased one.
+
+        Args:
+            qz_xs: as for `compute_k_lws`, with detached parameters.
+            embeddings: as for `compute_k_lws`; they get hooks that scale their gradient in the next backward pass.
+            reconstructions, inputs: as for `compute_k_lws`.
+        """
+        lws = self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs)
+        present = self.present(self.observe(inputs))
+        share = torch.stack([present[name] for name in lws]).float()
+        share = share / share.sum(dim=0).clamp(min=1)
+        surrogate = 0
+        for pi, (name, lw) in zip(share, lws.items(), strict=True):
+            w = lw.detach().softmax(dim=0)  # (K, B)
+            surrogate = surrogate + pi * (w * lw).sum(dim=0)
+            if embeddings[name].requires_grad:
+                embeddings[name].register_hook(lambda gradient, w=w: gradient * w.unsqueeze(-1))
+        return loss_output(-surrogate, {"bound": self._looser(lws, inputs)})
+
+    def _looser(self, lws: Mapping[str, Tensor], inputs: object) -> Tensor:
+        """The mean of log 1/K sum_k w_k over the encoders of the modalities that an example has, (B,), nats."""
+        present = self.present(self.observe(inputs))
+        values = {name: lw.logsumexp(dim=0) - math.log(len(lw)) for name, lw in lws.items()}
+        total = sum(torch.where(present[name], value, 0) for name, value in values.items())
+        return total / sum(present[name].float() for name in values).clamp(min=1)
+
+
+def loss_output(loss: Tensor, metrics: Mapping[str, Tensor]) -> ModelOutput:
+    """The values that training reads, with means over the batch.
+
+    Args:
+        loss: whose gradient training takes, (B,) or its mean.
+        metrics: {name: (B,)}, with "bound".
+
+    Returns:
+        `loss`, with the value of minus the bound and the gradient of the loss; `loss_sum`, its sum over the batch;
+        `metrics`, {name: mean}.
+    """
+    means = {name: x.detach().mean() for name, x in metrics.items()}
+    loss = loss.mean()
+    loss = loss + (-means["bound"] - loss).detach()
+    return ModelOutput(loss=loss, loss_sum=loss * len(metrics["bound"]), metrics=means)
