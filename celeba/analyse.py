@@ -69,7 +69,7 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
     """The judges of the image, and of the attributes that the model decodes, as one modality or as 18."""
     network = classifier(train, labels, config.judge_file(JUDGE))
     judges = {"image": Judge(("image",), lambda values: tell(network, values["image"]).long())}
-    if "attrs" in model.modalities:
+    if "attrs" in model.modelled:
         judges["attrs"] = Judge(("attrs",), lambda values: (values["attrs"] > 0.5).long())
     if ATTRIBUTES[0] in model.modalities:
         judges["attrs"] = Judge(ATTRIBUTES, lambda values: torch.stack([values[x] for x in ATTRIBUTES], dim=1).long())
@@ -80,15 +80,18 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
 def more_columns(
     config: Config, model: MultimodalVAE, judges: Mapping[str, Judge], labels: Tensor
 ) -> dict[str, Tensor]:
-    """The columns "given alone" and "commoner value", (18,)."""
+    """The columns "given alone", if the model has attributes, and "commoner value", (18,)."""
+    if len(model.modalities) == 1:
+        return commoner(labels)
     n, give = -(-config.n_samples // 10), giver(model)
 
     def alone(rows: Tensor) -> dict[str, Tensor]:
         right = []
         for i, name in enumerate(ATTRIBUTES):
             for value in (0, 1):
-                z = model.posterior(give({name: value}, len(rows))).sample()
-                image = model.decode(z, ["image"])["image"].mean
+                given = give({name: value}, len(rows))
+                z = model.posterior(given).sample()
+                image = model.decode(z, ["image"], given)["image"].mean
                 right.append(judges["image"].read({"image": image})[:, i] == value)
         return {"right": torch.stack(right, dim=1)}  # (B, 36)
 

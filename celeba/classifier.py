@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
 from common import distributed
-from common.classifiers import fingerprint, kept
+from common.classifiers import at_most, fingerprint, kept
 from common.data import Examples
 
 STEPS = 2000  # of training
@@ -31,9 +31,10 @@ def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Mo
     """
 
     def fit(network: nn.Module) -> None:
+        steps = at_most(STEPS, len(train), BATCH_SIZE)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-        for _ in distributed.progress(range(STEPS), desc="classifier of attributes", unit=" steps"):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in distributed.progress(range(steps), desc="classifier of attributes", unit=" steps"):
             rows = torch.randint(len(train), (BATCH_SIZE,))
             image = train[rows.to(train.device)].modalities["image"]
             image = image.flip(-1) if torch.rand(()) < 0.5 else image

@@ -31,6 +31,7 @@ from common.estimators import image_and_label, importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line
+from mnist.loglike import image_alone
 
 BATCH_SIZE = 100
 
@@ -55,16 +56,23 @@ def main(
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = load("test", config)
     torch.manual_seed(config.seed)
-    values, predicted = evaluate(model, arranged(examples), config.n_samples)
-    attributes = tables.attribute_table(scores(predicted, examples.modalities["attrs"].bool()))
-    return tables.report_estimates(values, config, experiment, len(examples), more=[attributes])
+    values, predicted = evaluate(model, arranged(examples).without_others(model.modalities), config.n_samples)
+    more = []
+    if predicted is not None:
+        more = [tables.attribute_table(scores(predicted, examples.modalities["attrs"].bool()))]
+    return tables.report_estimates(values, config, experiment, len(examples), more=more)
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18) bool."""
-    values = metrics.evaluate(model, examples, [inferred, partial(log_likelihoods, n_samples=n_samples)], BATCH_SIZE)
-    predicted = values.pop("predicted")
-    return values, predicted
+def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18) bool.
+
+    A model of the image alone, or of the image given attributes, infers none.
+    """
+    evaluations = [partial(image_alone, n_samples=n_samples)]
+    if len(model.modelled) > 1:
+        evaluations = [inferred, partial(log_likelihoods, n_samples=n_samples)]
+    values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
+    return values, values.pop("predicted", None)
 
 
 def inferred(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:

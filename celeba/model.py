@@ -1,5 +1,6 @@
-"""Networks of MVAE on CelebA (layers of the authors' celeba/model.py)."""
+"""Networks of the models on CelebA (layers of the authors' celeba/model.py)."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -7,32 +8,38 @@ from torch import nn
 
 from celeba.attributes import ATTRIBUTES
 from common.encoders_decoders import SplitLinearLayer
-from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
-from common.models import FAMILIES, VAE, MultimodalVAE
+from common.likelihoods import BernoulliLikelihood
+from common.models import MultimodalVAE
+from common.pairs import Networks, build_pair
 
 WIDTH = 512
+MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion
 
 
 class Config(Protocol):
     """The options that determine the networks."""
 
     n_latents: int
-    fusion: str
+    model: str
     posterior: str
 
 
 def build(config: Config) -> MultimodalVAE:
-    """Build the model of image (B, 3, 64, 64) in [0, 1] and attrs (B, 18), 0 or 1."""
-    d = config.n_latents
-    heads = (d,) * FAMILIES[config.posterior].n_params
-    return VAE(
-        config.fusion,
-        encoder={"image": image_encoder(3, heads), "attrs": attrs_encoder(heads)},
-        decoder={"image": image_decoder(3, d), "attrs": attrs_decoder(d)},
-        likelihood=GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), attrs=BernoulliLikelihood()),
-        latent_dim=d,
-        posterior=config.posterior,
+    """Build the model of image (B, 3, 64, 64) in [0, 1] and attrs (B, 18), 0 or 1; --model vae has the image alone."""
+    networks = Networks(
+        encoder={"image": partial(image_encoder, 3), "attrs": attrs_encoder},
+        features={
+            "image": lambda: image_encoder(3, (1,))[:-1],
+            "attrs": lambda: nn.Sequential(*hidden(len(ATTRIBUTES), WIDTH, WIDTH)),
+        },
+        width=WIDTH,
+        decoder={"image": partial(image_decoder, 3), "attrs": attrs_decoder},
+        likelihood={"image": partial(BernoulliLikelihood, event_dims=3), "attrs": BernoulliLikelihood},
+        condition=lambda attrs: attrs,
+        n_condition=len(ATTRIBUTES),
     )
+    model = getattr(config, "model", None) or MODELS_BY_FUSION[config.fusion]
+    return build_pair(model, networks, config.n_latents, config.posterior)
 
 
 def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:
@@ -114,4 +121,4 @@ AUTHORS = {
     **layer("decoder.attrs.7", "attrs_decoder.net.7", *NORM),
     **layer("decoder.attrs.9", "attrs_decoder.net.9", *LINEAR),
 }
-AUTHORS_OPTIONS = {"fusion": "poe", "posterior": "gaussian"}
+AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian"}

@@ -79,74 +79,95 @@ def main(config: Config, experiment: str = "celeba") -> None:
         else:
             image = given_image(config) if config.condition_on_image is not None else None
             attributes = samples(model, asked, image, config.n_samples, picture)
-            if image is not None:
+            if image is not None and len(model.modelled) > 1:
                 print(prediction(model, image))
-    lines = "".join(line + "\n" for line in attribute_names(attributes))
-    write_atomically(folder / "sample_attrs.txt", lines.encode())
-    print(f"{picture}\n{folder / 'sample_attrs.txt'}")
+    print(picture)
+    if attributes is not None:
+        lines = "".join(line + "\n" for line in attribute_names(attributes))
+        write_atomically(folder / "sample_attrs.txt", lines.encode())
+        print(folder / "sample_attrs.txt")
 
 
-def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor:
+def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor | None:
     """Save n samples given attributes and an image, or from the prior; return their attributes' probabilities (n, 18).
+
+    A model that only sees attributes (cvae) returns the given ones, one without attributes (vae) None.
 
     Args:
         asked: the given attributes, {name: 1 or 0}.
         image: the given image (1, 3, 64, 64) in [0, 1]; None for none.
         path: the picture to write; a given image and its reconstruction stand at the left.
     """
+    lacking = set(model.modality["image"].given) if not asked else set()
+    require(not lacking, "this model makes faces of given attributes: name some, --condition-on-attrs NAME ...")
     inputs = giver(model)(asked, n) if asked else {}
     title = " ".join(name if value else f"~{name}" for name, value in asked.items())
     if image is not None:
         inputs["image"] = image.to(device_of(model)).expand(n, -1, -1, -1)
         title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
     z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
-    p = model.decode(z)
+    p = model.decode(z, given=inputs)
     images, _ = plots.in_rows(p["image"].mean, [""] * n, COLUMNS)
     if image is not None:
         first = torch.full_like(images[:, 0], torch.nan)
         if len(images) == 1:  # a second row, for the reconstruction
             images = torch.cat([images, torch.full_like(images, torch.nan)])
             first = first.repeat(2, 1, 1, 1)
-        first[:2] = torch.cat([image.to(first), model.reconstruct({"image": image.to(first)})["image"]])
+        own = {name: x[:1] for name, x in inputs.items() if name == "image" or model.modality["image"].given}
+        first[:2] = torch.cat([image.to(first), model.reconstruct(own)["image"]])
         images = plots.beside(first, images)
     plots.image_grid(path, images, title=f"samples given {title}" if title else "samples from the prior")
-    return probabilities(p)
+    return probabilities(p) if len(p) > 1 else inputs.get("attrs")
 
 
-def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Tensor:
-    """Save images above their reconstructions from the image alone; return their attributes' probabilities (N, 18)."""
-    image = examples.to(device_of(model))[:].modalities["image"]
-    p = model.decode(model.variational_posterior.point(model.posterior({"image": image})))
+def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Tensor | None:
+    """Save images above their reconstructions from the image alone; return their attributes' probabilities (N, 18).
+
+    A model that only sees attributes (cvae) gets them too, and returns them; one without attributes (vae) returns None.
+    """
+    batch = examples.without_others(model.modalities).to(device_of(model))[:]
+    given = ("image",) if "image" in model.encoder else model.modalities
+    image = batch.modalities["image"]
+    p = model.decode(model.variational_posterior.point(model.posterior(batch, given)), given=batch.modalities)
     rows = [plots.in_rows(x, [""] * len(x), COLUMNS)[0] for x in (image, p["image"].mean)]
     images = torch.stack(rows, dim=1).flatten(0, 1)  # (2 R, 8, 3, H, W)
     plots.image_grid(path, images, ["given", "decoded"] * (len(images) // 2), title="reconstructions from the image")
-    return probabilities(p)
+    return probabilities(p) if len(p) > 1 else batch.modalities.get("attrs")
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save the pictures of a training run: samples from the prior and given each attribute, and reconstructions."""
-    samples(model, {}, None, 64, folder / "prior.png")
+    if not model.modality["image"].given:
+        samples(model, {}, None, 64, folder / "prior.png")
     reconstructions(model, (valid or train).take(slice(32)), folder / "reconstructions.png")
-    conditional(model, folder / "conditional.png")
+    if len(model.modalities) > 1:
+        conditional(model, folder / "conditional.png")
 
 
 def conditional(model: MultimodalVAE, path: Path) -> None:
     """Save a row of 12 samples for each attribute."""
     rows, given = [], giver(model)
     for name in ATTRIBUTES:
-        z = model.posterior(given({name: 1}, 12)).sample()
-        rows.append(model.decode(z, ["image"])["image"].mean)
+        inputs = given({name: 1}, 12)
+        z = model.posterior(inputs).sample()
+        rows.append(model.decode(z, ["image"], inputs)["image"].mean)
     plots.image_grid(path, torch.stack(rows), ATTRIBUTES, title="samples given the attribute")
 
 
 def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, Tensor]]:
     """Return a function (asked, n) -> the model's inputs for n examples with the attributes asked, {name: 1 or 0}.
 
-    If attrs is one modality, the function draws the other attributes from the model (`completed`).
+    If attrs is one modality, the function draws the other attributes from the model (`completed`); in a model that only
+    sees attributes (cvae) they are absent.
     """
+    require(len(model.modalities) > 1, "this model has no attributes: leave out --condition-on-attrs")
     if "attrs" not in model.modalities:
         device = device_of(model)
         return lambda asked, n: {name: torch.full((n,), value, device=device) for name, value in asked.items()}
+    if "attrs" not in model.modelled:
+        return lambda asked, n: {
+            "attrs": torch.tensor([float(asked.get(x, 0)) for x in ATTRIBUTES], device=device_of(model)).expand(n, -1)
+        }
     logits = model.decode(model.prior().sample((N_POOL,)), ["attrs"])["attrs"].logits  # (N_POOL, 18)
     return lambda asked, n: {"attrs": completed(logits, asked, n)}
 

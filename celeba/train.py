@@ -13,23 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.training import run_from_command_line
-from common.training.options import Latents, ObjectiveOptions, RunConfig
+from common.training.options import Latents, ModelOptions, ObjectiveOptions, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment
 
 
 @dataclass
-class FacesConfig(ObjectiveOptions, RunConfig):
+class FacesConfig(RunConfig):
     """What the experiments on CelebA's faces share."""
 
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     GROUPS: ClassVar = {"data": ("cache_dir",)}
 
-    fusion: Literal["poe", "moe", "mopoe"] = "poe"
-    """how the experts are fused"""
-    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
-    """family of the experts and the prior"""
     cache_dir: Path | None = None
     """folder of the cache of images at 64 x 64. Default: the data-dir"""
     valid: int | None = None
@@ -43,7 +39,21 @@ class FacesConfig(ObjectiveOptions, RunConfig):
 
 
 @dataclass
-class Config(FacesConfig):
+class FusionConfig(ObjectiveOptions, FacesConfig):
+    """What the experiments on more than two modalities of a face share."""
+
+    GROUP: ClassVar = "model"
+
+    fusion: Literal["poe", "moe", "mopoe"] = "poe"
+    """how the experts are fused"""
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
+    """family of the experts and the prior"""
+
+
+@dataclass
+class Config(ModelOptions, FacesConfig):
+    """The models on a photograph and its attributes."""
+
     GROUPS: ClassVar = {"objective": ("lambda_image", "lambda_attrs")}
 
     lambda_image: float = 1.0

@@ -8,6 +8,7 @@ is trained and written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class Config(WeakSupervisionOptions, train.Config):
 
     epochs: int = 10
     annealing_epochs: int = 3
+    model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
+    """the models that learn from unpaired examples (see python train.py --help)"""
     batch_size: int = 100
     """batch size: this number of pairs, of faces and of attributes; also the classifier's batch size"""
 

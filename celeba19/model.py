@@ -1,15 +1,25 @@
 """Networks of MVAE on CelebA with an expert for each attribute (layers of the authors' celeba19/model.py)."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from celeba.attributes import ATTRIBUTES
-from celeba.model import IMAGE, WIDTH, Config, image_decoder, image_encoder
+from celeba.model import IMAGE, WIDTH, image_decoder, image_encoder
 from common.encoders_decoders import StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, GroupedLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 
 N = len(ATTRIBUTES)
+
+
+class Config(Protocol):
+    """The options that determine the networks."""
+
+    n_latents: int
+    fusion: str
+    posterior: str
 
 
 class AttributeEncoders(nn.Module):

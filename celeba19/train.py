@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config(train.Config):
-    GROUPS: ClassVar = {"objective": ("weighting",)}
+class Config(train.FusionConfig):
+    GROUPS: ClassVar = {"objective": ("weighting", "lambda_image", "lambda_attrs")}
 
     fusion: Literal["poe", "moe"] = "poe"
     """how the experts are fused"""
+    lambda_image: float = 1.0
+    """weight of the image's log-likelihood. Default: as in the authors' code"""
+    lambda_attrs: float = 10.0
+    """weight of each attribute's log-likelihood. Default: as in the authors' code"""
     weighting: Literal["every", "authors"] = "every"
     """ELBO terms of --obj mvae that --lambda-image and --lambda-attrs weigh. every: all terms; authors: ELBO(all) and
     ELBO(image) only, as in the authors' code, where an attribute has ten times the weight in these terms that it has in

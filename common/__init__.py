@@ -43,6 +43,7 @@ The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
     models: models by name, from a fusion and a family
+    pairs: the models of two modalities that --model names
 
 Objectives
     objectives/: the bounds of the papers

@@ -98,7 +98,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     splits = {split: data.load(split, config).to(device) for split in ("train", "test")}
     labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
     judges, sources = data.judges(config, splits["train"], labels["train"], model), data.sources(model)
-    train, test = (of_the_model(examples, model) for examples in splits.values())
+    train, test = (examples.without_others(model.modalities) for examples in splits.values())
     torch.manual_seed(config.seed)
     distributed.seed_each_process()
     right = {f"classifier, {name}": read_right(judge, splits["test"], labels["test"]) for name, judge in judges.items()}
@@ -119,11 +119,6 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         pictures += draw(folder, config, model, test, data, sources, z, labels["test"], kls)
         print("", *pictures, sep="\n")
     return shares | nats
-
-
-def of_the_model(examples: Examples, model: MultimodalVAE) -> Examples:
-    """The examples without what the model has no modality for, such as labels."""
-    return examples if set(examples.modalities) <= set(model.modalities) else examples.only(model.modalities)
 
 
 @torch.no_grad()

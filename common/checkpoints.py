@@ -197,6 +197,8 @@ def _ours(checkpoint: dict, path: Path) -> Trained:
     name, config = checkpoint["experiment"], checkpoint["config"]
     named = isinstance(name, str) and isinstance(config, dict)
     require(named, f"{path} does not fit any experiment, its name or its options are damaged: {remedy}")
+    if name in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config:  # older than --model there
+        config = import_module(f"{name}.model").AUTHORS_OPTIONS | config
     return Trained(name, config, lambda model: checkpoint["state_dict"])
 
 

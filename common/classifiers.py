@@ -82,6 +82,11 @@ def fingerprint(x: Tensor) -> int:
     return zlib.crc32(x.cpu().contiguous().numpy())
 
 
+def at_most(steps: int, n: int, batch_size: int) -> int:
+    """The number of steps, or that of `MAX_EPOCHS` passes over n examples if it is smaller."""
+    return min(steps, max(1, MAX_EPOCHS * n // batch_size))
+
+
 def image_classifier(channels: int, size: int, n_labels: int, n_values: int) -> nn.Sequential:
     """An untrained network: images (N, C, size, size) in [0, 1] -> logits (N, G, n_values) of G labels."""
     widths, layers = (32, 64, 128) if size <= 32 else (32, 64, 128, 128), []
@@ -103,13 +108,12 @@ def fit(
 ) -> None:
     """Train a network by the cross entropy of its logits (N, G, n_values), with Adam whose rate falls to zero.
 
-    It takes `steps` steps, or fewer if these are more than `MAX_EPOCHS` passes over the examples.
-
     Args:
         examples: N examples; their modality `name` is the network's input.
         labels: (N, G) int64.
+        steps: number of batches, see `at_most`.
     """
-    steps = min(steps, max(1, MAX_EPOCHS * len(examples) // batch_size))
+    steps = at_most(steps, len(examples), batch_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in distributed.progress(range(steps), desc=f"classifier of {name}", unit=" steps"):

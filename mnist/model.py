@@ -1,16 +1,17 @@
 """Networks of the models on MNIST (Wu & Goodman 2018, appendix; layers of the authors' mnist/model.py)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from common.choices import MODELS
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
-from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
-from common.models import FAMILIES, VAE, MultimodalVAE
+from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
+from common.models import MultimodalVAE
+from common.pairs import Networks, build_pair
 
 N_CLASSES = 10
 WIDTH = 512
@@ -31,37 +32,6 @@ class EachClass(nn.Sequential):
         classes = torch.arange(self[0].num_embeddings, device=label.device)
         # the gradients of indexing would be summed in an arbitrary order by several CPU threads
         return tuple(nn.functional.embedding(label, params) for params in super().forward(classes))
-
-
-class JointEncoder(nn.Module):
-    """Encoder of q(z|image, text): the features of image and text, one hidden layer, a head for each parameter."""
-
-    def __init__(self, image: nn.Module, text: nn.Module, heads: tuple[int, ...]) -> None:
-        super().__init__()
-        self.image, self.text = image, text
-        self.head = nn.Sequential(swish_mlp(2 * WIDTH, WIDTH), SplitLinearLayer(WIDTH, heads))
-
-    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, ...]:
-        return self.head(torch.cat([self.image(image), self.text(text)], dim=1))
-
-
-class PriorExpert(nn.Module):
-    """Encoder (N, ...) -> parameters of the prior, zeros (N, D): in a CVAE z is independent of the label."""
-
-    def __init__(self, heads: tuple[int, ...]) -> None:
-        super().__init__()
-        self.n_params = len(heads)
-        self.register_buffer("zeros", torch.zeros(heads[0]), persistent=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (self.zeros.expand(len(x), -1),) * self.n_params
-
-
-class LabelConditionedDecoder(nn.Sequential):
-    """A decoder of z (N, D) and a label (N,): its layers get z and the one-hot label concatenated."""
-
-    def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        return super().forward(torch.cat([z, one_hot(label, N_CLASSES).to(z)], dim=1))
 
 
 def build(config: Config) -> MultimodalVAE:
@@ -88,36 +58,24 @@ def assemble(
         image_features: builds the network image (N, 1, H, W) -> features (N, 512).
         image_decoder: builds the network (N, n_inputs) -> logits (N, 1, H, W), given n_inputs.
     """
-    d = config.n_latents
-    heads = (d,) * FAMILIES[config.posterior].n_params
-
-    def image_encoder() -> nn.Module:
-        return nn.Sequential(*image_features(), SplitLinearLayer(WIDTH, heads))
-
-    def text_encoder() -> nn.Module:
-        return EachClass(*text_features(), SplitLinearLayer(WIDTH, heads))
-
-    def text_decoder() -> nn.Module:
-        return nn.Sequential(swish_mlp(d, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, N_CLASSES))
-
-    if config.model == "vae":
-        encoder, decoder = {"image": image_encoder()}, {"image": image_decoder(d)}
-    elif config.model == "cvae":
-        encoder = {"image,text": JointEncoder(image_features(), text_features(), heads), "text": PriorExpert(heads)}
-        decoder = {"image|text": LabelConditionedDecoder(*image_decoder(d + N_CLASSES))}
-    else:
-        encoder = {"image": image_encoder(), "text": text_encoder()}
-        if config.model == "jmvae":
-            encoder["image,text"] = JointEncoder(image_features(), text_features(), heads)
-        decoder = {"image": image_decoder(d), "text": text_decoder()}
-    return VAE(
-        MODELS[config.model].fusion,
-        encoder,
-        decoder,
-        GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), text=CategoricalLikelihood()),
-        latent_dim=d,
-        posterior=config.posterior,
+    networks = Networks(
+        encoder={
+            "image": lambda heads: nn.Sequential(*image_features(), SplitLinearLayer(WIDTH, heads)),
+            "text": lambda heads: EachClass(*text_features(), SplitLinearLayer(WIDTH, heads)),
+        },
+        features={"image": image_features, "text": text_features},
+        width=WIDTH,
+        decoder={"image": image_decoder, "text": text_decoder},
+        likelihood={"image": partial(BernoulliLikelihood, event_dims=3), "text": CategoricalLikelihood},
+        condition=partial(one_hot, num_classes=N_CLASSES),
+        n_condition=N_CLASSES,
     )
+    return build_pair(config.model, networks, config.n_latents, config.posterior)
+
+
+def text_decoder(n_inputs: int) -> nn.Sequential:
+    """Build the network (N, n_inputs) -> logits (N, 10)."""
+    return nn.Sequential(swish_mlp(n_inputs, WIDTH, WIDTH, WIDTH), nn.Linear(WIDTH, N_CLASSES))
 
 
 def text_features() -> nn.Sequential:

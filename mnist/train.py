@@ -53,7 +53,6 @@ def experiment() -> "Experiment":
         build,
         objective_of,
         drawn_by(MNIST),
-        examples=lambda config, data, model: data.only(model.modalities),
     )
 
 

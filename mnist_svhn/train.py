@@ -77,7 +77,6 @@ def experiment(config: Config) -> "Experiment":
         objective_of,
         draw if config.analytics else None,
         load_train,
-        examples=lambda config, data, model: data.only(model.modalities),
         amsgrad=True,
     )
 

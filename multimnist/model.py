@@ -1,45 +1,59 @@
-"""Networks of MVAE on MultiMNIST (layers of the authors' multimnist/model.py)."""
+"""Networks of the models on MultiMNIST (layers of the authors' multimnist/model.py)."""
 
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from common.encoders_decoders import SplitLinearLayer
-from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
-from common.models import MVAE, MultimodalVAE
+from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
+from common.models import MultimodalVAE
+from common.pairs import Networks, build_pair
 from mnist.model import layers
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
 
-N_HIDDEN = 200
+N_HIDDEN, WIDTH = 200, 512
 
 
 class Config(Protocol):
     """The options that determine the networks."""
 
     n_latents: int
+    model: str
+    posterior: str
     teacher_forcing: bool
 
 
-class TextEncoder(nn.Module):
-    """Strings (N, 4) -> (mu, logvar), (N, D) each, from a bidirectional GRU.
+class TextFeatures(nn.Module):
+    """Strings (N, 4) -> features (N, H), from a bidirectional GRU.
 
     As in the authors' code both directions are read at the last character, which is the first one backwards.
     """
 
-    def __init__(self, n_latents: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(N_CHARACTERS, N_HIDDEN)
         self.forwards = nn.GRU(N_HIDDEN, N_HIDDEN, batch_first=True)
         self.backwards = nn.GRU(N_HIDDEN, N_HIDDEN, batch_first=True)
-        self.heads = SplitLinearLayer(N_HIDDEN, (n_latents, n_latents))
+
+    def forward(self, text: Tensor) -> Tensor:
+        characters = self.embedding(text)  # (N, 4, H)
+        return self.forwards(characters)[0][:, -1] + self.backwards(characters[:, -1:])[0][:, 0]
+
+
+class TextEncoder(TextFeatures):
+    """Strings (N, 4) -> parameters of their expert, (N, D) each; heads holds each D."""
+
+    def __init__(self, heads: tuple[int, ...]) -> None:
+        super().__init__()
+        self.heads = SplitLinearLayer(N_HIDDEN, heads)
 
     def forward(self, text: Tensor) -> tuple[Tensor, ...]:
-        characters = self.embedding(text)  # (N, 4, H)
-        last = self.forwards(characters)[0][:, -1] + self.backwards(characters[:, -1:])[0][:, 0]
-        return self.heads(last)
+        return self.heads(super().forward(text))
 
 
 class TextDecoder(nn.Module):
@@ -84,34 +98,39 @@ class TextDecoder(nn.Module):
 
 def build(config: Config) -> MultimodalVAE:
     """Build the model of image (B, 1, 50, 50) in [0, 1] and text (B, 4), ids of characters."""
-    d = config.n_latents
-    text_decoder, text_likelihood = TextDecoder(d), CategoricalLikelihood(event_dims=1)
+    d, text_decoder, text_likelihood = config.n_latents, TextDecoder, partial(CategoricalLikelihood, event_dims=1)
     if config.teacher_forcing:  # the likelihood runs the network, which needs the true characters
-        text_decoder, text_likelihood = nn.Identity(), TeacherForcedLikelihood(text_decoder)
-    return MVAE(
-        encoder={"image": image_encoder(d), "text": TextEncoder(d)},
-        decoder={"image": image_decoder(d), "text": text_decoder},
-        likelihood=GroupedLikelihood(image=BernoulliLikelihood(event_dims=3), text=text_likelihood),
-        latent_dim=d,
+        text_decoder, text_likelihood = lambda d: nn.Identity(), lambda: TeacherForcedLikelihood(TextDecoder(d))
+    networks = Networks(
+        encoder={
+            "image": lambda heads: nn.Sequential(*image_features(), SplitLinearLayer(WIDTH, heads)),
+            "text": TextEncoder,
+        },
+        features={"image": image_features, "text": lambda: nn.Sequential(TextFeatures(), nn.Linear(N_HIDDEN, WIDTH))},
+        width=WIDTH,
+        decoder={"image": image_decoder, "text": text_decoder},
+        likelihood={"image": partial(BernoulliLikelihood, event_dims=3), "text": text_likelihood},
+        condition=lambda text: one_hot(text, N_CHARACTERS).flatten(1),
+        n_condition=LENGTH * N_CHARACTERS,
     )
+    return build_pair(config.model, networks, d, config.posterior)
 
 
-def image_encoder(n_latents: int) -> nn.Sequential:
-    """Build the encoder image (N, 1, 50, 50) -> (mu, logvar), (N, D) each."""
+def image_features() -> nn.Sequential:
+    """Build the network image (N, 1, 50, 50) -> features (N, 512)."""
     return nn.Sequential(
         *(nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
         *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
         *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
         *(nn.Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
-        *(nn.Flatten(), nn.Linear(1024, 512), nn.SiLU(), nn.Dropout(0.1)),
-        SplitLinearLayer(512, (n_latents, n_latents)),
+        *(nn.Flatten(), nn.Linear(1024, WIDTH), nn.SiLU(), nn.Dropout(0.1)),
     )
 
 
-def image_decoder(n_latents: int) -> nn.Sequential:
-    """Build the decoder z (N, D) -> logits (N, 1, 50, 50)."""
+def image_decoder(n_inputs: int) -> nn.Sequential:
+    """Build the decoder (N, n_inputs) -> logits (N, 1, 50, 50)."""
     return nn.Sequential(
-        *(nn.Linear(n_latents, 1024), nn.SiLU(), nn.Unflatten(1, (256, 2, 2))),
+        *(nn.Linear(n_inputs, 1024), nn.SiLU(), nn.Unflatten(1, (256, 2, 2))),
         *(nn.ConvTranspose2d(256, 128, 4, 2, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
         *(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
         *(nn.ConvTranspose2d(64, 32, 5, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
@@ -161,4 +180,4 @@ AUTHORS = {
     **_gru("decoder.text.gru", "text_decoder.gru", "l1"),
     **layers("decoder.text.output", "text_decoder.h2o"),
 }
-AUTHORS_OPTIONS = {"teacher_forcing": False}
+AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian", "teacher_forcing": False}

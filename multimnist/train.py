@@ -9,22 +9,19 @@ A batch: image (B, 1, 50, 50) float in [0, 1], text (B, 4) int64: digits, 11 whe
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from common.training import run_from_command_line
+from common.training.options import ModelOptions
 from mnist import train
 from multimnist.options import DatasetOptions
 
 if TYPE_CHECKING:
-    from common.models import MultimodalVAE
-    from common.objectives import Objective
     from common.training import Experiment
 
 
 @dataclass
-class Config(DatasetOptions, train.DigitsConfig):
-    obj: Literal["mvae", "elbo"] = "mvae"
-    """objective to maximise"""
+class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
     teacher_forcing: bool = False
     """give the text decoder the true preceding characters, which makes p(text|z) autoregressive; it then runs in
     float32, whatever --precision. Without it the decoder sees the characters that it finds most likely, as in the
@@ -35,13 +32,6 @@ class Config(DatasetOptions, train.DigitsConfig):
         self.check_options()
 
 
-def objective(config: Config, model: "MultimodalVAE") -> "Objective":
-    """The objective that --obj names."""
-    from common.objectives import MvaeElbo, StandardElbo
-
-    return {"mvae": MvaeElbo, "elbo": StandardElbo}[config.obj](model, weights=config.weights(model))
-
-
 def experiment() -> "Experiment":
     """MultiMNIST's images and strings."""
     from mnist.sample import drawn_by
@@ -49,7 +39,7 @@ def experiment() -> "Experiment":
     from multimnist.model import build
 
     return train.experiment()._replace(
-        name=MULTIMNIST.name, load=MULTIMNIST.load, build=build, objective=objective, draw=drawn_by(MULTIMNIST)
+        name=MULTIMNIST.name, load=MULTIMNIST.load, build=build, draw=drawn_by(MULTIMNIST)
     )
 
 

@@ -1,6 +1,7 @@
 """Networks of MVAE on six views of a face; each view has celeba's image networks."""
 
-from celeba.model import Config, image_decoder, image_encoder
+from celeba.model import image_decoder, image_encoder
+from celeba19.model import Config
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config(train.FacesConfig):
+class Config(train.FusionConfig):
     GROUPS: ClassVar = {
         "objective": tuple(f"lambda_{view}" for view in ("image", "gray", "edge", "mask", "obscured", "watermark"))
     }

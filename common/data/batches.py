@@ -217,6 +217,10 @@ class Examples:
         """The same examples with only the named modalities; no example may lack any modality."""
         return Examples(*(x and {name: x[name] for name in names} for x in (self.modalities, self.rows)))
 
+    def without_others(self, names: Sequence[str]) -> "Examples":
+        """The same examples without modalities that are not named, such as labels; itself if there are none."""
+        return self if set(self.modalities) <= set(names) else self.only([n for n in names if n in self.modalities])
+
     def take(self, index: slice | Tensor) -> "Examples":
         """Only the indexed examples; nothing is read from shards yet."""
         masks = [None if x is None else x[index] for x in (self.mask, self.joint_only)]

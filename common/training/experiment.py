@@ -32,7 +32,8 @@ class Experiment(NamedTuple):
     load_train: config -> the data to train on, and those to select the best model by (None for none). It may complete
         the config with what the data say, such as a vocabulary. By default the last sixth of the training split, or
         --valid examples, are held out.
-    examples: config, data, model -> the examples that a step takes batches from; by default the data themselves.
+    examples: config, data, model -> the examples that a step takes batches from; by default the data, without what the
+        model has no modality for.
     amsgrad: Adam's variant (Reddi et al. 2018).
     """
 
@@ -42,7 +43,9 @@ class Experiment(NamedTuple):
     objective: Callable[[Any, nn.Module], Objective]
     draw: Callable[[nn.Module, Path, Split, Split | None], None] | None
     load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
-    examples: Callable[[Any, Split, nn.Module], Examples] = lambda config, data, model: data
+    examples: Callable[[Any, Split, nn.Module], Examples] = lambda config, data, model: data.without_others(
+        model.modalities
+    )
     amsgrad: bool = False
 
 

@@ -292,7 +292,10 @@ def test_the_authors_weights_reach_two_terms_only(trained):
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        (celeba.train, ("--fusion", "moe", "--posterior", "laplace", "--obj", "iwae", "--K", 2)),
+        (celeba.train, ("--model", "bivcca", "--posterior", "laplace", "--obj", "iwae", "--K", 2)),
+        (celeba.train, ("--model", "jmvae")),
+        (celeba.train, ("--model", "vae")),
+        (celeba.train, ("--model", "cvae")),
         (celeba19.train, ("--weighting", "authors", "--approx-m", 2)),
         (celeba.train, ("--posterior", "vmf")),
     ],
