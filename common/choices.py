@@ -17,7 +17,7 @@ FAMILIES = {  # those of `common.models.FAMILIES`
     "softplus-laplace": "Laplace with softplus scales; mixtures and single encoders only",
     "softplus-normal": "Gaussian with softplus scales; mixtures and single encoders only",
     "laplace-normal": "first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
-    "vmf": "von Mises-Fisher, z on the unit sphere",
+    "vmf": "von Mises-Fisher, z on the unit sphere, or on several side by side",
     "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
 }
 

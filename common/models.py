@@ -83,6 +83,16 @@ def gaussian_prior(latent_dim: int, learn: bool) -> nn.Module:
     return LearnedPrior(DiagonalGaussianPosterior(), latent_dim) if learn else StandardGaussianPrior(latent_dim)
 
 
+def vmf_family(n_vmfs: int) -> Family:
+    """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
+    return Family(
+        n_params=1,
+        posterior=lambda d: VmfProductPosterior(n_vmfs),
+        product=VmfPoeStrategy,
+        prior=lambda d, learn: UniformHypersphericalPrior(d, n_vmfs),
+    )
+
+
 FAMILIES = {
     "gaussian": Family(
         n_params=2,
@@ -115,12 +125,7 @@ FAMILIES = {
         prior=partial(LearnedPrior, LaplacePosterior()),
         only_mixed=True,
     ),
-    "vmf": Family(
-        n_params=1,
-        posterior=lambda d: VmfProductPosterior(),
-        product=VmfPoeStrategy,
-        prior=lambda d, learn: UniformHypersphericalPrior(d),
-    ),
+    "vmf": vmf_family(n_vmfs=1),
     "ebm": Family(
         n_params=2,
         posterior=energy_based,
@@ -205,6 +210,7 @@ def VAE(
     posterior: str = "gaussian",
     learn_prior: bool = False,
     private: Mapping[str, int] | None = None,
+    n_vmfs: int = 1,
 ) -> MultimodalVAE:
     """The model with a fusion and a posterior family.
 
@@ -214,11 +220,12 @@ def VAE(
         latent_dim: D, private latents included.
         posterior: a name in FAMILIES.
         learn_prior: learn the prior's scales, if its family has any.
+        n_vmfs: number of spheres of the family vmf.
 
     Raises:
         InputError: the fusion does not exist for the family.
     """
-    family = FAMILIES[posterior]
+    family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
     variational_posterior = family.posterior(latent_dim)
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)

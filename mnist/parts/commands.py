@@ -26,6 +26,7 @@ from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, jo
 from mnist.parts.model import split as split_images
 
 BATCH_SIZE = 100
+N_LATENTS = 20  # as in poe-vae's README
 
 
 @dataclass
@@ -43,8 +44,13 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     0.2, whose log-likelihoods cannot be compared with bernoulli's"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
-    n_latents: options.Latents = 20
-    """dimensions of z. Default: as in poe-vae's README"""
+    n_latents: options.Latents | None = None
+    """dimensions of z. Default: 20, as in poe-vae's README, or what --n-vmfs and --vmf-dim need"""
+    n_vmfs: int = 1
+    """unit spheres of --posterior vmf: z consists of equal parts, each on a sphere with its own von Mises-Fisher
+    distribution"""
+    vmf_dim: int | None = None
+    """dimensions of each sphere of --posterior vmf; its part of z has one more. Default: from --n-latents"""
     hidden: int = 200
     """width of the networks' hidden layers. Default: as in poe-vae's README"""
     layers: int = 1
@@ -60,6 +66,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
     def check(self) -> None:
+        self._settle_latents()
         super().check()
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         for name in ("hidden", "layers"):
@@ -72,6 +79,27 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
             not self.learn_prior or self.fusion not in ("poe", "mopoe"),
             f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
         )
+
+    def _settle_latents(self) -> None:
+        """Set --n-latents to what --n-vmfs and --vmf-dim need, or to its default.
+
+        Raises:
+            InputError: the three contradict each other, or are not --posterior vmf's.
+        """
+        n, dim = self.n_vmfs, self.vmf_dim
+        spheres = f"--n-vmfs {n}" if dim is None else f"--n-vmfs {n} --vmf-dim {dim}"
+        is_vmf = self.posterior == "vmf"
+        require(is_vmf or (n == 1 and dim is None), f"{spheres} needs --posterior vmf (got {self.posterior})")
+        for name in ("n_vmfs", "vmf_dim"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        default = N_LATENTS if dim is None else n * (dim + 1)
+        if self.n_latents is None:
+            self.n_latents = default
+        given = self.n_latents
+        require(dim is None or given == default, f"{spheres} makes {default} latents: leave out --n-latents {given}")
+        fits = given % n == 0 and given // n >= 2
+        require(not is_vmf or fits, f"{spheres} needs a multiple of {n} as --n-latents, {2 * n} or more (got {given})")
 
     @abstractmethod
     def objectives(self) -> Sequence[str]:

@@ -38,6 +38,7 @@ class Networks(Protocol):
     likelihood: str
     learn_prior: bool
     n_latents: int
+    n_vmfs: int
     hidden: int
     layers: int
 
@@ -71,6 +72,7 @@ def build(config: Networks) -> MultimodalVAE:
         config.n_latents,
         posterior=config.posterior,
         learn_prior=config.learn_prior,
+        n_vmfs=getattr(config, "n_vmfs", 1),  # checkpoints that are older than the option lack it
     )
 
 
