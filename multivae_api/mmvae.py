@@ -90,8 +90,8 @@ class MMVAE(MultimodalVAE):
     def forward(self, inputs: object, **kwargs: object) -> ModelOutput:
         """`loss`, minus the bound, to minimise, and `metrics`, the bound and its terms: means over the batch, nats.
 
-        The gradient of "dreg_looser" is the unbiased one (`DregElbo`). Other arguments, which MultiVae's trainers pass,
-        are ignored.
+        The gradient of "dreg_looser" is the unbiased one (`DregIwaeElbo`). Other arguments, which MultiVae's trainers
+        pass, are ignored.
         """
         config = self.model_config
         objective = OBJECTIVES[config.loss](self, config.K, looser=True)

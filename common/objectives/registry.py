@@ -45,7 +45,7 @@ def _samples(options: Any) -> int:  # noqa: ANN401 (any config with the options)
 
 def _elbo(model: "MultimodalVAE", weights: Mapping[str, float] | None) -> "Objective":
     is_mixture = model.variational_posterior.is_mixture
-    return (objectives.MixtureElbo if is_mixture else objectives.StandardElbo)(model, weights)
+    return (objectives.MmvaeElbo if is_mixture else objectives.StandardElbo)(model, weights)
 
 
 def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -> "Objective":  # noqa: ANN401
@@ -105,7 +105,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="weighs the experts' samples against each other, in a mixture with one expert for each modality",
     ),
     "dreg": Record(
-        make=lambda model, o, weights: objectives.DregElbo(
+        make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
         ),
         fusions=(*PRODUCTS, *MIXTURES, "own", "set"),

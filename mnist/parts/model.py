@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common.data.batches import n_columns
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require
-from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, NormalLikelihood
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 from common.variational_strategies import SetStrategy
 
@@ -24,7 +24,7 @@ SHAPES = {  # shapes of the modalities for each layout; flattened and concatenat
 LIKELIHOODS = {
     "bernoulli": BernoulliLikelihood,
     "laplace": partial(LaplaceLikelihood, 0.2),
-    "normal": partial(NormalLikelihood, 0.2),
+    "normal": partial(SphericalGaussianLikelihood, 0.2),
 }
 
 

@@ -7,7 +7,7 @@ import torch.nn as nn
 from common.encoders_decoders import GatherLayer, NetworkList, SplitLinearLayer
 from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
-from common.objectives import DregElbo, StandardElbo
+from common.objectives import DregIwaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import GaussianPoeStrategy
@@ -105,7 +105,7 @@ def test_pieces_in_other_shapes():
     assert p["1"].log_prob(xs[1]).shape == (5, 3)
     torch.testing.assert_close(p["0"].mean[0], decoder(torch.zeros(3, latent_dim)).sigmoid()[:, 0])
     vae["decoder"] = NetworkList(nn.ModuleList([nn.Linear(latent_dim, m_dim) for _ in range(2)]))
-    DregElbo(vae, K=4)(xs).backward()
+    DregIwaeElbo(vae, K=4)(xs).backward()
     assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
     del vae["prior"]
     with pytest.raises(InputError, match="this one lacks prior"):

@@ -13,7 +13,7 @@ from torch import nn
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError, option
-from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import FAMILIES, FUSIONS, VAE
 from common.objectives import IwaeElbo, registry
 from common.objectives.registry import OBJECTIVES, Record, make_objective, objectives_of, with_option
@@ -67,7 +67,7 @@ def model_of(fusion, family, names=("a", "b")):
         strategy,
         encoder,
         {name: nn.Linear(D, N_FEATURES) for name in names},
-        GroupedLikelihood(**{name: NormalLikelihood(0.7) for name in names}),
+        GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in names}),
         latent_dim=D,
         posterior=family,
         learn_prior=True,
