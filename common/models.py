@@ -61,7 +61,8 @@ class Family(NamedTuple):
 class Fusion(NamedTuple):
     """A way to fuse experts.
 
-    strategy: family, keys of the encoders -> the strategy's module; None if its networks must be given (`SetStrategy`).
+    strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
+        `UnstructuredStrategy`).
     exists: family's name, family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
     why: why it does not exist for other families.
@@ -177,6 +178,12 @@ FUSIONS = {
         is_mixture=False,
         why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
+    "unstructured": Fusion(
+        strategy=None,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
+        is_mixture=False,
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+    ),
 }
 
 
@@ -230,7 +237,7 @@ def VAE(
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
         make = FUSIONS[fusion].strategy
-        require(make is not None, "a set encoder has a network of its own: give VAE a SetStrategy, not its name")
+        require(make is not None, f"the fusion {fusion} has a network of its own: give VAE the strategy, not its name")
         strategy = make(family, tuple(encoder))
         if FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
 PRODUCTS, MIXTURES = ("poe", "quotient"), ("moe", "mopoe")
+SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
 
 
 class Record(NamedTuple):
@@ -74,15 +75,15 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "mvae": Record(
         make=lambda model, o, weights: objectives.MvaeElbo(model, o.approx_m, weights),
-        fusions=(*PRODUCTS, "set"),
+        fusions=(*PRODUCTS, *SINGLE_NETWORKS),
         options=("approx_m",),
         needs_density=False,
         summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
-        why="sums the ELBOs of subsets, and only products and set encoders have a posterior for each subset",
+        why="sums the ELBOs of subsets, and only poe, quotient, set and unstructured have a posterior of each",
     ),
     "elbo": Record(
         make=lambda model, o, weights: _elbo(model, weights),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=(),
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
@@ -108,7 +109,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
         ),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=("K", "looser", "dreg", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound with the doubly reparameterised gradient",
@@ -116,7 +117,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "iwae": Record(
         make=lambda model, o, weights: _iwae(model, o, weights),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=("K", "looser", "max_memory"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
@@ -126,7 +127,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.StlElbo(
             model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
         ),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=("K", "looser", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound without the score of q, biased for K > 1",

@@ -22,7 +22,7 @@ from common.reporting import plots, tables
 from common.training import Experiment, devices, objective_of, options, run, runs
 from common.training.options import ObjectiveOptions
 from mnist.data import MNIST
-from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels
+from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
 
 BATCH_SIZE = 100
@@ -34,14 +34,17 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """Train a model."""
 
     GROUPS: ClassVar = {"data": ("missing",)}
+    SHARED: ClassVar[str]  # the options with which parts share a network
 
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""
     learn_prior: bool = False
     """learn the scales of a gaussian or laplace prior; products of experts keep N(0, I)"""
     likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
-    """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities of scale
-    0.2, whose log-likelihoods cannot be compared with bernoulli's"""
+    """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities, whose
+    log-likelihoods cannot be compared with bernoulli's"""
+    likelihood_scale: float | None = None
+    """standard deviation of --likelihood normal, scale of laplace. Default: 0.2"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
     n_latents: options.Latents | None = None
@@ -55,6 +58,9 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """width of the networks' hidden layers. Default: as in poe-vae's README"""
     layers: int = 1
     """hidden layers of each network. Default: as in poe-vae's README"""
+    embed_dim: int | None = None
+    """size of the embeddings that tell the halves or pixels apart in networks that they share. Default: 2 for each
+    hidden unit, its scale and its shift"""
     batch_size: int = 100
     """examples in a batch"""
     epochs: int = 100
@@ -69,8 +75,15 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         self._settle_latents()
         super().check()
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
-        for name in ("hidden", "layers"):
-            require(getattr(self, name) > 0, f"{option(name)} must be positive, not {getattr(self, name)}")
+        for name in ("hidden", "layers", "embed_dim", "likelihood_scale"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require(
+            self.likelihood_scale is None or self.likelihood != "bernoulli",
+            "--likelihood-scale needs --likelihood normal or laplace (got bernoulli)",
+        )
+        shares = self.layout != "list" and (self.fusion != "unstructured" or self.decoder == "shared")
+        require(self.embed_dim is None or shares, f"--embed-dim needs {self.SHARED}: the parts share no network")
         require(
             not self.learn_prior or self.posterior in ("gaussian", "laplace"),
             f"--learn-prior: the prior of --posterior {self.posterior} has no scales",
@@ -159,8 +172,7 @@ def load(split: str, config: Train) -> Examples:
     parts, mask = split_images(images, SHAPES[config.layout]), None
     if config.missing:
         generator = torch.Generator().manual_seed(config.seed)
-        n = sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES[config.layout].values())
-        mask = torch.rand(len(images), n, generator=generator) >= config.missing
+        mask = torch.rand(len(images), n_parts(config.layout), generator=generator) >= config.missing
     return Examples(parts, mask=mask)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.distributions import kl_divergence
 
 from common.checkpoints import load_config, load_model
+from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.objectives import MvaeElbo, StandardElbo
@@ -202,6 +203,37 @@ def test_several_spheres_train_and_are_a_sum_over_spheres(tmp_path):
         call(halves, *VMF, "--n-vmfs", 2, "--vmf-dim", 5, *args[:-1], tmp_path / "b", "--pre-trained", tmp_path)
 
 
+@pytest.mark.parametrize("script", [halves, pixels])
+def test_an_unstructured_encoder_trains_and_evaluates(script, tmp_path):
+    args = ("--demo", "--limit", 60, "--missing", 0.5, "--hidden", 8, "--n-latents", 2, "--epochs", 1)
+    call(script, "train", *args, "--fusion", "unstructured", "--save-dir", tmp_path)
+    model = load_model(tmp_path)
+    names = [name for name, _ in model.named_parameters() if not name.startswith("decoder")]
+    assert names and all(name.startswith("variational_strategy") for name in names), "no other encoder"
+    images = torch.rand(2, 1, 28, 28)
+    nothing, top = (
+        model.posterior(Batch(part_models.inputs(model, images), given)).mean
+        for given in (
+            torch.zeros_like(part_models.columns(model, seen("top", 2))),
+            part_models.columns(model, seen("top", 2)),
+        )
+    )
+    assert nothing[0].equal(nothing[1]) and not top[0].equal(top[1])
+    estimates = call(script, "loglike", tmp_path, "--demo", "--limit", 3, "--n-samples", 5)
+    assert estimates["log p(top)"]["mean"] > estimates["log p(image)"]["mean"]
+
+
+def test_options_of_the_networks_and_of_the_likelihood(tmp_path):
+    args = ("--demo", "--limit", 30, "--hidden", 8, "--epochs", 1, "--layout", "vectorised", "--embed-dim", 3)
+    call(halves, "train", *args, "--likelihood", "normal", "--likelihood-scale", 0.5, "--save-dir", tmp_path)
+    model = load_model(tmp_path)
+    assert {tuple(part["halves"].embedding.shape) for part in (model.encoder, model.decoder)} == {(2, 3)}
+    z, x = torch.zeros(1, 20), torch.rand(1, 2, 392)
+    p = model.decode(z)["halves"]
+    known = torch.distributions.Normal(p.mean, 0.5).log_prob(x).sum()
+    torch.testing.assert_close(p.log_prob(x).sum(), known)
+
+
 def test_pictures(trained, tmp_path):
     call(halves, "sample", trained, "--demo", "--observed", "bottom", "--n-samples", 3, "--out-dir", tmp_path)
     call(halves, "sample", trained, "--n-samples", 5, "--out-dir", tmp_path)
@@ -251,6 +283,21 @@ def test_pixels_that_a_user_means(tmp_path):
             "with one expert for",
         ),
         (halves, ["train", "--layers", "0"], "--layers must be positive, not 0"),
+        (halves, ["train", "--embed-dim", "4"], "--embed-dim needs --layout vectorised: the parts share no network"),
+        (
+            pixels,
+            ["train", "--fusion", "unstructured", "--embed-dim", "4"],
+            "--embed-dim needs --fusion poe or set, or --decoder shared",
+        ),
+        (pixels, ["train", "--embed-dim", "0"], "--embed-dim must be positive, not 0"),
+        (halves, ["train", "--likelihood-scale", "0.1"], "--likelihood-scale needs --likelihood normal or laplace"),
+        (
+            halves,
+            ["train", "--likelihood", "normal", "--likelihood-scale", "0"],
+            "--likelihood-scale must be positive, not 0",
+        ),
+        (halves, ["train", "--fusion", "unstructured", "--posterior", "ebm"], "there is no fusion unstructured for"),
+        (halves, ["train", "--fusion", "unstructured", "--obj", "ar"], "--obj ar takes KLs between the posteriors"),
         (halves, ["train", "--n-vmfs", "4"], "--n-vmfs 4 needs --posterior vmf (got gaussian)"),
         (halves, ["train", "--vmf-dim", "4"], "--n-vmfs 1 --vmf-dim 4 needs --posterior vmf (got gaussian)"),
         (halves, [*VMF, "--n-vmfs", "0"], "--n-vmfs must be positive, not 0"),
