@@ -71,8 +71,12 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """learning rate of Adam"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
+    def __post_init__(self) -> None:
+        if self.n_latents is None:
+            self.n_latents = N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1)
+
     def check(self) -> None:
-        self._settle_latents()
+        self._check_spheres()
         super().check()
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         for name in ("hidden", "layers", "embed_dim", "likelihood_scale"):
@@ -93,24 +97,17 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
             f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
         )
 
-    def _settle_latents(self) -> None:
-        """Set --n-latents to what --n-vmfs and --vmf-dim need, or to its default.
-
-        Raises:
-            InputError: the three contradict each other, or are not --posterior vmf's.
-        """
-        n, dim = self.n_vmfs, self.vmf_dim
+    def _check_spheres(self) -> None:
+        """Raise InputError if --n-vmfs, --vmf-dim and --n-latents contradict each other or --posterior."""
+        n, dim, given = self.n_vmfs, self.vmf_dim, self.n_latents
         spheres = f"--n-vmfs {n}" if dim is None else f"--n-vmfs {n} --vmf-dim {dim}"
         is_vmf = self.posterior == "vmf"
         require(is_vmf or (n == 1 and dim is None), f"{spheres} needs --posterior vmf (got {self.posterior})")
         for name in ("n_vmfs", "vmf_dim"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        default = N_LATENTS if dim is None else n * (dim + 1)
-        if self.n_latents is None:
-            self.n_latents = default
-        given = self.n_latents
-        require(dim is None or given == default, f"{spheres} makes {default} latents: leave out --n-latents {given}")
+        makes = given if dim is None else n * (dim + 1)
+        require(given == makes, f"{spheres} makes {makes} latents: leave out --n-latents {given}")
         fits = given % n == 0 and given // n >= 2
         require(not is_vmf or fits, f"{spheres} needs a multiple of {n} as --n-latents, {2 * n} or more (got {given})")
 
