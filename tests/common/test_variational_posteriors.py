@@ -62,6 +62,12 @@ def exact_log_p(model, x):
     return log_joint(model, x).logsumexp(dim=0) + math.log(2 * math.pi / len(CIRCLE))
 
 
+def spheres_log_z(eta):
+    """log of the integral of exp(3 eta' z) over two spheres in R^3, (..., 6) -> (...)."""
+    kappa = 3 * eta.unflatten(-1, (2, 3)).norm(dim=-1)
+    return (4 * math.pi * kappa.sinh() / kappa).log().sum(dim=-1)
+
+
 def test_the_product_is_that_of_the_densities():
     eta = torch.randn(3, 4, 6, dtype=torch.float64)
     mask = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
@@ -71,6 +77,8 @@ def test_the_product_is_that_of_the_densities():
     of_each = torch.where(there, torch.stack([family((e,)).log_prob(z) for e in eta]), 0).sum(dim=0)
     difference = product - of_each
     torch.testing.assert_close(difference, difference[:1].expand_as(difference), msg="a constant: the normaliser")
+    log_z = spheres_log_z((eta * there.movedim(1, 2)).sum(dim=0)) - (spheres_log_z(eta) * there[:, 0]).sum(dim=0)
+    torch.testing.assert_close(difference[0, :3], -log_z[:3], msg="log of the integral of the product")
     torch.testing.assert_close(product[:, 3], UniformHypersphericalPrior(6, 2)().log_prob(z[:, 3]).double())
     of_subsets = family(VmfPoeStrategy()((eta,), mask.expand(2, -1, -1)))
     torch.testing.assert_close(of_subsets.log_prob(z[:, None]), product[:, None].expand(-1, 2, -1))
