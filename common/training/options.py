@@ -16,7 +16,8 @@ from common.objectives.registry import OBJECTIVES
 if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
 
-Latents = Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])]
+LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
+Latents = Annotated[int, LATENT_NAMES]
 
 
 @dataclasses.dataclass(kw_only=True)

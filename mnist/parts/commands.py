@@ -6,24 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image
 from torch import Tensor
 
 from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.errors import InputError, option, require
+from common.errors import option, require
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
 from common.training import Experiment, devices, objective_of, options, run, runs
 from common.training.options import ObjectiveOptions
 from mnist.data import MNIST
-from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, n_parts, pixels
+from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
+from mnist.parts.observed import Observed
 
 BATCH_SIZE = 100
 N_LATENTS = 20  # as in poe-vae's README
@@ -47,7 +46,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """standard deviation of --likelihood normal, scale of laplace. Default: 0.2"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
-    n_latents: options.Latents | None = None
+    n_latents: Annotated[int | None, options.LATENT_NAMES] = None
     """dimensions of z. Default: 20, as in poe-vae's README, or what --n-vmfs and --vmf-dim need"""
     n_vmfs: int = 1
     """unit spheres of --posterior vmf: z consists of equal parts, each on a sphere with its own von Mises-Fisher
@@ -229,7 +228,7 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     return tables.report_estimates(values, config, experiment, len(examples))
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
+def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_samples: int) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
     log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are
@@ -262,49 +261,3 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
     nearer = max((values[f"log p({part})"], values[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
     values[f"log p({rest}|{part})"] -= nearer
     return values
-
-
-HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
-
-
-class Observed:
-    """The part of an image that a user names, see Sample: called with n, which pixels of so many images, (n, 784) bool.
-
-    Args:
-        seed: of a fraction's random pixels.
-
-    Raises:
-        InputError: neither the name of a half, nor a fraction, nor a readable image.
-    """
-
-    def __init__(self, value: str, seed: int = 0) -> None:
-        self.names = (value, HALVES[value]) if value in HALVES else ("the observed", "the rest")
-        self.generator = torch.Generator().manual_seed(seed)
-        self.fraction, self.pixels = None, None
-        try:
-            self.fraction = float(value)
-        except ValueError:
-            self.pixels = _half(value) if value in HALVES else torch.from_numpy(_mask_of(value)).flatten()
-        known = self.fraction is None or 0 <= self.fraction <= 1
-        require(known, f"--observed {value}: a fraction of the pixels lies in [0, 1]")
-
-    def __call__(self, n: int) -> Tensor:
-        if self.pixels is not None:
-            return self.pixels.expand(n, -1)
-        order = torch.rand(n, N_PIXELS, generator=self.generator).argsort(dim=1)
-        return order < round(self.fraction * N_PIXELS)
-
-
-def _half(name: str) -> Tensor:
-    first = torch.arange(SIZE) < SIZE // 2
-    half = first if name in ("top", "left") else ~first
-    return (half[:, None] if name in ("top", "bottom") else half).expand(SIZE, SIZE).flatten()
-
-
-def _mask_of(path: str) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
-        raise InputError(f"--observed {path}: it is neither of {meant} ({error})") from error

@@ -225,10 +225,11 @@ def test_an_unstructured_encoder_trains_and_evaluates(script, tmp_path):
 
 def test_options_of_the_networks_and_of_the_likelihood(tmp_path):
     args = ("--demo", "--limit", 30, "--hidden", 8, "--epochs", 1, "--layout", "vectorised", "--embed-dim", 3)
+    args += ("--latent-dim", 6)
     call(halves, "train", *args, "--likelihood", "normal", "--likelihood-scale", 0.5, "--save-dir", tmp_path)
     model = load_model(tmp_path)
     assert {tuple(part["halves"].embedding.shape) for part in (model.encoder, model.decoder)} == {(2, 3)}
-    z, x = torch.zeros(1, 20), torch.rand(1, 2, 392)
+    z, x = torch.zeros(1, 6), torch.rand(1, 2, 392)
     p = model.decode(z)["halves"]
     known = torch.distributions.Normal(p.mean, 0.5).log_prob(x).sum()
     torch.testing.assert_close(p.log_prob(x).sum(), known)
