@@ -25,7 +25,7 @@ from benchmarks.race import Turn
 from celeba.attributes import ATTRIBUTES
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
-from common.objectives import DregElbo, MvaeElbo, Objective
+from common.objectives import DregIwaeElbo, MvaeElbo, Objective
 from common.training import devices
 from common.training.meter import Meter
 from common.training.steps import CapturedStep, Step
@@ -161,7 +161,7 @@ def for_mixtures(
     module = mnist_svhn.model if name == "mnist_svhn" else cub.model
     return Experiment(
         partial(module.build, SimpleNamespace(**options, learn_prior=True)),
-        partial(DregElbo, K=K, looser=True),
+        partial(DregIwaeElbo, K=K, looser=True),
         partial(plain_mmvae.training_step, experiment=name, K=K),
         examples,
         files,

@@ -29,7 +29,7 @@ from benchmarks.plain_faces import separate
 from common.data import Batch
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.models import MultimodalVAE
-from common.objectives import DregElbo, MvaeElbo
+from common.objectives import DregIwaeElbo, MvaeElbo
 from common.variational_posteriors import LaplacePosterior, SoftplusPosterior
 from cub.captions import PADDING
 from cub.model import CaptionLikelihood
@@ -77,10 +77,10 @@ def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     return -binary_cross_entropy_with_logits(logits, x.to(logits), reduction="none")
 
 
-def counterpart(objective: MvaeElbo | DregElbo, beta: float = 1.0) -> MVAE | MMVAE:
+def counterpart(objective: MvaeElbo | DregIwaeElbo, beta: float = 1.0) -> MVAE | MMVAE:
     """The package's model with the same loss as the objective at beta; MMVAE's is a sum over the batch, at beta = 1."""
     model = objective.model
-    mixture = isinstance(objective, DregElbo)
+    mixture = isinstance(objective, DregIwaeElbo)
     family = model.variational_posterior.component if mixture else model.variational_posterior
     encoder, decoder = separate(model)
     encoders = {name: Encoder(network, family) for name, network in encoder.items()}
@@ -120,7 +120,7 @@ def inputs(model: MultimodalVAE, batch: Batch) -> MultimodalBaseDataset:
     return MultimodalBaseDataset(data)
 
 
-def training_step(objective: MvaeElbo | DregElbo, beta: float = 1.0) -> Callable[[Batch], None]:
+def training_step(objective: MvaeElbo | DregIwaeElbo, beta: float = 1.0) -> Callable[[Batch], None]:
     """The training step of the package's trainer, with its default optimiser."""
     package = counterpart(objective, beta).to(next(objective.parameters()).device)
     optimizer = torch.optim.Adam(package.parameters(), lr=1e-4)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from celeba.attributes import ATTRIBUTES
 from celeba.model import IMAGE, WIDTH, image_decoder, image_encoder
-from common.encoders_decoders import StackedDecoder, StackedLinear
+from common.encoders_decoders import SqueezeLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, GroupedLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 
@@ -67,7 +67,7 @@ def attribute_decoders(n_latents: int) -> nn.Sequential:
         *(StackedLinear(N, n_latents, WIDTH), nn.SiLU()),
         *(StackedLinear(N, WIDTH, WIDTH), nn.SiLU()),
         *(StackedLinear(N, WIDTH, WIDTH), nn.SiLU()),
-        *(StackedLinear(N, WIDTH, 1), nn.Flatten()),
+        *(StackedLinear(N, WIDTH, 1), SqueezeLayer(-1)),
     )
 
 

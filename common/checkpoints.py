@@ -128,7 +128,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     """
     trained = _read(_file(path), experiment)
     # parameters that have the same shapes could still mean something else
-    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood"):
+    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood", "n_vmfs"):
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
         require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
     anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {}) if experiment in EXPERIMENTS else {}

@@ -10,6 +10,7 @@ FUSIONS = {  # those of `common.models.FUSIONS`
     "own": "each subset of the modalities has its own encoder (VAE, CVAE)",
     "joint": "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
     "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
+    "unstructured": "one posterior from one network on all values, zeros where absent, and the mask: a baseline",
 }
 FAMILIES = {  # those of `common.models.FAMILIES`
     "gaussian": "diagonal Gaussian",
@@ -17,7 +18,7 @@ FAMILIES = {  # those of `common.models.FAMILIES`
     "softplus-laplace": "Laplace with softplus scales; mixtures and single encoders only",
     "softplus-normal": "Gaussian with softplus scales; mixtures and single encoders only",
     "laplace-normal": "first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
-    "vmf": "von Mises-Fisher, z on the unit sphere",
+    "vmf": "von Mises-Fisher, z on the unit sphere, or on several side by side",
     "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
 }
 

@@ -45,28 +45,85 @@ class GatherLayer(nn.Module):
         return torch.stack(outputs, dim=1)
 
 
-class SharedNetwork(nn.Module):
-    """One network for n like modalities, which it tells apart by learned embeddings (the vectorised layout).
+class ConcatLayer(nn.Module):
+    """Concatenate tensors along their last dimension: a tuple of (N, ..., H_i) -> (N, ..., sum of H_i)."""
 
-    As an encoder it maps x (N, n, d) -> (N, n, ...), as a decoder z (N, D) -> (N, n, ...). Each element has two
-    embeddings: one scales the first layer's output, the other is added to it (FiLM, Perez et al. 2018, arXiv
-    1709.07871). An added embedding alone, which is also what concatenating it to the input amounts to, leaves the
-    elements too similar to learn from.
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat(inputs, dim=-1)
+
+
+class SqueezeLayer(nn.Module):
+    """Remove a dimension of size 1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze(self.dim)
+
+
+class UnsqueezeLayer(nn.Module):
+    """Insert a dimension of size 1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(self.dim)
+
+
+class ModalityEmbedding(nn.Module):
+    """Tell n like modalities apart: features (N, n, H), or (N, H) that all share -> (N, n, H).
+
+    Each modality scales the features and adds to them (FiLM, Perez et al. 2018, arXiv 1709.07871). An addition alone,
+    which is also what concatenating an embedding to the input amounts to, leaves the modalities too similar to learn
+    from.
+
+    Args:
+        n: the number of modalities.
+        n_features: H.
+        embed_dim: size of a modality's embedding, from which linear maps compute its scale and its addend. None: the
+            embedding consists of these two, 2 H numbers.
+    """
+
+    def __init__(self, n: int, n_features: int, embed_dim: int | None = None) -> None:
+        super().__init__()
+        self.n_elements, self.embed_dim = n, embed_dim
+        if embed_dim is None:
+            self.scale = nn.Parameter(torch.randn(n, n_features))
+            self.shift = nn.Parameter(torch.randn(n, n_features))
+        else:
+            self.embedding = nn.Parameter(torch.randn(n, embed_dim))
+            self.scale_and_shift = SplitLinearLayer(embed_dim, (n_features, n_features), bias=False)
+            nn.init.normal_(self.scale_and_shift.linear.weight, std=embed_dim**-0.5)  # so that both have variance 1
+
+    def forward(self, h: Tensor) -> Tensor:
+        own_scale = self.embed_dim is None
+        scale, shift = (self.scale, self.shift) if own_scale else self.scale_and_shift(self.embedding)
+        return torch.addcmul(shift, h if h.dim() == 3 else h.unsqueeze(1), scale)
+
+
+class SharedNetwork(ModalityEmbedding):
+    """One network for n like modalities, with a modality embedding after its first layer (the vectorised layout).
+
+    As an encoder it maps x (N, n, d) -> (N, n, ...), as a decoder z (N, D) -> (N, n, ...).
 
     Args:
         n: the number of elements.
         first: layer d -> H.
         rest: (N, n, H) -> (N, n, ...), shared by all elements, without batch norm, since it sees absent elements too.
+        embed_dim: see `ModalityEmbedding`.
     """
 
-    def __init__(self, n: int, first: nn.Linear, rest: nn.Module) -> None:
-        super().__init__()
-        self.n_elements, self.first, self.rest = n, first, rest
-        self.scale = nn.Parameter(torch.randn(n, first.out_features))
-        self.shift = nn.Parameter(torch.randn(n, first.out_features))
+    def __init__(self, n: int, first: nn.Linear, rest: nn.Module, embed_dim: int | None = None) -> None:
+        super().__init__(n, first.out_features, embed_dim)
+        self.first, self.rest = first, rest
+        self.chunk = max(1, CACHED // (n * first.out_features))  # examples
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        size = max(1, CACHED // self.scale.numel()) if x.device.type == "cpu" else len(x)
+        size = self.chunk if x.device.type == "cpu" else len(x)
         outputs = [self._forward_chunk(chunk) for chunk in x.split(size)]
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs)
@@ -74,8 +131,7 @@ class SharedNetwork(nn.Module):
 
     def _forward_chunk(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The same as `forward`, in a single batch."""
-        h = self.first(x)
-        return self.rest(torch.addcmul(self.shift, h if x.dim() == 3 else h.unsqueeze(1), self.scale))
+        return self.rest(super().forward(self.first(x)))
 
 
 class StackedLinear(nn.Module):

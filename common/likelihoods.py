@@ -79,7 +79,7 @@ class LocationScaleLikelihood(nn.Module):
 
 
 LaplaceLikelihood = partial(LocationScaleLikelihood, Laplace)
-NormalLikelihood = partial(LocationScaleLikelihood, Normal)
+SphericalGaussianLikelihood = partial(LocationScaleLikelihood, Normal)
 
 
 class FunctionLikelihood(nn.Module):

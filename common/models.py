@@ -61,7 +61,8 @@ class Family(NamedTuple):
 class Fusion(NamedTuple):
     """A way to fuse experts.
 
-    strategy: family, keys of the encoders -> the strategy's module; None if its networks must be given (`SetStrategy`).
+    strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
+        `UnstructuredStrategy`).
     exists: family's name, family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
     why: why it does not exist for other families.
@@ -81,6 +82,16 @@ def energy_based(latent_dim: int) -> LocScaleEbmPosterior:
 def gaussian_prior(latent_dim: int, learn: bool) -> nn.Module:
     """N(0, I), or with learned scales N(0, diag(s^2))."""
     return LearnedPrior(DiagonalGaussianPosterior(), latent_dim) if learn else StandardGaussianPrior(latent_dim)
+
+
+def vmf_family(n_vmfs: int) -> Family:
+    """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
+    return Family(
+        n_params=1,
+        posterior=lambda d: VmfProductPosterior(n_vmfs),
+        product=VmfPoeStrategy,
+        prior=lambda d, learn: UniformHypersphericalPrior(d, n_vmfs),
+    )
 
 
 FAMILIES = {
@@ -115,12 +126,7 @@ FAMILIES = {
         prior=partial(LearnedPrior, LaplacePosterior()),
         only_mixed=True,
     ),
-    "vmf": Family(
-        n_params=1,
-        posterior=lambda d: VmfProductPosterior(),
-        product=VmfPoeStrategy,
-        prior=lambda d, learn: UniformHypersphericalPrior(d),
-    ),
+    "vmf": vmf_family(n_vmfs=1),
     "ebm": Family(
         n_params=2,
         posterior=energy_based,
@@ -172,6 +178,12 @@ FUSIONS = {
         is_mixture=False,
         why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
+    "unstructured": Fusion(
+        strategy=None,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
+        is_mixture=False,
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+    ),
 }
 
 
@@ -205,6 +217,7 @@ def VAE(
     posterior: str = "gaussian",
     learn_prior: bool = False,
     private: Mapping[str, int] | None = None,
+    n_vmfs: int = 1,
 ) -> MultimodalVAE:
     """The model with a fusion and a posterior family.
 
@@ -214,16 +227,17 @@ def VAE(
         latent_dim: D, private latents included.
         posterior: a name in FAMILIES.
         learn_prior: learn the prior's scales, if its family has any.
+        n_vmfs: number of spheres of the family vmf.
 
     Raises:
         InputError: the fusion does not exist for the family.
     """
-    family = FAMILIES[posterior]
+    family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
     variational_posterior = family.posterior(latent_dim)
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
         make = FUSIONS[fusion].strategy
-        require(make is not None, "a set encoder has a network of its own: give VAE a SetStrategy, not its name")
+        require(make is not None, f"the fusion {fusion} has a network of its own: give VAE the strategy, not its name")
         strategy = make(family, tuple(encoder))
         if FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)

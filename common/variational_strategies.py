@@ -107,6 +107,34 @@ class SetStrategy(Strategy):
         return tuple(p.view(*total.shape[:-1], -1) for p in self.network(total.flatten(0, -2)))
 
 
+class UnstructuredStrategy(Strategy):
+    r"""One posterior from one network on all modalities' values, zeros where absent, and the mask.
+
+    .. math:: parameters = g(b_1 x_1, .., b_M x_M, b), \quad b_m = 1_{m \in S}
+
+    A baseline that knows nothing of products or sets. All modalities need values of the same shape.
+
+    Args:
+        network: g, a tuple of the values (N, M H) and the mask (N, M) as numbers -> parameters, a tuple of (N, D).
+    """
+
+    nothing_is_prior = per_latent = False
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Values (M, B, H) and a mask (..., B, M) -> parameters, each (..., B, D)."""
+        (x,) = params
+        x = x.transpose(0, 1)  # (B, M, H)
+        present = x.new_ones(x.shape[:2]) if mask is None else mask.to(x)
+        values = x * present.unsqueeze(-1)  # (..., B, M, H)
+        present = present.expand(values.shape[:-1])
+        outputs = self.network((values.flatten(-2).flatten(0, -2), present.flatten(0, -2)))
+        return tuple(p.view(*present.shape[:-1], -1) for p in outputs)
+
+
 class LocScaleEbmStrategy(Strategy):
     """Passes the experts on to the posterior, which multiplies those present (`common.distributions.LocScaleEbm`)."""
 

@@ -9,7 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import cross_entropy
 
 from common import models
-from common.encoders_decoders import FromPixel, SplitLinearLayer
+from common.encoders_decoders import FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from cub.captions import END, LENGTH, PADDING
@@ -151,7 +151,7 @@ def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequ
     channels = widths(wide)
     stages = zip(pairwise(channels), STAGES, strict=True)
     return nn.Sequential(
-        *(nn.Embedding(n_words, N_EMBEDDING, padding_idx=0), nn.Unflatten(1, (1, LENGTH))),
+        *(nn.Embedding(n_words, N_EMBEDDING, padding_idx=0), UnsqueezeLayer(1)),
         *(
             layer
             for (n, m), shape in stages

@@ -21,7 +21,7 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import require
-from common.objectives import DregElbo, IwaeElbo, Objective, StlElbo
+from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
 from common.reporting import plots, tables
 from common.training import devices, options, run_from_command_line, runs
@@ -53,9 +53,9 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     require(has_density, f"these estimators need a density in closed form: {config.model} is energy-based")
     examples = dataset.load("test", config).only(model.modalities)
     batch = examples.to(next(model.parameters()).device)[:]
-    estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregElbo}
+    estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregIwaeElbo}
     if model.variational_posterior.is_mixture:
-        rules = {f"DReG, {rule}": partial(DregElbo, gradient=rule) for rule in GRADIENTS}
+        rules = {f"DReG, {rule}": partial(DregIwaeElbo, gradient=rule) for rule in GRADIENTS}
         estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | rules
     torch.manual_seed(config.seed)
     curves = {name: [] for name in estimators}

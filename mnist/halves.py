@@ -11,7 +11,7 @@ A batch: top and bottom, each (B, 392) float in [0, 1]; with --layout vectorised
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 
@@ -23,7 +23,8 @@ from mnist.parts import commands as parts
 @dataclass
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
-    fusion: Literal["poe", "moe", "mopoe"] = "poe"
+    SHARED: ClassVar = "--layout vectorised"
+    fusion: Literal["poe", "moe", "mopoe", "unstructured"] = "poe"
     """how the experts are fused"""
     layout: Literal["list", "vectorised"] = "list"
     """list: separate networks for top and bottom; vectorised: one network for both, which a learned embedding tells

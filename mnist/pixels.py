@@ -8,13 +8,14 @@
 A batch: pixel (B, 784, 1) float in [0, 1]. The posterior given some pixels is the product of their experts; one
 network computes all experts and knows the pixel's place by a learned embedding. With --fusion set the network's outputs
 are summed over the pixels, and one posterior is computed from the sum, as in partial-VAE (Ma et al. 2019, arXiv
-1809.11142).
+1809.11142). With --fusion unstructured, the baseline, one network sees all pixels, 0 where missing, and which are
+there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 
@@ -27,7 +28,8 @@ from mnist.parts import commands as parts
 @dataclass
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
-    fusion: Literal["poe", "set"] = "poe"
+    SHARED: ClassVar = "--fusion poe or set, or --decoder shared"
+    fusion: Literal["poe", "set", "unstructured"] = "poe"
     """how the experts are fused"""
     decoder: Literal["mlp", "shared"] = "mlp"
     """mlp: one network gives all pixels; shared: one network gives one pixel, which a learned embedding names"""

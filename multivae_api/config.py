@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import require
-from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceLikelihood, NormalLikelihood
-from common.objectives import DregElbo, IwaeElbo
+from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
+from common.objectives import DregIwaeElbo, IwaeElbo
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
 FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}
-LOCATION_SCALE = {"normal": NormalLikelihood, "laplace": LaplaceLikelihood}
-OBJECTIVES = {"dreg_looser": DregElbo, "iwae_looser": IwaeElbo}
+LOCATION_SCALE = {"normal": SphericalGaussianLikelihood, "laplace": LaplaceLikelihood}
+OBJECTIVES = {"dreg_looser": DregIwaeElbo, "iwae_looser": IwaeElbo}
 N_HIDDEN = 512  # hidden units of the default networks
 
 

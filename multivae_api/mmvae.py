@@ -83,7 +83,7 @@ class MMVAE(LossesOfSamples):
     ) -> ModelOutput:
         """Compute the loss to minimise: `loss`, `loss_sum` and `metrics`.
 
-        The gradient of "dreg_looser" is the unbiased one (`DregElbo`). Other arguments, which MultiVae's trainers pass,
+        The gradient of "dreg_looser" is the unbiased one (`DregIwaeElbo`). Other arguments, which MultiVae's trainers pass,
         are ignored.
 
         Args:

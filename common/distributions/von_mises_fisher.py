@@ -112,6 +112,7 @@ class VonMisesFisher(Distribution):
         shape = self._extended_shape(sample_shape)
         v = self._sample_v(shape[:-1])  # 1 - mu' z
         noise = torch.randn(*shape[:-1], shape[-1] - 1, dtype=self.loc.dtype, device=self.loc.device)
+        noise = torch.where(noise == 0, 1e-10, noise)  # one in 2^24 draws is 0, which has no direction on a circle
         height = (v * (2 - v)).sqrt() / noise.norm(dim=-1)
         z = torch.cat([(1 - v).unsqueeze(-1), height.unsqueeze(-1) * noise], dim=-1)  # around e_1
         # reflect e_1 to mu or to -mu, whichever is farther, so that u is never short

@@ -11,9 +11,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["Bound", "MultimodalObjective", "Objective"],
         "elbo": ["MvaeElbo", "StandardElbo", "SumOfElbos"],
-        "mixture": ["MixtureElbo", "ReweightedElbo"],
+        "mixture": ["MmvaeElbo", "ReweightedElbo"],
         "importance": ["IwaeElbo", "StlElbo"],
-        "dreg": ["DregElbo"],
+        "dreg": ["DregIwaeElbo"],
         "energy": ["EnergyIwaeElbo"],
         "chain_rule": ["ArElbo"],
         "joint": ["JmvaeElbo"],

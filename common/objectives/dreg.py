@@ -17,7 +17,7 @@ GRADIENTS = ("exact", "stop-all", "published")
 NARROW = 0.01  # a scale, below which the noise of DReG's gradient, about w^2 / scale, outgrows that of IWAE's
 
 
-class DregElbo(IwaeElbo):
+class DregIwaeElbo(IwaeElbo):
     r"""IwaeElbo with a doubly reparameterised gradient of lower variance (Tucker et al. 2019, arXiv 1810.04152).
 
     Its bound is IwaeElbo's, its loss a surrogate that has the gradient. For z ~ q_t, with w normalised over the

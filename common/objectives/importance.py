@@ -200,7 +200,7 @@ class IwaeElbo(ImportanceWeighted):
 class StlElbo(IwaeElbo):
     """IwaeElbo whose gradient leaves out the score of q's parameters ("sticking the landing", Roeder et al. 2017).
 
-    arXiv 1703.09194. Unbiased for K = 1, of a mixture in its looser form; biased for K > 1, where DregElbo is not.
+    arXiv 1703.09194. Unbiased for K = 1, of a mixture in its looser form; biased for K > 1, where DregIwaeElbo is not.
     """
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:

@@ -11,7 +11,7 @@ from common.errors import require
 from common.objectives.base import Bound, MultimodalObjective
 
 
-class MixtureElbo(MultimodalObjective):
+class MmvaeElbo(MultimodalObjective):
     r"""The ELBO of a posterior that is a mixture, with one sample of each component (stratified).
 
     .. math:: \sum_t \pi_t \Big[ E_{q_t(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_t(z|X) || p(z)) \Big]
@@ -45,7 +45,7 @@ class ReweightedElbo(MultimodalObjective):
     .. math:: \sum_r \pi_r \Big[ \sum_d E_{q_d(z|x_d)} \frac{q_r(z|x_r)}{q_d(z|x_d)} \lambda_d \log p(x_d|z)
               - \beta KL(q_r(z|x_r) || p(z)) \Big]
 
-    In expectation MixtureElbo's, but the ratios of trained experts are nearly all zero (on MNIST-SVHN the median is
+    In expectation MmvaeElbo's, but the ratios of trained experts are nearly all zero (on MNIST-SVHN the median is
     e^-30) and no sample meets those that are not: documented, not of use. As in the code, q_d and z are held fixed in
     the ratio (`m_elbo` of github.com/iffsid/mmvae), which makes the gradient biased.
     """

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
 PRODUCTS, MIXTURES = ("poe", "quotient"), ("moe", "mopoe")
+SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
 
 
 class Record(NamedTuple):
@@ -45,7 +46,7 @@ def _samples(options: Any) -> int:  # noqa: ANN401 (any config with the options)
 
 def _elbo(model: "MultimodalVAE", weights: Mapping[str, float] | None) -> "Objective":
     is_mixture = model.variational_posterior.is_mixture
-    return (objectives.MixtureElbo if is_mixture else objectives.StandardElbo)(model, weights)
+    return (objectives.MmvaeElbo if is_mixture else objectives.StandardElbo)(model, weights)
 
 
 def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -> "Objective":  # noqa: ANN401
@@ -74,15 +75,15 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "mvae": Record(
         make=lambda model, o, weights: objectives.MvaeElbo(model, o.approx_m, weights),
-        fusions=(*PRODUCTS, "set"),
+        fusions=(*PRODUCTS, *SINGLE_NETWORKS),
         options=("approx_m",),
         needs_density=False,
         summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
-        why="sums the ELBOs of subsets, and only products and set encoders have a posterior for each subset",
+        why="sums the ELBOs of subsets, and only poe, quotient, set and unstructured have a posterior of each",
     ),
     "elbo": Record(
         make=lambda model, o, weights: _elbo(model, weights),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=(),
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
@@ -105,10 +106,10 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="weighs the experts' samples against each other, in a mixture with one expert for each modality",
     ),
     "dreg": Record(
-        make=lambda model, o, weights: objectives.DregElbo(
+        make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
         ),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=("K", "looser", "dreg", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound with the doubly reparameterised gradient",
@@ -116,7 +117,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "iwae": Record(
         make=lambda model, o, weights: _iwae(model, o, weights),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=("K", "looser", "max_memory"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
@@ -126,7 +127,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.StlElbo(
             model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
         ),
-        fusions=(*PRODUCTS, *MIXTURES, "own", "set"),
+        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=("K", "looser", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound without the score of q, biased for K > 1",

@@ -101,14 +101,13 @@ def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     figure = Figure(figsize=(14, 2.6 * -(-len(panels) // 4)))
     spaces = {"hspace": 0.5, "wspace": 0.3}
     axes = figure.subplots(-(-len(panels) // 4), 4, squeeze=False, gridspec_kw=spaces).flat
-    epochs = [line["epoch"] for line in metrics]
     for (title, terms), axis in zip(panels.items(), axes, strict=False):
         for i, term in enumerate(terms):
             for split, style in (("train", "-"), ("valid", "--")):
-                if split in metrics[0]:
+                points = [(line["epoch"], line[split][term]) for line in metrics if split in line]
+                if points:
                     label = term.rsplit("/", 1)[0] if style == "-" and 1 < len(terms) <= MAX_LABELLED else None
-                    values = [line[split][term] for line in metrics]
-                    axis.plot(epochs, values, style, label=label, linewidth=1, color=f"C{i % 10}")
+                    axis.plot(*zip(*points, strict=True), style, label=label, linewidth=1, color=f"C{i % 10}")
         if 1 < len(terms) <= MAX_LABELLED:
             axis.legend(fontsize=7)
         axis.set_title(title, fontsize=9)

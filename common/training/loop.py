@@ -1,5 +1,6 @@
 """The training loop: annealing, model selection, early stopping, exact resumption."""
 
+import math
 import signal
 import sys
 import time
@@ -112,7 +113,7 @@ class Trainer:
         self.model, self.objective, self.config, self.run, self.pictures = model, objective, config, run, pictures
         self.device = _device_of(model)
         self.optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, amsgrad=amsgrad, fused=True)
-        self.step = Step(objective, self.optimizer)
+        self.step = Step(objective, self.optimizer, config.max_grad_norm)
         if self.device.type == "cuda" and config.capture and self.step.capturable(train):
             self.step = CapturedStep(self.step)
         self.train = streams.place(train, self.device)
@@ -220,15 +221,17 @@ class Trainer:
         return self.config.beta * annealed((epoch - 1) * n_batches + b, self.config.annealing_epochs * n_batches)
 
     def _end_epoch(self, line: dict[str, Any]) -> None:
-        """Evaluate, keep the best model, and bring the save-dir up to date.
+        """Evaluate if it is due, keep the best model, and bring the save-dir up to date.
 
         Args:
             line: the epoch's metrics in training; gets those in validation.
         """
-        if self.valid:
-            line["valid"] = evaluate(self.objective, self.valid, self.config.seed)
+        epoch, config = line["epoch"], self.config
+        if self.valid and (epoch % config.eval_interval == 0 or epoch >= config.epochs):
+            line["valid"] = evaluate(self.objective, self.valid, config.seed)
         self.progress.end_epoch()
-        is_best = self.progress.take_score(line["valid"]["bound"] if self.valid else float(line["epoch"]))
+        not_evaluated = -math.inf if self.valid else float(epoch)
+        is_best = self.progress.take_score(line["valid"]["bound"] if "valid" in line else not_evaluated)
         if is_best and self.run.writes:
             save(self.run.dir / BEST, self._checkpoint())
         self.run.log(line)

@@ -16,7 +16,8 @@ from common.objectives.registry import OBJECTIVES
 if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
 
-Latents = Annotated[int, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])]
+LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
+Latents = Annotated[int, LATENT_NAMES]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -49,11 +50,15 @@ class TrainingOptions:
     """learning rate of Adam"""
     annealing_epochs: int
     """epochs over which the weight of the KL rises from 0 to --beta"""
+    max_grad_norm: float | None = None
+    """scale the gradient of a step down to this norm if it is longer. Default: never"""
     beta: float = 1.0
     """weight of the KL after annealing; in importance weights, of log p(z) - log q(z|x). Default: as in the papers"""
     valid: int | None = None
     """hold out the last N training examples, of those that --limit leaves, and select the best model on them. 0 holds
     out none, and the last model counts as the best. Default: the last sixth, 10,000 of MNIST"""
+    eval_interval: int = 1
+    """evaluate the validation examples, and so look for the best model, after every Nth epoch and the last"""
     patience: int | None = None
     """stop after this many epochs without a better model. Default: never"""
     paired_fraction: float = 1.0
@@ -119,7 +124,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     def check(self) -> None:
         """Raise InputError for values that no run can have."""
         require(self.n_latents < 10**6, f"--n-latents {self.n_latents} is more than any memory holds")
-        for name in ("epochs", "batch_size", "n_latents", "log_interval", "limit", "patience", "lr"):
+        positive = ("epochs", "batch_size", "n_latents", "log_interval", "limit", "eval_interval", "patience", "lr")
+        for name in (*positive, "max_grad_norm"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         for name, value in vars(self).items():
@@ -132,6 +138,12 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
             not self.ALWAYS_PAIRED or self.paired_fraction == 1, f"{self.ALWAYS_PAIRED}: leave --paired-fraction at 1"
         )
         require(self.patience is None or self.valid != 0, "--patience needs validation examples: leave out --valid 0")
+        interval = self.eval_interval
+        require(interval == 1 or self.valid != 0, "--eval-interval needs validation examples: leave out --valid 0")
+        require(
+            self.patience is None or interval <= self.patience,
+            f"--patience {self.patience} stops before a second evaluation: give --eval-interval's {interval} or more",
+        )
 
 
 class Unset(int):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common import distributed
 from common.data.batches import Examples
@@ -17,10 +17,16 @@ WARM_UP = 3  # steps that run before one is captured
 
 
 class Step:
-    """A step of the optimiser on a batch of examples."""
+    """A step of the optimiser on a batch of examples.
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        self.objective, self.optimizer = objective, optimizer
+    Args:
+        max_grad_norm: gradients that are longer are scaled down to this norm; None for any length.
+    """
+
+    def __init__(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
+    ) -> None:
+        self.objective, self.optimizer, self.max_grad_norm = objective, optimizer, max_grad_norm
 
     def __call__(
         self, examples: Examples, index: Tensor, n: int, beta: float | Tensor, every_row: bool = False
@@ -44,6 +50,8 @@ class Step:
             bound = self.objective.backward(batch, beta, n)
         if distributed.world_size() > 1:
             distributed.add_gradients(self.objective.parameters())
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.max_grad_norm)
         self.optimizer.step()
         return bound
 

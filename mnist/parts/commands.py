@@ -6,26 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image
 from torch import Tensor
 
 from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.errors import InputError, option, require
+from common.errors import option, require
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
 from common.training import Experiment, devices, objective_of, options, run, runs
 from common.training.options import ObjectiveOptions
 from mnist.data import MNIST
-from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, pixels
+from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
+from mnist.parts.observed import Observed
 
 BATCH_SIZE = 100
+N_LATENTS = 20  # as in poe-vae's README
 
 
 @dataclass
@@ -33,22 +33,33 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """Train a model."""
 
     GROUPS: ClassVar = {"data": ("missing",)}
+    SHARED: ClassVar[str]  # the options with which parts share a network
 
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""
     learn_prior: bool = False
     """learn the scales of a gaussian or laplace prior; products of experts keep N(0, I)"""
     likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
-    """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities of scale
-    0.2, whose log-likelihoods cannot be compared with bernoulli's"""
+    """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities, whose
+    log-likelihoods cannot be compared with bernoulli's"""
+    likelihood_scale: float | None = None
+    """standard deviation of --likelihood normal, scale of laplace. Default: 0.2"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
-    n_latents: options.Latents = 20
-    """dimensions of z. Default: as in poe-vae's README"""
+    n_latents: Annotated[int | None, options.LATENT_NAMES] = None
+    """dimensions of z. Default: 20, as in poe-vae's README, or what --n-vmfs and --vmf-dim need"""
+    n_vmfs: int = 1
+    """unit spheres of --posterior vmf: z consists of equal parts, each on a sphere with its own von Mises-Fisher
+    distribution"""
+    vmf_dim: int | None = None
+    """dimensions of each sphere of --posterior vmf; its part of z has one more. Default: from --n-latents"""
     hidden: int = 200
     """width of the networks' hidden layers. Default: as in poe-vae's README"""
     layers: int = 1
     """hidden layers of each network. Default: as in poe-vae's README"""
+    embed_dim: int | None = None
+    """size of the embeddings that tell the halves or pixels apart in networks that they share. Default: 2 for each
+    hidden unit, its scale and its shift"""
     batch_size: int = 100
     """examples in a batch"""
     epochs: int = 100
@@ -59,11 +70,23 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """learning rate of Adam"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
+    def __post_init__(self) -> None:
+        if self.n_latents is None:
+            self.n_latents = N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1)
+
     def check(self) -> None:
+        self._check_spheres()
         super().check()
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
-        for name in ("hidden", "layers"):
-            require(getattr(self, name) > 0, f"{option(name)} must be positive, not {getattr(self, name)}")
+        for name in ("hidden", "layers", "embed_dim", "likelihood_scale"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require(
+            self.likelihood_scale is None or self.likelihood != "bernoulli",
+            "--likelihood-scale needs --likelihood normal or laplace (got bernoulli)",
+        )
+        shares = self.layout != "list" and (self.fusion != "unstructured" or self.decoder == "shared")
+        require(self.embed_dim is None or shares, f"--embed-dim needs {self.SHARED}: the parts share no network")
         require(
             not self.learn_prior or self.posterior in ("gaussian", "laplace"),
             f"--learn-prior: the prior of --posterior {self.posterior} has no scales",
@@ -72,6 +95,20 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
             not self.learn_prior or self.fusion not in ("poe", "mopoe"),
             f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
         )
+
+    def _check_spheres(self) -> None:
+        """Raise InputError if --n-vmfs, --vmf-dim and --n-latents contradict each other or --posterior."""
+        n, dim, given = self.n_vmfs, self.vmf_dim, self.n_latents
+        spheres = f"--n-vmfs {n}" if dim is None else f"--n-vmfs {n} --vmf-dim {dim}"
+        is_vmf = self.posterior == "vmf"
+        require(is_vmf or (n == 1 and dim is None), f"{spheres} needs --posterior vmf (got {self.posterior})")
+        for name in ("n_vmfs", "vmf_dim"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        makes = given if dim is None else n * (dim + 1)
+        require(given == makes, f"{spheres} makes {makes} latents: leave out --n-latents {given}")
+        fits = given % n == 0 and given // n >= 2
+        require(not is_vmf or fits, f"{spheres} needs a multiple of {n} as --n-latents, {2 * n} or more (got {given})")
 
     @abstractmethod
     def objectives(self) -> Sequence[str]:
@@ -131,8 +168,7 @@ def load(split: str, config: Train) -> Examples:
     parts, mask = split_images(images, SHAPES[config.layout]), None
     if config.missing:
         generator = torch.Generator().manual_seed(config.seed)
-        n = sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES[config.layout].values())
-        mask = torch.rand(len(images), n, generator=generator) >= config.missing
+        mask = torch.rand(len(images), n_parts(config.layout), generator=generator) >= config.missing
     return Examples(parts, mask=mask)
 
 
@@ -192,7 +228,7 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     return tables.report_estimates(values, config, experiment, len(examples))
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_samples: int) -> dict[str, Tensor]:
+def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_samples: int) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
     log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are
@@ -225,49 +261,3 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: "Observed", n_s
     nearer = max((values[f"log p({part})"], values[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
     values[f"log p({rest}|{part})"] -= nearer
     return values
-
-
-HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
-
-
-class Observed:
-    """The part of an image that a user names, see Sample: called with n, which pixels of so many images, (n, 784) bool.
-
-    Args:
-        seed: of a fraction's random pixels.
-
-    Raises:
-        InputError: neither the name of a half, nor a fraction, nor a readable image.
-    """
-
-    def __init__(self, value: str, seed: int = 0) -> None:
-        self.names = (value, HALVES[value]) if value in HALVES else ("the observed", "the rest")
-        self.generator = torch.Generator().manual_seed(seed)
-        self.fraction, self.pixels = None, None
-        try:
-            self.fraction = float(value)
-        except ValueError:
-            self.pixels = _half(value) if value in HALVES else torch.from_numpy(_mask_of(value)).flatten()
-        known = self.fraction is None or 0 <= self.fraction <= 1
-        require(known, f"--observed {value}: a fraction of the pixels lies in [0, 1]")
-
-    def __call__(self, n: int) -> Tensor:
-        if self.pixels is not None:
-            return self.pixels.expand(n, -1)
-        order = torch.rand(n, N_PIXELS, generator=self.generator).argsort(dim=1)
-        return order < round(self.fraction * N_PIXELS)
-
-
-def _half(name: str) -> Tensor:
-    first = torch.arange(SIZE) < SIZE // 2
-    half = first if name in ("top", "left") else ~first
-    return (half[:, None] if name in ("top", "bottom") else half).expand(SIZE, SIZE).flatten()
-
-
-def _mask_of(path: str) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
-        raise InputError(f"--observed {path}: it is neither of {meant} ({error})") from error

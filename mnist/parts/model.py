@@ -1,7 +1,6 @@
 """Models of images whose modalities are their two halves, or their pixels."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from math import log, prod, sqrt
 from typing import Protocol
 
@@ -9,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from common.data.batches import n_columns
-from common.encoders_decoders import SharedNetwork, SplitLinearLayer, swish_mlp
+from common.encoders_decoders import ConcatLayer, SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require
-from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, NormalLikelihood
+from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
-from common.variational_strategies import SetStrategy
+from common.variational_strategies import SetStrategy, Strategy, UnstructuredStrategy
 
 SIZE, N_PIXELS = 28, 784
 SHAPES = {  # shapes of the modalities for each layout; flattened and concatenated they are an image's rows of pixels
@@ -21,11 +20,7 @@ SHAPES = {  # shapes of the modalities for each layout; flattened and concatenat
     "vectorised": {"halves": (2, N_PIXELS // 2)},
     "pixels": {"pixel": (N_PIXELS, 1)},
 }
-LIKELIHOODS = {
-    "bernoulli": BernoulliLikelihood,
-    "laplace": partial(LaplaceLikelihood, 0.2),
-    "normal": partial(NormalLikelihood, 0.2),
-}
+SCALE = 0.2  # of likelihoods that have one
 
 
 class Networks(Protocol):
@@ -38,8 +33,16 @@ class Networks(Protocol):
     likelihood: str
     learn_prior: bool
     n_latents: int
+    n_vmfs: int
     hidden: int
     layers: int
+    embed_dim: int | None
+    likelihood_scale: float | None
+
+
+def n_parts(layout: str) -> int:
+    """Return the number of an image's parts: 2 halves, or 784 pixels."""
+    return sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES[layout].values())
 
 
 def split(images: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -56,61 +59,87 @@ def join(modalities: Mapping[str, Tensor]) -> Tensor:
 def build(config: Networks) -> MultimodalVAE:
     """Build the model of an image's halves or pixels, each in [0, 1], with the modalities of `SHAPES`."""
     heads = (config.n_latents,) * FAMILIES[config.posterior].n_params
-    networks = _separate_networks if config.layout == "list" else _shared_networks
-    encoder, decoder = networks(config, heads)
-    fusion = config.fusion
-    if fusion == "set":
-        fusion = SetStrategy(
-            nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
-        )
+    shapes = SHAPES[config.layout]
+    encoder = {name: _encoder(config, heads, *shape) for name, shape in shapes.items()}
+    decoder = {name: _decoder(config, *shape) for name, shape in shapes.items()}
     return VAE(
-        fusion,
+        _fusion(config, heads),
         encoder,
         decoder,
-        GroupedLikelihood(**{name: LIKELIHOODS[config.likelihood]() for name in encoder}),
+        GroupedLikelihood(**{name: _likelihood(config) for name in shapes}),
         config.n_latents,
         posterior=config.posterior,
         learn_prior=config.learn_prior,
+        n_vmfs=getattr(config, "n_vmfs", 1),  # older checkpoints lack it, --embed-dim and --likelihood-scale
     )
 
 
-def _separate_networks(
-    config: Networks, heads: tuple[int, ...]
-) -> tuple[dict[str, nn.Sequential], dict[str, nn.Sequential]]:
-    """Build an encoder and a decoder for each half, by its name."""
+def _encoder(config: Networks, heads: tuple[int, ...], *shape: int) -> nn.Module:
+    """Build the encoder of a half (size,), or of all halves or pixels together (n, size)."""
+    *n, size = shape
+    if config.fusion == "unstructured":
+        return Values(*n)
     hidden = [config.hidden] * config.layers
-    sizes = {name: size for name, (size,) in SHAPES[config.layout].items()}
-    encoder = {
-        name: nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
-        for name, size in sizes.items()
-    }
-    decoder = {
-        name: nn.Sequential(swish_mlp(config.n_latents, *hidden), nn.Linear(config.hidden, size))
-        for name, size in sizes.items()
-    }
-    return encoder, decoder
-
-
-def _shared_networks(config: Networks, heads: tuple[int, ...]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-    """Build one encoder and one decoder for all halves or pixels, by the name of their modality."""
-    hidden = [config.hidden] * config.layers
-    ((name, (n, size)),) = SHAPES[config.layout].items()
+    if not n:
+        return nn.Sequential(swish_mlp(size, *hidden), SplitLinearLayer(config.hidden, heads))
     last = nn.Identity() if config.fusion == "set" else SplitLinearLayer(config.hidden, heads)
     if config.layout == "pixels":
-        last = nn.Sequential(last, OneOfMany(n, gaussian=config.fusion == "poe" and len(heads) == 2))
-    encoder = SharedNetwork(n, nn.Linear(size, config.hidden), _after_embedding(hidden, last))
-    last = nn.Linear(config.hidden, size if config.decoder == "shared" else n * size)
-    if config.decoder == "shared":
-        decoder = SharedNetwork(n, nn.Linear(config.n_latents, config.hidden), _after_embedding(hidden, last))
-    else:
-        decoder = nn.Sequential(swish_mlp(config.n_latents, *hidden), last, nn.Unflatten(1, (n, size)))
-    return {name: encoder}, {name: decoder}
+        last = nn.Sequential(last, OneOfMany(*n, gaussian=config.fusion == "poe" and len(heads) == 2))
+    return _shared_network(config, *n, size, last)
 
 
-def _after_embedding(hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
-    """Build the layers of a `SharedNetwork` after its first."""
-    # tanh keeps their mean at 0 at first: a mean that all pixels share would dominate the sum over them
-    return nn.Sequential(nn.Tanh(), swish_mlp(*hidden), last)
+def _decoder(config: Networks, *shape: int) -> nn.Module:
+    """Build the decoder of a half (size,), or of all halves or pixels together (n, size)."""
+    *n, size = shape
+    if n and config.decoder == "shared":
+        return _shared_network(config, *n, config.n_latents, nn.Linear(config.hidden, size))
+    hidden = swish_mlp(config.n_latents, *[config.hidden] * config.layers)
+    last = nn.Linear(config.hidden, prod(shape))
+    return nn.Sequential(hidden, last, nn.Unflatten(1, shape)) if n else nn.Sequential(hidden, last)
+
+
+def _shared_network(config: Networks, n: int, n_inputs: int, last: nn.Module) -> SharedNetwork:
+    """Build a network for n halves or pixels, which embeddings tell apart."""
+    first = nn.Linear(n_inputs, config.hidden)
+    # tanh keeps the features' mean at 0 at first: a mean that all pixels share would dominate the sum over them
+    rest = nn.Sequential(nn.Tanh(), swish_mlp(*[config.hidden] * config.layers), last)
+    return SharedNetwork(n, first, rest, getattr(config, "embed_dim", None))
+
+
+def _fusion(config: Networks, heads: tuple[int, ...]) -> str | Strategy:
+    """Return the fusion's name, or build the strategy of a fusion that has a network of its own."""
+    hidden = [config.hidden] * config.layers
+    if config.fusion == "set":
+        network = nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))
+        return SetStrategy(network)
+    if config.fusion == "unstructured":
+        n_inputs = N_PIXELS + n_parts(config.layout)
+        layers = (ConcatLayer(), swish_mlp(n_inputs, *hidden), SplitLinearLayer(config.hidden, heads))
+        return UnstructuredStrategy(nn.Sequential(*layers))
+    return config.fusion
+
+
+def _likelihood(config: Networks) -> nn.Module:
+    """Build the likelihood of a half, or of all halves or pixels together."""
+    if config.likelihood == "bernoulli":
+        return BernoulliLikelihood()
+    scale = getattr(config, "likelihood_scale", None) or SCALE
+    return {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}[config.likelihood](scale)
+
+
+class Values(nn.Module):
+    """An encoder that leaves the encoding to the strategy: values (N, ...) -> the values, a tuple of one tensor.
+
+    Args:
+        n_elements: number of elements of a set; None for a plain modality.
+    """
+
+    def __init__(self, n_elements: int | None = None) -> None:
+        super().__init__()
+        self.n_elements = n_elements
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x,)
 
 
 class OneOfMany(nn.Module):

@@ -22,7 +22,7 @@ from benchmarks.race import Times, operations, race, ratio, timed
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.estimators import joint_and_each
-from common.objectives import DregElbo, MvaeElbo
+from common.objectives import DregIwaeElbo, MvaeElbo
 from common.training import devices
 from common.variational_posteriors import MixturePosterior
 from mnist.parts.model import build as build_parts
@@ -145,7 +145,7 @@ def test_the_plain_mmvae_is_the_same_model(experiment, families):
     model = of.build().double().eval()
     plain, x = plain_mmvae.Plain(model, experiment).eval(), of.examples(3)[:].modalities
     x = {name: x.double() if x.is_floating_point() else x for name, x in x.items()}
-    objective = DregElbo(model, 4, looser=True, gradient="stop-all")
+    objective = DregIwaeElbo(model, 4, looser=True, gradient="stop-all")
 
     def one_by_one(self, q, n):
         experts = q.component_distribution.base_dist

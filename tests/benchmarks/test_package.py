@@ -10,7 +10,7 @@ from torch.distributions import Laplace, Normal, normal
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.plain_faces import separate
-from common.objectives import DregElbo, MvaeElbo
+from common.objectives import DregIwaeElbo, MvaeElbo
 from common.subsets import random_subsets
 from common.variational_posteriors import LaplacePosterior, MixturePosterior
 
@@ -52,7 +52,7 @@ def test_mmvae_has_our_loss_and_gradients(name, family, monkeypatch):
     if family is Laplace:
         model.prior.family = LaplacePosterior()
     nn.init.normal_(model.prior.scale)
-    objective = DregElbo(model, 4, looser=True, gradient="stop-all")
+    objective = DregIwaeElbo(model, 4, looser=True, gradient="stop-all")
     theirs = package.counterpart(objective)
 
     def one_by_one(self, q, n):

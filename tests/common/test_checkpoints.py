@@ -11,7 +11,7 @@ from common.checkpoints import BEST, experiment_of, load, load_config, load_mode
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
-from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
 from common.training import fit
@@ -155,7 +155,7 @@ def build_pairs(config):
     return MVAE(
         encoder={name: SplitLinearLayer(3, (config.n_latents, config.n_latents)) for name in "ab"},
         decoder={name: nn.Linear(config.n_latents, 3) for name in "ab"},
-        likelihood=GroupedLikelihood(a=NormalLikelihood(1.0), b=NormalLikelihood(1.0)),
+        likelihood=GroupedLikelihood(a=SphericalGaussianLikelihood(1.0), b=SphericalGaussianLikelihood(1.0)),
         latent_dim=config.n_latents,
     )
 

@@ -12,7 +12,7 @@ from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
 from common.multimodal_vae import assembled
-from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo
+from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.subsets import mvae_subsets
 from common.variational_posteriors import DiagonalGaussianPosterior
@@ -69,9 +69,9 @@ def example(n=4, missing=True):
         ("poe", lambda model: MvaeElbo(model, K=2, generator=torch.Generator().manual_seed(3))),
         ("poe", ArElbo),
         ("poe", lambda model: IwaeElbo(model, K=3)),
-        ("poe", lambda model: DregElbo(model, K=3)),
-        ("moe", MixtureElbo),
-        ("moe", lambda model: DregElbo(model, K=3, looser=True)),
+        ("poe", lambda model: DregIwaeElbo(model, K=3)),
+        ("moe", MmvaeElbo),
+        ("moe", lambda model: DregIwaeElbo(model, K=3, looser=True)),
     ],
 )
 def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, missing):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.encoders_decoders import FromPixel
+from common.encoders_decoders import ConcatLayer, FromPixel, ModalityEmbedding, SharedNetwork
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -15,3 +15,37 @@ def test_a_transposed_convolution_of_a_pixel_is_a_product(bias):
     weight = torch.randn(7, 5, 4, 4)
     found = [[y := f(x), *torch.autograd.grad((weight * y).sum(), (x, *f.parameters()))] for f in (ours, theirs)]
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("embed_dim", [None, 2])
+def test_an_embedding_scales_and_shifts_each_modality(embed_dim):
+    layer = ModalityEmbedding(3, 5, embed_dim).double()
+    zero, one = (layer(torch.full((1, 5), x, dtype=torch.float64))[0] for x in (0.0, 1.0))
+    h = torch.randn(4, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(h), h * (one - zero) + zero)
+    torch.testing.assert_close(layer(h[:, 0]), layer(h[:, :1].expand(-1, 3, -1)))
+    both = torch.cat([one - zero, zero], dim=1)
+    assert torch.linalg.matrix_rank(both) == (3 if embed_dim is None else embed_dim)
+    n_parameters = sum(p.numel() for p in layer.parameters())
+    assert n_parameters == (2 * 3 * 5 if embed_dim is None else 3 * embed_dim + embed_dim * 2 * 5)
+
+
+def test_small_embeddings_start_as_large_as_whole_ones():
+    for embed_dim in (1, 8, 64):
+        layer = ModalityEmbedding(400, 300, embed_dim)
+        shift = layer(torch.zeros(1, 300))
+        assert shift.square().mean().item() == pytest.approx(1, rel=0.25)
+
+
+def test_a_shared_network_is_an_embedding_between_layers():
+    network = SharedNetwork(3, nn.Linear(2, 5), nn.Sequential(nn.Tanh(), nn.Linear(5, 4)), embed_dim=2)
+    x = torch.randn(6, 3, 2)
+    embedding = ModalityEmbedding(3, 5, 2)
+    embedding.load_state_dict({name: network.state_dict()[name] for name in embedding.state_dict()})
+    torch.testing.assert_close(network(x), network.rest(embedding(network.first(x))))
+
+
+def test_concatenation():
+    parts = torch.randn(4, 2, 3), torch.randn(4, 2, 1)
+    joined = ConcatLayer()(parts)
+    assert joined[..., :3].equal(parts[0]) and joined[..., 3:].equal(parts[1])

@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch.distributions import Independent, Laplace, Normal
 
-from common.likelihoods import BinaryLikelihood, LaplaceLikelihood, NormalLikelihood
+from common.likelihoods import BinaryLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 
 
-@pytest.mark.parametrize(("likelihood", "family"), [(LaplaceLikelihood, Laplace), (NormalLikelihood, Normal)])
+@pytest.mark.parametrize(
+    ("likelihood", "family"), [(LaplaceLikelihood, Laplace), (SphericalGaussianLikelihood, Normal)]
+)
 @pytest.mark.parametrize("event_dims", [1, 3])
 def test_densities_of_one_scale_are_torchs(likelihood, family, event_dims):
     loc = torch.randn(4, 2, 3, 2, 3, dtype=torch.float64, requires_grad=True)

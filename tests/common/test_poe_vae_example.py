@@ -4,10 +4,18 @@ import pytest
 import torch
 import torch.nn as nn
 
-from common.encoders_decoders import GatherLayer, NetworkList, SplitLinearLayer
+from common.encoders_decoders import (
+    GatherLayer,
+    ModalityEmbedding,
+    NetworkList,
+    SharedNetwork,
+    SplitLinearLayer,
+    SqueezeLayer,
+    UnsqueezeLayer,
+)
 from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
-from common.objectives import DregElbo, StandardElbo
+from common.objectives import DregIwaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import GaussianPoeStrategy
@@ -96,6 +104,32 @@ def test_its_value_is_the_elbo_written_out():
     torch.testing.assert_close(loss, -(log_p.sum(dim=(1, 2)) - kl).mean())
 
 
+def test_its_vectorised_layout_is_made_of_its_layers():
+    """One tensor (B, 2, 392), shared networks with a modality embedding, and layers of nothing but a shape."""
+    x = torch.stack(halves(3), dim=1)
+    embedded = SharedNetwork(2, nn.Linear(m_dim, 30), nn.Sequential(nn.Tanh(), SplitLinearLayer(30, (latent_dim,) * 2)))
+    vae = nn.ModuleDict(
+        dict(example())
+        | {
+            "encoder": embedded,
+            "decoder": nn.Sequential(
+                UnsqueezeLayer(1),
+                nn.Linear(latent_dim, 30),
+                ModalityEmbedding(2, 30, embed_dim=4),
+                nn.Tanh(),
+                nn.Linear(30, m_dim),
+                UnsqueezeLayer(-1),
+                SqueezeLayer(-1),
+            ),
+            "likelihood": BernoulliLikelihood(),
+        }
+    )
+    decoded = vae["decoder"](torch.zeros(3, latent_dim))
+    assert decoded.shape == (3, 2, m_dim) and not torch.allclose(decoded[:, 0], decoded[:, 1])
+    DregIwaeElbo(vae, K=4)(x).backward()
+    assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+
+
 def test_pieces_in_other_shapes():
     """A decoder for each modality, one that gives a tuple, samples in batches of (K, B), and a piece too few."""
     vae, xs = example(), halves(3)
@@ -105,7 +139,7 @@ def test_pieces_in_other_shapes():
     assert p["1"].log_prob(xs[1]).shape == (5, 3)
     torch.testing.assert_close(p["0"].mean[0], decoder(torch.zeros(3, latent_dim)).sigmoid()[:, 0])
     vae["decoder"] = NetworkList(nn.ModuleList([nn.Linear(latent_dim, m_dim) for _ in range(2)]))
-    DregElbo(vae, K=4)(xs).backward()
+    DregIwaeElbo(vae, K=4)(xs).backward()
     assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
     del vae["prior"]
     with pytest.raises(InputError, match="this one lacks prior"):

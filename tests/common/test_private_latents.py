@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood
 from common.models import FAMILIES, FUSIONS, VAE
-from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo
+from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from common.objectives.registry import OBJECTIVES, make_objective
 from common.variational_strategies import SetStrategy
 from tests.helpers.gradients import gradients, z_scores
@@ -108,7 +108,7 @@ def test_elbo_of_the_exact_posterior_is_log_p(pattern):
     torch.testing.assert_close(terms["joint/kl"], kl.expand(n))
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, DregElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, DregIwaeElbo])
 def test_importance_weights_of_the_exact_posterior_have_no_variance(objective):
     model, matrices, scales = private_linear_gaussian()
     with_nan, inputs = mixed(matrices, scales)
@@ -253,7 +253,7 @@ def test_gradient_against_finite_differences(fusion):
     model, matrices, scales = private_linear_gaussian(fusion, names=("a", "b"))
     inputs = draw(matrices, scales, 3)
     inputs["b"][0], inputs["a"][1] = torch.nan, torch.nan
-    objective = StandardElbo if fusion == "poe" else MixtureElbo
+    objective = StandardElbo if fusion == "poe" else MmvaeElbo
     assert gradients_agree(objective(model, weights={"a": 2.0}), inputs)
 
 
@@ -262,7 +262,7 @@ def test_dregs_gradient_is_iwaes_in_expectation(fusion):
     model, matrices, scales = private_linear_gaussian(fusion, names=("a", "b"))
     with_wrong_posterior(model)
     inputs = draw(matrices, scales, 1)
-    iwae, dreg = IwaeElbo(model, K=4), DregElbo(model, K=4)
+    iwae, dreg = IwaeElbo(model, K=4), DregIwaeElbo(model, K=4)
     scores = z_scores(*(gradients(objective, inputs, n_chunks=60, n_rows=300) for objective in (iwae, dreg)))
     assert scores.max() < 5 and scores.square().mean() < 2.5
 
@@ -299,7 +299,7 @@ def test_a_mixtures_density_and_bounds(family):
     torch.testing.assert_close(q.log_prob(z), shared + component[..., 0, N_SHARED:].sum(dim=-1))
     inputs = repeated(one, 4000)
     with torch.no_grad():
-        bounds = [MixtureElbo(model).bound(inputs).value] + [IwaeElbo(model, K).bound(inputs).value for K in (1, 50)]
+        bounds = [MmvaeElbo(model).bound(inputs).value] + [IwaeElbo(model, K).bound(inputs).value for K in (1, 50)]
         estimate = log_marginal(model, one, ("a", "b"), n_samples=50_000)
     means, errors = [x.mean().item() for x in bounds], [standard_error(x) for x in bounds]
     assert means[0] < means[1] + 5 * (errors[0] + errors[1])

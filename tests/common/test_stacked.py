@@ -8,9 +8,9 @@ from torch import nn
 
 from common.data import Batch, Examples, unpair
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder, StackedLinear
-from common.likelihoods import BinaryLikelihood, GroupedLikelihood, NormalLikelihood
+from common.likelihoods import BinaryLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
-from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, StandardElbo
+from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from common.objectives import elbo as elbos
 
 D, H, N = 3, 5, 4
@@ -51,7 +51,7 @@ def models(fusion="poe"):
     encoder = StackedEncoder()
     decoder = StackedDecoder(nn.Sequential(StackedLinear(N, D, H), nn.SiLU(), StackedLinear(N, H, 1), nn.Flatten()))
     image_encoder, image_decoder = SplitLinearLayer(6, (D, D)), nn.Linear(D, 6)
-    likelihood = {"image": NormalLikelihood(0.7)} | {name: BinaryLikelihood() for name in LIKE}
+    likelihood = {"image": SphericalGaussianLikelihood(0.7)} | {name: BinaryLikelihood() for name in LIKE}
     stacked = VAE(
         fusion,
         {"image": image_encoder, KEY: encoder},
@@ -98,8 +98,8 @@ OBJECTIVES = {
     "mvae, random subsets": ("poe", MvaeElbo, {"K": 3}),
     "ar": ("poe", ArElbo, {}),
     "iwae": ("poe", IwaeElbo, {"K": 4}),
-    "dreg": ("moe", DregElbo, {"K": 4}),
-    "mixture": ("moe", MixtureElbo, {}),
+    "dreg": ("moe", DregIwaeElbo, {"K": 4}),
+    "mixture": ("moe", MmvaeElbo, {}),
 }
 
 
@@ -145,7 +145,7 @@ def test_terms_of_one_expert_are_the_same_where_they_do_not_look_at_the_others(m
         fusion.replace("vmf", "poe"),
         {name: SplitLinearLayer(2, heads) for name in names},
         {name: nn.Linear(d, 2) for name in names},
-        GroupedLikelihood(**{name: NormalLikelihood(0.5) for name in names}),
+        GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.5) for name in names}),
         d,
         posterior="vmf" if fusion == "vmf" else "gaussian",
     ).double()

@@ -9,10 +9,11 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from common.data import Batch
+from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import importance_estimates
 from common.models import VAE
-from common.variational_strategies import MoeStrategy, MopoeStrategy, OwnExpertStrategy
+from common.variational_strategies import MoeStrategy, MopoeStrategy, OwnExpertStrategy, UnstructuredStrategy
 from mnist.model import build
 from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
@@ -225,3 +226,19 @@ def test_a_mixture_of_nothing_is_the_prior_whatever_the_experts_say(strategy):
     params = tuple(torch.randn(2, 3, 4, D, dtype=torch.float64))
     _, mu, logvar = strategy(params, torch.zeros(4, 3, dtype=torch.bool))
     assert (mu == 0).all() and (logvar == 0).all()
+
+
+def test_an_unstructured_encoder_sees_the_values_that_are_there_and_the_mask():
+    heads = SplitLinearLayer(2 * 3 + 2, (4, 4)).double()
+    strategy = UnstructuredStrategy(torch.nn.Sequential(ConcatLayer(), heads))
+    x = torch.randn(2, 5, 3, dtype=torch.float64)  # (M, B, H)
+    mask = torch.tensor([[True, True], [True, False], [False, True], [False, False], [True, True]])
+    mu, logvar = strategy((x,), mask)
+    for b, present in enumerate(mask):
+        values = [x[m, b] if present[m] else torch.zeros(3).double() for m in range(2)]
+        known = heads(torch.cat([*values, present.double()]))
+        torch.testing.assert_close((mu[b], logvar[b]), known)
+    torch.testing.assert_close(strategy((x,))[0], strategy((x,), torch.ones_like(mask))[0])
+    of_subsets = strategy((x,), torch.stack([mask, ~mask]))[0]
+    assert of_subsets.shape == (2, 5, 4)
+    torch.testing.assert_close(of_subsets[0], mu)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.checkpoints import LAST, load, load_config, load_model
 from common.errors import InputError
-from common.objectives import DregElbo, IwaeElbo, MixtureElbo, MvaeElbo
+from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
 from common.objectives.registry import make_objective
 from common.training import run_from_command_line
 from cub import loglike, sample, train
@@ -96,11 +96,11 @@ def test_training_learns_what_captions_are_like(tmp_path):
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({}, DregElbo),
+        ({}, DregIwaeElbo),
         ({"obj": "iwae"}, IwaeElbo),
-        ({"obj": "elbo"}, MixtureElbo),
+        ({"obj": "elbo"}, MmvaeElbo),
         ({"fusion": "poe"}, MvaeElbo),
-        ({"fusion": "poe", "obj": "dreg"}, DregElbo),
+        ({"fusion": "poe", "obj": "dreg"}, DregIwaeElbo),
     ],
 )
 def test_objectives_by_name(options, kind):

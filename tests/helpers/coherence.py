@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from common.data import Examples
-from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
 from common.models import MVAE
 
@@ -42,7 +42,7 @@ def model(encoder=(0.0, 0.0), decoder=(0.0, 0.0)):
     return MVAE(
         encoder={name: Encoder(wrong) for name, wrong in zip(names, encoder, strict=True)},
         decoder={name: Decoder(wrong) for name, wrong in zip(names, decoder, strict=True)},
-        likelihood=GroupedLikelihood(**{name: NormalLikelihood(1.0) for name in names}),
+        likelihood=GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in names}),
         latent_dim=C,
     )
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import DregElbo, IwaeElbo
+from common.objectives import DregIwaeElbo, IwaeElbo
 from mnist import gradients, train
 from tests.helpers.linear_gaussian import draw, linear_gaussian
 
@@ -38,7 +38,7 @@ def test_noise_grows_with_k_in_iwaes_gradient_and_falls_in_dregs():
     batch = Batch(draw(weights, scales, 10))
     iwae, dreg = (
         [gradients.noise(o(model, k), batch, model.encoder.parameters(), 300) for k in (1, 64)]
-        for o in (IwaeElbo, DregElbo)
+        for o in (IwaeElbo, DregIwaeElbo)
     )
     assert iwae[1] > 10 * iwae[0]
     assert dreg[1] < 0.5 * dreg[0] < 0.1 * iwae[0]

@@ -1,6 +1,7 @@
 """mnist/halves.py, pixels.py and compare.py: images as parts, where any part may be missing."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 import tyro
 from PIL import Image
+from torch.distributions import kl_divergence
 
-from common.checkpoints import load_model
+from common.checkpoints import load_config, load_model
+from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.objectives import MvaeElbo, StandardElbo
@@ -34,6 +37,7 @@ OPTIONS = {
     "hidden": 16,
     "layers": 1,
 }
+VMF = ("train", "--posterior", "vmf")
 LAYOUTS = ("list", "vectorised", "pixels")
 
 
@@ -178,6 +182,59 @@ def test_pixels_train_and_complete_by_their_commands(tmp_path):
     assert estimates["log p(left)"]["mean"] > estimates["log p(image)"]["mean"]
 
 
+def test_several_spheres_train_and_are_a_sum_over_spheres(tmp_path):
+    args = ("--demo", "--limit", 40, "--hidden", 8, "--epochs", 1, "--save-dir", tmp_path)
+    call(halves, *VMF, "--n-vmfs", 4, "--vmf-dim", 2, *args)
+    model = load_model(tmp_path).double()
+    assert load_config(tmp_path)["n_latents"] == model.latent_dim == 12
+    x = {name: torch.rand(3, 392).double() for name in model.modalities}
+    q, z = model.posterior(x), model.posterior(x).sample((5,))
+    spheres = z.unflatten(-1, (4, 3))
+    torch.testing.assert_close(spheres.norm(dim=-1), torch.ones(5, 3, 4).double())
+    experts = 3 * torch.stack([model.encoder[name](x[name])[0] for name in x]).unflatten(-1, (4, 3))
+    eta = experts.sum(dim=0)  # (B, spheres, 3), the product's natural parameters
+    kappa = eta.norm(dim=-1)
+    log_p = (eta * spheres).sum(dim=-1) - (4 * math.pi * kappa.sinh() / kappa).log()  # on the sphere in R^3
+    torch.testing.assert_close(q.log_prob(z), log_p.sum(dim=-1))
+    kl = kappa / kappa.tanh() - 1 - (kappa.sinh() / kappa).log()
+    torch.testing.assert_close(kl_divergence(q, model.prior()), kl.sum(dim=-1))
+    torch.testing.assert_close(model.prior().log_prob(z[0]), torch.full((3,), -4 * math.log(4 * math.pi)).double())
+    with pytest.raises(InputError, match="has n vmfs 4, not 2"):
+        call(halves, *VMF, "--n-vmfs", 2, "--vmf-dim", 5, *args[:-1], tmp_path / "b", "--pre-trained", tmp_path)
+
+
+@pytest.mark.parametrize("script", [halves, pixels])
+def test_an_unstructured_encoder_trains_and_evaluates(script, tmp_path):
+    args = ("--demo", "--limit", 60, "--missing", 0.5, "--hidden", 8, "--n-latents", 2, "--epochs", 1)
+    call(script, "train", *args, "--fusion", "unstructured", "--save-dir", tmp_path)
+    model = load_model(tmp_path)
+    names = [name for name, _ in model.named_parameters() if not name.startswith("decoder")]
+    assert names and all(name.startswith("variational_strategy") for name in names), "no other encoder"
+    images = torch.rand(2, 1, 28, 28)
+    nothing, top = (
+        model.posterior(Batch(part_models.inputs(model, images), given)).mean
+        for given in (
+            torch.zeros_like(part_models.columns(model, seen("top", 2))),
+            part_models.columns(model, seen("top", 2)),
+        )
+    )
+    assert nothing[0].equal(nothing[1]) and not top[0].equal(top[1])
+    estimates = call(script, "loglike", tmp_path, "--demo", "--limit", 3, "--n-samples", 5)
+    assert estimates["log p(top)"]["mean"] > estimates["log p(image)"]["mean"]
+
+
+def test_options_of_the_networks_and_of_the_likelihood(tmp_path):
+    args = ("--demo", "--limit", 30, "--hidden", 8, "--epochs", 1, "--layout", "vectorised", "--embed-dim", 3)
+    args += ("--latent-dim", 6)
+    call(halves, "train", *args, "--likelihood", "normal", "--likelihood-scale", 0.5, "--save-dir", tmp_path)
+    model = load_model(tmp_path)
+    assert {tuple(part["halves"].embedding.shape) for part in (model.encoder, model.decoder)} == {(2, 3)}
+    z, x = torch.zeros(1, 6), torch.rand(1, 2, 392)
+    p = model.decode(z)["halves"]
+    known = torch.distributions.Normal(p.mean, 0.5).log_prob(x).sum()
+    torch.testing.assert_close(p.log_prob(x).sum(), known)
+
+
 def test_pictures(trained, tmp_path):
     call(halves, "sample", trained, "--demo", "--observed", "bottom", "--n-samples", 3, "--out-dir", tmp_path)
     call(halves, "sample", trained, "--n-samples", 5, "--out-dir", tmp_path)
@@ -227,6 +284,36 @@ def test_pixels_that_a_user_means(tmp_path):
             "with one expert for",
         ),
         (halves, ["train", "--layers", "0"], "--layers must be positive, not 0"),
+        (halves, ["train", "--embed-dim", "4"], "--embed-dim needs --layout vectorised: the parts share no network"),
+        (
+            pixels,
+            ["train", "--fusion", "unstructured", "--embed-dim", "4"],
+            "--embed-dim needs --fusion poe or set, or --decoder shared",
+        ),
+        (pixels, ["train", "--embed-dim", "0"], "--embed-dim must be positive, not 0"),
+        (halves, ["train", "--likelihood-scale", "0.1"], "--likelihood-scale needs --likelihood normal or laplace"),
+        (
+            halves,
+            ["train", "--likelihood", "normal", "--likelihood-scale", "0"],
+            "--likelihood-scale must be positive, not 0",
+        ),
+        (halves, ["train", "--fusion", "unstructured", "--posterior", "ebm"], "there is no fusion unstructured for"),
+        (halves, ["train", "--fusion", "unstructured", "--obj", "ar"], "--obj ar takes KLs between the posteriors"),
+        (halves, ["train", "--n-vmfs", "4"], "--n-vmfs 4 needs --posterior vmf (got gaussian)"),
+        (halves, ["train", "--vmf-dim", "4"], "--n-vmfs 1 --vmf-dim 4 needs --posterior vmf (got gaussian)"),
+        (halves, [*VMF, "--n-vmfs", "0"], "--n-vmfs must be positive, not 0"),
+        (halves, [*VMF, "--vmf-dim", "-1"], "--vmf-dim must be positive, not -1"),
+        (halves, [*VMF, "--n-vmfs", "3"], "--n-vmfs 3 needs a multiple of 3 as --n-latents, 6 or more (got 20)"),
+        (
+            halves,
+            [*VMF, "--n-vmfs", "4", "--n-latents", "4"],
+            "needs a multiple of 4 as --n-latents, 8 or more (got 4)",
+        ),
+        (
+            halves,
+            [*VMF, "--n-vmfs", "4", "--vmf-dim", "5", "--n-latents", "20"],
+            "--n-vmfs 4 --vmf-dim 5 makes 24 latents: leave out --n-latents 20",
+        ),
         (pixels, ["train", "--posterior", "laplace"], "there is no fusion poe for laplace experts"),
         (pixels, ["train", "--posterior", "ebm"], "784 are too many"),
         (pixels, ["train", "--obj", "ar"], "784 are too many"),

@@ -19,7 +19,7 @@ from common.data import Batch
 from common.errors import InputError
 from common.estimators import joint_and_each, log_marginal
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
-from common.objectives import ArElbo, DregElbo, IwaeElbo, MixtureElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
+from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.objectives.registry import make_objective
 from common.reporting.generated import STEPS, Shown, traversals
 from common.training import run_from_command_line
@@ -89,11 +89,11 @@ def test_models_and_objectives_train_and_load(tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({}, DregElbo),
+        ({}, DregIwaeElbo),
         ({"obj": "iwae"}, IwaeElbo),
         ({"obj": "stl"}, StlElbo),
-        ({"obj": "elbo"}, MixtureElbo),
-        ({"obj": "elbo", "model": "mopoe"}, MixtureElbo),
+        ({"obj": "elbo"}, MmvaeElbo),
+        ({"obj": "elbo", "model": "mopoe"}, MmvaeElbo),
         ({"obj": "elbo-importance"}, ReweightedElbo),
         ({"obj": "elbo", "model": "mvae"}, StandardElbo),
         ({"obj": "mvae", "model": "mvae"}, MvaeElbo),
@@ -113,7 +113,7 @@ def test_the_papers_settings_are_the_defaults():
     defaults = train.Config()
     model = build(defaults)
     objective = make_objective(defaults.obj, model, defaults)
-    assert (type(objective), objective.K, objective.looser, objective.gradient) == (DregElbo, 30, True, "exact")
+    assert (type(objective), objective.K, objective.looser, objective.gradient) == (DregIwaeElbo, 30, True, "exact")
     assert (defaults.batch_size, defaults.epochs, defaults.lr, defaults.n_latents) == (128, 30, 1e-3, 20)
     assert isinstance(model.prior().base_dist, Laplace) and model.prior.scale.requires_grad
     p = model.decode(model.prior().sample((2,)))
@@ -404,11 +404,11 @@ def test_a_run_goes_on_from_another_ones_weights_and_options(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("first", "args", "second"),
     [
-        ({"K": 3, "looser": False}, ["--obj", "elbo"], (MixtureElbo, None, None)),
-        ({"obj": "elbo"}, ["--obj", "dreg"], (DregElbo, 30, True)),
+        ({"K": 3, "looser": False}, ["--obj", "elbo"], (MmvaeElbo, None, None)),
+        ({"obj": "elbo"}, ["--obj", "dreg"], (DregIwaeElbo, 30, True)),
         ({"K": 3, "looser": False}, ["--obj", "iwae"], (IwaeElbo, 30, True)),
-        ({"K": 3, "looser": False}, [], (DregElbo, 3, False)),
-        ({"K": 3, "looser": False}, ["--K", "4"], (DregElbo, 4, False)),
+        ({"K": 3, "looser": False}, [], (DregIwaeElbo, 3, False)),
+        ({"K": 3, "looser": False}, ["--K", "4"], (DregIwaeElbo, 4, False)),
     ],
 )
 def test_another_objective_has_its_own_options(tmp_path, first, args, second):

@@ -14,7 +14,7 @@ from common.data import Batch
 from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood
 from common.models import MMVAE, MMVAEConfig
-from common.objectives import DregElbo, IwaeElbo
+from common.objectives import DregIwaeElbo, IwaeElbo
 from tests.helpers.linear_gaussian import Decoder, Expert, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.scripts import ROOT
 
@@ -77,7 +77,7 @@ def test_the_defaults_are_those_of_the_page():
     assert not any(p.requires_grad for p in small(learn_prior=False).prior.parameters())
 
 
-@pytest.mark.parametrize(("loss", "objective"), [("dreg_looser", DregElbo), ("iwae_looser", IwaeElbo)])
+@pytest.mark.parametrize(("loss", "objective"), [("dreg_looser", DregIwaeElbo), ("iwae_looser", IwaeElbo)])
 @pytest.mark.parametrize("family", ["laplace_with_softmax", "normal"])
 def test_forward_is_the_objective(loss, objective, family):
     model = small(loss=loss, prior_and_posterior_dist=family, beta=0.3)
@@ -117,7 +117,7 @@ def test_losses_of_given_samples(rule):
     found = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     torch.manual_seed(0)
-    objective = DregElbo(model, 5, True, gradient="stop-all") if rule == "stop-all" else IwaeElbo(model, 5, True)
+    objective = DregIwaeElbo(model, 5, True, gradient="stop-all") if rule == "stop-all" else IwaeElbo(model, 5, True)
     loss, bound = objective.loss(pair(), beta=0.4)
     loss.backward()
     assert output.loss.item() == pytest.approx(-bound.value.mean().item(), rel=1e-5)

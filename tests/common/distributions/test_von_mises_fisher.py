@@ -197,3 +197,13 @@ def test_shapes_and_what_is_no_sphere():
     torch.testing.assert_close(uniform.sample((20_000,)).var(dim=0), uniform.variance, rtol=0.1, atol=0)
     with pytest.raises(InputError, match=r"at least 2 dimensions \(got 1\)"):
         VonMisesFisher(torch.ones(1), torch.tensor(1.0))
+
+
+def test_noise_of_zero_has_a_direction(monkeypatch):
+    """torch.randn is 0 once in 2^24 draws, and on a circle the noise is a single draw."""
+    q = VonMisesFisher(torch.tensor([[0.6, 0.8], [-1.0, 0.0]]), torch.tensor([2.0, 0.0], requires_grad=True))
+    monkeypatch.setattr(torch, "randn", lambda *shape, **options: torch.zeros(*shape, **options))
+    z = q.rsample((50,))
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(50, 2))
+    z.sum().backward()
+    assert q.concentration.grad.isfinite().all()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.data import Batch
-from common.objectives import MixtureElbo, MvaeElbo
+from common.objectives import MmvaeElbo, MvaeElbo
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.objectives import hooked
@@ -23,7 +23,7 @@ def noise_of(objective, batch, seed):
     """The z that the objective is going to draw for its terms, (T, B, D)."""
     model = objective.model
     torch.manual_seed(seed)
-    if isinstance(objective, MixtureElbo):
+    if isinstance(objective, MmvaeElbo):
         z = model.fuse(model.experts(batch), batch.mask).component_distribution.rsample().movedim(1, 0)
     else:
         given = objective.subsets()[:, None]
@@ -33,7 +33,7 @@ def noise_of(objective, batch, seed):
 
 
 @pytest.mark.parametrize("incomplete", [False, True])
-@pytest.mark.parametrize(("fusion", "objective"), [("poe", MvaeElbo), ("quotient", MvaeElbo), ("moe", MixtureElbo)])
+@pytest.mark.parametrize(("fusion", "objective"), [("poe", MvaeElbo), ("quotient", MvaeElbo), ("moe", MmvaeElbo)])
 def test_batch_norm_has_the_statistics_of_each_term_alone(fusion, objective, incomplete):
     model, inputs = batch_norm_model(fusion)
     objective = objective(model).train()
@@ -67,7 +67,7 @@ def test_batch_norm_has_the_statistics_of_each_term_alone(fusion, objective, inc
         torch.testing.assert_close(bound.terms["joint/a"], log_p[1])
 
 
-@pytest.mark.parametrize(("fusion", "objective"), [("poe", MvaeElbo), ("moe", MixtureElbo)])
+@pytest.mark.parametrize(("fusion", "objective"), [("poe", MvaeElbo), ("moe", MmvaeElbo)])
 def test_batch_norm_is_decoded_at_once_outside_of_training(fusion, objective):
     model, inputs = batch_norm_model(fusion)
     objective, rows = objective(model).eval(), hooked(model.decoder["a"])

@@ -10,7 +10,7 @@ from benchmarks.experiments import EXPERIMENTS
 from common import multimodal_vae
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import DregElbo, MixtureElbo, MvaeElbo, StandardElbo
+from common.objectives import DregIwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from mnist.model import build
 from tests.helpers.digits import certain, mnist_inputs
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
@@ -116,7 +116,7 @@ def test_examples_that_count_jointly_only_leave_out_their_unimodal_elbos():
         assert terms[f"{name}/{name}"].nonzero().squeeze(1).tolist() == scored[name]
 
 
-@pytest.mark.parametrize(("fusion", "objective"), [("mvae", MvaeElbo), ("mopoe", MixtureElbo)])
+@pytest.mark.parametrize(("fusion", "objective"), [("mvae", MvaeElbo), ("mopoe", MmvaeElbo)])
 def test_what_is_computed_in_vain_changes_nothing(fusion, objective):
     """For a CUDA graph all rows are encoded and decoded, whatever the mask says and absent values are."""
     inputs, mask = mnist_inputs(3), torch.tensor([[True, True], [True, False], [False, True]])
@@ -211,7 +211,7 @@ def test_weights_of_unknown_modalities_are_refused():
         MvaeElbo(build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")), weights={"img": 2.0})
 
 
-@pytest.mark.parametrize("objective", [MvaeElbo, StandardElbo, lambda model: DregElbo(model, K=3)])
+@pytest.mark.parametrize("objective", [MvaeElbo, StandardElbo, lambda model: DregIwaeElbo(model, K=3)])
 def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
     """A CUDA graph cannot wait for one; tensors of the device "meta" have none."""
     monkeypatch.setitem(multimodal_vae.DECODED_AT_ONCE, "meta", 500)

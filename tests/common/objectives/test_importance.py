@@ -10,7 +10,7 @@ from torch.distributions import Laplace
 from common.data import Batch
 from common.errors import InputError
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
-from common.objectives import DregElbo, IwaeElbo, MixtureElbo, ReweightedElbo, StlElbo, dreg
+from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, dreg
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior, MixturePosterior
 from common.variational_strategies import MoeStrategy
@@ -35,7 +35,7 @@ def laplace(n_modalities):
     return model.double(), weights, scales
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
 @pytest.mark.parametrize("looser", [False, True])
 @pytest.mark.parametrize("n_modalities", [1, 3])
 def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser, n_modalities):
@@ -105,7 +105,7 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
     n_rows = 100 * n_modalities if family == "gaussian" and not looser else 100  # stop-all is least wrong there
     iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs, n_rows=n_rows)
     for rule in GRADIENTS if family == "gaussian" else ["exact"]:
-        dreg = gradients(DregElbo(model, K=4, looser=looser, gradient=rule), inputs, n_rows=n_rows)
+        dreg = gradients(DregIwaeElbo(model, K=4, looser=looser, gradient=rule), inputs, n_rows=n_rows)
         worst = z_scores(iwae, dreg).max().item()
         if rule == "exact" or (rule == "stop-all" and n_modalities == 1):
             assert worst < 4.5, rule
@@ -122,11 +122,11 @@ def test_exact_dreg_is_unbiased_where_some_latents_are_narrow(monkeypatch, loose
     found = model.variational_posterior.scales(model.posterior(inputs)).flatten()
     monkeypatch.setattr(dreg, "NARROW", found.sort().values[1:3].mean().item())
     assert 0 < (found < dreg.NARROW).sum() < len(found)
-    iwaes, dregs = (gradients(o(model, K=4, looser=looser), inputs) for o in (IwaeElbo, DregElbo))
+    iwaes, dregs = (gradients(o(model, K=4, looser=looser), inputs) for o in (IwaeElbo, DregIwaeElbo))
     assert z_scores(iwaes, dregs).max() < 4.5
     monkeypatch.setattr(dreg, "NARROW", 10.0)
     results = []
-    for objective in (IwaeElbo, DregElbo):
+    for objective in (IwaeElbo, DregIwaeElbo):
         torch.manual_seed(0)
         model.zero_grad()
         objective(model, K=4, looser=looser)(inputs).backward()
@@ -144,7 +144,7 @@ def test_scales_of_nearly_zero_do_not_blow_up_the_gradient():
     largest = {}
     for rule in GRADIENTS:
         model.zero_grad()
-        DregElbo(model, K=4, looser=True, gradient=rule)(inputs).backward()
+        DregIwaeElbo(model, K=4, looser=True, gradient=rule)(inputs).backward()
         largest[rule] = max(p.grad.abs().max().item() for p in [e.mean for e in model.encoder.values()])
     assert largest["exact"] < 1e3 < 1e4 < min(largest["stop-all"], largest["published"])
 
@@ -155,14 +155,14 @@ def test_rules_agree_where_there_is_one_encoder():
     inputs, results = draw(weights, scales, 5), []
     for rule in ("exact", "stop-all"):
         torch.manual_seed(0)
-        objective = DregElbo(model, K=6, gradient=rule)
+        objective = DregIwaeElbo(model, K=6, gradient=rule)
         objective.zero_grad()
         objective(inputs).backward()
         results.append([p.grad.clone() for p in objective.parameters()])
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("objective", [DregElbo, StlElbo])
+@pytest.mark.parametrize("objective", [DregIwaeElbo, StlElbo])
 def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
     """All weights are equal, and log w is flat in z: the gradient has no noise at all, where IWAE's has."""
     model, weights, scales = linear_gaussian(2)
@@ -176,7 +176,7 @@ def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
 def test_gradients_of_one_sample_against_a_grid(objective):
     """K = 1, looser: sum_t pi_t E_q_t [log p(X, z) - log q(z|X)], integrated over the plane."""
     torch.manual_seed(0)
@@ -201,12 +201,12 @@ def test_dreg_has_less_variance_than_iwae():
     torch.manual_seed(0)
     model, weights, scales = with_fusion("moe", 2)
     inputs = draw(weights, scales, 1)
-    spread = [gradients(o(model, K=64, looser=True), inputs, 100, 20).var(dim=0) for o in (IwaeElbo, DregElbo)]
+    spread = [gradients(o(model, K=64, looser=True), inputs, 100, 20).var(dim=0) for o in (IwaeElbo, DregIwaeElbo)]
     encoders = sum(p.numel() for p in model.encoder.parameters())
     assert spread[1][:encoders].sum() < 0.5 * spread[0][:encoders].sum()
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
 def test_absent_modalities_are_left_out_of_the_mixture_in_one_batch(objective):
     """Rows with each pattern of absence give what they give alone; a batch of one is as good as any."""
     model, weights, scales = laplace(3)
@@ -226,7 +226,7 @@ def test_absent_modalities_are_left_out_of_the_mixture_in_one_batch(objective):
 def test_nothing_is_learned_from_what_is_absent():
     model, weights, scales = laplace(2)
     inputs = draw(weights, scales, 4)
-    DregElbo(model, K=5)({"a": inputs["a"], "b": torch.full_like(inputs["b"], torch.nan)}).backward()
+    DregIwaeElbo(model, K=5)({"a": inputs["a"], "b": torch.full_like(inputs["b"], torch.nan)}).backward()
     for part in (model.encoder, model.decoder):
         assert all(p.grad is None or (p.grad == 0).all() for p in part["b"].parameters())
         assert all((p.grad != 0).any() for p in part["a"].parameters())
@@ -236,14 +236,14 @@ def test_the_mixtures_elbo_lies_below_the_importance_weighted_ones():
     model, weights, scales = with_fusion("moe", 2)
     inputs = {name: x.expand(30_000, -1) for name, x in draw(weights, scales, 1).items()}
     with torch.no_grad():
-        elbo, looser = MixtureElbo(model).bound(inputs).value, IwaeElbo(model, K=1, looser=True).bound(inputs).value
+        elbo, looser = MmvaeElbo(model).bound(inputs).value, IwaeElbo(model, K=1, looser=True).bound(inputs).value
     assert looser.mean() - elbo.mean() > 5 * (standard_error(elbo) + standard_error(looser))
 
 
 def test_a_loss_without_gradients_is_the_same_surrogate():
     model, weights, scales = laplace(2)
     with torch.no_grad():
-        loss, bound = DregElbo(model, K=3).loss(draw(weights, scales, 2))
+        loss, bound = DregIwaeElbo(model, K=3).loss(draw(weights, scales, 2))
     assert loss.isfinite() and bound.value.isfinite().all()
 
 
@@ -264,7 +264,7 @@ def test_a_learned_prior_learns_its_scales_alone():
     assert not any(p.requires_grad for p in fixed.parameters())
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
 @pytest.mark.parametrize("looser", [False, True])
 @pytest.mark.parametrize("absent", [False, True])
 def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, absent):
@@ -305,11 +305,11 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
         return original(self, z, *args)
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    DregElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
+    DregIwaeElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
     assert seen == [3, 3, 3, 3, 2, 2], "each decoder of each part"
     seen.clear()
     model.decoder["a"].add_module("norm", nn.BatchNorm1d(2))  # found, though this decoder does not call it
-    DregElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
+    DregIwaeElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
     assert seen == [8, 8, 8], "all examples in batch norm's statistics; those of one encoder at a time"
 
 
@@ -321,7 +321,7 @@ def test_the_reweighted_elbo_is_the_mixtures_in_expectation(present):
     inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
     lambdas = {"a": 0.5, "c": 2.0}
     with torch.no_grad():
-        mixture = MixtureElbo(model, lambdas).bound(inputs, beta=0.7).value
+        mixture = MmvaeElbo(model, lambdas).bound(inputs, beta=0.7).value
         reweighted = ReweightedElbo(model, lambdas).bound(inputs, beta=0.7).value
     noise = math.hypot(standard_error(mixture), standard_error(reweighted))
     assert reweighted.mean().item() == pytest.approx(mixture.mean().item(), abs=4 * noise)
@@ -356,7 +356,7 @@ def test_a_product_has_no_reweighted_elbo():
         ReweightedElbo(model).bound(draw(weights, scales, 2))
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregElbo, MixtureElbo, ReweightedElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo, MmvaeElbo, ReweightedElbo])
 def test_what_has_nothing_counts_nothing(objective):
     """log p of no modality is 0, whatever the prior has learned."""
     model, weights, scales = laplace(2)
@@ -377,7 +377,7 @@ def test_what_has_nothing_counts_nothing(objective):
         assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, DregElbo])
+@pytest.mark.parametrize("objective", [IwaeElbo, DregIwaeElbo])
 def test_many_samples_of_one_example_are_decoded_again_where_memory_is_short(objective):
     """The same gradient, though no more is held at a time than was asked for."""
     model, weights, scales = laplace(2)
@@ -401,10 +401,10 @@ def test_frozen_encoders_leave_the_decoders_to_learn():
     model, weights, scales = laplace(2)
     inputs = draw(weights, scales, 3)
     model.encoder.requires_grad_(False)
-    DregElbo(model, K=3).backward(inputs, beta=1.0, n=3)
+    DregIwaeElbo(model, K=3).backward(inputs, beta=1.0, n=3)
     assert all((p.grad != 0).any() for p in model.decoder.parameters())
 
 
 def test_other_gradients_are_refused():
     with pytest.raises(InputError, match="DReG's gradient is exact, stop-all, published, not 'stop_all'"):
-        DregElbo(laplace(1)[0], gradient="stop_all")
+        DregIwaeElbo(laplace(1)[0], gradient="stop_all")

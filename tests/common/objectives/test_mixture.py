@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal
 
 from common.data import Batch
-from common.objectives import MixtureElbo
+from common.objectives import MmvaeElbo
 from tests.helpers.digits import BETA, LAMBDAS, certain, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
 from tests.helpers.fusions import components, mask_of, row, with_fusion
 from tests.helpers.linear_gaussian import draw, exact_log_p, standard_error
@@ -19,7 +19,7 @@ def expected_log_p(weights, scales, inputs, name, mean, variance):
 
 
 def expected_mixture(fusion, weights, scales, inputs, pattern, lambdas, beta):
-    """Closed form of MixtureElbo's expectation for one example."""
+    """Closed form of MmvaeElbo's expectation for one example."""
     mean, variance = components(fusion, weights, scales, inputs, pattern)
     log_p = sum(lambdas.get(n, 1.0) * expected_log_p(weights, scales, inputs, n, mean, variance) for n in pattern)
     return (log_p - beta * kl_to_prior(mean, variance)).mean().item()
@@ -31,7 +31,7 @@ def test_mixture_is_bivccas_formula_with_both_halves():
     (mu_x, var_x), (mu_y, var_y) = experts_by_hand(model, inputs).values()
     of_x = log_p_by_hand(model, mu_x, inputs) - BETA * kl_to_prior(mu_x, var_x)
     of_y = log_p_by_hand(model, mu_y, inputs) - BETA * kl_to_prior(mu_y, var_y)
-    objective, mu = MixtureElbo(model, weights=LAMBDAS), 0.5
+    objective, mu = MmvaeElbo(model, weights=LAMBDAS), 0.5
     expected = mu * of_x + (1 - mu) * of_y
     torch.testing.assert_close(objective.bound(inputs, BETA).value, expected)
     torch.testing.assert_close(objective(inputs, BETA), -expected.mean())
@@ -46,14 +46,14 @@ def test_mixture_of_mopoe_is_the_mean_over_the_three_products():
         precision = 1 + sum(1 / experts[name][1] for name in subset)
         mean = sum(experts[name][0] / experts[name][1] for name in subset) / precision
         total = total + log_p_by_hand(model, mean, inputs) - BETA * kl_to_prior(mean, 1 / precision)
-    torch.testing.assert_close(MixtureElbo(model, weights=LAMBDAS).bound(inputs, BETA).value, total / 3)
+    torch.testing.assert_close(MmvaeElbo(model, weights=LAMBDAS).bound(inputs, BETA).value, total / 3)
 
 
 @pytest.mark.parametrize("name", ["bivcca", "mopoe"])
 def test_terms_of_a_mixture_are_unweighted_and_add_up(name):
     model = model_of(name)
     inputs = mnist_inputs()
-    value, terms = MixtureElbo(model, weights=LAMBDAS).bound(inputs, BETA)
+    value, terms = MmvaeElbo(model, weights=LAMBDAS).bound(inputs, BETA)
     assert list(terms) == ["mixture/kl", "mixture/image", "mixture/text"]
     assert all(term.shape == value.shape == (5,) for term in terms.values())
     total = -BETA * terms["mixture/kl"] + sum(LAMBDAS[n] * terms[f"mixture/{n}"] for n in LAMBDAS)
@@ -76,7 +76,7 @@ def test_expectation_of_the_mixtures_bound(fusion, n_modalities, pattern):
         lambdas = {name: x for name, x in lambdas.items() if name in weights}
         expected = expected_mixture(fusion, weights, scales, one, pattern, lambdas, beta)
         with torch.no_grad():
-            value = MixtureElbo(model, weights=lambdas).bound(batch, beta).value
+            value = MmvaeElbo(model, weights=lambdas).bound(batch, beta).value
         assert value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
         assert standard_error(value) < 0.3, "the comparison is tight"
         if not lambdas:
@@ -91,7 +91,7 @@ def test_expectation_of_the_mixtures_bound(fusion, n_modalities, pattern):
 def test_a_row_of_one_modality_carries_its_unimodal_elbo_alone(name):
     model = certain(model_of(name))
     inputs = mnist_inputs(4)
-    objective = MixtureElbo(model, weights=LAMBDAS)
+    objective = MmvaeElbo(model, weights=LAMBDAS)
     value, terms = objective.bound(
         Batch(inputs, torch.tensor([[True, True], [True, False], [False, True], [False, False]])), BETA
     )
@@ -116,18 +116,18 @@ def test_a_mixtures_batch_without_a_single_example_of_a_modality():
     expected = model.decode(mu, ["text"])["text"].log_prob(inputs["text"]) - kl_to_prior(mu, variance)
     only_text = Batch(inputs, torch.tensor([[False, True]]).expand(3, -1))
     for given in (only_text, {"text": inputs["text"]}):
-        torch.testing.assert_close(MixtureElbo(model).bound(given).value, expected)
+        torch.testing.assert_close(MmvaeElbo(model).bound(given).value, expected)
 
 
 @pytest.mark.parametrize(("name", "n_components"), [("bivcca", 2), ("mopoe", 3)])
 def test_a_mixtures_networks_run_once_and_decode_what_is_scored(name, n_components):
     model = model_of(name)
     counts = {(kind, m): hooked(getattr(model, kind)[m]) for kind in ("encoder", "decoder") for m in model.modalities}
-    MixtureElbo(model)(mnist_inputs(5))
+    MmvaeElbo(model)(mnist_inputs(5))
     assert all(rows == [5 if kind == "encoder" else 5 * n_components] for (kind, _), rows in counts.items())
     for rows in counts.values():
         rows.clear()
-    MixtureElbo(model)(Batch(mnist_inputs(3), torch.tensor([[True, True], [True, False], [True, False]])))
+    MmvaeElbo(model)(Batch(mnist_inputs(3), torch.tensor([[True, True], [True, False], [True, False]])))
     assert counts == {
         ("encoder", "image"): [3],
         ("encoder", "text"): [1],
@@ -141,4 +141,4 @@ def test_gradient_of_the_mixtures_loss_against_finite_differences(fusion):
     model, weights, scales = with_fusion(fusion)
     inputs = draw(weights, scales, 3)
     inputs["b"][0] = torch.nan
-    assert gradients_agree(MixtureElbo(model, weights={"a": 2.0}), inputs)
+    assert gradients_agree(MmvaeElbo(model, weights={"a": 2.0}), inputs)

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from common.data import Batch
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError, option
-from common.likelihoods import GroupedLikelihood, NormalLikelihood
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import FAMILIES, FUSIONS, VAE
 from common.objectives import IwaeElbo, registry
 from common.objectives.registry import OBJECTIVES, Record, make_objective, objectives_of, with_option
 from common.training.options import ObjectiveOptions
-from common.variational_strategies import SetStrategy
+from common.variational_strategies import SetStrategy, UnstructuredStrategy
 
 D, N_FEATURES, HIDDEN = 4, 3, 5
 OPTIONS = {"K": 3, "looser": False, "dreg": None, "max_memory": None, "approx_m": 0, "alpha": 0.1}
@@ -46,6 +46,13 @@ class Joint(nn.Module):
         return self.layer(torch.cat([a, b], dim=1))
 
 
+class Values(nn.Module):
+    """What an unstructured strategy encodes, a tuple of one tensor."""
+
+    def forward(self, x):
+        return (x,)
+
+
 class Encoding(nn.Linear):
     """What a set strategy adds up, a tuple of one tensor."""
 
@@ -61,13 +68,18 @@ def model_of(fusion, family, names=("a", "b")):
     if fusion == "set":
         encoder = {name: Encoding(N_FEATURES, HIDDEN) for name in names}
         strategy = SetStrategy(nn.Sequential(nn.Tanh(), SplitLinearLayer(HIDDEN, heads)))
+    if fusion == "unstructured":
+        encoder = {name: Values() for name in names}
+        n_inputs = len(names) * (N_FEATURES + 1)
+        network = nn.Sequential(ConcatLayer(), nn.Linear(n_inputs, HIDDEN), nn.Tanh(), SplitLinearLayer(HIDDEN, heads))
+        strategy = UnstructuredStrategy(network)
     if fusion in ("own", "joint"):
         encoder["a,b"] = Joint(heads)
     return VAE(
         strategy,
         encoder,
         {name: nn.Linear(D, N_FEATURES) for name in names},
-        GroupedLikelihood(**{name: NormalLikelihood(0.7) for name in names}),
+        GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in names}),
         latent_dim=D,
         posterior=family,
         learn_prior=True,
@@ -126,7 +138,7 @@ def test_what_does_not_exist_is_refused_with_its_reason(fusion, family, obj):
     assert str(error.value).startswith(reason) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if fusion != "set"])
+@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if FUSIONS[fusion].strategy])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
     if FUSIONS[fusion].exists(family, FAMILIES[family]):
@@ -138,9 +150,10 @@ def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
             model_of(fusion, family)
 
 
-def test_a_set_encoder_must_be_given_its_network():
-    with pytest.raises(InputError, match="a set encoder has a network of its own: give VAE a SetStrategy"):
-        VAE("set", {}, {}, GroupedLikelihood(), latent_dim=D)
+@pytest.mark.parametrize("fusion", ["set", "unstructured"])
+def test_a_fusion_with_a_network_must_be_given_it(fusion):
+    with pytest.raises(InputError, match=f"the fusion {fusion} has a network of its own: give VAE the strategy"):
+        VAE(fusion, {}, {}, GroupedLikelihood(), latent_dim=D)
 
 
 @pytest.mark.parametrize(("fusion", "family"), list(dict.fromkeys((f, p) for f, p, _ in EXISTING)))
@@ -150,7 +163,7 @@ def test_the_default_objective_exists(fusion, family):
     assert name == objectives_of(fusion)[0] and exists(fusion, family, name)
 
 
-@pytest.mark.parametrize("fusion", ["poe", "quotient", "set"])
+@pytest.mark.parametrize("fusion", ["poe", "quotient", "set", "unstructured"])
 def test_random_subsets_of_three_modalities(fusion):
     names = ("a", "b", "c")
     objective = make_objective(

@@ -50,10 +50,10 @@ def assert_close(a, b):
             assert one[split] == pytest.approx(other[split], rel=2e-3, abs=2e-3)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_captured_steps_are_the_steps(tmp_path, replays, model):
+@pytest.mark.parametrize(("model", "max_grad_norm"), [*((model, None) for model in MODELS), ("mvae", 1.0)])
+def test_captured_steps_are_the_steps(tmp_path, replays, model, max_grad_norm):
     """Same noise, same order: the same bounds, in whole batches and in a smaller last one."""
-    options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 5}
+    options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 5, "max_grad_norm": max_grad_norm}
     captured = trained(mnist_train.main, config(tmp_path / "a", **options))
     assert len(replays) == 5 * 7 - 2 * WARM_UP
     assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))

@@ -77,7 +77,7 @@ def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command
     whole = getattr(module, "Config", None) or module.Command
     text = shown(whole, [command] if command else [], capsys, module.__doc__)
     assert text.startswith(module.__doc__), "as it is, with its examples"
-    assert "default: None" not in text and "{None}" not in text
+    assert "default: None" not in text and "{None}" not in text and "ANNOTATED" not in text
 
     titles = boxes(text.removeprefix(module.__doc__))
     groups = [title.removesuffix(" options").split(" ")[-1] for title in titles if title.endswith(" options")]

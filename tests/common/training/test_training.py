@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from common.checkpoints import BEST, LAST, load, load_model
 from common.choices import MODELS
 from common.data import Examples
 from common.errors import InputError
-from common.objectives import MvaeElbo
+from common.objectives import MvaeElbo, StandardElbo
 from common.objectives.registry import objectives_of
 from common.reporting import tables as reports
 from common.training import loop as training
@@ -121,6 +122,39 @@ def test_early_stopping(tmp_path, monkeypatch):
     assert load(tmp_path / LAST)["best_epoch"] == 5, "more patience goes on"
 
 
+def test_the_validation_examples_are_evaluated_at_intervals(tmp_path, monkeypatch):
+    scores = iter([-1.0, -3.0])
+    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
+    mnist_train.main(config(tmp_path, limit=100, eval_interval=2, epochs=3))
+    assert [line["epoch"] for line in metrics(tmp_path) if "valid" in line] == [2, 3], "and after the last"
+    best = load(tmp_path / BEST)
+    assert (best["epoch"], best["best"]) == (2, -1.0) and load(tmp_path / LAST)["epoch"] == 3
+
+
+def test_long_gradients_are_scaled_down():
+    model, weights, scales = linear_gaussian(2)
+    objective, examples = StandardElbo(model), Examples(draw(weights, scales, 20))
+    start = deepcopy(objective.state_dict())
+    moved = []
+    for max_grad_norm in (None, 0.1, 1e9):
+        objective.load_state_dict(start)
+        torch.manual_seed(0)
+        step = Step(objective, torch.optim.SGD(objective.parameters(), lr=1.0), max_grad_norm)
+        step(examples, torch.arange(20), 20, 1.0)
+        moved.append(torch.cat([(p.detach() - start[name]).flatten() for name, p in objective.named_parameters()]))
+    assert moved[0].norm() > 0.2 and moved[2].equal(moved[0])
+    torch.testing.assert_close(moved[1], 0.1 * moved[0] / moved[0].norm(), rtol=1e-4, atol=1e-8)
+
+
+def test_a_run_scales_long_gradients_down(tmp_path):
+    """So far down that Adam's epsilon hides them: nothing is learned."""
+    mnist_train.main(config(tmp_path / "clipped", limit=100, epochs=2, max_grad_norm=1e-12))
+    mnist_train.main(config(tmp_path / "free", limit=100, epochs=2))
+    clipped, free = (metrics(tmp_path / name)[1]["valid"]["bound"] for name in ("clipped", "free"))
+    assert clipped < free - 50
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
     mnist_train.main(config(tmp_path, epochs=1))
     before = load(tmp_path / LAST)
@@ -177,6 +211,10 @@ def test_another_experiments_save_dir_is_refused(tmp_path):
         ({"annealing_epochs": -1}, "--annealing-epochs must not be negative"),
         ({"paired_fraction": 1.5}, r"--paired-fraction must lie in \[0, 1\], it is 1.5"),
         ({"valid": 0, "patience": 3}, "--patience needs validation examples"),
+        ({"eval_interval": 0}, "--eval-interval must be positive, not 0"),
+        ({"valid": 0, "eval_interval": 2}, "--eval-interval needs validation examples: leave out --valid 0"),
+        ({"patience": 3, "eval_interval": 4}, "--patience 3 stops before a second evaluation: give .* 4 or more"),
+        ({"max_grad_norm": -1.0}, "--max-grad-norm must be positive, not -1.0"),
         ({"valid": 300}, "--valid 300 leaves no training example"),
         ({"log_interval": 0}, "--log-interval must be positive"),
         ({"seed": -1}, r"--seed must lie between 0 and 2\^32, it is -1"),
