@@ -89,7 +89,7 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
     return estimates | {
         "log p(attrs), z from q(z|attrs)": attrs.value,
         "log p(image|attrs), z from q(z|attrs)": estimates["log p(image,attrs)"] - attrs.value,
-        "effective samples, attrs, z from q(z|attrs)": attrs.ess,
+        **attrs.quality("attrs, z from q(z|attrs)"),
     }
 
 

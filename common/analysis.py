@@ -51,6 +51,11 @@ class AnalysisConfig(ModelConfig):
         return (runs.folder_of(self.model) if self.demo else self.data_dir) / name
 
 
+def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:
+    """The sources {name: modalities given} that are one modality each: those that have an encoder of their own."""
+    return {name: (name,) for name in model.modalities if name in model.encoder}
+
+
 class Labelled(NamedTuple):
     """What an analyse.py says about its data.
 
@@ -62,7 +67,7 @@ class Labelled(NamedTuple):
     judges: config, training examples, their labels, model -> {target: Judge}, for what the model decodes.
     groups: labels (N, G) -> {name: (N,) bool}, the groups of examples that umap.png colours.
     shown: how pictures show values.
-    sources: model -> {name: modalities given}; by default each modality that has an encoder of its own.
+    sources: model -> {name: modalities given}.
     all_right: the name of an example all whose labels are right, such as "string"; None leaves its shares out.
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
@@ -77,9 +82,7 @@ class Labelled(NamedTuple):
     judges: Callable[[Any, Examples, Tensor, MultimodalVAE], dict[str, Judge]]
     groups: Callable[[Tensor], Mapping[str, Tensor]]
     shown: Shown
-    sources: Callable[[MultimodalVAE], dict[str, Sequence[str]]] = lambda model: {
-        name: (name,) for name in model.modalities if name in model.encoder
-    }
+    sources: Callable[[MultimodalVAE], dict[str, Sequence[str]]] = each_modality
     all_right: str | None = None
     columns: Mapping[str, str] | None = None
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
@@ -180,6 +183,15 @@ def kl_plot(
         drawn = {name: kl[:, latents] for name, kl in kls.items() if len(sources) <= MANY or name.startswith("KL")}
         plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
     return kls
+
+
+def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoch: int) -> None:
+    """Save kl_EPOCH.png and umap_EPOCH.png of the first examples, as MMVAE's code does while it trains."""
+    shown, sources = examples.take(slice(umap.MAX_DRAWS)), each_modality(model)
+    kl_plot(folder / f"kl_{epoch:03}.png", model, shown, sources)
+    z = sampled_latents(model, shown, sources)
+    if distributed.rank() == 0:
+        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {})
 
 
 def most_used(kls: Mapping[str, Tensor]) -> Tensor:

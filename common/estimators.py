@@ -27,10 +27,16 @@ class Estimate(NamedTuple):
 
     value: log p, (B,), nats.
     ess: the effective number of samples (sum w)^2 / sum w^2, (B,), in [1, K].
+    variance: the variance of the K log-weights, (B,), nats^2; it is 0 if q is the exact posterior.
     """
 
     value: Tensor
     ess: Tensor
+    variance: Tensor
+
+    def quality(self, name: str) -> dict[str, Tensor]:
+        """The rows that say how well the estimate's proposal fits, {name: (B,)}."""
+        return {f"effective samples, {name}": self.ess, f"variance of log-weights, {name}": self.variance}
 
 
 @torch.no_grad()
@@ -58,18 +64,24 @@ class ImportanceWeights:
 
     def __init__(self) -> None:
         self.n = 0
+        self.mean = self.squares = torch.zeros((), dtype=torch.float64)  # of log-weights; squares of deviations from it
         self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf)
 
     def add(self, log_w: Tensor) -> None:
         """Add the log-weights of more samples, (..., B), nats."""
         log_w = log_w.flatten(0, -2)
-        self.n += len(log_w)
+        n, mean = self.n + len(log_w), log_w.double().mean(dim=0)
+        deviation = mean - self.mean.to(mean)
+        self.squares = self.squares.to(mean) + (log_w.double() - mean).square().sum(dim=0)
+        self.squares += deviation.square() * (self.n * len(log_w) / n)  # Chan et al. 1979
+        self.n, self.mean = n, self.mean.to(mean) + deviation * (len(log_w) / n)
         self.log_sum = torch.logaddexp(self.log_sum.to(log_w), log_w.logsumexp(dim=0))
         self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares.to(log_w), (2 * log_w).logsumexp(dim=0))
 
     def estimate(self) -> Estimate:
-        """The logarithm of the mean weight, and the effective number of samples."""
-        return Estimate(self.log_sum - math.log(self.n), (2 * self.log_sum - self.log_sum_of_squares).exp())
+        """The logarithm of the mean weight, the effective number of samples, and the log-weights' variance."""
+        value, log_ess = self.log_sum - math.log(self.n), 2 * self.log_sum - self.log_sum_of_squares
+        return Estimate(value, log_ess.exp(), (self.squares / self.n).to(value))
 
 
 @torch.no_grad()
@@ -214,10 +226,10 @@ def image_and_label(
         f"log p(image|{called})": joint.value - y.value,
         f"log p({called}|image)": joint.value - image.value,
         f"log p({called}|image), z from q(z|image)": joint.value - alone.value,
-        "effective samples, image": image.ess,
-        "effective samples, image, z from q(z|image)": alone.ess,
-        f"effective samples, {called}": y.ess,
-        f"effective samples, image,{called}": joint.ess,
+        **image.quality("image"),
+        **alone.quality("image, z from q(z|image)"),
+        **y.quality(called),
+        **joint.quality(f"image,{called}"),
     }
 
 
@@ -241,7 +253,7 @@ def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[s
     for key, estimate in estimates.items():
         target, *source = key.split("|")
         suffix = f", z from q(z|{source[0]})" if source else ""
-        rows[f"log p({target}){suffix}"], rows[f"effective samples, {target}{suffix}"] = estimate
+        rows |= {f"log p({target}){suffix}": estimate.value, **estimate.quality(f"{target}{suffix}")}
     return rows
 
 

@@ -20,7 +20,9 @@ A model all of whose draws are alike may have any joint figure: that of one pair
 What a caption says of a drawn bird is right or wrong: the demo has a table of that. Of generated images a network reads
 the attributes; the row "ground truth, read" says how well it reads.
 
-Writes umap.png, draws of the prior and of the posteriors in the plane, into the model's samples/.
+KLs of the posteriors from the prior and from each other follow, and the networks' sizes. Writes umap.png, draws of the
+prior and of the posteriors in the plane, kl.png, the KLs by latent, and for photographs cross_generation.png into the
+model's samples/.
 """
 
 import math
@@ -33,12 +35,14 @@ import torch
 from torch import Tensor, nn
 
 from common import distributed
+from common.analysis import each_modality, kl_plot, parameter_counts
 from common.data import Examples
 from common.errors import require
 from common.metrics import cca
 from common.models import MultimodalVAE
-from common.reporting import tables
+from common.reporting import generated, tables
 from common.reporting import umap as maps
+from common.reporting.generated import Shown
 from common.training import devices, run_from_command_line, runs
 from cub import demo as drawn
 from cub import features
@@ -50,6 +54,7 @@ from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, said
 
 BATCH_SIZE = 200  # captions
+SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds
 PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}  # its MMVAE
 
@@ -87,7 +92,8 @@ class Config(TrainedConfig):
 def main(config: Config) -> dict[str, dict]:
     """
     Returns:
-        {"correlations": {pair: figure}}, of the demo also {"coherence": {pair: {"right", "named"}}}.
+        {"correlations": {pair: figure}, "nats": {KL: figure}, "parameters": {network: number}}, for the demo also
+        {"coherence": {pair: {"right", "named"}}}.
     """
     config.check()
     model, vocabulary = load_trained(config)
@@ -114,12 +120,35 @@ def main(config: Config) -> dict[str, dict]:
         network = distributed.on_first_process(lambda: reader(source, cache))
         looks = {name: read_all(network, x) for name, x in images.items()}
         figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    inside, pictures = latents_and_networks(model, test, vocabulary, folder)
+    figures |= inside
     report(figures, said(network_behind(config)), config, len(test.captions))
     if config.umap and distributed.rank() == 0:
-        path = (config.out_dir or runs.folder_of(config.model) / "samples") / "umap.png"
-        draw(path, model, test)
-        print("", path, sep="\n")
+        pictures.append(folder / "umap.png")
+        draw(pictures[-1], model, test)
+    print("", *pictures, sep="\n")
     return figures
+
+
+def latents_and_networks(
+    model: MultimodalVAE, birds: Birds, vocabulary: Vocabulary, folder: Path
+) -> tuple[dict[str, dict], list[Path]]:
+    """The KLs, "nats", and the networks' sizes, "parameters"; saves kl.png and, for photographs, cross_generation.png.
+
+    Returns:
+        {table: {name: figure}}, the files.
+    """
+    examples, sources = birds.examples.only(model.modalities), each_modality(model)
+    kls = kl_plot(folder / "kl.png", model, examples, sources)
+    pictures = [folder / "kl.png"] if kls else []
+    if "image" in sources and distributed.rank() == 0:
+        pictures.append(folder / "cross_generation.png")
+        shown = Shown(("image",), lambda values: vocabulary.sentences(values["caption"]))
+        rows = torch.linspace(0, len(birds.captions) - 1, SHOWN).long()
+        generated.cross_generation(pictures[-1], model, examples.take(rows), sources, shown)
+    nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
+    return {"nats": nats, "parameters": parameter_counts(model)}, pictures
 
 
 def pairs(source: str) -> dict[str, tuple[str, str]]:
@@ -217,14 +246,14 @@ def coherence(
 
 @torch.no_grad()
 def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
-    """Save the map of latents."""
+    """Save the map of latents, coloured by class."""
     n = len(birds.captions)
     rows = torch.linspace(0, n - 1, min(maps.MAX_DRAWS, n)).long()  # evenly, since birds are sorted by class
     batch = birds.examples.only(model.modalities)[rows].modalities
     device, classes = next(model.parameters()).device, birds.classes[rows // CAPTIONS]
-    z = {name: (model.posterior({name: x.to(device)}).sample(), classes) for name, x in batch.items()}
+    z = {name: model.posterior({name: x.to(device)}).sample() for name, x in batch.items()}
     commonest = birds.classes.bincount().argsort(descending=True, stable=True)[:CLASSES].tolist()
-    maps.latents(path, model, z, "classes", {birds.class_names[c]: c for c in commonest})
+    maps.latents(path, model, z, {birds.class_names[c]: classes == c for c in commonest})
 
 
 def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None:
@@ -236,6 +265,10 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
     shown = [correlation_table(figures["correlations"], about, config, n)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))
+    nats, counts = figures["nats"], figures["parameters"]
+    shown.append(tables.Table("nats", nats, ("cub", "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]))
+    rows = [(name, f"{n:,}") for name, n in counts.items()]
+    shown.append(tables.Table("parameters", counts, ("cub", "parameters"), rows))
     chosen = ("n_samples", "seed", "components", "feature_components")
     settings = {"n_examples": n, "demo": config.demo, "features": about}
     tables.report(config, "cub", shown, settings | {name: getattr(config, name) for name in chosen})

@@ -110,6 +110,7 @@ def load_train(config: Config) -> tuple["Birds", "Birds | None"]:
 
 def experiment(config: Config) -> "Experiment":
     """Photographs or features of birds, and captions."""
+    from common.analysis import latent_pictures
     from common.training import Experiment, objective_of
     from cub.data import load
     from cub.model import build
@@ -124,6 +125,7 @@ def experiment(config: Config) -> "Experiment":
         load_train,
         examples=lambda config, birds, model: birds.examples.only(model.modalities),
         amsgrad=True,
+        analytics=latent_pictures if config.analytics_every else None,
     )
 
 

@@ -60,7 +60,7 @@ def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str,
     """The estimate of a model of the image alone, p(image) or p(image|text)."""
     (image,) = importance_estimates(model, batch, [("image",)], given=model.modalities, n_samples=n_samples)
     name = "|".join(["image", *model.modality["image"].given])
-    return {f"log p({name})": image.value, f"effective samples, {name}": image.ess}
+    return {f"log p({name})": image.value, **image.quality(name)}
 
 
 def accuracies(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:

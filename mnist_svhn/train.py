@@ -65,6 +65,7 @@ class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
 
 def experiment(config: Config) -> "Experiment":
     """Pairs of MNIST and SVHN."""
+    from common.analysis import latent_pictures
     from common.training import Experiment, objective_of
     from mnist_svhn.data import load, load_train
     from mnist_svhn.model import build
@@ -78,6 +79,7 @@ def experiment(config: Config) -> "Experiment":
         draw if config.analytics else None,
         load_train,
         amsgrad=True,
+        analytics=latent_pictures if config.analytics_every else None,
     )
 
 

@@ -83,8 +83,8 @@ class MMVAE(LossesOfSamples):
     ) -> ModelOutput:
         """Compute the loss to minimise: `loss`, `loss_sum` and `metrics`.
 
-        The gradient of "dreg_looser" is the unbiased one (`DregIwaeElbo`). Other arguments, which MultiVae's trainers pass,
-        are ignored.
+        The gradient of "dreg_looser" is the unbiased one (`DregIwaeElbo`). Other arguments, which MultiVae's trainers
+        pass, are ignored.
 
         Args:
             K: importance samples from each encoder; by default the configuration's.

@@ -87,8 +87,8 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     def log_p_set(i: Tensor) -> dict[str, Tensor]:
         sets = images_of(images, character, i, n, generator).to(device)
         shared = dict.fromkeys(latents, min(k_shot, n))
-        joint, ess = log_joint(model, sets, shared, -(-n_samples // SAMPLES_PER_CODE), n_inner=SAMPLES_PER_CODE)
-        return {name: joint / n, "effective samples, character": ess}
+        joint = log_joint(model, sets, shared, -(-n_samples // SAMPLES_PER_CODE), n_inner=SAMPLES_PER_CODE)
+        return {name: joint.value / n, **joint.quality("character")}
 
     def bound(i: Tensor) -> dict[str, Tensor]:
         batch = all_examples[i]

@@ -67,9 +67,9 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
         "log p(all six)": every.value,
         **{f"log p({name})": estimate.value for name, estimate in zip(views, each, strict=True)},
         "log p(image|the five others)": every.value - rest.value,
-        "effective samples, all six": every.ess,
-        "effective samples, image": each[0].ess,
-        "effective samples, the five others": rest.ess,
+        **every.quality("all six"),
+        **each[0].quality("image"),
+        **rest.quality("the five others"),
     }
 
 

@@ -16,7 +16,7 @@ NEIGHBOURS = 40  # as in the MMVAE authors' code
 
 @torch.no_grad()
 def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: Mapping[str, Tensor]) -> None:
-    """Save two maps of draws of the prior and of each q(z|x_s): coloured by distribution, and by the examples' group.
+    """Save maps of draws of the prior and of each q(z|x_s): coloured by distribution, and by group if there are any.
 
     Args:
         z: {source: draws of q(z|x_s) for N examples (N, D)}; the maps show the first thousand.
@@ -38,4 +38,4 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
     points = torch.from_numpy(points)
     by_source = dict(zip(sources, points.split(n), strict=True))
     by_group = {name: points[n:][member[:n].cpu().repeat(len(z))] for name, member in groups.items()}
-    plots.scatter(path, {"draws": by_source, "examples": by_group})
+    plots.scatter(path, {"draws": by_source} | ({"examples": by_group} if groups else {}))

@@ -14,7 +14,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
 from common.training import devices
-from common.training.loop import fit
+from common.training.loop import Pictures, fit
 from common.training.options import ObjectiveOptions, RunConfig, as_json
 from common.training.runs import Run
 
@@ -35,6 +35,7 @@ class Experiment(NamedTuple):
     examples: config, data, model -> the examples that a step takes batches from; by default the data, without what the
         model has no modality for.
     amsgrad: Adam's variant (Reddi et al. 2018).
+    analytics: model, examples, folder, epoch -> writes pictures of the latents, every --analytics-every epochs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Experiment(NamedTuple):
         model.modalities
     )
     amsgrad: bool = False
+    analytics: Callable[[nn.Module, Examples, Path, int], None] | None = None
 
 
 def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
@@ -78,7 +80,10 @@ def run(config: RunConfig, experiment: Experiment) -> Run | None:
         examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
     held_out = valid and experiment.examples(config, valid, model)
     opened = Run(experiment.name, config)
-    pictures = experiment.draw and partial(experiment.draw, model, train=train, valid=valid)
+    pictures = experiment.draw and Pictures(partial(experiment.draw, model, train=train, valid=valid))
+    if experiment.analytics:
+        analytics = partial(experiment.analytics, model, held_out or examples)
+        pictures = pictures._replace(analytics=analytics, every=config.analytics_every)
     fit(model, objective, examples, held_out, config, opened, pictures, experiment.amsgrad)
     return opened
 

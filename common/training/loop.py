@@ -5,10 +5,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,19 @@ PICTURES_EVERY = 60.0  # seconds between pictures during training
 EVALUATION_BATCH = 500  # examples: without gradients there is room for more than training's batch
 
 
+class Pictures(NamedTuple):
+    """The pictures of a training.
+
+    draw: writes sample pictures into a folder; called now and then, and at the end.
+    analytics: folder, epoch -> writes pictures of the latents; called by all processes. None: no such pictures.
+    every: epochs between them.
+    """
+
+    draw: Callable[[Path], None]
+    analytics: Callable[[Path, int], None] | None = None
+    every: int = 1
+
+
 def fit(
     model: nn.Module,
     objective: Objective,
@@ -38,7 +52,7 @@ def fit(
     valid: Examples | None,
     config: RunConfig,
     run: Run,
-    pictures: Callable[[Path], None] | None,
+    pictures: Pictures | None,
     amsgrad: bool = False,
 ) -> None:
     """Maximise the objective's bound with Adam.
@@ -49,7 +63,7 @@ def fit(
     Args:
         train, valid: the splits; moved to the model's device where they fit, streamed to it otherwise.
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
-        pictures: writes sample pictures into a folder; called now and then, and at the end. None: no pictures.
+        pictures: None for no pictures.
         amsgrad: Adam's variant (Reddi et al. 2018).
 
     Raises:
@@ -107,7 +121,7 @@ class Trainer:
         valid: Examples | None,
         config: RunConfig,
         run: Run,
-        pictures: Callable[[Path], None] | None,
+        pictures: Pictures | None,
         amsgrad: bool,
     ) -> None:
         self.model, self.objective, self.config, self.run, self.pictures = model, objective, config, run, pictures
@@ -241,6 +255,9 @@ class Trainer:
         if self.pictures and due and self.run.writes:
             self._draw()
             self.last_drawn = time.monotonic()
+        if self.pictures and self.pictures.analytics and (epoch % self.pictures.every == 0 or self._finished()):
+            with self._undisturbed():
+                self.pictures.analytics(self.run.samples, epoch)
 
     def _checkpoint(self) -> dict[str, Any]:
         return self.run.about | vars(self.progress) | {"state_dict": self.model.state_dict()}
@@ -258,10 +275,16 @@ class Trainer:
     def _draw(self) -> None:
         from common.reporting import plots  # loads matplotlib, which few commands need
 
+        with self._undisturbed():
+            self.pictures.draw(self.run.samples)
+        plots.loss_curves(self.run.dir / "loss.png", self.run.metrics)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """The model in evaluation mode, with the same noise each time, after which the training's goes on."""
         self.objective.eval()
         with random_states.fixed_noise(self.config.seed, self.device), torch.no_grad():
-            self.pictures(self.run.samples)
-        plots.loss_curves(self.run.dir / "loss.png", self.run.metrics)
+            yield
 
 
 def _device_of(module: nn.Module) -> torch.device:

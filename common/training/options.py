@@ -272,7 +272,7 @@ class MmvaeOptions(ObjectiveOptions):
     """What the experiments of MMVAE's paper share."""
 
     GROUP: ClassVar = "model"
-    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
+    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "analytics_every", "logp")}
 
     learn_prior: bool = True
     """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
@@ -282,12 +282,17 @@ class MmvaeOptions(ObjectiveOptions):
     paper"""
     analytics: bool = True
     """draw pictures during training"""
+    analytics_every: int | None = None
+    """also draw kl_EPOCH.png and umap_EPOCH.png every N epochs (see python analyse.py --help), as the authors' code
+    does after each epoch. Default: never"""
     logp: bool = False
     """after training, estimate the best model's log-likelihoods of the test split (python loglike.py)"""
 
     def check(self) -> None:
         super().check()
-        scaling, (model, fusion, _) = self.llik_scaling, self.experts()
+        every, scaling, (model, fusion, _) = self.analytics_every, self.llik_scaling, self.experts()
+        require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
+        require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
         require(0 <= scaling < math.inf, f"--llik-scaling must be a number that is not negative, it is {scaling}")
         require(scaling == 0 or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
 

@@ -253,8 +253,8 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_sam
             f"log p({part}), z from q(z|{part})": own.value,
             f"log p({rest}|{part})": image.value,  # less log p of the part, below
             f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
-            "effective samples, image": image.ess,
-            f"effective samples, {part}, z from q(z|{part})": own.ess,
+            **image.quality("image"),
+            **own.quality(f"{part}, z from q(z|{part})"),
         }
 
     values = metrics.evaluate(model, examples, [estimate], BATCH_SIZE)

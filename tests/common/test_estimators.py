@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.estimators import importance_estimates, log_marginal
+from common.estimators import ImportanceWeights, importance_estimates, log_marginal
 from common.multimodal_vae import DECODED_AT_ONCE
 from common.objectives import StandardElbo
 from mnist.model import build
@@ -21,6 +22,7 @@ def test_the_exact_proposal_has_no_variance(n_modalities, n_samples):
         (estimate,) = importance_estimates(model, inputs, [target], target, n_samples)
         torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, target))
         torch.testing.assert_close(estimate.ess, torch.full((5,), float(n_samples), dtype=torch.float64))
+        torch.testing.assert_close(estimate.variance, torch.zeros(5, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("target", "given"), [(("a",), ("a", "b")), (("a", "b"), ("a",)), (("a",), ())])
@@ -57,7 +59,7 @@ def test_samples_are_shared_among_targets():
 
 
 def test_effective_sample_size_of_known_weights(monkeypatch):
-    """Two samples, weights 3 to 1: (3 + 1)^2 / (9 + 1) = 1.6; across chunks too."""
+    """Two samples, weights 3 to 1: (3 + 1)^2 / (9 + 1) = 1.6, log-weights log(3) apart; across chunks too."""
     model = build(SimpleNamespace(n_latents=1, model="mvae", posterior="gaussian")).double()
     model.decoder["text"] = torch.nn.Linear(1, 2, bias=False).double()
     # p(text = 0|z) of z = +-1 at weight w: sigmoid(+-w), in the ratio e^w, so w = log 3
@@ -69,7 +71,18 @@ def test_effective_sample_size_of_known_weights(monkeypatch):
     monkeypatch.setattr(type(prior), "sample", lambda self, shape: torch.stack([next(draws) for _ in range(shape[0])]))
     (estimate,) = importance_estimates(model, {"text": torch.tensor([0])}, [("text",)], (), n_samples=2)
     assert estimate.ess.item() == pytest.approx(1.6)
+    assert estimate.variance.item() == pytest.approx((math.log(3) / 2) ** 2)
     assert estimate.value.exp().item() == pytest.approx((0.75 + 0.25) / 2)
+
+
+def test_the_variance_of_log_weights_is_that_of_all_samples():
+    """Whatever the sizes of the parts they come in, and for numbers that float32 squares would lose."""
+    log_w = (torch.randn(11, 3) * torch.tensor([0.1, 1.0, 10.0]) - 5e4).float()
+    weights = ImportanceWeights()
+    for part in log_w.split([1, 4, 6]):
+        weights.add(part)
+    variance = weights.estimate().variance
+    torch.testing.assert_close(variance, log_w.double().var(dim=0, correction=0).float(), rtol=1e-5, atol=0)
 
 
 def test_chunks_do_not_change_the_estimate(monkeypatch):

@@ -10,14 +10,16 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.errors import InputError
-from cub import analyse, sentences
+from cub import analyse, sentences, train
 from cub import classifier as readers
 from cub.captions import END, PADDING, UNKNOWN, Vocabulary, words
 from cub.data import load
 from cub.demo import demo
 from cub.options import BirdOptions
 from cub.sentences import Sentences
+from cub.trained_model import load_birds, load_trained
 from tests.helpers.data_config import data_config
+from tests.helpers.scripts import call
 
 
 def test_embeddings_by_hand():
@@ -149,6 +151,7 @@ def run(monkeypatch, tmp_path, source="image", wrong=False, n=60, **options):
         ),
     )
     monkeypatch.setattr(analyse, "load_trained", lambda config: (oracle, vocabulary))
+    monkeypatch.setattr(analyse, "latents_and_networks", lambda *args: ({"nats": {}, "parameters": {}}, []))
     options = {"demo": True, "limit": n, "n_samples": 200, "components": 3, "umap": False} | options
     return analyse.main(analyse.Config(tmp_path, **options))
 
@@ -225,13 +228,27 @@ def test_the_map_shows_all_classes(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(analyse.maps, "latents", lambda *args: seen.append(args))
     analyse.draw(tmp_path / "umap.png", Oracle(birds, "feature"), birds)
-    ((path, _, z, title, classes),) = seen
-    assert (path.name, title) == ("umap.png", "classes") and len(classes) == 8
-    for draws, labels in z.values():
+    ((path, _, z, groups),) = seen
+    assert path.name == "umap.png" and set(groups) == set(birds.class_names[:8])
+    for draws in z.values():
         assert draws.shape == (1000, 1)
-        assert labels.equal(birds.classes[draws.squeeze(1).round().long()])
-    assert z["feature"][1].equal(z["caption"][1])
-    assert {birds.class_names[c]: c for c in range(8)} == classes
+        classes = birds.classes[draws.squeeze(1).round().long()]
+        for c, name in enumerate(birds.class_names[:8]):
+            assert groups[name].equal(classes == c)
+
+
+@pytest.mark.parametrize("model", ["images", "features"])
+def test_latents_and_networks(tmp_path, model):
+    call(train, "--demo", "--limit", 8, "--valid", 0, "--epochs", 1, "--K", 1, "--model", model, "--save-dir", tmp_path)
+    trained, vocabulary = load_trained(analyse.Config(tmp_path, demo=True))
+    birds = load_birds("test", trained, vocabulary, analyse.Config(tmp_path, demo=True, limit=4))
+    figures, pictures = analyse.latents_and_networks(trained, birds, vocabulary, tmp_path / "drawn")
+    source = model.removesuffix("s")
+    expected = {f"KL(q(z|{source}) || p(z))", "KL(q(z|caption) || p(z))", f"J(q(z|{source}), q(z|caption))"}
+    assert set(figures["nats"]) == expected and all(x > 0 for x in figures["nats"].values())
+    assert figures["parameters"]["all"] == sum(x.numel() for x in trained.parameters() if x.requires_grad)
+    assert [path.name for path in pictures] == ["kl.png", "cross_generation.png"][: 2 if source == "image" else 1]
+    assert all(path.stat().st_size > 1000 for path in pictures)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_groups_of_a_script_that_trains(capsys, monkeypatch):
 
 def test_choices_are_told_by_the_registries(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
-    from celeba.train import Config
+    from vision.train import Config
 
     rows = {row.split(" ")[0]: (row, told) for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
     existing = {name for fusion in ("poe", "moe", "mopoe") for name in objectives_of(fusion)}

@@ -302,7 +302,7 @@ def test_defaults_are_the_papers():
     strings = multimnist.train.Config()
     for name in ("n_latents", "batch_size", "epochs", "annealing_epochs", "lr", "lambda_image", "lambda_text"):
         assert getattr(strings, name) == getattr(settings, name)
-    assert (strings.obj, strings.teacher_forcing, strings.fixed) == ("mvae", False, True)
+    assert (strings.model, strings.teacher_forcing, strings.fixed) == ("mvae", False, True)
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):

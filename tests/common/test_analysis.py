@@ -1,0 +1,234 @@
+"""The analysis that all folders share, on models whose figures are known; each folder of mnist's kind, end to end."""
+
+import json
+from importlib import import_module
+
+import pytest
+import torch
+from PIL import Image
+
+from common import analysis, classifiers
+from common.data import Examples
+from common.errors import InputError
+from common.reporting.generated import STEPS, Shown, cross_generation, traversals
+from common.training import run_from_command_line
+from mnist import analyse as digits
+from tests.helpers.coherence import JUDGES, SOURCES, C, examples, model
+from tests.helpers.demo_runs import TINY
+from tests.helpers.scripts import call
+
+
+def labelled(**changes):
+    data = {
+        "name": "known",
+        "load": None,
+        "labels": None,
+        "names": ("first", "second"),
+        "n_values": C,
+        "judges": None,
+        "groups": None,
+        "shown": Shown(("image",)),
+    }
+    return analysis.Labelled(**data | changes)
+
+
+def test_shares_of_labels_and_of_examples_all_whose_labels_are_right():
+    right = {"x": torch.tensor([[True, True], [True, False], [False, False], [True, True]])}
+    assert analysis.figures(right, None) == {"x": 5 / 8}
+    assert analysis.figures(right, "string") == {"x": 5 / 8, "x, string": 1 / 2}
+
+
+def test_the_table_by_label_has_the_columns_that_are_asked_for():
+    right = {"x": torch.tensor([[True, False], [True, True]]), "y": torch.tensor([[False, False], [True, False]])}
+    columns = analysis.by_label(right, labelled())
+    assert {title: x.tolist() for title, x in columns.items()} == {"x": [1.0, 0.5], "y": [0.5, 0.0]}
+    columns = analysis.by_label(right, labelled(columns={"y": "of y", "z": "of z"}))
+    assert {title: x.tolist() for title, x in columns.items()} == {"of y": [0.5, 0.0]}
+    assert analysis.by_label({"x": torch.ones(3, 1)}, labelled(names=("class",))) == {}, "a single label has no table"
+
+
+def test_coherence_of_a_known_model():
+    given, labels = examples(300)
+    right = analysis.coherence(model(), given, labels, JUDGES, SOURCES, 40)
+    assert {name: x.shape for name, x in right.items()} == {
+        **{f"coherence, {a} -> {b}": (300, 1) for a in "ab" for b in "ab"},
+        "coherence, joint": (40, 1),
+    }
+    assert all(x.all() for x in right.values())
+    alone = analysis.coherence(model(), given, labels, {"a": JUDGES["a"]}, SOURCES, 40)
+    assert set(alone) == {"coherence, a -> a", "coherence, b -> a"}, "one judge cannot agree with another"
+
+
+def test_a_judge_is_tested_on_the_examples_themselves():
+    given, labels = examples(100)
+    assert analysis.read_right(JUDGES["a"], given, labels).all()
+    assert not analysis.read_right(JUDGES["a"], given, labels.roll(1, dims=0)).all()
+
+
+def test_parameters_are_counted_by_network():
+    assert analysis.parameter_counts(model()) == {"encoder a": 1, "encoder b": 1, "all": 2}
+
+
+def test_latents_of_a_picture_are_those_that_are_used():
+    kls = {
+        "KL(q(z|a) || p(z))": torch.arange(40.0).expand(3, -1),
+        "J(q(z|a), q(z|b))": -torch.arange(40.0).expand(3, -1),
+    }
+    assert analysis.most_used(kls).tolist() == list(range(20, 40))
+    assert analysis.most_used({"KL": torch.zeros(2, 3)}).tolist() == [0, 1, 2]
+
+
+def test_a_network_is_trained_once_and_kept(tmp_path):
+    """A cache of other examples, or of another network, is not used; the caller's random numbers are not touched."""
+    x, trained = Examples({"x": torch.rand(300, 5)}), []
+    labels = (x.modalities["x"].argmax(dim=1, keepdim=True)).long()
+
+    def network(width=5):
+        return torch.nn.Sequential(torch.nn.Linear(width, 5), torch.nn.Unflatten(1, (1, 5)))
+
+    def kept(made_from, build=network):
+        def train(net):
+            trained.append(made_from)
+            classifiers.fit(net, x, "x", labels, steps=200, lr=0.1)
+
+        return classifiers.kept(build, train, tmp_path / "new" / "net.pt", made_from, torch.device("cpu"))
+
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = kept({"n": 1})
+    assert torch.rand(2).equal(expected)
+    assert (first(x.modalities["x"]).argmax(dim=2) == labels).float().mean() > 0.8, "it has learned"
+    again = kept({"n": 1})
+    assert len(trained) == 1 and again[0].weight.equal(first[0].weight) and not again.training
+    kept({"n": 2})
+    kept({"n": 2}, lambda: torch.nn.Sequential(*network(), torch.nn.Identity()))
+    assert len(trained) == 3
+    (tmp_path / "new" / "net.pt").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"net.pt is damaged: delete it, and it will be made again"):
+        kept({"n": 2})
+
+
+def test_few_examples_take_few_steps():
+    assert classifiers.at_most(3000, 10, 128) == 4 and classifiers.at_most(3000, 10**6, 128) == 3000
+
+
+@pytest.mark.parametrize(("size", "labels"), [(28, 1), (50, 4)])
+def test_the_image_classifiers_sizes(size, labels):
+    network = classifiers.image_classifier(1, size, labels, 11)
+    assert network(torch.rand(2, 1, size, size)).shape == (2, labels, 11)
+
+
+class Recorder:
+    def __init__(self, monkeypatch):
+        self.grids = []
+        for name in ("image_grid", "captioned"):
+            monkeypatch.setattr(f"common.reporting.plots.{name}", lambda *args: self.grids.append(args))
+
+
+@pytest.fixture
+def mvae(tmp_path):
+    import mnist.train
+
+    call(mnist.train, "--demo", *TINY, "--save-dir", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_pictures_show_each_pair_and_move_each_latent(mvae, monkeypatch, tmp_path):
+    from common.checkpoints import load_model
+    from mnist.data import MNIST
+
+    trained, drawn, seen = load_model(mvae), Recorder(monkeypatch), []
+    shown = Shown(("image",), lambda values: MNIST.names(values["text"]))
+    test = Examples({"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])})
+    cross_generation(tmp_path / "x.png", trained, test, {"image": ("image",), "text": ("text",)}, shown)
+    ((_, images, labels, captions, _),) = drawn.grids
+    assert labels == ("image, given", "image -> image", "text -> image") and images.shape == (3, 3, 3, 28, 28)
+    assert images[0, :, :1].equal(test.modalities["image"]) and list(captions[0]) == ["1", "2", "3"]
+
+    def decode(z, *args, original=trained.decode):
+        seen.append(z)
+        return original(z, *args)
+
+    monkeypatch.setattr(trained, "decode", decode)
+    assert traversals(tmp_path / "along", trained, shown, [4, 2]) == [tmp_path / "along_image.png"]
+    z, prior = seen[0].view(2, STEPS, -1), trained.prior()
+    for row, d in enumerate((4, 2)):
+        offsets = (z[row] - prior.mean) / prior.stddev
+        assert offsets[[0, -1], d].tolist() == pytest.approx([-3, 3])
+        assert offsets.abs().sum(dim=0).nonzero().flatten().tolist() == [d], "the others stay at the mean"
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        ("mnist", ()),
+        ("mnist", ("--model", "cvae")),
+        ("mnist", ("--model", "vae")),
+        ("mnist", ("--model", "bivcca", "--posterior", "vmf")),
+        ("fashionmnist", ("--model", "jmvae")),
+        ("multimnist", ()),
+        ("multimnist", ("--model", "mopoe")),
+    ],
+)
+def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
+    train, analyse = (import_module(f"{folder}.{script}") for script in ("train", "analyse"))
+    call(train, "--demo", *TINY, "--valid", 0, *options, "--save-dir", tmp_path)
+    monkeypatch.setattr(digits, "STEPS", 2)
+    monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
+    out = tmp_path / "out.json"
+    args = ("--demo", "--limit", 30, "--n-samples", 40, "--no-umap", "--json", out, "--out-dir", tmp_path / "drawn")
+    found = call(analyse, tmp_path, *args)
+    content = json.loads(out.read_text())
+    assert content["figures"] | content["nats"] == found and content["n_examples"] == 30
+    sources = {"cvae": ("text",), "vae": ("image",)}.get(dict([options[:2]]).get("--model") if options else "")
+    targets = ("image",) if sources else ("image", "text")
+    sources = sources or ("image", "text")
+    expected = {f"classifier, {name}" for name in targets} | {f"latent accuracy, {name}" for name in sources}
+    expected |= {f"coherence, {a} -> {b}" for a in sources for b in targets}
+    expected |= {"coherence, joint"} if len(targets) > 1 else set()
+    if folder == "multimnist":
+        expected |= {f"{name}, string" for name in expected}
+        rows = content["attributes"]
+        assert list(rows) == [f"character {i}" for i in (1, 2, 3, 4)]
+        mean = sum(row["coherence, text -> image"] for row in rows.values()) / 4
+        assert found["coherence, text -> image"] == pytest.approx(mean)
+    assert set(content["figures"]) == expected
+    assert found.get("classifier, text", 1.0) == 1.0, "a text shows itself"
+    assert content["parameters"]["all"] == sum(n for name, n in content["parameters"].items() if name != "all")
+    pictures = {path.name for path in (tmp_path / "drawn").glob("*.png")}
+    assert {"kl.png", "cross_generation.png"} <= pictures
+    along = "traversal_image.png" in pictures
+    assert along == ("cvae" not in options and "vmf" not in options)
+
+
+def test_judges_are_kept_beside_the_data_or_the_demos_model(tmp_path):
+    config = analysis.AnalysisConfig(tmp_path / "run", data_dir=tmp_path / "data")
+    assert config.judge_file("x.pt") == tmp_path / "data" / "x.pt"
+    (tmp_path / "run").mkdir()
+    demo = analysis.AnalysisConfig(tmp_path / "run", demo=True)
+    assert demo.judge_file("x.pt") == tmp_path / "run" / "x.pt"
+    assert analysis.AnalysisConfig(tmp_path / "run", limit=50).judge_file("x.pt") is None
+
+
+def test_too_few_examples_for_a_map_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run_from_command_line(digits.main, digits.Config, "", [str(tmp_path), "--limit", "19"])
+    assert exit_.value.code == 2
+    assert "umap.png needs 20 test examples: a larger --limit, or --no-umap" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_pictures_of_the_latents_every_few_epochs(tmp_path):
+    import mnist_svhn.train as pairs
+
+    args = ("--demo", "--limit", 60, "--epochs", 3, "--K", 2, "--batch-size", 30, "--save-dir", tmp_path)
+    call(pairs, *args, "--analytics-every", 2)
+    drawn = sorted(path.name for path in (tmp_path / "samples").glob("*_0*.png"))
+    assert drawn == ["kl_002.png", "kl_003.png", "umap_002.png", "umap_003.png"], "and after the last epoch"
+    with Image.open(tmp_path / "samples" / "umap_002.png") as picture:
+        assert picture.width > 300
+    with pytest.raises(InputError, match="--analytics-every draws pictures: leave out --no-analytics"):
+        call(pairs, *args, "--analytics-every", 2, "--no-analytics")
+    with pytest.raises(InputError, match="--analytics-every must be positive, not 0"):
+        call(pairs, *args, "--analytics-every", 0)
