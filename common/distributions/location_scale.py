@@ -81,6 +81,13 @@ def _kl_laplace_or_normal(q: LaplaceOrNormal, p: Laplace | Normal) -> Tensor:
     return torch.where(q.laplace, *kls)
 
 
+@register_kl(LaplaceOrNormal, LaplaceOrNormal)
+def _kl_of_two_laplace_or_normal(q: LaplaceOrNormal, p: LaplaceOrNormal) -> Tensor:
+    """KL(q || p) of each value, (...), nats."""
+    kls = (kl_divergence(q, family(p.loc, p.scale, validate_args=False)) for family in (Laplace, Normal))
+    return torch.where(p.laplace, *kls)
+
+
 class Joined(Distribution):
     """n independent vectors of d dimensions, joined into one vector: batch shape (...), event shape (n d,).
 

@@ -3,6 +3,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from common.distributions import DiagonalGaussian
+from common.distributions.location_scale import LaplaceOrNormal
 from common.priors import StandardGaussianPrior
 
 
@@ -23,3 +24,14 @@ def test_kl_of_diagonal_gaussians_against_torchs():
     q, p = (DiagonalGaussian(m, v) for m, v in zip(mu, logvar, strict=True))
     expected = [Independent(Normal(m, (0.5 * v).exp()), 1) for m, v in zip(mu, logvar, strict=True)]
     torch.testing.assert_close(kl_divergence(q, p), kl_divergence(*expected))
+
+
+def test_kl_of_laplace_and_normal_beside_each_other():
+    """Against quadrature of q log(q / p), for all four pairs of families."""
+    q_laplace, p_laplace = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
+    q = LaplaceOrNormal(torch.tensor(0.3).double(), torch.tensor(0.7).double(), q_laplace)
+    p = LaplaceOrNormal(torch.tensor(-0.4).double(), torch.tensor(1.2).double(), p_laplace)
+    x = torch.linspace(-30, 30, 2_000_001, dtype=torch.float64)[:, None]
+    log_q, log_p = q.log_prob(x), p.log_prob(x)
+    expected = torch.trapezoid(log_q.exp() * (log_q - log_p), x.squeeze(1), dim=0)
+    torch.testing.assert_close(kl_divergence(q, p), expected, rtol=1e-5, atol=1e-6)
