@@ -289,7 +289,7 @@ TRANSLATION = tuple(
         f"mvae, lambda {weight}",
         Setting(20, 5, f"--lambda-english {weight} --lambda-french {weight}"),
         Setting(2, 1, "--limit 1000") if weight == 5 else None,
-        (Measure("loglike", "loglike", "", "--limit 50 --n-samples 20"),),
+        (Measure("loglike", "loglike", "--n-samples 100", "--limit 50 --n-samples 20"),),
         generated=True,
     )
     for weight in (1, 5)

@@ -54,6 +54,8 @@ def boxes(text):
             box = titles.setdefault(line.strip(), [])
         elif re.match("  [^ ]", line):
             flags, _, told = line.strip().partition("  ")
+            if box and box[-1][0].count("{") > box[-1][0].count("}"):  # its choices go on
+                flags = f"{box.pop()[0]}{flags}"
             box.append((flags, [told.strip()] if told else []))
         elif line.startswith("   ") and line.strip() and titles:
             box[-1][1].append(line.strip())
