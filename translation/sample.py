@@ -54,7 +54,9 @@ def main(config: Config) -> None:
         lines = translations(model, load("test", config).take(slice(config.n_samples)))
     else:
         lines = samples(model, inputs, config.n_samples)
-    path = (config.out_dir or runs.folder_of(config.model) / "samples") / "sample_text.txt"
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sample_text.txt"
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
     print(*lines, path, sep="\n")
 

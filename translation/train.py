@@ -1,7 +1,7 @@
 """MVAE on the numbers from 0 to 9999 in English and French: translation between them (Wu & Goodman 2018).
 
-    python train.py --precision bf16                     the results of README.md, in ten minutes on one core
-    python train.py --limit 2000 --epochs 5              a try, in half a minute
+    python train.py --precision bf16                     the results of README.md, in six minutes on one core
+    python train.py --limit 2000 --epochs 5              a try, in a minute
 
 ELBO terms: ELBO(english), ELBO(french) and ELBO(english, french). num2words writes the numbers: no option of the data
 but --limit changes them, and --demo is the same as none.

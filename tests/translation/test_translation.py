@@ -89,8 +89,8 @@ def test_a_model_learns_to_translate(trained, tmp_path, capsys):
 
 
 def test_samples_and_translations_are_lines(trained, tmp_path):
-    call(sample, trained, "--n-samples", 5, "--out-dir", tmp_path)
-    lines = (tmp_path / "sample_text.txt").read_text().splitlines()
+    call(sample, trained, "--n-samples", 5, "--out-dir", tmp_path / "new" / "folder")
+    lines = (tmp_path / "new" / "folder" / "sample_text.txt").read_text().splitlines()
     assert len(lines) == 5 and all(" = " in line for line in lines)
     call(sample, trained, "--n-samples", 5, "--reconstruct", "--out-dir", tmp_path)
     lines = (tmp_path / "sample_text.txt").read_text().splitlines()
