@@ -20,6 +20,7 @@ from common.training import devices, runs
 from common.training.options import ModelConfig
 
 FEWEST = 20  # test examples that make a map
+BOXES, ROWS = 20, 12  # latents in kl.png and in the traversals
 MANY = 3  # sources; of more, kl.png leaves out the divergences between each two
 COLUMNS = 10  # examples in the picture of cross-generation
 
@@ -179,7 +180,7 @@ def kl_plot(
         sources = {name: given for name, given in sources.items() if len(given) == 1}
     kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
     if distributed.rank() == 0:
-        latents = most_used(kls)
+        latents = most_used(kls, BOXES)
         drawn = {name: kl[:, latents] for name, kl in kls.items() if len(sources) <= MANY or name.startswith("KL")}
         plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
     return kls
@@ -194,10 +195,10 @@ def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoc
         umap.latents(folder / f"umap_{epoch:03}.png", model, z, {})
 
 
-def most_used(kls: Mapping[str, Tensor]) -> Tensor:
-    """The latents, or spheres, whose KL from the prior is largest, in their order: `MAX_LATENTS` at most."""
+def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
+    """The n latents, or spheres, whose KL from the prior is largest, in their order; all if they are fewer."""
     used = torch.stack([kl.mean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
-    return used.topk(min(generated.MAX_LATENTS, len(used))).indices.sort().values
+    return used.topk(min(n, len(used))).indices.sort().values
 
 
 def draw(
@@ -218,7 +219,7 @@ def draw(
         generated.cross_generation(pictures[0], model, test.take(slice(COLUMNS)), sources, data.shown)
         if not model.variational_posterior.on_spheres:  # a latent alone cannot move on a sphere
             pictures += generated.traversals(
-                folder / "traversal", model, data.shown, most_used(kls).tolist() if kls else None
+                folder / "traversal", model, data.shown, most_used(kls, ROWS).tolist() if kls else None
             )
     if config.umap:
         pictures.append(folder / "umap.png")

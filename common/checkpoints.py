@@ -19,8 +19,10 @@ from common.io import DAMAGE, write_atomically
 MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 MMVAE_EXPERIMENTS = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the authors' --model
 # the module that builds each experiment's model; never a script, which runs under another name
-EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *MMVAE_EXPERIMENTS.values(), "vhe")}
-EXPERIMENTS |= {"vision": "vision.model", "halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
+EXPERIMENTS = {
+    name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *MMVAE_EXPERIMENTS.values(), "vhe", "vision", "translation")
+}
+EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 # what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
 MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"

@@ -29,27 +29,27 @@ class Config(Protocol):
 
 
 class TextFeatures(nn.Module):
-    """Strings (N, 4) -> features (N, H), from a bidirectional GRU.
+    """Strings (N, L) -> features (N, H), from a bidirectional GRU.
 
     As in the authors' code both directions are read at the last character, which is the first one backwards.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_characters: int = N_CHARACTERS) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(N_CHARACTERS, N_HIDDEN)
+        self.embedding = nn.Embedding(n_characters, N_HIDDEN)
         self.forwards = nn.GRU(N_HIDDEN, N_HIDDEN, batch_first=True)
         self.backwards = nn.GRU(N_HIDDEN, N_HIDDEN, batch_first=True)
 
     def forward(self, text: Tensor) -> Tensor:
-        characters = self.embedding(text)  # (N, 4, H)
+        characters = self.embedding(text)  # (N, L, H)
         return self.forwards(characters)[0][:, -1] + self.backwards(characters[:, -1:])[0][:, 0]
 
 
 class TextEncoder(TextFeatures):
-    """Strings (N, 4) -> parameters of their expert, (N, D) each; heads holds each D."""
+    """Strings (N, L) -> parameters of their expert, (N, D) each; heads holds each D."""
 
-    def __init__(self, heads: tuple[int, ...]) -> None:
-        super().__init__()
+    def __init__(self, heads: tuple[int, ...], n_characters: int = N_CHARACTERS) -> None:
+        super().__init__(n_characters)
         self.heads = SplitLinearLayer(N_HIDDEN, heads)
 
     def forward(self, text: Tensor) -> tuple[Tensor, ...]:
@@ -57,33 +57,41 @@ class TextEncoder(TextFeatures):
 
 
 class TextDecoder(nn.Module):
-    """z (N, D) -> logits of the characters (N, 4, C): a GRU of two layers that gets z and the previous character.
+    """z (N, D) -> logits of the characters (N, L, C): a GRU of two layers that gets z and the previous character.
 
     The previous character is the true one with teacher forcing (`teacher_forced`), else the most likely one.
+
+    Args:
+        n_characters: C, the start character among them.
+        length: L.
+        start: id of the character before the first one.
     """
 
-    def __init__(self, n_latents: int) -> None:
+    def __init__(
+        self, n_latents: int, n_characters: int = N_CHARACTERS, length: int = LENGTH, start: int = SOS
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(N_CHARACTERS, N_HIDDEN)
+        self.length, self.sos_id = length, start
+        self.embedding = nn.Embedding(n_characters, N_HIDDEN)
         self.start = nn.Linear(n_latents, N_HIDDEN)
         self.gru = nn.GRU(N_HIDDEN + n_latents, N_HIDDEN, num_layers=2, dropout=0.1, batch_first=True)
-        self.output = nn.Linear(N_HIDDEN + n_latents, N_CHARACTERS)
+        self.output = nn.Linear(N_HIDDEN + n_latents, n_characters)
 
     def forward(self, z: Tensor) -> Tensor:
         character, state, logits = self.sos(z), self.state(z), []
-        for _ in range(LENGTH):
+        for _ in range(self.length):
             next_logits, state = self.continued(z, character, state)
             character = next_logits.argmax(dim=-1)
             logits.append(next_logits)
         return torch.cat(logits, dim=1)
 
     def teacher_forced(self, z: Tensor, text: Tensor) -> Tensor:
-        """Return logits (N, 4, C), each given z and the characters of text (N, 4) before it."""
+        """Return logits (N, L, C), each given z and the characters of text (N, L) before it."""
         return self.continued(z, torch.cat([self.sos(z), text[:, :-1]], dim=1), self.state(z))[0]
 
     def sos(self, z: Tensor) -> Tensor:
         """Return the start characters (N, 1) int64."""
-        return torch.full((len(z), 1), SOS, device=z.device)
+        return torch.full((len(z), 1), self.sos_id, device=z.device)
 
     def state(self, z: Tensor) -> Tensor:
         """Return the state of both layers before the first character, (2, N, H)."""

@@ -47,6 +47,8 @@ class Plan:
     """by the figure's name"""
     dataset: str = ""
     """the dataset's folder in the data-dir; default: the experiment's name"""
+    generated: bool = False
+    """the experiment makes its data without files"""
     prepare: tuple[str, ...] = ()
     """commands (module and options) that make the missing files of the dataset, once. {data} stands for its folder,
     {root} for the data-dir, {cuda} for --cuda if the runs have it"""
@@ -281,6 +283,18 @@ PARTS = tuple(
     for model, options in variants.items()
 )
 
+TRANSLATION = tuple(
+    Plan(
+        "translation",
+        f"mvae, lambda {weight}",
+        Setting(20, 5, f"--lambda-english {weight} --lambda-french {weight}"),
+        Setting(2, 1, "--limit 1000") if weight == 5 else None,
+        (Measure("loglike", "loglike", "--n-samples 100", "--limit 50 --n-samples 20"),),
+        generated=True,
+    )
+    for weight in (1, 5)
+)
+
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 DEMO_FRACTIONS = "0.05 1"
 WEAK = tuple(
@@ -354,6 +368,18 @@ TABLES = {
             for name in ("log p(image)", "log p(top)", "log p(bottom|top)")
         ),
         PARTS,
+    ),
+    "translation-table": Table(
+        "Translations of held-out numbers without a wrong word, %, and nats a number (nothing was published)",
+        "our generated pairs",
+        (
+            *(
+                Figure(f"{a} -> {b}", ("loglike", "estimates", f"accuracy, {a} -> {b}", "mean"), True)
+                for a, b in (("english", "french"), ("french", "english"))
+            ),
+            Figure("log p(english,french)", ("loglike", "estimates", "log p(english,french)", "mean")),
+        ),
+        TRANSLATION,
     ),
     "weak-supervision": Table(
         "Labels inferred from images, % of test images, by the number of pairs in training",

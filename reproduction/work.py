@@ -99,7 +99,7 @@ class Chain:
     def preparation(self) -> "Preparation":
         """The work that makes the data of the runs."""
         plan = self.runs[-1].plan
-        return Preparation(plan.data, plan.prepare, self.site)
+        return Preparation(plan.data, plan.prepare, self.site, plan.generated)
 
     def __call__(self) -> str | None:
         """Train and measure the runs; returns the error if one fails."""
@@ -132,6 +132,8 @@ class Preparation:
     dataset: str
     commands: tuple[str, ...]
     site: Site
+    generated: bool = False
+    """there are no files to link"""
 
     @property
     def name(self) -> str:
@@ -154,7 +156,8 @@ class Preparation:
         """
         folder = self.site.data(self.dataset)
         folder.mkdir(parents=True, exist_ok=True)
-        if not any("{root}" in command for command in self.commands):  # else the commands make all of its files
+        made = self.generated or any("{root}" in command for command in self.commands)  # all files, by the commands
+        if not made:
             self._link(folder)
         for command in self.commands:
             done = folder / f"{slug(command)}.done"

@@ -74,8 +74,8 @@ def test_latents_of_a_picture_are_those_that_are_used():
         "KL(q(z|a) || p(z))": torch.arange(40.0).expand(3, -1),
         "J(q(z|a), q(z|b))": -torch.arange(40.0).expand(3, -1),
     }
-    assert analysis.most_used(kls).tolist() == list(range(20, 40))
-    assert analysis.most_used({"KL": torch.zeros(2, 3)}).tolist() == [0, 1, 2]
+    assert analysis.most_used(kls, 20).tolist() == list(range(20, 40))
+    assert analysis.most_used({"KL": torch.zeros(2, 3)}, 20).tolist() == [0, 1, 2]
 
 
 def test_a_network_is_trained_once_and_kept(tmp_path):
@@ -200,6 +200,24 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
     assert {"kl.png", "cross_generation.png"} <= pictures
     along = "traversal_image.png" in pictures
     assert along == ("cvae" not in options and "vmf" not in options)
+
+
+def test_numbers_are_judged_by_a_dictionary(tmp_path):
+    import translation.analyse
+    import translation.train
+    from translation.data import CODES
+
+    for language, texts in (
+        ("english", ["two thousand and seventeen", "zero", "two two"]),
+        ("french", ["deux mille dix sept", "zéro", ""]),
+    ):
+        assert translation.analyse.digits(texts, language).tolist() == [[2, 0, 1, 7], [0, 0, 0, 0], [-1, -1, -1, -1]]
+    call(translation.train, *TINY, "--save-dir", tmp_path)
+    args = ("--limit", 20, "--n-samples", 20, "--no-umap", "--out-dir", tmp_path / "drawn")
+    found = call(translation.analyse, tmp_path, *args)
+    assert all(found[f"classifier, {language}, number"] == 1.0 for language in CODES)
+    assert {f"coherence, {a} -> {b}" for a in CODES for b in CODES} < set(found)
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["kl.png"]
 
 
 def test_judges_are_kept_beside_the_data_or_the_demos_model(tmp_path):

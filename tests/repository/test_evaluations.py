@@ -16,7 +16,7 @@ from mnist.parts import commands as parts
 from tests.helpers.scripts import call
 
 FOLDERS = {
-    **dict.fromkeys(("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision"), ()),
+    **dict.fromkeys(("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "translation"), ()),
     "mnist_svhn": ("--K", 2),
     "cub": ("--K", 2),
     "vhe": ("--k-shot", 2),
@@ -24,10 +24,11 @@ FOLDERS = {
 FEW = ("--demo", "--limit", 4, "--n-samples", 2)
 
 
-def brightness(model, batch):
-    """Mean of all that examples show in floats, {name: (B,)}."""
-    shown = [x.flatten(1).mean(dim=1) for x in batch.modalities.values() if x.is_floating_point() and x.dim() > 2]
-    return {"brightness|all": torch.stack(shown).mean(dim=0)} if shown else {}
+def above_mean(model, batch):
+    """Share of the values of pictures and texts above the mean of their example, {name: (B,)}."""
+    values = [x.flatten(1).float() for x in batch.modalities.values() if x.dim() > 1]
+    shares = [(x > x.mean(dim=1, keepdim=True)).float().mean(dim=1) for x in values]
+    return {"above mean|all": torch.stack(shares).mean(dim=0)} if shares else {}
 
 
 def untrained(experiment, config, path):
@@ -49,7 +50,7 @@ def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch
     experiment = train.experiment(config) if takes_config else train.experiment()
     path = untrained(experiment, config, tmp_path / "model.pt")
     usual = call(loglike, path, *FEW)
-    monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])
+    monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
     capsys.readouterr()
     _check(call(loglike, path, *FEW, "--json", tmp_path / "out.json"), usual, tmp_path, capsys)
 
@@ -60,23 +61,23 @@ def test_an_evaluation_is_reported_of_images_as_parts(layout, tmp_path, monkeypa
     experiment = Experiment("halves", parts.load, parts.build, objective_of, None)
     path = untrained(experiment, config, tmp_path / "model.pt")
     usual = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2))
-    monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])
+    monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
     capsys.readouterr()
     found = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2, json=tmp_path / "out.json"))
     _check(found, usual, tmp_path, capsys)
 
 
 def _check(estimates, usual, folder, capsys):
-    assert set(estimates) - set(usual) == {"brightness|all"} and set(usual) < set(estimates)
-    figure = estimates["brightness|all"]
+    assert set(estimates) - set(usual) == {"above mean|all"} and set(usual) < set(estimates)
+    figure = estimates["above mean|all"]
     assert 0 < figure["mean"] < 1 and figure["stderr"] > 0
     assert json.loads((folder / "out.json").read_text())["estimates"] == estimates
-    assert rf"| brightness\|all | {figure['mean']:.3f} | {figure['stderr']:.3f} |" in capsys.readouterr().out
+    assert rf"| above mean\|all | {figure['mean']:.3f} | {figure['stderr']:.3f} |" in capsys.readouterr().out
 
 
 def test_an_evaluation_that_does_not_apply_is_left_out(monkeypatch):
     examples = Examples({"x": torch.arange(3)})
-    monkeypatch.setattr(metrics, "EVALUATIONS", [brightness])
+    monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
     model = torch.nn.Linear(1, 1)
     found = metrics.evaluate(model, examples, [lambda model, batch: {"x": batch.modalities["x"]}], 2)
     assert set(found) == {"x"} and found["x"].tolist() == [0, 1, 2]

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,6 +117,18 @@ def test_views_are_made_of_full_size_photographs(tmp_path):
     gray = torch.from_numpy(decode(tmp_path / "gray" / "000001.jpg", Kind("L")).copy())
     colour = torch.from_numpy(decode(source / "000001.jpg", Kind()).copy())
     assert (vision.data.gray_of(colour[None])[0].double() - gray.double()).abs().mean() < 3
+
+
+def test_masks_are_drawn_of_the_faces_that_dlib_finds(tmp_path):
+    source, dst = DATA_ROOT / "celeba" / "original_178x218", tmp_path / "mask"
+    setup.main(setup.Mask(source, dst, jobs=1))
+    masks = {path.name: 1 - decode(path, Kind("L")) / 255 for path in sorted(dst.glob("*.jpg"))}
+    blank = [name for name, ink in masks.items() if ink.max() == 0]
+    assert len(masks) == 100 and (dst / "no_face.txt").read_text().split() == blank and len(blank) == 5
+    mean = np.mean([ink[0] for name, ink in masks.items() if name not in blank], axis=0)  # faces are aligned
+    share = {"left eye": mean[32, 24], "right eye": mean[32, 39], "nose": mean[41, 31], "mouth": mean[48, 31]}
+    assert min(share.values()) > 0.4 and share["mouth"] > 0.85
+    assert mean[:24].max() == 0 and mean[40, 23:26].max() < 0.1, "forehead and cheek"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from tests.helpers.scripts import ROOT
 
 SCRIPTS = {
     f"{folder}/{script}.py"
-    for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision")
+    for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "translation")
     for script in ("train", "sample", "loglike", "analyse")
 } | {
     "vision/setup.py",

@@ -279,6 +279,13 @@ def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
     assert f"data of mnist: there is no {tmp_path / 'data' / 'mnist'}" in capsys.readouterr().err
 
 
+def test_data_that_are_generated_need_no_folder(tmp_path):
+    site = work.Site(tmp_path / "runs", tmp_path / "nowhere", False, False, "fp32", None, 1)
+    plan, _ = TABLES["translation-table"].plans
+    assert work.Chain((work.Run("", plan, 0),), site).preparation() is None
+    assert list(site.data("translation").iterdir()) == []
+
+
 def test_data_of_another_place_are_not_taken_for_these(tmp_path):
     for name in ("here", "there"):
         (tmp_path / name / "mnist").mkdir(parents=True)

@@ -55,6 +55,8 @@ def boxes(text):
             box = titles.setdefault(line.strip(), [])
         elif re.match("  [^ ]", line):
             flags, _, told = line.strip().partition("  ")
+            if box and box[-1][0].count("{") > box[-1][0].count("}"):  # its choices go on
+                flags = f"{box.pop()[0]}{flags}"
             box.append((flags, [told.strip()] if told else []))
         elif line.startswith("   ") and line.strip() and titles:
             box[-1][1].append(line.strip())
@@ -223,5 +225,5 @@ for script in sys.argv[1:]:
     assert not heavy, f"{script} --help imports {heavy}"
 """
     scripts = [str(path) for path in sorted(ROOT.glob("*/train.py"))]
-    assert len(scripts) == 9
+    assert len(scripts) == 10
     subprocess.run([sys.executable, "-c", code, *scripts], check=True, stdout=subprocess.DEVNULL)

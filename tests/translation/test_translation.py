@@ -1,0 +1,124 @@
+"""Numbers in English and French: the data, the networks, and the scripts on a model that learns them."""
+
+import sys
+
+import pytest
+import torch
+
+import common.metrics
+import multimnist.model
+from common.checkpoints import load_model
+from common.errors import InputError
+from common.objectives import MvaeElbo
+from common.training import run_from_command_line
+from multimnist.model import TextDecoder, TextEncoder
+from tests.helpers.data_config import data_config
+from tests.helpers.scripts import call
+from translation import data, loglike, sample, train
+from translation.model import build
+
+RIGHT = "accuracy, english -> french"
+
+
+def test_every_number_is_written_once_and_in_one_split():
+    splits = [data.load(split, data_config()).modalities for split in ("train", "test")]
+    assert [len(x["french"]) for x in splits] == [9000, 1000]
+    texts = {name: [text for x in splits for text in data.names(x[name], name)] for name in data.CODES}
+    assert all(len(set(of_language)) == 10_000 for of_language in texts.values())
+    french = dict(zip(texts["english"], texts["french"], strict=True))
+    assert french["zero"] == "zéro" and french["eighty"] == "quatre vingts"
+    assert french["two hundred and seventy one"] == "deux cent soixante et onze"
+    assert french["nine thousand nine hundred and ninety nine"] == "neuf mille neuf cent quatre vingt dix neuf"
+    few = data.load("test", data_config(limit=3)).modalities["english"]
+    assert few.shape == (3, data.LENGTH) and few.equal(splits[1]["english"][:3])
+
+
+def test_texts_are_read_as_people_write_them():
+    for text in ("Twenty-one", "twenty one", " twenty  ONE "):
+        assert data.names(data.parse(text, "english"), "english") == ["twenty one"]
+    assert data.parse("quatre-vingts", "french").shape == (1, data.LENGTH)
+
+
+def test_a_missing_num2words_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "num2words", None)
+    data.numbers.cache_clear()
+    with pytest.raises(InputError, match="pip install num2words"):
+        data.numbers("english")
+
+
+@pytest.mark.parametrize("length", [2, 8])
+def test_texts_have_any_length_and_vocabulary(length):
+    encoder, decoder = TextEncoder(3, 30), TextDecoder(3, 30, length, start=28).eval()
+    assert [x.shape for x in encoder(torch.randint(30, (5, length)))] == [(5, 3), (5, 3)]
+    z = torch.randn(5, 3)
+    logits = decoder(z)
+    assert logits.shape == (5, length, 30) and decoder.sos(z).unique().tolist() == [28]
+    torch.testing.assert_close(logits, decoder.teacher_forced(z, logits.argmax(dim=-1)))
+
+
+@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
+def test_every_fusion_trains(fusion, tmp_path):
+    options = ["--limit", "60", "--epochs", "1", "--annealing-epochs", "0", "--n-latents", "4"]
+    call(train, *options, "--fusion", fusion, "--save-dir", tmp_path)
+    assert (tmp_path / "samples" / "translations.txt").read_text().count(" -> ") == 20
+    values = call(loglike, tmp_path, "--limit", 4, "--n-samples", 5)
+    assert {RIGHT, "accuracy, french -> french", "log p(english,french)", "log p(french)"} <= set(values)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small model that knows a few numbers by heart."""
+    save_dir = tmp_path_factory.mktemp("translation")
+    short = {"limit": 12, "valid": 0, "epochs": 40, "annealing_epochs": 40, "batch_size": 4, "n_latents": 8, "lr": 5e-3}
+    weights = {"lambda_english": 10, "lambda_french": 10}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multimnist.model, "N_HIDDEN", 100)
+        train.main(train.Config(save_dir=save_dir, **short, **weights))
+        yield save_dir
+
+
+def test_a_model_learns_to_translate(trained, tmp_path, capsys):
+    learnt = data.load("train", data_config(limit=12))
+    accuracies = common.metrics.evaluate(load_model(trained), learnt, [loglike.accuracies], 10)
+    assert accuracies[RIGHT].mean() > 0.7 and accuracies["accuracy, french -> english"].mean() > 0.7
+    known = int(accuracies[RIGHT].argmax())
+    english, french = (data.names(learnt.modalities[name][known : known + 1], name)[0] for name in data.CODES)
+    capsys.readouterr()
+    call(sample, trained, "--condition-on-english", english.replace(" ", "-"), "--out-dir", tmp_path)
+    assert capsys.readouterr().out.splitlines()[0].endswith(f" = {french}")
+
+
+def test_samples_and_translations_are_lines(trained, tmp_path):
+    call(sample, trained, "--n-samples", 5, "--out-dir", tmp_path / "new" / "folder")
+    lines = (tmp_path / "new" / "folder" / "sample_text.txt").read_text().splitlines()
+    assert len(lines) == 5 and all(" = " in line for line in lines)
+    call(sample, trained, "--n-samples", 5, "--reconstruct", "--out-dir", tmp_path)
+    lines = (tmp_path / "sample_text.txt").read_text().splitlines()
+    assert len(lines) == 10 and any("(wrong: " in line for line in lines), "it has not seen test numbers"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ("--condition-on-english", "twenty-won"),
+            "--condition-on-english: won is not among the words of english: ",
+        ),
+        (("--condition-on-french", ""), "--condition-on-french: a text has 1 to 8 words, not the 0 of ''"),
+        (("--condition-on-french", 9 * "un "), "a text has 1 to 8 words, not the 9 of"),
+        (("--condition-on-french", "un", "--reconstruct"), "--reconstruct takes no condition: leave one of them out"),
+    ],
+)
+def test_impossible_requests(trained, capsys, args, message):
+    with pytest.raises(SystemExit) as exit_:
+        run_from_command_line(sample.main, sample.Config, sample.__doc__, [str(trained), *args])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_every_parameter_gets_a_gradient():
+    model = build(train.Config(n_latents=4))
+    MvaeElbo(model)(data.load("train", data_config(limit=20))[:]).backward()
+    for name, parameter in model.named_parameters():
+        if not name.endswith("backwards.weight_hh_l0"):  # the backward direction stops where it starts, at zeros
+            assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name

@@ -1,0 +1,67 @@
+"""Do the numbers that a model writes in one language, and its latents, keep the digits of the given number?
+
+    python analyse.py trained_models                      tables and pictures
+    python analyse.py trained_models --json out.json      and a file
+
+Each figure is the share of right digits, of four a number (thousands to units); "number" follows where all four are
+right. A text that is no number has no digit right. What else is measured: `python ../mnist/analyse.py --help`;
+umap.png is coloured by the thousands. Texts have no pictures: umap.png and kl.png alone are drawn.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from common.analysis import AnalysisConfig as Config
+from common.analysis import Labelled, analyse
+from common.data import Examples
+from common.metrics import Judge
+from common.models import MultimodalVAE
+from common.reporting.generated import Shown
+from common.training import run_from_command_line
+from translation.data import CODES, load, names, numbers
+
+PLACES = ("thousands", "hundreds", "tens", "units")
+
+
+def digits(texts: list[str], language: str) -> Tensor:
+    """The digits (N, 4) int64 of texts, thousands first; -1 for a text that is no number."""
+    known = {" ".join(words): n for n, words in enumerate(numbers(language))}
+    found = torch.tensor([known.get(text, -1) for text in texts])
+    places = torch.tensor([1000, 100, 10, 1])
+    return torch.where(found[:, None] < 0, -1, found[:, None] // places % 10)
+
+
+def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
+    """The judges of both languages: a dictionary."""
+
+    def judge(language: str) -> Judge:
+        def read(values: Mapping[str, Tensor]) -> Tensor:
+            return digits(names(values[language].cpu(), language), language)
+
+        return Judge((language,), read)
+
+    return {language: judge(language) for language in CODES}
+
+
+DATA = Labelled(
+    name="translation",
+    load=load,
+    labels=lambda config, split, texts: digits(names(texts.modalities["english"].cpu(), "english"), "english"),
+    names=PLACES,
+    n_values=10,
+    judges=judges,
+    groups=lambda labels: {f"{d}...": labels[:, 0] == d for d in range(10)},
+    shown=Shown(()),
+    all_right="number",
+)
+
+
+def main(config: Config) -> dict[str, float]:
+    """Analyse a model, see `common.analysis.analyse`."""
+    return analyse(config, DATA)
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

@@ -1,0 +1,50 @@
+"""Log-likelihoods of a model of numbers in English and French, and how many of the test numbers it translates rightly.
+
+    python loglike.py trained_models                                     a table
+    python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+
+log p(english,french), log p(english) and log p(french) share samples of q(z|english,french), and are estimated with
+samples of each encoder alone too (nats per number). A translation is right if all of its words are.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from common import metrics
+from common.checkpoints import load_model
+from common.data import Batch
+from common.estimators import joint_and_each
+from common.models import MultimodalVAE
+from common.reporting import tables
+from common.training import devices, run_from_command_line
+from common.training.options import LoglikeConfig as Config
+from translation.data import CODES, load
+
+BATCH_SIZE = 100
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
+    config.check()
+    model = load_model(config.model, "translation").to(devices.select(config.cuda))
+    examples = load("test", config)
+    torch.manual_seed(config.seed)
+    evaluations = [accuracies, partial(joint_and_each, n_samples=config.n_samples)]
+    values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
+    return tables.report_estimates(values, config, "translation", len(examples))
+
+
+def accuracies(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:
+    """Whether each text is translated, and decoded from itself, without a wrong word: {name: (B,)}, 0 or 1."""
+    decoded = {source: model.reconstruct(batch, given=(source,)) for source in CODES}
+    return {
+        f"accuracy, {source} -> {target}": (decoded[source][target] == batch.modalities[target]).all(dim=1).float()
+        for source in CODES
+        for target in CODES
+    }
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

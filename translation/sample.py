@@ -1,0 +1,103 @@
+"""Sample a model of numbers in English and French: translate, or write numbers from the prior.
+
+    python sample.py trained_models                                           from the prior, in both languages
+    python sample.py trained_models --condition-on-english "twenty-one"       in French
+    python sample.py trained_models --condition-on-french "deux cent un"      in English
+    python sample.py trained_models --reconstruct                             test numbers
+
+Prints and writes sample_text.txt, a line for each number. A text's words are the most likely ones, one by one, given
+the mean of q(z|text). --reconstruct marks the translations that are wrong.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.checkpoints import load_model
+from common.data import Examples
+from common.errors import InputError, require
+from common.io import write_atomically
+from common.models import MultimodalVAE
+from common.training import devices, options, run_from_command_line, runs
+from translation.data import CODES, load, names, parse
+
+
+@dataclass
+class Config(options.ModelConfig):
+    n_samples: int = 24
+    """numbers from the prior, or test numbers"""
+    condition_on_english: str | None = None
+    """a number in English words; with --condition-on-french the model is given both"""
+    condition_on_french: str | None = None
+    """a number in French words"""
+    reconstruct: bool = False
+    """translate the first test numbers instead"""
+    out_dir: Path | None = None
+    """folder to write to. Default: samples/ beside the model"""
+
+
+def main(config: Config) -> None:
+    """Print the texts, and save them to sample_text.txt.
+
+    Raises:
+        InputError: the options exclude each other, or a text is not made of known words.
+    """
+    config.check()
+    texts = {"english": config.condition_on_english, "french": config.condition_on_french}
+    inputs = {language: _parsed(text, language) for language, text in texts.items() if text is not None}
+    require(not config.reconstruct or not inputs, "--reconstruct takes no condition: leave one of them out")
+    model = load_model(config.model, "translation").to(devices.select(config.cuda))
+    torch.manual_seed(config.seed)
+    if config.reconstruct:
+        lines = translations(model, load("test", config).take(slice(config.n_samples)))
+    else:
+        lines = samples(model, inputs, config.n_samples)
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sample_text.txt"
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+    print(*lines, path, sep="\n")
+
+
+@torch.no_grad()
+def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int) -> list[str]:
+    """Return a line with the text in both languages: of the inputs (1, 8), or of n draws from the prior."""
+    device = next(model.parameters()).device
+    if inputs:
+        decoded = model.reconstruct({language: x.to(device) for language, x in inputs.items()})
+    else:
+        decoded = model.likelihood.point(model.decode(model.prior().sample((n,))))
+    texts = [names(decoded[language], language) for language in CODES]
+    return [" = ".join(line) for line in zip(*texts, strict=True)]
+
+
+def translations(model: MultimodalVAE, examples: Examples) -> list[str]:
+    """Return two lines for each example, its translations from and into English; wrong ones with the right text."""
+    given = examples.to(next(model.parameters()).device)[:].modalities
+    lines = []
+    for source, target in (tuple(CODES), tuple(CODES)[::-1]):
+        translated = names(model.reconstruct({source: given[source]})[target], target)
+        texts = zip(names(given[source], source), translated, names(given[target], target), strict=True)
+        lines.append([f"{a} -> {b}" + (f" (wrong: {right})" if b != right else "") for a, b, right in texts])
+    return [line for pair in zip(*lines, strict=True) for line in pair]
+
+
+def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+    """Save the texts of a training run: translations.txt, and prior.txt, samples from the prior."""
+    lines = {"translations": translations(model, (valid or train).take(slice(32))), "prior": samples(model, {}, 32)}
+    for name, texts in lines.items():
+        write_atomically(folder / f"{name}.txt", "".join(f"{line}\n" for line in texts).encode())
+
+
+def _parsed(text: str, language: str) -> Tensor:
+    """Return the ids (1, 8) of a text that an option gives."""
+    try:
+        return parse(text, language)
+    except InputError as error:
+        raise InputError(f"--condition-on-{language}: {error}") from error
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)
