@@ -120,7 +120,7 @@ def for_faces(
         n_subsets: random subsets that the objective adds.
         scores_all: see `benchmarks.plain_faces.PlainFaces`.
     """
-    options = SimpleNamespace(n_latents=n_latents, fusion="poe", posterior="gaussian")
+    options = SimpleNamespace(n_latents=n_latents, model="mvae", fusion="poe", posterior="gaussian")
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
         partial(MvaeElbo, K=n_subsets, generator=torch.Generator().manual_seed(0)),

@@ -207,10 +207,8 @@ def test_numbers_are_judged_by_a_dictionary(tmp_path):
     import translation.train
     from translation.data import CODES
 
-    for language, texts in (
-        ("english", ["two thousand and seventeen", "zero", "two two"]),
-        ("french", ["deux mille dix sept", "zéro", ""]),
-    ):
+    english, french = ["two thousand and seventeen", "zero", "two two"], ["deux mille dix sept", "zéro", ""]
+    for language, texts in (("english", english), ("french", french)):
         assert translation.analyse.digits(texts, language).tolist() == [[2, 0, 1, 7], [0, 0, 0, 0], [-1, -1, -1, -1]]
     call(translation.train, *TINY, "--save-dir", tmp_path)
     args = ("--limit", 20, "--n-samples", 20, "--no-umap", "--out-dir", tmp_path / "drawn")

@@ -67,7 +67,9 @@ def test_feedback_is_teacher_forcing_with_its_own_most_likely_characters(decoder
 
 
 def test_strings_broadcast_over_samples_like_any_likelihood():
-    model = build(SimpleNamespace(n_latents=3, teacher_forcing=True)).double().eval()
+    model = (
+        build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian", teacher_forcing=True)).double().eval()
+    )
     z, strings = torch.randn(4, 5, 3, dtype=torch.float64), torch.randint(12, (5, 4))
     log_p = model.decode(z, ["text"])["text"].log_prob(strings)
     alone = [[model.decode(z[k, b], ["text"])["text"].log_prob(strings[b]) for b in range(5)] for k in range(4)]
@@ -78,7 +80,7 @@ def test_strings_broadcast_over_samples_like_any_likelihood():
 
 @pytest.mark.parametrize("teacher_forcing", [False, True])
 def test_every_parameter_gets_a_gradient(teacher_forcing):
-    model = build(SimpleNamespace(n_latents=4, teacher_forcing=teacher_forcing))
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian", teacher_forcing=teacher_forcing))
     MvaeElbo(model)({"image": torch.rand(6, 1, 50, 50), "text": torch.randint(12, (6, 4))}).backward()
     for name, parameter in model.named_parameters():
         if name == "encoder.text.backwards.weight_hh_l0":  # the backward direction stops where it starts, at zeros

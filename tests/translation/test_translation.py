@@ -48,7 +48,7 @@ def test_a_missing_num2words_is_named(monkeypatch):
 
 @pytest.mark.parametrize("length", [2, 8])
 def test_texts_have_any_length_and_vocabulary(length):
-    encoder, decoder = TextEncoder(3, 30), TextDecoder(3, 30, length, start=28).eval()
+    encoder, decoder = TextEncoder((3, 3), 30), TextDecoder(3, 30, length, start=28).eval()
     assert [x.shape for x in encoder(torch.randint(30, (5, length)))] == [(5, 3), (5, 3)]
     z = torch.randn(5, 3)
     logits = decoder(z)
