@@ -89,7 +89,7 @@ def test_every_parameter_gets_a_gradient(teacher_forcing):
 
 
 def test_the_encoder_reads_the_whole_string():
-    encoder = TextEncoder(4)
+    encoder = TextEncoder((4, 4))
     strings = torch.randint(12, (3, 4))
     for t in range(4):
         other = strings.clone()
