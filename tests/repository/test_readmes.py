@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ import celeba.classifier
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
-from common import checkpoints, models
+from common import checkpoints, choices, models
+from common.analysis import parameter_counts
 from common.objectives import registry
 from common.training import experiment, run_from_command_line
 from common.training.command_line import parse
@@ -209,3 +211,11 @@ def small(fit):
         fit(model, objective, train, valid, config, *args, **options)
 
     return fit_one_epoch
+
+
+@pytest.mark.parametrize(("folder", "n_latents"), [("mnist", 64), ("multimnist", 64), ("celeba", 100)])
+def test_numbers_of_parameters_are_those_of_the_models(folder, n_latents):
+    build, readme = importlib.import_module(f"{folder}.model").build, (ROOT / folder / "README.md").read_text()
+    for model in choices.MODELS:
+        options = SimpleNamespace(n_latents=n_latents, model=model, posterior="gaussian", teacher_forcing=False)
+        assert f"{parameter_counts(build(options))['all']:,}" in readme, model

@@ -1,0 +1,47 @@
+"""Weak supervision beside mnist's: strings by character, attributes by F1."""
+
+import json
+
+import pytest
+import torch
+
+import celeba.weak_supervision
+import multimnist.weak_supervision
+from celeba.weak_supervision import mean_f1
+from common.data import Examples
+from common.errors import InputError
+from common.weak_supervision import Task, accuracy, score
+from tests.helpers.demo_runs import TINY
+from tests.helpers.scripts import call
+
+ONE = ("--classifier-steps", 3, "--fractions", 0.5, "--seeds", 0, "--jobs", 1)
+
+
+def test_scores():
+    predicted, labels = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 0], [3, 4]])
+    assert accuracy(predicted, labels) == 0.75
+    none, some = torch.zeros(4, 18, dtype=torch.long), torch.zeros(4, 18, dtype=torch.long)
+    some[:2, 0], some[0, 1] = 1, 1
+    said = some.clone()
+    said[1, 0] = 0
+    assert mean_f1(said, some) == pytest.approx((2 / 3 + 1) / 2), "over the attributes that some face has"
+    assert mean_f1(some, none) == 0
+
+
+def test_a_score_is_that_of_all_test_images():
+    test = Examples({"image": torch.arange(1200.0)[:, None], "text": torch.arange(1200) % 3})
+    right = score(lambda image: (image % 3).long(), test, Task("text", 3))
+    half = score(lambda image: torch.where(image < 600, image % 3, -1).long(), test, Task("text", 3))
+    assert (right, half) == (1.0, 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [multimnist.weak_supervision, celeba.weak_supervision])
+def test_strings_and_attributes(tmp_path, script):
+    (result,) = call(script, "--demo", *TINY, *ONE, "--save-dir", tmp_path)
+    assert (result.fraction, result.n_paired) == (0.5, 20)
+    assert 0 <= result.model <= 1 and 0 <= result.classifier <= 1
+    assert json.loads((tmp_path / "weak_supervision.json").read_text())["results"] == [result._asdict()]
+    assert (tmp_path / "weak_supervision.png").stat().st_size > 1000
+    with pytest.raises(InputError, match=r"--fractions 0.001 of 40 images is no pair at all: name a larger one"):
+        call(script, "--demo", *TINY, *ONE, "--fractions", 0.001, "--save-dir", tmp_path / "other")
