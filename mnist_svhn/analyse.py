@@ -60,6 +60,7 @@ DATA = Labelled(
 
 def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `common.analysis.analyse`."""
+    config.check()
     runs.check_same(chosen(config), config.model)
     return analyse(config, DATA)
 

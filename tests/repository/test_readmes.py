@@ -18,7 +18,7 @@ import celeba.classifier
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
-from common import checkpoints, choices, models
+from common import checkpoints, choices, classifiers, models
 from common.analysis import parameter_counts
 from common.objectives import registry
 from common.training import experiment, run_from_command_line
@@ -175,6 +175,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     monkeypatch.setattr(mnist_svhn.classifier, "STEPS", 2)
+    monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
     for folder, (script, *args) in readme_commands(readme):
         if folder == Path():  # reproduce.py, which calls scripts in processes: tests/reproduction/test_reproduce.py
             continue
@@ -182,8 +183,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
         for option in {"--data-dir", "--mnist-dir"} & set(args):
             args[args.index(option) + 1] = "data"
         monkeypatch.setattr(sys, "argv", [os.fspath(ROOT / folder / script), *args])
-        if (folder.name, script) in {(name, "analyse.py") for name in ("celeba", "celeba19", "vision")}:
-            args += ["--limit", "12", *([] if folder.name == "vision" else ["--n-samples", "5"])]
+        if script == "analyse.py" and folder.name != "cub":
+            args += ["--limit", "25", "--n-samples", "20", *([] if folder.name == "mnist_svhn" else ["--no-umap"])]
         if folder.name == "cub":
             tiny = {"train.py": "--K 1", "features.py": "--size 32 --epochs 1 --batch-size 4"}
             args += (tiny | {"analyse.py": "--n-samples 5 --components 2 --no-umap"}).get(script, "").split()
