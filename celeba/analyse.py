@@ -1,4 +1,4 @@
-"""Do the faces that a model of CelebA generates, and its latents, have the attributes that were given?
+"""Coherence of a model of CelebA: do its faces and its latents have the attributes that they were given?
 
     python analyse.py trained_models --data-dir data     tables, one of them by attribute, and pictures
     python analyse.py trained_models --demo              drawn faces, whose attributes are true
@@ -70,9 +70,11 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
     network = classifier(train, labels, config.judge_file(JUDGE))
     judges = {"image": Judge(("image",), lambda values: tell(network, values["image"]).long())}
     if "attrs" in model.modelled:
-        judges["attrs"] = Judge(("attrs",), lambda values: (values["attrs"] > 0.5).long())
+        judges["attrs"] = Judge(("attrs",), lambda values: (values["attrs"] > 0.5).long(), trained=False)
     if ATTRIBUTES[0] in model.modalities:
-        judges["attrs"] = Judge(ATTRIBUTES, lambda values: torch.stack([values[x] for x in ATTRIBUTES], dim=1).long())
+        judges["attrs"] = Judge(
+            ATTRIBUTES, lambda values: torch.stack([values[x] for x in ATTRIBUTES], dim=1).long(), trained=False
+        )
     return judges
 
 

@@ -43,7 +43,7 @@ def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Mo
             optimizer.step()
             schedule.step()
 
-    made_from = {"n": len(train), "attributes": fingerprint(attributes)}
+    made_from = {"n": len(train), "attributes": fingerprint(attributes), "steps": STEPS}
     return kept(lambda: image_encoder(3, (len(ATTRIBUTES),)), fit, cache, made_from, train.device)
 
 

@@ -21,7 +21,8 @@ from common.training.options import ModelConfig
 
 FEWEST = 20  # test examples that make a map
 BOXES, ROWS = 20, 12  # latents in kl.png and in the traversals
-MANY = 3  # sources; of more, kl.png leaves out the divergences between each two
+MAX_PAIRED_SOURCES = 3  # of more, kl.png leaves out the divergences between each two
+TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 COLUMNS = 10  # examples in the picture of cross-generation
 
 
@@ -32,7 +33,7 @@ class AnalysisConfig(ModelConfig):
     n_samples: int = 10_000
     """samples from the prior, for joint coherence. Default: as in MMVAE's paper"""
     umap: bool = True
-    """draw umap.png, which takes half a minute"""
+    """draw umap.png (takes about half a minute)"""
     out_dir: Path | None = None
     """folder of the pictures. Default: samples/ beside the model"""
     json: Path | None = None
@@ -46,7 +47,7 @@ class AnalysisConfig(ModelConfig):
         )
 
     def judge_file(self, name: str) -> Path | None:
-        """Where a judge is kept: beside the data; with --limit nowhere, of the demo's data beside the model."""
+        """Where a judge is kept: in the data-dir; beside the model for the demo; not at all with --limit."""
         if self.limit is not None:
             return None
         return (runs.folder_of(self.model) if self.demo else self.data_dir) / name
@@ -64,6 +65,7 @@ class Labelled(NamedTuple):
     load: split ("train", "test"), config -> examples.
     labels: config, split, examples -> (N, G) int64, what they show: a class, characters, attributes.
     names: the names of the G labels.
+    label: what a label is, for the table by label.
     n_values: labels go from 0 to n_values - 1.
     judges: config, training examples, their labels, model -> {target: Judge}, for what the model decodes.
     groups: labels (N, G) -> {name: (N,) bool}, the groups of examples that umap.png colours.
@@ -84,6 +86,7 @@ class Labelled(NamedTuple):
     groups: Callable[[Tensor], Mapping[str, Tensor]]
     shown: Shown
     sources: Callable[[MultimodalVAE], dict[str, Sequence[str]]] = each_modality
+    label: str = "attribute"
     all_right: str | None = None
     columns: Mapping[str, str] | None = None
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
@@ -105,7 +108,11 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     train, test = (examples.without_others(model.modalities) for examples in splits.values())
     torch.manual_seed(config.seed)
     distributed.seed_each_process()
-    right = {f"classifier, {name}": read_right(judge, splits["test"], labels["test"]) for name, judge in judges.items()}
+    right = {
+        f"classifier, {name}": read_right(judge, splits["test"], labels["test"])
+        for name, judge in judges.items()
+        if judge.trained
+    }
     right |= coherence(model, test, labels["test"], judges, sources, config.n_samples)
     z = sampled_latents(model, test, sources)
     for name, of_train in sampled_latents(model, train, sources).items():
@@ -181,7 +188,11 @@ def kl_plot(
     kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
     if distributed.rank() == 0:
         latents = most_used(kls, BOXES)
-        drawn = {name: kl[:, latents] for name, kl in kls.items() if len(sources) <= MANY or name.startswith("KL")}
+        drawn = {
+            name: kl[:, latents]
+            for name, kl in kls.items()
+            if len(sources) <= MAX_PAIRED_SOURCES or name.startswith("KL")
+        }
         plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
     return kls
 
@@ -217,7 +228,9 @@ def draw(
     if data.shown.rows(test.take(slice(1))[:].modalities):
         pictures.append(folder / "cross_generation.png")
         generated.cross_generation(pictures[0], model, test.take(slice(COLUMNS)), sources, data.shown)
-        if not model.variational_posterior.on_spheres:  # a latent alone cannot move on a sphere
+        if model.variational_posterior.on_spheres:
+            print("\nno traversals: a latent alone cannot move on its sphere")
+        else:
             pictures += generated.traversals(
                 folder / "traversal", model, data.shown, most_used(kls, ROWS).tolist() if kls else None
             )
@@ -239,17 +252,23 @@ def report(
     """Report the shares in %, those by label, the KLs in nats, and the numbers of parameters."""
     about = data.about(config) | ({"data": "demo"} if config.demo else {})
     head = ", ".join([data.name, *(f"{value} {name}" for name, value in about.items()), f"{n} test examples"])
-    counts = parameter_counts(model)
+    counts, rows = parameter_counts(model), [(name, f"{100 * x:.2f}") for name, x in shares.items()]
     shown = [
-        tables.Table("figures", shares, (head, "%"), [(name, f"{100 * x:.2f}") for name, x in shares.items()]),
+        tables.Table("figures", shares, (head, "%"), rows, notes=weak_judges(shares)),
         tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),
         tables.Table("parameters", counts, (data.name, "parameters"), [(k, f"{v:,}") for k, v in counts.items()]),
     ]
     if columns:
         rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
-        shown.insert(1, tables.attribute_table(rows))
+        shown.insert(1, tables.attribute_table(rows, label=data.label))
     settings = {"n_examples": n, "n_samples": config.n_samples, "seed": config.seed}
     tables.report(config, data.name, shown, settings, about)
+
+
+def weak_judges(shares: Mapping[str, float]) -> str:
+    """A warning about classifiers that are seldom right, whose judgement says little; empty if there are none."""
+    weak = [f"{name} ({100 * x:.0f} %)" for name, x in shares.items() if name.startswith("classifier") and x < TRUSTED]
+    return f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}." if weak else ""
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:

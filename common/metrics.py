@@ -26,11 +26,13 @@ class Judge(NamedTuple):
     """Reads the labels that values of modalities show.
 
     modalities: those that it reads.
-    read: {modality: values (N, ...)} -> labels (N, G) int64.
+    read: {modality: values (N, ...)} -> labels (N, G) int64; -1 where it can read none, which is never right.
+    trained: whether it is a classifier, which errs; False if the values are the labels themselves.
     """
 
     modalities: tuple[str, ...]
     read: Callable[[Mapping[str, Tensor]], Tensor]
+    trained: bool = True
 
     def conditions(self, model: MultimodalVAE) -> set[str]:
         """The modalities that the decoders of what it reads are given."""
@@ -88,7 +90,7 @@ def joint_coherence(model: MultimodalVAE, n: int, judges: Mapping[str, Judge]) -
         read = [name for judge in judges.values() for name in judge.modalities]
         values = model.likelihood.point(model.decode(model.prior().sample((len(rows),)), read))
         labels = torch.stack([judge.read(values) for judge in judges.values()])  # (judges, B, G)
-        return {"agree": (labels == labels[0]).all(dim=0)}
+        return {"agree": (labels == labels[0]).all(dim=0) & (labels[0] >= 0)}
 
     return distributed.map_rows(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"]
 

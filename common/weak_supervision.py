@@ -85,6 +85,8 @@ class WeakSupervisionOptions:
         for name in ("fractions", "seeds"):
             values = getattr(self, name)
             require(0 < len(values) == len(set(values)), f"{option(name)} must name each value once, not {values}")
+        for fraction in self.fractions:
+            require(0 < fraction <= 1, f"--fractions must lie in (0, 1], not {fraction}")
         for name in ("jobs", "classifier_steps"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
@@ -129,7 +131,7 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
     n = len(load("train", config))
     load("test", config)
     for fraction in config.fractions:
-        require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images is no pair at all: name a larger one")
+        require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images leaves no pair: use a larger fraction")
     jobs = config.jobs or (1 if config.cuda else os.cpu_count())
     work = partial(run_one, experiment=experiment, task=task, steps=config.classifier_steps)
     todo, results = config.runs(), []

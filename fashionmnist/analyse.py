@@ -1,4 +1,4 @@
-"""Do what a model of FashionMNIST generates and its latents show the class that was given (Shi et al. 2019)?
+"""Coherence of a model of FashionMNIST: do its samples and its latents show the class that they were given?
 
     python analyse.py trained_models --data-dir data     tables and pictures
     python analyse.py trained_models --demo              for the demo's model

@@ -1,4 +1,4 @@
-"""Do what a model of MNIST generates and its latents show the digit that was given (Shi et al. 2019, section 4.1)?
+"""Coherence of a model of MNIST: do its samples and its latents show the digit that they were given?
 
     python analyse.py trained_models --data-dir data     tables and pictures
     python analyse.py trained_models --demo              for the demo's model
@@ -6,9 +6,9 @@
 
 Cross coherence: how often a mean or mode decoded from one z of q(z|source) shows the source's digit; joint coherence:
 how often an image and a label decoded from the same draw of the prior agree. A convolutional network that is trained
-on the training images, once for each data-dir, tells the digit of an image; its accuracy on test images is printed
-too. Latent accuracy: of a linear classifier of one z an example. The KLs of the posteriors from the prior and from
-each other follow, and the networks' sizes.
+on the training images, once for each data-dir, tells an image's digit; its accuracy on test images is printed too.
+Latent accuracy: how often a linear classifier reads the digit from one sampled z. The KLs of the posteriors from the
+prior and from each other follow, and the networks' sizes.
 
 Writes cross_generation.png, traversal_image.png (along the latents that are used most), umap.png (draws of the prior
 and of the posteriors in the plane) and kl.png (KLs by latent) into the model's samples/.
@@ -43,23 +43,28 @@ def judges(
     train: Examples,
     labels: Tensor,
     model: MultimodalVAE,
+    name: str,
     build: Callable[[], nn.Module],
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> dict[str, Judge]:
     """The judges of image and text; a text shows itself.
 
     Args:
+        name: the experiment's.
         build: makes the untrained network: images -> logits (N, G, n_values).
     """
+
+    steps = steps or STEPS
 
     def train_network(network: nn.Module) -> None:
         fit(network, train, "image", labels, steps)
 
-    made_from = {"n": len(train), "images": fingerprint(train.modalities["image"])}
-    network = kept(build, train_network, config.judge_file("classifier_of_image.pt"), made_from, train.device)
+    images = fingerprint(train.modalities["image"])
+    made_from = {"n": len(train), "images": images, "labels": fingerprint(labels), "steps": steps}
+    network = kept(build, train_network, config.judge_file(f"{name}_classifier.pt"), made_from, train.device)
     known = {
         "image": Judge(("image",), lambda values: network(values["image"]).argmax(dim=2)),
-        "text": Judge(("text",), lambda values: values["text"].view(len(values["text"]), -1)),
+        "text": Judge(("text",), lambda values: values["text"].view(len(values["text"]), -1), trained=False),
     }
     return {name: known[name] for name in model.modelled}
 
@@ -72,7 +77,7 @@ def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
         labels=labels,
         names=("class",),
         n_values=N_CLASSES,
-        judges=partial(judges, build=partial(image_classifier, 1, dataset.size, 1, N_CLASSES)),
+        judges=partial(judges, name=dataset.name, build=partial(image_classifier, 1, dataset.size, 1, N_CLASSES)),
         groups=lambda shown: {name: shown[:, 0] == c for c, name in enumerate(classes)},
         shown=Shown(("image",), lambda values: dataset.names(values["text"]) if "text" in values else []),
     )

@@ -7,11 +7,11 @@
 Cross coherence: how often what is decoded of one modality, given the other, shows that one's digit; joint coherence:
 how often both decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are
 trained on the training images, once for each data-dir, and whose accuracy on test images is printed too. Latent
-accuracy: of a linear classifier of one sampled z an image. The KLs of the posteriors from the prior and from each other
-follow, and the networks' sizes.
+accuracy: how often a linear classifier reads the digit from one sampled z. The KLs of the posteriors from the prior
+and from each other follow, and the networks' sizes.
 
-Writes cross_generation.png, traversal_mnist.png and traversal_svhn.png (along the latents that are used most), umap.png
-(draws of the prior and of the posteriors in the plane) and kl.png (KLs by latent) into the model's samples/.
+Writes cross_generation.png, traversal_mnist.png and traversal_svhn.png (along the latents that are used most),
+umap.png (draws of the prior and of the posteriors in the plane) and kl.png (KLs by latent) into the model's samples/.
 """
 
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ def judge(name: str, train: Examples, labels: Tensor, cache: Path | None) -> Jud
         train: training examples with this modality.
         labels: their digits (N, 1).
     """
-    made_from = {"n": len(train), "images": fingerprint(train.modalities[name])}
+    made_from = {"n": len(train), "images": fingerprint(train.modalities[name]), "steps": STEPS}
     network = kept(
         partial(build, name), lambda net: fit(net, train, name, labels, STEPS), cache, made_from, train.device
     )

@@ -1,12 +1,12 @@
-"""Do what a model of MultiMNIST generates and its latents show the string that was given, by character and as a whole?
+"""Coherence of a model of MultiMNIST: do its samples and its latents show the string that they were given?
 
     python analyse.py trained_models --data-dir data     tables and pictures
     python analyse.py trained_models --demo              for the demo's model
     python analyse.py trained_models --json out.json     and a file
 
 A convolutional network that is trained on the training images, once for each data-dir, reads the string of an image.
-Each figure is the share of right characters, of four a string, where those after its end count too; "string" follows
-where all four are right. A table by character stands below. What else is measured and drawn: `python
+Each figure is the share of right characters; a string has four, fillers included. "string" follows where all four are
+right. A table by character stands below. What else is measured and drawn: `python
 ../mnist/analyse.py --help`; umap.png is coloured by the number of digits.
 """
 
@@ -43,9 +43,12 @@ DATA = Labelled(
     labels=labels,
     names=[f"character {i + 1}" for i in range(LENGTH)],
     n_values=N_CHARACTERS,
-    judges=partial(judges, build=partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS), steps=STEPS),
+    judges=partial(
+        judges, name=MULTIMNIST.name, build=partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS), steps=STEPS
+    ),
     groups=by_number,
     shown=Shown(("image",), lambda shown: names(shown["text"]) if "text" in shown else []),
+    label="character",
     all_right="string",
 )
 

@@ -157,6 +157,10 @@ class MMVAE(LossesOfSamples):
         names = _names(modalities, self.modalities)
         if isinstance(embedding, Tensor):
             return super().decode(embedding, names, given)
+        require(
+            "z" in embedding,
+            f"decode needs what encode or generate_from_prior returned, with z: this has {', '.join(embedding)}",
+        )
         with evaluation_mode(self), torch.no_grad():
             return ModelOutput(self.decoder_outputs(embedding["z"], names))
 

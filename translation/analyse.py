@@ -1,4 +1,4 @@
-"""Do the numbers that a model writes in one language, and its latents, keep the digits of the given number?
+"""Coherence of a model of translations: do its numbers and its latents keep the digits that they were given?
 
     python analyse.py trained_models                      tables and pictures
     python analyse.py trained_models --json out.json      and a file
@@ -40,7 +40,7 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
         def read(values: Mapping[str, Tensor]) -> Tensor:
             return digits(names(values[language].cpu(), language), language)
 
-        return Judge((language,), read)
+        return Judge((language,), read, trained=False)
 
     return {language: judge(language) for language in CODES}
 
@@ -54,6 +54,7 @@ DATA = Labelled(
     judges=judges,
     groups=lambda labels: {f"{d}...": labels[:, 0] == d for d in range(10)},
     shown=Shown(()),
+    label="digit",
     all_right="number",
 )
 

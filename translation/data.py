@@ -71,7 +71,7 @@ def parse(text: str, language: str) -> Tensor:
     require(0 < len(words) <= LENGTH, f"a text has 1 to {LENGTH} words, not the {len(words)} of {text!r}")
     *known, _, _ = vocabulary(language)
     unknown = [word for word in words if word not in known]
-    require(not unknown, f"{', '.join(unknown)} is not among the words of {language}: {', '.join(known)}")
+    require(not unknown, f"unknown {language} words: {', '.join(unknown)}; there are {', '.join(known)}")
     return _ids([words], language)
 
 

@@ -121,15 +121,19 @@ def report_estimates(
     return estimates
 
 
-def attribute_table(attributes: dict[str, dict[str, float | None]], caption: str = "") -> Table:
-    """The table of shares in [0, 1] by attribute and column, and of the columns' means, in %; None is undefined."""
+def attribute_table(attributes: dict[str, dict[str, float | None]], label: str = "attribute") -> Table:
+    """The table of shares in [0, 1] by attribute and column, and of the columns' means, in %; None is undefined.
+
+    Args:
+        label: what the rows are, the first column's title.
+    """
     columns = list(next(iter(attributes.values())))
     means = {}
     for column in columns:
         known = [row[column] for row in attributes.values() if row[column] is not None]
         means[column] = sum(known) / len(known) if known else None
     rows = [(name, *map(percent, row.values())) for name, row in (attributes | {"mean": means}).items()]
-    return Table("attributes", attributes, ("attribute, %", *columns), rows, caption)
+    return Table("attributes", attributes, (f"{label}, %", *columns), rows)
 
 
 def percent(share: float | None) -> str:

@@ -201,10 +201,11 @@ class Trainer:
                 if bound is not None:
                     meter.add(bound, len(index))
                 seen += n
+                bar.update(n)
                 stopping = distributed.any_process(self.ctrl_c.asked)
                 if stopping or (b + 1) % self.config.log_interval == 0 or seen == len(self.train):
                     means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
-                    show_means(bar, seen, beta, means)
+                    show_means(bar, beta, means)
                 if stopping:
                     break
         seconds = time.monotonic() - started

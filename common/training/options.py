@@ -142,7 +142,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
         require(interval == 1 or self.valid != 0, "--eval-interval needs validation examples: leave out --valid 0")
         require(
             self.patience is None or interval <= self.patience,
-            f"--patience {self.patience} stops before a second evaluation: give --eval-interval's {interval} or more",
+            f"--patience {self.patience} is shorter than --eval-interval {interval}: raise it to {interval}",
         )
 
 
@@ -293,8 +293,9 @@ class MmvaeOptions(ObjectiveOptions):
         every, scaling, (model, fusion, _) = self.analytics_every, self.llik_scaling, self.experts()
         require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
-        require(0 <= scaling < math.inf, f"--llik-scaling must be a number that is not negative, it is {scaling}")
-        require(scaling == 0 or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
+        in_range = scaling is None or 0 <= scaling < math.inf
+        require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")
+        require(not scaling or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
 
 
 @dataclasses.dataclass

@@ -52,9 +52,8 @@ def progress_bar(epoch: int, start: int, n: int) -> tqdm:
     return distributed.progress(total=n, initial=start, **options)
 
 
-def show_means(bar: tqdm, seen: int, beta: float, means: dict[str, float]) -> None:
-    """Move the progress bar to `seen` examples; it shows the means so far, or of many terms only the bound."""
-    bar.update(seen - bar.n)
+def show_means(bar: tqdm, beta: float, means: dict[str, float]) -> None:
+    """Show the means so far beside the progress bar, or of many terms only the bound."""
     shown = means if len(means) <= MAX_TERMS else {"bound": means["bound"]}
     bar.set_postfix({"beta": f"{beta:.2f}"} | {name: f"{value:.1f}" for name, value in shown.items()})
 

@@ -17,7 +17,8 @@ from common.training.options import RunConfig, as_json
 # torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
 
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
-FREE = SPEED | {"epochs", "patience", "log_interval", "analytics", "logp"}  # what a resumed run may change
+REPORTING = {"log_interval", "analytics", "analytics_every", "logp"}
+FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
 # not compared with a resumed run's options; paths are among them, since one place has many names
 NOT_OF_THE_RUN = {"data_dir", "cache_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
 

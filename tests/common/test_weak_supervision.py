@@ -43,5 +43,11 @@ def test_strings_and_attributes(tmp_path, script):
     assert 0 <= result.model <= 1 and 0 <= result.classifier <= 1
     assert json.loads((tmp_path / "weak_supervision.json").read_text())["results"] == [result._asdict()]
     assert (tmp_path / "weak_supervision.png").stat().st_size > 1000
-    with pytest.raises(InputError, match=r"--fractions 0.001 of 40 images is no pair at all: name a larger one"):
+    with pytest.raises(InputError, match=r"--fractions 0.001 of 40 images leaves no pair: use a larger fraction"):
         call(script, "--demo", *TINY, *ONE, "--fractions", 0.001, "--save-dir", tmp_path / "other")
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
+def test_fractions_lie_between_0_and_1(tmp_path, fraction):
+    with pytest.raises(InputError, match=r"^--fractions must lie in \(0, 1\], not "):
+        call(multimnist.weak_supervision, "--demo", *TINY, "--fractions", fraction, "--dry-run", "--save-dir", tmp_path)

@@ -66,8 +66,8 @@ def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--fractions", "0.001"], "--fractions 0.001 of 60 images is no pair at all"),
-        (["--fractions", "2"], r"--paired-fraction must lie in \[0, 1\]"),
+        (["--fractions", "0.001"], "--fractions 0.001 of 60 images leaves no pair"),
+        (["--fractions", "2"], r"--fractions must lie in \(0, 1\]"),
         (["--fractions", "0.5", "0.5"], "--fractions must name each value once"),
         (["--seeds", "0", "0"], "--seeds must name each value once"),
         (["--jobs", "0"], "--jobs must be positive"),

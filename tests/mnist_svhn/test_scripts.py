@@ -288,8 +288,9 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
     analyse.main(analyse.Config(tmp_path / "run", **options))
     path = tmp_path / "digits_of_mnist_synthetic.pt"
     first = path.read_bytes()
-    monkeypatch.setattr(classifiers, "STEPS", 10**9)
-    figures = analyse.main(analyse.Config(tmp_path / "run", **options))
+    with monkeypatch.context() as untrained:
+        untrained.setattr(classifiers, "fit", None)
+        figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     told = {"classifier, mnist", "latent accuracy, mnist", "coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}
     assert set(figures) == told

@@ -102,7 +102,7 @@ def test_samples_and_translations_are_lines(trained, tmp_path):
     [
         (
             ("--condition-on-english", "twenty-won"),
-            "--condition-on-english: won is not among the words of english: ",
+            "--condition-on-english: unknown english words: won; ",
         ),
         (("--condition-on-french", ""), "--condition-on-french: a text has 1 to 8 words, not the 0 of ''"),
         (("--condition-on-french", 9 * "un "), "a text has 1 to 8 words, not the 9 of"),
