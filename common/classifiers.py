@@ -45,20 +45,19 @@ def kept(
         torch.manual_seed(0)
         network = build().to(device)
         made_from = {"network": str(network), **made_from}
-        stored = _stored(cache)
-        if stored.get("made_from") == made_from:
-            network.load_state_dict(stored["state_dict"])
-            return network.eval()
 
-        def trained() -> dict[str, Tensor]:
+        def parameters() -> dict[str, Tensor]:
+            stored = _stored(cache)
+            if stored.get("made_from") == made_from:
+                return stored["state_dict"]
             train(network)
-            return {key: x.cpu() for key, x in network.state_dict().items()}
+            state = {key: x.cpu() for key, x in network.state_dict().items()}
+            if cache and os.access(_existing(cache.parent), os.W_OK):
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                save(cache, {"made_from": made_from, "state_dict": state})
+            return state
 
-        state = distributed.on_first_process(trained)
-    network.load_state_dict(state)
-    if cache and distributed.rank() == 0 and os.access(_existing(cache.parent), os.W_OK):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        save(cache, {"made_from": made_from, "state_dict": state})
+        network.load_state_dict(distributed.on_first_process(parameters))
     return network.eval()
 
 
@@ -113,7 +112,7 @@ def fit(
         labels: (N, G) int64.
         steps: number of batches, see `at_most`.
     """
-    steps = at_most(steps, len(examples), batch_size)
+    steps, labels = at_most(steps, len(examples), batch_size), labels.to(examples.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in distributed.progress(range(steps), desc=f"classifier of {name}", unit=" steps"):

@@ -17,7 +17,7 @@ import tyro
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.options import MmvaeOptions, ObjectiveName, RunConfig
+from common.training.options import LATENT_NAMES, MmvaeOptions, ObjectiveName, RunConfig
 from cub.options import AUTHORS, MODELS, WordOptions
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Config(WordOptions, MmvaeOptions, RunConfig):
     llik_scaling: float | None = None
     """weight of the image's or the feature's log-likelihood; 0 stands for the ratio of the dimensions, 32 / 12288 or 32
     / 2048. Default: 0, with --model features 0.002, as in the authors' runs"""
-    n_latents: Annotated[int | None, tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])] = None
+    n_latents: Annotated[int | None, LATENT_NAMES] = None
     """dimensions of z. Default: 128, with features 64, as in the authors' runs"""
     batch_size: int = 64
     """examples in a batch, each an image with a caption. Default: as in the authors' runs"""

@@ -9,6 +9,7 @@ umap.png is coloured by the thousands. Texts have no pictures: umap.png and kl.p
 """
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -25,10 +26,15 @@ from translation.data import CODES, load, names, numbers
 PLACES = ("thousands", "hundreds", "tens", "units")
 
 
+@cache
+def dictionary(language: str) -> dict[str, int]:
+    """The number of each text."""
+    return {" ".join(words): n for n, words in enumerate(numbers(language))}
+
+
 def digits(texts: list[str], language: str) -> Tensor:
     """The digits (N, 4) int64 of texts, thousands first; -1 for a text that is no number."""
-    known = {" ".join(words): n for n, words in enumerate(numbers(language))}
-    found = torch.tensor([known.get(text, -1) for text in texts])
+    found = torch.tensor([dictionary(language).get(text, -1) for text in texts])
     places = torch.tensor([1000, 100, 10, 1])
     return torch.where(found[:, None] < 0, -1, found[:, None] // places % 10)
 

@@ -14,9 +14,10 @@ import mnist_svhn.train
 import multimnist.train
 from benchmarks import __main__ as benchmark
 from benchmarks.experiments import EXPERIMENTS
+from common import classifiers
 from common.checkpoints import LAST, load
 from common.choices import MODELS
-from common.data import streams
+from common.data import Examples, streams
 from common.training.options import LoglikeConfig
 from common.training.steps import WARM_UP
 from mnist import train as mnist_train
@@ -172,3 +173,12 @@ def test_the_benchmark_runs_there(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert torch.cuda.get_device_name() in lines[0]
     assert all(sum(line.startswith(f"| {name} |") for line in lines) == 2 for name in EXPERIMENTS)
+
+
+def test_a_classifier_of_images_on_the_gpu():
+    """Its labels may lie on the CPU, where analyses keep them."""
+    x = torch.rand(60, 4)
+    labels = x.argmax(dim=1, keepdim=True)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Unflatten(1, (1, 4))).cuda()
+    classifiers.fit(network, Examples({"x": x}).to(torch.device("cuda")), "x", labels, steps=200, lr=0.1, batch_size=30)
+    assert (network(x.cuda()).argmax(dim=2).cpu() == labels).float().mean() > 0.8
