@@ -14,6 +14,12 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def brief(error: Exception) -> str:
+    """The beginning of another library's error message, in one line."""
+    message = " ".join(str(error).split())
+    return message if len(message) <= 200 else f"{message[:200]}..."
+
+
 def option(field: str) -> str:
     """The command-line option of a config field: "batch_size" -> "--batch-size"."""
     return "--" + field.replace("_", "-")

@@ -1,37 +1,133 @@
-"""Atomic writes, and the exceptions that a damaged file can raise when it is read."""
+"""Files read and written as a whole: regular files only, read up to a limit, written atomically."""
 
+import contextlib
+import fcntl
 import os
-import pickle
-import struct
-import uuid
-import zipfile
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from common.errors import InputError
+from common.errors import InputError, require
 
-# a checkpoint is read as a zip archive, then unpickled: missing or changed bytes can raise any of these
-DAMAGE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-)
+MIB = 2**20
+
+
+def open_regular(path: Path, remedy: str) -> BinaryIO:
+    """Open a regular file to read bytes; nothing else, since a pipe or a device may never end.
+
+    Args:
+        remedy: how to get the file, the end of the error message.
+
+    Raises:
+        InputError: the file is missing, unreadable, or no regular file.
+    """
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # a pipe would block
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder, not a file: {remedy}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        missing = isinstance(error, FileNotFoundError)
+        raise InputError(f"{path} is missing: {remedy}" if missing else f"{path}: {reason}: {remedy}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is not a regular file: {remedy}")
+    return file
+
+
+def read_bounded(path: Path, remedy: str, at_most: int) -> bytes:
+    """The content of a regular file of at most `at_most` bytes.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, or no regular file.
+    """
+    with open_regular(path, remedy) as file:
+        content = file.read(at_most + 1)
+    require(len(content) <= at_most, f"{path} has more than {at_most / MIB:g} MiB, too much for its kind: {remedy}")
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at path, or leave it unchanged: write a temporary file, fsync, rename.
+    """Replace the file at path, or leave it unchanged: write NAME.tmp, fsync, rename, fsync the folder.
+
+    A process that is killed leaves NAME.tmp, which the next write of the file takes over (see `remove_leftovers`).
 
     Raises:
-        InputError: the file could not be written (a full disk, no permission).
+        InputError: the file could not be written (a full disk, no permission), or path is no regular file.
     """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # another process may write the same file
+    regular = not os.path.lexists(path) or (path.is_file() and not path.is_symlink())
+    require(regular, f"{path} is not a regular file and stays as it is: give another name")
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _taken(temporary) as file:
+            try:
+                file.truncate(0)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         kept = "; the previous file is kept" if path.exists() else ""
         raise InputError(
             f"{path} could not be written ({error.strerror}): free disk space or check permissions{kept}"
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder, and no others."""
+    for path in folder.glob("*.tmp"):
+        with open_regular(path, "move it away") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, remedy: str) -> Iterator[None]:
+    """Work in a folder alone: it holds the file .lock, which is locked until the end or until this process dies.
+
+    Args:
+        remedy: what to do, the end of the error message.
+
+    Raises:
+        InputError: another process holds the lock, or the folder cannot be written.
+    """
+    try:
+        file = open(folder / ".lock", "ab", opener=_no_link)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): {remedy}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is at work in {folder}: {remedy}") from error
+        yield
+
+
+@contextlib.contextmanager
+def _taken(temporary: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file for this process alone; another process that writes the same file waits."""
+    while True:
+        with open(temporary, "ab", opener=_no_link) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # whoever held the lock before has renamed or removed the file
+            if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+                yield file
+                return
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
