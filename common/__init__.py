@@ -10,7 +10,8 @@ The ground
     errors: the one exception, for what a user can cause and mend
     records: results whose values are items and attributes
     choices: names of models, fusions and families, and what --help says about them
-    io: atomic writes, and what reading a damaged file may raise
+    io: regular files as a whole, atomic writes, locked folders
+    schemas: JSON and plain values checked against types
     distributed: several processes at one run
 
 Mathematics

@@ -3,7 +3,10 @@
 import contextlib
 import fcntl
 import os
+import pickle
 import stat
+import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +14,10 @@ from typing import BinaryIO
 from common.errors import InputError, require
 
 MIB = 2**20
+DAMAGE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
+    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
+)
 
 
 def open_regular(path: Path, remedy: str) -> BinaryIO:
@@ -23,7 +30,7 @@ def open_regular(path: Path, remedy: str) -> BinaryIO:
         InputError: the file is missing, unreadable, or no regular file.
     """
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # a pipe would block
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (returned)
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder, not a file: {remedy}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -97,7 +104,7 @@ def locked(folder: Path, remedy: str) -> Iterator[None]:
         InputError: another process holds the lock, or the folder cannot be written.
     """
     try:
-        file = open(folder / ".lock", "ab", opener=_no_link)
+        file = open(folder / ".lock", "ab", opener=_no_link)  # noqa: SIM115 (closed below)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): {remedy}") from error
     with file:

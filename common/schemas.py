@@ -1,0 +1,76 @@
+"""JSON and plain values checked against types: what is read from a file is known before it is used."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from common.errors import InputError, brief, require
+from common.io import MIB, read_bounded
+
+T = TypeVar("T")
+Scalar = bool | int | float | str | None
+MANY = 10**6  # values that a file of ours never reaches
+
+
+def read_json(path: Path, kind: type[T], remedy: str, at_most: int = 64 * MIB) -> T:
+    """Read a JSON file whose content is of a type, such as a msgspec.Struct.
+
+    Args:
+        remedy: what to do about a missing or damaged file, the end of the error message.
+        at_most: bytes.
+
+    Raises:
+        InputError: the file is missing, too large, or not what the type says; the message names the field.
+    """
+    return _decode(read_bounded(path, remedy, at_most), kind, str(path), remedy)
+
+
+def read_json_lines(path: Path, kind: type[T], remedy: str, at_most: int = 1024 * MIB) -> list[T]:
+    """Read a file with one JSON value a line. A last line without its end was cut off and is left out.
+
+    Args, raises: as `read_json`.
+    """
+    lines = read_bounded(path, remedy, at_most).split(b"\n")[:-1]
+    return [_decode(line, kind, f"{path}, line {i}", remedy) for i, line in enumerate(lines, start=1)]
+
+
+def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN401 (anything that a file can hold)
+    """Plain values as a type, which may have tensors in it.
+
+    Args:
+        name: what they are, the beginning of the error message.
+
+    Raises:
+        InputError: they are not what the type says; the message names the field.
+    """
+    _count(value, name, remedy)
+    try:
+        return msgspec.convert(value, kind, dec_hook=_as_it_is)
+    except (msgspec.ValidationError, TypeError, RecursionError) as error:
+        raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
+
+
+def _count(value: object, name: str, remedy: str) -> None:
+    """Raise InputError for more than MANY values, which references to one list inside itself or others can make."""
+    waiting, n = [value], 0
+    while waiting:
+        holder = waiting.pop()
+        held = holder if isinstance(holder, list | tuple) else holder.values() if isinstance(holder, dict) else ()
+        n += len(held)
+        require(n <= MANY, f"{name} is damaged, it holds more than {MANY} values: {remedy}")
+        waiting.extend(held)
+
+
+def _decode(content: bytes, kind: type[T], name: str, remedy: str) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
+
+
+def _as_it_is(kind: type, value: object) -> object:
+    """A value of a type that msgspec does not know, such as a tensor."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value

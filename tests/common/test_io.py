@@ -1,0 +1,86 @@
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from common.io import locked, open_regular, read_bounded, remove_leftovers, write_atomically
+
+REMEDY = "give another"
+
+
+def test_a_file_is_read_up_to_the_limit(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, REMEDY, 5) == b"12345"
+    with pytest.raises(InputError, match=f"file has more than .* too much for its kind: {REMEDY}$"):
+        read_bounded(path, REMEDY, 4)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_only_regular_files_are_read(make, tmp_path):
+    make(tmp_path / "it")
+    with pytest.raises(InputError, match=f"it is (not a regular file|a folder, not a file): {REMEDY}$"):
+        open_regular(tmp_path / "it", REMEDY)
+
+
+@pytest.mark.parametrize(("name", "fault"), [("missing", "is missing"), ("a\0b", "null"), ("x" * 300, "too long")])
+def test_a_file_that_cannot_be_opened_is_named(name, fault, tmp_path):
+    with pytest.raises(InputError, match=f"{fault}.*{REMEDY}$"):
+        open_regular(tmp_path / name, REMEDY)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("other", path)])
+def test_only_regular_files_are_replaced(make, tmp_path):
+    path = tmp_path / "it"
+    (tmp_path / "other").write_bytes(b"kept")
+    make(path)
+    before = os.lstat(path)
+    with pytest.raises(InputError, match="is not a regular file and stays as it is"):
+        write_atomically(path, b"new")
+    assert os.lstat(path) == before
+    assert (tmp_path / "other").read_bytes() == b"kept"
+
+
+def test_a_device_stays_a_device():
+    with pytest.raises(InputError, match="/dev/null is not a regular file"):
+        write_atomically(Path(os.devnull), b"new")
+
+
+def test_writers_of_one_file_wait_for_each_other(tmp_path):
+    path, contents = tmp_path / "file", [bytes([65 + i]) * 100_000 for i in range(8)]
+    threads = [threading.Thread(target=write_atomically, args=(path, content)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_killed_process_left_is_taken_over_or_removed(tmp_path):
+    (tmp_path / "file.tmp").write_bytes(b"half of something longer")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    (tmp_path / "dead.tmp").write_bytes(b"half")
+    with open(tmp_path / "alive.tmp", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["alive.tmp", "file"]
+
+
+def test_a_locked_folder_refuses_a_second_process_until_the_first_is_dead(tmp_path):
+    hold = "with locked(Path(sys.argv[1]), ''):\n    print(flush=True)\n    time.sleep(60)"
+    code = f"import sys, time\nfrom pathlib import Path\nfrom common.io import locked\n{hold}"
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    with pytest.raises(InputError, match=f"another process is at work in .*: {REMEDY}$"), locked(tmp_path, REMEDY):
+        pass
+    other.kill()
+    other.communicate()
+    with locked(tmp_path, REMEDY):
+        pass
