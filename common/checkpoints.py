@@ -1,20 +1,23 @@
-"""Checkpoints: atomic saving, safe loading, and the original authors' files."""
+"""Checkpoints: models from our files and from the original authors'."""
 
-import io
-import json
-import re
-import zipfile
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, require
-from common.io import DAMAGE, write_atomically
+from common import tensor_files
+from common.errors import InputError, brief, require
+from common.schemas import check, read_json
+
+T = TypeVar("T")
+Name = Annotated[str, msgspec.Meta(max_length=100)]
+Size, Depth = Annotated[int, msgspec.Meta(ge=1, le=10**6)], Annotated[int, msgspec.Meta(ge=1, le=1000)]
+FORMAT = 1
 
 MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 MMVAE_EXPERIMENTS = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the authors' --model
@@ -31,7 +34,8 @@ MMVAE_REMEDY = (
     f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
     f"open('{MMVAE_OPTIONS}', 'w'))\""
 )
-MISFIT = (RuntimeError, TypeError, AttributeError, ValueError, KeyError)  # what parameters of other networks raise
+REMEDY = "use another checkpoint of that run"
+UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
 
 
 class Trained(NamedTuple):
@@ -47,36 +51,71 @@ class Trained(NamedTuple):
     state_dict: Callable[[nn.Module], Mapping[str, Tensor]]
 
 
-def save(path: Path, checkpoint: dict) -> None:
-    """Save tensors and plain containers atomically."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    write_atomically(path, buffer.getbuffer())
+class Saved(msgspec.Struct):
+    """What every checkpoint of ours holds; see also `common.training.resuming.Last`.
 
-
-def load(path: Path) -> dict:
-    """Load a checkpoint's tensors and plain containers; nothing else is unpickled.
-
-    Raises:
-        InputError: the file is missing, truncated, damaged, not a checkpoint, or holds code.
+    config: the options of the run.
+    format: of the file; 1 so far.
     """
-    require(path.is_file(), f"{path} is missing: give a checkpoint, or the folder of a run (train.py writes {BEST})")
-    try:
-        if zipfile.is_zipfile(path):  # torch does not verify the checksums of its archives
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            require(damaged is None, f"{path} is damaged (in {damaged}): use another checkpoint of that run")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGE as error:
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign:
-            raise InputError(f"{path} is refused: it holds {foreign[1]}, and loading that could run code") from error
-        raise InputError(
-            f"{path} is truncated, damaged or not a checkpoint: use another checkpoint of that run"
-        ) from error
-    kind = type(checkpoint).__name__
-    require(isinstance(checkpoint, dict), f"{path} is not a model's checkpoint: it holds a {kind}, not a dict")
-    return checkpoint
+
+    experiment: Name
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    format: int = FORMAT
+
+
+class MmvaeArgs(msgspec.Struct):
+    """The options of the MMVAE authors' code that determine a model or its likelihoods (args.json)."""
+
+    model: Literal[tuple(MMVAE_EXPERIMENTS)]
+    latent_dim: Size
+    learn_prior: bool
+    llik_scaling: float
+    num_hidden_layers: Depth = 1
+    obj: str | None = None
+    K: int | None = None
+    looser: bool | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The options that all experiments have, under our names."""
+        training = {name: getattr(self, name) for name in ("obj", "K", "looser", "batch_size", "epochs")}
+        if self.obj == "elbo":  # theirs draws one sample, whatever K and looser are
+            training |= {"obj": "elbo-importance", "K": 1, "looser": False}
+        model = {"n_latents": self.latent_dim, "learn_prior": self.learn_prior, "llik_scaling": self.llik_scaling}
+        return model | {name: value for name, value in training.items() if value is not None}
+
+
+class NetworkOptions(msgspec.Struct):
+    """The options of checkpoints that scripts or networks read; others may hold anything plain."""
+
+    n_latents: Size = 1
+    num_hidden_layers: Depth = 1
+    hidden: Size = 1
+    layers: Depth = 1
+    n_vmfs: Size = 1
+    embed_dim: Size | None = None
+    model: Name | None = None
+    fusion: Name | None = None
+    posterior: Name | None = None
+    prior_and_posterior: Name | None = None
+    likelihood: Name | None = None
+    layout: Name | None = None
+    decoder: Name | None = None
+    learn_prior: bool | None = None
+    teacher_forcing: bool | None = None
+    llik_scaling: float | None = None
+    likelihood_scale: float | None = None
+    vocabulary: list[str] | None = None
+    feature_network: dict[str, Any] | None = None
+    test_alphabets: list[str] = []
+    k_shot: Size = 1
+
+
+def load(path: Path, kind: type[T] = dict) -> T:
+    """Load a checkpoint's tensors and plain containers; see `common.tensor_files.load`."""
+    return tensor_files.load(path, kind, f"give a checkpoint, or the folder of a run (train.py writes {BEST})", REMEDY)
 
 
 def load_model(
@@ -105,12 +144,15 @@ def load_model(
         "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
     )
     try:
-        build = build or import_module(EXPERIMENTS[name]).build
-        model = build(SimpleNamespace(**trained.config))
-        model.load_state_dict(trained.state_dict(model))
-    except MISFIT as error:
-        raise InputError(f"{path} does not fit the networks of {name}: {_one_line(error)}") from error
-    _require_finite(model, path)
+        build, options = build or import_module(EXPERIMENTS[name]).build, SimpleNamespace(**trained.config)
+        with torch.device("meta"):  # sizes without memory, which the options may ask for more than there is
+            sizes = build(options)
+        parameters = trained.state_dict(sizes)
+    except UNUSABLE as error:
+        raise InputError(f"{path} does not fit the networks of {name}: {brief(error)}") from error
+    check_fit(parameters, sizes, f"{path} does not fit the networks of {name}")
+    model = build(options)
+    model.load_state_dict(parameters)
     return model.eval()
 
 
@@ -136,12 +178,13 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {}) if experiment in EXPERIMENTS else {}
     prefixes = tuple(prefix for name, prefix in anew.items() if trained.config.get(name) != config.get(name))
     try:
-        copied = {name: x for name, x in trained.state_dict(model).items() if not name.startswith(prefixes)}
-        kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
-        model.load_state_dict(copied | kept)
-    except MISFIT as error:
-        raise InputError(f"{path} has other networks: {_one_line(error)}") from error
-    _require_finite(model, path)
+        parameters = trained.state_dict(model)
+    except UNUSABLE as error:
+        raise InputError(f"{path} has other networks: {brief(error)}") from error
+    copied = {name: x for name, x in parameters.items() if not name.startswith(prefixes)}
+    kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
+    check_fit(copied | kept, model, f"{path} has other networks")
+    model.load_state_dict(copied | kept)
 
 
 def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:
@@ -181,27 +224,27 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
     require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
     checkpoint = load(path)
     if "experiment" in checkpoint:
-        trained = _ours(checkpoint, path)
+        trained = _ours(check(checkpoint, Saved, str(path), REMEDY), path)
     elif path.name == MMVAE_MODEL:
         trained = _of_mmvae_authors(checkpoint, path)
     else:
         trained = _of_mvae_authors(checkpoint, path)
+    check(trained.config, NetworkOptions, f"{path}, config,", REMEDY)
     name = trained.experiment
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
     return trained
 
 
-def _ours(checkpoint: dict, path: Path) -> Trained:
+def _ours(saved: Saved, path: Path) -> Trained:
     """What a checkpoint of this repository's training loop holds."""
-    lacking = [key for key in ("config", "state_dict") if key not in checkpoint]
-    remedy = "use another checkpoint of that run"
-    require(not lacking, f"{path} is incomplete, it lacks {' and '.join(lacking)}: {remedy}")
-    name, config = checkpoint["experiment"], checkpoint["config"]
-    named = isinstance(name, str) and isinstance(config, dict)
-    require(named, f"{path} does not fit any experiment, its name or its options are damaged: {remedy}")
-    if name in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config:  # older than --model there
-        config = import_module(f"{name}.model").AUTHORS_OPTIONS | config
-    return Trained(name, config, lambda model: checkpoint["state_dict"])
+    require(
+        saved.format <= FORMAT,
+        f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it",
+    )
+    config = saved.config
+    if saved.experiment in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config:  # before --model
+        config = import_module(f"{saved.experiment}.model").AUTHORS_OPTIONS | config
+    return Trained(saved.experiment, config, lambda model: saved.state_dict)
 
 
 def _of_mvae_authors(checkpoint: dict, path: Path) -> Trained:
@@ -226,14 +269,9 @@ def _of_mmvae_authors(checkpoint: dict, path: Path) -> Trained:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
     options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
     require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
-    try:
-        args = json.loads(options.read_text())
-        name = MMVAE_EXPERIMENTS[args["model"]]
-        config, layout = import_module(f"{name}.model").authors(args)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(
-            f"{options}, which {path.name} needs beside it, is missing or not MMVAE's: copy it from the authors' run"
-        ) from error
+    args = read_json(options, MmvaeArgs, f"{path.name} needs it beside it, copy it from the authors' run")
+    name = MMVAE_EXPERIMENTS[args.model]
+    config, layout = import_module(f"{name}.model").authors(args)
     return Trained(name, config, lambda model: _renamed(checkpoint, layout, model))
 
 
@@ -245,17 +283,26 @@ def _renamed(
     return {ours: torch.cat([parameters[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
 
 
-def _without_counts(parameters: dict) -> set:
+def _without_counts(parameters: Mapping[str, Tensor]) -> set:
     """The names of parameters without batch norm's counters, which the authors' torch lacked and nothing uses."""
     return {key for key in parameters if not str(key).endswith("num_batches_tracked")}
 
 
-def _require_finite(model: nn.Module, path: str | Path) -> None:
-    """Raise InputError if a parameter or buffer that was loaded from a path is infinite or NaN."""
-    broken = [key for key, x in model.state_dict().items() if not x.isfinite().all()]
-    require(not broken, f"{path} holds values that are not finite, in {', '.join(broken[:3])}: use another checkpoint")
+def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str) -> None:
+    """Raise InputError unless parameters and buffers have a model's names, shapes and types, and are finite.
 
-
-def _one_line(error: Exception) -> str:
-    """The beginning of an error's message, without line breaks."""
-    return " ".join(str(error).split())[:300]
+    Args:
+        model: may be on the meta device.
+        what: the beginning of the message.
+    """
+    ours = model.state_dict()
+    lacking = [key for key in _without_counts(ours) if key not in parameters]
+    unknown = [str(key) for key in parameters if key not in ours]
+    require(not lacking, f"{what}: it lacks {', '.join(sorted(lacking)[:3])}")
+    require(not unknown, brief(f"{what}: it has the unknown {', '.join(sorted(unknown)[:3])}"))
+    for key in _without_counts(parameters):
+        x, y = parameters[key], ours[key]
+        same = x.shape == y.shape and x.is_floating_point() == y.is_floating_point()
+        require(same, f"{what}: {key} is {tuple(x.shape)} of {x.dtype}, not {tuple(y.shape)} of {y.dtype}")
+    broken = [key for key, x in parameters.items() if not x.isfinite().all()]
+    require(not broken, f"{what}: values are not finite, in {', '.join(broken[:3])}")

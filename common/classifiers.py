@@ -7,16 +7,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from common import distributed
-from common.checkpoints import load, save
+from common.checkpoints import check_fit
 from common.data.batches import Examples
-from common.errors import InputError
+from common.tensor_files import load, save
 
 MAX_EPOCHS = 60
+AGAIN = "delete it, and it will be made again"
+
+
+class Kept(msgspec.Struct):
+    """A file of a trained network: what it was made from, and its parameters and buffers."""
+
+    made_from: dict[str, Any]
+    state_dict: dict[str, Tensor]
 
 
 def kept(
@@ -47,9 +56,10 @@ def kept(
         made_from = {"network": str(network), **made_from}
 
         def parameters() -> dict[str, Tensor]:
-            stored = _stored(cache)
-            if stored.get("made_from") == made_from:
-                return stored["state_dict"]
+            stored = load(cache, Kept, AGAIN, AGAIN) if cache and cache.exists() else None
+            if stored and stored.made_from == made_from:
+                check_fit(stored.state_dict, network, f"{cache} is damaged: {AGAIN}")
+                return stored.state_dict
             train(network)
             state = {key: x.cpu() for key, x in network.state_dict().items()}
             if cache and os.access(_existing(cache.parent), os.W_OK):
@@ -59,16 +69,6 @@ def kept(
 
         network.load_state_dict(distributed.on_first_process(parameters))
     return network.eval()
-
-
-def _stored(cache: Path | None) -> dict[str, Any]:
-    """What the cache holds; nothing if there is none."""
-    if cache is None or not cache.exists():
-        return {}
-    try:
-        return load(cache)
-    except InputError as error:
-        raise InputError(f"{cache} is damaged: delete it, and it will be made again") from error
 
 
 def _existing(folder: Path) -> Path:

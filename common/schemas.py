@@ -1,5 +1,6 @@
 """JSON and plain values checked against types: what is read from a file is known before it is used."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +10,6 @@ from common.errors import InputError, brief, require
 from common.io import MIB, read_bounded
 
 T = TypeVar("T")
-Scalar = bool | int | float | str | None
 MANY = 10**6  # values that a file of ours never reaches
 
 
@@ -35,6 +35,23 @@ def read_json_lines(path: Path, kind: type[T], remedy: str, at_most: int = 1024 
     return [_decode(line, kind, f"{path}, line {i}", remedy) for i, line in enumerate(lines, start=1)]
 
 
+def leaves(value: object, name: str, remedy: str) -> Iterator[object]:
+    """The values in nested lists, tuples and dicts. They come in no particular order.
+
+    Raises:
+        InputError: there are more than MANY, as references to one list inside others, or inside itself, can make.
+    """
+    waiting, n = [value], 0
+    while waiting:
+        holder = waiting.pop()
+        if not isinstance(holder, list | tuple | dict):
+            yield holder
+            continue
+        n += len(holder)
+        require(n <= MANY, f"{name} is damaged, it holds more than {MANY} values: {remedy}")
+        waiting.extend(holder.values() if isinstance(holder, dict) else holder)
+
+
 def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN401 (anything that a file can hold)
     """Plain values as a type, which may have tensors in it.
 
@@ -44,22 +61,12 @@ def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN4
     Raises:
         InputError: they are not what the type says; the message names the field.
     """
-    _count(value, name, remedy)
+    for _ in leaves(value, name, remedy):
+        pass
     try:
         return msgspec.convert(value, kind, dec_hook=_as_it_is)
-    except (msgspec.ValidationError, TypeError, RecursionError) as error:
+    except (msgspec.ValidationError, TypeError, AttributeError) as error:  # AttributeError: a tensor for a dict
         raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
-
-
-def _count(value: object, name: str, remedy: str) -> None:
-    """Raise InputError for more than MANY values, which references to one list inside itself or others can make."""
-    waiting, n = [value], 0
-    while waiting:
-        holder = waiting.pop()
-        held = holder if isinstance(holder, list | tuple) else holder.values() if isinstance(holder, dict) else ()
-        n += len(held)
-        require(n <= MANY, f"{name} is damaged, it holds more than {MANY} values: {remedy}")
-        waiting.extend(held)
 
 
 def _decode(content: bytes, kind: type[T], name: str, remedy: str) -> T:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
-from common.checkpoints import load, save
-from common.errors import InputError
+from common.checkpoints import check_fit
+from common.classifiers import AGAIN
+from common.tensor_files import load, save
 from cub.demo import ATTRIBUTES, draw, features, random_attributes
 
 BIRDS, BATCH_SIZE = 8000, 64
@@ -29,10 +30,9 @@ def reader(source: str, cache: Path | None = None) -> nn.Module:
         torch.manual_seed(0)
         network = build(source)
         if cache and cache.exists():
-            try:
-                network.load_state_dict(load(cache))
-            except RuntimeError as error:
-                raise InputError(f"{cache} holds another network: delete it, and it will be made again") from error
+            parameters = load(cache, dict[str, Tensor], AGAIN, AGAIN)
+            check_fit(parameters, network, f"{cache} holds another network, {AGAIN}")
+            network.load_state_dict(parameters)
             return network.eval()
         _train(network, source)
     if cache:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
 from common import distributed
-from common.checkpoints import load, save
+from common.checkpoints import load
 from common.errors import InputError, require
 from common.io import DAMAGE
+from common.tensor_files import save
 
 N_FEATURES = 2048
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet

@@ -26,11 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from common import distributed
-from common.checkpoints import load, save
+from common.checkpoints import load
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, option, require
 from common.io import write_atomically
+from common.tensor_files import save
 from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
 from cub.layouts import BirdFiles, find_birds

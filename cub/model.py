@@ -9,6 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import cross_entropy
 
 from common import models
+from common.checkpoints import MmvaeArgs
 from common.encoders_decoders import FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
@@ -178,26 +179,15 @@ def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.S
     )
 
 
-def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+def authors(args: MmvaeArgs) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     """Our config from the authors' options (args.json), and which of their parameters each of ours consists of.
 
     Returns:
         the config, and {our parameter: names of their parameters, to be concatenated}.
     """
-    model = AUTHORS[args["model"]]
-    config = {
-        "n_latents": args["latent_dim"],
-        "learn_prior": args["learn_prior"],
-        "llik_scaling": args["llik_scaling"],
-        "model": model,
-        "fusion": "moe",
-        "posterior": MODELS[model].posterior,
-        "vocabulary": None,
-    }
-    training = {name: args[name] for name in ("obj", "K", "looser", "batch_size", "epochs") if name in args}
-    if training.get("obj") == "elbo":  # theirs draws one sample, whatever K and looser are
-        training |= {"obj": "elbo-importance", "K": 1, "looser": False}
-    return config | training, _authors_parameters(model)
+    model = AUTHORS[args.model]
+    ours = {"model": model, "fusion": "moe", "posterior": MODELS[model].posterior, "vocabulary": None}
+    return args.config() | ours, _authors_parameters(model)
 
 
 def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:

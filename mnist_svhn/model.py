@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from common import models
+from common.checkpoints import MmvaeArgs
 from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
@@ -99,25 +100,15 @@ def svhn_decoder(n_latents: int) -> nn.Sequential:
     )
 
 
-def authors(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+def authors(args: MmvaeArgs) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     """Our config from the authors' options (args.json), and which of their parameters each of ours consists of.
 
     Returns:
         the config, and {our parameter: names of their parameters, to be concatenated}.
     """
-    n = args["num_hidden_layers"]
-    config = {
-        "n_latents": args["latent_dim"],
-        "num_hidden_layers": n,
-        "learn_prior": args["learn_prior"],
-        "llik_scaling": args["llik_scaling"],
-        "model": "mmvae",
-        "prior_and_posterior": "laplace",
-    }
-    training = {name: args[name] for name in ("obj", "K", "looser", "batch_size", "epochs") if name in args}
-    if training.get("obj") == "elbo":  # theirs draws one sample, whatever K and looser are
-        training |= {"obj": "elbo-importance", "K": 1, "looser": False}
-    return config | training, _authors_parameters(n)
+    n = args.num_hidden_layers
+    ours = {"num_hidden_layers": n, "model": "mmvae", "prior_and_posterior": "laplace"}
+    return args.config() | ours, _authors_parameters(n)
 
 
 def _authors_parameters(n: int) -> dict[str, tuple[str, ...]]:

@@ -4,15 +4,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypedDict, get_type_hints
 
+import msgspec
 from torch import Tensor
 
-from common import checkpoints
-from common.errors import InputError, require
+from common import tensor_files
+from common.errors import InputError, brief, require
 from common.io import write_atomically
+from common.schemas import check, read_json
 from multivae_api.config import MMVAEConfig
 
 CONFIG, PARAMETERS = "model_config.json", "model.pt"
+GIVE = "give a folder that model.save made"
 NAME = MMVAEConfig.__name__  # what MultiVae tells the configurations of its models by
 
 
@@ -32,7 +36,18 @@ def write(folder: Path, config: MMVAEConfig, parameters: Mapping[str, Tensor]) -
     except OSError as error:
         raise InputError(f"{folder} could not be made ({error.strerror}): give another folder") from error
     write_atomically(folder / CONFIG, json.dumps({"name": NAME} | asdict(config), indent=4).encode())
-    checkpoints.save(folder / PARAMETERS, {"model_state_dict": dict(parameters)})
+    tensor_files.save(folder / PARAMETERS, {"model_state_dict": dict(parameters)})
+
+
+# a file keeps no functions
+HINTS = get_type_hints(MMVAEConfig) | {"decoders_dist": dict[str, str] | None}
+Options = TypedDict("Options", HINTS, total=False)
+
+
+class Saved(msgspec.Struct):
+    """The file of parameters."""
+
+    model_state_dict: dict[str, Tensor]
 
 
 def read_config(folder: Path) -> MMVAEConfig:
@@ -42,19 +57,13 @@ def read_config(folder: Path) -> MMVAEConfig:
         InputError: the file is missing or damaged, or belongs to another model.
     """
     path = folder / CONFIG
-    require(path.is_file(), f"{path} is missing: give a folder that model.save made")
-    try:
-        options = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): save the model again") from error
-    name = options.pop("name", None) if isinstance(options, dict) else None
-    require(name == NAME, f"{path} is the configuration of {name}, not of {NAME}: give a folder of an MMVAE")
-    unknown = set(options) - set(MMVAEConfig.__dataclass_fields__)
-    require(not unknown, f"{path} has the unknown options {', '.join(sorted(unknown))}: save the model again")
-    require("n_modalities" in options, f"{path} has no n_modalities: save the model again")
-    if options.get("input_dims"):
-        options["input_dims"] = {name: tuple(shape) for name, shape in options["input_dims"].items()}
-    return MMVAEConfig(**options)
+    options = read_json(path, dict[str, Any], GIVE)
+    name = options.pop("name", None)
+    require(name == NAME, f"{path} is the configuration of {str(name)[:100]}, not of {NAME}: {GIVE}")
+    unknown = set(options) - set(HINTS)
+    require(not unknown, brief(f"{path} has the unknown options {', '.join(sorted(unknown))}") + f": {GIVE}")
+    require("n_modalities" in options, f"{path} has no n_modalities: {GIVE}")
+    return MMVAEConfig(**check(options, Options, str(path), GIVE))
 
 
 def read_parameters(folder: Path) -> dict[str, Tensor]:
@@ -63,8 +72,4 @@ def read_parameters(folder: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or damaged, or holds anything else.
     """
-    path = folder / PARAMETERS
-    require(path.is_file(), f"{path} is missing: give a folder that model.save made")
-    parameters = checkpoints.load(path).get("model_state_dict")
-    require(isinstance(parameters, dict), f"{path} has no model_state_dict: give a folder that model.save made")
-    return parameters
+    return tensor_files.load(folder / PARAMETERS, Saved, GIVE, GIVE).model_state_dict

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.errors import InputError, require
+from common.checkpoints import check_fit
+from common.errors import require
 from common.estimators import log_marginal, weighted_joint
 from common.likelihoods import GroupedLikelihood
 from common.priors import LearnedPrior
@@ -228,12 +229,12 @@ class MMVAE(LossesOfSamples):
             f"{folder} holds a model with {' and '.join(lacking)} of its own, whose code is not saved: give "
             f"load_from_folder such networks, {', '.join(f'{name}={{name: network}}' for name in lacking)}",
         )
-        model, parameters = cls(config, **networks), folders.read_parameters(folder)
-        try:
-            model.load_state_dict(parameters)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{folder} does not fit the networks, give those that were saved: {reason}") from error
+        parameters = folders.read_parameters(folder)
+        with torch.device("meta"):  # sizes without memory, which the options may ask for more than there is
+            sizes = cls(config, **networks)
+        check_fit(parameters, sizes, f"{folder} does not fit the networks, give those that were saved")
+        model = cls(config, **networks)
+        model.load_state_dict(parameters)
         return model.eval()
 
     @torch.no_grad()

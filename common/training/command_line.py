@@ -15,13 +15,17 @@ import docstring_parser
 import tyro
 
 from common.choices import FAMILIES, FUSIONS, MODELS
-from common.errors import InputError, flag, require
+from common.errors import InputError, brief, flag, option, require
 from common.objectives.registry import OBJECTIVES
 from common.training.options import RunConfig
 
 GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its order
 FIRST = ("data_dir", "model", "fusion", "posterior", "obj")  # in their group
 SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default is x.default_factory]  # both missing
+LARGEST = 2**32  # of whole numbers: no seed is larger, and no size that memory holds
+LESS_MEMORY = (
+    "ask for less by --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples, as far as it has them"
+)
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
     "fusion": FUSIONS,
@@ -44,6 +48,9 @@ def run_from_command_line(
     """
     try:
         given = parse(config, description, args)
+        for name, value in vars(given).items():
+            small = not isinstance(value, int) or abs(value) < LARGEST
+            require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         from common import distributed  # needs torch, which --help does without
 
         distributed.start()
@@ -57,7 +64,19 @@ def run_from_command_line(
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (RuntimeError, MemoryError) as error:
+        if not _memory_ran_out(error):
+            raise
+        print(f"error: memory ran out ({brief(error)}): {LESS_MEMORY}", file=sys.stderr)
+        sys.exit(2)
     distributed.end()
+
+
+def _memory_ran_out(error: RuntimeError | MemoryError) -> bool:
+    """Whether an allocation failed, which torch reports on the CPU by a RuntimeError like any other."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("not enough memory", "out of memory", "calculation overflowed")
+    )
 
 
 def _parse_again(given: RunConfig, config: type, description: str | None, args: list[str] | None) -> RunConfig:
@@ -126,8 +145,8 @@ def in_groups(config: Any, default: object = None) -> Any:  # noqa: ANN401 (type
     if not dataclasses.is_dataclass(config):
         return Union[tuple(in_groups(command) for command in get_args(config))]  # noqa: UP007 (of any number)
     groups = {name: [] for name in ("", *GROUPS)}
-    for option in sorted(dataclasses.fields(config), key=lambda option: option.name not in FIRST):
-        groups[_group(config, option.name)].append(_argument(config, option, default))
+    for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in FIRST):
+        groups[_group(config, field.name)].append(_argument(config, field, default))
     members = groups.pop("")
     nested = {name: _dataclass(name, options) for name, options in groups.items() if options}
     members += [(name, tyro.conf.OmitArgPrefixes[group]) for name, group in nested.items()]

@@ -79,12 +79,12 @@ def run(config: RunConfig, experiment: Experiment) -> Run | None:
     if config.paired_fraction < 1:
         examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
     held_out = valid and experiment.examples(config, valid, model)
-    opened = Run(experiment.name, config)
     pictures = experiment.draw and Pictures(partial(experiment.draw, model, train=train, valid=valid))
     if experiment.analytics:
         analytics = partial(experiment.analytics, model, held_out or examples)
         pictures = pictures._replace(analytics=analytics, every=config.analytics_every)
-    fit(model, objective, examples, held_out, config, opened, pictures, experiment.amsgrad)
+    with Run(experiment.name, config) as opened:
+        fit(model, objective, examples, held_out, config, opened, pictures, experiment.amsgrad)
     return opened
 
 

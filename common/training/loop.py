@@ -15,19 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from common import distributed
-from common.checkpoints import BEST, LAST, save, start_from
+from common.checkpoints import BEST, LAST, start_from
 from common.data import streams
 from common.data.batches import Examples
 from common.data.streams import Stream
 from common.errors import require
 from common.objectives.base import Objective
-from common.training import random_states
+from common.tensor_files import save
+from common.training import random_states, resuming
 from common.training.meter import DIVERGED, Meter
 from common.training.options import RunConfig
 from common.training.progress import Progress, progress_bar, report_epoch, show_means
+from common.training.resuming import Last
 from common.training.runs import Run
 from common.training.steps import CapturedStep, Step
 
+CURVES = "loss.png"
 PICTURES_EVERY = 60.0  # seconds between pictures during training
 EVALUATION_BATCH = 500  # examples: without gradients there is room for more than training's batch
 
@@ -144,18 +147,20 @@ class Trainer:
         elif config.pre_trained:
             start_from(config.pre_trained, self.model, self.run.experiment, self.run.config)
         self._check_processes()
-        progress, states = self.progress, checkpoint and checkpoint["rng"]
+        progress, states = self.progress, checkpoint and checkpoint.rng
         random_states.restore(states, config.seed, progress.epoch, progress.batch, self.device)
 
     def train_to_the_end(self) -> None:
         """Train until the last epoch, until --patience is used up, or until Ctrl-C."""
         self.last_drawn = time.monotonic()
+        if self.pictures and self._finished() and distributed.any_process(self._killed_while_drawing()):
+            self._draw(self.progress.epoch)
         with self.ctrl_c:
             while not self._finished():
                 epoch = self.progress.epoch + 1
                 line = {"epoch": epoch} | self._train_epoch(epoch)
-                _require_finite(self.model, f"at epoch {epoch}")
                 distributed.average_buffers(self.model)
+                self._require_finite(f"at epoch {epoch}")
                 if self.progress.batch * self.config.batch_size < len(self.train):
                     self._save_last()
                     self._stop(epoch)
@@ -165,12 +170,11 @@ class Trainer:
         print(f"best epoch {self.progress.best_epoch} of {self.progress.epoch}: {self.run.dir / BEST}", end="")
         print(f"; pictures in {self.run.samples}" if self.pictures else "")
 
-    def _load(self, checkpoint: dict[str, Any]) -> None:
-        before, now = checkpoint["n_train"], len(self.train)
+    def _load(self, last: Last) -> None:
+        before, now, path = last.n_train, len(self.train), self.run.dir / LAST
         require(before == now, f"the run had {before} training examples, now there are {now}: check --data-dir")
-        self.progress = Progress(**{key.name: checkpoint[key.name] for key in fields(Progress)})
-        self.model.load_state_dict(checkpoint["state_dict"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        resuming.restore(path, last, self.model, self.optimizer)
+        self.progress = Progress(**{key.name: getattr(last, key.name) for key in fields(Progress)})
 
     def _check_processes(self) -> None:
         """Raise InputError where the processes are too many, or do not see the same save-dir."""
@@ -197,9 +201,9 @@ class Trainer:
         with progress_bar(epoch, start, len(self.train)) as bar:
             for b, n, examples, index in self._batches(epoch):
                 beta = self._beta(epoch, b)
-                bound = self.step(examples, index, n, beta)
+                bound, norm = self.step(examples, index, n, beta)
                 if bound is not None:
-                    meter.add(bound, len(index))
+                    meter.add(bound, len(index), norm)
                 seen += n
                 bar.update(n)
                 stopping = distributed.any_process(self.ctrl_c.asked)
@@ -252,13 +256,8 @@ class Trainer:
         self.run.log(line)
         self._save_last()
         report_epoch(line, self.config.epochs, is_best)
-        due = self._finished() or time.monotonic() - self.last_drawn > PICTURES_EVERY
-        if self.pictures and due and self.run.writes:
-            self._draw()
-            self.last_drawn = time.monotonic()
-        if self.pictures and self.pictures.analytics and (epoch % self.pictures.every == 0 or self._finished()):
-            with self._undisturbed():
-                self.pictures.analytics(self.run.samples, epoch)
+        if self.pictures:
+            self._draw(epoch)
 
     def _checkpoint(self) -> dict[str, Any]:
         return self.run.about | vars(self.progress) | {"state_dict": self.model.state_dict()}
@@ -273,12 +272,34 @@ class Trainer:
         print(f"stopped in epoch {epoch}; --resume continues from {self.run.dir / LAST}", file=sys.stderr)
         raise KeyboardInterrupt
 
-    def _draw(self) -> None:
+    def _draw(self, epoch: int) -> None:
+        """Draw what is due after an epoch; loss.png comes last."""
         from common.reporting import plots  # loads matplotlib, which few commands need
 
+        finished = self._finished()
         with self._undisturbed():
-            self.pictures.draw(self.run.samples)
-        plots.loss_curves(self.run.dir / "loss.png", self.run.metrics)
+            if self.pictures.analytics and (finished or epoch % self.pictures.every == 0):
+                self.pictures.analytics(self.run.samples, epoch)
+        if self.run.writes and (finished or time.monotonic() - self.last_drawn > PICTURES_EVERY):
+            with self._undisturbed():
+                self.pictures.draw(self.run.samples)
+            plots.loss_curves(self.run.dir / CURVES, self.run.metrics)
+            self.last_drawn = time.monotonic()
+
+    def _killed_while_drawing(self) -> bool:
+        """Whether the pictures are older than the last checkpoint of a finished run."""
+        curves, last = self.run.dir / CURVES, self.run.dir / LAST
+        return self.run.writes and (not curves.exists() or curves.stat().st_mtime < last.stat().st_mtime)
+
+    def _require_finite(self, where: str) -> None:
+        """Raise InputError for broken weights, buffers or moments, so that no checkpoint holds them."""
+        moments = {
+            f"Adam's {name} of parameter {i}": x
+            for i, state in enumerate(self.optimizer.state.values())
+            for name, x in state.items()
+        }
+        broken = [name for name, x in (self.model.state_dict() | moments).items() if not x.isfinite().all()]
+        require(not broken, f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -290,9 +311,3 @@ class Trainer:
 
 def _device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
-
-
-def _require_finite(model: nn.Module, where: str) -> None:
-    """Raise InputError for broken weights: a batch's loss is taken before the step that can break them."""
-    broken = [name for name, x in model.named_parameters() if not x.isfinite().all()]
-    require(not broken, f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")

@@ -24,14 +24,15 @@ class Meter:
     def __init__(self, sums: dict[str, float] | None = None, n: int = 0) -> None:
         self.sums, self.n = dict(sums or {}), n
         self.names = list(self.sums)
-        self.pending: list[Tensor] = []  # sums of each batch since the last check, (1 + terms,)
+        self.pending: list[Tensor] = []  # sums of each batch since the last check and its norm, (1 + terms + 1,)
         self.n_pending = 0
 
-    def add(self, bound: Bound, n: int) -> None:
-        """Add this process's n examples of a batch."""
+    def add(self, bound: Bound, n: int, norm: Tensor | None = None) -> None:
+        """Add this process's n examples of a batch, and the norm of the batch's gradient."""
         self.names = ["bound", *bound.terms]
         self.n_pending += n
-        self.pending.append(torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1))
+        sums = torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1)
+        self.pending.append(torch.cat([sums, (sums.new_zeros(()) if norm is None else norm)[None].to(sums)]))
 
     def check(self, where: str) -> dict[str, float]:
         """Return the means so far. All processes must call it at the same batches.
@@ -39,13 +40,13 @@ class Meter:
         Raises:
             InputError: a value is not finite; the error names `where` and the terms of the first such batch.
         """
-        nothing = torch.zeros(0, len(self.names))
-        sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms)
+        nothing, names = torch.zeros(0, len(self.names) + 1), [*self.names, "norm of the gradient"]
+        sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms + 1)
         total = distributed.sum_over_processes(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
         suspect = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
-        broken = [f"{name} = {x}" for name, x in zip(self.names, suspect, strict=True) if not math.isfinite(x)]
+        broken = [f"{name} = {x}" for name, x in zip(names, suspect, strict=True) if not math.isfinite(x)]
         require(not broken, f"the loss is not finite {where}: {', '.join(broken)}; {DIVERGED}")
-        for name, value in zip(self.names, total.tolist()[:-1], strict=True):
+        for name, value in zip(self.names, total.tolist()[:-2], strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.n += int(total[-1])
         self.pending.clear()

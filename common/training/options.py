@@ -133,6 +133,9 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
+        name = Path(self.experiment)
+        below = not name.is_absolute() and ".." not in name.parts
+        require(below, f"--experiment must be a folder below the save-dir, not {self.experiment}")
         require(0 <= self.paired_fraction <= 1, f"--paired-fraction must lie in [0, 1], it is {self.paired_fraction}")
         require(
             not self.ALWAYS_PAIRED or self.paired_fraction == 1, f"{self.ALWAYS_PAIRED}: leave --paired-fraction at 1"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common import distributed
+from common.errors import InputError
 
 RandomState = dict[str, Tensor]  # by device: "cpu", "cuda"
 
@@ -37,12 +38,20 @@ def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, 
     Args:
         saved: the states of all processes; None for a new run, in which several processes get a seed each.
         epoch, batch: what is finished, so that a run that is reseeded again does not repeat its draws.
+
+    Raises:
+        InputError: a saved state is none.
     """
     world, rank = distributed.world_size(), distributed.rank()
     if saved and len(saved) == world:
-        torch.set_rng_state(saved[rank]["cpu"])
-        if device.type == "cuda" and "cuda" in saved[rank]:
-            torch.cuda.set_rng_state(saved[rank]["cuda"], device)
+        try:
+            torch.set_rng_state(saved[rank]["cpu"])
+            if device.type == "cuda" and "cuda" in saved[rank]:
+                torch.cuda.set_rng_state(saved[rank]["cuda"], device)
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise InputError(
+                "the last checkpoint is damaged, rng is no random state: choose another --save-dir"
+            ) from error
     elif saved or world > 1:
         key = repr((seed, epoch, batch, world, rank))
         torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))

@@ -1,5 +1,6 @@
 """A run: its command line, its save-dir, and what it writes there."""
 
+import contextlib
 import json
 import platform
 import shlex
@@ -8,11 +9,17 @@ import sys
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+import msgspec
 
 from common.errors import InputError, flag, option, require
-from common.io import write_atomically
+from common.io import locked, remove_leftovers, write_atomically
+from common.schemas import read_json, read_json_lines
 from common.training.options import RunConfig, as_json
+
+if TYPE_CHECKING:
+    from common.training.resuming import Last
 
 # torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
 
@@ -21,6 +28,26 @@ REPORTING = {"log_interval", "analytics", "analytics_every", "logp"}
 FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
 # not compared with a resumed run's options; paths are among them, since one place has many names
 NOT_OF_THE_RUN = {"data_dir", "cache_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
+
+
+class About(msgspec.Struct):
+    """What config.json must say of a run; see also `Run.about`."""
+
+    experiment: str
+    config: dict[str, Any]
+    started: str = ""
+
+
+class Epoch(TypedDict):
+    """A line of metrics.jsonl: means over the examples in nats, beta, learning rate and speed."""
+
+    epoch: int
+    train: dict[str, float]
+    beta: float
+    lr: float
+    seconds: float
+    examples_per_second: float
+    valid: NotRequired[dict[str, float]]
 
 
 def folder_of(model: Path) -> Path:
@@ -38,8 +65,8 @@ def check_same(options: dict[str, Any], model: Path) -> None:
     require(not different, f"{model} was trained with {flags}: give the same options")
 
 
-class Run:
-    """An open save-dir. If several processes share a run, only the first one writes.
+class Run(contextlib.ExitStack):
+    """A save-dir, open and locked until the end of a `with`. Several processes share a run; only the first one writes.
 
     Args:
         experiment: the experiment's name, kept in config.json and in every checkpoint.
@@ -54,12 +81,13 @@ class Run:
 
     Raises:
         InputError: the save-dir holds a run and `resume` is off, or another experiment's run, or a run with other
-            options (those in FREE may differ).
+            options (those in FREE may differ); or another process is at work in it.
     """
 
     def __init__(self, experiment: str, config: RunConfig) -> None:
         from common import distributed
 
+        super().__init__()
         self.experiment = experiment
         self.writes = distributed.rank() == 0
         self.config = as_json(config)
@@ -67,14 +95,17 @@ class Run:
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
         self.metrics_file = self.dir / "metrics.jsonl"
+        if self.writes:
+            self._lock()
         self.checkpoint = self._last_checkpoint(config.resume)
         self.about = self._about()
-        epochs_done = self.checkpoint["epoch"] if self.checkpoint else 0
+        epochs_done = self.checkpoint.epoch if self.checkpoint else 0
         self.metrics = [line for line in self._read_metrics() if line["epoch"] <= epochs_done]
         if self.writes:
-            self._open()
+            write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
+            write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: Epoch) -> None:
         """Append an epoch to metrics.jsonl."""
         self.metrics.append(line)
         if not self.writes:
@@ -88,7 +119,10 @@ class Run:
     def _about(self) -> dict[str, Any]:
         import torch
 
+        from common.checkpoints import FORMAT
+
         about = {
+            "format": FORMAT,
             "experiment": self.experiment,
             "config": self.config,
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -99,35 +133,40 @@ class Run:
             "resumed_from": [],
         }
         if self.checkpoint:
-            earlier = {name: self.checkpoint[name] for name in ("command", "started", "commit")}
-            about["resumed_from"] = [*self.checkpoint["resumed_from"], earlier]
+            earlier = {name: getattr(self.checkpoint, name) for name in ("command", "started", "commit")}
+            about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
 
-    def _open(self) -> None:
+    def _lock(self) -> None:
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.dir} cannot be written ({error.strerror}): choose another --save-dir") from error
-        write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
-        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
+        self.enter_context(locked(self.dir, "wait for its end, or choose another --save-dir"))
+        for folder in (self.dir, self.samples):
+            remove_leftovers(folder)
 
-    def _last_checkpoint(self, resume: bool) -> dict | None:
+    def _last_checkpoint(self, resume: bool) -> "Last | None":
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        from common.checkpoints import BEST, LAST
+        from common.checkpoints import BEST, LAST, load
+        from common.training.resuming import Last
 
         config_file = self.dir / "config.json"
         if not config_file.exists():
             strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
             require(not strangers, f"{self.dir} holds {strangers} of something else: choose another --save-dir")
             return None
-        experiment, config, started = _read_about(config_file)
-        require(experiment == self.experiment, f"{self.dir} holds a run of {experiment}: choose another --save-dir")
+        before = read_json(config_file, About, "choose another --save-dir")
+        require(
+            before.experiment == self.experiment,
+            f"{self.dir} holds a run of {before.experiment[:100]}: choose another --save-dir",
+        )
         if not (self.dir / LAST).exists():
-            self._remove_lone_best(started, resume)
+            self._remove_lone_best(before.started, resume)
             return None
         require(resume, f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another")
-        self._check_options(config)
-        return _load_last(self.dir / LAST)
+        self._check_options(before.config)
+        return load(self.dir / LAST, Last)
 
     def _remove_lone_best(self, started: str, resume: bool) -> None:
         """Remove a best model without a last checkpoint, if it is this run's.
@@ -152,47 +191,28 @@ class Run:
                     difference = f"another {name.replace('_', ' ')}"
                 raise InputError(f"{self.dir} was run with {difference}: --resume needs the same")
 
-    def _read_metrics(self) -> list[dict]:
+    def _read_metrics(self) -> list[Epoch]:
         if not self.metrics_file.exists():
             return []
         # a killed run can leave half a last line; its epoch is not in the checkpoint and will be run again
-        try:
-            return [json.loads(line) for line in self.metrics_file.read_text().split("\n")[:-1]]
-        except ValueError as error:
-            raise InputError(f"{self.metrics_file} is damaged: move it away to continue without its curves") from error
-
-
-def _read_about(config_file: Path) -> tuple[str, dict[str, Any], str]:
-    """The experiment, the configuration and the time of start in config.json.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    try:
-        about = json.loads(config_file.read_text())
-        return about["experiment"], about["config"], about.get("started", "")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{config_file} is damaged: choose another --save-dir") from error
-
-
-def _load_last(path: Path) -> dict[str, Any]:
-    """The last checkpoint of a run.
-
-    Raises:
-        InputError: it lacks what resuming needs.
-    """
-    from common.checkpoints import load
-
-    checkpoint = load(path)
-    lacking = [key for key in ("epoch", "n_train", "state_dict", "optimizer", "rng") if key not in checkpoint]
-    require(not lacking, f"{path} lacks {' and '.join(lacking)}: it is not the last checkpoint of a run")
-    return checkpoint
+        return read_json_lines(self.metrics_file, Epoch, "move it away to continue without its curves")
 
 
 def git_commit() -> str | None:
     """The repository's commit, marked "+" where files differ from it; None outside a clone."""
     root = Path(__file__).parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    # no lock: many runs may start at once
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

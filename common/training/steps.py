@@ -30,8 +30,8 @@ class Step:
 
     def __call__(
         self, examples: Examples, index: Tensor, n: int, beta: float | Tensor, every_row: bool = False
-    ) -> Bound | None:
-        """Sum the batch's gradients over all processes and step.
+    ) -> tuple[Bound | None, Tensor]:
+        """Sum the batch's gradients over all processes and step, unless they are not finite.
 
         Args:
             index: which of the examples are this process's part of the batch, (B,).
@@ -40,7 +40,7 @@ class Step:
             every_row: see `Batch`.
 
         Returns:
-            the bound of this process's part, without gradient; None if the part is empty.
+            the bound of this process's part, without gradient, or None if the part is empty; and the gradient's norm.
         """
         self.optimizer.zero_grad()
         bound = None
@@ -50,10 +50,13 @@ class Step:
             bound = self.objective.backward(batch, beta, n)
         if distributed.world_size() > 1:
             distributed.add_gradients(self.objective.parameters())
+        parameters = [x for x in self.objective.parameters() if x.grad is not None]
+        norm = nn.utils.get_total_norm([x.grad for x in parameters])
         if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.objective.parameters(), self.max_grad_norm)
+            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # a fused optimiser leaves the weights if it is 1
         self.optimizer.step()
-        return bound
+        return bound, norm
 
     def capturable(self, examples: Examples) -> bool:
         """Whether all batches of the same size need the same operations, so that one graph serves them.
@@ -80,10 +83,10 @@ class CapturedStep:
         self.n_steps = Counter()  # by batch size
         self.warm_up_stream = torch.cuda.Stream()  # capture requires that warm-up steps run on a side stream
         self.beta = torch.zeros((), device=next(step.objective.parameters()).device)
-        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Bound]] = {}
+        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, tuple[Bound, Tensor]]] = {}
 
-    def __call__(self, examples: Examples, index: Tensor, n: int, beta: float) -> Bound:
-        """Step like `Step`. The next call overwrites the bound; all calls need the examples at the same addresses.
+    def __call__(self, examples: Examples, index: Tensor, n: int, beta: float) -> tuple[Bound, Tensor]:
+        """Step like `Step`. The next call overwrites the result; all calls need the examples at the same addresses.
 
         Raises:
             InputError: the step cannot be captured.
@@ -93,17 +96,17 @@ class CapturedStep:
         if self.n_steps[n] <= WARM_UP:
             self.warm_up_stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.warm_up_stream):
-                bound = self.step(examples, index, n, self.beta)
+                result = self.step(examples, index, n, self.beta)
             torch.cuda.current_stream().wait_stream(self.warm_up_stream)
-            return bound
+            return result
         if n not in self.captured:
             self.captured[n] = self._capture(examples, index.clone())
-        graph, captured_index, bound = self.captured[n]
+        graph, captured_index, result = self.captured[n]
         captured_index.copy_(index)
         graph.replay()
-        return bound
+        return result
 
-    def _capture(self, examples: Examples, index: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Bound]:
+    def _capture(self, examples: Examples, index: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Bound, Tensor]]:
         groups = self.optimizer.param_groups
         graph = torch.cuda.CUDAGraph()
         try:
@@ -111,7 +114,7 @@ class CapturedStep:
                 group["capturable"] = True
             # threads that read a stream's batches go on during the capture
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                bound = self.step(examples, index, len(index), self.beta)
+                result = self.step(examples, index, len(index), self.beta)
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(
@@ -120,4 +123,4 @@ class CapturedStep:
         finally:
             for group in groups:
                 group["capturable"] = False  # the checkpoint may be resumed on a CPU
-        return graph, index, bound
+        return graph, index, result

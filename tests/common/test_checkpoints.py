@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from common.checkpoints import BEST, experiment_of, load, load_config, load_model, save, start_from
+from common.checkpoints import BEST, experiment_of, load, load_config, load_model, start_from
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
+from common.tensor_files import save
 from common.training import fit
 from common.training.options import RunConfig
 from common.training.runs import Run
@@ -99,17 +100,17 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
         (ours(config={"n_latents": 5}), "does not fit the networks of mnist"),
         ({"state_dict": {"conv1.weight": torch.zeros(2)}}, "no checkpoint of this repository"),
         ({"weights": 3}, "no checkpoint of this repository"),
-        ([1, 2], "it holds a list"),
-        (torch.zeros(3), "it holds a Tensor"),
-        ({"experiment": "mnist"}, "lacks config"),
-        (ours(config=[1]), "does not fit"),
-        (ours(experiment=["mnist"]), "does not fit"),
+        ([1, 2], "Expected `object`, got `array`"),
+        (torch.zeros(3), "'Tensor' object has no attribute 'keys'"),
+        ({"experiment": "mnist"}, "missing required field `config`"),
+        (ours(config=[1]), r"Expected `object`, got `array` - at `\$.config`"),
+        (ours(experiment=["mnist"]), r"Expected `str`, got `array` - at `\$.experiment`"),
         (ours(config={}), "does not fit"),
-        (ours(config={"n_latents": "a"}), "does not fit"),
-        (ours(config={"n_latents": -1}), "does not fit"),
-        (ours(config={"n_latents": 10**12}), "does not fit"),
-        (ours(state_dict=[1]), "does not fit"),
-        (ours(state_dict={"encoder.image.1.0.weight": 3}), "does not fit"),
+        (ours(config={"n_latents": "a"}), r"Expected `int`, got `str` - at `\$.n_latents`"),
+        (ours(config={"n_latents": -1}), r"Expected `int` >= 1 - at `\$.n_latents`"),
+        (ours(config={"n_latents": 10**12}), r"Expected `int` <= 1000000"),
+        (ours(state_dict=[1]), r"Expected `object`, got `array` - at `\$.state_dict`"),
+        (ours(state_dict={"encoder.image.1.0.weight": 3}), "expected Tensor, got int - at `.*state_dict"),
     ],
 )
 def test_files_that_are_no_checkpoint_of_a_model(tmp_path, content, message):
@@ -163,7 +164,8 @@ def build_pairs(config):
 def train_pairs(save_dir, **options):
     config = PairsConfig(save_dir=save_dir, **options)
     model, data = build_pairs(config), Examples({name: torch.randn(8, 3) for name in "ab"})
-    fit(model, StandardElbo(model), data, None, config, Run("pairs", config), None)
+    with Run("pairs", config) as run:
+        fit(model, StandardElbo(model), data, None, config, run, None)
     return model
 
 
@@ -193,7 +195,7 @@ def test_a_build_of_ones_own_serves_known_experiments_too(tmp_path):
     seen = []
     model = load_model(tmp_path, build=lambda config: seen.append(config) or build(config))
     assert_same_parameters(model, load_model(tmp_path))
-    assert seen == [SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian")]
+    assert seen == [SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian")] * 2  # its sizes, then the model
 
 
 def test_a_run_outside_the_repository_starts_from_another(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.checkpoints import load, save
+from common.checkpoints import load
 from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
@@ -15,6 +15,7 @@ from common.likelihoods import GroupedLikelihood
 from common.models import FAMILIES, FUSIONS, VAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from common.objectives.registry import OBJECTIVES, make_objective
+from common.tensor_files import save
 from common.variational_strategies import SetStrategy
 from tests.helpers.gradients import gradients, z_scores
 from tests.helpers.linear_gaussian import Decoder, Gaussian, draw, exact_log_p, exact_posterior, standard_error

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.checkpoints import load, save
+from common.checkpoints import load
 from common.errors import InputError
+from common.tensor_files import save
 from cub import feature_network, features
 from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, fingerprint, random_crops
 from cub.features import Config, about, features_of_file, load_features, nearest, network_of

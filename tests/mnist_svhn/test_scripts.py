@@ -14,7 +14,7 @@ import tyro
 from PIL import Image
 from torch.distributions import Laplace, Normal
 
-from common.checkpoints import BEST, LAST, load, load_model, save
+from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import joint_and_each, log_marginal
@@ -22,6 +22,7 @@ from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.objectives.registry import make_objective
 from common.reporting.generated import STEPS, Shown, traversals
+from common.tensor_files import save
 from common.training import run_from_command_line
 from common.training.options import as_json
 from mnist_svhn import analyse, loglike, sample, train

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoints
 from common.errors import InputError
 from common.models import MMVAE, MMVAEConfig
+from common.tensor_files import save
 from tests.multivae_api.test_mmvae import DIMS, Halves, pair, small
 
 
@@ -78,14 +78,14 @@ def change(folder, **options):
         (lambda folder: (folder / "model_config.json").unlink(), "model_config.json is missing: give a folder"),
         (lambda folder: (folder / "model.pt").unlink(), "model.pt is missing: give a folder"),
         (lambda folder: (folder / "model_config.json").write_text("{"), "model_config.json is damaged"),
-        (lambda folder: (folder / "model_config.json").write_text("[]"), "is the configuration of None, not of MMVAE"),
+        (lambda folder: (folder / "model_config.json").write_text("[]"), "Expected `object`, got `array`"),
         (lambda folder: change(folder, name="MVAEConfig"), "is the configuration of MVAEConfig, not of MMVAEConfig"),
         (lambda folder: change(folder, depth=3), "has the unknown options depth"),
         (lambda folder: change(folder, n_modalities="left out"), "has no n_modalities"),
-        (lambda folder: change(folder, loss="elbo"), "loss is dreg_looser or iwae_looser"),
+        (lambda folder: change(folder, loss="elbo"), "Invalid enum value 'elbo' - at `$.loss`"),
         (lambda folder: (folder / "model.pt").write_bytes(b"?"), "model.pt is truncated, damaged or not a checkpoint"),
         (lambda folder: torch.save({"model_state_dict": Code()}, folder / "model.pt"), "model.pt is refused: it holds"),
-        (lambda folder: checkpoints.save(folder / "model.pt", {"state_dict": {}}), "has no model_state_dict"),
+        (lambda folder: save(folder / "model.pt", {"state_dict": {}}), "missing required field `model_state_dict`"),
         (lambda folder: change(folder, latent_dim=4), "does not fit the networks"),
     ],
 )

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from common.checkpoints import LAST, load, load_model, save, start_from
+from common.checkpoints import LAST, load, load_model, start_from
 from common.errors import InputError
+from common.tensor_files import save
 from common.training import command_line, run_from_command_line
 from common.training.options import as_json
 from vhe import data, sample, train

@@ -1,0 +1,89 @@
+"""Files of tensors and plain containers, as torch.save writes them: written atomically, checked before use."""
+
+import io
+import pickle
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError, require
+from common.io import open_regular, write_atomically
+from common.schemas import check, leaves
+
+T = TypeVar("T")
+# what unpickling changed bytes raises: each operation of a pickle has its own
+UNPICKLING = (
+    *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
+    *(EOFError, struct.error, OverflowError, MemoryError, OSError),
+)
+
+UNREADABLE_ZIP = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, struct.error)
+
+
+def save(path: Path, content: dict) -> None:
+    """Save tensors and plain containers atomically.
+
+    Raises:
+        InputError: the file could not be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
+    """Load tensors and plain containers onto the CPU; nothing else is unpickled.
+
+    Args:
+        kind: the type of the content, such as a msgspec.Struct.
+        missing, damaged: what to do about such a file, the end of error messages.
+
+    Raises:
+        InputError: the file is missing, truncated or damaged, holds code, or is not what the type says.
+    """
+    with open_regular(path, missing) as file:
+        _check_archive(file, path, damaged)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except UNPICKLING as error:
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if foreign:
+                code = f"it holds {foreign[1][:100]}, and loading that could run code"
+                raise InputError(f"{path} is refused: {code}") from error
+            raise InputError(f"{path} is truncated, damaged or not a checkpoint: {damaged}") from error
+    for x in leaves(content, str(path), damaged):
+        require(not isinstance(x, Tensor) or _is_plain(x), f"{path} is damaged, it holds an odd tensor: {damaged}")
+    return check(content, kind, str(path), damaged)
+
+
+def _check_archive(file: BinaryIO, path: Path, damaged: str) -> None:
+    """Check the sizes and checksums of a zip archive, which torch does not.
+
+    torch.save compresses nothing: an archive that promises more than its own size would only fill the memory.
+    """
+    if zipfile.is_zipfile(file):
+        size = file.seek(0, io.SEEK_END)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                plain = sum(entry.file_size for entry in archive.infolist()) <= size
+                broken = archive.testzip() if plain else "its sizes"
+        except UNREADABLE_ZIP as error:
+            raise InputError(f"{path} is truncated, damaged or not a checkpoint: {damaged}") from error
+        require(broken is None, f"{path} is damaged (in {broken}): {damaged}")
+    file.seek(0)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor holds its values itself: it is neither sparse nor repeated beyond what was stored."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.layout == torch.strided
+        and x.device.type == "cpu"
+        and not x.is_quantized
+        and x.numel() * x.element_size() <= x.untyped_storage().nbytes()
+    )

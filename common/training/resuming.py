@@ -1,0 +1,70 @@
+"""The last checkpoint of a run: what is in it beside the model, and how a training goes on from it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import torch
+from torch import Tensor
+
+from common.checkpoints import REMEDY, Saved, check_fit
+from common.errors import require
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+
+
+class OptimizerState(msgspec.Struct):
+    """Adam's moments and steps by the number of the parameter; its options are the run's."""
+
+    state: dict[Count, dict[str, Tensor]]
+
+
+class Last(Saved, kw_only=True):
+    """A checkpoint to resume from.
+
+    The fields from `epoch` on are those of `common.training.progress.Progress`, those from `command` on those of
+    `common.training.runs.Run.about`.
+
+    rng: the random states of each process, by device.
+    """
+
+    rng: list[dict[str, Tensor]]
+    optimizer: OptimizerState
+    epoch: Count
+    batch: Count
+    sums: dict[str, Finite]
+    n: Count
+    seconds: Finite
+    best: float
+    best_epoch: Count
+    n_train: Count
+    command: str
+    started: str
+    commit: str | None
+    resumed_from: list[dict[str, str | None]]
+
+
+def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.optim.Adam) -> None:
+    """Restore a model and its optimiser.
+
+    Args:
+        path: where `last` was read, for messages.
+        optimizer: over the model's parameters, perhaps among others.
+
+    Raises:
+        InputError: a tensor has another name, shape or type than there, or is not finite.
+    """
+    check_fit(last.state_dict, model, f"{path} has other networks")
+    model.load_state_dict(last.state_dict)
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [x for group in optimizer.param_groups for x in group["params"]]
+    names = {"step", "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if groups[0]["amsgrad"] else [])}
+    for number, moments in last.optimizer.state.items():
+        known = number < len(parameters) and moments.keys() == names
+        require(known, f"{path} is damaged, optimizer.state[{number}] is not Adam's: {REMEDY}")
+        for name, x in moments.items():
+            like = torch.zeros(()) if name == "step" else parameters[number]
+            fits = x.shape == like.shape and x.dtype == like.dtype and bool(x.isfinite().all())
+            require(fits, f"{path} is damaged, optimizer.state[{number}].{name} does not fit: {REMEDY}")
+    optimizer.load_state_dict({"state": last.optimizer.state, "param_groups": groups})
