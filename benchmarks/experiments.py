@@ -217,7 +217,8 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", com
 
     def turn() -> None:
         for index in torch.randperm(len(examples), device=device).split(n):
-            meter.add(step(examples, index, n, experiment.beta), n)
+            bound, norm = step(examples, index, n, experiment.beta)
+            meter.add(bound, n, norm)
         meter.check("in the benchmark")
 
     return turn
