@@ -12,6 +12,7 @@ The ground
     choices: names of models, fusions and families, and what --help says about them
     io: regular files as a whole, atomic writes, locked folders
     schemas: JSON and plain values checked against types
+    tensor_files: files of tensors and plain containers, checked before use
     distributed: several processes at one run
 
 Mathematics
@@ -60,7 +61,7 @@ Objectives
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model
-    checkpoints: saving, loading, and the original authors' files
+    checkpoints: models from our files and from the original authors'
     estimators: log p by importance sampling
     metrics: coherence, classes in the latents, CCA
     classifiers: networks that judge what models generate
@@ -73,6 +74,7 @@ What is asked of a trained model
 Training
     training/: a run from its command line to its last epoch
         options: the options that scripts share
+        resuming: the last checkpoint, and how a training goes on from it
         runs: a save-dir, and what is written there
         command_line: from the command line to main(config)
         devices: device, precision, compiled networks

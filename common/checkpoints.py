@@ -174,7 +174,8 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     # parameters that have the same shapes could still mean something else
     for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood", "n_vmfs"):
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
-        require(was == asked, f"{path} has {name.replace('_', ' ')} {was}, not {asked}: its parameters would not fit")
+        difference = f"{name.replace('_', ' ')} {brief(str(was))}, not {asked}"
+        require(was == asked, f"{path} has {difference}: its parameters would not fit")
     anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {}) if experiment in EXPERIMENTS else {}
     prefixes = tuple(prefix for name, prefix in anew.items() if trained.config.get(name) != config.get(name))
     try:

@@ -29,4 +29,4 @@ def flag(field: str, value: object) -> str:
     """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda"."""
     if isinstance(value, bool):
         return option(field if value else f"no_{field}")
-    return f"{option(field)} {value}"
+    return f"{option(field)} {brief(str(value))}"

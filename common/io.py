@@ -94,24 +94,25 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, remedy: str) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Work in a folder alone: it holds the file .lock, which is locked until the end or until this process dies.
 
-    Args:
-        remedy: what to do, the end of the error message.
+    The folder is made if it does not exist.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be written.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "ab", opener=_no_link)  # noqa: SIM115 (closed below)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): {remedy}") from error
+        raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another process is at work in {folder}: {remedy}") from error
+            wait = "wait for its end, or choose another folder"
+            raise InputError(f"another process is at work in {folder}: {wait}") from error
         yield
 
 

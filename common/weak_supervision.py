@@ -22,6 +22,7 @@ from common.data.batches import Examples, draw_paired
 from common.errors import option, require
 from common.io import write_atomically
 from common.reporting import plots, tables
+from common.schemas import read_json
 from common.training import devices, options, runs
 from common.training.experiment import Experiment, run
 from common.training.options import RunConfig
@@ -165,9 +166,8 @@ def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task,
         labels = model.likelihood.point(model.decode(z, [task.label]))[task.label]
         return labels.view(len(image), -1).round().long()
 
-    return Result(
-        config.paired_fraction, len(paired), config.seed, score(inferred, test, task), json.loads(baseline.read_text())
-    )
+    scored = read_json(baseline, dict[str, float], "delete it, and it will be made again")
+    return Result(config.paired_fraction, len(paired), config.seed, score(inferred, test, task), scored)
 
 
 def classifier(

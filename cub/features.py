@@ -30,7 +30,7 @@ from common.checkpoints import load
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, option, require
-from common.io import write_atomically
+from common.io import locked, write_atomically
 from common.tensor_files import save
 from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
@@ -94,11 +94,11 @@ def main(config: Config) -> None:
     """Compute the features of both splits, and write them and their network."""
     config.check()
     birds, folder = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
-    folder.mkdir(parents=True, exist_ok=True)
     device = devices.select(config.cuda)
-    network, notes = _network(config, birds, folder, device)
-    for split in SPLITS:
-        _extract(birds, split, folder, Extractor(network.to(device), notes["size"]), notes)
+    with locked(folder):
+        network, notes = _network(config, birds, folder, device)
+        for split in SPLITS:
+            _extract(birds, split, folder, Extractor(network.to(device), notes["size"]), notes)
     print(", ".join(f"{name} {value}" for name, value in about(folder).items()))
     print(*(folder / _name(split) for split in SPLITS), sep="\n")
 

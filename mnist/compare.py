@@ -25,6 +25,7 @@ from common.checkpoints import load_model
 from common.errors import option, require
 from common.io import write_atomically
 from common.reporting import plots, tables
+from common.schemas import read_json
 from common.training import devices, options, run_from_command_line, runs
 from common.training.parallel import in_parallel, logged, spread
 from mnist import halves, pixels
@@ -176,9 +177,10 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
             estimates = parts.evaluate(model, test, parts.Observed(config.observed), config.n_samples)
             means = {name: x.double().mean().item() for name, x in estimates.items()}
             write_atomically(folder / name, json.dumps(means, indent=2).encode())
-    rates = [json.loads(line)["examples_per_second"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rates = [epoch["examples_per_second"] for epoch in runs.read_metrics(folder)]
     n_parameters = sum(p.numel() for p in model.parameters())
-    return Result(variant, given.seed, n_parameters, max(rates), json.loads((folder / name).read_text()))
+    measured = read_json(folder / name, dict[str, float], "delete it, and it will be made again")
+    return Result(variant, given.seed, n_parameters, max(rates), measured)
 
 
 def report(results: list[Result], config: Config) -> None:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import tyro
 
+from common.io import locked
 from common.training import run_from_command_line
 from mnist_svhn.data import save_pairs
 from mnist_svhn.options import TrainingPairOptions
@@ -36,7 +37,8 @@ class Config(TrainingPairOptions):
 
 def main(config: Config) -> None:
     """Save the pairs, and print the names of the files."""
-    print(*save_pairs(config), sep="\n")
+    with locked(config.data_dir):
+        print(*save_pairs(config), sep="\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import ClassVar
 import tyro
 
 from common.errors import require
+from common.io import locked
 from common.reporting import plots
 from common.training import run_from_command_line
 from multimnist.data import SEED, load, make, names
@@ -43,7 +44,8 @@ class Config(DatasetOptions):
 def main(config: Config) -> None:
     """Write the cache and the picture, and print their paths."""
     require(0 <= config.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {config.seed}")
-    path = make(config.mnist_dir, config.data_dir, DatasetOptions(**values(config)), config.seed, config.download)
+    with locked(config.data_dir):
+        path = make(config.mnist_dir, config.data_dir, DatasetOptions(**values(config)), config.seed, config.download)
     shown = load("train", config)[:].modalities
     picture = path.with_name("multimnist.png")
     images, captions = plots.in_rows(shown["image"], names(shown["text"]), COLUMNS)

@@ -29,7 +29,7 @@ from scipy.spatial import ConvexHull
 
 from common import distributed
 from common.errors import InputError, require
-from common.io import write_atomically
+from common.io import locked, write_atomically
 from common.training import run_from_command_line
 from common.training.parallel import in_order
 
@@ -121,13 +121,25 @@ def main(config: Setup) -> None:
     """Make a picture in DST of each image in SRC, with several processes; list masks without a face.
 
     Raises:
-        InputError: SRC holds no images or an unreadable one; DST holds other images; see also `Setup.about`.
+        InputError: SRC holds no images or an unreadable one; DST holds other images, or another process is at work
+            there; see also `Setup.about`.
     """
     require(config.src.is_dir(), f"{config.src} is not a folder: give SRC, the folder of the images")
     require(config.dst.resolve() != config.src.resolve(), f"{config.dst} holds the images themselves: give another DST")
     sources = images_in(config.src)
     require(len(sources) > 0, f"{config.src} holds no images ({', '.join(SUFFIXES)}): give another SRC")
-    claim(config.dst, json.dumps(config.about()))
+    about = json.dumps(config.about())
+    with locked(config.dst):
+        claim(config.dst, about)
+        make_all(sources, config)
+
+
+def make_all(sources: Sequence[Path], config: Setup) -> None:
+    """Make the pictures that DST lacks, and the list of masks without a face.
+
+    Raises:
+        InputError: an image is unreadable.
+    """
     no_face = config.dst / "no_face.txt"
     no_face.unlink(missing_ok=True)
     chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
@@ -155,10 +167,6 @@ def claim(folder: Path, about: str) -> None:
     Raises:
         InputError: the folder holds other images, or images that were made with other options, or cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another DST") from error
     path = folder / "about.json"
     if path.exists():
         earlier = path.read_text(errors="replace")[:300]

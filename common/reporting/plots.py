@@ -1,5 +1,6 @@
 """Pictures, drawn on figures without pyplot: no window, no global state."""
 
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import pad
+
+from common.io import write_atomically
 
 CELL = 0.7  # height of an image, inches
 PORTRAIT = 1.6  # width and height of an image with a caption below, inches
@@ -205,7 +208,9 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Save a figure as PNG; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, bbox_inches="tight")
+    write_atomically(path, content.getbuffer())
 
 
 def beside(given: Tensor, images: Tensor) -> Tensor:

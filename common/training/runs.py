@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import msgspec
 
-from common.errors import InputError, flag, option, require
+from common.errors import InputError, brief, flag, option, require
 from common.io import locked, remove_leftovers, write_atomically
 from common.schemas import read_json, read_json_lines
 from common.training.options import RunConfig, as_json
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
 
+METRICS = "metrics.jsonl"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 REPORTING = {"log_interval", "analytics", "analytics_every", "logp"}
 FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
@@ -94,13 +95,13 @@ class Run(contextlib.ExitStack):
         self.defaults = {field.name: field.default for field in fields(config)}
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
-        self.metrics_file = self.dir / "metrics.jsonl"
+        self.metrics_file = self.dir / METRICS
         if self.writes:
             self._lock()
         self.checkpoint = self._last_checkpoint(config.resume)
         self.about = self._about()
         epochs_done = self.checkpoint.epoch if self.checkpoint else 0
-        self.metrics = [line for line in self._read_metrics() if line["epoch"] <= epochs_done]
+        self.metrics = [line for line in read_metrics(self.dir) if line["epoch"] <= epochs_done]
         if self.writes:
             write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
             write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
@@ -138,11 +139,8 @@ class Run(contextlib.ExitStack):
         return about
 
     def _lock(self) -> None:
-        try:
-            self.samples.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.dir} cannot be written ({error.strerror}): choose another --save-dir") from error
-        self.enter_context(locked(self.dir, "wait for its end, or choose another --save-dir"))
+        self.enter_context(locked(self.dir))
+        self.samples.mkdir(exist_ok=True)
         for folder in (self.dir, self.samples):
             remove_leftovers(folder)
 
@@ -186,16 +184,22 @@ class Run(contextlib.ExitStack):
         for name, value in self.config.items():
             earlier = before.get(name, self.defaults[name])  # an option that is newer than the run
             if name not in FREE | NOT_OF_THE_RUN and value != earlier:
-                difference = f"{option(name)} {earlier}, not {value}"
+                difference = f"{option(name)} {brief(str(earlier))}, not {value}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
                 raise InputError(f"{self.dir} was run with {difference}: --resume needs the same")
 
-    def _read_metrics(self) -> list[Epoch]:
-        if not self.metrics_file.exists():
-            return []
-        # a killed run can leave half a last line; its epoch is not in the checkpoint and will be run again
-        return read_json_lines(self.metrics_file, Epoch, "move it away to continue without its curves")
+
+def read_metrics(folder: Path) -> list[Epoch]:
+    """The lines of a run's metrics.jsonl; none if there is no such file.
+
+    A killed run can leave half a last line; its epoch is not in the checkpoint and will be run again.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / METRICS
+    return read_json_lines(path, Epoch, "move it away to go on without its curves") if path.exists() else []
 
 
 def git_commit() -> str | None:

@@ -58,7 +58,7 @@ def state(folder):
 def test_gray_images_have_the_names_sizes_and_luminance_of_theirs(faces, tmp_path):
     run("grayscale", faces, tmp_path / "new" / "gray")
     made = {path.name: path for path in (tmp_path / "new" / "gray").iterdir()}
-    assert set(made) == {*noise(6), "about.json"}
+    assert set(made) == {*noise(6), "about.json", ".lock"}
     for name in noise(6):
         with Image.open(faces / name) as source, Image.open(made[name]) as gray:
             assert (gray.size, gray.mode, gray.format) == (source.size, "L", source.format)
@@ -112,7 +112,7 @@ def test_unreadable_images_are_named_and_those_before_kept(faces, tmp_path, caps
         (faces / "004.jpg").write_bytes(damaged)
         error = refused(capsys, "grayscale", faces, tmp_path / "gray")
         assert f"{faces / '004.jpg'} is not a readable image" in error
-    assert {path.name for path in (tmp_path / "gray").iterdir()} == {*list(noise(4)), "about.json"}
+    assert {path.name for path in (tmp_path / "gray").iterdir()} == {*list(noise(4)), "about.json", ".lock"}
 
 
 def test_options_do_not_mix(faces, tmp_path, capsys):

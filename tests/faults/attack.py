@@ -1,0 +1,110 @@
+"""Calls in child processes, and what became of them: success, one line, a traceback, a hang, or too much memory."""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+
+from common.errors import InputError
+
+OUTCOMES = ("fine", "one line", "traceback", "signal", "hang", "over 1 GiB")
+GIB = 2**30
+SECONDS = 60  # after which a call hangs; none takes more than a few, even on busy cores
+FACTOR = float(os.environ.get("FAULTS", "1"))
+
+
+def scaled(n: int) -> int:
+    """The number of cases, where n are a twentieth of all."""
+    return max(1, round(n * FACTOR))
+
+
+def attack(kind: str, calls: Iterable[tuple[str, Callable[[], object]]], refused: bool = False) -> Counter:
+    """Make each call in a child process of its own, and assert that each succeeds or ends with one line.
+
+    The numbers of outcomes are added to the file that FAULTS_LOG names, for the table in docs/reliability.md.
+
+    Args:
+        kind: what is attacked, a row of the table.
+        calls: (description, call).
+        refused: no call may succeed.
+    """
+    allowed, counts, failures = OUTCOMES[1:2] if refused else OUTCOMES[:2], Counter(), []
+    for name, call in calls:
+        outcome, told = _outcome(call)
+        counts[outcome] += 1
+        if outcome not in allowed:
+            failures.append(f"{name}: {outcome}\n{told}")
+    if "FAULTS_LOG" in os.environ:
+        with open(os.environ["FAULTS_LOG"], "a") as log:
+            log.write(json.dumps({"kind": kind, **counts}) + "\n")
+    assert not failures, f"{len(failures)} of {sum(counts.values())}\n" + "\n\n".join(failures[:10])
+    return counts
+
+
+def _outcome(call: Callable[[], object]) -> tuple[str, str]:
+    """What became of a call, and what it printed last."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run(call, writer)
+    os.close(writer)
+    with open(reader) as pipe:
+        ended = _wait(child, time.monotonic() + SECONDS)
+        told = pipe.read()
+    if ended is None:
+        return "hang", told
+    status, usage = ended
+    if os.WIFSIGNALED(status):
+        return "signal", signal.Signals(os.WTERMSIG(status)).name
+    if usage.ru_maxrss * 1024 > _resident() + GIB:
+        return "over 1 GiB", f"{usage.ru_maxrss / 2**20:.1f} GiB"
+    return OUTCOMES[os.WEXITSTATUS(status)], told
+
+
+def _run(call: Callable[[], object], writer: int) -> None:
+    """Make the call and leave the process with the number of its outcome."""
+    signal.alarm(2 * SECONDS)  # if the parent dies
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)
+    code, told = 0, ""
+    try:
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+            call()
+    except InputError as error:
+        told = str(error)
+        code = 1 if told.count("\n") == 0 and len(told) < 1000 else 2
+    except BaseException:
+        code, told = 2, traceback.format_exc()[-2000:]
+    os.write(writer, told.encode()[:4000])
+    os._exit(code)
+
+
+def _wait(child: int, deadline: float) -> tuple[int, resource.struct_rusage] | None:
+    """The child's status and resources; None if it had to be killed at the deadline."""
+    pause = 0.001
+    while time.monotonic() < deadline:
+        pid, status, usage = os.wait4(child, os.WNOHANG)
+        if pid:
+            return status, usage
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _resident() -> int:
+    """Bytes of this process in memory, which a child begins with."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
