@@ -66,7 +66,7 @@ def _check_archive(file: BinaryIO, path: Path, damaged: str) -> None:
 
     torch.save compresses nothing: an archive that promises more than its own size would only fill the memory.
     """
-    if zipfile.is_zipfile(file):
+    if file.read(4) == b"PK\3\4":
         size = file.seek(0, io.SEEK_END)
         try:
             with zipfile.ZipFile(file) as archive:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -30,8 +30,6 @@ def scaled(n: int) -> int:
 def attack(kind: str, calls: Iterable[tuple[str, Callable[[], object]]], refused: bool = False) -> Counter:
     """Make each call in a child process of its own, and assert that each succeeds or ends with one line.
 
-    The numbers of outcomes are added to the file that FAULTS_LOG names, for the table in docs/reliability.md.
-
     Args:
         kind: what is attacked, a row of the table.
         calls: (description, call).
@@ -43,11 +41,43 @@ def attack(kind: str, calls: Iterable[tuple[str, Callable[[], object]]], refused
         counts[outcome] += 1
         if outcome not in allowed:
             failures.append(f"{name}: {outcome}\n{told}")
+    record(kind, counts)
+    assert not failures, f"{len(failures)} of {sum(counts.values())}\n" + "\n\n".join(failures[:10])
+    return counts
+
+
+def record(kind: str, counts: Mapping[str, int]) -> None:
+    """Add numbers of outcomes to the file that FAULTS_LOG names, if it is set: tests/faults/table.py reads it."""
     if "FAULTS_LOG" in os.environ:
         with open(os.environ["FAULTS_LOG"], "a") as log:
             log.write(json.dumps({"kind": kind, **counts}) + "\n")
-    assert not failures, f"{len(failures)} of {sum(counts.values())}\n" + "\n\n".join(failures[:10])
-    return counts
+
+
+def forked(call: Callable[[], object]) -> int:
+    """Start a call in a child process, silent and on one thread; returns the child's number.
+
+    The child leaves with status 0, or with 1 after an exception.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        _alone()
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+            call()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _alone() -> None:
+    """What a child process sets first."""
+    signal.alarm(10 * SECONDS)  # if the parent dies
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)
 
 
 def _outcome(call: Callable[[], object]) -> tuple[str, str]:
@@ -75,14 +105,12 @@ def _outcome(call: Callable[[], object]) -> tuple[str, str]:
 
 def _run(call: Callable[[], object], writer: int) -> None:
     """Make the call and leave the process with the number of its outcome."""
-    signal.alarm(2 * SECONDS)  # if the parent dies
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    torch.set_num_threads(1)
+    _alone()
     code, told = 0, ""
     try:
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
             call()
-    except InputError as error:
+    except (InputError, OSError) as error:  # the command line prints these as they are
         told = str(error)
         code = 1 if told.count("\n") == 0 and len(told) < 1000 else 2
     except BaseException:

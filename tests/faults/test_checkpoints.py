@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import training as runs
 from common.checkpoints import BEST, LAST, load, load_config, load_model
 from mnist import sample
 from mnist import train as mnist_train
@@ -62,7 +63,7 @@ ODD = {
 def run(tmp_path_factory):
     """A run's folder, trained for an epoch."""
     folder = tmp_path_factory.mktemp("run")
-    mnist_train.main(config(folder, epochs=1, limit=100))
+    train(folder, epochs=1)
     return folder
 
 
@@ -124,12 +125,17 @@ def placed(run, folder, files):
     return folder
 
 
+def train(save_dir, **options):
+    """Train without pictures, which would take most of the time."""
+    runs.run(config(save_dir, limit=100, **options), mnist_train.experiment()._replace(draw=None))
+
+
 def resumed(folder):
-    mnist_train.main(config(folder, epochs=2, limit=100, resume=True))
+    train(folder, epochs=2, resume=True)
 
 
 def started(folder):
-    mnist_train.main(config(folder / "new", epochs=1, limit=100, pre_trained=folder))
+    train(folder / "new", epochs=1, pre_trained=folder)
 
 
 def sampled(folder):
