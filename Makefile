@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO = demo
 
-.PHONY: setup demo test test-slow lint tables bench
+.PHONY: setup demo test test-slow test-faults lint tables bench
 
 setup: .venv/ready
 
@@ -27,10 +27,17 @@ demo: setup
 	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
 
 test: setup
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults"
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
+
+# damaged files, kills, full disks: an hour on two cores; FAULTS=1 tries a twentieth, and writes no table
+FAULTS ?= 20
+test-faults: setup
+	rm -f faults.jsonl
+	FAULTS=$(FAULTS) FAULTS_LOG=faults.jsonl $(BIN)/python -m pytest -q -n auto -m faults
+	$(BIN)/python -m tests.faults.table faults.jsonl
 
 lint: setup
 	$(BIN)/ruff check .

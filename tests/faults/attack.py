@@ -27,17 +27,20 @@ def scaled(n: int) -> int:
     return max(1, round(n * FACTOR))
 
 
-def attack(kind: str, calls: Iterable[tuple[str, Callable[[], object]]], refused: bool = False) -> Counter:
+def attack(
+    kind: str, calls: Iterable[tuple[str, Callable[[], object]]], refused: bool = False, memory: int | None = None
+) -> Counter:
     """Make each call in a child process of its own, and assert that each succeeds or ends with one line.
 
     Args:
         kind: what is attacked, a row of the table.
         calls: (description, call).
         refused: no call may succeed.
+        memory: bytes that a call can allocate, beyond which allocations fail; by default without limit.
     """
     allowed, counts, failures = OUTCOMES[1:2] if refused else OUTCOMES[:2], Counter(), []
     for name, call in calls:
-        outcome, told = _outcome(call)
+        outcome, told = _outcome(call, memory)
         counts[outcome] += 1
         if outcome not in allowed:
             failures.append(f"{name}: {outcome}\n{told}")
@@ -80,7 +83,7 @@ def _alone() -> None:
     torch.set_num_threads(1)
 
 
-def _outcome(call: Callable[[], object]) -> tuple[str, str]:
+def _outcome(call: Callable[[], object], memory: int | None) -> tuple[str, str]:
     """What became of a call, and what it printed last."""
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -88,6 +91,9 @@ def _outcome(call: Callable[[], object]) -> tuple[str, str]:
     child = os.fork()
     if child == 0:
         os.close(reader)
+        if memory:
+            limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         _run(call, writer)
     os.close(writer)
     with open(reader) as pipe:
@@ -113,6 +119,8 @@ def _run(call: Callable[[], object], writer: int) -> None:
     except (InputError, OSError) as error:  # the command line prints these as they are
         told = str(error)
         code = 1 if told.count("\n") == 0 and len(told) < 1000 else 2
+    except SystemExit as end:  # a command line
+        code = {0: 0, 2: 1}.get(end.code, 2)
     except BaseException:
         code, told = 2, traceback.format_exc()[-2000:]
     os.write(writer, told.encode()[:4000])
