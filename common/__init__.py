@@ -61,6 +61,8 @@ Objectives
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model
+    experiment_modules: the module that builds each experiment's model, by name
+    authors_files: the models that the original authors' code saved
     checkpoints: models from our files and from the original authors'
     estimators: log p by importance sampling
     metrics: coherence, classes in the latents, CCA

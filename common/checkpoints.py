@@ -1,54 +1,35 @@
 """Checkpoints: models from our files and from the original authors'."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from common import tensor_files
+from common import authors_files, tensor_files
+from common.authors_files import (
+    MMVAE_MODEL,
+    MMVAE_PICKLE,
+    MMVAE_REMEDY,
+    Depth,
+    Size,
+    Trained,
+    without_counts,
+)
 from common.errors import InputError, brief, require
-from common.schemas import check, read_json
+from common.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
+from common.schemas import check
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
-Size, Depth = Annotated[int, msgspec.Meta(ge=1, le=10**6)], Annotated[int, msgspec.Meta(ge=1, le=1000)]
 FORMAT = 1
 
-MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
-MMVAE_EXPERIMENTS = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the authors' --model
-# the module that builds each experiment's model; never a script, which runs under another name
-EXPERIMENTS = {
-    name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *MMVAE_EXPERIMENTS.values(), "vhe", "vision", "translation")
-}
-EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
-# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
-MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
-MMVAE_REMEDY = (
-    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
-    f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
-    f"open('{MMVAE_OPTIONS}', 'w'))\""
-)
 REMEDY = "use another checkpoint of that run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
-
-
-class Trained(NamedTuple):
-    """What a checkpoint holds.
-
-    experiment: the name of its experiment.
-    config: the options that its model was trained with.
-    state_dict: our model -> the checkpoint's parameters under our names, in the shapes of that model.
-    """
-
-    experiment: str
-    config: dict[str, Any]
-    state_dict: Callable[[nn.Module], Mapping[str, Tensor]]
 
 
 class Saved(msgspec.Struct):
@@ -62,29 +43,6 @@ class Saved(msgspec.Struct):
     config: dict[str, Any]
     state_dict: dict[str, Tensor]
     format: int = FORMAT
-
-
-class MmvaeArgs(msgspec.Struct):
-    """The options of the MMVAE authors' code that determine a model or its likelihoods (args.json)."""
-
-    model: Literal[tuple(MMVAE_EXPERIMENTS)]
-    latent_dim: Size
-    learn_prior: bool
-    llik_scaling: float
-    num_hidden_layers: Depth = 1
-    obj: str | None = None
-    K: int | None = None
-    looser: bool | None = None
-    batch_size: int | None = None
-    epochs: int | None = None
-
-    def config(self) -> dict[str, Any]:
-        """The options that all experiments have, under our names."""
-        training = {name: getattr(self, name) for name in ("obj", "K", "looser", "batch_size", "epochs")}
-        if self.obj == "elbo":  # theirs draws one sample, whatever K and looser are
-            training |= {"obj": "elbo-importance", "K": 1, "looser": False}
-        model = {"n_latents": self.latent_dim, "learn_prior": self.learn_prior, "llik_scaling": self.llik_scaling}
-        return model | {name: value for name, value in training.items() if value is not None}
 
 
 class NetworkOptions(msgspec.Struct):
@@ -144,7 +102,7 @@ def load_model(
         "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
     )
     try:
-        build, options = build or import_module(EXPERIMENTS[name]).build, SimpleNamespace(**trained.config)
+        build, options = build or module_of(name).build, SimpleNamespace(**trained.config)
         with torch.device("meta"):  # sizes without memory, which the options may ask for more than there is
             sizes = build(options)
         parameters = trained.state_dict(sizes)
@@ -176,7 +134,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
         difference = f"{name.replace('_', ' ')} {brief(str(was))}, not {asked}"
         require(was == asked, f"{path} has {difference}: its parameters would not fit")
-    anew = getattr(import_module(EXPERIMENTS[experiment]), "ANEW", {}) if experiment in EXPERIMENTS else {}
+    anew = getattr(module_of(experiment), "ANEW", {}) if experiment in EXPERIMENTS else {}
     prefixes = tuple(prefix for name, prefix in anew.items() if trained.config.get(name) != config.get(name))
     try:
         parameters = trained.state_dict(model)
@@ -227,9 +185,9 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
     if "experiment" in checkpoint:
         trained = _ours(check(checkpoint, Saved, str(path), REMEDY), path)
     elif path.name == MMVAE_MODEL:
-        trained = _of_mmvae_authors(checkpoint, path)
+        trained = authors_files.of_mmvae(checkpoint, path)
     else:
-        trained = _of_mvae_authors(checkpoint, path)
+        trained = authors_files.of_mvae(checkpoint, path)
     check(trained.config, NetworkOptions, f"{path}, config,", REMEDY)
     name = trained.experiment
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
@@ -244,49 +202,8 @@ def _ours(saved: Saved, path: Path) -> Trained:
     )
     config = saved.config
     if saved.experiment in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config:  # before --model
-        config = import_module(f"{saved.experiment}.model").AUTHORS_OPTIONS | config
+        config = module_of(saved.experiment).AUTHORS_OPTIONS | config
     return Trained(saved.experiment, config, lambda model: saved.state_dict)
-
-
-def _of_mvae_authors(checkpoint: dict, path: Path) -> Trained:
-    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
-
-    An experiment's module has `AUTHORS`, {our parameter: theirs, to be concatenated}, and `AUTHORS_OPTIONS`, the
-    options with which our `build` makes their model.
-    """
-    parameters = checkpoint.get("state_dict")
-    for name in MVAE_EXPERIMENTS:
-        module = import_module(f"{name}.model")
-        expected = {key for keys in module.AUTHORS.values() for key in keys}
-        if isinstance(parameters, dict) and "n_latents" in checkpoint and _without_counts(parameters) == expected:
-            config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
-            return Trained(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
-    raise InputError(
-        f"{path} is no checkpoint of this repository nor of the original authors: give the {BEST} of a run"
-    )
-
-
-def _of_mmvae_authors(checkpoint: dict, path: Path) -> Trained:
-    """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
-    options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
-    require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
-    args = read_json(options, MmvaeArgs, f"{path.name} needs it beside it, copy it from the authors' run")
-    name = MMVAE_EXPERIMENTS[args.model]
-    config, layout = import_module(f"{name}.model").authors(args)
-    return Trained(name, config, lambda model: _renamed(checkpoint, layout, model))
-
-
-def _renamed(
-    parameters: Mapping[str, Tensor], layout: Mapping[str, tuple[str, ...]], model: nn.Module
-) -> dict[str, Tensor]:
-    """Our state dict from the authors' parameters: those of each key of ours concatenated, in the model's shapes."""
-    shapes = {key: x.shape for key, x in model.state_dict().items()}
-    return {ours: torch.cat([parameters[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
-
-
-def _without_counts(parameters: Mapping[str, Tensor]) -> set:
-    """The names of parameters without batch norm's counters, which the authors' torch lacked and nothing uses."""
-    return {key for key in parameters if not str(key).endswith("num_batches_tracked")}
 
 
 def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str) -> None:
@@ -297,11 +214,11 @@ def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str) -> 
         what: the beginning of the message.
     """
     ours = model.state_dict()
-    lacking = [key for key in _without_counts(ours) if key not in parameters]
+    lacking = [key for key in without_counts(ours) if key not in parameters]
     unknown = [str(key) for key in parameters if key not in ours]
     require(not lacking, f"{what}: it lacks {', '.join(sorted(lacking)[:3])}")
     require(not unknown, brief(f"{what}: it has the unknown {', '.join(sorted(unknown)[:3])}"))
-    for key in _without_counts(parameters):
+    for key in without_counts(parameters):
         x, y = parameters[key], ours[key]
         same = x.shape == y.shape and x.is_floating_point() == y.is_floating_point()
         require(same, f"{what}: {key} is {tuple(x.shape)} of {x.dtype}, not {tuple(y.shape)} of {y.dtype}")

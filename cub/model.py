@@ -9,7 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import cross_entropy
 
 from common import models
-from common.checkpoints import MmvaeArgs
+from common.authors_files import MmvaeArgs
 from common.encoders_decoders import FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE

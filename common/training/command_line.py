@@ -64,6 +64,12 @@ def run_from_command_line(
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ImportError as error:  # many modules are imported where they are used
+        print(
+            f"error: {brief(error)}: the installation lacks files or cannot be read, make setup mends it",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         if not _memory_ran_out(error):
             raise

@@ -20,7 +20,7 @@ ENTRY = re.compile(r"^(    |        )(\w+)(/?): \S", re.MULTILINE)
 EXPERIMENTS_IMPORTED = {
     ("common.models", "multivae_api"): "common.models re-exports MultiVae's MMVAE, where its users look for it",
 }
-MODULES_BY_NAME = {"common.checkpoints": "load_model imports the module of the experiment that a checkpoint names"}
+MODULES_BY_NAME = {"common.experiment_modules": "a checkpoint names its experiment, whose module builds the model"}
 
 
 def module_name(path):
