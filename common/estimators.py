@@ -4,7 +4,8 @@ r"""Importance-sampling estimates of marginal log-likelihoods, in nats. The weig
 
 (Burda et al. 2016, arXiv 1509.00519, eq. 8.) The proposal q is q(z|x_G) of the `given` modalities G, an energy-based
 posterior's own proposal, or the prior if G is empty. The expectation of the estimate is a lower bound on log p(x_A),
-which it approaches as K grows.
+which it approaches as K grows. No two examples share samples, so that the standard error of a mean over examples counts
+the noise of the estimates too.
 """
 
 import math
@@ -100,7 +101,7 @@ def importance_estimates(
         targets: the sets A of modalities to estimate log p(x_A) of, by names or by a mask (B, M) bool, which can also
             select single elements of a set modality. The name of a set modality means the elements an example has.
         given: the modalities G of the proposal q(z|x_G), by names or by a mask (B, M) bool, which can also select
-            single elements of a set. Empty: the prior, whose samples all examples share.
+            single elements of a set. Empty: the prior.
         n_samples: K.
         at_once: samples to decode at once; by default the fastest number.
 
@@ -153,13 +154,13 @@ def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[T
 
 
 def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Distribution:
-    """The distribution to draw from: q(z|x_G) or its proposal, batch shape (B,); for no modality the prior, (1,)."""
+    """The distribution to draw from, batch shape (B,): q(z|x_G) or its proposal, for no modality the prior."""
     if isinstance(given, Tensor):
         q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
     elif given:
         q = model.posterior(batch, given)
     else:
-        return model.prior().expand((1,))
+        return model.prior().expand((len(batch),))
     return model.variational_posterior.proposal(q)
 
 

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 
 def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -76,7 +75,7 @@ def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) 
         mean and log-variance, each (..., B, D); the prior's where no posterior takes part.
     """
     mu, log_excess = mu.movedim(0, -2), -logvar.movedim(0, -2)  # (B, M, D)
-    log_precision = softplus(log_excess)
+    log_precision = torch.logaddexp(log_excess, log_excess.new_zeros(()))
     if mask is not None:
         log_excess, log_precision = (
             x.masked_fill(~mask.unsqueeze(-1), -torch.inf) for x in (log_excess, log_precision)

@@ -2,6 +2,9 @@
 
 Each has `point(p)`, the value that represents the distribution in pictures and reconstructions: its mean, or the mode
 if the values are classes.
+
+Each states its range: the decoder's outputs up to which the log-density of an example's n values and its gradients are
+finite in float32. Beyond it a sum or a square overflows: training stops, since the loss is not finite.
 """
 
 import math
@@ -23,6 +26,8 @@ class IndependentLogits(Independent):
 
 class BernoulliLikelihood(nn.Module):
     """Bernoulli over intensities in [0, 1], from logits: log_prob is the negative cross entropy, summed over the event.
+
+    Range: |logits| <= 1e38 / n.
 
     Args:
         event_dims: the number of trailing dimensions of one example (3 for an image (C, H, W)).
@@ -57,6 +62,8 @@ class SameScale(Independent):
 
 class LocationScaleLikelihood(nn.Module):
     """Independent Laplace or Normal values around the decoder's output, all with one fixed scale.
+
+    Range: |loc - x| / scale <= 1e38 / n for Laplace, and its square for Normal.
 
     Args:
         family: torch's Laplace or Normal.
@@ -123,6 +130,8 @@ class DensityOfOutput(Distribution):
 class CategoricalLikelihood(nn.Module):
     """One of C classes, from logits (..., C); values are int64 (...).
 
+    Range: |logits| <= 1e38 / n.
+
     Args:
         event_dims: the number of trailing dimensions of one example: 0 for a class, 1 for a string of independent
             characters.
@@ -156,7 +165,7 @@ class Binary(Bernoulli):
 
 
 class BinaryLikelihood(nn.Module):
-    """A binary variable, from its logit (...); values are int64 (...), 0 or 1."""
+    """A binary variable, from its logit (...); values are int64 (...), 0 or 1. Range: any logit."""
 
     def forward(self, logits: Tensor) -> Binary:
         """Logits (...) -> p(x|z), batch shape (...)."""

@@ -18,6 +18,10 @@ class Posterior(nn.Module):
 
     The methods here are for a single location-scale distribution, `MixturePosterior`'s for mixtures. T is the number of
     components, 1 without a mixture.
+
+    Each family states its range: the parameters, of all experts and of a learned prior, up to which densities, KLs and
+    their gradients are finite in float32, whatever the fusion. Beyond it an exponent or a square overflows: training
+    stops, since the loss or the weights are not finite.
     """
 
     has_density = True  # log q(z) has a closed form
@@ -86,7 +90,10 @@ class Posterior(nn.Module):
 
 
 class DiagonalGaussianPosterior(Posterior):
-    """N(mu, diag(exp(logvar)))."""
+    """N(mu, diag(exp(logvar))).
+
+    Range: |mu| <= 1e9 and |logvar| <= 40; |logvar| <= 80 where the only other distribution is N(0, I).
+    """
 
     per_latent = True
 
@@ -94,9 +101,15 @@ class DiagonalGaussianPosterior(Posterior):
         """(mu, logvar), each (..., D) -> q, batch shape (...)."""
         return DiagonalGaussian(*params)
 
+    def map_parameters(self, q: DiagonalGaussian, change: Callable[[Tensor], Tensor]) -> DiagonalGaussian:
+        """q with `change` applied to its mean and its log-variance, each (..., D)."""
+        return DiagonalGaussian(change(q.mean), change(q.logvar))
+
 
 class LaplacePosterior(Posterior):
     r"""Laplace with scales :math:`b = D \, softmax(a) + \epsilon`, whose sum is D (Shi et al. 2019, arXiv 1911.03393).
+
+    Range: |loc| <= 1e9, and any a; with epsilon = 0, elements of a that differ by at most 20.
 
     Args:
         eta: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
@@ -115,6 +128,8 @@ class LaplacePosterior(Posterior):
 
 class SoftplusPosterior(Posterior):
     r"""Laplace or Normal with scales :math:`softplus(a) + \epsilon` (Shi et al. 2019, the authors' code for CUB).
+
+    Range: |loc| and |a| <= 1e9 for Laplace, 1e5 for Normal.
 
     Args:
         family: torch's Laplace or Normal.
@@ -135,6 +150,8 @@ class SoftplusPosterior(Posterior):
 
 class LaplaceOrNormalPosterior(Posterior):
     r"""The T components of a mixture, some Laplace and some normal, with scales :math:`softplus(a) + \epsilon`.
+
+    Range: |loc| and |a| <= 1e9.
 
     Args:
         laplace: for each component, True for Laplace and False for normal.
@@ -157,6 +174,7 @@ class VmfProductPosterior(Posterior):
 
     The parameter is the natural one divided by the dimensions of a sphere, :math:`\kappa \mu / d`. The mean's length is
     near kappa / d, so that network outputs of order 1 are informative in any dimension. 0 is the uniform distribution.
+    Range: up to 1e18.
 
     Args:
         n: the number of spheres.
@@ -203,6 +221,8 @@ class VmfProductPosterior(Posterior):
 
 class LocScaleEbmPosterior(Posterior):
     """An energy-based product of experts (`common.distributions.LocScaleEbm`).
+
+    Range: |mu| <= 1e9 and |logvar| <= 80.
 
     Args:
         energy: z standardised by an expert's location and scale, (N, D) -> (N, 1), not negative.

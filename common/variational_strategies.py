@@ -216,8 +216,9 @@ def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
 def _equally_weighted(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
     """The parameters of a mixture that gives equal weights to the components whose experts are all present.
 
-    The other components have weight 0 and parameters 0. An example without any complete component gives all components
-    equal weights.
+    The other components have weight 0 and the parameters of a component that counts, so that samples and densities of
+    them are as finite as those that count. An example without any complete component gives all components equal weights
+    and parameters 0.
 
     Args:
         complete: which components have all their experts, (..., B, T) bool.
@@ -229,4 +230,8 @@ def _equally_weighted(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
     logits = torch.zeros_like(complete, dtype=params[0].dtype)
     logits = logits.masked_fill(~complete & complete.any(-1, True), -torch.inf)
     shape = torch.broadcast_shapes(logits.shape, params[0].shape[:-1])
-    return logits.expand(shape), *(p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in params)
+    first = complete.int().argmax(dim=-1, keepdim=True)  # (..., B, 1)
+    source = torch.where(complete, torch.arange(complete.shape[-1], device=complete.device), first)  # (..., B, T)
+    source = source.unsqueeze(-1)
+    filled = (p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in params)
+    return logits.expand(shape), *(p.gather(-2, source.expand_as(p)) for p in filled)

@@ -51,8 +51,7 @@ class HypersphericalUniform(Distribution):
         return self.like.new_full(self._extended_shape(), 1 / self.event_shape[0])
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        x = torch.randn(self._extended_shape(sample_shape), dtype=self.like.dtype, device=self.like.device)
-        return x / x.norm(dim=-1, keepdim=True)
+        return uniform_directions(self._extended_shape(sample_shape), self.like)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Minus the log-area of the sphere, for value (..., D): (...), nats."""
@@ -111,10 +110,9 @@ class VonMisesFisher(Distribution):
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         v = self._sample_v(shape[:-1])  # 1 - mu' z
-        noise = torch.randn(*shape[:-1], shape[-1] - 1, dtype=self.loc.dtype, device=self.loc.device)
-        noise = torch.where(noise == 0, 1e-10, noise)  # one in 2^24 draws is 0, which has no direction on a circle
-        height = (v * (2 - v)).sqrt() / noise.norm(dim=-1)
-        z = torch.cat([(1 - v).unsqueeze(-1), height.unsqueeze(-1) * noise], dim=-1)  # around e_1
+        v = v.unsqueeze(-1)
+        across = uniform_directions(torch.Size([*shape[:-1], shape[-1] - 1]), self.loc)
+        z = torch.cat([1 - v, (v * (2 - v)).sqrt() * across], dim=-1)  # around e_1
         # reflect e_1 to mu or to -mu, whichever is farther, so that u is never short
         first = self.loc[..., :1]
         sign = torch.where(first < 0, -1.0, 1.0)
@@ -139,6 +137,17 @@ class VonMisesFisher(Distribution):
             return v
         slope = _implicit_slope(v, kappa, 1 - self._resultant.detach(), d)
         return v + slope * (self.concentration - self.concentration.detach())
+
+
+def uniform_directions(shape: torch.Size, like: Tensor) -> Tensor:
+    """Uniformly distributed unit vectors, `shape` (..., D), D >= 1, with the type and device of a tensor."""
+    x = torch.randn(shape, dtype=like.dtype, device=like.device)
+    length = x.norm(dim=-1, keepdim=True)
+    if (length == 0).any():  # has no direction; in one dimension torch.randn is 0 once in 2^24 draws
+        signs = torch.randint(2, shape, device=like.device).to(like) * 2 - 1
+        x = torch.where(length == 0, signs, x)
+        length = x.norm(dim=-1, keepdim=True)
+    return x / length
 
 
 def _rejection_sampled(kappa: Tensor, d: int) -> Tensor:

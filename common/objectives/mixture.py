@@ -47,7 +47,8 @@ class ReweightedElbo(MultimodalObjective):
 
     In expectation MmvaeElbo's, but the ratios of trained experts are nearly all zero (on MNIST-SVHN the median is
     e^-30) and no sample meets those that are not: documented, not of use. As in the code, q_d and z are held fixed in
-    the ratio (`m_elbo` of github.com/iffsid/mmvae), which makes the gradient biased.
+    the ratio (`m_elbo` of github.com/iffsid/mmvae), which makes the gradient biased. In float32 a ratio above e^88
+    overflows, and training stops.
     """
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:

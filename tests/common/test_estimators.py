@@ -58,6 +58,15 @@ def test_samples_are_shared_among_targets():
     torch.testing.assert_close(both.value - a.value, log_p_b)
 
 
+def test_the_standard_error_over_examples_is_the_spread_of_their_means():
+    """By samples of the prior too: examples that shared them would err together, however many they are."""
+    model, weights, scales = linear_gaussian(1)
+    inputs = {name: x.expand(200, -1) for name, x in draw(weights, scales, 1).items()}
+    estimates = torch.stack([log_marginal(model, inputs, ("a",), (), n_samples=20) for _ in range(100)])
+    stderr = (estimates.var(dim=1).mean() / 200).sqrt().item()
+    assert estimates.mean(dim=1).std().item() == pytest.approx(stderr, rel=0.25)
+
+
 def test_effective_sample_size_of_known_weights(monkeypatch):
     """Two samples, weights 3 to 1: (3 + 1)^2 / (9 + 1) = 1.6, log-weights log(3) apart; across chunks too."""
     model = build(SimpleNamespace(n_latents=1, model="mvae", posterior="gaussian")).double()

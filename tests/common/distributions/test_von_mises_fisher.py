@@ -199,11 +199,16 @@ def test_shapes_and_what_is_no_sphere():
         VonMisesFisher(torch.ones(1), torch.tensor(1.0))
 
 
-def test_noise_of_zero_has_a_direction(monkeypatch):
+@pytest.mark.parametrize("d", [2, 3])
+def test_noise_of_zero_has_a_direction_of_random_sign(monkeypatch, d):
     """torch.randn is 0 once in 2^24 draws, and on a circle the noise is a single draw."""
-    q = VonMisesFisher(torch.tensor([[0.6, 0.8], [-1.0, 0.0]]), torch.tensor([2.0, 0.0], requires_grad=True))
+    q = VonMisesFisher(torch.eye(d)[:1], torch.tensor([2.0], requires_grad=True))
     monkeypatch.setattr(torch, "randn", lambda *shape, **options: torch.zeros(*shape, **options))
-    z = q.rsample((50,))
-    torch.testing.assert_close(z.norm(dim=-1), torch.ones(50, 2))
+    z = q.rsample((500,))
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(500, 1))
     z.sum().backward()
     assert q.concentration.grad.isfinite().all()
+    uniform = HypersphericalUniform(d).sample((500,))
+    torch.testing.assert_close(uniform.norm(dim=-1), torch.ones(500))
+    for across in (z[:, 0, 1:], uniform):
+        assert ((across > 0).float().mean(dim=0) - 0.5).abs().max() < 0.1, "both signs are as frequent"
