@@ -1,9 +1,8 @@
 """Pictures on the explorer's page. They travel as data URIs, so that no file is ever written or served."""
 
 import base64
+import binascii
 import html
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.data.pictures import MAX_PIXELS, open_picture
 from common.errors import InputError, require
 
 SIDE = 280  # width and height of the canvas, pixels
 MAX_BYTES = 16 * 2**20  # of an upload, and of a request
-MAX_PIXELS = 64_000_000  # of an upload
 START = "data:image/png;base64,"
 CANVAS = f"""
 <canvas width="{SIDE}" height="{SIDE}" role="img" aria-label="${{label}}"></canvas>
@@ -37,19 +36,17 @@ def read(value: str) -> Image.Image | None:
     """The canvas as an RGBA picture; None if it is empty. A drawing is opaque where there is ink, an upload everywhere.
 
     Raises:
-        InputError: it is not a PNG, or has too many pixels.
+        InputError: it is not a picture, or has too many pixels.
     """
     if not value:
         return None
     require(value.startswith(START), f"a picture is given as {START}..., not as {value[:30]!r}")
     try:
-        with Image.open(BytesIO(base64.b64decode(value[len(START) :], validate=True)), formats=("PNG",)) as image:
-            width, height = image.size
-            allowed = f"give one of at most {MAX_PIXELS / 1e6:g} million"
-            require(width * height <= MAX_PIXELS, f"the picture has {width} x {height} pixels: {allowed}")
-            return ImageOps.fit(image, (SIDE, SIDE)).convert("RGBA")
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise InputError("the picture is damaged: choose another one") from error
+        content = base64.b64decode(value[len(START) :], validate=True)
+    except binascii.Error as error:
+        raise InputError("the picture is not base64: choose another one") from error
+    with open_picture(content, "choose another one", "the picture") as image:
+        return ImageOps.fit(image, (SIDE, SIDE)).convert("RGBA")
 
 
 def digit(ink: Image.Image) -> Image.Image:
