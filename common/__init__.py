@@ -24,11 +24,11 @@ Mathematics
 Data
     data/: from files to batches
         config: the options that every dataset's load(split, config) reads
+        pictures: images as Pillow reads them
         shards: rows of several files, mapped into memory
         batches: examples in memory, which modality each has, splits, pairing
         streams: splits on the device, as a whole or a batch at a time
         files: finding, checking, downloading and unpacking a dataset's files
-        pictures: pictures, decoded once their size is known
         array_caches: arrays that are made once and kept
         image_caches: images that are decoded once and kept
         torchvision_import: torchvision beside any build of torch
