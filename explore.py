@@ -11,6 +11,7 @@ along one of the latents that change the pictures most. Every change decodes all
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import gradio as gr
 import numpy as np
 import torch
 import tyro
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -28,9 +29,13 @@ from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.training import devices, run_from_command_line
 from cub.trained_model import vocabulary_of
+from exploration import pictures, server
 from fashionmnist.data import CLASSES as GARMENTS
 from mnist.data import CLASSES as DIGITS
 from multimnist.data import names, parse
+from translation.data import CODES
+from translation.data import names as names_of_numbers
+from translation.data import parse as parse_number
 from vision.model import CHANNELS
 
 N_SLIDERS = 8
@@ -54,57 +59,34 @@ class Config:
 
 @dataclass(frozen=True)
 class Picture:
-    """The view of an image modality: drawn or uploaded, and shown enlarged."""
+    """The view of an image modality: uploaded, or with one channel also drawn, and shown enlarged."""
 
     channels: int
     size: int
 
     def input(self, label: str) -> gr.components.Component:
-        if self.channels == 1:
-            brush = gr.Brush(default_size=18, colors=["#000000"], color_mode="fixed")
-            tools = {"sources": ("upload",), "transforms": (), "layers": False, "brush": brush}
-            return gr.ImageEditor(label=label, canvas_size=(280, 280), height=380, **tools)
-        return gr.Image(label=label, sources=["upload", "clipboard"], type="pil", height=SHOWN)
+        return pictures.canvas(label, drawn=self.channels == 1)
 
-    def read(self, value: Image.Image | dict[str, Any] | None) -> Tensor | None:
-        """(1, C, H, W) in [0, 1]; None where nothing is drawn or uploaded."""
-        image = drawn(value, self.size) if isinstance(value, dict) else value
+    def read(self, value: str) -> Tensor | None:
+        """(1, C, H, W) in [0, 1], a drawing bright on black; None where nothing is drawn or uploaded."""
+        image = pictures.read(value)
         if image is None:
             return None
+        ink = image.getchannel("A")
+        if not ink.getbbox():
+            return None
+        if ink.getextrema()[0] < 255:
+            image = pictures.digit(ink) if self.size == 28 else ink
         image = ImageOps.fit(image.convert("RGB" if self.channels == 3 else "L"), (self.size, self.size))
         return torch.tensor(np.array(image)).view(1, self.size, self.size, -1).movedim(-1, 1).float() / 255
 
     def output(self, label: str) -> gr.components.Component:
-        return gr.Image(label=label, interactive=False, height=SHOWN, width=SHOWN, format="png", buttons=[])
+        return pictures.output(label)
 
-    def show(self, p: Distribution) -> np.ndarray:
+    def show(self, p: Distribution) -> str:
         x = (p.mean[0].clamp(0, 1) * 255).byte().expand(3, -1, -1).movedim(0, -1).cpu().numpy()  # (H, W, 3)
         times = -(-SHOWN // self.size)
-        return x.repeat(times, 0).repeat(times, 1)
-
-
-def drawn(editor: dict[str, Any], size: int) -> Image.Image | None:
-    """The uploaded image, or the drawing, bright on black; None if there is neither.
-
-    With a size of 28 pixels a drawing is normalised as MNIST's digits are: its longer side is 20 pixels, and its centre
-    of mass lies in the middle.
-    """
-    background = editor["background"]
-    if editor["composite"] is None:
-        return None
-    if background is not None and background[..., 3].any():
-        return Image.fromarray(editor["composite"])
-    ink = Image.fromarray(editor["composite"][..., 3])
-    box = ink.getbbox()
-    if box is None or size != 28:
-        return box and ink
-    digit = np.array(ImageOps.contain(ink.crop(box), (20, 20)))
-    mass = digit / digit.sum()
-    centre = [float((mass.sum(1 - axis) * (np.arange(n) + 0.5)).sum()) for axis, n in enumerate(digit.shape)]
-    row, column = (min(max(round(14 - position), 0), 28 - n) for position, n in zip(centre, digit.shape, strict=True))
-    canvas = Image.new("L", (28, 28))
-    canvas.paste(Image.fromarray(digit), (column, row))
-    return canvas
+        return pictures.shown(x.repeat(times, 0).repeat(times, 1), "decoded")
 
 
 @dataclass(frozen=True)
@@ -157,12 +139,7 @@ class Words:
         return gr.Textbox(label=label, placeholder=NONE)
 
     def read(self, value: str) -> Tensor | None:
-        if not value.strip():
-            return None
-        try:
-            return self.encode(value)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        return self.encode(value) if value.strip() else None
 
     def output(self, label: str) -> gr.components.Component:
         return gr.Textbox(label=label, interactive=False)
@@ -182,6 +159,7 @@ VIEWS: dict[str, dict[str, View]] = {
     "celeba": {"image": FACE, "attrs": Attributes(ATTRIBUTES)},
     "celeba19": {"image": FACE, **dict.fromkeys(ATTRIBUTES, Choice(("no", "yes")))},
     "vision": {name: Picture(channels, 64) for name, channels in CHANNELS.items()},
+    "translation": {x: Words(partial(parse_number, language=x), partial(names_of_numbers, language=x)) for x in CODES},
     "mnist_svhn": {"mnist": Picture(1, 28), "svhn": Picture(3, 32)},
 }
 
@@ -201,10 +179,12 @@ class Explorer:
         self.device = next(model.parameters()).device
         z = self.at({})  # (1, D)
         steps = torch.eye(z.shape[1], device=self.device)
-        pictures = [name for name, view in self.views.items() if isinstance(view, Picture)] or list(self.views)
+        shown = [name for name, view in self.views.items() if isinstance(view, Picture)] or list(self.views)
         project = self.model.variational_posterior.project
-        above, below = (self.model.decode(project(z + sign * steps), pictures) for sign in (2, -2))
-        effect = sum((above[name].mean - below[name].mean).square().flatten(1).sum(dim=1) for name in pictures)  # (D,)
+        above, below = (self.model.decode(project(z + sign * steps), shown) for sign in (2, -2))
+        has_pictures = isinstance(self.views[shown[0]], Picture)
+        pairs = [[p[x].mean if has_pictures else p[x].logits.softmax(dim=-1) for p in (above, below)] for x in shown]
+        effect = sum((a - b).square().flatten(1).sum(dim=1) for a, b in pairs)  # (D,)
         self.dimensions = effect.argsort(descending=True)[:N_SLIDERS].tolist()
 
     @torch.no_grad()
@@ -256,14 +236,17 @@ def page(explorer: Explorer, title: str) -> gr.Blocks:
                 took = gr.Markdown()
         inputs, outputs = [*given, draw, *sliders], [*shown, took]
         n = len(given)
-        latest = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
+        latest = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False, "api_visibility": "private"}
 
         def update(*values: object) -> list[Any]:
-            return explorer.frame(values[:n], int(values[n]), values[n + 1 :])
+            try:
+                return explorer.frame(values[:n], int(values[n]), values[n + 1 :])
+            except InputError as error:
+                raise gr.Error(str(error), print_exception=False) from error
 
         for component in inputs:
             component.change(update, inputs, outputs, **latest)
-        reset.click(lambda: [0] * len(sliders), None, sliders, queue=False)
+        reset.click(lambda: [0] * len(sliders), None, sliders, queue=False, api_visibility="private")
         blocks.load(update, inputs, outputs, **latest)
     return blocks
 
@@ -284,15 +267,16 @@ def views_of(config: Config) -> dict[str, View]:
 
 def main(config: Config) -> None:
     """Serve the page until Ctrl-C."""
-    views = views_of(config)
-    model = load_model(config.model).to(devices.select(config.cuda))
-    require(
-        not any(modality.given for modality in model.modality.values()),
-        f"{config.model} is a CVAE, which models only p(image|text): use its sample.py",
-    )
-    explorer = Explorer(model, views)
-    title = f"{experiment_of(config.model)}: {config.model}"
-    page(explorer, title).launch(server_name="127.0.0.1", server_port=config.port, share=False, footer_links=[])
+    with server.listen(config.port) as listening:
+        views = views_of(config)
+        model = load_model(config.model).to(devices.select(config.cuda))
+        require(
+            not any(modality.given for modality in model.modality.values()),
+            f"{config.model} is a CVAE, which models only p(image|text): use its sample.py",
+        )
+        explorer = Explorer(model, views)
+        title = f"{experiment_of(config.model)}: {config.model}"
+        server.serve(server.application(partial(page, explorer, title)), listening)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ import tyro
 from tqdm import tqdm
 
 from common.errors import option, require
-from common.io import write_atomically
+from common.io import MIB, read_bounded, write_atomically
 from common.training import devices, run_from_command_line
 from reproduction import report, tables
 from reproduction.plans import TABLES, Plan
+from reproduction.results import DELETE
 from reproduction.scheduler import Pool, Work
 from reproduction.work import RESULT, Chain, Preparation, Run, Site
 
@@ -132,7 +133,7 @@ def main(config: Config) -> list[Path]:
     results_dir = config.results_dir or runs_dir / "results"
     failed = {} if config.tables_only else run(config, chosen, runs_dir, results_dir)
     results = tables.load(results_dir)
-    measured = {x["table"] for x in results}
+    measured = {x.table for x in results}
     require(failed or measured & set(chosen), f"{results_dir} has no results of {config.table}")
     files = []
     for name in chosen:
@@ -209,7 +210,7 @@ def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, s
             if file.exists():
                 copy = results_dir / f"{run.name}.json"
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(copy, file.read_bytes())
+                write_atomically(copy, read_bounded(file, DELETE, 64 * MIB))
         if error:
             failed[chain.name] = error
     return failed

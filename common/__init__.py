@@ -25,6 +25,7 @@ Mathematics
 Data
     data/: from files to batches
         config: the options that every dataset's load(split, config) reads
+        pictures: images as Pillow reads them
         shards: rows of several files, mapped into memory
         batches: examples in memory, which modality each has, splits, pairing
         streams: splits on the device, as a whole or a batch at a time

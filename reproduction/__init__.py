@@ -1,4 +1,5 @@
 """The papers' tables, reproduced: what is trained and measured, on which machines, and how results are shown.
 
-Modules in import order: plans, work, scheduler, tables, charts, report. `reproduce.py` at the root is the command line.
+Modules in import order: plans, results, work, scheduler, tables, charts, report.
+`reproduce.py` at the root is the command line.
 """

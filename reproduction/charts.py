@@ -1,6 +1,7 @@
 """Curves and bars as SVG that takes its colours from the page around it."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -94,5 +95,7 @@ def _svg(figure: Figure, axis: matplotlib.axes.Axes, n_names: int) -> str:
             figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
+    svg = re.sub(
+        r"<style.*?</style>", "", text.getvalue(), flags=re.DOTALL
+    )  # the page has these rules, and allows no others
     return svg[svg.index("<svg") :].replace(INK, "currentColor")

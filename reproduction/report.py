@@ -1,22 +1,25 @@
 """The report: one HTML file with tables, curves, pictures and commands."""
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
+from common.data.pictures import open_picture
 from common.io import write_atomically
 from common.training.parallel import spread
 from reproduction import charts, tables
 from reproduction.plans import TABLES, Table
+from reproduction.results import Result
 from reproduction.work import slug
 
+FOLDER, TEMPLATE = Path(__file__).parent, "report.html"
 MAX_WIDTH = 1200  # pixels of a picture
 PICTURES = {
     "prior": "samples of the prior",
@@ -48,10 +51,10 @@ class Section(NamedTuple):
     notes: list[str]
     charts: list[Exhibit]
     pictures: list[Exhibit]
-    results: list[dict[str, Any]]
+    results: list[Result]
 
 
-def write(file: Path, results: Sequence[dict[str, Any]], runs: Path) -> None:
+def write(file: Path, results: Sequence[Result], runs: Path) -> None:
     """Write the report of results, with the pictures in the folders of their runs.
 
     Args:
@@ -60,8 +63,8 @@ def write(file: Path, results: Sequence[dict[str, Any]], runs: Path) -> None:
     sections = []
     for name, table in TABLES.items():
         place = {(plan.experiment, plan.model): i for i, plan in enumerate(table.plans)}
-        of_table = [x for x in results if x["table"] == name and (x["experiment"], x["model"]) in place]
-        of_table.sort(key=lambda x: (place[x["experiment"], x["model"]], x["seed"]))
+        of_table = [x for x in results if x.table == name and (x.experiment, x.model) in place]
+        of_table.sort(key=lambda x: (place[x.experiment, x.model], x.seed))
         rows = tables.rows(name, table, of_table)
         if rows:
             header, lines = tables.grid(table, rows)
@@ -69,11 +72,24 @@ def write(file: Path, results: Sequence[dict[str, Any]], runs: Path) -> None:
             pictures = _pictures(of_table, runs)
             notes = tables.notes(rows)
             sections.append(Section(name, table, header, lines, notes, section_charts, pictures, of_table))
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.get_template("report.html")
-    page = template.render(sections=sections, hours=_hours)
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    template = environment.get_template(TEMPLATE)
+    page = template.render(sections=sections, hours=_hours, policy=_policy())
     write_atomically(file, page.encode())
+
+
+def _policy() -> str:
+    """What the page may load and run, a Content-Security-Policy: its own script, styles and pictures, nothing else."""
+    source = (FOLDER / TEMPLATE).read_text()
+    hashes = {}
+    for tag in ("script", "style"):
+        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)
+        hashes[tag] = f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+    styles = f"style-src-elem {hashes['style']}; style-src-attr 'unsafe-inline'"  # the latter: the charts' SVG has them
+    others = "img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {hashes['script']}; {styles}; {others}"
 
 
 def _figures(name: str, rows: Sequence[tables.Row]) -> list[Exhibit]:
@@ -109,32 +125,37 @@ def _weak_supervision(rows: Sequence[tables.Row]) -> list[Exhibit]:
     return exhibits
 
 
-def _matrices(results: Sequence[dict[str, Any]]) -> list[Exhibit]:
+def _matrices(results: Sequence[Result]) -> list[Exhibit]:
     """Matrices of coherence, source by target, of the runs that measured it."""
     exhibits = []
     for result in results:
-        figures = result["measured"].get("coherence", {}).get("figures", {})
-        known = {tuple(name[11:].split(" -> ")): x for name, x in figures.items() if " -> " in name}
+        figures = result.measured["coherence"].figures if "coherence" in result.measured else {}
+        pairs = {re.fullmatch("coherence, (.+?) -> (.+)", name): x for name, x in figures.items() if x is not None}
+        known = {pair.groups(): x for pair, x in pairs.items() if pair}
         names = list(dict.fromkeys(given for given, _ in known))
         lines = [[Markup("<td></td>"), *(Markup('<th scope="col">{}</th>').format(name) for name in names)]]
         for given in names:
-            shares = [known[given, to] for to in names]
-            cells = [Markup('<td style="--share: {:.3f}">{:.1f}</td>').format(x, 100 * x) for x in shares]
+            shares = [known.get((given, to)) for to in names]
+            cells = [Markup("<td></td>") if x is None else _share(x) for x in shares]
             lines.append([Markup('<th scope="row">given {}</th>').format(given), *cells])
         if names:
             body = Markup("").join(Markup("<tr>{}</tr>").format(Markup("").join(line)) for line in lines)
-            caption = f"{result['model']}, seed {result['seed']}: % of samples that show the given digit"
+            caption = f"{result.model}, seed {result.seed}: % of samples that show the given digit"
             exhibits.append(Exhibit(Markup('<table class="matrix">{}</table>').format(body), caption))
     return exhibits
 
 
-def _curves(results: Sequence[dict[str, Any]]) -> list[Exhibit]:
+def _share(share: float) -> Markup:
+    return Markup('<td style="--share: {:.3f}">{:.1f}</td>').format(share, 100 * share)
+
+
+def _curves(results: Sequence[Result]) -> list[Exhibit]:
     """The bound over epochs, a chart for each model with a curve for each seed."""
     exhibits = []
-    for experiment, model in dict.fromkeys((x["experiment"], x["model"]) for x in results):
-        runs = [x for x in results if (x["experiment"], x["model"]) == (experiment, model) and x["curves"]["train"]]
+    for experiment, model in dict.fromkeys((x.experiment, x.model) for x in results):
+        runs = [x for x in results if (x.experiment, x.model) == (experiment, model) and x.curves.train]
         if runs:
-            train, valid = ({f"seed {x['seed']}": x["curves"][split] for x in runs} for split in ("train", "valid"))
+            train, valid = ({f"seed {x.seed}": getattr(x.curves, split) for x in runs} for split in ("train", "valid"))
             caption = f"{experiment}, {model}: bound in training (solid) and validation (dashed), nats, by epoch"
             exhibits.append(_chart(charts.curves(train, ("epoch", "bound, nats"), valid), caption))
     return exhibits
@@ -145,14 +166,14 @@ def _chart(svg: str, caption: str) -> Exhibit:
     return Exhibit(Markup(svg.replace("<svg ", label, 1)), caption)
 
 
-def _pictures(results: Sequence[dict[str, Any]], runs: Path) -> list[Exhibit]:
+def _pictures(results: Sequence[Result], runs: Path) -> list[Exhibit]:
     """The pictures of each model's first seed that has any."""
     exhibits, seen = [], set()
     for result in results:
-        experiment, model, seed = (result[key] for key in ("experiment", "model", "seed"))
+        experiment, model, seed = result.experiment, result.model, result.seed
         if (experiment, model) in seen:
             continue
-        folder = runs / result["table"] / experiment / f"{slug(model)}_seed{seed}"
+        folder = runs / result.table / experiment / f"{slug(model)}_seed{seed}"
         for file in sorted((folder / "samples").glob("*.png")):
             text = next((text for start, text in PICTURES.items() if file.stem.startswith(start)), None)
             if text:
@@ -163,7 +184,8 @@ def _pictures(results: Sequence[dict[str, Any]], runs: Path) -> list[Exhibit]:
 
 
 def _picture(file: Path, caption: str) -> Exhibit:
-    image = Image.open(file).convert("RGB")
+    with open_picture(file, "delete it, or draw it anew by sample.py") as opened:
+        image = opened.convert("RGB")
     image.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH))
     data = io.BytesIO()
     image.save(data, "WEBP", quality=85)

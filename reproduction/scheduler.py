@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +63,8 @@ class Pool:
                     if self.cuda and self.cluster == "local":
                         executor.update_parameters(local_visible_gpus=[visible[slot % len(visible)]])
                     try:
-                        running[executor.submit(work)] = work, slot
+                        with stderr_in(self.folder / "controllers.log"):
+                            running[executor.submit(work)] = work, slot
                     except FailedJobError as error:
                         free.append(slot)
                         yield work, f"it was not accepted: {str(error).splitlines()[0]}"
@@ -75,6 +77,23 @@ class Pool:
         finally:
             for job in running:
                 job.cancel()
+
+
+@contextmanager
+def stderr_in(file: Path) -> Iterator[None]:
+    """Give the processes that are started meanwhile a file to write errors to.
+
+    On Ctrl-C the terminal interrupts submitit's processes as well, whose tracebacks would hide what we say.
+    """
+    before = os.dup(2)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "ab") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def gpus() -> list[int]:

@@ -1,15 +1,15 @@
 """Tables of the papers' figures beside ours, from the results of runs."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.errors import InputError, require
+from common.errors import require
 from common.reporting.tables import in_table
 from common.training.parallel import spread
 from reproduction.plans import TABLES, Figure, Plan, Published, Table
+from reproduction.results import Result, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 MAX_COLUMNS = 8  # figures side by side; a table of more figures has a line for each
@@ -24,26 +24,20 @@ class Row(NamedTuple):
     published: Published | None
     values: tuple[float, ...]
     """one for each seed"""
-    results: tuple[dict[str, Any], ...]
+    results: tuple[Result, ...]
     """the runs that the values come from"""
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
+def load(folder: Path) -> list[Result]:
     """The results of all tables below a folder.
 
     Raises:
         InputError: a file is damaged.
     """
-    results = []
-    for file in sorted(file for table in TABLES for file in (folder / table).rglob("*.json")):
-        try:
-            results.append(json.loads(file.read_text()))
-        except ValueError as error:
-            raise InputError(f"{file} is damaged: delete it, and the same command measures its run again") from error
-    return results
+    return [read_result(file) for file in sorted(x for table in TABLES for x in (folder / table).rglob("*.json"))]
 
 
-def rows(name: str, table: Table, results: Iterable[dict[str, Any]]) -> list[Row]:
+def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
     """The figures of a table that are published or measured, in the table's order.
 
     Raises:
@@ -51,29 +45,31 @@ def rows(name: str, table: Table, results: Iterable[dict[str, Any]]) -> list[Row
     """
     table_rows = []
     for plan in table.plans:
-        runs = [x for x in results if (x["table"], x["experiment"], x["model"]) == (name, plan.experiment, plan.model)]
+        runs = [x for x in results if (x.table, x.experiment, x.model) == (name, plan.experiment, plan.model)]
         commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
         different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}; keep them apart"
         require(len(commands) < 2, different)
         for figure in table.figures:
             values = {i: value for i, x in enumerate(runs) if (value := look_up(x, figure, plan)) is not None}
             # no paper has figures for built-in data
-            published = None if any(x["demo"] for x in runs) else plan.published.get(figure.name)
+            published = None if any(x.demo for x in runs) else plan.published.get(figure.name)
             if values or (runs and published):
                 measured = tuple(runs[i] for i in values)
                 table_rows.append(Row(plan, figure, published, tuple(values.values()), measured))
     return table_rows
 
 
-def look_up(result: dict[str, Any], figure: Figure, plan: Plan) -> float | None:
+def look_up(result: Result, figure: Figure, plan: Plan) -> float | None:
     """A figure of a run's results; None if it was not measured."""
-    entry: Any = result["measured"]
+    entry: Any = result.measured
     for key in figure.at:
         if isinstance(entry, list):
             name, value = key
-            entry = next((x for x in entry if x[name] == value), None)
-        else:
+            entry = next((x for x in entry if getattr(x, name) == value), None)
+        elif isinstance(entry, dict):
             entry = entry.get(key.format(y=plan.y))
+        else:
+            entry = getattr(entry, key)
         if entry is None:
             return None
     return entry
@@ -99,15 +95,15 @@ def shown(figure: Figure, value: float) -> str:
 
 def about(model_rows: Sequence[Row]) -> dict[str, str]:
     """Seeds, epochs and training examples of a model's runs; if epochs were cut, also the planned number."""
-    results = list({x["seed"]: x for row in model_rows for x in row.results}.values())
-    given = sorted({x["epochs"]["given"] for x in results})
-    planned = max((x["epochs"]["planned"] for x in results), default=0)
+    results = list({x.seed: x for row in model_rows for x in row.results}.values())
+    given = sorted({x.epochs.given for x in results})
+    planned = max((x.epochs.planned for x in results), default=0)
     epochs = " to ".join(str(x) for x in dict.fromkeys((given[0], given[-1]))) if given else ""
     if given and given[0] < planned:
         epochs += f" of {planned}"
-    examples = sorted({x["examples"] for x in results if x["examples"]})
+    examples = sorted({x.examples for x in results if x.examples})
     return {
-        "seeds": ", ".join(str(x["seed"]) for x in results),
+        "seeds": ", ".join(str(x.seed) for x in results),
         "epochs": epochs,
         "examples": " to ".join(f"{x:,}" for x in examples),
     }
@@ -148,7 +144,7 @@ def in_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[s
     return [texts[0], "|---" * len(header) + "|", *texts[1:]]
 
 
-def markdown(name: str, table: Table, results: Iterable[dict[str, Any]]) -> str:
+def markdown(name: str, table: Table, results: Iterable[Result]) -> str:
     """A table in Markdown, with its title and footnotes."""
     table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
@@ -158,7 +154,7 @@ def markdown(name: str, table: Table, results: Iterable[dict[str, Any]]) -> str:
     return "\n".join(texts) + "\n"
 
 
-def experiments(results: Sequence[dict[str, Any]]) -> str:
+def experiments(results: Sequence[Result]) -> str:
     """One Markdown table of all experiments, with footnotes.
 
     It has each model with published figures; of a table without any, each model with its first figure.
@@ -185,13 +181,13 @@ def experiments(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(texts)
 
 
-def command_of(result: dict[str, Any]) -> str:
+def command_of(result: Result) -> str:
     """The command that trained a run, as typed in the experiment's folder."""
-    command = re.sub(r"-m \w+\.(\w+)", r"\1.py", result["commands"][0], count=1)
+    command = re.sub(r"-m \w+\.(\w+)", r"\1.py", result.commands[0], count=1)
     return re.sub(r" (--(data-dir|save-dir|seeds?|jobs) \S+|--resume|--cuda)", "", command)
 
 
-def put_in(file: Path, results: Sequence[dict[str, Any]]) -> str:
+def put_in(file: Path, results: Sequence[Result]) -> str:
     """The text of a file with the table of all experiments put between its marks.
 
     Raises:

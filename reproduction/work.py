@@ -24,10 +24,13 @@ from typing import Any
 import torch
 from submitit.helpers import DelayedSubmission
 
+from common import schemas
 from common.checkpoints import LAST, load
-from common.io import write_atomically
-from common.training.runs import NOT_OF_THE_RUN, git_commit
+from common.errors import InputError
+from common.io import MIB, read_bounded, write_atomically
+from common.training.runs import git_commit
 from reproduction.plans import Plan, Setting
+from reproduction.results import DELETE, Result, read_epochs, read_training
 
 ROOT = Path(__file__).parents[1]
 RESULT, LOG, PROBE, EPOCHS = "result.json", "log.txt", "probe", "epochs.json"
@@ -106,7 +109,7 @@ class Chain:
         try:
             for run, before in zip(self.runs, (None, *self.runs), strict=False):
                 perform(run, before, self.site)
-        except Failed as failure:
+        except (Failed, InputError) as failure:
             return str(failure)
 
     def finished(self) -> bool:
@@ -117,7 +120,7 @@ class Chain:
         """How far the current run is, for the progress bar."""
         run = next((run for run in self.runs if not (self.site.folder(run) / RESULT).exists()), self.runs[-1])
         file = self.site.folder(run) / "metrics.jsonl"
-        done = len(file.read_text().splitlines()) if file.exists() else 0
+        done = read_bounded(file, DELETE, 1024 * MIB).count(b"\n") if file.exists() else 0
         return f"{run.plan.experiment} {run.plan.model} {done} epochs"
 
     def checkpoint(self) -> DelayedSubmission:
@@ -145,7 +148,7 @@ class Preparation:
         """Make the files; returns the error if that fails."""
         try:
             self.make()
-        except Failed as failure:
+        except (Failed, InputError) as failure:
             return str(failure)
 
     def make(self) -> None:
@@ -227,9 +230,14 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name() if site.cuda else processor(),
         "threads": site.threads,
-        **trained(folder),
-        "measured": {name: json.loads((folder / f"{name}.json").read_text()) for name in (*plan.writes, *measures)},
+        "examples": None if plan.writes else load(folder / LAST)["n_train"],
+        **read_training(folder),
+        "measured": {
+            name: schemas.read_json(folder / f"{name}.json", dict[str, Any], DELETE)
+            for name in (*plan.writes, *measures)
+        },
     }
+    schemas.check(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
     write_atomically(folder / RESULT, json.dumps(content, indent=1).encode())
 
 
@@ -275,7 +283,8 @@ def call(command: list[str], folder: Path, threads: int) -> None:
     On Ctrl-C the command is interrupted too; a training then finishes its batch and saves a checkpoint.
 
     Raises:
-        Failed: the command failed, with the last line that it printed; or another process works in the folder.
+        Failed: the command failed, with the last line that it printed, or was stopped by Ctrl-C; or another process
+            works in the folder.
     """
     with open(folder / LOG, "a+") as log:
         try:
@@ -285,15 +294,17 @@ def call(command: list[str], folder: Path, threads: int) -> None:
             raise Failed(f"another process is at work in {folder}") from error
         print(f"$ {shlex.join(command)}", file=log, flush=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = None
         try:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
             process.wait()
-        finally:
-            if process.poll() is None:
+        except KeyboardInterrupt as interrupt:
+            if process:
                 process.send_signal(signal.SIGINT)
                 process.wait()
+            raise Failed(f"stopped by Ctrl-C ({folder / LOG})") from interrupt
         if process.returncode < 0:
             raise Failed(f"stopped by {signal.Signals(-process.returncode).name} ({folder / LOG})")
         if process.returncode:
@@ -318,11 +329,11 @@ def epochs_within(
         if site.hours is not None:
             probe = folder / PROBE
             call(training(1, 0, probe), folder, site.threads)
-            epochs = max(1, min(epochs, int(site.hours * 3600 / trained(probe)["seconds"])))
+            seconds = max(read_training(probe)["seconds"], 0.1)  # which are rounded to that
+            epochs = max(1, min(epochs, int(site.hours * 3600 / seconds)))
             shutil.rmtree(probe)
         write_atomically(epochs_file, json.dumps([epochs, round(setting.annealing * epochs / setting.epochs)]).encode())
-    epochs, annealing = json.loads(epochs_file.read_text())
-    return epochs, annealing
+    return read_epochs(epochs_file)
 
 
 def cut_short(run: Run, site: Site) -> bool:
@@ -330,25 +341,7 @@ def cut_short(run: Run, site: Site) -> bool:
     epochs_file = site.folder(run) / EPOCHS
     if site.hours is not None or not epochs_file.exists():
         return False
-    return json.loads(epochs_file.read_text())[0] < site.setting(run).epochs
-
-
-def trained(folder: Path) -> dict[str, Any]:
-    """The training of a run's folder: its options, examples, seconds, and the curves of the bound."""
-    lines = {
-        file.parent: [json.loads(line) for line in file.read_text().splitlines()]
-        for file in folder.rglob("metrics.jsonl")
-    }
-    epochs = lines.get(folder, [])  # none if the script trains several models in folders below
-    config = json.loads((folder / "config.json").read_text())["config"] if epochs else {}
-    return {
-        "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},
-        "examples": load(folder / LAST)["n_train"] if epochs else None,
-        "seconds": round(sum(line["seconds"] for run in lines.values() for line in run), 1),
-        "curves": {
-            split: [round(line[split]["bound"], 3) for line in epochs if split in line] for split in ("train", "valid")
-        },
-    }
+    return read_epochs(epochs_file)[0] < site.setting(run).epochs
 
 
 def processor() -> str:

@@ -1,6 +1,7 @@
 """The command that makes the papers' tables anew."""
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 import tyro
 from axe_playwright_python.sync_playwright import Axe
+from msgspec.structs import replace as replace_fields
 from playwright.sync_api import sync_playwright
 
 import reproduce
@@ -27,19 +29,8 @@ from reproduction import report, tables, work
 from reproduction.plans import TABLES, Figure, Measure, Plan, Setting, Table
 from reproduction.scheduler import Pool, gpus
 from reproduction.work import RESULT, Failed, call
+from tests.helpers.results import contents, loglike, result
 from tests.helpers.scripts import ROOT
-
-
-def result(model="mvae", seed=0, table="mvae-table2", experiment="mnist", given=80, **measured):
-    curves = {"train": [-500.0, -100.0 - seed, -99.0], "valid": [-400.0, -101.0, -98.5]}
-    about = {"table": table, "experiment": experiment, "model": model, "seed": seed, "demo": False, "threads": 1}
-    about |= {"epochs": {"planned": 80, "given": given}, "commands": ["python -m mnist.train"], "device": "a CPU"}
-    about |= {"commit": None, "versions": {"torch": "2"}, "seconds": 90.0, "examples": 50_000}
-    return about | {"curves": curves, "measured": measured}
-
-
-def loglike(x):
-    return {"estimates": {"log p(image)": {"mean": x}, "log p(image,text)": {"mean": x - 1}}}
 
 
 def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():
@@ -56,7 +47,8 @@ def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds()
 
 def test_a_table_of_all_experiments_says_how_each_was_trained():
     command = "python -m mnist.train --model jmvae --seed 0 --resume --data-dir a/b --cuda --save-dir c"
-    results = [result("jmvae", loglike=loglike(-90.0)) | {"commands": [command]}, result("vae", loglike=loglike(-91.0))]
+    results = [result("jmvae", loglike=loglike(-90.0)), result("vae", loglike=loglike(-91.0))]
+    results[0].commands = [command]
     *_, line, _, dagger = tables.experiments(results).splitlines()
     figures = "log p(x); log p(x,y) | -90.697 †; -90.769 † | -90.000; -91.000"
     assert line == f"| [mnist](mnist) | jmvae | `python train.py --model jmvae` | {figures} | 0 | 80 | 50,000 |"
@@ -84,7 +76,8 @@ def test_a_table_says_where_epochs_are_fewer_than_planned():
 
 
 def test_built_in_data_have_no_figure_in_a_paper():
-    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [result(loglike=loglike(-90.0)) | {"demo": True}])
+    measured = replace_fields(result(loglike=loglike(-90.0)), demo=True)
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [measured])
     assert "| mnist | mvae | -90.000 | -91.000 | 0 | 80 | 50,000 |" in text and "†" not in text
 
 
@@ -166,7 +159,7 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
 def test_runs_of_other_options_are_not_averaged():
     options = ("--lr 1e-3 --epochs 3 --seed 0", "--lr 1e-3 --epochs 4 --seed 1", "--lr 1e-4 --seed 2")
     results = [
-        result(seed=s, loglike=loglike(-90.0)) | {"commands": [f"python -m mnist.train {x}"]}
+        replace_fields(result(seed=s, loglike=loglike(-90.0)), commands=[f"python -m mnist.train {x}"])
         for s, x in enumerate(options)
     ]
     assert tables.rows("mvae-table2", TABLES["mvae-table2"], results[:2])
@@ -271,6 +264,24 @@ def test_a_killed_run_goes_on(tmp_path, table, capsys):
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_all_without_a_traceback(tmp_path):
+    """The terminal interrupts every process that it started, submitit's among them."""
+    command = [sys.executable, "reproduce.py", "mvae-table2", "--experiments", "mnist", "--models", "mvae", "--demo"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed0"
+    with subprocess.Popen([*command, "--jobs", "1", "--save-dir", str(tmp_path)], cwd=ROOT, **pipes) as process:
+        while not (folder / "checkpoint.pth.tar").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in "".join(said)
+    with open(folder / "log.txt") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)  # waits until the training has ended
+    assert not (folder / RESULT).exists()
+
+
+@pytest.mark.slow
 def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
     (tmp_path / "data").mkdir()
     config = reproduce.Config("mvae-table2", seeds=(0,), data_dir=tmp_path / "data", save_dir=tmp_path / "runs")
@@ -304,7 +315,7 @@ def test_tables_are_made_of_results_that_are_there(tmp_path, capsys):
     with pytest.raises(InputError, match="has no results of mvae-table2"):
         reproduce.main(config)
     (tmp_path / "mvae-table2").mkdir()
-    (tmp_path / "mvae-table2" / "x.json").write_text(json.dumps(result(loglike=loglike(-90.0))))
+    (tmp_path / "mvae-table2" / "x.json").write_text(json.dumps(contents(loglike=loglike(-90.0))))
     assert reproduce.main(config) == [tmp_path / "mvae-table2.md", tmp_path / "report.html"]
     assert (tmp_path / "mvae-table2.md").read_text() in capsys.readouterr().out
 
