@@ -159,11 +159,13 @@ def generating(kind, folder):
     """A call that makes files in a folder from others, which are written at once."""
     sources = folder / "sources"
     if kind == "multimnist":
-        write_mnist(sources)
+        dots = np.zeros_like(IMAGES)
+        dots[:, 10:18, 10:18] = 200  # random images would overlap in each place
+        write_mnist(sources, images=dots)
         folders = ("--mnist-dir", sources, "--data-dir", folder / "made")
         return partial(call, generate, *folders)
     if kind == "mnist_svhn":
-        write_mnist(folder / "made", images=np.repeat(IMAGES, 4, 0), labels=np.repeat(LABELS, 4))
+        write_mnist(folder / "made", compress=False, images=np.repeat(IMAGES, 4, 0), labels=np.repeat(LABELS, 4))
         return partial(call, make_idx, "--data-dir", folder / "made", "--svhn", "synthetic")
     if kind == "vision":
         write_celeba(sources)
