@@ -23,9 +23,7 @@ GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its 
 FIRST = ("data_dir", "model", "fusion", "posterior", "obj")  # in their group
 SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default is x.default_factory]  # both missing
 LARGEST = 2**32  # of whole numbers: no seed is larger, and no size that memory holds
-LESS_MEMORY = (
-    "ask for less by --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples, as far as it has them"
-)
+LESS_MEMORY = "give a smaller --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples"
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
     "fusion": FUSIONS,

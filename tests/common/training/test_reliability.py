@@ -8,6 +8,8 @@ from common.errors import InputError
 from common.training import run
 from common.training.steps import Step
 from mnist import train as mnist_train
+from mnist.data import load as load_mnist
+from tests.helpers.data_config import data_config
 from tests.helpers.runs import config
 
 
@@ -33,6 +35,21 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_stops_the_run(tmp_p
         mnist_train.main(config(tmp_path, resume=True, log_interval=1))
     assert seen == [(True, False), (True, False), (True, True)]
     assert all(x.equal(before["state_dict"][name]) for name, x in load(tmp_path / LAST)["state_dict"].items())
+
+
+@pytest.mark.parametrize("options", [{"beta": 1e38}, {"lr": 1e6}, {"lr": 1e38}])
+def test_extreme_options_leave_no_checkpoint_that_is_not_finite(options, tmp_path):
+    with pytest.raises(InputError, match=r"the loss is not finite at epoch 1, batch .*; checkpoints so far are kept"):
+        mnist_train.main(config(tmp_path, **options))
+    assert not (tmp_path / LAST).exists() and not (tmp_path / BEST).exists()
+
+
+def test_data_that_are_not_finite_are_named(tmp_path):
+    data = load_mnist("train", data_config("", demo=True, limit=60))
+    data.modalities["image"] = data.modalities["image"].float()
+    data.modalities["image"][7, 0, 3, 3] = torch.inf
+    with pytest.raises(InputError, match="the loss is not finite .*: bound = "):
+        run(config(tmp_path, valid=0), mnist_train.experiment()._replace(load=lambda *_: data))
 
 
 @pytest.mark.parametrize("broken", ["buffer", "moment"])

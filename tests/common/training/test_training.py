@@ -277,6 +277,19 @@ def test_separate_runs_of_one_seed_agree_and_of_another_do_not(tmp_path, uninter
     assert metrics(tmp_path / "b")[0] != metrics(uninterrupted)[0]
 
 
+def fails_otherwise():
+    raise RuntimeError("a mistake of ours")
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--K", "--seed", "--limit"])
+def test_numbers_beyond_any_memory_are_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        run_from_command_line(mnist_train.main, mnist_train.Config, "", ["--demo", option, "99999999999999999999"])
+    assert capsys.readouterr().err == (
+        f"error: {option} 99999999999999999999 is too large: give a number below 4294967296\n"
+    )
+
+
 def test_exit_codes(capsys):
     def fails(error):
         def main(_):
@@ -288,6 +301,16 @@ def test_exit_codes(capsys):
 
     assert fails(InputError("the thing, and the way out")) == 2
     assert capsys.readouterr().err == "error: the thing, and the way out\n"
+    for error, told in (
+        (ModuleNotFoundError("No module named 'importlib.readers'"), "the installation lacks files or cannot be read"),
+        (MemoryError("Unable to allocate 4 PiB"), r"memory ran out (Unable to allocate 4 PiB): give a smaller --limit"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "memory ran out"),
+    ):
+        assert fails(error) == 2
+        message = capsys.readouterr().err
+        assert told in message and message.startswith("error: ") and message.count("\n") == 1
+    with pytest.raises(RuntimeError, match="mistake"):
+        run_from_command_line(lambda _: fails_otherwise(), mnist_train.Config, "", ["--demo"])
     assert fails(KeyboardInterrupt()) == 130
     with pytest.raises(SystemExit) as exit_:
         run_from_command_line(lambda _: None, mnist_train.Config, "", ["--no-such-option"])
