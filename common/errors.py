@@ -14,7 +14,7 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-def brief(error: Exception) -> str:
+def brief(error: Exception | str) -> str:
     """The beginning of another library's error message, in one line."""
     message = " ".join(str(error).split())
     return message if len(message) <= 200 else f"{message[:200]}..."

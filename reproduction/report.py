@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
+from common.data.pictures import open_picture
 from common.io import write_atomically
 from common.training.parallel import spread
 from reproduction import charts, tables
@@ -163,7 +163,8 @@ def _pictures(results: Sequence[dict[str, Any]], runs: Path) -> list[Exhibit]:
 
 
 def _picture(file: Path, caption: str) -> Exhibit:
-    image = Image.open(file).convert("RGB")
+    with open_picture(file, "make it again") as picture:
+        image = picture.convert("RGB")
     image.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH))
     data = io.BytesIO()
     image.save(data, "WEBP", quality=85)

@@ -1,0 +1,60 @@
+"""Pictures: the one place where files are decoded by Pillow."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from common.errors import InputError, brief, require
+from common.io import MIB, open_regular
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others may start programs, or decode slowly
+MAX_PIXELS = 64_000_000
+MAX_RATIO = 100  # of the sides, since a strip whose shorter side is enlarged grows without bounds
+MAX_BYTES = 128 * MIB
+# what Pillow raises for changed bytes
+UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError, Image.DecompressionBombError)
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # of what a picture's own blocks claim, too
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of a size that is refused below, or of damage that Pillow mends
+
+
+@contextmanager
+def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[Image.Image]:
+    """A picture whose size is known and whose pixels are not decoded yet.
+
+    Args:
+        source: a file, or the content of one.
+        remedy: what to do about a missing or unreadable picture, the end of error messages.
+        name: what the picture is, the beginning of error messages; by default the path.
+
+    Raises:
+        InputError: the file is missing or too large, or not a readable picture, also if that shows only inside the with
+            statement.
+    """
+    name = name or str(source)
+    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, remedy) as file:
+        n_bytes = file.seek(0, os.SEEK_END)
+        require(n_bytes <= MAX_BYTES, f"{name} has {n_bytes:,} bytes, more than {MAX_BYTES:,}: {remedy}")
+        file.seek(0)
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(*image.size, name, remedy)
+                yield image
+        except UnidentifiedImageError as error:
+            raise InputError(f"{name} is not a readable image ({', '.join(FORMATS)}): {remedy}") from error
+        except UNREADABLE as error:
+            raise InputError(f"{name} is not a readable image ({brief(error)}): {remedy}") from error
+
+
+def _check_size(width: int, height: int, name: str, remedy: str) -> None:
+    """Raise InputError for a size of too many pixels, or of a strip."""
+    fits = width * height <= MAX_PIXELS and max(width, height) <= MAX_RATIO * min(width, height)
+    limits = f"at most {MAX_PIXELS // 10**6} megapixels, and sides that differ at most {MAX_RATIO}-fold"
+    require(fits, f"{name} has {width:,} x {height:,} pixels; read are {limits}: {remedy}")
