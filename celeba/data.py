@@ -116,7 +116,7 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {remedy}")
     names = [name for name, _ in lines]
     odd = next((name for name in names if Path(name).name != name or not name.isprintable() or len(name) > 255), None)
-    require(odd is None, f"{path} names {brief(str(odd))}, which is not a file in {folder}: {remedy}")
+    require(odd is None, f"{path} names {brief(repr(odd))}, which is not a file in {folder}: {remedy}")
     return folder, names, np.array([int(number) for _, number in lines])
 
 

@@ -122,11 +122,12 @@ def decode(path: Path, kind: Kind, remedy: str = "download it again") -> np.ndar
         InputError: the image is missing or unreadable.
     """
     with open_picture(path, remedy) as file:
-        image = ImageOps.exif_transpose(file).convert(kind.mode)
-    w, h = image.size
-    w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
-    left, top = (round((side - kind.size) / 2) for side in (w, h))
-    image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
+        ImageOps.exif_transpose(file, in_place=True)
+        image = file if file.mode == kind.mode else file.convert(kind.mode)
+        w, h = image.size
+        w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
+        left, top = (round((side - kind.size) / 2) for side in (w, h))
+        image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
     pixels = np.asarray(image).reshape(kind.size, kind.size, -1).transpose(2, 0, 1)
     return 255 - pixels if kind.inverted else pixels
 

@@ -62,7 +62,7 @@ def verify(path: Path, remedy: str) -> None:
     with opened(path, remedy) as archive:
         _check_total(archive.infolist(), path, remedy)
         damaged = archive.testzip()
-        require(damaged is None, f"{path} is damaged in {brief(damaged)}: {remedy}")
+        require(damaged is None, f"{path} is damaged in {brief(repr(damaged))}: {remedy}")
 
 
 def unpack(path: Path, name: str) -> None:
@@ -101,6 +101,6 @@ def _check(archive: zipfile.ZipFile, path: Path, remedy: str) -> None:
     twice = [name for name, times in Counter(archive.namelist()).items() if times > 1]
     odd = [entry for entry in archive.infolist() if entry.compress_type not in METHODS or entry.flag_bits & ENCRYPTED]
     for name in twice[:1]:
-        raise InputError(f"{path} holds {brief(name)} twice: {remedy}")
+        raise InputError(f"{path} holds {brief(repr(name))} twice: {remedy}")
     for entry in odd[:1]:
-        raise InputError(f"{path} holds {brief(entry.filename)} encrypted or compressed in an odd way: {remedy}")
+        raise InputError(f"{path} holds {brief(repr(entry.filename))} encrypted or compressed in an odd way: {remedy}")
