@@ -17,12 +17,15 @@ from common.io import MIB, open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
 MAX_PIXELS = 64_000_000
-MAX_WEBP_PIXELS = MAX_PIXELS // 2  # its decoder keeps more copies
+MAX_WEBP_PIXELS = MAX_PIXELS // 4  # its decoder keeps many copies
 MAX_SCANS = 200  # of a progressive JPEG, each of which goes through all pixels; usual are ten
 MAX_RATIO = 100  # of the sides, since a strip whose shorter side is enlarged grows without bounds
 MAX_BYTES = 128 * MIB
 # what Pillow raises for changed bytes
-UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError, Image.DecompressionBombError)
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),  # the latter where warnings are errors
+)
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # of what a picture's own blocks claim, too
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of a size that is refused below, or of damage that Pillow mends

@@ -178,17 +178,17 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         ),
         (
             change(PARTITION, ("000003.jpg", "000099.jpg")),
-            r"disagree \(000003.jpg stands where the other has 000099.jpg",
+            r"disagree \('000003.jpg' stands where the other has 000099.jpg",
         ),
         *(
-            (change(PARTITION, ("000003.jpg", name)), f"names {shown}, which is not a file in .*img_align_celeba")
+            (change(PARTITION, ("000003.jpg", name)), f"names '{shown}', which is not a file in .*img_align_celeba")
             for name, shown in (("../../x.jpg", "../../x.jpg"), ("/etc/x.jpg", "/etc/x.jpg"), ("a\0.jpg", "a.*.jpg"))
         ),
         (
             change(PARTITION, ("000012.jpg 2\n", "")),
-            r"disagree \(12 images by its first line, 12 listed, 11 in the other\)",
+            r"disagree \('12' images by its first line, 12 listed, 11 in the other\)",
         ),
-        (change(ATTRS, ("12\n", "13\n")), r"disagree \(13 images by its first line, 12 listed, 12 in the other\)"),
+        (change(ATTRS, ("12\n", "13\n")), r"disagree \('13' images by its first line, 12 listed, 12 in the other\)"),
         (change(ATTRS, ("Smiling ", "")), "lacks the attributes Smiling in its second line"),
         (change(ATTRS, ("Young", "Young Old")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg 7")), "has lines of other values than -1 and 1"),

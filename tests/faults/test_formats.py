@@ -1,4 +1,4 @@
-"""The formats of data files, each with a small file and what reads it."""
+"""Damaged data files of every format: each is read, or refused in one line."""
 
 import gzip
 import io
@@ -6,76 +6,60 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from scipy.io import savemat
+import pytest
 
 import celeba.data
 import vhe.data
 from common.data import Shards, array_caches, image_caches
 from common.data.idx_files import read_idx
-from common.data.npy_files import Expected
 from common.data.zip_files import unpack
 from cub import features, layouts
 from cub.captions import SPECIAL, read_vocabulary
 from mnist_svhn.data import FILES, read_svhn
-from tests.faults.attacked import Case
+from tests.faults.attack import GIB, attack, scaled
+from tests.faults.mutated import mutations
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import IMAGES, idx
 from tests.helpers.omniglot_files import write_omniglot
+from tests.helpers.small_files import ABOUT, EXPECTED, mat, npy, npz, picture, png
 
-RANDOM = np.random.default_rng(0)
-PHOTOGRAPH = Image.fromarray(np.kron(RANDOM.integers(0, 256, (10, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8))
+PAGES, IMAGE = "images_evaluation.zip", "x.img"
 PAGE = (b"\0" + b"\xf0" * 14) * 105  # rows of a page, in bits, each after the number of its filter
-ABOUT = {"seed": 3, "fixed": True}
-EXPECTED = {"image": Expected("|u1", (20, 1, 8, 8)), "rows": Expected("<i8", (2, range(1, 100)))}
 
 
-def _npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
+class Case(NamedTuple):
+    """A format and what reads it.
 
+    make: writes what lies beside the file into a folder, and returns the content that is to be damaged.
+    read: reads a file at a path.
+    name: of the file.
+    pack: turns damaged content into the file, such as by compressing it.
+    """
 
-def _npz(_=None, **members):
-    """An .npz as `array_caches.save` writes it, with other contents of some members."""
-    arrays = {"about": np.array(json.dumps(ABOUT)), "image": np.zeros((20, 1, 8, 8), np.uint8)}
-    arrays["rows"] = np.arange(20).reshape(2, 10)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            archive.writestr(f"{name}.npy", members.get(name, _npy(array)))
-    return file.getvalue()
-
-
-def _mat(compressed):
-    file, n = io.BytesIO(), 6
-    images = RANDOM.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
-    savemat(file, {"X": images, "y": np.arange(1, n + 1, dtype=np.uint8)[:, None]}, do_compression=compressed)
-    return file.getvalue()
+    make: Callable[[Path], bytes]
+    read: Callable[[Path], object]
+    name: str
+    pack: Callable[[bytes], bytes] = bytes
 
 
 def _unpacked_mat(_):
     """The two variables of a .mat, without its header."""
-    return _mat(compressed=False)[128:]
+    return mat(compressed=False)[128:]
 
 
 def _packed_mat(elements):
     """A .mat of the header and elements, of which each is compressed."""
     size = min(struct.unpack("<I", elements[4:8].ljust(4, b"\0"))[0] + 8, len(elements))
     packed = [zlib.compress(part) for part in (elements[:size], elements[size:])]
-    return _mat(compressed=True)[:128] + b"".join(struct.pack("<II", 15, len(x)) + x for x in packed)
-
-
-def _picture(kind, mode="RGB", **options):
-    file = io.BytesIO()
-    exif = PHOTOGRAPH.getexif()
-    exif[0x0112] = 6
-    PHOTOGRAPH.convert(mode).save(file, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}), **options)
-    return file.getvalue()
+    return mat(compressed=True)[:128] + b"".join(struct.pack("<II", 15, len(x)) + x for x in packed)
 
 
 def _mended_png(content):
@@ -90,15 +74,16 @@ def _mended_png(content):
     return b"".join(mended)
 
 
-def _repacked_png(pixels):
-    """A PNG of unpacked rows."""
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", 105, 105, 1, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(pixels)),
-        (b"IEND", b""),
-    )
-    parts = [struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+def _read_images(path):
+    read_idx(path, (28, 28))
+
+
+def _read_cache(path):
+    array_caches.load(path, ABOUT, EXPECTED, "make it again")
+
+
+def _read_mat(path):
+    read_svhn("test", path.parent)
 
 
 def _read_picture(path):
@@ -107,13 +92,13 @@ def _read_picture(path):
 
 
 def _omniglot(folder):
-    return (write_omniglot(folder) / "images_evaluation.zip").read_bytes()
+    return (write_omniglot(folder) / PAGES).read_bytes()
 
 
 def _omniglot_of(rows):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("images_evaluation/a/b/0001_01.png", _repacked_png(rows))
+        archive.writestr("images_evaluation/a/b/0001_01.png", png(rows))
     return file.getvalue()
 
 
@@ -169,7 +154,7 @@ def _vocabulary(_):
 
 
 def _shard(_):
-    return _npy(np.arange(60, dtype=np.float32).reshape(6, 10))
+    return npy(np.arange(60, dtype=np.float32).reshape(6, 10))
 
 
 def _captions(_):
@@ -186,32 +171,32 @@ PICTURES = {
     "gif": ("GIF", {}),
 }
 CASES = {
-    "idx": Case(lambda _: idx(IMAGES), lambda path: read_idx(path, (28, 28)), "images"),
-    "idx.gz": Case(lambda _: gzip.compress(idx(IMAGES)), lambda path: read_idx(path, (28, 28)), "images.gz"),
-    "idx in gz": Case(lambda _: idx(IMAGES), lambda path: read_idx(path, (28, 28)), "images.gz", gzip.compress),
+    "idx": Case(lambda _: idx(IMAGES), _read_images, "images"),
+    "idx.gz": Case(lambda _: gzip.compress(idx(IMAGES)), _read_images, "images.gz"),
+    "idx in gz": Case(lambda _: idx(IMAGES), _read_images, "images.gz", gzip.compress),
     "npy": Case(_shard, lambda path: Shards([path])[:], "x.npy"),
-    "npz": Case(_npz, lambda path: array_caches.load(path, ABOUT, EXPECTED, "make it again"), "x.npz"),
+    "npz": Case(lambda _: npz(), _read_cache, "x.npz"),
     **{
         f"npz, its {name}": Case(
-            lambda _, name=name: zipfile.ZipFile(io.BytesIO(_npz())).read(f"{name}.npy"),
-            lambda path: array_caches.load(path, ABOUT, EXPECTED, "make it again"),
+            lambda _, name=name: zipfile.ZipFile(io.BytesIO(npz())).read(f"{name}.npy"),
+            _read_cache,
             "x.npz",
-            lambda content, name=name: _npz(**{name: content}),
+            lambda content, name=name: npz(**{name: content}),
         )
         for name in ("about", "image", "rows")
     },
-    "mat": Case(lambda _: _mat(False), lambda path: read_svhn("test", path.parent), FILES["test"]),
-    "mat, compressed": Case(lambda _: _mat(True), lambda path: read_svhn("test", path.parent), FILES["test"]),
-    "mat, inside": Case(_unpacked_mat, lambda path: read_svhn("test", path.parent), FILES["test"], _packed_mat),
-    "zip of pages": Case(_omniglot, _load_pages, "images_evaluation.zip"),
-    "zip, its page": Case(lambda _: PAGE, _load_pages, "images_evaluation.zip", _omniglot_of),
+    "mat": Case(lambda _: mat(False), _read_mat, FILES["test"]),
+    "mat, compressed": Case(lambda _: mat(True), _read_mat, FILES["test"]),
+    "mat, inside": Case(_unpacked_mat, _read_mat, FILES["test"], _packed_mat),
+    "zip of pages": Case(_omniglot, _load_pages, PAGES),
+    "zip, its page": Case(lambda _: PAGE, _load_pages, PAGES, _omniglot_of),
     "zip to unpack": Case(_archive, _unpack, "cub.zip"),
     **{
-        name: Case(lambda _, kind=kind, options=options: _picture(kind, **options), _read_picture, "x.img")
+        name: Case(lambda _, kind=kind, options=options: picture(kind, **options), _read_picture, IMAGE)
         for name, (kind, options) in PICTURES.items()
     },
-    "png, mended": Case(lambda _: _picture("PNG"), _read_picture, "x.img", _mended_png),
-    "png, its rows": Case(lambda _: PAGE, _read_picture, "x.img", _repacked_png),
+    "png, mended": Case(lambda _: picture("PNG"), _read_picture, IMAGE, _mended_png),
+    "png, its rows": Case(lambda _: PAGE, _read_picture, IMAGE, png),
     "attributes": Case(_faces("list_attr_celeba.txt"), _load_faces, "list_attr_celeba.txt"),
     "partition": Case(_faces("list_eval_partition.txt"), _load_faces, "list_eval_partition.txt"),
     "image notes": Case(_face_notes, _load_faces, "celeba_64.json"),
@@ -219,3 +204,20 @@ CASES = {
     "vocabulary": Case(_vocabulary, read_vocabulary, "cub.vocab"),
     "captions": Case(_captions, lambda path: layouts._captions(path, 1), "x.txt"),
 }
+
+
+def _read_damaged(case, path, content):
+    path.write_bytes(case.pack(content))
+    case.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("name", CASES)
+def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
+    case = CASES[name]
+    content, path = case.make(tmp_path), tmp_path / case.name
+    _read_damaged(case, path, content)  # undamaged
+    damaged = enumerate(mutations(content, 0, scaled(20)))
+    calls = ((f"file {i}", partial(_read_damaged, case, path, x)) for i, x in damaged)
+    counts = attack("damaged data files", calls, memory=4 * GIB)
+    assert counts["one line"] > 0
