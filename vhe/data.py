@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from common.data import zip_files
 from common.data.config import DataConfig
 from common.data.files import download
-from common.data.pictures import open_picture
+from common.data.pictures import open_picture, upright
 from common.errors import brief, require
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
@@ -140,7 +140,7 @@ def decode(path: Path) -> Tensor:
         width, height = file.size
         small = max(width, height) <= MAX_SIDE
         require(small, f"{path} is {height} x {width} pixels, more than {MAX_SIDE} a side: give a smaller one")
-        grey = _grey(ImageOps.exif_transpose(file))
+        grey = _grey(upright(file))
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     difference = (grey - border.median()).abs()
     require(bool(difference.max() > 0), f"{path} is blank: give an image of a character")

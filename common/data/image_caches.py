@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 import torch
 from msgspec import Meta, Struct
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from common import distributed
-from common.data.pictures import open_picture
+from common.data.pictures import open_picture, upright
 from common.errors import InputError, require
 from common.io import write_atomically
 from common.schemas import read_json
@@ -122,8 +122,8 @@ def decode(path: Path, kind: Kind, remedy: str = "download it again") -> np.ndar
         InputError: the image is missing or unreadable.
     """
     with open_picture(path, remedy) as file:
-        ImageOps.exif_transpose(file, in_place=True)
-        image = file if file.mode == kind.mode else file.convert(kind.mode)
+        image = upright(file)
+        image = image if image.mode == kind.mode else image.convert(kind.mode)
         w, h = image.size
         w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
         left, top = (round((side - kind.size) / 2) for side in (w, h))

@@ -2,15 +2,14 @@
 
 import io
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from common.errors import InputError, brief, require
 from common.io import MIB, open_regular
@@ -21,11 +20,17 @@ MAX_WEBP_PIXELS = MAX_PIXELS // 4  # its decoder keeps many copies
 MAX_SCANS = 200  # of a progressive JPEG, each of which goes through all pixels; usual are ten
 MAX_RATIO = 100  # of the sides, since a strip whose shorter side is enlarged grows without bounds
 MAX_BYTES = 128 * MIB
-# what Pillow raises for changed bytes
-UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),  # the latter where warnings are errors
-)
+TURNS = {  # by EXIF's orientation
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+# what Pillow raises for changed bytes and for too many pixels, the last where warnings are errors
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # of what a picture's own blocks claim, too
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of a size that is refused below, or of damage that Pillow mends
@@ -59,6 +64,16 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
             raise InputError(f"{name} is not a readable image ({', '.join(FORMATS)}): {remedy}") from error
         except UNREADABLE as error:
             raise InputError(f"{name} is not a readable image ({brief(error)}): {remedy}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its camera was held, which EXIF tells.
+
+    Unlike Pillow's exif_transpose it writes no EXIF anew, which damaged values would make fail in many ways.
+    """
+    image.load()
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _check_size(image: Image.Image, name: str, remedy: str) -> None:

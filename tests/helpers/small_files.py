@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy.io import savemat
 
 from common.data.npy_files import Expected
@@ -45,11 +46,17 @@ def mat(compressed):
 
 
 def picture(kind, mode="RGB", **options):
-    """A photograph in one of Pillow's formats, turned by a quarter where the format can say so."""
+    """A photograph in one of Pillow's formats, with what may stand beside its pixels: texts, colours, its position."""
     file, photograph = io.BytesIO(), Image.fromarray(PHOTOGRAPH)
-    exif = photograph.getexif()
-    exif[0x0112] = 6
-    photograph.convert(mode).save(file, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}), **options)
+    exif, texts = photograph.getexif(), PngInfo()
+    exif.update(
+        {0x0112: 6, 0x010F: "a camera", 0x011A: 72.0, 0x9286: b"a comment", 0x8825: {1: "N", 2: (1.0, 2.0, 3.0)}}
+    )
+    texts.add_text("a", "text" * 20)
+    texts.add_text("b", "text" * 20, zip=True)
+    texts.add_itxt("c", "text" * 20, zip=True)
+    beside = {"exif": exif, "icc_profile": b"colours" * 20, "pnginfo": texts, "comment": b"a comment"}
+    photograph.convert(mode).save(file, kind, **beside | options)
     return file.getvalue()
 
 
