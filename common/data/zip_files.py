@@ -1,7 +1,6 @@
 """Zip archives: what they promise is checked before anything is unpacked, and no more than that is unpacked."""
 
 import shutil
-import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -13,7 +12,7 @@ from common.errors import InputError, brief, require
 from common.io import open_regular
 
 # what zipfile raises for changed bytes
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OSError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others without a limit
 ENCRYPTED = 0x1
 MOST_TIMES = 50  # an archive of photographs unpacks to its own size, one of texts to ten times that
