@@ -13,8 +13,9 @@ from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
 from common.data import Examples, hold_out, image_caches
 from common.data.config import DataConfig
-from common.data.files import download, find, unpack
-from common.errors import InputError, require
+from common.data.files import download, find, read_text
+from common.data.zip_files import unpack
+from common.errors import InputError, brief, require
 
 SPLITS = ("train", "valid", "test")  # in the order of their numbers in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
@@ -113,7 +114,10 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
     remedy = "delete it and download it again (--download)"
     require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {remedy}")
-    return folder, [name for name, _ in lines], np.array([int(number) for _, number in lines])
+    names = [name for name, _ in lines]
+    odd = next((name for name in names if Path(name).name != name or not name.isprintable() or len(name) > 255), None)
+    require(odd is None, f"{path} names {brief(repr(odd))}, which is not a file in {folder}: {remedy}")
+    return folder, names, np.array([int(number) for _, number in lines])
 
 
 def rows_of(split: str, splits: np.ndarray, limit: int | None) -> slice | Tensor:
@@ -181,10 +185,10 @@ def _difference(n: str, listed: Sequence[str], names: Sequence[str]) -> str | No
     """Say how the attributes' file, its number of images and their names, differs from the partition's names."""
     for one, other in zip(listed, names, strict=False):
         if one != other:
-            return f"{one} stands where the other has {other}"
+            return f"{brief(repr(one))} stands where the other has {other}"
     if len(listed) == len(names) and n.strip() == str(len(names)):
         return None
-    return f"{n.strip()} images by its first line, {len(listed)} listed, {len(names)} in the other"
+    return f"{brief(repr(n.strip()))} images by its first line, {len(listed)} listed, {len(names)} in the other"
 
 
 def _folder(data_dir: Path) -> Path | None:
@@ -205,10 +209,7 @@ def _places(kind: str) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file; raise InputError if it is unreadable."""
-    try:
-        return path.read_text().rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): delete it and download it again (--download)") from error
+    return read_text(path, "delete it and download it again (--download)").rstrip().splitlines()
 
 
 def _fetch(data_dir: Path) -> None:

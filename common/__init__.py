@@ -25,11 +25,15 @@ Mathematics
 Data
     data/: from files to batches
         config: the options that every dataset's load(split, config) reads
+        zip_files: archives, unpacked as far as they promise
+        idx_files: MNIST's arrays of bytes
+        npy_files: numpy's arrays
+        mat_files: MATLAB's arrays of bytes
         pictures: images as Pillow reads them
         shards: rows of several files, mapped into memory
         batches: examples in memory, which modality each has, splits, pairing
         streams: splits on the device, as a whole or a batch at a time
-        files: finding, checking, downloading and unpacking a dataset's files
+        files: finding, downloading and checking a dataset's files
         array_caches: arrays that are made once and kept
         image_caches: images that are decoded once and kept
         torchvision_import: torchvision beside any build of torch

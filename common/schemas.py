@@ -23,7 +23,7 @@ def read_json(path: Path, kind: type[T], remedy: str, at_most: int = 64 * MIB) -
     Raises:
         InputError: the file is missing, too large, or not what the type says; the message names the field.
     """
-    return _decode(read_bounded(path, remedy, at_most), kind, str(path), remedy)
+    return decode(read_bounded(path, remedy, at_most), kind, str(path), remedy)
 
 
 def read_json_lines(path: Path, kind: type[T], remedy: str, at_most: int = 1024 * MIB) -> list[T]:
@@ -32,7 +32,7 @@ def read_json_lines(path: Path, kind: type[T], remedy: str, at_most: int = 1024 
     Args, raises: as `read_json`.
     """
     lines = read_bounded(path, remedy, at_most).split(b"\n")[:-1]
-    return [_decode(line, kind, f"{path}, line {i}", remedy) for i, line in enumerate(lines, start=1)]
+    return [decode(line, kind, f"{path}, line {i}", remedy) for i, line in enumerate(lines, start=1)]
 
 
 def leaves(value: object, name: str, remedy: str) -> Iterator[object]:
@@ -69,7 +69,15 @@ def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN4
         raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
 
 
-def _decode(content: bytes, kind: type[T], name: str, remedy: str) -> T:
+def decode(content: bytes | str, kind: type[T], name: str, remedy: str) -> T:
+    """JSON as a type, such as a msgspec.Struct.
+
+    Args:
+        name: what it is, the beginning of the error message.
+
+    Raises:
+        InputError: it is not what the type says; the message names the field.
+    """
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,6 +1,5 @@
 """Captions as numbered words of a vocabulary, as in the MMVAE authors' datasets.py, without its sentence splitter."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -8,9 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from common.errors import InputError, require
+from common.schemas import read_json
 
 LENGTH = 32
 SPECIAL = ("<exc>", "<pad>", "<eos>")
@@ -110,6 +111,13 @@ def _split(caption: str | list[str]) -> list[str]:
     return words(caption) if isinstance(caption, str) else caption
 
 
+class AuthorsVocabulary(Struct):
+    """A cub.vocab: the number of each word, and the word of each number."""
+
+    w2i: dict[str, int]
+    i2w: dict[int, str]
+
+
 def read_vocabulary(path: Path) -> Vocabulary:
     """Read a cub.vocab that the MMVAE authors' code wrote: JSON of word to number (w2i) and back (i2w).
 
@@ -117,15 +125,9 @@ def read_vocabulary(path: Path) -> Vocabulary:
         InputError: the file is missing, damaged, or not a vocabulary.
     """
     again = "give the cub.vocab that the authors' code wrote beside its captions (oc:3_msl:32/)"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        ids, by_number = content["w2i"], content["i2w"]
-        ordered = [by_number[str(i)] for i in range(len(by_number))]
-        consistent = ids == {word: i for i, word in enumerate(ordered)}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {again}") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path} is not a vocabulary: {again}") from error
+    content = read_json(path, AuthorsVocabulary, again)
+    ordered = [content.i2w.get(i, "") for i in range(len(content.i2w))]
+    consistent = content.w2i == {word: i for i, word in enumerate(ordered)}
     require(consistent, f"{path} contradicts itself (its w2i and i2w differ): {again}")
     require(tuple(ordered[:3]) == SPECIAL, f"{path} lacks {', '.join(SPECIAL)} as its first words: {again}")
     return Vocabulary(ordered)

@@ -13,6 +13,7 @@ from torch import Tensor
 from common.data import Examples, image_caches
 from common.data import array_caches as caches
 from common.data.config import DataConfig
+from common.data.npy_files import Expected
 from common.errors import require
 from cub import demo as drawn
 from cub.captions import Vocabulary, tokenizer, words
@@ -155,8 +156,11 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
     again = "delete it, and it will be made again"
     path = cache_dir / f"cub_words_{about['captions'][:8]}.npz"
     if path.exists():
-        (text,) = caches.load(path, about, ["words"], again)
-        return [line.split() for line in text.numpy().tobytes().decode().split("\n")]
+        most = 4 * sum(len(caption.encode()) + 1 for caption in captions)  # each character may become a word
+        (text,) = caches.load(path, about, {"words": Expected("|u1", (range(most),))}, again)
+        split = [line.split() for line in text.numpy().tobytes().decode(errors="replace").split("\n")]
+        require(len(split) == len(captions), f"{path} holds {len(split)} captions instead of {len(captions)}: {again}")
+        return split
     split = [words(caption) for caption in captions]
     if os.access(cache_dir, os.W_OK):
         text = "\n".join(map(" ".join, split)).encode()

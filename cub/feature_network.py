@@ -14,8 +14,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpo
 
 from common import distributed
 from common.checkpoints import load
-from common.errors import InputError, require
-from common.io import DAMAGE
+from common.errors import InputError, brief, require
 from common.tensor_files import save
 
 N_FEATURES = 2048
@@ -85,14 +84,18 @@ def imagenet() -> dict[str, Tensor]:
     from common.data.torchvision_import import models
 
     weights = models.ResNet101_Weights.IMAGENET1K_V1
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (*DAMAGE, http.client.HTTPException) as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
-        raise InputError(
-            f"{weights.url} could not be downloaded ({' '.join(str(error).split())[:100]}): download it by hand to "
-            f"{file}, or give --weights PATH, or train a network on the birds with --weights train"
-        ) from error
+    folder, name = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[1]
+    if not (folder / name).exists():
+        digest = name.removesuffix(".pth").split("-")[1]  # the beginning of its sha256
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(folder / name), digest)
+        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: another digest
+            raise InputError(
+                f"{weights.url} could not be downloaded ({brief(error)}): download it by hand to {folder / name}, or "
+                "give --weights PATH, or train a network on the birds with --weights train"
+            ) from error
+    return load(folder / name)
 
 
 def fingerprint(network: nn.Module) -> str:

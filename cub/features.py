@@ -12,25 +12,27 @@ cached in the cache-dir too.
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Required, TypedDict
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta, Struct, structs
 from torch import Tensor, nn
 
 from common import distributed
 from common.checkpoints import load
-from common.data import image_caches
+from common.data import image_caches, npy_files
 from common.data.image_caches import Kind, decode
-from common.errors import InputError, option, require
+from common.errors import option, require
 from common.io import locked, write_atomically
+from common.schemas import check, read_json
 from common.tensor_files import save
 from common.training import devices, run_from_command_line
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
@@ -39,6 +41,7 @@ from cub.options import BirdOptions
 
 SPLITS = ("train", "test")
 NETWORK, TRAINING = "cub_resnet101.pth.tar", "cub_resnet101_training.pth.tar"
+Pixels = Annotated[int, Meta(ge=1, le=10_000)]
 SIZE = 224  # pixels, as for ImageNet
 DECODED_AT_ONCE = 64
 NEAREST_AT_ONCE = 256
@@ -83,6 +86,60 @@ class Config(BirdOptions):
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
 
 
+class Network(TypedDict, total=False):
+    """Description of a network; one that was trained here has all fields.
+
+    weights: where they come from.
+    size: edge of the images that it sees, in pixels.
+    md5: fingerprint of its parameters.
+    names: md5 of the names of its training images; with the fields of a `Recipe`.
+    classes, images: how many it was trained on.
+    learnt: the classes.
+    accuracy: share of held-out images that it classified correctly.
+    """
+
+    weights: Required[str]
+    size: Pixels
+    md5: str
+    names: str
+    train_size: int
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+    classes: int
+    images: int
+    learnt: list[str]
+    accuracy: float
+
+
+class Extracted(Network):
+    """Description of a network that makes features."""
+
+    size: Required[Pixels]
+    md5: Required[str]
+
+
+class Kept(Struct):
+    """What a network's file holds."""
+
+    about: Network
+    state_dict: dict[str, Tensor]
+
+
+class Notes(Struct):
+    """What lies beside a split's features, in JSON.
+
+    names: md5 of the names of the images.
+    network: what makes the features.
+    done: number of finished rows.
+    """
+
+    names: str
+    network: Extracted
+    done: Annotated[int, Meta(ge=0)] = 0
+
+
 class Extractor(NamedTuple):
     """A network: normalised images (N, 3, size, size) -> features (N, 2048)."""
 
@@ -112,12 +169,11 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     """
     notes, names = _notes(cache_dir, split), birds.names[split]
     path = cache_dir / _name(split)
-    same = notes["network"] == _notes(cache_dir, SPLITS[0])["network"]
+    same = notes.network == _notes(cache_dir, SPLITS[0]).network
     require(same, f"{path} was made by another network than the features of training images: {_again(cache_dir)}")
-    require(
-        notes["names"] == _md5(names), f"{path} holds features of other images than {birds.folder}: {_again(cache_dir)}"
-    )
-    require(notes["done"] == len(names), f"{path} holds {notes['done']} of {len(names)} images: {MAKE_THEM}")
+    same = notes.names == _md5(names)
+    require(same, f"{path} holds features of other images than {birds.folder}: {_again(cache_dir)}")
+    require(notes.done == len(names), f"{path} holds {notes.done} of {len(names)} images: {MAKE_THEM}")
     return torch.from_numpy(_mapped(path, len(names)))
 
 
@@ -131,7 +187,7 @@ def about(cache_dir: Path) -> dict[str, Any]:
         InputError: the cache-dir has no features.
     """
     shown = ("weights", "size", "classes", "images", "epochs", "accuracy", "md5")
-    notes = _notes(cache_dir, "train")["network"]
+    notes = _notes(cache_dir, "train").network
     return {name: notes[name] for name in shown if name in notes}
 
 
@@ -141,10 +197,10 @@ def network_of(cache_dir: Path) -> Extractor:
     Raises:
         InputError: the network or the features are missing or damaged, or do not belong together.
     """
-    path, notes = cache_dir / NETWORK, _notes(cache_dir, "train")["network"]
-    kept = load(path)
-    require(kept.get("about") == notes, f"{path} did not make the features beside it: {_again(cache_dir)}")
-    return Extractor(extractor(kept["state_dict"], str(path)), notes["size"])
+    path, notes = cache_dir / NETWORK, _notes(cache_dir, "train").network
+    kept = _kept(path, _again(cache_dir))
+    require(kept.about == notes, f"{path} did not make the features beside it: {_again(cache_dir)}")
+    return Extractor(extractor(kept.state_dict, str(path)), notes["size"])
 
 
 def features_of_file(resnet: Extractor, path: Path) -> Tensor:
@@ -163,7 +219,7 @@ def nearest(query: Tensor, among: Tensor) -> Tensor:
     return torch.cat([torch.cdist(part - mean, among - mean).argmin(dim=1) for part in query.split(NEAREST_AT_ONCE)])
 
 
-def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, Extracted]:
     """The network that --weights names, and its description; saved in the cache-dir, which may hold no other one."""
     path = folder / NETWORK
     notes, state_dict = _parameters(config, birds, folder, device)
@@ -174,7 +230,7 @@ def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
     network = extractor(state_dict, f"--weights {config.weights}")
     notes = notes | {"size": config.size or notes.get("size", SIZE), "md5": fingerprint(network)}
     if path.exists():
-        same = load(path).get("about") == notes
+        same = _kept(path, _again(folder)).about == notes
         require(same, f"{path} holds another network, or was made with another --size: {_again(folder)}")
     else:
         save(path, {"about": notes, "state_dict": network.state_dict()})
@@ -184,25 +240,21 @@ def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
 
 def _parameters(
     config: Config, birds: BirdFiles, folder: Path, device: torch.device
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[Network, dict[str, Tensor]]:
     """Description and parameters of the network that --weights names."""
     if config.weights == "train":
         return _trained(config, birds, folder, device)
     if config.weights == "torchvision":
         return {"weights": "ImageNet (torchvision)"}, imagenet()
     require(config.weights.is_file(), f"--weights {config.weights} is neither a file nor torchvision or train")
-    content = load(config.weights)
-    notes, state_dict = content.get("about", {"weights": str(config.weights)}), content.get("state_dict", content)
-    require(
-        isinstance(notes, dict),
-        f"--weights {config.weights} is neither a network of features.py nor a state dict: give another file",
-    )
-    return notes, state_dict
+    content, name, remedy = load(config.weights), f"--weights {config.weights}", "give another file"
+    if "about" in content:
+        kept = check(content, Kept, name, remedy)
+        return kept.about, kept.state_dict
+    return {"weights": str(config.weights)}, check(content, dict[str, Tensor], name, remedy)
 
 
-def _trained(
-    config: Config, birds: BirdFiles, folder: Path, device: torch.device
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _trained(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[Network, dict[str, Tensor]]:
     """Train a network on all images but those of test classes, or load it from the cache-dir.
 
     Returns:
@@ -220,11 +272,10 @@ def _trained(
     recipe = Recipe(size, config.train_size or size, config.epochs, config.batch_size, config.lr, config.seed)
     made_with = {**recipe._asdict(), "names": _md5(names)}
     if (folder / NETWORK).exists():
-        kept = load(folder / NETWORK)
-        notes = kept.get("about", {})
-        same = all(notes.get(name) == value for name, value in made_with.items())
+        kept = _kept(folder / NETWORK, _again(folder))
+        same = all(kept.about.get(name) == value for name, value in made_with.items())
         require(same, f"{folder / NETWORK} was trained with other options or on other images: {_again(folder)}")
-        return notes, kept["state_dict"]
+        return kept.about, kept.state_dict
     kind = Kind(size=round(MARGIN * max(size, recipe.train_size)))
     images = image_caches.load(birds.folder, names, folder / f"cub_training_{kind.size}.npy", kind)
     print(f"training ResNet-101 on {len(names)} images of {len(classes)} classes")
@@ -235,17 +286,17 @@ def _trained(
     return made_with | notes | {"accuracy": round(accuracy, 4)}, state_dict
 
 
-def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, network: dict[str, Any]) -> None:
+def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, network: Extracted) -> None:
     """Write the features of a split's images; an interrupted run is resumed.
 
     Args:
         network: description of the network.
     """
     path, names = folder / _name(split), birds.names[split]
-    notes = {"names": _md5(names), "network": network, "done": 0}
+    notes = Notes(_md5(names), network)
     if path.with_suffix(".json").exists():
         kept = _notes(folder, split)
-        same = kept | {"done": 0} == notes
+        same = structs.replace(kept, done=0) == notes
         require(same, f"{path} holds features of other images or of another network: {_again(folder)}")
         notes = kept
     else:
@@ -255,15 +306,15 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
     features = _mapped(path, len(names), "r+")
     image = partial(decode, kind=Kind(size=resnet.size))
     files = [birds.folder / name for name in names]
-    progress = distributed.progress(total=len(names), initial=notes["done"], unit=" images", desc=path.stem)
+    progress = distributed.progress(total=len(names), initial=notes.done, unit=" images", desc=path.stem)
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
-        for start in range(notes["done"], len(names), DECODED_AT_ONCE):
+        for start in range(notes.done, len(names), DECODED_AT_ONCE):
             stop = min(start + DECODED_AT_ONCE, len(names))
             images = torch.from_numpy(np.stack([*pool.map(image, files[start:stop])]))
             features[start:stop] = features_of(resnet.network, images, resnet.size).cpu().numpy()
             features.flush()
-            notes["done"] = stop
-            write_atomically(path.with_suffix(".json"), json.dumps(notes).encode())
+            notes.done = stop
+            write_atomically(path.with_suffix(".json"), msgspec.json.encode(notes))
             progress.update(stop - start)
 
 
@@ -271,34 +322,21 @@ def _name(split: str) -> str:
     return f"features_{split}.npy"
 
 
-def _notes(cache_dir: Path, split: str) -> dict[str, Any]:
-    """Contents of the .json file beside a split's features.
-
-    Returns:
-        {"names": md5 of the image names, "network": description of the network, "done": number of finished rows}.
-    """
+def _notes(cache_dir: Path, split: str) -> Notes:
+    """What the .json file beside a split's features says."""
     path = (cache_dir / _name(split)).with_suffix(".json")
-    require(path.is_file(), f"{path} is missing: {MAKE_THEM}")
-    try:
-        notes = json.loads(path.read_text())
-        complete = notes.keys() == {"names", "network", "done"} and isinstance(notes["network"], dict)
-        require(complete, f"{path} does not describe features: {_again(cache_dir)}")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {_again(cache_dir)}") from error
-    return notes
+    return read_json(path, Notes, MAKE_THEM if not path.exists() else _again(cache_dir))
+
+
+def _kept(path: Path, remedy: str) -> Kept:
+    return check(load(path), Kept, str(path), remedy)
 
 
 def _mapped(path: Path, n: int, mode: str = "c") -> np.ndarray:
     """Features (n, 2048) of a file, memory-mapped."""
-    try:
-        features = np.lib.format.open_memmap(path, mode)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing, truncated or damaged: {_again(path.parent)}") from error
-    fits = features.shape == (n, N_FEATURES) and features.dtype == np.float32
-    require(
-        fits,
-        f"{path} holds {features.dtype} {features.shape} instead of float32 {(n, N_FEATURES)}: {_again(path.parent)}",
-    )
+    features, expected = npy_files.mapped(path, ["<f4"], _again(path.parent), mode), (n, N_FEATURES)
+    same = features.shape == expected
+    require(same, f"{path} has the shape {features.shape} instead of {expected}: {_again(path.parent)}")
     return features
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from common.data.files import download, unpack
-from common.errors import InputError, require
+from common.data.files import download, read_text
+from common.data.zip_files import unpack
+from common.errors import require
 from cub.demo import CAPTIONS
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -161,10 +162,7 @@ def _captions(path: Path, n_images: int) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     """Lines of a text file; bytes that are not UTF-8 become replacement characters."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {HOW}") from error
+    return read_text(path, HOW, errors="replace").removesuffix("\n").split("\n")
 
 
 @cache

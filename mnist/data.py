@@ -10,7 +10,8 @@ from torch import Tensor
 
 from common.data import Examples, files
 from common.data.config import DataConfig
-from common.data.files import find, read_idx
+from common.data.files import find
+from common.data.idx_files import read_idx
 from common.errors import require
 from mnist.demo import scanned_digits
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from common.checkpoints import load_model
 from common.data import Examples
+from common.data.pictures import open_picture
 from common.errors import InputError, require
 from common.io import write_atomically
 from common.models import MultimodalVAE
@@ -170,11 +170,8 @@ def _given_image(config: Config, dataset: Dataset) -> Tensor:
     """Return the image (1, 1, H, W) in [0, 1] that --condition-on-image names: a file, or a random test image."""
     value = config.condition_on_image
     if Path(value).is_file():
-        try:
-            with Image.open(value) as file:
-                image = file.convert("L").resize((dataset.size, dataset.size))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"--condition-on-image {value} is not a readable image ({error}): give another") from error
+        with open_picture(Path(value), "give another", f"--condition-on-image {value}") as file:
+            image = file.convert("L").resize((dataset.size, dataset.size))
         return torch.from_numpy(np.asarray(image) / 255).float()[None, None]
     try:
         text = dataset.parse(value)

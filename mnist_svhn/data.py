@@ -3,27 +3,27 @@
 import io
 import itertools
 import os
-import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from common.data import Examples, files
+from common.data import Examples, files, mat_files
 from common.data import array_caches as caches
 from common.data.config import DataConfig
 from common.data.files import find
-from common.errors import InputError, require
-from common.io import DAMAGE, write_atomically
+from common.data.npy_files import Expected
+from common.errors import require
+from common.io import write_atomically
 from mnist.data import digits
 from mnist_svhn.options import TrainingPairOptions
 from mnist_svhn.street import street_digits
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+MAX_SVHN = 100_000  # images of a split; the training split has 73,257
 PARTS = ("train", "test", "valid")  # each with its own seed for pairing
 IDX = "mnist_svhn_idx.npz"
 AUTHORS_IDX = "{split}-ms-{name}-idx.pt"  # of the MMVAE authors' bin/make-mnist-svhn-idx.py
@@ -66,7 +66,9 @@ def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
     kept = None
     if not config.demo and (config.data_dir / IDX).exists():
         about = _about(config, len(held_out[0][1]))
-        (kept,) = caches.load(config.data_dir / IDX, about, ["train"], "make it again with make_idx.py")
+        most = config.matchings * min(len(labels) for _, labels in train)
+        expected = {"train": Expected("<i8", (2, range(1, most + 1)))}
+        (kept,) = caches.load(config.data_dir / IDX, about, expected, "make it again with make_idx.py")
     train = _paired(train, config, "train", config.matchings, kept).take(slice(config.limit))
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
@@ -118,7 +120,9 @@ def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path | None) -> Te
     """Synthetic SVHN (N, 3, 32, 32) uint8, one image per digit (N, 28, 28); cached for its seed."""
     about, again = {"pair_seed": seed // 2}, "delete it, and it will be made again"
     if cache and cache.exists():
-        images, cached_labels = caches.load(cache, about, ["images", "labels"], again)
+        n = len(labels)
+        expected = {"images": Expected("|u1", (n, 3, 32, 32)), "labels": Expected("<i8", (n,))}
+        images, cached_labels = caches.load(cache, about, expected, again)
         require(cached_labels.equal(labels), f"{cache} was made from other digits: {again}")
         return images
     images = street_digits(digits, seed)
@@ -193,8 +197,6 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     Raises:
         InputError: the file is missing, damaged, or not SVHN's.
     """
-    from scipy.io import loadmat, matlab  # slow to import, and only the real data needs it
-
     path = data_dir / FILES[split]
     if download and not path.is_file():
         from common.data.torchvision_import import datasets
@@ -205,13 +207,10 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     path = find(
         data_dir, [FILES[split]], "fetch it with --download, or use --svhn synthetic or --demo, which do without"
     )
-    try:
-        content = loadmat(path)
-        images, labels = content["X"], content["y"]
-    except (*DAMAGE, zlib.error, matlab.MatReadError) as error:
-        raise InputError(f"{path} is damaged or not SVHN's: {again}") from error
-    n = images.shape[-1]
-    fits = images.dtype == labels.dtype == np.uint8 and images.shape == (32, 32, 3, n) and labels.shape == (n, 1)
-    require(fits and n > 0 and labels.min() >= 1 and labels.max() <= N_CLASSES, f"{path} is not SVHN's: {again}")
-    # in the file the digit 0 has the label 10
-    return torch.from_numpy(images).permute(3, 2, 0, 1).contiguous(), torch.from_numpy(labels[:, 0]).long() % N_CLASSES
+    n = range(1, MAX_SVHN + 1)
+    expected = {"X": Expected("|u1", (32, 32, 3, n)), "y": Expected("|u1", (n, 1))}
+    values = {name: torch.from_numpy(x) for name, x in mat_files.read(path, expected, again).items()}
+    images, labels = values["X"].view(-1, 3, 32, 32).transpose(2, 3), values["y"].long()  # columns before rows
+    fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
+    require(bool(fits), f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's: {again}")
+    return images.contiguous(), labels % N_CLASSES  # in the file the digit 0 has the label 10

@@ -13,6 +13,7 @@ from common import distributed
 from common.data import Examples
 from common.data import array_caches as caches
 from common.data.config import DataConfig
+from common.data.npy_files import Expected
 from common.errors import flag, require
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
@@ -216,14 +217,12 @@ def _from_mnist(split: str, n: int, source: Examples, options: DatasetOptions, s
 def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     """Read a split from the cache; raise InputError unless it was made with the options in `about`."""
     again = "delete it and make it again with generate.py"
-    image, text = caches.load(path, about, [f"{split}_image", f"{split}_text"], again)
-    fits = image.dtype == text.dtype == torch.uint8
-    fits = fits and image.shape == (N[split], 1, SIZE, SIZE) and text.shape == (N[split], LENGTH)
+    shapes = {f"{split}_image": (N[split], 1, SIZE, SIZE), f"{split}_text": (N[split], LENGTH)}
+    expected = {name: Expected("|u1", shape) for name, shape in shapes.items()}
+    image, text = caches.load(path, about, expected, again)
     filled = text == FILL
-    require(
-        fits and bool(((text < SOS) | filled).all() and (filled[:, 1:] >= filled[:, :-1]).all()),
-        f"{path} does not hold {N[split]} images and texts of the split {split}: {again}",
-    )
+    valid = ((text < SOS) | filled).all() and (filled[:, 1:] >= filled[:, :-1]).all()
+    require(bool(valid), f"{path} holds texts of the split {split} that are not up to four digits: {again}")
     return Examples({"image": image, "text": text.long()})
 
 

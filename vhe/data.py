@@ -1,8 +1,6 @@
 """Omniglot (Lake et al. 2015): handwritten characters of 50 alphabets; or the characters of the demo."""
 
 import difflib
-import io
-import struct
 import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,19 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from common.data import zip_files
 from common.data.config import DataConfig
-from common.data.files import ZIP_DAMAGE, download
-from common.errors import InputError, require
+from common.data.files import download
+from common.data.pictures import open_picture, upright
+from common.errors import brief, require
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
 PAGE, SIZE = 105, 28  # height and width of a page in the files, and of an image in the data, in pixels
-# what PIL and zipfile raise for damaged files
-UNREADABLE = (*ZIP_DAMAGE, OSError, ValueError, LookupError, SyntaxError, struct.error, Image.DecompressionBombError)
+MAX_PAGE_BYTES = 2**16  # of a page in the files, which has some 200
+MAX_SIDE = 4096  # height or width of a user's image
 DECODED_AT_ONCE = 100  # pages; more of them do not fit the cache
 DOWNLOAD_AGAIN = "download it again (--download)"
 
@@ -136,11 +136,11 @@ def decode(path: Path) -> Tensor:
     Raises:
         InputError: the file is missing, unreadable or blank, or has too little ink.
     """
-    try:
-        with Image.open(path) as file:
-            grey = _grey(ImageOps.exif_transpose(file))
-    except UNREADABLE as error:
-        raise InputError(f"{path} is missing or not a readable image: give an image file") from error
+    with open_picture(path, "give another image file") as file:
+        width, height = file.size
+        small = max(width, height) <= MAX_SIDE
+        require(small, f"{path} is {height} x {width} pixels, more than {MAX_SIDE} a side: give a smaller one")
+        grey = _grey(upright(file))
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     difference = (grey - border.median()).abs()
     require(bool(difference.max() > 0), f"{path} is blank: give an image of a character")
@@ -220,11 +220,8 @@ def _find(data_dir: Path, name: str, fetch: bool) -> Path:
 def _names(path: Path) -> list[str]:
     """List the images of a set, a zip archive or a folder, in order: "Greek/character01/0394_01.png"."""
     if path.suffix == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                files = archive.namelist()
-        except UNREADABLE as error:
-            raise InputError(f"{path} is damaged ({error}): delete it and {DOWNLOAD_AGAIN}") from error
+        with zip_files.opened(path, f"delete it and {DOWNLOAD_AGAIN}") as archive:
+            files = archive.namelist()
     else:
         files = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
     paths = sorted(file.split("/") for file in files if file.endswith(".png"))
@@ -235,8 +232,8 @@ def _names(path: Path) -> list[str]:
 
 def _images(path: Path, names: Sequence[str]) -> Tensor:
     """Read the named images of a set: (N, 1, 28, 28)."""
-    images = []
-    with zipfile.ZipFile(path) if path.suffix == ".zip" else nullcontext() as archive:
+    images, zipped = [], path.suffix == ".zip"
+    with zip_files.opened(path, f"delete it and {DOWNLOAD_AGAIN}") if zipped else nullcontext() as archive:
         for start in range(0, len(names), DECODED_AT_ONCE):
             pages = [_page(path, archive, name) for name in names[start : start + DECODED_AT_ONCE]]
             images.append(shrink(torch.from_numpy(np.stack(pages)).float()))
@@ -245,16 +242,12 @@ def _images(path: Path, names: Sequence[str]) -> Tensor:
 
 def _page(path: Path, archive: zipfile.ZipFile | None, name: str) -> np.ndarray:
     """Read the page of an image: (105, 105) bool, whether there is ink."""
-    try:
-        content = archive.read(f"{path.stem}/{name}") if archive else (path / name).read_bytes()
-        page = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
-    except UNREADABLE as error:
-        raise InputError(f"{path}: {name} is damaged ({error}): delete {path.name} and {DOWNLOAD_AGAIN}") from error
-    height, width = page.shape
-    require(
-        height == width == PAGE, f"{path}: {name} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}"
-    )
-    return page < 128
+    source = zip_files.content(archive, f"{path.stem}/{name}", MAX_PAGE_BYTES) if archive else path / name
+    with open_picture(source, f"delete {path.name} and {DOWNLOAD_AGAIN}", brief(f"{path}: {name}")) as page:
+        width, height = page.size
+        fits = width == height == PAGE
+        require(fits, f"{path}: {name} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}")
+        return np.asarray(page.convert("L")) < 128
 
 
 def _demo_characters(split: str, limit: int | None) -> Characters:

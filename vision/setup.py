@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
 from common import distributed
+from common.data.pictures import open_picture
 from common.errors import InputError, require
 from common.io import locked, write_atomically
 from common.training import run_from_command_line
@@ -35,7 +36,6 @@ from common.training.parallel import in_order
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 CHUNK = 32  # images that a process takes at a time
-UNREADABLE = OSError, ValueError, SyntaxError, Image.DecompressionBombError
 WIDTH = 178  # of CelebA's images, in pixels
 FINE = 4  # masks are drawn FINE times larger and then reduced, for smooth lines
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
@@ -187,12 +187,9 @@ def complete(sources: Sequence[Path], config: Setup) -> dict[str, bool]:
     blank = {}
     for source in sources:
         path = config.dst / source.name
-        try:
-            with Image.open(source) as image:
-                picture = finished_picture(path, image.size, source.stat().st_mtime)
-                gray = image.convert("L") if picture is None else None
-        except UNREADABLE as error:
-            raise InputError(f"{source} is not a readable image ({error}): repair it, or remove it") from error
+        with open_picture(source, "repair it, or remove it") as image:
+            picture = finished_picture(path, image.size, source.stat().st_mtime)
+            gray = image.convert("L") if picture is None else None
         if picture is None:
             picture = config.draw(gray)
             temporary = path.with_name(path.name + ".tmp")
@@ -209,14 +206,13 @@ def finished_picture(path: Path, size: tuple[int, int], source_time: float) -> I
         size: expected width and height in pixels.
         source_time: when the source was modified, in seconds since the epoch.
     """
-    try:
-        if path.stat().st_mtime < source_time:
-            return None
-        with Image.open(path) as image:
-            image.load()
-    except UNREADABLE:
+    if not path.exists() or path.stat().st_mtime < source_time:
         return None
-    return image if image.size == size else None
+    try:
+        with open_picture(path, "delete it") as image:
+            return image.copy() if image.size == size else None
+    except InputError:
+        return None
 
 
 def predictor_file(landmarks: Path | None) -> Path:

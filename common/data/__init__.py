@@ -7,8 +7,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["array_caches", "image_caches", "torchvision_import"],
     submod_attrs={
         "batches": ["Batch", "Examples", "draw_paired", "hold_out", "observe", "unpair"],
-        "files": ["download", "find", "read_idx", "unpack"],
+        "files": ["download", "find"],
+        "idx_files": ["read_idx"],
         "shards": ["Shards"],
         "streams": ["Stream"],
+        "zip_files": ["unpack"],
     },
 )

@@ -3,20 +3,24 @@
 import io
 import json
 import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError, flag, require
-from common.io import DAMAGE, write_atomically
+from common.data import npy_files, zip_files
+from common.data.npy_files import Expected
+from common.errors import brief, flag, require
+from common.io import write_atomically
+from common.schemas import decode
+
+Scalar = bool | int | float | str | None
+MAX_ABOUT = 2**16  # bytes
 
 
-def save(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+def save(path: Path, about: Mapping[str, Scalar], arrays: Mapping[str, Tensor]) -> None:
     """Write arrays and the options that they were made with.
 
     Args:
@@ -32,34 +36,32 @@ def save(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
     write_atomically(path, content.getbuffer())
 
 
-def load(path: Path, about: Mapping[str, Any], names: Sequence[str], remedy: str) -> list[Tensor]:
-    """Read the named arrays of a file that `save` wrote.
+def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expected], remedy: str) -> list[Tensor]:
+    """Read arrays of a file that `save` wrote.
 
     Args:
         about: {option: value} that they must have been made with.
+        expected: what the arrays must be, by name; their sizes are checked before they are unpacked.
         remedy: how to make the file again, the end of error messages.
 
     Returns:
         the arrays, in the order of the names.
 
     Raises:
-        InputError: the file is damaged, or was made with other options.
+        InputError: the file is missing or damaged, was made with other options, or an array is not as expected.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            saved = json.loads(str(_array(archive, "about")))
-            made = {name: saved[name] for name in about}
-            arrays = [torch.from_numpy(_array(archive, name)) for name in names]
-    except (*DAMAGE, zlib.error) as error:
-        raise InputError(f"{path} is damaged or cannot be read: {remedy}") from error
-    changed = [name for name in about if made[name] != about[name]]
-    was, asked = (" ".join(flag(name, values[name]) for name in changed) for values in (made, about))
-    require(
-        not changed, f"{path} was made with {was}, not {asked}: give the same options, another --data-dir, or {remedy}"
-    )
-    return arrays
+    with zip_files.opened(path, remedy) as archive:
+        name, content = f"{path}: about", zip_files.content(archive, "about.npy", MAX_ABOUT)
+        saved = decode(npy_files.parse_text(content, name, remedy), dict[str, Scalar], name, remedy)
+        lacking = [name for name in about if name not in saved]
+        require(not lacking, f"{path} is damaged, it does not say {', '.join(lacking)}: {remedy}")
+        changed = [name for name in about if saved[name] != about[name]]
+        was, asked = (" ".join(flag(name, values[name]) for name in changed) for values in (saved, about))
+        again = f"give the same options, another --data-dir, or {remedy}"
+        require(not changed, f"{path} was made with {brief(was)}, not {asked}: {again}")
+        return [torch.from_numpy(_array(archive, name, kind, path, remedy)) for name, kind in expected.items()]
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read one array of an npz file. np.load may parse the array before, or without, verifying its checksum."""
-    return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+def _array(archive: zipfile.ZipFile, name: str, kind: Expected, path: Path, remedy: str) -> np.ndarray:
+    content = zip_files.content(archive, f"{name}.npy", npy_files.MAX_HEADER + kind.at_most)
+    return npy_files.parse(content, kind, f"{path}: {name}", remedy)

@@ -1,24 +1,18 @@
-"""Dataset files: finding, reading, downloading and unpacking them."""
+"""Dataset files: finding and downloading them, and reading texts."""
 
-import gzip
 import hashlib
 import http.client
-import shutil
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from common import distributed
-from common.errors import InputError, require
+from common.data import zip_files
+from common.errors import InputError, brief, require
+from common.io import MIB, read_bounded
 
-ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+MAX_TEXT = 64 * MIB  # CelebA's attributes have 26
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
@@ -38,36 +32,20 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
     raise InputError(f"{data_dir / names[0]} is missing{alternatives}: {how}")
 
 
-def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Read a file of unsigned bytes in the idx format of MNIST, plain or gzipped.
+def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
+    """The content of a text file in UTF-8.
 
     Args:
-        shape: the expected shape of one item: (28, 28) for images, () for labels.
-
-    Returns:
-        a uint8 tensor (N, *shape).
+        remedy: what to do about a missing or damaged file, the end of error messages.
+        errors: "replace" for replacement characters in place of bytes that are not UTF-8.
 
     Raises:
-        InputError: the file is unreadable, truncated, corrupted, of another format, or its items have another shape.
+        InputError: the file is missing, unreadable, too large, or not in UTF-8.
     """
-    remedy = "delete it and download it again (--download)"
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
-    magic = bytes([0, 0, 8, len(shape) + 1])
-    if content[:4] != magic:
-        raise InputError(f"{path} starts with {content[:4].hex()}, an idx file with {magic.hex()}: {remedy}")
-    header = 4 + 4 * (len(shape) + 1)
-    n, *item = np.frombuffer(content[4:header], dtype=">u4").tolist() if len(content) >= header else (0,)
-    if tuple(item) != shape:
-        raise InputError(f"{path} holds items of shape {tuple(item)}, not {shape}: {remedy}")
-    expected = header + n * int(np.prod(shape))
-    if len(content) != expected:
-        raise InputError(f"{path} holds {len(content)} bytes, its header says {expected}: {remedy}")
-    require(n > 0, f"{path} holds no items: {remedy}")
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(n, *shape)
+        return read_bounded(path, remedy, MAX_TEXT).decode(errors=errors).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read as text ({brief(error)}): {remedy}") from error
 
 
 def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") -> None:
@@ -112,30 +90,10 @@ def _fault(path: Path, md5: str | None) -> str:
             digest = hashlib.file_digest(file, "md5").hexdigest()
         return "" if digest == md5 else f"md5 {digest} instead of {md5}"
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except ZIP_DAMAGE as error:
-        return f"not a zip archive, or a damaged one ({error})"
-    return f"damaged in {damaged}" if damaged else ""
-
-
-def unpack(archive: Path, name: str) -> None:
-    """Unpack the folder `name` of a zip archive beside the archive, completely or not at all.
-
-    Raises:
-        InputError: the archive is damaged or lacks the folder, or the disk is full.
-    """
-    part = archive.with_name(f"{name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        with zipfile.ZipFile(archive) as content:
-            content.extractall(part)  # no name in the archive can escape this folder
-        (part / name).rename(archive.with_name(name))
-    except ZIP_DAMAGE as error:
-        raise InputError(f"{archive} is damaged ({error}): delete it and download it again (--download)") from error
-    except OSError as error:
-        raise InputError(f"{archive} could not be unpacked ({error}): free disk space, or download it again") from error
-    shutil.rmtree(part)
+        zip_files.verify(path, "it is not kept")
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _fetch(url: str, part: Path) -> None:

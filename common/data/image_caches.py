@@ -3,23 +3,26 @@
 import fcntl
 import hashlib
 import io
-import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from msgspec import Meta, Struct
+from PIL import Image
 from torch import Tensor
 
 from common import distributed
+from common.data.pictures import open_picture, upright
 from common.errors import InputError, require
 from common.io import write_atomically
+from common.schemas import read_json
 
 AT_ONCE = 64  # images that a thread decodes before it hands them over
 NOTED_EVERY = 5.0  # seconds between notes of how many images are done; an interrupted build continues from there
@@ -45,6 +48,26 @@ class Kind(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         """(C, size, size)."""
         return CHANNELS[self.mode], self.size, self.size
+
+
+class Notes(Struct):
+    """What a cache holds, in JSON beside it.
+
+    mode, size, inverted, squashed: a `Kind`.
+    n: number of images.
+    names: md5 of their names.
+    done: number of the images that are decoded.
+    files: md5 of the sizes of some of their files.
+    """
+
+    mode: str
+    size: int
+    inverted: bool
+    squashed: bool
+    n: int
+    names: str
+    done: Annotated[int, Meta(ge=0)]
+    files: str
 
 
 def load(
@@ -98,15 +121,13 @@ def decode(path: Path, kind: Kind, remedy: str = "download it again") -> np.ndar
     Raises:
         InputError: the image is missing or unreadable.
     """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert(kind.mode)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is missing or not a readable image: {remedy}") from error
-    w, h = image.size
-    w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
-    left, top = (round((side - kind.size) / 2) for side in (w, h))
-    image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
+    with open_picture(path, remedy) as file:
+        image = upright(file)
+        image = image if image.mode == kind.mode else image.convert(kind.mode)
+        w, h = image.size
+        w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
+        left, top = (round((side - kind.size) / 2) for side in (w, h))
+        image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
     pixels = np.asarray(image).reshape(kind.size, kind.size, -1).transpose(2, 0, 1)
     return 255 - pixels if kind.inverted else pixels
 
@@ -146,10 +167,10 @@ class _Cache:
         if done < len(self.names):
             self._build(done, jobs)
 
-    def _about(self) -> dict[str, str | int]:
-        """What identifies the images in the notes: their format, number and names."""
+    def _notes_of(self, done: int) -> Notes:
+        """What the notes say when the first `done` images are decoded."""
         names = hashlib.md5("\n".join(self.names).encode()).hexdigest()
-        return {**self.kind._asdict(), "n": len(self.names), "names": names}
+        return Notes(*self.kind, len(self.names), names, done, self._fingerprint(done))
 
     def _checked(self) -> int:
         """The number of images that the cache holds.
@@ -158,12 +179,9 @@ class _Cache:
             InputError: its notes are damaged, it holds other images, or it is truncated.
         """
         remedy = f"delete {self.path.name} and {self.notes.name}, and they will be made again"
-        try:
-            notes = json.loads(self.notes.read_text())
-            done, files = int(notes.pop("done")), notes.pop("files")
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise InputError(f"{self.notes} is damaged: {remedy}") from error
-        same = notes == self._about() and files == self._fingerprint(done)
+        notes = read_json(self.notes, Notes, remedy)
+        done = min(notes.done, len(self.names))
+        same = notes == self._notes_of(done)
         require(same, f"{self.path} holds other images than {self.folder}: {remedy}, or give another --cache-dir")
         expected = len(self.header()) + done * int(np.prod(self.kind.shape))
         size = self.path.stat().st_size if self.path.exists() else 0
@@ -198,8 +216,7 @@ class _Cache:
                     if done == len(self.names) or time.monotonic() - noted > NOTED_EVERY:
                         file.flush()
                         os.fsync(file.fileno())
-                        notes = self._about() | {"done": done, "files": self._fingerprint(done)}
-                        write_atomically(self.notes, json.dumps(notes).encode())
+                        write_atomically(self.notes, msgspec.json.encode(self._notes_of(done)))
                         noted = time.monotonic()
                 file.truncate()
         except OSError as error:

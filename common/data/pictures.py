@@ -2,24 +2,35 @@
 
 import io
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from common.errors import InputError, brief, require
 from common.io import MIB, open_regular
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # others start programs, decode slowly, or print what they think
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
 MAX_PIXELS = 64_000_000
+MAX_WEBP_PIXELS = MAX_PIXELS // 4  # its decoder keeps many copies
+MAX_SCANS = 200  # of a progressive JPEG, each of which goes through all pixels; usual are ten
 MAX_RATIO = 100  # of the sides, since a strip whose shorter side is enlarged grows without bounds
 MAX_BYTES = 128 * MIB
-# what Pillow raises for changed bytes
-UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError, Image.DecompressionBombError)
+TURNS = {  # by EXIF's orientation
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+# what Pillow raises for changed bytes and for too many pixels, the last where warnings are errors
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # of what a picture's own blocks claim, too
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of a size that is refused below, or of damage that Pillow mends
@@ -45,7 +56,9 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
         file.seek(0)
         try:
             with Image.open(file, formats=FORMATS) as image:
-                _check_size(*image.size, name, remedy)
+                _check_size(image, name, remedy)
+                if "progressive" in image.info:
+                    _check_scans(file, name, remedy)
                 yield image
         except UnidentifiedImageError as error:
             raise InputError(f"{name} is not a readable image ({', '.join(FORMATS)}): {remedy}") from error
@@ -53,8 +66,27 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
             raise InputError(f"{name} is not a readable image ({brief(error)}): {remedy}") from error
 
 
-def _check_size(width: int, height: int, name: str, remedy: str) -> None:
-    """Raise InputError for a size of too many pixels, or of a strip."""
-    fits = width * height <= MAX_PIXELS and max(width, height) <= MAX_RATIO * min(width, height)
-    limits = f"at most {MAX_PIXELS // 10**6} megapixels, and sides that differ at most {MAX_RATIO}-fold"
-    require(fits, f"{name} has {width:,} x {height:,} pixels; read are {limits}: {remedy}")
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its camera was held, which EXIF tells.
+
+    Unlike Pillow's exif_transpose it writes no EXIF anew, which damaged values would make fail in many ways.
+    """
+    image.load()
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
+
+
+def _check_size(image: Image.Image, name: str, remedy: str) -> None:
+    """Raise InputError for a picture of too many pixels, or for a strip."""
+    width, height = image.size
+    at_most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    limits = f"at most {at_most // 10**6} megapixels, and sides that differ at most {MAX_RATIO}-fold"
+    fits = width * height <= at_most and max(width, height) <= MAX_RATIO * min(width, height)
+    require(fits, f"{name} has {width:,} x {height:,} pixels; allowed are {limits}: {remedy}")
+
+
+def _check_scans(file: BinaryIO, name: str, remedy: str) -> None:
+    """Raise InputError for a progressive JPEG of too many scans."""
+    file.seek(0)
+    n = file.read().count(b"\xff\xda")
+    require(n <= MAX_SCANS, f"{name} has {n} scans; allowed are at most {MAX_SCANS}: {remedy}")

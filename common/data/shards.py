@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError, require
+from common.data import npy_files
+from common.errors import require
+
+DTYPES = ("|u1", "<i8", "<f4")
 
 
 class Shards:
@@ -76,12 +79,8 @@ class Shards:
 
 def _mapped(path: Path) -> np.ndarray:
     """The array of an .npy file, (n, ...), mapped into memory."""
-    try:
-        x = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is missing or not a whole .npy array ({error}): write it with np.save") from error
-    require(isinstance(x, np.memmap) and x.ndim > 0 and len(x) > 0, f"{path} holds no rows: write (n, ...) with n > 0")
-    require(x.dtype in (np.uint8, np.int64, np.float32), f"{path} has type {x.dtype}: write uint8, int64 or float32")
+    x = npy_files.mapped(path, DTYPES, "write rows (n, ...) with n > 0 and np.save")
+    require(x.ndim > 0, f"{path} holds a single number: write rows (n, ...) with n > 0")
     # rows are read in random order, so reading ahead would be wasted
     x._mmap.madvise(mmap.MADV_RANDOM)
     return x

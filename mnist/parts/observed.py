@@ -1,11 +1,13 @@
 """The part of an image that --observed names."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from common.errors import InputError, require
+from common.data.pictures import open_picture
+from common.errors import require
 from mnist.parts.model import N_PIXELS, SIZE
 
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
@@ -46,9 +48,7 @@ def _half(name: str) -> Tensor:
 
 
 def _mask_of(path: str) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
-        raise InputError(f"--observed {path}: it is neither of {meant} ({error})") from error
+    meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
+    require(Path(path).is_file(), f"--observed {path}: it is neither of {meant}")
+    with open_picture(Path(path), f"give {meant}", f"--observed {path}") as file:
+        return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127

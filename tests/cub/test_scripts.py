@@ -254,7 +254,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
     [
         (["--condition-on-text", "zyzzyva qwerty"], "has no word that the model knows"),
         (["--condition-on-text", " "], "has no word that the model knows"),
-        (["--condition-on-image", "none.jpg"], "none.jpg is missing or not a readable image"),
+        (["--condition-on-image", "none.jpg"], "none.jpg is missing"),
         (["--given", "caption", "--condition-on-text", "a bird"], "--given takes test birds"),
         (["--vocab", "cub.vocab"], "holds its own vocabulary: leave out --vocab"),
         (["--n-samples", "0"], "--n-samples must be positive"),

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
-from common.data.files import read_idx
+from common.data.idx_files import read_idx
 from fashionmnist.demo import draw
 
 N = 1300

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import fashionmnist.data
-from common.data.files import read_idx
+from common.data.idx_files import read_idx
 from common.errors import InputError
 from mnist.data import load
 from tests.helpers.data_config import data_config
@@ -33,8 +33,8 @@ def damaged_files(name):
         "not gz": (".gz", b"<html>quota exceeded</html>", "cannot be read"),
         "empty": ("", b"", "starts with"),
         "header only": ("", idx(IMAGES)[:6], "holds items of shape"),
-        "truncated": ("", idx(IMAGES)[:-1], "bytes, its header says"),
-        "too long": ("", idx(IMAGES) + b"x", "bytes, its header says"),
+        "truncated": ("", idx(IMAGES)[:-1], "fewer bytes than its header says"),
+        "too long": ("", idx(IMAGES) + b"x", "more bytes than its header says"),
         "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "starts with 00000d03, an idx file with 00000803"),
         "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\), not \(28, 28\)"),
     }

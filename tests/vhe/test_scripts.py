@@ -257,7 +257,7 @@ def test_the_seed_decides(saved, shown):
         (sample, ["--given"], "--given takes 1 to 5 images, not 0"),
         (sample, ["--given", *"abcdef"], "--given takes 1 to 5 images, not 6"),
         (sample, ["--given", "0965_01"], "'0965_01' is not an image of this split: its ids are like demo"),
-        (sample, ["--given", "mine.png"], "mine.png is missing or not a readable image"),
+        (sample, ["--given", "mine.png"], "mine.png is missing"),
         (sample, ["--given", "a", "--new", "characters"], "give one of them"),
         (sample, ["--new", "alphabets"], "does not model alphabets: use a model of train.py --model hierarchical"),
         (sample, ["--alphabet", "test01"], "does not model alphabets"),

@@ -1,0 +1,57 @@
+"""Arrays in the idx format of MNIST, plain or gzipped."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import InputError, brief
+from common.io import open_regular
+
+MAX_ITEMS = 280_000  # as many as EMNIST's digits, the largest set in MNIST's format
+REMEDY = "delete it and download it again (--download)"
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Read a file of unsigned bytes; no more is unpacked than its header promises, and one byte.
+
+    Args:
+        shape: the expected shape of one item: (28, 28) for images, () for labels.
+
+    Returns:
+        a uint8 tensor (N, *shape).
+
+    Raises:
+        InputError: the file is unreadable, truncated, corrupted, of another format, its items have another shape, or
+            there are more than MAX_ITEMS.
+    """
+    with open_regular(path, REMEDY) as file:
+        try:
+            with gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as content:
+                header = content.read(4 + 4 * (len(shape) + 1))
+                n = _checked_length(header, path, shape)
+                promised = n * math.prod(shape)
+                items = content.read(promised + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path} cannot be read ({brief(error)}): {REMEDY}") from error
+    if len(items) != promised:
+        relation = "fewer" if len(items) < promised else "more"
+        raise InputError(f"{path} holds {relation} bytes than its header says, {n} items of {shape}: {REMEDY}")
+    return torch.frombuffer(bytearray(items), dtype=torch.uint8).reshape(n, *shape)
+
+
+def _checked_length(header: bytes, path: Path, shape: tuple[int, ...]) -> int:
+    """The number of items that a header promises."""
+    magic = bytes([0, 0, 8, len(shape) + 1])
+    if header[:4] != magic:
+        raise InputError(f"{path} starts with {header[:4].hex()}, an idx file with {magic.hex()}: {REMEDY}")
+    n, *item = np.frombuffer(header[4:], ">u4").tolist() if len(header) == 4 + 4 * (len(shape) + 1) else (0,)
+    if tuple(item) != shape:
+        raise InputError(f"{path} holds items of shape {tuple(item)}, not {shape}: {REMEDY}")
+    if not 0 < n <= MAX_ITEMS:
+        raise InputError(f"{path} promises {n} items, not 1 to {MAX_ITEMS}: {REMEDY}")
+    return n

@@ -1,0 +1,252 @@
+"""Small files that promise or unpack to gigabytes, and what never ends: how each is read, and what that costs."""
+
+import gzip
+import io
+import os
+import signal
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import celeba.data
+import vhe.data
+from common.data import Shards, array_caches, image_caches
+from common.data.idx_files import read_idx
+from common.data.zip_files import unpack
+from common.errors import InputError
+from mnist_svhn.data import FILES, read_svhn
+from tests.helpers.celeba_files import write_celeba
+from tests.helpers.data_config import data_config
+from tests.helpers.small_files import ABOUT, EXPECTED, mat, picture, png
+
+BLOCK, BLOCKS = 2**26, 48  # 3 GiB
+PAGES, IMAGE = "images_evaluation.zip", "x.img"
+
+
+class Hostile(NamedTuple):
+    """A file and what reads it.
+
+    write: the file at a path.
+    read: reads it.
+    name: of the file.
+    message: a pattern of the error's message; None if the file is read.
+    """
+
+    write: Callable[[Path], None]
+    read: Callable[[Path], object]
+    name: str
+    message: str | None
+
+
+@cache
+def zeros(wbits):
+    """Three GiB of zeros, compressed with or without zlib's header: the same block again and again."""
+    packer = zlib.compressobj(wbits=-15)
+    block = packer.compress(bytes(BLOCK)) + packer.flush(zlib.Z_FULL_FLUSH)
+    header = b"\x78\x9c" if wbits > 0 else b""
+    return header + block * BLOCKS + b"\x03\x00"  # at last an empty block
+
+
+def written(content):
+    """A function that writes the content, which is made when it is called."""
+    return lambda path: path.write_bytes(content())
+
+
+def archive(name, packed, size):
+    """A zip archive of one deflated file, whatever size it promises."""
+    sizes = struct.pack("<III", 0, len(packed), min(size, 2**32 - 1))
+    common = struct.pack("<HHHHH", 20, 0, 8, 0, 0) + sizes + struct.pack("<HH", len(name), 0)
+    entry = b"PK\x03\x04" + common + name + packed
+    directory = b"PK\x01\x02" + struct.pack("<H", 20) + common + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name
+    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(directory), len(entry), 0)
+    return entry + directory + end
+
+
+def sized_png(width, height):
+    """A PNG whose header promises a size."""
+    return png(b"\0", width, height)
+
+
+def claiming_npy():
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 100)})
+    return file.getvalue() + bytes(4000)
+
+
+def packed_mat(n, stream):
+    """A .mat whose X claims n images and is compressed from a header and the stream of zeros that follows it."""
+    size = 32 * 32 * 3 * n
+    dimensions = struct.pack("<II4i", 5, 16, 32, 32, 3, n)
+    head = struct.pack("<IIII", 6, 8, 9, 0) + dimensions + struct.pack("<HHI", 1, 1, ord("X"))
+    head = struct.pack("<II", 14, (len(head) + 8 + size) % 2**32) + head + struct.pack("<II", 2, size % 2**32)
+    packer = zlib.compressobj(wbits=-15)
+    packed = b"\x78\x9c" + packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH) + stream
+    return mat(compressed=True)[:128] + struct.pack("<II", 15, len(packed)) + packed
+
+
+def text_png():
+    """A PNG with texts of 3 GiB."""
+    content = picture("PNG")
+    text = b"zTXt" + b"a\0\0" + zeros(15)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return content[:33] + chunk + content[33:]
+
+
+def scanned_jpeg():
+    """A progressive JPEG whose last scan is repeated."""
+    content = picture("JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * 100_000 + content[-2:]
+
+
+def sparse(path):
+    with open(path, "wb") as file:
+        file.truncate(2**40)
+
+
+def faces_with(write):
+    """CelebA's files, of which the partition is written by a function."""
+
+    def write_all(path):
+        write_celeba(path.parent)
+        path.unlink()
+        write(path)
+
+    return write_all
+
+
+def read_images(path):
+    return read_idx(path, (28, 28))
+
+
+def read_picture(path):
+    image_caches.decode(path, image_caches.Kind())
+
+
+def read_pages(path):
+    vhe.data.load("test", data_config(path.parent))
+
+
+def read_faces(path):
+    celeba.data.load("train", data_config(path.parent))
+
+
+def read_cache(path):
+    array_caches.load(path, ABOUT, EXPECTED, "make it again")
+
+
+def read_mat(path):
+    read_svhn("test", path.parent)
+
+
+def idx_header(n):
+    return struct.pack(">HBB3I", 0, 8, 3, n, 28, 28)
+
+
+PAGE = b"images_evaluation/a/b/0001_01.png"
+NO_FILE = {"pipe": os.mkfifo, "endless": lambda path: path.symlink_to("/dev/zero")}
+HOSTILE = {
+    "idx.gz of 3 GiB": Hostile(
+        written(lambda: gzip.compress(idx_header(60_000)) + gzip.compress(bytes(BLOCK), 1) * BLOCKS),
+        read_images,
+        "x.gz",
+        "more bytes than its header says",
+    ),
+    "idx.gz of 10^9 items": Hostile(
+        written(lambda: gzip.compress(idx_header(10**9))), read_images, "x.gz", "10+ items"
+    ),
+    "idx of 10^9 items": Hostile(written(lambda: idx_header(10**9)), read_images, "x", "10+ items"),
+    "npy of 10^12 rows": Hostile(
+        written(claiming_npy), lambda path: Shards([path]), "x.npy", "its values take 4000 bytes of 40+: write"
+    ),
+    "npz of 3 GiB": Hostile(
+        written(lambda: archive(b"about.npy", zeros(-15), BLOCK * BLOCKS)), read_cache, "x.npz", "unpacks to 3221225472"
+    ),
+    "npz that promises less": Hostile(
+        written(lambda: archive(b"about.npy", zeros(-15), 1000)), read_cache, "x.npz", "Bad CRC-32"
+    ),
+    "zip of a page of 3 GiB": Hostile(
+        written(lambda: archive(PAGE, zeros(-15), BLOCK * BLOCKS)), read_pages, PAGES, "unpacks to 3221225472"
+    ),
+    "zip to unpack": Hostile(
+        written(lambda: archive(b"cub/a.txt", zeros(-15), BLOCK * BLOCKS)),
+        lambda path: unpack(path, "cub"),
+        "cub.zip",
+        "bytes and unpacks to 3221225472, too many",
+    ),
+    "mat of 10^6 images": Hostile(
+        written(lambda: packed_mat(10**6, zeros(-15))), read_mat, FILES["test"], r"X holds uint8 of shape .*1000000\)"
+    ),
+    "mat that is longer": Hostile(
+        written(lambda: packed_mat(10, zeros(-15))), read_mat, FILES["test"], "a variable is longer than its values"
+    ),
+    "png of 13,000 x 13,000": Hostile(
+        written(lambda: sized_png(13_000, 13_000)), read_picture, IMAGE, "169000000 pixels"
+    ),
+    "png of 9,000 x 9,000": Hostile(
+        written(lambda: sized_png(9000, 9000)), read_picture, IMAGE, "81000000 pixels|9,000 x 9,000 pixels"
+    ),
+    "png of 200,000 x 1": Hostile(written(lambda: sized_png(200_000, 1)), read_picture, IMAGE, "200,000 x 1 pixels"),
+    "png of 1 x 200,000, as a character": Hostile(
+        written(lambda: sized_png(1, 200_000)), vhe.data.decode, IMAGE, "1 x 200,000 pixels"
+    ),
+    "png of 6,000 x 6,000, as a character": Hostile(
+        written(lambda: sized_png(6000, 6000)), vhe.data.decode, IMAGE, "6000 x 6000 pixels, more than 4096 a side"
+    ),
+    "png with texts of 3 GiB": Hostile(written(text_png), read_picture, IMAGE, "Decompressed data too large"),
+    "jpeg of 100,000 scans": Hostile(written(scanned_jpeg), read_picture, IMAGE, "has 1000.. scans"),
+    "gif of 1 TiB": Hostile(sparse, read_picture, IMAGE, "has 1,099,511,627,776 bytes"),
+    "text of 1 TiB": Hostile(faces_with(sparse), read_faces, "list_eval_partition.txt", "more than 64 MiB"),
+    **{
+        f"{name} as {kind}": Hostile(write, read, file, "is not a regular file|is missing")
+        for name, write in NO_FILE.items()
+        for kind, read, file in (
+            ("idx", read_images, "x"),
+            ("npy", lambda path: Shards([path]), "x.npy"),
+            ("npz", read_cache, "x.npz"),
+            ("zip", read_pages, PAGES),
+            ("mat", read_mat, FILES["test"]),
+            ("picture", read_picture, IMAGE),
+        )
+    },
+    **{
+        f"{name} as text": Hostile(faces_with(write), read_faces, "list_eval_partition.txt", "is missing")
+        for name, write in NO_FILE.items()
+    },
+    # the largest that are read
+    "png of 8,000 x 8,000": Hostile(written(lambda: png(bytes(8000 * 1001), 8000, 8000)), read_picture, IMAGE, None),
+    "png of 4,096 x 4,096, as a character": Hostile(
+        written(lambda: png((b"\0" + b"\xf0" * 512) * 4096, 4096, 4096)), vhe.data.decode, IMAGE, None
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_cost_neither_memory_nor_time(name, tmp_path):
+    hostile, path = HOSTILE[name], tmp_path / HOSTILE[name].name
+    hostile.write(path)
+    signal.alarm(60)  # ends a wait for a pipe
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
+    before, started = peak(), time.perf_counter()
+    if hostile.message is None:
+        hostile.read(path)
+    else:
+        with pytest.raises(InputError, match=hostile.message) as error:
+            hostile.read(path)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    signal.alarm(0)
+    assert peak() - before < (800 if hostile.message is None else 70), "MiB"
+    assert time.perf_counter() - started < 10
+
+
+def peak():
+    """Most memory that this process has had, in MiB."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,71 @@
+"""Zip archives: what is unpacked, what is refused, and what a failure leaves."""
+
+import shutil
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+
+from common.data import zip_files
+from common.errors import InputError
+
+TEXT = b"a bird " * 100
+
+
+def write(path, names=("birds/a.txt", "birds/b/c.txt"), method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name in names:
+            archive.writestr(name, TEXT)
+    return path
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_folder_is_unpacked_and_nothing_beside_it(tmp_path):
+    names = ("birds/a.txt", "birds/b/c.txt", "other/d.txt", "../e.txt", "/f.txt", "birds/../../g.txt")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    zip_files.unpack(write(folder / "birds.zip", names), "birds")
+    assert files(tmp_path) == [f"data/{name}" for name in ("birds.zip", "birds/a.txt", "birds/b/c.txt", "birds/g.txt")]
+    assert (folder / "birds/b/c.txt").read_bytes() == TEXT
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("names", "method", "message"),
+    [
+        (("birds/a.txt", "birds/a.txt"), zipfile.ZIP_STORED, "holds 'birds/a.txt' twice"),
+        (("birds/a.txt",), zipfile.ZIP_LZMA, "holds 'birds/a.txt' encrypted or compressed in an odd way"),
+        (("birds/a.txt",), zipfile.ZIP_BZIP2, "holds 'birds/a.txt' encrypted or compressed in an odd way"),
+        (("other/a.txt",), zipfile.ZIP_STORED, "holds no folder birds"),
+    ],
+)
+def test_odd_archives_are_refused(tmp_path, names, method, message):
+    with pytest.raises(InputError, match=rf"birds.zip {message}: delete it and download it again"):
+        zip_files.unpack(write(tmp_path / "birds.zip", names, method), "birds")
+    assert files(tmp_path) == ["birds.zip"]
+
+
+def test_a_failed_unpacking_leaves_nothing(tmp_path, monkeypatch):
+    path = write(tmp_path / "birds.zip", method=zipfile.ZIP_STORED)
+    whole = path.read_bytes()
+    last = whole.rindex(TEXT)
+    path.write_bytes(whole[:last] + b"A" + whole[last + 1 :])
+    with pytest.raises(InputError, match=r"birds.zip is damaged or not a zip archive \(Bad CRC-32.*: delete it"):
+        zip_files.unpack(path, "birds")
+    assert [x.name for x in tmp_path.iterdir()] == ["birds.zip"]
+    path.write_bytes(whole)
+    monkeypatch.setattr(shutil, "copyfileobj", full_disk)
+    with pytest.raises(InputError, match="could not be unpacked .*No space left.*: free disk space"):
+        zip_files.unpack(path, "birds")
+    assert [x.name for x in tmp_path.iterdir()] == ["birds.zip"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="unpacks to 1400 bytes, but the disk has 1000 free: make room"):
+        zip_files.unpack(path, "birds")
+    assert [x.name for x in tmp_path.iterdir()] == ["birds.zip"]
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")

@@ -1,0 +1,223 @@
+"""Damaged data files of every format: each is read, or refused in one line."""
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import celeba.data
+import vhe.data
+from common.data import Shards, array_caches, image_caches
+from common.data.idx_files import read_idx
+from common.data.zip_files import unpack
+from cub import features, layouts
+from cub.captions import SPECIAL, read_vocabulary
+from mnist_svhn.data import FILES, read_svhn
+from tests.faults.attack import GIB, attack, scaled
+from tests.faults.mutated import mutations
+from tests.helpers.celeba_files import write_celeba
+from tests.helpers.data_config import data_config
+from tests.helpers.mnist_files import IMAGES, idx
+from tests.helpers.omniglot_files import write_omniglot
+from tests.helpers.small_files import ABOUT, EXPECTED, mat, npy, npz, picture, png
+
+PAGES, IMAGE = "images_evaluation.zip", "x.img"
+PAGE = (b"\0" + b"\xf0" * 14) * 105  # rows of a page, in bits, each after the number of its filter
+
+
+class Case(NamedTuple):
+    """A format and what reads it.
+
+    make: writes what lies beside the file into a folder, and returns the content that is to be damaged.
+    read: reads a file at a path.
+    name: of the file.
+    pack: turns damaged content into the file, such as by compressing it.
+    """
+
+    make: Callable[[Path], bytes]
+    read: Callable[[Path], object]
+    name: str
+    pack: Callable[[bytes], bytes] = bytes
+
+
+def _unpacked_mat(_):
+    """The two variables of a .mat, without its header."""
+    return mat(compressed=False)[128:]
+
+
+def _packed_mat(elements):
+    """A .mat of the header and elements, of which each is compressed."""
+    size = min(struct.unpack("<I", elements[4:8].ljust(4, b"\0"))[0] + 8, len(elements))
+    packed = [zlib.compress(part) for part in (elements[:size], elements[size:])]
+    return mat(compressed=True)[:128] + b"".join(struct.pack("<II", 15, len(x)) + x for x in packed)
+
+
+def _mended_png(content):
+    """A PNG with the checksums that its chunks should have, so that damage is decoded."""
+    mended, place = [content[:8]], 8
+    while place + 12 <= len(content):
+        (size,) = struct.unpack(">I", content[place : place + 4])
+        size = min(size, len(content) - place - 12)
+        chunk = content[place + 4 : place + 8 + size]
+        mended.append(content[place : place + 4] + chunk + struct.pack(">I", zlib.crc32(chunk)))
+        place += 12 + size
+    return b"".join(mended)
+
+
+def _read_images(path):
+    read_idx(path, (28, 28))
+
+
+def _read_cache(path):
+    array_caches.load(path, ABOUT, EXPECTED, "make it again")
+
+
+def _read_mat(path):
+    read_svhn("test", path.parent)
+
+
+def _read_picture(path):
+    image_caches.decode(path, image_caches.Kind(size=16))
+    vhe.data.decode(path)
+
+
+def _omniglot(folder):
+    return (write_omniglot(folder) / PAGES).read_bytes()
+
+
+def _omniglot_of(rows):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("images_evaluation/a/b/0001_01.png", png(rows))
+    return file.getvalue()
+
+
+def _load_pages(path):
+    vhe.data.load("test", data_config(path.parent))
+
+
+def _archive(folder):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(4):
+            archive.writestr(f"cub/{i}.txt", f"a bird {i} " * 20)
+    return file.getvalue()
+
+
+def _unpack(path):
+    unpack(path, "cub")
+    for file in (path.parent / "cub").iterdir():
+        file.unlink()
+    (path.parent / "cub").rmdir()
+
+
+def _faces(name):
+    def make(folder):
+        return (write_celeba(folder) / name).read_bytes()
+
+    return make
+
+
+def _load_faces(path):
+    celeba.data.load("train", data_config(path.parent, cache_dir=None))
+
+
+def _face_notes(folder):
+    _load_faces(write_celeba(folder) / "x")
+    return (folder / "celeba_64.json").read_bytes()
+
+
+def _feature_notes(folder):
+    np.save(folder / "features_train.npy", np.zeros((3, 2048), np.float32))
+    network = {"weights": "x", "size": 224, "md5": "0", "learnt": ["a"], "lr": 0.1}
+    names = features._md5(["a", "b", "c"])
+    return json.dumps({"names": names, "network": network, "done": 3}).encode()
+
+
+def _load_features(path):
+    features.load_features(SimpleNamespace(names={"train": ["a", "b", "c"]}, folder="x"), "train", path.parent)
+
+
+def _vocabulary(_):
+    words = [*SPECIAL, "bird", "blue"]
+    return json.dumps({"w2i": {w: i for i, w in enumerate(words)}, "i2w": dict(enumerate(words))}).encode()
+
+
+def _shard(_):
+    return npy(np.arange(60, dtype=np.float32).reshape(6, 10))
+
+
+def _captions(_):
+    return "\n".join(f"this bird is {i} \ufffd blue" for i in range(10)).encode()
+
+
+PICTURES = {
+    "png": ("PNG", {}),
+    "png, palette": ("PNG", {"mode": "P"}),
+    "png, bits": ("PNG", {"mode": "1"}),
+    "jpeg": ("JPEG", {}),
+    "jpeg, progressive": ("JPEG", {"progressive": True}),
+    "webp": ("WEBP", {}),
+    "gif": ("GIF", {}),
+}
+CASES = {
+    "idx": Case(lambda _: idx(IMAGES), _read_images, "images"),
+    "idx.gz": Case(lambda _: gzip.compress(idx(IMAGES)), _read_images, "images.gz"),
+    "idx in gz": Case(lambda _: idx(IMAGES), _read_images, "images.gz", gzip.compress),
+    "npy": Case(_shard, lambda path: Shards([path])[:], "x.npy"),
+    "npz": Case(lambda _: npz(), _read_cache, "x.npz"),
+    **{
+        f"npz, its {name}": Case(
+            lambda _, name=name: zipfile.ZipFile(io.BytesIO(npz())).read(f"{name}.npy"),
+            _read_cache,
+            "x.npz",
+            lambda content, name=name: npz(**{name: content}),
+        )
+        for name in ("about", "image", "rows")
+    },
+    "mat": Case(lambda _: mat(False), _read_mat, FILES["test"]),
+    "mat, compressed": Case(lambda _: mat(True), _read_mat, FILES["test"]),
+    "mat, inside": Case(_unpacked_mat, _read_mat, FILES["test"], _packed_mat),
+    "zip of pages": Case(_omniglot, _load_pages, PAGES),
+    "zip, its page": Case(lambda _: PAGE, _load_pages, PAGES, _omniglot_of),
+    "zip to unpack": Case(_archive, _unpack, "cub.zip"),
+    **{
+        name: Case(lambda _, kind=kind, options=options: picture(kind, **options), _read_picture, IMAGE)
+        for name, (kind, options) in PICTURES.items()
+    },
+    "png, mended": Case(lambda _: picture("PNG"), _read_picture, IMAGE, _mended_png),
+    "png, its rows": Case(lambda _: PAGE, _read_picture, IMAGE, png),
+    "attributes": Case(_faces("list_attr_celeba.txt"), _load_faces, "list_attr_celeba.txt"),
+    "partition": Case(_faces("list_eval_partition.txt"), _load_faces, "list_eval_partition.txt"),
+    "image notes": Case(_face_notes, _load_faces, "celeba_64.json"),
+    "feature notes": Case(_feature_notes, _load_features, "features_train.json"),
+    "vocabulary": Case(_vocabulary, read_vocabulary, "cub.vocab"),
+    "captions": Case(_captions, lambda path: layouts._captions(path, 1), "x.txt"),
+}
+
+
+def _read_damaged(case, path, content):
+    path.write_bytes(case.pack(content))
+    case.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("name", CASES)
+def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
+    case = CASES[name]
+    content, path = case.make(tmp_path), tmp_path / case.name
+    _read_damaged(case, path, content)  # undamaged
+    damaged = enumerate(mutations(content, 0, scaled(20)))
+    calls = ((f"file {i}", partial(_read_damaged, case, path, x)) for i, x in damaged)
+    counts = attack("damaged data files", calls, memory=4 * GIB)
+    assert counts["one line"] > 0
