@@ -3,10 +3,7 @@
 import contextlib
 import fcntl
 import os
-import pickle
 import stat
-import struct
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,10 +11,6 @@ from typing import BinaryIO
 from common.errors import InputError, require
 
 MIB = 2**20
-DAMAGE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, ValueError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-)
 
 
 def open_regular(path: Path, remedy: str) -> BinaryIO:
