@@ -164,8 +164,8 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     """Features (N, 2048) float32 of the images of a split, memory-mapped.
 
     Raises:
-        InputError: the features are missing or incomplete, belong to other images, or the two splits' features were
-            made by different networks.
+        InputError: the features are missing, incomplete or not finite, belong to other images, or the two splits'
+            features were made by different networks.
     """
     notes, names = _notes(cache_dir, split), birds.names[split]
     path = cache_dir / _name(split)
@@ -174,7 +174,11 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     same = notes.names == _md5(names)
     require(same, f"{path} holds features of other images than {birds.folder}: {_again(cache_dir)}")
     require(notes.done == len(names), f"{path} holds {notes.done} of {len(names)} images: {MAKE_THEM}")
-    return torch.from_numpy(_mapped(path, len(names)))
+    features = torch.from_numpy(_mapped(path, len(names)))
+    finite = features.isfinite().all(dim=1)
+    n_broken = len(finite) - int(finite.sum())
+    require(n_broken == 0, f"{path} holds values that are not finite, in {n_broken} rows: {_again(cache_dir)}")
+    return features
 
 
 def about(cache_dir: Path) -> dict[str, Any]:

@@ -283,6 +283,13 @@ def test_damaged_files_are_named(tmp_path, small, found, name):
         load_features(found, "train", tmp_path)
 
 
+def test_features_that_are_not_finite_are_refused(tmp_path, small, found):
+    features.main(config(tmp_path))
+    np.load(tmp_path / "features_train.npy", mmap_mode="r+")[1, 5] = np.inf
+    with pytest.raises(InputError, match="features_train.npy holds values that are not finite, in 1 rows: delete"):
+        load_features(found, "train", tmp_path)
+
+
 def test_features_of_two_networks_are_refused(tmp_path, small, found):
     for name, seed in (("a", 0), ("b", 1)):
         features.main(config(tmp_path / name, seed=seed))
