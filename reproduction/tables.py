@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.data.files import read_text
 from common.errors import require
 from common.reporting.tables import in_table
 from common.training.parallel import spread
@@ -193,7 +194,7 @@ def put_in(file: Path, results: Sequence[Result]) -> str:
     Raises:
         InputError: the file has no marks.
     """
-    text = file.read_text()
+    text = read_text(file, "give the README.md of this repository")
     require(BEGIN in text and END in text, f"{file} has no lines {BEGIN} and {END}: add them where the table goes")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}\n\n{experiments(results)}\n\n{END}{after}"

@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
 from common import distributed
+from common.data.files import read_text
 from common.data.pictures import open_picture
 from common.errors import InputError, require
 from common.io import locked, write_atomically
@@ -169,7 +170,7 @@ def claim(folder: Path, about: str) -> None:
     """
     path = folder / "about.json"
     if path.exists():
-        earlier = path.read_text(errors="replace")[:300]
+        earlier = read_text(path, "choose another DST", errors="replace")[:300]
         require(
             earlier == about, f"{folder} was made with {earlier!r}, not {about!r}: delete it, or choose another DST"
         )
