@@ -16,6 +16,7 @@ import torch
 
 import multimnist.data
 from common.checkpoints import BEST, LAST, load
+from common.io import locked
 from mnist_svhn import make_idx
 from multimnist import generate
 from tests.faults.attack import attack, forked, record, scaled
@@ -199,3 +200,10 @@ def content(path):
         return path.read_bytes()
     with np.load(path) as arrays:
         return {name: torch.from_numpy(arrays[name]) if arrays[name].shape else str(arrays[name]) for name in arrays}
+
+
+@pytest.mark.parametrize("kind", ["multimnist", "mnist_svhn", "vision"])
+def test_a_folder_that_another_process_fills_is_refused(kind, tmp_path):
+    work = generating(kind, tmp_path)
+    with locked(tmp_path / "made"):
+        attack("two generators of one folder", [(kind, work)], refused=True)
