@@ -5,12 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.data import Batch
 from common.errors import InputError
-from common.estimators import ImportanceWeights, importance_estimates, log_marginal
+from common.estimators import ImportanceWeights, image_and_label, importance_estimates, log_marginal
+from common.likelihoods import GroupedLikelihood
+from common.models import MVAE
 from common.multimodal_vae import DECODED_AT_ONCE
 from common.objectives import StandardElbo
 from mnist.model import build
-from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
 
 
 @pytest.mark.parametrize("n_modalities", [2, 3])
@@ -145,3 +148,26 @@ def test_at_least_one_sample():
     model, weights, scales = linear_gaussian(2)
     with pytest.raises(InputError, match="at least one importance sample, not 0"):
         log_marginal(model, draw(weights, scales, 2), ("a",), n_samples=0)
+
+
+def test_an_image_and_its_label():
+    """Rows whose proposal is the exact posterior are exact with one sample; one with a wider proposal is not."""
+    model, weights, scales = linear_gaussian(2)
+    names = dict(zip("ab", ("image", "text"), strict=True))
+    renamed = [{new: network[old] for old, new in names.items()} for network in (model.encoder, model.decoder)]
+    likelihood = GroupedLikelihood(**{new: model.likelihood[old] for old, new in names.items()})
+    model = MVAE(*renamed, likelihood, latent_dim=D).double()
+    weights, scales = ({new: x[old] for old, new in names.items()} for x in (weights, scales))
+    inputs = draw(weights, scales, 6)
+    rows = image_and_label(model, Batch(inputs), ("text",), "text", 1, given=("text",))
+    image, text, joint = (exact_log_p(weights, scales, inputs, x) for x in (("image",), ("text",), tuple(inputs)))
+    exact = {
+        "log p(image), z from q(z|image)": image,
+        "log p(text)": text,
+        "log p(image,text)": joint,
+        "log p(text|image), z from q(z|image)": joint - image,
+        "log p(image|text)": joint - text,
+    }
+    torch.testing.assert_close({name: rows[name] for name in exact}, exact)
+    assert (rows["log p(image)"] - image).abs().min() > 1e-3, "its samples are those of q(z|image,text)"
+    torch.testing.assert_close(rows["log p(text|image)"], joint - rows["log p(image)"])

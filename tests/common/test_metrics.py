@@ -56,6 +56,19 @@ def test_a_source_of_several_modalities():
     assert found["both -> a"].double().mean().item() == pytest.approx(1 - 0.4 / 2, abs=0.03)
 
 
+def test_coherence_and_latents_are_of_samples():
+    """An expert that knows little: the posterior is nearly the prior, though its mean still points to the class."""
+    torch.manual_seed(0)
+    vague = model()
+    for encoder in vague.encoder.values():
+        encoder.logvar = 16.0
+    found = crossed(vague)
+    assert found == pytest.approx(dict.fromkeys(found, 1 / C), abs=0.04)
+    given, labels = examples(900)
+    assert (vague.posterior(given[:]).mean.argmax(dim=1) == labels[:, 0]).all()
+    assert sampled_latents(vague, given, SOURCES)["a"].std().item() == pytest.approx(1, abs=0.05)
+
+
 def test_joint_coherence_counts_agreement():
     torch.manual_seed(0)
     assert joint(model(decoder=(0.0, 0.25)), 5000) == pytest.approx(0.75, abs=0.03)

@@ -145,6 +145,17 @@ def test_a_set_encoder_adds_up_what_is_there():
     assert DiagonalGaussianPosterior()(many).batch_shape == (2, 6)
 
 
+def test_what_one_of_many_pixels_adds_is_scaled():
+    """Natural parameters over sqrt(n), precisions over n: a product of n like experts is no narrower than one."""
+    n, mu, logvar = 784, torch.randn(3, 2).double(), torch.randn(3, 2).double()
+    scaled_mu, scaled_logvar = part_models.OneOfMany(n, gaussian=True)((mu, logvar))
+    precision, scaled = (-logvar).exp(), (-scaled_logvar).exp()
+    torch.testing.assert_close(n * scaled, precision)
+    torch.testing.assert_close(scaled_mu * scaled * n**0.5, mu * precision)
+    for x in (mu, (mu,)):
+        torch.testing.assert_close(part_models.OneOfMany(n, gaussian=False)(x), (mu / 28,))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "posterior"), [("poe", "gaussian"), ("set", "gaussian"), ("poe", "vmf")])
 def test_pixels_learn_from_those_that_are_there(fusion, posterior):

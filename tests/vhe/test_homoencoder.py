@@ -215,6 +215,43 @@ def test_reinforce_agrees_with_enumeration():
         assert ((drawn.mean(dim=0) - right).abs() <= 5 * error + 1e-12).all(), name
 
 
+class DiscreteQwAlone(Discrete):
+    """Of a variable whose prior depends on another one, and its encoder on none."""
+
+    def forward(self, inputs, w=None):
+        return self.of(inputs[:, 0], w, True)
+
+
+@pytest.mark.parametrize("encoder_of_w", [DiscreteQw(4, 3, 2), DiscreteQwAlone(4, 2)])
+def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w):
+    """Without noise: each pair of draws by its probability. The baseline is the other example's reward."""
+    torch.manual_seed(0)
+    prior = [DiscretePc(1, 2), DiscretePw(2, 2), DiscretePv(1, 2)]
+    model = VHE([encoder_of_w, DiscreteQv(4, 2), DiscreteQc(4, 2)], DiscretePx(2, 2, 2, 4), prior)
+    inputs, x = {"c": torch.tensor([[3], [0]]), "w": torch.tensor([[1], [2]]), "v": torch.tensor([[2], [2]])}, [1, 2]
+    draws = list(itertools.product(range(2), repeat=3))
+    bounds, log_q = [], []  # of both examples for each draw
+    for draw in draws:
+        values = dict(zip("cwv", torch.tensor(draw)[:, None].expand(3, 2), strict=True))
+        q = {name: model.q(name, inputs[name], values, values[name]).log_prob for name in "cwv"}
+        kl = {name: q[name] - model.p(name, values, values[name]).log_prob for name in "cwv"}
+        log_q.append(sum(q.values()))
+        bounds.append(model.p("x", values, torch.tensor(x)).log_prob - sum(kl[name] / SIZES[name] for name in "cwv"))
+    log_q, bounds = torch.stack(log_q), torch.stack(bounds)
+    parameters = list(model.parameters())
+    exact = torch.autograd.grad((log_q.exp() * bounds).sum(), parameters, retain_graph=True)
+    estimate = [torch.zeros_like(p) for p in parameters]
+    for i, j in itertools.product(range(len(draws)), repeat=2):
+        drawn = dict(zip("cwv", zip(draws[i], draws[j], strict=True), strict=True))
+        in_order = iter([torch.tensor(drawn[name]) for name in model.latents])
+        monkeypatch.setattr(Categorical, "sample", lambda self, in_order=in_order: next(in_order))
+        value = model.bound(inputs, SIZES, x=torch.tensor(x)).value
+        probability = (log_q[i, 0] + log_q[j, 1]).exp().detach()
+        for total, gradient in zip(estimate, torch.autograd.grad(probability * value.sum(), parameters), strict=True):
+            total += gradient
+    torch.testing.assert_close(estimate, list(exact))
+
+
 def test_reinforce_leaves_out_what_a_variable_has_no_part_in():
     model = discrete_model()
     log_p, weighted = torch.zeros(2), {"c": torch.ones(2), "w": torch.full((2,), 10.0), "v": torch.full((2,), 100.0)}

@@ -113,6 +113,30 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
             assert worst > 8, rule
 
 
+@pytest.mark.parametrize("looser", [False, True])
+def test_exact_dreg_is_iwae_where_beta_is_zero(looser):
+    """Sample by sample: log q has no part in the weights."""
+    model, weights, scales = laplace(3)
+    inputs, results = draw(weights, scales, 5), []
+    for objective in (IwaeElbo(model, K=4, looser=looser), DregIwaeElbo(model, K=4, looser=looser)):
+        torch.manual_seed(0)
+        model.zero_grad()
+        objective(inputs, beta=0.0).backward()
+        results.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("looser", [False, True])
+def test_exact_dreg_has_iwaes_gradient_under_annealing_too(looser):
+    model, weights, scales = with_fusion("moe", 2)
+    inputs = draw(weights, scales, 1)
+    iwae, dreg = (
+        gradients(objective(model, K=3, looser=looser), inputs, n_rows=200, beta=0.5)
+        for objective in (IwaeElbo, DregIwaeElbo)
+    )
+    assert z_scores(iwae, dreg).max() < 4.5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("looser", [False, True])
 def test_exact_dreg_is_unbiased_where_some_latents_are_narrow(monkeypatch, looser):
