@@ -7,7 +7,8 @@ minus or a `.detach()`, swaps functions (min max, sum mean, ...), or leaves out 
 annotations, decorators and messages stay. One process collects the tests and runs them once, tracing which of them
 reach which line and how long they take. Then it forks for each mutant, replaces the code of the one function that
 changes (or imports all modules anew, if the change is outside of functions), and runs the tests that reach it, the
-shortest first, until one fails. Tests that start other processes see no mutant there. The log makes a run resumable.
+nearest and shortest first, until one fails. Processes that a test starts anew see no mutant. The log makes a run
+resumable.
 """
 
 import ast
@@ -66,6 +67,7 @@ PAIRS = ("min max", "sum mean", "any all", "zeros ones", "zeros_like ones_like",
 PAIRS += ("repeat repeat_interleave", "argmin argmax", "amin amax", "logsumexp sum", "softmax log_softmax")
 SWAPPED_NAMES = {a: b for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
 UNCHANGED = {"annotation", "returns", "decorator_list", "type_params", "format_spec"}  # fields of syntax trees
+CHECKS = {"validate_args", "strict"}  # arguments that only ask for a check
 NEGATED_BY_OPERATOR = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
 OPTIONS = ["-q", "-s", "-p", "no:cacheprovider", "--no-summary", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 IMPORTED_LATE = ("torch.distributed.tensor", "torch.autograd.gradcheck", "matplotlib.pyplot", "sklearn.datasets")
@@ -86,8 +88,8 @@ class Config:
     """results, a line each; what it holds is not tried again"""
     again: bool = False
     """try again what survived according to the log"""
-    budget: float = 30.0
-    """seconds of tests for each mutant, of the shortest that reach it"""
+    budget: float = 15.0
+    """seconds of tests for each mutant: those of the test file of the same name, then the shortest that reach it"""
     slow: bool = False
     """also the tests that are marked as slow"""
     near: bool = False
@@ -108,6 +110,12 @@ class Mutant(NamedTuple):
     def old(self) -> ast.AST:
         value = getattr(self.owner, self.field)
         return value if self.i is None else value[self.i]
+
+    @property
+    def position(self) -> str:
+        """Line and column, those of the expression for an operator."""
+        node = self.old if hasattr(self.old, "lineno") else self.owner
+        return f"{node.lineno}:{node.col_offset}" + ("" if node is self.old or not self.i else f".{self.i}")
 
     def replace(self, node: ast.AST) -> None:
         if self.i is None:
@@ -178,6 +186,8 @@ def mutants(node: ast.AST, lines: range = range(0), in_function: bool = False) -
         inside = in_function or (isinstance(node, ast.FunctionDef) and name == "body")
         for i, child in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr) or (is_message and i > 0):
+                continue
+            if isinstance(child, ast.keyword) and child.arg in CHECKS:
                 continue
             own = lines
             if isinstance(child, ast.stmt):
@@ -368,18 +378,19 @@ class Session:
         """Try a module's mutants, and print those that survive."""
         name, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text())
         original, found = compile(tree, path, "exec"), list(mutants(tree))
-        if self.config.sample is not None and self.config.sample < len(found):
-            random_draw = random.Random(self.config.seed).sample(range(len(found)), self.config.sample)
-            found = [found[i] for i in sorted(random_draw)]
+        keys = {mutant: f"{name}:{mutant.position}: {mutant}" for mutant in found}
+        if self.config.sample is not None:  # which are drawn does not depend on how many there are
+            found.sort(key=lambda mutant: random.Random(f"{self.config.seed} {keys[mutant]}").random())
+            found = sorted(found[: self.config.sample], key=lambda mutant: mutant.lines.start)
         for mutant in (found[:1] + [mutant for mutant in found if not mutant.in_function])[:2]:
-            unchanged = self.attempt(path, original, original, mutant, items)
+            unchanged = self.attempt(path, original, original, mutant, items, budget=2.0)
             require(unchanged != "killed", f"{name}: its tests fail as they are run here, without any mutant")
         outcomes = []
         for mutant in found:
-            key = f"{name}:{getattr(mutant.old, 'lineno', mutant.lines.start)}: {mutant}"
+            key = keys[mutant]
             outcome = self.log.mutants.get(key)
             if outcome is None or (self.config.again and outcome not in ("killed", "timeout")):
-                outcome = self.attempt(path, original, mutant.compiled(tree, path), mutant, items)
+                outcome = self.attempt(path, original, mutant.compiled(tree, path), mutant, items, self.config.budget)
                 self.log.add(mutant=key, outcome=outcome)
             outcomes.append(outcome)
             if outcome not in ("killed", "timeout"):
@@ -387,15 +398,17 @@ class Session:
         n_killed = sum(outcome in ("killed", "timeout") for outcome in outcomes)
         print(f"{name}: {len(outcomes)} mutants, {n_killed} killed, {len(outcomes) - n_killed} survived", flush=True)
 
-    def attempt(self, path: Path, original: CodeType, code: CodeType, mutant: Mutant, items: dict) -> str:
+    def attempt(
+        self, path: Path, original: CodeType, code: CodeType, mutant: Mutant, items: dict, budget: float
+    ) -> str:
         name = str(path.relative_to(ROOT))
         known = {test: self.log.tests[test] for test in items if self.log.tests.get(test, {}).get("passed")}
         reach = [test for test, entry in known.items() if name in entry["lines"]]
         if mutant.in_function:
             reach = [test for test in reach if not set(mutant.lines).isdisjoint(known[test]["lines"][name])]
-        reach.sort(key=lambda test: known[test]["seconds"])
+        reach.sort(key=lambda test: (f"/test_{path.stem}" not in test, known[test]["seconds"]))
         seconds = list(accumulate(known[test]["seconds"] for test in reach))
-        reach = [test for test, total in zip(reach, seconds, strict=True) if total <= self.config.budget] or reach[:1]
+        reach = [test for test, total in zip(reach, seconds, strict=True) if total <= budget] or reach[:1]
         if not reach:
             return "no test"
         limit = 20 + 4 * sum(known[test]["seconds"] for test in reach)

@@ -28,6 +28,7 @@ class Quadratic(nn.Module):
         self.a = nn.Parameter(torch.tensor(float(a), dtype=torch.float64))
 
     def forward(self, u):
+        assert u.dim() == 2, "networks only ever see (N, D)"
         return 0.5 * self.a * u.square().sum(dim=-1, keepdim=True)
 
 
@@ -55,6 +56,7 @@ def test_density_normaliser_and_moments_are_those_of_a_gaussian(a):
     mu, logvar = experts()
     mask = torch.tensor([[True, True], [True, False], [False, False]])
     q = posterior(a, mu, logvar, mask)
+    assert (q.batch_shape, q.event_shape) == ((3,), (2,))
     exact = log_integral(mu, logvar, mask, a) - log_integral(mu, logvar, mask, 0.0)
     torch.manual_seed(0)
     torch.testing.assert_close(q.log_normaliser(), exact, rtol=0, atol=0.06)
@@ -83,6 +85,18 @@ def test_the_normaliser_is_unbiased_and_its_weights_bounded():
     _, _, log_w = q.pool((40000,))
     assert (log_w <= 1e-9).all(), "q~ / r is at most M + 2, over M + 2 components"
     assert log_w[:, 1, 1].isneginf().all(), "an expert that is not there is no proposal"
+
+
+def test_the_proposal_is_an_even_mixture_of_the_present_experts_their_product_and_the_prior():
+    mu, logvar = experts()
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    z = torch.randn(5, 3, 2, dtype=torch.float64)
+    pairs = zip((mu, logvar), product_of_experts(mu, logvar, mask), strict=True)
+    means, log_variances = (torch.cat([x, y[None], 0 * x[:1]]) for x, y in pairs)
+    log_p = Normal(means, (0.5 * log_variances).exp()).log_prob(z[:, None]).sum(dim=-1)  # (5, 4, 3)
+    present = torch.cat([mask, torch.ones(3, 2, dtype=torch.bool)], dim=1).T
+    expected = log_p.masked_fill(~present, -torch.inf).logsumexp(dim=1) - present.sum(dim=0).log()
+    torch.testing.assert_close(posterior(1.0, mu, logvar, mask).proposal.log_prob(z), expected)
 
 
 @pytest.mark.parametrize("a", [0.0, 2.0])
