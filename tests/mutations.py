@@ -64,8 +64,8 @@ SWAPPED_OPERATORS = {
     ast.Or: ast.And,
 }
 PAIRS = ("min max", "sum mean", "any all", "zeros ones", "zeros_like ones_like", "sample rsample", "exp log", "sin cos")
-PAIRS += ("repeat repeat_interleave", "argmin argmax", "amin amax", "logsumexp sum", "softmax log_softmax")
-SWAPPED_NAMES = {a: b for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
+PAIRS += ("repeat repeat_interleave", "argmin argmax", "amin amax", "softmax log_softmax")
+SWAPPED_NAMES = {a: b for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])} | {"logsumexp": "sum"}
 UNCHANGED = {"annotation", "returns", "decorator_list", "type_params", "format_spec"}  # fields of syntax trees
 CHECKS = {"validate_args", "strict"}  # arguments that only ask for a check
 NEGATED_BY_OPERATOR = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)

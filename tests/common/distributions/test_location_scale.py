@@ -31,6 +31,7 @@ def test_samples_of_laplace_and_normal_beside_each_other():
     loc, scale = torch.tensor([0.3, -1.0]).double().requires_grad_(), torch.tensor([0.5, 2.0]).double().requires_grad_()
     p = LaplaceOrNormal(loc, scale, torch.tensor([True, False]))
     expected = torch.tensor([2 * 0.5**2, 2.0**2]).double()
+    assert p.has_rsample and p.batch_shape == (2,)
     torch.testing.assert_close(p.variance, expected)
     torch.testing.assert_close(p.mean, loc)
     z = p.rsample((400_000,))
@@ -45,7 +46,7 @@ def test_samples_of_laplace_and_normal_beside_each_other():
 def test_joined_vectors_are_independent():
     factors = DiagonalGaussian(torch.randn(4, 3, 2).double(), torch.randn(4, 3, 2).double())
     p, z = Joined(factors), torch.randn(5, 4, 6).double()
-    assert (p.batch_shape, p.event_shape) == ((4,), (6,))
+    assert (p.batch_shape, p.event_shape, p.has_rsample) == ((4,), (6,), True)
     torch.testing.assert_close((p.mean, p.variance), (factors.mean.view(4, 6), factors.variance.view(4, 6)))
     torch.testing.assert_close(p.log_prob(z), factors.log_prob(z.view(5, 4, 3, 2)).sum(dim=-1))
     drawn = Joined(DiagonalGaussian(torch.arange(6.0).view(3, 2), torch.full((3, 2), -60.0))).rsample((7,))
