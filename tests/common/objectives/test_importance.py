@@ -271,6 +271,12 @@ def test_a_loss_without_gradients_is_the_same_surrogate():
     assert loss.isfinite() and bound.value.isfinite().all()
 
 
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
+def test_one_sample_and_the_tight_bound_are_the_defaults(objective):
+    goal = objective(laplace(2)[0])
+    assert (goal.K, goal.looser, goal.max_samples) == (1, False, None)
+
+
 def test_no_samples_are_refused():
     with pytest.raises(InputError, match="at least one sample, not 0"):
         IwaeElbo(laplace(1)[0], K=0)

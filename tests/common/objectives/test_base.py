@@ -1,0 +1,76 @@
+"""What all objectives share: which steps a CUDA graph can hold, and log-likelihoods of what has a decoder."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import InputError
+from common.models import VAE
+from common.multimodal_vae import MultimodalVAE
+from common.objectives import ArElbo, IwaeElbo, MvaeElbo, StandardElbo
+from common.priors import StandardGaussianPrior
+from common.variational_posteriors import DiagonalGaussianPosterior
+from common.variational_strategies import SetStrategy
+from tests.helpers.linear_gaussian import D, draw, linear_gaussian
+
+
+def of_fusion(fusion="poe", **options):
+    exact, _, _ = linear_gaussian(3)
+    return VAE(fusion, dict(exact.encoder), dict(exact.decoder), exact.likelihood, latent_dim=D, **options).double()
+
+
+def test_steps_whose_operations_differ_are_not_captured():
+    model = of_fusion()
+    assert StandardElbo(model).capturable and MvaeElbo(model).capturable and IwaeElbo(model, K=2).capturable
+    assert not MvaeElbo(model, K=1).capturable, "other subsets at each step"
+    assert not ArElbo(model).capturable, "another order at each step"
+    on_sphere = VAE(
+        "poe",
+        {name: nn.Sequential(nn.Linear(3, D), Tupled()) for name in "ab"},
+        {name: nn.Linear(D, 3) for name in "ab"},
+        linear_gaussian(2)[0].likelihood,
+        latent_dim=D,
+        posterior="vmf",
+    )
+    assert not StandardElbo(on_sphere).capturable, "rejection sampling takes as many draws as it needs"
+
+
+class Tupled(nn.Module):
+    def forward(self, x):
+        return (x,)
+
+
+@pytest.mark.parametrize("without", ["a", "b", "c"])
+def test_a_modality_without_a_decoder_is_given_and_not_scored(without):
+    model, weights, scales = linear_gaussian(3)
+    inputs, names = draw(weights, scales, 4), [name for name in "abc" if name != without]
+    decoder = {name: network for name, network in model.decoder.items() if name in names}
+    part = MultimodalVAE(
+        encoder=dict(model.encoder),
+        variational_strategy=model.variational_strategy,
+        variational_posterior=model.variational_posterior,
+        decoder=decoder,
+        likelihood=model.likelihood,
+        prior=model.prior,
+    )
+    results = []
+    for each in (model, part):
+        torch.manual_seed(0)
+        results.append(StandardElbo(each).bound(inputs).terms)
+    whole, scored = results
+    assert set(scored) == {"joint/kl", *(f"joint/{name}" for name in names)}
+    torch.testing.assert_close(scored, {name: whole[name] for name in scored})
+
+
+def test_the_chain_rule_starts_from_the_prior():
+    model, _, _ = linear_gaussian(2)
+    of_set = MultimodalVAE(
+        encoder=dict(model.encoder),
+        variational_strategy=SetStrategy(nn.Identity()),
+        variational_posterior=DiagonalGaussianPosterior(),
+        decoder=dict(model.decoder),
+        likelihood=model.likelihood,
+        prior=StandardGaussianPrior(D),
+    )
+    with pytest.raises(InputError, match="posterior of nothing is not the prior"):
+        ArElbo(of_set)
