@@ -7,8 +7,7 @@ minus or a `.detach()`, swaps functions (min max, sum mean, ...), or leaves out 
 annotations, decorators and messages stay. One process collects the tests and runs them once, tracing which of them
 reach which line and how long they take. Then it forks for each mutant, replaces the code of the one function that
 changes (or imports all modules anew, if the change is outside of functions), and runs the tests that reach it, the
-nearest and shortest first, until one fails. Processes that a test starts anew see no mutant. The log makes a run
-resumable.
+shortest first, until one fails. Processes that a test starts anew see no mutant. The log makes a run resumable.
 """
 
 import ast
@@ -29,7 +28,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple
@@ -89,7 +87,7 @@ class Config:
     again: bool = False
     """try again what survived according to the log"""
     budget: float = 15.0
-    """seconds of tests for each mutant: those of the test file of the same name, then the shortest that reach it"""
+    """seconds of tests for each mutant: the shortest that reach it, then those that are most about its module"""
     slow: bool = False
     """also the tests that are marked as slow"""
     near: bool = False
@@ -332,6 +330,18 @@ class Log:
             file.write(json.dumps(entry) + "\n")
 
 
+def chosen(tests: dict[str, dict], name: str, budget: float) -> list[str]:
+    """The tests to run for a mutant within so many seconds: the shortest, then the most devoted to its module."""
+    devoted = {test: len(x["lines"][name]) / sum(map(len, x["lines"].values())) for test, x in tests.items()}
+    names, total = [], 0.0
+    for order, share in ((lambda test: tests[test]["seconds"], 0.3), (lambda test: -devoted[test], 1.0)):
+        for test in sorted(tests.keys() - names, key=lambda test, order=order: (order(test), test)):
+            if not names or total + tests[test]["seconds"] <= share * budget:
+                names.append(test)
+                total += tests[test]["seconds"]
+    return names
+
+
 class FirstFailure:
     """The pytest plugin that ends the process when a test fails; to write a report would take longer than the test."""
 
@@ -406,12 +416,10 @@ class Session:
         reach = [test for test, entry in known.items() if name in entry["lines"]]
         if mutant.in_function:
             reach = [test for test in reach if not set(mutant.lines).isdisjoint(known[test]["lines"][name])]
-        reach.sort(key=lambda test: (f"/test_{path.stem}" not in test, known[test]["seconds"]))
-        seconds = list(accumulate(known[test]["seconds"] for test in reach))
-        reach = [test for test, total in zip(reach, seconds, strict=True) if total <= budget] or reach[:1]
+        reach = chosen({test: known[test] for test in reach}, name, budget)
         if not reach:
             return "no test"
-        limit = 20 + 4 * sum(known[test]["seconds"] for test in reach)
+        limit = 30 + 10 * sum(known[test]["seconds"] for test in reach)
         if mutant.in_function:
             with contextlib.suppress(ValueError), patched(self.functions[str(path)], original, code):
                 return forked(lambda: run_items([items[test] for test in reach]), limit)
