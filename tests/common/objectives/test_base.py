@@ -7,7 +7,7 @@ from torch import nn
 from common.errors import InputError
 from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import ArElbo, IwaeElbo, MvaeElbo, StandardElbo
+from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import SetStrategy
@@ -38,6 +38,22 @@ def test_steps_whose_operations_differ_are_not_captured():
 class Tupled(nn.Module):
     def forward(self, x):
         return (x,)
+
+
+@pytest.mark.parametrize(
+    "objective", [StandardElbo, MvaeElbo, ArElbo, IwaeElbo, StlElbo, DregIwaeElbo, MmvaeElbo, ReweightedElbo]
+)
+def test_beta_is_one_by_default(objective):
+    fusion = "moe" if objective in (MmvaeElbo, ReweightedElbo) else "poe"
+    goal, inputs = objective(of_fusion(fusion)), draw(*linear_gaussian(3)[1:], 4)
+    results = []
+    for beta in ({}, {"beta": 1.0}, {"beta": 2.0}):
+        torch.manual_seed(0)
+        loss, bound = goal.loss(inputs, **beta)
+        torch.manual_seed(0)
+        results.append((loss, goal(inputs, **beta), bound.value, goal.bound(inputs, **beta).value))
+    torch.testing.assert_close(results[0], results[1])
+    assert all((a != b).any() for a, b in zip(results[0], results[2], strict=True))
 
 
 @pytest.mark.parametrize("without", ["a", "b", "c"])
