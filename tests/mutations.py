@@ -393,7 +393,7 @@ class Session:
             found.sort(key=lambda mutant: random.Random(f"{self.config.seed} {keys[mutant]}").random())
             found = sorted(found[: self.config.sample], key=lambda mutant: mutant.lines.start)
         for mutant in (found[:1] + [mutant for mutant in found if not mutant.in_function])[:2]:
-            unchanged = self.attempt(path, original, original, mutant, items, budget=2.0)
+            unchanged = self.attempt(path, original, original, mutant, items, budget=0.5)
             require(unchanged != "killed", f"{name}: its tests fail as they are run here, without any mutant")
         outcomes = []
         for mutant in found:
