@@ -7,7 +7,7 @@ import torch
 
 from common.data import Batch
 from common.errors import InputError
-from common.estimators import ImportanceWeights, image_and_label, importance_estimates, log_marginal
+from common.estimators import ImportanceWeights, image_and_label, importance_estimates, log_marginal, weighted_joint
 from common.likelihoods import GroupedLikelihood
 from common.models import MVAE
 from common.multimodal_vae import DECODED_AT_ONCE
@@ -142,6 +142,27 @@ def test_a_target_must_be_there():
     with pytest.raises(InputError, match="log p of a needs it in every example"):
         log_marginal(model, inputs, ("a",), ("b",))
     torch.testing.assert_close(log_marginal(model, inputs, ("b",)), exact_log_p(weights, scales, inputs, ("b",)))
+
+
+def test_a_targets_mask_selects_from_what_examples_have():
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 5)
+    exact = {names: exact_log_p(weights, scales, inputs, names) for names in (("a", "b"), ("b",))}
+    inputs["a"][2] = torch.nan
+    has = model.observe(inputs).mask
+    (estimate,) = importance_estimates(model, inputs, [has], has, n_samples=1)
+    rows = torch.arange(5) == 2
+    torch.testing.assert_close(estimate.value, torch.where(rows, exact["b",], exact["a", "b"]))
+    with pytest.raises(InputError, match="selects modalities that examples lack"):
+        importance_estimates(model, inputs, [torch.ones_like(has)], has, n_samples=1)
+
+
+@pytest.mark.parametrize("at_once", [None, 3, 100])
+def test_the_joint_of_all_components_is_exact_where_the_posterior_is(at_once):
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 5)
+    value = weighted_joint(model, inputs, n_samples=7, at_once=at_once)
+    torch.testing.assert_close(value, exact_log_p(weights, scales, inputs, ("a", "b")))
 
 
 def test_at_least_one_sample():
