@@ -88,6 +88,21 @@ def test_latent_accuracy_of_latents_that_say_all_and_nothing():
     assert share(parts[0], noise[1]) < 0.35, "what is tested is the test set"
 
 
+def test_each_step_of_the_latent_classifier_has_its_own_gradient(monkeypatch):
+    """Where steps are too small to change anything, all have the same one."""
+    gradients, step = [], torch.optim.Adam.step
+
+    def recorded(self, *args, **kwargs):
+        gradients.append(torch.cat([p.grad.flatten() for group in self.param_groups for p in group["params"]]))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    part = torch.randn(50, 3), torch.randint(C, (50, 1))
+    latent_accuracy(part, part, C, epochs=3, lr=1e-12, batch_size=100)
+    assert len(gradients) == 3 and gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1:], gradients[:1] * 2)
+
+
 def test_latent_accuracy_of_several_labels():
     """The first label lies in the latents, the second one does not."""
     torch.manual_seed(0)

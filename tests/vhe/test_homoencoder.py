@@ -383,6 +383,7 @@ def test_sampling_takes_encoders_where_there_are_inputs_and_priors_elsewhere():
 def test_a_default_prior_keeps_its_size_in_checkpoints():
     model, copy = VHE(Q(), P()), VHE(Q(), P())
     model.score({"c": torch.zeros(3, 1)}, {"c": 1}, x=torch.zeros(3))
+    assert set(model.state_dict()) == {"prior.c._extra_state"}
     copy.load_state_dict(model.state_dict())
     assert copy.sample(batch_size=7)["x"].shape == (7,)
 
