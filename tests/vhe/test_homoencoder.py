@@ -10,6 +10,7 @@ from torch.distributions import Categorical, Normal
 
 from common.errors import InputError
 from vhe import VHE, DataLoader, Factors, NormalPrior, Result
+from vhe.framework.factors import Factor, descendants, topological_order
 
 SCALE, ENCODED = 0.7, 0.4  # of p(x|c) and of q(c|D)
 X = torch.tensor([0.3, -0.2, 0.9, 1.4, -1.0, -1.7, -0.4, 0.1, 2.0], dtype=torch.float64)
@@ -256,6 +257,63 @@ def test_reinforce_leaves_out_what_a_variable_has_no_part_in():
     model = discrete_model()
     log_p, weighted = torch.zeros(2), {"c": torch.ones(2), "w": torch.full((2,), 10.0), "v": torch.full((2,), 100.0)}
     assert [model._reward(name, log_p, weighted)[0].item() for name in "cwv"] == [-11, -10, -100]
+
+
+class Told(nn.Module):
+    """Draws what its support set holds, with a log-probability that is a parameter, by REINFORCE."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.log_q = nn.Parameter(torch.zeros(n, dtype=torch.float64))
+
+
+class ToldQc(Told):
+    def forward(self, inputs, c=None):
+        return Result(inputs[:, 0], reinforce_log_prob=self.log_q)
+
+
+class ToldQv(Told):
+    def forward(self, inputs, v=None):
+        return Result(inputs[:, 0], reinforce_log_prob=self.log_q)
+
+
+class RewardPx(nn.Module):
+    """log p(x|c) is c."""
+
+    def forward(self, c, x=None):
+        return x, c
+
+
+class Flat(nn.Module):
+    def forward(self, batch_size=None, value=None):
+        return value, torch.zeros(len(value), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rewards", [[1.0, 2.0, 6.0], [4.0, 10.0], [3.0]])
+def test_the_baseline_is_the_mean_reward_of_the_other_examples(rewards):
+    """And a variable that x does not depend on has no part in log p(x): its reward is its own KL, 0 here."""
+    rewards = torch.tensor(rewards).double()
+    n = len(rewards)
+    model = VHE([ToldQc(n), ToldQv(n)], RewardPx(), Factors(c=Flat(), v=Flat()))
+    inputs = {"c": rewards[:, None], "v": torch.zeros(n, 1).double()}
+    value = model.bound(inputs, {"c": 1, "v": 1}, x=torch.zeros(n)).value
+    torch.testing.assert_close(value, rewards)
+    value.sum().backward()
+    others = (rewards.sum() - rewards) / (n - 1) if n > 1 else torch.zeros(1).double()
+    # -1: the KL's own gradient, by log q
+    torch.testing.assert_close(model.encoder["c"].log_q.grad, rewards - others - 1)
+    torch.testing.assert_close(model.encoder["v"].log_q.grad, torch.full((n,), -1.0).double())
+
+
+def test_descendants_are_those_through_others_too():
+    given = {"d": (), "a": (), "b": ("a",), "c": ("b", "d")}
+    factors = {name: Factor(name, name, names, False) for name, names in given.items()}
+    assert descendants(factors, topological_order(factors, "encoder")) == {
+        "a": {"a", "b", "c"},
+        "b": {"b", "c"},
+        "c": {"c"},
+        "d": {"d", "c"},
+    }
 
 
 class Given(nn.Module):
