@@ -69,6 +69,7 @@ CHECKS = {"validate_args", "strict"}  # arguments that only ask for a check
 NEGATED_BY_OPERATOR = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
 OPTIONS = ["-q", "-s", "-p", "no:cacheprovider", "--no-summary", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 IMPORTED_LATE = ("torch.distributed.tensor", "torch.autograd.gradcheck", "matplotlib.pyplot", "sklearn.datasets")
+KILLED = ("killed", "timeout")
 MEMORY = 16 * 2**30  # bytes of addresses that a mutant may take
 
 
@@ -85,7 +86,7 @@ class Config:
     log: Path = Path("mutations.jsonl")
     """results, a line each; what it holds is not tried again"""
     again: bool = False
-    """try again what survived according to the log"""
+    """try only what survived according to the log, again"""
     budget: float = 15.0
     """seconds of tests for each mutant: the shortest that reach it, then those that are most about its module"""
     slow: bool = False
@@ -278,16 +279,18 @@ def forked(job: Callable[[], bool], seconds: float) -> str:
                 code = 0 if job() else 1
             os._exit(code)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process, signal.SIGKILL)  # what it may have started
-                return "survived" if status == 0 else "killed"
-            time.sleep(0.01)
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        return "timeout"
+        try:
+            while time.monotonic() < end:
+                done, status = os.waitpid(process, os.WNOHANG)
+                if done:
+                    return "survived" if status == 0 else "killed"
+                time.sleep(0.01)
+            return "timeout"
+        finally:  # also where this run is interrupted: the process, and what it may have started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process, 0)
 
 
 class Tracer:
@@ -389,7 +392,9 @@ class Session:
         name, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text())
         original, found = compile(tree, path, "exec"), list(mutants(tree))
         keys = {mutant: f"{name}:{mutant.position}: {mutant}" for mutant in found}
-        if self.config.sample is not None:  # which are drawn does not depend on how many there are
+        if self.config.again:
+            found = [mutant for mutant in found if self.log.mutants.get(keys[mutant], "killed") not in KILLED]
+        elif self.config.sample is not None:  # which are drawn does not depend on how many there are
             found.sort(key=lambda mutant: random.Random(f"{self.config.seed} {keys[mutant]}").random())
             found = sorted(found[: self.config.sample], key=lambda mutant: mutant.lines.start)
         for mutant in (found[:1] + [mutant for mutant in found if not mutant.in_function])[:2]:
@@ -399,13 +404,13 @@ class Session:
         for mutant in found:
             key = keys[mutant]
             outcome = self.log.mutants.get(key)
-            if outcome is None or (self.config.again and outcome not in ("killed", "timeout")):
+            if outcome is None or self.config.again:
                 outcome = self.attempt(path, original, mutant.compiled(tree, path), mutant, items, self.config.budget)
                 self.log.add(mutant=key, outcome=outcome)
             outcomes.append(outcome)
-            if outcome not in ("killed", "timeout"):
+            if outcome not in KILLED:
                 print(f"{outcome}: {key}", flush=True)
-        n_killed = sum(outcome in ("killed", "timeout") for outcome in outcomes)
+        n_killed = sum(outcome in KILLED for outcome in outcomes)
         print(f"{name}: {len(outcomes)} mutants, {n_killed} killed, {len(outcomes) - n_killed} survived", flush=True)
 
     def attempt(
@@ -443,6 +448,7 @@ def tests_of(modules: tuple[Path, ...], near: bool) -> list[str]:
 def main(config: Config) -> None:
     tests = [str(path) for path in config.tests] or tests_of(config.modules, config.near)
     marks = [] if config.slow else ["-m", "not slow"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     session = Session(config, Log(config.log))
     for name in IMPORTED_LATE:
         importlib.import_module(name)
