@@ -82,13 +82,15 @@ def test_a_modality_without_a_decoder_is_given_and_not_scored(without):
         likelihood=model.likelihood,
         prior=model.prior,
     )
-    results = []
-    for each in (model, part):
-        torch.manual_seed(0)
-        results.append(StandardElbo(each).bound(inputs).terms)
-    whole, scored = results
-    assert set(scored) == {"joint/kl", *(f"joint/{name}" for name in names)}
-    torch.testing.assert_close(scored, {name: whole[name] for name in scored})
+    for objective, prefix in ((StandardElbo, "joint"), (ArElbo, "ar")):
+        results = []
+        for each in (model, part):
+            torch.manual_seed(0)
+            results.append(objective(each).bound(inputs).terms)
+        whole, scored = results
+        assert {f"{prefix}/kl", *(f"{prefix}/{name}" for name in names)} <= set(scored)
+        assert f"{prefix}/{without}" not in scored or (scored.pop(f"{prefix}/{without}") == 0).all()
+        torch.testing.assert_close(scored, {name: whole[name] for name in scored})
 
 
 def test_the_chain_rule_starts_from_the_prior():
