@@ -45,6 +45,7 @@ def test_a_judge_reads_its_own_modality():
     blind = JUDGES | {"b": Judge(("b",), lambda values: torch.zeros(len(values["b"]), 1, dtype=torch.long))}
     found = crossed(model(), blind)
     assert found["a -> a"] == found["b -> a"] == 1.0
+    assert blind["b"].trained, "a judge is a classifier unless it is said to be none"
     assert found["a -> b"] == found["b -> b"] == pytest.approx(1 / C, abs=0.04)
 
 

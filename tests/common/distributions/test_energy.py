@@ -244,6 +244,17 @@ def test_what_the_other_samples_predict():
     torch.testing.assert_close(loss, -(bound.value + log_choice).mean(), msg="a credit of 1")
 
 
+def test_two_samples_and_a_beta_of_one_are_the_defaults():
+    model, weights, scales = energy_model(a=0.5)
+    goal, inputs, results = EnergyIwaeElbo(model), draw(weights, scales, 5), []
+    assert goal.K == 2
+    for beta in ({}, {"beta": 1.0}):
+        for call in (goal, goal.loss, goal.bound):
+            torch.manual_seed(0)
+            results.append(call(inputs, **beta))
+    torch.testing.assert_close(results[:3], results[3:])
+
+
 def test_log_likelihoods_take_the_proposal():
     torch.manual_seed(0)
     model, weights, scales = energy_model(a=5.0)
