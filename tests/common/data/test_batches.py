@@ -116,6 +116,20 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
     assert observe({"a": a[1:], "b": b[:1]}, columns_of(dict.fromkeys("ab"))).mask is None
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "no modality given: give at least one of a, b"),
+        ({"a": torch.zeros(0, 2)}, "the batch is empty: give at least one example"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, "need the same number of examples"),
+        ({"a": torch.zeros(2), "c": torch.zeros(2)}, "unknown modality c: the model has a, b"),
+    ],
+)
+def test_inputs_that_are_no_batch_are_refused(inputs, message):
+    with pytest.raises(InputError, match=message):
+        observe(inputs, columns_of(dict.fromkeys("ab")))
+
+
 def test_modalities_are_derived_as_they_are_needed():
     x = torch.arange(12, dtype=torch.uint8).view(6, 2)
     examples = Examples({"a": x, "b": x}, mask=torch.ones(6, 3).bool(), derived={"c": ("a", lambda a: 2 * a)})
