@@ -145,6 +145,13 @@ def test_a_set_encoder_adds_up_what_is_there():
     assert DiagonalGaussianPosterior()(many).batch_shape == (2, 6)
 
 
+def test_fractions_of_the_pixels():
+    assert seen("1", 3).all() and not seen("0", 3).any()
+    half = seen("0.5", 3)
+    assert (half.sum(dim=1) == 392).all() and not half[0].equal(half[1])
+    assert half.equal(parts.Observed("0.5", 0)(3)) and not half.equal(parts.Observed("0.5", 1)(3))
+
+
 def test_what_one_of_many_pixels_adds_is_scaled():
     """Natural parameters over sqrt(n), precisions over n: a product of n like experts is no narrower than one."""
     n, mu, logvar = 784, torch.randn(3, 2).double(), torch.randn(3, 2).double()
