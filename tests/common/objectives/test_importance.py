@@ -115,11 +115,14 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
             assert worst > 8, rule
 
 
+@pytest.mark.parametrize("absent", [False, True])
 @pytest.mark.parametrize("looser", [False, True])
-def test_exact_dreg_is_iwae_where_beta_is_zero(looser):
+def test_exact_dreg_is_iwae_where_beta_is_zero(looser, absent):
     """Sample by sample: log q has no part in the weights."""
     model, weights, scales = laplace(3)
     inputs, results = draw(weights, scales, 5), []
+    if absent:
+        inputs["a"][1:3] = inputs["c"][3] = torch.nan
     for objective in (IwaeElbo(model, K=4, looser=looser), DregIwaeElbo(model, K=4, looser=looser)):
         torch.manual_seed(0)
         model.zero_grad()
