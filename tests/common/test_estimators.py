@@ -153,6 +153,10 @@ def test_a_targets_mask_selects_from_what_examples_have():
     (estimate,) = importance_estimates(model, inputs, [has], has, n_samples=1)
     rows = torch.arange(5) == 2
     torch.testing.assert_close(estimate.value, torch.where(rows, exact["b",], exact["a", "b"]))
+    (estimate,) = importance_estimates(model, inputs, [has], torch.ones_like(has), n_samples=1)
+    torch.testing.assert_close(estimate.value, torch.where(rows, exact["b",], exact["a", "b"]), msg="given what it has")
+    with pytest.raises(InputError, match=r"name modalities in tuples: \('b',\), not 'b'"):
+        importance_estimates(model, inputs, ["b"], ("b",))
     with pytest.raises(InputError, match="selects modalities that examples lack"):
         importance_estimates(model, inputs, [torch.ones_like(has)], has, n_samples=1)
 

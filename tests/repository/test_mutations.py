@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.mutations import ROOT, mutants
+from tests.helpers.mutants import mutants
+from tests.mutations import ROOT
 
 SOURCE = '''
 """A docstring of 1 - 2."""
