@@ -26,7 +26,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,6 +144,18 @@ class Tracer:
         threading.settrace(None)
 
 
+@cache
+def checksum(file: str) -> int:
+    """Of a file's content; 0 if there is none."""
+    path = ROOT / file
+    return zlib.crc32(path.read_bytes()) if path.is_file() else 0
+
+
+def version(test: str, lines: Iterable[str]) -> list[int]:
+    """Checksums of a test's file and of those that it runs: what was traced holds as long as they stay."""
+    return [checksum(test.partition("::")[0]), *(checksum(file) for file in lines)]
+
+
 class Log:
     """What was found so far: tests, {name: {seconds, passed, lines}}, and mutants, {name: outcome}."""
 
@@ -151,7 +164,8 @@ class Log:
         for line in path.read_text().splitlines() if path.exists() else ():
             entry = json.loads(line)
             if "test" in entry:
-                self.tests[entry.pop("test")] = entry
+                if entry["version"] == version(entry["test"], entry["lines"]):
+                    self.tests[entry["test"]] = entry
             else:
                 self.mutants[entry["mutant"]] = entry["outcome"]
 
@@ -210,7 +224,8 @@ class Session:
             lines = {str(Path(file).relative_to(ROOT)): sorted(lines) for file, lines in tracer.lines.items()}
             passed, seconds = item.session.testsfailed == failed, round(time.monotonic() - start, 2)
             item.session.shouldfail = False
-            self.log.add(test=item.nodeid, seconds=seconds, passed=passed, lines=lines)
+            traced = {"seconds": seconds, "passed": passed, "lines": lines, "version": version(item.nodeid, lines)}
+            self.log.add(test=item.nodeid, **traced)
         return True
 
     def mutate(self, path: Path, items: dict[str, pytest.Item]) -> None:
