@@ -279,8 +279,9 @@ def test_pixels_that_a_user_means(tmp_path):
     assert drawn.sum(dim=1).tolist() == [196] * 3 and not torch.equal(drawn[0], drawn[1])
     mask = np.zeros((28, 28), np.uint8)
     mask[3, 5] = 255
+    mask[0, :2] = 127, 128  # where white begins
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    assert seen(str(tmp_path / "mask.png"), 1).nonzero().tolist() == [[0, 3 * 28 + 5]]
+    assert seen(str(tmp_path / "mask.png"), 1).nonzero().tolist() == [[0, 1], [0, 3 * 28 + 5]]
 
 
 @pytest.mark.parametrize(
