@@ -120,3 +120,8 @@ def test_too_many_directions():
         cca(x, y, 4)
     with pytest.raises(InputError, match="0 canonical directions"):
         cca(torch.ones(10, 3), torch.randn(10, 3), 1)
+
+
+def test_too_many_principal_components():
+    with pytest.raises(InputError, match="there are 3 principal components, not 4: ask for fewer"):
+        cca(torch.randn(10, 3), torch.randn(10, 3), 1, components=4)

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from common.encoders_decoders import ConcatLayer, FromPixel, ModalityEmbedding, SharedNetwork
+from common.encoders_decoders import (
+    ConcatLayer,
+    FromPixel,
+    ModalityEmbedding,
+    SharedNetwork,
+    StackedLinear,
+    has_batch_norm,
+)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -49,3 +56,18 @@ def test_concatenation():
     parts = torch.randn(4, 2, 3), torch.randn(4, 2, 1)
     joined = ConcatLayer()(parts)
     assert joined[..., :3].equal(parts[0]) and joined[..., 3:].equal(parts[1])
+
+
+def test_stacked_layers_start_as_linear_ones():
+    layer = StackedLinear(20, 25, 100)
+    for parameter in layer.parameters():
+        assert parameter.abs().max() <= 1 / 5
+        assert parameter.std().item() == pytest.approx(1 / 5 / 3**0.5, rel=0.1)
+        assert parameter.mean().item() == pytest.approx(0, abs=0.01)
+    assert FromPixel(3, 5, 4).bias is not None, "as torch's layers have one"
+
+
+def test_batch_norm_is_found_wherever_it_stands():
+    assert not has_batch_norm(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)))
+    for norm in (nn.BatchNorm1d(3), nn.BatchNorm2d(3)):
+        assert has_batch_norm(norm) and has_batch_norm(nn.Sequential(nn.ReLU(), nn.Sequential(norm, nn.ReLU())))

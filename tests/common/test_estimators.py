@@ -5,12 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.data import Batch
 from common.errors import InputError
-from common.estimators import ImportanceWeights, importance_estimates, log_marginal
+from common.estimators import ImportanceWeights, image_and_label, importance_estimates, log_marginal, weighted_joint
+from common.likelihoods import GroupedLikelihood
+from common.models import MVAE
 from common.multimodal_vae import DECODED_AT_ONCE
 from common.objectives import StandardElbo
 from mnist.model import build
-from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
 
 
 @pytest.mark.parametrize("n_modalities", [2, 3])
@@ -150,7 +153,55 @@ def test_a_target_must_be_there():
     torch.testing.assert_close(log_marginal(model, inputs, ("b",)), exact_log_p(weights, scales, inputs, ("b",)))
 
 
+def test_a_targets_mask_selects_from_what_examples_have():
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 5)
+    exact = {names: exact_log_p(weights, scales, inputs, names) for names in (("a", "b"), ("b",))}
+    inputs["a"][2] = torch.nan
+    has = model.observe(inputs).mask
+    (estimate,) = importance_estimates(model, inputs, [has], has, n_samples=1)
+    rows = torch.arange(5) == 2
+    torch.testing.assert_close(estimate.value, torch.where(rows, exact["b",], exact["a", "b"]))
+    (estimate,) = importance_estimates(model, inputs, [has], torch.ones_like(has), n_samples=1)
+    torch.testing.assert_close(estimate.value, torch.where(rows, exact["b",], exact["a", "b"]), msg="given what it has")
+    with pytest.raises(InputError, match=r"name modalities in tuples: \('b',\), not 'b'"):
+        importance_estimates(model, inputs, ["b"], ("b",))
+    with pytest.raises(InputError, match="selects modalities that examples lack"):
+        importance_estimates(model, inputs, [torch.ones_like(has)], has, n_samples=1)
+
+
+@pytest.mark.parametrize("at_once", [None, 3, 100])
+def test_the_joint_of_all_components_is_exact_where_the_posterior_is(at_once):
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 5)
+    value = weighted_joint(model, inputs, n_samples=7, at_once=at_once)
+    torch.testing.assert_close(value, exact_log_p(weights, scales, inputs, ("a", "b")))
+
+
 def test_at_least_one_sample():
     model, weights, scales = linear_gaussian(2)
     with pytest.raises(InputError, match="at least one importance sample, not 0"):
         log_marginal(model, draw(weights, scales, 2), ("a",), n_samples=0)
+
+
+def test_an_image_and_its_label():
+    """Rows whose proposal is the exact posterior are exact with one sample; one with a wider proposal is not."""
+    model, weights, scales = linear_gaussian(2)
+    names = dict(zip("ab", ("image", "text"), strict=True))
+    renamed = [{new: network[old] for old, new in names.items()} for network in (model.encoder, model.decoder)]
+    likelihood = GroupedLikelihood(**{new: model.likelihood[old] for old, new in names.items()})
+    model = MVAE(*renamed, likelihood, latent_dim=D).double()
+    weights, scales = ({new: x[old] for old, new in names.items()} for x in (weights, scales))
+    inputs = draw(weights, scales, 6)
+    rows = image_and_label(model, Batch(inputs), ("text",), "text", 1, given=("text",))
+    image, text, joint = (exact_log_p(weights, scales, inputs, x) for x in (("image",), ("text",), tuple(inputs)))
+    exact = {
+        "log p(image), z from q(z|image)": image,
+        "log p(text)": text,
+        "log p(image,text)": joint,
+        "log p(text|image), z from q(z|image)": joint - image,
+        "log p(image|text)": joint - text,
+    }
+    torch.testing.assert_close({name: rows[name] for name in exact}, exact)
+    assert (rows["log p(image)"] - image).abs().min() > 1e-3, "its samples are those of q(z|image,text)"
+    torch.testing.assert_close(rows["log p(text|image)"], joint - rows["log p(image)"])

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch.distributions import Independent, Laplace, Normal
 
-from common.likelihoods import BinaryLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
+from common.likelihoods import (
+    BernoulliLikelihood,
+    BinaryLikelihood,
+    CategoricalLikelihood,
+    FunctionLikelihood,
+    LaplaceLikelihood,
+    SphericalGaussianLikelihood,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,9 +27,39 @@ def test_densities_of_one_scale_are_torchs(likelihood, family, event_dims):
 
 
 def test_yes_and_no_are_scored_as_bernoulli_in_whole_numbers():
-    logits = torch.tensor([-2.0, 0.0, 3.0]).double()
+    logits = torch.tensor([-2.0, 0.0, 0.1, 3.0]).double()
     p = BinaryLikelihood()(logits)
     torch.testing.assert_close(
-        p.log_prob(torch.tensor([1, 0, 1])), torch.nn.functional.logsigmoid(logits * torch.tensor([1, -1, 1]))
+        p.log_prob(torch.tensor([1, 0, 1, 1])), torch.nn.functional.logsigmoid(logits * torch.tensor([1, -1, 1, 1]))
     )
-    assert p.mode.tolist() == [0, 0, 1] and p.mode.dtype == torch.int64
+    assert p.mode.tolist() == [0, 0, 1, 1] and p.mode.dtype == torch.int64
+
+
+def test_intensities_are_scored_by_their_cross_entropy():
+    logits, x = torch.randn(4, 2, 3).double(), torch.rand(2, 3).double()
+    p = BernoulliLikelihood(2)(logits)
+    cross_entropy = x * logits.sigmoid().log() + (1 - x) * (-logits).sigmoid().log()
+    torch.testing.assert_close(p.log_prob(x), cross_entropy.sum(dim=(1, 2)))
+    assert BernoulliLikelihood()(logits).batch_shape == (4, 2), "one dimension of the event by default"
+    torch.testing.assert_close((BernoulliLikelihood(2).point(p), p.logits), (logits.sigmoid(), logits))
+
+
+@pytest.mark.parametrize("event_dims", [0, 1])
+def test_classes_alone_and_in_strings(event_dims):
+    logits, x = torch.randn(4, 3, 5).double(), torch.randint(5, (4, 3))
+    p = CategoricalLikelihood(event_dims)(logits)
+    log_p = logits.log_softmax(dim=-1).gather(2, x[..., None])[..., 0]
+    torch.testing.assert_close(p.log_prob(x), log_p.sum(dim=1) if event_dims else log_p)
+    assert p.event_shape == (3,) * event_dims and p.batch_shape == (4, 3)[: 2 - event_dims]
+    assert CategoricalLikelihood(event_dims).point(p).equal(logits.argmax(dim=-1))
+
+
+@pytest.mark.parametrize("event_dims", [1, 2])
+def test_a_function_of_output_and_value_is_summed_over_the_event(event_dims):
+    likelihood = FunctionLikelihood(lambda output, x: output * x, event_dims)
+    output, x = torch.randn(4, 2, 3).double(), torch.randn(2, 3).double()
+    p = likelihood(output)
+    shapes = {1: ((4, 2), (3,)), 2: ((4,), (2, 3))}
+    assert (p.batch_shape, p.event_shape) == shapes[event_dims]
+    torch.testing.assert_close(p.log_prob(x), (output * x).flatten(3 - event_dims).sum(dim=-1))
+    assert likelihood.point(p) is output and FunctionLikelihood(torch.mul)(output).batch_shape == (4, 2)

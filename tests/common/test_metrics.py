@@ -45,6 +45,7 @@ def test_a_judge_reads_its_own_modality():
     blind = JUDGES | {"b": Judge(("b",), lambda values: torch.zeros(len(values["b"]), 1, dtype=torch.long))}
     found = crossed(model(), blind)
     assert found["a -> a"] == found["b -> a"] == 1.0
+    assert blind["b"].trained, "a judge is a classifier unless it is said to be none"
     assert found["a -> b"] == found["b -> b"] == pytest.approx(1 / C, abs=0.04)
 
 
@@ -54,6 +55,19 @@ def test_a_source_of_several_modalities():
     together = {"both": ("a", "b")}
     found = cross_coherence(model(encoder=(0.4, 0.0)), *examples(), JUDGES, together)
     assert found["both -> a"].double().mean().item() == pytest.approx(1 - 0.4 / 2, abs=0.03)
+
+
+def test_coherence_and_latents_are_of_samples():
+    """An expert that knows little: the posterior is nearly the prior, though its mean still points to the class."""
+    torch.manual_seed(0)
+    vague = model()
+    for encoder in vague.encoder.values():
+        encoder.logvar = 16.0
+    found = crossed(vague)
+    assert found == pytest.approx(dict.fromkeys(found, 1 / C), abs=0.04)
+    given, labels = examples(900)
+    assert (vague.posterior(given[:]).mean.argmax(dim=1) == labels[:, 0]).all()
+    assert sampled_latents(vague, given, SOURCES)["a"].std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_joint_coherence_counts_agreement():
@@ -73,6 +87,21 @@ def test_latent_accuracy_of_latents_that_say_all_and_nothing():
     assert share(*parts) > 0.99
     assert share(*noise) < 0.35
     assert share(parts[0], noise[1]) < 0.35, "what is tested is the test set"
+
+
+def test_each_step_of_the_latent_classifier_has_its_own_gradient(monkeypatch):
+    """Where steps are too small to change anything, all have the same one."""
+    gradients, step = [], torch.optim.Adam.step
+
+    def recorded(self, *args, **kwargs):
+        gradients.append(torch.cat([p.grad.flatten() for group in self.param_groups for p in group["params"]]))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    part = torch.randn(50, 3), torch.randint(C, (50, 1))
+    latent_accuracy(part, part, C, epochs=3, lr=1e-12, batch_size=100)
+    assert len(gradients) == 3 and gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1:], gradients[:1] * 2)
 
 
 def test_latent_accuracy_of_several_labels():

@@ -207,3 +207,15 @@ def test_what_stands_where_one_is_absent_says_nothing():
         values.append(MvaeElbo(model).bound(Batch(x, mask)).value)
     torch.testing.assert_close(values[0], values[1])
     torch.testing.assert_close(values[0], values[2])
+
+
+def test_a_stack_of_vectors_decodes_each_at_its_own_z():
+    decoder = StackedDecoder(StackedLinear(N, D, 6))
+    likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in LIKE})
+    model = VAE("poe", {KEY: StackedEncoder()}, {KEY: decoder}, likelihood, D)
+    z = torch.randn(N, 2, 7, D)
+    p = model.decode_stack(LIKE, z)
+    assert (p.batch_shape, p.event_shape) == ((N, 2, 7), (6,))
+    for i in range(N):
+        expected = z[i] @ decoder.network.weight[i].T + decoder.network.bias[i, 0]
+        torch.testing.assert_close(p.mean[i], expected)

@@ -5,7 +5,7 @@ import torch
 
 from common.data.batches import columns_of
 from common.errors import InputError
-from common.subsets import all_subsets, mvae_subsets, random_subsets
+from common.subsets import all_subsets, mvae_subsets, random_subsets, single_modalities
 
 
 def test_terms_are_singletons_joint_and_random_ones():
@@ -14,6 +14,20 @@ def test_terms_are_singletons_joint_and_random_ones():
     assert terms[:4].equal(torch.eye(4, dtype=torch.bool))
     assert terms[4].all()
     assert set(terms[5:].sum(dim=1).tolist()) <= {2, 3}
+
+
+@pytest.mark.parametrize(("n", "n_terms"), [(1, 1), (2, 2), (10, 10), (11, 1)])
+def test_elements_of_a_set_have_terms_unless_they_are_many(n, n_terms):
+    columns = columns_of({"a": None, "set": n})
+    terms = single_modalities(columns)
+    names = ["set"] if n_terms == 1 else [f"set[{i}]" for i in range(n)]
+    assert list(terms) == ["a", *names]
+    assert terms["a"].nonzero().flatten().tolist() == [0]
+    assert [terms[name].nonzero().flatten().tolist() for name in names] == (
+        [list(range(1, n + 1))] if n_terms == 1 else [[i + 1] for i in range(n)]
+    )
+    assert len(mvae_subsets(columns)) == 1 + n_terms + 1
+    assert mvae_subsets(columns_of({"a": None})).tolist() == [[True]], "one modality has one term"
 
 
 def test_size_is_uniform_then_the_subset():

@@ -215,3 +215,11 @@ def test_divergences_are_by_sphere():
     }
     q = model.variational_posterior.component(model.encoder["a"](x["a"]))
     torch.testing.assert_close(found["KL(q(z|a) || p(z))"].sum(dim=1), kl_divergence(q, model.prior()))
+
+
+def test_experts_that_say_nothing_are_uniform_on_their_spheres():
+    q = VmfProductPosterior(2)((torch.zeros(5, 6),))
+    z = q.sample((3,))
+    torch.testing.assert_close(z.unflatten(-1, (2, 3)).norm(dim=-1), torch.ones(3, 5, 2))
+    torch.testing.assert_close((q.mean, q.factors.loc.norm(dim=-1)), (torch.zeros(5, 6), torch.ones(5, 2)))
+    torch.testing.assert_close(q.log_prob(z), UniformHypersphericalPrior(6, 2)().log_prob(z))

@@ -1,14 +1,19 @@
 """Weak supervision beside mnist's: strings by character, attributes by F1."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 import celeba.weak_supervision
 import multimnist.weak_supervision
 from celeba.weak_supervision import mean_f1
+from common import weak_supervision
 from common.data import Examples
+from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
 from common.weak_supervision import Task, accuracy, score
 from tests.helpers.demo_runs import TINY
@@ -33,6 +38,31 @@ def test_a_score_is_that_of_all_test_images():
     right = score(lambda image: (image % 3).long(), test, Task("text", 3))
     half = score(lambda image: torch.where(image < 600, image % 3, -1).long(), test, Task("text", 3))
     assert (right, half) == (1.0, 0.5)
+
+
+def build(config):
+    """What `classifier` takes of a model: its image encoder."""
+    image = nn.Sequential(nn.Flatten(), nn.Linear(4, 16), nn.ReLU(), SplitLinearLayer(16, (2, 2)))
+    return SimpleNamespace(encoder={"image": image})
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(3, 20), (150, 150)])
+def test_a_classifier_takes_five_passes_or_more(monkeypatch, steps, taken):
+    """And learns strings of two characters from the image, with a gradient of its own at each step."""
+    torch.manual_seed(0)
+    text = torch.randint(3, (40, 2))
+    image = torch.cat([text, text.square()], dim=1).float()
+    sizes, zeroed = [], []
+    monkeypatch.setattr(
+        weak_supervision, "cross_entropy", lambda logits, y: sizes.append(logits.shape) or cross_entropy(logits, y)
+    )
+    original = torch.optim.Adam.zero_grad
+    monkeypatch.setattr(torch.optim.Adam, "zero_grad", lambda self: zeroed.append(original(self)))
+    config, task = SimpleNamespace(seed=0, lr=0.03, batch_size=10), Task("text", 3)
+    network = weak_supervision.classifier(config, build, Examples({"image": image, "text": text}), task, steps)
+    assert sizes == [(20, 3)] * taken and len(zeroed) == taken and not network.training
+    right = (network(image).argmax(dim=2) == text).double().mean()
+    assert right > 0.9 if steps > 100 else right > 0.4
 
 
 @pytest.mark.slow

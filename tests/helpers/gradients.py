@@ -5,14 +5,14 @@ import math
 import torch
 
 
-def gradients(objective, inputs, n_chunks=100, n_rows=200):
+def gradients(objective, inputs, n_chunks=100, n_rows=200, beta=1.0):
     """Gradients of the loss in independent chunks of one example's copies: (chunks, parameters)."""
     torch.manual_seed(1)
     copies = {name: x.expand(n_rows, -1) for name, x in inputs.items()}
     rows = []
     for _ in range(n_chunks):
         objective.zero_grad()
-        objective(copies).backward()
+        objective(copies, beta).backward()
         rows.append(torch.cat([p.grad.flatten() for p in objective.parameters()]))
     return torch.stack(rows)
 

@@ -29,6 +29,14 @@ def test_noise_is_variance_over_squared_mean():
     assert found == pytest.approx(0.09, rel=0.1)
 
 
+def test_the_means_own_noise_is_taken_off_its_square():
+    """Gradients 1 and 3: their variance is 2, and the squared mean 4 is too large by half of that."""
+    objective = KnownNoise()
+    draws = iter((1.0, 3.0))
+    objective.backward = lambda *_: setattr(objective.p, "grad", torch.full((4000,), next(draws)))
+    assert gradients.noise(objective, Batch({"a": torch.zeros(1, 1)}), objective.parameters(), 2) == 2 / 3
+
+
 @pytest.mark.slow
 def test_noise_grows_with_k_in_iwaes_gradient_and_falls_in_dregs():
     model, weights, scales = linear_gaussian(1)

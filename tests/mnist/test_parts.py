@@ -145,6 +145,24 @@ def test_a_set_encoder_adds_up_what_is_there():
     assert DiagonalGaussianPosterior()(many).batch_shape == (2, 6)
 
 
+def test_fractions_of_the_pixels():
+    assert seen("1", 3).all() and not seen("0", 3).any()
+    half = seen("0.5", 3)
+    assert (half.sum(dim=1) == 392).all() and not half[0].equal(half[1])
+    assert half.equal(parts.Observed("0.5", 0)(3)) and not half.equal(parts.Observed("0.5", 1)(3))
+
+
+def test_what_one_of_many_pixels_adds_is_scaled():
+    """Natural parameters over sqrt(n), precisions over n: a product of n like experts is no narrower than one."""
+    n, mu, logvar = 784, torch.randn(3, 2).double(), torch.randn(3, 2).double()
+    scaled_mu, scaled_logvar = part_models.OneOfMany(n, gaussian=True)((mu, logvar))
+    precision, scaled = (-logvar).exp(), (-scaled_logvar).exp()
+    torch.testing.assert_close(n * scaled, precision)
+    torch.testing.assert_close(scaled_mu * scaled * n**0.5, mu * precision)
+    for x in (mu, (mu,)):
+        torch.testing.assert_close(part_models.OneOfMany(n, gaussian=False)(x), (mu / 28,))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "posterior"), [("poe", "gaussian"), ("set", "gaussian"), ("poe", "vmf")])
 def test_pixels_learn_from_those_that_are_there(fusion, posterior):
@@ -261,8 +279,9 @@ def test_pixels_that_a_user_means(tmp_path):
     assert drawn.sum(dim=1).tolist() == [196] * 3 and not torch.equal(drawn[0], drawn[1])
     mask = np.zeros((28, 28), np.uint8)
     mask[3, 5] = 255
+    mask[0, :2] = 127, 128  # where white begins
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    assert seen(str(tmp_path / "mask.png"), 1).nonzero().tolist() == [[0, 3 * 28 + 5]]
+    assert seen(str(tmp_path / "mask.png"), 1).nonzero().tolist() == [[0, 1], [0, 3 * 28 + 5]]
 
 
 @pytest.mark.parametrize(

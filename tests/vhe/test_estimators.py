@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Categorical, MultivariateNormal
 
 from common.errors import InputError
-from tests.helpers.homoencoders import OF_X, A, exact_log_p, model_of, posterior, sets_of
+from tests.helpers.homoencoders import OF_X, A, Pc, Px, Qa, Qc, Qz, exact_log_p, model_of, posterior, sets_of
 from vhe import VHE, Result
 from vhe.framework.estimators import log_conditional, log_conditionals, log_joint
 
@@ -232,3 +232,10 @@ def test_discrete_variables(exact):
 def test_errors(call, message):
     with pytest.raises(InputError, match=message):
         call(model_of(hierarchical=True), sets_of(2, 4))
+
+
+def test_a_joint_likelihood_needs_what_priors_depend_on_and_a_conditional_one_does_not():
+    model, sets = VHE([Qa(), Qc(), Qz()], Px(), [Pc()]).double(), sets_of(2, 4)
+    assert log_conditional(model, sets[:, 0], {"c": sets}, 3).isfinite().all()
+    with pytest.raises(InputError, match="c depends on a: give that too"):
+        log_joint(model, sets, {"c": 2})

@@ -10,6 +10,7 @@ from torch.distributions import Categorical, Normal
 
 from common.errors import InputError
 from vhe import VHE, DataLoader, Factors, NormalPrior, Result
+from vhe.framework.factors import Factor, descendants, topological_order
 
 SCALE, ENCODED = 0.7, 0.4  # of p(x|c) and of q(c|D)
 X = torch.tensor([0.3, -0.2, 0.9, 1.4, -1.0, -1.7, -0.4, 0.1, 2.0], dtype=torch.float64)
@@ -215,10 +216,104 @@ def test_reinforce_agrees_with_enumeration():
         assert ((drawn.mean(dim=0) - right).abs() <= 5 * error + 1e-12).all(), name
 
 
+class DiscreteQwAlone(Discrete):
+    """Of a variable whose prior depends on another one, and its encoder on none."""
+
+    def forward(self, inputs, w=None):
+        return self.of(inputs[:, 0], w, True)
+
+
+@pytest.mark.parametrize("encoder_of_w", [DiscreteQw(4, 3, 2), DiscreteQwAlone(4, 2)])
+def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w):
+    """Without noise: each pair of draws by its probability. The baseline is the other example's reward."""
+    torch.manual_seed(0)
+    prior = [DiscretePc(1, 2), DiscretePw(2, 2), DiscretePv(1, 2)]
+    model = VHE([encoder_of_w, DiscreteQv(4, 2), DiscreteQc(4, 2)], DiscretePx(2, 2, 2, 4), prior)
+    inputs, x = {"c": torch.tensor([[3], [0]]), "w": torch.tensor([[1], [2]]), "v": torch.tensor([[2], [2]])}, [1, 2]
+    draws = list(itertools.product(range(2), repeat=3))
+    bounds, log_q = [], []  # of both examples for each draw
+    for draw in draws:
+        values = dict(zip("cwv", torch.tensor(draw)[:, None].expand(3, 2), strict=True))
+        q = {name: model.q(name, inputs[name], values, values[name]).log_prob for name in "cwv"}
+        kl = {name: q[name] - model.p(name, values, values[name]).log_prob for name in "cwv"}
+        log_q.append(sum(q.values()))
+        bounds.append(model.p("x", values, torch.tensor(x)).log_prob - sum(kl[name] / SIZES[name] for name in "cwv"))
+    log_q, bounds = torch.stack(log_q), torch.stack(bounds)
+    parameters = list(model.parameters())
+    exact = torch.autograd.grad((log_q.exp() * bounds).sum(), parameters, retain_graph=True)
+    estimate = [torch.zeros_like(p) for p in parameters]
+    for i, j in itertools.product(range(len(draws)), repeat=2):
+        drawn = dict(zip("cwv", zip(draws[i], draws[j], strict=True), strict=True))
+        in_order = iter([torch.tensor(drawn[name]) for name in model.latents])
+        monkeypatch.setattr(Categorical, "sample", lambda self, in_order=in_order: next(in_order))
+        value = model.bound(inputs, SIZES, x=torch.tensor(x)).value
+        probability = (log_q[i, 0] + log_q[j, 1]).exp().detach()
+        for total, gradient in zip(estimate, torch.autograd.grad(probability * value.sum(), parameters), strict=True):
+            total += gradient
+    torch.testing.assert_close(estimate, list(exact))
+
+
 def test_reinforce_leaves_out_what_a_variable_has_no_part_in():
     model = discrete_model()
     log_p, weighted = torch.zeros(2), {"c": torch.ones(2), "w": torch.full((2,), 10.0), "v": torch.full((2,), 100.0)}
     assert [model._reward(name, log_p, weighted)[0].item() for name in "cwv"] == [-11, -10, -100]
+
+
+class Told(nn.Module):
+    """Draws what its support set holds, with a log-probability that is a parameter, by REINFORCE."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.log_q = nn.Parameter(torch.zeros(n, dtype=torch.float64))
+
+
+class ToldQc(Told):
+    def forward(self, inputs, c=None):
+        return Result(inputs[:, 0], reinforce_log_prob=self.log_q)
+
+
+class ToldQv(Told):
+    def forward(self, inputs, v=None):
+        return Result(inputs[:, 0], reinforce_log_prob=self.log_q)
+
+
+class RewardPx(nn.Module):
+    """log p(x|c) is c."""
+
+    def forward(self, c, x=None):
+        return x, c
+
+
+class Flat(nn.Module):
+    def forward(self, batch_size=None, value=None):
+        return value, torch.zeros(len(value), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rewards", [[1.0, 2.0, 6.0], [4.0, 10.0], [3.0]])
+def test_the_baseline_is_the_mean_reward_of_the_other_examples(rewards):
+    """And a variable that x does not depend on has no part in log p(x): its reward is its own KL, 0 here."""
+    rewards = torch.tensor(rewards).double()
+    n = len(rewards)
+    model = VHE([ToldQc(n), ToldQv(n)], RewardPx(), Factors(c=Flat(), v=Flat()))
+    inputs = {"c": rewards[:, None], "v": torch.zeros(n, 1).double()}
+    value = model.bound(inputs, {"c": 1, "v": 1}, x=torch.zeros(n)).value
+    torch.testing.assert_close(value, rewards)
+    value.sum().backward()
+    others = (rewards.sum() - rewards) / (n - 1) if n > 1 else torch.zeros(1).double()
+    # -1: the KL's own gradient, by log q
+    torch.testing.assert_close(model.encoder["c"].log_q.grad, rewards - others - 1)
+    torch.testing.assert_close(model.encoder["v"].log_q.grad, torch.full((n,), -1.0).double())
+
+
+def test_descendants_are_those_through_others_too():
+    given = {"d": (), "a": (), "b": ("a",), "c": ("b", "d")}
+    factors = {name: Factor(name, name, names, False) for name, names in given.items()}
+    assert descendants(factors, topological_order(factors, "encoder")) == {
+        "a": {"a", "b", "c"},
+        "b": {"b", "c"},
+        "c": {"c"},
+        "d": {"d", "c"},
+    }
 
 
 class Given(nn.Module):
@@ -346,6 +441,7 @@ def test_sampling_takes_encoders_where_there_are_inputs_and_priors_elsewhere():
 def test_a_default_prior_keeps_its_size_in_checkpoints():
     model, copy = VHE(Q(), P()), VHE(Q(), P())
     model.score({"c": torch.zeros(3, 1)}, {"c": 1}, x=torch.zeros(3))
+    assert set(model.state_dict()) == {"prior.c._extra_state"}
     copy.load_state_dict(model.state_dict())
     assert copy.sample(batch_size=7)["x"].shape == (7,)
 

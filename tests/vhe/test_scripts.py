@@ -29,8 +29,21 @@ def accuracies(images, tau, **options):
 
 def test_separated_characters_are_classified():
     images = 100 * torch.arange(30.0)[:, None, None] + torch.randn(30, 4, 1)
-    found = accuracies(images, 1000.0, n_way=20, episodes=5, n_queries=2, n_samples=5)
+    found = accuracies(images, 1000.0, n_way=20, episodes=5, n_queries=3, n_samples=5)  # all images of each
     assert found.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("script", [loglike, classify, sample])
+def test_least_values_pass_and_lesser_ones_are_named(script):
+    least = {"limit": 1, "n_samples": 1, "seed": 0}
+    if script is not sample:
+        least |= {"k_shot": (1,) if script is loglike else 1}
+    script.Config(Path(), **least).check()
+    for name in ("limit", "n_samples"):
+        with pytest.raises(InputError, match="must be positive, not 0"):
+            script.Config(Path(), **least | {name: 0}).check()
+    with pytest.raises(InputError, match="--seed must lie between 0"):
+        script.Config(Path(), **least | {"seed": -1}).check()
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.0, 10), (0.3, 50), (0.95, 400), (1.0, 100)])

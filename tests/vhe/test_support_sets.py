@@ -9,6 +9,8 @@ import torch
 
 from common.errors import InputError
 from vhe import DataLoader, SupportSets, Transform
+from vhe.framework import support_sets
+from vhe.framework.examples import stacked_if_alike
 from vhe.objectives import OBJECTIVES, HomoencoderObjective
 
 N = 12
@@ -131,6 +133,16 @@ def test_an_epoch_has_each_example_once_in_an_order_of_the_generator():
     assert epochs(1) != [first, second]
 
 
+def test_a_batch_may_be_larger_than_what_is_drawn_together(monkeypatch):
+    monkeypatch.setattr(support_sets, "DRAWN_AT_ONCE", 3)
+    sizes = [[len(b.target) for b in DataLoader(DATA, {"c": LABELS}, {"c": 2}, n)] for n in (1, 5)]
+    assert sizes == [[1] * N, [5, 5, 2]]
+
+
+def test_a_tensor_of_examples_is_not_copied():
+    assert stacked_if_alike(DATA) is DATA
+
+
 def add(x, arg):
     return x + arg
 
@@ -185,10 +197,13 @@ def test_the_objectives_differ_in_what_is_scored_and_how_kls_are_weighed(name):
         observed = "x"
 
         def bound(self, inputs, sizes, beta, x):
-            seen.update(inputs=inputs, sizes=sizes, x=x)
+            seen.update(inputs=inputs, sizes=sizes, x=x, beta=beta)
 
     batch = sets_of(DATA, 3)
+    HomoencoderObjective(Model(), name).bound(batch, 0.3)
+    assert seen["beta"] == 0.3
     HomoencoderObjective(Model(), name).bound(batch)
+    assert seen["beta"] == 1
     resample, rescale = {"vhe": (1, 1), "resample": (1, 0), "rescale": (0, 1), "statistician": (0, 0)}[name]
     assert seen["x"].tolist() == (batch.target if resample else batch.inputs["c"][:, 0]).tolist()
     assert (seen["inputs"]["z"][:, 0] == seen["x"]).all()

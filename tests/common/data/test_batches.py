@@ -53,6 +53,16 @@ def test_unpaired_examples_become_rows_of_one_modality():
     assert unpair(examples, 0.9999, seed=0).mask is None, "no example is left unpaired"
 
 
+@pytest.mark.parametrize(
+    ("n", "fraction", "times"), [(10, 0.3, [3, 3, 4]), (10, 0.4, [2, 2, 3, 3]), (7, 0.6, [1, 2, 2, 2])]
+)
+def test_pairs_are_repeated_in_turn(n, fraction, times):
+    """Where the fraction does not divide, some pairs are used once more than the others, and none is left out."""
+    examples = Examples({"a": torch.arange(n), "b": torch.arange(n)})
+    batch = unpair(examples, fraction, seed=0)[:]
+    assert batch.modalities["a"][batch.joint_only].unique(return_counts=True)[1].sort().values.tolist() == times
+
+
 def test_what_is_paired_counts_alone_only_where_the_objective_says_so():
     examples = Examples({"a": torch.arange(10.0), "b": torch.arange(10)})
     paired = draw_paired(examples, 0.5, seed=0)
@@ -104,6 +114,20 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
     assert batch.modalities["a"].isfinite().all()
     assert a.isnan().sum() == 1 and b.tolist() == [4, -1]
     assert observe({"a": a[1:], "b": b[:1]}, columns_of(dict.fromkeys("ab"))).mask is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "no modality given: give at least one of a, b"),
+        ({"a": torch.zeros(0, 2)}, "the batch is empty: give at least one example"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, "need the same number of examples"),
+        ({"a": torch.zeros(2), "c": torch.zeros(2)}, "unknown modality c: the model has a, b"),
+    ],
+)
+def test_inputs_that_are_no_batch_are_refused(inputs, message):
+    with pytest.raises(InputError, match=message):
+        observe(inputs, columns_of(dict.fromkeys("ab")))
 
 
 def test_modalities_are_derived_as_they_are_needed():

@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.distributions import LocScaleEbm
+from common.distributions.energy import resample
 from common.errors import InputError
 from common.estimators import importance_estimates, joint_and_each, log_marginal
 from common.experts import product_of_experts
@@ -28,6 +29,7 @@ class Quadratic(nn.Module):
         self.a = nn.Parameter(torch.tensor(float(a), dtype=torch.float64))
 
     def forward(self, u):
+        assert u.dim() == 2, "networks only ever see (N, D)"
         return 0.5 * self.a * u.square().sum(dim=-1, keepdim=True)
 
 
@@ -55,6 +57,7 @@ def test_density_normaliser_and_moments_are_those_of_a_gaussian(a):
     mu, logvar = experts()
     mask = torch.tensor([[True, True], [True, False], [False, False]])
     q = posterior(a, mu, logvar, mask)
+    assert (q.batch_shape, q.event_shape) == ((3,), (2,))
     exact = log_integral(mu, logvar, mask, a) - log_integral(mu, logvar, mask, 0.0)
     torch.manual_seed(0)
     torch.testing.assert_close(q.log_normaliser(), exact, rtol=0, atol=0.06)
@@ -83,6 +86,18 @@ def test_the_normaliser_is_unbiased_and_its_weights_bounded():
     _, _, log_w = q.pool((40000,))
     assert (log_w <= 1e-9).all(), "q~ / r is at most M + 2, over M + 2 components"
     assert log_w[:, 1, 1].isneginf().all(), "an expert that is not there is no proposal"
+
+
+def test_the_proposal_is_an_even_mixture_of_the_present_experts_their_product_and_the_prior():
+    mu, logvar = experts()
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    z = torch.randn(5, 3, 2, dtype=torch.float64)
+    pairs = zip((mu, logvar), product_of_experts(mu, logvar, mask), strict=True)
+    means, log_variances = (torch.cat([x, y[None], 0 * x[:1]]) for x, y in pairs)
+    log_p = Normal(means, (0.5 * log_variances).exp()).log_prob(z[:, None]).sum(dim=-1)  # (5, 4, 3)
+    present = torch.cat([mask, torch.ones(3, 2, dtype=torch.bool)], dim=1).T
+    expected = log_p.masked_fill(~present, -torch.inf).logsumexp(dim=1) - present.sum(dim=0).log()
+    torch.testing.assert_close(posterior(1.0, mu, logvar, mask).proposal.log_prob(z), expected)
 
 
 @pytest.mark.parametrize("a", [0.0, 2.0])
@@ -205,6 +220,39 @@ def test_the_gradient_of_choices_is_unbiased():
     error = (errors["score"].square() + errors["enumerated"].square()).sqrt()
     assert (apart < 4 * error + 1e-9).all()
     assert (means["enumerated"].abs() > 4 * errors["enumerated"]).any()
+
+
+def test_what_the_other_samples_predict():
+    """Each sample's log-weight is replaced by the mean of the others'; where that is right, choices have no credit."""
+    model, weights, scales = energy_model(a=0.5)
+    goal = EnergyIwaeElbo(model, K=3)
+    log_w = torch.tensor([[1.0], [2.0], [4.0]]).double()
+    replaced = torch.tensor([[3.0, 2.0, 4.0], [1.0, 2.5, 4.0], [1.0, 2.0, 1.5]]).double()
+    expected = replaced.exp().mean(dim=1, keepdim=True).log()
+    torch.testing.assert_close(goal._predicted(log_w), expected)
+    goal._predicted = lambda log_w: log_w.exp().mean(dim=0).log()
+    loss, bound = goal.loss(draw(weights, scales, 5))
+    torch.testing.assert_close(loss, -bound.value.mean())
+    goal._predicted = lambda log_w: log_w.exp().mean(dim=0).log() - 1
+    inputs = draw(weights, scales, 5)
+    torch.manual_seed(0)
+    loss, bound = goal.loss(inputs)
+    torch.manual_seed(0)
+    z, _, log_w = model.posterior(inputs).pool((3,))
+    _, index = resample(z, log_w, dim=1)  # (3, 5)
+    log_choice = log_w.log_softmax(dim=1).gather(1, index[:, None])[:, 0].sum(dim=0)
+    torch.testing.assert_close(loss, -(bound.value + log_choice).mean(), msg="a credit of 1")
+
+
+def test_two_samples_and_a_beta_of_one_are_the_defaults():
+    model, weights, scales = energy_model(a=0.5)
+    goal, inputs, results = EnergyIwaeElbo(model), draw(weights, scales, 5), []
+    assert goal.K == 2
+    for beta in ({}, {"beta": 1.0}):
+        for call in (goal, goal.loss, goal.bound):
+            torch.manual_seed(0)
+            results.append(call(inputs, **beta))
+    torch.testing.assert_close(results[:3], results[3:])
 
 
 def test_log_likelihoods_take_the_proposal():

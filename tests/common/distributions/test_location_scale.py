@@ -3,7 +3,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from common.distributions import DiagonalGaussian
-from common.distributions.location_scale import LaplaceOrNormal
+from common.distributions.location_scale import Joined, LaplaceOrNormal
 from common.priors import StandardGaussianPrior
 
 
@@ -24,6 +24,36 @@ def test_kl_of_diagonal_gaussians_against_torchs():
     q, p = (DiagonalGaussian(m, v) for m, v in zip(mu, logvar, strict=True))
     expected = [Independent(Normal(m, (0.5 * v).exp()), 1) for m, v in zip(mu, logvar, strict=True)]
     torch.testing.assert_close(kl_divergence(q, p), kl_divergence(*expected))
+
+
+def test_samples_of_laplace_and_normal_beside_each_other():
+    """Their moments, and loc and scale as what moves them: their kurtosis tells the families apart."""
+    loc, scale = torch.tensor([0.3, -1.0]).double().requires_grad_(), torch.tensor([0.5, 2.0]).double().requires_grad_()
+    p = LaplaceOrNormal(loc, scale, torch.tensor([True, False]))
+    expected = torch.tensor([2 * 0.5**2, 2.0**2]).double()
+    assert p.has_rsample and p.batch_shape == (2,)
+    torch.testing.assert_close(p.variance, expected)
+    torch.testing.assert_close(p.mean, loc)
+    z = p.rsample((400_000,))
+    torch.testing.assert_close(z.mean(dim=0), loc, rtol=0, atol=0.02)
+    torch.testing.assert_close(z.var(dim=0), expected, rtol=0.02, atol=0)
+    kurtosis = ((z - loc) ** 4).mean(dim=0) / expected**2
+    torch.testing.assert_close(kurtosis, torch.tensor([6.0, 3.0]).double(), rtol=0.05, atol=0)
+    slopes = torch.autograd.grad(z[0].sum(), (loc, scale))
+    torch.testing.assert_close(slopes, (torch.ones_like(loc), ((z[0] - loc) / scale)))
+
+
+def test_joined_vectors_are_independent():
+    factors = DiagonalGaussian(torch.randn(4, 3, 2).double(), torch.randn(4, 3, 2).double())
+    p, z = Joined(factors), torch.randn(5, 4, 6).double()
+    assert (p.batch_shape, p.event_shape, p.has_rsample) == ((4,), (6,), True)
+    torch.testing.assert_close((p.mean, p.variance), (factors.mean.view(4, 6), factors.variance.view(4, 6)))
+    torch.testing.assert_close(p.log_prob(z), factors.log_prob(z.view(5, 4, 3, 2)).sum(dim=-1))
+    drawn = Joined(DiagonalGaussian(torch.arange(6.0).view(3, 2), torch.full((3, 2), -60.0))).rsample((7,))
+    torch.testing.assert_close(drawn, torch.arange(6.0).expand(7, 6))
+    one = DiagonalGaussian(factors.mean[:1], factors.logvar[:1])
+    torch.testing.assert_close(Joined(one).expand((4,)).mean, p.mean[:1].expand(4, 6))
+    torch.testing.assert_close(kl_divergence(p, Joined(one)), kl_divergence(factors, one).sum(dim=-1))
 
 
 def test_kl_of_laplace_and_normal_beside_each_other():

@@ -83,6 +83,9 @@ def test_float32_is_enough(d, kappa):
     single = vmf(d, kappa, torch.float32)
     loc = single.loc.double()
     double = VonMisesFisher(loc / loc.norm(), single.concentration.detach().double().requires_grad_())
+    torch.testing.assert_close(single.mean.double(), double.mean, rtol=1e-4, atol=1e-6)
+    spread = double.variance.max().item()
+    torch.testing.assert_close(single.variance.double(), double.variance, rtol=1e-4, atol=1e-4 * spread)
     z = single.rsample((1000,))
     assert z.dtype == torch.float32
     assert (z.double().norm(dim=-1) - 1).abs().max() < 1e-5

@@ -11,7 +11,7 @@ from common.objectives import ArElbo
 from tests.helpers.digits import model_of
 from tests.helpers.fusions import row, with_fusion
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
-from tests.helpers.objectives import repeated
+from tests.helpers.objectives import gradients_agree, repeated
 
 
 def test_ar_is_the_chain_rule_where_the_posteriors_are_exact():
@@ -51,6 +51,20 @@ def test_ar_in_either_order_written_out():
     noise = math.hypot(standard_error(found), standard_error(expected))
     assert found.mean().item() == pytest.approx(expected.mean().item(), abs=5 * noise)
     assert noise < 0.05 * abs(orders[0].mean() - orders[1].mean()), "the comparison tells one order from both"
+
+
+def test_ar_of_one_modality_is_its_elbo_and_what_is_left_out_adds_nothing():
+    model, weights, scales = linear_gaussian(2)
+    a = {"a": draw(weights, scales, 4)["a"]}
+    value, terms = ArElbo(model, {"a": 2.0}).bound(a, beta=0.3)
+    torch.testing.assert_close(value, 2 * terms["ar/a"] - 0.3 * terms["ar/kl"])
+    torch.testing.assert_close(terms["ar/kl"], kl_divergence(model.posterior(a), model.prior()))
+    assert (terms["ar/b"] == 0).all()
+
+
+def test_ars_gradient_against_finite_differences():
+    model, weights, scales = with_fusion("quotient")
+    assert gradients_agree(ArElbo(model), draw(weights, scales, 2))
 
 
 def test_ar_of_mixtures_is_refused():

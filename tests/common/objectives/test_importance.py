@@ -74,10 +74,12 @@ def test_weights_and_beta_in_the_importance_weights():
     q = model.posterior(inputs)
     z = q.component_distribution.rsample((5,))  # (K, B, T, D)
     log_w = beta * (model.prior().log_prob(z) - q.log_prob(z.movedim(2, 0)).movedim(0, 2))
+    parts = {"joint/kl": -log_w / beta}
     for name, x in inputs.items():
-        log_w = log_w + lambdas[name] * model.decode(z)[name].log_prob(x[:, None])
+        parts[f"joint/{name}"] = model.decode(z)[name].log_prob(x[:, None])
+        log_w = log_w + lambdas[name] * parts[f"joint/{name}"]
     torch.testing.assert_close(value, log_w.exp().mean(dim=(0, 2)).log())
-    assert set(terms) == {"joint/kl", "joint/a", "joint/b"}
+    torch.testing.assert_close(terms, {name: part.mean(dim=(0, 2)) for name, part in parts.items()})
 
 
 def test_density_of_a_mixture_against_brute_force():
@@ -111,6 +113,33 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
             assert worst < 4.5, rule
         else:
             assert worst > 8, rule
+
+
+@pytest.mark.parametrize("absent", [False, True])
+@pytest.mark.parametrize("looser", [False, True])
+def test_exact_dreg_is_iwae_where_beta_is_zero(looser, absent):
+    """Sample by sample: log q has no part in the weights."""
+    model, weights, scales = laplace(3)
+    inputs, results = draw(weights, scales, 5), []
+    if absent:
+        inputs["a"][1:3] = inputs["c"][3] = torch.nan
+    for objective in (IwaeElbo(model, K=4, looser=looser), DregIwaeElbo(model, K=4, looser=looser)):
+        torch.manual_seed(0)
+        model.zero_grad()
+        objective(inputs, beta=0.0).backward()
+        results.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("looser", [False, True])
+def test_exact_dreg_has_iwaes_gradient_under_annealing_too(looser):
+    model, weights, scales = with_fusion("moe", 2)
+    inputs = draw(weights, scales, 1)
+    iwae, dreg = (
+        gradients(objective(model, K=3, looser=looser), inputs, n_rows=200, beta=0.5)
+        for objective in (IwaeElbo, DregIwaeElbo)
+    )
+    assert z_scores(iwae, dreg).max() < 4.5
 
 
 @pytest.mark.slow
@@ -245,6 +274,12 @@ def test_a_loss_without_gradients_is_the_same_surrogate():
     with torch.no_grad():
         loss, bound = DregIwaeElbo(model, K=3).loss(draw(weights, scales, 2))
     assert loss.isfinite() and bound.value.isfinite().all()
+
+
+@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
+def test_one_sample_and_the_tight_bound_are_the_defaults(objective):
+    goal = objective(laplace(2)[0])
+    assert (goal.K, goal.looser, goal.max_samples) == (1, False, None)
 
 
 def test_no_samples_are_refused():

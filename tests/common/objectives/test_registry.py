@@ -286,6 +286,17 @@ def test_a_record_alone_reaches_the_command_line():
 # The table
 
 
+def test_energy_based_posteriors_have_the_objectives_that_take_no_density():
+    allowed = []
+    for obj in OBJECTIVES:
+        try:
+            registry.check_objective(obj, tuple(OBJECTIVES), "--fusion poe", has_density=False)
+            allowed.append(obj)
+        except InputError as error:
+            assert "--posterior ebm has none: choose mvae, elbo, iwae" in str(error)  # noqa: PT017
+    assert allowed == ["mvae", "elbo", "iwae"]
+
+
 def test_the_table_says_what_exists():
     head, line, *rows = registry.table().splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]

@@ -1,0 +1,36 @@
+"""How many samples fit into memory, for a decoder that holds a known number of bytes for its backward pass."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import InputError
+from common.likelihoods import FunctionLikelihood, GroupedLikelihood
+from common.models import VAE
+from common.objectives.memory import samples_that_fit
+
+D = 64
+
+
+class Exponential(nn.Module):
+    """Its backward pass needs its output: 4 D bytes for each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z):
+        return (z + self.shift).exp()
+
+
+def test_samples_that_fit():
+    likelihood = GroupedLikelihood(a=FunctionLikelihood(lambda output, x: (output - x).square()))
+    model = VAE("poe", {"a": nn.Identity()}, {"a": Exponential()}, likelihood, latent_dim=D)
+    state = torch.get_rng_state()
+    one = 2 * (4 * D + 4 * D)  # bytes of the output and of the difference, and as many for gradients
+    assert samples_that_fit(model, 1.0) == 2**30 // one
+    assert samples_that_fit(model, 2.5) == int(2.5 * 2**30 / one)
+    assert samples_that_fit(model, 1.0 * one / 2**30) == 1
+    assert torch.get_rng_state().equal(state), "a run draws the same with and without it"
+    with pytest.raises(InputError, match="less than one sample takes"):
+        samples_that_fit(model, 0.9 * one / 2**30)
