@@ -123,7 +123,7 @@ def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, 
 
     KL(q(z|x_s) || p(z)) for each source, and for each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
     MMVAE's code. The posterior's family has to factorise over the latents or over spheres; of a mixture, each source is
-    one modality.
+    one modality. An example that lacks a source counts 0.
 
     Args:
         examples: N examples of the model's modalities.
@@ -137,12 +137,18 @@ def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, 
     examples = examples.to(device)
 
     def divergences_of(rows: Tensor) -> dict[str, Tensor]:
-        batch, experts = examples[rows], {}
+        batch, experts, present = model.observe(examples[rows]), {}, {}
         for name, given in sources.items():
             experts[name] = family.factors(family.only_component(model.posterior(batch, given)))
-        by_name = {f"KL(q(z|{name}) || p(z))": kl_divergence(q, prior) for name, q in experts.items()}
+            mask = batch.only(given, model.columns).mask
+            present[name] = mask.any(dim=1, keepdim=True)  # (B, 1)
+        by_name = {
+            f"KL(q(z|{name}) || p(z))": torch.where(present[name], kl_divergence(q, prior), 0)
+            for name, q in experts.items()
+        }
         for (a, p), (b, q) in combinations(experts.items(), 2):
-            by_name[f"J(q(z|{a}), q(z|{b}))"] = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
+            both_ways = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
+            by_name[f"J(q(z|{a}), q(z|{b}))"] = torch.where(present[a] & present[b], both_ways, 0)
         return by_name
 
     by_name = distributed.map_rows(len(examples), BATCH_SIZE, divergences_of, "divergences")

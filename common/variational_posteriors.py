@@ -283,7 +283,7 @@ class MixturePosterior(Posterior):
         return q.component_distribution.log_prob(z.unsqueeze(-2)) + q.mixture_distribution.logits
 
     def only_component(self, q: MixtureSameFamily) -> Distribution:
-        (t,) = (self.component_weights(q) > 0).any(dim=1).nonzero().flatten().tolist()
+        t = int(self.component_weights(q).sum(dim=1).argmax())  # examples without any modality weigh all equally
         return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
 
     def scales(self, q: MixtureSameFamily) -> Tensor:

@@ -29,6 +29,7 @@ def _bytes_for_backward(model: MultimodalVAE, n: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda x: x):
         decoded = model.decode(model.prior().rsample((n,)))
-        for p in decoded.values():
-            p.log_prob(p.mean.detach())
+        # all are kept until the end, so that no freed address is counted once for two tensors
+        log_probs = [p.log_prob(p.mean.detach()) for p in decoded.values()]
+    del log_probs
     return sum(sizes.values())

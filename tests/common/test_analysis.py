@@ -120,7 +120,7 @@ def test_a_network_is_trained_once_and_kept(tmp_path):
     kept({"n": 2}, lambda: torch.nn.Sequential(*network(), torch.nn.Identity()))
     assert len(trained) == 3
     (tmp_path / "new" / "net.pt").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"net.pt is damaged: delete it, and it will be made again"):
+    with pytest.raises(InputError, match=r"net.pt is truncated, damaged or not a checkpoint: delete it"):
         kept({"n": 2})
 
 

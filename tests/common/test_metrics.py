@@ -145,3 +145,12 @@ def test_divergences_by_latent(fusion):
         expected[f"J(q(z|{a}), q(z|{b}))"] = (kl(q[a], q[b]) + kl(q[b], q[a])) / 2
     torch.testing.assert_close(found, expected)
     assert found["J(q(z|a), q(z|b))"].shape == (700, 2)
+    lacking = inputs | {"a": inputs["a"].clone()}
+    lacking["a"][:7] = torch.nan
+    mask = torch.ones(700, 3, dtype=torch.bool)
+    mask[:7, 0] = False
+    found = divergences(linear, Examples(lacking, mask=mask), {name: (name,) for name in inputs})
+    for name, x in expected.items():
+        if "z|a" in name:
+            x[:7] = 0
+    torch.testing.assert_close(found, expected)

@@ -23,14 +23,17 @@ class Exponential(nn.Module):
         return (z + self.shift).exp()
 
 
-def test_samples_that_fit():
-    likelihood = GroupedLikelihood(a=FunctionLikelihood(lambda output, x: (output - x).square()))
-    model = VAE("poe", {"a": nn.Identity()}, {"a": Exponential()}, likelihood, latent_dim=D)
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_samples_that_fit(names):
+    squares = {name: FunctionLikelihood(lambda output, x: (output - x).square()) for name in names}
+    encoders, decoders = ({name: make() for name in names} for make in (nn.Identity, Exponential))
+    model = VAE("poe", encoders, decoders, GroupedLikelihood(**squares), latent_dim=D)
     state = torch.get_rng_state()
-    one = 2 * (4 * D + 4 * D)  # bytes of the output and of the difference, and as many for gradients
+    # bytes of each modality's output and of its difference, and the same for gradients
+    one = 2 * len(names) * (4 * D + 4 * D)
     assert samples_that_fit(model, 1.0) == 2**30 // one
     assert samples_that_fit(model, 2.5) == int(2.5 * 2**30 / one)
-    assert samples_that_fit(model, 1.0 * one / 2**30) == 1
+    assert samples_that_fit(model, one / 2**30) == 1
     assert torch.get_rng_state().equal(state), "a run draws the same with and without it"
     with pytest.raises(InputError, match="less than one sample takes"):
         samples_that_fit(model, 0.9 * one / 2**30)
