@@ -1,4 +1,4 @@
-"""The module that builds each experiment's model, by a fixed list of names; never a script, which runs as __main__."""
+"""The modules that build the experiments' models, by a fixed list of names; none of them is a script."""
 
 from importlib import import_module
 from types import ModuleType

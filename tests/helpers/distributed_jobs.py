@@ -8,7 +8,7 @@ import torch
 
 import cub.analyse
 import mnist_svhn.analyse
-from common import analysis, checkpoints, distributed
+from common import analysis, distributed, io, tensor_files
 from common.data import Examples
 from common.distributions import DiagonalGaussian
 from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
@@ -42,7 +42,7 @@ def gradients():
     mask[::3, 1] = False
     examples = Examples({"image": torch.rand(n, 1, 28, 28), "text": torch.randint(10, (n,))}, mask=mask)
     objective = MvaeElbo(model)
-    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0))
+    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
     found = []
     for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
         step(examples, index[distributed.local_rows()], len(index), 0.5)
@@ -103,7 +103,7 @@ def untrained(folder):
     for name, config, make in (("mnist_svhn", of_pairs, pairs_of_images), ("vhe", of_characters, characters)):
         network = make(SimpleNamespace(**config))
         checkpoint = {"experiment": name, "config": config, "state_dict": network.state_dict()}
-        checkpoints.save(folder / f"{name}.pt", checkpoint)
+        tensor_files.save(folder / f"{name}.pt", checkpoint)
 
 
 def analyses(models, out):
@@ -112,7 +112,7 @@ def analyses(models, out):
 
     def write(path, content):
         written.append(path.name)
-        checkpoints.write_atomically(path, content)
+        io.write_atomically(path, content)
 
     tables.write_atomically = write
     plots.save = lambda figure, path: written.append(path.name)

@@ -302,7 +302,7 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
     analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() != first, "that of other images is no judge of these"
     path.write_bytes(first[:-100])
-    with pytest.raises(InputError, match="digits_of_mnist_synthetic.pt is damaged"):
+    with pytest.raises(InputError, match="digits_of_mnist_synthetic.pt is truncated, damaged"):
         analyse.main(analyse.Config(tmp_path / "run", **options))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import tyro
 
-from common import checkpoints, metrics
+from common import metrics, tensor_files
 from common.data import Examples
 from common.training import Experiment, objective_of
 from common.training.options import as_json
@@ -36,7 +36,7 @@ def untrained(experiment, config, path):
     if experiment.load_train:
         experiment.load_train(config)  # completes the config
     checkpoint = {"experiment": experiment.name, "config": as_json(config)}
-    checkpoints.save(path, checkpoint | {"state_dict": experiment.build(config).state_dict()})
+    tensor_files.save(path, checkpoint | {"state_dict": experiment.build(config).state_dict()})
     return path
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import checkpoints
+from common import checkpoints, tensor_files
 from common.errors import InputError
 from common.training import run_from_command_line
 from tests.helpers.data_config import data_config
@@ -110,7 +110,7 @@ def saved(tmp_path_factory):
         torch.manual_seed(0)
         network = build(SimpleNamespace(**config))
         state = {"experiment": "vhe", "config": config, "state_dict": network.state_dict()}
-        checkpoints.save(folder / checkpoints.BEST, state)
+        tensor_files.save(folder / checkpoints.BEST, state)
         return folder
 
     return {
