@@ -18,7 +18,7 @@ from common.data import zip_files
 from common.data.config import DataConfig
 from common.data.files import download
 from common.data.pictures import open_picture, upright
-from common.errors import brief, require
+from common.errors import InputError, require
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
@@ -26,6 +26,7 @@ PAGE, SIZE = 105, 28  # height and width of a page in the files, and of an image
 MAX_PAGE_BYTES = 2**16  # of a page in the files, which has some 200
 MAX_SIDE = 4096  # height or width of a user's image
 DECODED_AT_ONCE = 100  # pages; more of them do not fit the cache
+LONGEST_NAME = 200  # characters of an image's path in the files
 DOWNLOAD_AGAIN = "download it again (--download)"
 
 
@@ -224,7 +225,8 @@ def _names(path: Path) -> list[str]:
             files = archive.namelist()
     else:
         files = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
-    paths = sorted(file.split("/") for file in files if file.endswith(".png"))
+    shown = [file for file in files if file.endswith(".png") and file.isprintable() and len(file) < LONGEST_NAME]
+    paths = sorted(file.split("/") for file in shown)
     names = ["/".join(rest) for top, *rest in paths if top == path.stem and len(rest) == 3]
     require(bool(names), f"{path} holds no images ALPHABET/CHARACTER/IMAGE.png: delete it and {DOWNLOAD_AGAIN}")
     return names
@@ -243,10 +245,11 @@ def _images(path: Path, names: Sequence[str]) -> Tensor:
 def _page(path: Path, archive: zipfile.ZipFile | None, name: str) -> np.ndarray:
     """Read the page of an image: (105, 105) bool, whether there is ink."""
     source = zip_files.content(archive, f"{path.stem}/{name}", MAX_PAGE_BYTES) if archive else path / name
-    with open_picture(source, f"delete {path.name} and {DOWNLOAD_AGAIN}", brief(f"{path}: {name}")) as page:
-        width, height = page.size
-        fits = width == height == PAGE
-        require(fits, f"{path}: {name} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}")
+    shown = f"{path}: {name}"
+    with open_picture(source, DOWNLOAD_AGAIN, shown) as page:
+        if page.size != (PAGE, PAGE):
+            width, height = page.size
+            raise InputError(f"{shown} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}")
         return np.asarray(page.convert("L")) < 128
 
 

@@ -52,7 +52,8 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
     name = name or str(source)
     with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, remedy) as file:
         n_bytes = file.seek(0, os.SEEK_END)
-        require(n_bytes <= MAX_BYTES, f"{name} has {n_bytes:,} bytes, more than {MAX_BYTES:,}: {remedy}")
+        if n_bytes > MAX_BYTES:
+            raise InputError(f"{name} has {n_bytes:,} bytes, more than {MAX_BYTES:,}: {remedy}")
         file.seek(0)
         try:
             with Image.open(file, formats=FORMATS) as image:
@@ -80,9 +81,9 @@ def _check_size(image: Image.Image, name: str, remedy: str) -> None:
     """Raise InputError for a picture of too many pixels, or for a strip."""
     width, height = image.size
     at_most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
-    limits = f"at most {at_most // 10**6} megapixels, and sides that differ at most {MAX_RATIO}-fold"
-    fits = width * height <= at_most and max(width, height) <= MAX_RATIO * min(width, height)
-    require(fits, f"{name} has {width:,} x {height:,} pixels; allowed are {limits}: {remedy}")
+    if width * height > at_most or max(width, height) > MAX_RATIO * min(width, height):
+        limits = f"at most {at_most // 10**6} megapixels, and sides that differ at most {MAX_RATIO}-fold"
+        raise InputError(f"{name} has {width:,} x {height:,} pixels; allowed are {limits}: {remedy}")
 
 
 def _check_scans(file: BinaryIO, name: str, remedy: str) -> None:
