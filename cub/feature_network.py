@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
 from common import distributed
-from common.checkpoints import load
+from common.checkpoints import check_fit, load
 from common.errors import InputError, brief, require
 from common.tensor_files import save
+from common.training.resuming import Count, OptimizerState, restore_optimizer
 
 N_FEATURES = 2048
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet
@@ -154,6 +156,16 @@ def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tenso
     return normalised(grid_sample(images / 255, grid, padding_mode="border", align_corners=False))
 
 
+class Training(msgspec.Struct):
+    """A training that goes on later."""
+
+    about: dict[str, Any]
+    epoch: Count
+    accuracy: float
+    state_dict: dict[str, Tensor]
+    optimizer: OptimizerState
+
+
 def train(
     images: Tensor,
     labels: Tensor,
@@ -188,11 +200,12 @@ def train(
     )
     about, done, accuracy = {**recipe._asdict(), **trained_on}, 0, math.nan
     if path.exists():
-        kept = load(path)
-        require(kept.get("about") == about, f"{path} holds another training: delete it, or give another --cache-dir")
-        network.load_state_dict(kept["state_dict"])
-        optimizer.load_state_dict(kept["optimizer"])
-        done, accuracy = kept["epoch"], kept["accuracy"]
+        kept = load(path, Training)
+        require(kept.about == about, f"{path} holds another training: delete it, or give another --cache-dir")
+        check_fit(kept.state_dict, network, f"{path} holds another network")
+        network.load_state_dict(kept.state_dict)
+        restore_optimizer(path, kept.optimizer, optimizer, {"momentum_buffer"})
+        done, accuracy = kept.epoch, kept.accuracy
         print(f"resuming after epoch {done}")
     held_out = torch.arange(len(labels)) % HELD_OUT_EVERY == 0
     saved = time.monotonic()

@@ -1,5 +1,6 @@
 """The last checkpoint of a run: what is in it beside the model, and how a training goes on from it."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 
 
 class OptimizerState(msgspec.Struct):
-    """Adam's moments and steps by the number of the parameter; its options are the run's."""
+    """An optimiser's tensors, such as moments, by the number of the parameter; its options are the run's."""
 
     state: dict[Count, dict[str, Tensor]]
 
@@ -57,14 +58,27 @@ def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.opt
     """
     check_fit(last.state_dict, model, f"{path} has other networks")
     model.load_state_dict(last.state_dict)
-    groups = optimizer.state_dict()["param_groups"]
+    amsgrad = optimizer.param_groups[0]["amsgrad"]
+    names = {"step", "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])}
+    restore_optimizer(path, last.optimizer, optimizer, names)
+
+
+def restore_optimizer(path: Path, saved: OptimizerState, optimizer: torch.optim.Optimizer, names: Set[str]) -> None:
+    """Restore an optimiser's tensors; its options stay as they are.
+
+    Args:
+        path: where `saved` was read, for messages.
+        names: of the tensors that it keeps for each parameter; all but "step" have the parameter's shape.
+
+    Raises:
+        InputError: a tensor has another name, shape or type, or is not finite.
+    """
     parameters = [x for group in optimizer.param_groups for x in group["params"]]
-    names = {"step", "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if groups[0]["amsgrad"] else [])}
-    for number, moments in last.optimizer.state.items():
+    for number, moments in saved.state.items():
         known = number < len(parameters) and moments.keys() == names
-        require(known, f"{path} is damaged, optimizer.state[{number}] is not Adam's: {REMEDY}")
+        require(known, f"{path} is damaged, optimizer.state[{number}] is of another optimiser: {REMEDY}")
         for name, x in moments.items():
             like = torch.zeros(()) if name == "step" else parameters[number]
             fits = x.shape == like.shape and x.dtype == like.dtype and bool(x.isfinite().all())
             require(fits, f"{path} is damaged, optimizer.state[{number}].{name} does not fit: {REMEDY}")
-    optimizer.load_state_dict({"state": last.optimizer.state, "param_groups": groups})
+    optimizer.load_state_dict({"state": saved.state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""Print the table of what attacks came to, and put it into docs/reliability.md if all of them were made.
+"""Print the table of what attacks came to, and put it into docs/reliability.md unless they were the few of CI.
 
 python -m tests.faults.table faults.jsonl
 """
