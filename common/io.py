@@ -48,6 +48,12 @@ def read_bounded(path: Path, remedy: str, at_most: int) -> bytes:
     return content
 
 
+def check_writable(path: Path) -> None:
+    """Raise InputError unless the path is free or a regular file: a link, pipe or device stays as it is."""
+    regular = not os.path.lexists(path) or (path.is_file() and not path.is_symlink())
+    require(regular, f"{path} is not a regular file and stays as it is: give another name")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at path, or leave it unchanged: write NAME.tmp, fsync, rename, fsync the folder.
 
@@ -56,8 +62,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: the file could not be written (a full disk, no permission), or path is no regular file.
     """
-    regular = not os.path.lexists(path) or (path.is_file() and not path.is_symlink())
-    require(regular, f"{path} is not a regular file and stays as it is: give another name")
+    check_writable(path)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with _taken(temporary) as file:

@@ -27,7 +27,7 @@ from submitit.helpers import DelayedSubmission
 from common import schemas
 from common.checkpoints import LAST, load
 from common.errors import InputError
-from common.io import MIB, read_bounded, write_atomically
+from common.io import MIB, check_writable, read_bounded, write_atomically
 from common.training.runs import git_commit
 from reproduction.plans import Plan, Setting
 from reproduction.results import DELETE, Result, read_epochs, read_training
@@ -286,6 +286,7 @@ def call(command: list[str], folder: Path, threads: int) -> None:
         Failed: the command failed, with the last line that it printed, or was stopped by Ctrl-C; or another process
             works in the folder.
     """
+    check_writable(folder / LOG)
     with open(folder / LOG, "a+") as log:
         try:
             # held as long as the command has the log open, even if this process is killed

@@ -10,7 +10,7 @@ from pathlib import Path
 from common import distributed
 from common.data import zip_files
 from common.errors import InputError, brief, require
-from common.io import MIB, read_bounded
+from common.io import MIB, check_writable, read_bounded
 
 MAX_TEXT = 64 * MIB  # CelebA's attributes have 26
 
@@ -66,6 +66,7 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    check_writable(part)
     failures = []
     for url in urls:
         try:

@@ -21,7 +21,7 @@ from torch import Tensor
 from common import distributed
 from common.data.pictures import open_picture, upright
 from common.errors import InputError, require
-from common.io import write_atomically
+from common.io import check_writable, write_atomically
 from common.schemas import read_json
 
 AT_ONCE = 64  # images that a thread decodes before it hands them over
@@ -101,6 +101,7 @@ def load(
         lock_file = path.with_suffix(".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(lock_file)
             lock_file.touch()
         except OSError as error:
             raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
@@ -207,6 +208,7 @@ class _Cache:
         noted, title = time.monotonic(), f"making {self.path.name}"
         bar = distributed.progress(total=len(self.names), initial=done, unit=" images", desc=title)
         try:
+            check_writable(self.path)
             with open(self.path, "r+b") as file, bar as progress:
                 file.seek(len(self.header()) + done * int(np.prod(self.kind.shape)))
                 for images in pool.map(self._decode_batch, batches):

@@ -15,6 +15,7 @@ import torch
 
 from common import distributed
 from common.errors import InputError, require
+from common.io import check_writable
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
@@ -81,6 +82,7 @@ def in_order(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) ->
 def logged(folder: Path) -> Iterator[None]:
     """Redirect what is printed to log.txt in a run's folder, which is created; errors name the folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / "log.txt")
     with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             yield

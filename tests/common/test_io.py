@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from common.data import download
 from common.errors import InputError
 from common.io import locked, open_regular, read_bounded, remove_leftovers, write_atomically
+from common.training.parallel import logged
 
 REMEDY = "give another"
 
@@ -44,6 +46,15 @@ def test_only_regular_files_are_replaced(make, tmp_path):
         write_atomically(path, b"new")
     assert os.lstat(path) == before
     assert (tmp_path / "other").read_bytes() == b"kept"
+
+
+def test_a_log_and_a_download_do_not_end_in_a_pipe(tmp_path):
+    for name in ("log.txt", "set.zip.part"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=r"log.txt is not a regular file"), logged(tmp_path):
+        pass
+    with pytest.raises(InputError, match=r"set.zip.part is not a regular file"):
+        download(["http://127.0.0.1:9/set.zip"], tmp_path / "set.zip", None)
 
 
 def test_a_device_stays_a_device():
