@@ -96,15 +96,20 @@ class Run(contextlib.ExitStack):
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
         self.metrics_file = self.dir / METRICS
-        if self.writes:
-            self._lock()
-        self.checkpoint = self._last_checkpoint(config.resume)
-        self.about = self._about()
-        epochs_done = self.checkpoint.epoch if self.checkpoint else 0
-        self.metrics = [line for line in read_metrics(self.dir) if line["epoch"] <= epochs_done]
-        if self.writes:
-            write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
-            write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
+        with contextlib.ExitStack() as lock:
+            if self.writes:
+                lock.enter_context(locked(self.dir))
+                self.samples.mkdir(exist_ok=True)
+                for folder in (self.dir, self.samples):
+                    remove_leftovers(folder)
+            self.checkpoint = self._last_checkpoint(config.resume)
+            self.about = self._about()
+            epochs_done = self.checkpoint.epoch if self.checkpoint else 0
+            self.metrics = [line for line in read_metrics(self.dir) if line["epoch"] <= epochs_done]
+            if self.writes:
+                write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
+                write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
+            self.push(lock.pop_all())  # a save-dir that was refused before is unlocked at once
 
     def log(self, line: Epoch) -> None:
         """Append an epoch to metrics.jsonl."""
@@ -137,12 +142,6 @@ class Run(contextlib.ExitStack):
             earlier = {name: getattr(self.checkpoint, name) for name in ("command", "started", "commit")}
             about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
-
-    def _lock(self) -> None:
-        self.enter_context(locked(self.dir))
-        self.samples.mkdir(exist_ok=True)
-        for folder in (self.dir, self.samples):
-            remove_leftovers(folder)
 
     def _last_checkpoint(self, resume: bool) -> "Last | None":
         """The last checkpoint of the run in the save-dir; None if there is none yet."""

@@ -88,6 +88,14 @@ def test_two_runs_do_not_share_a_save_dir(tmp_path, monkeypatch):
     mnist_train.main(config(tmp_path, epochs=2, limit=100, resume=True))
 
 
+def test_a_run_that_is_refused_holds_no_lock(tmp_path):
+    mnist_train.main(config(tmp_path, epochs=1, limit=100))
+    with pytest.raises(InputError, match="holds a run already") as kept:  # and so all that its frames hold
+        mnist_train.main(config(tmp_path, epochs=1, limit=100))
+    mnist_train.main(config(tmp_path, epochs=2, limit=100, resume=True))
+    assert "--resume continues it" in str(kept.value)
+
+
 def test_pictures_that_a_kill_prevented_are_drawn_on_resuming(tmp_path):
     mnist_train.main(config(tmp_path, epochs=1, limit=100))
     (tmp_path / "loss.png").unlink()
