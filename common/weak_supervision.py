@@ -166,7 +166,7 @@ def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task,
         labels = model.likelihood.point(model.decode(z, [task.label]))[task.label]
         return labels.view(len(image), -1).round().long()
 
-    scored = read_json(baseline, dict[str, float], "delete it, and it will be made again")
+    scored = read_json(baseline, float, "delete it, and it will be made again")
     return Result(config.paired_fraction, len(paired), config.seed, score(inferred, test, task), scored)
 
 
