@@ -1,10 +1,11 @@
 """Files read and written as a whole: regular files only, read up to a limit, written atomically."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,12 +84,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder, and no others."""
-    for path in folder.glob("*.tmp"):
-        with open_regular(path, "move it away") as file, contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove the temporary files that killed processes left of these files."""
+    for path in paths:
+        temporary = path.with_name(f"{path.name}.tmp")
+        if temporary.is_file() and not temporary.is_symlink():
+            with open_regular(temporary, "move it away") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -102,6 +105,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # the lock itself may be there already
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         file = open(folder / ".lock", "ab", opener=_no_link)  # noqa: SIM115 (closed below)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
@@ -119,6 +124,9 @@ def _taken(temporary: Path) -> Iterator[BinaryIO]:
     """Open a temporary file for this process alone; another process that writes the same file waits."""
     while True:
         with open(temporary, "ab", opener=_no_link) as file:
+            status = os.fstat(file.fileno())
+            ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+            require(ours, f"{temporary} is not a regular file of its own: move it away")
             fcntl.flock(file, fcntl.LOCK_EX)
             # whoever held the lock before has renamed or removed the file
             if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):

@@ -31,7 +31,7 @@ def reader(source: str, cache: Path | None = None) -> nn.Module:
         network = build(source)
         if cache and cache.exists():
             parameters = load(cache, dict[str, Tensor], AGAIN, AGAIN)
-            check_fit(parameters, network, f"{cache} holds another network, {AGAIN}")
+            check_fit(parameters, network, f"{cache} holds another network ({AGAIN})")
             network.load_state_dict(parameters)
             return network.eval()
         _train(network, source)

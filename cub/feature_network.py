@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
-from common import distributed
+from common import distributed, tensor_files
 from common.checkpoints import check_fit, load
 from common.errors import InputError, brief, require
-from common.tensor_files import save
 from common.training.resuming import Count, OptimizerState, restore_optimizer
 
 N_FEATURES = 2048
@@ -97,7 +96,8 @@ def imagenet() -> dict[str, Tensor]:
                 f"{weights.url} could not be downloaded ({brief(error)}): download it by hand to {folder / name}, or "
                 "give --weights PATH, or train a network on the birds with --weights train"
             ) from error
-    return load(folder / name)
+    again = "delete it, and it will be downloaded again"
+    return tensor_files.load(folder / name, dict[str, Tensor], again, again)
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -218,7 +218,7 @@ def train(
         )
         if time.monotonic() - saved > SAVED_EVERY:
             state = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
-            save(path, {"about": about, "epoch": epoch + 1, "accuracy": accuracy, **state})
+            tensor_files.save(path, {"about": about, "epoch": epoch + 1, "accuracy": accuracy, **state})
             saved = time.monotonic()
     return {name: x.cpu() for name, x in network.state_dict().items()}, accuracy
 

@@ -65,6 +65,7 @@ VARIANTS = {
 OWN = {  # options that a comparison sets itself, or has no use for
     *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "pre-trained", "dry-run", "download"),
 }
+AGAIN = "delete it, and it will be made again"
 
 
 @dataclass
@@ -179,7 +180,9 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
             write_atomically(folder / name, json.dumps(means, indent=2).encode())
     rates = [epoch["examples_per_second"] for epoch in runs.read_metrics(folder)]
     n_parameters = sum(p.numel() for p in model.parameters())
-    measured = read_json(folder / name, dict[str, float], "delete it, and it will be made again")
+    measured = read_json(folder / name, dict[str, float], AGAIN)
+    complete = rates and any(name.startswith("log p") for name in measured)
+    require(complete, f"{folder} lacks metrics or estimates: {AGAIN}")
     return Result(variant, given.seed, n_parameters, max(rates), measured)
 
 

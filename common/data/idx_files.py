@@ -12,7 +12,7 @@ from torch import Tensor
 from common.errors import InputError, brief
 from common.io import open_regular
 
-MAX_ITEMS = 280_000  # as many as EMNIST's digits, the largest set in MNIST's format
+MAX_ITEMS = 280_000  # EMNIST's digits are the largest set in MNIST's format
 REMEDY = "delete it and download it again (--download)"
 
 

@@ -32,8 +32,8 @@ TURNS = {  # by EXIF's orientation
 # what Pillow raises for changed bytes and for too many pixels, the last where warnings are errors
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # of what a picture's own blocks claim, too
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of a size that is refused below, or of damage that Pillow mends
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # also for sizes that a picture's own blocks claim
+warnings.filterwarnings("ignore", module=r"PIL\.")  # sizes are checked below
 
 
 @contextmanager

@@ -23,6 +23,7 @@ GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its 
 FIRST = ("data_dir", "model", "fusion", "posterior", "obj")  # in their group
 SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default is x.default_factory]  # both missing
 LARGEST = 2**32  # of whole numbers: no seed is larger, and no size that memory holds
+MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
 LESS_MEMORY = "give a smaller --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples"
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
@@ -58,7 +59,7 @@ def run_from_command_line(
             given = _parse_again(given, config, description, args)
         main(given)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -78,9 +79,7 @@ def run_from_command_line(
 
 def _memory_ran_out(error: RuntimeError | MemoryError) -> bool:
     """Whether an allocation failed, which torch reports on the CPU by a RuntimeError like any other."""
-    return isinstance(error, MemoryError) or any(
-        sign in str(error) for sign in ("not enough memory", "out of memory", "calculation overflowed")
-    )
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_RAN_OUT)
 
 
 def _parse_again(given: RunConfig, config: type, description: str | None, args: list[str] | None) -> RunConfig:

@@ -27,10 +27,9 @@ from common.training.meter import DIVERGED, Meter
 from common.training.options import RunConfig
 from common.training.progress import Progress, progress_bar, report_epoch, show_means
 from common.training.resuming import Last
-from common.training.runs import Run
+from common.training.runs import CURVES, Run
 from common.training.steps import CapturedStep, Step
 
-CURVES = "loss.png"
 PICTURES_EVERY = 60.0  # seconds between pictures during training
 EVALUATION_BATCH = 500  # examples: without gradients there is room for more than training's batch
 

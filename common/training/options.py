@@ -10,6 +10,7 @@ import tyro
 
 from common.choices import FUSIONS, MODELS
 from common.errors import option, require
+from common.io import check_writable
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -129,6 +130,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         for name, value in vars(self).items():
+            finite = not isinstance(value, float) or math.isfinite(value)
+            require(finite, f"{option(name)} must be finite, it is {value}")
             if name.startswith("lambda_") or name in ("annealing_epochs", "valid"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
@@ -334,7 +337,9 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
         json = getattr(self, "json", None)
-        require(json is None or json.parent.is_dir(), f"--json {json}: there is no such folder")
+        if json is not None:
+            require(json.parent.is_dir(), f"--json {json}: there is no such folder")
+            check_writable(json)
 
 
 @dataclasses.dataclass

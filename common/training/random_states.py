@@ -40,7 +40,7 @@ def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, 
         epoch, batch: what is finished, so that a run that is reseeded again does not repeat its draws.
 
     Raises:
-        InputError: a saved state is none.
+        InputError: a saved state is not a random state.
     """
     world, rank = distributed.world_size(), distributed.rank()
     if saved and len(saved) == world:

@@ -54,7 +54,7 @@ def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.opt
         optimizer: over the model's parameters, perhaps among others.
 
     Raises:
-        InputError: a tensor has another name, shape or type than there, or is not finite.
+        InputError: a tensor's name, shape or type differs from the model's, or it is not finite.
     """
     check_fit(last.state_dict, model, f"{path} has other networks")
     model.load_state_dict(last.state_dict)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import msgspec
 
 from common.errors import InputError, brief, flag, option, require
-from common.io import locked, remove_leftovers, write_atomically
+from common.io import check_writable, locked, remove_leftovers, write_atomically
 from common.schemas import read_json, read_json_lines
 from common.training.options import RunConfig, as_json
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
 
-METRICS = "metrics.jsonl"
+METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 REPORTING = {"log_interval", "analytics", "analytics_every", "logp"}
 FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
@@ -99,15 +99,14 @@ class Run(contextlib.ExitStack):
         with contextlib.ExitStack() as lock:
             if self.writes:
                 lock.enter_context(locked(self.dir))
-                self.samples.mkdir(exist_ok=True)
-                for folder in (self.dir, self.samples):
-                    remove_leftovers(folder)
             self.checkpoint = self._last_checkpoint(config.resume)
+            if self.writes:
+                self._prepare()
             self.about = self._about()
             epochs_done = self.checkpoint.epoch if self.checkpoint else 0
             self.metrics = [line for line in read_metrics(self.dir) if line["epoch"] <= epochs_done]
             if self.writes:
-                write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2).encode())
+                write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2, allow_nan=False).encode())
                 write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
             self.push(lock.pop_all())  # a save-dir that was refused before is unlocked at once
 
@@ -121,6 +120,19 @@ class Run(contextlib.ExitStack):
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise InputError(f"{self.metrics_file} could not be written ({error.strerror})") from error
+
+    def _prepare(self) -> None:
+        """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""
+        from common.checkpoints import BEST, LAST
+
+        try:
+            self.samples.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.samples} cannot be made ({error.strerror}): choose another --save-dir") from error
+        files = [self.dir / name for name in (LAST, BEST, METRICS, CURVES, "config.json")]
+        for path in files:
+            check_writable(path)
+        remove_leftovers(files)
 
     def _about(self) -> dict[str, Any]:
         import torch

@@ -77,11 +77,25 @@ def test_what_a_killed_process_left_is_taken_over_or_removed(tmp_path):
     (tmp_path / "file.tmp").write_bytes(b"half of something longer")
     write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
-    (tmp_path / "dead.tmp").write_bytes(b"half")
+    for name in ("dead.tmp", "thesis.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "folder.tmp").mkdir()
+    (tmp_path / "link.tmp").symlink_to("nowhere")
     with open(tmp_path / "alive.tmp", "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["alive.tmp", "file"]
+        remove_leftovers(tmp_path / name for name in ("dead", "alive", "folder", "link", "missing"))
+    assert sorted(os.listdir(tmp_path)) == ["alive.tmp", "file", "folder.tmp", "link.tmp", "thesis.tmp"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.link(path.with_name("other"), path)])
+def test_what_is_no_temporary_file_stays(make, tmp_path):
+    (tmp_path / "other").write_bytes(b"kept")
+    make(tmp_path / "file.tmp")
+    reader = os.open(tmp_path / "file.tmp", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(InputError, match=r"file.tmp is not a regular file of its own: move it away|Illegal seek"):
+        write_atomically(tmp_path / "file", b"new")
+    os.close(reader)
+    assert (tmp_path / "file.tmp").exists() and (tmp_path / "other").read_bytes() == b"kept"
 
 
 def test_a_locked_folder_refuses_a_second_process_until_the_first_is_dead(tmp_path):

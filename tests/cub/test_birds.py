@@ -229,10 +229,10 @@ def test_a_reader_learns_and_is_kept(monkeypatch, tmp_path):
     assert right["wings"] > 0.6 and right["belly"] > 0.4 and right["size"] > 0.65, right
     monkeypatch.setattr(readers, "draw", None)  # what is kept is not made again
     assert readers.read(readers.reader("feature", cache), x).equal(found)
-    with pytest.raises(InputError, match="holds another network, delete it"):
+    with pytest.raises(InputError, match="holds another network .delete it"):
         readers.reader("image", cache)
     save(cache, {})
-    with pytest.raises(InputError, match="holds another network, delete it"):
+    with pytest.raises(InputError, match="holds another network .delete it"):
         readers.reader("feature", cache)
 
 

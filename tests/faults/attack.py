@@ -1,5 +1,6 @@
 """Calls in child processes, and what became of them: success, one line, a traceback, a hang, or too much memory."""
 
+import io
 import json
 import os
 import resource
@@ -112,15 +113,18 @@ def _outcome(call: Callable[[], object], memory: int | None) -> tuple[str, str]:
 def _run(call: Callable[[], object], writer: int) -> None:
     """Make the call and leave the process with the number of its outcome."""
     _alone()
-    code, told = 0, ""
+    code, told, printed = 0, "", io.StringIO()
     try:
-        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(printed):
             call()
     except (InputError, OSError) as error:  # the command line prints these as they are
         told = str(error)
         code = 1 if told.count("\n") == 0 and len(told) < 1000 else 2
     except SystemExit as end:  # a command line
-        code = {0: 0, 2: 1}.get(end.code, 2)
+        told = printed.getvalue()
+        ours = told[told.rfind("error: ") :]
+        one_line = "error: " not in told or ours.count("\n") == 1  # the command line's parser has a frame instead
+        code = {0: 0, 2: 1 if one_line else 2}.get(end.code, 2)
     except BaseException:
         code, told = 2, traceback.format_exc()[-2000:]
     os.write(writer, told.encode()[:4000])

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -151,6 +152,7 @@ def in_copies(run, tmp_path, name, contents, use):
     """Calls that use copies of the run with other contents of a file."""
     for i, (told, content) in enumerate(contents):
         yield told, partial(lambda i, content: use(placed(run, tmp_path / str(i), {name: content})), i, content)
+        shutil.rmtree(tmp_path / str(i), ignore_errors=True)  # a run takes 40 MB
 
 
 def test_resuming_damaged_checkpoints(run, tmp_path):

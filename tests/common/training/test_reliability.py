@@ -1,5 +1,10 @@
 """Runs that something befalls: values that are not finite, a second process, a kill, a path out of the save-dir."""
 
+import resource
+import subprocess
+import sys
+from functools import partial
+
 import pytest
 import torch
 
@@ -11,6 +16,7 @@ from mnist import train as mnist_train
 from mnist.data import load as load_mnist
 from tests.helpers.data_config import data_config
 from tests.helpers.runs import config
+from tests.helpers.scripts import ROOT
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_stops_the_run(tmp_path, monkeypatch):
@@ -94,6 +100,35 @@ def test_a_run_that_is_refused_holds_no_lock(tmp_path):
         mnist_train.main(config(tmp_path, epochs=1, limit=100))
     mnist_train.main(config(tmp_path, epochs=2, limit=100, resume=True))
     assert "--resume continues it" in str(kept.value)
+
+
+def test_a_refused_run_removes_nothing(tmp_path):
+    for name in (BEST, "thesis.tmp", "loss.png.tmp"):
+        (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(InputError, match="of something else: choose another --save-dir"):
+        mnist_train.main(config(tmp_path))
+    assert {p.name for p in tmp_path.iterdir()} == {BEST, "thesis.tmp", "loss.png.tmp", ".lock"}
+
+
+@pytest.mark.parametrize("name", [LAST, BEST, "loss.png"])
+def test_a_folder_in_place_of_a_file_is_noticed_before_training(name, tmp_path):
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"something else|is not a regular file and stays as it is"):
+        mnist_train.main(config(tmp_path, epochs=10**6))
+
+
+def test_an_option_that_is_not_finite_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--max-grad-norm must be finite, it is inf"):
+        mnist_train.main(config(tmp_path, max_grad_norm=float("inf")))
+
+
+def test_memory_that_runs_out_takes_one_line(tmp_path):
+    command = [sys.executable, "-m", "mnist.train", "--demo", "--limit", "60", "--n-latents", "300000"]
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (3 * 2**30,) * 2)
+    result = subprocess.run(
+        [*command, "--save-dir", tmp_path], cwd=ROOT, preexec_fn=limit, capture_output=True, text=True
+    )
+    assert result.returncode == 2 and result.stderr.splitlines()[-1].startswith("error: memory ran out (")
 
 
 def test_pictures_that_a_kill_prevented_are_drawn_on_resuming(tmp_path):
