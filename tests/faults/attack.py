@@ -19,7 +19,7 @@ from common.errors import InputError
 
 OUTCOMES = ("fine", "one line", "traceback", "signal", "hang", "over 1 GiB")
 GIB = 2**30
-SECONDS = 60  # after which a call hangs; none takes more than a few, even on busy cores
+SECONDS = 120  # after which a call hangs; none takes more than some seconds on idle cores
 FACTOR = float(os.environ.get("FAULTS", "1"))
 
 
