@@ -37,7 +37,7 @@ FAULTS ?= 20
 test-faults: setup
 	rm -f faults.jsonl
 	FAULTS=$(FAULTS) FAULTS_LOG=faults.jsonl $(BIN)/python -m pytest -q -n auto -m faults
-	$(BIN)/python -m tests.faults.table faults.jsonl
+	FAULTS=$(FAULTS) $(BIN)/python -m tests.faults.table faults.jsonl
 
 lint: setup
 	$(BIN)/ruff check .
