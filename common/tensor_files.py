@@ -16,13 +16,11 @@ from common.io import open_regular, write_atomically
 from common.schemas import check, leaves
 
 T = TypeVar("T")
-# what unpickling changed bytes raises: each operation of a pickle has its own
-UNPICKLING = (
-    *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
-    *(EOFError, struct.error, OverflowError, MemoryError, OSError),
+# what changed bytes raise, as a zip archive and then as a pickle, of which each operation has its own
+DAMAGE = (
+    *(zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
+    *(AssertionError, EOFError, struct.error, OverflowError, MemoryError, OSError),
 )
-
-UNREADABLE_ZIP = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, struct.error)
 
 
 def save(path: Path, content: dict) -> None:
@@ -47,10 +45,10 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
         InputError: the file is missing, truncated or damaged, holds code, or is not what the type says.
     """
     with open_regular(path, missing) as file:
-        _check_archive(file, path, damaged)
         try:
+            _check_archive(file, path, damaged)
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except UNPICKLING as error:
+        except DAMAGE as error:
             foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
             if foreign:
                 code = f"it holds {foreign[1][:100]}, and loading that could run code"
@@ -68,12 +66,11 @@ def _check_archive(file: BinaryIO, path: Path, damaged: str) -> None:
     """
     if file.read(4) == b"PK\3\4":
         size = file.seek(0, io.SEEK_END)
-        try:
-            with zipfile.ZipFile(file) as archive:
-                plain = sum(entry.file_size for entry in archive.infolist()) <= size
-                broken = archive.testzip() if plain else "its sizes"
-        except UNREADABLE_ZIP as error:
-            raise InputError(f"{path} is truncated, damaged or not a checkpoint: {damaged}") from error
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            plain = stored and sum(entry.file_size for entry in entries) <= size
+            broken = archive.testzip() if plain else "its entries"
         require(broken is None, f"{path} is damaged (in {broken}): {damaged}")
     file.seek(0)
 

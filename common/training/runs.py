@@ -216,18 +216,8 @@ def read_metrics(folder: Path) -> list[Epoch]:
 def git_commit() -> str | None:
     """The repository's commit, marked "+" where files differ from it; None outside a clone."""
     root = Path(__file__).parents[2]
-    # no lock: many runs may start at once
-    command = [
-        "git",
-        "--no-optional-locks",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty=+",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
+    git = ["git", "--no-optional-locks", "-C", str(root)]  # several runs may start at once
+    command = [*git, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

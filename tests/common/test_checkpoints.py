@@ -1,5 +1,7 @@
+import random
 import resource
 import threading
+import zipfile
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
@@ -196,6 +198,28 @@ def test_a_build_of_ones_own_serves_known_experiments_too(tmp_path):
     model = load_model(tmp_path, build=lambda config: seen.append(config) or build(config))
     assert_same_parameters(model, load_model(tmp_path))
     assert seen == [SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian")] * 2  # its sizes, then the model
+
+
+def test_options_outside_the_repository_mean_what_their_code_says(tmp_path):
+    config = {"n_latents": 2, "layers": [8, 4], "likelihood": {"a": "normal"}}
+    save(tmp_path / BEST, {"experiment": "pairs", "config": config, "state_dict": train_pairs(tmp_path).state_dict()})
+    assert load_model(tmp_path, build=build_pairs).modalities == ("a", "b")
+    save(tmp_path / "of_ours.pt", ours(config={"n_latents": 3, "layers": [8, 4]}))
+    with pytest.raises(InputError, match=r"config, is damaged, .*layers"):
+        load_config(tmp_path / "of_ours.pt")
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
+    """torch.save stores; what a compressed entry raises, such as zlib.error, is nobody's to expect."""
+    save(tmp_path / BEST, ours())
+    with zipfile.ZipFile(tmp_path / BEST) as old, zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, random.Random(0).randbytes(1000) if name.endswith("data/0") else old.read(name))
+    content = bytearray((tmp_path / "c.pt").read_bytes())
+    content[content.find(b"data/0") + len("data/0")] = 0xFF  # no such kind of block
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"c.pt is damaged \(in its entries\): use another"):
+        load(tmp_path / "c.pt")
 
 
 def test_a_run_outside_the_repository_starts_from_another(tmp_path):
