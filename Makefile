@@ -32,11 +32,11 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
 
-# damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table
+# damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table.
 FAULTS ?= 20
 test-faults: setup
 	rm -f faults.jsonl
-	FAULTS=$(FAULTS) FAULTS_LOG=faults.jsonl $(BIN)/python -m pytest -q -n auto -m faults
+	FAULTS=$(FAULTS) FAULTS_LOG=faults.jsonl $(BIN)/python -m pytest -q -n auto --dist worksteal tests/faults
 	FAULTS=$(FAULTS) $(BIN)/python -m tests.faults.table faults.jsonl
 
 lint: setup
