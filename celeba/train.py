@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.training import run_from_command_line
-from common.training.options import Latents, ModelOptions, ObjectiveOptions, RunConfig
+from common.training.objective_options import ModelOptions, ObjectiveOptions
+from common.training.options import Latents, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment

@@ -80,6 +80,7 @@ What is asked of a trained model
 
 Training
     training/: a run from its command line to its last epoch
+        objective_options: the options that choose the model and its objective
         options: the options that scripts share
         resuming: the last checkpoint, and how a training goes on from it
         runs: a save-dir, and what is written there

@@ -17,7 +17,8 @@ import tyro
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.options import LATENT_NAMES, MmvaeOptions, ObjectiveName, RunConfig
+from common.training.objective_options import MmvaeOptions, ObjectiveName
+from common.training.options import LATENT_NAMES, RunConfig
 from cub.options import AUTHORS, MODELS, WordOptions
 
 if TYPE_CHECKING:

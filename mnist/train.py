@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from common.training import run_from_command_line
-from common.training.options import Latents, ModelOptions, RunConfig
+from common.training.objective_options import ModelOptions
+from common.training.options import Latents, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.options import Latents, MmvaeOptions, ObjectiveName, RunConfig
+from common.training.objective_options import MmvaeOptions, ObjectiveName
+from common.training.options import Latents, RunConfig
 from mnist_svhn.options import FAMILIES, FUSIONS, TrainingPairOptions
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.training import run_from_command_line
-from common.training.options import ModelOptions
+from common.training.objective_options import ModelOptions
 from mnist import train
 from multimnist.options import DatasetOptions
 

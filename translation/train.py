@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.training import run_from_command_line
-from common.training.options import Latents, ObjectiveOptions, RunConfig
+from common.training.objective_options import ObjectiveOptions
+from common.training.options import Latents, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment

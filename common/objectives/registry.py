@@ -25,7 +25,7 @@ class Record(NamedTuple):
 
     make: model, options, weights {name: lambda} -> the objective.
     fusions: those of `common.models.FUSIONS` that it exists for.
-    options: the options of `common.training.options.ObjectiveOptions` that it takes.
+    options: the options of `common.training.objective_options.ObjectiveOptions` that it takes.
     needs_density: whether it needs a posterior with a density or KL in closed form.
     summary: what --help says.
     why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "trains no posterior of single

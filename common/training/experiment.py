@@ -15,7 +15,8 @@ from common.objectives.base import Objective
 from common.objectives.registry import make_objective
 from common.training import devices
 from common.training.loop import Pictures, fit
-from common.training.options import ObjectiveOptions, RunConfig, as_json
+from common.training.objective_options import ObjectiveOptions
+from common.training.options import RunConfig, as_json
 from common.training.runs import Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from

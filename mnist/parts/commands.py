@@ -18,7 +18,7 @@ from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
 from common.training import Experiment, devices, objective_of, options, run, runs
-from common.training.options import ObjectiveOptions
+from common.training.objective_options import ObjectiveOptions
 from mnist.data import MNIST
 from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images

@@ -17,7 +17,7 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import FAMILIES, FUSIONS, VAE
 from common.objectives import IwaeElbo, registry
 from common.objectives.registry import OBJECTIVES, Record, make_objective, objectives_of, with_option
-from common.training.options import ObjectiveOptions
+from common.training.objective_options import ObjectiveOptions
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 
 D, N_FEATURES, HIDDEN = 4, 3, 5

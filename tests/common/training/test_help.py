@@ -17,7 +17,8 @@ from common import choices, models
 from common.errors import option
 from common.objectives.registry import OBJECTIVES, objectives_of
 from common.training.command_line import GROUPS, parse, run_from_command_line
-from common.training.options import ModelArgument, ObjectiveOptions, RunConfig, Unset
+from common.training.objective_options import ObjectiveOptions, Unset
+from common.training.options import ModelArgument, RunConfig
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
 

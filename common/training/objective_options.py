@@ -1,0 +1,163 @@
+"""The options that choose the model and its objective, which the experiments' Configs share."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from common.choices import FUSIONS, MODELS
+from common.errors import option, require
+from common.objectives import registry
+from common.objectives.registry import OBJECTIVES
+
+
+class Unset(int):
+    """A default of True that the user did not set; saved as null."""
+
+    def __str__(self) -> str:
+        return "True"
+
+
+ObjectiveName = Literal[tuple(OBJECTIVES)]
+
+
+@dataclasses.dataclass(kw_only=True)
+class ObjectiveOptions:
+    """The options of objectives; `common.objectives.registry` says which objective takes which."""
+
+    GROUP: ClassVar = "objective"
+    FUSIONS: ClassVar[Sequence[str]] = tuple(FUSIONS)  # of a script's models, if it has no --fusion; for --help
+
+    obj: ObjectiveName | None = None
+    """objective to maximise. Default: the first of these that exists for the model"""
+    K: int | None = None
+    """importance samples from each component of the posterior; from the whole posterior if it is energy-based. Default:
+    30, as in MMVAE's paper; its script has 20"""
+    looser: bool = Unset(True)
+    """average over a mixture's components outside the logarithm. Default: as in MMVAE's paper"""
+    dreg: Literal["exact", "stop-all", "published"] | None = None
+    """gradient of --obj dreg. exact: unbiased, for mixtures too; stop-all: the paper's rule; published: the rule in the
+    paper's code. Default: exact"""
+    approx_m: int = 0
+    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch"""
+    alpha: float = 0.1
+    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one. Default: as in Suzuki et al. 2016"""
+    max_memory: float | None = None
+    """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
+
+    # a run with another --obj does not take them over from --pre-trained
+    OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m", "alpha")
+
+    def experts(self) -> tuple[str, str, str]:
+        """The option that names the model, its fusion (`common.choices.FUSIONS`) and its posterior family."""
+        return f"--fusion {self.fusion}", self.fusion, self.posterior
+
+    def objectives(self) -> Sequence[str]:
+        """Names of the objectives that exist for the config's model, the default first."""
+        return registry.objectives_of(self.experts()[1])
+
+    def check(self) -> None:
+        """Raise InputError for experts, an objective or options of it that do not exist for the model."""
+        super().check()
+        model, fusion, posterior = self.experts()
+        self.check_objective(model, self.objectives(), fusion, posterior)
+
+    def objective_name(self, exists: Sequence[str]) -> str:
+        """The objective's name: the default is the first one that exists."""
+        return self.obj or exists[0]
+
+    def check_objective(self, model: str, exists: Sequence[str], fusion: str, posterior: str) -> None:
+        """Refuse fusions, objectives and options that do not exist for a model.
+
+        Args:
+            model: the option that names the model ("--model mvae").
+            exists: names of the model's objectives, the default first.
+            fusion, posterior: of the model's experts (`common.models.FUSIONS`, `FAMILIES`).
+
+        Raises:
+            InputError: says why, and what exists.
+        """
+        from common.models import FAMILIES, FUSIONS, check_fusion  # needs torch, which --help does without
+
+        check_fusion(fusion, posterior)
+        obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
+        registry.check_objective(obj, tuple(exists), model, has_density)
+        registry.check_options(obj, self._given_options())
+        require(
+            FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
+            f"--looser takes the mean over a mixture's components, and {model} is no mixture: leave it out",
+        )
+        for name in ("K", "max_memory"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        for name in ("approx_m", "alpha"):
+            require(getattr(self, name) >= 0, f"{option(name)} must not be negative, it is {getattr(self, name)}")
+        require(
+            has_density or obj != "iwae" or self.K != 1,
+            "--K 1 with --posterior ebm: --obj elbo is the bound with one sample, without the noise of choosing it",
+        )
+
+    def _given_options(self) -> dict[str, object]:
+        """{name: value} of the options of objectives that the user gave; --K 1 does not count, since all take it."""
+        asks = {
+            "K": self.K not in (None, 1),
+            "looser": bool(self.looser) and not isinstance(self.looser, Unset),
+            "dreg": self.dreg is not None,
+            "max_memory": self.max_memory is not None,
+            "approx_m": self.approx_m != 0,
+            "alpha": self.alpha != ObjectiveOptions.alpha,
+        }
+        return {name: getattr(self, name) for name, asked in asks.items() if asked}
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelOptions(ObjectiveOptions):
+    """The models of two modalities by name, and their objectives."""
+
+    GROUP: ClassVar = "model"
+
+    model: Literal[tuple(MODELS)] = "mvae"
+    """the model"""
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
+    """family of the experts and the prior"""
+
+    def experts(self) -> tuple[str, str, str]:
+        return f"--model {self.model}", MODELS[self.model].fusion, self.posterior
+
+    def check(self) -> None:
+        super().check()
+        require(
+            self.paired_fraction == 1 or MODELS[self.model].unpaired,
+            f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class MmvaeOptions(ObjectiveOptions):
+    """What the experiments of MMVAE's paper share."""
+
+    GROUP: ClassVar = "model"
+    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "analytics_every", "logp")}
+
+    learn_prior: bool = True
+    """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
+    Default: as in the paper"""
+    llik_scaling: float | None = 0.0
+    """weight of the first modality's log-likelihood; 0 stands for the ratio of the dimensions. Default: as in the
+    paper"""
+    analytics: bool = True
+    """draw pictures during training"""
+    analytics_every: int | None = None
+    """also draw kl_EPOCH.png and umap_EPOCH.png every N epochs (see python analyse.py --help), as the authors' code
+    does after each epoch. Default: never"""
+    logp: bool = False
+    """after training, estimate the best model's log-likelihoods of the test split (python loglike.py)"""
+
+    def check(self) -> None:
+        super().check()
+        every, scaling, (model, fusion, _) = self.analytics_every, self.llik_scaling, self.experts()
+        require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
+        require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
+        in_range = scaling is None or 0 <= scaling < math.inf
+        require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")
+        require(not scaling or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
