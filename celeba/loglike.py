@@ -3,10 +3,11 @@
     python loglike.py trained_models --data-dir data                     two tables
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
 
-log p(image), log p(image, attrs) and what follows from them share samples of q(z|image, attrs), as in the paper. For
-log p(attrs) z comes from the prior, and, in another row, from q(z|attrs): both err low, so that the higher one is the
-nearer. log p(image|attrs) is a difference of two that err low, and may err either way; with the lower log p(attrs) it
-is flattered. Weights and annealing of the training play no part.
+log p(image), log p(image, attrs) and what follows from them share samples of q(z|image), as the caption of the paper's
+Table 2 has it; further rows have the same estimates with samples of q(z|image, attrs). For log p(attrs) z comes from
+the prior, and, in another row, from q(z|attrs). All of these err low: the higher of two values is the nearer one. log
+p(image|attrs) is a difference of two that err low, and may err either way; with the lower log p(attrs) it is flattered.
+Weights and annealing of the training play no part.
 
 The second table: how well the attributes are inferred from the image alone, each at its likelier value. Accuracy says
 little where few have an attribute (beside it stands that of always saying the commoner value); F1, of yes, does.

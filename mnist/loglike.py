@@ -3,14 +3,16 @@
     python loglike.py trained_models --data-dir data                     a table
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
 
-log p(image), log p(image, text) and what follows from them share samples of q(z|image, text), as in the paper;
+log p(image), log p(image, text) and what follows from them share samples of the image's own posterior q(z|image), as
+the caption of the paper's Table 2 has it; further rows have the same estimates with samples of q(z|image, text).
 log p(text) takes the prior as proposal for a label; for a string q(z|text), since few samples of the prior would meet
 one. Weights and annealing of the training play no part.
 
-log p(image), log p(text) and log p(image, text) are lower bounds in expectation; a conditional one is the difference
-of two. q(z|image, text) is a poor proposal for log p(image) where the label lives in latent dimensions that the image
-says nothing of: it never visits the other labels' part of p(z|image), and misses up to log 10 = 2.3 nats. So log
-p(image) is estimated with q(z|image) too; the higher value is the nearer one, and log p(text|image) follows beside.
+log p(image), log p(text) and log p(image, text) are lower bounds in expectation: the higher of two values is the nearer
+one. A conditional one is the difference of two. q(z|image, text) is a poor proposal for log p(image) where the label
+lives in latent dimensions that the image says nothing about: it never visits the other labels' part of p(z|image), and
+misses up to log 10 = 2.3 nats. q(z|image) is a poor one for log p(image, text) there, since few of its samples have the
+label.
 
 A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|text), with samples of q(z|image, text).
 """
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor
 
 from common import metrics
-from common.checkpoints import load_model
+from common.checkpoints import load_config, load_model
 from common.data import Batch, Examples
 from common.estimators import image_and_label, importance_estimates
 from common.models import MultimodalVAE
@@ -38,9 +40,18 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     examples = dataset.load("test", config)
+    if load_config(config.model, dataset.name).get("binary"):
+        examples = binarised(examples)
     torch.manual_seed(config.seed)
     values = evaluate(model, examples, config.n_samples)
     return tables.report_estimates(values, config, dataset.name, len(examples))
+
+
+def binarised(examples: Examples) -> Examples:
+    """The test set of BinaryMNIST: each pixel is 0 or 1, drawn once with its grey value as the probability of 1."""
+    pixels = examples.modalities["image"].float() / 255
+    drawn = torch.bernoulli(pixels, generator=torch.Generator().manual_seed(0))
+    return Examples(examples.modalities | {"image": drawn})
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:

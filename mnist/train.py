@@ -2,6 +2,7 @@
 
     python train.py --lambda-text 1 --annealing-epochs 30 --epochs 80     the results of README.md (--precision bf16)
     python train.py --demo --epochs 30                                    on built-in digits, in seconds
+    python train.py --binary --lambda-text 1                              BinaryMNIST of the paper's Table 2
 
 ELBO terms: ELBO(image), ELBO(text) and ELBO(image, text), all scored with --lambda-image and --lambda-text.
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
@@ -15,6 +16,8 @@ from common.training.objective_options import ModelOptions
 from common.training.options import Latents, RunConfig
 
 if TYPE_CHECKING:
+    from common.data import Examples
+    from common.multimodal_vae import MultimodalVAE
     from common.training import Experiment
 
 
@@ -40,6 +43,23 @@ class DigitsConfig(RunConfig):
 class Config(ModelOptions, DigitsConfig):
     """The models on an image and a label."""
 
+    GROUPS: ClassVar = {"data": ("binary",)}
+
+    binary: bool = False
+    """draw each pixel as 0 or 1, with its grey value as the probability of 1: for training anew in each batch, for
+    loglike.py once"""
+
+
+def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":
+    """The model's modalities; the pixels of --binary are drawn whenever a batch is made."""
+    import torch
+
+    from common.data import Examples
+    from common.training.experiment import modelled
+
+    data = modelled(config, data, model)
+    return Examples(data.modalities, derived={"image": ("image", torch.bernoulli)}) if config.binary else data
+
 
 def experiment() -> "Experiment":
     """MNIST's images and labels."""
@@ -54,6 +74,7 @@ def experiment() -> "Experiment":
         build,
         objective_of,
         drawn_by(MNIST),
+        examples=examples,
     )
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import tyro
+
 from common.training import Experiment, run_from_command_line
 from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 from mnist import train
@@ -36,6 +38,7 @@ class Config(WeakSupervisionOptions, train.Config):
     """weight of the label's log-likelihood. Default: tuned, see README.md"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
+    binary: tyro.conf.Suppress[bool] = False
 
 
 def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:

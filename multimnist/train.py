@@ -34,12 +34,13 @@ class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
 
 def experiment() -> "Experiment":
     """MultiMNIST's images and strings."""
+    from common.training.experiment import modelled
     from mnist.sample import drawn_by
     from multimnist.data import MULTIMNIST
     from multimnist.model import build
 
     return train.experiment()._replace(
-        name=MULTIMNIST.name, load=MULTIMNIST.load, build=build, draw=drawn_by(MULTIMNIST)
+        name=MULTIMNIST.name, load=MULTIMNIST.load, build=build, draw=drawn_by(MULTIMNIST), examples=modelled
     )
 
 

@@ -3,6 +3,18 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reproduction.published import (
+    COHERENCES,
+    CUB_FEATURES,
+    LATENTS,
+    LIKELIHOODS,
+    MNIST_SVHN,
+    OMNIGLOT,
+    PAIRINGS,
+    Published,
+    table2,
+)
+
 
 class Setting(NamedTuple):
     """Options of a training."""
@@ -20,14 +32,6 @@ class Measure(NamedTuple):
     options: str = ""
     demo: str | None = ""
     """the options on built-in data; None: not measured there"""
-
-
-class Published(NamedTuple):
-    """A figure of a paper."""
-
-    value: float
-    recalled: bool = True
-    """quoted from memory, not checked against the paper"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Figure(NamedTuple):
     at: tuple
     """its keys in a run's results: {y} stands for the plan's y, and (key, value) selects the entry of a list"""
     percent: bool = False
+    beside: tuple = ()
+    """the keys of another estimate of the same, if the table shows one beside"""
 
 
 @dataclass(frozen=True)
@@ -91,70 +97,72 @@ class Table:
     source: str
     figures: tuple[Figure, ...]
     plans: tuple[Plan, ...]
+    beside: str = ""
+    """the title of the column of the figures' other estimates"""
 
 
-def _published(names: tuple[str, ...], values: str) -> dict[str, Published]:
-    return {name: Published(float(value)) for name, value in zip(names, values.split(), strict=True)}
-
-
-LIKELIHOODS = ("log p(x)", "log p(x,y)", "log p(x|y)")
-TABLE2 = {
-    "mnist/mvae": "-90.619 -90.859 -88.569",
-    "mnist/jmvae": "-90.697 -90.769 -88.696",
-    "fashionmnist/mvae": "-232.535 -233.007 -230.695",
-    "fashionmnist/jmvae": "-232.630 -232.948 -230.396",
-    "multimnist/mvae": "-152.761 -153.469 -147.027",
-    "celeba/mvae": "-6236.923 -6242.034 -6234.955",
-    "celeba19/mvae": "-6236.109 -6239.944 -6233.340",
-}
 LOGLIKE = Measure("loglike", "loglike", "", "--limit 100 --n-samples 50")
 FEW = Measure("loglike", "loglike", "--limit 400", "--limit 20 --n-samples 20")
 ATTRIBUTES = Measure("attributes", "analyse", "", None)  # its classifier alone takes minutes of a core
 
 
-def _mvae(experiment: str, model: str, full: Setting, demo: Setting | None, **others: object) -> Plan:
-    known = TABLE2.get(f"{experiment}/{model}")
-    published = _published(LIKELIHOODS, known) if known else {}
-    return Plan(experiment, model, full, demo, published=published, **others)
+BINARY = ", binary"
 
 
-def _digits(experiment: str, model: str) -> Plan:
-    options = f"--model {model} --lambda-text 1"
+def _digits(experiment: str, name: str) -> Plan:
+    model, binary = name.removesuffix(BINARY), name.endswith(BINARY)
+    options = f"--model {model} --lambda-text 1" + binary * " --binary"
     demo = Setting(10 if experiment == "mnist" else 2, 1, f"{options} --batch-size 50")
-    has_demo = experiment == "mnist" or model == "mvae"  # FashionMNIST's convolutions take longer
+    # FashionMNIST's convolutions take longer
+    has_demo = not binary and (experiment == "mnist" or model == "mvae")
     full = Setting(80, 30, options)
-    return _mvae(experiment, model, full, demo if has_demo else None, measures=(LOGLIKE,), y="text")
+    published = table2(experiment, name)
+    return Plan(experiment, name, full, demo if has_demo else None, (LOGLIKE,), published, y="text")
 
 
-DIGITS = tuple(
-    _digits(experiment, model)
-    for experiment in ("mnist", "fashionmnist")
-    for model in ("mvae", "jmvae", "mvae-q", "bivcca", "mopoe", "vae", "cvae")
+BASELINES = ("vae", "cvae", "bivcca", "jmvae", "mvae-q")
+DIGITS = (
+    *(_digits("mnist", model + BINARY) for model in (*BASELINES, "mvae")),
+    *(
+        _digits(experiment, model)
+        for experiment in ("mnist", "fashionmnist")
+        for model in (*BASELINES, "mvae", "mopoe")
+    ),
 )
-MULTIMNIST = _mvae(
-    "multimnist",
-    "mvae",
-    Setting(220, 15, "--lambda-text 1"),
-    Setting(3, 1, "--lambda-text 1 --limit 1000"),
-    measures=(LOGLIKE._replace(demo="--limit 50 --n-samples 20"),),
-    prepare=("multimnist.generate --mnist-dir {root}/mnist --data-dir {data}",),
-    y="text",
+MULTIMNIST = tuple(
+    Plan(
+        "multimnist",
+        model,
+        Setting(220, 15, f"--model {model} --lambda-text 1"),
+        Setting(3, 1, "--lambda-text 1 --limit 1000") if model == "mvae" else None,
+        (LOGLIKE._replace(demo="--limit 50 --n-samples 20"),),
+        table2("multimnist", model),
+        prepare=("multimnist.generate --mnist-dir {root}/mnist --data-dir {data}",),
+        y="text",
+    )
+    for model in ("vae", "bivcca", "jmvae", "mvae-q", "mvae")
 )
-FACES = tuple(
-    _mvae(
+
+
+def _faces(experiment: str, model: str, options: str, limit: int) -> Plan:
+    measured = (FEW, ATTRIBUTES) if model == "mvae" else (FEW,)
+    options += " --lambda-attrs 1 --lr 1e-3"
+    return Plan(
         experiment,
-        "mvae",
+        model,
         Setting(60, 20, options),
-        Setting(2, 1, f"{options} --limit {limit}"),
-        measures=(FEW, ATTRIBUTES),
+        Setting(2, 1, f"{options} --limit {limit}") if model == "mvae" else None,
+        measured,
+        table2(experiment, model),
         dataset="celeba",
         y="attrs",
         note="The paper's CelebA models are trained on 162,770 images.",
     )
-    for experiment, options, limit in (
-        ("celeba", "--lambda-attrs 1 --lr 1e-3", 1000),
-        ("celeba19", "--approx-m 1 --lambda-attrs 1 --lr 1e-3", 600),
-    )
+
+
+FACES = (
+    *(_faces("celeba", model, f"--model {model}", 1000) for model in (*BASELINES, "mvae")),
+    _faces("celeba19", "mvae", "--approx-m 1", 600),
 )
 VISION = Plan(
     "vision",
@@ -168,14 +176,7 @@ VISION = Plan(
     ),
 )
 
-COHERENCES = ("mnist -> svhn", "svhn -> mnist", "joint")
-LATENTS = ("mnist from z", "svhn from z")
-COHERENCE = {
-    "mmvae": {name: Published(x, False) for name, x in zip(COHERENCES, (86.4, 69.1, 42.1), strict=True)}
-    | _published(LATENTS, "91.3 68.0"),
-    "mvae": _published((*COHERENCES, *LATENTS), "9.5 9.3 12.7 95.7 9.1"),
-}
-MNIST_SVHN = tuple(
+DIGIT_PAIRS = tuple(
     Plan(
         "mnist_svhn",
         model + suffix,
@@ -186,7 +187,7 @@ MNIST_SVHN = tuple(
             Measure("coherence", "analyse", data, "--n-samples 500" if model == "mmvae" else None),
             Measure("loglike", "loglike", f"{data} --limit 500", "--limit 20 --n-samples 50"),
         ),
-        published=COHERENCE[model],
+        published=MNIST_SVHN[model],
         dataset=dataset,
         note="The paper's figures are for real SVHN; ours are for the synthetic one." if suffix else "",
     )
@@ -194,7 +195,6 @@ MNIST_SVHN = tuple(
     for model, options, demo in (("mmvae", "", "--K 5"), ("mvae", "--model mvae --obj mvae", "--model mvae --obj mvae"))
 )
 
-PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
 CORRELATIONS = Measure("correlations", "analyse", "--feature-components 64", "--n-samples 200 --limit 200 --no-umap")
 FEATURES = "cub.features --data-dir {data} --weights train {cuda}"  # the features that describe images
 CUB = (
@@ -213,7 +213,7 @@ CUB = (
         Setting(50, 0, "--model features"),
         Setting(1, 0, "--model features --K 1 --limit 300"),
         (CORRELATIONS,),
-        published=_published(PAIRINGS, "0.273 0.263 0.104 0.135"),
+        published=CUB_FEATURES,
         prepare=(FEATURES,),
         y="feature",
         note="The paper's CUB features come from a network trained on ImageNet.",
@@ -227,10 +227,6 @@ ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPI
 BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1 --limit 300", "--n-samples 1 --set-size 1 --limit 20")
 # few samples are effective for joint likelihoods: estimates lie below the truth
 JOINT = Measure("loglike", "loglike", "--limit 25 --n-samples 40", "--limit 2 --n-samples 10")
-ACCURACIES = {
-    "deconv": {"statistician": 95.6, "resample": 94.0, "rescale": 95.3, "vhe": 95.6},
-    "pixelcnn": {"statistician": 66.0, "resample": 4.9, "rescale": 62.8, "vhe": 98.8},
-}
 VHE = tuple(
     Plan(
         "vhe",
@@ -240,17 +236,12 @@ VHE = tuple(
         if decoder == "deconv"
         else Setting(1, 0, "--decoder pixelcnn --limit 60"),
         (ACCURACY, BOUND, *((ONE_SHOT, JOINT) if objective == "vhe" else ())),
-        published={"5-shot, 20-way": Published(accuracy)}
-        | (
-            {"1-shot, 20-way": Published(95.2), "log p(character)/20": Published(-61.2)}
-            if (decoder, objective) == ("pixelcnn", "vhe")
-            else {}
-        ),
+        published=OMNIGLOT[f"{decoder}, {objective}"],
         dataset="omniglot",
         starts_from="" if decoder == "deconv" else f"deconv, {objective}",
     )
-    for decoder, accuracies in ACCURACIES.items()
-    for objective, accuracy in accuracies.items()
+    for decoder in ("deconv", "pixelcnn")
+    for objective in ("statistician", "resample", "rescale", "vhe")
 )
 
 PARTS = tuple(
@@ -315,13 +306,17 @@ WEAK = tuple(
 TABLES = {
     "mvae-table2": Table(
         "Log-likelihoods, nats a test example",
-        "Wu & Goodman 2018, arXiv 1802.05335, Table 2",
-        (
-            Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),
-            Figure("log p(x,y)", ("loglike", "estimates", "log p(image,{y})", "mean")),
-            Figure("log p(x|y)", ("loglike", "estimates", "log p(image|{y})", "mean")),
+        "Wu & Goodman 2018, arXiv 1802.05335, Table 2; z from q(z|x), as its caption has it",
+        tuple(
+            Figure(
+                name,
+                ("loglike", "estimates", key, "mean"),
+                beside=("loglike", "estimates", f"{key}, z from q(z|image,{{y}})", "mean"),
+            )
+            for name, key in zip(LIKELIHOODS, ("log p(image)", "log p(image,{y})", "log p(image|{y})"), strict=True)
         ),
-        (*DIGITS, MULTIMNIST, *FACES),
+        (*DIGITS, *MULTIMNIST, *FACES),
+        "ours, z from q(z|x,y)",
     ),
     "vision-table": Table(
         "Six views of a face, nats a test example (nothing was published)",
@@ -339,7 +334,7 @@ TABLES = {
             *(Figure(name, ("coherence", "figures", f"coherence, {name}"), True) for name in COHERENCES),
             *(Figure(name, ("coherence", "figures", f"latent accuracy, {name.split()[0]}"), True) for name in LATENTS),
         ),
-        MNIST_SVHN,
+        DIGIT_PAIRS,
     ),
     "cub-table": Table(
         "Correlation of birds and captions",

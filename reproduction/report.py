@@ -66,11 +66,11 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
         of_table = [x for x in results if x.table == name and (x.experiment, x.model) in place]
         of_table.sort(key=lambda x: (place[x.experiment, x.model], x.seed))
         rows = tables.rows(name, table, of_table)
-        if rows:
+        if of_table:
             header, lines = tables.grid(table, rows)
             section_charts = [*_figures(name, rows), *_matrices(of_table), *_curves(of_table)]
             pictures = _pictures(of_table, runs)
-            notes = tables.notes(rows)
+            notes = tables.notes(rows, header)
             sections.append(Section(name, table, header, lines, notes, section_charts, pictures, of_table))
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True

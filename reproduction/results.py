@@ -21,6 +21,8 @@ class Estimate(Struct):
     """A figure with a mean over examples or episodes."""
 
     mean: Number | None
+    stderr: Number | None = None
+    """of the mean, over these examples or episodes"""
 
 
 class Share(Struct):

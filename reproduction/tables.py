@@ -1,5 +1,6 @@
 """Tables of the papers' figures beside ours, from the results of runs."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,10 +10,15 @@ from common.data.files import read_text
 from common.errors import require
 from common.reporting.tables import in_table
 from common.training.parallel import spread
-from reproduction.plans import TABLES, Figure, Plan, Published, Table
+from reproduction.plans import TABLES, Figure, Plan, Table
+from reproduction.published import Published
 from reproduction.results import Result, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
+DIFFERENCE = (
+    "difference: ours less the paper's. Its standard error is that of ours over seeds and, where only some of the test "
+    "images were scored, over images; the paper's is not known, nor is ours where one seed scored all images."
+)
 MAX_COLUMNS = 8  # figures side by side; a table of more figures has a line for each
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
@@ -25,6 +31,8 @@ class Row(NamedTuple):
     published: Published | None
     values: tuple[float, ...]
     """one for each seed"""
+    beside: tuple[float, ...]
+    """those of the figure's other estimate"""
     results: tuple[Result, ...]
     """the runs that the values come from"""
 
@@ -45,25 +53,32 @@ def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
         InputError: the runs of a model differ in more than their seeds and epochs.
     """
     table_rows = []
+    demo = any(x.demo for x in results)  # no paper has figures for built-in data
     for plan in table.plans:
         runs = [x for x in results if (x.table, x.experiment, x.model) == (name, plan.experiment, plan.model)]
         commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
         different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}; keep them apart"
         require(len(commands) < 2, different)
         for figure in table.figures:
-            values = {i: value for i, x in enumerate(runs) if (value := look_up(x, figure, plan)) is not None}
-            # no paper has figures for built-in data
-            published = None if any(x.demo for x in runs) else plan.published.get(figure.name)
-            if values or (runs and published):
-                measured = tuple(runs[i] for i in values)
-                table_rows.append(Row(plan, figure, published, tuple(values.values()), measured))
+            values, beside = (
+                {i: value for i, x in enumerate(runs) if (value := look_up(x, at, plan)) is not None}
+                for at in (figure.at, figure.beside)
+            )
+            published = None if demo else plan.published.get(figure.name)
+            if values or beside or published:
+                measured = tuple(runs[i] for i in values or beside)
+                table_rows.append(
+                    Row(plan, figure, published, tuple(values.values()), tuple(beside.values()), measured)
+                )
     return table_rows
 
 
-def look_up(result: Result, figure: Figure, plan: Plan) -> float | None:
-    """A figure of a run's results; None if it was not measured."""
+def look_up(result: Result, at: tuple, plan: Plan) -> float | None:
+    """The figure that lies at these keys of a run's results; None if it was not measured."""
+    if not at:
+        return None
     entry: Any = result.measured
-    for key in figure.at:
+    for key in at:
         if isinstance(entry, list):
             name, value = key
             entry = next((x for x in entry if getattr(x, name) == value), None)
@@ -81,12 +96,26 @@ def paper(row: Row) -> str:
     return shown(row.figure, row.published.value) + " †" * row.published.recalled if row.published else ""
 
 
-def ours(row: Row) -> str:
+def ours(figure: Figure, values: Sequence[float]) -> str:
     """Our figure with its spread over seeds; empty if it was not measured."""
-    if not row.values:
+    if not values:
+        return ""
+    mean, deviation = (100 * x if figure.percent else x for x in spread(values))
+    return shown(figure, mean) + (f" ± {shown(figure, deviation)}" if len(values) > 1 else "")
+
+
+def difference(row: Row) -> str:
+    """Our figure less the paper's, with its standard error as far as it is known; empty if one of them is missing."""
+    if not row.values or not row.published:
         return ""
     mean, deviation = (100 * x if row.figure.percent else x for x in spread(row.values))
-    return shown(row.figure, mean) + (f" ± {shown(row.figure, deviation)}" if len(row.values) > 1 else "")
+    variances = [deviation**2 / len(row.values)] if len(row.values) > 1 else []
+    (measure,) = (x for x in row.plan.measures if x.name == row.figure.at[0])
+    errors = [look_up(x, (*row.figure.at[:-1], "stderr"), row.plan) for x in row.results]
+    if "--limit" in measure.options and None not in errors:
+        variances.append(sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
+    error = f" ± {math.sqrt(sum(variances)):.3f}" if variances else ""
+    return f"{mean - row.published.value:+.3f}{error}"
 
 
 def shown(figure: Figure, value: float) -> str:
@@ -112,7 +141,7 @@ def about(model_rows: Sequence[Row]) -> dict[str, str]:
 
 def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a line for each model, or, in a table of many figures, a line for each figure."""
-    wide = len(table.figures) <= MAX_COLUMNS
+    wide = len(table.figures) <= MAX_COLUMNS and not table.beside
     models: dict[tuple[str, str], list[Row]] = {}
     for row in table_rows:
         models.setdefault((row.plan.experiment, row.plan.model), []).append(row)
@@ -121,21 +150,25 @@ def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[
         start = {"experiment": experiment, "model": model}
         if wide:
             figures = {f"{row.figure.name}, paper": paper(row) for row in model_rows}
-            figures |= {f"{row.figure.name}, ours": ours(row) for row in model_rows}
+            figures |= {f"{row.figure.name}, ours": ours(row.figure, row.values) for row in model_rows}
             lines.append(start | figures | about(model_rows))
         else:
-            figures = ({"figure": row.figure.name, "paper": paper(row), "ours": ours(row)} for row in model_rows)
-            lines += [start | figure | about([row]) for figure, row in zip(figures, model_rows, strict=True)]
+            for row in model_rows:
+                figures = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
+                figures |= {"difference": difference(row), table.beside: ours(row.figure, row.beside)}
+                lines.append(start | figures | about([row]))
     columns = [f"{figure.name}, {whose}" for figure in table.figures for whose in ("paper", "ours")]
-    names = ["experiment", "model", *columns, "figure", "paper", "ours", "seeds", "epochs", "examples"]
+    long = ["figure", "paper", "ours", "difference", table.beside]
+    names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]
 
 
-def notes(table_rows: Iterable[Row]) -> list[str]:
-    """The footnotes of rows."""
+def notes(table_rows: Iterable[Row], header: Sequence[str] = ()) -> list[str]:
+    """The footnotes of rows, and of a column in the header."""
     plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
-    return [DAGGER] * any(row.published and row.published.recalled for row in table_rows) + plan_notes
+    dagger = [DAGGER] * any(row.published and row.published.recalled for row in table_rows)
+    return [*dagger, *[DIFFERENCE] * ("difference" in header), *plan_notes]
 
 
 def in_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
@@ -149,8 +182,9 @@ def markdown(name: str, table: Table, results: Iterable[Result]) -> str:
     """A table in Markdown, with its title and footnotes."""
     table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
-    texts = [title, "", *in_markdown(*grid(table, table_rows))]
-    for note in notes(table_rows):
+    header, lines = grid(table, table_rows)
+    texts = [title, "", *in_markdown(header, lines)]
+    for note in notes(table_rows, header):
         texts += ["", note]
     return "\n".join(texts) + "\n"
 
@@ -172,7 +206,9 @@ def experiments(results: Sequence[Result]) -> str:
             chosen = [row for row in measured if row.published] if is_published else measured[:1]
             if chosen:
                 link, command = f"[{plan.experiment}]({plan.experiment})", command_of(measured[0].results[0])
-                columns = zip(*((row.figure.name, paper(row), ours(row)) for row in chosen), strict=True)
+                columns = zip(
+                    *((row.figure.name, paper(row), ours(row.figure, row.values)) for row in chosen), strict=True
+                )
                 cells = ["; ".join(column) for column in columns]
                 lines.append([link, plan.model, f"`{command}`", *cells, *about(measured).values()])
                 footnotes += notes(chosen)

@@ -168,7 +168,7 @@ class Examples:
         mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all.
         joint_only: (R,) or (R, G) bool, see Batch.
         derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...)
-            float, whenever a batch is made.
+            float, whenever a batch is made. One with its source's name replaces it.
     """
 
     def __init__(
@@ -291,7 +291,7 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
         N examples of M + 1 rows (M rows if there is no pair), without copies of the data; the examples themselves if
         all are paired.
     """
-    n, m = len(examples), len(examples.modalities) + len(examples.derived)
+    n, m = len(examples), len(examples.modalities | examples.derived)
     paired = draw_paired(examples, fraction, seed)
     if len(paired) == n:
         return examples

@@ -22,6 +22,11 @@ from common.training.runs import Run
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
 
 
+def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Examples:
+    """The data without what the model has no modality for."""
+    return data.without_others(model.modalities)
+
+
 class Experiment(NamedTuple):
     """What a train.py says about its experiment.
 
@@ -45,9 +50,7 @@ class Experiment(NamedTuple):
     objective: Callable[[Any, nn.Module], Objective]
     draw: Callable[[nn.Module, Path, Split, Split | None], None] | None
     load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
-    examples: Callable[[Any, Split, nn.Module], Examples] = lambda config, data, model: data.without_others(
-        model.modalities
-    )
+    examples: Callable[[Any, Split, nn.Module], Examples] = modelled
     amsgrad: bool = False
     analytics: Callable[[nn.Module, Examples, Path, int], None] | None = None
 

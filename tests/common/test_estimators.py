@@ -195,13 +195,17 @@ def test_an_image_and_its_label():
     inputs = draw(weights, scales, 6)
     rows = image_and_label(model, Batch(inputs), ("text",), "text", 1, given=("text",))
     image, text, joint = (exact_log_p(weights, scales, inputs, x) for x in (("image",), ("text",), tuple(inputs)))
+    of_both = ", z from q(z|image,text)"
     exact = {
-        "log p(image), z from q(z|image)": image,
+        "log p(image)": image,
         "log p(text)": text,
-        "log p(image,text)": joint,
-        "log p(text|image), z from q(z|image)": joint - image,
-        "log p(image|text)": joint - text,
+        f"log p(image,text){of_both}": joint,
+        f"log p(image|text){of_both}": joint - text,
     }
     torch.testing.assert_close({name: rows[name] for name in exact}, exact)
-    assert (rows["log p(image)"] - image).abs().min() > 1e-3, "its samples are those of q(z|image,text)"
-    torch.testing.assert_close(rows["log p(text|image)"], joint - rows["log p(image)"])
+    for row, value in (("log p(image,text)", joint), (f"log p(image){of_both}", image)):
+        assert (rows[row] - value).abs().min() > 1e-3, "the proposal is the posterior of something else"
+    for suffix in ("", of_both):
+        shared = rows[f"log p(image,text){suffix}"]
+        torch.testing.assert_close(rows[f"log p(image|text){suffix}"], shared - text)
+        torch.testing.assert_close(rows[f"log p(text|image){suffix}"], shared - rows[f"log p(image){suffix}"])

@@ -18,4 +18,5 @@ def result(*args, **kwargs):
 
 
 def loglike(x):
-    return {"estimates": {"log p(image)": {"mean": x}, "log p(image,text)": {"mean": x - 1}}}
+    by_proposal = {"log p(image)": x, "log p(image), z from q(z|image,text)": x - 0.5, "log p(image,text)": x - 1}
+    return {"estimates": {name: {"mean": value} for name, value in by_proposal.items()}}

@@ -126,7 +126,7 @@ def test_groups_of_a_script_that_trains(capsys, monkeypatch):
     titles = boxes(shown(Config, [], capsys))
     names = {title: [re.findall(r"--[\w-]+", row)[-1] for row, _ in box] for title, box in titles.items()}
     assert list(names) == ["options", *(f"{group} options" for group in GROUPS)]
-    assert names["data options"] == ["--data-dir", "--no-demo", "--no-download", "--limit"]
+    assert names["data options"] == ["--data-dir", "--no-demo", "--no-download", "--limit", "--no-binary"]
     assert names["model options"] == ["--model", "--posterior", "--n-latents"]
     assert names["objective options"][0] == "--obj"
     assert {"--lambda-image", "--lambda-text", "--alpha"} < set(names["objective options"])

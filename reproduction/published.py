@@ -1,0 +1,98 @@
+"""The papers' figures."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """A figure of a paper."""
+
+    value: float
+    recalled: bool = True
+    """quoted from memory, not checked against the paper"""
+
+
+def recalled(names: Iterable[str], values: Iterable[float]) -> dict[str, Published]:
+    """Figures by name, quoted from memory."""
+    return {name: Published(value) for name, value in zip(names, values, strict=True)}
+
+
+def checked(names: Iterable[str], values: Iterable[float]) -> dict[str, Published]:
+    """Figures by name, checked against the paper or a reprint of it."""
+    return {name: Published(value, False) for name, value in zip(names, values, strict=True)}
+
+
+# Wu & Goodman 2018, Table 2, nats
+LIKELIHOODS = ("log p(x)", "log p(x,y)", "log p(x|y)")
+TABLE2 = {
+    "mnist": {
+        "vae, binary": "-86.313 - -",
+        "cvae, binary": "- - -83.448",
+        "bivcca, binary": "-87.354 - -",
+        "jmvae, binary": "-86.305 -86.371 -83.985",
+        "mvae-q, binary": "-91.665 -92.259 -90.024",
+        "mvae, binary": "-86.026 -86.255 -83.970",
+        "vae": "-91.126 - -",
+        "cvae": "- - -87.773",
+        "bivcca": "-92.089 - -",
+        "jmvae": "-90.697 -90.769 -88.696",
+        "mvae-q": "-96.028 -96.641 -94.347",
+        "mvae": "-90.619 -90.859 -88.569",
+    },
+    "fashionmnist": {
+        "vae": "-232.758 - -",
+        "cvae": "- - -229.667",
+        "bivcca": "-233.634 - -",
+        "jmvae": "-232.630 -232.948 -230.396",
+        "mvae-q": "-236.081 -236.827 -234.514",
+        "mvae": "-232.535 -233.007 -230.695",
+    },
+    "multimnist": {
+        "vae": "-152.835 - -",
+        "bivcca": "-202.490 - -",
+        "jmvae": "-152.787 -153.101 -145.977",
+        "mvae-q": "-166.580 -173.615 -163.302",
+        "mvae": "-152.761 -153.469 -147.027",
+    },
+    "celeba": {
+        "vae": "-6237.120 - -",
+        "cvae": "- - -6228.771",
+        "bivcca": "-7263.536 - -",
+        "jmvae": "-6237.967 -6242.187 -6231.468",
+        "mvae-q": "-6290.085 -6294.861 -6311.487",
+        "mvae": "-6236.923 -6242.034 -6234.955",
+    },
+    "celeba19": {"mvae": "-6236.109 -6239.944 -6233.340"},
+}
+
+# Shi et al. 2019, Tables 1 and 2, %
+COHERENCES = ("mnist -> svhn", "svhn -> mnist", "joint")
+LATENTS = ("mnist from z", "svhn from z")
+MNIST_SVHN = {
+    "mmvae": checked(COHERENCES, (86.4, 69.1, 42.1)) | recalled(LATENTS, (91.3, 68.0)),
+    "mvae": recalled((*COHERENCES, *LATENTS), (9.5, 9.3, 12.7, 95.7, 9.1)),
+}
+
+# Shi et al. 2019, section 4.2, correlations
+PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
+CUB_FEATURES = recalled(PAIRINGS, (0.273, 0.263, 0.104, 0.135))
+
+# Hewitt et al. 2018, %, and nats an image
+FIVE_SHOT = {
+    "deconv, statistician": 95.6,
+    "deconv, resample": 94.0,
+    "deconv, rescale": 95.3,
+    "deconv, vhe": 95.6,
+    "pixelcnn, statistician": 66.0,
+    "pixelcnn, resample": 4.9,
+    "pixelcnn, rescale": 62.8,
+    "pixelcnn, vhe": 98.8,
+}
+OMNIGLOT = {model: recalled(["5-shot, 20-way"], [accuracy]) for model, accuracy in FIVE_SHOT.items()}
+OMNIGLOT["pixelcnn, vhe"] |= recalled(["1-shot, 20-way", "log p(character)/20"], [95.2, -61.2])
+
+
+def table2(experiment: str, model: str) -> dict[str, Published]:
+    """The figures of a model in Table 2 of Wu & Goodman 2018; none if it is not there."""
+    values = TABLE2.get(experiment, {}).get(model, "- - -").split()
+    return {name: Published(float(x), False) for name, x in zip(LIKELIHOODS, values, strict=True) if x != "-"}

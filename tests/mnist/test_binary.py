@@ -1,0 +1,38 @@
+"""BinaryMNIST: pixels are drawn with their grey values as probabilities."""
+
+import pytest
+import torch
+
+import mnist.train
+from mnist import loglike
+from mnist.data import load
+from mnist.model import build
+from tests.helpers.data_config import data_config
+from tests.helpers.scripts import call
+
+
+@pytest.mark.parametrize("name", ["mvae", "vae"])
+def test_training_draws_the_pixels_anew_in_each_batch(name):
+    config = mnist.train.Config(binary=True, model=name, n_latents=4)
+    data = load("train", data_config("", demo=True))
+    examples = mnist.train.experiment().examples(config, data, build(config))
+    grey = data[:20].modalities["image"]
+    draws = torch.stack([examples[:20].modalities["image"] for _ in range(400)])
+    assert set(draws.unique().tolist()) == {0, 1}
+    assert (draws[0] != draws[1]).any()
+    error = (draws.mean(dim=0) - grey).abs() / (grey * (1 - grey) / 400).sqrt().clamp(min=1e-9)
+    assert error.max() < 5.5, "standard errors"
+
+
+def test_log_likelihoods_are_those_of_images_drawn_once(tmp_path, monkeypatch):
+    call(mnist.train, "--demo", "--binary", "--epochs", 1, "--n-latents", 4, "--limit", 100, "--save-dir", tmp_path)
+    seen = []
+    monkeypatch.setattr(loglike, "evaluate", lambda model, examples, _: seen.append(examples) or {"x": torch.ones(5)})
+    for _ in range(2):
+        call(loglike, tmp_path, "--demo", "--limit", 5)
+    first, again = (x[:].modalities["image"] for x in seen)
+    assert set(first.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(first, again)
+    grey = load("test", data_config("", demo=True))[:5].modalities["image"]
+    assert not first[grey == 0].any() and first[grey == 1].all()
+    assert 0 < first[(grey > 0.2) & (grey < 0.8)].mean() < 1
