@@ -17,6 +17,7 @@ SCRIPTS = {
     "mnist/halves.py",
     "mnist/pixels.py",
     "mnist/compare.py",
+    "mnist/search.py",
     "fashionmnist/weak_supervision.py",
     "multimnist/weak_supervision.py",
     "celeba/weak_supervision.py",

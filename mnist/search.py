@@ -1,0 +1,198 @@
+"""Choose the settings of a model by the validation images alone: no test image is read.
+
+    python search.py --data-dir data --precision bf16                12 settings, each with 3 seeds
+    python search.py --data-dir data --precision bf16 --trials 24    12 more
+    python search.py --demo --epochs 10 --trials 3 --seeds 0         on built-in digits, in a minute
+
+Optuna proposes --lambda-text, --annealing-epochs, --lr and --batch-size. A setting is trained with each seed, as
+train.py does, and scored by log p(image, text) of the validation images with samples of q(z|image): a high score needs
+a good model of images that also infers the label from them. The same command goes on after Ctrl-C or a kill. It writes
+a table, and ends with the command that trains the best setting.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import optuna
+import torch
+import tyro
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from common import distributed
+from common.checkpoints import load_model
+from common.data.batches import hold_out
+from common.errors import InputError, option, require
+from common.estimators import evaluate_batches, log_marginal
+from common.io import locked
+from common.reporting import tables
+from common.training import devices, options, run_from_command_line, runs
+from common.training.parallel import in_parallel, logged, spread
+from mnist import train
+from mnist.data import MNIST
+
+SPACE = {
+    "lambda_text": CategoricalDistribution((1.0, 2.0, 5.0, 10.0, 20.0, 50.0)),
+    "annealing": CategoricalDistribution((0.0, 0.125, 0.25, 0.375, 0.5)),  # share of the epochs
+    "lr": CategoricalDistribution((3e-4, 5e-4, 1e-3, 2e-3)),
+    "batch_size": CategoricalDistribution((50, 100, 200)),
+}
+# tried first: the defaults of the authors' code, with a low and with a high weight of the label
+FIRST = tuple({"lambda_text": x, "annealing": 0.375, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
+BATCH_SIZE = 100
+
+
+@dataclass
+class Config(train.Config):
+    """The options of the search, and those of train.py that it does not choose."""
+
+    GROUP: ClassVar = ""
+    DEFAULTS_FROM: ClassVar = ""
+
+    trials: int = 12
+    """settings to try in all"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """trainings of each setting"""
+    n_samples: int = 100
+    """importance samples for each validation image"""
+    jobs: int | None = None
+    """settings at once, each in a process. Default: one per core; one with --cuda"""
+    epochs: int = 40
+    save_dir: Path = Path("search")
+    """folder for the runs, the study and the table"""
+    model: Literal["mvae", "mvae-q", "jmvae", "bivcca", "mopoe"] = "mvae"
+    """the models of images and labels (see python train.py --help)"""
+    # what the search chooses, or what makes no sense here
+    lambda_text: tyro.conf.Suppress[float] = 1.0
+    annealing_epochs: tyro.conf.Suppress[int] = 0
+    lr: tyro.conf.Suppress[float] = 1e-3
+    batch_size: tyro.conf.Suppress[int] = 100
+    resume: tyro.conf.Suppress[bool] = True
+    seed: tyro.conf.Suppress[int] = 0
+    experiment: tyro.conf.Suppress[str] = ""
+    pre_trained: tyro.conf.Suppress[Path | None] = None
+    dry_run: tyro.conf.Suppress[bool] = False
+
+    def check(self) -> None:
+        super().check()
+        require(0 < len(self.seeds) == len(set(self.seeds)), f"--seeds must name each seed once, not {self.seeds}")
+        for name in ("trials", "n_samples", "jobs"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require(self.valid != 0, "a search needs validation images: leave out --valid 0")
+
+    def runs(self, setting: Mapping[str, Any]) -> list[train.Config]:
+        """The configurations of train.py, one for each seed."""
+        own = {name: setting[name] for name in ("lambda_text", "lr", "batch_size")}
+        own["annealing_epochs"] = round(setting["annealing"] * self.epochs)
+        config = train.Config(**{field.name: getattr(self, field.name) for field in fields(train.Config)} | own)
+        folder = "_".join(f"{name}={value}" for name, value in own.items())
+        return [replace(config, seed=seed, save_dir=self.save_dir / f"{folder}_seed{seed}") for seed in self.seeds]
+
+
+def main(config: Config) -> list[FrozenTrial]:
+    """Try settings; returns those that were trained, the best first.
+
+    Raises:
+        InputError: options or data that cannot be used, or no setting could be trained.
+    """
+    config.check()
+    hold_out(MNIST.load("train", config), config.valid)
+    with locked(config.save_dir):
+        opened = study(config)
+        for setting in FIRST:
+            opened.enqueue_trial(setting, skip_if_exists=True)
+        for killed in opened.get_trials(states=[TrialState.RUNNING]):
+            opened.tell(killed.number, state=TrialState.FAIL)
+            opened.enqueue_trial(killed.params)
+        done = len(tried(opened))
+        jobs = config.jobs or (1 if config.cuda else os.cpu_count())
+        with distributed.progress(initial=done, total=config.trials, unit=" settings") as bar:
+            for score in in_parallel(partial(try_one, config=config), range(done, config.trials), jobs):
+                bar.set_postfix_str(score)
+                bar.update()
+        return report(tried(opened), config)
+
+
+def study(config: Config, seed: int = 0) -> optuna.Study:
+    """Open the study in the save-dir, or begin one; `seed` is that of the proposals."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(config.save_dir / "study.log")))
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return optuna.create_study(
+        storage=storage, sampler=sampler, study_name="mnist", direction="maximize", load_if_exists=True
+    )
+
+
+def tried(study: optuna.Study) -> list[FrozenTrial]:
+    """The settings that were trained, or whose training diverged, in their order."""
+    done = study.get_trials(states=[TrialState.COMPLETE, TrialState.FAIL])
+    return [trial for trial in done if "scores" in trial.user_attrs or "error" in trial.user_attrs]
+
+
+def try_one(seed: int, config: Config) -> str:
+    """Train and score the next setting; returns its score in words."""
+    opened = study(config, seed)
+    trial = opened.ask(SPACE)
+    try:
+        scores = [score(run, config.n_samples) for run in config.runs(trial.params)]
+    except InputError as error:  # the loss diverged
+        trial.set_user_attr("error", str(error))
+        opened.tell(trial, state=TrialState.FAIL)
+        return str(error)
+    trial.set_user_attr("scores", scores)
+    opened.tell(trial, spread(scores)[0])
+    return f"log p(image, text) {spread(scores)[0]:.3f}"
+
+
+def score(config: train.Config, n_samples: int) -> float:
+    """Train a model, as far as it is not there yet, and return its mean log p(image, text) of validation images."""
+    with logged(config.save_dir):
+        train.main(config)
+    device = devices.select(config.cuda)
+    model = load_model(config.save_dir, MNIST.name).to(device)
+    _, valid = hold_out(MNIST.load("train", config), config.valid)
+    torch.manual_seed(0)
+    estimate = partial(log_marginal, model, target=("image", "text"), given=("image",), n_samples=n_samples)
+    values = evaluate_batches(valid.to(device), BATCH_SIZE, lambda batch: {"log p": estimate(batch)})
+    return values["log p"].double().mean().item()
+
+
+def report(trials: list[FrozenTrial], config: Config) -> list[FrozenTrial]:
+    """Write the table of all settings, and print the command of the best; returns the trials, the best first.
+
+    Raises:
+        InputError: no setting could be trained.
+    """
+    trials = sorted(trials, key=lambda trial: -torch.inf if trial.value is None else trial.value, reverse=True)
+    require(trials and trials[0].value is not None, f"no setting could be trained: see log.txt in {config.save_dir}/*")
+    names = ("lambda_text", "annealing_epochs", "lr", "batch_size")
+    rows, figures = [], []
+    for trial in trials:
+        run, scores = config.runs(trial.params)[0], trial.user_attrs.get("scores")
+        setting = {name: getattr(run, name) for name in names}
+        value = "{:.3f} ± {:.3f}".format(*spread(scores)) if scores else "diverged"
+        rows.append((*(f"{x:g}" for x in setting.values()), value))
+        figures.append({**setting, "scores": scores})
+    table = tables.Table(
+        "trials",
+        figures,
+        (*(option(name) for name in names), "log p(image,text)"),
+        rows,
+        notes=f"Validation images, nats; {len(config.seeds)} seeds: mean and standard deviation.",
+    )
+    stem = config.save_dir / "search"
+    tables.report_runs(stem, MNIST.name, table, {"config": options.as_json(config), "commit": runs.git_commit()})
+    best = " ".join(f"{option(name)} {value}" for name, value in zip(names, rows[0], strict=False))
+    print(f"{stem}.md and .json\npython train.py --model {config.model} {best} --epochs {config.epochs}")
+    return trials
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)
