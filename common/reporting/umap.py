@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.reporting import plots
 
 MAX_DRAWS = 1000  # of each distribution on a map
+MIN_DRAWS = 4  # of all distributions; UMAP fails with fewer
 NEIGHBOURS = 40  # as in the MMVAE authors' code
 
 
@@ -23,7 +24,7 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
         groups: {name: whether an example belongs to it, (N,) bool}.
 
     Raises:
-        InputError: umap-learn is not installed.
+        InputError: umap-learn is not installed, or there are too few draws.
     """
     try:
         from umap import UMAP  # slow to import
@@ -32,8 +33,13 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
 
     n = min(MAX_DRAWS, *(len(draws) for draws in z.values()))
     sources = {"prior": model.prior().sample((n,))} | {f"q(z|{name})": draws[:n] for name, draws in z.items()}
+    draws = torch.cat([*sources.values()]).cpu()
+    require(
+        len(draws) >= MIN_DRAWS, f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: use more examples"
+    )
     threads = torch.get_num_threads()
-    points = UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(torch.cat([*sources.values()]).cpu())
+    neighbours = min(NEIGHBOURS, len(draws) - 1)
+    points = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1).fit_transform(draws)
     torch.set_num_threads(threads)  # numba, which UMAP runs on, changes OpenMP's number of threads for all
     points = torch.from_numpy(points)
     by_source = dict(zip(sources, points.split(n), strict=True))

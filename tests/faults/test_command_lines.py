@@ -13,7 +13,7 @@ from tests.faults.attack import GIB, attack, scaled
 from tests.faults.test_kills import FOLDERS
 
 ODD = [
-    *("", " ", "x", "x" * 5000, "ü\0", "-", "--", "None", "True", "[]", "{}", "../x", "/dev/null", "/dev/zero"),
+    *("", " ", "x", "x" * 5000, "ü\n", "-", "--", "None", "True", "[]", "{}", "../x", "/dev/null", "/dev/zero"),
     *("0", "-1", "1", "2", "7", "300000", "1000000", str(2**31), str(2**63), "99999999999999999999", "-" + "9" * 30),
     *("nan", "inf", "-inf", "1e38", "1e-38", "1e400", "0.5", "-0.5", "1e6"),
 ]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from common.likelihoods import FunctionLikelihood, GroupedLikelihood
+from common.likelihoods import CategoricalLikelihood, FunctionLikelihood, GroupedLikelihood
 from common.models import VAE
 from common.objectives.memory import samples_that_fit
 
@@ -37,3 +37,11 @@ def test_samples_that_fit(names):
     assert torch.get_rng_state().equal(state), "a run draws the same with and without it"
     with pytest.raises(InputError, match="less than one sample takes"):
         samples_that_fit(model, 0.9 * one / 2**30)
+
+
+def test_samples_of_words_fit_too():
+    """A distribution of words has no mean."""
+    likelihood = GroupedLikelihood(text=CategoricalLikelihood())
+    decoder = nn.Linear(D, 10)
+    model = VAE("poe", {"text": nn.Identity()}, {"text": decoder}, likelihood, latent_dim=D)
+    assert samples_that_fit(model, 1.0) > 0
