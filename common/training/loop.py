@@ -229,10 +229,10 @@ class Trainer:
         """
         first, size = self.progress.batch, self.config.batch_size
         order = random_states.epoch_order(len(self.train), self.config.seed, epoch).to(self.train.device)
-        batches = order[first * size :].split(size)
-        parts = streams.feed(self.train, (index[distributed.local_rows()] for index in batches))
-        for b, (batch, (examples, index)) in enumerate(zip(batches, parts, strict=True), start=first):
-            yield b, len(batch), examples, index
+        starts = range(first * size, len(order), size)
+        parts = streams.feed(self.train, (order[i : i + size][distributed.local_rows()] for i in starts))
+        for b, (i, (examples, index)) in enumerate(zip(starts, parts, strict=True), start=first):
+            yield b, min(size, len(order) - i), examples, index
 
     def _beta(self, epoch: int, b: int) -> float:
         n_batches = -(-len(self.train) // self.config.batch_size)
