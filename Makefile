@@ -32,7 +32,7 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
 
-# damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table.
+# damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table
 FAULTS ?= 20
 test-faults: setup
 	rm -f faults.jsonl

@@ -6,8 +6,8 @@
 log p(image), log p(image, attrs) and what follows from them share samples of q(z|image), as the caption of the paper's
 Table 2 has it; further rows have the same estimates with samples of q(z|image, attrs). For log p(attrs) z comes from
 the prior, and, in another row, from q(z|attrs). All of these err low: the higher of two values is the nearer one. log
-p(image|attrs) is a difference of two that err low, and may err either way; with the lower log p(attrs) it is flattered.
-Weights and annealing of the training play no part.
+p(image|attrs) is a difference of two that err low, and may err either way. Weights and annealing of the training play
+no part.
 
 The second table: how well the attributes are inferred from the image alone, each at its likelier value. Accuracy says
 little where few have an attribute (beside it stands that of always saying the commoner value); F1, of yes, does.
@@ -89,7 +89,6 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
     (attrs,) = importance_estimates(model, batch, [attributes], attributes, n_samples)
     return estimates | {
         "log p(attrs), z from q(z|attrs)": attrs.value,
-        "log p(image|attrs), z from q(z|attrs)": estimates["log p(image,attrs)"] - attrs.value,
         **attrs.quality("attrs, z from q(z|attrs)"),
     }
 

@@ -8,6 +8,10 @@ class InputError(Exception):
     """
 
 
+class Diverged(InputError):
+    """A training's loss, weights or moments are not finite."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless the condition holds."""
     if not condition:

@@ -63,6 +63,13 @@ def digits(split: str, data_dir: Path, demo: bool = False, download: bool = Fals
     return scanned_digits(split) if demo else read("MNIST", split, data_dir, download)
 
 
+def binarised(examples: Examples) -> Examples:
+    """BinaryMNIST: each pixel is 0 or 1, drawn once, always alike, with its grey value as the probability of 1."""
+    pixels = examples.modalities["image"].float() / 255
+    drawn = torch.bernoulli(pixels, generator=torch.Generator().manual_seed(0))
+    return Examples(examples.modalities | {"image": drawn})
+
+
 def class_index(label: str, classes: Sequence[str]) -> Tensor:
     """Return the class (1,) int64 that a user names by its number, or by its name in upper or lower case.
 

@@ -30,7 +30,7 @@ from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, run_from_command_line
 from common.training.options import LoglikeConfig as Config
-from mnist.data import MNIST, Dataset
+from mnist.data import MNIST, Dataset, binarised
 
 BATCH_SIZE = 100
 
@@ -45,13 +45,6 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]
     torch.manual_seed(config.seed)
     values = evaluate(model, examples, config.n_samples)
     return tables.report_estimates(values, config, dataset.name, len(examples))
-
-
-def binarised(examples: Examples) -> Examples:
-    """The test set of BinaryMNIST: each pixel is 0 or 1, drawn once with its grey value as the probability of 1."""
-    pixels = examples.modalities["image"].float() / 255
-    drawn = torch.bernoulli(pixels, generator=torch.Generator().manual_seed(0))
-    return Examples(examples.modalities | {"image": drawn})
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:

@@ -10,41 +10,44 @@ a good model of images that also infers the label from them. The same command go
 a table, and ends with the command that trains the best setting.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import optuna
 import torch
 import tyro
-from optuna.distributions import CategoricalDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
 
 from common import distributed
 from common.checkpoints import load_model
+from common.data import Examples
 from common.data.batches import hold_out
-from common.errors import InputError, option, require
+from common.errors import Diverged, InputError, flag, option, require
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs
 from common.training.parallel import in_parallel, logged, spread
 from mnist import train
-from mnist.data import MNIST
+from mnist.data import MNIST, binarised
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 SPACE = {
-    "lambda_text": CategoricalDistribution((1.0, 2.0, 5.0, 10.0, 20.0, 50.0)),
-    "annealing": CategoricalDistribution((0.0, 0.125, 0.25, 0.375, 0.5)),  # share of the epochs
-    "lr": CategoricalDistribution((3e-4, 5e-4, 1e-3, 2e-3)),
-    "batch_size": CategoricalDistribution((50, 100, 200)),
+    "lambda_text": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
+    "annealing": (0.0, 0.1, 0.2, 0.4, 0.6),  # share of the epochs
+    "lr": (3e-4, 5e-4, 1e-3, 2e-3),
+    "batch_size": (50, 100, 200),
 }
 # tried first: the defaults of the authors' code, with a low and with a high weight of the label
-FIRST = tuple({"lambda_text": x, "annealing": 0.375, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
+FIRST = tuple({"lambda_text": x, "annealing": 0.4, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
+CHOSEN = ("lambda_text", "annealing_epochs", "lr", "batch_size")
+FREE = runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
 BATCH_SIZE = 100
 
 
@@ -85,27 +88,30 @@ class Config(train.Config):
         for name in ("trials", "n_samples", "jobs"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        require(self.valid != 0, "a search needs validation images: leave out --valid 0")
 
     def runs(self, setting: Mapping[str, Any]) -> list[train.Config]:
         """The configurations of train.py, one for each seed."""
-        own = {name: setting[name] for name in ("lambda_text", "lr", "batch_size")}
-        own["annealing_epochs"] = round(setting["annealing"] * self.epochs)
-        config = train.Config(**{field.name: getattr(self, field.name) for field in fields(train.Config)} | own)
-        folder = "_".join(f"{name}={value}" for name, value in own.items())
+        chosen = {name: setting[name] for name in ("lambda_text", "lr", "batch_size")}
+        chosen["annealing_epochs"] = round(setting["annealing"] * self.epochs)
+        config = train.Config(**{field.name: getattr(self, field.name) for field in fields(train.Config)} | chosen)
+        folder = "_".join(f"{name}={value}" for name, value in chosen.items())
         return [replace(config, seed=seed, save_dir=self.save_dir / f"{folder}_seed{seed}") for seed in self.seeds]
 
 
-def main(config: Config) -> list[FrozenTrial]:
-    """Try settings; returns those that were trained, the best first.
+def main(config: Config) -> "list[FrozenTrial]":
+    """Try settings; returns those that were tried, the best first.
 
     Raises:
-        InputError: options or data that cannot be used, or no setting could be trained.
+        InputError: options or data that cannot be used, a search with other options in the save-dir, or no setting
+            could be trained.
     """
+    from optuna.trial import TrialState
+
     config.check()
-    hold_out(MNIST.load("train", config), config.valid)
+    validation(config)
     with locked(config.save_dir):
         opened = study(config)
+        _require_same_options(opened, config)
         for setting in FIRST:
             opened.enqueue_trial(setting, skip_if_exists=True)
         for killed in opened.get_trials(states=[TrialState.RUNNING]):
@@ -120,35 +126,72 @@ def main(config: Config) -> list[FrozenTrial]:
         return report(tried(opened), config)
 
 
-def study(config: Config, seed: int = 0) -> optuna.Study:
-    """Open the study in the save-dir, or begin one; `seed` is that of the proposals."""
+def study(config: Config, seed: int = 0) -> "Study":
+    """Open the study in the save-dir, or begin one; `seed` is that of the proposals.
+
+    Raises:
+        InputError: its file is damaged.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(config.save_dir / "study.log")))
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    return optuna.create_study(
-        storage=storage, sampler=sampler, study_name="mnist", direction="maximize", load_if_exists=True
-    )
+    file = config.save_dir / "study.log"
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        return optuna.create_study(
+            storage=storage, sampler=sampler, study_name="mnist", direction="maximize", load_if_exists=True
+        )
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is damaged: delete it; finished trainings are used again") from error
 
 
-def tried(study: optuna.Study) -> list[FrozenTrial]:
-    """The settings that were trained, or whose training diverged, in their order."""
-    done = study.get_trials(states=[TrialState.COMPLETE, TrialState.FAIL])
-    return [trial for trial in done if "scores" in trial.user_attrs or "error" in trial.user_attrs]
+def _require_same_options(opened: "Study", config: Config) -> None:
+    """Raise InputError if the study was begun with options that give other scores."""
+    ours = {name: value for name, value in options.as_json(config).items() if name not in FREE}
+    ours = json.loads(json.dumps(ours))
+    theirs = opened.user_attrs.get("options", ours)
+    different = [flag(name, theirs.get(name)) for name in ours if theirs.get(name) != ours[name]]
+    in_words = f"{config.save_dir} holds a search with {' '.join(different)}: choose another --save-dir"
+    require(not different, in_words)
+    opened.set_user_attr("options", ours)
+
+
+def tried(study: "Study") -> "list[FrozenTrial]":
+    """The settings that were scored, or whose training diverged."""
+    return [trial for trial in study.get_trials() if trial.value is not None or "diverged" in trial.user_attrs]
 
 
 def try_one(seed: int, config: Config) -> str:
     """Train and score the next setting; returns its score in words."""
+    from optuna.trial import TrialState
+
     opened = study(config, seed)
-    trial = opened.ask(SPACE)
+    trial = new_setting(opened)
     try:
         scores = [score(run, config.n_samples) for run in config.runs(trial.params)]
-    except InputError as error:  # the loss diverged
-        trial.set_user_attr("error", str(error))
+    except Diverged as error:
+        trial.set_user_attr("diverged", str(error))
         opened.tell(trial, state=TrialState.FAIL)
-        return str(error)
+        return "diverged"
     trial.set_user_attr("scores", scores)
     opened.tell(trial, spread(scores)[0])
     return f"log p(image, text) {spread(scores)[0]:.3f}"
+
+
+def new_setting(opened: "Study") -> "Trial":
+    """The next proposal that was not tried yet."""
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import TrialState
+
+    space = {name: CategoricalDistribution(choices) for name, choices in SPACE.items()}
+    known = [trial.params for trial in tried(opened)]
+    trial = opened.ask(space)
+    while trial.params in known:
+        opened.tell(trial, state=TrialState.PRUNED)
+        trial = opened.ask(space)
+    return trial
 
 
 def score(config: train.Config, n_samples: int) -> float:
@@ -157,41 +200,60 @@ def score(config: train.Config, n_samples: int) -> float:
         train.main(config)
     device = devices.select(config.cuda)
     model = load_model(config.save_dir, MNIST.name).to(device)
-    _, valid = hold_out(MNIST.load("train", config), config.valid)
     torch.manual_seed(0)
     estimate = partial(log_marginal, model, target=("image", "text"), given=("image",), n_samples=n_samples)
-    values = evaluate_batches(valid.to(device), BATCH_SIZE, lambda batch: {"log p": estimate(batch)})
+    images = validation(config).to(device)
+    values = evaluate_batches(images, BATCH_SIZE, lambda batch: {"log p": estimate(batch)})
     return values["log p"].double().mean().item()
 
 
-def report(trials: list[FrozenTrial], config: Config) -> list[FrozenTrial]:
+def validation(config: train.Config) -> Examples:
+    """The images and labels that settings are scored by.
+
+    Raises:
+        InputError: there are none.
+    """
+    _, valid = hold_out(MNIST.load("train", config), config.valid)
+    require(valid is not None, "a search needs validation images: leave out --valid 0, or raise --limit")
+    return binarised(valid) if config.binary else valid
+
+
+def report(trials: "list[FrozenTrial]", config: Config) -> "list[FrozenTrial]":
     """Write the table of all settings, and print the command of the best; returns the trials, the best first.
 
     Raises:
         InputError: no setting could be trained.
     """
     trials = sorted(trials, key=lambda trial: -torch.inf if trial.value is None else trial.value, reverse=True)
-    require(trials and trials[0].value is not None, f"no setting could be trained: see log.txt in {config.save_dir}/*")
-    names = ("lambda_text", "annealing_epochs", "lr", "batch_size")
+    first = trials[0]
+    require(first.value is not None, f"every setting diverged: {first.user_attrs.get('diverged')}")
     rows, figures = [], []
     for trial in trials:
         run, scores = config.runs(trial.params)[0], trial.user_attrs.get("scores")
-        setting = {name: getattr(run, name) for name in names}
+        setting = {name: getattr(run, name) for name in CHOSEN}
         value = "{:.3f} ± {:.3f}".format(*spread(scores)) if scores else "diverged"
         rows.append((*(f"{x:g}" for x in setting.values()), value))
         figures.append({**setting, "scores": scores})
+    seeds = ", ".join(map(str, config.seeds))
     table = tables.Table(
         "trials",
         figures,
-        (*(option(name) for name in names), "log p(image,text)"),
+        (*(option(name) for name in CHOSEN), "log p(image,text)"),
         rows,
-        notes=f"Validation images, nats; {len(config.seeds)} seeds: mean and standard deviation.",
+        notes=f"Validation images, nats; mean and standard deviation over the seeds {seeds}.",
     )
     stem = config.save_dir / "search"
     tables.report_runs(stem, MNIST.name, table, {"config": options.as_json(config), "commit": runs.git_commit()})
-    best = " ".join(f"{option(name)} {value}" for name, value in zip(names, rows[0], strict=False))
-    print(f"{stem}.md and .json\npython train.py --model {config.model} {best} --epochs {config.epochs}")
+    print(f"{stem}.md and .json\n{command(config.runs(first.params)[0])}")
     return trials
+
+
+def command(config: train.Config) -> str:
+    """The command of train.py that trains a setting, with the options that are not its defaults."""
+    elsewhere = {"seed", "save_dir", "resume"}
+    given = [field for field in fields(config) if field.name not in elsewhere]
+    words = [flag(x.name, value) for x in given if (value := getattr(config, x.name)) != x.default or x.name in CHOSEN]
+    return " ".join(["python train.py", *words])
 
 
 if __name__ == "__main__":

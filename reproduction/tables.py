@@ -16,8 +16,8 @@ from reproduction.results import Result, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
-    "difference: ours less the paper's. Its standard error is that of ours over seeds and, where only some of the test "
-    "images were scored, over images; the paper's is not known, nor is ours where one seed scored all images."
+    "difference: ours less the paper's. Its standard error is that of ours over seeds, and over images where ours are "
+    "not the paper's test images; the paper's is not known, nor is ours for one seed on the same images."
 )
 MAX_COLUMNS = 8  # figures side by side; a table of more figures has a line for each
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
@@ -65,7 +65,7 @@ def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
                 for at in (figure.at, figure.beside)
             )
             published = None if demo else plan.published.get(figure.name)
-            if values or beside or published:
+            if values or beside or (published and (runs or table.whole)):
                 measured = tuple(runs[i] for i in values or beside)
                 table_rows.append(
                     Row(plan, figure, published, tuple(values.values()), tuple(beside.values()), measured)
@@ -108,11 +108,10 @@ def difference(row: Row) -> str:
     """Our figure less the paper's, with its standard error as far as it is known; empty if one of them is missing."""
     if not row.values or not row.published:
         return ""
-    mean, deviation = (100 * x if row.figure.percent else x for x in spread(row.values))
+    mean, deviation = spread(row.values)
     variances = [deviation**2 / len(row.values)] if len(row.values) > 1 else []
-    (measure,) = (x for x in row.plan.measures if x.name == row.figure.at[0])
     errors = [look_up(x, (*row.figure.at[:-1], "stderr"), row.plan) for x in row.results]
-    if "--limit" in measure.options and None not in errors:
+    if row.plan.own_images and None not in errors:
         variances.append(sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
     error = f" ± {math.sqrt(sum(variances)):.3f}" if variances else ""
     return f"{mean - row.published.value:+.3f}{error}"

@@ -34,9 +34,8 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
     n = min(MAX_DRAWS, *(len(draws) for draws in z.values()))
     sources = {"prior": model.prior().sample((n,))} | {f"q(z|{name})": draws[:n] for name, draws in z.items()}
     draws = torch.cat([*sources.values()]).cpu()
-    require(
-        len(draws) >= MIN_DRAWS, f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: use more examples"
-    )
+    too_few = f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: a larger --limit, or --no-umap"
+    require(len(draws) >= MIN_DRAWS, too_few)
     threads = torch.get_num_threads()
     neighbours = min(NEIGHBOURS, len(draws) - 1)
     points = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1).fit_transform(draws)

@@ -19,7 +19,7 @@ from common.checkpoints import BEST, LAST, start_from
 from common.data import streams
 from common.data.batches import Examples
 from common.data.streams import Stream
-from common.errors import require
+from common.errors import Diverged, require
 from common.objectives.base import Objective
 from common.tensor_files import save
 from common.training import random_states, resuming
@@ -298,7 +298,8 @@ class Trainer:
             for name, x in state.items()
         }
         broken = [name for name, x in (self.model.state_dict() | moments).items() if not x.isfinite().all()]
-        require(not broken, f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")
+        if broken:
+            raise Diverged(f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

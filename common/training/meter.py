@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common import distributed
-from common.errors import require
+from common.errors import Diverged
 from common.objectives.base import Bound
 
 DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
@@ -45,7 +45,8 @@ class Meter:
         total = distributed.sum_over_processes(torch.cat([sums.sum(dim=0), torch.tensor([self.n_pending]).double()]))
         suspect = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
         broken = [f"{name} = {x}" for name, x in zip(names, suspect, strict=True) if not math.isfinite(x)]
-        require(not broken, f"the loss is not finite {where}: {', '.join(broken)}; {DIVERGED}")
+        if broken:
+            raise Diverged(f"the loss is not finite {where}: {', '.join(broken)}; {DIVERGED}")
         for name, value in zip(self.names, total.tolist()[:-2], strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.n += int(total[-1])

@@ -87,7 +87,7 @@ def logged(folder: Path) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            raise InputError(f"{folder}: {error}") from error
+            raise type(error)(f"{folder}: {error}") from error
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from common import analysis, classifiers
 from common.data import Examples
 from common.errors import InputError
 from common.metrics import Judge
+from common.reporting import umap
 from common.reporting.generated import STEPS, Shown, cross_generation, traversals
 from common.training import run_from_command_line
 from mnist import analyse as digits
@@ -262,3 +263,14 @@ def test_pictures_of_the_latents_every_few_epochs(tmp_path):
         call(pairs, *args, "--analytics-every", 2, "--no-analytics")
     with pytest.raises(InputError, match="--analytics-every must be positive, not 0"):
         call(pairs, *args, "--analytics-every", 0)
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_a_map_of_few_draws(n, tmp_path):
+    umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(n, C)}, {})
+    assert (tmp_path / "umap.png").exists()
+
+
+def test_a_map_of_too_few_draws_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"umap.png needs at least 4 draws, not 2: .* or --no-umap"):
+        umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(1, C)}, {})

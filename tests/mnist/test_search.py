@@ -1,10 +1,13 @@
 """The search for settings by the validation images."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import mnist.train
 from common.checkpoints import load_model
-from common.errors import InputError
+from common.errors import Diverged, InputError
 from common.estimators import log_marginal
 from mnist import search
 from mnist.data import digits as read_digits
@@ -29,12 +32,12 @@ def test_settings_are_scored_by_validation_images_alone(tmp_path, monkeypatch, c
     torch.manual_seed(0)
     expected = log_marginal(model, valid, ("image", "text"), ("image",), n_samples=3).mean()
     assert best.user_attrs["scores"][1] == pytest.approx(expected.item(), abs=0.02)
-    assert f"python train.py --model mvae --lambda-text {best.params['lambda_text']:g} " in capsys.readouterr().out
+    assert f"--n-latents 4 --lambda-text {best.params['lambda_text']}\n" in capsys.readouterr().out
 
 
 def test_a_killed_search_tries_its_setting_again(tmp_path):
     opened = search.study(search.Config(save_dir=tmp_path))
-    killed = opened.ask(search.SPACE)
+    killed = search.new_setting(opened)
     found = call(search, *SMALL, "--trials", 4, "--seeds", 0, "--save-dir", tmp_path)
     assert [trial.params for trial in found].count(killed.params) == 1 and len(found) == 4
     assert len(call(search, *SMALL, "--trials", 4, "--seeds", 0, "--save-dir", tmp_path)) == 4, "nothing is left to try"
@@ -43,7 +46,7 @@ def test_a_killed_search_tries_its_setting_again(tmp_path):
 def test_a_setting_that_diverges_is_last(tmp_path, monkeypatch, capsys):
     def score(config, _):
         if config.lambda_text == 1:
-            raise InputError("the loss is nan")
+            raise Diverged("the loss is nan")
         return -100.0 - config.lambda_text
 
     monkeypatch.setattr(search, "score", score)
@@ -51,5 +54,64 @@ def test_a_setting_that_diverges_is_last(tmp_path, monkeypatch, capsys):
     assert [trial.params["lambda_text"] for trial in found] == [10, 50, 1]
     assert "| 1 | 0 | 0.001 | 100 | diverged |" in capsys.readouterr().out
     monkeypatch.setattr(search, "score", lambda *_: score(search.Config(), 0))
-    with pytest.raises(InputError, match="no setting could be trained: see log.txt in"):
+    with pytest.raises(InputError, match="every setting diverged: the loss is nan"):
         call(search, *SMALL, "--trials", 3, "--seeds", 0, "--save-dir", tmp_path / "other")
+
+
+def test_no_setting_is_tried_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "score", lambda *_: -1.0)
+    monkeypatch.setattr(search, "FIRST", ())
+    space = {"lambda_text": (1.0,), "annealing": (0.0,), "lr": (1e-3, 2e-3), "batch_size": (50, 100)}
+    monkeypatch.setattr(search, "SPACE", space)
+    found = call(search, *SMALL, "--trials", 4, "--seeds", 0, "--save-dir", tmp_path)
+    assert sorted((x.params["lr"], x.params["batch_size"]) for x in found) == [
+        (1e-3, 50), (1e-3, 100), (2e-3, 50), (2e-3, 100)
+    ]  # fmt: skip
+
+
+def test_other_failures_end_the_search(tmp_path):
+    for setting in search.FIRST[:1]:
+        folder = search.Config(save_dir=tmp_path, seeds=(0,), epochs=1).runs(setting)[0].save_dir
+    call(mnist.train, "--demo", "--epochs", 1, "--n-latents", 2, "--limit", 60, "--save-dir", folder)
+    with pytest.raises(InputError, match="was run with --limit 60"):
+        call(search, *SMALL, "--trials", 1, "--seeds", 0, "--save-dir", tmp_path)
+
+
+def test_scores_of_other_options_are_not_mixed(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "score", lambda *_: -1.0)
+    call(search, *SMALL, "--trials", 1, "--seeds", 0, "--save-dir", tmp_path)
+    call(search, *SMALL, "--trials", 2, "--seeds", 0, "--log-interval", 3, "--save-dir", tmp_path)
+    with pytest.raises(InputError, match=r"holds a search with --model mvae: choose another --save-dir"):
+        call(search, *SMALL, "--model", "jmvae", "--trials", 2, "--seeds", 0, "--save-dir", tmp_path)
+
+
+def test_a_damaged_study_is_named(tmp_path):
+    (tmp_path / "study.log").write_text("{{{\n{{{\n")
+    with pytest.raises(InputError, match=r"study.log is damaged: delete it"):
+        call(search, *SMALL, "--save-dir", tmp_path)
+
+
+def test_validation_images_are_needed(tmp_path):
+    for options in (("--valid", 0), ("--limit", 5)):
+        with pytest.raises(InputError, match="a search needs validation images"):
+            call(search, *SMALL, *options, "--save-dir", tmp_path)
+
+
+def test_binary_images_are_scored_as_they_are_trained():
+    valid = search.validation(search.Config(demo=True, limit=60, binary=True))
+    assert set(valid[:].modalities["image"].unique().tolist()) == {0, 1}
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search(tmp_path):
+    options = ["--trials", 4, "--seeds", 0, "--jobs", 2, "--save-dir", tmp_path]
+    found = call(search, *SMALL, *options)
+    assert len(found) == 4 and len({tuple(trial.params.values()) for trial in found}) == 4
+
+
+def test_the_command_names_all_that_is_not_a_default():
+    config = search.Config(model="jmvae", n_latents=8, precision="bf16", save_dir=Path("x")).runs(search.FIRST[1])[0]
+    assert search.command(config) == (
+        "python train.py --epochs 40 --batch-size 100 --lr 0.001 --annealing-epochs 16 --n-latents 8 --precision bf16 "
+        "--lambda-text 10.0 --model jmvae"
+    )

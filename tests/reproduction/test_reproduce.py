@@ -49,7 +49,7 @@ def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds()
 
 
 @pytest.mark.parametrize(("seeds", "error"), [(1, 3), (2, math.sqrt(3**2 + 1 / 4))])
-def test_the_error_of_a_difference_counts_the_images_where_only_some_were_scored(seeds, error):
+def test_the_error_of_a_difference_counts_images_that_are_not_the_papers(seeds, error):
     estimates = [{"estimates": {"log p(image)": {"mean": -6300 - x, "stderr": 3}}} for x in range(seeds)]
     results = [result(seed=i, experiment="celeba", loglike=measured) for i, measured in enumerate(estimates)]
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], results)
