@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from common.authors_files import MmvaeArgs
 from common.checkpoints import BEST, experiment_of, load, load_config, load_model, start_from
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
@@ -100,6 +101,9 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
     [
         (ours(state_dict={"encoder.image.1.0.weight": torch.zeros(2)}), "does not fit the networks of mnist"),
         (ours(config={"n_latents": 5}), "does not fit the networks of mnist"),
+        (ours(state_dict={}), "does not fit the networks of mnist: it lacks decoder.image"),
+        (ours(state_dict={"x": torch.zeros(2).to_sparse()}), "is damaged, it holds an odd tensor"),
+        (ours(state_dict={"x": torch.zeros(1).expand(9)}), "is damaged, it holds an odd tensor"),
         ({"state_dict": {"conv1.weight": torch.zeros(2)}}, "no checkpoint of this repository"),
         ({"weights": 3}, "no checkpoint of this repository"),
         ([1, 2], "Expected `object`, got `array`"),
@@ -267,3 +271,11 @@ def test_readers_never_see_half_a_checkpoint(tmp_path):
         seen.append(load(path)["epoch"])
     writer.join()
     assert seen == sorted(seen) and len(seen) > 1
+
+
+def test_the_elbo_of_the_mmvae_authors_draws_one_sample():
+    args = MmvaeArgs("cubIS", 4, True, 0.0, obj="elbo", K=50, looser=True)
+    model = {"n_latents": 4, "learn_prior": True, "llik_scaling": 0.0}
+    assert args.config() == model | {"obj": "elbo-importance", "K": 1, "looser": False}
+    args = MmvaeArgs("cubIS", 4, True, 0.0, obj="iwae", K=50)
+    assert args.config() == model | {"obj": "iwae", "K": 50}

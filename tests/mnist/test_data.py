@@ -23,6 +23,11 @@ def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
     assert len(load("test", data_config(tmp_path, limit=5))) == 5
 
 
+def test_a_single_image_is_read(tmp_path):
+    (tmp_path / "one").write_bytes(idx(IMAGES[:1]))
+    assert read_idx(tmp_path / "one", (28, 28)).equal(torch.from_numpy(IMAGES[:1]))
+
+
 def damaged_files(name):
     content = gzip.compress(idx(IMAGES))
     flipped = bytearray(content)

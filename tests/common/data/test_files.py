@@ -2,11 +2,20 @@ import hashlib
 
 import pytest
 
-from common.data.files import download
+from common.data.files import download, find
 from common.errors import InputError
 
 CONTENT = bytes(range(256)) * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+MISSING = [(["a"], "a is missing: fetch it"), (["a", "b", "c"], r"a is missing \(and so is b and c\): fetch it")]
+
+
+@pytest.mark.parametrize(("names", "message"), MISSING)
+def test_a_missing_file_is_named(names, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        find(tmp_path, names, "fetch it")
 
 
 def test_download_goes_on_where_it_broke_off(tmp_path, server):

@@ -48,6 +48,18 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, compressed):
             read(tmp_path, content[:length])
 
 
+def test_a_compressed_variable_that_is_longer_than_its_element_is_refused(tmp_path):
+    """The bytes that follow an element are another's: they are not unpacked."""
+    content, compressed, last = mat(True), struct.pack("<i", 15), 128
+    while (following := last + 8 + struct.unpack_from("<i", content, last + 4)[0]) < len(content):
+        last = following
+    n = len(content) - last - 8
+    assert content[last : last + 4] == compressed
+    shorter = content[:last] + compressed + struct.pack("<i", n - 4) + content[last + 8 :]
+    with pytest.raises(InputError, match="its values are truncated|its end is missing"):
+        read(tmp_path, shorter)
+
+
 def test_another_version_or_byte_order_is_refused(tmp_path):
     content = mat(False)
     for end in (b"\x00\x02IM", b"\x01\x00MI"):

@@ -63,6 +63,7 @@ def test_parts_of_shards_are_not_read(paths, monkeypatch):
         ),
         ([IMAGES[:2], IMAGES[:2, 0]], r"1.npy has uint8 rows of shape \(4, 4\)"),
         ([IMAGES[:0]], "0.npy holds no values"),
+        ([torch.tensor(3)], "0.npy holds a single number: write rows"),
         ([IMAGES[:2].double()], "0.npy holds values of type float64, not uint8 or int64 or float32"),
     ],
 )

@@ -67,5 +67,26 @@ def test_a_failed_unpacking_leaves_nothing(tmp_path, monkeypatch):
     assert [x.name for x in tmp_path.iterdir()] == ["birds.zip"]
 
 
+def test_what_an_earlier_unpacking_left_does_not_come_along(tmp_path):
+    path = write(tmp_path / "birds.zip")
+    (tmp_path / "birds.part" / "birds").mkdir(parents=True)
+    (tmp_path / "birds.part" / "birds" / "left.txt").write_text("half")
+    zip_files.unpack(path, "birds")
+    assert "birds/left.txt" not in files(tmp_path) and "birds/a.txt" in files(tmp_path)
+
+
+def test_the_content_of_a_file_has_a_limit(tmp_path):
+    path = write(tmp_path / "birds.zip")
+    with zip_files.opened(path, "fetch it") as archive:
+        assert zip_files.content(archive, "birds/a.txt", len(TEXT)) == TEXT
+    for name, at_most, message in (
+        ("birds/a.txt", len(TEXT) - 1, f"birds/a.txt unpacks to {len(TEXT)} bytes, more than {len(TEXT) - 1}"),
+        ("birds/x.txt", 10, "it lacks birds/x.txt"),
+    ):
+        refused = pytest.raises(InputError, match=rf"birds.zip is damaged .*{message}.*: fetch it")
+        with refused, zip_files.opened(path, "fetch it") as archive:
+            zip_files.content(archive, name, at_most)
+
+
 def full_disk(*_):
     raise OSError(28, "No space left on device")
