@@ -111,6 +111,14 @@ def test_beta_rises_minibatch_by_minibatch_to_one():
     assert training.annealed(0, 0) == 1.0
 
 
+def test_the_batches_of_all_epochs_anneal(tmp_path, monkeypatch):
+    steps, annealed = [], training.annealed
+    monkeypatch.setattr(training, "annealed", lambda at, total: steps.append((at, total)) or annealed(at, total))
+    mnist_train.main(config(tmp_path, limit=100, batch_size=30, epochs=3, annealing_epochs=2))
+    assert steps == [(step, 6) for step in range(9)], "84 images are three batches"
+    assert [line["beta"] for line in metrics(tmp_path)] == [0.5, 1.0, 1.0], "that of the epoch's last batch"
+
+
 def test_early_stopping(tmp_path, monkeypatch):
     scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
     monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
