@@ -36,7 +36,7 @@ test-slow: setup
 FAULTS ?= 20
 test-faults: setup
 	rm -f faults.jsonl
-	FAULTS=$(FAULTS) FAULTS_LOG=faults.jsonl $(BIN)/python -m pytest -q -n auto --dist worksteal tests/faults
+	FAULTS=$(FAULTS) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest -q -n auto --dist worksteal tests/faults
 	FAULTS=$(FAULTS) $(BIN)/python -m tests.faults.table faults.jsonl
 
 lint: setup
