@@ -70,6 +70,7 @@ What is asked of a trained model
     authors_files: the models that the original authors' code saved
     checkpoints: models from our files and from the original authors'
     estimators: log p by importance sampling
+    aggregates: the aggregate posterior of a label
     metrics: coherence, classes in the latents, CCA
     classifiers: networks that judge what models generate
     reporting/: what people look at

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common import distributed
 from common.checkpoints import load_model
-from common.data.batches import Examples
+from common.data.batches import Batch, Examples
 from common.errors import require
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
@@ -75,6 +75,7 @@ class Labelled(NamedTuple):
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
+    samplers: model, training examples -> further sources of cross coherence, see `common.metrics.cross_coherence`.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Labelled(NamedTuple):
     columns: Mapping[str, str] | None = None
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
     about: Callable[[Any], dict[str, str]] = lambda config: {}
+    samplers: Callable[[MultimodalVAE, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda model, train: {}
 
 
 def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
@@ -113,7 +115,8 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         for name, judge in judges.items()
         if judge.trained
     }
-    right |= coherence(model, test, labels["test"], judges, sources, config.n_samples)
+    samplers = data.samplers(model, train)
+    right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers)
     z = sampled_latents(model, test, sources)
     for name, of_train in sampled_latents(model, train, sources).items():
         pairs = (of_train, labels["train"].to(device)), (z[name], labels["test"].to(device))
@@ -149,9 +152,11 @@ def coherence(
     judges: Mapping[str, Judge],
     sources: Mapping[str, Sequence[str]],
     n_samples: int,
+    samplers: Mapping[str, Callable[[Batch], Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Cross coherence of all pairs and joint coherence, {name: (N, G) bool}."""
-    right = {f"coherence, {pair}": x for pair, x in cross_coherence(model, test, labels, judges, sources).items()}
+    pairs = cross_coherence(model, test, labels, judges, sources, samplers)
+    right = {f"coherence, {pair}": x for pair, x in pairs.items()}
     unconditional = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
     if len(unconditional) > 1:
         right["coherence, joint"] = joint_coherence(model, n_samples, unconditional)

@@ -46,6 +46,7 @@ def cross_coherence(
     labels: Tensor,
     judges: Mapping[str, Judge],
     sources: Mapping[str, Sequence[str]],
+    samplers: Mapping[str, Callable[[Batch], Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Whether cross-generated samples show the labels of their sources (Shi et al. 2019, section 4.1).
 
@@ -56,16 +57,19 @@ def cross_coherence(
         labels: (N, G) int64, what they show.
         judges: by the name of the target.
         sources: {name: modalities given}.
+        samplers: {name: function}, sources that draw z in another way: a batch -> z (B, D).
 
     Returns:
         {"source -> target": (N, G) bool} for all pairs whose target can be decoded given the source.
     """
     examples = examples.to(next(model.parameters()).device)
+    draws = {name: (given, partial(_draw, model, given)) for name, given in sources.items()}
+    draws |= {name: ((), draw) for name, draw in (samplers or {}).items()}
 
     def right(rows: Tensor) -> dict[str, Tensor]:
         batch, by_pair = examples[rows], {}
-        for source, given in sources.items():
-            z = model.posterior(batch, given).sample()
+        for source, (given, draw) in draws.items():
+            z = draw(batch)
             for target, judge in judges.items():
                 if judge.conditions(model) <= set(given):
                     values = model.likelihood.point(model.decode(z, judge.modalities, batch.modalities))
@@ -73,6 +77,11 @@ def cross_coherence(
         return by_pair
 
     return distributed.map_rows(len(examples), BATCH_SIZE, right, "cross coherence")
+
+
+def _draw(model: MultimodalVAE, given: Sequence[str], batch: Batch) -> Tensor:
+    """One z of q(z|x_given) for each example, (B, D)."""
+    return model.posterior(batch, given).sample()
 
 
 @torch.no_grad()
@@ -108,7 +117,7 @@ def sampled_latents(
     examples = examples.to(device)
 
     def draw(given: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
-        return {"z": model.posterior(examples[rows], given).sample()}
+        return {"z": _draw(model, given, examples[rows])}
 
     latents = {}
     for name, given in sources.items():

@@ -4,11 +4,11 @@
     python analyse.py trained_models --demo              for the demo's model
     python analyse.py trained_models --json out.json     and a file
 
-Cross coherence: how often a mean or mode decoded from one z of q(z|source) shows the source's digit; joint coherence:
-how often an image and a label decoded from the same draw of the prior agree. A convolutional network that is trained
-on the training images, once for each data-dir, tells an image's digit; its accuracy on test images is printed too.
-Latent accuracy: how often a linear classifier reads the digit from one sampled z. The KLs of the posteriors from the
-prior and from each other follow, and the networks' sizes.
+Cross coherence: how often a mean or mode decoded from one z of q(z|source) shows the source's digit; "text, aggregate"
+draws z from the label's aggregate posterior. Joint coherence: how often an image and a label decoded from the same draw
+of the prior agree. A convolutional network that is trained on the training images, once for each data-dir, tells an
+image's digit; its accuracy on test images is printed too. Latent accuracy: how often a linear classifier reads the
+digit from one sampled z. The KLs of the posteriors from the prior and from each other follow, and the networks' sizes.
 
 Writes cross_generation.png, traversal_image.png (along the latents that are used most), umap.png (draws of the prior
 and of the posteriors in the plane) and kl.png (KLs by latent) into the model's samples/.
@@ -19,10 +19,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from common.aggregates import AggregatePosterior
 from common.analysis import AnalysisConfig as Config
 from common.analysis import Labelled, analyse
 from common.classifiers import fingerprint, fit, image_classifier, kept
-from common.data import Examples
+from common.data import Batch, Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -69,6 +70,14 @@ def judges(
     return {name: known[name] for name in model.modelled}
 
 
+def samplers(model: MultimodalVAE, train: Examples) -> dict[str, Callable[[Batch], Tensor]]:
+    """z from the aggregate posterior of the label, as `python sample.py --sampler aggregate`."""
+    if "text" not in model.modelled:
+        return {}
+    aggregate = AggregatePosterior(model, train, "text")
+    return {"text, aggregate": lambda batch: aggregate.sample(batch.modalities["text"])}
+
+
 def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
     """The analysis of images and their classes."""
     return Labelled(
@@ -79,6 +88,7 @@ def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
         n_values=N_CLASSES,
         judges=partial(judges, name=dataset.name, build=partial(image_classifier, 1, dataset.size, 1, N_CLASSES)),
         groups=lambda shown: {name: shown[:, 0] == c for c, name in enumerate(classes)},
+        samplers=samplers,
         shown=Shown(("image",), lambda values: dataset.names(values["text"]) if "text" in values else []),
     )
 

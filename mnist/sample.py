@@ -2,6 +2,7 @@
 
     python sample.py trained_models                              64 images and labels from the prior
     python sample.py trained_models --condition-on-text 5        given the label 5
+    python sample.py trained_models --condition-on-text 5 --sampler aggregate --data-dir data
     python sample.py trained_models --condition-on-image 5       given a random test image of a 5 (or an image file)
     python sample.py trained_models --reconstruct                test images and their reconstructions
 
@@ -11,11 +12,13 @@ Writes sample_image.png, the decoded means with their predicted labels beneath, 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.aggregates import AggregatePosterior
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.pictures import open_picture
@@ -37,6 +40,9 @@ class Config(options.ModelConfig):
     """path of an image, bright on black; or a class, as for --condition-on-text, for a random test image of it"""
     condition_on_text: str | None = None
     """a class, by its number or name"""
+    sampler: Literal["posterior", "aggregate"] = "posterior"
+    """what z is drawn from, given a text. posterior: q(z|text); aggregate: the mean of q(z|image, text) over the
+    training images that have the text"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
     out_dir: Path | None = None
@@ -53,6 +59,8 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     conditions = {"image": config.condition_on_image, "text": config.condition_on_text}
     given = [name for name, value in conditions.items() if value is not None]
     require(not config.reconstruct or not given, "--reconstruct takes no condition: leave one of them out")
+    aggregate = config.sampler == "aggregate"
+    require(not aggregate or given == ["text"], "--sampler aggregate needs --condition-on-text, and nothing else given")
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     for name in given:
         require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
@@ -69,24 +77,37 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
             examples = dataset.load("test", config)
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
-            texts = samples(model, inputs, config.n_samples, picture, dataset, title)
+            z = None
+            if aggregate:
+                train = dataset.load("train", config).without_others(model.modalities)
+                wanted = inputs["text"].repeat_interleave(config.n_samples, dim=0)
+                z, title = AggregatePosterior(model, train, "text").sample(wanted), f"{title}, aggregate posterior"
+            texts = samples(model, inputs, config.n_samples, picture, dataset, title, z)
     write_atomically(folder / "sample_text.txt", "".join(text + "\n" for text in texts).encode())
     print(f"{picture}\n{folder / 'sample_text.txt'}")
 
 
 def samples(
-    model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path, dataset: Dataset, given: str = ""
+    model: MultimodalVAE,
+    inputs: dict[str, Tensor],
+    n: int,
+    path: Path,
+    dataset: Dataset,
+    given: str = "",
+    z: Tensor | None = None,
 ) -> list[str]:
     """Save n samples given the inputs, or from the prior, and return their texts (n strings).
 
     Args:
         inputs: image (1, 1, H, W) in [0, 1], text (1, ...), both or none.
         path: the picture to write: a given image at the left, the decoded means with their texts beneath.
-        given: what the title says of the inputs.
+        given: what the title says about the inputs.
+        z: the latents to decode, (n, D); by default draws of q(z|inputs).
     """
     device = next(model.parameters()).device
     inputs = {name: x.to(device).expand(n, *x.shape[1:]) for name, x in inputs.items()}
-    z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
+    if z is None:
+        z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
     decoded = model.likelihood.point(model.decode(z, given=inputs))
     texts = _texts(decoded, dataset)
     images, captions = plots.in_rows(decoded["image"], texts, COLUMNS)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from common.checkpoints import load_model
 from common.errors import InputError
+from common.multimodal_vae import MultimodalVAE
 from common.reporting import tables as reports
 from common.training import run_from_command_line
 from mnist import loglike, sample
@@ -62,6 +64,22 @@ def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path
         assert inputs["text"].tolist() == [label]
         same = (digits[:].modalities["image"] == inputs["image"]).flatten(1).all(dim=1)
         assert digits.modalities["text"][same].tolist() == [label], "an image of that class, between 0 and 1"
+
+
+def test_samples_of_the_aggregate_posterior_are_of_the_labels_images(trained, tmp_path, monkeypatch):
+    seen, decode = [], MultimodalVAE.decode
+    monkeypatch.setattr(
+        MultimodalVAE, "decode", lambda self, z, **options: seen.append(z) or decode(self, z, **options)
+    )
+    args = ["--demo", "--condition-on-text", 3, "--n-samples", 40, "--out-dir", tmp_path]
+    call(sample, trained, *args, "--sampler", "aggregate")
+    digits, model = load("train", data_config("", demo=True)), load_model(trained)
+    q = model.posterior(digits.take(digits.modalities["text"] == 3)[:].modalities)
+    inside = (seen[0][:, None] - q.mean).abs() < 6 * q.stddev  # (40, N, D)
+    assert inside.all(dim=2).any(dim=1).all(), "each z belongs to an image of a 3"
+    for wrong in (["--condition-on-image", "0"], ["--condition-on-text", 3, "--condition-on-image", "0"], []):
+        with pytest.raises(InputError, match="--sampler aggregate needs --condition-on-text, and nothing else"):
+            call(sample, trained, "--demo", "--sampler", "aggregate", *wrong)
 
 
 def test_reconstructions(trained, tmp_path):

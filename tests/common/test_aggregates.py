@@ -1,0 +1,47 @@
+import pytest
+import torch
+from torch import nn
+
+from common.aggregates import AggregatePosterior
+from common.data import Examples
+from common.errors import InputError
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.models import MVAE
+
+
+class Exact(nn.Module):
+    """q(z|x) at x, and so narrow that draws tell x."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x, torch.full_like(x, -20.0)
+
+
+class Nothing(nn.Module):
+    """An expert that says nothing."""
+
+    def forward(self, label):
+        return torch.zeros(len(label), 1), torch.full((len(label), 1), 40.0)
+
+
+@pytest.fixture
+def aggregate():
+    likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), label=SphericalGaussianLikelihood(1.0))
+    model = MVAE({"x": Exact(), "label": Nothing()}, {"x": nn.Identity(), "label": nn.Identity()}, likelihood, 1)
+    x, label = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0, 1, 0, 2])
+    return AggregatePosterior(model, Examples({"x": x, "label": label}), "label")
+
+
+def test_draws_are_of_the_posteriors_of_all_examples_with_the_label(aggregate):
+    z = aggregate.sample(torch.tensor([0, 1, 2]).repeat(1000)).view(1000, 3)
+    for column, expected in ((0, [1, 3]), (1, [2]), (2, [4])):
+        assert z[:, column].round().unique().tolist() == expected
+    assert (z[:, 0].round() == 1).double().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)
+
+
+def test_a_label_that_no_example_has_is_named(aggregate):
+    with pytest.raises(InputError, match=r"no training example has the label \[7\]"):
+        aggregate.sample(torch.tensor([0, 7]))
