@@ -75,7 +75,7 @@ class Labelled(NamedTuple):
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
-    samplers: model, training examples -> further sources of cross coherence, see `common.metrics.cross_coherence`.
+    samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Labelled(NamedTuple):
     columns: Mapping[str, str] | None = None
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
     about: Callable[[Any], dict[str, str]] = lambda config: {}
-    samplers: Callable[[MultimodalVAE, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda model, train: {}
+    samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
 
 def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
@@ -115,7 +115,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         for name, judge in judges.items()
         if judge.trained
     }
-    samplers = data.samplers(model, train)
+    samplers = data.samplers(model, train, test)
     right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers)
     z = sampled_latents(model, test, sources)
     for name, of_train in sampled_latents(model, train, sources).items():

@@ -17,6 +17,7 @@ and of the posteriors in the plane) and kl.png (KLs by latent) into the model's 
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from common.aggregates import AggregatePosterior
@@ -70,9 +71,15 @@ def judges(
     return {name: known[name] for name in model.modelled}
 
 
-def samplers(model: MultimodalVAE, train: Examples) -> dict[str, Callable[[Batch], Tensor]]:
-    """z from the aggregate posterior of the label, as `python sample.py --sampler aggregate`."""
+def samplers(model: MultimodalVAE, train: Examples, test: Examples) -> dict[str, Callable[[Batch], Tensor]]:
+    """z from the aggregate posterior of the label, as `python sample.py --sampler aggregate`.
+
+    None where few training examples lack a label of the test examples.
+    """
     if "text" not in model.modelled:
+        return {}
+    wanted, known = (examples.modalities["text"].unique() for examples in (test, train))
+    if not torch.isin(wanted, known).all():
         return {}
     aggregate = AggregatePosterior(model, train, "text")
     return {"text, aggregate": lambda batch: aggregate.sample(batch.modalities["text"])}
