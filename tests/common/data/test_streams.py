@@ -72,6 +72,11 @@ def test_shards_that_are_not_alike_are_named(tmp_path, parts, says):
         Shards(write(tmp_path, parts))
 
 
+def test_shards_of_numbers(tmp_path):
+    labels = Shards(write(tmp_path, [torch.arange(5), torch.arange(5, 7)]))
+    assert labels[:].tolist() == list(range(7))
+
+
 def test_damaged_shards_are_named(tmp_path, paths):
     (tmp_path / "text.npy").write_text("no array")
     paths[1].write_bytes(paths[1].read_bytes()[:-1])

@@ -48,6 +48,19 @@ def test_odd_archives_are_refused(tmp_path, names, method, message):
     assert files(tmp_path) == ["birds.zip"]
 
 
+def test_encrypted_archives_are_refused(tmp_path):
+    path = write(tmp_path / "birds.zip")
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(signature, at + 1)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="encrypted or compressed in an odd way"):
+        zip_files.unpack(path, "birds")
+
+
 def test_a_failed_unpacking_leaves_nothing(tmp_path, monkeypatch):
     path = write(tmp_path / "birds.zip", method=zipfile.ZIP_STORED)
     whole = path.read_bytes()
