@@ -237,6 +237,7 @@ def test_the_map_shows_all_classes(monkeypatch, tmp_path):
             assert groups[name].equal(classes == c)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["images", "features"])
 def test_latents_and_networks(tmp_path, model):
     call(train, "--demo", "--limit", 8, "--valid", 0, "--epochs", 1, "--K", 1, "--model", model, "--save-dir", tmp_path)

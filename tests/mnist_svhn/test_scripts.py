@@ -232,6 +232,7 @@ def test_likelihoods_are_the_exact_ones(monkeypatch, fusion):
             torch.testing.assert_close(found[f"log p({target}){source}"], exact, rtol=0, atol=0.08)
 
 
+@pytest.mark.slow
 def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "STEPS", 100)
     # numba takes 15 seconds to compile the real one, which the README's commands run

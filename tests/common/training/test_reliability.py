@@ -122,6 +122,7 @@ def test_an_option_that_is_not_finite_is_refused(tmp_path):
         mnist_train.main(config(tmp_path, max_grad_norm=float("inf")))
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_takes_one_line(tmp_path):
     command = [sys.executable, "-m", "mnist.train", "--demo", "--limit", "60", "--n-latents", "300000"]
     limit = partial(resource.setrlimit, resource.RLIMIT_AS, (3 * 2**30,) * 2)
