@@ -108,11 +108,12 @@ def difference(row: Row) -> str:
     """Our figure less the paper's, with its standard error as far as it is known; empty if one of them is missing."""
     if not row.values or not row.published:
         return ""
-    mean, deviation = spread(row.values)
+    scale = 100 if row.figure.percent else 1
+    mean, deviation = (scale * x for x in spread(row.values))
     variances = [deviation**2 / len(row.values)] if len(row.values) > 1 else []
     errors = [look_up(x, (*row.figure.at[:-1], "stderr"), row.plan) for x in row.results]
     if row.plan.own_images and None not in errors:
-        variances.append(sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
+        variances.append(scale**2 * sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
     error = f" ± {math.sqrt(sum(variances)):.3f}" if variances else ""
     return f"{mean - row.published.value:+.3f}{error}"
 
