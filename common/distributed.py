@@ -24,6 +24,10 @@ SILENT = 10.0  # seconds between lines of progress where standard error is no te
 def start() -> None:
     """Connect to the other processes if torchrun started them; only the first process keeps its standard output."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
+        # imported later, as torch.optim does, it would keep the group and its threads, and a thread of gloo that frees
+        # a tensor while the interpreter ends aborts the process
+        import torch.distributed.nn
+
         # NCCL cannot reduce CPU tensors, so gloo is started beside it
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         if rank():

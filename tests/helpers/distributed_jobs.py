@@ -143,3 +143,5 @@ if __name__ == "__main__":
         torch.save(found, out / "found.pt")
     print("process", distributed.rank())
     distributed.end()
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads
