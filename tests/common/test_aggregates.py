@@ -27,21 +27,22 @@ class Nothing(nn.Module):
         return torch.zeros(len(label), 1), torch.full((len(label), 1), 40.0)
 
 
-@pytest.fixture
-def aggregate():
+def aggregate_of(label):
     likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), label=SphericalGaussianLikelihood(1.0))
     model = MVAE({"x": Exact(), "label": Nothing()}, {"x": nn.Identity(), "label": nn.Identity()}, likelihood, 1)
-    x, label = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0, 1, 0, 2])
-    return AggregatePosterior(model, Examples({"x": x, "label": label}), "label")
+    x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    return AggregatePosterior(model, Examples({"x": x, "label": torch.tensor(label)}), "label")
 
 
-def test_draws_are_of_the_posteriors_of_all_examples_with_the_label(aggregate):
-    z = aggregate.sample(torch.tensor([0, 1, 2]).repeat(1000)).view(1000, 3)
+@pytest.mark.parametrize("label", [[0, 1, 0, 2], [[0, 0], [0, 1], [0, 0], [1, 1]]], ids=["classes", "attributes"])
+def test_draws_are_of_the_posteriors_of_all_examples_with_the_label(label):
+    aggregate, kinds = aggregate_of(label), torch.tensor(label)[[0, 1, 3]]
+    z = aggregate.sample(kinds.repeat(1000, *(1,) * (kinds.ndim - 1))).view(1000, 3)
     for column, expected in ((0, [1, 3]), (1, [2]), (2, [4])):
         assert z[:, column].round().unique().tolist() == expected
     assert (z[:, 0].round() == 1).double().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)
 
 
-def test_a_label_that_no_example_has_is_named(aggregate):
+def test_a_label_that_no_example_has_is_named():
     with pytest.raises(InputError, match=r"no training example has the label \[7\]"):
-        aggregate.sample(torch.tensor([0, 7]))
+        aggregate_of([0, 1, 0, 2]).sample(torch.tensor([0, 7]))

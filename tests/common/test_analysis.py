@@ -1,7 +1,9 @@
 """The analysis that all folders share, on models whose figures are known; each folder of mnist's kind, end to end."""
 
 import json
+import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -192,11 +194,17 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
     call(train, "--demo", *TINY, "--valid", 0, *options, "--save-dir", tmp_path)
     monkeypatch.setattr(digits, "STEPS", 2)
     monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
+    kls, maps = [], []
+    monkeypatch.setattr(analysis, "kl_plot", lambda *args, plot=analysis.kl_plot: kls.append(plot(*args)) or kls[0])
+    monkeypatch.setattr(umap, "latents", lambda path, *args: maps.append((path.name, [*args[-1]])))
     out = tmp_path / "out.json"
-    args = ("--demo", "--limit", 30, "--n-samples", 40, "--no-umap", "--json", out, "--out-dir", tmp_path / "drawn")
+    args = ("--demo", "--limit", 30, "--n-samples", 40, "--json", out, "--out-dir", tmp_path / "drawn")
     found = call(analyse, tmp_path, *args)
     content = json.loads(out.read_text())
-    assert content["figures"] | content["nats"] == found and content["n_examples"] == 30
+    assert content["figures"] | content["nats"] == found and content["n_examples"] == 30 and content["data"] == "demo"
+    assert content["nats"] == {name: pytest.approx(x.sum().item() / 30, rel=1e-5) for name, x in kls[0].items()}
+    ((picture, groups),) = maps
+    assert picture == "umap.png" and len(groups) > 1
     sources = {"cvae": ("text",), "vae": ("image",)}.get(dict([options[:2]]).get("--model") if options else "")
     targets = ("image",) if sources else ("image", "text")
     sources = sources or ("image", "text")
@@ -272,6 +280,36 @@ def test_pictures_of_the_latents_every_few_epochs(tmp_path):
 def test_a_map_of_few_draws(n, tmp_path):
     umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(n, C)}, {})
     assert (tmp_path / "umap.png").exists()
+
+
+def test_a_map_colours_draws_by_distribution_and_examples_by_group(tmp_path, monkeypatch):
+    """UMAP's place is taken by the draws' first two columns."""
+    asked, drawn = [], []
+
+    class FirstColumns:
+        def __init__(self, **options):
+            asked.append(options)
+
+        def fit_transform(self, x):
+            torch.set_num_threads(3)
+            return x[:, :2].numpy()
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstColumns))
+    monkeypatch.setattr(umap.plots, "scatter", lambda path, panels: drawn.append(panels))
+    threads, known = torch.get_num_threads(), model()
+    z = {"a": torch.randn(1500, C), "b": torch.randn(1200, C)}
+    group = torch.arange(1500) % 3 == 0
+    umap.latents(tmp_path / "umap.png", known, z, {"third": group, "others": ~group})
+    panels = drawn[0]
+    assert list(panels) == ["draws", "examples"] and list(panels["draws"]) == ["prior", "q(z|a)", "q(z|b)"]
+    assert len(panels["draws"]["prior"]) == 1000
+    for name in "ab":
+        assert panels["draws"][f"q(z|{name})"].equal(z[name][:1000, :2])
+    thirds = torch.cat([z[name][:1000, :2][group[:1000]] for name in "ab"])
+    assert panels["examples"]["third"].equal(thirds) and len(panels["examples"]["others"]) == 2000 - len(thirds)
+    umap.latents(tmp_path / "umap.png", known, {"a": torch.randn(10, C)}, {})
+    assert list(drawn[1]) == ["draws"] and [options["n_neighbors"] for options in asked] == [40, 19]
+    assert torch.get_num_threads() == threads, "UMAP changes them"
 
 
 def test_a_map_of_too_few_draws_is_refused(tmp_path):

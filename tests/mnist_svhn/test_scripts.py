@@ -112,6 +112,7 @@ def test_objectives_by_name(options, kind):
 
 def test_the_papers_settings_are_the_defaults():
     defaults = train.Config()
+    assert defaults.learn_prior and defaults.llik_scaling == 0
     model = build(defaults)
     objective = make_objective(defaults.obj, model, defaults)
     assert (type(objective), objective.K, objective.looser, objective.gradient) == (DregIwaeElbo, 30, True, "exact")
@@ -436,7 +437,7 @@ def test_weights_of_other_meaning_are_not_taken(trained, tmp_path, options, mess
 def test_a_run_from_other_weights_is_resumed_without_them(tmp_path):
     train.main(config(tmp_path / "run", n_latents=3))
     args = ["--pre-trained", str(tmp_path / "run"), "--save-dir", str(tmp_path / "more")]
-    run_from_command_line(train.main, train.Config, "", args)
+    run_from_command_line(train.main, train.Config, "", [*args, "--resume"])  # there is nothing to resume yet
     shutil.rmtree(tmp_path / "run")
     run_from_command_line(train.main, train.Config, "", [*args, "--resume", "--epochs", "2"])
     assert load(tmp_path / "more" / LAST)["epoch"] == 2

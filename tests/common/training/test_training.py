@@ -226,6 +226,8 @@ def test_another_experiments_save_dir_is_refused(tmp_path):
         ({"valid": 300}, "--valid 300 leaves no training example"),
         ({"log_interval": 0}, "--log-interval must be positive"),
         ({"seed": -1}, r"--seed must lie between 0 and 2\^32, it is -1"),
+        ({"seed": 2**32}, r"--seed must lie between 0 and 2\^32, it is 4294967296"),
+        ({"beta": -0.1}, "--beta must be a number that is not negative, it is -0.1"),
         ({"seed": 10**20}, r"--seed must lie between 0 and 2\^32"),
         ({"n_latents": 10**9}, "--n-latents 1000000000 is more than any memory holds"),
     ],
@@ -273,7 +275,9 @@ def test_weak_supervision_uses_the_unpaired(tmp_path):
     assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
     whole = tmp_path / "whole"
     mnist_train.main(config(whole, epochs=1))
-    assert terms["bound"] == pytest.approx(metrics(whole)[0]["train"]["bound"], rel=0.15), "a mean over examples"
+    of_whole = metrics(whole)[0]["train"]
+    assert terms["bound"] == pytest.approx(of_whole["bound"], rel=0.15), "a mean over examples"
+    assert terms["joint/kl"] != of_whole["joint/kl"], "of other examples"
     steps = checkpoint["optimizer"]["state"][0]["step"].item()
     assert steps == 5, "a batch has the terms of as many whole examples"
 
@@ -334,6 +338,26 @@ def test_defaults_are_the_papers():
     for name in ("n_latents", "batch_size", "epochs", "annealing_epochs", "lr", "lambda_image", "lambda_text"):
         assert getattr(strings, name) == getattr(settings, name)
     assert (strings.model, strings.teacher_forcing, strings.fixed) == ("mvae", False, True)
+
+
+def test_the_smallest_values_are_allowed(tmp_path):
+    config(tmp_path, beta=0.0, seed=2**32 - 1, annealing_epochs=0, paired_fraction=1.0, lambda_text=0.0).check()
+    config(tmp_path, valid=1, patience=1, eval_interval=1, epochs=1, batch_size=1, n_latents=1).check()
+
+
+@pytest.mark.parametrize(("valid", "seen"), [(20, 20), (0, 60)])
+def test_latents_are_drawn_every_few_epochs_of_the_examples_held_out(tmp_path, valid, seen):
+    drawn = []
+    experiment = mnist_train.experiment()._replace(
+        draw=lambda *_, **__: None,
+        analytics=lambda model, examples, folder, epoch: drawn.append((len(examples), folder.name, epoch)),
+    )
+    options = config(tmp_path, limit=60, valid=valid, epochs=4)
+    options.analytics_every = 2
+    run(options, experiment)
+    assert drawn == [(seen, "samples", 2), (seen, "samples", 4)]
+    moments = load(tmp_path / LAST)["optimizer"]["state"][0]
+    assert set(moments) == {"step", "exp_avg", "exp_avg_sq"}, "Adam, not AMSGrad"
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):

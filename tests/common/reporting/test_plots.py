@@ -1,0 +1,147 @@
+"""What the figures show: matplotlib's artists, before they become pixels."""
+
+import pytest
+import torch
+from PIL import Image
+
+from common.reporting import plots
+
+
+@pytest.fixture
+def drawn(finely, monkeypatch):
+    """The figures that would be saved."""
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def words(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def test_a_grid_has_each_image_in_its_cell_beside_its_label(drawn):
+    images = torch.rand(2, 3, 1, 14, 14)
+    images[1, 2] = torch.nan
+    plots.image_grid("grid.png", images, row_labels=["first", "second"], title="digits")
+    axis = drawn[0].axes[0]
+    canvas = torch.as_tensor(axis.images[0].get_array())
+    assert canvas.shape == (30, 45, 3) and axis.get_title() == "digits" and not axis.axison
+    for r in range(2):
+        for c in range(3):
+            expected = images[r, c, 0].nan_to_num(1.0)
+            cell = canvas[r * 15 : r * 15 + 14, c * 15 : c * 15 + 14]
+            assert (cell == expected.unsqueeze(-1)).all()
+    assert (canvas[14] == 1).all() and (canvas[:, 44] == 1).all()
+    assert [(t.get_text(), t.get_position()) for t in axis.texts] == [("first", (-4, 7)), ("second", (-4, 22))]
+
+
+def test_captions_of_a_grid_are_below_their_images(drawn):
+    plots.image_grid("grid.png", torch.rand(2, 2, 3, 12, 12), captions=[["a", "b"], ["c", "d"]])
+    axis = drawn[0].axes[0]
+    assert axis.images[0].get_array().shape == (2 * (12 + 4), 2 * 12, 3)
+    places = {t.get_text(): t.get_position() for t in axis.texts}
+    assert places == {"a": (6, 12), "b": (18, 12), "c": (6, 28), "d": (18, 28)}
+
+
+def test_sentences_are_wrapped_below_their_images(drawn):
+    images = torch.rand(1, 2, 3, 4, 4)
+    images[0, 1] = torch.nan
+    plots.captioned("birds.png", images, [["a bird " * 8, "none"]], row_labels=["given"], title="birds")
+    first, second = drawn[0].axes
+    assert torch.as_tensor(first.images[0].get_array()).equal(images[0, 0].permute(1, 2, 0))
+    assert (second.images[0].get_array() == 1).all() and words(second) == ["none"]
+    assert [len(line) for line in words(first)[0].split("\n")] == [36, 18] and words(first)[1] == "given"
+    assert drawn[0].get_suptitle() == "birds" and not first.axison
+
+
+def test_the_last_row_is_filled_with_blanks():
+    images, captions = plots.in_rows(torch.ones(4, 1, 2, 2), list("abcd"), 3)
+    assert images.shape == (2, 3, 1, 2, 2) and images[1, 1:].isnan().all() and (images[1, 0] == 1).all()
+    assert captions == [["a", "b", "c"], ["d", "", ""]]
+    whole, captions = plots.in_rows(torch.ones(3, 1, 2, 2), list("abc"), 3)
+    assert whole.shape == (1, 3, 1, 2, 2) and captions == [["a", "b", "c"]]
+
+
+def test_loss_curves_have_a_panel_for_each_term_and_a_legend_of_the_subsets(drawn):
+    terms = {"bound": -3.0, "image/kl": 1.0, "text/kl": 2.0} | {f"{i}/log p": -4.0 for i in range(9)}
+    lines = [{"epoch": epoch, "train": terms, "valid": terms} for epoch in (1, 2)]
+    plots.loss_curves("loss.png", lines)
+    bound, kl, log_p, blank = drawn[0].axes
+    assert [axis.get_title() for axis in drawn[0].axes] == ["bound", "kl", "log p", ""] and not blank.axison
+    assert [text.get_text() for text in kl.get_legend().get_texts()] == ["image", "text"]
+    assert bound.get_legend() is None and log_p.get_legend() is None
+    assert bound.get_ylabel() == "nats per example" and kl.get_xlabel() == "epoch"
+    assert [line.get_color() for line in kl.lines] == ["C0", "C0", "C1", "C1"]
+    lines[1]["train"] = {"bound": -2.0}
+    plots.loss_curves("loss.png", [{"epoch": 1, "train": {"bound": -3.0}}, lines[1]])
+    assert drawn[1].axes[0].get_legend() is None
+
+
+def test_curves_of_validation_have_the_epochs_that_were_evaluated(drawn):
+    lines = [{"epoch": epoch, "train": {"bound": -1.0 * epoch}} for epoch in (1, 2, 3, 4)]
+    for line in lines[1::2]:
+        line["valid"] = {"bound": -2.0 * line["epoch"]}
+    plots.loss_curves("loss.png", lines)
+    curves = [(line.get_linestyle(), line.get_xydata().tolist()) for line in drawn[0].axes[0].lines]
+    assert curves == [("-", [[1, -1], [2, -2], [3, -3], [4, -4]]), ("--", [[2, -4], [4, -8]])]
+
+
+def test_error_bars_have_the_height_of_the_deviation(drawn):
+    plots.error_bars("curve.png", [1, 10], {"mvae": [(2.0, 0.5), (3.0, 1.0)]}, ("pairs", "accuracy"), "learning")
+    axis = drawn[0].axes[0]
+    points, _, bars = axis.containers[0].lines
+    assert points.get_xydata().tolist() == [[1, 2], [10, 3]]
+    assert [segment.tolist() for segment in bars[0].get_segments()] == [[[1, 1.5], [1, 2.5]], [[10, 2], [10, 4]]]
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("pairs", "accuracy", "learning")
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "linear")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mvae"]
+    plots.error_bars("curve.png", [1], {"mvae": [(2.0, 0.5)]}, ("", ""), log=True)
+    assert (drawn[1].axes[0].get_xscale(), drawn[1].axes[0].get_yscale()) == ("linear", "log")
+
+
+def test_intervals_are_a_row_each_from_the_top_down(drawn):
+    plots.intervals("speed.png", {"ours": (2.0, 0.5), "theirs": (1.0, 0.25)}, "steps/s", "speed")
+    axis = drawn[0].axes[0]
+    points, _, bars = axis.containers[0].lines
+    assert points.get_xydata().tolist() == [[2, 0], [1, 1]] and axis.yaxis_inverted()
+    assert [segment.tolist() for segment in bars[0].get_segments()] == [[[1.5, 0], [2.5, 0]], [[0.75, 1], [1.25, 1]]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["ours", "theirs"]
+    assert (axis.get_xlabel(), axis.get_title()) == ("steps/s", "speed")
+
+
+def test_boxes_reach_from_the_5th_to_the_95th_percentile(drawn):
+    x = torch.stack([torch.arange(101.0), torch.arange(101.0) + 100], dim=1)
+    plots.boxes("kl.png", {"mnist": x, "svhn": x}, ("latent", "nats"), ["z1", "z2"])
+    axis = drawn[0].axes[0]
+    ends = [line.get_ydata().tolist() for line in axis.lines]
+    assert [25, 5] in ends and [75, 95] in ends and [50, 50] in ends and [150, 150] in ends
+    assert not [line for line in axis.lines if line.get_marker() not in ("", "None", None)]
+    assert [axis.get_title() for axis in drawn[0].axes] == ["mnist", "svhn"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["z1", "z2"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("latent", "nats")
+
+
+def test_scattered_points_have_the_colour_of_their_group(drawn):
+    groups = {"image": torch.rand(4, 2), "text": torch.rand(3, 2)}
+    plots.scatter("umap.png", {"latents": groups, "again": groups})
+    assert [axis.get_title() for axis in drawn[0].axes] == ["latents", "again"]
+    axis = drawn[0].axes[0]
+    for points, x in zip(axis.collections, groups.values(), strict=True):
+        assert torch.as_tensor(points.get_offsets()).float().equal(x)
+    first, second = (points.get_facecolor().tolist() for points in axis.collections)
+    assert first != second and not axis.axison
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["image", "text"]
+
+
+def test_a_figure_is_saved_in_a_new_folder_at_120_dots_an_inch(finely, tmp_path):
+    path = tmp_path / "new" / "curve.png"
+    plots.error_bars(path, [1], {"mvae": [(2.0, 0.5)]}, ("pairs", "accuracy"))
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.info["dpi"] == pytest.approx((120, 120), abs=0.1)
+
+
+def test_given_images_are_apart_from_the_samples():
+    given, images = torch.zeros(2, 1, 3, 3), torch.ones(2, 4, 1, 3, 3)
+    found = plots.beside(given, images)
+    assert found.shape == (2, 6, 1, 3, 3) and found[:, 1].isnan().all()
+    assert found[:, 0].equal(given) and found[:, 2:].equal(images)

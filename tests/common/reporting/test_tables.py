@@ -1,0 +1,44 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.reporting import tables
+
+
+def test_means_and_standard_errors():
+    x = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert tables.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
+
+
+def test_a_table_in_markdown():
+    table = tables.Table("shares", {}, ("name", "%"), [("p(x|y)", "1.0"), ("x", "-")], "caption", "notes")
+    assert str(table) == "caption\n\n| name | % |\n|---|---|\n| p(x\\|y) | 1.0 |\n| x | - |\n\nnotes"
+    assert str(tables.Table("shares", {}, ("name",), [("x",)])) == "| name |\n|---|\n| x |"
+
+
+def test_means_of_shares_leave_out_what_is_undefined():
+    shares = {
+        "bald": {"F1": 0.5, "recall": None},
+        "male": {"F1": 0.25, "recall": None},
+        "hat": {"F1": None, "recall": 1.0},
+    }
+    table = tables.attribute_table(shares, label="attribute")
+    assert table.head == ("attribute, %", "F1", "recall") and table.figures == shares
+    assert table.rows == [
+        ("bald", "50.0", "-"),
+        ("male", "25.0", "-"),
+        ("hat", "-", "100.0"),
+        ("mean", "37.5", "100.0"),
+    ]
+    assert tables.attribute_table({"bald": {"F1": None}}).rows[-1] == ("mean", "-")
+
+
+def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
+    config = SimpleNamespace(model=tmp_path / "run", json=tmp_path / "out.json")
+    shown = [tables.Table("full", {"x": 1}, ("name",), [("x",)]), tables.Table("empty", {}, ("none",), [])]
+    tables.report(config, "mnist", shown, {"n_examples": 3}, {"data": "demo"})
+    assert capsys.readouterr().out == "\n| name |\n|---|\n| x |\n"
+    about = {"experiment": "mnist", "data": "demo", "checkpoint": str(config.model), "split": "test", "n_examples": 3}
+    assert json.loads(config.json.read_text()) == about | {"full": {"x": 1}, "empty": {}}
