@@ -214,9 +214,7 @@ class Canonical(NamedTuple):
         Returns:
             (N G,) float64 in [-1, 1].
         """
-        x, y = (
-            (v.double() - mean) @ w for v, mean, w in zip((x, y), self.means, self.directions, strict=True)
-        )  # (N, k), (N G, k)
+        x, y = ((v - mean) @ w for v, mean, w in zip((x, y), self.means, self.directions, strict=True))  # (N (G), k)
         return cosine_similarity(x.repeat_interleave(len(y) // len(x), dim=0), y)
 
 

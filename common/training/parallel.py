@@ -92,5 +92,5 @@ def logged(folder: Path) -> Iterator[None]:
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation over seeds; the deviation of a single value is 0."""
-    x = torch.tensor(values).double()
+    x = torch.tensor(values, dtype=torch.float64)
     return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()

@@ -17,6 +17,11 @@ def test_weights_of_another_family_are_not_taken(tmp_path):
         mnist.train.main(mnist.train.Config(**options, **other))
 
 
+@pytest.mark.parametrize("model", ["mvae", "mvae-q", "bivcca", "mopoe"])
+def test_models_of_subsets_learn_from_unpaired_examples(model):
+    mnist.train.Config(model=model, paired_fraction=0.5).check()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -67,6 +67,17 @@ def test_another_version_or_byte_order_is_refused(tmp_path):
             read(tmp_path, content[:124] + end + content[128:])
 
 
+def test_an_element_of_another_type_is_refused(tmp_path):
+    """Dimensions are of type 5, int32."""
+    content = mat(False)
+    dimensions = content.index(struct.pack("<4i", *SHAPES["X"]))
+    assert struct.unpack_from("<2i", content, dimensions - 8) == (5, 16)
+    for kind, n in ((6, 16), (5, 36)):
+        changed = content[: dimensions - 8] + struct.pack("<2i", kind, n) + content[dimensions:]
+        with pytest.raises(InputError, match=rf"an element has the type {kind} and {n} bytes, not 5 and 32"):
+            read(tmp_path, changed)
+
+
 def test_lengths_that_contradict_each_other_are_refused(tmp_path):
     content = mat(False)
     dimensions = content.index(struct.pack("<4i", *SHAPES["X"]))

@@ -3,8 +3,8 @@ import time
 import pytest
 
 from common.errors import InputError
-from common.training.parallel import in_parallel
-from tests.helpers.jobs import sleep_or_fail
+from common.training.parallel import in_order, in_parallel, spread
+from tests.helpers.jobs import later_the_smaller, sleep_or_fail
 
 
 @pytest.mark.slow
@@ -14,3 +14,22 @@ def test_a_run_that_fails_stops_the_others(first, message):
     with pytest.raises(InputError, match=message):
         list(in_parallel(sleep_or_fail, [first, 1, 2, 3], jobs=2))
     assert time.monotonic() - started < 100, "none of the others slept its time"
+
+
+@pytest.mark.slow
+def test_all_tasks_are_done_by_as_many_processes_as_asked_for():
+    tasks = [0, 5, 1, 7]
+    assert sorted(in_parallel(later_the_smaller, tasks, jobs=2)) == sorted(tasks)
+    assert list(in_order(later_the_smaller, tasks, jobs=2)) == tasks
+    with pytest.raises(InputError, match="-1 is negative"):
+        list(in_order(later_the_smaller, [3, -1, 3], jobs=2))
+
+
+def test_one_job_needs_no_process():
+    for run in (in_parallel, in_order):
+        assert list(run(abs, [-1, 2], jobs=1)) == [1, 2]
+
+
+def test_mean_and_deviation_over_seeds():
+    assert spread([0.1]) == (0.1, 0.0)
+    assert spread([1e9, 1e9 + 2]) == (1e9 + 1, pytest.approx(2**0.5))
