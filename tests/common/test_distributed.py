@@ -48,6 +48,7 @@ def test_processes_share_rows(found):
     assert found["said"].count("process") == 1 and found["said"].endswith("process 0\n")
     assert found["world"] == 2 and found["any"] == (True, False) and found["first"] == [0, 0]
     assert found["rows"].flatten().tolist() == list(range(7))
+    assert len(set(found["unlike"])) == 2, "each draws its own noise"
 
 
 def test_what_takes_no_draw_is_what_one_process_finds(found):

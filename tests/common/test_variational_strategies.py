@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from common.data import Batch
@@ -13,10 +14,37 @@ from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import importance_estimates
 from common.models import VAE
-from common.variational_strategies import MoeStrategy, MopoeStrategy, OwnExpertStrategy, UnstructuredStrategy
+from common.variational_strategies import (
+    GaussianPoeStrategy,
+    GaussianQuotientStrategy,
+    MoeStrategy,
+    MopoeStrategy,
+    OwnExpertStrategy,
+    SetStrategy,
+    UnstructuredStrategy,
+)
 from mnist.model import build
 from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        GaussianPoeStrategy(),
+        GaussianQuotientStrategy(),
+        MoeStrategy(),
+        MopoeStrategy(),
+        SetStrategy(SplitLinearLayer(4, (D, D))),
+        UnstructuredStrategy(nn.Sequential(ConcatLayer(), SplitLinearLayer(3 * 4 + 3, (D, D)))),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_what_a_strategy_promises_of_nothing(strategy):
+    """The posterior of no modality is the prior, unless a network makes it."""
+    params = (torch.randn(3, 5, 4),) if not strategy.nothing_is_prior else (torch.randn(3, 5, D), torch.randn(3, 5, D))
+    mu, logvar = strategy(params, torch.zeros(5, 3, dtype=torch.bool))[:2]
+    assert (mu.any() or logvar.any()) != strategy.nothing_is_prior
 
 
 @pytest.mark.parametrize("fusion", ["quotient", "own"])

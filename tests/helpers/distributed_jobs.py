@@ -14,6 +14,7 @@ from common.distributions import DiagonalGaussian
 from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
+from common.training import random_states
 from common.training.options import as_json
 from common.training.steps import Step
 from fashionmnist.model import build as garments
@@ -61,6 +62,13 @@ def weights():
     for _ in range(2):
         step(examples, torch.arange(4)[distributed.local_rows()], 4, 0.5)
     return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
+
+
+def anew():
+    """A draw of a run that has no random state to go on from."""
+    torch.manual_seed(0)
+    random_states.restore(None, 0, 0, 0, torch.device("cpu"))
+    return torch.rand(1).item()
 
 
 @torch.no_grad()
@@ -132,6 +140,7 @@ if __name__ == "__main__":
     found |= {
         "any": (distributed.any_process(distributed.rank() == 1), distributed.any_process(False)),
         "first": distributed.gather(distributed.on_first_process(distributed.rank)),
+        "unlike": distributed.gather(anew()),
         "without noise": distributed.gather(without_noise()),
         "with noise": distributed.gather(with_noise()),
         "analyses": distributed.gather(analyses(out, out)),

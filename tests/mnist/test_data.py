@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import fashionmnist.data
+from common.data import idx_files
 from common.data.idx_files import read_idx
 from common.errors import InputError
 from mnist.data import load
@@ -26,6 +27,15 @@ def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
 def test_a_single_image_is_read(tmp_path):
     (tmp_path / "one").write_bytes(idx(IMAGES[:1]))
     assert read_idx(tmp_path / "one", (28, 28)).equal(torch.from_numpy(IMAGES[:1]))
+
+
+def test_no_more_items_than_the_largest_set_are_promised(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx_files, "MAX_ITEMS", 3)
+    (tmp_path / "file").write_bytes(idx(IMAGES[:3]))
+    assert len(read_idx(tmp_path / "file", (28, 28))) == 3
+    (tmp_path / "file").write_bytes(idx(IMAGES[:4]))
+    with pytest.raises(InputError, match="file promises 4 items, not 1 to 3"):
+        read_idx(tmp_path / "file", (28, 28))
 
 
 def damaged_files(name):

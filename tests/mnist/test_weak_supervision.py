@@ -79,6 +79,15 @@ def test_impossible_curves(tmp_path, options, message):
     assert not any(tmp_path.iterdir()), "nothing was trained for it"
 
 
+def test_a_single_pair_is_a_curve(tmp_path, monkeypatch):
+    asked = []
+    result = weak_supervision.Result(1 / 60, 1, 0, 0.5, 0.5)
+    monkeypatch.setattr(weak_supervision, "run_one", lambda config, **_: asked.append(config) or result)
+    options = ["--limit", 60, "--jobs", 1, "--fractions", 1 / 60, "--seeds", 0, "--save-dir", tmp_path]
+    assert call(mnist.weak_supervision, *OPTIONS, *options) == [result]
+    assert [config.paired_fraction for config in asked] == [1 / 60]
+
+
 def test_weak_supervision_fetches_what_is_missing(tmp_path, monkeypatch):
     fetched = []
 

@@ -16,7 +16,7 @@ from common.training import run_from_command_line
 from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
 from tests.helpers.scripts import call
-from vhe import VHE, classify, loglike, sample
+from vhe import VHE, classify, loglike, sample, trained_model
 from vhe.data import load
 from vhe.model import Images, IndependentPixels, build
 
@@ -166,6 +166,25 @@ def trained(monkeypatch, kind, of_code):
     model.decoder.images = Brightness(of_code)
     monkeypatch.setattr(sample, "load_trained", lambda config: (model, options))
     return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "pictures"),
+    [("character", ["examples", "characters"]), ("hierarchical", ["examples", "characters", "alphabets"])],
+)
+def test_training_draws_what_the_model_has(tmp_path, monkeypatch, kind, pictures):
+    drawn, model = [], trained(monkeypatch, kind, of_code=True)
+    monkeypatch.setattr(sample.plots, "image_grid", lambda path, *args, **kwargs: drawn.append(path.stem))
+    sample.draw(model, tmp_path, load("test", data_config(Path(), demo=True)), None)
+    assert drawn == pictures
+
+
+def test_test_characters_are_those_that_the_training_left_out(monkeypatch):
+    asked = []
+    monkeypatch.setattr(trained_model, "load", lambda split, config, alphabets: asked.append((split, alphabets)))
+    for demo in (False, True):
+        trained_model.load_test(SimpleNamespace(demo=demo), {"test_alphabets": ["Greek"]})
+    assert asked == [("test", ["Greek"]), ("test", [])]
 
 
 class Ink(nn.Module):

@@ -360,6 +360,20 @@ def test_latents_are_drawn_every_few_epochs_of_the_examples_held_out(tmp_path, v
     assert set(moments) == {"step", "exp_avg", "exp_avg_sq"}, "Adam, not AMSGrad"
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [
+        (100, "60 processes cannot share 50 examples: start fewer$"),
+        (40, "60 processes cannot share 40 examples: start fewer, or raise --batch-size"),
+    ],
+)
+def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, batch_size, message):
+    """Of 300 examples 50 are held out, which are shared too."""
+    monkeypatch.setattr(training.distributed, "world_size", lambda: 60)
+    with pytest.raises(InputError, match=message):
+        mnist_train.main(config(tmp_path, batch_size=batch_size))
+
+
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     orders = []
 
