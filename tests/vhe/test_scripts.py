@@ -16,7 +16,7 @@ from common.training import run_from_command_line
 from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
 from tests.helpers.scripts import call
-from vhe import VHE, classify, loglike, sample, trained_model
+from vhe import VHE, classify, loglike, sample, train, trained_model
 from vhe.data import load
 from vhe.model import Images, IndependentPixels, build
 
@@ -185,6 +185,12 @@ def test_test_characters_are_those_that_the_training_left_out(monkeypatch):
     for demo in (False, True):
         trained_model.load_test(SimpleNamespace(demo=demo), {"test_alphabets": ["Greek"]})
     assert asked == [("test", ["Greek"]), ("test", [])]
+
+
+def test_the_papers_task_and_the_readmes_settings_are_the_defaults():
+    task, settings = classify.Config(Path()), train.Config()
+    assert (task.n_way, task.k_shot, task.episodes, task.n_queries) == (20, 5, 100, 1)
+    assert (settings.n_latents, settings.batch_size, settings.epochs, settings.lr) == (64, 100, 40, 1e-3)
 
 
 class Ink(nn.Module):

@@ -2,6 +2,7 @@ import hashlib
 
 import pytest
 
+from common.data import files
 from common.data.files import download, find
 from common.errors import InputError
 
@@ -18,7 +19,9 @@ def test_a_missing_file_is_named(names, message, tmp_path):
         find(tmp_path, names, "fetch it")
 
 
-def test_download_goes_on_where_it_broke_off(tmp_path, server):
+def test_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
+    bars, progress = [], files.distributed.progress
+    monkeypatch.setattr(files.distributed, "progress", lambda **options: bars.append(progress(**options)) or bars[-1])
     server.content["/f"], server.cut = CONTENT, 100_000
     path = tmp_path / "data" / "f"
     with pytest.raises(InputError, match="could not be downloaded"):
@@ -28,6 +31,7 @@ def test_download_goes_on_where_it_broke_off(tmp_path, server):
     download([f"{server.url}/f"], path, MD5)
     assert path.read_bytes() == CONTENT
     assert server.requests[-1] == ("/f", "bytes=100000-")
+    assert [bar.n for bar in bars] == [100_000, len(CONTENT) - 100_000] and bars[1].total == bars[1].n
     assert [p.name for p in path.parent.iterdir()] == ["f"]
 
 

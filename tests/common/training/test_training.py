@@ -240,7 +240,8 @@ def test_impossible_values_leave_no_trace(tmp_path, changes, message):
 
 def test_dry_run_shows_the_configuration_and_writes_nothing(tmp_path, capsys):
     mnist_train.main(config(tmp_path / "run", dry_run=True))
-    assert json.loads(capsys.readouterr().out)["n_latents"] == 8
+    out = capsys.readouterr().out
+    assert json.loads(out)["n_latents"] == 8 and '\n  "n_latents": 8' in out, "an option a line"
     assert not (tmp_path / "run").exists()
 
 
