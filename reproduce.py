@@ -28,6 +28,7 @@ from tqdm import tqdm
 from common.errors import option, require
 from common.io import MIB, read_bounded, write_atomically
 from common.training import devices, run_from_command_line
+from common.training.parallel import threads_each
 from reproduction import report, tables
 from reproduction.plans import TABLES, Plan
 from reproduction.results import DELETE
@@ -177,7 +178,7 @@ def pool_of(config: Config, n: int) -> Pool:
     slots = (torch.cuda.device_count() if cuda else os.cpu_count()) if local else n
     jobs = min(config.jobs or slots, n)
     parameters = config.cluster_parameters()
-    threads = parameters.get("cpus_per_task", max(1, os.cpu_count() // jobs))
+    threads = parameters.get("cpus_per_task", threads_each(jobs))
     return Pool(config.save_dir.resolve() / "jobs", config.cluster, jobs, threads, cuda, parameters)
 
 

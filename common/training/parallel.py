@@ -20,6 +20,14 @@ from common.io import check_writable
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
+def threads_each(jobs: int) -> int:
+    """Threads of each of so many processes: at most OMP_NUM_THREADS, and no more in all than cores.
+
+    Threads that wait for a core spin, and slow all others down.
+    """
+    return max(1, min(torch.get_num_threads(), os.cpu_count() // jobs))
+
+
 def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) -> Iterator[Result]:
     """Yield the results of the tasks as they finish; with several jobs each task has its own process.
 
@@ -35,8 +43,7 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
         yield from map(work, todo)
         return
     waiting = iter(todo)
-    threads = max(1, os.cpu_count() // jobs)  # more threads than cores would slow each other down
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads_each(jobs),)) as pool:
         try:
             running = {pool.submit(work, task) for task in islice(waiting, jobs)}
             pool.submit(int)  # CPython's pool notices the death of its newest worker only after another submission

@@ -3,6 +3,7 @@ import time
 import pytest
 
 from common.errors import InputError
+from common.training import parallel
 from common.training.parallel import in_order, in_parallel, spread
 from tests.helpers.jobs import later_the_smaller, sleep_or_fail
 
@@ -28,6 +29,13 @@ def test_all_tasks_are_done_by_as_many_processes_as_asked_for():
 def test_one_job_needs_no_process():
     for run in (in_parallel, in_order):
         assert list(run(abs, [-1, 2], jobs=1)) == [1, 2]
+
+
+@pytest.mark.parametrize(("asked", "jobs", "threads"), [(4, 1, 4), (1, 1, 1), (16, 2, 4), (3, 2, 3), (2, 16, 1)])
+def test_processes_have_as_many_threads_as_there_are_cores_and_as_asked_for(monkeypatch, asked, jobs, threads):
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(parallel.torch, "get_num_threads", lambda: asked)
+    assert parallel.threads_each(jobs) == threads
 
 
 def test_mean_and_deviation_over_seeds():
