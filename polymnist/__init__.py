@@ -1,0 +1,1 @@
+"""PolyMNIST: several images of the same digit, each in its own handwriting on its own background."""

@@ -1,0 +1,197 @@
+"""PolyMNIST (Sutter et al. 2021, arXiv 2105.02470): read from its archives, or generated from MNIST."""
+
+import re
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from common import tensor_files
+from common.data import Examples, image_caches
+from common.data.config import DataConfig
+from common.data.pictures import open_picture
+from common.errors import InputError, require
+from mnist.data import digits
+
+SIZE = 28  # height and width of an image in pixels
+N_CLASSES = 10
+THRESHOLD = 128  # brighter pixels of MNIST belong to the digit
+SHRUNK = 21  # height and width of a digit of TranslatedPolyMNIST, 3/4 of MNIST's
+MAX_SHIFT = 6  # of its upper left corner
+ROOTS = ("", "MMNIST", "PolyMNIST")  # folders of the archives
+NAME = re.compile(r"(\d+)\.(\d)\.png")
+PHOTOGRAPHS = (  # by modality
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/rocket.jpg"),
+    ("skimage", "data/hubble_deep_field.jpg"),
+    ("skimage", "data/retina.jpg"),
+    ("skimage", "data/ihc.png"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("sklearn", "datasets/images/china.jpg"),
+    ("sklearn", "datasets/images/flower.jpg"),
+)
+
+
+class PolyConfig(DataConfig, Protocol):
+    """`DataConfig` and the fields of `DatasetOptions`."""
+
+
+def modalities(n: int) -> tuple[str, ...]:
+    """m0, m1, ...: the names of n modalities."""
+    return tuple(f"m{i}" for i in range(n))
+
+
+def load(split: str, config: PolyConfig) -> Examples:
+    """Load a split, in an order that mixes the classes and is always the same.
+
+    Args:
+        split: "train" (60,000 examples, the demo's 1,500) or "test" (10,000, the demo's 297).
+        config: data_dir holds MNIST, as `mnist.data.load` reads it, for generated images. For original ones it holds
+            train/ and test/, or a folder MMNIST or PolyMNIST with these, as the archives have them: m0/ to m4/ with
+            PNG files I.CLASS.png, or m0.pt to m4.pt and labels.pt. The demo has scikit-learn's scanned digits.
+
+    Returns:
+        m0, m1, ... (N, 3, 28, 28) uint8 and digit (N,) int64, the class that all images of an example show.
+
+    Raises:
+        InputError: a file is missing or damaged, the modalities' files differ, or an option is out of range.
+    """
+    config.check_options()
+    names = modalities(config.n_modalities)
+    if config.demo or config.images == "generated":
+        of_mnist = digits(split, config.data_dir, config.demo, config.download).modalities
+        return generate(of_mnist["image"], of_mnist["text"], names, split, config.translated).take(slice(config.limit))
+    examples = read(config.data_dir, split, names)
+    return examples.take(torch.randperm(len(examples), generator=generator(split, "order"))[: config.limit])
+
+
+def generator(split: str, part: str) -> torch.Generator:
+    """The random draws of a part of a split, which no other part changes."""
+    return torch.Generator().manual_seed(zlib.crc32(f"polymnist {split} {part}".encode()))
+
+
+def generate(digits: Tensor, labels: Tensor, names: tuple[str, ...], split: str, translated: bool = False) -> Examples:
+    """Pair digits of a class at random, and invert them out of random crops of the modalities' photographs.
+
+    Every digit occurs once in every modality. A modality is the same whatever other modalities there are.
+
+    Args:
+        digits: (N, 1, 28, 28) uint8.
+        labels: (N,) int64.
+        translated: shrink each digit to 21 pixels and move it by 0 to 6 pixels in both directions.
+
+    Returns:
+        the modalities `names`, (N, 3, 28, 28) uint8, and digit (N,) int64.
+    """
+    order = torch.randperm(len(labels), generator=generator(split, "order"))
+    images = {}
+    for name in names:
+        random = generator(split, name)
+        shuffled = torch.randperm(len(labels), generator=random)
+        rows = torch.empty_like(shuffled)
+        # the i-th example of a class gets the i-th of its class in a new order
+        rows[labels.argsort(stable=True)] = shuffled[labels[shuffled].argsort(stable=True)]
+        shown = digits[rows[order], 0]
+        shown = moved(shown, random) if translated else shown
+        images[name] = on_crops(shown > THRESHOLD, photograph(int(name[1:])), random)
+    return Examples(images | {"digit": labels[order]})
+
+
+def moved(digits: Tensor, random: torch.Generator) -> Tensor:
+    """Shrink digits (N, 28, 28) uint8 to 21 pixels and put them at random places."""
+    small = interpolate(digits.unsqueeze(1).float(), size=(SHRUNK, SHRUNK), mode="bilinear", antialias=True)
+    canvas = pad(small.squeeze(1).round().to(torch.uint8), (MAX_SHIFT, SIZE - SHRUNK) * 2)  # (N, 34, 34)
+    shift = MAX_SHIFT - torch.randint(MAX_SHIFT + 1, (2, len(digits), 1, 1), generator=random)
+    down, right = torch.arange(SIZE).view(-1, 1), torch.arange(SIZE)
+    return canvas[torch.arange(len(digits)).view(-1, 1, 1), shift[0] + down, shift[1] + right]
+
+
+def on_crops(masks: Tensor, photograph: Tensor, random: torch.Generator) -> Tensor:
+    """Random crops of a photograph (3, H, W) uint8, inverted where masks (N, 28, 28) are True: (N, 3, 28, 28)."""
+    windows = photograph.unfold(1, SIZE, 1).unfold(2, SIZE, 1)  # (3, H - 27, W - 27, 28, 28), nothing is copied
+    # the original's last place is never drawn
+    y, x = (torch.randint(windows.shape[i] - 1, (len(masks),), generator=random) for i in (1, 2))
+    crops = torch.empty(len(masks), 3, SIZE, SIZE, dtype=torch.uint8)
+    for c in range(3):
+        crops[:, c] = windows[c, y, x]
+    return torch.where(masks.unsqueeze(1), 255 - crops, crops)
+
+
+def photograph(i: int) -> Tensor:
+    """The background of modality i, (3, H, W) uint8."""
+    package, name = PHOTOGRAPHS[i]
+    path = Path(find_spec(package).origin).parent / name
+    with open_picture(path, f"install {package} again") as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def read(data_dir: Path, split: str, names: tuple[str, ...]) -> Examples:
+    """Read a split of the original archives, by class and number.
+
+    Raises:
+        InputError: see `load`.
+    """
+    folders = [data_dir / root / split for root in ROOTS]
+    for folder in folders:
+        if (folder / "m0").is_dir():
+            return _read_pictures(folder, names)
+        if (folder / "m0.pt").is_file():
+            return _read_tensors(folder, names)
+    raise InputError(
+        f"{folders[0]} holds no m0 (nor do {' and '.join(map(str, folders[1:]))}): unpack an archive of PolyMNIST "
+        "there, or leave out --images original"
+    )
+
+
+def _read_pictures(folder: Path, names: tuple[str, ...]) -> Examples:
+    """Read FOLDER/m0/I.CLASS.png and the other modalities' files of the same names."""
+    remedy, found = "unpack the archive again", {}
+    for name in names:
+        require((folder / name).is_dir(), f"{folder / name} is missing, the archives have five modalities: {remedy}")
+    for name in names:
+        matches = (NAME.fullmatch(path.name) for path in (folder / name).iterdir())
+        found[name] = {(int(match[2]), int(match[1])): match[0] for match in matches if match}
+        other = found[name].keys() ^ found[names[0]].keys()
+        if other:
+            digit, i = min(other)
+            missing = name if (digit, i) in found[names[0]] else names[0]
+            raise InputError(f"{folder / missing / f'{i}.{digit}.png'} is missing, others have it: {remedy}")
+    keys = sorted(found[names[0]])
+    require(len(keys) > 0, f"{folder / names[0]} holds no files I.CLASS.png: {remedy}")
+    kind = image_caches.Kind(size=SIZE)
+    images = {
+        name: image_caches.load(
+            folder / name, [found[name][key] for key in keys], folder / f"{name}_28.npy", kind, remedy=remedy
+        )
+        for name in names
+    }
+    return Examples(images | {"digit": torch.tensor([digit for digit, _ in keys])})
+
+
+def _read_tensors(folder: Path, names: tuple[str, ...]) -> Examples:
+    """Read FOLDER/m0.pt, ..., (N, 3, 28, 28) in [0, 1], and labels.pt."""
+    remedy = "unpack the archive again"
+    labels = tensor_files.load(folder / "labels.pt", Tensor, remedy, remedy)
+    images = {}
+    for name in names:
+        path = folder / f"{name}.pt"
+        x = tensor_files.load(path, Tensor, f"the archives have five modalities, {remedy}", remedy)
+        fits = x.is_floating_point() and x.shape == (len(labels), 3, SIZE, SIZE)
+        require(
+            fits and bool(((x >= 0) & (x <= 1)).all()),
+            f"{path} does not hold {len(labels)} images of 3 x 28 x 28 numbers in [0, 1], as labels.pt asks: {remedy}",
+        )
+        images[name] = (255 * x).round().to(torch.uint8)
+    digit = labels.long().flatten()
+    require(
+        len(digit) == len(labels) and bool(((digit >= 0) & (digit < N_CLASSES)).all()),
+        f"{folder / 'labels.pt'} does not hold the classes 0 to 9: {remedy}",
+    )
+    return Examples(images | {"digit": digit})

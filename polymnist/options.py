@@ -1,0 +1,32 @@
+"""Options of PolyMNIST that all scripts share."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from common.errors import require
+
+MAX_MODALITIES = 10  # photographs to put digits on
+
+
+@dataclass(kw_only=True)
+class DatasetOptions:
+    """Which images the modalities m0, m1, ... show."""
+
+    GROUP: ClassVar = "data"
+
+    images: Literal["generated", "original"] = "generated"
+    """generated: MNIST's digits on photographs that scikit-image and scikit-learn hold, a set of the same kind, so that
+    figures cannot be compared with published ones; original: the files of MoPoE's, MVTCAE's or MMVAE+'s archive"""
+    n_modalities: int = 5
+    """images in an example. Default: as in the original, which has no more"""
+    translated: bool = False
+    """shrink each digit by a quarter and move it at random (TranslatedPolyMNIST); for generated images"""
+
+    def check_options(self) -> None:
+        """Raise InputError for values that no set has."""
+        n = self.n_modalities
+        require(2 <= n <= MAX_MODALITIES, f"--n-modalities must lie between 2 and {MAX_MODALITIES}, it is {n}")
+        require(
+            not self.translated or self.images == "generated",
+            "--translated moves the digits of generated images: leave out --images original",
+        )

@@ -1,0 +1,178 @@
+"""PolyMNIST: generated images against their definition, and the archives' two layouts."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.errors import InputError
+from polymnist import data
+from polymnist.options import DatasetOptions
+from tests.helpers.data_config import data_config
+from tests.helpers.mnist_files import write_mnist
+
+LABELS = torch.arange(400) % 10
+DIGITS = torch.randint(256, (400, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+NAMES = data.modalities(5)
+
+
+def config(data_dir="", limit=None, demo=False, **options):
+    return data_config(data_dir, DatasetOptions(**options), limit=limit, demo=demo)
+
+
+def test_every_digit_is_once_in_every_modality_beside_others_of_its_class(monkeypatch):
+    """On black, a digit is what is white."""
+    monkeypatch.setattr(data, "photograph", lambda i: torch.zeros(3, 40, 40, dtype=torch.uint8))
+    examples = data.generate(DIGITS, LABELS, NAMES, "train")
+    masks = (DIGITS[:, 0] > 128).flatten(1)
+    rows = {}
+    for name in NAMES:
+        x = examples.modalities[name]
+        assert x.dtype == torch.uint8 and x.shape == (400, 3, 28, 28) and (x[:, :1] == x).all()
+        same = (x[:, 0] == 255).flatten(1).int() @ masks.int().T + (x[:, 0] == 0).flatten(1).int() @ (~masks).int().T
+        most, rows[name] = same.max(dim=1)
+        assert (most == 28 * 28).all() and rows[name].sort().values.equal(torch.arange(400))
+        assert LABELS[rows[name]].equal(examples.modalities["digit"])
+    for a in NAMES:
+        for b in NAMES:
+            assert a == b or (rows[a] == rows[b]).float().mean() < 0.1
+    assert examples.modalities["digit"].unique_consecutive().numel() > 300, "classes are mixed"
+
+
+def test_a_modality_is_the_same_whatever_others_there_are():
+    few, many = (data.generate(DIGITS, LABELS, data.modalities(n), "train").modalities for n in (2, 4))
+    assert all(many[name].equal(x) for name, x in few.items())
+    test = data.generate(DIGITS, LABELS, NAMES[:2], "test").modalities
+    assert not test["m0"].equal(few["m0"]) and not few["m0"].equal(few["m1"])
+
+
+def test_digits_are_inverted_out_of_crops_of_the_photograph():
+    height, width, n = 31, 33, 2000
+    photograph = torch.stack(
+        [
+            torch.arange(height).view(-1, 1).expand(height, width),
+            torch.arange(width).expand(height, width),
+            torch.full((height, width), 200),
+        ]
+    ).to(torch.uint8)
+    masks = torch.rand(n, 28, 28) < 0.3
+    images = data.on_crops(masks, photograph, torch.Generator().manual_seed(0))
+    crops = torch.where(masks.unsqueeze(1), 255 - images, images)
+    y, x = crops[:, 0, 0, 0], crops[:, 1, 0, 0]
+    assert y.unique().tolist() == [0, 1, 2] and x.unique().tolist() == [0, 1, 2, 3, 4], "all places but the last ones"
+    for i in range(0, n, 97):
+        assert crops[i].equal(photograph[:, y[i] : y[i] + 28, x[i] : x[i] + 28])
+
+
+@pytest.mark.parametrize("i", range(10))
+def test_photographs_are_in_colour_and_large_enough(i):
+    photograph = data.photograph(i)
+    assert photograph.dtype == torch.uint8 and photograph.shape[0] == 3 and min(photograph.shape[1:]) >= 300
+    assert (photograph[0] != photograph[2]).float().mean() > 0.5
+
+
+def test_translated_digits_are_small_and_anywhere():
+    square = torch.zeros(500, 28, 28, dtype=torch.uint8)
+    square[:, 4:24, 8:20] = 255  # 20 x 12 pixels, 15 x 9 when shrunk
+    found = data.moved(square, torch.Generator().manual_seed(0)) > data.THRESHOLD
+    assert (found.sum(dim=(1, 2)) == 15 * 9).all()
+    top, left = (found.any(dim=axis).int().argmax(dim=1) for axis in (2, 1))
+    assert top.unique().tolist() == [3 + i for i in range(7)] and left.unique().tolist() == [6 + i for i in range(7)]
+    whole = data.generate(DIGITS, LABELS, NAMES[:2], "train", translated=True)
+    still = data.generate(DIGITS, LABELS, NAMES[:2], "train")
+    assert len(whole) == 400 and not whole.modalities["m0"].equal(still.modalities["m0"])
+
+
+def test_the_demo_and_mnists_files(tmp_path):
+    train, test = (data.load(split, config(demo=True)) for split in ("train", "test"))
+    assert (len(train), len(test)) == (1500, 297) and list(train.modalities) == [*NAMES, "digit"]
+    write_mnist(tmp_path)
+    assert len(data.load("test", config(tmp_path, limit=5, n_modalities=3))) == 5
+    with pytest.raises(InputError, match="t10k-images-idx3-ubyte.gz is missing"):
+        data.load("test", config(tmp_path / "none"))
+
+
+def write_pictures(folder, classes=(3, 0, 0, 7)):
+    """Files of the archives that hold PNGs; image i of a class is grey, 10 times the class and i."""
+    counts, expected = {}, []
+    for digit in classes:
+        i = counts[digit] = counts.get(digit, -1) + 1
+        expected.append((digit, i))
+        for m, name in enumerate(NAMES):
+            path = folder / "train" / name / f"{i}.{digit}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((28, 28, 3), 10 * digit + i + 100 * (m % 2), np.uint8)).save(path)
+    return sorted(expected)
+
+
+@pytest.mark.parametrize("root", ["", "MMNIST", "PolyMNIST"])
+def test_pictures_are_paired_by_their_names(tmp_path, root):
+    expected = write_pictures(tmp_path / root)
+    examples = data.read(tmp_path, "train", NAMES)
+    assert examples.modalities["digit"].tolist() == [digit for digit, _ in expected]
+    for m, name in enumerate(NAMES):
+        grey = torch.tensor([10 * digit + i + 100 * (m % 2) for digit, i in expected])
+        assert (examples.modalities[name] == grey.view(-1, 1, 1, 1)).all()
+    mixed = data.load("train", config(tmp_path, images="original", n_modalities=2, limit=3))
+    assert len(mixed) == 3 and set(mixed.modalities) == {"m0", "m1", "digit"}
+    assert (mixed.modalities["m0"][:, 0, 0, 0] // 10 == mixed.modalities["digit"]).all()
+
+
+def test_pictures_without_a_partner_are_named(tmp_path):
+    write_pictures(tmp_path)
+    (tmp_path / "train/m2/1.0.png").unlink()
+    with pytest.raises(InputError, match=r"m2/1\.0\.png is missing, others have it: unpack the archive again"):
+        data.read(tmp_path, "train", NAMES)
+    (tmp_path / "train/m0/1.0.png").unlink()
+    with pytest.raises(InputError, match=r"m0/1\.0\.png is missing"):
+        data.read(tmp_path, "train", NAMES)
+    with pytest.raises(InputError, match="m5 is missing, the archives have five modalities"):
+        data.read(tmp_path, "train", data.modalities(6))
+
+
+def write_tensors(folder, **changes):
+    files = {name: torch.randint(256, (6, 3, 28, 28)) / 255 for name in NAMES} | {"labels": torch.arange(6)}
+    (folder / "train").mkdir()
+    for name, x in (files | changes).items():
+        torch.save(x, folder / "train" / f"{name}.pt")
+    return files
+
+
+def test_tensors_are_read_as_bytes(tmp_path):
+    files = write_tensors(tmp_path)
+    examples = data.read(tmp_path, "train", NAMES)
+    assert examples.modalities["digit"].equal(torch.arange(6))
+    for name in NAMES:
+        x = examples.modalities[name]
+        assert x.dtype == torch.uint8 and (x / 255).equal(files[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"m1": torch.rand(5, 3, 28, 28)}, r"m1.pt does not hold 6 images of 3 x 28 x 28 numbers in \[0, 1\]"),
+        ({"m1": torch.rand(6, 1, 28, 28)}, "m1.pt does not hold 6 images"),
+        ({"m1": 2 * torch.rand(6, 3, 28, 28)}, "m1.pt does not hold 6 images"),
+        ({"m1": torch.full((6, 3, 28, 28), torch.nan)}, "m1.pt does not hold 6 images"),
+        ({"labels": torch.arange(6) + 5}, "labels.pt does not hold the classes 0 to 9"),
+        ({"m0": {"x": 1}}, "m0.pt"),
+    ],
+)
+def test_tensors_that_are_no_images_are_refused(tmp_path, changes, message):
+    write_tensors(tmp_path, **changes)
+    with pytest.raises(InputError, match=message):
+        data.read(tmp_path, "train", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_modalities": 1}, "--n-modalities must lie between 2 and 10, it is 1"),
+        ({"n_modalities": 11}, "--n-modalities must lie between 2 and 10, it is 11"),
+        ({"translated": True, "images": "original"}, "--translated moves the digits of generated images"),
+        ({"images": "original"}, "holds no m0 .* unpack an archive of PolyMNIST there, or leave out --images original"),
+    ],
+)
+def test_sets_that_do_not_exist_are_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        data.load("train", config(tmp_path, **options))
