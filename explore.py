@@ -33,6 +33,8 @@ from exploration import pictures, server
 from fashionmnist.data import CLASSES as GARMENTS
 from mnist.data import CLASSES as DIGITS
 from multimnist.data import names, parse
+from polymnist.data import modalities
+from polymnist.options import MAX_MODALITIES
 from translation.data import CODES
 from translation.data import names as names_of_numbers
 from translation.data import parse as parse_number
@@ -161,6 +163,7 @@ VIEWS: dict[str, dict[str, View]] = {
     "vision": {name: Picture(channels, 64) for name, channels in CHANNELS.items()},
     "translation": {x: Words(partial(parse_number, language=x), partial(names_of_numbers, language=x)) for x in CODES},
     "mnist_svhn": {"mnist": Picture(1, 28), "svhn": Picture(3, 32)},
+    "polymnist": dict.fromkeys(modalities(MAX_MODALITIES), Picture(3, 28)),
 }
 
 

@@ -4,9 +4,8 @@ from importlib import import_module
 from types import ModuleType
 
 MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
-EXPERIMENTS = {
-    name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, "mnist_svhn", "cub", "vhe", "vision", "translation")
-}
+OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation")
+EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
 EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from common.errors import require
 
 MAX_MODALITIES = 10  # photographs to put digits on
+FUSIONS = {"mvae": "poe", "mmvae": "moe", "mopoe": "mopoe"}  # of --model
 
 
 @dataclass(kw_only=True)
@@ -30,3 +31,9 @@ class DatasetOptions:
             not self.translated or self.images == "generated",
             "--translated moves the digits of generated images: leave out --images original",
         )
+
+
+def chosen(config: DatasetOptions) -> dict[str, str | int | bool]:
+    """The options that must be the same in training and scoring."""
+    of_mnist = {} if config.demo else {"images": config.images}
+    return of_mnist | {"n_modalities": config.n_modalities, "translated": config.translated}

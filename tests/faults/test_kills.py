@@ -41,6 +41,7 @@ FOLDERS = (
     "celeba19",
     "vision",
     "mnist_svhn",
+    "polymnist",
     "cub",
     "vhe",
     "translation",

@@ -15,8 +15,9 @@ from mnist import halves
 from mnist.parts import commands as parts
 from tests.helpers.scripts import call
 
+PLAIN = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "polymnist", "translation")
 FOLDERS = {
-    **dict.fromkeys(("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "translation"), ()),
+    **dict.fromkeys(PLAIN, ()),
     "mnist_svhn": ("--K", 2),
     "cub": ("--K", 2),
     "vhe": ("--k-shot", 2),

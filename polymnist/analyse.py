@@ -1,0 +1,78 @@
+"""Coherence of a model of PolyMNIST: does what it generates show the same digit?
+
+    python analyse.py trained_models --data-dir data         tables and pictures
+    python analyse.py trained_models --json out.json         and a file
+
+Cross coherence: how often what is decoded of one modality, given another, shows that one's digit; joint coherence: how
+often all decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are trained
+on the training images, once for each data-dir, and whose accuracy on test images, the ceiling, is printed too. What
+else is measured: `python ../mnist_svhn/analyse.py --help`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from common.analysis import AnalysisConfig, Labelled, analyse
+from common.classifiers import fingerprint, fit, image_classifier, kept
+from common.data import Examples
+from common.metrics import Judge
+from common.models import MultimodalVAE
+from common.reporting.generated import Shown
+from common.training import run_from_command_line, runs
+from polymnist.data import N_CLASSES, SIZE, load, modalities
+from polymnist.options import MAX_MODALITIES, DatasetOptions, chosen
+
+STEPS = 3000  # of a classifier's training
+
+
+@dataclass
+class Config(DatasetOptions, AnalysisConfig):
+    """The options of the dataset, and those of all analyse.py."""
+
+
+def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
+    """The judge of each modality."""
+    kind = "_translated" if config.translated else ""
+    return {
+        name: judge(name, train, labels, config.judge_file(f"digits_of_{name}_{config.images}{kind}.pt"))
+        for name in model.modalities
+    }
+
+
+def judge(name: str, train: Examples, labels: Tensor, cache: Path | None) -> Judge:
+    """The judge of a modality; see `common.classifiers.kept`."""
+
+    def train_network(network: nn.Module) -> None:
+        fit(network, train, name, labels, STEPS)
+
+    made_from = {"n": len(train), "images": fingerprint(train.modalities[name]), "steps": STEPS}
+    build = partial(image_classifier, 3, SIZE, 1, N_CLASSES)
+    network = kept(build, train_network, cache, made_from, train.device)
+    return Judge((name,), lambda values: network(values[name]).argmax(dim=2))
+
+
+DATA = Labelled(
+    name="polymnist",
+    load=load,
+    labels=lambda config, split, examples: examples.modalities["digit"][:, None],
+    names=("digit",),
+    n_values=N_CLASSES,
+    judges=judges,
+    groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
+    shown=Shown(modalities(MAX_MODALITIES)),
+    about=lambda config: {} if config.demo else {"images": config.images},
+)
+
+
+def main(config: Config) -> dict[str, float]:
+    """Analyse a model, see `common.analysis.analyse`."""
+    config.check()
+    runs.check_same(chosen(config), config.model)
+    return analyse(config, DATA)
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

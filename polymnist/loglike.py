@@ -1,0 +1,45 @@
+"""Log-likelihoods of a model of PolyMNIST, by importance sampling on test examples (nats per example).
+
+    python loglike.py trained_models --data-dir data                     a table
+    python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+
+log p of all images and of each share samples of the posterior given all of them, of a mixture the whole one. Each is
+estimated with samples of each encoder alone too. Weights and beta play no part.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from common import metrics
+from common.checkpoints import load_model
+from common.estimators import joint_and_each
+from common.reporting import tables
+from common.training import devices, options, run_from_command_line, runs
+from polymnist.data import load
+from polymnist.options import DatasetOptions, chosen
+
+BATCH_SIZE = 50
+
+
+@dataclass
+class Config(DatasetOptions, options.LoglikeConfig):
+    """The options of the dataset, and those of all loglike.py."""
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
+    config.check()
+    runs.check_same(chosen(config), config.model)
+    model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
+    examples = load("test", config).only(model.modalities)
+    torch.manual_seed(config.seed)
+    estimate = partial(joint_and_each, n_samples=config.n_samples)
+    values = metrics.evaluate(model, examples, [estimate], BATCH_SIZE)
+    about = {"images": "demo" if config.demo else config.images}
+    return tables.report_estimates(values, config, "polymnist", len(examples), about)
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)
