@@ -52,12 +52,17 @@ class SameScale(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of value (..., *event), summed over the event: (...), nats."""
-        p, event = self.base_dist, tuple(range(-self.reinterpreted_batch_ndims, 0))
+        p, dims = self.base_dist, self.reinterpreted_batch_ndims
         scale, deviation = p.scale[(0,) * p.scale.dim()], p.loc - value
         n = math.prod(self.event_shape)
         if isinstance(p, Laplace):
-            return -deviation.abs().sum(dim=event) / scale - n * (2 * scale).log()
-        return -deviation.square().sum(dim=event) / (2 * scale**2) - n * (scale * math.sqrt(2 * math.pi)).log()
+            return -summed(deviation.abs(), dims) / scale - n * (2 * scale).log()
+        return -summed(deviation.square(), dims) / (2 * scale**2) - n * (scale * math.sqrt(2 * math.pi)).log()
+
+
+def summed(x: Tensor, dims: int) -> Tensor:
+    """The sum over the last dimensions; torch's sum over none of them is that over all."""
+    return x.sum(dim=tuple(range(-dims, 0))) if dims else x
 
 
 class LocationScaleLikelihood(nn.Module):
@@ -124,7 +129,7 @@ class DensityOfOutput(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of x (..., *event), summed over the event: (...), nats."""
-        return self.log_density(self.output, x.expand_as(self.output)).sum(dim=tuple(range(-len(self.event_shape), 0)))
+        return summed(self.log_density(self.output, x.expand_as(self.output)), len(self.event_shape))
 
 
 class CategoricalLikelihood(nn.Module):

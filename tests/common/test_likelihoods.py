@@ -15,7 +15,7 @@ from common.likelihoods import (
 @pytest.mark.parametrize(
     ("likelihood", "family"), [(LaplaceLikelihood, Laplace), (SphericalGaussianLikelihood, Normal)]
 )
-@pytest.mark.parametrize("event_dims", [1, 3])
+@pytest.mark.parametrize("event_dims", [0, 1, 3])
 def test_densities_of_one_scale_are_torchs(likelihood, family, event_dims):
     loc = torch.randn(4, 2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
     x = torch.randn(2, 3, 2, 3, dtype=torch.float64)  # to be broadcast
@@ -54,12 +54,12 @@ def test_classes_alone_and_in_strings(event_dims):
     assert CategoricalLikelihood(event_dims).point(p).equal(logits.argmax(dim=-1))
 
 
-@pytest.mark.parametrize("event_dims", [1, 2])
+@pytest.mark.parametrize("event_dims", [0, 1, 2])
 def test_a_function_of_output_and_value_is_summed_over_the_event(event_dims):
     likelihood = FunctionLikelihood(lambda output, x: output * x, event_dims)
     output, x = torch.randn(4, 2, 3).double(), torch.randn(2, 3).double()
     p = likelihood(output)
-    shapes = {1: ((4, 2), (3,)), 2: ((4,), (2, 3))}
+    shapes = {0: ((4, 2, 3), ()), 1: ((4, 2), (3,)), 2: ((4,), (2, 3))}
     assert (p.batch_shape, p.event_shape) == shapes[event_dims]
-    torch.testing.assert_close(p.log_prob(x), (output * x).flatten(3 - event_dims).sum(dim=-1))
+    torch.testing.assert_close(p.log_prob(x), (output * x).reshape(*p.batch_shape, -1).sum(dim=-1))
     assert likelihood.point(p) is output and FunctionLikelihood(torch.mul)(output).batch_shape == (4, 2)

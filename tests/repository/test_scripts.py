@@ -18,6 +18,7 @@ SCRIPTS = {
     "mnist/pixels.py",
     "mnist/compare.py",
     "mnist/search.py",
+    "mnist/label_expert.py",
     "fashionmnist/weak_supervision.py",
     "multimnist/weak_supervision.py",
     "celeba/weak_supervision.py",

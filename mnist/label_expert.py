@@ -1,0 +1,159 @@
+"""Why do images sampled given a label show other digits? Compare ways to draw z given the label of a trained model.
+
+    python label_expert.py trained_models --data-dir data --json label_expert.json
+
+The label's expert is refitted with all other networks frozen, to maximise W log p(label|z) - KL(q(z|label) || p(z)) for
+each W of --weights. It stands beside the expert as trained and the label's aggregate posterior (python sample.py
+--sampler aggregate). For each: how many of the images, one for each test label, the classifier of analyse.py
+recognises; log p(label|z); the variance of images within a label in % of that of the test images, which is small where
+all images of a digit are alike. Writes label_expert.png, and for each W a model label_expert_W.pth.tar for sample.py.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import tyro
+from torch import Tensor
+
+from common import tensor_files
+from common.aggregates import AggregatePosterior
+from common.analysis import AnalysisConfig
+from common.checkpoints import load_config, load_model
+from common.distributed import progress
+from common.errors import option, require
+from common.metrics import Judge
+from common.models import MultimodalVAE
+from common.reporting import plots, tables
+from common.training import devices, run_from_command_line, runs
+from mnist.analyse import by_class
+from mnist.data import CLASSES, MNIST
+from mnist.model import N_CLASSES
+
+DRAWS = 100  # of each label for a step
+ROWS = 3  # images of each label in the picture
+
+
+@dataclass
+class Config(AnalysisConfig):
+    GROUP: ClassVar = ""
+
+    weights: tuple[float, ...] = (1.0, 5.0, 50.0)
+    """weights W of log p(label|z)"""
+    steps: int = 1500
+    """steps of Adam for each of them"""
+    # analyse.py's alone
+    umap: tyro.conf.Suppress[bool] = False
+    n_samples: tyro.conf.Suppress[int] = 1
+
+    def check(self) -> None:
+        super().check()
+        require(self.steps > 0, f"--steps must be positive, not {self.steps}")
+        for weight in self.weights:
+            require(0 < weight < torch.inf, f"{option('weights')} must be positive numbers, not {weight}")
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    """Report the figures of each way to draw z, {name: {column: value}}."""
+    config.check()
+    model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
+    require({"image", "text"} <= set(model.modelled), f"{config.model} does not model images and labels: give an MVAE")
+    train, test = (MNIST.load(split, config).to(model.prior().mean.device) for split in ("train", "test"))
+    data = by_class(MNIST, CLASSES)
+    judge = data.judges(config, train, data.labels(config, "train", train), model)["image"]
+    torch.manual_seed(config.seed)
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    ways = {"q(z|label), as trained": (model, drawn_from(model))}
+    for weight in config.weights:
+        refitted = refit(model, weight, config.steps)
+        ways[f"q(z|label), refitted, W = {weight:g}"] = (refitted, drawn_from(refitted))
+        content = {"experiment": MNIST.name, "config": load_config(config.model), "state_dict": refitted.state_dict()}
+        tensor_files.save(folder.parent / f"label_expert_{weight:g}.pth.tar", content)
+    ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
+    labels, images = test.modalities["text"], test[:].modalities["image"]
+    of_test = within_labels(images, labels)
+    figures = {name: measured(*way, labels, judge, of_test) for name, way in ways.items()}
+    _report(config, figures, len(test))
+    _picture(folder / "label_expert.png", ways)
+    return figures
+
+
+def drawn_from(model: MultimodalVAE) -> Callable[[Tensor], Tensor]:
+    """Labels (B,) -> a draw of q(z|label) for each, (B, D)."""
+    return lambda labels: model.posterior({"text": labels}).sample()
+
+
+def refit(model: MultimodalVAE, weight: float, steps: int) -> MultimodalVAE:
+    """A copy of the model whose label encoder maximises weight * log p(label|z) - KL(q(z|label) || p(z))."""
+    model = deepcopy(model).requires_grad_(False)
+    encoder = model.encoder["text"].requires_grad_(True)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
+    labels = torch.arange(N_CLASSES, device=model.prior().mean.device).repeat(DRAWS)
+    for _ in progress(range(steps), desc=f"label expert, W = {weight:g}", unit=" steps"):
+        q = model.posterior({"text": labels})
+        z = q.rsample()
+        log_p = model.decode(z, ["text"])["text"].log_prob(labels)
+        loss = (q.log_prob(z) - model.prior().log_prob(z) - weight * log_p).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def measured(
+    model: MultimodalVAE, draw: Callable[[Tensor], Tensor], labels: Tensor, judge: Judge, of_test: float
+) -> dict[str, float]:
+    """The figures of one way to draw z given test labels (N,).
+
+    Args:
+        of_test: the variance of the test images within labels.
+    """
+    images, log_p = [], []
+    for some in labels.split(1000):
+        p = model.decode(draw(some), ["image", "text"])
+        images.append(p["image"].mean)
+        log_p.append(p["text"].log_prob(some))
+    images = torch.cat(images)
+    recognised = judge.read({"image": images})[:, 0] == labels
+    return {
+        "recognised": recognised.double().mean().item(),
+        "log p(label|z)": torch.cat(log_p).double().mean().item(),
+        "variance": within_labels(images, labels) / of_test,
+    }
+
+
+def within_labels(images: Tensor, labels: Tensor) -> float:
+    """The variance of pixels within labels, a mean over pixels and images."""
+    groups = [images[labels == label].double() for label in labels.unique()]
+    return sum((x - x.mean(dim=0)).square().sum().item() for x in groups) / images.numel()
+
+
+def _report(config: Config, figures: dict[str, dict[str, float]], n: int) -> None:
+    head = (f"mnist, {n} test labels", "recognised, %", "log p(label|z), nats", "variance, % of test images'")
+    rows = [
+        (name, f"{100 * x['recognised']:.2f}", f"{x['log p(label|z)']:.3f}", f"{100 * x['variance']:.1f}")
+        for name, x in figures.items()
+    ]
+    about = {"data": "demo"} if config.demo else {}
+    settings = {"n_examples": n, "steps": config.steps, "seed": config.seed, "commit": runs.git_commit()}
+    tables.report(config, MNIST.name, [tables.Table("ways", figures, head, rows)], settings, about)
+
+
+@torch.no_grad()
+def _picture(path: Path, ways: dict[str, tuple[MultimodalVAE, Callable[[Tensor], Tensor]]]) -> None:
+    """Save images of every label, ROWS for each way to draw z."""
+    rows = []
+    for model, draw in ways.values():
+        labels = torch.arange(N_CLASSES, device=model.prior().mean.device).repeat(ROWS)
+        rows += [*model.decode(draw(labels), ["image"])["image"].mean.unflatten(0, (ROWS, N_CLASSES))]
+    names = [name if i == 0 else "" for name in ways for i in range(ROWS)]
+    plots.image_grid(path, torch.stack(rows), names, title="samples given the label")
+    print(f"\n{path}")
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

@@ -1,0 +1,85 @@
+"""The label's expert, refitted: on the linear model whose answer is known, and the script on the demo."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from common import classifiers
+from common.checkpoints import load_model
+from common.errors import InputError
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.models import MVAE
+from mnist import analyse, label_expert, train
+from tests.helpers.demo_runs import TINY
+from tests.helpers.scripts import call
+
+
+class Expert(nn.Module):
+    """mu and log-variance of each label: five times a parameter, so that few steps suffice."""
+
+    def __init__(self):
+        super().__init__()
+        self.mu, self.logvar = (nn.Parameter(torch.zeros(10, 1)) for _ in range(2))
+
+    def forward(self, label):
+        return 5 * self.mu[label], 5 * self.logvar[label]
+
+
+class TenTimes(nn.Module):
+    """z -> 10 z."""
+
+    def forward(self, z):
+        return 10 * z.squeeze(1)
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_a_refitted_expert_gives_the_exact_posterior_at_weight_1_and_a_narrower_one_above(weight):
+    """label ~ N(10 z, 10^2): q(z|label) has the precision 1 + W and the mean W label / 10 / (1 + W)."""
+    torch.manual_seed(0)
+    likelihood = GroupedLikelihood(text=SphericalGaussianLikelihood(10.0, event_dims=0))
+    model = MVAE({"text": Expert()}, {"text": TenTimes()}, likelihood, 1)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    refitted = label_expert.refit(model, weight, 1500)
+    q, labels = refitted.posterior({"text": torch.arange(10)}), torch.arange(10.0)
+    torch.testing.assert_close(q.mean[:, 0], weight * labels / 10 / (1 + weight), atol=0.05, rtol=0)
+    torch.testing.assert_close(q.variance[:, 0], torch.full((10,), 1 / (1 + weight)), atol=0.05, rtol=0)
+    assert not any(x.requires_grad for x in refitted.parameters())
+    assert all(x.equal(before[name]) for name, x in model.state_dict().items()), "the model is left as it is"
+
+
+def test_variance_is_that_within_labels():
+    images, labels = torch.tensor([[0.0], [2.0], [10.0], [10.0]]), torch.tensor([0, 0, 1, 1])
+    assert label_expert.within_labels(images, labels) == pytest.approx(2 / 4)
+
+
+def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
+    call(train, "--demo", *TINY, "--save-dir", tmp_path)
+    monkeypatch.setattr(analyse, "STEPS", 2)
+    monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
+    args = ("--demo", "--weights", 2, "--steps", 3, "--json", tmp_path / "out.json")
+    found = call(label_expert, tmp_path, *args)
+    assert list(found) == ["q(z|label), as trained", "q(z|label), refitted, W = 2", "aggregate posterior"]
+    for figures in found.values():
+        assert 0 <= figures["recognised"] <= 1 and figures["log p(label|z)"] < 0 < figures["variance"] < math.inf
+    assert json.loads((tmp_path / "out.json").read_text())["ways"] == found
+    assert (tmp_path / "samples" / "label_expert.png").stat().st_size > 1000
+    old, new = (load_model(tmp_path / name).state_dict() for name in ("model_best.pth.tar", "label_expert_2.pth.tar"))
+    assert {name.split(".")[:2] == ["encoder", "text"] for name in old if not old[name].equal(new[name])} == {True}
+    assert r"log p(label\|z), nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "message"),
+    [
+        ("vae", (), "does not model images and labels: give an MVAE"),
+        ("mvae", ("--weights", 0), "--weights must be positive numbers, not 0"),
+        ("mvae", ("--steps", 0), "--steps must be positive, not 0"),
+    ],
+)
+def test_what_has_no_label_expert_is_refused(tmp_path, model, args, message):
+    call(train, "--demo", *TINY, "--model", model, "--save-dir", tmp_path)
+    with pytest.raises(InputError, match=message):
+        call(label_expert, tmp_path, "--demo", *args)
