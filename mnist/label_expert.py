@@ -34,7 +34,7 @@ from mnist.data import CLASSES, MNIST
 from mnist.model import N_CLASSES
 
 DRAWS = 100  # of each label for a step
-ROWS = 3  # images of each label in the picture
+ROWS = 2  # images of each label in the picture
 
 
 @dataclass
