@@ -225,7 +225,7 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
         "seed": run.seed,
         "demo": site.demo,
         "epochs": {"planned": site.setting(run).epochs, "given": epochs},
-        "commands": [command.replace(f"{site.save_dir}/", "") for command in commands],
+        "commands": commands,
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name() if site.cuda else processor(),
@@ -238,7 +238,8 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
         },
     }
     schemas.check(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
-    write_atomically(folder / RESULT, json.dumps(content, indent=1).encode())
+    text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine
+    write_atomically(folder / RESULT, text.encode())
 
 
 def training_command(

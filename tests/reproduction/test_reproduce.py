@@ -238,7 +238,7 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     assert content["config"]["annealing_epochs"] == 0 and content["config"]["seed"] == 3 and content["seconds"] > 0
     assert len(content["curves"]["train"]) == len(content["curves"]["valid"]) == 1
     assert content["commands"][0].endswith("--demo --save-dir mvae-table2/mnist/mvae_seed3")
-    assert str(tmp_path) not in json.dumps(content["commands"] + [content["config"]])
+    assert str(tmp_path) not in json.dumps(content), "paths of this machine"
 
     before = (folder / RESULT).stat().st_mtime_ns
     kept = tmp_path / "demo" / "results" / "mvae-table2" / "mnist" / "mvae_seed3.json"
