@@ -198,6 +198,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
             args += ["--limit", "5", "--n-samples", "2" if folder.name == "vhe" else "20"]
         if script == "compare.py":
             args += ["--variants", "hidden=8", "--seeds", "0", "--n-test", "5", "--n-samples", "5", "--jobs", "1"]
+        if script == "label_expert.py":
+            args += ["--steps", "2"]
         if script == "search.py":
             args += ["--limit", "60", "--trials", "1", "--seeds", "0", "--n-samples", "2", "--jobs", "1"]
         if script == "weak_supervision.py":

@@ -226,5 +226,5 @@ for script in sys.argv[1:]:
     assert not heavy, f"{script} --help imports {heavy}"
 """
     scripts = [str(path) for path in sorted(ROOT.glob("*/train.py"))]
-    assert len(scripts) == 10
+    assert len(scripts) == 11
     subprocess.run([sys.executable, "-c", code, *scripts], check=True, stdout=subprocess.DEVNULL)
