@@ -35,7 +35,7 @@ class TenTimes(nn.Module):
         return 10 * z.squeeze(1)
 
 
-@pytest.mark.parametrize("weight", [1.0, 4.0])
+@pytest.mark.parametrize("weight", [1.0, pytest.param(4.0, marks=pytest.mark.slow)])
 def test_a_refitted_expert_gives_the_exact_posterior_at_weight_1_and_a_narrower_one_above(weight):
     """label ~ N(10 z, 10^2): q(z|label) has the precision 1 + W and the mean W label / 10 / (1 + W)."""
     torch.manual_seed(0)

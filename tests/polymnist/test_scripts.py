@@ -17,7 +17,9 @@ from tests.helpers.scripts import call
 SMALL = ("--demo", "--limit", 40, "--epochs", 1, "--batch-size", 20, "--n-latents", 6, "--n-modalities", 3)
 
 
-@pytest.fixture(scope="module", params=["mvae", "mmvae", "mopoe"])
+@pytest.fixture(
+    scope="module", params=["mvae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmvae", "mopoe"))]
+)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     call(train, *SMALL, "--model", request.param, "--save-dir", folder)
