@@ -2,7 +2,7 @@
 
     python train.py --data-dir data                       MVAE, on digits of MNIST's files in data/
     python train.py --model mopoe --images original       on the files of an archive of PolyMNIST
-    python train.py --demo --n-latents 32 --batch-size 50 --lr 1e-3 --beta 1 --epochs 40    on built-in digits, in minutes
+    python train.py --demo --n-latents 32 --batch-size 50 --lr 1e-3 --beta 1 --epochs 40     built-in digits, minutes
 
 ELBO terms (--obj mvae): each m's, and all together; --obj elbo: all together. Networks and latents as in MoPoE's code.
 A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1].
