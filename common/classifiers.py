@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from common import distributed
 from common.checkpoints import check_fit
 from common.data.batches import Examples
+from common.metrics import Judge
 from common.tensor_files import load, save
 
 MAX_EPOCHS = 60
@@ -69,6 +70,22 @@ def kept(
 
         network.load_state_dict(distributed.on_first_process(parameters))
     return network.eval()
+
+
+def judge(
+    build: Callable[[], nn.Module], train: Examples, name: str, labels: Tensor, steps: int, cache: Path | None
+) -> Judge:
+    """A judge of an image modality: a network that is trained on its training images; see `kept`.
+
+    Args:
+        build: makes the untrained network: images -> logits (N, G, n_values).
+        name: the modality.
+        labels: what the training examples show, (N, G).
+    """
+    images = fingerprint(train.modalities[name])
+    made_from = {"n": len(train), "images": images, "labels": fingerprint(labels), "steps": steps}
+    network = kept(build, lambda net: fit(net, train, name, labels, steps), cache, made_from, train.device)
+    return Judge((name,), lambda values: network(values[name]).argmax(dim=2))
 
 
 def _existing(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from common.aggregates import AggregatePosterior
 from common.analysis import AnalysisConfig as Config
 from common.analysis import Labelled, analyse
-from common.classifiers import fingerprint, fit, image_classifier, kept
+from common.classifiers import image_classifier, judge
 from common.data import Batch, Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
@@ -55,17 +55,9 @@ def judges(
         name: the experiment's.
         build: makes the untrained network: images -> logits (N, G, n_values).
     """
-
-    steps = steps or STEPS
-
-    def train_network(network: nn.Module) -> None:
-        fit(network, train, "image", labels, steps)
-
-    images = fingerprint(train.modalities["image"])
-    made_from = {"n": len(train), "images": images, "labels": fingerprint(labels), "steps": steps}
-    network = kept(build, train_network, config.judge_file(f"{name}_classifier.pt"), made_from, train.device)
+    cache = config.judge_file(f"{name}_classifier.pt")
     known = {
-        "image": Judge(("image",), lambda values: network(values["image"]).argmax(dim=2)),
+        "image": judge(build, train, "image", labels, steps or STEPS, cache),
         "text": Judge(("text",), lambda values: values["text"].view(len(values["text"]), -1), trained=False),
     }
     return {name: known[name] for name in model.modelled}

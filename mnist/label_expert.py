@@ -34,6 +34,7 @@ from mnist.data import CLASSES, MNIST
 from mnist.model import N_CLASSES
 
 DRAWS = 100  # of each label for a step
+AT_ONCE = 1000  # images that are decoded and judged at once
 ROWS = 2  # images of each label in the picture
 
 
@@ -60,25 +61,30 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the figures of each way to draw z, {name: {column: value}}."""
     config.check()
     model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
-    require({"image", "text"} <= set(model.modelled), f"{config.model} does not model images and labels: give an MVAE")
-    train, test = (MNIST.load(split, config).to(model.prior().mean.device) for split in ("train", "test"))
+    known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
+    require(known, f"{config.model} does not model images and labels with densities in closed form: give an MVAE")
+    train, test = (MNIST.load(split, config).to(_device_of(model)) for split in ("train", "test"))
     data = by_class(MNIST, CLASSES)
     judge = data.judges(config, train, data.labels(config, "train", train), model)["image"]
     torch.manual_seed(config.seed)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.out_dir or runs.folder_of(config.model)
     ways = {"q(z|label), as trained": (model, drawn_from(model))}
     for weight in config.weights:
         refitted = refit(model, weight, config.steps)
         ways[f"q(z|label), refitted, W = {weight:g}"] = (refitted, drawn_from(refitted))
         content = {"experiment": MNIST.name, "config": load_config(config.model), "state_dict": refitted.state_dict()}
-        tensor_files.save(folder.parent / f"label_expert_{weight:g}.pth.tar", content)
+        tensor_files.save(folder / f"label_expert_{weight:g}.pth.tar", content)
     ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
     labels, images = test.modalities["text"], test[:].modalities["image"]
     of_test = within_labels(images, labels)
     figures = {name: measured(*way, labels, judge, of_test) for name, way in ways.items()}
     _report(config, figures, len(test))
-    _picture(folder / "label_expert.png", ways)
+    _picture((config.out_dir or folder / "samples") / "label_expert.png", ways)
     return figures
+
+
+def _device_of(model: MultimodalVAE) -> torch.device:
+    return next(model.parameters()).device
 
 
 def drawn_from(model: MultimodalVAE) -> Callable[[Tensor], Tensor]:
@@ -91,7 +97,7 @@ def refit(model: MultimodalVAE, weight: float, steps: int) -> MultimodalVAE:
     model = deepcopy(model).requires_grad_(False)
     encoder = model.encoder["text"].requires_grad_(True)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
-    labels = torch.arange(N_CLASSES, device=model.prior().mean.device).repeat(DRAWS)
+    labels = torch.arange(N_CLASSES, device=_device_of(model)).repeat(DRAWS)
     for _ in progress(range(steps), desc=f"label expert, W = {weight:g}", unit=" steps"):
         q = model.posterior({"text": labels})
         z = q.rsample()
@@ -112,17 +118,16 @@ def measured(
     Args:
         of_test: the variance of the test images within labels.
     """
-    images, log_p = [], []
-    for some in labels.split(1000):
+    images, log_p, right = [], [], []
+    for some in labels.split(AT_ONCE):
         p = model.decode(draw(some), ["image", "text"])
         images.append(p["image"].mean)
         log_p.append(p["text"].log_prob(some))
-    images = torch.cat(images)
-    recognised = judge.read({"image": images})[:, 0] == labels
+        right.append(judge.read({"image": images[-1]})[:, 0] == some)
     return {
-        "recognised": recognised.double().mean().item(),
+        "recognised": torch.cat(right).double().mean().item(),
         "log p(label|z)": torch.cat(log_p).double().mean().item(),
-        "variance": within_labels(images, labels) / of_test,
+        "variance": within_labels(torch.cat(images), labels) / of_test,
     }
 
 
@@ -148,7 +153,7 @@ def _picture(path: Path, ways: dict[str, tuple[MultimodalVAE, Callable[[Tensor],
     """Save images of every label, ROWS for each way to draw z."""
     rows = []
     for model, draw in ways.values():
-        labels = torch.arange(N_CLASSES, device=model.prior().mean.device).repeat(ROWS)
+        labels = torch.arange(N_CLASSES, device=_device_of(model)).repeat(ROWS)
         rows += [*model.decode(draw(labels), ["image"])["image"].mean.unflatten(0, (ROWS, N_CLASSES))]
     names = [name if i == 0 else "" for name in ways for i in range(ROWS)]
     plots.image_grid(path, torch.stack(rows), names, title="samples given the label")

@@ -15,16 +15,18 @@ umap.png (draws of the prior and of the posteriors in the plane) and kl.png (KLs
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
+from common.classifiers import judge
 from common.data import Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
 from common.training import run_from_command_line, runs
-from mnist_svhn.classifier import judge
+from mnist_svhn import classifier
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, chosen
 
@@ -41,7 +43,7 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
     for name in model.modalities:
         all_images = config.max_per_class == PairOptions.max_per_class
         file = config.judge_file(f"digits_of_{name}{kind}.pt") if all_images else None
-        judges[name] = judge(name, train, labels, file)
+        judges[name] = judge(partial(classifier.build, name), train, name, labels, classifier.STEPS, file)
     return judges
 
 

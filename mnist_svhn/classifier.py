@@ -1,13 +1,6 @@
 """The networks that tell the digits of images, to measure coherence (layers of the MMVAE authors' analysis)."""
 
-from functools import partial
-from pathlib import Path
-
-from torch import Tensor, nn
-
-from common.classifiers import fingerprint, fit, kept
-from common.data import Examples
-from common.metrics import Judge
+from torch import nn
 
 STEPS = 3000  # of training
 SHAPES = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
@@ -25,17 +18,3 @@ def build(name: str) -> nn.Sequential:
         *(nn.Conv2d(10, 20, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten()),
         *(nn.Linear(FLAT[name], 50), nn.ReLU(), nn.Dropout(), nn.Linear(50, 10), nn.Unflatten(1, (1, 10))),
     )
-
-
-def judge(name: str, train: Examples, labels: Tensor, cache: Path | None) -> Judge:
-    """The judge of a modality, "mnist" or "svhn"; see `common.classifiers.kept`.
-
-    Args:
-        train: training examples with this modality.
-        labels: their digits (N, 1).
-    """
-    made_from = {"n": len(train), "images": fingerprint(train.modalities[name]), "steps": STEPS}
-    network = kept(
-        partial(build, name), lambda net: fit(net, train, name, labels, STEPS), cache, made_from, train.device
-    )
-    return Judge((name,), lambda values: network(values[name]).argmax(dim=2))

@@ -11,12 +11,11 @@ else is measured: `python ../mnist_svhn/analyse.py --help`.
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
-from common.classifiers import fingerprint, fit, image_classifier, kept
+from common.classifiers import image_classifier, judge
 from common.data import Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
@@ -35,23 +34,11 @@ class Config(DatasetOptions, AnalysisConfig):
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
-    kind = "_translated" if config.translated else ""
+    kind, build = "_translated" if config.translated else "", partial(image_classifier, 3, SIZE, 1, N_CLASSES)
     return {
-        name: judge(name, train, labels, config.judge_file(f"digits_of_{name}_{config.images}{kind}.pt"))
+        name: judge(build, train, name, labels, STEPS, config.judge_file(f"digits_of_{name}_{config.images}{kind}.pt"))
         for name in model.modalities
     }
-
-
-def judge(name: str, train: Examples, labels: Tensor, cache: Path | None) -> Judge:
-    """The judge of a modality; see `common.classifiers.kept`."""
-
-    def train_network(network: nn.Module) -> None:
-        fit(network, train, name, labels, STEPS)
-
-    made_from = {"n": len(train), "images": fingerprint(train.modalities[name]), "steps": STEPS}
-    build = partial(image_classifier, 3, SIZE, 1, N_CLASSES)
-    network = kept(build, train_network, cache, made_from, train.device)
-    return Judge((name,), lambda values: network(values[name]).argmax(dim=2))
 
 
 DATA = Labelled(

@@ -91,13 +91,13 @@ def generate(digits: Tensor, labels: Tensor, names: tuple[str, ...], split: str,
         the modalities `names`, (N, 3, 28, 28) uint8, and digit (N,) int64.
     """
     order = torch.randperm(len(labels), generator=generator(split, "order"))
-    images = {}
+    by_class, images = labels.argsort(stable=True), {}
     for name in names:
         random = generator(split, name)
         shuffled = torch.randperm(len(labels), generator=random)
         rows = torch.empty_like(shuffled)
         # the i-th example of a class gets the i-th of its class in a new order
-        rows[labels.argsort(stable=True)] = shuffled[labels[shuffled].argsort(stable=True)]
+        rows[by_class] = shuffled[labels[shuffled].argsort(stable=True)]
         shown = digits[rows[order], 0]
         shown = moved(shown, random) if translated else shown
         images[name] = on_crops(shown > THRESHOLD, photograph(int(name[1:])), random)

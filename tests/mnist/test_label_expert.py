@@ -74,7 +74,7 @@ def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("model", "args", "message"),
     [
-        ("vae", (), "does not model images and labels: give an MVAE"),
+        ("vae", (), "does not model images and labels with densities in closed form: give an MVAE"),
         ("mvae", ("--weights", 0), "--weights must be positive numbers, not 0"),
         ("mvae", ("--steps", 0), "--steps must be positive, not 0"),
     ],
