@@ -57,12 +57,13 @@ Objectives
         base: a bound, its terms and its loss; log-likelihoods of decoded samples
         memory: how many samples can be decoded in a given amount of memory
         elbo: the ELBO, and MVAE's sum of ELBOs
-        mixture: ELBOs of posteriors that are mixtures
+        crossed: DMVAE and TELBO, sums of ELBOs that score or train more than their posteriors see
+        mixture: ELBOs of posteriors that are mixtures, and mmJSD
         importance: IWAE and STL, bounds by importance weights
         dreg: IWAE's bound with the doubly reparameterised gradient
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
-        joint: JMVAE
+        joint: JMVAE, MVTCAE and CRMVAE, which draw posteriors to each other
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model

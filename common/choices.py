@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 FUSIONS = {  # those of `common.models.FUSIONS`
     "poe": "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
+    "product": "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
     "quotient": "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
     "moe": "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
     "mopoe": "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
+    "mopoe-published": "mopoe as in its authors' code: the prior is an expert of the product of all modalities alone",
     "own": "each subset of the modalities has its own encoder (VAE, CVAE)",
     "joint": "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
     "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
@@ -29,11 +31,13 @@ class Model(NamedTuple):
     fusion: how its experts are fused, a name in `FUSIONS`.
     unpaired: whether it can learn from unpaired examples.
     summary: what --help says.
+    obj: the objective without --obj; None for the first one that exists for the fusion.
     """
 
     fusion: str
     unpaired: bool
     summary: str
+    obj: str | None = None
 
 
 MODELS = {
@@ -44,4 +48,8 @@ MODELS = {
     "cvae": Model("own", False, "the first modality given the second"),
     "bivcca": Model("moe", True, "mixture of experts"),
     "mopoe": Model("mopoe", True, "mixture of the products of all subsets"),
+    "mvtcae": Model("product", True, "product of experts without the prior, total correlation"),
+    "crmvae": Model("product", True, "product of experts without the prior, with each one's reconstructions", "crmvae"),
+    "mmjsd": Model("moe", True, "mixture of experts and prior, drawn to their geometric mean", "mmjsd"),
+    "telbo": Model("joint", False, "joint encoder that trains the decoders, and one for each modality", "telbo"),
 }

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 
-def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    r"""Gaussian product of M experts and the standard normal prior.
+def product_of_experts(
+    mu: Tensor, logvar: Tensor, mask: Tensor | None = None, with_prior: bool | Tensor = True
+) -> tuple[Tensor, Tensor]:
+    r"""Gaussian product of M experts and the standard normal prior, or of the experts alone.
 
     .. math:: q(z|x_S) \propto p(z) \prod_{m \in S} N(z; \mu_m, \sigma_m^2), \qquad
               T = 1 + \sum_{m \in S} \sigma_m^{-2}, \quad \mu = T^{-1} \sum_{m \in S} \sigma_m^{-2} \mu_m
@@ -19,15 +21,20 @@ def product_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -
     Args:
         mu, logvar: the experts' means and log-variances, (M, B, D).
         mask: True where an expert takes part, (..., B, M) or broadcastable to it; by default everywhere.
+        with_prior: whether the prior is an expert (MVAE) or not (MVTCAE, Hwang et al. 2021), or (..., B) bool.
 
     Returns:
         mean and log-variance of the product, each (..., B, D); the prior's where no expert takes part.
     """
+    if mask is None and with_prior is not True:
+        mask = torch.ones_like(mu[:, :, 0].T, dtype=torch.bool)
     prior = torch.zeros_like(mu[:1])
     mu = torch.cat([prior, mu]).movedim(0, -2)  # (B, M + 1, D)
     log_precision = torch.cat([prior, -logvar]).movedim(0, -2)
     if mask is not None:
-        present = torch.cat([mask.new_ones(*mask.shape[:-1], 1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
+        none = ~mask.any(dim=-1)  # (..., B)
+        counts = torch.ones_like(none) if with_prior is True else none if with_prior is False else none | with_prior
+        present = torch.cat([counts.unsqueeze(-1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
     peak = log_precision.detach().amax(dim=-2, keepdim=True)
     weight = (log_precision - peak).exp()  # softmax and logsumexp share this exponential

@@ -25,11 +25,13 @@ from common.variational_posteriors import (
 )
 from common.variational_strategies import (
     GaussianPoeStrategy,
+    GaussianProductStrategy,
     GaussianQuotientStrategy,
     LocScaleEbmStrategy,
     MoeStrategy,
     MopoeStrategy,
     OwnExpertStrategy,
+    PublishedMopoeStrategy,
     Strategy,
     VmfPoeStrategy,
 )
@@ -142,6 +144,12 @@ FUSIONS = {
         is_mixture=False,
         why="their product leaves the family, choose a mixture",
     ),
+    "product": Fusion(
+        strategy=lambda family, encoders: GaussianProductStrategy(),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=False,
+        why="the product of others leaves the family, or is that of poe",
+    ),
     "quotient": Fusion(
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
         exists=lambda name, family: name == "gaussian",
@@ -159,6 +167,12 @@ FUSIONS = {
         exists=lambda name, family: family.product is not None and family.has_density,
         is_mixture=True,
         why="the products that it mixes leave the family, or have no density in closed form",
+    ),
+    "mopoe-published": Fusion(
+        strategy=lambda family, encoders: PublishedMopoeStrategy(),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=True,
+        why="MoPoE's code has Gaussian experts",
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),

@@ -165,19 +165,27 @@ class MultimodalVAE(nn.Module):
         """q(z|x_S) from stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
         return self.variational_posterior(self.fused_params(params, mask))
 
-    def fused_params(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The posterior's parameters, private latents included, each (..., B, D), for a mixture (..., B, T, D)."""
+    def fused_params(
+        self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """The posterior's parameters, private latents included, each (..., B, D), for a mixture (..., B, T, D).
+
+        Args:
+            mask: the experts that are fused, (..., B, M).
+            encoded: the modalities whose private latents come from their encoders, (..., B, M); default: `mask`.
+        """
         if not self.private:
             return self.variational_strategy(params, mask)
         n_shared = self.private[0].own.start
         fused = self.variational_strategy(tuple(p[..., :n_shared] for p in params), mask)
+        encoded = mask if encoded is None else encoded
         for modality in self.private:
             own, expert = slice(modality.own.start, modality.own.stop), modality.columns.start
             fused = with_private(
                 fused,
                 tuple(p[expert, :, own] for p in params),
                 tuple(p[own] for p in self.prior.params),
-                None if mask is None else modality.present(mask),
+                None if encoded is None else modality.present(encoded),
             )
         return fused
 

@@ -28,6 +28,16 @@ class GaussianPoeStrategy(Strategy):
         return product_of_experts(*params, mask)
 
 
+class GaussianProductStrategy(Strategy):
+    """The product of Gaussian experts without the prior (MVTCAE, Hwang et al. 2021); of no expert, the prior."""
+
+    is_product = True
+
+    def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
+        return product_of_experts(*params, mask, with_prior=False)
+
+
 class GaussianQuotientStrategy(Strategy):
     """The product of Gaussian posteriors over powers of the prior (`common.experts.quotient_of_experts`)."""
 
@@ -176,8 +186,20 @@ class MopoeStrategy(Strategy):
         mask = params[0].new_ones(b, m, dtype=torch.bool) if mask is None else mask
         subsets = on_device(all_subsets(m), mask.device)  # (T, M)
         given = subsets.view(-1, *[1] * (mask.dim() - 1), m) & mask  # (T, ..., B, M)
-        products = (p.movedim(0, -2) for p in self.product(params, given))  # (..., B, T, D)
+        products = (p.movedim(0, -2) for p in self.products(params, given, subsets))  # (..., B, T, D)
         return _equally_weighted((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
+
+    def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
+        """The parameters of the products of the experts (T, ..., B, M) given of each subset (T, M)."""
+        return self.product(params, given)
+
+
+class PublishedMopoeStrategy(MopoeStrategy):
+    """MoPoE's mixture as its authors' code has it: the prior is an expert of the product of all modalities alone."""
+
+    def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
+        complete = subsets.all(dim=1).view(-1, *[1] * (given.dim() - 2))  # (T, ..., 1)
+        return product_of_experts(*params, given, with_prior=complete)
 
 
 def with_private(

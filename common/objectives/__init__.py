@@ -11,11 +11,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["Bound", "MultimodalObjective", "Objective"],
         "elbo": ["MvaeElbo", "StandardElbo", "SumOfElbos"],
-        "mixture": ["MmvaeElbo", "ReweightedElbo"],
+        "crossed": ["DmvaeElbo", "TelboElbo"],
+        "mixture": ["MmjsdElbo", "MmvaeElbo", "ReweightedElbo"],
         "importance": ["IwaeElbo", "StlElbo"],
         "dreg": ["DregIwaeElbo"],
         "energy": ["EnergyIwaeElbo"],
         "chain_rule": ["ArElbo"],
-        "joint": ["JmvaeElbo"],
+        "joint": ["CrmvaeElbo", "JmvaeElbo", "MvtcaeElbo"],
     },
 )

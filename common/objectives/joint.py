@@ -1,19 +1,90 @@
-"""JMVAE: a joint encoder, and the posteriors of single modalities drawn to its posterior."""
+"""Objectives that draw the posteriors of single modalities and the joint one to each other: JMVAE, MVTCAE, CRMVAE."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from common.data.batches import Batch
+from common.data.batches import Batch, n_columns
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.subsets import on_device, single_modalities
+from common.subsets import joint_subset, on_device, single_modalities
 
 
-class JmvaeElbo(MultimodalObjective):
+class Coefficients(NamedTuple):
+    """What weighs the four parts of `JointAndSingles`."""
+
+    joint: float
+    singles: float
+    prior: float
+    distance: float
+
+
+class JointAndSingles(MultimodalObjective):
+    r"""Log-likelihoods under the joint posterior and that of each modality, and the KLs between these posteriors.
+
+    .. math:: \sum_m \lambda_m \Big[ c_{joint} E_{q(z|X)} \log p(x_m|z) + c_{singles} E_{q(z|x_m)} \log p(x_m|z) \Big]
+              - c_{prior} KL(q(z|X) || p(z)) - c_{distance} \sum_m KL(q(z|X) || q(z|x_m))
+
+    A subclass gives the coefficients. An absent modality's terms are 0.
+    """
+
+    students = False  # hold the joint posterior fixed in the KLs between posteriors
+
+    def coefficients(self, beta: float) -> Coefficients:
+        """What weighs the parts, at the annealing weight beta."""
+        raise NotImplementedError
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The objective of each example, (B,)."""
+        batch, c = self.model.observe(inputs), self.coefficients(beta)
+        singles = single_modalities(self.model.columns)  # a set counts by its elements, if they are few
+        subsets = torch.stack([joint_subset(n_columns(self.model.columns))[0], *singles.values()])  # (1 + S, M)
+        given = on_device(subsets, next(iter(batch.modalities.values())).device)[:, None]  # (1 + S, 1, M)
+        given = given if batch.mask is None else given & batch.mask
+        params = self.model.experts(batch)
+        joint, single = self.model.fuse(params, batch.mask), self.model.fuse(params, given[1:])  # (B,), (S, B)
+        kl = kl_divergence(joint, self.model.prior())
+        teacher = self.model.fuse(tuple(p.detach() for p in params), batch.mask) if self.students else joint
+        distance = kl_divergence(teacher, single)  # (S, B)
+        if batch.mask is not None:
+            distance = torch.where(given[1:].any(dim=-1), distance, 0)
+        z = joint.rsample((1,))
+        if c.singles:
+            z = torch.cat([z, single.rsample()])  # (1 + S, B, D)
+        value = -c.prior * kl - c.distance * distance.sum(dim=0)
+        terms = {"joint/kl": kl} | {f"{name}/kl from joint": distance[s] for s, name in enumerate(singles)}
+        for name, by_subset in self._by_subset(z, subsets, given, batch).items():
+            for t, log_p in by_subset.items():
+                value = value + (c.singles if t else c.joint) * self.weights[name] * log_p
+                terms[f"{('joint', *singles)[t]}/{name}"] = log_p
+        return Bound(value, terms).zero_without_modalities(batch.mask)
+
+    def _by_subset(self, z: Tensor, subsets: Tensor, given: Tensor, batch: Batch) -> dict[str, dict[int, Tensor]]:
+        """log p(x_m|z) of each modality under the posterior of each subset that holds it: {name: {subset: (B,)}}.
+
+        Args:
+            z: a sample for each of the first subsets, (T, B, D).
+            subsets: (1 + S, M); given: what examples have of them, (1 + S, B or 1, M).
+        """
+        places = given.expand(-1, len(batch), -1)
+        rows, z_by_name, scored = {}, {}, {}
+        for name, modality in self.model.modality.items():
+            if name not in batch.modalities:
+                continue
+            holds = subsets[: len(z), modality.columns.slice].any(dim=1)
+            rows[name] = holds.nonzero().squeeze(1).tolist()
+            z_by_name[name] = z[:1] if len(rows[name]) == 1 else torch.stack([z[t] for t in rows[name]])
+            everywhere = batch.mask is None and not modality.is_set
+            scored[name] = None if everywhere else torch.stack([modality.present(places[t]) for t in rows[name]])
+        log_p = self.log_likelihoods(z_by_name, batch, scored)
+        return {name: dict(zip(rows[name], x, strict=True)) for name, x in log_p.items()}
+
+
+class JmvaeElbo(JointAndSingles):
     r"""JMVAE-kl: the joint ELBO, and the unimodal posteriors drawn towards the joint one (Suzuki et al. 2016, eq. 5).
 
     .. math:: ELBO(x_1, .., x_M) - \alpha \sum_m KL(q(z|x_1, .., x_M) || q(z|x_m))
@@ -37,6 +108,9 @@ class JmvaeElbo(MultimodalObjective):
         super().__init__(model, weights)
         self.alpha, self.students = alpha, students
 
+    def coefficients(self, beta: float) -> Coefficients:
+        return Coefficients(joint=1, singles=0, prior=beta, distance=self.alpha)
+
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the prior's KL weighted by beta.
 
@@ -46,20 +120,45 @@ class JmvaeElbo(MultimodalObjective):
         batch = self.model.observe(inputs)
         complete = batch.mask is None or bool(batch.mask.all())
         require(complete, "--obj jmvae and student need every modality of every example")
-        subsets = torch.stack(list(single_modalities(self.model.columns).values()))
-        subsets = on_device(subsets, next(iter(batch.modalities.values())).device)
-        params = self.model.experts(batch)
-        joint = self.model.fuse(params)
-        unimodal = self.model.fuse(params, subsets[:, None])  # (M, B)
-        z, kl = joint.rsample(), kl_divergence(joint, self.model.prior())  # (B, D), (B,)
-        teacher = self.model.fuse(tuple(p.detach() for p in params)) if self.students else joint
-        distance = kl_divergence(teacher, unimodal)  # (M, B)
-        value = -beta * kl - self.alpha * distance.sum(dim=0)
-        terms = {"joint/kl": kl} | {
-            f"{name}/kl from joint": distance[m] for m, name in enumerate(self.model.modalities)
-        }
-        z_of = dict.fromkeys(self.model.modalities, z[None])
-        for name, (log_p,) in self.log_likelihoods(z_of, batch, dict.fromkeys(z_of)).items():
-            value = value + self.weights[name] * log_p
-            terms[f"joint/{name}"] = log_p
-        return Bound(value, terms)
+        return super().bound(batch, beta)
+
+
+class MvtcaeElbo(JointAndSingles):
+    r"""MVTCAE: total correlation, with the conditional information bottlenecks of the views (Hwang et al. 2021).
+
+    .. math:: \frac{M - \alpha}{M} E_{q(z|X)} \sum_m \lambda_m \log p(x_m|z)
+              - \beta \Big[ (1 - \alpha) KL(q(z|X) || p(z)) + \frac\alpha M \sum_m KL(q(z|X) || q(z|x_m)) \Big]
+
+    NeurIPS 2021, "Multi-View Representation Learning via Total Correlation Objective"; q(z|x_S) is the product of the
+    experts without the prior. With alpha = 0 it is the joint ELBO; otherwise it bounds no log p(X). M counts all
+    modalities, absent ones too.
+
+    Args:
+        alpha: weight of the conditional terms, in [0, 1] (authors' code for PolyMNIST: 5/6).
+    """
+
+    def __init__(self, model: MultimodalVAE, alpha: float = 5 / 6, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        self.alpha = alpha
+
+    def coefficients(self, beta: float) -> Coefficients:
+        m = n_columns(self.model.columns)
+        return Coefficients(
+            joint=(m - self.alpha) / m, singles=0, prior=beta * (1 - self.alpha), distance=beta * self.alpha / m
+        )
+
+
+class CrmvaeElbo(JointAndSingles):
+    r"""CRMVAE: reconstructions from the joint posterior and from each modality's own, and KLs of equal weights.
+
+    .. math:: \frac1{2 (M + 1)} \sum_m \lambda_m \Big[ E_{q(z|X)} \log p(x_m|z) + E_{q(z|x_m)} \log p(x_m|z) \Big]
+              - \frac\beta{M + 1} \Big[ KL(q(z|X) || p(z)) + \sum_m KL(q(z|X) || q(z|x_m)) \Big]
+
+    (OpenReview Rn8u4MYgeNJ, with the factor 1/2 of the code in the `multivae` package.) Its weights make it no bound on
+    log p(X). M counts all modalities, absent ones too.
+    """
+
+    def coefficients(self, beta: float) -> Coefficients:
+        m = n_columns(self.model.columns)
+        reconstruction, kl = 1 / (2 * (m + 1)), beta / (m + 1)
+        return Coefficients(joint=reconstruction, singles=reconstruction, prior=kl, distance=kl)

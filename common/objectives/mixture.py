@@ -1,13 +1,16 @@
-"""ELBOs of posteriors that are mixtures."""
+"""ELBOs of posteriors that are mixtures, and mmJSD."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, kl_divergence
 
 from common.data.batches import Batch, n_columns
+from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
+from common.experts import product_of_experts
+from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 
 
@@ -20,15 +23,27 @@ class MmvaeElbo(MultimodalObjective):
     bound on log p(X): it takes the mean of the components' KLs where the mixture's own, which is lower, would do.
     Over single experts it is BiVCCA's objective with mu = 1/2 (Wang et al. 2016, arXiv 1610.03454) and the ELBO of Shi
     et al. 2019; over the products of all subsets MoPoE's (Sutter et al. 2021, arXiv 2105.02470).
+
+    Args:
+        draw_one: decode one component for each example, drawn by the weights, in place of all T. In expectation the
+            same. (MoPoE's code deals the components to the rows of a batch, unevenly.)
     """
+
+    def __init__(
+        self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, draw_one: bool = False
+    ) -> None:
+        super().__init__(model, weights)
+        self.draw_one = draw_one
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         share = self.model.variational_posterior.component_weights(q)  # (T, B)
-        z = q.component_distribution.rsample().movedim(1, 0)  # (T, B, D)
         kl = (share * kl_divergence(q.component_distribution, self.model.prior()).T).sum(dim=0)
+        if self.draw_one:
+            q, share = self._one_of(q, share)
+        z = q.component_distribution.rsample().movedim(1, 0)  # (T, B, D)
         value, terms = -beta * kl, {"mixture/kl": kl}
         scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
         log_p = self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored)  # {name: (T, B)}
@@ -36,6 +51,56 @@ class MmvaeElbo(MultimodalObjective):
             mean = (share * log_p[name]).sum(dim=0) if name in log_p else torch.zeros_like(kl)
             value = value + self.weights[name] * mean
             terms[f"mixture/{name}"] = mean
+        return Bound(value, terms).zero_without_modalities(batch.mask)
+
+    def _one_of(self, q: Distribution, share: Tensor) -> tuple[Distribution, Tensor]:
+        """Draw one component for each example: a mixture of it alone, and its weight 1, (1, B)."""
+        # inverts the distribution function, which needs no check of the weights on the host
+        below = share.cumsum(dim=0) <= torch.rand_like(share[0]) * share.sum(dim=0)  # (T, B)
+        drawn = below.sum(dim=0).clamp(max=len(share) - 1)  # (B,)
+        family, components = self.model.variational_posterior, q.component_distribution
+
+        def only_drawn(x: Tensor) -> Tensor:
+            return x.gather(1, drawn.view(-1, 1, 1).expand(-1, 1, x.shape[2]))
+
+        one = family.component.map_parameters(components, only_drawn)
+        weight = torch.ones_like(share[:1])
+        return MixtureSameFamily(
+            Categorical(logits=torch.zeros_like(weight.T), validate_args=False), one, False
+        ), weight
+
+
+class MmjsdElbo(MultimodalObjective):
+    r"""mmJSD: a mixture of the experts and the prior, drawn to their geometric mean (Sutter et al. 2020, eq. 8).
+
+    .. math:: \sum_k \pi_k \Big[ E_{q_k} \sum_m \lambda_m \log p(x_m|z) - eta KL(q_k || f(z|X)) \Big], \qquad
+              f(z|X) \propto \prod_k q_k^{\pi_k}, \quad q_0 = p(z), \quad \pi_k = rac1{1 + |X|}
+
+    arXiv 2006.08242. A lower bound on :math:`\log \int f(z|X) p(X|z) dz`, where the geometric mean f stands in for the
+    prior, and so none on log p(X). One sample of each component (stratified).
+    """
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The bound of each example, (B,), with the KLs weighted by beta."""
+        batch = self.model.observe(inputs)
+        of_prior, of_experts = self.model.prior.params, self.model.experts(batch)
+        mu, logvar = (
+            torch.cat([p.expand_as(x[:1]), x]) for p, x in zip(of_prior, of_experts, strict=True)
+        )  # (1 + M, B, D)
+        present = mu.new_ones(mu.shape[1], len(mu), dtype=torch.bool)
+        if batch.mask is not None:
+            present = torch.cat([present[:, :1], batch.mask], dim=1)  # (B, 1 + M)
+        share = present.T / present.sum(dim=1)  # (1 + M, B)
+        powers = logvar + present.sum(dim=1).log()[:, None]  # precisions times pi
+        mean = DiagonalGaussian(*product_of_experts(mu, powers, present, with_prior=False))
+        components = DiagonalGaussian(mu, logvar)
+        kl = (share * kl_divergence(components, mean)).sum(dim=0)
+        value, terms = -beta * kl, {"mixture/kl": kl}
+        z = components.rsample()  # (1 + M, B, D)
+        scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
+        for name, log_p in self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored).items():
+            terms[f"mixture/{name}"] = (share * log_p).sum(dim=0)
+            value = value + self.weights[name] * terms[f"mixture/{name}"]
         return Bound(value, terms).zero_without_modalities(batch.mask)
 
 

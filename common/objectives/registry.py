@@ -4,7 +4,7 @@ The command line, its checks and --help, the README's table and the tests read t
 module, its name in `common.objectives`, and a line here. The classes are imported when an objective is made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import objectives
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
     from common.objectives import Objective
 
+JMVAES_ALPHA, MVTCAES_ALPHA = 0.1, 5 / 6  # of --alpha by default
 IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
-PRODUCTS, MIXTURES = ("poe", "quotient"), ("moe", "mopoe")
+PRODUCTS, MIXTURES = ("poe", "product", "quotient"), ("moe", "mopoe", "mopoe-published")
 SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
 
 
@@ -27,6 +28,7 @@ class Record(NamedTuple):
     fusions: those of `common.models.FUSIONS` that it exists for.
     options: the options of `common.training.objective_options.ObjectiveOptions` that it takes.
     needs_density: whether it needs a posterior with a density or KL in closed form.
+    gaussian: whether it needs Gaussian experts.
     summary: what --help says.
     why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "trains no posterior of single
         modalities".
@@ -38,10 +40,15 @@ class Record(NamedTuple):
     needs_density: bool
     summary: str
     why: str
+    gaussian: bool = False
 
 
 def _samples(options: Any) -> int:  # noqa: ANN401 (any config with the options)
     return options.K or IMPORTANCE_SAMPLES
+
+
+def _alpha(options: Any, default: float) -> float:  # noqa: ANN401 (any config with the options)
+    return default if options.alpha is None else options.alpha
 
 
 def _elbo(model: "MultimodalVAE", weights: Mapping[str, float] | None) -> "Objective":
@@ -58,7 +65,7 @@ def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
 JOINT_ONLY = "trains no posterior of single modalities"
 OBJECTIVES = {  # the first one that exists for a fusion is its default
     "jmvae": Record(
-        make=lambda model, o, weights: objectives.JmvaeElbo(model, o.alpha, weights),
+        make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAES_ALPHA), weights),
         fusions=("joint",),
         options=("alpha",),
         needs_density=True,
@@ -66,12 +73,36 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and an encoder for each modality",
     ),
     "student": Record(
-        make=lambda model, o, weights: objectives.JmvaeElbo(model, o.alpha, weights, students=True),
+        make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAES_ALPHA), weights, students=True),
         fusions=("joint",),
         options=("alpha",),
         needs_density=True,
         summary="joint ELBO; the posteriors of single modalities are distilled from the joint one",
         why="needs a joint encoder and an encoder for each modality",
+    ),
+    "telbo": Record(
+        make=lambda model, o, weights: objectives.TelboElbo(model, weights),
+        fusions=("joint",),
+        options=(),
+        needs_density=False,
+        summary="joint ELBO, which trains the decoders, and the ELBO of each modality, which trains its encoder",
+        why="needs a joint encoder and an encoder for each modality",
+    ),
+    "mvtcae": Record(
+        make=lambda model, o, weights: objectives.MvtcaeElbo(model, _alpha(o, MVTCAES_ALPHA), weights),
+        fusions=("product",),
+        options=("alpha",),
+        needs_density=True,
+        summary="MVTCAE's total correlation and conditional bottlenecks, a bound for --alpha 0 alone",
+        why="needs the product of experts without the prior",
+    ),
+    "crmvae": Record(
+        make=lambda model, o, weights: objectives.CrmvaeElbo(model, weights),
+        fusions=("product",),
+        options=(),
+        needs_density=True,
+        summary="CRMVAE's reconstructions from the joint posterior and from each modality's own, no bound",
+        why="needs the product of experts without the prior",
     ),
     "mvae": Record(
         make=lambda model, o, weights: objectives.MvaeElbo(model, o.approx_m, weights),
@@ -88,6 +119,31 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
         why=JOINT_ONLY,
+    ),
+    "elbo-one": Record(
+        make=lambda model, o, weights: objectives.MmvaeElbo(model, weights, draw_one=True),
+        fusions=MIXTURES,
+        options=(),
+        needs_density=False,
+        summary="elbo with one component drawn for each example: as many times cheaper as there are components",
+        why="draws a component of a mixture",
+    ),
+    "mmjsd": Record(
+        make=lambda model, o, weights: objectives.MmjsdElbo(model, weights),
+        fusions=("moe",),
+        options=(),
+        needs_density=True,
+        summary="mmJSD's mixture of experts and prior, drawn to their geometric mean; no bound on log p(X)",
+        why="mixes the experts and the prior",
+        gaussian=True,
+    ),
+    "dmvae": Record(
+        make=lambda model, o, weights: objectives.DmvaeElbo(model, weights),
+        fusions=PRODUCTS,
+        options=(),
+        needs_density=False,
+        summary="ELBO of all modalities with the posterior of all, and with that of each one",
+        why="needs a posterior of all modalities and of each one, which products have",
     ),
     "ar": Record(
         make=lambda model, o, weights: objectives.ArElbo(model, weights),
@@ -141,6 +197,11 @@ def objectives_of(fusion: str) -> tuple[str, ...]:
     return tuple(name for name, record in OBJECTIVES.items() if fusion in record.fusions)
 
 
+def with_default(name: str | None, exists: Sequence[str]) -> tuple[str, ...]:
+    """The objectives that exist, the one with this name first; None leaves their order."""
+    return tuple(exists) if name is None else (name, *(other for other in exists if other != name))
+
+
 def with_option(name: str) -> tuple[str, ...]:
     """Names of the objectives that take an option."""
     return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
@@ -153,16 +214,18 @@ def table() -> str:
     for name, record in OBJECTIVES.items():
         cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
         cells = ["default" if objectives_of(f)[0] == name else cell for f, cell in zip(FUSIONS, cells, strict=True)]
-        rows.append([f"`{name}`", *cells, "" if record.needs_density else "yes", record.summary])
+        energy_based = "poe" in record.fusions and not record.needs_density
+        rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def check_objective(obj: str, exists: tuple[str, ...], model: str, has_density: bool) -> None:
+def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: str, has_density: bool) -> None:
     """Refuse an objective that does not exist for a model.
 
     Args:
         exists: the objectives that exist for the model.
         model: the option that names the model ("--model mvae").
+        posterior: the family of its experts.
         has_density: whether the posterior's density and KL are known in closed form.
 
     Raises:
@@ -170,6 +233,7 @@ def check_objective(obj: str, exists: tuple[str, ...], model: str, has_density: 
     """
     record = OBJECTIVES[obj]
     require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
+    require(not record.gaussian or posterior == "gaussian", f"--obj {obj} needs Gaussian experts, not {posterior} ones")
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
     require(
         has_density or not record.needs_density,

@@ -40,8 +40,9 @@ class ObjectiveOptions:
     paper's code. Default: exact"""
     approx_m: int = 0
     """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch"""
-    alpha: float = 0.1
-    """weight of the KLs that draw JMVAE's unimodal posteriors to the joint one. Default: as in Suzuki et al. 2016"""
+    alpha: float | None = None
+    """weight of the KLs between the joint posterior and those of single modalities; for --obj mvtcae the weight of its
+    conditional terms, 0 to 1. Default: 0.1, as in Suzuki et al. 2016; for mvtcae 5/6, as in the authors' code"""
     max_memory: float | None = None
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
@@ -81,7 +82,7 @@ class ObjectiveOptions:
 
         check_fusion(fusion, posterior)
         obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
-        registry.check_objective(obj, tuple(exists), model, has_density)
+        registry.check_objective(obj, tuple(exists), model, posterior, has_density)
         registry.check_options(obj, self._given_options())
         require(
             FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
@@ -91,7 +92,12 @@ class ObjectiveOptions:
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         for name in ("approx_m", "alpha"):
-            require(getattr(self, name) >= 0, f"{option(name)} must not be negative, it is {getattr(self, name)}")
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
+        require(
+            obj != "mvtcae" or self.alpha is None or self.alpha <= 1,
+            f"--alpha of --obj mvtcae lies between 0 and 1, it is {self.alpha}",
+        )
         require(
             has_density or obj != "iwae" or self.K != 1,
             "--K 1 with --posterior ebm: --obj elbo is the bound with one sample, without the noise of choosing it",
@@ -105,7 +111,7 @@ class ObjectiveOptions:
             "dreg": self.dreg is not None,
             "max_memory": self.max_memory is not None,
             "approx_m": self.approx_m != 0,
-            "alpha": self.alpha != ObjectiveOptions.alpha,
+            "alpha": self.alpha is not None,
         }
         return {name: getattr(self, name) for name, asked in asks.items() if asked}
 
@@ -123,6 +129,9 @@ class ModelOptions(ObjectiveOptions):
 
     def experts(self) -> tuple[str, str, str]:
         return f"--model {self.model}", MODELS[self.model].fusion, self.posterior
+
+    def objectives(self) -> Sequence[str]:
+        return registry.with_default(MODELS[self.model].obj, super().objectives())
 
     def check(self) -> None:
         super().check()

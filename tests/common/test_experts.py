@@ -158,3 +158,22 @@ def test_quotient_of_proper_posteriors_is_the_product_of_their_likelihoods():
     mask = mask_of(PATTERNS)
     posterior_mean = mu * (-logvar).sigmoid()  # of N(mu, sigma^2) p(z): mu sigma^-2 / (1 + sigma^-2)
     torch.testing.assert_close(quotient_of_experts(posterior_mean, logvar, mask), product_of_experts(mu, logvar, mask))
+
+
+def test_the_product_without_the_prior():
+    """Its precision is the experts' sum; of no expert it is the prior; `with_prior` may differ from term to term."""
+    mu, logvar = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 4, dtype=torch.float64)
+    precision = (-logvar).exp()
+    mean, log_variance = product_of_experts(mu, logvar, with_prior=False)
+    torch.testing.assert_close(mean, (precision * mu).sum(dim=0) / precision.sum(dim=0))
+    torch.testing.assert_close(log_variance, -precision.sum(dim=0).log())
+    mask = torch.tensor([[[True, False, True]] * 5, [[False, False, False]] * 5])  # (2, 5, 3)
+    mean, log_variance = product_of_experts(mu, logvar, mask, with_prior=False)
+    torch.testing.assert_close(
+        (mean[0], log_variance[0]), product_of_experts(mu[[0, 2]], logvar[[0, 2]], with_prior=False)
+    )
+    assert (mean[1] == 0).all() and (log_variance[1] == 0).all(), "nothing given: the prior"
+    each = product_of_experts(mu, logvar, mask[:1].expand(2, -1, -1), torch.tensor([[True], [False]]))
+    for t, with_prior in enumerate((True, False)):
+        whole = product_of_experts(mu, logvar, mask[:1], with_prior)
+        torch.testing.assert_close(tuple(x[t] for x in each), tuple(x[0] for x in whole))

@@ -28,7 +28,7 @@ def test_an_encoder_returns_a_familys_parameters(posterior):
         assert q.sample((2,)).shape == (2, 5, D)
         assert model.variational_posterior.is_mixture == (fusion != "poe") == FUSIONS[fusion].is_mixture
         assert model.prior().sample((2,)).shape == (2, D)
-    assert {name for name in FUSIONS if FUSIONS[name].is_mixture} == {"moe", "mopoe"}
+    assert {name for name in FUSIONS if FUSIONS[name].is_mixture} == {"moe", "mopoe", "mopoe-published"}
 
 
 def test_the_first_of_laplace_and_normal_experts_is_laplace():

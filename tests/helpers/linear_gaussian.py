@@ -97,5 +97,11 @@ def exact_posterior(weights, scales, inputs, given):
     return mean, covariance.diag().expand_as(mean)
 
 
+def expected_log_p(weights, scales, inputs, name, mean, variance):
+    """E log p(x_m|z) over z ~ N(mean, variance), (B, D)."""
+    at_mean = Normal(mean @ weights[name].T, scales[name]).log_prob(inputs[name]).sum(dim=-1)
+    return at_mean - 0.5 * (variance * weights[name].square().sum(dim=0)).sum(dim=-1) / scales[name] ** 2
+
+
 def standard_error(x):
     return x.std().item() / math.sqrt(len(x))

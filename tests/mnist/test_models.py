@@ -14,18 +14,24 @@ import mnist.model
 import mnist.train
 from common.choices import MODELS
 from common.data import unpair
-from common.objectives.registry import objectives_of, with_option
+from common.objectives.registry import OBJECTIVES, objectives_of, with_option
 from common.training import objective_of
 from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of
 
 PAIRS = [(name, obj) for name, known in MODELS.items() for obj in objectives_of(known.fusion)]
-FAMILIES_OF = {"poe": ("gaussian", "vmf"), "quotient": ("gaussian",), "mopoe": ("gaussian", "vmf")}
+FAMILIES_OF = {
+    "poe": ("gaussian", "vmf"),
+    "product": ("gaussian",),
+    "quotient": ("gaussian",),
+    "mopoe": ("gaussian", "vmf"),
+}
 EVERYTHING = [
     (name, obj, posterior)
     for name, obj in PAIRS
     for posterior in FAMILIES_OF.get(MODELS[name].fusion, ("gaussian", "laplace", "vmf"))
+    if posterior == "gaussian" or not OBJECTIVES[obj].gaussian
 ]
 
 
@@ -48,14 +54,23 @@ def test_every_parameter_gets_a_gradient(experiment, name, obj, posterior):
 @pytest.mark.parametrize(("name", "obj"), PAIRS)
 def test_names_of_terms(name, obj):
     model = model_of(name)
-    mixture = name in ("bivcca", "mopoe")
+    mixture = name in ("bivcca", "mopoe", "mmjsd")
+    of_mixture = "mixture/kl mixture/image mixture/text"
+    each = "image/kl text/kl joint/kl image/image joint/image text/text joint/text"
+    from_joint = "joint/kl joint/image joint/text image/kl_from_joint text/kl_from_joint"
     terms = {
-        "mvae": "image/kl text/kl joint/kl image/image joint/image text/text joint/text",
-        "jmvae": "joint/kl joint/image joint/text image/kl_from_joint text/kl_from_joint",
-        "student": "joint/kl joint/image joint/text image/kl_from_joint text/kl_from_joint",
+        "mvae": each,
+        "telbo": each,
+        "dmvae": f"{each} image/text text/image",
+        "jmvae": from_joint,
+        "student": from_joint,
+        "mvtcae": from_joint,
+        "crmvae": f"{from_joint} image/image text/text",
         "ar": "ar/kl ar/image ar/text",
-        "elbo-importance": "mixture/kl mixture/image mixture/text",
-        "elbo": "mixture/kl mixture/image mixture/text" if mixture else "joint/kl joint/image joint/text",
+        "elbo-importance": of_mixture,
+        "elbo-one": of_mixture,
+        "mmjsd": of_mixture,
+        "elbo": of_mixture if mixture else "joint/kl joint/image joint/text",
     }.get(obj, "joint/kl joint/image joint/text")
     expected = [term for term in terms.split() if name not in ("vae", "cvae") or "text" not in term]
     value, named = goal(model, name, obj).bound(inputs_of(model))

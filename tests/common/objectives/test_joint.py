@@ -1,4 +1,4 @@
-"""JMVAE's objective, and its students', against exact posteriors and formulas written out."""
+"""JMVAE's objective, and its students', MVTCAE's and CRMVAE's, against exact posteriors and formulas written out."""
 
 import math
 
@@ -8,10 +8,10 @@ from torch.distributions import Normal, kl_divergence
 
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import JmvaeElbo
+from common.objectives import CrmvaeElbo, JmvaeElbo, MvtcaeElbo, StandardElbo
 from tests.helpers.digits import BETA, LAMBDAS, certain_joint, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
-from tests.helpers.fusions import with_fusion
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, standard_error
+from tests.helpers.fusions import components, mask_of, with_fusion
+from tests.helpers.linear_gaussian import NAMES, D, draw, exact_log_p, exact_posterior, expected_log_p, standard_error
 from tests.helpers.objectives import gradients_agree, kl_to_prior, repeated
 
 
@@ -140,3 +140,97 @@ def test_students_of_an_exact_teacher_come_to_the_exact_posteriors():
 def test_jmvae_takes_a_mask_of_complete_examples():
     model, inputs = model_of("jmvae"), mnist_inputs(3)
     assert JmvaeElbo(model)(Batch(inputs, torch.ones(3, 2, dtype=torch.bool))).isfinite()
+
+
+# MVTCAE and CRMVAE: products of experts without the prior
+
+PATTERNS = [("a", "b", "c"), ("a", "c"), ("b",)]
+
+
+def by_hand(weights, scales, inputs, pattern):
+    """q(z|X) and each q(z|x_m): means and variances, (1 + |X|, D), by textbook formulas."""
+    means, variances = components("moe", weights, scales, inputs, pattern)
+    precision = (1 / variances).sum(dim=0, keepdim=True)
+    mean = (means / variances).sum(dim=0, keepdim=True) / precision
+    return torch.cat([mean, means]), torch.cat([1 / precision, variances])
+
+
+def expected_parts(weights, scales, inputs, pattern, lambdas):
+    """E log p of all under q(z|X), of each under its own posterior, KL(q(z|X) || p), sum of the KLs to the others."""
+    mean, variance = by_hand(weights, scales, inputs, pattern)
+    joint, singles = Normal(mean[0], variance[0].sqrt()), Normal(mean[1:], variance[1:].sqrt())
+    log_p = {n: lambdas.get(n, 1.0) * expected_log_p(weights, scales, inputs, n, mean, variance) for n in pattern}
+    own = sum(log_p[name][1 + m] for m, name in enumerate(pattern))
+    kl = kl_to_prior(mean[:1], variance[:1])
+    return [x.item() for x in (sum(log_p.values())[0], own, kl, kl_divergence(joint, singles).sum())]
+
+
+def expected_mvtcae(parts, alpha, beta, m=3):
+    joint, _, kl, apart = parts
+    return (m - alpha) / m * joint - beta * ((1 - alpha) * kl + alpha / m * apart)
+
+
+def expected_crmvae(parts, _, beta, m=3):
+    joint, own, kl, apart = parts
+    return (joint + own) / (2 * (m + 1)) - beta / (m + 1) * (kl + apart)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("alpha", [0.0, 5 / 6, None])  # None: CRMVAE, which has no alpha
+def test_mvtcae_and_crmvae_in_expectation(pattern, alpha):
+    model, weights, scales = with_fusion("product", 3)
+    one, n = draw(weights, scales, 1), 20_000
+    batch = Batch(repeated(one, n), mask_of([pattern]).expand(n, -1))
+    for lambdas, beta in (({}, 1.0), ({"a": 3.0, "c": 0.2}, 0.4)):
+        crmvae = alpha is None
+        objective = CrmvaeElbo(model, lambdas) if crmvae else MvtcaeElbo(model, alpha, lambdas)
+        expected = expected_crmvae if crmvae else expected_mvtcae
+        with torch.no_grad():
+            value, terms = objective.bound(batch, beta)
+        parts = expected_parts(weights, scales, one, pattern, lambdas)
+        assert value.mean().item() == pytest.approx(expected(parts, alpha, beta), abs=5 * standard_error(value))
+        assert standard_error(value) < 0.05, "the comparison is tight"
+        scored = {f"joint/{name}" for name in NAMES[:3]} | (
+            {f"{name}/{name}" for name in NAMES[:3]} if crmvae else set()
+        )
+        assert set(terms) == {"joint/kl", *(f"{name}/kl from joint" for name in NAMES[:3])} | scored
+        torch.testing.assert_close(terms["joint/kl"], torch.full((n,), parts[2], dtype=torch.float64))
+        for name in NAMES[:3]:
+            assert (terms[f"{name}/kl from joint"] != 0).all() == (name in pattern and len(pattern) > 1)
+            assert terms[f"joint/{name}"].any() == (name in pattern)
+
+
+def test_mvtcae_without_alpha_is_the_elbo_of_the_product_without_the_prior():
+    model, weights, scales = with_fusion("product", 3)
+    inputs = draw(weights, scales, 5)
+    inputs["b"][:2] = torch.nan
+    values = []
+    for objective in (MvtcaeElbo(model, 0.0, {"a": 2.0}), StandardElbo(model, {"a": 2.0})):
+        torch.manual_seed(0)
+        values.append(objective.bound(inputs, 0.7).value)
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 5 / 6, None])
+def test_what_bounds_log_p(alpha):
+    """The expectations of MVTCAE with alpha 0 are below log p(X); its others, and CRMVAE's, are not."""
+    _, weights, scales = with_fusion("product", 3)
+    above = []
+    for _ in range(20):
+        one = draw(weights, scales, 1)
+        parts = expected_parts(weights, scales, one, NAMES[:3], {})
+        value = expected_crmvae(parts, alpha, 1.0) if alpha is None else expected_mvtcae(parts, alpha, 1.0)
+        above.append(value > exact_log_p(weights, scales, one, NAMES[:3]).item())
+    assert any(above) == (alpha != 0)
+
+
+@pytest.mark.parametrize("objective", [MvtcaeElbo, CrmvaeElbo])
+def test_gradient_of_mvtcaes_and_crmvaes_loss_against_finite_differences(objective):
+    model, weights, scales = with_fusion("product")
+    inputs = draw(weights, scales, 3)
+    inputs["b"][0] = torch.nan
+    assert gradients_agree(objective(model, weights={"a": 2.0}), inputs)
+
+
+def test_mvtcaes_alpha_is_its_authors_by_default():
+    assert MvtcaeElbo(with_fusion("product")[0]).alpha == 5 / 6

@@ -2,20 +2,14 @@
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from common.data import Batch
-from common.objectives import MmvaeElbo
+from common.objectives import MmjsdElbo, MmvaeElbo
 from tests.helpers.digits import BETA, LAMBDAS, certain, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
-from tests.helpers.fusions import components, mask_of, row, with_fusion
-from tests.helpers.linear_gaussian import draw, exact_log_p, standard_error
+from tests.helpers.fusions import components, mask_of, row, subsets_of, with_fusion
+from tests.helpers.linear_gaussian import NAMES, draw, exact_log_p, expected_log_p, standard_error
 from tests.helpers.objectives import gradients_agree, hooked, kl_to_prior, repeated
-
-
-def expected_log_p(weights, scales, inputs, name, mean, variance):
-    """E log p(x_m|z) over z ~ N(mean, variance), (B, D), on the linear-Gaussian model."""
-    at_mean = Normal(mean @ weights[name].T, scales[name]).log_prob(inputs[name]).sum(dim=-1)
-    return at_mean - 0.5 * (variance * weights[name].square().sum(dim=0)).sum(dim=-1) / scales[name] ** 2
 
 
 def expected_mixture(fusion, weights, scales, inputs, pattern, lambdas, beta):
@@ -142,3 +136,97 @@ def test_gradient_of_the_mixtures_loss_against_finite_differences(fusion):
     inputs = draw(weights, scales, 3)
     inputs["b"][0] = torch.nan
     assert gradients_agree(MmvaeElbo(model, weights={"a": 2.0}), inputs)
+
+
+# one component drawn for each example
+
+
+@pytest.mark.parametrize("pattern", [("a", "b", "c"), ("a", "c"), ()])
+def test_one_drawn_component_has_the_mixtures_bound_in_expectation(pattern):
+    model, weights, scales = with_fusion("mopoe", 3)
+    one, n = draw(weights, scales, 1), 20_000
+    batch = Batch(repeated(one, n), mask_of([pattern]).expand(n, -1))
+    expected = expected_mixture("mopoe", weights, scales, one, pattern, {"a": 3.0}, 0.4) if pattern else 0
+    with torch.no_grad():
+        value, terms = MmvaeElbo(model, weights={"a": 3.0}, draw_one=True).bound(batch, 0.4)
+    assert value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
+    if pattern:
+        kls = kl_to_prior(*components("mopoe", weights, scales, one, pattern))
+        torch.testing.assert_close(terms["mixture/kl"], kls.mean().expand(n))
+        drawn = terms["mixture/a"].detach()
+        assert drawn.std() > 1.5 * MmvaeElbo(model).bound(batch).terms["mixture/a"].std(), "examples differ in components"
+
+
+def test_one_drawn_component_is_all_that_is_decoded():
+    model = model_of("mopoe")
+    rows = {name: hooked(network) for name, network in model.decoder.items()}
+    MmvaeElbo(model, draw_one=True)(mnist_inputs(5))
+    assert rows == {"image": [5], "text": [5]}
+
+
+def test_published_mopoe_multiplies_the_prior_into_the_full_product_alone():
+    model, weights, scales = with_fusion("mopoe-published", 3)
+    inputs = draw(weights, scales, 2)
+    patterns = [("a", "b", "c"), ("a", "c")]
+    q = model.fuse(model.experts(model.observe(inputs)), mask_of(patterns))
+    order = [("a",), ("b",), ("a", "b"), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]
+    assert set(order) == set(subsets_of(NAMES[:3]))
+    for i, pattern in enumerate(patterns):
+        share = q.mixture_distribution.probs[i]
+        products = [(subset, t) for t, subset in enumerate(order) if set(subset) <= set(pattern)]
+        assert share.nonzero().flatten().tolist() == [t for _, t in products]
+        for subset, t in products:
+            precision = sum(weights[name].T @ weights[name] / scales[name] ** 2 for name in subset)
+            precision = precision + (torch.eye(2) if subset == ("a", "b", "c") else 0)
+            mean = sum(inputs[name][i] @ weights[name] / scales[name] ** 2 for name in subset)
+            part = q.component_distribution
+            torch.testing.assert_close(part.variance[i, t], 1 / precision.diag())
+            torch.testing.assert_close(part.mean[i, t], mean / precision.diag())
+
+
+# mmJSD
+
+
+def expected_mmjsd(weights, scales, inputs, pattern, lambdas, beta):
+    """The objective's expectation for one example, and what it bounds: log of the mean of p(X|z) over f(z|X)."""
+    mean, variance = components("moe", weights, scales, inputs, pattern)
+    mean, variance = (torch.cat([prior, x]) for prior, x in ((torch.zeros(1, 2), mean), (torch.ones(1, 2), variance)))
+    precision = (1 / variance).mean(dim=0)
+    f = Normal((mean / variance).mean(dim=0) / precision, precision.rsqrt())
+    kls = kl_divergence(Normal(mean, variance.sqrt()), f).sum(dim=-1)
+    log_p = sum(lambdas.get(n, 1.0) * expected_log_p(weights, scales, inputs, n, mean, variance) for n in pattern)
+    w, x = torch.cat([weights[n] for n in pattern]), torch.cat([inputs[n] for n in pattern], dim=1)
+    noise = torch.cat([torch.full((len(weights[n]),), scales[n] ** 2, dtype=torch.float64) for n in pattern]).diag()
+    evidence = MultivariateNormal(w @ f.mean, (w * f.variance) @ w.T + noise).log_prob(x).item()
+    return (log_p - beta * kls).mean().item(), evidence
+
+
+@pytest.mark.parametrize("pattern", [("a", "b", "c"), ("a", "c"), ("b",)])
+def test_mmjsd_in_expectation_and_what_it_bounds(pattern):
+    model, weights, scales = with_fusion("moe", 3)
+    one, n = draw(weights, scales, 1), 20_000
+    batch = Batch(repeated(one, n), mask_of([pattern]).expand(n, -1))
+    for lambdas, beta in (({}, 1.0), ({"a": 3.0, "c": 0.2}, 0.4)):
+        expected, evidence = expected_mmjsd(weights, scales, one, pattern, lambdas, beta)
+        with torch.no_grad():
+            value = MmjsdElbo(model, weights=lambdas).bound(batch, beta).value
+        assert value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
+        if not lambdas:
+            assert expected < evidence
+
+
+def test_mmjsd_bounds_no_log_p():
+    """Far from the prior the geometric mean lies nearer to the data: the expectation is above log p(X)."""
+    _, weights, scales = with_fusion("moe")
+    scales = dict.fromkeys(scales, 2.4)
+    far = {name: w @ torch.tensor([30.0, 0.0], dtype=torch.float64) for name, w in weights.items()}
+    far = {name: x[None] for name, x in far.items()}
+    expected, evidence = expected_mmjsd(weights, scales, far, ("a", "b"), {}, 1.0)
+    assert exact_log_p(weights, scales, far, ("a", "b")).item() + 4 < expected < evidence
+
+
+def test_gradient_of_mmjsds_loss_against_finite_differences():
+    model, weights, scales = with_fusion("moe")
+    inputs = draw(weights, scales, 3)
+    inputs["b"][0] = torch.nan
+    assert gradients_agree(MmjsdElbo(model, weights={"a": 2.0}), inputs)

@@ -1,0 +1,97 @@
+"""Sums of ELBOs whose terms train or score more than the modalities that their posteriors see: DMVAE, TELBO."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from common.data.batches import Batch
+from common.errors import require
+from common.objectives.base import Bound
+from common.objectives.elbo import SumOfElbos, Terms
+from common.subsets import mvae_subsets
+
+
+class DmvaeElbo(SumOfElbos):
+    r"""DMVAE: all modalities are scored under the shared posterior of all and under that of each one.
+
+    .. math:: \sum_{S \in \{X, \{1\}, .., \{M\}\}} \Big\{ \sum_m \lambda_m E_{q(u|x_S) q(w_m|x_m)} \log p(x_m|u, w_m)
+              - \beta \Big[ KL(q(u|x_S) || p(u)) + \sum_m KL(q(w_m|x_m) || p(w_m)) \Big] \Big\}
+
+    (Lee & Pavlovic 2021, arXiv 2012.13024; u are the shared latents, w_m modality m's own, which its encoder gives in
+    every term.) Each of the M + 1 terms is a lower bound on log p(X). q(u|x_m) is what the model generates with: with
+    --fusion poe it has the prior as an expert, which the authors' code leaves out in training. A term of an absent
+    modality is 0.
+    """
+
+    unimodal = True
+
+    def subsets(self) -> Tensor:
+        return mvae_subsets(self.model.columns, 0)
+
+    def _terms(self, batch: Batch) -> Terms:
+        terms = super()._terms(batch)
+        everything = torch.ones_like(terms.subsets)
+        if batch.mask is None:
+            return terms._replace(subsets=everything)
+        counts = terms.scored.any(dim=-1, keepdim=True)  # (T, B, 1)
+        return terms._replace(subsets=everything, scored=counts & batch.mask)
+
+    def _posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> Distribution:
+        """q(u|x_S) of all terms with the private posteriors of all modalities, (T, B)."""
+        encoded = torch.ones_like(terms.given) if terms.scored is None else terms.scored.any(dim=0)
+        return self.model.variational_posterior(self.model.fused_params(params, terms.given, encoded))
+
+
+class TelboElbo(SumOfElbos):
+    r"""TELBO: the joint ELBO trains the decoders and the joint encoder, each modality's ELBO its own encoder alone.
+
+    .. math:: ELBO(x_1, .., x_M) + \sum_m ELBO(x_m), \quad \text{the second with decoders held fixed}
+
+    (Vedantam et al. 2018, arXiv 1705.10762, eq. 4.) A sum of lower bounds on log p(X) and the log p(x_m). The authors
+    train in two stages, the encoders of single modalities last; here both go on at once, with the same optimum, since
+    nothing of the second stage reaches the first one's parameters. It learns from complete examples only.
+    """
+
+    unimodal = True
+
+    def subsets(self) -> Tensor:
+        return mvae_subsets(self.model.columns, 0)
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The sum of the ELBOs of each example, (B,), with the KLs weighted by beta.
+
+        Raises:
+            InputError: an example lacks a modality.
+        """
+        batch = self.model.observe(inputs)
+        complete = batch.mask is None or bool(batch.mask.all())
+        require(complete, "--obj telbo needs every modality of every example")
+        return super().bound(Batch(batch.modalities, every_row=batch.every_row), beta)
+
+    def _expected_log_likelihoods(
+        self, z: Tensor, share: Tensor, batch: Batch, terms: Terms
+    ) -> dict[str, dict[int, Tensor]]:
+        of_joint = torch.tensor([name == "joint" for name in terms.names])[:, None]
+        joint = terms._replace(subsets=terms.subsets & of_joint)
+        single = terms._replace(subsets=terms.subsets & ~of_joint)
+        expected = super()._expected_log_likelihoods(z, share, batch, joint)
+        with frozen(self.model.decoder):
+            for name, by_term in super()._expected_log_likelihoods(z, share, batch, single).items():
+                expected[name] |= by_term
+        return expected
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """A context in which the outputs of a module have no gradient by its parameters."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
