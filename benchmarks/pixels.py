@@ -109,7 +109,7 @@ def sampling(n: int, posterior: str) -> Turn:
     devices.select(cuda=False)
     family = FAMILIES[posterior]
     params = [torch.randn(n, LATENTS, requires_grad=True) for _ in range(family.n_params)]
-    build_posterior = family.posterior(LATENTS)
+    build_posterior = family.posterior((LATENTS,))
 
     def turn() -> None:
         for _ in range(DRAWS):

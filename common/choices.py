@@ -7,6 +7,7 @@ FUSIONS = {  # those of `common.models.FUSIONS`
     "product": "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
     "quotient": "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
     "moe": "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
+    "mmvae+": "mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
     "mopoe": "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
     "mopoe-published": "mopoe as in its authors' code: the prior is an expert of the product of all modalities alone",
     "own": "each subset of the modalities has its own encoder (VAE, CVAE)",

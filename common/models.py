@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from common import choices
@@ -12,13 +13,14 @@ from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
+from common.priors import ClusteredPrior, LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
     DiagonalGaussianPosterior,
     LaplaceOrNormalPosterior,
     LaplacePosterior,
     LocScaleEbmPosterior,
     MixturePosterior,
+    OwnLatentsMixture,
     Posterior,
     SoftplusPosterior,
     VmfProductPosterior,
@@ -45,19 +47,21 @@ class Family(NamedTuple):
     """A posterior family.
 
     n_params: number of vectors (N, D) that an encoder gives.
-    posterior: number of latents D -> the family's module.
+    posterior: numbers of latents, the shared ones and each modality's own -> the family's module.
     product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
-    prior: number of latents D, whether its scales are learned -> the prior's module.
+    prior: these numbers, whether its scales are learned -> the prior's module.
     has_density: whether log q(z) is known in closed form.
     only_mixed: whether its members are components of mixtures only, no posteriors alone.
+    own_latents: whether modalities can have private latents of their own in a mixture.
     """
 
     n_params: int
-    posterior: Callable[[int], Posterior]
+    posterior: Callable[[Sequence[int]], Posterior]
     product: type[Strategy] | None
-    prior: Callable[[int, bool], nn.Module]
+    prior: Callable[[Sequence[int], bool], nn.Module]
     has_density: bool = True
     only_mixed: bool = False
+    own_latents: bool = False
 
 
 class Fusion(NamedTuple):
@@ -68,64 +72,75 @@ class Fusion(NamedTuple):
     exists: family's name, family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
     why: why it does not exist for other families.
+    auxiliary: whether training draws private latents of other modalities from auxiliary priors; it needs some.
     """
 
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[str, Family], bool]
     is_mixture: bool
     why: str
+    auxiliary: bool = False
 
 
-def energy_based(latent_dim: int) -> LocScaleEbmPosterior:
+def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
     """The posterior whose energy is a network with two hidden layers."""
-    return LocScaleEbmPosterior(nn.Sequential(swish_mlp(latent_dim, 64, 64), nn.Linear(64, 1), nn.Softplus()))
+    return LocScaleEbmPosterior(nn.Sequential(swish_mlp(sum(sizes), 64, 64), nn.Linear(64, 1), nn.Softplus()))
 
 
-def gaussian_prior(latent_dim: int, learn: bool) -> nn.Module:
+def gaussian_prior(sizes: Sequence[int], learn: bool) -> nn.Module:
     """N(0, I), or with learned scales N(0, diag(s^2))."""
-    return LearnedPrior(DiagonalGaussianPosterior(), latent_dim) if learn else StandardGaussianPrior(latent_dim)
+    return LearnedPrior(DiagonalGaussianPosterior(), sum(sizes)) if learn else StandardGaussianPrior(sum(sizes))
+
+
+def prior_in(family: Callable[[Sequence[int]], Posterior]) -> Callable[[Sequence[int], bool], nn.Module]:
+    """The prior in a family, with learned or fixed scales."""
+    return lambda sizes, learn: LearnedPrior(family(sizes), sum(sizes), learn)
 
 
 def vmf_family(n_vmfs: int) -> Family:
     """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
     return Family(
         n_params=1,
-        posterior=lambda d: VmfProductPosterior(n_vmfs),
+        posterior=lambda sizes: VmfProductPosterior(n_vmfs),
         product=VmfPoeStrategy,
-        prior=lambda d, learn: UniformHypersphericalPrior(d, n_vmfs),
+        prior=lambda sizes, learn: UniformHypersphericalPrior(sum(sizes), n_vmfs),
     )
 
 
 FAMILIES = {
     "gaussian": Family(
         n_params=2,
-        posterior=lambda d: DiagonalGaussianPosterior(),
+        posterior=lambda sizes: DiagonalGaussianPosterior(),
         product=GaussianPoeStrategy,
         prior=gaussian_prior,
+        own_latents=True,
     ),
     "laplace": Family(
         n_params=2,
-        posterior=lambda d: LaplacePosterior(),
+        posterior=lambda sizes: LaplacePosterior(sizes=sizes),
         product=None,
-        prior=partial(LearnedPrior, LaplacePosterior(eta=0)),
+        prior=prior_in(lambda sizes: LaplacePosterior(0, sizes)),
+        own_latents=True,
     ),
     "softplus-laplace": Family(
         n_params=2,
-        posterior=lambda d: SoftplusPosterior(Laplace),
+        posterior=lambda sizes: SoftplusPosterior(Laplace),
         product=None,
-        prior=partial(LearnedPrior, SoftplusPosterior(Laplace)),
+        prior=prior_in(lambda sizes: SoftplusPosterior(Laplace)),
+        own_latents=True,
     ),
     "softplus-normal": Family(
         n_params=2,
-        posterior=lambda d: SoftplusPosterior(Normal),
+        posterior=lambda sizes: SoftplusPosterior(Normal),
         product=None,
-        prior=partial(LearnedPrior, SoftplusPosterior(Normal)),
+        prior=prior_in(lambda sizes: SoftplusPosterior(Normal)),
+        own_latents=True,
     ),
     "laplace-normal": Family(
         n_params=2,
-        posterior=lambda d: LaplaceOrNormalPosterior((True, False)),
+        posterior=lambda sizes: LaplaceOrNormalPosterior((True, False)),
         product=None,
-        prior=partial(LearnedPrior, LaplacePosterior()),
+        prior=prior_in(lambda sizes: LaplacePosterior()),
         only_mixed=True,
     ),
     "vmf": vmf_family(n_vmfs=1),
@@ -133,7 +148,7 @@ FAMILIES = {
         n_params=2,
         posterior=energy_based,
         product=LocScaleEbmStrategy,
-        prior=lambda d, learn: StandardGaussianPrior(d),
+        prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
         has_density=False,
     ),
 }
@@ -161,6 +176,13 @@ FUSIONS = {
         exists=lambda name, family: family.has_density,
         is_mixture=True,
         why="energy-based experts are only multiplied",
+    ),
+    "mmvae+": Fusion(
+        strategy=lambda family, encoders: MoeStrategy(),
+        exists=lambda name, family: family.own_latents,
+        is_mixture=True,
+        why="a modality's own latents need parameters of their own in the experts and in the prior",
+        auxiliary=True,
     ),
     "mopoe": Fusion(
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
@@ -232,6 +254,7 @@ def VAE(
     learn_prior: bool = False,
     private: Mapping[str, int] | None = None,
     n_vmfs: int = 1,
+    n_clusters: int | None = None,
 ) -> MultimodalVAE:
     """The model with a fusion and a posterior family.
 
@@ -242,18 +265,25 @@ def VAE(
         posterior: a name in FAMILIES.
         learn_prior: learn the prior's scales, if its family has any.
         n_vmfs: number of spheres of the family vmf.
+        n_clusters: number of clusters of a prior that is a mixture (CMVAE); by default it is none.
 
     Raises:
-        InputError: the fusion does not exist for the family.
+        InputError: the fusion does not exist for the family, or it needs private latents.
     """
     family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
-    variational_posterior = family.posterior(latent_dim)
+    own = {name: (private or {}).get(name, 0) for name in encoder}
+    sizes = (latent_dim - sum(own.values()), *(n for n in own.values() if n))
+    variational_posterior, auxiliary = family.posterior(sizes), None
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
         make = FUSIONS[fusion].strategy
         require(make is not None, f"the fusion {fusion} has a network of its own: give VAE the strategy, not its name")
         strategy = make(family, tuple(encoder))
-        if FUSIONS[fusion].is_mixture:
+        if FUSIONS[fusion].auxiliary:
+            require(private, f"the fusion {fusion} needs private latents: without them it is moe")
+            auxiliary = family.prior(sizes, True)
+            variational_posterior = OwnLatentsMixture(variational_posterior, _own_latents(own, latent_dim))
+        elif FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)
     else:
         strategy = fusion
@@ -263,10 +293,30 @@ def VAE(
         variational_posterior=variational_posterior,
         decoder=decoder,
         likelihood=likelihood,
-        prior=family.prior(latent_dim, learn_prior),
+        prior=_prior(family, sizes, learn_prior, n_clusters),
         weights=weights,
         private=private,
+        auxiliary=auxiliary,
     )
+
+
+def _own_latents(own: Mapping[str, int], latent_dim: int) -> Tensor:
+    """Which latents belong to each modality alone, (M, D) bool: the last ones, in the modalities' order."""
+    sizes = torch.tensor(list(own.values()))
+    ends = latent_dim - sizes.sum() + sizes.cumsum(0)
+    starts = ends - sizes
+    latents = torch.arange(latent_dim)
+    return (latents >= starts[:, None]) & (latents < ends[:, None])
+
+
+def _prior(family: Family, sizes: Sequence[int], learn: bool, n_clusters: int | None) -> nn.Module:
+    """The family's prior, or a mixture of clusters."""
+    if n_clusters is None:
+        return family.prior(sizes, learn)
+    require(
+        family.own_latents and not learn, "a clustered prior has fixed scales, in a family with locations and scales"
+    )
+    return ClusteredPrior(family.prior(sizes, True).family, sum(sizes), sizes[0], n_clusters)
 
 
 MVAE = partial(VAE, "poe")

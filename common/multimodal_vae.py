@@ -11,7 +11,7 @@ from common.encoders_decoders import NetworkList, has_batch_norm
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values, zero_where_absent
-from common.variational_strategies import with_private
+from common.variational_strategies import with_auxiliary, with_private
 
 PIECES = ("encoder", "variational_strategy", "variational_posterior", "decoder", "likelihood", "prior")
 # Samples of z decoded at once, over all examples, so that memory does not grow with their number: few enough for a
@@ -39,6 +39,8 @@ class MultimodalVAE(nn.Module):
         likelihood: output of the decoder -> p(x_m|z), by name.
         prior: p(z).
         weights: {name: lambda}, what objectives weigh each modality's log-likelihood by; 1 by default.
+        auxiliary: for MMVAE+ the priors r(w_m) that training draws private latents from where another modality's
+            expert gives the shared ones; a module with `params` like the prior's.
         private: {name: number of latents that belong to this modality alone}. z is then the shared latents followed by
             these, in the modalities' order; an encoder gives parameters of the shared ones and its own, a decoder sees
             these. The posterior of an absent modality's own latents is the prior (`with_private`).
@@ -57,12 +59,13 @@ class MultimodalVAE(nn.Module):
         prior: nn.Module,
         weights: Mapping[str, float] | None = None,
         private: Mapping[str, int] | None = None,
+        auxiliary: nn.Module | None = None,
     ) -> None:
         super().__init__()
         private = dict(private or {})
         require(
             not private or variational_posterior.per_latent,
-            "private latents need a family with parameters for each latent: gaussian, softplus-laplace or -normal",
+            "private latents need a family with parameters for them: gaussian, laplace, softplus-laplace or -normal",
         )
         require(
             not private or variational_strategy.per_latent,
@@ -77,6 +80,7 @@ class MultimodalVAE(nn.Module):
         self.decoder = nn.ModuleDict({key.split("|")[0]: network for key, network in decoder.items()})
         self.likelihood = likelihood
         self.prior = prior
+        self.auxiliary = auxiliary
         for p in self.parameters():
             if p.dim() == 4:  # convolutions with it are up to 1.6 times faster on the CPU
                 p.data = p.data.to(memory_format=torch.channels_last)
@@ -164,6 +168,22 @@ class MultimodalVAE(nn.Module):
     def fuse(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
         """q(z|x_S) from stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
         return self.variational_posterior(self.fused_params(params, mask))
+
+    def training_posterior(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
+        """What importance-weighted objectives draw from, q(z|x_S); MMVAE+'s has `auxiliary` priors (`with_auxiliary`).
+
+        Args:
+            params: the experts' parameters, each (M, B, D); mask: (B, M).
+        """
+        if self.auxiliary is None:
+            return self.fuse(params, mask)
+        n_shared = self.private[0].own.start
+        fused = self.variational_strategy(tuple(p[..., :n_shared] for p in params), mask)
+        for modality in self.private:
+            own, expert = slice(modality.own.start, modality.own.stop), modality.columns.start
+            auxiliary = tuple(p[own] for p in self.auxiliary.params)
+            fused = with_auxiliary(fused, tuple(p[expert, :, own] for p in params), auxiliary, expert)
+        return self.variational_posterior(fused)
 
     def fused_params(
         self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None

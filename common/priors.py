@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
-from common.distributions.location_scale import DiagonalGaussian, Joined
+from common.distributions.location_scale import Concatenated, DiagonalGaussian, Joined
 from common.distributions.von_mises_fisher import HypersphericalUniform
 from common.errors import require
 
@@ -37,6 +37,10 @@ class LearnedPrior(nn.Module):
         """The family's parameters, location and scale before its constraint, each (D,)."""
         return self.loc, self.scale
 
+    def private(self, first: int) -> Distribution:
+        """p of the latents from the index `first` on."""
+        return self.family.map_parameters(self(), lambda x: x[first:])
+
 
 class StandardGaussianPrior(nn.Module):
     """N(0, I).
@@ -57,6 +61,67 @@ class StandardGaussianPrior(nn.Module):
     def params(self) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each (D,)."""
         return self.zeros, self.zeros
+
+    def private(self, first: int) -> DiagonalGaussian:
+        """p of the latents from the index `first` on."""
+        return DiagonalGaussian(self.zeros[first:], self.zeros[first:])
+
+
+class ClusteredPrior(nn.Module):
+    r"""A mixture over the shared latents u, independent of the private ones w (CMVAE, Palumbo et al. 2024, ICLR).
+
+    .. math:: p(z) = p(w) \sum_c \pi_c \, p(u|c)
+
+    The clusters' locations and weights are learned. Their scales, like all of p(w), are those of the family at 0: 1 in
+    all latents.
+
+    Args:
+        family: a `common.variational_posteriors` module with two parameters, location and scale.
+        latent_dim: D.
+        n_shared: the number of the first latents, which are u.
+        n_clusters: C; the locations start uniformly in [-1, 1].
+
+    Raises:
+        InputError: no cluster.
+    """
+
+    def __init__(self, family: nn.Module, latent_dim: int, n_shared: int, n_clusters: int) -> None:
+        super().__init__()
+        require(n_clusters > 0, f"a clustered prior needs at least one cluster, not {n_clusters}")
+        self.family, self.n_shared = family, n_shared
+        self.loc = nn.Parameter(torch.rand(n_clusters, n_shared) * 2 - 1)
+        self.logits = nn.Parameter(torch.zeros(n_clusters))
+        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("kept", torch.ones(n_clusters, dtype=torch.bool))
+
+    def forward(self) -> Distribution:
+        """p(z), batch shape (), event shape (D,)."""
+        mixture = MixtureSameFamily(Categorical(logits=self.log_weights, validate_args=False), self.components(), False)
+        return Concatenated(mixture, self.private(self.n_shared))
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log pi of each cluster, (C,); -inf for those that are not `kept`."""
+        return self.logits.masked_fill(~self.kept, -torch.inf).log_softmax(dim=0)
+
+    def components(self) -> Distribution:
+        """p(u|c), batch shape (C,), event shape (number of shared latents,)."""
+        loc = torch.cat([self.loc, self.zeros[self.n_shared :].expand(len(self.loc), -1)], dim=1)
+        whole = self.family((loc, torch.zeros_like(loc)))
+        return self.family.map_parameters(whole, lambda x: x[:, : self.n_shared])
+
+    @property
+    def params(self) -> tuple[Tensor, Tensor]:
+        """The family's parameters of p(w), at the places of w in (D,)."""
+        return self.zeros, self.zeros
+
+    def private(self, first: int) -> Distribution:
+        """p of the latents from the index `first` on, none of them shared."""
+        return self.family.map_parameters(self.family(self.params), lambda x: x[first:])
+
+    def cluster_log_probs(self, u: Tensor) -> Tensor:
+        """log q(c|u) = log p(c|u) of u (..., number of shared latents): (..., C)."""
+        return (self.components().log_prob(u.unsqueeze(-2)) + self.log_weights).log_softmax(dim=-1)
 
 
 class UniformHypersphericalPrior(nn.Module):

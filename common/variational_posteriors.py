@@ -27,7 +27,9 @@ class Posterior(nn.Module):
     has_density = True  # log q(z) has a closed form
     has_kl = True  # KL(q_1 || q_2) has a closed form
     is_mixture = False
-    per_latent = False  # each latent has its own parameters, so that private latents can be appended to shared ones
+    per_latent = (
+        False  # shared and private latents have parameters of their own, so that these can be appended to those
+    )
     on_spheres = False  # z lies on unit spheres, so that no latent can move alone
     uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
 
@@ -63,6 +65,14 @@ class Posterior(nn.Module):
     def component_log_probs(self, q: Distribution, z: Tensor) -> Tensor:
         """log pi_t q_t(z) for z (..., B, D): (..., B, T), nats; -inf where pi_t is 0. Their logsumexp is log q(z)."""
         return q.log_prob(z).unsqueeze(-1)
+
+    def own_log_prob(self, q: Distribution, z: Tensor, prior: nn.Module) -> Tensor:
+        """What log q has of latents that the components do not share, for z (T, K, B, D): (T, K, B), here 0."""
+        return z.new_zeros(z.shape[:-1])
+
+    def by_latent(self, r: Tensor) -> Tensor:
+        """A component's responsibility for each latent, given that for z, r (T, K, B): (T, K, B, 1 or D)."""
+        return r.unsqueeze(-1)
 
     def only_component(self, q: Distribution) -> Distribution:
         """The only component with positive weight, as q(z|x_m) has one; q itself if it is not a mixture."""
@@ -113,17 +123,19 @@ class LaplacePosterior(Posterior):
 
     Args:
         eta: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
+        sizes: numbers of latents whose scales have a sum each, the shared ones and each modality's own (MMVAE+, Palumbo
+            et al. 2023); by default all D have one.
     """
 
-    def __init__(self, eta: float = 1e-6) -> None:
+    def __init__(self, eta: float = 1e-6, sizes: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.eta = eta
+        self.eta, self.sizes, self.per_latent = eta, sizes, sizes is not None
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., D) -> q, batch shape (...)."""
         loc, a = params
-        scale = a.softmax(dim=-1) * a.shape[-1] + self.eta
-        return Independent(Laplace(loc, scale, validate_args=False), 1)
+        scales = [part.softmax(dim=-1) * part.shape[-1] for part in a.split(self.sizes or a.shape[-1], dim=-1)]
+        return Independent(Laplace(loc, torch.cat(scales, dim=-1) + self.eta, validate_args=False), 1)
 
 
 class SoftplusPosterior(Posterior):
@@ -298,3 +310,43 @@ class MixturePosterior(Posterior):
     def factors(self, q: Distribution) -> Distribution:
         """The independent factors of one component, which `only_component` gives."""
         return self.component.factors(q)
+
+
+class OwnLatentsMixture(MixturePosterior):
+    r"""A mixture of experts over the shared latents u, whose components have private latents of their own (MMVAE+).
+
+    .. math:: q_t(z|X) = q_t(u|x_t) \, q(w_t|x_t) \prod_{n \neq t} r(w_n)
+
+    Importance weights of a sample of component t compare u with the whole mixture and w_t with its encoder; the w_n of
+    other modalities come from auxiliary priors r, whose density counts nowhere (Palumbo et al. 2023, ICLR). The methods
+    that take samples of each component, z (T, K, B, D), compute this. The posterior q(z|x_S) of the model is a plain
+    mixture (`common.variational_strategies.with_private`).
+
+    Args:
+        component: the components' family.
+        own: which latents belong to each component alone, (T, D) bool.
+    """
+
+    def __init__(self, component: Posterior, own: Tensor) -> None:
+        super().__init__(component)
+        self.register_buffer("own", own, persistent=False)
+        self.n_shared = int((~own.any(dim=0)).sum())
+
+    def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
+        """log pi_t q_t(u), over the shared latents alone."""
+        shared = self.component.map_parameters(q.component_distribution, lambda x: x[..., : self.n_shared])
+        return shared.log_prob(z[..., : self.n_shared].unsqueeze(-2)) + q.mixture_distribution.logits
+
+    def own_log_prob(self, q: MixtureSameFamily, z: Tensor, prior: nn.Module) -> Tensor:
+        """log q(w_t|x_t) + sum of log p(w_n), n != t, which the prior of z has too and so leaves the weights."""
+        w, own = z[..., self.n_shared :], self.own[:, None, None, self.n_shared :]
+        encoded = self.component.map_parameters(
+            q.component_distribution, lambda x: x[..., self.n_shared :].movedim(1, 0).unsqueeze(1)
+        )  # (T, 1, B)
+        log_q, log_p = encoded.base_dist.log_prob(w), prior.private(self.n_shared).base_dist.log_prob(w)
+        return torch.where(own, log_q, log_p).sum(dim=-1)
+
+    def by_latent(self, r: Tensor) -> Tensor:
+        """r for shared latents, 1 for the component's own, 0 for those of auxiliary priors: (T, K, B, D)."""
+        shared = torch.arange(self.own.shape[1], device=r.device) < self.n_shared
+        return torch.where(shared, r.unsqueeze(-1), self.own[:, None, None].to(r))

@@ -230,6 +230,28 @@ def with_private(
     return *logits, *appended
 
 
+def with_auxiliary(
+    fused: tuple[Tensor, ...], private: tuple[Tensor, ...], auxiliary: tuple[Tensor, ...], component: int
+) -> tuple[Tensor, ...]:
+    """Append a modality's private latents to a mixture: its encoder's in its own component, else an auxiliary prior's.
+
+    (MMVAE+, Palumbo et al. 2023, ICLR.)
+
+    Args:
+        fused: logits (B, T), and the components' parameters, each (B, T, D).
+        private: the encoder's parameters of the d private latents, each (B, d).
+        auxiliary: the auxiliary prior's, each (d,).
+        component: the modality's.
+
+    Returns:
+        the same as `fused`, with D + d latents.
+    """
+    logits, *shared = fused
+    own = (torch.arange(logits.shape[-1], device=logits.device) == component).unsqueeze(-1)  # (T, 1)
+    appended = (torch.where(own, w.unsqueeze(-2), r) for w, r in zip(private, auxiliary, strict=True))
+    return logits, *(torch.cat(latents, dim=-1) for latents in zip(shared, appended, strict=True))
+
+
 def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
     """Sum x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
     return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)

@@ -1,4 +1,4 @@
-"""Gaussians by log-variance, mixed Laplace and normal values, and independent vectors joined into one."""
+"""Gaussians by log-variance, mixed Laplace and normal values, and independent vectors side by side."""
 
 import math
 
@@ -119,6 +119,38 @@ class Joined(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of value (..., n d): (...), nats."""
         return self.factors.log_prob(value.unflatten(-1, self.shape)).sum(dim=-1)
+
+
+class Concatenated(Distribution):
+    """Two independent vectors, one after the other: batch shape (...), event shape (d_1 + d_2,).
+
+    Args:
+        first, second: their distributions, of the same batch shape.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch's own name)
+
+    def __init__(self, first: Distribution, second: Distribution) -> None:
+        self.first, self.second, self.n = first, second, first.event_shape[0]
+        super().__init__(first.batch_shape, Size([self.n + second.event_shape[0]]), validate_args=False)
+
+    def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "Concatenated":
+        return Concatenated(self.first.expand(batch_shape), self.second.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.cat([self.first.mean, self.second.mean], dim=-1)
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.cat([self.first.variance, self.second.variance], dim=-1)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        return torch.cat([self.first.sample(sample_shape), self.second.sample(sample_shape)], dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of value (..., d_1 + d_2): (...), nats."""
+        return self.first.log_prob(value[..., : self.n]) + self.second.log_prob(value[..., self.n :])
 
 
 @register_kl(Joined, Joined)

@@ -48,7 +48,7 @@ class DregIwaeElbo(IwaeElbo):
         self.gradient = gradient
 
     def _surrogate(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
-        q = self.model.fuse(params, batch.mask)
+        q = self.model.training_posterior(params, batch.mask)
         share = self.model.variational_posterior.component_weights(q)  # (T, B)
         narrow = self._narrow(q)  # (T or 1, 1, B, D)
         scaled_z = z.view_as(z)  # its gradient is scaled below
@@ -61,9 +61,15 @@ class DregIwaeElbo(IwaeElbo):
         if self.gradient == "exact":
             r = self._own_responsibility(q, torch.where(narrow, z.detach(), z))  # (T, K, B)
             surrogate = surrogate - beta * (outer * r).sum(dim=(0, 1))
-            scale = torch.where(narrow, 1, (1 - beta * r.detach() * (1 - w))[..., None])
+            scale = torch.where(
+                narrow, 1, 1 - beta * self.model.variational_posterior.by_latent(r.detach()) * (1 - w[..., None])
+            )
         else:
-            scale = w[..., None] if self.gradient == "stop-all" else 1
+            scale = (
+                1 - self.model.variational_posterior.by_latent(torch.ones_like(w)) * (1 - w[..., None])
+                if self.gradient == "stop-all"
+                else 1
+            )
         if z.requires_grad:
             scaled_z.register_hook(lambda gradient: gradient * scale)
         return Bound(surrogate, {}).zero_without_modalities(batch.mask).value, bound
@@ -78,11 +84,12 @@ class DregIwaeElbo(IwaeElbo):
         """log q(z|X), (T, K, B), whose gradient by q's parameters leaves out the component that z is drawn from."""
         family = self.model.variational_posterior
         narrow = family.scales(q) < (NARROW if self.gradient == "exact" else 0)
-        log_qs = family.component_log_probs(family.detached(q, except_for=narrow), z)  # (T, K, B, T)
+        stopped = family.detached(q, except_for=narrow)
+        log_qs = family.component_log_probs(stopped, z)  # (T, K, B, T)
         if self.gradient == "exact":
             same = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None, None]
             log_qs = torch.where(same, log_qs, family.component_log_probs(q, z))
-        return log_qs.logsumexp(dim=-1)
+        return log_qs.logsumexp(dim=-1) + family.own_log_prob(stopped, z, self.model.prior)
 
     def _own_responsibility(self, q: Distribution, z: Tensor) -> Tensor:
         """r = pi_t q_t(z) / q(z|X) of the component t that z (T, K, B, D) is drawn from: (T, K, B)."""

@@ -162,7 +162,7 @@ class IwaeElbo(ImportanceWeighted):
         """The examples, their experts' parameters (M, B, D), and K samples of each component, z (T, K, B, D)."""
         batch = self.model.observe(inputs)
         params = self.model.experts(batch)
-        q = self.model.fuse(params, batch.mask)
+        q = self.model.training_posterior(params, batch.mask)
         return batch, params, self.model.variational_posterior.sample_components(q, self.K)
 
     def _parts(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor) -> Iterator[Part]:
@@ -183,12 +183,13 @@ class IwaeElbo(ImportanceWeighted):
         family, q = self.model.variational_posterior, self._density(params, batch.mask)
         share = family.component_weights(q)  # (T, B)
         log_q = family.component_log_probs(q, z).logsumexp(dim=-1)  # (T, K, B)
+        log_q = log_q + family.own_log_prob(q, z, self.model.prior)
         log_w, terms = self._log_weights(batch, z, share, log_q, beta)
         return Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask)
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         """The distribution whose density log q(z|X) is."""
-        return self.model.fuse(params, mask)
+        return self.model.training_posterior(params, mask)
 
     def _estimate(self, log_w: Tensor, share: Tensor) -> Tensor:
         """The bound, (B,), of log w (T, K, B)."""
@@ -204,7 +205,7 @@ class StlElbo(IwaeElbo):
     """
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
-        return self.model.fuse(tuple(p.detach() for p in params), mask)
+        return self.model.training_posterior(tuple(p.detach() for p in params), mask)
 
 
 def _joined(bounds: list[Bound]) -> Bound:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 JMVAES_ALPHA, MVTCAES_ALPHA = 0.1, 5 / 6  # of --alpha by default
 IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
 PRODUCTS, MIXTURES = ("poe", "product", "quotient"), ("moe", "mopoe", "mopoe-published")
+WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own")  # those of importance-weighted bounds, beside SINGLE_NETWORKS
 SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
 
 
@@ -141,7 +142,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.DmvaeElbo(model, weights),
         fusions=PRODUCTS,
         options=(),
-        needs_density=False,
+        needs_density=True,
         summary="ELBO of all modalities with the posterior of all, and with that of each one",
         why="needs a posterior of all modalities and of each one, which products have",
     ),
@@ -165,7 +166,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
         ),
-        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
+        fusions=(*WEIGHTED, *SINGLE_NETWORKS),
         options=("K", "looser", "dreg", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound with the doubly reparameterised gradient",
@@ -173,7 +174,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "iwae": Record(
         make=lambda model, o, weights: _iwae(model, o, weights),
-        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
+        fusions=(*WEIGHTED, *SINGLE_NETWORKS),
         options=("K", "looser", "max_memory"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
@@ -183,7 +184,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.StlElbo(
             model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
         ),
-        fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
+        fusions=(*WEIGHTED, *SINGLE_NETWORKS),
         options=("K", "looser", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound without the score of q, biased for K > 1",

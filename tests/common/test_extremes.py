@@ -104,18 +104,24 @@ def model_of(fusion, family, params, learn_prior=True):
     single_network = {"set": SetStrategy, "unstructured": UnstructuredStrategy}.get(fusion)
     if single_network:
         params = {name: tuple(p / len(params) for p in experts) for name, experts in params.items()}
-    encoder = {name: Table(experts, bool(single_network)) for name, experts in params.items()}
+    private = {next(iter(params)): 1} if FUSIONS[fusion].auxiliary else {}
+    n_seen = {name: 1 if private and name not in private else D for name in params}
+    encoder = {
+        name: Table(tuple(p[:, : n_seen[name]] for p in experts), bool(single_network))
+        for name, experts in params.items()
+    }
     if fusion in ("own", "joint"):
         for n in range(2, len(params) + 1):
             encoder |= {",".join(names): Table(params[names[0]], False) for names in itertools.combinations(params, n)}
     return VAE(
         single_network(Apart(FAMILIES[family].n_params)) if single_network else fusion,
         encoder,
-        {name: nn.Linear(D, N_FEATURES) for name in params},
+        {name: nn.Linear(n_seen[name], N_FEATURES) for name in params},
         GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in params}),
         latent_dim=D,
         posterior=family,
         learn_prior=learn_prior,
+        private=private,
     )
 
 

@@ -28,7 +28,7 @@ def test_an_encoder_returns_a_familys_parameters(posterior):
         assert q.sample((2,)).shape == (2, 5, D)
         assert model.variational_posterior.is_mixture == (fusion != "poe") == FUSIONS[fusion].is_mixture
         assert model.prior().sample((2,)).shape == (2, D)
-    assert {name for name in FUSIONS if FUSIONS[name].is_mixture} == {"moe", "mopoe", "mopoe-published"}
+    assert {name for name in FUSIONS if FUSIONS[name].is_mixture} == {"moe", "mmvae+", "mopoe", "mopoe-published"}
 
 
 def test_the_first_of_laplace_and_normal_experts_is_laplace():
@@ -39,4 +39,4 @@ def test_the_first_of_laplace_and_normal_experts_is_laplace():
 def test_there_is_one_sphere_unless_more_are_asked_for():
     z = model_of("poe", "vmf").posterior({"a": torch.randn(5, 3)}).sample()
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(5))
-    assert FAMILIES["vmf"].posterior(D).n == FAMILIES["vmf"].prior(D, False).n == 1
+    assert FAMILIES["vmf"].posterior((D,)).n == FAMILIES["vmf"].prior((D,), False).n == 1

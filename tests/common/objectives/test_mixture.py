@@ -154,7 +154,9 @@ def test_one_drawn_component_has_the_mixtures_bound_in_expectation(pattern):
         kls = kl_to_prior(*components("mopoe", weights, scales, one, pattern))
         torch.testing.assert_close(terms["mixture/kl"], kls.mean().expand(n))
         drawn = terms["mixture/a"].detach()
-        assert drawn.std() > 1.5 * MmvaeElbo(model).bound(batch).terms["mixture/a"].std(), "examples differ in components"
+        assert drawn.std() > 1.5 * MmvaeElbo(model).bound(batch).terms["mixture/a"].std(), (
+            "examples differ in components"
+        )
 
 
 def test_one_drawn_component_is_all_that_is_decoded():

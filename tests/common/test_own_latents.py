@@ -1,0 +1,318 @@
+"""MMVAE+ and CMVAE: mixtures whose components have private latents, on a model whose every quantity is known."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace, Normal
+
+from common.data import Batch
+from common.errors import InputError
+from common.estimators import log_marginal
+from common.models import VAE
+from common.objectives import DregIwaeElbo, IwaeElbo, StlElbo
+from common.objectives.registry import make_objective
+from common.priors import ClusteredPrior
+from common.variational_posteriors import LaplacePosterior
+from tests.helpers.gradients import gradients, z_scores
+from tests.helpers.linear_gaussian import draw, exact_log_p, standard_error
+from tests.helpers.objectives import gradients_agree, repeated
+from tests.helpers.private_latents import LATENT_DIM, N_SHARED, PLACES, PRIVATE, private_linear_gaussian
+
+NAMES = ("a", "b", "c")
+FAMILIES = {"gaussian": Normal, "laplace": Laplace}
+PATTERNS = [("a", "b", "c"), ("a", "c"), ("b",)]
+U = slice(0, N_SHARED)
+
+
+def plus(family="gaussian", names=NAMES, wrong=True, **options):
+    """MMVAE+ on the linear-Gaussian model, whose encoders and auxiliary priors are off unless told otherwise."""
+    model, matrices, scales = private_linear_gaussian("mmvae+", family, names, **options)
+    if wrong:
+        with torch.no_grad():
+            model.encoder["a"].shared.precision *= 0.3
+            model.encoder["b"].private.precision *= 3
+            model.auxiliary.scale += 0.4 * torch.arange(LATENT_DIM)
+    return model, matrices, scales
+
+
+def mask_of(pattern, n, names=NAMES):
+    return torch.tensor([[name in pattern for name in names]]).expand(n, -1)
+
+
+def log_omega(model, batch, params, z, t, pattern, lambdas, beta):
+    """log omega of component t's samples z (K, B, D), (K, B), as the paper writes it."""
+    family = FAMILIES["laplace" if isinstance(model.variational_posterior.component, LaplacePosterior) else "gaussian"]
+
+    def expert(m, latents):
+        loc, raw = (p[m][:, latents] for p in params)
+        scale = raw.softmax(dim=1) * raw.shape[1] + 1e-6 if family is Laplace else (0.5 * raw).exp()
+        return family(loc, scale)
+
+    prior = family(torch.zeros(()), torch.ones(()))
+    u, own = z[..., U], PLACES[NAMES[t]]
+    shared = torch.stack([expert(NAMES.index(n), U).log_prob(u).sum(dim=-1) for n in pattern]).logsumexp(dim=0)
+    log_w = prior.log_prob(u).sum(dim=-1) - (shared - math.log(len(pattern)))
+    log_w = log_w + (prior.log_prob(z[..., own]) - expert(t, own).log_prob(z[..., own])).sum(dim=-1)
+    p = model.decode(z)
+    return beta * log_w + sum(lambdas.get(n, 1.0) * p[n].log_prob(batch.modalities[n]) for n in pattern)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_are_those_of_the_paper(family, pattern):
+    model, matrices, scales = plus(family)
+    batch = Batch(draw(matrices, scales, 4), mask_of(pattern, 4))
+    lambdas, beta, k = {"a": 3.0, "c": 0.2}, 0.4, 5
+    present = [t for t, name in enumerate(NAMES) if name in pattern]
+    for looser in (True, False):
+        objective = IwaeElbo(model, K=k, looser=looser, weights=lambdas)
+        batch, params, z = objective.sample(batch)
+        log_w = torch.stack([log_omega(model, batch, params, z[t], t, pattern, lambdas, beta) for t in present])
+        if looser:
+            expected = (log_w.logsumexp(dim=1) - math.log(k)).mean(dim=0)
+        else:
+            expected = log_w.flatten(0, 1).logsumexp(dim=0) - math.log(k * len(pattern))
+        _, bound = objective.loss_of_samples(batch, params, z, beta)
+        torch.testing.assert_close(bound.value, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_private_latents_of_other_modalities_come_from_auxiliary_priors(family):
+    model, matrices, scales = plus(family)
+    one = draw(matrices, scales, 1)
+    _, params, z = IwaeElbo(model, K=20_000).sample(one)
+    r, experts = model.auxiliary(), model.fuse(params).component_distribution
+    for t, name in enumerate(NAMES):
+        for other in PRIVATE:
+            place, own = PLACES[other], other == name
+            w = z[t, :, 0, place]
+            loc = experts.mean[0, t, place] if own else r.mean[place]
+            scale = experts.stddev[0, t, place] if own else r.stddev[place]
+            torch.testing.assert_close(w.mean(dim=0), loc, rtol=0, atol=0.08)
+            torch.testing.assert_close(w.std(dim=0), scale, rtol=0.06, atol=0)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern):
+    """And the mean weight of all components is p(X), so that the bound is tight in the limit."""
+    model, matrices, scales = plus()
+    nn.init.zeros_(model.auxiliary.scale)
+    one, n = draw(matrices, scales, 1), 20_000
+    batch, log_p = Batch(repeated(one, n), mask_of(pattern, n)), exact_log_p(matrices, scales, one, pattern).item()
+    values = []
+    with torch.no_grad():
+        for k, looser in ((1, True), (10, True), (1, False), (10, False)):
+            value = IwaeElbo(model, K=k, looser=looser).bound(batch).value
+            assert value.mean().item() < log_p
+            values.append(value)
+    weights = (values[3] - log_p).exp()
+    assert weights.mean().item() == pytest.approx(1, abs=5 * standard_error(weights))
+    assert standard_error(weights) < 0.05, "the comparison is tight"
+    assert values[0].mean() < values[1].mean() < values[3].mean()
+
+
+def test_with_learned_auxiliary_priors_it_bounds_no_log_p():
+    """A narrow r(w) scores a model with less variance, under which this example is likelier."""
+    model, matrices, scales = private_linear_gaussian("mmvae+")
+    u = torch.randn(1, LATENT_DIM, dtype=torch.float64)
+    u[:, N_SHARED:] = 0
+    one = {name: u @ w.T for name, w in matrices.items()}
+    with torch.no_grad():
+        model.auxiliary.scale -= 10
+        value = IwaeElbo(model, K=50).bound(repeated(one, 2000)).value
+    log_p = exact_log_p(matrices, scales, one, NAMES).item()
+    assert value.mean().item() > log_p + 5 * standard_error(value)
+
+
+def test_without_private_latents_it_is_mmvae():
+    """Where w is drawn from the prior and decoders ignore it, weights are those of the mixture over u."""
+    model, matrices, scales = plus("laplace", ("a", "b"))
+    with torch.no_grad():
+        for name in ("a", "b"):
+            model.encoder[name].private.mean.zero_()
+            model.encoder[name].private.precision.fill_(1)
+            model.decoder[name].weight[:, N_SHARED:] = 0
+    alone = VAE(
+        "moe",
+        {name: model.encoder[name].shared for name in ("a", "b")},
+        {name: nn.Linear(N_SHARED, 1) for name in ("a", "b")},
+        model.likelihood,
+        N_SHARED,
+        posterior="laplace",
+    ).double()
+    for name in ("a", "b"):
+        alone.decoder[name] = type(model.decoder[name])(model.decoder[name].weight[:, :N_SHARED])
+    inputs = draw(matrices, scales, 4)
+    ours, theirs = IwaeElbo(model, 6, looser=True), IwaeElbo(alone, 6, looser=True)
+    batch, params, z = ours.sample({name: inputs[name] for name in ("a", "b")})
+    _, bound = ours.loss_of_samples(batch, params, z, 0.6)
+    _, expected = theirs.loss_of_samples(batch, tuple(p[..., U] for p in params), z[..., U], 0.6)
+    torch.testing.assert_close(bound.value, expected.value, rtol=0, atol=2e-5)  # the Laplace's smallest scale is 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_posterior_of_a_subset_encodes_what_is_given(family):
+    model, matrices, scales = plus(family)
+    inputs = draw(matrices, scales, 3)
+    q = model.posterior(inputs, ("a", "c")).component_distribution  # (B, T)
+    alone = model.posterior(inputs, ("a",)).component_distribution
+    for t in (0, 2):
+        torch.testing.assert_close(q.mean[:, t, PLACES["a"]], alone.mean[:, 0, PLACES["a"]])
+        assert (q.mean[:, t, PLACES["b"]] == 0).all()
+        std = q.base_dist.scale[:, t, PLACES["b"]]
+        torch.testing.assert_close(std, torch.ones_like(std), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_likelihoods_count_private_latents(family):
+    """Estimates with the posterior as proposal are exact in the limit."""
+    model, matrices, scales = plus(family, wrong=False)
+    inputs = draw(matrices, scales, 4)
+    if family == "laplace":  # the linear-Gaussian model's prior is N(0, I): compare with another proposal
+        a, b = (log_marginal(model, inputs, ("a", "b"), given, 100_000) for given in (("a", "b"), NAMES))
+        torch.testing.assert_close(a, b, rtol=0, atol=0.15)
+        return
+    for target in (("a",), ("a", "b"), NAMES):
+        estimate = log_marginal(model, inputs, target, n_samples=50_000)
+        torch.testing.assert_close(estimate, exact_log_p(matrices, scales, inputs, target), rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("looser", [True, False])
+def test_gradient_against_finite_differences(looser):
+    model, matrices, scales = plus("gaussian", ("a", "b"))
+    inputs = draw(matrices, scales, 3)
+    inputs["b"][0], inputs["a"][1] = torch.nan, torch.nan
+    assert gradients_agree(IwaeElbo(model, 3, looser, weights={"a": 2.0}), inputs)
+
+
+@pytest.mark.parametrize("looser", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dregs_gradient_is_iwaes_in_expectation_with_less_noise(family, looser):
+    model, matrices, scales = plus(family, ("a", "b"), learn_prior=True)
+    inputs = draw(matrices, scales, 1)
+    iwae, dreg = (
+        gradients(objective(model, 6, looser), {n: inputs[n] for n in ("a", "b")}, n_chunks=80, n_rows=300, beta=0.8)
+        for objective in (IwaeElbo, DregIwaeElbo)
+    )
+    moves = iwae.std(dim=0) > 1e-9
+    scores = z_scores(iwae, dreg)[moves]
+    assert scores.max() < 5 and scores.square().mean() < 2.5
+    names = [name for name, p in model.named_parameters() for _ in range(p.numel())]
+    of_encoders = torch.tensor([name.startswith("encoder") for name in names]) & moves
+    assert dreg[:, of_encoders].var(dim=0).mean() < iwae[:, of_encoders].var(dim=0).mean()
+
+
+def test_stl_is_unbiased_for_one_sample():
+    model, matrices, scales = plus("gaussian", ("a", "b"))
+    inputs = {name: x for name, x in draw(matrices, scales, 1).items() if name != "c"}
+    iwae, stl = (
+        gradients(objective(model, 1, True), inputs, n_chunks=80, n_rows=300) for objective in (IwaeElbo, StlElbo)
+    )
+    own = [
+        name.endswith(("private.mean", "private.precision"))
+        for name, p in model.named_parameters()
+        for _ in p.flatten()
+    ]
+    scores = z_scores(iwae, stl)[torch.tensor(own)]
+    assert scores.max() < 5
+
+
+@pytest.mark.parametrize("obj", ["iwae", "dreg", "stl"])
+def test_the_auxiliary_priors_learn_and_come_back(obj):
+    model, matrices, scales = plus("laplace")
+    options = SimpleNamespace(K=2, looser=True, dreg=None, max_memory=None)
+    make_objective(obj, model, options)(draw(matrices, scales, 5)).backward()
+    assert model.auxiliary.scale.grad[PLACES["a"]].ne(0).all()  # b's only private latent has the scale 1
+    assert "auxiliary.scale" in model.state_dict()
+
+
+def test_it_needs_private_latents():
+    with pytest.raises(InputError, match=r"the fusion mmvae\+ needs private latents: without them it is moe"):
+        VAE("mmvae+", {"a": nn.Linear(2, 4)}, {"a": nn.Linear(2, 2)}, nn.Module(), 2)
+
+
+# CMVAE: a prior of clusters
+
+
+def clustered(n_clusters, family="laplace", **options):
+    model, matrices, scales = plus(family, **options)
+    model.prior = ClusteredPrior(model.prior.family, LATENT_DIM, N_SHARED, n_clusters).double()
+    return model, matrices, scales
+
+
+def test_a_clustered_priors_density():
+    """That of the mixture over u times that of w; and CMVAE's E_q(c|u) [log pi_c p(u|c) / q(c|u)] is log p(u)."""
+    prior = clustered(4)[0].prior
+    with torch.no_grad():
+        prior.logits.copy_(torch.randn(4))
+    z = torch.randn(6, LATENT_DIM, dtype=torch.float64)
+    log_pi = prior.logits.log_softmax(dim=0)
+    log_joint = Laplace(prior.loc, 1.0).log_prob(z[:, None, U]).sum(dim=-1) + log_pi  # (6, C)
+    log_private = Laplace(0.0, 1.0).log_prob(z[:, N_SHARED:]).sum(dim=-1)
+    torch.testing.assert_close(prior().log_prob(z), log_joint.logsumexp(dim=1) + log_private)
+    log_q = prior.cluster_log_probs(z[:, U])
+    torch.testing.assert_close(log_q, log_joint.log_softmax(dim=1))
+    torch.testing.assert_close((log_q.exp() * (log_joint - log_q)).sum(dim=1), log_joint.logsumexp(dim=1))
+
+
+def test_a_clustered_priors_samples_and_moments():
+    prior = clustered(3)[0].prior
+    with torch.no_grad():
+        prior.loc.copy_(torch.tensor([[-4.0, 0.0], [0.0, 4.0], [4.0, 0.0]]))
+        prior.logits.copy_(torch.tensor([0.2, 0.3, 0.5]).log())
+        z = prior().sample((100_000,))
+    assert z.shape == (100_000, LATENT_DIM) and prior().expand((7,)).sample((2,)).shape == (2, 7, LATENT_DIM)
+    torch.testing.assert_close(z.mean(dim=0), prior().mean.detach(), rtol=0, atol=0.06)
+    torch.testing.assert_close(z.var(dim=0), prior().variance.detach(), rtol=0.05, atol=0)
+    assert prior().mean[0].item() == pytest.approx(1.2) and prior().mean[1].item() == pytest.approx(1.2)
+
+
+def test_with_one_cluster_at_zero_it_is_mmvae_plus():
+    model, matrices, scales = plus("laplace")
+    inputs, objective = draw(matrices, scales, 4), IwaeElbo(model, 5, looser=True)
+    batch, params, z = objective.sample(inputs)
+    _, expected = objective.loss_of_samples(batch, params, z, 0.6)
+    model.prior = ClusteredPrior(model.prior.family, LATENT_DIM, N_SHARED, 1).double()
+    with torch.no_grad():
+        model.prior.loc.zero_()
+    _, bound = objective.loss_of_samples(batch, params, z, 0.6)
+    torch.testing.assert_close(bound.value, expected.value)
+
+
+def test_clusters_and_their_weights_learn():
+    model, matrices, scales = clustered(5)
+    DregIwaeElbo(model, 3, looser=True)(draw(matrices, scales, 6)).backward()
+    for p in (model.prior.loc, model.prior.logits):
+        assert p.grad.isfinite().all() and (p.grad != 0).all()
+
+
+def test_a_cluster_that_is_not_kept_takes_no_part():
+    """As pruning leaves it: its mass is 0, densities and gradients stay finite, and the others' masses sum to 1."""
+    prior = clustered(3)[0].prior
+    prior.kept[1] = False
+    z = torch.randn(6, LATENT_DIM, dtype=torch.float64)
+    assert prior.log_weights.exp().tolist() == pytest.approx([0.5, 0, 0.5])
+    log_joint = Laplace(prior.loc[[0, 2]], 1.0).log_prob(z[:, None, U]).sum(dim=-1) + math.log(0.5)
+    log_private = Laplace(0.0, 1.0).log_prob(z[:, N_SHARED:]).sum(dim=-1)
+    torch.testing.assert_close(prior().log_prob(z), log_joint.logsumexp(dim=1) + log_private)
+    assert (prior.cluster_log_probs(z[:, U]).exp()[:, 1] == 0).all()
+    prior().log_prob(z).sum().backward()
+    assert prior.loc.grad.isfinite().all() and prior.logits.grad.isfinite().all()
+
+
+def test_a_clustered_prior_by_name():
+    def model(**options):
+        encoder = {name: nn.Linear(3, 2) for name in ("a", "b")}
+        decoder = {name: nn.Linear(3, 2) for name in ("a", "b")}
+        private = {"a": 1, "b": 1}
+        return VAE("mmvae+", encoder, decoder, nn.Module(), 4, posterior="laplace", private=private, **options)
+
+    prior = model(n_clusters=7).prior
+    assert prior.loc.shape == (7, 2) and prior.loc.abs().max() <= 1 and prior.components().stddev[0, 0] == math.sqrt(2)
+    with pytest.raises(InputError, match="a clustered prior has fixed scales"):
+        model(n_clusters=7, learn_prior=True)
+    with pytest.raises(InputError, match="a clustered prior needs at least one cluster, not 0"):
+        model(n_clusters=0)
