@@ -16,6 +16,7 @@ from common.metrics import Judge, cross_coherence, divergences, joint_coherence,
 from common.multimodal_vae import MultimodalVAE
 from common.reporting import generated, plots, tables, umap
 from common.reporting.generated import Shown
+from common.subset_metrics import by_size
 from common.training import devices, runs
 from common.training.options import ModelConfig
 
@@ -75,6 +76,7 @@ class Labelled(NamedTuple):
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
+    by_size: whether to measure what is generated given every subset of the modalities (`common.subset_metrics`).
     samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """
 
@@ -92,6 +94,7 @@ class Labelled(NamedTuple):
     columns: Mapping[str, str] | None = None
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
     about: Callable[[Any], dict[str, str]] = lambda config: {}
+    by_size: bool = False
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
 
@@ -123,16 +126,17 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         accurate = distributed.on_first_process(lambda pairs=pairs: latent_accuracy(*pairs, data.n_values).cpu())
         right[f"latent accuracy, {name}"] = accurate
     shares = figures(right, data.all_right)
+    sizes = by_size(model, (train, labels["train"]), (test, labels["test"]), judges) if data.by_size else {}
     columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     kls = kl_plot(folder / "kl.png", model, test, sources)
     nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
-    report(config, data, shares, columns, nats, model, len(test))
+    report(config, data, shares, columns, nats, model, len(test), sizes)
     pictures = [folder / "kl.png"] if kls else []
     if distributed.rank() == 0:
         pictures += draw(folder, config, model, test, data, sources, z, labels["test"], kls)
         print("", *pictures, sep="\n")
-    return shares | nats
+    return shares | nats | {f"{name}, {n} given": x for n, scores in sizes.items() for name, x in scores.items()}
 
 
 @torch.no_grad()
@@ -185,8 +189,8 @@ def kl_plot(
     path: Path, model: MultimodalVAE, test: Examples, sources: Mapping[str, Sequence[str]]
 ) -> dict[str, Tensor]:
     """Save box plots of the divergences by latent, those that are used most if there are many; returns all, (N, D)."""
-    if not model.variational_posterior.has_density:
-        print("\nno kl.png: the KLs of an energy-based posterior have no closed form")
+    if not model.variational_posterior.has_density or model.prior.is_mixture:
+        print("\nno kl.png: the KLs of energy-based posteriors, or from a prior of clusters, have no closed form")
         return {}
     if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
         sources = {name: given for name, given in sources.items() if len(given) == 1}
@@ -253,8 +257,9 @@ def report(
     nats: Mapping[str, float],
     model: MultimodalVAE,
     n: int,
+    sizes: Mapping[int, Mapping[str, float]],
 ) -> None:
-    """Report the shares in %, those by label, the KLs in nats, and the numbers of parameters."""
+    """Report the shares in %, those by label and by number of given modalities, the KLs in nats, and the parameters."""
     about = data.about(config) | ({"data": "demo"} if config.demo else {})
     head = ", ".join([data.name, *(f"{value} {name}" for name, value in about.items()), f"{n} test examples"])
     counts, rows = parameter_counts(model), [(name, f"{100 * x:.2f}") for name, x in shares.items()]
@@ -266,8 +271,26 @@ def report(
     if columns:
         rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
         shown.insert(1, tables.attribute_table(rows, label=data.label))
+    if sizes:
+        shown.insert(1, by_size_table(sizes))
     settings = {"n_examples": n, "n_samples": config.n_samples, "seed": config.seed}
     tables.report(config, data.name, shown, settings, about)
+
+
+def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> tables.Table:
+    """The table of what is generated and what latents hold by the number of given modalities."""
+    columns = ("coherence", "macro", "spread", "itself", "linear accuracy", "FD")
+    rows = []
+    for n, scores in sizes.items():
+        cells = [f"{(1 if c == 'FD' else 100) * scores[c]:.2f}" if c in scores else "" for c in columns]
+        rows.append([str(n), *cells])
+    head = ["modalities given", *(c if c == "FD" else f"{c}, %" for c in columns)]
+    notes = (
+        "Coherence: of the targets that are not given, mean over subsets and targets; macro: with equal weights of the "
+        "classes; spread: standard deviation over subsets; itself: of the targets that are given. FD: Frechet distance "
+        "of the judges' features from those of the test images; with 0 given, of samples from the prior."
+    )
+    return tables.Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
 
 
 def weak_judges(shares: Mapping[str, float]) -> str:

@@ -27,18 +27,22 @@ FAMILIES = {  # those of `common.models.FAMILIES`
 
 
 class Model(NamedTuple):
-    """A model of two modalities that --model names.
+    """A model that --model names.
 
     fusion: how its experts are fused, a name in `FUSIONS`.
     unpaired: whether it can learn from unpaired examples.
     summary: what --help says.
     obj: the objective without --obj; None for the first one that exists for the fusion.
+    private: whether each modality has latents of its own.
+    clusters: whether the prior of the shared latents is a mixture.
     """
 
     fusion: str
     unpaired: bool
     summary: str
     obj: str | None = None
+    private: bool = False
+    clusters: bool = False
 
 
 MODELS = {
@@ -48,9 +52,16 @@ MODELS = {
     "vae": Model("own", False, "the first modality alone"),
     "cvae": Model("own", False, "the first modality given the second"),
     "bivcca": Model("moe", True, "mixture of experts"),
+    "mmvae": Model("moe", True, "mixture of experts"),
     "mopoe": Model("mopoe", True, "mixture of the products of all subsets"),
+    "mopoe-published": Model("mopoe-published", True, "mopoe as in its authors' code", "elbo-one"),
     "mvtcae": Model("product", True, "product of experts without the prior, total correlation"),
     "crmvae": Model("product", True, "product of experts without the prior, with each one's reconstructions", "crmvae"),
     "mmjsd": Model("moe", True, "mixture of experts and prior, drawn to their geometric mean", "mmjsd"),
     "telbo": Model("joint", False, "joint encoder that trains the decoders, and one for each modality", "telbo"),
+    "dmvae": Model("poe", True, "product of experts of shared latents; each modality has its own", "dmvae", True),
+    "mmvae+": Model("mmvae+", True, "mixture of experts of shared latents; each modality has its own", "iwae", True),
+    "cmvae": Model("mmvae+", True, "mmvae+ with a prior of clusters", "iwae", True, True),
 }
+# those of two modalities, an image and a label or text; their mixture of experts is called bivcca
+OF_PAIRS = ("mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe", "mvtcae", "crmvae", "mmjsd", "telbo")

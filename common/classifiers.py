@@ -19,6 +19,7 @@ from common.metrics import Judge
 from common.tensor_files import load, save
 
 MAX_EPOCHS = 60
+LAST = -3  # the first of a judge's layers that follow its features
 AGAIN = "delete it, and it will be made again"
 
 
@@ -73,19 +74,24 @@ def kept(
 
 
 def judge(
-    build: Callable[[], nn.Module], train: Examples, name: str, labels: Tensor, steps: int, cache: Path | None
+    build: Callable[[], nn.Sequential], train: Examples, name: str, labels: Tensor, steps: int, cache: Path | None
 ) -> Judge:
     """A judge of an image modality: a network that is trained on its training images; see `kept`.
 
     Args:
-        build: makes the untrained network: images -> logits (N, G, n_values).
+        build: makes the untrained network, images -> logits (N, G, n_values), whose last layers are a dropout, a linear
+            layer and one that gives the logits their shape.
         name: the modality.
         labels: what the training examples show, (N, G).
     """
     images = fingerprint(train.modalities[name])
     made_from = {"n": len(train), "images": images, "labels": fingerprint(labels), "steps": steps}
     network = kept(build, lambda net: fit(net, train, name, labels, steps), cache, made_from, train.device)
-    return Judge((name,), lambda values: network(values[name]).argmax(dim=2))
+    return Judge(
+        (name,),
+        lambda values: network(values[name]).argmax(dim=2),
+        features=lambda values: network[:LAST](values[name]),
+    )
 
 
 def _existing(folder: Path) -> Path:

@@ -28,11 +28,13 @@ class Judge(NamedTuple):
     modalities: those that it reads.
     read: {modality: values (N, ...)} -> labels (N, G) int64; -1 where it can read none, which is never right.
     trained: whether it is a classifier, which errs; False if the values are the labels themselves.
+    features: {modality: values (N, ...)} -> what its last layer sees, (N, F); None for judges without such a layer.
     """
 
     modalities: tuple[str, ...]
     read: Callable[[Mapping[str, Tensor]], Tensor]
     trained: bool = True
+    features: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
     def conditions(self, model: MultimodalVAE) -> set[str]:
         """The modalities that the decoders of what it reads are given."""

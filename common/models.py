@@ -282,7 +282,7 @@ def VAE(
         if FUSIONS[fusion].auxiliary:
             require(private, f"the fusion {fusion} needs private latents: without them it is moe")
             auxiliary = family.prior(sizes, True)
-            variational_posterior = OwnLatentsMixture(variational_posterior, _own_latents(own, latent_dim))
+            variational_posterior = OwnLatentsMixture(variational_posterior, _own_latents(own, latent_dim), sizes[0])
         elif FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)
     else:

@@ -19,6 +19,8 @@ class LearnedPrior(nn.Module):
         learn_loc: whether the location is trained too; it starts, and else stays, at 0.
     """
 
+    is_mixture = False
+
     def __init__(self, family: nn.Module, latent_dim: int, learn: bool = True, learn_loc: bool = False) -> None:
         super().__init__()
         self.family = family
@@ -48,6 +50,8 @@ class StandardGaussianPrior(nn.Module):
     Args:
         latent_dim: D. Only sampling needs it; log-densities and KLs broadcast.
     """
+
+    is_mixture = False
 
     def __init__(self, latent_dim: int = 1) -> None:
         super().__init__()
@@ -84,6 +88,8 @@ class ClusteredPrior(nn.Module):
     Raises:
         InputError: no cluster.
     """
+
+    is_mixture = True
 
     def __init__(self, family: nn.Module, latent_dim: int, n_shared: int, n_clusters: int) -> None:
         super().__init__()
@@ -130,6 +136,8 @@ class UniformHypersphericalPrior(nn.Module):
     Args:
         latent_dim: D, a multiple of n.
     """
+
+    is_mixture = False
 
     def __init__(self, latent_dim: int, n: int = 1) -> None:
         super().__init__()

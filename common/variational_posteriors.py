@@ -325,12 +325,13 @@ class OwnLatentsMixture(MixturePosterior):
     Args:
         component: the components' family.
         own: which latents belong to each component alone, (T, D) bool.
+        n_shared: the number of the others, which come first.
     """
 
-    def __init__(self, component: Posterior, own: Tensor) -> None:
+    def __init__(self, component: Posterior, own: Tensor, n_shared: int) -> None:
         super().__init__(component)
         self.register_buffer("own", own, persistent=False)
-        self.n_shared = int((~own.any(dim=0)).sum())
+        self.n_shared = n_shared
 
     def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
         """log pi_t q_t(u), over the shared latents alone."""

@@ -132,6 +132,25 @@ def photograph(i: int) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
+def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Examples:
+    """Leave images of m1, m2, ... out at random, each with the probability `ratio`, as the `multivae` package does.
+
+    Its generators have the modality's number as their seed, for every run and every split; m0 is always there.
+
+    Args:
+        examples: N examples of m0, m1, ...
+        keep_incomplete: whether examples that lack an image stay. (Without them the package takes the first rows, as
+            many as it expects to be complete, whether they are or not.)
+    """
+    if ratio == 0:
+        return examples
+    n, names = len(examples), list(examples.modalities)
+    drawn = [torch.Generator().manual_seed(m) for m in range(len(names))]
+    kept = [torch.bernoulli(torch.full((n,), 1 - ratio if m else 1.0), generator=g) for m, g in enumerate(drawn)]
+    mask = torch.stack(kept, dim=1).bool()
+    return Examples(examples.modalities, mask=mask) if keep_incomplete else examples.take(mask.all(dim=1))
+
+
 def read(data_dir: Path, split: str, names: tuple[str, ...]) -> Examples:
     """Read a split of the original archives, by class and number.
 

@@ -1,18 +1,22 @@
-"""Networks of the models on PolyMNIST (layers of the MoPoE authors' code for it)."""
+"""Networks of the models on PolyMNIST (layers of the MoPoE authors' code for it, and of MMVAE+'s)."""
 
 from typing import Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 from polymnist.data import modalities
-from polymnist.options import FUSIONS
+from polymnist.options import MODELS
 
 LIKELIHOOD_SCALE = 0.75
 MAP = (128, 4, 4)  # the last feature map
 N_FLAT = 128 * 4 * 4
+RESNET_MAP = (256, 7, 7)
+N_RESNET_FLAT = 256 * 7 * 7
+SLOPE = 0.2
 
 
 class Config(Protocol):
@@ -20,21 +24,31 @@ class Config(Protocol):
 
     model: str
     n_latents: int
+    n_private: int | None
+    n_clusters: int
     n_modalities: int
+    networks: str
     posterior: str
 
 
 def build(config: Config) -> MultimodalVAE:
     """Build the model of m0, m1, ... (B, 3, 28, 28), float in [0, 1]."""
-    d, names = config.n_latents, modalities(config.n_modalities)
-    heads = (d,) * FAMILIES[config.posterior].n_params
+    names, model, n_params = modalities(config.n_modalities), MODELS[config.model], FAMILIES[config.posterior].n_params
+    shared, own = config.n_latents, config.n_private or 0
+    encoders = {
+        "conv": lambda: encoder((shared + own,) * n_params),
+        "resnet": lambda: resnet_encoder((shared,) * n_params, (own,) * n_params if own else ()),
+    }
+    decoders = {"conv": decoder, "resnet": resnet_decoder}
     return VAE(
-        FUSIONS[config.model],
-        encoder={name: encoder(heads) for name in names},
-        decoder={name: decoder(d) for name in names},
+        model.fusion,
+        encoder={name: encoders[config.networks]() for name in names},
+        decoder={name: decoders[config.networks](shared + own) for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        latent_dim=d,
+        latent_dim=shared + own * len(names),
         posterior=config.posterior,
+        private=dict.fromkeys(names, own) if own else None,
+        n_clusters=config.n_clusters if model.clusters else None,
     )
 
 
@@ -56,4 +70,50 @@ def decoder(d: int) -> nn.Sequential:
         *(nn.ConvTranspose2d(128, 64, 3, 2, 1), nn.ReLU()),
         *(nn.ConvTranspose2d(64, 32, 3, 2, 1, output_padding=1), nn.ReLU()),
         nn.ConvTranspose2d(32, 3, 3, 2, 1, output_padding=1),
+    )
+
+
+class Block(nn.Module):
+    """A residual block, (N, a, H, W) -> (N, b, H, W)."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__()
+        hidden = min(a, b)
+        self.residual = nn.Sequential(
+            *(nn.LeakyReLU(SLOPE), nn.Conv2d(a, hidden, 3, 1, 1)),
+            *(nn.LeakyReLU(SLOPE), nn.Conv2d(hidden, b, 3, 1, 1)),
+        )
+        self.shortcut = nn.Identity() if a == b else nn.Conv2d(a, b, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + 0.1 * self.residual(x)
+
+
+class SideBySide(nn.ModuleList):
+    """Networks x -> parameters of the shared latents, and of the private ones, joined: (N, D) each."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(params, dim=1) for params in zip(*(network(x) for network in self), strict=True))
+
+
+def resnet_encoder(shared: tuple[int, ...], own: tuple[int, ...]) -> nn.Module:
+    """Image (N, 3, 28, 28) -> the expert's parameters, (N, D) each: a network for each part of the latents."""
+
+    def network(heads: tuple[int, ...]) -> nn.Sequential:
+        return nn.Sequential(
+            *(nn.Conv2d(3, 64, 3, 1, 1), Block(64, 64), nn.AvgPool2d(3, 2, 1)),
+            *(Block(64, 128), nn.AvgPool2d(3, 2, 1)),
+            *(Block(128, 256), nn.Flatten(), SplitLinearLayer(N_RESNET_FLAT, heads)),
+        )
+
+    return SideBySide([network(shared), network(own)]) if own else network(shared)
+
+
+def resnet_decoder(d: int) -> nn.Sequential:
+    """z (N, D) -> location (N, 3, 28, 28) of the image, which no sigmoid bounds."""
+    return nn.Sequential(
+        *(nn.Linear(d, N_RESNET_FLAT), nn.Unflatten(1, RESNET_MAP)),
+        *(Block(256, 128), nn.Upsample(scale_factor=2)),
+        *(Block(128, 64), nn.Upsample(scale_factor=2)),
+        *(Block(64, 64), nn.LeakyReLU(SLOPE), nn.Conv2d(64, 3, 3, 1, 1)),
     )

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from common import choices
 from common.errors import require
 
 MAX_MODALITIES = 10  # photographs to put digits on
-FUSIONS = {"mvae": "poe", "mmvae": "moe", "mopoe": "mopoe"}  # of --model
+NAMES = ("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae")
+MODELS = {name: choices.MODELS[name] for name in NAMES}  # of --model
 
 
 @dataclass(kw_only=True)

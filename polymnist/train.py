@@ -1,22 +1,29 @@
 """Models of PolyMNIST: images of the same digit, each in its own handwriting on its own background.
 
     python train.py --data-dir data                       MVAE, on digits of MNIST's files in data/
+    python train.py --model mmvae+ --n-private 16         shared latents and 16 of each image
     python train.py --model mopoe --images original       on the files of an archive of PolyMNIST
     python train.py --demo --n-latents 32 --batch-size 50 --lr 1e-3 --beta 1 --epochs 40     built-in digits, minutes
 
-ELBO terms (--obj mvae): each m's, and all together; --obj elbo: all together. Networks and latents as in MoPoE's code.
+The objectives are the models' own: README.md has them in a table. Networks and latents are by default those of MoPoE's
+code for all models, so that figures compare models.
 A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from common.errors import require
+from common.objectives import registry
 from common.training import run_from_command_line
 from common.training.objective_options import ObjectiveOptions
-from common.training.options import Latents, RunConfig
-from polymnist.options import FUSIONS, DatasetOptions
+from common.training.options import LATENT_NAMES, RunConfig
+from polymnist.options import MODELS, DatasetOptions
 
 if TYPE_CHECKING:
+    from common.data import Examples
+    from common.multimodal_vae import MultimodalVAE
     from common.training import Experiment
 
 
@@ -24,25 +31,68 @@ if TYPE_CHECKING:
 class Config(DatasetOptions, ObjectiveOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in MoPoE's code"
     ALWAYS_PAIRED: ClassVar = "PolyMNIST is paired by its digits"
-    FUSIONS: ClassVar = tuple(FUSIONS.values())
+    FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
 
-    model: Literal["mvae", "mmvae", "mopoe"] = "mvae"
-    """mvae: product of experts; mmvae: mixture of experts; mopoe: mixture of the products of all subsets"""
-    posterior: Literal["gaussian", "laplace"] = "gaussian"
-    """family of the experts and the prior; laplace for --model mmvae only"""
-    n_latents: Latents = 512
+    model: Literal[tuple(MODELS)] = "mvae"
+    """the model"""
+    posterior: Literal["gaussian", "laplace"] | None = None
+    """family of the experts and the prior; laplace for --model mmvae, mmvae+ and cmvae only. Default: laplace for
+    mmvae+ and cmvae, as in their papers, else gaussian"""
+    networks: Literal["conv", "resnet"] = "conv"
+    """conv: three convolutions, as in MoPoE's code; resnet: residual blocks, as in MMVAE+'s code"""
+    n_latents: Annotated[int | None, LATENT_NAMES] = None
+    """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. Default: 512, as in MoPoE's code; 32
+    beside private latents, as in MMVAE+'s"""
+    n_private: int | None = None
+    """latents of each image alone, for --model dmvae, mmvae+ and cmvae. Default: 32, as in MMVAE+'s code"""
+    missing: float = 0.0
+    """share of the images m1, m2, ... that training and validation examples lack, drawn as in the multivae package; all
+    have m0"""
+    keep_incomplete: bool = True
+    """train on examples that lack images too; --no-keep-incomplete leaves them out"""
+    n_clusters: int = 40
+    """clusters of --model cmvae's prior. Default: as in CMVAE's code"""
     batch_size: int = 256
     epochs: int = 300
     annealing_epochs: int = 0
     lr: float = 5e-4
     beta: float = 2.5
 
+    def __post_init__(self) -> None:
+        model = MODELS[self.model]
+        if self.posterior is None:
+            self.posterior = "laplace" if model.fusion == "mmvae+" else "gaussian"
+        if self.n_latents is None:
+            self.n_latents = 32 if model.private else 512
+        if self.n_private is None and model.private:
+            self.n_private = 32
+        if self.K is None and self.obj is None and model.fusion == "mmvae+":
+            self.K = 1
+
     def experts(self) -> tuple[str, str, str]:
-        return f"--model {self.model}", FUSIONS[self.model], self.posterior
+        return f"--model {self.model}", MODELS[self.model].fusion, self.posterior
+
+    def objectives(self) -> Sequence[str]:
+        return registry.with_default(MODELS[self.model].obj, super().objectives())
 
     def check(self) -> None:
         super().check()
         self.check_options()
+        private, n = MODELS[self.model].private, self.n_private
+        takers = ", ".join(name for name, model in MODELS.items() if model.private)
+        require(private or n is None, f"--n-private needs --model {takers} (got --model {self.model})")
+        require(not private or n > 0, f"--n-private of --model {self.model} must be positive, not {n}")
+        require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
+        require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0")
+        require(self.n_clusters > 0, f"--n-clusters must be positive, not {self.n_clusters}")
+
+
+def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":
+    """The model's modalities, without those that --missing draws."""
+    from common.training.experiment import modelled
+    from polymnist.data import with_missing
+
+    return with_missing(modelled(config, data, model), config.missing, config.keep_incomplete)
 
 
 def experiment() -> "Experiment":
@@ -52,7 +102,7 @@ def experiment() -> "Experiment":
     from polymnist.model import build
     from polymnist.sample import draw
 
-    return Experiment("polymnist", load, build, objective_of, draw)
+    return Experiment("polymnist", load, build, objective_of, draw, examples=examples)
 
 
 def main(config: Config) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from common.choices import FUSIONS, MODELS
+from common.choices import FUSIONS, MODELS, OF_PAIRS
 from common.errors import option, require
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
@@ -122,7 +122,7 @@ class ModelOptions(ObjectiveOptions):
 
     GROUP: ClassVar = "model"
 
-    model: Literal[tuple(MODELS)] = "mvae"
+    model: Literal[OF_PAIRS] = "mvae"
     """the model"""
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""

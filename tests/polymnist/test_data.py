@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common.data import Examples
 from common.errors import InputError
 from polymnist import data
 from polymnist.options import DatasetOptions
@@ -18,6 +19,19 @@ NAMES = data.modalities(5)
 
 def config(data_dir="", limit=None, demo=False, **options):
     return data_config(data_dir, DatasetOptions(**options), limit=limit, demo=demo)
+
+
+def test_missing_images_are_drawn_as_in_the_multivae_package():
+    n = 4000
+    examples = Examples({f"m{i}": torch.arange(n) for i in range(3)})
+    some = data.with_missing(examples, 0.3, keep_incomplete=True)
+    assert some.modalities is examples.modalities and some.mask[:, 0].all()
+    for m in (1, 2):
+        expected = torch.bernoulli(torch.ones(n) * 0.7, generator=torch.Generator().manual_seed(m)).bool()
+        assert some.mask[:, m].equal(expected) and abs(expected.float().mean() - 0.7) < 0.03
+    complete = data.with_missing(examples, 0.3, keep_incomplete=False)
+    assert complete.mask is None and complete.modalities["m1"].equal(some.mask.all(dim=1).nonzero().flatten())
+    assert data.with_missing(examples, 0.0, keep_incomplete=True) is examples
 
 
 def test_every_digit_is_once_in_every_modality_beside_others_of_its_class(monkeypatch):

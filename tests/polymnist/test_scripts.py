@@ -10,10 +10,11 @@ from torch.distributions import Laplace
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import InputError
+from common.training import objective_of
 from polymnist import analyse, loglike, sample, train
 from polymnist.data import load
 from polymnist.model import build
-from polymnist.options import DatasetOptions
+from polymnist.options import MODELS, DatasetOptions
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
 
@@ -21,11 +22,13 @@ SMALL = ("--demo", "--limit", 40, "--epochs", 1, "--batch-size", 20, "--n-latent
 
 
 @pytest.fixture(
-    scope="module", params=["mvae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmvae", "mopoe"))]
+    scope="module",
+    params=["mmvae+", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "mmvae+")],
 )
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    call(train, *SMALL, "--model", request.param, "--save-dir", folder)
+    private = ("--n-private", 3) if MODELS[request.param].private else ()
+    call(train, *SMALL, "--model", request.param, *private, "--save-dir", folder)
     return folder
 
 
@@ -45,7 +48,9 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     found = call(analyse, trained, *demo, "--n-samples", 10, "--no-umap", "--json", trained / "out.json")
     pairs = {f"coherence, {a} -> {b}" for a in ("m0", "m1", "m2") for b in ("m0", "m1", "m2")}
     assert pairs | {"coherence, joint", "classifier, m1", "latent accuracy, m2"} <= set(found)
-    assert json.loads((trained / "out.json").read_text())["data"] == "demo"
+    assert {"macro, 2 given", "spread, 1 given", "linear accuracy, 3 given", "FD, 0 given"} <= set(found)
+    written = json.loads((trained / "out.json").read_text())
+    assert written["data"] == "demo" and written["by_size"]["1"]["FD"] == found["FD, 1 given"]
 
 
 def test_networks_and_settings_are_those_of_mopoes_code():
@@ -62,6 +67,48 @@ def test_networks_and_settings_are_those_of_mopoes_code():
         assert isinstance(q.base_dist, Laplace) and (q.base_dist.scale == 0.75).all() and q.mean.shape == (2, 3, 28, 28)
 
 
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "mvae"])
+def test_every_models_bound_is_finite_and_reaches_its_networks(model):
+    private = {"n_private": 3} if MODELS[model].private else {}
+    config = train.Config(model=model, n_latents=4, n_modalities=3, **private)
+    config.check()
+    objective = objective_of(config, build(config))
+    inputs = {name: torch.rand(5, 3, 28, 28) for name in ("m0", "m1", "m2")}
+    inputs["m1"][0], inputs["m2"][1:3] = torch.nan, torch.nan
+    objective(inputs, 0.5).backward()
+    for name, p in objective.model.named_parameters():
+        assert not p.requires_grad or (p.grad.isfinite().all() and p.grad.any()), name
+
+
+def test_models_with_private_latents_have_the_settings_of_their_codes():
+    config = train.Config(model="cmvae")
+    assert (config.n_latents, config.n_private, config.n_clusters) == (32, 32, 40)
+    assert (config.posterior, config.K, config.objectives()[0], bool(config.looser)) == ("laplace", 1, "iwae", True)
+    model = build(config)
+    assert model.latent_dim == 32 + 5 * 32 and model.prior.loc.shape == (40, 32)
+    assert train.Config(model="dmvae").posterior == "gaussian"
+
+
+def test_residual_networks_are_those_of_mmvae_pluss_code():
+    model = build(train.Config(model="mmvae+", networks="resnet", n_modalities=2))
+
+    def block(a, b):
+        hidden = min(a, b)
+        return a * hidden * 9 + hidden + hidden * b * 9 + b + (a * b if a != b else 0)
+
+    trunk = 3 * 64 * 9 + 64 + block(64, 64) + block(64, 128) + block(128, 256) + 2 * (12544 * 32 + 32)
+    decoder = 64 * 12544 + 12544 + block(256, 128) + block(128, 64) + block(64, 64) + 64 * 3 * 9 + 3
+    networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+    assert sum(x.numel() for x in networks) == 2 * (2 * trunk + decoder)
+    one = build(train.Config(networks="resnet", n_modalities=2, n_latents=7))
+    mu, logvar = one.encoder["m0"](torch.rand(2, 3, 28, 28))
+    assert mu.shape == logvar.shape == (2, 7) and one.decode(mu)["m1"].mean.shape == (2, 3, 28, 28)
+    x = torch.rand(2, 3, 28, 28)
+    shared, own = model.encoder["m0"]
+    parts = zip(shared(x), own(x), strict=True)
+    torch.testing.assert_close(model.encoder["m0"](x), tuple(torch.cat(part, dim=1) for part in parts))
+
+
 def test_judges_are_told_apart_by_what_they_judge(monkeypatch, tmp_path):
     files = []
     monkeypatch.setattr(analyse, "judge", lambda *args: files.append(args[-1] and args[-1].name))
@@ -72,6 +119,12 @@ def test_judges_are_told_apart_by_what_they_judge(monkeypatch, tmp_path):
     assert files == [
         f"digits_of_m{i}_{kind}.pt" for kind in ("original", "generated", "generated_translated") for i in (0, 1)
     ]
+
+
+def test_training_with_missing_images(tmp_path):
+    call(train, *SMALL, "--missing", 0.6, "--save-dir", tmp_path)
+    terms = json.loads((tmp_path / "metrics.jsonl").read_text())["train"]
+    assert terms["m0/m0"] < 0 and 0.2 < terms["m1/m1"] / terms["m0/m0"] < 0.6, "a term counts where its image is there"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +145,14 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--model", "mvae", "--posterior", "laplace"), "there is no fusion poe for laplace experts"),
         (("--paired-fraction", 0.5), "PolyMNIST is paired by its digits"),
         (("--n-modalities", 1), "--n-modalities must lie between 2 and 10"),
+        (("--n-private", 2), "--n-private needs --model dmvae, mmvae.*, cmvae .got --model mvae"),
+        (("--model", "mmvae+", "--n-private", 0), "--n-private of --model mmvae. must be positive, not 0"),
+        (("--missing", 1), "--missing must lie in .0, 1., it is 1.0"),
+        (("--no-keep-incomplete",), "--no-keep-incomplete needs --missing above 0"),
+        (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
+        (("--model", "mvtcae", "--alpha", 1.5), "--alpha of --obj mvtcae lies between 0 and 1, it is 1.5"),
+        (("--model", "mmjsd", "--posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
+        (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae. has iwae, dreg, stl"),
     ):
         with pytest.raises(InputError, match=message):
             call(train, "--demo", *options, "--save-dir", tmp_path)

@@ -3,7 +3,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from common.distributions import DiagonalGaussian
-from common.distributions.location_scale import Joined, LaplaceOrNormal
+from common.distributions.location_scale import Concatenated, Joined, LaplaceOrNormal
 from common.priors import StandardGaussianPrior
 
 
@@ -65,3 +65,14 @@ def test_kl_of_laplace_and_normal_beside_each_other():
     log_q, log_p = q.log_prob(x), p.log_prob(x)
     expected = torch.trapezoid(log_q.exp() * (log_q - log_p), x.squeeze(1), dim=0)
     torch.testing.assert_close(kl_divergence(q, p), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_two_vectors_side_by_side():
+    first, second = DiagonalGaussian(torch.tensor([1.0, 2.0]), torch.zeros(2)), DiagonalGaussian(*torch.zeros(2, 3))
+    both = Concatenated(first, second)
+    z = both.sample((50_000,))
+    assert z.shape == (50_000, 5) and both.expand((4,)).sample((2,)).shape == (2, 4, 5)
+    torch.testing.assert_close(both.mean, torch.tensor([1.0, 2.0, 0, 0, 0]))
+    torch.testing.assert_close(z.mean(dim=0), both.mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(z.var(dim=0), both.variance, rtol=0.04, atol=0)
+    torch.testing.assert_close(both.log_prob(z), first.log_prob(z[:, :2]) + second.log_prob(z[:, 2:]))
