@@ -80,6 +80,7 @@ What is asked of a trained model
         plots: pictures
         generated: pictures across modalities, and along each latent
         umap: maps of latents in the plane
+        models_page: docs/models.md, all models with their equations
 
 Training
     training/: a run from its command line to its last epoch

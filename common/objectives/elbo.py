@@ -175,14 +175,20 @@ class SumOfElbos(MultimodalObjective):
 
 
 class StandardElbo(SumOfElbos):
-    """ELBO of all modalities of an example: a lower bound on log p(x_1, ..., x_M) (Kingma & Welling 2014)."""
+    r"""ELBO of all modalities of an example: a lower bound on log p(x_1, ..., x_M) (Kingma & Welling 2014).
+
+    .. math:: E_{q(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q(z|X) || p(z))
+    """
 
     def subsets(self) -> Tensor:
         return joint_subset(n_columns(self.model.columns))
 
 
 class MvaeElbo(SumOfElbos):
-    r"""MVAE's sub-sampled objective, ELBO(all) + sum_m ELBO({m}) + sum_{j=1..K} ELBO(S_j).
+    r"""MVAE's sub-sampled objective: the ELBOs of all modalities, of each one, and of K random subsets.
+
+    .. math:: ELBO(X) + \sum_m ELBO(x_m) + \sum_{j=1}^K ELBO(x_{S_j}), \qquad
+              ELBO(x_S) = E_{q(z|x_S)} \sum_{m \in S} \lambda_m \log p(x_m|z) - \beta KL(q(z|x_S) || p(z))
 
     Wu & Goodman 2018, eq. 5; S_j are K random subsets of size 2 .. M - 1, drawn anew at each call
     (`common.subsets.random_subsets`). A lower bound on the sum of the corresponding log p(x_S). For a set of elements

@@ -21,6 +21,7 @@ import multimnist.data
 from common import checkpoints, choices, classifiers, models
 from common.analysis import parameter_counts
 from common.objectives import registry
+from common.reporting import models_page
 from common.training import experiment, run_from_command_line
 from common.training.command_line import parse
 from mnist import train as mnist_train
@@ -49,6 +50,18 @@ def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, 
     assert names["p"]["text"].mode.shape == names["log_p"].shape == (100,)
     assert (names["log_p"] < -100).all() and 0 <= names["accuracy"] <= 1
     assert "% of the labels inferred, log p(image) = -" in capsys.readouterr().out
+
+
+def test_the_page_on_models_is_what_the_registries_say():
+    assert (ROOT / "docs" / "models.md").read_text() == models_page.page(), "python -m common.reporting.models_page"
+
+
+def test_every_model_has_its_equations_on_the_page():
+    sections = dict(zip(choices.MODELS, models_page.page().split("\n## ")[1:], strict=True))
+    for name, text in sections.items():
+        assert text.startswith(f"{name}\n") and text.count("$$") >= 4, name
+    assert r"p(x_m|u, w_m)" in sections["dmvae"] and r"\pi_c" in sections["cmvae"]
+    assert models_page.equation("StandardElbo") in sections["vae"]
 
 
 @pytest.mark.parametrize("table", [registry.table, models.table])
