@@ -73,6 +73,7 @@ What is asked of a trained model
     estimators: log p by importance sampling
     aggregates: the aggregate posterior of a label
     metrics: coherence, classes in the latents, CCA
+    latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
     subset_metrics: coherence, distances and classes in the latents by the number of given modalities
     classifiers: networks that judge what models generate
     reporting/: what people look at

@@ -12,6 +12,7 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data.batches import Batch, Examples
 from common.errors import require
+from common.latent_mixtures import gaussian_mixture
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.reporting import generated, plots, tables, umap
@@ -33,6 +34,9 @@ class AnalysisConfig(ModelConfig):
 
     n_samples: int = 10_000
     """samples from the prior, for joint coherence. Default: as in MMVAE's paper"""
+    mixture: int = 0
+    """also measure the joint coherence of draws from a mixture of this number of Gaussians, fitted to latents of
+    training examples, in place of the prior"""
     umap: bool = True
     """draw umap.png (takes about half a minute)"""
     out_dir: Path | None = None
@@ -42,6 +46,7 @@ class AnalysisConfig(ModelConfig):
 
     def check(self) -> None:
         super().check()
+        require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
         require(
             not self.umap or self.limit is None or self.limit >= FEWEST,
             f"umap.png needs {FEWEST} test examples: a larger --limit, or --no-umap",
@@ -120,6 +125,11 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     }
     samplers = data.samplers(model, train, test)
     right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers)
+    generating = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
+    if config.mixture and len(generating) > 1:
+        latents = gaussian_mixture(model, train, config.mixture)
+        agree = joint_coherence(model, config.n_samples, generating, latents)
+        right[f"coherence, joint, z from {config.mixture} Gaussians"] = agree
     z = sampled_latents(model, test, sources)
     for name, of_train in sampled_latents(model, train, sources).items():
         pairs = (of_train, labels["train"].to(device)), (z[name], labels["test"].to(device))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from common import distributed
@@ -87,7 +87,9 @@ def _draw(model: MultimodalVAE, given: Sequence[str], batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def joint_coherence(model: MultimodalVAE, n: int, judges: Mapping[str, Judge]) -> Tensor:
+def joint_coherence(
+    model: MultimodalVAE, n: int, judges: Mapping[str, Judge], latents: Distribution | None = None
+) -> Tensor:
     """Whether all judges read the same labels of what one draw of the prior generates: (n, G) bool.
 
     (Shi et al. 2019, section 4.1, with 10,000 draws.)
@@ -95,11 +97,13 @@ def joint_coherence(model: MultimodalVAE, n: int, judges: Mapping[str, Judge]) -
     Args:
         n: the number of draws.
         judges: at least two.
+        latents: what to draw z from in place of the prior.
     """
+    latents, project = latents or model.prior(), model.variational_posterior.project
 
     def agree(rows: Tensor) -> dict[str, Tensor]:
         read = [name for judge in judges.values() for name in judge.modalities]
-        values = model.likelihood.point(model.decode(model.prior().sample((len(rows),)), read))
+        values = model.likelihood.point(model.decode(project(latents.sample((len(rows),))), read))
         labels = torch.stack([judge.read(values) for judge in judges.values()])  # (judges, B, G)
         return {"agree": (labels == labels[0]).all(dim=0) & (labels[0] >= 0)}
 

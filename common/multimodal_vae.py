@@ -288,9 +288,10 @@ class MultimodalVAE(nn.Module):
         return network(*inputs)
 
     @torch.no_grad()
-    def generate(self, n: int) -> dict[str, Tensor]:
-        """Means or modes of all modalities for n draws of z from the prior."""
-        return self.likelihood.point(self.decode(self.prior().sample((n,))))
+    def generate(self, n: int, latents: Distribution | None = None) -> dict[str, Tensor]:
+        """Means or modes of all modalities for n draws of z from the prior, or from another distribution of it."""
+        z = (latents or self.prior()).sample((n,))
+        return self.likelihood.point(self.decode(self.variational_posterior.project(z) if latents else z))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:

@@ -1,11 +1,13 @@
 """Sample from a model of MNIST-SVHN: from the prior, given an image of either modality, or along its latents.
 
     python sample.py trained_models                                       draws from the prior, in both modalities
+    python sample.py trained_models --mixture 10 --data-dir data          draws from ten Gaussians fitted to latents
     python sample.py trained_models --given mnist --data-dir data         test images, and both decoded from them
     python sample.py trained_models --given svhn --svhn synthetic --data-dir data
     python sample.py trained_models --traverse                            one latent at a time, from -3 to 3 scales
 
-Writes sample_prior.png, sample_from_mnist.png (or svhn) or sample_traversal_mnist.png and _svhn.png.
+Writes sample_prior.png, sample_mixture.png, sample_from_mnist.png (or svhn), or
+sample_traversal_mnist.png and _svhn.png.
 """
 
 from dataclasses import dataclass
@@ -14,11 +16,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import pad
 
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
+from common.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots
 from common.reporting.generated import Shown
@@ -33,6 +37,9 @@ COLUMNS = 16
 class Config(PairOptions, options.ModelConfig):
     n_samples: int = 64
     """number of pictures of each modality"""
+    mixture: int = 0
+    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
+    prior"""
     given: Literal["mnist", "svhn"] | None = None
     """generate from test images of this modality"""
     traverse: bool = False
@@ -44,7 +51,10 @@ class Config(PairOptions, options.ModelConfig):
 def main(config: Config) -> None:
     """Save the pictures that the options ask for, and print the names of the files."""
     config.check()
+    require(config.mixture >= 0, f"--mixture must not be negative, it is {config.mixture}")
+    require(not (config.mixture and config.given), "--mixture stands in for the prior: leave out --given")
     require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
+    require(not (config.mixture and config.traverse), "--traverse starts at the prior's mean: leave out --mixture")
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
@@ -62,15 +72,21 @@ def main(config: Config) -> None:
             pairs = load("test", config)
             pictures = [folder / f"sample_from_{config.given}.png"]
             decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
+        elif config.mixture:
+            runs.check_same(chosen(config), config.model)
+            pictures = [folder / "sample_mixture.png"]
+            latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
+            prior(model, config.n_samples, pictures[0], latents)
         else:
             pictures = [folder / "sample_prior.png"]
             prior(model, config.n_samples, pictures[0])
     print(*pictures, sep="\n")
 
 
-def prior(model: MultimodalVAE, n: int, path: Path) -> None:
-    """Save n samples from the prior, one modality above the other."""
-    _in_rows(model.generate(n), path, "samples from the prior")
+def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None = None) -> None:
+    """Save n samples from the prior, or from another distribution of z, one modality above the other."""
+    title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
+    _in_rows(model.generate(n, latents), path, title)
 
 
 def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -> None:

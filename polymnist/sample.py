@@ -1,9 +1,10 @@
 """Sample from a model of PolyMNIST: from the prior, or given test images of some modalities.
 
     python sample.py trained_models                                        draws from the prior, in all modalities
+    python sample.py trained_models --mixture 10 --data-dir data           draws from ten Gaussians fitted to latents
     python sample.py trained_models --given m0 m2 --data-dir data          test images, and all decoded from them
 
-Writes sample_prior.png, or sample_from_m0_m2.png.
+Writes sample_prior.png, sample_mixture.png, or sample_from_m0_m2.png.
 """
 
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
+from common.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import plots
 from common.training import devices, options, run_from_command_line, runs
@@ -28,6 +31,9 @@ COLUMNS = 12
 class Config(DatasetOptions, options.ModelConfig):
     n_samples: int = 12
     """number of examples"""
+    mixture: int = 0
+    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
+    prior"""
     given: tuple[str, ...] = ()
     """generate from test images of these modalities"""
     out_dir: Path | None = None
@@ -38,6 +44,8 @@ class Config(DatasetOptions, options.ModelConfig):
 def main(config: Config) -> Path:
     """Save the picture that the options ask for; print its path and return it."""
     config.check()
+    require(config.mixture >= 0, f"--mixture must not be negative, it is {config.mixture}")
+    require(not (config.mixture and config.given), "--mixture stands in for the prior: leave out --given")
     model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
     for name in config.given:
         require(name in model.modalities, f"this model has no {name}: --given takes {', '.join(model.modalities)}")
@@ -47,6 +55,11 @@ def main(config: Config) -> Path:
         runs.check_same(chosen(config), config.model)
         path = folder / f"sample_from_{'_'.join(config.given)}.png"
         decoded(model, load("test", config).take(slice(config.n_samples)), config.given, path)
+    elif config.mixture:
+        runs.check_same(chosen(config), config.model)
+        path = folder / "sample_mixture.png"
+        train = load("train", config).only(model.modalities)
+        prior(model, config.n_samples, path, gaussian_mixture(model, train, config.mixture))
     else:
         path = folder / "sample_prior.png"
         prior(model, config.n_samples, path)
@@ -54,9 +67,10 @@ def main(config: Config) -> Path:
     return path
 
 
-def prior(model: MultimodalVAE, n: int, path: Path) -> None:
-    """Save n samples from the prior, a modality a row."""
-    _in_rows(model.generate(n), path, "samples from the prior")
+def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None = None) -> None:
+    """Save n samples from the prior, or from another distribution of z, a modality a row."""
+    title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
+    _in_rows(model.generate(n, latents), path, title)
 
 
 def decoded(model: MultimodalVAE, examples: Examples, given: tuple[str, ...], path: Path) -> None:

@@ -312,10 +312,11 @@ def test_samples(trained, capsys):
     sample.main(sample.Config(trained, n_samples=20))
     for given in ("mnist", "svhn"):
         sample.main(sample.Config(trained, n_samples=20, given=given, demo=True))
+    sample.main(sample.Config(trained, n_samples=20, mixture=2, demo=True))
     sample.main(sample.Config(trained, traverse=True))
-    names = ("prior", "from_mnist", "from_svhn", "traversal_mnist", "traversal_svhn")
+    names = ("prior", "from_mnist", "from_svhn", "mixture", "traversal_mnist", "traversal_svhn")
     pictures = [trained / "samples" / f"sample_{name}.png" for name in names]
-    assert capsys.readouterr().out.splitlines()[-5:] == [str(picture) for picture in pictures]
+    assert capsys.readouterr().out.splitlines()[-6:] == [str(picture) for picture in pictures]
     for picture in pictures:
         with Image.open(picture) as file:
             assert min(file.size) > 200

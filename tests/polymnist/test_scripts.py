@@ -42,10 +42,14 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     demo = ("--demo", "--limit", 12, "--n-modalities", 3)
     assert call(sample, trained).name == "sample_prior.png"
     assert call(sample, trained, "--given", "m0", "m2", *demo, "--n-samples", 5).name == "sample_from_m0_m2.png"
+    assert call(sample, trained, "--mixture", 2, *demo).name == "sample_mixture.png"
     found = call(loglike, trained, *demo, "--n-samples", 3)
     assert {"log p(m0,m1,m2)", "log p(m0)", "log p(m2), z from q(z|m0)"} <= set(found)
     monkeypatch.setattr(analyse, "STEPS", 2)
-    found = call(analyse, trained, *demo, "--n-samples", 10, "--no-umap", "--json", trained / "out.json")
+    found = call(
+        analyse, trained, *demo, "--n-samples", 10, "--no-umap", "--json", trained / "out.json", "--mixture", 2
+    )
+    assert "coherence, joint, z from 2 Gaussians" in found
     pairs = {f"coherence, {a} -> {b}" for a in ("m0", "m1", "m2") for b in ("m0", "m1", "m2")}
     assert pairs | {"coherence, joint", "classifier, m1", "latent accuracy, m2"} <= set(found)
     assert {"macro, 2 given", "spread, 1 given", "linear accuracy, 3 given", "FD, 0 given"} <= set(found)
@@ -133,6 +137,9 @@ def test_training_with_missing_images(tmp_path):
         (sample, ("--given", "m3", "--demo"), "this model has no m3: --given takes m0, m1, m2"),
         (loglike, ("--demo", "--n-modalities", 5), "--n-modalities 3"),
         (analyse, ("--demo", "--n-modalities", 3, "--translated", "--no-umap"), "translated"),
+        (sample, ("--mixture", -1), "--mixture must not be negative, it is -1"),
+        (analyse, ("--mixture", -1), "--mixture must not be negative, it is -1"),
+        (sample, ("--mixture", 2, "--given", "m0"), "--mixture stands in for the prior: leave out --given"),
     ],
 )
 def test_another_set_than_the_models_is_refused(trained, script, args, message):

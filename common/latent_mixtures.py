@@ -1,0 +1,52 @@
+"""Mixtures fitted to the latents of training examples, to generate from in place of the prior."""
+
+import torch
+from sklearn.mixture import GaussianMixture
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+
+from common import distributed
+from common.data.batches import Examples
+from common.errors import require
+from common.metrics import BATCH_SIZE
+from common.multimodal_vae import MultimodalVAE
+
+MOST = 10_000  # training examples that a mixture is fitted to
+
+
+@torch.no_grad()
+def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -> MixtureSameFamily:
+    """Fit a mixture of Gaussians, by expectation maximisation, to one draw of q(z|X) for each training example.
+
+    It follows the regions of the latents that examples take, which the prior may not: of MVTCAE, whose posteriors leave
+    the prior out, samples of the prior show nothing (Hwang et al. 2021). (GaussianMixtureSampler of the `multivae`
+    package.)
+
+    Args:
+        train: examples of the model's modalities; the first `MOST` are taken.
+        n_components: with a mean and a full covariance each.
+
+    Returns:
+        a distribution over z, event shape (D,), on the model's device.
+
+    Raises:
+        InputError: fewer examples than components.
+    """
+    device = next(model.parameters()).device
+    few = train.take(slice(MOST)).to(device)
+    require(
+        n_components <= len(few), f"--mixture {n_components} needs that number of training examples, not {len(few)}"
+    )
+
+    def draw(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"z": model.posterior(few[rows]).sample()}
+
+    z = distributed.map_rows(len(few), BATCH_SIZE, draw, "latents for the mixture")["z"].double()
+    seed = int(torch.randint(2**31, ()))
+
+    def fit() -> tuple[torch.Tensor, ...]:
+        fitted = GaussianMixture(n_components, random_state=seed).fit(z.numpy())
+        weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))
+        return weights, means, torch.linalg.cholesky(covariances)
+
+    weights, means, scale_tril = (x.to(device, torch.float32) for x in distributed.on_first_process(fit))
+    return MixtureSameFamily(Categorical(weights), MultivariateNormal(means, scale_tril=scale_tril))

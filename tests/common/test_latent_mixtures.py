@@ -1,0 +1,53 @@
+"""Mixtures of Gaussians fitted to latents, on a model whose latents are known clusters."""
+
+import pytest
+import torch
+
+from common.errors import InputError
+from common.latent_mixtures import MOST, gaussian_mixture
+from common.metrics import joint_coherence
+from tests.helpers.coherence import JUDGES, C, examples, model
+
+
+def test_the_mixture_finds_the_clusters_of_the_latents():
+    """Each class has its latents near 10 times its one-hot vector; q(z|a, b) has half the variance of an expert."""
+    train, labels = examples(2000)
+    latents = gaussian_mixture(model(), train, C)
+    means = latents.component_distribution.mean
+    order = means.argmax(dim=1)
+    torch.testing.assert_close(means, 10 * torch.eye(C)[order], rtol=0, atol=0.02)
+    shares = torch.stack([(labels == c).float().mean() for c in order])
+    torch.testing.assert_close(latents.mixture_distribution.probs, shares, rtol=0, atol=0.01)
+    assert latents.component_distribution.variance.max() < 1e-3
+    z = latents.sample((500,))
+    assert z.shape == (500, C) and (z.max(dim=1).values > 9.5).all()
+
+
+def test_the_same_seed_gives_the_same_mixture():
+    train, _ = examples(300)
+    means = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        means.append(gaussian_mixture(model(), train, 2).component_distribution.mean)
+    assert means[0].equal(means[1])
+
+
+def test_joint_coherence_of_a_mixture_is_that_of_its_draws():
+    """Decoders that each err in 30 % of the examples agree if both are right, or both wrong."""
+    train, _ = examples(500)
+    latents = gaussian_mixture(model(), train, C)
+    seen = []
+    judges = {
+        name: judge._replace(read=lambda v, j=judge: seen.append(j.read(v)) or j.read(v))
+        for name, judge in JUDGES.items()
+    }
+    agree = joint_coherence(model(decoder=(0.3, 0.3)), 4000, judges, latents)
+    assert agree.double().mean().item() == pytest.approx(0.7 * 0.7 + 0.3 * 0.3, abs=0.03)
+    assert torch.cat(seen).unique().tolist() == list(range(C))
+
+
+def test_only_the_first_training_examples_are_taken():
+    assert MOST == 10_000
+    train, _ = examples(50)
+    with pytest.raises(InputError, match="--mixture 51 needs that number of training examples, not 50"):
+        gaussian_mixture(model(), train, 51)
