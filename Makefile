@@ -51,6 +51,8 @@ bench: setup
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.pixels
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	$(BIN)/python -m benchmarks.polymnist
 	$(BIN)/python -m benchmarks.vhe
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.scaling

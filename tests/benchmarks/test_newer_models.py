@@ -11,12 +11,12 @@ from torch.distributions import Laplace, Normal
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 
 pytest.importorskip("multivae")
-import multivae.models as multivae
 from multivae.data.datasets import IncompleteDataset, MultimodalBaseDataset
-from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
 from multivae.models.crmvae import crmvae_model
 from multivae.models.mvtcae import mvtcae_model
 
+from benchmarks import polymnist
+from benchmarks.polymnist import counterpart
 from common.data import Batch
 from common.training import objective_of
 from polymnist import train
@@ -26,27 +26,6 @@ N, BETA = 4, 0.7
 NAMES = ("m0", "m1", "m2")
 WEIGHTS = {"m0": 2.0, "m1": 1.0, "m2": 0.5}
 MASK = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [True, True, False]])
-
-
-class Encoder(BaseEncoder):
-    """The package's interface around an encoder of ours."""
-
-    def __init__(self, network, n_shared):
-        super().__init__()
-        self.network, self.n_shared = network, n_shared
-
-    def forward(self, x):
-        (mu, own_mu), (a, own_a) = ((p[:, : self.n_shared], p[:, self.n_shared :]) for p in self.network(x))
-        return ModelOutput(embedding=mu, log_covariance=a.clone(), style_embedding=own_mu, style_log_covariance=own_a)
-
-
-class Decoder(BaseDecoder):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, z):
-        return ModelOutput(reconstruction=self.network(z))
 
 
 @pytest.fixture(autouse=True)
@@ -73,21 +52,7 @@ def ours(model, **options):
 
 
 def theirs(objective, kind, **options):
-    """The package's model with the networks of ours."""
-    vae = objective.model
-    n_shared = vae.private[0].own.start if vae.private else vae.latent_dim
-    config = getattr(multivae, f"{kind}Config")(
-        n_modalities=3,
-        latent_dim=n_shared,
-        uses_likelihood_rescaling=True,
-        rescale_factors=WEIGHTS,
-        decoders_dist=dict.fromkeys(NAMES, "laplace"),
-        decoder_dist_params={name: {"scale": 0.75} for name in NAMES},  # which the package empties
-        beta=BETA,
-        **options,
-    )
-    encoders = {name: Encoder(vae.encoder[name], n_shared) for name in NAMES}
-    return getattr(multivae, kind)(config, encoders, {name: Decoder(vae.decoder[name]) for name in NAMES}).double()
+    return counterpart(objective, kind, BETA, **options).double()
 
 
 def batches(incomplete):
@@ -149,3 +114,10 @@ def test_mmvae_plus_and_cmvae(model, incomplete):
             for c, loc in enumerate(vae.prior.loc):
                 package.mean_clusters[c].copy_(loc.view_as(package.mean_clusters[c]))
     assert_same(objective, package, incomplete, rtol=1e-5)
+
+
+def test_the_benchmark_prints_a_row_for_each_model(capsys):
+    polymnist.main(polymnist.Config(models=("mvtcae", "mmvae+, K = 1"), batch_size=4, rounds=2))
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["mvtcae", "mmvae+, K = 1"]
+    assert all(float(row.split("|")[4]) > 0 for row in rows)

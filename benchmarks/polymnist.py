@@ -1,0 +1,177 @@
+"""Speed of the models on PolyMNIST's networks beside the package multivae, in alternating turns.
+
+    python -m benchmarks.polymnist              (or `make bench`; needs pip install .[bench])
+
+Training steps of five modalities with the convolutional networks of MoPoE's code, the same objective on both sides:
+MoPoE as it was published (one subset for each example, which the package draws by blocks), MVTCAE, MMVAE+ with 1 and
+10 samples of each expert, in the package's own DReG and as ours. Images are random.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import common.data.torchvision_import  # noqa: F401 (else the package's import of torchvision fails)
+
+# isort: split
+import multivae.models as multivae
+from multivae.data.datasets import MultimodalBaseDataset
+from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
+
+from benchmarks.race import Turn, machine, operations, peak, race, ratio
+from common.data import Examples
+from common.objectives import Objective
+from common.training import devices, objective_of, run_from_command_line
+from common.training.meter import Meter
+from common.training.steps import Step
+from polymnist import train
+from polymnist.model import LIKELIHOOD_SCALE, build
+
+BETA = 2.5
+
+
+class Race(NamedTuple):
+    """A model on both sides.
+
+    options: of `polymnist.train.Config`.
+    kind: the package's class.
+    theirs: options of its config.
+    """
+
+    options: dict[str, object]
+    kind: str
+    theirs: dict[str, object]
+
+
+DREG = {"loss": "dreg_looser", "modalities_specific_dim": 32}
+RACES = {
+    "mopoe": Race({"model": "mopoe-published"}, "MoPoE", {}),
+    "mvtcae": Race({"model": "mvtcae"}, "MVTCAE", {"alpha": 5 / 6}),
+    "mmvae+, K = 1": Race({"model": "mmvae+", "obj": "dreg", "K": 1}, "MMVAEPlus", DREG | {"K": 1}),
+    "mmvae+, K = 10": Race({"model": "mmvae+", "obj": "dreg", "K": 10}, "MMVAEPlus", DREG | {"K": 10}),
+}
+
+
+class Encoder(BaseEncoder):
+    """The package's interface around an encoder of ours, with parameters of shared and of private latents."""
+
+    def __init__(self, network: nn.Module, n_shared: int) -> None:
+        super().__init__()
+        self.network, self.n_shared = network, n_shared
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        (mu, own_mu), (a, own_a) = ((p[:, : self.n_shared], p[:, self.n_shared :]) for p in self.network(x))
+        # the package writes into the log-variances of absent modalities
+        return ModelOutput(embedding=mu, log_covariance=a.clone(), style_embedding=own_mu, style_log_covariance=own_a)
+
+
+class Decoder(BaseDecoder):
+    """The package's interface around a decoder of ours."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        return ModelOutput(reconstruction=self.network(z))
+
+
+def counterpart(objective: Objective, kind: str, beta: float, **options: object) -> nn.Module:
+    """The package's model of a class with the networks, weights and likelihoods of an objective's model."""
+    model = objective.model
+    n_shared = model.private[0].own.start if model.private else model.latent_dim
+    config = getattr(multivae, f"{kind}Config")(
+        n_modalities=len(model.modalities),
+        latent_dim=n_shared,
+        uses_likelihood_rescaling=True,
+        rescale_factors=objective.weights,
+        decoders_dist=dict.fromkeys(model.modalities, "laplace"),
+        # a dict for each, since the package empties them
+        decoder_dist_params={name: {"scale": LIKELIHOOD_SCALE} for name in model.modalities},
+        beta=beta,
+        **options,
+    )
+    encoders = {name: Encoder(model.encoder[name], n_shared) for name in model.modalities}
+    return getattr(multivae, kind)(config, encoders, {name: Decoder(model.decoder[name]) for name in model.modalities})
+
+
+@dataclass
+class Config:
+    """The options of the benchmark."""
+
+    models: tuple[str, ...] = tuple(RACES)
+    """models to measure"""
+    batch_size: int = 64
+    """examples in a batch"""
+    rounds: int = 6
+    """turns of each implementation, alternating; the first turn is a warm-up that does not count"""
+
+
+def main(config: Config) -> None:
+    """Print the table."""
+    rate = peak(torch.device("cpu"))
+    print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
+    print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | reached |")
+    print("|---|---|---|---|---|---|")
+    for name in config.models:
+        makers: dict[str, Callable[[], Turn]] = {
+            side: partial(turn, name, config.batch_size)
+            for side, turn in (("ours", our_turn), ("package", package_turn))
+        }
+        times = race(makers, config.rounds)
+        middle, low, high = ratio(times["package"], times["ours"])
+        speed = {side: config.batch_size / t.median for side, t in times.items()}
+        reached = operations(our_turn(name, config.batch_size)) / rate / times["ours"].median
+        cells = (
+            f"{speed['package']:,.0f} | {speed['ours']:,.0f} | {middle:.2f} | {low:.2f} to {high:.2f} | {reached:.0%}"
+        )
+        print(f"| {name} | {cells} |", flush=True)
+
+
+def objective(name: str) -> Objective:
+    """Our objective of a race."""
+    config = train.Config(**RACES[name].options)
+    return objective_of(config, devices.prepare(build(config), torch.device("cpu"), "fp32", False))
+
+
+def examples(n: int, names: tuple[str, ...]) -> Examples:
+    """Random images (n, 3, 28, 28), uint8, of each modality."""
+    return Examples({name: torch.randint(256, (n, 3, 28, 28), dtype=torch.uint8) for name in names})
+
+
+def our_turn(name: str, batch_size: int) -> Turn:
+    """A step of ours."""
+    devices.select(False)
+    ours = objective(name)
+    step, meter = Step(ours, torch.optim.Adam(ours.parameters(), lr=5e-4, fused=True)), Meter()
+    data, rows = examples(batch_size, ours.model.modalities), torch.arange(batch_size)
+
+    def turn() -> None:
+        bound, norm = step(data, rows, batch_size, BETA)
+        meter.add(bound, batch_size, norm)
+
+    return turn
+
+
+def package_turn(name: str, batch_size: int) -> Turn:
+    """A step of the package's trainer."""
+    ours, race_ = objective(name), RACES[name]
+    theirs = counterpart(ours, race_.kind, BETA, **race_.theirs)
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=5e-4)
+    data = MultimodalBaseDataset(examples(batch_size, ours.model.modalities)[:].modalities)
+
+    def turn() -> None:
+        output = theirs(data)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        output.loss_sum.item()
+
+    return turn
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)
