@@ -117,11 +117,8 @@ def main(config: Config) -> None:
     print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | reached |")
     print("|---|---|---|---|---|---|")
     for name in config.models:
-        makers: dict[str, Callable[[], Turn]] = {
-            side: partial(turn, name, config.batch_size)
-            for side, turn in (("ours", our_turn), ("package", package_turn))
-        }
-        times = race(makers, config.rounds)
+        turns = {"ours": our_turn, "package": package_turn}
+        times = race({side: partial(turn, name, config.batch_size) for side, turn in turns.items()}, config.rounds)
         middle, low, high = ratio(times["package"], times["ours"])
         speed = {side: config.batch_size / t.median for side, t in times.items()}
         reached = operations(our_turn(name, config.batch_size)) / rate / times["ours"].median

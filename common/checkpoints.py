@@ -53,6 +53,9 @@ class NetworkOptions(msgspec.Struct):
     hidden: Size = 1
     layers: Depth = 1
     n_vmfs: Size = 1
+    n_private: Size | None = None
+    n_clusters: Size | None = None
+    networks: Name | None = None
     embed_dim: Size | None = None
     model: Name | None = None
     fusion: Name | None = None
@@ -130,7 +133,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     """
     trained = _read(_file(path), experiment)
     # parameters that have the same shapes could still mean something else
-    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood", "n_vmfs"):
+    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood", "n_vmfs", "n_private"):
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
         difference = f"{name.replace('_', ' ')} {brief(str(was))}, not {asked}"
         require(was == asked, f"{path} has {difference}: its parameters would not fit")

@@ -33,8 +33,8 @@ def product_of_experts(
     log_precision = torch.cat([prior, -logvar]).movedim(0, -2)
     if mask is not None:
         none = ~mask.any(dim=-1)  # (..., B)
-        counts = torch.ones_like(none) if with_prior is True else none if with_prior is False else none | with_prior
-        present = torch.cat([counts.unsqueeze(-1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
+        of_prior = none | with_prior
+        present = torch.cat([of_prior.unsqueeze(-1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
     peak = log_precision.detach().amax(dim=-2, keepdim=True)
     weight = (log_precision - peak).exp()  # softmax and logsumexp share this exponential

@@ -12,6 +12,7 @@ from common import choices
 from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
+from common.modalities import n_elements
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior, LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
@@ -272,6 +273,10 @@ def VAE(
     """
     family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
     own = {name: (private or {}).get(name, 0) for name in encoder}
+    require(
+        sum(own.values()) < latent_dim or not private,
+        f"{sum(own.values())} private latents leave none of {latent_dim} to be shared",
+    )
     sizes = (latent_dim - sum(own.values()), *(n for n in own.values() if n))
     variational_posterior, auxiliary = family.posterior(sizes), None
     if isinstance(fusion, str):
@@ -280,7 +285,9 @@ def VAE(
         require(make is not None, f"the fusion {fusion} has a network of its own: give VAE the strategy, not its name")
         strategy = make(family, tuple(encoder))
         if FUSIONS[fusion].auxiliary:
-            require(private, f"the fusion {fusion} needs private latents: without them it is moe")
+            require(any(own.values()), f"the fusion {fusion} needs private latents: without them it is moe")
+            one_each = not any("," in key or n_elements(network) for key, network in encoder.items())
+            require(one_each, f"the fusion {fusion} needs an encoder for each modality, and no sets")
             auxiliary = family.prior(sizes, True)
             variational_posterior = OwnLatentsMixture(variational_posterior, _own_latents(own, latent_dim), sizes[0])
         elif FUSIONS[fusion].is_mixture:

@@ -76,8 +76,8 @@ class ClusteredPrior(nn.Module):
 
     .. math:: p(z) = p(w) \sum_c \pi_c \, p(u|c)
 
-    The clusters' locations and weights are learned. Their scales, like all of p(w), are those of the family at 0: 1 in
-    all latents.
+    The clusters' locations and weights are learned. Their scales, like all of p(w), are the family's at the parameter
+    0: 1 for Gaussians and for Laplace with a softmax.
 
     Args:
         family: a `common.variational_posteriors` module with two parameters, location and scale.
@@ -98,7 +98,6 @@ class ClusteredPrior(nn.Module):
         self.loc = nn.Parameter(torch.rand(n_clusters, n_shared) * 2 - 1)
         self.logits = nn.Parameter(torch.zeros(n_clusters))
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
-        self.register_buffer("kept", torch.ones(n_clusters, dtype=torch.bool))
 
     def forward(self) -> Distribution:
         """p(z), batch shape (), event shape (D,)."""
@@ -107,8 +106,8 @@ class ClusteredPrior(nn.Module):
 
     @property
     def log_weights(self) -> Tensor:
-        """log pi of each cluster, (C,); -inf for those that are not `kept`."""
-        return self.logits.masked_fill(~self.kept, -torch.inf).log_softmax(dim=0)
+        """log pi of each cluster, (C,)."""
+        return self.logits.log_softmax(dim=0)
 
     def components(self) -> Distribution:
         """p(u|c), batch shape (C,), event shape (number of shared latents,)."""

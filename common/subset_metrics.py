@@ -35,7 +35,12 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     .. math:: |\mu_x - \mu_y|^2 + Tr \big( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \big)
 
     (Heusel et al. 2017, arXiv 1706.08500. It is called FID only for the features of Inception-v3.)
+
+    Raises:
+        InputError: fewer than two examples, or features that are not finite.
     """
+    require(min(len(x), len(y)) > 1, "a Frechet distance needs two examples or more: raise --limit")
+    require(bool(x.isfinite().all() and y.isfinite().all()), "the features of what the model decodes are not finite")
     x, y = x.double(), y.double()
     x_covariance, y_covariance = x.T.cov(), y.T.cov()
     root_trace = torch.linalg.eigvals(x_covariance @ y_covariance).sqrt().real.sum()
@@ -108,6 +113,9 @@ def linear_accuracy(
 
     Args:
         train, test: examples, and their labels (N, 1).
+
+    Raises:
+        InputError: the training examples show one label alone.
     """
 
     def means(examples: Examples) -> Tensor:
@@ -116,8 +124,9 @@ def linear_accuracy(
 
         return distributed.map_rows(len(examples), BATCH_SIZE, point, f"latents given {', '.join(given)}")["z"]
 
-    few = train[0].take(slice(N_LINEAR))
-    linear = LogisticRegression(max_iter=1000).fit(means(few), train[1][: len(few), 0])
+    few, labels = train[0].take(slice(N_LINEAR)), train[1][:N_LINEAR, 0]
+    require(len(labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
+    linear = LogisticRegression(max_iter=1000).fit(means(few), labels)
     return float(linear.score(means(test[0]), test[1][:, 0]))
 
 

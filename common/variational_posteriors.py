@@ -27,9 +27,8 @@ class Posterior(nn.Module):
     has_density = True  # log q(z) has a closed form
     has_kl = True  # KL(q_1 || q_2) has a closed form
     is_mixture = False
-    per_latent = (
-        False  # shared and private latents have parameters of their own, so that these can be appended to those
-    )
+    is_gaussian = False  # (mu, logvar) are the mean and the log-variance
+    per_latent = False  # private latents have parameters of their own, which can be appended to the shared ones'
     on_spheres = False  # z lies on unit spheres, so that no latent can move alone
     uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
 
@@ -74,6 +73,10 @@ class Posterior(nn.Module):
         """A component's responsibility for each latent, given that for z, r (T, K, B): (T, K, B, 1 or D)."""
         return r.unsqueeze(-1)
 
+    def log_prob_of_each(self, q: Distribution, z: Tensor) -> Tensor:
+        """Log-density of each latent of z (..., D) under a q of independent latents, no mixture: (..., D), nats."""
+        return q.base_dist.log_prob(z)
+
     def only_component(self, q: Distribution) -> Distribution:
         """The only component with positive weight, as q(z|x_m) has one; q itself if it is not a mixture."""
         return q
@@ -105,11 +108,14 @@ class DiagonalGaussianPosterior(Posterior):
     Range: |mu| <= 1e9 and |logvar| <= 40; |logvar| <= 80 where the only other distribution is N(0, I).
     """
 
-    per_latent = True
+    per_latent = is_gaussian = True
 
     def forward(self, params: tuple[Tensor, Tensor]) -> DiagonalGaussian:
         """(mu, logvar), each (..., D) -> q, batch shape (...)."""
         return DiagonalGaussian(*params)
+
+    def log_prob_of_each(self, q: DiagonalGaussian, z: Tensor) -> Tensor:
+        return q.log_prob_of_each(z)
 
     def map_parameters(self, q: DiagonalGaussian, change: Callable[[Tensor], Tensor]) -> DiagonalGaussian:
         """q with `change` applied to its mean and its log-variance, each (..., D)."""
@@ -273,6 +279,7 @@ class MixturePosterior(Posterior):
         super().__init__()
         self.component = component
         self.has_density, self.per_latent = component.has_density, component.per_latent
+        self.is_gaussian = component.is_gaussian
         self.on_spheres, self.uses_rejection = component.on_spheres, component.uses_rejection
 
     def forward(self, params: tuple[Tensor, ...]) -> MixtureSameFamily:
@@ -344,7 +351,7 @@ class OwnLatentsMixture(MixturePosterior):
         encoded = self.component.map_parameters(
             q.component_distribution, lambda x: x[..., self.n_shared :].movedim(1, 0).unsqueeze(1)
         )  # (T, 1, B)
-        log_q, log_p = encoded.base_dist.log_prob(w), prior.private(self.n_shared).base_dist.log_prob(w)
+        log_q, log_p = (self.component.log_prob_of_each(p, w) for p in (encoded, prior.private(self.n_shared)))
         return torch.where(own, log_q, log_p).sum(dim=-1)
 
     def by_latent(self, r: Tensor) -> Tensor:

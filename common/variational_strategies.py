@@ -209,7 +209,7 @@ def with_private(
 
     .. math:: q(z, w_1, .., w_M|x_S) = q(z|x_S) \prod_{m \in S} q(w_m|x_m) \prod_{m \notin S} p(w_m)
 
-    (DMVAE, Lee & Pavlovic 2021, arXiv 2103.13139; the components of a mixture share the private posteriors.)
+    (DMVAE, Lee & Pavlovic 2021, arXiv 2012.13024; the components of a mixture share the private posteriors.)
 
     Args:
         fused: parameters of q(z|x_S), each (..., B, D); for a mixture logits (..., B, T) and each (..., B, T, D).

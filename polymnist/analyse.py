@@ -32,6 +32,9 @@ STEPS = 3000  # of a classifier's training
 class Config(DatasetOptions, AnalysisConfig):
     """The options of the dataset, and those of all analyse.py."""
 
+    by_size: bool = True
+    """measure what is decoded given every subset of the images, 2^M - 1 of them; --no-by-size leaves this out"""
+
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
@@ -52,7 +55,6 @@ DATA = Labelled(
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
     shown=Shown(modalities(MAX_MODALITIES)),
     about=lambda config: {} if config.demo else {"images": config.images},
-    by_size=True,
 )
 
 
@@ -60,7 +62,7 @@ def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `common.analysis.analyse`."""
     config.check()
     runs.check_same(chosen(config), config.model)
-    return analyse(config, DATA)
+    return analyse(config, DATA._replace(by_size=config.by_size))
 
 
 if __name__ == "__main__":

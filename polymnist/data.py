@@ -148,7 +148,13 @@ def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Exa
     drawn = [torch.Generator().manual_seed(m) for m in range(len(names))]
     kept = [torch.bernoulli(torch.full((n,), 1 - ratio if m else 1.0), generator=g) for m, g in enumerate(drawn)]
     mask = torch.stack(kept, dim=1).bool()
-    return Examples(examples.modalities, mask=mask) if keep_incomplete else examples.take(mask.all(dim=1))
+    if keep_incomplete:
+        return Examples(examples.modalities, mask=mask)
+    complete = mask.all(dim=1)
+    require(
+        bool(complete.any()), f"--missing {ratio} leaves none of {n} examples complete: leave --no-keep-incomplete out"
+    )
+    return examples.take(complete)
 
 
 def read(data_dir: Path, split: str, names: tuple[str, ...]) -> Examples:

@@ -25,7 +25,7 @@ class Config(Protocol):
     model: str
     n_latents: int
     n_private: int | None
-    n_clusters: int
+    n_clusters: int | None
     n_modalities: int
     networks: str
     posterior: str
@@ -48,7 +48,7 @@ def build(config: Config) -> MultimodalVAE:
         latent_dim=shared + own * len(names),
         posterior=config.posterior,
         private=dict.fromkeys(names, own) if own else None,
-        n_clusters=config.n_clusters if model.clusters else None,
+        n_clusters=config.n_clusters,
     )
 
 

@@ -50,8 +50,10 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
     have m0"""
     keep_incomplete: bool = True
     """train on examples that lack images too; --no-keep-incomplete leaves them out"""
-    n_clusters: int = 40
-    """clusters of --model cmvae's prior. Default: as in CMVAE's code"""
+    n_clusters: int | None = None
+    """clusters of --model cmvae's prior. Default: 40, as in CMVAE's code"""
+    K: int | None = None
+    """importance samples from each expert. Default: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
     batch_size: int = 256
     epochs: int = 300
     annealing_epochs: int = 0
@@ -66,7 +68,9 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
             self.n_latents = 32 if model.private else 512
         if self.n_private is None and model.private:
             self.n_private = 32
-        if self.K is None and self.obj is None and model.fusion == "mmvae+":
+        if self.n_clusters is None and model.clusters:
+            self.n_clusters = 40
+        if self.K is None and model.fusion == "mmvae+":
             self.K = 1
 
     def experts(self) -> tuple[str, str, str]:
@@ -84,7 +88,9 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
         require(not private or n > 0, f"--n-private of --model {self.model} must be positive, not {n}")
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0")
-        require(self.n_clusters > 0, f"--n-clusters must be positive, not {self.n_clusters}")
+        clusters, n = MODELS[self.model].clusters, self.n_clusters
+        require(clusters or n is None, f"--n-clusters needs --model cmvae (got --model {self.model})")
+        require(not clusters or n > 0, f"--n-clusters must be positive, not {n}")
 
 
 def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":

@@ -26,8 +26,12 @@ class DiagonalGaussian(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of value (..., D), summed over D: (...), nats."""
+        return self.log_prob_of_each(value).sum(dim=-1)
+
+    def log_prob_of_each(self, value: Tensor) -> Tensor:
+        """Log-density of each dimension of value (..., D): (..., D), nats."""
         u = (value - self.mean) * (-0.5 * self.logvar).exp()
-        return -0.5 * (u.square() + self.logvar + LOG_2_PI).sum(dim=-1)
+        return -0.5 * (u.square() + self.logvar + LOG_2_PI)
 
     def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "DiagonalGaussian":
         shape = (*batch_shape, *self.event_shape)

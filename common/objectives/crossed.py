@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,11 @@ class DmvaeElbo(SumOfElbos):
     modality is 0.
     """
 
-    unimodal = True
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The sum of the terms of each example, (B,), with the KLs weighted by beta."""
+        batch = self.model.observe(inputs)
+        # a pair's terms of single posteriors score all that it has, which no other row does
+        return super().bound(replace(batch, joint_only=None), beta)
 
     def subsets(self) -> Tensor:
         return mvae_subsets(self.model.columns, 0)
@@ -36,8 +41,8 @@ class DmvaeElbo(SumOfElbos):
         everything = torch.ones_like(terms.subsets)
         if batch.mask is None:
             return terms._replace(subsets=everything)
-        counts = terms.scored.any(dim=-1, keepdim=True)  # (T, B, 1)
-        return terms._replace(subsets=everything, scored=counts & batch.mask)
+        used = terms.scored.any(dim=-1, keepdim=True)  # (T, B, 1)
+        return terms._replace(subsets=everything, scored=used & batch.mask)
 
     def _posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> Distribution:
         """q(u|x_S) of all terms with the private posteriors of all modalities, (T, B)."""
@@ -51,8 +56,8 @@ class TelboElbo(SumOfElbos):
     .. math:: ELBO(x_1, .., x_M) + \sum_m ELBO(x_m), \quad \text{the second with decoders held fixed}
 
     (Vedantam et al. 2018, arXiv 1705.10762, eq. 4.) A sum of lower bounds on log p(X) and the log p(x_m). The authors
-    train in two stages, the encoders of single modalities last; here both go on at once, with the same optimum, since
-    nothing of the second stage reaches the first one's parameters. It learns from complete examples only.
+    train in two stages, the encoders of single modalities last; here both go on at once, with the same optimum for a
+    fixed prior, since the second stage leaves the decoders alone. It learns from complete examples only.
     """
 
     unimodal = True
@@ -86,12 +91,17 @@ class TelboElbo(SumOfElbos):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """A context in which the outputs of a module have no gradient by its parameters."""
+    """A context in which a module's outputs have no gradient by its parameters, and batch norm keeps its statistics."""
     trained = [p for p in module.parameters() if p.requires_grad]
+    norms = [(norm, norm.momentum) for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     for p in trained:
         p.requires_grad_(False)
+    for norm, _ in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
         for p in trained:
             p.requires_grad_(True)
+        for norm, momentum in norms:
+            norm.momentum = momentum

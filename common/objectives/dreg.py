@@ -58,18 +58,14 @@ class DregIwaeElbo(IwaeElbo):
             w = self._normalised(log_w, share)
             outer = w * share[:, None] if self.looser else w
         surrogate = (outer * log_w).sum(dim=(0, 1))
+        by_latent = self.model.variational_posterior.by_latent
+        scale = torch.ones_like(z[..., :1])
         if self.gradient == "exact":
             r = self._own_responsibility(q, torch.where(narrow, z.detach(), z))  # (T, K, B)
             surrogate = surrogate - beta * (outer * r).sum(dim=(0, 1))
-            scale = torch.where(
-                narrow, 1, 1 - beta * self.model.variational_posterior.by_latent(r.detach()) * (1 - w[..., None])
-            )
-        else:
-            scale = (
-                1 - self.model.variational_posterior.by_latent(torch.ones_like(w)) * (1 - w[..., None])
-                if self.gradient == "stop-all"
-                else 1
-            )
+            scale = torch.where(narrow, 1, 1 - beta * by_latent(r.detach()) * (1 - w[..., None]))
+        elif self.gradient == "stop-all":
+            scale = 1 - by_latent(torch.ones_like(w)) * (1 - w[..., None])
         if z.requires_grad:
             scaled_z.register_hook(lambda gradient: gradient * scale)
         return Bound(surrogate, {}).zero_without_modalities(batch.mask).value, bound

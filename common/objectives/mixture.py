@@ -73,12 +73,20 @@ class MmvaeElbo(MultimodalObjective):
 class MmjsdElbo(MultimodalObjective):
     r"""mmJSD: a mixture of the experts and the prior, drawn to their geometric mean (Sutter et al. 2020, eq. 8).
 
-    .. math:: \sum_k \pi_k \Big[ E_{q_k} \sum_m \lambda_m \log p(x_m|z) - eta KL(q_k || f(z|X)) \Big], \qquad
-              f(z|X) \propto \prod_k q_k^{\pi_k}, \quad q_0 = p(z), \quad \pi_k = rac1{1 + |X|}
+    .. math:: \sum_k \pi_k \Big[ E_{q_k} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_k || f(z|X)) \Big], \qquad
+              f(z|X) \propto \prod_k q_k^{\pi_k}, \quad q_0 = p(z), \quad \pi_k = \frac1{1 + |X|}
 
     arXiv 2006.08242. A lower bound on :math:`\log \int f(z|X) p(X|z) dz`, where the geometric mean f stands in for the
     prior, and so none on log p(X). One sample of each component (stratified).
+
+    Raises:
+        InputError: experts that are no Gaussians, a prior of clusters, or private latents.
     """
+
+    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        fits = self.model.variational_posterior.is_gaussian and not self.model.prior.is_mixture
+        require(fits and not self.model.private, "mmJSD needs Gaussian experts and prior, and no private latents")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""

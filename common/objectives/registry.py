@@ -126,7 +126,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         fusions=MIXTURES,
         options=(),
         needs_density=False,
-        summary="elbo with one component drawn for each example: as many times cheaper as there are components",
+        summary="elbo with one component drawn for each example, the only one that is decoded",
         why="draws a component of a mixture",
     ),
     "mmjsd": Record(

@@ -29,7 +29,7 @@ class ObjectiveOptions:
     FUSIONS: ClassVar[Sequence[str]] = tuple(FUSIONS)  # of a script's models, if it has no --fusion; for --help
 
     obj: ObjectiveName | None = None
-    """objective to maximise. Default: the first of these that exists for the model"""
+    """objective to maximise. Default: the model's own, else the first of these that exists for it"""
     K: int | None = None
     """importance samples from each component of the posterior; from the whole posterior if it is energy-based. Default:
     30, as in MMVAE's paper; its script has 20"""

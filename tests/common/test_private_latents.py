@@ -1,4 +1,4 @@
-"""Private latents (DMVAE, Lee & Pavlovic 2021, arXiv 2103.13139), on a model whose every quantity is known."""
+"""Private latents (DMVAE, Lee & Pavlovic 2021, arXiv 2012.13024), on a model whose every quantity is known."""
 
 from types import SimpleNamespace
 
@@ -235,7 +235,12 @@ def assert_gradients_reach(objective, inputs, exempt=()):
 
 @pytest.mark.parametrize(
     ("obj", "fusion", "family"),
-    [(obj, *fused) for obj, record in OBJECTIVES.items() for fused in FUSED if fused[0] in record.fusions],
+    [
+        (obj, *fused)
+        for obj, record in OBJECTIVES.items()
+        for fused in FUSED
+        if fused[0] in record.fusions and not record.gaussian  # mmJSD, which has no private latents
+    ],
 )
 def test_gradients_reach_every_parameter(obj, fusion, family):
     model, matrices, scales = private_linear_gaussian(fusion, family, learn_prior=True)

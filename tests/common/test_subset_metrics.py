@@ -131,3 +131,13 @@ def test_linear_accuracy_takes_the_first_training_examples():
     wrong = train[1].roll(1)
     both = Examples({name: torch.cat([x, x]) for name, x in train[0].modalities.items()})
     assert linear_accuracy(model(), (both, torch.cat([train[1], wrong])), test, ("b",)) == 1
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(InputError, match="a Frechet distance needs two examples or more"):
+        frechet_distance(torch.randn(1, 3), torch.randn(5, 3))
+    with pytest.raises(InputError, match="are not finite"):
+        frechet_distance(torch.full((4, 3), torch.nan), torch.randn(5, 3))
+    (train, labels), test = examples(20), examples(20)
+    with pytest.raises(InputError, match="needs training examples of two labels"):
+        linear_accuracy(model(), (train, torch.zeros_like(labels)), test, ("b",))

@@ -156,6 +156,8 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--model", "mmvae+", "--n-private", 0), "--n-private of --model mmvae. must be positive, not 0"),
         (("--missing", 1), "--missing must lie in .0, 1., it is 1.0"),
         (("--no-keep-incomplete",), "--no-keep-incomplete needs --missing above 0"),
+        (("--n-clusters", 7), "--n-clusters needs --model cmvae .got --model mvae"),
+        (("--limit", 60, "--model", "mvtcae", "--missing", 0.99, "--no-keep-incomplete"), "leaves none of .* complete"),
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
         (("--model", "mvtcae", "--alpha", 1.5), "--alpha of --obj mvtcae lies between 0 and 1, it is 1.5"),
         (("--model", "mmjsd", "--posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace ones"),

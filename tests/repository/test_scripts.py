@@ -40,6 +40,7 @@ SCRIPTS = {
     "benchmarks/faces.py",
     "benchmarks/growth.py",
     "benchmarks/pixels.py",
+    "benchmarks/polymnist.py",
     "benchmarks/scaling.py",
     "benchmarks/vhe.py",
     "vhe/train.py",

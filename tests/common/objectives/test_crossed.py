@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
-from common.data import Batch
+from common.data import Batch, Examples
+from common.data.batches import unpair
 from common.errors import InputError
 from common.objectives import DmvaeElbo, MvaeElbo, TelboElbo
 from tests.helpers.fusions import mask_of, with_fusion
@@ -81,6 +83,21 @@ def test_private_codes_are_encoded_in_every_term():
     assert model.latent_dim == N_SHARED + 3
 
 
+def test_pairs_among_unpaired_examples_keep_all_their_terms():
+    """A pair's row has every term; the rows of unpaired examples have that of their modality alone."""
+    model, weights, scales = with_fusion("poe")
+    inputs = draw(weights, scales, 8)
+    objective = DmvaeElbo(model)
+    rows = unpair(Examples(inputs), 0.5, seed=0, unimodal=objective.unimodal)[:]
+    _, terms = objective.bound(rows)
+    paired = rows.joint_only
+    n_pairs = int((rows.mask.all(dim=1)).sum())
+    for name in ("a/b", "b/a", "joint/a", "joint/b"):
+        assert terms[name][paired].ne(0).all() and not terms[name][~paired].any(), name
+    for name in ("a/a", "b/b"):
+        assert terms[name].ne(0).sum() == n_pairs + 4, "four unpaired examples, each modality in a row of its own"
+
+
 def test_gradient_of_dmvaes_loss_against_finite_differences():
     model, matrices, scales = private_linear_gaussian(names=("a", "b"))
     inputs = draw(matrices, scales, 3)
@@ -123,6 +140,22 @@ def test_telbo_trains_the_decoders_by_the_joint_elbo_alone():
         torch.testing.assert_close(gradient, (joint if name.startswith("decoder") else mvae)[name], msg=name)
         assert name.startswith("encoder") or not gradient.allclose(mvae[name]), "the singles would have counted"
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_batch_norm_keeps_the_statistics_of_the_joint_term():
+    model, weights, scales = with_fusion("own")
+    linear, norm = model.decoder["a"], nn.BatchNorm1d(3, dtype=torch.float64)
+    model.decoder["a"] = nn.Sequential(linear, norm)
+    inputs, objective = draw(weights, scales, 50), TelboElbo(model).train()
+    torch.manual_seed(0)
+    objective(inputs)
+    batch = model.observe(inputs)
+    terms = objective._terms(batch)
+    torch.manual_seed(0)
+    q = objective._posteriors(model.experts(batch), terms)
+    z = q.rsample((1,))[0, terms.names.index("joint")]
+    torch.testing.assert_close(norm.running_mean, 0.1 * linear(z).mean(dim=0))
+    assert norm.momentum == 0.1
 
 
 def test_telbo_refuses_incomplete_examples():

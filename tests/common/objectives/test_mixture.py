@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from common.data import Batch
+from common.errors import InputError
+from common.models import VAE
 from common.objectives import MmjsdElbo, MmvaeElbo
 from tests.helpers.digits import BETA, LAMBDAS, certain, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
 from tests.helpers.fusions import components, mask_of, row, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import NAMES, draw, exact_log_p, expected_log_p, standard_error
 from tests.helpers.objectives import gradients_agree, hooked, kl_to_prior, repeated
+from tests.helpers.private_latents import private_linear_gaussian
 
 
 def expected_mixture(fusion, weights, scales, inputs, pattern, lambdas, beta):
@@ -225,6 +229,15 @@ def test_mmjsd_bounds_no_log_p():
     far = {name: x[None] for name, x in far.items()}
     expected, evidence = expected_mmjsd(weights, scales, far, ("a", "b"), {}, 1.0)
     assert exact_log_p(weights, scales, far, ("a", "b")).item() + 4 < expected < evidence
+
+
+def test_mmjsd_refuses_other_experts():
+    model, *_ = private_linear_gaussian("moe")
+    with pytest.raises(InputError, match="mmJSD needs Gaussian experts and prior, and no private latents"):
+        MmjsdElbo(model)
+    laplace = VAE("moe", *({"a": nn.Linear(2, 2)} for _ in range(2)), nn.Module(), 2, posterior="laplace")
+    with pytest.raises(InputError, match="mmJSD needs Gaussian experts"):
+        MmjsdElbo(laplace)
 
 
 def test_gradient_of_mmjsds_loss_against_finite_differences():
