@@ -100,7 +100,7 @@ def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern):
     """And the mean weight of all components is p(X), so that the bound is tight in the limit."""
     model, matrices, scales = plus()
     nn.init.zeros_(model.auxiliary.scale)
-    one, n = draw(matrices, scales, 1), 10_000
+    one, n = draw(matrices, scales, 1), 20_000
     batch, log_p = Batch(repeated(one, n), mask_of(pattern, n)), exact_log_p(matrices, scales, one, pattern).item()
     values = []
     with torch.no_grad():
