@@ -9,26 +9,20 @@ MoPoE as it was published (one subset for each example, which the package draws 
 
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-
-import common.data.torchvision_import  # noqa: F401 (else the package's import of torchvision fails)
-
-# isort: split
-import multivae.models as multivae
-from multivae.data.datasets import MultimodalBaseDataset
-from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
 
 from benchmarks.race import Turn, machine, operations, peak, race, ratio
 from common.data import Examples
+from common.errors import require
 from common.objectives import Objective
 from common.training import devices, objective_of, run_from_command_line
 from common.training.meter import Meter
 from common.training.steps import Step
 from polymnist import train
-from polymnist.model import LIKELIHOOD_SCALE, build
+from polymnist.model import build
 
 BETA = 2.5
 
@@ -55,49 +49,6 @@ RACES = {
 }
 
 
-class Encoder(BaseEncoder):
-    """The package's interface around an encoder of ours, with parameters of shared and of private latents."""
-
-    def __init__(self, network: nn.Module, n_shared: int) -> None:
-        super().__init__()
-        self.network, self.n_shared = network, n_shared
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        (mu, own_mu), (a, own_a) = ((p[:, : self.n_shared], p[:, self.n_shared :]) for p in self.network(x))
-        # the package writes into the log-variances of absent modalities
-        return ModelOutput(embedding=mu, log_covariance=a.clone(), style_embedding=own_mu, style_log_covariance=own_a)
-
-
-class Decoder(BaseDecoder):
-    """The package's interface around a decoder of ours."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.network(z))
-
-
-def counterpart(objective: Objective, kind: str, beta: float, **options: object) -> nn.Module:
-    """The package's model of a class with the networks, weights and likelihoods of an objective's model."""
-    model = objective.model
-    n_shared = model.private[0].own.start if model.private else model.latent_dim
-    config = getattr(multivae, f"{kind}Config")(
-        n_modalities=len(model.modalities),
-        latent_dim=n_shared,
-        uses_likelihood_rescaling=True,
-        rescale_factors=objective.weights,
-        decoders_dist=dict.fromkeys(model.modalities, "laplace"),
-        # a dict for each, since the package empties them
-        decoder_dist_params={name: {"scale": LIKELIHOOD_SCALE} for name in model.modalities},
-        beta=beta,
-        **options,
-    )
-    encoders = {name: Encoder(model.encoder[name], n_shared) for name in model.modalities}
-    return getattr(multivae, kind)(config, encoders, {name: Decoder(model.decoder[name]) for name in model.modalities})
-
-
 @dataclass
 class Config:
     """The options of the benchmark."""
@@ -112,6 +63,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the table."""
+    require(find_spec("multivae") is not None, "the package multivae is not installed: pip install .[bench]")
     rate = peak(torch.device("cpu"))
     print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
     print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | reached |")
@@ -155,10 +107,12 @@ def our_turn(name: str, batch_size: int) -> Turn:
 
 def package_turn(name: str, batch_size: int) -> Turn:
     """A step of the package's trainer."""
+    from benchmarks import newer_package  # needs the extra [bench]
+
     ours, race_ = objective(name), RACES[name]
-    theirs = counterpart(ours, race_.kind, BETA, **race_.theirs)
+    theirs = newer_package.counterpart(ours, race_.kind, BETA, **race_.theirs)
     optimizer = torch.optim.Adam(theirs.parameters(), lr=5e-4)
-    data = MultimodalBaseDataset(examples(batch_size, ours.model.modalities)[:].modalities)
+    data = newer_package.MultimodalBaseDataset(examples(batch_size, ours.model.modalities)[:].modalities)
 
     def turn() -> None:
         output = theirs(data)

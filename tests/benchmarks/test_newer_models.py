@@ -15,8 +15,7 @@ from multivae.data.datasets import IncompleteDataset, MultimodalBaseDataset
 from multivae.models.crmvae import crmvae_model
 from multivae.models.mvtcae import mvtcae_model
 
-from benchmarks import polymnist
-from benchmarks.polymnist import counterpart
+from benchmarks import newer_package, polymnist
 from common.data import Batch
 from common.training import objective_of
 from polymnist import train
@@ -52,7 +51,7 @@ def ours(model, **options):
 
 
 def theirs(objective, kind, **options):
-    return counterpart(objective, kind, BETA, **options).double()
+    return newer_package.counterpart(objective, kind, BETA, **options).double()
 
 
 def batches(incomplete):
