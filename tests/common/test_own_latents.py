@@ -95,7 +95,7 @@ def test_private_latents_of_other_modalities_come_from_auxiliary_priors(family):
             torch.testing.assert_close(w.std(dim=0), scale, rtol=0.06, atol=0)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", [PATTERNS[0], *(pytest.param(p, marks=pytest.mark.slow) for p in PATTERNS[1:])])
 def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern):
     """And the mean weight of all components is p(X), so that the bound is tight in the limit."""
     model, matrices, scales = plus()
@@ -191,7 +191,7 @@ def test_gradient_against_finite_differences(looser):
     assert gradients_agree(IwaeElbo(model, 3, looser, weights={"a": 2.0}), inputs)
 
 
-@pytest.mark.parametrize("looser", [True, False])
+@pytest.mark.parametrize("looser", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dregs_gradient_is_iwaes_in_expectation_with_less_noise(family, looser):
     model, matrices, scales = plus(family, ("a", "b"), learn_prior=True)

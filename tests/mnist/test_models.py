@@ -39,7 +39,8 @@ def goal(model, name, obj=None, **options):
     return objective_of(mnist.train.Config(model=name, obj=obj, **options), model)
 
 
-@pytest.mark.parametrize("experiment", [mnist.model, fashionmnist.model])
+# fashionmnist's networks are larger
+@pytest.mark.parametrize("experiment", [mnist.model, pytest.param(fashionmnist.model, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "obj", "posterior"), EVERYTHING)
 def test_every_parameter_gets_a_gradient(experiment, name, obj, posterior):
     model = experiment.build(SimpleNamespace(n_latents=4, model=name, posterior=posterior))
