@@ -9,8 +9,10 @@ import common.data.torchvision_import  # noqa: F401 (else the package's import o
 
 # isort: split
 import multivae.models as multivae
+from multivae.data.datasets import MultimodalBaseDataset
 from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
 
+from common.data import Batch
 from common.objectives import Objective
 from polymnist.model import LIKELIHOOD_SCALE
 
@@ -56,3 +58,8 @@ def counterpart(objective: Objective, kind: str, beta: float, **options: object)
     )
     encoders = {name: Encoder(model.encoder[name], n_shared) for name in model.modalities}
     return getattr(multivae, kind)(config, encoders, {name: Decoder(model.decoder[name]) for name in model.modalities})
+
+
+def inputs(batch: Batch) -> MultimodalBaseDataset:
+    """A batch in the package's format."""
+    return MultimodalBaseDataset(batch.modalities)

@@ -112,7 +112,7 @@ def package_turn(name: str, batch_size: int) -> Turn:
     ours, race_ = objective(name), RACES[name]
     theirs = newer_package.counterpart(ours, race_.kind, BETA, **race_.theirs)
     optimizer = torch.optim.Adam(theirs.parameters(), lr=5e-4)
-    data = newer_package.MultimodalBaseDataset(examples(batch_size, ours.model.modalities)[:].modalities)
+    data = newer_package.inputs(examples(batch_size, ours.model.modalities)[:])
 
     def turn() -> None:
         output = theirs(data)
