@@ -10,8 +10,9 @@ import common.data.torchvision_import  # noqa: F401 (else the package's import o
 # isort: split
 import multivae.models as multivae
 from multivae.data.datasets import MultimodalBaseDataset
-from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
+from multivae.models.base import BaseEncoder, ModelOutput
 
+from benchmarks.package import Decoder
 from common.data import Batch
 from common.objectives import Objective
 from polymnist.model import LIKELIHOOD_SCALE
@@ -28,17 +29,6 @@ class Encoder(BaseEncoder):
         (mu, own_mu), (a, own_a) = ((p[:, : self.n_shared], p[:, self.n_shared :]) for p in self.network(x))
         # the package writes into the log-variances of absent modalities
         return ModelOutput(embedding=mu, log_covariance=a.clone(), style_embedding=own_mu, style_log_covariance=own_a)
-
-
-class Decoder(BaseDecoder):
-    """The package's interface around a decoder of ours."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.network(z))
 
 
 def counterpart(objective: Objective, kind: str, beta: float, **options: object) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common import distributed
 from common.checkpoints import load_model
@@ -124,12 +125,8 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         if judge.trained
     }
     samplers = data.samplers(model, train, test)
-    right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers)
-    generating = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
-    if config.mixture and len(generating) > 1:
-        latents = gaussian_mixture(model, train, config.mixture)
-        agree = joint_coherence(model, config.n_samples, generating, latents)
-        right[f"coherence, joint, z from {config.mixture} Gaussians"] = agree
+    mixtures = {f"{n} Gaussians": gaussian_mixture(model, train, n) for n in (config.mixture,) if n}
+    right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers, mixtures)
     z = sampled_latents(model, test, sources)
     for name, of_train in sampled_latents(model, train, sources).items():
         pairs = (of_train, labels["train"].to(device)), (z[name], labels["test"].to(device))
@@ -167,13 +164,16 @@ def coherence(
     sources: Mapping[str, Sequence[str]],
     n_samples: int,
     samplers: Mapping[str, Callable[[Batch], Tensor]] | None = None,
+    mixtures: Mapping[str, Distribution] | None = None,
 ) -> dict[str, Tensor]:
-    """Cross coherence of all pairs and joint coherence, {name: (N, G) bool}."""
+    """Cross coherence of all pairs, and joint coherence of the prior's draws and of mixtures', {name: (N, G) bool}."""
     pairs = cross_coherence(model, test, labels, judges, sources, samplers)
     right = {f"coherence, {pair}": x for pair, x in pairs.items()}
     unconditional = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
     if len(unconditional) > 1:
         right["coherence, joint"] = joint_coherence(model, n_samples, unconditional)
+        for name, latents in (mixtures or {}).items():
+            right[f"coherence, joint, z from {name}"] = joint_coherence(model, n_samples, unconditional, latents)
     return right
 
 

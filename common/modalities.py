@@ -86,10 +86,7 @@ def modalities_of(
     )
     joint = [key for key in encoder if private and "," in key and n_elements(encoder[key]) is None]
     require(not joint, f"private latents need encoders of one modality each, not one that sees {', '.join(joint)}")
-    n_shared = latent_dim - sum(private.values())
-    require(
-        not private or n_shared > 0, f"{sum(private.values())} private latents leave none of {latent_dim} to be shared"
-    )
+    n_shared = shared_latents(latent_dim, private)
     decoders = {}
     for key, network in decoder.items():
         joined, *given = key.split("|")
@@ -114,6 +111,17 @@ def modalities_of(
             **decoders.get(name, {}),
         )
     return modalities
+
+
+def shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
+    """The number of latents that private ones leave to all modalities.
+
+    Raises:
+        InputError: they leave none.
+    """
+    n = latent_dim - sum(private.values())
+    require(not private or n > 0, f"{sum(private.values())} private latents leave none of {latent_dim} to be shared")
+    return n
 
 
 def n_elements(encoder: nn.Module | None) -> int | None:

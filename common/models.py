@@ -12,7 +12,7 @@ from common import choices
 from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
-from common.modalities import n_elements
+from common.modalities import n_elements, shared_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior, LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
@@ -273,11 +273,7 @@ def VAE(
     """
     family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
     own = {name: (private or {}).get(name, 0) for name in encoder}
-    require(
-        sum(own.values()) < latent_dim or not private,
-        f"{sum(own.values())} private latents leave none of {latent_dim} to be shared",
-    )
-    sizes = (latent_dim - sum(own.values()), *(n for n in own.values() if n))
+    sizes = (shared_latents(latent_dim, private or {}), *(n for n in own.values() if n))
     variational_posterior, auxiliary = family.posterior(sizes), None
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)

@@ -177,12 +177,10 @@ class MultimodalVAE(nn.Module):
         """
         if self.auxiliary is None:
             return self.fuse(params, mask)
-        n_shared = self.private[0].own.start
-        fused = self.variational_strategy(tuple(p[..., :n_shared] for p in params), mask)
+        fused = self._fused_shared(params, mask)
         for modality in self.private:
-            own, expert = slice(modality.own.start, modality.own.stop), modality.columns.start
-            auxiliary = tuple(p[own] for p in self.auxiliary.params)
-            fused = with_auxiliary(fused, tuple(p[expert, :, own] for p in params), auxiliary, expert)
+            own, expert = self._own_params(modality, params, self.auxiliary), modality.columns.start
+            fused = with_auxiliary(fused, *own, expert)
         return self.variational_posterior(fused)
 
     def fused_params(
@@ -196,18 +194,24 @@ class MultimodalVAE(nn.Module):
         """
         if not self.private:
             return self.variational_strategy(params, mask)
-        n_shared = self.private[0].own.start
-        fused = self.variational_strategy(tuple(p[..., :n_shared] for p in params), mask)
-        encoded = mask if encoded is None else encoded
+        fused, encoded = self._fused_shared(params, mask), mask if encoded is None else encoded
         for modality in self.private:
-            own, expert = slice(modality.own.start, modality.own.stop), modality.columns.start
-            fused = with_private(
-                fused,
-                tuple(p[expert, :, own] for p in params),
-                tuple(p[own] for p in self.prior.params),
-                None if encoded is None else modality.present(encoded),
-            )
+            present = None if encoded is None else modality.present(encoded)
+            fused = with_private(fused, *self._own_params(modality, params, self.prior), present)
         return fused
+
+    def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The posterior's parameters of the shared latents, where modalities have private ones."""
+        n_shared = self.private[0].own.start
+        return self.variational_strategy(tuple(p[..., :n_shared] for p in params), mask)
+
+    @staticmethod
+    def _own_params(
+        modality: Modality, params: tuple[Tensor, ...], prior: nn.Module
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The encoder's parameters of a modality's d private latents, each (B, d), and a prior's, each (d,)."""
+        own, expert = slice(modality.own.start, modality.own.stop), modality.columns.start
+        return tuple(p[expert, :, own] for p in params), tuple(p[own] for p in prior.params)
 
     def posterior(self, inputs: Mapping[str, Tensor] | Batch, given: Sequence[str] | None = None) -> Distribution:
         """q(z|x_S), with S the modalities that each example has among the given ones (by default all inputs).

@@ -28,7 +28,7 @@ class Posterior(nn.Module):
     has_kl = True  # KL(q_1 || q_2) has a closed form
     is_mixture = False
     is_gaussian = False  # (mu, logvar) are the mean and the log-variance
-    per_latent = False  # private latents have parameters of their own, which can be appended to the shared ones'
+    per_latent = False  # private latents have parameters of their own, which can be appended to the shared ones
     on_spheres = False  # z lies on unit spheres, so that no latent can move alone
     uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
 

@@ -1,6 +1,7 @@
 """What all objectives share: a bound and its terms, the weights, the loss, and log-likelihoods of decoded samples."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -101,6 +102,20 @@ class MultimodalObjective(Objective):
     @property
     def capturable(self) -> bool:
         return not self.random_subsets and not self.model.variational_posterior.uses_rejection
+
+    def complete(self, inputs: Mapping[str, Tensor] | Batch, needed_by: str) -> Batch:
+        """The inputs as a batch without a mask.
+
+        Args:
+            needed_by: the error's first words, as in "--obj telbo needs".
+
+        Raises:
+            InputError: an example lacks a modality.
+        """
+        batch = self.model.observe(inputs)
+        complete = batch.mask is None or bool(batch.mask.all())
+        require(complete, f"{needed_by} every modality of every example")
+        return replace(batch, mask=None)
 
     def present(self, name: str, batch: Batch, counts: Tensor) -> Tensor | None:
         """Where a modality is scored, of the places (T, ..., B) that count: (T, ..., B), for a set (T, ..., B, n).

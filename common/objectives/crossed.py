@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Batch
-from common.errors import require
 from common.objectives.base import Bound
 from common.objectives.elbo import SumOfElbos, Terms
 from common.subsets import mvae_subsets
@@ -71,10 +70,7 @@ class TelboElbo(SumOfElbos):
         Raises:
             InputError: an example lacks a modality.
         """
-        batch = self.model.observe(inputs)
-        complete = batch.mask is None or bool(batch.mask.all())
-        require(complete, "--obj telbo needs every modality of every example")
-        return super().bound(Batch(batch.modalities, every_row=batch.every_row), beta)
+        return super().bound(self.complete(inputs, "--obj telbo needs"), beta)
 
     def _expected_log_likelihoods(
         self, z: Tensor, share: Tensor, batch: Batch, terms: Terms

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from common.data.batches import Batch, n_columns
-from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.subsets import joint_subset, on_device, single_modalities
@@ -29,14 +28,10 @@ class JointAndSingles(MultimodalObjective):
     .. math:: \sum_m \lambda_m \Big[ c_{joint} E_{q(z|X)} \log p(x_m|z) + c_{singles} E_{q(z|x_m)} \log p(x_m|z) \Big]
               - c_{prior} KL(q(z|X) || p(z)) - c_{distance} \sum_m KL(q(z|X) || q(z|x_m))
 
-    A subclass gives the coefficients. An absent modality's terms are 0.
+    A subclass gives the coefficients, by `coefficients(beta)`. An absent modality's terms are 0.
     """
 
     students = False  # hold the joint posterior fixed in the KLs between posteriors
-
-    def coefficients(self, beta: float) -> Coefficients:
-        """What weighs the parts, at the annealing weight beta."""
-        raise NotImplementedError
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The objective of each example, (B,)."""
@@ -117,10 +112,7 @@ class JmvaeElbo(JointAndSingles):
         Raises:
             InputError: an example lacks a modality.
         """
-        batch = self.model.observe(inputs)
-        complete = batch.mask is None or bool(batch.mask.all())
-        require(complete, "--obj jmvae and student need every modality of every example")
-        return super().bound(batch, beta)
+        return super().bound(self.complete(inputs, "--obj jmvae and student need"), beta)
 
 
 class MvtcaeElbo(JointAndSingles):
