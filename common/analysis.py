@@ -35,6 +35,8 @@ class AnalysisConfig(ModelConfig):
 
     n_samples: int = 10_000
     """samples from the prior, for joint coherence. Default: as in MMVAE's paper"""
+    n_test: int | None = None
+    """score only the first N test examples; --limit takes no more training examples either, and so weaker judges"""
     mixture: int = 0
     """also measure the joint coherence of draws from a mixture of this number of Gaussians, fitted to latents of
     training examples, in place of the prior"""
@@ -47,10 +49,11 @@ class AnalysisConfig(ModelConfig):
 
     def check(self) -> None:
         super().check()
+        require(self.n_test is None or self.n_test > 0, f"--n-test must be positive, it is {self.n_test}")
         require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
         require(
-            not self.umap or self.limit is None or self.limit >= FEWEST,
-            f"umap.png needs {FEWEST} test examples: a larger --limit, or --no-umap",
+            not self.umap or min(n for n in (self.limit, self.n_test, FEWEST) if n is not None) >= FEWEST,
+            f"umap.png needs {FEWEST} test examples: a larger --limit or --n-test, or --no-umap",
         )
 
     def judge_file(self, name: str) -> Path | None:
@@ -113,7 +116,9 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     config.check()
     device = devices.select(config.cuda)
     model = load_model(config.model, data.name).to(device)
-    splits = {split: data.load(split, config).to(device) for split in ("train", "test")}
+    splits = {split: data.load(split, config) for split in ("train", "test")}
+    splits["test"] = splits["test"].take(slice(config.n_test))
+    splits = {split: examples.to(device) for split, examples in splits.items()}
     labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
     judges, sources = data.judges(config, splits["train"], labels["train"], model), data.sources(model)
     train, test = (examples.without_others(model.modalities) for examples in splits.values())

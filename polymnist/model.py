@@ -1,5 +1,6 @@
 """Networks of the models on PolyMNIST (layers of the MoPoE authors' code for it, and of MMVAE+'s)."""
 
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,8 +13,7 @@ from polymnist.data import modalities
 from polymnist.options import MODELS
 
 LIKELIHOOD_SCALE = 0.75
-MAP = (128, 4, 4)  # the last feature map
-N_FLAT = 128 * 4 * 4
+WIDTHS = {"conv": 32, "small": 16}  # channels of the first convolution, by --networks
 RESNET_MAP = (256, 7, 7)
 N_RESNET_FLAT = 256 * 7 * 7
 SLOPE = 0.2
@@ -36,10 +36,10 @@ def build(config: Config) -> MultimodalVAE:
     names, model, n_params = modalities(config.n_modalities), MODELS[config.model], FAMILIES[config.posterior].n_params
     shared, own = config.n_latents, config.n_private or 0
     encoders = {
-        "conv": lambda: encoder((shared + own,) * n_params),
+        **{name: partial(encoder, (shared + own,) * n_params, width) for name, width in WIDTHS.items()},
         "resnet": lambda: resnet_encoder((shared,) * n_params, (own,) * n_params if own else ()),
     }
-    decoders = {"conv": decoder, "resnet": resnet_decoder}
+    decoders = {name: partial(decoder, width=width) for name, width in WIDTHS.items()} | {"resnet": resnet_decoder}
     return VAE(
         model.fusion,
         encoder={name: encoders[config.networks]() for name in names},
@@ -52,24 +52,25 @@ def build(config: Config) -> MultimodalVAE:
     )
 
 
-def encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Image (N, 3, 28, 28) -> the expert's parameters, (N, D) each."""
-    d = heads[0]
+def encoder(heads: tuple[int, ...], width: int) -> nn.Sequential:
+    """Image (N, 3, 28, 28) -> the expert's parameters, (N, D) each, by maps of width, 2 width and 4 width channels."""
+    d, w = heads[0], width
     return nn.Sequential(
-        *(nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(64, 128, 3, 2, 1), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(N_FLAT, d), nn.ReLU(), SplitLinearLayer(d, heads)),
+        *(nn.Conv2d(3, w, 3, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(w, 2 * w, 3, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(2 * w, 4 * w, 3, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(4 * w * 4 * 4, d), nn.ReLU(), SplitLinearLayer(d, heads)),
     )
 
 
-def decoder(d: int) -> nn.Sequential:
+def decoder(d: int, width: int) -> nn.Sequential:
     """z (N, D) -> location (N, 3, 28, 28) of the image, which no sigmoid bounds."""
+    w = width
     return nn.Sequential(
-        *(nn.Linear(d, N_FLAT), nn.ReLU(), nn.Unflatten(1, MAP)),
-        *(nn.ConvTranspose2d(128, 64, 3, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(64, 32, 3, 2, 1, output_padding=1), nn.ReLU()),
-        nn.ConvTranspose2d(32, 3, 3, 2, 1, output_padding=1),
+        *(nn.Linear(d, 4 * w * 4 * 4), nn.ReLU(), nn.Unflatten(1, (4 * w, 4, 4))),
+        *(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1), nn.ReLU()),
+        *(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1), nn.ReLU()),
+        nn.ConvTranspose2d(w, 3, 3, 2, 1, output_padding=1),
     )
 
 

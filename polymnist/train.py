@@ -38,8 +38,9 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
     posterior: Literal["gaussian", "laplace"] | None = None
     """family of the experts and the prior; laplace for --model mmvae, mmvae+ and cmvae only. Default: laplace for
     mmvae+ and cmvae, as in their papers, else gaussian"""
-    networks: Literal["conv", "resnet"] = "conv"
-    """conv: three convolutions, as in MoPoE's code; resnet: residual blocks, as in MMVAE+'s code"""
+    networks: Literal["conv", "small", "resnet"] = "conv"
+    """conv: three convolutions, as in MoPoE's code; small: the same with half the channels; resnet: residual blocks, as
+    in MMVAE+'s code"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
     """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. Default: 512, as in MoPoE's code; 32
     beside private latents, as in MMVAE+'s"""

@@ -57,18 +57,21 @@ def bars(heights: Mapping[str, Sequence[float | None]], groups: Sequence[str], l
     return _svg(figure, axis, len(heights))
 
 
-def spreads(curves: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str]) -> str:
-    """Curves with error bars over a logarithmic x axis, as SVG.
+def spreads(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str], scale: str = "linear"
+) -> str:
+    """Curves with error bars, as SVG.
 
     Args:
         curves: points (x, mean, deviation) by name.
         labels: labels of the x and the y axis.
+        scale: of the x axis, "linear" or "log".
     """
     figure, axis = _axis(labels)
     for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         x, mean, deviation = zip(*points, strict=True)
         axis.errorbar(x, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
-    axis.set_xscale("log")
+    axis.set_xscale(scale)
     return _svg(figure, axis, len(curves))
 
 

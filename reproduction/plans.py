@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from common import choices
+from polymnist.options import NAMES as POLYMNIST_MODELS
 from reproduction.published import (
     COHERENCES,
     CUB_FEATURES,
@@ -297,6 +299,25 @@ TRANSLATION = tuple(
     for weight in (1, 5)
 )
 
+
+def _latents(model: str) -> str:
+    return "" if choices.MODELS[model].private else " --n-latents 64"
+
+
+# the same networks, latents of each image and steps for all models; those with private latents share half of 64
+POLYMNIST = tuple(
+    Plan(
+        "polymnist",
+        model,
+        Setting(12, 0, options),
+        Setting(8, 0, f"{options} --batch-size 50 --beta 1") if model in ("mvtcae", "mmvae+") else None,
+        (Measure("analysis", "analyse", "--n-test 2500 --no-umap", "--n-samples 500 --no-umap --limit 500"),),
+        dataset="mnist",
+    )
+    for model in POLYMNIST_MODELS
+    for options in [f"--model {model}{_latents(model)} --batch-size 64 --lr 1e-3"]
+)
+
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 DEMO_FRACTIONS = "0.05 1"
 WEAK = tuple(
@@ -387,6 +408,18 @@ TABLES = {
             Figure("log p(english,french)", ("loglike", "estimates", "log p(english,french)", "mean")),
         ),
         TRANSLATION,
+    ),
+    "polymnist-table": Table(
+        "Coherence by the number of given images, linear accuracy of latents, %, and Frechet distances",
+        "PolyMNIST-like images, which no paper has; FD: of the judges' features, no FID",
+        (
+            *(Figure(f"{n} given", ("analysis", "by_size", str(n), "coherence"), True) for n in range(1, 5)),
+            Figure("joint", ("analysis", "figures", "coherence, joint"), True),
+            Figure("linear accuracy, 1 given", ("analysis", "by_size", "1", "linear accuracy"), True),
+            Figure("FD, 1 given", ("analysis", "by_size", "1", "FD")),
+            Figure("FD, prior", ("analysis", "by_size", "0", "FD")),
+        ),
+        POLYMNIST,
     ),
     "weak-supervision": Table(
         "Labels inferred from images, % of test images, by the number of pairs in training",

@@ -16,7 +16,7 @@ from common.io import write_atomically
 from common.training.parallel import spread
 from reproduction import charts, tables
 from reproduction.plans import TABLES, Table
-from reproduction.results import Result
+from reproduction.results import Numbers, Result
 from reproduction.work import slug
 
 FOLDER, TEMPLATE = Path(__file__).parent, "report.html"
@@ -68,7 +68,7 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
         rows = tables.rows(name, table, of_table)
         if of_table:
             header, lines = tables.grid(table, rows)
-            section_charts = [*_figures(name, rows), *_matrices(of_table), *_curves(of_table)]
+            section_charts = [*_figures(name, rows), *_by_size(of_table), *_matrices(of_table), *_curves(of_table)]
             pictures = _pictures(of_table, runs)
             notes = tables.notes(rows, header)
             sections.append(Section(name, table, header, lines, notes, section_charts, pictures, of_table))
@@ -121,8 +121,33 @@ def _weak_supervision(rows: Sequence[tables.Row]) -> list[Exhibit]:
         if points:
             labels = "% of the examples that are paired", "labels inferred from the image, %"
             caption = f"{experiment}: accuracy of labels by the share of pairs, for the model and a classifier"
-            exhibits.append(_chart(charts.spreads(points, labels), caption))
+            exhibits.append(_chart(charts.spreads(points, labels, "log"), caption))
     return exhibits
+
+
+def _by_size(results: Sequence[Result]) -> list[Exhibit]:
+    """Coherence by the number of given modalities, and against the Frechet distance, a curve for each model."""
+    scores: dict[str, dict[int, list[Numbers]]] = {}
+    for result in results:
+        for measure in result.measured.values():
+            for n, score in measure.by_size.items():
+                if "coherence" in score:
+                    scores.setdefault(result.model, {}).setdefault(int(n), []).append(score)
+    if not scores:
+        return []
+    by_size, by_distance = {}, {}
+    for model, sizes in scores.items():
+        coherence = {n: spread([100 * x["coherence"] for x in of_seeds]) for n, of_seeds in sizes.items()}
+        by_size[model] = [(n, *coherence[n]) for n in sorted(sizes)]
+        by_distance[model] = [(spread([x["FD"] for x in sizes[n]])[0], *coherence[n]) for n in sorted(sizes)]
+    label = "coherence, %"
+    return [
+        _chart(charts.spreads(by_size, ("modalities given", label)), "Coherence by the number of given modalities"),
+        _chart(
+            charts.spreads(by_distance, ("Frechet distance", label)),
+            "Coherence against the Frechet distance, by the number of given modalities from 1 upwards",
+        ),
+    ]
 
 
 def _matrices(results: Sequence[Result]) -> list[Exhibit]:

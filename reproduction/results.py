@@ -39,6 +39,7 @@ class Measure(Struct):
     estimates: dict[Name, Estimate] = {}
     figures: Numbers = {}
     correlations: Numbers = {}
+    by_size: dict[Name, Numbers] = {}
     accuracy: Estimate | None = None
     results: list[Share] = []
 

@@ -25,7 +25,7 @@ from vision.model import CHANNELS
 DATA = celeba.DATA._replace(
     name="vision",
     load=load,
-    labels=lambda config, split, views: load_faces(split, config).modalities["attrs"].long(),
+    labels=lambda config, split, views: load_faces(split, config).modalities["attrs"][: len(views)].long(),
     shown=Shown(tuple(CHANNELS)),
     columns={"classifier, image": "test images"} | {f"coherence, {view} -> image": view for view in CHANNELS},
     more=lambda config, model, judges, labels: commoner(labels),
