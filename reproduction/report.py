@@ -131,7 +131,7 @@ def _by_size(results: Sequence[Result]) -> list[Exhibit]:
     for result in results:
         for measure in result.measured.values():
             for n, score in measure.by_size.items():
-                if "coherence" in score:
+                if None not in (score.get("coherence"), score.get("FD")):
                     scores.setdefault(result.model, {}).setdefault(int(n), []).append(score)
     if not scores:
         return []

@@ -33,6 +33,12 @@ from reproduction.work import RESULT, Failed, call
 from tests.helpers.results import contents, loglike, result
 from tests.helpers.scripts import ROOT
 
+GIVEN = {str(n): {"coherence": 0.2 + 0.1 * n, "FD": 400.0 + 10 * n, "linear accuracy": 0.7} for n in (1, 2)}
+POLYMNIST = {
+    "figures": {"coherence, joint": 0.1},
+    "by_size": {"0": {"FD": 500.0}} | GIVEN | {"5": {"linear accuracy": 0.9}},
+}
+
 
 def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():
     results = [result(seed=s, loglike=loglike(x)) for s, x in enumerate((-90.0, -91.0, -92.0))]
@@ -113,6 +119,12 @@ def test_a_share_of_pairs_is_found_among_many():
     assert re.findall(r"\| (\S+), (\S+) % paired \| (\S+) \|", text.replace("classifier of the pairs", "C")) == [
         ("MVAE", "10", "10.0"), ("C", "10", "5.0"), ("MVAE", "50", "50.0"), ("C", "50", "25.0")
     ]  # fmt: skip
+
+
+def test_a_table_by_the_number_of_given_modalities():
+    measured = result("mvae", 0, "polymnist-table", "polymnist", analysis=POLYMNIST)
+    text = tables.markdown("polymnist-table", TABLES["polymnist-table"], [measured])
+    assert "| polymnist | mvae | 30.0 | 40.0 | 10.0 | 70.0 | 410.000 | 500.000 | 0 | 80 | 50,000 |" in text
 
 
 def test_a_run_comes_after_that_which_it_starts_from():
@@ -357,6 +369,7 @@ def page(tmp_path_factory):
         result("jmvae", loglike=loglike(-95.0)),
         result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"figures": figures}),
         result(table="weak-supervision", weak_supervision=weak),
+        *(result(m, 0, "polymnist-table", "polymnist", analysis=POLYMNIST) for m in ("mvae", "mvtcae")),
     ]
     report.write(folder / "report.html", results, folder)
     return folder / "report.html"
@@ -366,7 +379,9 @@ def test_a_report_is_one_file(page):
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
     assert text.count("<img ") == 1 and 'alt="mnist, mvae, seed 0: samples given a label or an attribute"' in text
-    assert text.count('<svg role="img" aria-label="') == 8  # bounds of four models, three shares, weak supervision
+    # bounds of six models, three shares, weak supervision; PolyMNIST's four shares, and two charts by number given
+    assert text.count('<svg role="img" aria-label="') == 16
+    assert 'aria-label="Coherence against the Frechet distance' in text
     assert '<td style="--share: 0.680">68.0</td>' in text
 
 

@@ -32,6 +32,7 @@ WHOLE = contents(
     correlations={"correlations": {"joint": 0.2}},
     accuracy={"accuracy": {"mean": 0.9}},
     weak_supervision=WEAK,
+    analysis={"by_size": {"1": {"coherence": 0.4, "FD": 100.0}}},
 ) | {"commit": "0123", "config": {"lr": 0.001}, "versions": {"torch": "2", "python": "3.11"}}
 
 
@@ -44,7 +45,7 @@ def places(value, path=()):
 
 
 WHOLE_TEXT = json.dumps(WHOLE).encode()
-MAY_BE_MISSING = {"python", "estimates", "figures", "correlations", "accuracy", "results"}  # those of another measure
+MAY_BE_MISSING = {"python", "estimates", "figures", "correlations", "by_size", "accuracy", "results"}  # those of another measure
 MAY_BE_NULL = {"commit", "threads", "examples", "seconds", "python", "mean", "accuracy"}
 DAMAGES = {
     "missing": ...,
@@ -65,7 +66,7 @@ def damaged(path, damage):
     optional = isinstance(key, int) or way in (["measured"], ["config"]) or (len(way) > 2 and way[0] == "measured")
     harmless = {
         "missing": key in MAY_BE_MISSING or (optional and key not in ("mean", "fraction", "model", "classifier")),
-        "null": key in MAY_BE_NULL or way[-2:-1] in (["coherence"], ["correlations"]) or way == ["config"],
+        "null": key in MAY_BE_NULL or way[-2:-1] in (["coherence"], ["correlations"], ["by_size"]) or way == ["config"],
     }
     if harmless.get(damage) or way == ["config"]:
         return None
