@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch.distributions import Laplace
 
+from common import multimodal_vae
 from common.checkpoints import load_model
-from common.data import Examples
+from common.data import Batch, Examples
 from common.errors import InputError
 from common.training import objective_of
 from polymnist import analyse, loglike, sample, train
 from polymnist.data import load
 from polymnist.model import build
 from polymnist.options import MODELS, DatasetOptions
+from tests.helpers.captured import NoConstants
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
 
@@ -69,6 +71,22 @@ def test_networks_and_settings_are_those_of_mopoes_code():
     assert list(p) == ["m0", "m1", "m2", "m3", "m4"]
     for q in p.values():
         assert isinstance(q.base_dist, Laplace) and (q.base_dist.scale == 0.75).all() and q.mean.shape == (2, 3, 28, 28)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_that_is_captured_looks_at_no_value_and_copies_none(model, device, monkeypatch):
+    """A CUDA graph cannot wait for values; tensors of the device "meta" have none."""
+    monkeypatch.setitem(multimodal_vae.DECODED_AT_ONCE, "meta", 500)
+    private = {"n_private": 3} if MODELS[model].private else {}
+    config = train.Config(model=model, n_latents=4, n_modalities=3, **private)
+    objective = objective_of(config, build(config).to(device))
+    assert objective.capturable
+    images = {name: torch.rand(3, 3, 28, 28, device=device) for name in ("m0", "m1", "m2")}
+    for mask in (None, torch.tensor([[True, True, True], [True, False, True], [True, False, False]])):
+        batch = Batch(images, None if mask is None else mask.to(device), every_row=True)
+        with NoConstants():
+            objective.backward(batch, 0.5, 3)
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "mvae"])

@@ -45,7 +45,15 @@ def places(value, path=()):
 
 
 WHOLE_TEXT = json.dumps(WHOLE).encode()
-MAY_BE_MISSING = {"python", "estimates", "figures", "correlations", "by_size", "accuracy", "results"}  # those of another measure
+MAY_BE_MISSING = {
+    "python",
+    "estimates",
+    "figures",
+    "correlations",
+    "by_size",
+    "accuracy",
+    "results",
+}  # those of another measure
 MAY_BE_NULL = {"commit", "threads", "examples", "seconds", "python", "mean", "accuracy"}
 DAMAGES = {
     "missing": ...,

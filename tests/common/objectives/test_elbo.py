@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.distributions import kl_divergence
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.experiments import EXPERIMENTS
 from common import multimodal_vae
@@ -12,6 +11,7 @@ from common.data import Batch
 from common.errors import InputError
 from common.objectives import DregIwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from mnist.model import build
+from tests.helpers.captured import NoConstants
 from tests.helpers.digits import certain, mnist_inputs
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
 
@@ -223,14 +223,6 @@ def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
     with pytest.raises(RuntimeError, match="meta tensors"):
         goal.backward(batch, 1.0, 5)
     goal.backward(replace(batch, every_row=True), 1.0, 5)
-
-
-class NoConstants(TorchDispatchMode):
-    """Fails where a Python number becomes a tensor, by a copy if that is on a GPU; subsets and indices stay here."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func is not torch.ops.aten.lift_fresh.default or not args[0].is_floating_point(), "torch.tensor"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "celeba19"])

@@ -12,6 +12,8 @@ import fashionmnist.train
 import mnist.loglike
 import mnist_svhn.train
 import multimnist.train
+import polymnist.options
+import polymnist.train
 from benchmarks import __main__ as benchmark
 from benchmarks.experiments import EXPERIMENTS
 from common import classifiers
@@ -112,6 +114,19 @@ def test_captured_importance_weights(tmp_path, replays, options):
     options = {"demo": True, "limit": 200, "epochs": 5, "batch_size": 40, "matchings": 1, "cuda": True} | options
     runs = [mnist_svhn.train.Config(save_dir=tmp_path / str(c), capture=c, **options) for c in (True, False)]
     captured, plain = (trained(mnist_svhn.train.main, run) for run in runs)
+    assert replays
+    assert_close(captured, plain)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("model", polymnist.options.MODELS)
+def test_captured_steps_of_the_newer_models(tmp_path, replays, model, missing):
+    private = {"n_private": 3} if polymnist.options.MODELS[model].private else {}
+    options = SMALL | {"cuda": True, "epochs": 5, "n_modalities": 3, "n_latents": 4, "missing": missing} | private
+    runs = [
+        polymnist.train.Config(save_dir=tmp_path / str(c), model=model, capture=c, **options) for c in (True, False)
+    ]
+    captured, plain = (trained(polymnist.train.main, run) for run in runs)
     assert replays
     assert_close(captured, plain)
 
