@@ -304,18 +304,18 @@ def _latents(model: str) -> str:
     return "" if choices.MODELS[model].private else " --n-latents 64"
 
 
-# the same networks, latents of each image and steps for all models; those with private latents share half of 64
+# the same networks, steps and number of latents that describe an image for all models; half of these are private if any
 POLYMNIST = tuple(
     Plan(
         "polymnist",
         model,
-        Setting(12, 0, options),
-        Setting(8, 0, f"{options} --batch-size 50 --beta 1") if model in ("mvtcae", "mmvae+") else None,
+        Setting(20, 0, options),
+        Setting(8, 0, options) if model in ("mvtcae", "mmvae+") else None,
         (Measure("analysis", "analyse", "--n-test 2500 --no-umap", "--n-samples 500 --no-umap --limit 500"),),
         dataset="mnist",
     )
     for model in POLYMNIST_MODELS
-    for options in [f"--model {model}{_latents(model)} --batch-size 64 --lr 1e-3"]
+    for options in [f"--model {model} --networks small{_latents(model)} --batch-size 32 --lr 1e-3 --beta 1"]
 )
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
