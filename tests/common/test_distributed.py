@@ -135,6 +135,13 @@ def test_every_folder_trains(folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["crmvae", "mmjsd", "dmvae", "cmvae"])
+def test_objectives_of_newer_models_train(model, tmp_path):
+    torchrun("polymnist/train.py", *SMALL, "--model", model, "--n-latents", 4, "--missing", 0.3, "--save-dir", tmp_path)
+    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     def train(epochs, n):
         args = ["mnist/train.py", *OPTIONS, "--epochs", epochs, "--resume", "--save-dir", tmp_path]

@@ -18,6 +18,7 @@ from polymnist.model import build
 from polymnist.options import MODELS, DatasetOptions
 from tests.helpers.captured import NoConstants
 from tests.helpers.data_config import data_config
+from tests.helpers.runs import assert_same_run
 from tests.helpers.scripts import call
 
 SMALL = ("--demo", "--limit", 40, "--epochs", 1, "--batch-size", 20, "--n-latents", 6, "--n-modalities", 3)
@@ -38,6 +39,19 @@ def test_training_draws_and_reports(trained):
     assert math.isfinite(json.loads((trained / "metrics.jsonl").read_text())["train"]["bound"])
     drawn = {path.name for path in (trained / "samples").iterdir()}
     assert drawn == {"prior.png", "from_m0.png", "from_m1_m2.png"}
+
+
+@pytest.mark.parametrize(
+    "name", ["mmvae+", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "mmvae+")]
+)
+def test_a_resumed_run_is_the_run_never_stopped(name, tmp_path):
+    private = ("--n-private", 3) if MODELS[name].private else ()
+    missing = ("--missing", 0.3) if MODELS[name].unpaired else ()
+    for folder, lengths in (("whole", (2,)), ("parts", (1, 2))):
+        for epochs in lengths:
+            options = ("--model", name, *private, *missing, "--epochs", epochs, "--resume")
+            call(train, *SMALL, *options, "--save-dir", tmp_path / folder)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_samples_likelihoods_and_coherence(trained, monkeypatch):
