@@ -39,7 +39,7 @@ from tests.helpers.scripts import ROOT
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,
     "learn_prior": True, "prior_and_posterior": "laplace", "num_hidden_layers": 1, "llik_scaling": 1.0, "obj": "elbo",
-    "n_modalities": 3, "n_private": None, "n_clusters": 40, "networks": "conv",
+    "n_modalities": 3, "n_private": None, "n_clusters": None, "networks": "conv",
 }  # fmt: skip
 
 
