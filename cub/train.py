@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     ALWAYS_PAIRED: ClassVar = "captions belong to their images"
-    WITH_PRIVATE: ClassVar = "--fusion mmvae+ or --obj dmvae"
+    WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
     WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
 
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
@@ -58,7 +58,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """dimensions of z, of its shared part beside private latents. Default: 128, with features 64, as in the authors'
     runs"""
     n_private: int | None = None
-    """latents of each modality alone, for --fusion mmvae+ and --obj dmvae. Default: 16, a choice of ours"""
+    """latents of each modality alone, for --fusion mmvae+ and poe (DMVAE). Default: 16, a choice of ours; none for poe
+    without --obj dmvae"""
     n_clusters: int | None = None
     """clusters of the prior, for --fusion mmvae+ (CMVAE). Default: no clusters, MMVAE+"""
     batch_size: int = 64
@@ -88,9 +89,12 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
             self.learn_prior = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
 
     def record(self) -> choices.Model:
-        """The model with this --fusion, or with the --obj or the clusters that make it another."""
-        name = "cmvae" if self.fusion == "mmvae+" and self.n_clusters is not None else self.obj
-        return choices.MODELS[name] if name in ("cmvae", "dmvae", "mmjsd") else FUSIONS[self.fusion]
+        """The model with this --fusion, or with the objective, private latents or clusters that make it another."""
+        if self.fusion == "mmvae+" and self.n_clusters is not None:
+            return choices.MODELS["cmvae"]
+        if self.obj == "dmvae" or (self.fusion == "poe" and self.n_private is not None):
+            return choices.MODELS["dmvae"]
+        return choices.MODELS["mmjsd"] if self.obj == "mmjsd" else FUSIONS[self.fusion]
 
     def experts(self) -> tuple[str, str, str]:
         if len(MODELS[self.model].modalities) == 1:

@@ -35,7 +35,7 @@ def build(config: Config) -> MultimodalVAE:
     d, h = config.n_latents, config.num_hidden_layers
     family = FAMILIES[config.prior_and_posterior]
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
-    own = dict(zip(names, config.n_private or (0, 0), strict=False))
+    own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
     heads = {name: (d + own[name],) * models.FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     decoder = {"mnist": lambda: mnist_decoder(d + own["mnist"], h), "svhn": lambda: svhn_decoder(d + own["svhn"])}

@@ -24,6 +24,8 @@ MODELS = {  # options: objective, family, K, private latents, whether the prior'
     "--fusion mopoe-published": ("elbo-one", "gaussian", None, None, False),
     "--obj mmjsd": ("mmjsd", "gaussian", None, None, False),
     "--fusion poe --obj dmvae": ("dmvae", "gaussian", None, 16, False),
+    "--fusion poe --n-private 3": ("dmvae", "gaussian", None, 3, False),
+    "--fusion poe --n-private 3 --obj dreg": ("dreg", "gaussian", 50, 3, False),
     "--fusion mmvae+": ("iwae", "laplace", 1, 16, False),
     "--fusion mmvae+ --n-clusters 5": ("iwae", "laplace", 1, 16, False),
 }
@@ -101,7 +103,8 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--n-private 3", "--n-private needs --fusion mmvae. or --obj dmvae .got --fusion moe"),
+        ("--n-private 3", "--n-private needs --fusion poe or mmvae., or --obj dmvae .got --fusion moe"),
+        ("--fusion poe --n-private 0", "--n-private of --fusion poe must be positive, not 0"),
         ("--fusion mmvae+ --n-private 0", "--n-private of --fusion mmvae. must be positive, not 0"),
         ("--fusion poe --n-clusters 4", "--n-clusters needs --fusion mmvae. .got --fusion poe"),
         ("--fusion mmvae+ --n-clusters 0", "--n-clusters must be positive, not 0"),
