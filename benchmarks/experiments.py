@@ -160,7 +160,7 @@ def for_mixtures(
     """
     module = mnist_svhn.model if name == "mnist_svhn" else cub.model
     return Experiment(
-        partial(module.build, SimpleNamespace(**options, learn_prior=True)),
+        partial(module.build, SimpleNamespace(**options, learn_prior=True, n_private=None, n_clusters=None)),
         partial(DregIwaeElbo, K=K, looser=True),
         partial(plain_mmvae.training_step, experiment=name, K=K),
         examples,

@@ -53,7 +53,7 @@ class NetworkOptions(msgspec.Struct):
     hidden: Size = 1
     layers: Depth = 1
     n_vmfs: Size = 1
-    n_private: Size | None = None
+    n_private: Size | list[Size] | None = None  # a list has one number for each modality
     n_clusters: Size | None = None
     networks: Name | None = None
     embed_dim: Size | None = None

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from common.errors import require
 from common.reporting import tables
 from common.training import run_from_command_line
 from common.training.options import LoglikeConfig
 from cub.data import CAPTIONS
 from cub.trained_model import TrainedConfig, load_birds, load_trained
-from mnist_svhn.loglike import evaluate
+from mnist_svhn.loglike import check_paper, evaluate
 
 
 @dataclass
@@ -34,8 +33,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model, vocabulary = load_trained(config)
-    has_density = model.variational_posterior.has_density
-    require(has_density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
+    check_paper(config, model)
     pairs = load_birds("test", model, vocabulary, config).examples
     torch.manual_seed(config.seed)
     values = evaluate(model, pairs, config.n_samples, config.paper)

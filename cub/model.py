@@ -25,7 +25,9 @@ LIKELIHOOD_SCALE = 0.01  # of images and of features
 class Config(Protocol):
     """The options that `build` reads."""
 
-    n_latents: int
+    n_latents: int  # those that both modalities share, if they have others of their own
+    n_private: int | None
+    n_clusters: int | None
     learn_prior: bool
     llik_scaling: float  # weight of the image or feature; 0: the caption's length over its dimensions
     model: str
@@ -76,7 +78,8 @@ class CaptionLikelihood(nn.Module):
 
 def build(config: Config) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
-    d, names, wide = config.n_latents, MODELS[config.model].modalities, MODELS[config.model].wide
+    names, wide, own = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
+    d = config.n_latents + own
     heads = (d,) * models.FAMILIES[config.posterior].n_params
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}
@@ -98,10 +101,12 @@ def build(config: Config) -> MultimodalVAE:
         encoder=encoder,
         decoder=decoder,
         likelihood=GroupedLikelihood(**{name: likelihood[name] for name in names}),
-        latent_dim=d,
+        latent_dim=config.n_latents + own * len(names),
         weights={names[0]: config.llik_scaling or LENGTH / sizes[names[0]]} if len(names) > 1 else {},
         posterior=config.posterior,
         learn_prior=config.learn_prior,
+        private=dict.fromkeys(names, own) if own else None,
+        n_clusters=config.n_clusters,
     )
 
 

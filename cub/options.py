@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from common import choices
+
 
 @dataclass(kw_only=True)
 class BirdOptions:
@@ -20,11 +22,26 @@ class BirdOptions:
 
 @dataclass(kw_only=True)
 class WordOptions(BirdOptions):
-    """`BirdOptions`, and the vocabulary file of a model that was trained by the MMVAE authors' code."""
+    """`BirdOptions`, the number of birds, and the vocabulary file of a model that the MMVAE authors' code trained."""
 
+    limit: int | None = None
+    """use only the first N images of each split, with their captions"""
     vocab: Path | None = None
     """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them. Models trained here hold
     their words"""
+
+
+@dataclass(kw_only=True)
+class TrainingBirdOptions(WordOptions):
+    """`WordOptions`, and which birds a training takes."""
+
+    valid: int | None = None
+    """hold out the last N training images, with their captions, and select the best model on them. 0 holds out none,
+    and the last model counts as the best, as in the authors' code. Default: the last tenth"""
+    paired_fraction: float = 1.0
+    """must be 1: captions belong to their images"""
+    download: bool = False
+    """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
 
 
 class Model(NamedTuple):
@@ -50,5 +67,13 @@ MODELS = {
     "image": Model(("image",), False, "softplus-laplace", 128, 200),
     "feature": Model(("feature",), True, "softplus-normal", 64, 50),
     "caption": Model(("caption",), False, "softplus-normal", 128, 200),
+}
+FUSIONS = {  # of --fusion: a model that has it, with the objective that is its default here
+    "moe": choices.MODELS["mmvae"]._replace(obj="dreg"),
+    "poe": choices.MODELS["mvae"],
+    "product": choices.MODELS["mvtcae"],
+    "mopoe": choices.MODELS["mopoe"]._replace(obj="dreg"),
+    "mopoe-published": choices.MODELS["mopoe-published"],
+    "mmvae+": choices.MODELS["mmvae+"],
 }
 AUTHORS = {"cubIS": "images", "cubISft": "features"}  # {the authors' --model: ours}

@@ -2,6 +2,7 @@
 
     python train.py --model images --data-dir data          photographs of 64 x 64 pixels, the authors' settings
     python train.py --model features --data-dir data        features of ResNet-101, which features.py extracts before
+    python train.py --fusion mmvae+ --n-private 16 --data-dir data             shared latents and 16 of each modality
     python train.py --demo --K 1 --epochs 4 --precision bf16       drawn birds, in half an hour on one core
 
 Bounds of log p(image, caption): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or
@@ -15,54 +16,56 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from common import choices
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, ObjectiveName
+from common.training.objective_options import MmvaeOptions, ObjectiveName, Unset
 from common.training.options import LATENT_NAMES, RunConfig
-from cub.options import AUTHORS, MODELS, WordOptions
+from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions
 
 if TYPE_CHECKING:
     from common.training import Experiment
-    from cub.data import Birds
 
 
 @dataclass
-class Config(WordOptions, MmvaeOptions, RunConfig):
+class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     ALWAYS_PAIRED: ClassVar = "captions belong to their images"
+    WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
+    WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
 
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
     """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and
     captions; image, feature, caption: a VAE of this modality alone"""
-    fusion: Literal["moe", "poe", "mopoe"] = "moe"
+    fusion: Literal[tuple(FUSIONS)] = "moe"
     """how the experts are fused"""
     posterior: (
         Literal["laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm"] | None
     ) = None
-    """family of the experts and the prior. Default: gaussian for products, and for mixtures as the authors:
-    laplace-normal for --model images (image Laplace, caption Gaussian), softplus-normal for features"""
+    """family of the experts and the prior. Default: gaussian for products and --obj mmjsd, laplace for --fusion mmvae+,
+    and for moe as the authors: laplace-normal for --model images (image Laplace, caption Gaussian), softplus-normal for
+    features"""
     obj: ObjectiveName | None = None
-    """objective to maximise. Default: dreg, as in the paper; mvae with --fusion poe"""
+    """objective to maximise. Default: dreg for --fusion moe and mopoe, as in the paper; mvae for poe, mvtcae for
+    product, elbo-one for mopoe-published, iwae for mmvae+"""
     K: int | None = None
-    """samples from each encoder, for --obj dreg, iwae and stl. Default: 50, as in the authors' runs"""
+    """samples from each encoder, for --obj dreg, iwae and stl. Default: 50, as in the authors' runs; 1 for --fusion
+    mmvae+, as in its code"""
     llik_scaling: float | None = None
     """weight of the image's or the feature's log-likelihood; 0 stands for the ratio of the dimensions, 32 / 12288 or 32
     / 2048. Default: 0, with --model features 0.002, as in the authors' runs"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
-    """dimensions of z. Default: 128, with features 64, as in the authors' runs"""
+    """dimensions of z, of its shared part beside private latents. Default: 128, with features 64, as in the authors'
+    runs"""
+    n_private: int | None = None
+    """latents of each modality alone, for --fusion mmvae+ and poe (DMVAE). Default: 16, a choice of ours; none for poe
+    without --obj dmvae"""
+    n_clusters: int | None = None
+    """clusters of the prior, for --fusion mmvae+ (CMVAE). Default: no clusters, MMVAE+"""
     batch_size: int = 64
     """examples in a batch, each an image with a caption. Default: as in the authors' runs"""
     epochs: int | None = None
     """passes over the captions. Default: 200, with features 50, as in the authors' runs"""
-    valid: int | None = None
-    """hold out the last N training images, with their captions, and select the best model on them. 0 holds out none,
-    and the last model counts as the best, as in the authors' code. Default: the last tenth"""
-    limit: int | None = None
-    """use only the first N images of each split, with their captions"""
-    paired_fraction: float = 1.0
-    """must be 1: captions belong to their images"""
-    download: bool = False
-    """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
     annealing_epochs: int = 0
     lr: float = 1e-3
     """learning rate of Adam with amsgrad. Default: as in the authors' code; their README says 1e-4"""
@@ -72,16 +75,26 @@ class Config(WordOptions, MmvaeOptions, RunConfig):
 
     def __post_init__(self) -> None:
         self.model = AUTHORS.get(self.model, self.model)
-        defaults = MODELS[self.model]._asdict() | {"obj": "dreg"}
-        if self.experts()[1] in ("poe", "mopoe"):
-            defaults["posterior"] = "gaussian"
-        if self.experts()[1] == "poe":
-            defaults["obj"] = "mvae"
-        for name in ("posterior", "obj", "llik_scaling", "n_latents", "epochs"):
+        super().__post_init__()
+        record, defaults = self.record(), MODELS[self.model]._asdict()
+        if record.fusion != "moe" or record.obj == "mmjsd":
+            defaults["posterior"] = "laplace" if record.fusion == "mmvae+" else "gaussian"
+        defaults |= {"obj": record.obj or self.objectives()[0], "n_private": 16 if record.private else None}
+        for name in ("posterior", "obj", "llik_scaling", "n_latents", "n_private", "epochs"):
             if getattr(self, name) is None:
                 setattr(self, name, defaults[name])
         if self.K is None and self.obj in ("dreg", "iwae", "stl"):
             self.K = 50
+        if isinstance(self.learn_prior, Unset):
+            self.learn_prior = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
+
+    def record(self) -> choices.Model:
+        """The model with this --fusion, or with the objective, private latents or clusters that make it another."""
+        if self.fusion == "mmvae+" and self.n_clusters is not None:
+            return choices.MODELS["cmvae"]
+        if self.obj == "dmvae" or (self.fusion == "poe" and self.n_private is not None):
+            return choices.MODELS["dmvae"]
+        return choices.MODELS["mmjsd"] if self.obj == "mmjsd" else FUSIONS[self.fusion]
 
     def experts(self) -> tuple[str, str, str]:
         if len(MODELS[self.model].modalities) == 1:
@@ -89,24 +102,11 @@ class Config(WordOptions, MmvaeOptions, RunConfig):
         return super().experts()
 
     def check(self) -> None:
-        super().check()
         model, fusion, _ = self.experts()
         require(fusion != "own" or self.fusion == "moe", f"--fusion {self.fusion} fuses two experts: {model} has one")
+        super().check()
         given = self.vocab is None or self.pre_trained is not None
         require(given, "--vocab gives the words of the authors' model that --pre-trained names")
-
-
-def load_train(config: Config) -> tuple["Birds", "Birds | None"]:
-    """Load birds to train on and to validate on; completes the config with their vocabulary and network of features."""
-    from cub import data
-    from cub.trained_model import network_behind, vocabulary_of
-
-    source = "feature" if "feature" in MODELS[config.model].modalities else "image"
-    words = vocabulary_of(config.pre_trained, config.vocab) if config.pre_trained else None
-    train, valid = data.load_train(config, source, words)
-    config.vocabulary = train.vocabulary.words
-    config.feature_network = network_behind(config) if source == "feature" else None
-    return train, valid
 
 
 def experiment(config: Config) -> "Experiment":
@@ -116,6 +116,7 @@ def experiment(config: Config) -> "Experiment":
     from cub.data import load
     from cub.model import build
     from cub.sample import draw
+    from cub.trained_model import load_train
 
     return Experiment(
         "cub",

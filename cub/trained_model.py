@@ -1,4 +1,4 @@
-"""Load a trained CUB model, its vocabulary, and the birds as it sees them."""
+"""Load a trained CUB model, its vocabulary, and the birds as it sees them or learns from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,12 @@ from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.training import devices
 from common.training.options import ModelConfig
+from cub import data
 from cub.captions import Vocabulary, read_vocabulary
 from cub.data import Birds, load
 from cub.features import about
 from cub.model import AUTHORS_WORDS
-from cub.options import WordOptions
+from cub.options import MODELS, WordOptions
 
 
 class FeatureSource(Protocol):
@@ -27,9 +28,6 @@ class FeatureSource(Protocol):
 @dataclass
 class TrainedConfig(WordOptions, ModelConfig):
     """The options that sample.py, loglike.py and analyse.py share."""
-
-    limit: int | None = None
-    """use only the first N images of each split, with their captions"""
 
 
 def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:
@@ -56,6 +54,16 @@ def load_trained(config: TrainedConfig) -> tuple[MultimodalVAE, Vocabulary]:
     """The model that the options name, on the device that they choose, and its vocabulary."""
     model = load_model(config.model, "cub").to(devices.select(config.cuda))
     return model, vocabulary_of(config.model, config.vocab)
+
+
+def load_train(config: Any) -> tuple[Birds, Birds | None]:  # noqa: ANN401 (the Config of train.py)
+    """Load birds to train on and to validate on; completes the config with their vocabulary and network of features."""
+    source = "feature" if "feature" in MODELS[config.model].modalities else "image"
+    words = vocabulary_of(config.pre_trained, config.vocab) if config.pre_trained else None
+    train, valid = data.load_train(config, source, words)
+    config.vocabulary = train.vocabulary.words
+    config.feature_network = network_behind(config) if source == "feature" else None
+    return train, valid
 
 
 def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config: TrainedConfig) -> Birds:

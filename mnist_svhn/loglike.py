@@ -41,13 +41,20 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     runs.check_same(chosen(config), config.model)
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
-    has_density = model.variational_posterior.has_density
-    require(has_density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
+    check_paper(config, model)
     pairs = load("test", config)
     torch.manual_seed(config.seed)
     values = evaluate(model, pairs, config.n_samples, config.paper)
     about = {"svhn": "demo" if config.demo else config.svhn}
     return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about)
+
+
+def check_paper(config: Config, model: MultimodalVAE) -> None:
+    """Raise InputError if --paper asks for what a model does not have."""
+    density, samples = model.variational_posterior.has_density, model.auxiliary is None
+    require(density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")
+    why = "draws private latents from auxiliary priors, whose densities no weight counts"
+    require(samples or not config.paper, f"--paper weighs the samples of each encoder, but {config.model} {why}")
 
 
 def evaluate(model: MultimodalVAE, pairs: Examples, n_samples: int, paper: bool = False) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from common.authors_files import MmvaeArgs
 from common.encoders_decoders import FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
-from mnist_svhn.options import FAMILIES, FUSIONS
+from mnist_svhn.options import FAMILIES, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN = 400
@@ -20,7 +20,9 @@ LIKELIHOOD_SCALE = 0.75
 class Config(Protocol):
     """The options that `build` reads."""
 
-    n_latents: int
+    n_latents: int  # those that both modalities share, if they have others of their own
+    n_private: tuple[int, int] | None  # latents of mnist and of svhn alone
+    n_clusters: int | None
     num_hidden_layers: int
     learn_prior: bool
     llik_scaling: float  # weight of mnist; 0: the ratio of the dimensions
@@ -32,20 +34,23 @@ def build(config: Config) -> MultimodalVAE:
     """Model of mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or of one of them."""
     d, h = config.n_latents, config.num_hidden_layers
     family = FAMILIES[config.prior_and_posterior]
-    heads = (d,) * models.FAMILIES[family].n_params
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
-    encoder = {"mnist": lambda: mnist_encoder(heads, h), "svhn": lambda: svhn_encoder(heads)}
-    decoder = {"mnist": lambda: mnist_decoder(d, h), "svhn": lambda: svhn_decoder(d)}
+    own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
+    heads = {name: (d + own[name],) * models.FAMILIES[family].n_params for name in names}
+    encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
+    decoder = {"mnist": lambda: mnist_decoder(d + own["mnist"], h), "svhn": lambda: svhn_decoder(d + own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return models.VAE(
-        FUSIONS[config.model],
+        MODELS[config.model].fusion,
         encoder={name: encoder[name]() for name in names},
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        latent_dim=d,
+        latent_dim=d + sum(own.values()),
         weights=weights,
         posterior=family,
         learn_prior=config.learn_prior,
+        private=own if config.n_private else None,
+        n_clusters=config.n_clusters,
     )
 
 

@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from common import choices
 from common.errors import require
 
-FUSIONS = {"mmvae": "moe", "mvae": "poe", "mopoe": "mopoe", "mnist": "own", "svhn": "own"}  # of --model
+NEWER = ("mopoe-published", "mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae")  # with a prior that is fixed
+MODELS = {  # of --model; MMVAE's paper trains its own by DReG
+    "mmvae": choices.MODELS["mmvae"]._replace(obj="dreg"),
+    "mnist": choices.MODELS["vae"]._replace(obj="dreg"),
+    "svhn": choices.MODELS["vae"]._replace(obj="dreg"),
+    **{name: choices.MODELS[name] for name in ("mvae", "mopoe", *NEWER)},
+}
 FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
     "laplace": "laplace",
     "normal": "gaussian",

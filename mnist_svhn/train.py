@@ -5,42 +5,52 @@
     python train.py --demo --epochs 10 --K 5               on built-in digits, in minutes
 
 Bounds of log p(mnist, svhn): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or the
-ELBO; mnist's log-likelihood is weighed by --llik-scaling. With --model mvae and mopoe the experts are fused as there.
+ELBO; mnist's log-likelihood is weighed by --llik-scaling. Other models than MMVAE have their own objectives: README.md
+has them in a table.
 A batch: mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), float in [0, 1].
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import tyro
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, ObjectiveName
-from common.training.options import Latents, RunConfig
-from mnist_svhn.options import FAMILIES, FUSIONS, TrainingPairOptions
+from common.training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
+from common.training.options import LATENT_NAMES, RunConfig
+from mnist_svhn.options import FAMILIES, MODELS, NEWER, TrainingPairOptions
 
 if TYPE_CHECKING:
     from common.training import Experiment
 
 
 @dataclass
-class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
+class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     ALWAYS_PAIRED: ClassVar = "MNIST-SVHN is paired by its digits"
-    FUSIONS: ClassVar = tuple(FUSIONS.values())
+    MODELS: ClassVar = MODELS
+    FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
 
-    model: Literal["mmvae", "mvae", "mopoe", "mnist", "svhn", "mnist_svhn"] = "mmvae"
-    """mmvae, also mnist_svhn: mixture of experts; mnist, svhn: a VAE of this modality alone"""
-    obj: ObjectiveName = "dreg"
-    """objective to maximise. Default: as in the paper"""
+    model: Literal[(*MODELS, "mnist_svhn")] = "mmvae"
+    """mmvae, also mnist_svhn: MMVAE; mnist, svhn: a VAE of this modality alone"""
+    obj: ObjectiveName | None = None
+    """objective to maximise. Default: dreg for --model mmvae, mnist and svhn, as in the paper, else the model's own"""
     prior_and_posterior: Literal["laplace", "normal", "vmf", "ebm"] | None = None
     """family of the prior and the experts. vmf: von Mises-Fisher, z on the unit sphere; ebm: energy-based, for --model
-    mvae only. Default: laplace, as in the paper; normal for --model mvae and mopoe, which multiply experts"""
+    mvae only. Default: laplace, as in the paper, also for mmvae+ and cmvae as in theirs; normal for models that
+    multiply experts"""
     llik_scaling: float = 0.0
     """weight of mnist's log-likelihood; 0 stands for the ratio of the dimensions, 3072 / 784. Default: as in the
     paper"""
     num_hidden_layers: int = 1
     """hidden layers of mnist's networks. Default: as in the authors' code"""
-    n_latents: Latents = 20
+    n_latents: Annotated[int | None, LATENT_NAMES] = None
+    """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. Default: 20, as in the authors' code; 10
+    beside private latents, as in DMVAE's"""
+    n_private: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="MNIST SVHN")] = None
+    """latents of each image alone, for --model dmvae, mmvae+ and cmvae. Default: 1 4 for dmvae, as in its code; else 10
+    10, so that a decoder sees as many latents as MMVAE's"""
     batch_size: int = 128
     """pairs in a batch. Default: as in the paper"""
     epochs: int = 30
@@ -52,11 +62,26 @@ class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
     def __post_init__(self) -> None:
         if self.model == "mnist_svhn":  # the authors' name
             self.model = "mmvae"
+        super().__post_init__()
+        model = self.record()
         if self.prior_and_posterior is None:
-            self.prior_and_posterior = "normal" if self.model in ("mvae", "mopoe") else "laplace"
+            laplace = model.fusion in ("moe", "own", "mmvae+") and model.obj != "mmjsd"
+            self.prior_and_posterior = "laplace" if laplace else "normal"
+        if self.obj is None:
+            self.obj = self.objectives()[0]
+        if self.n_latents is None:
+            self.n_latents = 10 if model.private else 20
+        if self.n_private is not None:
+            self.n_private = tuple(self.n_private)  # files hold a list
+        elif model.private:
+            self.n_private = (1, 4) if self.model == "dmvae" else (10, 10)
+        if isinstance(self.learn_prior, Unset):
+            self.learn_prior = self.model not in NEWER
 
-    def experts(self) -> tuple[str, str, str]:
-        return f"--model {self.model}", FUSIONS[self.model], FAMILIES[self.prior_and_posterior]
+    @property
+    def posterior(self) -> str:
+        """Our name of the family."""
+        return FAMILIES[self.prior_and_posterior]
 
     def check(self) -> None:
         super().check()

@@ -10,14 +10,12 @@ code for all models, so that figures compare models.
 A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1].
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from common.errors import require
-from common.objectives import registry
 from common.training import run_from_command_line
-from common.training.objective_options import ObjectiveOptions
+from common.training.objective_options import NamedModels, PrivateOptions
 from common.training.options import LATENT_NAMES, RunConfig
 from polymnist.options import MODELS, DatasetOptions
 
@@ -28,9 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config(DatasetOptions, ObjectiveOptions, RunConfig):
+class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in MoPoE's code"
     ALWAYS_PAIRED: ClassVar = "PolyMNIST is paired by its digits"
+    MODELS: ClassVar = MODELS
     FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
 
     model: Literal[tuple(MODELS)] = "mvae"
@@ -51,10 +50,6 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
     have m0"""
     keep_incomplete: bool = True
     """train on examples that lack images too; --no-keep-incomplete leaves them out"""
-    n_clusters: int | None = None
-    """clusters of --model cmvae's prior. Default: 40, as in CMVAE's code"""
-    K: int | None = None
-    """importance samples from each expert. Default: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
     batch_size: int = 256
     epochs: int = 300
     annealing_epochs: int = 0
@@ -62,36 +57,20 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
     beta: float = 2.5
 
     def __post_init__(self) -> None:
-        model = MODELS[self.model]
+        super().__post_init__()
+        model = self.record()
         if self.posterior is None:
             self.posterior = "laplace" if model.fusion == "mmvae+" else "gaussian"
         if self.n_latents is None:
             self.n_latents = 32 if model.private else 512
         if self.n_private is None and model.private:
             self.n_private = 32
-        if self.n_clusters is None and model.clusters:
-            self.n_clusters = 40
-        if self.K is None and model.fusion == "mmvae+":
-            self.K = 1
-
-    def experts(self) -> tuple[str, str, str]:
-        return f"--model {self.model}", MODELS[self.model].fusion, self.posterior
-
-    def objectives(self) -> Sequence[str]:
-        return registry.with_default(MODELS[self.model].obj, super().objectives())
 
     def check(self) -> None:
         super().check()
         self.check_options()
-        private, n = MODELS[self.model].private, self.n_private
-        takers = ", ".join(name for name, model in MODELS.items() if model.private)
-        require(private or n is None, f"--n-private needs --model {takers} (got --model {self.model})")
-        require(not private or n > 0, f"--n-private of --model {self.model} must be positive, not {n}")
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0")
-        clusters, n = MODELS[self.model].clusters, self.n_clusters
-        require(clusters or n is None, f"--n-clusters needs --model cmvae (got --model {self.model})")
-        require(not clusters or n > 0, f"--n-clusters must be positive, not {n}")
 
 
 def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from common.choices import FUSIONS, MODELS, OF_PAIRS
+from common.choices import FUSIONS, MODELS, OF_PAIRS, Model
 from common.errors import option, require
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
@@ -116,8 +116,63 @@ class ObjectiveOptions:
         return {name: getattr(self, name) for name, asked in asks.items() if asked}
 
 
+class NamedModels(ObjectiveOptions):
+    """The models that --model names, and their objectives."""
+
+    MODELS: ClassVar[Mapping[str, Model]] = MODELS  # of --model
+
+    def experts(self) -> tuple[str, str, str]:
+        return f"--model {self.model}", self.record().fusion, self.posterior
+
+    def objectives(self) -> Sequence[str]:
+        return registry.with_default(self.record().obj, super().objectives())
+
+    def record(self) -> Model:
+        """What there is to know about the config's model."""
+        return self.MODELS[self.model]
+
+
 @dataclasses.dataclass(kw_only=True)
-class ModelOptions(ObjectiveOptions):
+class PrivateOptions(ObjectiveOptions):
+    """Private latents of the modalities, and a prior of clusters; for configs whose `record` says who has them."""
+
+    GROUP: ClassVar = "model"
+    WITH_PRIVATE: ClassVar = "--model dmvae, mmvae+ or cmvae"  # the options of models that have them, for errors
+    WITH_CLUSTERS: ClassVar = "--model cmvae"
+
+    n_private: int | None = None
+    """latents of each modality alone"""
+    n_clusters: int | None = None
+    """clusters of --model cmvae's prior. Default: 40, as in CMVAE's code"""
+    K: int | None = None
+    """importance samples from each expert. Default: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
+
+    def __post_init__(self) -> None:
+        model = self.record()
+        if self.n_clusters is None and model.clusters:
+            self.n_clusters = 40
+        if self.K is None and model.fusion == "mmvae+":
+            self.K = 1
+
+    def check(self) -> None:
+        """Raise InputError for private latents or clusters that the model does not have."""
+        from common.models import FAMILIES  # needs torch, which --help does without
+
+        super().check()
+        (model, _, posterior), record, n = self.experts(), self.record(), self.n_private
+        require(record.private or n is None, f"--n-private needs {self.WITH_PRIVATE} (got {model})")
+        sizes = n if isinstance(n, tuple) else (n,)  # one number for each modality, or one for all
+        given = " ".join(map(str, sizes))
+        require(not record.private or min(sizes) > 0, f"--n-private of {model} must be positive, not {given}")
+        fits = not record.private or FAMILIES[posterior].own_latents
+        require(fits, f"private latents need parameters of each latent, which {posterior} experts do not have")
+        n = self.n_clusters
+        require(record.clusters or n is None, f"--n-clusters needs {self.WITH_CLUSTERS} (got {model})")
+        require(n is None or n > 0, f"--n-clusters must be positive, not {n}")
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelOptions(NamedModels):
     """The models of two modalities by name, and their objectives."""
 
     GROUP: ClassVar = "model"
@@ -127,30 +182,24 @@ class ModelOptions(ObjectiveOptions):
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""
 
-    def experts(self) -> tuple[str, str, str]:
-        return f"--model {self.model}", MODELS[self.model].fusion, self.posterior
-
-    def objectives(self) -> Sequence[str]:
-        return registry.with_default(MODELS[self.model].obj, super().objectives())
-
     def check(self) -> None:
         super().check()
         require(
-            self.paired_fraction == 1 or MODELS[self.model].unpaired,
+            self.paired_fraction == 1 or self.record().unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
 
 
 @dataclasses.dataclass(kw_only=True)
-class MmvaeOptions(ObjectiveOptions):
+class MmvaeOptions(PrivateOptions):
     """What the experiments of MMVAE's paper share."""
 
     GROUP: ClassVar = "model"
     GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "analytics_every", "logp")}
 
-    learn_prior: bool = True
+    learn_prior: bool = Unset(True)
     """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
-    Default: as in the paper"""
+    Default: as in the paper; not for the newer models, whose papers have fixed ones"""
     llik_scaling: float | None = 0.0
     """weight of the first modality's log-likelihood; 0 stands for the ratio of the dimensions. Default: as in the
     paper"""
@@ -170,3 +219,5 @@ class MmvaeOptions(ObjectiveOptions):
         in_range = scaling is None or 0 <= scaling < math.inf
         require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")
         require(not scaling or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
+        fixed = self.n_clusters is not None
+        require(not fixed or not self.learn_prior, "a prior of clusters has fixed scales: leave out --learn-prior")

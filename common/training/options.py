@@ -199,7 +199,7 @@ class LoglikeConfig(ModelConfig):
 
 def as_json(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, as config.json and the checkpoints hold it."""
-    plain = {Path: str, Unset: lambda _: None}
+    plain = {Path: str, Unset: lambda _: None, tuple: list}
     return {
         name: next((convert(value) for kind, convert in plain.items() if isinstance(value, kind)), value)
         for name, value in vars(config).items()

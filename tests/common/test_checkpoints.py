@@ -275,7 +275,7 @@ def test_readers_never_see_half_a_checkpoint(tmp_path):
 
 def test_the_elbo_of_the_mmvae_authors_draws_one_sample():
     args = MmvaeArgs("cubIS", 4, True, 0.0, obj="elbo", K=50, looser=True)
-    model = {"n_latents": 4, "learn_prior": True, "llik_scaling": 0.0}
+    model = {"n_latents": 4, "n_private": None, "n_clusters": None, "learn_prior": True, "llik_scaling": 0.0}
     assert args.config() == model | {"obj": "elbo-importance", "K": 1, "looser": False}
     args = MmvaeArgs("cubIS", 4, True, 0.0, obj="iwae", K=50)
     assert args.config() == model | {"obj": "iwae", "K": 50}

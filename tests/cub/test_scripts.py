@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
 from common.objectives.registry import make_objective
 from common.training import run_from_command_line
-from cub import loglike, sample, train
+from cub import loglike, sample, train, trained_model
 from cub.data import load_train
 from cub.demo import draw as draw_birds
 from cub.demo import features, random_attributes
@@ -126,14 +126,14 @@ def test_a_resumed_run_is_the_run_never_stopped(tmp_path):
 def test_a_run_is_not_resumed_on_other_words(tmp_path, monkeypatch):
     options = {"model": "caption", "analytics": False}
     train.main(config(tmp_path, **options))
-    original = train.load_train
+    original = trained_model.load_train
 
     def other_words(*args):
         birds, valid = original(*args)
         birds.vocabulary.words[5] = "penguin"
         return birds, valid
 
-    monkeypatch.setattr(train, "load_train", other_words)
+    monkeypatch.setattr(trained_model, "load_train", other_words)
     with pytest.raises(InputError, match=r"was run with another vocabulary: --resume needs the same$"):
         train.main(config(tmp_path, epochs=2, resume=True, **options))
 

@@ -184,7 +184,7 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--model", "mvae", "--posterior", "laplace"), "there is no fusion poe for laplace experts"),
         (("--paired-fraction", 0.5), "PolyMNIST is paired by its digits"),
         (("--n-modalities", 1), "--n-modalities must lie between 2 and 10"),
-        (("--n-private", 2), "--n-private needs --model dmvae, mmvae.*, cmvae .got --model mvae"),
+        (("--n-private", 2), "--n-private needs --model dmvae, mmvae. or cmvae .got --model mvae"),
         (("--model", "mmvae+", "--n-private", 0), "--n-private of --model mmvae. must be positive, not 0"),
         (("--missing", 1), "--missing must lie in .0, 1., it is 1.0"),
         (("--no-keep-incomplete",), "--no-keep-incomplete needs --missing above 0"),

@@ -39,7 +39,7 @@ from tests.helpers.scripts import ROOT
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,
     "learn_prior": True, "prior_and_posterior": "laplace", "num_hidden_layers": 1, "llik_scaling": 1.0, "obj": "elbo",
-    "n_modalities": 3, "n_private": None, "n_clusters": 40, "networks": "conv",
+    "n_modalities": 3, "n_private": None, "n_clusters": None, "networks": "conv",
 }  # fmt: skip
 
 
@@ -63,6 +63,17 @@ def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
     explorer = Explorer(model, explore.VIEWS["mnist_svhn"])
     explorer.frame([None, None], 1, [3.0] * len(explorer.dimensions))
     assert all(torch.allclose(z.norm(dim=-1), torch.ones(len(z))) for z in seen) and len(seen) == 3
+
+
+@pytest.mark.parametrize("options", [{"model": "dmvae"}, {"model": "cmvae", "n_clusters": 3}])
+def test_models_with_private_latents_are_explored(options):
+    options = OPTIONS | {"n_private": (1, 2), "learn_prior": False, "prior_and_posterior": "normal"} | options
+    model = import_module(EXPERIMENTS["mnist_svhn"]).build(SimpleNamespace(**options)).eval()
+    explorer = Explorer(model, explore.VIEWS["mnist_svhn"])
+    still = [0.0] * len(explorer.dimensions)
+    *shown, _ = explorer.frame([uri(Image.new("L", (28, 28), 255)), None], 0, still)
+    *moved, _ = explorer.frame([None, None], 0, [3.0] * len(still))
+    assert [pixels_of(tag).shape[2] for tag in (*shown, *moved)] == 4 * [3]
 
 
 EXAMPLES = {

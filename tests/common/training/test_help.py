@@ -23,9 +23,8 @@ from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
 
 WIDTH = 100
-OF_THE_SAME = (
-    f"(?:{'|'.join([*OBJECTIVES, *choices.FUSIONS, *choices.FAMILIES, *choices.MODELS])}): "  # a choice's line
-)
+CHOICES = [*OBJECTIVES, *choices.FUSIONS, *choices.FAMILIES, *choices.MODELS]
+OF_THE_SAME = f"(?:{'|'.join(map(re.escape, CHOICES))}): "  # a choice's line
 
 
 def commands():

@@ -1,0 +1,124 @@
+"""Every model that --fusion, --obj and --n-clusters of cub make, on drawn birds: defaults, training, all scripts."""
+
+import json
+
+import pytest
+import torch
+import tyro
+
+from common.errors import InputError
+from common.training import objective_of
+from cub import analyse, loglike, sample, sentences, train
+from cub import classifier as readers
+from cub.model import build
+from tests.helpers.authors import WORDS
+from tests.helpers.scripts import call
+
+SMALL = ("--demo", "--limit", 4, "--valid", 1, "--epochs", 1, "--batch-size", 15, "--n-latents", 4)
+MODELS = {  # options: objective, family, K, private latents, whether the prior's scales are learned
+    "": ("dreg", "laplace-normal", 50, None, True),
+    "--fusion poe": ("mvae", "gaussian", None, None, True),
+    "--fusion mopoe": ("dreg", "gaussian", 50, None, True),
+    "--fusion product": ("mvtcae", "gaussian", None, None, False),
+    "--fusion product --obj crmvae": ("crmvae", "gaussian", None, None, False),
+    "--fusion mopoe-published": ("elbo-one", "gaussian", None, None, False),
+    "--obj mmjsd": ("mmjsd", "gaussian", None, None, False),
+    "--fusion poe --obj dmvae": ("dmvae", "gaussian", None, 16, False),
+    "--fusion poe --n-private 3": ("dmvae", "gaussian", None, 3, False),
+    "--fusion poe --n-private 3 --obj dreg": ("dreg", "gaussian", 50, 3, False),
+    "--fusion mmvae+": ("iwae", "laplace", 1, 16, False),
+    "--fusion mmvae+ --n-clusters 5": ("iwae", "laplace", 1, 16, False),
+}
+NEWER = [options for options, (*_, learned) in MODELS.items() if not learned]
+FAST = ("--fusion poe --obj dmvae", "--fusion mmvae+ --n-clusters 5")
+
+
+def config(*options):
+    """The config of these options."""
+    return tyro.cli(train.Config, args=[str(x) for x in options])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*FAST, *(pytest.param(options, marks=pytest.mark.slow) for options in NEWER if options not in FAST)],
+)
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    private = ("--n-private", 2) if MODELS[request.param][3] else ()
+    options = (*SMALL, "--model", "features", *request.param.split(), *private)
+    call(train, *options, "--save-dir", folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", MODELS)
+def test_each_model_has_its_own_defaults(options):
+    given = config(*options.split())
+    given.check()
+    names = ("obj", "posterior", "K", "n_private", "learn_prior")
+    assert tuple(getattr(given, name) for name in names) == MODELS[options]
+    assert (given.n_latents, given.batch_size) == (128, 64)
+
+
+@pytest.mark.parametrize("kind", ["images", "features"])
+@pytest.mark.parametrize("options", NEWER)
+def test_every_models_bound_is_finite_and_reaches_its_networks(options, kind):
+    """Also where examples lack a photograph or a caption."""
+    torch.manual_seed(0)
+    private = ("--n-private", 2) if MODELS[options][3] else ()
+    given = config("--model", kind, "--n-latents", 3, *options.split(), *private)
+    given.vocabulary = WORDS
+    model = build(given)
+    assert model.latent_dim == 3 + (4 if private else 0)
+    objective = objective_of(given, model)
+    source = model.modalities[0]
+    x = {"image": torch.rand(6, 3, 64, 64), "feature": torch.rand(6, 2048)}[source]
+    words = torch.randint(3, len(WORDS), (6, 32))
+    x[0], words[1:3] = torch.nan, -1
+    objective({source: x, "caption": words}, 0.5).backward()
+    for name, p in model.named_parameters():
+        assert not p.requires_grad or (p.grad.isfinite().all() and p.grad.any()), name
+
+
+def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
+    line = json.loads((trained / "metrics.jsonl").read_text())
+    assert all(torch.tensor([*line[split].values()]).isfinite().all() for split in ("train", "valid"))
+    demo = ("--demo", "--limit", 4)
+    call(sample, trained, *demo, "--n-samples", 3)
+    call(sample, trained, *demo, "--n-samples", 3, "--condition-on-text", "a bird has yellow wings")
+    for given in ("feature", "caption"):
+        call(sample, trained, *demo, "--n-samples", 3, "--given", given)
+    written = {path.stem for path in (trained / "samples").glob("sample_*.png")}
+    assert written == {"sample_prior", "sample_given", "sample_from_feature", "sample_from_caption"}
+    estimates = call(loglike, trained, "--demo", "--limit", 2, "--n-samples", 3)
+    names = {"log p(feature,caption)", "log p(caption)", "log p(caption), z from q(z|feature)"}
+    assert names <= set(estimates) and all(torch.tensor(estimates[name]["mean"]).isfinite() for name in names)
+    monkeypatch.setattr(sentences, "BUCKETS", 200)
+    monkeypatch.setattr(readers, "BIRDS", 8)
+    options = ("--demo", "--limit", 6, "--n-samples", 5, "--components", 2, "--feature-components", 3, "--no-umap")
+    measured = call(analyse, trained, *options)
+    pairs = ("ground truth", "feature -> caption", "caption -> feature", "joint")
+    assert tuple(measured["correlations"]) == pairs and {*pairs} < {*measured["coherence"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--n-private 3", "--n-private needs --fusion poe or mmvae., or --obj dmvae .got --fusion moe"),
+        ("--fusion poe --n-private 0", "--n-private of --fusion poe must be positive, not 0"),
+        ("--fusion mmvae+ --n-private 0", "--n-private of --fusion mmvae. must be positive, not 0"),
+        ("--fusion poe --n-clusters 4", "--n-clusters needs --fusion mmvae. .got --fusion poe"),
+        ("--fusion mmvae+ --n-clusters 0", "--n-clusters must be positive, not 0"),
+        ("--fusion mmvae+ --n-clusters 3 --learn-prior", "a prior of clusters has fixed scales: leave out"),
+        ("--fusion mmvae+ --posterior laplace-normal", "there is no fusion mmvae. for laplace-normal experts"),
+        ("--fusion mopoe-published --posterior vmf", "there is no fusion mopoe-published for vmf experts"),
+        ("--fusion poe --obj dmvae --posterior vmf", "private latents need parameters of each latent"),
+        ("--obj mmjsd --posterior laplace", "--obj mmjsd needs Gaussian experts, not laplace ones"),
+        ("--obj dmvae", "--obj dmvae needs a posterior of all modalities and of each one"),
+        ("--fusion poe --obj mvtcae", "--obj mvtcae needs the product of experts without the prior"),
+        ("--model image --fusion mmvae+", "--fusion mmvae. fuses two experts: --model image has one"),
+    ],
+)
+def test_models_that_do_not_exist_are_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        call(train, "--demo", *options.split(), "--save-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
