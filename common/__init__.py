@@ -74,6 +74,7 @@ What is asked of a trained model
     aggregates: the aggregate posterior of a label
     metrics: coherence, classes in the latents, CCA
     latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
+    encoded: examples after their encoders, run once for all subsets
     subset_metrics: coherence, distances and classes in the latents by the number of given modalities
     classifiers: networks that judge what models generate
     reporting/: what people look at

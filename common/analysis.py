@@ -12,13 +12,14 @@ from torch.distributions import Distribution
 from common import distributed
 from common.checkpoints import load_model
 from common.data.batches import Batch, Examples
+from common.encoded import encode
 from common.errors import require
 from common.latent_mixtures import gaussian_mixture
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.reporting import generated, plots, tables, umap
 from common.reporting.generated import Shown
-from common.subset_metrics import by_size
+from common.subset_metrics import N_LINEAR, by_size
 from common.training import devices, runs
 from common.training.options import ModelConfig
 
@@ -133,7 +134,10 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         accurate = distributed.on_first_process(lambda pairs=pairs: latent_accuracy(*pairs, data.n_values).cpu())
         right[f"latent accuracy, {name}"] = accurate
     shares = figures(right, data.all_right)
-    sizes = by_size(model, (train, labels["train"]), (test, labels["test"]), judges) if data.by_size else {}
+    sizes = {}
+    if data.by_size:
+        few = train.take(slice(N_LINEAR)), labels["train"][:N_LINEAR]
+        sizes = by_size(encode(model, *few), encode(model, test, labels["test"]), judges)
     columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     kls = kl_plot(folder / "kl.png", model, test, sources)
