@@ -76,12 +76,15 @@ What is asked of a trained model
     latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
     encoded: examples after their encoders, run once for all subsets
     subset_metrics: coherence, distances and classes in the latents by the number of given modalities
+    reconstructions: how like the given images their reconstructions are
+    latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
     classifiers: networks that judge what models generate
     reporting/: what people look at
         tables: estimates as scripts print and write them
         plots: pictures
         generated: pictures across modalities, and along each latent
         umap: maps of latents in the plane
+        analysis_tables: tables of what analyse.py measures
         models_page: docs/models.md, all models with their equations
 
 Training

@@ -7,7 +7,9 @@ Cross coherence: how often what is decoded of one modality, given another, shows
 often all decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are trained
 on the training images, once for each data-dir, and whose accuracy on test images, the ceiling, is printed too. A table
 by the number of given images has the coherence of all subsets with all targets, linear accuracy, and Frechet distances
-of the judges' features. What else is measured: `python ../mnist_svhn/analyse.py --help`.
+of the judges' features. SSIM compares images and their reconstructions; clusters of the latents, those of k-means and
+of a prior that is a mixture, as it is and pruned, are scored by the majority digit of each. What else is measured:
+`python ../mnist_svhn/analyse.py --help`.
 """
 
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ DATA = Labelled(
     judges=judges,
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
     shown=Shown(modalities(MAX_MODALITIES)),
+    given_all=True,
     about=lambda config: {} if config.demo else {"images": config.images},
 )
 

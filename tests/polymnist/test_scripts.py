@@ -52,6 +52,9 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     assert "coherence, joint, z from 2 Gaussians" in found
     pairs = {f"coherence, {a} -> {b}" for a in ("m0", "m1", "m2") for b in ("m0", "m1", "m2")}
     assert pairs | {"coherence, joint", "classifier, m1", "latent accuracy, m2"} <= set(found)
+    assert {"clusters, k-means", "SSIM, all -> m2", "SSIM, m0 -> m0"} <= set(found)
+    clustered = load_model(trained).prior.is_mixture
+    assert ("clusters, the prior (40)" in found) == ("coherence, joint, z from the pruned prior" in found) == clustered
     assert {"macro, 2 given", "spread, 1 given", "linear accuracy, 3 given", "FD, 0 given"} <= set(found)
     written = json.loads((trained / "out.json").read_text())
     assert written["data"] == "demo" and written["by_size"]["1"]["FD"] == found["FD, 1 given"]
