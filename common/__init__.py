@@ -71,6 +71,7 @@ What is asked of a trained model
     authors_files: the models that the original authors' code saved
     checkpoints: models from our files and from the original authors'
     estimators: log p by importance sampling
+    subset_likelihoods: log p of subsets of the modalities, and of some given others
     aggregates: the aggregate posterior of a label
     metrics: coherence, classes in the latents, CCA
     latent_mixtures: mixtures of Gaussians to draw z from in place of the prior

@@ -45,6 +45,8 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     assert call(sample, trained, "--mixture", 2, *demo).name == "sample_mixture.png"
     found = call(loglike, trained, *demo, "--n-samples", 3)
     assert {"log p(m0,m1,m2)", "log p(m0)", "log p(m2), z from q(z|m0)"} <= set(found)
+    found = call(loglike, trained, *demo, "--n-samples", 2, "--by-size", "--given", "m0", "m2")
+    assert {"log p(x_T|x_S), S of 2, T all others", "log p(x_S), S of 3", "log p(m1|m0,m2)"} <= set(found)
     monkeypatch.setattr(analyse, "STEPS", 2)
     found = call(
         analyse, trained, *demo, "--n-samples", 10, "--no-umap", "--json", trained / "out.json", "--mixture", 2
@@ -139,6 +141,9 @@ def test_training_with_missing_images(tmp_path):
     [
         (sample, ("--given", "m3", "--demo"), "this model has no m3: --given takes m0, m1, m2"),
         (loglike, ("--demo", "--n-modalities", 5), "--n-modalities 3"),
+        (loglike, ("--demo", "--n-modalities", 3, "--target", "m7"), "no m7: --target and --given take m0, m1, m2"),
+        (loglike, ("--demo", "--n-modalities", 3, "--target", "m1", "--given", "m1"), "name m1 more than once"),
+        (loglike, ("--demo", "--n-modalities", 3, "--given", "m0", "m1", "m2"), "leave one to be the target"),
         (analyse, ("--demo", "--n-modalities", 3, "--translated", "--no-umap"), "translated"),
         (sample, ("--mixture", -1), "--mixture must not be negative, it is -1"),
         (analyse, ("--mixture", -1), "--mixture must not be negative, it is -1"),
