@@ -76,6 +76,7 @@ What is asked of a trained model
     metrics: coherence, classes in the latents, CCA
     latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
     encoded: examples after their encoders, run once for all subsets
+    frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
     subset_metrics: coherence, distances and classes in the latents by the number of given modalities
     reconstructions: how like the given images their reconstructions are
     latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior

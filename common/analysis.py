@@ -14,6 +14,7 @@ from common.checkpoints import load_config, load_model
 from common.data.batches import Batch, Examples
 from common.encoded import Encoded, encode
 from common.errors import require
+from common.frechet_distances import inception_features
 from common.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
 from common.latent_mixtures import MOST, gaussian_mixture
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
@@ -88,6 +89,7 @@ class Labelled(NamedTuple):
     about: config -> what the tables say about the data, {name: value}.
     given_all: whether to measure what q(z|X) gives: reconstructions of the images shown, and clusters of its means.
     by_size: whether to measure what is generated given every subset of the modalities too (`common.subset_metrics`).
+    inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """
 
@@ -107,6 +109,7 @@ class Labelled(NamedTuple):
     about: Callable[[Any], dict[str, str]] = lambda config: {}
     given_all: bool = False
     by_size: bool = False
+    inception: Path | None = None
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
 
@@ -119,6 +122,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     config.check()
     device = devices.select(config.cuda)
     model = load_model(config.model, data.name).to(device)
+    inception = inception_features(data.inception, device) if data.inception else None
     splits = {split: data.load(split, config).to(device) for split in ("train", "test")}
     labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
     judges, sources = data.judges(config, splits["train"], labels["train"], model), data.sources(model)
@@ -145,7 +149,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     shares = figures(right, data.all_right)
     shares |= cluster_accuracies(*encoded, priors) if encoded else {}
     similarities = ssim(encoded[1], data.shown.images) if encoded else {}
-    sizes = by_size(*encoded, judges) if data.by_size else {}
+    sizes = by_size(*encoded, judges, inception) if data.by_size else {}
     columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     kls = kl_plot(folder / "kl.png", model, test, sources)

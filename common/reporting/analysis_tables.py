@@ -9,17 +9,19 @@ TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 
 def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     """The table of what is generated and what latents hold by the number of given modalities."""
-    columns = ("coherence", "macro", "spread", "itself", "linear accuracy", "FD")
-    rows = []
+    distances = [name for name in ("FD", "FID") if name in sizes[0]]
+    columns, rows = ("coherence", "macro", "spread", "itself", "linear accuracy", *distances), []
     for n, scores in sizes.items():
-        cells = [f"{(1 if c == 'FD' else 100) * scores[c]:.2f}" if c in scores else "" for c in columns]
+        cells = [f"{(1 if c in distances else 100) * scores[c]:.2f}" if c in scores else "" for c in columns]
         rows.append([str(n), *cells])
-    head = ["modalities given", *(c if c == "FD" else f"{c}, %" for c in columns)]
+    head = ["modalities given", *(c if c in distances else f"{c}, %" for c in columns)]
     notes = (
         "Coherence: of the targets that are not given, mean over subsets and targets; macro: with equal weights of the "
         "classes; spread: standard deviation over subsets; itself: of the targets that are given. FD: Frechet distance "
         "of the judges' features from those of the test images; with 0 given, of samples from the prior."
     )
+    if "FID" in distances:
+        notes += " FID: the same of Inception's features, mean over all targets, those that are given too."
     return Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
 
 

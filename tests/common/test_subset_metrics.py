@@ -1,15 +1,15 @@
-"""Metrics by subset, on models whose coherence is known, and the Frechet distance against closed forms."""
+"""Metrics by subset, on models whose coherence is known."""
 
 import itertools
 
 import pytest
 import torch
 from torch import nn
-from torch.distributions import MultivariateNormal
 
 from common.data import Examples
 from common.encoded import encode
 from common.errors import InputError
+from common.frechet_distances import frechet_distance
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
 from common.models import MVAE
@@ -17,7 +17,6 @@ from common.subset_metrics import (
     by_size,
     conditional,
     features_of,
-    frechet_distance,
     linear_accuracy,
     macro_accuracy,
 )
@@ -48,28 +47,6 @@ def examples(n=3000):
     label = torch.randint(C, (n,))
     x = nn.functional.one_hot(label, C).float()
     return Examples(dict.fromkeys(NAMES, x)), label[:, None]
-
-
-def test_the_frechet_distance_of_samples_is_that_of_their_gaussians():
-    """For commuting covariances (sum of (s - t)^2 over the axes), and for any against a symmetric root."""
-    a, b = (torch.randn(4, 4, dtype=torch.float64) for _ in range(2))
-    means = torch.randn(2, 4, dtype=torch.float64)
-    covariances = [m @ m.T + 0.1 * torch.eye(4) for m in (a, b)]
-    x, y = (MultivariateNormal(m, c).sample((400_000,)) for m, c in zip(means, covariances, strict=True))
-
-    def root(c):
-        values, vectors = torch.linalg.eigh(c)
-        return vectors @ values.sqrt().diag() @ vectors.T
-
-    s = root(covariances[0])
-    cross = root(s @ covariances[1] @ s).trace()
-    expected = (means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace() - 2 * cross
-    assert frechet_distance(x, y) == pytest.approx(expected.item(), rel=0.02)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
-    z = torch.randn(1000, 3)
-    assert frechet_distance(z, 2 * z + 1) == pytest.approx(
-        (z.mean(dim=0) + 1).square().sum().item() + z.var(dim=0).sum().item(), rel=1e-4
-    )
 
 
 def test_the_macro_accuracy_gives_classes_equal_weights():
@@ -109,6 +86,25 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert "coherence" not in sizes[3] and "itself" in sizes[3] and "linear accuracy" in sizes[3]
 
 
+def test_fid_by_size_is_a_mean_over_all_targets():
+    """With the judges' features in place of Inception's it is FD where the same targets count."""
+    vae = model(wrong_c_decoder=0.5)
+    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    sizes = by_size(train, test, JUDGES, inception=lambda x: x)
+    assert sizes[0]["FID"] == sizes[0]["FD"]
+    real = features_of(test.examples, JUDGES, inception=lambda x: x)
+    scores = conditional(test, JUDGES, real, ("c",), inception=lambda x: x)
+    assert all(score["FID"] == score["FD"] for score in scores.values())
+    uniform = examples()[0].modalities["a"]
+    wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
+    assert scores["c"]["FID"] == pytest.approx(frechet_distance(wrong, uniform), abs=0.01)
+    by_hand = [
+        sum(s["FID"] for s in conditional(test, JUDGES, real, given, lambda x: x).values()) / 3
+        for given in (("a",), ("b",), ("c",))
+    ]
+    assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 3, abs=0.01) and "FID" in sizes[3]
+
+
 def test_linear_accuracy_is_that_of_the_posteriors_mean():
     vae = model(wrong_a=0.4)
     train, test = encode(vae, *examples(700)), encode(vae, *examples())
@@ -125,10 +121,6 @@ def test_linear_accuracy_takes_the_first_training_examples():
 
 
 def test_too_few_examples_are_refused():
-    with pytest.raises(InputError, match="a Frechet distance needs two examples or more"):
-        frechet_distance(torch.randn(1, 3), torch.randn(5, 3))
-    with pytest.raises(InputError, match="are not finite"):
-        frechet_distance(torch.full((4, 3), torch.nan), torch.randn(5, 3))
     (x, labels), vae = examples(20), model()
     with pytest.raises(InputError, match="needs training examples of two labels"):
         linear_accuracy(encode(vae, x, torch.zeros_like(labels)), encode(vae, x, labels), ("b",))
