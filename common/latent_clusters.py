@@ -69,9 +69,12 @@ def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
 
 @torch.no_grad()
 def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrior:
-    r"""The prior with only its n heaviest clusters, for the n that is best after training; the weights sum to 1 again.
+    r"""The prior with the number of clusters that is best after training; their weights sum to 1 again.
 
-    .. math:: n = \arg\min_n \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
+    The cluster that is the likeliest one for the fewest u is removed, again and again; of equally few, the one of the
+    smallest weight. What is left has n clusters and the density p_n, and the best n minimises
+
+    .. math:: \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
 
     The entropy is small where clusters do not overlap, the density large where none is lacking (CMVAE, Palumbo et al.
     2024, ICLR, whose E log p(u|c) + log pi_c - log q(c|u) is log p(u)). With n = 1 the first term is 0.
@@ -80,15 +83,14 @@ def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrio
         u: shared latents of training examples, (N, D).
         beta: that of the training.
     """
-    order = prior.log_weights.argsort(descending=True)
-    log_probs = prior.components().log_prob(u.to(prior.loc.device).unsqueeze(-2)) + prior.log_weights  # (N, C)
-    criteria = []
-    for n in range(1, len(order) + 1):
-        kept = order[:n]
-        log_sum = log_probs[:, kept].logsumexp(dim=1)
-        log_q = log_probs[:, kept].log_softmax(dim=1)
-        entropy = -(log_q.exp() * log_q).sum(dim=1)
-        log_p = log_sum - prior.log_weights[kept].logsumexp(dim=0)
-        overlap = entropy / math.log(n) if n > 1 else entropy
-        criteria.append((beta * overlap - log_p / u.shape[1]).mean())
-    return prior.only(order[: int(torch.stack(criteria).argmin()) + 1].sort().values)
+    log_weights = prior.log_weights
+    log_joint = prior.components().log_prob(u.to(log_weights.device).unsqueeze(-2)) + log_weights  # (N, C)
+    left, candidates = torch.arange(len(log_weights), device=log_weights.device), []
+    while len(left):
+        log_p = log_joint[:, left].logsumexp(dim=1) - log_weights[left].logsumexp(dim=0)
+        log_q = log_joint[:, left].log_softmax(dim=1)
+        overlap = -(log_q.exp() * log_q).sum(dim=1) / math.log(max(len(left), 2))  # 0 for a single cluster
+        candidates.append(((beta * overlap - log_p / u.shape[1]).mean().item(), left))
+        mass = log_q.argmax(dim=1).bincount(minlength=len(left)) + log_weights[left].exp()
+        left = left[left != left[mass.argmin()]]
+    return prior.only(min(candidates, key=lambda candidate: candidate[0])[1])
