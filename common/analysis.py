@@ -10,13 +10,19 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from common import distributed
-from common.checkpoints import load_model
+from common.checkpoints import load_config, load_model
 from common.data.batches import Batch, Examples
+from common.encoded import Encoded, encode
 from common.errors import require
-from common.latent_mixtures import gaussian_mixture
+from common.frechet_distances import inception_features
+from common.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from common.latent_mixtures import MOST, gaussian_mixture
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
+from common.priors import ClusteredPrior
+from common.reconstructions import ssim
 from common.reporting import generated, plots, tables, umap
+from common.reporting.analysis_tables import by_size_table, ssim_table, weak_judges
 from common.reporting.generated import Shown
 from common.subset_metrics import by_size
 from common.training import devices, runs
@@ -25,7 +31,6 @@ from common.training.options import ModelConfig
 FEWEST = 20  # test examples that make a map
 BOXES, ROWS = 20, 12  # latents in kl.png and in the traversals
 MAX_PAIRED_SOURCES = 3  # of more, kl.png leaves out the divergences between each two
-TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 COLUMNS = 10  # examples in the picture of cross-generation
 
 
@@ -85,7 +90,9 @@ class Labelled(NamedTuple):
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
-    by_size: whether to measure what is generated given every subset of the modalities (`common.subset_metrics`).
+    given_all: whether to measure what q(z|X) gives: reconstructions of the images shown, and clusters of its means.
+    by_size: whether to measure what is generated given every subset of the modalities too (`common.subset_metrics`).
+    inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """
 
@@ -103,7 +110,9 @@ class Labelled(NamedTuple):
     columns: Mapping[str, str] | None = None
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
     about: Callable[[Any], dict[str, str]] = lambda config: {}
+    given_all: bool = False
     by_size: bool = False
+    inception: Path | None = None
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
 
@@ -116,6 +125,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     config.check()
     device = devices.select(config.cuda)
     model = load_model(config.model, data.name).to(device)
+    inception = inception_features(data.inception, device) if data.inception else None
     splits = {split: data.load(split, config) for split in ("train", "test")}
     splits["test"] = splits["test"].take(slice(config.n_test))
     splits = {split: examples.to(device) for split, examples in splits.items()}
@@ -131,6 +141,10 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     }
     samplers = data.samplers(model, train, test)
     mixtures = {f"{n} Gaussians": gaussian_mixture(model, train, n) for n in (config.mixture,) if n}
+    few = train.take(slice(MOST)), labels["train"][:MOST]
+    encoded = (encode(model, *few), encode(model, test, labels["test"])) if data.given_all else ()
+    priors = clustered_priors(config, encoded[0]) if encoded and model.prior.is_mixture else {}
+    mixtures |= {name: prior() for name, prior in priors.items() if prior is not model.prior}
     right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers, mixtures)
     z = sampled_latents(model, test, sources)
     for name, of_train in sampled_latents(model, train, sources).items():
@@ -138,16 +152,19 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         accurate = distributed.on_first_process(lambda pairs=pairs: latent_accuracy(*pairs, data.n_values).cpu())
         right[f"latent accuracy, {name}"] = accurate
     shares = figures(right, data.all_right)
-    sizes = by_size(model, (train, labels["train"]), (test, labels["test"]), judges) if data.by_size else {}
+    shares |= cluster_accuracies(*encoded, priors) if encoded else {}
+    similarities = ssim(encoded[1], data.shown.images) if encoded else {}
+    sizes = by_size(*encoded, judges, inception) if data.by_size else {}
     columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     kls = kl_plot(folder / "kl.png", model, test, sources)
     nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
-    report(config, data, shares, columns, nats, model, len(test), sizes)
+    report(config, data, shares, columns, nats, model, len(test), sizes, similarities)
     pictures = [folder / "kl.png"] if kls else []
     if distributed.rank() == 0:
         pictures += draw(folder, config, model, test, data, sources, z, labels["test"], kls)
         print("", *pictures, sep="\n")
+    shares |= {f"SSIM, {pair}": x for pair, x in similarities.items()}
     return shares | nats | {f"{name}, {n} given": x for n, scores in sizes.items() for name, x in scores.items()}
 
 
@@ -180,6 +197,22 @@ def coherence(
         for name, latents in (mixtures or {}).items():
             right[f"coherence, joint, z from {name}"] = joint_coherence(model, n_samples, unconditional, latents)
     return right
+
+
+def clustered_priors(config: AnalysisConfig, train: Encoded) -> dict[str, ClusteredPrior]:
+    """The model's prior, which is a mixture of clusters, and what pruning leaves of it, by name."""
+    beta = load_config(config.model).get("beta", 1.0)
+    left = pruned(train.model.prior, shared_means(train)[train.present], beta)
+    return {"the prior": train.model.prior, "the pruned prior": left}
+
+
+def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, float]:
+    """How often the majority label of its cluster is a test example's own: clusters of k-means, and of each prior."""
+    shares = {"clusters, k-means": kmeans_accuracy(train, test)}
+    for name, prior in priors.items():
+        pairs = [(prior_clusters(data, prior), data.labels[:, 0]) for data in (train, test)]
+        shares[f"clusters, {name} ({len(prior.loc)})"] = majority_right(*pairs).double().mean().item()
+    return shares
 
 
 def figures(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, float]:
@@ -273,8 +306,9 @@ def report(
     model: MultimodalVAE,
     n: int,
     sizes: Mapping[int, Mapping[str, float]],
+    similarities: Mapping[str, float],
 ) -> None:
-    """Report the shares in %, those by label and by number of given modalities, the KLs in nats, and the parameters."""
+    """Report the shares in %, those by label, scores by number of given modalities, SSIM, KLs in nats, parameters."""
     about = data.about(config) | ({"data": "demo"} if config.demo else {})
     head = ", ".join([data.name, *(f"{value} {name}" for name, value in about.items()), f"{n} test examples"])
     counts, rows = parameter_counts(model), [(name, f"{100 * x:.2f}") for name, x in shares.items()]
@@ -286,32 +320,12 @@ def report(
     if columns:
         rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
         shown.insert(1, tables.attribute_table(rows, label=data.label))
+    if similarities:
+        shown.insert(1, ssim_table(similarities))
     if sizes:
         shown.insert(1, by_size_table(sizes))
     settings = {"n_examples": n, "n_samples": config.n_samples, "seed": config.seed}
     tables.report(config, data.name, shown, settings, about)
-
-
-def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> tables.Table:
-    """The table of what is generated and what latents hold by the number of given modalities."""
-    columns = ("coherence", "macro", "spread", "itself", "linear accuracy", "FD")
-    rows = []
-    for n, scores in sizes.items():
-        cells = [f"{(1 if c == 'FD' else 100) * scores[c]:.2f}" if c in scores else "" for c in columns]
-        rows.append([str(n), *cells])
-    head = ["modalities given", *(c if c == "FD" else f"{c}, %" for c in columns)]
-    notes = (
-        "Coherence: of the targets that are not given, mean over subsets and targets; macro: with equal weights of the "
-        "classes; spread: standard deviation over subsets; itself: of the targets that are given. FD: Frechet distance "
-        "of the judges' features from those of the test images; with 0 given, of samples from the prior."
-    )
-    return tables.Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
-
-
-def weak_judges(shares: Mapping[str, float]) -> str:
-    """A warning about classifiers that are seldom right, whose judgement says little; empty if there are none."""
-    weak = [f"{name} ({100 * x:.0f} %)" for name, x in shares.items() if name.startswith("classifier") and x < TRUSTED]
-    return f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}." if weak else ""
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """Priors p(z): modules whose call gives a Distribution over z."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
@@ -127,6 +129,13 @@ class ClusteredPrior(nn.Module):
     def cluster_log_probs(self, u: Tensor) -> Tensor:
         """log q(c|u) = log p(c|u) of u (..., number of shared latents): (..., C)."""
         return (self.components().log_prob(u.unsqueeze(-2)) + self.log_weights).log_softmax(dim=-1)
+
+    def only(self, clusters: Tensor) -> "ClusteredPrior":
+        """A prior of the indexed clusters (n,) alone, whose weights sum to 1 again."""
+        prior = copy.deepcopy(self)
+        prior.loc = nn.Parameter(self.loc.detach()[clusters])
+        prior.logits = nn.Parameter(self.logits.detach()[clusters])
+        return prior
 
 
 class UniformHypersphericalPrior(nn.Module):

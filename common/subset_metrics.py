@@ -1,7 +1,6 @@
 """What a model makes of each subset of its modalities: coherence, distances to test images, classes in latents."""
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -9,43 +8,14 @@ from torch import Tensor
 
 from common import distributed
 from common.data.batches import Examples
+from common.encoded import Encoded
 from common.errors import require
+from common.frechet_distances import frechet_distance
 from common.metrics import BATCH_SIZE, Judge
-from common.multimodal_vae import MultimodalVAE
-from common.subsets import MAX_ENUMERATED
+from common.subsets import named_subsets
 
-Subset = tuple[str, ...]
+Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
 N_LINEAR = 500  # training examples of a linear classifier of latents, as in MoPoE's paper
-
-
-def given_subsets(names: Sequence[str]) -> list[Subset]:
-    """Every subset of the modalities but the empty one, by size.
-
-    Raises:
-        InputError: more than `MAX_ENUMERATED` modalities.
-    """
-    n, largest = len(names), MAX_ENUMERATED
-    require(n <= largest, f"metrics of all subsets need at most {largest} modalities, not {n}")
-    return [subset for size in range(1, n + 1) for subset in combinations(names, size)]
-
-
-def frechet_distance(x: Tensor, y: Tensor) -> float:
-    r"""The Frechet distance of two Gaussians with the moments of features (N, F) and (N', F).
-
-    .. math:: |\mu_x - \mu_y|^2 + Tr \big( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \big)
-
-    (Heusel et al. 2017, arXiv 1706.08500. It is called FID only for the features of Inception-v3.)
-
-    Raises:
-        InputError: fewer than two examples, or features that are not finite.
-    """
-    require(min(len(x), len(y)) > 1, "a Frechet distance needs two examples or more: raise --limit")
-    require(bool(x.isfinite().all() and y.isfinite().all()), "the features of what the model decodes are not finite")
-    x, y = x.double(), y.double()
-    x_covariance, y_covariance = x.T.cov(), y.T.cov()
-    root_trace = torch.linalg.eigvals(x_covariance @ y_covariance).sqrt().real.sum()
-    traces = x_covariance.trace() + y_covariance.trace()
-    return ((x.mean(dim=0) - y.mean(dim=0)).square().sum() + traces - 2 * root_trace).item()
 
 
 def macro_accuracy(right: Tensor, labels: Tensor) -> float:
@@ -53,112 +23,112 @@ def macro_accuracy(right: Tensor, labels: Tensor) -> float:
     return torch.stack([right[labels == c].double().mean() for c in labels.unique()]).mean().item()
 
 
+def _features(
+    values: Mapping[str, Tensor], judges: Mapping[str, Judge], inception: Inception | None
+) -> dict[str, Tensor]:
+    """The features that are compared, {"FD TARGET", "FID TARGET": (N, F)}, on the CPU; without `inception` no FID."""
+    features = {f"FD {target}": judge.features(values).cpu() for target, judge in judges.items()}
+    if inception:
+        features |= {f"FID {target}": inception(values[target]).cpu() for target in judges}
+    return features
+
+
+@torch.no_grad()
+def features_of(test: Examples, judges: Mapping[str, Judge], inception: Inception | None = None) -> dict[str, Tensor]:
+    """The features of the test examples themselves, which `conditional` compares with others."""
+    return distributed.map_rows(
+        len(test), BATCH_SIZE, lambda rows: _features(test[rows].modalities, judges, inception), "features"
+    )
+
+
 @torch.no_grad()
 def conditional(
-    model: MultimodalVAE,
-    test: tuple[Examples, Tensor],
+    test: Encoded,
     judges: Mapping[str, Judge],
     real: Mapping[str, Tensor],
-    given: Subset,
+    given: Sequence[str],
+    inception: Inception | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score what is decoded of one z ~ q(z|x_given) for each test example.
+    """Score what is decoded of one z ~ q(z|x_given) for each of N test examples.
 
     Args:
-        test: N examples, and their labels (N, 1) int64.
         judges: by the name of the target.
-        real: their features of the test examples, see `features_of`.
+        real: the test examples' features, see `features_of`.
         given: the modalities. Without any, z comes from the prior, and there is no coherence.
+        inception: images -> features, see `common.frechet_distances.inception_features`.
 
     Returns:
-        {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features)}}.
+        {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features), "FID" (that
+        of Inception's, if given)}}.
     """
-    examples, labels = test
+    model, labels = test.model, test.labels[:, 0]
 
     def scored(rows: Tensor) -> dict[str, Tensor]:
-        batch, columns = examples[rows], {}
-        values = model.likelihood.point(model.decode(model.posterior(batch, given).sample()))
-        for target, judge in judges.items():
-            columns[f"{target} right"] = judge.read(values)[:, 0].cpu() == labels[rows, 0]
-            columns[f"{target} features"] = judge.features(values).cpu()
-        return columns
+        values = model.likelihood.point(model.decode(test.posterior(rows, given).sample()))
+        right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
+        return right | _features(values, judges, inception)
 
-    columns = distributed.map_rows(len(examples), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
+    columns = distributed.map_rows(len(test), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
     scores = {}
     for target in judges:
-        distance = {"FD": frechet_distance(columns[f"{target} features"], real[target])}
-        right = columns[f"{target} right"]
-        shares = {"coherence": right.double().mean().item(), "macro": macro_accuracy(right, labels[:, 0])}
-        scores[target] = (shares if given else {}) | distance
+        right, names = columns[f"right {target}"], ("FD", "FID") if inception else ("FD",)
+        distances = {n: frechet_distance(columns[f"{n} {target}"], real[f"{n} {target}"]) for n in names}
+        shares = {"coherence": right.double().mean().item(), "macro": macro_accuracy(right, labels)}
+        scores[target] = (shares if given else {}) | distances
     return scores
 
 
-@torch.no_grad()
-def features_of(test: Examples, judges: Mapping[str, Judge]) -> dict[str, Tensor]:
-    """The judges' features of the test examples themselves, {target: (N, F)}."""
-
-    def features(rows: Tensor) -> dict[str, Tensor]:
-        values = test[rows].modalities
-        return {target: judge.features(values).cpu() for target, judge in judges.items()}
-
-    return distributed.map_rows(len(test), BATCH_SIZE, features)
-
-
-@torch.no_grad()
-def linear_accuracy(
-    model: MultimodalVAE, train: tuple[Examples, Tensor], test: tuple[Examples, Tensor], given: Subset
-) -> float:
+def linear_accuracy(train: Encoded, test: Encoded, given: Sequence[str]) -> float:
     """How often a logistic regression tells the label from the mean of q(z|x_given), on test examples.
 
     It is fitted to the first `N_LINEAR` training examples (Sutter et al. 2021; their code draws them with replacement).
 
-    Args:
-        train, test: examples, and their labels (N, 1).
-
     Raises:
         InputError: the training examples show one label alone.
     """
-
-    def means(examples: Examples) -> Tensor:
-        def point(rows: Tensor) -> dict[str, Tensor]:
-            return {"z": model.variational_posterior.point(model.posterior(examples[rows], given)).cpu()}
-
-        return distributed.map_rows(len(examples), BATCH_SIZE, point, f"latents given {', '.join(given)}")["z"]
-
-    few, labels = train[0].take(slice(N_LINEAR)), train[1][:N_LINEAR, 0]
-    require(len(labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
-    linear = LogisticRegression(max_iter=1000).fit(means(few), labels)
-    return float(linear.score(means(test[0]), test[1][:, 0]))
+    few = train.first(N_LINEAR)
+    require(len(few.labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
+    linear = LogisticRegression(max_iter=1000).fit(few.points(given), few.labels[:, 0])
+    return float(linear.score(test.points(given), test.labels[:, 0]))
 
 
 def by_size(
-    model: MultimodalVAE, train: tuple[Examples, Tensor], test: tuple[Examples, Tensor], judges: Mapping[str, Judge]
+    train: Encoded, test: Encoded, judges: Mapping[str, Judge], inception: Inception | None = None
 ) -> dict[int, dict[str, float]]:
     """Scores by the number of modalities that are given, {number: {score: value}}; 0 is the prior.
 
     "coherence" and "macro" are means over the subsets of a size and all targets outside them, in [0, 1]; "spread" is
     the standard deviation of "coherence" over the subsets; "itself" is the coherence of targets that are given; "FD" is
-    a mean over targets outside, for the prior over all; "linear accuracy" in [0, 1].
+    a mean over targets outside, for the prior over all; "FID" is a mean over all targets, those that are given too, of
+    as many images as there are test examples (MMVAE+'s code); "linear accuracy" in [0, 1].
 
     Args:
-        train, test: examples of the model's modalities, and their labels (N, 1).
         judges: by the name of the target, with `features`.
+        inception: images -> features; None leaves "FID" out.
     """
-    real, rows = features_of(test[0], judges), {}
-    for given in given_subsets(model.modalities):
-        scores = conditional(model, test, judges, real, given)
+    real, rows = features_of(test.examples, judges, inception), {}
+    for given in named_subsets(test.model.modalities):
+        scores = conditional(test, judges, real, given, inception)
         outside = [scores[target] for target in judges if target not in given]
         row = {"itself": _mean([scores[target]["coherence"] for target in judges if target in given])}
         row |= {name: _mean([score[name] for score in outside]) for name in ("coherence", "macro", "FD") if outside}
-        row["linear accuracy"] = linear_accuracy(model, train, test, given)
+        row |= _fid(scores)
+        row["linear accuracy"] = linear_accuracy(train, test, given)
         rows.setdefault(len(given), []).append(row)
-    prior = conditional(model, test, judges, real, ())
-    sizes = {0: {"FD": _mean([score["FD"] for score in prior.values()])}}
+    prior = conditional(test, judges, real, (), inception)
+    sizes = {0: {"FD": _mean([score["FD"] for score in prior.values()]), **_fid(prior)}}
     for size, of_size in rows.items():
         sizes[size] = {name: _mean([row[name] for row in of_size]) for name in of_size[0]}
         if "coherence" in of_size[0]:
             each = torch.tensor([row["coherence"] for row in of_size], dtype=torch.float64)
             sizes[size]["spread"] = each.std(correction=0).item()
     return sizes
+
+
+def _fid(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The mean FID over targets, if they have one."""
+    each = [score["FID"] for score in scores.values() if "FID" in score]
+    return {"FID": _mean(each)} if each else {}
 
 
 def _mean(values: Sequence[float]) -> float:

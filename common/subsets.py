@@ -3,8 +3,9 @@
 In a term, the modalities marked True are given to the encoders and scored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -42,6 +43,17 @@ def all_subsets(n_modalities: int) -> Tensor:
     )
     codes = torch.arange(1, 2**n_modalities)
     return (codes[:, None] >> torch.arange(n_modalities)) % 2 == 1
+
+
+def named_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every subset of named modalities but the empty one, by size.
+
+    Raises:
+        InputError: more than `MAX_ENUMERATED` modalities.
+    """
+    n, largest = len(names), MAX_ENUMERATED
+    require(n <= largest, f"figures of all subsets need at most {largest} modalities, not {n}")
+    return [subset for size in range(1, n + 1) for subset in combinations(names, size)]
 
 
 def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None = None) -> Tensor:

@@ -2,22 +2,27 @@
 
     python analyse.py trained_models --data-dir data         tables and pictures
     python analyse.py trained_models --json out.json         and a file
+    python analyse.py trained_models --cuda --inception pt_inception-2015-12-05-6726825d.pth    also FID
 
 Cross coherence: how often what is decoded of one modality, given another, shows that one's digit; joint coherence: how
 often all decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are trained
 on the training images, once for each data-dir, and whose accuracy on test images, the ceiling, is printed too. A table
 by the number of given images has the coherence of all subsets with all targets, linear accuracy, and Frechet distances
-of the judges' features. What else is measured: `python ../mnist_svhn/analyse.py --help`.
+of the judges' features. SSIM compares images and their reconstructions; clusters of the latents, those of k-means and
+of a prior that is a mixture, as it is and pruned, are scored by the majority digit of each. What else is measured:
+`python ../mnist_svhn/analyse.py --help`.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.classifiers import image_classifier, judge
 from common.data import Examples
+from common.errors import require
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -34,6 +39,13 @@ class Config(DatasetOptions, AnalysisConfig):
 
     by_size: bool = True
     """measure what is decoded given every subset of the images, 2^M - 1 of them; --no-by-size leaves this out"""
+    inception: Path | None = None
+    """also measure FID by size: the weights of Inception-v3, the file pt_inception-2015-12-05-6726825d.pth, which is
+    not downloaded; needs torch-fidelity, and a GPU for more than a few hundred examples"""
+
+    def check(self) -> None:
+        super().check()
+        require(self.by_size or not self.inception, "--inception measures FID by size: leave out --no-by-size")
 
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
@@ -54,6 +66,7 @@ DATA = Labelled(
     judges=judges,
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
     shown=Shown(modalities(MAX_MODALITIES)),
+    given_all=True,
     about=lambda config: {} if config.demo else {"images": config.images},
 )
 
@@ -62,7 +75,7 @@ def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `common.analysis.analyse`."""
     config.check()
     runs.check_same(chosen(config), config.model)
-    return analyse(config, DATA._replace(by_size=config.by_size))
+    return analyse(config, DATA._replace(by_size=config.by_size, inception=config.inception))
 
 
 if __name__ == "__main__":

@@ -76,13 +76,6 @@ def test_what_no_judge_can_read_is_never_right():
     assert not any(x.any() for x in right.values()), "also where both are unreadable alike"
 
 
-def test_judges_that_err_are_named():
-    shares = {"classifier, a": 0.16, "classifier, b": 0.99, "coherence, joint": 1.0}
-    told = analysis.weak_judges(shares)
-    assert told == "Coherence says little where its judge errs on the test examples: classifier, a (16 %)."
-    assert analysis.weak_judges({"classifier, b": 0.99}) == ""
-
-
 def test_parameters_are_counted_by_network():
     assert analysis.parameter_counts(model()) == {"encoder a": 1, "encoder b": 1, "all": 2}
 

@@ -1,14 +1,15 @@
-"""Metrics by subset, on models whose coherence is known, and the Frechet distance against closed forms."""
+"""Metrics by subset, on models whose coherence is known."""
 
 import itertools
 
 import pytest
 import torch
 from torch import nn
-from torch.distributions import MultivariateNormal
 
 from common.data import Examples
+from common.encoded import encode
 from common.errors import InputError
+from common.frechet_distances import frechet_distance
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
 from common.models import MVAE
@@ -16,8 +17,6 @@ from common.subset_metrics import (
     by_size,
     conditional,
     features_of,
-    frechet_distance,
-    given_subsets,
     linear_accuracy,
     macro_accuracy,
 )
@@ -50,36 +49,6 @@ def examples(n=3000):
     return Examples(dict.fromkeys(NAMES, x)), label[:, None]
 
 
-def test_every_subset_by_size():
-    assert given_subsets(("a", "b", "c")) == [
-        ("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")
-    ]  # fmt: skip
-    with pytest.raises(InputError, match="metrics of all subsets need at most 10 modalities, not 11"):
-        given_subsets([str(i) for i in range(11)])
-
-
-def test_the_frechet_distance_of_samples_is_that_of_their_gaussians():
-    """For commuting covariances (sum of (s - t)^2 over the axes), and for any against a symmetric root."""
-    a, b = (torch.randn(4, 4, dtype=torch.float64) for _ in range(2))
-    means = torch.randn(2, 4, dtype=torch.float64)
-    covariances = [m @ m.T + 0.1 * torch.eye(4) for m in (a, b)]
-    x, y = (MultivariateNormal(m, c).sample((400_000,)) for m, c in zip(means, covariances, strict=True))
-
-    def root(c):
-        values, vectors = torch.linalg.eigh(c)
-        return vectors @ values.sqrt().diag() @ vectors.T
-
-    s = root(covariances[0])
-    cross = root(s @ covariances[1] @ s).trace()
-    expected = (means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace() - 2 * cross
-    assert frechet_distance(x, y) == pytest.approx(expected.item(), rel=0.02)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
-    z = torch.randn(1000, 3)
-    assert frechet_distance(z, 2 * z + 1) == pytest.approx(
-        (z.mean(dim=0) + 1).square().sum().item() + z.var(dim=0).sum().item(), rel=1e-4
-    )
-
-
 def test_the_macro_accuracy_gives_classes_equal_weights():
     labels = torch.tensor([0] * 8 + [1] * 2)
     right = torch.tensor([True] * 8 + [False, True])
@@ -87,57 +56,71 @@ def test_the_macro_accuracy_gives_classes_equal_weights():
 
 
 def test_scores_given_a_subset():
-    test = examples()
-    vae = model(wrong_a=0.3, wrong_c_decoder=0.2)
-    real = features_of(test[0], JUDGES)
-    scores = conditional(vae, test, JUDGES, real, ("b",))
+    test = encode(model(wrong_a=0.3, wrong_c_decoder=0.2), *examples())
+    real = features_of(test.examples, JUDGES)
+    scores = conditional(test, JUDGES, real, ("b",))
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
-    scores = conditional(vae, test, JUDGES, real, ("a",))
+    scores = conditional(test, JUDGES, real, ("a",))
     assert scores["b"]["coherence"] == pytest.approx(0.7, abs=0.03)
     assert scores["c"]["coherence"] == pytest.approx(0.7 * 0.8, abs=0.04)
-    prior = conditional(vae, test, JUDGES, real, ())
+    prior = conditional(test, JUDGES, real, ())
     assert set(prior["a"]) == {"FD"} and prior["a"]["FD"] < 0.05, "all classes are as frequent under the prior"
 
 
 def test_scores_by_size_are_means_over_subsets_and_targets_outside():
-    train, test = examples(600), examples()
     vae = model(wrong_a=0.3)
-    sizes = by_size(vae, train, test, JUDGES)
+    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    sizes = by_size(train, test, JUDGES)
     assert list(sizes) == [0, 1, 2, 3] and set(sizes[0]) == {"FD"}
     # of the pairs, a,b and a,c see two certain classes that differ in 30 % of the examples: a's draw ties with b's
     assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["itself"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["spread"] == pytest.approx(torch.tensor([0.7, 1.0, 1.0]).std(correction=0).item(), abs=0.02)
     by_hand = []
-    real = features_of(test[0], JUDGES)
+    real = features_of(test.examples, JUDGES)
     for given in itertools.combinations(NAMES, 2):
         (outside,) = set(NAMES) - set(given)
-        by_hand.append(conditional(vae, test, JUDGES, real, given)[outside]["coherence"])
+        by_hand.append(conditional(test, JUDGES, real, given)[outside]["coherence"])
     assert sizes[2]["coherence"] == pytest.approx(sum(by_hand) / 3, abs=0.02)
     assert "coherence" not in sizes[3] and "itself" in sizes[3] and "linear accuracy" in sizes[3]
 
 
+def test_fid_by_size_is_a_mean_over_all_targets():
+    """With the judges' features in place of Inception's it is FD where the same targets count."""
+    vae = model(wrong_c_decoder=0.5)
+    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    sizes = by_size(train, test, JUDGES, inception=lambda x: x)
+    assert sizes[0]["FID"] == sizes[0]["FD"]
+    real = features_of(test.examples, JUDGES, inception=lambda x: x)
+    scores = conditional(test, JUDGES, real, ("c",), inception=lambda x: x)
+    assert all(score["FID"] == score["FD"] for score in scores.values())
+    uniform = examples()[0].modalities["a"]
+    wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
+    assert scores["c"]["FID"] == pytest.approx(frechet_distance(wrong, uniform), abs=0.01)
+    by_hand = [
+        sum(s["FID"] for s in conditional(test, JUDGES, real, given, lambda x: x).values()) / 3
+        for given in (("a",), ("b",), ("c",))
+    ]
+    assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 3, abs=0.01) and "FID" in sizes[3]
+
+
 def test_linear_accuracy_is_that_of_the_posteriors_mean():
-    train, test = examples(700), examples()
     vae = model(wrong_a=0.4)
-    assert linear_accuracy(vae, train, test, ("b",)) == 1
-    assert linear_accuracy(vae, train, test, ("a",)) == pytest.approx(0.6, abs=0.03)
+    train, test = encode(vae, *examples(700)), encode(vae, *examples())
+    assert linear_accuracy(train, test, ("b",)) == 1
+    assert linear_accuracy(train, test, ("a",)) == pytest.approx(0.6, abs=0.03)
 
 
 def test_linear_accuracy_takes_the_first_training_examples():
     """Those after them, all of wrong classes, play no part."""
-    train, test = examples(500), examples(300)
-    wrong = train[1].roll(1)
-    both = Examples({name: torch.cat([x, x]) for name, x in train[0].modalities.items()})
-    assert linear_accuracy(model(), (both, torch.cat([train[1], wrong])), test, ("b",)) == 1
+    (train, labels), test = examples(500), encode(model(), *examples(300))
+    both = Examples({name: torch.cat([x, x]) for name, x in train.modalities.items()})
+    doubled = encode(test.model, both, torch.cat([labels, labels.roll(1)]))
+    assert linear_accuracy(doubled, test, ("b",)) == 1
 
 
 def test_too_few_examples_are_refused():
-    with pytest.raises(InputError, match="a Frechet distance needs two examples or more"):
-        frechet_distance(torch.randn(1, 3), torch.randn(5, 3))
-    with pytest.raises(InputError, match="are not finite"):
-        frechet_distance(torch.full((4, 3), torch.nan), torch.randn(5, 3))
-    (train, labels), test = examples(20), examples(20)
+    (x, labels), vae = examples(20), model()
     with pytest.raises(InputError, match="needs training examples of two labels"):
-        linear_accuracy(model(), (train, torch.zeros_like(labels)), test, ("b",))
+        linear_accuracy(encode(vae, x, torch.zeros_like(labels)), encode(vae, x, labels), ("b",))

@@ -5,7 +5,7 @@ import torch
 
 from common.data.batches import columns_of
 from common.errors import InputError
-from common.subsets import all_subsets, mvae_subsets, random_subsets, single_modalities
+from common.subsets import all_subsets, mvae_subsets, named_subsets, random_subsets, single_modalities
 
 
 def test_terms_are_singletons_joint_and_random_ones():
@@ -69,3 +69,11 @@ def test_too_many_modalities_for_all_subsets_are_refused():
     assert all_subsets(10).shape == (1023, 10)
     with pytest.raises(InputError, match="subsets needs at most 10 modalities \\(got 11\\)"):
         all_subsets(11)
+
+
+def test_every_named_subset_by_size():
+    assert named_subsets(("a", "b", "c")) == [
+        ("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="figures of all subsets need at most 10 modalities, not 11"):
+        named_subsets([str(i) for i in range(11)])

@@ -242,10 +242,12 @@ def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
     path = tmp_path / "out.json"
     found = analyse.main(analyse.Config(trained, out_dir=tmp_path, demo=True, limit=200, n_samples=60, json=path))
     content = json.loads(path.read_text())
-    assert content["figures"] | content["nats"] == found and content["data"] == "demo"
+    similarities = {f"SSIM, {pair}": x for pair, x in content["ssim"].items()}
+    assert content["figures"] | content["nats"] | similarities == found and content["data"] == "demo"
     pairs = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
     of_each = [f"{what}, {name}" for what in ("classifier", "latent accuracy") for name in ("mnist", "svhn")]
-    assert set(content["figures"]) == {*pairs, *of_each, "coherence, joint"}
+    assert set(content["figures"]) == {*pairs, *of_each, "coherence, joint", "clusters, k-means"}
+    assert set(content["ssim"]) == {"all -> mnist", "all -> svhn", "mnist -> mnist", "svhn -> svhn"}
     assert all(0 <= value <= 1 for value in content["figures"].values())
     assert found["classifier, mnist"] > 0.3, "it has learned, and is tested on images"
     networks = {f"{piece} {name}" for piece in ("encoder", "decoder") for name in ("mnist", "svhn")}
@@ -296,7 +298,7 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
         figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     told = {"classifier, mnist", "latent accuracy, mnist", "coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}
-    assert set(figures) == told
+    assert set(figures) == told | {"clusters, k-means", "SSIM, mnist -> mnist"}
     assert not (tmp_path / "run" / "samples" / "umap.png").exists()
     monkeypatch.setattr(classifiers, "STEPS", 2)
     digits[0, 0, 0] ^= 255

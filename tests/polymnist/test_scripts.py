@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Laplace
 
-from common import multimodal_vae
+from common import analysis, multimodal_vae
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import InputError
@@ -61,14 +61,20 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     assert call(sample, trained, "--mixture", 2, *demo).name == "sample_mixture.png"
     found = call(loglike, trained, *demo, "--n-samples", 3)
     assert {"log p(m0,m1,m2)", "log p(m0)", "log p(m2), z from q(z|m0)"} <= set(found)
+    found = call(loglike, trained, *demo, "--n-samples", 2, "--by-size", "--given", "m0", "m2")
+    assert {"log p(x_T|x_S), S of 2, T all others", "log p(x_S), S of 3", "log p(m1|m0,m2)"} <= set(found)
     monkeypatch.setattr(analyse, "STEPS", 2)
-    found = call(
-        analyse, trained, *demo, "--n-samples", 10, "--no-umap", "--json", trained / "out.json", "--mixture", 2
-    )
+    monkeypatch.setattr(analysis, "inception_features", lambda path, device: lambda x: x.flatten(1)[:, ::500])
+    options = ("--n-samples", 10, "--no-umap", "--mixture", 2, "--inception", "weights.pth")
+    found = call(analyse, trained, *demo, *options, "--json", trained / "out.json")
     assert "coherence, joint, z from 2 Gaussians" in found
     pairs = {f"coherence, {a} -> {b}" for a in ("m0", "m1", "m2") for b in ("m0", "m1", "m2")}
     assert pairs | {"coherence, joint", "classifier, m1", "latent accuracy, m2"} <= set(found)
+    assert {"clusters, k-means", "SSIM, all -> m2", "SSIM, m0 -> m0"} <= set(found)
+    clustered = load_model(trained).prior.is_mixture
+    assert ("clusters, the prior (40)" in found) == ("coherence, joint, z from the pruned prior" in found) == clustered
     assert {"macro, 2 given", "spread, 1 given", "linear accuracy, 3 given", "FD, 0 given"} <= set(found)
+    assert {f"FID, {n} given" for n in range(4)} <= set(found)
     written = json.loads((trained / "out.json").read_text())
     assert written["data"] == "demo" and written["by_size"]["1"]["FD"] == found["FD, 1 given"]
 
@@ -168,7 +174,16 @@ def test_training_with_missing_images(tmp_path):
     [
         (sample, ("--given", "m3", "--demo"), "this model has no m3: --given takes m0, m1, m2"),
         (loglike, ("--demo", "--n-modalities", 5), "--n-modalities 3"),
+        (loglike, ("--demo", "--n-modalities", 3, "--target", "m7"), "no m7: --target and --given take m0, m1, m2"),
+        (loglike, ("--demo", "--n-modalities", 3, "--target", "m1", "--given", "m1"), "name m1 more than once"),
+        (loglike, ("--demo", "--n-modalities", 3, "--given", "m0", "m1", "m2"), "leave one to be the target"),
         (analyse, ("--demo", "--n-modalities", 3, "--translated", "--no-umap"), "translated"),
+        (
+            analyse,
+            ("--demo", "--n-modalities", 3, "--inception", "no.pth"),
+            "no.pth is missing: give pt_inception-2015",
+        ),
+        (analyse, ("--demo", "--inception", "no.pth", "--no-by-size"), "--inception measures FID by size"),
         (sample, ("--mixture", -1), "--mixture must not be negative, it is -1"),
         (analyse, ("--mixture", -1), "--mixture must not be negative, it is -1"),
         (sample, ("--mixture", 2, "--given", "m0"), "--mixture stands in for the prior: leave out --given"),

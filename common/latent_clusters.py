@@ -1,0 +1,96 @@
+"""Clusters in the latents: those that k-means finds, and those of a prior that is a mixture of them."""
+
+import math
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from common import distributed
+from common.encoded import Encoded
+from common.priors import ClusteredPrior
+
+N_FITS = 5  # of k-means, from different starts
+
+
+def majority_right(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Tensor:
+    """Whether the label that most training examples of its cluster have is a test example's own: (N,) bool.
+
+    Args:
+        train, test: clusters and labels from 0 on, (N,) each; a cluster without training examples is never right.
+    """
+    (clusters, labels), (of_test, expected) = train, test
+    counts = torch.zeros(int(max(clusters.max(), of_test.max())) + 1, int(labels.max()) + 1)
+    counts.index_put_((clusters, labels), torch.ones(len(labels)), accumulate=True)
+    return (counts.argmax(dim=1)[of_test] == expected) & counts.any(dim=1)[of_test]
+
+
+def kmeans_accuracy(train: Encoded, test: Encoded) -> float:
+    """How often the majority label of its k-means cluster is a test example's own, in [0, 1].
+
+    k-means is fitted to the means of q(z|X) of the training examples, with a cluster for each label that they have
+    (the `multivae` package's Clustering, with 20 fits); the accuracy is the mean over `N_FITS` fits.
+    """
+    z, of_test = (data.points(data.model.modalities).double().numpy() for data in (train, test))
+    labels, expected = train.labels[:, 0], test.labels[:, 0]
+    seeds = torch.randint(2**31, (N_FITS,)).tolist()
+
+    def accuracy(seed: int) -> float:
+        fitted = KMeans(len(labels.unique()), random_state=seed).fit(z)
+        clusters, found = (torch.from_numpy(c).long() for c in (fitted.labels_, fitted.predict(of_test)))
+        return majority_right((clusters, labels), (found, expected)).double().mean().item()
+
+    return distributed.on_first_process(lambda: sum(map(accuracy, seeds)) / N_FITS)
+
+
+@torch.no_grad()
+def shared_means(data: Encoded) -> Tensor:
+    """The means of each q(u|x_m) of the latents u that a `ClusteredPrior` is over, (N, M, number of them)."""
+    model = data.model
+    return torch.stack([data.points((name,))[:, : model.prior.n_shared] for name in model.modalities], dim=1)
+
+
+@torch.no_grad()
+def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
+    r"""The cluster c of the prior that most modalities of an example choose, (N,); of equally many, the first one.
+
+    .. math:: c_m = \arg\max_c q(c|u_m), \quad q(c|u) \propto \pi_c \, p(u|c)
+
+    with :math:`u_m` the mean of q(u|x_m) (CMVAE, Palumbo et al. 2024, ICLR).
+
+    Args:
+        prior: the model's, or the one that `pruned` makes of it.
+    """
+    u = shared_means(data).to(prior.loc.device)
+    chosen = one_hot(prior.cluster_log_probs(u).argmax(dim=-1), len(prior.loc)).cpu()  # (N, M, C)
+    return (chosen * data.present.unsqueeze(-1)).sum(dim=1).argmax(dim=1)
+
+
+@torch.no_grad()
+def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrior:
+    r"""The prior with the number of clusters that is best after training; their weights sum to 1 again.
+
+    The cluster that is the likeliest one for the fewest u is removed, again and again; of equally few, the one of the
+    smallest weight. What is left has n clusters and the density p_n, and the best n minimises
+
+    .. math:: \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
+
+    The entropy is small where clusters do not overlap, the density large where none is lacking (CMVAE, Palumbo et al.
+    2024, ICLR, whose E log p(u|c) + log pi_c - log q(c|u) is log p(u)). With n = 1 the first term is 0.
+
+    Args:
+        u: shared latents of training examples, (N, D).
+        beta: that of the training.
+    """
+    log_weights = prior.log_weights
+    log_joint = prior.components().log_prob(u.to(log_weights.device).unsqueeze(-2)) + log_weights  # (N, C)
+    left, candidates = torch.arange(len(log_weights), device=log_weights.device), []
+    while len(left):
+        log_p = log_joint[:, left].logsumexp(dim=1) - log_weights[left].logsumexp(dim=0)
+        log_q = log_joint[:, left].log_softmax(dim=1)
+        overlap = -(log_q.exp() * log_q).sum(dim=1) / math.log(max(len(left), 2))  # 0 for a single cluster
+        candidates.append(((beta * overlap - log_p / u.shape[1]).mean().item(), left))
+        mass = log_q.argmax(dim=1).bincount(minlength=len(left)) + log_weights[left].exp()
+        left = left[left != left[mass.argmin()]]
+    return prior.only(min(candidates, key=lambda candidate: candidate[0])[1])

@@ -1,0 +1,37 @@
+"""What the tables of analyse.py have beside shares."""
+
+from collections.abc import Mapping
+
+from common.reporting.tables import Table
+
+TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
+
+
+def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
+    """The table of what is generated and what latents hold by the number of given modalities."""
+    distances = [name for name in ("FD", "FID") if name in sizes[0]]
+    columns, rows = ("coherence", "macro", "spread", "itself", "linear accuracy", *distances), []
+    for n, scores in sizes.items():
+        cells = [f"{(1 if c in distances else 100) * scores[c]:.2f}" if c in scores else "" for c in columns]
+        rows.append([str(n), *cells])
+    head = ["modalities given", *(c if c in distances else f"{c}, %" for c in columns)]
+    notes = (
+        "Coherence: of the targets that are not given, mean over subsets and targets; macro: with equal weights of the "
+        "classes; spread: standard deviation over subsets; itself: of the targets that are given. FD: Frechet distance "
+        "of the judges' features from those of the test images; with 0 given, of samples from the prior."
+    )
+    if "FID" in distances:
+        notes += " FID: the same of Inception's features, mean over all targets, those that are given too."
+    return Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
+
+
+def ssim_table(similarities: Mapping[str, float]) -> Table:
+    """The table of the structural similarities of images and their reconstructions."""
+    rows = [(pair, f"{x:.3f}") for pair, x in similarities.items()]
+    return Table("ssim", similarities, ("reconstruction", "SSIM"), rows)
+
+
+def weak_judges(shares: Mapping[str, float]) -> str:
+    """A warning about classifiers that are seldom right, whose judgement says little; empty if there are none."""
+    weak = [f"{name} ({100 * x:.0f} %)" for name, x in shares.items() if name.startswith("classifier") and x < TRUSTED]
+    return f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}." if weak else ""

@@ -1,0 +1,51 @@
+"""Log-likelihoods of subsets of the modalities, and of some given others, in nats.
+
+Each log p(x_S) is `common.estimators.log_marginal` with its own proposal q(z|x_S). A conditional one is a difference of
+two estimates, log p(x_T, x_S) - log p(x_S). In expectation each lies below its value; their difference may lie on
+either side.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from common.data.batches import Batch
+from common.estimators import log_marginal
+from common.multimodal_vae import MultimodalVAE
+from common.subsets import named_subsets
+
+
+def conditional(
+    model: MultimodalVAE, batch: Batch, target: Sequence[str], given: Sequence[str], n_samples: int
+) -> dict[str, Tensor]:
+    """Estimate log p(x_T|x_S), with log p(x_T, x_S) and log p(x_S), or log p(x_T) if S is empty: {name: (B,)}, nats.
+
+    Args:
+        target, given: T and S, without a modality in common.
+    """
+    both = [name for name in model.modalities if name in (*target, *given)]
+    joint = log_marginal(model, batch, both, n_samples=n_samples)
+    rows = {f"log p({','.join(both)})": joint}
+    if given:
+        marginal = log_marginal(model, batch, given, n_samples=n_samples)
+        rows |= {
+            f"log p({','.join(given)})": marginal,
+            f"log p({','.join(target)}|{','.join(given)})": joint - marginal,
+        }
+    return rows
+
+
+def by_size(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """Estimate log p(x_S) and log p(x_T|x_S), T all others, means over the subsets S of each size: {name: (B,)}, nats.
+
+    Raises:
+        InputError: more than `common.subsets.MAX_ENUMERATED` modalities.
+    """
+    sizes: dict[int, list[Tensor]] = {}
+    for subset in named_subsets(model.modalities):
+        sizes.setdefault(len(subset), []).append(log_marginal(model, batch, subset, n_samples=n_samples))
+    means = {size: torch.stack(values).mean(dim=0) for size, values in sizes.items()}
+    rows = {f"log p(x_S), S of {size}": x for size, x in means.items()}
+    joint = means.pop(len(model.modalities))
+    return rows | {f"log p(x_T|x_S), S of {size}, T all others": joint - x for size, x in means.items()}

@@ -1,0 +1,86 @@
+"""The structural similarity of reconstructions, on images of one grey whose similarity is known."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from common.data import Examples
+from common.encoded import encode
+from common.errors import InputError
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.models import MVAE
+from common.reconstructions import ssim
+
+
+class Grey(nn.Module):
+    """Images of one grey -> their level, a certain value of latent i; the other latent is unknown."""
+
+    def __init__(self, i):
+        super().__init__()
+        self.i = i
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        level = x.mean(dim=(1, 2, 3))
+        known = nn.functional.one_hot(torch.tensor(self.i), 2)
+        return level[:, None] * known, torch.where(known.bool(), -25.0, 25.0).expand(len(x), -1)
+
+
+class Sum(nn.Module):
+    """z -> images whose level is the sum of some latents."""
+
+    def __init__(self, channels, latents):
+        super().__init__()
+        self.channels, self.latents = channels, latents
+
+    def forward(self, z):
+        return z[:, self.latents].sum(dim=1)[:, None, None, None].expand(-1, self.channels, 8, 8)
+
+
+def grey(level, channels):
+    return torch.as_tensor(level)[:, None, None, None].expand(-1, channels, 8, 8)
+
+
+def similarity(x, y):
+    """Of two levels: of the formula, only the means are left."""
+    return (2 * x * y + 1e-4) / (x * x + y * y + 1e-4)
+
+
+def encoded(a, b, mask=None):
+    model = MVAE(
+        encoder={"a": Grey(0), "b": Grey(1), "text": Grey(1)},
+        decoder={"a": Sum(1, [0, 1]), "b": Sum(3, [1]), "text": Sum(1, [1])},
+        likelihood=GroupedLikelihood(**dict.fromkeys(("a", "b", "text"), SphericalGaussianLikelihood(1.0))),
+        latent_dim=2,
+    )
+    examples = Examples({"a": grey(a, 1), "b": grey(b, 3)}, mask=mask)
+    return encode(model, examples, torch.zeros(len(a), 1))
+
+
+def test_all_images_and_each_alone():
+    scores = ssim(encoded([0.3, 0.3], [0.2, 0.2]), ("a", "b", "c"))
+    assert scores == {
+        "all -> a": pytest.approx(similarity(0.5, 0.3), abs=1e-4),
+        "all -> b": pytest.approx(1, abs=1e-4),
+        "a -> a": pytest.approx(1, abs=1e-4),
+        "b -> b": pytest.approx(1, abs=1e-4),
+    }
+
+
+def test_decoded_values_are_clamped():
+    scores = ssim(encoded([0.9], [0.7]), ("a",))
+    assert scores["all -> a"] == pytest.approx(similarity(1.0, 0.9), abs=1e-4), "1.6 is shown as 1"
+
+
+def test_examples_that_lack_an_image_do_not_count():
+    mask = torch.tensor([[True, True, False], [False, True, False]])
+    scores = ssim(encoded([0.3, 0.0], [0.2, 0.6], mask), ("a", "b"))
+    assert scores["all -> a"] == pytest.approx(similarity(0.5, 0.3), abs=1e-4)
+
+
+def test_without_scikit_image(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(InputError, match="^SSIM needs scikit-image: pip install scikit-image$"):
+        ssim(encoded([0.3], [0.2]), ("a",))
