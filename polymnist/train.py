@@ -88,6 +88,10 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
         require(not private or n > 0, f"--n-private of --model {self.model} must be positive, not {n}")
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0")
+        require(
+            MODELS[self.model].unpaired or not (self.missing and self.keep_incomplete),
+            f"--model {self.model} learns from complete examples alone: leave out --missing, or add --no-keep-incomplete",
+        )
         clusters, n = MODELS[self.model].clusters, self.n_clusters
         require(clusters or n is None, f"--n-clusters needs --model cmvae (got --model {self.model})")
         require(not clusters or n > 0, f"--n-clusters must be positive, not {n}")

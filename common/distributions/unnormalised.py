@@ -1,31 +1,23 @@
 """Densities that are known up to their normaliser: weighted samples of a proposal stand in for their own."""
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Distribution, MixtureSameFamily
+from torch.distributions import Distribution
 
 
-class Unnormalised(Distribution, ABC):
+class Unnormalised(Distribution):
     r"""A distribution q whose density is known as :math:`\tilde q \propto q`, and a mixture r to draw from.
 
-    Everything but :math:`\tilde q` is an estimate from new samples of r at each call. A subclass has the batch and event
-    shapes, `n`, the samples that an estimate draws from each component of r, `proposal` and `log_density`.
+    Everything but :math:`\tilde q` is an estimate from new samples of r at each call. A subclass has
+
+        n: samples that an estimate draws from each component of r.
+        proposal: r, a MixtureSameFamily of known density. Components that an example does not use have weight 0.
+        log_density(z): log :math:`\tilde q` at z (..., D), (...), nats.
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's own name)
-    n: int
-
-    @property
-    @abstractmethod
-    def proposal(self) -> MixtureSameFamily:
-        """r, a mixture whose density is known. Components that an example does not use have weight 0."""
-
-    @abstractmethod
-    def log_density(self, z: Tensor) -> Tensor:
-        r"""The unnormalised log-density, log :math:`\tilde q`, at z (..., D): (...), nats."""
 
     def pool(self, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
         r"""Draw n samples from each of the T components of r, J = n T in all, and weigh them.

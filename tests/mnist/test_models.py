@@ -26,6 +26,7 @@ FAMILIES_OF = {
     "product": ("gaussian",),
     "quotient": ("gaussian",),
     "mopoe": ("gaussian", "vmf"),
+    "jnf": ("gaussian",),
 }
 EVERYTHING = [
     (name, obj, posterior)
@@ -65,6 +66,7 @@ def test_names_of_terms(name, obj):
         "dmvae": f"{each} image/text text/image",
         "jmvae": from_joint,
         "student": from_joint,
+        "jnf": from_joint,
         "mvtcae": from_joint,
         "crmvae": f"{from_joint} image/image text/text",
         "ar": "ar/kl ar/image ar/text",
