@@ -90,7 +90,7 @@ class Config(DatasetOptions, ObjectiveOptions, RunConfig):
         require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0")
         require(
             MODELS[self.model].unpaired or not (self.missing and self.keep_incomplete),
-            f"--model {self.model} learns from complete examples alone: leave out --missing, or add --no-keep-incomplete",
+            f"--model {self.model} needs complete examples: leave out --missing or add --no-keep-incomplete",
         )
         clusters, n = MODELS[self.model].clusters, self.n_clusters
         require(clusters or n is None, f"--n-clusters needs --model cmvae (got --model {self.model})")

@@ -10,11 +10,13 @@ from zuko.flows import MAF
 
 from common.distributions.location_scale import DiagonalGaussian
 from common.distributions.unnormalised import Unnormalised
+from common.errors import require
 from common.experts import quotient_of_experts
 
 Distribution.set_default_validate_args(__debug__)  # torch's default, which zuko's import switches off for everyone
 
 BLOCKS, HIDDEN = 2, (128, 128, 128)  # of a flow, as in the multivae package
+MAX_LATENTS = 4096
 
 
 def masked_autoregressive_flow(d: int) -> nn.Module:
@@ -23,8 +25,13 @@ def masked_autoregressive_flow(d: int) -> nn.Module:
     (MAF, Papamakarios et al. 2017, arXiv 1705.07057.) Each block is affine in a latent, given the latents before it;
     one goes forwards, one backwards. Beyond 128 latents, neighbours form groups that depend on the groups before them
     alone, since 128 hidden units can tell no more apart. The inverse takes a step for each latent or group.
+
+    Raises:
+        InputError: too many latents.
     """
-    return MAF(d, transforms=BLOCKS, hidden_features=HIDDEN, passes=min(HIDDEN)).transform
+    require(d <= MAX_LATENTS, f"a flow takes at most {MAX_LATENTS} latents (got {d}): its masks grow with their square")
+    with torch.device("cpu"):  # its masks need values, where a checkpoint's sizes are asked for on the meta device
+        return MAF(d, transforms=BLOCKS, hidden_features=HIDDEN, passes=min(HIDDEN)).transform
 
 
 class Flows(Distribution):

@@ -86,6 +86,11 @@ def test_the_default_flow_reaches_all_latents():
     assert (jacobian[-1] != 0).sum() > 130 and not jacobian.triu(1).any()
 
 
+def test_a_flow_of_too_many_latents_is_refused():
+    with pytest.raises(InputError, match="a flow takes at most 4096 latents .got 1000000000."):
+        masked_autoregressive_flow(10**9)
+
+
 def test_the_import_of_zuko_leaves_torchs_checks_on():
     with pytest.raises(ValueError, match="scale"):
         Normal(0.0, -1.0)
