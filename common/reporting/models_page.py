@@ -52,8 +52,8 @@ NEIGHBOURS = {
     "mvae": "The product is sharp where any expert is, mmvae's mixture keeps what one expert alone believes.",
     "mvae-q": "Unlike mvae's experts its encoders give posteriors, which hold the prior already.",
     "jmvae": "Unlike mvae it has a network for the joint posterior, to which those of single modalities are drawn.",
-    "jnf": "Unlike jmvae its posteriors of single modalities are flows, their products posteriors of several, and "
-    "neither trains the joint one.",
+    "jnf": "Unlike jmvae its posteriors of single modalities are flows, which are fitted to the joint one and leave it "
+    "as it is; several are multiplied.",
     "vae": "It models one modality.",
     "cvae": "Unlike all others its decoder sees the second modality, which it never models.",
     "bivcca": "It is mmvae with two modalities and both halves of the objective equal.",
