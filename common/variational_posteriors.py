@@ -269,7 +269,7 @@ class LocScaleEbmPosterior(Posterior):
 class JointFlowsPosterior(Posterior):
     """A Gaussian given all modalities, a flow given one, products in between (`common.distributions.JointFlows`).
 
-    Range: |mu| <= 1e3 and |logvar| <= 40, with flows whose weights are of order 1.
+    Range: |mu| <= 1e3 and |logvar| <= 20, with flows whose weights are of order 1.
 
     Args:
         flows: f_m of each modality, see `common.distributions.flows.masked_autoregressive_flow`.

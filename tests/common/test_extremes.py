@@ -46,7 +46,7 @@ RANGES = {
     "vmf": (1e18,),
     "ebm": (1e9, 80.0),
 }
-FLOWS = (1e3, 40.0)  # the range of --fusion jnf
+FLOWS = (1e3, 20.0)  # the range of --fusion jnf
 BESIDE_STANDARD_NORMAL = RANGES | {"gaussian": (1e9, 80.0)}  # with no density of another learned distribution
 COMPARING = ("ar", "jmvae", "student", "mvtcae", "crmvae", "mmjsd")  # objectives with KLs between posteriors
 COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no examples that lack modalities
