@@ -20,7 +20,9 @@ Mathematics
     distributions/: distributions that torch.distributions lacks
         location_scale: diagonal Gaussians by their log-variances, Laplace beside normal, vectors side by side
         von_mises_fisher: on the sphere, and the uniform one
+        unnormalised: a density up to its normaliser, by weighted samples
         energy: a product of Gaussians times exp(-E)
+        flows: Gaussians through normalizing flows, and JNF's posterior
 
 Data
     data/: from files to batches
@@ -63,7 +65,7 @@ Objectives
         dreg: IWAE's bound with the doubly reparameterised gradient
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
-        joint: JMVAE, MVTCAE and CRMVAE, which draw posteriors to each other
+        joint: JMVAE, JNF, MVTCAE and CRMVAE, which draw posteriors to each other
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model

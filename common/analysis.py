@@ -238,7 +238,7 @@ def kl_plot(
 ) -> dict[str, Tensor]:
     """Save box plots of the divergences by latent, those that are used most if there are many; returns all, (N, D)."""
     if not model.variational_posterior.has_density or model.prior.is_mixture:
-        print("\nno kl.png: the KLs of energy-based posteriors, or from a prior of clusters, have no closed form")
+        print("\nno kl.png: the KLs of this model's posteriors from its prior have no closed form")
         return {}
     if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
         sources = {name: given for name, given in sources.items() if len(given) == 1}

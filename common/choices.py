@@ -12,6 +12,7 @@ FUSIONS = {  # those of `common.models.FUSIONS`
     "mopoe-published": "mopoe as in its authors' code: the prior is an expert of the product of all modalities alone",
     "own": "each subset of the modalities has its own encoder (VAE, CVAE)",
     "joint": "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
+    "jnf": "a joint encoder, and a normalizing flow for each modality (JNF: Senellart et al. 2023, arXiv 2305.11832)",
     "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
     "unstructured": "one posterior from one network on all values, zeros where absent, and the mask: a baseline",
 }
@@ -56,6 +57,13 @@ MODELS = {
     "mvae-q": Model("quotient", True, "quotient of posteriors", WU, EVIDENCES),
     "jmvae": Model(
         "joint", False, "joint encoder, and one for each modality", "Suzuki et al. 2016, arXiv 1611.01891", EVIDENCE
+    ),
+    "jnf": Model(
+        "jnf",
+        False,
+        "joint encoder, and a normalizing flow for each modality",
+        "Senellart et al. 2023, arXiv 2305.11832",
+        EVIDENCE,
     ),
     "vae": Model("own", False, "the first modality alone", "Kingma & Welling 2014, arXiv 1312.6114", "log p(x_1)"),
     "cvae": Model("own", False, "the first modality given the second", "Sohn et al. 2015, NeurIPS", "log p(x_1|x_2)"),
@@ -124,4 +132,4 @@ MODELS = {
     ),
 }
 # those of two modalities, an image and a label or text; their mixture of experts is called bivcca
-OF_PAIRS = ("mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca", "mopoe", "mvtcae", "crmvae", "mmjsd", "telbo")
+OF_PAIRS = ("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca", "mopoe", "mvtcae", "crmvae", "mmjsd", "telbo")

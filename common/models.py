@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from common import choices
+from common.distributions.flows import masked_autoregressive_flow
 from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
@@ -17,6 +18,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior, LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
     DiagonalGaussianPosterior,
+    JointFlowsPosterior,
     LaplaceOrNormalPosterior,
     LaplacePosterior,
     LocScaleEbmPosterior,
@@ -30,6 +32,7 @@ from common.variational_strategies import (
     GaussianPoeStrategy,
     GaussianProductStrategy,
     GaussianQuotientStrategy,
+    JointFlowsStrategy,
     LocScaleEbmStrategy,
     MoeStrategy,
     MopoeStrategy,
@@ -74,6 +77,7 @@ class Fusion(NamedTuple):
     is_mixture: whether the posterior is a mixture of the family's members.
     why: why it does not exist for other families.
     auxiliary: whether training draws private latents of other modalities from auxiliary priors; it needs some.
+    flows: whether the experts are the bases of flows (`JointFlowsPosterior`).
     """
 
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
@@ -81,6 +85,7 @@ class Fusion(NamedTuple):
     is_mixture: bool
     why: str
     auxiliary: bool = False
+    flows: bool = False
 
 
 def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
@@ -209,6 +214,13 @@ FUSIONS = {
         is_mixture=False,
         why="energy-based experts are only multiplied, laplace-normal ones only mixed",
     ),
+    "jnf": Fusion(
+        strategy=lambda family, encoders: JointFlowsStrategy(encoders),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=False,
+        why="the bases of its flows, and its joint posterior, are Gaussian",
+        flows=True,
+    ),
     "set": Fusion(
         strategy=None,
         exists=lambda name, family: family.has_density and not family.only_mixed,
@@ -288,6 +300,9 @@ def VAE(
             variational_posterior = OwnLatentsMixture(variational_posterior, _own_latents(own, latent_dim), sizes[0])
         elif FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)
+        elif FUSIONS[fusion].flows:
+            flows = [masked_autoregressive_flow(latent_dim) for key in encoder if "," not in key]
+            variational_posterior = JointFlowsPosterior(flows)
     else:
         strategy = fusion
     return MultimodalVAE(

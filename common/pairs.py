@@ -97,7 +97,7 @@ def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) 
         decoder = {f"{first}|{second}": ConditionedDecoder(conditioned, networks.condition)}
     else:
         encoder = {name: build(heads) for name, build in networks.encoder.items()}
-        if MODELS[model].fusion == "joint":
+        if MODELS[model].fusion in ("joint", "jnf"):
             encoder[f"{first},{second}"] = joint_encoder()
         decoder = {name: build(latent_dim) for name, build in networks.decoder.items()}
     likelihood = {name: build() for name, build in networks.likelihood.items()}

@@ -8,6 +8,7 @@ from torch.distributions import Categorical, Distribution, Independent, Laplace,
 from torch.nn.functional import softplus
 
 from common.distributions.energy import LocScaleEbm
+from common.distributions.flows import JointFlows
 from common.distributions.location_scale import DiagonalGaussian, Joined, LaplaceOrNormal
 from common.distributions.von_mises_fisher import VonMisesFisher
 from common.errors import require
@@ -262,6 +263,34 @@ class LocScaleEbmPosterior(Posterior):
         return q.weighted_samples(prior)
 
     def proposal(self, q: LocScaleEbm) -> Distribution:
+        return q.proposal
+
+
+class JointFlowsPosterior(Posterior):
+    """A Gaussian given all modalities, a flow given one, products in between (`common.distributions.JointFlows`).
+
+    Range: |mu| <= 1e3 and |logvar| <= 20, with flows whose weights are of order 1.
+
+    Args:
+        flows: f_m of each modality, see `common.distributions.flows.masked_autoregressive_flow`.
+        n: samples that an estimate draws from each flow, and from a Gaussian that stands for their product.
+    """
+
+    has_density = has_kl = False
+
+    def __init__(self, flows: Sequence[nn.Module], n: int = 8) -> None:
+        super().__init__()
+        require(n > 1, f"products of flows need at least 2 samples from each (got {n})")
+        self.flows, self.n = nn.ModuleList(flows), n
+
+    def forward(self, params: tuple[Tensor, Tensor, Tensor]) -> JointFlows:
+        """Which modalities are given (..., M), and (mu, logvar), each (..., M + 1, D) -> q, batch shape (...)."""
+        return JointFlows(*params, self.flows, self.n)
+
+    def point(self, q: JointFlows) -> Tensor:
+        return q.point
+
+    def proposal(self, q: JointFlows) -> Distribution:
         return q.proposal
 
 

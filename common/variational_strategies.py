@@ -156,6 +156,38 @@ class LocScaleEbmStrategy(Strategy):
         return mask, mu.expand(*mask.shape, -1), logvar.expand(*mask.shape, -1)
 
 
+class JointFlowsStrategy(Strategy):
+    """Passes a joint encoder and an expert for each modality on to the posterior (`common.distributions.JointFlows`).
+
+    Args:
+        encoders: each modality, and all of them joined by commas.
+
+    Raises:
+        InputError: other encoders.
+    """
+
+    def __init__(self, encoders: Sequence[str]) -> None:
+        super().__init__()
+        modalities = dict.fromkeys(name for key in encoders for name in key.split(","))
+        joint = [key for key in encoders if set(key.split(",")) == set(modalities)]
+        require(
+            len(joint) == 1 and set(encoders) == {*modalities, *joint} and len(modalities) > 1,
+            f"JNF needs an encoder for each modality, and one of all of them: not {'; '.join(encoders)}",
+        )
+        self.order = [list(encoders).index(key) for key in (*modalities, *joint)]
+
+    def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(mu, logvar), each (M + 1, B, D), and a mask (..., B, M) -> the mask, (mu, logvar), each (..., B, M + 1, D).
+
+        The joint encoder's come last.
+        """
+        mu, logvar = (torch.stack([p[e] for e in self.order], dim=-2) for p in params)  # (B, M + 1, D)
+        mask = torch.ones_like(mu[..., :-1, 0], dtype=torch.bool) if mask is None else mask
+        mask = mask.expand(torch.broadcast_shapes(mask.shape, (len(mu), mask.shape[-1])))
+        shape = (*mask.shape[:-1], *mu.shape[-2:])
+        return mask, mu.expand(shape), logvar.expand(shape)
+
+
 class MoeStrategy(Strategy):
     """The equally weighted mixture of the present experts, of any family (MMVAE, Shi et al. 2019, arXiv 1911.03393)."""
 

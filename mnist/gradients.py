@@ -50,7 +50,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     has_density = model.variational_posterior.has_density
-    require(has_density, f"these estimators need a density in closed form: {config.model} is energy-based")
+    require(has_density, f"these estimators need a density in closed form, which the posterior of {config.model} lacks")
     examples = dataset.load("test", config).only(model.modalities)
     batch = examples.to(next(model.parameters()).device)[:]
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregIwaeElbo}

@@ -37,12 +37,15 @@ def build(config: Config) -> MultimodalVAE:
     shared, own = config.n_latents, config.n_private or 0
     encoders = {
         **{name: partial(encoder, (shared + own,) * n_params, width) for name, width in WIDTHS.items()},
-        "resnet": lambda: resnet_encoder((shared,) * n_params, (own,) * n_params if own else ()),
+        "resnet": partial(resnet_encoder, (shared,) * n_params, (own,) * n_params if own else ()),
     }
+    encoder_of = {name: encoders[config.networks]() for name in names}
+    if model.fusion == "jnf":
+        encoder_of[",".join(names)] = Stacked(encoders[config.networks](n_images=len(names)))
     decoders = {name: partial(decoder, width=width) for name, width in WIDTHS.items()} | {"resnet": resnet_decoder}
     return VAE(
         model.fusion,
-        encoder={name: encoders[config.networks]() for name in names},
+        encoder=encoder_of,
         decoder={name: decoders[config.networks](shared + own) for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
         latent_dim=shared + own * len(names),
@@ -52,11 +55,11 @@ def build(config: Config) -> MultimodalVAE:
     )
 
 
-def encoder(heads: tuple[int, ...], width: int) -> nn.Sequential:
-    """Image (N, 3, 28, 28) -> the expert's parameters, (N, D) each, by maps of width, 2 width and 4 width channels."""
+def encoder(heads: tuple[int, ...], width: int, n_images: int = 1) -> nn.Sequential:
+    """Images (N, 3 n, 28, 28) -> the posterior's parameters, (N, D) each, by maps of width, 2 and 4 width channels."""
     d, w = heads[0], width
     return nn.Sequential(
-        *(nn.Conv2d(3, w, 3, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(3 * n_images, w, 3, 2, 1), nn.ReLU()),
         *(nn.Conv2d(w, 2 * w, 3, 2, 1), nn.ReLU()),
         *(nn.Conv2d(2 * w, 4 * w, 3, 2, 1), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(4 * w * 4 * 4, d), nn.ReLU(), SplitLinearLayer(d, heads)),
@@ -90,6 +93,13 @@ class Block(nn.Module):
         return self.shortcut(x) + 0.1 * self.residual(x)
 
 
+class Stacked(nn.Sequential):
+    """A network on n images (N, 3, 28, 28), which sees all their channels."""
+
+    def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(torch.cat(images, dim=1))
+
+
 class SideBySide(nn.ModuleList):
     """Networks x -> parameters of the shared latents, and of the private ones, joined: (N, D) each."""
 
@@ -97,12 +107,12 @@ class SideBySide(nn.ModuleList):
         return tuple(torch.cat(params, dim=1) for params in zip(*(network(x) for network in self), strict=True))
 
 
-def resnet_encoder(shared: tuple[int, ...], own: tuple[int, ...]) -> nn.Module:
-    """Image (N, 3, 28, 28) -> the expert's parameters, (N, D) each: a network for each part of the latents."""
+def resnet_encoder(shared: tuple[int, ...], own: tuple[int, ...], n_images: int = 1) -> nn.Module:
+    """Images (N, 3 n, 28, 28) -> the posterior's parameters, (N, D) each: a network for each part of the latents."""
 
     def network(heads: tuple[int, ...]) -> nn.Sequential:
         return nn.Sequential(
-            *(nn.Conv2d(3, 64, 3, 1, 1), Block(64, 64), nn.AvgPool2d(3, 2, 1)),
+            *(nn.Conv2d(3 * n_images, 64, 3, 1, 1), Block(64, 64), nn.AvgPool2d(3, 2, 1)),
             *(Block(64, 128), nn.AvgPool2d(3, 2, 1)),
             *(Block(128, 256), nn.Flatten(), SplitLinearLayer(N_RESNET_FLAT, heads)),
         )

@@ -7,7 +7,7 @@ from common import choices
 from common.errors import require
 
 MAX_MODALITIES = 10  # photographs to put digits on
-NAMES = ("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae")
+NAMES = ("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jnf", "dmvae", "mmvae+", "cmvae")
 MODELS = {name: choices.MODELS[name] for name in NAMES}  # of --model
 
 

@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "location_scale": ["DiagonalGaussian", "Joined", "LaplaceOrNormal"],
         "von_mises_fisher": ["HypersphericalUniform", "VonMisesFisher"],
         "energy": ["LocScaleEbm"],
+        "flows": ["JointFlows"],
     },
 )

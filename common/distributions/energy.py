@@ -1,17 +1,17 @@
 """Energy-based posteriors: their density is known up to its normaliser."""
 
-import math
 from functools import cached_property
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 from common.distributions.location_scale import DiagonalGaussian
+from common.distributions.unnormalised import Unnormalised
 from common.experts import product_of_experts
 
 
-class LocScaleEbm(Distribution):
+class LocScaleEbm(Unnormalised):
     r"""A product of experts of one location-scale family, its base density a Gaussian times a learned exp(-E).
 
     .. math:: q(z|x_S) \propto p(z) \prod_{m \in S} N(z; \mu_m, \sigma_m^2)
@@ -23,7 +23,7 @@ class LocScaleEbm(Distribution):
 
     The proposal r is the equally weighted mixture of the present Gaussian experts, their product and the prior. Its
     density is known, and since E is not negative, :math:`\tilde q / r` is at most the number of components, so that
-    estimates have a finite variance. Everything but :math:`\tilde q` is an estimate from new samples of r at each call.
+    estimates have a finite variance.
 
     Args:
         present: which experts take part, (..., M) bool.
@@ -31,8 +31,6 @@ class LocScaleEbm(Distribution):
         energy: (N, D) -> E (N, 1), not negative.
         n: samples that an estimate draws from each component of r.
     """
-
-    arg_constraints = {}  # noqa: RUF012 (torch's own name)
 
     def __init__(self, present: Tensor, mu: Tensor, logvar: Tensor, energy: nn.Module, n: int) -> None:
         super().__init__(present.shape[:-1], mu.shape[-1:], validate_args=False)
@@ -63,22 +61,6 @@ class LocScaleEbm(Distribution):
         energy = self.energy(u.flatten(0, -2)).view(u.shape[:-1])  # (..., M)
         return self.product.log_prob(z) - torch.where(self.present, energy, 0).sum(dim=-1)
 
-    def pool(self, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Draw n samples from each component of r, J = n (M + 2) in all, and weigh them.
-
-        Returns:
-            z (*shape, J, *batch_shape, D), with gradients, and log :math:`\tilde q` and log w, each (*shape, J,
-            *batch_shape). w is :math:`\tilde q / r` divided by the number of samples, so that its sum over J estimates
-            the normaliser; it is 0 for samples from absent experts.
-        """
-        r = self.proposal
-        z = r.component_distribution.rsample((*shape, self.n))  # (*shape, n, ..., M + 2, D)
-        share = r.mixture_distribution.logits.movedim(-1, 0)  # (M + 2, ...)
-        z = z.movedim(-2, len(shape))  # (*shape, M + 2, n, ..., D)
-        log_q = self.log_density(z)
-        log_w = log_q - r.log_prob(z) + share.unsqueeze(1) - math.log(self.n)
-        return tuple(x.flatten(len(shape), len(shape) + 1) for x in (z, log_q, log_w))
-
     def weighted_samples(self, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
         r"""Samples for the expectation in an ELBO: a pool with self-normalised weights, and the KL that fits them.
 
@@ -94,47 +76,3 @@ class LocScaleEbm(Distribution):
         # samples without weight may have an infinite log q
         log_ratio = torch.where(weight > 0, log_q - prior.log_prob(z), 0)
         return z, weight, (weight * log_ratio).sum(dim=0) - log_w.logsumexp(dim=0)
-
-    def log_normaliser(self, shape: tuple[int, ...] = ()) -> Tensor:
-        r"""The logarithm of an unbiased estimate of the integral of :math:`\tilde q`: (*shape, *batch_shape), nats."""
-        return self.pool(shape)[-1].logsumexp(dim=len(shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Estimated log-density: log q~ minus the logarithm of an estimated normaliser, (...), nats."""
-        return self.log_density(value) - self.log_normaliser()
-
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """One sample of each pool, chosen by weight (sampling-importance-resampling); nearly from q if n is large."""
-        with torch.no_grad():
-            z, _, log_w = self.pool(Size(sample_shape))
-            return resample(z, log_w, dim=len(sample_shape))[0]
-
-    @property
-    def mean(self) -> Tensor:
-        """Estimated mean, (..., D)."""
-        z, _, log_w = self.pool()
-        return (log_w.softmax(dim=0).unsqueeze(-1) * z).sum(dim=0)
-
-    @property
-    def variance(self) -> Tensor:
-        """Estimated variance of each dimension, (..., D)."""
-        z, _, log_w = self.pool()
-        w = log_w.softmax(dim=0).unsqueeze(-1)
-        return (w * (z - (w * z).sum(dim=0)).square()).sum(dim=0)
-
-
-def resample(z: Tensor, log_w: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Choose one sample of each pool with probability proportional to its weight.
-
-    Args:
-        z, log_w: samples (..., J, ..., D) and their log-weights (..., J, ...).
-        dim: the dimension of J.
-
-    Returns:
-        the chosen z (..., D), and their indices among the J, (...).
-    """
-    # Gumbel noise: unlike torch's multinomial it passes NaN on, to the check of the loss
-    noise = torch.empty_like(log_w, requires_grad=False).exponential_().log()
-    index = (log_w.detach() - noise).argmax(dim=dim, keepdim=True)
-    z = z.gather(dim, index.unsqueeze(-1).expand(*index.shape, z.shape[-1])).squeeze(dim)
-    return z, index.squeeze(dim)

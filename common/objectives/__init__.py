@@ -17,6 +17,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dreg": ["DregIwaeElbo"],
         "energy": ["EnergyIwaeElbo"],
         "chain_rule": ["ArElbo"],
-        "joint": ["CrmvaeElbo", "JmvaeElbo", "MvtcaeElbo"],
+        "joint": ["CrmvaeElbo", "JmvaeElbo", "JnfElbo", "MvtcaeElbo"],
     },
 )

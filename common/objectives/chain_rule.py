@@ -32,7 +32,7 @@ class ArElbo(MultimodalObjective):
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
         has_kl = self.model.variational_posterior.has_kl
-        require(has_kl, "the KLs of mixtures and of energy-based posteriors have no closed form")
+        require(has_kl, "the KLs of mixtures, of energy-based posteriors and of flows have no closed form")
         nothing_is_prior = self.model.variational_strategy.nothing_is_prior
         require(
             nothing_is_prior, "a set encoder's posterior of nothing is not the prior, which the chain rule starts from"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Batch
-from common.distributions.energy import resample
+from common.distributions.unnormalised import resample
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound

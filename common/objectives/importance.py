@@ -124,7 +124,10 @@ class IwaeElbo(ImportanceWeighted):
         super().__init__(model, weights, max_memory)
         require(K > 0, f"an importance-weighted bound needs at least one sample, not {K}")
         has_density = self.model.variational_posterior.has_density
-        require(has_density, "an energy-based posterior has no density in closed form: its bound is EnergyIwaeElbo")
+        require(
+            has_density,
+            "the bound needs a density in closed form: an energy-based posterior has EnergyIwaeElbo, JNF's has JnfElbo",
+        )
         self.K = K
         self.looser = looser
 

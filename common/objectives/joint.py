@@ -1,4 +1,4 @@
-"""Objectives that draw the posteriors of single modalities and the joint one to each other: JMVAE, MVTCAE, CRMVAE."""
+"""Objectives that draw the posteriors of single modalities and the joint one together: JMVAE, JNF, MVTCAE, CRMVAE."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -113,6 +113,40 @@ class JmvaeElbo(JointAndSingles):
             InputError: an example lacks a modality.
         """
         return super().bound(self.complete(inputs, "--obj jmvae and student need"), beta)
+
+
+class JnfElbo(MultimodalObjective):
+    r"""JNF: the joint ELBO, and a flow of each modality fitted to samples of the joint posterior, which stays as it is.
+
+    .. math:: ELBO(x_1, .., x_M) - \sum_m E_{q(z|X)} \Big[ \log q(z|X) - \log q_m(z|x_m) \Big], \quad
+              \text{the second with q(z|X) and its z held fixed}
+
+    (Senellart et al. 2023, arXiv 2305.11832; q_m: `common.distributions.JointFlows`.) A lower bound on log p(X), less
+    estimates of the KLs between posteriors. The authors train in two stages, the ELBO first, then the log q_m with the
+    joint encoder and the decoders frozen. Here both go on at once, with the same optimum: the second part moves no
+    parameter of the first, and log q(z|X), which the authors leave out, none of the second. It learns from complete
+    examples only.
+    """
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """The bound of each example, (B,), with the prior's KL weighted by beta, from one sample z.
+
+        Raises:
+            InputError: an example lacks a modality.
+        """
+        batch = self.complete(inputs, "--obj jnf needs")
+        q = self.model.fuse(self.model.experts(batch))
+        z = q.joint.rsample()  # (B, D)
+        kl = kl_divergence(q.joint, self.model.prior())
+        distance = q.joint.log_prob(z).detach().unsqueeze(-1) - q.experts.log_prob(z.detach().unsqueeze(-2))  # (B, M)
+        value = -beta * kl - distance.sum(dim=-1)
+        terms = {"joint/kl": kl}
+        terms |= {f"{name}/kl from joint": distance[:, m] for m, name in enumerate(self.model.modalities)}
+        names = self.model.modalities
+        for name, (log_p,) in self.log_likelihoods(dict.fromkeys(names, z[None]), batch, dict.fromkeys(names)).items():
+            value = value + self.weights[name] * log_p
+            terms[f"joint/{name}"] = log_p
+        return Bound(value, terms)
 
 
 class MvtcaeElbo(JointAndSingles):

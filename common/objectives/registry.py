@@ -89,6 +89,14 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="joint ELBO, which trains the decoders, and the ELBO of each modality, which trains its encoder",
         why="needs a joint encoder and an encoder for each modality",
     ),
+    "jnf": Record(
+        make=lambda model, o, weights: objectives.JnfElbo(model, weights),
+        fusions=("jnf",),
+        options=(),
+        needs_density=True,
+        summary="joint ELBO; the flows of single modalities are fitted to samples of the joint posterior",
+        why="needs a joint encoder and a flow for each modality",
+    ),
     "mvtcae": Record(
         make=lambda model, o, weights: objectives.MvtcaeElbo(model, _alpha(o, MVTCAES_ALPHA), weights),
         fusions=("product",),

@@ -20,6 +20,7 @@ of them at 1 values are in nats. `--model` names these; `--fusion`, `--posterior
 COLUMNS = ("model", "what it is", "latents", "a lower bound on", "learns from incomplete examples", "source")
 CLASSES = {  # of the objectives that models have without --obj; elbo has another one for mixtures
     "jmvae": "JmvaeElbo",
+    "jnf": "JnfElbo",
     "telbo": "TelboElbo",
     "mvtcae": "MvtcaeElbo",
     "crmvae": "CrmvaeElbo",
@@ -42,6 +43,8 @@ POSTERIORS = {
     "mopoe-published": SUBSETS + r"q_A \propto p(z)^{[|A| = M]} \prod_{m \in A} q_m(z|x_m)",
     "own": r"q(z|x_S) \text{ from a network on } x_S",
     "joint": r"q(z|X) \text{ from a network on } X, \quad q(z|x_m) \text{ from one on } x_m",
+    "jnf": r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
+    r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",
 }
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
@@ -49,6 +52,8 @@ NEIGHBOURS = {
     "mvae": "The product is sharp where any expert is, mmvae's mixture keeps what one expert alone believes.",
     "mvae-q": "Unlike mvae's experts its encoders give posteriors, which hold the prior already.",
     "jmvae": "Unlike mvae it has a network for the joint posterior, to which those of single modalities are drawn.",
+    "jnf": "Unlike jmvae its posteriors of single modalities are flows, which are fitted to the joint one and leave it "
+    "as it is; several are multiplied.",
     "vae": "It models one modality.",
     "cvae": "Unlike all others its decoder sees the second modality, which it never models.",
     "bivcca": "It is mmvae with two modalities and both halves of the objective equal.",

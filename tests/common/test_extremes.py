@@ -46,8 +46,10 @@ RANGES = {
     "vmf": (1e18,),
     "ebm": (1e9, 80.0),
 }
+FLOWS = (1e3, 20.0)  # the range of --fusion jnf
 BESIDE_STANDARD_NORMAL = RANGES | {"gaussian": (1e9, 80.0)}  # with no density of another learned distribution
 COMPARING = ("ar", "jmvae", "student", "mvtcae", "crmvae", "mmjsd")  # objectives with KLs between posteriors
+COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no examples that lack modalities
 RATIOS = dict.fromkeys(FAMILIES, (1e3, 10.0)) | {"vmf": (5.0,)}  # of densities, which are all that elbo-importance has
 PRIORS = {"gaussian": 40.0, "laplace": 10.0, "softplus-laplace": 1e9, "softplus-normal": 1e5, "laplace-normal": 10.0}
 
@@ -110,8 +112,8 @@ def model_of(fusion, family, params, learn_prior=True):
         name: Table(tuple(p[:, : n_seen[name]] for p in experts), bool(single_network))
         for name, experts in params.items()
     }
-    if fusion in ("own", "joint"):
-        for n in range(2, len(params) + 1):
+    if fusion in ("own", "joint", "jnf"):
+        for n in [len(params)] if fusion == "jnf" else range(2, len(params) + 1):
             encoder |= {",".join(names): Table(params[names[0]], False) for names in itertools.combinations(params, n)}
     return VAE(
         single_network(Apart(FAMILIES[family].n_params)) if single_network else fusion,
@@ -139,17 +141,17 @@ def tensors(draw, shape, limit):
 @st.composite
 def cases(draw, fusion, family, obj):
     """An objective of a model with parameters in its family's range, and a batch."""
-    n = 2 if family == "laplace-normal" else draw(st.integers(1, 3))
+    n = 2 if family == "laplace-normal" else draw(st.integers(2 if fusion == "jnf" else 1, 3))
     learn_prior = draw(st.booleans())
     ranges = RANGES if learn_prior or obj in COMPARING else BESIDE_STANDARD_NORMAL
-    limits = (RATIOS if obj == "elbo-importance" else ranges)[family]
+    limits = FLOWS if fusion == "jnf" else (RATIOS if obj == "elbo-importance" else ranges)[family]
     params = {name: tuple(draw(tensors((B, D), limit)) for limit in limits) for name in NAMES[:n]}
     model = model_of(fusion, family, params, learn_prior)
     if learn_prior and family in PRIORS and obj != "elbo-importance":
         model.prior.scale.data = draw(tensors((D,), PRIORS[family]))
     options = OPTIONS | {"looser": draw(st.booleans()), "approx_m": int(n == 3)}
     options["dreg"] = draw(st.sampled_from(GRADIENTS)) if obj == "dreg" else None
-    mask = None if obj in ("jmvae", "student", "telbo") or draw(st.booleans()) else draw(tensors((B, n), 1.0)) >= 0
+    mask = None if obj in COMPLETE or draw(st.booleans()) else draw(tensors((B, n), 1.0)) >= 0
     return make_objective(obj, model, SimpleNamespace(**options)), Batch(dict.fromkeys(params, ROWS), mask)
 
 

@@ -26,7 +26,7 @@ class Exact(nn.Module):
 
 
 def with_fusion(fusion, n_modalities=2):
-    """The linear-Gaussian model with other experts; those of "quotient" and "own" are the exact posteriors."""
+    """The linear-Gaussian model with other experts; those of "quotient", "own" and "jnf" are the exact posteriors."""
     model, weights, scales = linear_gaussian(n_modalities)
     encoder = dict(model.encoder)
     if fusion == "quotient":
@@ -34,6 +34,8 @@ def with_fusion(fusion, n_modalities=2):
     if fusion == "own":
         keys = [",".join(names) for r in range(n_modalities) for names in itertools.combinations(weights, r + 1)]
         encoder = {key: Exact(weights, scales, key.split(",")) for key in keys}
+    if fusion == "jnf":
+        encoder = {key: Exact(weights, scales, key.split(",")) for key in (*weights, ",".join(weights))}
     model = VAE(fusion, encoder, dict(model.decoder), model.likelihood, latent_dim=D)
     return model.double().eval(), weights, scales
 

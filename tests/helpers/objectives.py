@@ -19,9 +19,9 @@ def hooked(network):
     return rows
 
 
-def gradients_agree(objective, inputs):
-    """gradcheck of the loss, with the same noise each time, by all parameters."""
-    parameters = dict(objective.model.named_parameters())
+def gradients_agree(objective, inputs, names=""):
+    """gradcheck of the loss, with the same noise each time, by all parameters whose names begin in this way."""
+    parameters = {name: p for name, p in objective.model.named_parameters() if name.startswith(names)}
 
     def loss(*values):
         torch.manual_seed(0)

@@ -26,6 +26,7 @@ FAMILIES_OF = {
     "product": ("gaussian",),
     "quotient": ("gaussian",),
     "mopoe": ("gaussian", "vmf"),
+    "jnf": ("gaussian",),
 }
 EVERYTHING = [
     (name, obj, posterior)
@@ -65,6 +66,7 @@ def test_names_of_terms(name, obj):
         "dmvae": f"{each} image/text text/image",
         "jmvae": from_joint,
         "student": from_joint,
+        "jnf": from_joint,
         "mvtcae": from_joint,
         "crmvae": f"{from_joint} image/image text/text",
         "ar": "ar/kl ar/image ar/text",
@@ -148,7 +150,9 @@ def accuracy(name, epochs, paired=1.0, seed=0):
     return (inferred == held_out.modalities["text"]).double().mean().item()
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("mvae", 5), ("mvae-q", 5), ("jmvae", 3), ("bivcca", 2), ("mopoe", 2)])
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("mvae", 5), ("mvae-q", 5), ("jmvae", 3), ("jnf", 4), ("bivcca", 2), ("mopoe", 2)]
+)
 def test_models_learn_to_infer_the_label_from_the_image(monkeypatch, name, epochs):
     """Guessing gives 0.1, with a standard error of 0.013; seeds 0 to 5 gave 0.59 and more."""
     monkeypatch.setattr(mnist.model, "WIDTH", 128)

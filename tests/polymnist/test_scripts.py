@@ -116,7 +116,8 @@ def test_every_models_bound_is_finite_and_reaches_its_networks(model):
     config.check()
     objective = objective_of(config, build(config))
     inputs = {name: torch.rand(5, 3, 28, 28) for name in ("m0", "m1", "m2")}
-    inputs["m1"][0], inputs["m2"][1:3] = torch.nan, torch.nan
+    if MODELS[model].unpaired:
+        inputs["m1"][0], inputs["m2"][1:3] = torch.nan, torch.nan
     objective(inputs, 0.5).backward()
     for name, p in objective.model.named_parameters():
         assert not p.requires_grad or (p.grad.isfinite().all() and p.grad.any()), name
@@ -129,6 +130,18 @@ def test_models_with_private_latents_have_the_settings_of_their_codes():
     model = build(config)
     assert model.latent_dim == 32 + 5 * 32 and model.prior.loc.shape == (40, 32)
     assert train.Config(model="dmvae").posterior == "gaussian"
+
+
+def test_jnfs_joint_encoder_sees_the_channels_of_all_images():
+    for networks in ("conv", "resnet"):
+        model = build(train.Config(model="jnf", networks=networks, n_modalities=3, n_latents=4))
+        alone, joint = model.encoder["m0"], model.encoder["m0,m1,m2"]
+        first = next(joint.parameters())
+        assert first.shape[1] == 9 and first.shape[0] == next(alone.parameters()).shape[0]
+        images = torch.rand(3, 2, 3, 28, 28)
+        torch.testing.assert_close(joint(*images), joint[0](images.movedim(0, 1).flatten(1, 2)))
+        q = model.posterior(dict(zip(model.modalities, images, strict=True)))
+        torch.testing.assert_close(q.mean, joint(*images)[0])
 
 
 def test_residual_networks_are_those_of_mmvae_pluss_code():
@@ -207,6 +220,12 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--limit", 60, "--model", "mvtcae", "--missing", 0.99, "--no-keep-incomplete"), "leaves none of .* complete"),
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
         (("--model", "mvtcae", "--alpha", 1.5), "--alpha of --obj mvtcae lies between 0 and 1, it is 1.5"),
+        (("--model", "jnf", "--missing", 0.2), "--model jnf needs complete examples: leave out --missing"),
+        (("--model", "jnf", "--posterior", "laplace"), "there is no fusion jnf for laplace experts: the bases of its"),
+        (
+            ("--model", "jnf", "--obj", "elbo"),
+            "--obj elbo trains no posterior of single modalities: --model jnf has jnf",
+        ),
         (("--model", "mmjsd", "--posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
         (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae. has iwae, dreg, stl"),
     ):

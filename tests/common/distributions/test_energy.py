@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.distributions import LocScaleEbm
-from common.distributions.energy import resample
+from common.distributions.unnormalised import resample
 from common.errors import InputError
 from common.estimators import importance_estimates, joint_and_each, log_marginal
 from common.experts import product_of_experts

@@ -1,14 +1,16 @@
-"""JMVAE's objective, and its students', MVTCAE's and CRMVAE's, against exact posteriors and formulas written out."""
+"""JMVAE's, its students', JNF's, MVTCAE's and CRMVAE's objectives, by exact posteriors and formulas written out."""
 
 import math
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import CrmvaeElbo, JmvaeElbo, MvtcaeElbo, StandardElbo
+from common.objectives import CrmvaeElbo, JmvaeElbo, JnfElbo, MvtcaeElbo, StandardElbo
+from common.variational_posteriors import JointFlowsPosterior
+from tests.common.distributions.test_flows import bent
 from tests.helpers.digits import BETA, LAMBDAS, certain_joint, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
 from tests.helpers.fusions import components, mask_of, with_fusion
 from tests.helpers.linear_gaussian import NAMES, D, draw, exact_log_p, exact_posterior, expected_log_p, standard_error
@@ -140,6 +142,119 @@ def test_students_of_an_exact_teacher_come_to_the_exact_posteriors():
 def test_jmvae_takes_a_mask_of_complete_examples():
     model, inputs = model_of("jmvae"), mnist_inputs(3)
     assert JmvaeElbo(model)(Batch(inputs, torch.ones(3, 2, dtype=torch.bool))).isfinite()
+
+
+# JNF
+
+
+def with_flows(by):
+    """The linear-Gaussian model with the exact posteriors, those of single modalities through flows."""
+    model, weights, scales = with_fusion("jnf")
+    model.variational_posterior = JointFlowsPosterior([bent(D, seed, by) for seed in range(2)])
+    return model, weights, scales
+
+
+def test_jnf_with_the_identity_is_log_p_less_the_kls():
+    model, weights, scales = with_flows(by=0)
+    one = draw(weights, scales, 1)
+    log_p, kl, apart = exact_jmvae(weights, scales, one)
+    with torch.no_grad():
+        value, terms = JnfElbo(model).bound(repeated(one, 20_000))
+    # q(z|a, b) is proportional to q_a q_b / p, so that the noise of the terms cancels
+    torch.testing.assert_close(value, (log_p - sum(apart)).expand(20_000))
+    assert set(terms) == {"joint/kl", "joint/a", "joint/b", "a/kl from joint", "b/kl from joint"}
+    torch.testing.assert_close(terms["joint/kl"], kl.expand(20_000))
+    for name, exact in zip(("a", "b"), apart, strict=True):
+        distance = terms[f"{name}/kl from joint"]
+        assert distance.mean().item() == pytest.approx(exact.item(), abs=5 * standard_error(distance))
+
+
+@pytest.mark.parametrize("by", [0.3, 0.8])
+def test_jnf_bounds_log_p(by):
+    """Off the exact joint posterior too; without the flows' part it is the joint ELBO."""
+    model, weights, scales = with_flows(by)
+    with torch.no_grad():
+        model.encoder["a,b"].log_precision.add_(0.3)
+        one = draw(weights, scales, 1)
+        value, terms = JnfElbo(model).bound(repeated(one, 20_000))
+    log_p, error = exact_log_p(weights, scales, one, ("a", "b")).item(), 5 * standard_error(value)
+    elbo = value + terms["a/kl from joint"] + terms["b/kl from joint"]
+    assert value.mean() < elbo.mean() < log_p + error
+    assert value.mean() < log_p - error, "the comparison is tight"
+    torch.testing.assert_close(elbo, terms["joint/a"] + terms["joint/b"] - terms["joint/kl"])
+
+
+def test_jnfs_weights_and_beta():
+    """On mnist's networks, where the joint posterior is certain, each part written out."""
+    model, inputs = model_of("jnf"), mnist_inputs()
+    mu, logvar = certain_joint(model, inputs)
+    joint = Normal(mu, (0.5 * logvar).exp()).log_prob(mu).sum(dim=-1)
+    apart = []
+    for flow, (m, v) in zip(model.variational_posterior.flows, experts_by_hand(model, inputs).values(), strict=True):
+        u, log_det = flow().call_and_ladj(mu)
+        apart.append(joint - Normal(m, v.sqrt()).log_prob(u).sum(dim=-1) - log_det)
+    for beta in (1.0, BETA, 0.0):
+        torch.manual_seed(0)
+        bound = JnfElbo(model, weights=LAMBDAS).bound(inputs, beta)
+        torch.manual_seed(0)
+        noise = 0.5 * (torch.randn_like(mu).square().sum(dim=-1))  # of log q(z|X) at its sample
+        expected = log_p_by_hand(model, mu, inputs) - beta * kl_to_prior(mu, logvar.exp()) - sum(apart) + 2 * noise
+        torch.testing.assert_close(bound.value, expected)
+
+
+def test_jnfs_flows_train_no_decoder_and_no_joint_encoder():
+    """Those have the ELBO's gradient; flows and single encoders have log q_m's at samples of the joint posterior."""
+    model, inputs = model_of("jnf"), mnist_inputs()
+    torch.manual_seed(0)
+    JnfElbo(model)(inputs).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    torch.manual_seed(0)
+    q = model.posterior(inputs)
+    z = q.joint.rsample()
+    log_p = sum(p.log_prob(inputs[name]) for name, p in model.decode(z).items())
+    (kl_to_prior(q.joint.mean, q.joint.logvar.exp()) - log_p).mean().backward()
+    for expert, flow in zip(model.modalities, model.variational_posterior.flows, strict=True):
+        u, log_det = flow().call_and_ladj(z.detach())
+        m, logvar = model.encoder[expert](inputs[expert])
+        (-Normal(m, (0.5 * logvar).exp()).log_prob(u).sum(dim=-1) - log_det).mean().backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(gradients[name], p.grad, msg=name)
+        assert p.grad.any(), name
+
+
+def test_gradient_of_jnfs_flows_against_finite_differences():
+    model, weights, scales = with_flows(by=0.5)
+    names = ("variational_posterior", "encoder.a.", "encoder.b.")
+    assert gradients_agree(JnfElbo(model, weights={"a": 2.0}), draw(weights, scales, 3), names)
+
+
+def test_jnfs_flows_learn_what_no_gaussian_fits():
+    """Joint posteriors along a parabola, for one value of a modality."""
+    torch.manual_seed(0)
+    model, _, _ = with_fusion("jnf")
+    model.variational_posterior = JointFlowsPosterior([bent(D, seed, by=0.3) for seed in range(2)])
+    optimizer = torch.optim.Adam(model.variational_posterior.flows[0].parameters(), lr=1e-2)
+    inputs = {name: torch.zeros(500, 3).double() for name in ("a", "b")}
+    t = torch.linspace(-2, 2, 500, dtype=torch.float64)
+    means = torch.stack([t, t.square()], dim=1)
+    model.encoder["a,b"].forward = lambda a, b: (means, torch.full_like(means, -4))
+    for _ in range(300):
+        optimizer.zero_grad()
+        JnfElbo(model)(inputs).backward()
+        optimizer.step()
+    z = model.posterior(inputs).sample()
+    fitted = MultivariateNormal(z.mean(dim=0), z.T.cov()).log_prob(z).mean()
+    assert model.posterior({"a": inputs["a"]}).log_prob(z).mean() > fitted + 0.5
+
+
+def test_jnf_refuses_incomplete_examples():
+    model, inputs = model_of("jnf"), mnist_inputs(3)
+    lacking = Batch(inputs, torch.tensor([[True, True], [True, True], [False, True]]))
+    for given in (lacking, {"image": inputs["image"]}):
+        with pytest.raises(InputError, match="--obj jnf needs every modality of every example"):
+            JnfElbo(model).bound(given)
+    assert JnfElbo(model)(Batch(inputs, torch.ones(3, 2, dtype=torch.bool))).isfinite()
 
 
 # MVTCAE and CRMVAE: products of experts without the prior

@@ -38,14 +38,14 @@ OTHERS = [combination for combination in COMBINATIONS if not exists(*combination
 
 
 class Joint(nn.Module):
-    """An encoder of a and b."""
+    """An encoder of all modalities."""
 
-    def __init__(self, heads):
+    def __init__(self, heads, n):
         super().__init__()
-        self.layer = SplitLinearLayer(2 * N_FEATURES, heads)
+        self.layer = SplitLinearLayer(n * N_FEATURES, heads)
 
-    def forward(self, a, b):
-        return self.layer(torch.cat([a, b], dim=1))
+    def forward(self, *xs):
+        return self.layer(torch.cat(xs, dim=1))
 
 
 class Values(nn.Module):
@@ -76,8 +76,8 @@ def model_of(fusion, family, names=("a", "b")):
         n_inputs = len(names) * (N_FEATURES + 1)
         network = nn.Sequential(ConcatLayer(), nn.Linear(n_inputs, HIDDEN), nn.Tanh(), SplitLinearLayer(HIDDEN, heads))
         strategy = UnstructuredStrategy(network)
-    if fusion in ("own", "joint"):
-        encoder["a,b"] = Joint(heads)
+    if fusion in ("own", "joint", "jnf"):
+        encoder[",".join(names)] = Joint(heads, len(names))
     return VAE(
         strategy,
         encoder,
@@ -117,14 +117,14 @@ def test_what_exists_trains_every_parameter(fusion, family, obj):
     objective = make_objective(obj, model_of(fusion, family), SimpleNamespace(**OPTIONS))
     if fusion not in ("own", "joint"):  # their other encoders get nothing from complete examples
         assert_trains(objective, batch_of())
-    assert_trains(objective, batch_of(missing=fusion != "joint"))
+    assert_trains(objective, batch_of(missing=fusion not in ("joint", "jnf")))
 
 
 @pytest.mark.parametrize(("fusion", "family"), list(dict.fromkeys((f, p) for f, p, _ in EXISTING)))
 def test_what_exists_knows_its_posterior(fusion, family):
     """What the records say of a family and a fusion is what the model's posterior says."""
     posterior = model_of(fusion, family).variational_posterior
-    assert posterior.has_density == FAMILIES[family].has_density
+    assert posterior.has_density == (FAMILIES[family].has_density and not FUSIONS[fusion].flows)
     assert posterior.is_mixture == FUSIONS[fusion].is_mixture
 
 
@@ -200,7 +200,7 @@ VALUES = {
 
 @pytest.mark.parametrize(("name", "obj"), list(product(VALUES, OBJECTIVES)))
 def test_an_option_is_taken_or_refused(name, obj):
-    fusion = next(f for f in ("moe", "poe", "joint", "product") if f in OBJECTIVES[obj].fusions)
+    fusion = next(f for f in ("moe", "poe", "joint", "product", "jnf") if f in OBJECTIVES[obj].fusions)
     options = ObjectiveOptions(obj=obj, **{name: VALUES[name]})
     arguments = f"--fusion {fusion}", objectives_of(fusion), fusion, "gaussian"
     if name in OBJECTIVES[obj].options:

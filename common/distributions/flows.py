@@ -1,0 +1,163 @@
+"""Gaussians seen through normalizing flows, and JNF's products of them."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, Transform
+from zuko.flows import MAF
+
+from common.distributions.location_scale import DiagonalGaussian
+from common.distributions.unnormalised import Unnormalised
+from common.errors import require
+from common.experts import quotient_of_experts
+
+Distribution.set_default_validate_args(__debug__)  # torch's default, which zuko's import switches off for everyone
+
+BLOCKS, HIDDEN = 2, (128, 128, 128)  # of a flow, as in the multivae package
+MAX_LATENTS = 4096
+
+
+def masked_autoregressive_flow(d: int) -> nn.Module:
+    """Build f, whose call gives a map z (..., D) -> (..., D) with `call_and_ladj` and `inv` (zuko's interface).
+
+    (MAF, Papamakarios et al. 2017, arXiv 1705.07057.) Each block is affine in a latent, given the latents before it;
+    one goes forwards, one backwards. Beyond 128 latents, neighbours form groups that depend on the groups before them
+    alone, since 128 hidden units can tell no more apart. The inverse takes a step for each latent or group.
+
+    Raises:
+        InputError: too many latents.
+    """
+    require(d <= MAX_LATENTS, f"a flow takes at most {MAX_LATENTS} latents (got {d}): its masks grow with their square")
+    with torch.device("cpu"):  # its masks need values, where a checkpoint's sizes are asked for on the meta device
+        return MAF(d, transforms=BLOCKS, hidden_features=HIDDEN, passes=min(HIDDEN)).transform
+
+
+class Flows(Distribution):
+    r"""T Gaussians, each seen through a map of its own: batch shape (..., T).
+
+    .. math:: q_t(z) = N(f_t(z); \mu_t, \sigma_t^2) \Big| \det \frac{\partial f_t(z)}{\partial z} \Big|
+
+    Args:
+        base: the Gaussians, batch shape (..., T).
+        maps: the T f_t; None is the identity.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch's own name)
+    has_rsample = True
+
+    def __init__(self, base: DiagonalGaussian, maps: Sequence[Transform | None]) -> None:
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+        self.base, self.maps = base, maps
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-densities at z_t (..., T, D), or at the same z (..., 1, D) for all: (..., T), nats."""
+        u, log_det = [], []
+        for f, z in zip(self.maps, value.expand(*value.shape[:-2], len(self.maps), -1).unbind(-2), strict=True):
+            at_z, slope = (z, torch.zeros_like(z[..., 0])) if f is None else f.call_and_ladj(z)
+            u.append(at_z)
+            log_det.append(slope)
+        return self.base.log_prob(torch.stack(u, dim=-2)) + torch.stack(log_det, dim=-1)
+
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        return self.inverse(self.base.rsample(sample_shape))
+
+    def inverse(self, u: Tensor) -> Tensor:
+        """The z_t with f_t(z_t) = u_t, for u (..., T, D): (..., T, D)."""
+        z = [x if f is None else f.inv(x) for f, x in zip(self.maps, u.unbind(-2), strict=True)]
+        return torch.stack(z, dim=-2)
+
+
+class JointFlows(Unnormalised):
+    r"""JNF's posterior: a Gaussian given all modalities, a flow given one, the flows' product over priors in between.
+
+    .. math:: q(z|x_S) \propto \tilde q(z) = \frac{\prod_{m \in S} q_m(z)}{p(z)^{|S| - 1}}, \qquad
+              q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) \Big| \det \frac{\partial f_m(z)}{\partial z} \Big|
+
+    (Senellart et al. 2023, arXiv 2305.11832.) p is N(0, I), which is q where no modality is given. Given all of them
+    :math:`\tilde q` is the joint encoder's Gaussian.
+
+    The proposal r is this Gaussian, p or the flow where q is one of them: samples and densities are then exact. In
+    between it is the equally weighted mixture of the present flows and a Gaussian, the quotient of Gaussians with the
+    moments of n samples of each flow. :math:`\tilde q / r` has no bound there, and an integral only where the flows
+    together fall faster than the prior's powers.
+
+    Args:
+        present: which modalities are given, (..., M) bool.
+        mu, logvar: means and log-variances, (..., M + 1, D): of each modality's base, and of the joint encoder.
+        flows: the M f_m, see `masked_autoregressive_flow`.
+        n: samples that an estimate draws from each component of r, two or more.
+    """
+
+    def __init__(self, present: Tensor, mu: Tensor, logvar: Tensor, flows: Sequence[nn.Module], n: int) -> None:
+        super().__init__(present.shape[:-1], mu.shape[-1:], validate_args=False)
+        self.present, self.mu, self.logvar, self.n = present, mu, logvar, n
+        self.experts = Flows(DiagonalGaussian(mu[..., :-1, :], logvar[..., :-1, :]), [flow() for flow in flows])
+        self.joint = DiagonalGaussian(mu[..., -1, :], logvar[..., -1, :])
+        self.prior = DiagonalGaussian(*[torch.zeros_like(mu[..., -1, :])] * 2)
+        self.n_given, self.complete = present.sum(dim=-1), present.all(dim=-1)  # (...)
+
+    @cached_property
+    def in_between(self) -> Tensor:
+        """Where q is a product of flows: more than one modality is given, and not all; (...) bool."""
+        return (self.n_given > 1) & ~self.complete
+
+    @cached_property
+    def proposal(self) -> MixtureSameFamily:
+        """r, a mixture of M + 1 components: the flows, and a Gaussian."""
+        used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
+        needed = used.flatten(0, -2).any(dim=0).tolist()  # a map that no example uses would be slow to invert
+        maps = [f if use else None for f, use in zip(self.experts.maps, needed, strict=True)]
+        gaussian = (
+            torch.where(self.complete.unsqueeze(-1), joint, other)
+            for joint, other in zip((self.joint.mean, self.joint.logvar), self._quotient(), strict=True)
+        )
+        base = (
+            torch.cat([x[..., :-1, :], y.unsqueeze(-2)], dim=-2)
+            for x, y in zip((self.mu, self.logvar), gaussian, strict=True)
+        )
+        used = torch.cat([used, self.n_given.unsqueeze(-1) != 1], dim=-1)  # (..., M + 1)
+        logits = torch.zeros_like(used, dtype=self.mu.dtype).masked_fill(~used, -torch.inf)
+        components = Flows(DiagonalGaussian(*base), [*maps, None])
+        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, False)
+
+    @torch.no_grad()
+    def _quotient(self) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (..., D), of the Gaussian quotient of the present flows' moments; else the prior's."""
+        if not self.in_between.any():
+            return self.prior.mean, self.prior.logvar
+        z = self.experts.rsample((self.n,))  # (n, ..., M, D)
+        precision = 1 / z.var(dim=0).clamp(min=torch.finfo(z.dtype).tiny)
+        moments = (z.mean(dim=0), -(precision - 1).clamp(min=0).log())
+        flat = (x.flatten(0, -3).movedim(-2, 0) for x in moments)  # (M, N, D)
+        quotient = quotient_of_experts(*flat, self.present.flatten(0, -2))
+        return tuple(x.view(*self.batch_shape, -1) for x in quotient)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        log_q = self.proposal.component_distribution.log_prob(z.unsqueeze(-2))[..., :-1]  # (..., M)
+        log_p = self.prior.log_prob(z)
+        product = torch.where(self.present, log_q, 0).sum(dim=-1) - (self.n_given - 1) * log_p
+        return torch.where(self.complete, self.joint.log_prob(z), product)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Exact samples; in between, each chosen from a pool by weight."""
+        return super().sample(sample_shape) if self.in_between.any() else self.proposal.sample(sample_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """The joint encoder's mean where all modalities are given, else an estimate, (..., D)."""
+        return torch.where(self.complete.unsqueeze(-1), self.joint.mean, super().mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """The joint encoder's variance where all modalities are given, else an estimate, (..., D)."""
+        return torch.where(self.complete.unsqueeze(-1), self.joint.variance, super().variance)
+
+    @property
+    def point(self) -> Tensor:
+        """Like `mean`, but given one modality without noise, the flow's inverse at its base's mean: (..., D)."""
+        r = self.proposal
+        at_means = r.component_distribution.inverse(r.component_distribution.base.mean)  # (..., M + 1, D)
+        exact = (r.mixture_distribution.probs.unsqueeze(-1) * at_means).sum(dim=-2)
+        return torch.where(self.in_between.unsqueeze(-1), self.mean, exact) if self.in_between.any() else exact

@@ -1,0 +1,250 @@
+"""JNF's posterior: flows against integrals and autograd; with flows that are the identity, against Gaussians."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+from zuko.flows import MAF
+
+from common.distributions import JointFlows
+from common.distributions.flows import Flows, masked_autoregressive_flow
+from common.distributions.location_scale import DiagonalGaussian
+from common.errors import InputError
+from common.estimators import importance_estimates, joint_and_each
+from common.variational_posteriors import JointFlowsPosterior
+from common.variational_strategies import JointFlowsStrategy
+from tests.helpers.fusions import mask_of, with_fusion
+from tests.helpers.linear_gaussian import draw, exact_log_p, exact_posterior
+
+KEYS = ("a", "b", "c", "a,b,c")
+PATTERNS = [(), ("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]
+
+
+def bent(d, seed=0, by=0.4):
+    """A flow with random weights, far from the identity; with by=0 it is the identity."""
+    flow = MAF(d, transforms=2, hidden_features=(8, 8), activation=torch.nn.Tanh).transform.double()
+    generator = torch.Generator().manual_seed(seed)
+    for p in flow.parameters():
+        p.data = by * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    return flow
+
+
+def posterior(flows, patterns, d=2, n=8, narrow=0.0):
+    """q(z|x_S) for a row with each pattern, and the parameters of the experts and of the joint encoder."""
+    generator = torch.Generator().manual_seed(0)
+    mu, logvar = 0.7 * torch.randn(2, 4, len(patterns), d, generator=generator, dtype=torch.float64)
+    logvar = logvar.abs().neg() - 0.3 - narrow  # narrower than the prior
+    q = JointFlowsPosterior(flows, n)(JointFlowsStrategy(KEYS)((mu, logvar), mask_of(patterns)))
+    return q, mu, logvar
+
+
+def grid(d, reach=9.0, n=700):
+    """Points of a regular grid (n^d, d), and the logarithm of a cell's volume."""
+    x = torch.linspace(-reach, reach, n if d == 2 else 20_000, dtype=torch.float64)
+    return torch.cartesian_prod(*[x] * d).view(-1, d), d * math.log(x[1] - x[0])
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_flows_density_integrates_to_one(d):
+    z, log_cell = grid(d)
+    base = DiagonalGaussian(torch.full((1, d), 0.4).double(), torch.full((1, d), -0.5).double())
+    q = Flows(base, [bent(d, by=0.3)()])
+    log_q = q.log_prob(z.unsqueeze(-2)).squeeze(-1)
+    assert (log_q + log_cell).logsumexp(dim=0).item() == pytest.approx(0, abs=1e-4)
+    u = (z - 0.4) * math.exp(0.25)
+    assert (log_q - Normal(0.0, 1.0).log_prob(u).sum(dim=-1)).std() > 0.2, "it is no Gaussian"
+    torch.manual_seed(0)
+    sample = q.rsample((20_000,)).squeeze(1)
+    weight = (log_q + log_cell).exp().unsqueeze(-1)
+    torch.testing.assert_close(sample.mean(dim=0), (weight * z).sum(dim=0), rtol=0, atol=0.05)
+    torch.testing.assert_close(sample.square().mean(dim=0), (weight * z.square()).sum(dim=0), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 150])
+def test_a_flow_against_autograd_and_its_own_inverse(d):
+    torch.manual_seed(0)
+    f = (bent(d) if d < 10 else masked_autoregressive_flow(d).double())()
+    q = Flows(DiagonalGaussian(*torch.zeros(2, 2, d).double()), [f, None])
+    z = torch.randn(5, 2, d, dtype=torch.float64)
+    u, log_det = f.call_and_ladj(z[:, 0])
+    torch.testing.assert_close(q.inverse(torch.stack([u, z[:, 1]], dim=1)), z)
+    jacobian = torch.stack([torch.autograd.functional.jacobian(f, x) for x in z[:, 0]])
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian).logabsdet)
+    expected = Normal(0.0, 1.0).log_prob(torch.stack([u, z[:, 1]], dim=1)).sum(dim=-1)
+    expected[:, 0] += torch.linalg.slogdet(jacobian).logabsdet
+    torch.testing.assert_close(q.log_prob(z), expected)
+    torch.testing.assert_close(q.log_prob(z[:, :1])[:, 0], expected[:, 0])
+    assert d == 1 or (jacobian != 0).sum() > 5 * d, "latents depend on each other"
+
+
+def test_the_default_flow_reaches_all_latents():
+    """In the first block the last latent depends on all groups before it, and on itself; in a layer of 128 units."""
+    torch.manual_seed(0)
+    block = masked_autoregressive_flow(150).transforms[0]
+    jacobian = torch.autograd.functional.jacobian(block(), torch.randn(150))
+    assert (jacobian[-1] != 0).sum() > 130 and not jacobian.triu(1).any()
+
+
+def test_a_flow_of_too_many_latents_is_refused():
+    with pytest.raises(InputError, match="a flow takes at most 4096 latents .got 1000000000."):
+        masked_autoregressive_flow(10**9)
+
+
+def test_the_import_of_zuko_leaves_torchs_checks_on():
+    with pytest.raises(ValueError, match="scale"):
+        Normal(0.0, -1.0)
+
+
+def test_given_one_all_or_nothing_samples_and_densities_are_exact():
+    q, mu, logvar = posterior([bent(2, seed) for seed in range(3)], [(), ("b",), ("a", "b", "c")])
+    z = torch.randn(6, 3, 2, dtype=torch.float64)
+    u, log_det = q.experts.maps[1].call_and_ladj(z[:, 1])
+    b, joint = (Normal(mu[i, j], (0.5 * logvar[i, j]).exp()) for i, j in ((1, 1), (3, 2)))
+    prior = Normal(0.0, 1.0).log_prob(z[:, 0]).sum(dim=-1)
+    expected = torch.stack([prior, b.log_prob(u).sum(dim=-1) + log_det, joint.log_prob(z[:, 2]).sum(dim=-1)], dim=-1)
+    for log_p in (q.log_density(z), q.log_prob(z), q.proposal.log_prob(z)):
+        torch.testing.assert_close(log_p, expected)
+    torch.testing.assert_close(q.log_normaliser((4,)), torch.zeros(4, 3).double(), rtol=0, atol=1e-12)
+    torch.manual_seed(0)
+    sample = q.sample((40_000,))
+    u = q.experts.maps[1](sample[:, 1])
+    for x, mean, std in ((sample[:, 0], 0.0, 1.0), (u, b.mean, b.stddev), (sample[:, 2], joint.mean, joint.stddev)):
+        standardised = (x - mean) / std
+        assert standardised.mean(dim=0).abs().max() < 0.03 and (standardised.std(dim=0) - 1).abs().max() < 0.03
+    of_b = q.experts.inverse(mu[:3, 1])[1]
+    torch.testing.assert_close(q.point, torch.stack([torch.zeros(2).double(), of_b, mu[3, 2]]))
+    torch.testing.assert_close(q.mean[2], mu[3, 2])
+    torch.testing.assert_close(q.variance[2], logvar[3, 2].exp())
+
+
+def quotient(mu, logvar, mask):
+    """Mean, variance (B, D) and log of the integral (B,) of prod_m N(z; mu_m, s_m^2) / N(z; 0, I)^(|S| - 1)."""
+    given = mask.T.unsqueeze(-1)
+    powers = 1 - given.sum(dim=0)  # of the prior
+    precision = (-logvar).exp() * given
+    total = precision.sum(dim=0) + powers
+    mean = (precision * mu).sum(dim=0) / total
+    log_z = -0.5 * (given * (logvar + math.log(2 * math.pi))).sum(dim=0) - 0.5 * powers * math.log(2 * math.pi)
+    log_z = log_z - 0.5 * ((precision * mu.square()).sum(dim=0) - total * mean.square())
+    return mean, 1 / total, (log_z - 0.5 * (total / (2 * math.pi)).log()).sum(dim=-1)
+
+
+def test_with_the_identity_products_are_those_of_gaussians_over_powers_of_the_prior():
+    """Also for four modalities, three of which are divided by the prior twice."""
+    q, mu, logvar = posterior([bent(2, by=0)] * 3, PATTERNS, n=4000)
+    assert q.in_between.tolist() == [False, False, False, True, True, False]
+    mean, variance, log_z = quotient(mu[:3], logvar[:3], mask_of(PATTERNS))
+    mean[-1], variance[-1], log_z[-1] = mu[3, -1], logvar[3, -1].exp(), 0
+    torch.manual_seed(0)
+    torch.testing.assert_close(q.log_normaliser(), log_z, rtol=0, atol=0.02)
+    torch.testing.assert_close(q.mean, mean, rtol=0, atol=0.06)
+    torch.testing.assert_close(q.stddev, variance.sqrt(), rtol=0, atol=0.06)
+    z = torch.randn(5, 6, 2, dtype=torch.float64)
+    exact = Normal(mean, variance.sqrt()).log_prob(z).sum(dim=-1)
+    torch.testing.assert_close(q.log_density(z) - log_z, exact)
+    few, *_ = posterior([bent(2, by=0)] * 3, PATTERNS, n=12)
+    sample = few.sample((4_000,))
+    torch.testing.assert_close(sample.mean(dim=0), mean, rtol=0, atol=0.05)
+    torch.testing.assert_close(sample.std(dim=0), variance.sqrt(), rtol=0, atol=0.05)
+
+    generator = torch.Generator().manual_seed(0)
+    mu, logvar = torch.randn(2, 4, 1, 2, generator=generator, dtype=torch.float64)
+    logvar, mask = logvar.abs().neg() - 0.3, torch.tensor([[True, True, False, True]])
+    params = (torch.cat([x, x[:1]]).movedim(0, -2) for x in (mu, logvar))
+    of_three = JointFlows(mask, *params, [bent(2, by=0)] * 4, n=4000)
+    mean, variance, log_z = quotient(mu, logvar, mask)
+    torch.testing.assert_close(of_three.log_normaliser(), log_z, rtol=0, atol=0.02)
+    torch.testing.assert_close(of_three.mean, mean, rtol=0, atol=0.06)
+    torch.testing.assert_close(of_three.variance, variance, rtol=0, atol=0.06)
+
+
+def test_products_of_bent_flows_against_their_integrals():
+    patterns = [("a", "b"), ("b", "c")]
+    q, *_ = posterior([bent(2, seed, by=0.3) for seed in range(3)], patterns, n=8_000, narrow=0.5)
+    z, log_cell = grid(2, reach=6.0)
+    log_q = q.log_density(z.unsqueeze(1).expand(-1, 2, -1))
+    log_z = (log_q + log_cell).logsumexp(dim=0)
+    weight = (log_q + log_cell - log_z).exp().unsqueeze(-1)
+    mean = (weight * z.unsqueeze(1)).sum(dim=0)
+    torch.manual_seed(0)
+    torch.testing.assert_close(q.log_normaliser(), log_z, rtol=0, atol=0.05)
+    torch.testing.assert_close(q.mean, mean, rtol=0, atol=0.05)
+    torch.testing.assert_close(q.point, mean, rtol=0, atol=0.05)
+
+
+def test_the_normaliser_is_unbiased_with_few_samples():
+    q, mu, logvar = posterior([bent(2, by=0)] * 3, [("a", "b")], n=3)
+    *_, log_z = quotient(mu[:3], logvar[:3], mask_of([("a", "b")]))
+    torch.manual_seed(0)
+    estimates = q.log_normaliser((20_000,)).exp()
+    assert ((estimates.mean(dim=0) - log_z.exp()).abs() < 4 * estimates.std(dim=0) / math.sqrt(20_000)).all()
+
+
+def test_flows_as_wide_as_the_prior_and_very_narrow_ones_are_finite():
+    """In float32, where the quotient of their moments does not exist, or has no variance."""
+    for logvar in (1.0, 0.0, -40.0, -80.0):
+        torch.manual_seed(0)
+        params = torch.randn(4, 5, 3), torch.full((4, 5, 3), logvar)
+        q = JointFlowsPosterior([masked_autoregressive_flow(3) for _ in range(3)])(
+            JointFlowsStrategy(KEYS)(params, torch.tensor([[True, True, False]]).expand(5, -1))
+        )
+        with torch.no_grad():
+            z = q.sample((3,))
+            assert all(x.isfinite().all() for x in (z, q.log_prob(z), q.mean, q.proposal.log_prob(z))), logvar
+
+
+def test_only_flows_that_are_given_are_inverted():
+    q, *_ = posterior([bent(2)] * 3, [("a", "c"), ("c",)])
+    assert [f is None for f in q.proposal.component_distribution.maps] == [False, True, False, True]
+    q, *_ = posterior([bent(2)] * 3, [("a", "b", "c"), ()])
+    assert q.proposal.component_distribution.maps == [None] * 4
+
+
+def test_log_likelihoods_take_the_proposal():
+    model, weights, scales = with_fusion("jnf", 3)
+    model.variational_posterior = JointFlowsPosterior([bent(2, seed, by=0.1) for seed in range(3)])
+    inputs = draw(weights, scales, 3)
+    torch.manual_seed(0)
+    for given in (("a",), ("a", "b"), ("a", "b", "c"), ()):
+        names = ("a", "b", "c")
+        for target in (names, ("a", "b")):
+            (estimate,) = importance_estimates(model, inputs, [target], given, 10_000)
+            exact = exact_log_p(weights, scales, inputs, target)
+            torch.testing.assert_close(estimate.value, exact, rtol=0, atol=0.15)
+    rows = joint_and_each(model, model.observe(inputs), 5_000)
+    known = exact_log_p(weights, scales, inputs, ("b",))
+    torch.testing.assert_close(rows["log p(b), z from q(z|b)"], known, rtol=0, atol=0.1)
+
+
+def test_posteriors_of_subsets_with_the_exact_experts():
+    """With the exact posteriors of single modalities as experts the quotient is the exact posterior of several."""
+    model, weights, scales = with_fusion("jnf", 3)
+    model.variational_posterior = JointFlowsPosterior([bent(2, by=0)] * 3, n=5000)
+    inputs = draw(weights, scales, 2)
+    torch.manual_seed(0)
+    for given in (("b",), ("a", "c"), ("a", "b", "c")):
+        mean, variance = exact_posterior(weights, scales, inputs, given)
+        q = model.posterior(inputs, given)
+        torch.testing.assert_close(q.mean, mean, rtol=0, atol=0.05)
+        torch.testing.assert_close(q.variance, variance, rtol=0, atol=0.05)
+        if len(given) != 2:
+            torch.testing.assert_close(model.variational_posterior.point(q), mean)
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", "a,b"), ("a", "b", "c", "a,b"), ("a", "b", "a,b", "b,a"), ("a",)])
+def test_other_encoders_are_refused(keys):
+    with pytest.raises(InputError, match="JNF needs an encoder for each modality, and one of all of them: not a"):
+        JointFlowsStrategy(keys)
+
+
+def test_the_joint_encoder_may_stand_anywhere():
+    """The modalities have the order in which the encoders name them, as in the model."""
+    params = (torch.arange(4.0).view(4, 1, 1),) * 2
+    _, mu, _ = JointFlowsStrategy(("c,a,b", "b", "a", "c"))(params)
+    assert mu.flatten().tolist() == [3, 2, 1, 0], "c, a, b, and all"
+
+
+def test_a_single_sample_has_no_variance():
+    with pytest.raises(InputError, match="products of flows need at least 2 samples from each .got 1"):
+        JointFlowsPosterior([], n=1)
