@@ -45,6 +45,7 @@ The pieces
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
     variational_posteriors: parameters in, q(z|x_S) out
+    mixture_posteriors: mixtures of a family's members
     priors: p(z)
     likelihoods: a decoder's output in, p(x_m|z) out
 
@@ -88,6 +89,7 @@ What is asked of a trained model
         plots: pictures
         generated: pictures across modalities, and along each latent
         umap: maps of latents in the plane
+        latents: divergences by latent
         analysis_tables: tables of what analyse.py measures
         models_page: docs/models.md, all models with their equations
 

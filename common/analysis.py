@@ -17,20 +17,20 @@ from common.errors import require
 from common.frechet_distances import inception_features
 from common.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
 from common.latent_mixtures import MOST, gaussian_mixture
-from common.metrics import Judge, cross_coherence, divergences, joint_coherence, latent_accuracy, sampled_latents
+from common.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.reconstructions import ssim
-from common.reporting import generated, plots, tables, umap
+from common.reporting import generated, tables, umap
 from common.reporting.analysis_tables import by_size_table, ssim_table, weak_judges
 from common.reporting.generated import Shown
+from common.reporting.latents import each_modality, kl_plot, most_used
 from common.subset_metrics import by_size
 from common.training import devices, runs
 from common.training.options import ModelConfig
 
 FEWEST = 20  # test examples that make a map
-BOXES, ROWS = 20, 12  # latents in kl.png and in the traversals
-MAX_PAIRED_SOURCES = 3  # of more, kl.png leaves out the divergences between each two
+ROWS = 12  # latents in the traversals
 COLUMNS = 10  # examples in the picture of cross-generation
 
 
@@ -66,11 +66,6 @@ class AnalysisConfig(ModelConfig):
         if self.limit is not None:
             return None
         return (runs.folder_of(self.model) if self.demo else self.data_dir) / name
-
-
-def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:
-    """The sources {name: modalities given} that are one modality each: those that have an encoder of their own."""
-    return {name: (name,) for name in model.modalities if name in model.encoder}
 
 
 class Labelled(NamedTuple):
@@ -231,42 +226,6 @@ def by_label(right: Mapping[str, Tensor], data: Labelled) -> dict[str, Tensor]:
         return {}
     titles = {name: name for name in right} if data.columns is None else data.columns
     return {titles[name]: x.double().mean(dim=0) for name, x in right.items() if name in titles}
-
-
-def kl_plot(
-    path: Path, model: MultimodalVAE, test: Examples, sources: Mapping[str, Sequence[str]]
-) -> dict[str, Tensor]:
-    """Save box plots of the divergences by latent, those that are used most if there are many; returns all, (N, D)."""
-    if not model.variational_posterior.has_density or model.prior.is_mixture:
-        print("\nno kl.png: the KLs of this model's posteriors from its prior have no closed form")
-        return {}
-    if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
-        sources = {name: given for name, given in sources.items() if len(given) == 1}
-    kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
-    if distributed.rank() == 0:
-        latents = most_used(kls, BOXES)
-        drawn = {
-            name: kl[:, latents]
-            for name, kl in kls.items()
-            if len(sources) <= MAX_PAIRED_SOURCES or name.startswith("KL")
-        }
-        plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
-    return kls
-
-
-def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoch: int) -> None:
-    """Save kl_EPOCH.png and umap_EPOCH.png of the first examples, as MMVAE's code does while it trains."""
-    shown, sources = examples.take(slice(umap.MAX_DRAWS)), each_modality(model)
-    kl_plot(folder / f"kl_{epoch:03}.png", model, shown, sources)
-    z = sampled_latents(model, shown, sources)
-    if distributed.rank() == 0:
-        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {})
-
-
-def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
-    """The n latents, or spheres, whose KL from the prior is largest, in their order; all if they are fewer."""
-    used = torch.stack([kl.mean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
-    return used.topk(min(n, len(used))).indices.sort().values
 
 
 def draw(

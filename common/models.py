@@ -13,6 +13,7 @@ from common.distributions.flows import masked_autoregressive_flow
 from common.encoders_decoders import swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
+from common.mixture_posteriors import MixturePosterior, OwnLatentsMixture
 from common.modalities import n_elements, shared_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior, LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
@@ -22,8 +23,6 @@ from common.variational_posteriors import (
     LaplaceOrNormalPosterior,
     LaplacePosterior,
     LocScaleEbmPosterior,
-    MixturePosterior,
-    OwnLatentsMixture,
     Posterior,
     SoftplusPosterior,
     VmfProductPosterior,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Laplace, MixtureSameFamily, kl_divergence
+from torch.distributions import Distribution, Independent, Laplace, kl_divergence
 from torch.nn.functional import softplus
 
 from common.distributions.energy import LocScaleEbm
@@ -292,98 +292,3 @@ class JointFlowsPosterior(Posterior):
 
     def proposal(self, q: JointFlows) -> Distribution:
         return q.proposal
-
-
-class MixturePosterior(Posterior):
-    """A mixture of T components of one family: sum_t softmax(logits)_t q_t(z).
-
-    Args:
-        component: the components' family.
-    """
-
-    has_kl = False
-    is_mixture = True
-
-    def __init__(self, component: Posterior) -> None:
-        super().__init__()
-        self.component = component
-        self.has_density, self.per_latent = component.has_density, component.per_latent
-        self.is_gaussian = component.is_gaussian
-        self.on_spheres, self.uses_rejection = component.on_spheres, component.uses_rejection
-
-    def forward(self, params: tuple[Tensor, ...]) -> MixtureSameFamily:
-        """Logits (..., T) and the components' parameters, each (..., T, D) -> q, batch shape (...)."""
-        logits, *components = params
-        return MixtureSameFamily(
-            Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
-        )
-
-    def project(self, z: Tensor) -> Tensor:
-        return self.component.project(z)
-
-    def sample_components(self, q: MixtureSameFamily, n: int) -> Tensor:
-        return q.component_distribution.rsample((n,)).movedim(-2, 0)
-
-    def component_weights(self, q: MixtureSameFamily) -> Tensor:
-        return q.mixture_distribution.probs.T
-
-    def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
-        return q.component_distribution.log_prob(z.unsqueeze(-2)) + q.mixture_distribution.logits
-
-    def only_component(self, q: MixtureSameFamily) -> Distribution:
-        t = int(self.component_weights(q).sum(dim=1).argmax())  # examples without any modality weigh all equally
-        return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
-
-    def scales(self, q: MixtureSameFamily) -> Tensor:
-        return self.component.scales(q.component_distribution)
-
-    def map_parameters(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
-        """q with `change` applied to each parameter of its components, (B, T, D); the weights stay the same."""
-        return MixtureSameFamily(
-            q.mixture_distribution, self.component.map_parameters(q.component_distribution, change), False
-        )
-
-    def factors(self, q: Distribution) -> Distribution:
-        """The independent factors of one component, which `only_component` gives."""
-        return self.component.factors(q)
-
-
-class OwnLatentsMixture(MixturePosterior):
-    r"""A mixture of experts over the shared latents u, whose components have private latents of their own (MMVAE+).
-
-    .. math:: q_t(z|X) = q_t(u|x_t) \, q(w_t|x_t) \prod_{n \neq t} r(w_n)
-
-    Importance weights of a sample of component t compare u with the whole mixture and w_t with its encoder; the w_n of
-    other modalities come from auxiliary priors r, whose density counts nowhere (Palumbo et al. 2023, ICLR). The methods
-    that take samples of each component, z (T, K, B, D), compute this. The posterior q(z|x_S) of the model is a plain
-    mixture (`common.variational_strategies.with_private`).
-
-    Args:
-        component: the components' family.
-        own: which latents belong to each component alone, (T, D) bool.
-        n_shared: the number of the others, which come first.
-    """
-
-    def __init__(self, component: Posterior, own: Tensor, n_shared: int) -> None:
-        super().__init__(component)
-        self.register_buffer("own", own, persistent=False)
-        self.n_shared = n_shared
-
-    def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
-        """log pi_t q_t(u), over the shared latents alone."""
-        shared = self.component.map_parameters(q.component_distribution, lambda x: x[..., : self.n_shared])
-        return shared.log_prob(z[..., : self.n_shared].unsqueeze(-2)) + q.mixture_distribution.logits
-
-    def own_log_prob(self, q: MixtureSameFamily, z: Tensor, prior: nn.Module) -> Tensor:
-        """log q(w_t|x_t) + sum of log p(w_n), n != t, which the prior of z has too and so leaves the weights."""
-        w, own = z[..., self.n_shared :], self.own[:, None, None, self.n_shared :]
-        encoded = self.component.map_parameters(
-            q.component_distribution, lambda x: x[..., self.n_shared :].movedim(1, 0).unsqueeze(1)
-        )  # (T, 1, B)
-        log_q, log_p = (self.component.log_prob_of_each(p, w) for p in (encoded, prior.private(self.n_shared)))
-        return torch.where(own, log_q, log_p).sum(dim=-1)
-
-    def by_latent(self, r: Tensor) -> Tensor:
-        """r for shared latents, 1 for the component's own, 0 for those of auxiliary priors: (T, K, B, D)."""
-        shared = torch.arange(self.own.shape[1], device=r.device) < self.n_shared
-        return torch.where(shared, r.unsqueeze(-1), self.own[:, None, None].to(r))

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from common import distributed
-from common.analysis import each_modality, kl_plot, parameter_counts
+from common.analysis import parameter_counts
 from common.data import Examples
 from common.errors import require
 from common.metrics import cca
@@ -43,6 +43,7 @@ from common.models import MultimodalVAE
 from common.reporting import generated, tables
 from common.reporting import umap as maps
 from common.reporting.generated import Shown
+from common.reporting.latents import each_modality, kl_plot
 from common.training import devices, run_from_command_line, runs
 from cub import demo as drawn
 from cub import features

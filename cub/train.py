@@ -111,7 +111,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
 
 def experiment(config: Config) -> "Experiment":
     """Photographs or features of birds, and captions."""
-    from common.analysis import latent_pictures
+    from common.reporting.latents import latent_pictures
     from common.training import Experiment, objective_of
     from cub.data import load
     from cub.model import build

@@ -91,7 +91,7 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
 
 def experiment(config: Config) -> "Experiment":
     """Pairs of MNIST and SVHN."""
-    from common.analysis import latent_pictures
+    from common.reporting.latents import latent_pictures
     from common.training import Experiment, objective_of
     from mnist_svhn.data import load, load_train
     from mnist_svhn.model import build

@@ -22,9 +22,9 @@ from benchmarks.race import Times, operations, race, ratio, timed
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.estimators import joint_and_each
+from common.mixture_posteriors import MixturePosterior
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.training import devices
-from common.variational_posteriors import MixturePosterior
 from mnist.parts.model import build as build_parts
 
 

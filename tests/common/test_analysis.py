@@ -13,7 +13,7 @@ from common import analysis, classifiers
 from common.data import Examples
 from common.errors import InputError
 from common.metrics import Judge
-from common.reporting import umap
+from common.reporting import latents, umap
 from common.reporting.generated import STEPS, Shown, cross_generation, traversals
 from common.training import run_from_command_line
 from mnist import analyse as digits
@@ -85,8 +85,8 @@ def test_latents_of_a_picture_are_those_that_are_used():
         "KL(q(z|a) || p(z))": torch.arange(40.0).expand(3, -1),
         "J(q(z|a), q(z|b))": -torch.arange(40.0).expand(3, -1),
     }
-    assert analysis.most_used(kls, 20).tolist() == list(range(20, 40))
-    assert analysis.most_used({"KL": torch.zeros(2, 3)}, 20).tolist() == [0, 1, 2]
+    assert latents.most_used(kls, 20).tolist() == list(range(20, 40))
+    assert latents.most_used({"KL": torch.zeros(2, 3)}, 20).tolist() == [0, 1, 2]
 
 
 def test_a_network_is_trained_once_and_kept(tmp_path):

@@ -13,10 +13,11 @@ from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import divergences
+from common.mixture_posteriors import MixturePosterior
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, StlElbo, dreg
 from common.priors import UniformHypersphericalPrior
-from common.variational_posteriors import MixturePosterior, VmfProductPosterior
+from common.variational_posteriors import VmfProductPosterior
 from common.variational_strategies import MoeStrategy, MopoeStrategy, VmfPoeStrategy
 from tests.helpers.gradients import gradients, z_scores
 

@@ -9,10 +9,11 @@ from torch.distributions import Laplace
 
 from common.data import Batch
 from common.errors import InputError
+from common.mixture_posteriors import MixturePosterior
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, dreg
 from common.priors import LearnedPrior
-from common.variational_posteriors import LaplacePosterior, MixturePosterior
+from common.variational_posteriors import LaplacePosterior
 from common.variational_strategies import MoeStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores

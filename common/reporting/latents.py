@@ -1,0 +1,57 @@
+"""Pictures of the posteriors' divergences by latent, and which latents are used most."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common import distributed
+from common.data.batches import Examples
+from common.metrics import divergences, sampled_latents
+from common.multimodal_vae import MultimodalVAE
+from common.reporting import plots, umap
+
+BOXES = 20  # latents in kl.png
+MAX_PAIRED_SOURCES = 3  # of more, kl.png leaves out the divergences between each two
+
+
+def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:
+    """The sources {name: modalities given} that are one modality each: those that have an encoder of their own."""
+    return {name: (name,) for name in model.modalities if name in model.encoder}
+
+
+def kl_plot(
+    path: Path, model: MultimodalVAE, test: Examples, sources: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Save box plots of the divergences by latent, those that are used most if there are many; returns all, (N, D)."""
+    if not model.variational_posterior.has_density or model.prior.is_mixture:
+        print("\nno kl.png: the KLs of this model's posteriors from its prior have no closed form")
+        return {}
+    if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
+        sources = {name: given for name, given in sources.items() if len(given) == 1}
+    kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
+    if distributed.rank() == 0:
+        latents = most_used(kls, BOXES)
+        drawn = {
+            name: kl[:, latents]
+            for name, kl in kls.items()
+            if len(sources) <= MAX_PAIRED_SOURCES or name.startswith("KL")
+        }
+        plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
+    return kls
+
+
+def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoch: int) -> None:
+    """Save kl_EPOCH.png and umap_EPOCH.png of the first examples, as MMVAE's code does while it trains."""
+    shown, sources = examples.take(slice(umap.MAX_DRAWS)), each_modality(model)
+    kl_plot(folder / f"kl_{epoch:03}.png", model, shown, sources)
+    z = sampled_latents(model, shown, sources)
+    if distributed.rank() == 0:
+        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {})
+
+
+def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
+    """The n latents, or spheres, whose KL from the prior is largest, in their order; all if they are fewer."""
+    used = torch.stack([kl.mean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
+    return used.topk(min(n, len(used))).indices.sort().values
