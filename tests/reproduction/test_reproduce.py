@@ -77,10 +77,9 @@ def test_a_table_of_all_experiments_says_how_each_was_trained():
 def test_the_readme_and_the_tables_have_what_was_measured():
     results = tables.load(ROOT / "results")
     assert tables.put_in(ROOT / "README.md", results) == (ROOT / "README.md").read_text(), "run: make tables"
-    for name, table in TABLES.items():
-        assert tables.markdown(name, table, results) == (ROOT / "results" / f"{name}.md").read_text(), (
-            "run: make tables"
-        )
+    for name in {x.table for x in results}:
+        written = (ROOT / "results" / f"{name}.md").read_text()
+        assert tables.markdown(name, TABLES[name], results) == written, "run: make tables"
 
 
 def test_a_file_without_marks_is_refused(tmp_path):
