@@ -278,7 +278,7 @@ def test_analyses_repeat_and_need_some_pairs(tmp_path, monkeypatch):
         path.unlink()
     analyse.main(analyse.Config(tmp_path / "run", **(options | {"seed": 5})))
     assert analyse.main(analyse.Config(tmp_path / "run", **options)) == first
-    with pytest.raises(InputError, match="umap.png needs 20 test examples: a larger --limit, or --no-umap"):
+    with pytest.raises(InputError, match="umap.png needs 20 test examples: a larger --limit or --n-test, or --no-umap"):
         analyse.main(analyse.Config(tmp_path / "run", demo=True, limit=19))
     with pytest.raises(InputError, match="there is no such folder"):
         analyse.main(analyse.Config(tmp_path / "run", json=tmp_path / "no" / "out.json"))
