@@ -41,7 +41,7 @@ class AnalysisConfig(ModelConfig):
     n_samples: int = 10_000
     """samples from the prior, for joint coherence. Default: as in MMVAE's paper"""
     n_test: int | None = None
-    """score only the first N test examples; --limit takes no more training examples either, and so weaker judges"""
+    """score only the first N test examples; unlike --limit this leaves judges all training examples"""
     mixture: int = 0
     """also measure the joint coherence of draws from a mixture of this number of Gaussians, fitted to latents of
     training examples, in place of the prior"""

@@ -34,7 +34,7 @@ class Encoded:
         return len(self.present)
 
     def posterior(self, rows: Tensor, given: Sequence[str]) -> Distribution:
-        """q(z|x_given) of the examples in rows (B,): batch shape (B,), event shape (D,); of (), the prior."""
+        """q(z|x_given) of the examples in rows (B,): batch shape (B,), event shape (D,); given (), the prior."""
         if not given:
             return self.model.prior().expand((len(rows),))
         selected = torch.zeros_like(self.present[0])

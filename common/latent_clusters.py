@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 
 from common import distributed
 from common.encoded import Encoded
+from common.metrics import BATCH_SIZE
 from common.priors import ClusteredPrior
 
 N_FITS = 5  # of k-means, from different starts
@@ -63,7 +64,8 @@ def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
         prior: the model's, or the one that `pruned` makes of it.
     """
     u = shared_means(data).to(prior.loc.device)
-    chosen = one_hot(prior.cluster_log_probs(u).argmax(dim=-1), len(prior.loc)).cpu()  # (N, M, C)
+    chosen = torch.cat([prior.cluster_log_probs(x).argmax(dim=-1) for x in u.split(BATCH_SIZE)])
+    chosen = one_hot(chosen, len(prior.loc)).cpu()  # (N, M, C)
     return (chosen * data.present.unsqueeze(-1)).sum(dim=1).argmax(dim=1)
 
 
@@ -71,7 +73,7 @@ def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
 def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrior:
     r"""The prior with the number of clusters that is best after training; their weights sum to 1 again.
 
-    The cluster that is the likeliest one for the fewest u is removed, again and again; of equally few, the one of the
+    The cluster that the smallest number of u choose is removed, again and again; of equal numbers, the one of the
     smallest weight. What is left has n clusters and the density p_n, and the best n minimises
 
     .. math:: \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
@@ -84,7 +86,8 @@ def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrio
         beta: that of the training.
     """
     log_weights = prior.log_weights
-    log_joint = prior.components().log_prob(u.to(log_weights.device).unsqueeze(-2)) + log_weights  # (N, C)
+    batches = u.to(log_weights.device).unsqueeze(-2).split(BATCH_SIZE)
+    log_joint = torch.cat([prior.components().log_prob(x) for x in batches]) + log_weights  # (N, C)
     left, candidates = torch.arange(len(log_weights), device=log_weights.device), []
     while len(left):
         log_p = log_joint[:, left].logsumexp(dim=1) - log_weights[left].logsumexp(dim=0)

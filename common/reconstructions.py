@@ -7,7 +7,6 @@ from torch import Tensor
 
 from common import distributed
 from common.encoded import Encoded
-from common.errors import InputError
 from common.metrics import BATCH_SIZE
 
 
@@ -23,14 +22,8 @@ def ssim(test: Encoded, images: Sequence[str]) -> dict[str, float]:
 
     Returns:
         {"SOURCE -> TARGET": similarity in [-1, 1]}, with the source "all" for X, else the target itself.
-
-    Raises:
-        InputError: scikit-image is not installed.
     """
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise InputError("SSIM needs scikit-image: pip install scikit-image") from error
+    from skimage.metrics import structural_similarity
 
     model = test.model
     images = [name for name in images if name in model.modalities]

@@ -24,15 +24,19 @@ def conditional(
     Args:
         target, given: T and S, without a modality in common.
     """
-    both = [name for name in model.modalities if name in (*target, *given)]
-    joint = log_marginal(model, batch, both, n_samples=n_samples)
-    rows = {f"log p({','.join(both)})": joint}
+
+    def in_order(names: Sequence[str]) -> str:
+        return ",".join(name for name in model.modalities if name in names)
+
+    def marginal(names: Sequence[str]) -> dict[str, Tensor]:
+        value = log_marginal(model, batch, names, n_samples=n_samples)
+        return {f"log p({in_order(names)}), z from q(z|{in_order(names)})": value}
+
+    rows = marginal((*target, *given))
     if given:
-        marginal = log_marginal(model, batch, given, n_samples=n_samples)
-        rows |= {
-            f"log p({','.join(given)})": marginal,
-            f"log p({','.join(target)}|{','.join(given)})": joint - marginal,
-        }
+        rows |= marginal(given)
+        joint, of_given = rows.values()
+        rows[f"log p({in_order(target)}|{in_order(given)})"] = joint - of_given
     return rows
 
 

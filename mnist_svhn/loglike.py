@@ -49,7 +49,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about)
 
 
-def check_paper(config: Config, model: MultimodalVAE) -> None:
+def check_paper(config: options.LoglikeConfig, model: MultimodalVAE) -> None:
     """Raise InputError if --paper asks for what a model does not have."""
     density, samples = model.variational_posterior.has_density, model.auxiliary is None
     require(density or not config.paper, f"--paper needs a density in closed form: {config.model} is energy-based")

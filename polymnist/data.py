@@ -127,9 +127,7 @@ def on_crops(masks: Tensor, photograph: Tensor, random: torch.Generator) -> Tens
 def photograph(i: int) -> Tensor:
     """The background of modality i, (3, H, W) uint8."""
     package, name = PHOTOGRAPHS[i]
-    spec = find_spec(package)
-    require(spec is not None, f"the photograph of m{i} lies in scikit-image: pip install scikit-image")
-    path = Path(spec.origin).parent / name
+    path = Path(find_spec(package).origin).parent / name
     with open_picture(path, f"install {package} again") as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from celeba import data as celeba
 from common.data import Examples, image_caches
-from common.errors import InputError, require
+from common.errors import require
 from vision.transforms import obscure, watermark
 
 # by view: the command of setup.py that makes it, and whether its images are inverted
@@ -61,10 +61,8 @@ def gray_of(images: Tensor) -> Tensor:
 
 def edges_of(gray: Tensor, sigma: float) -> Tensor:
     """Return Canny's edges (N, 1, H, W) uint8, white on black, of gray images (N, 1, H, W) uint8; sigma in pixels."""
-    try:
-        from skimage.feature import canny
-    except ImportError as error:
-        raise InputError("edges need scikit-image: pip install scikit-image") from error
+    from skimage.feature import canny
+
     return torch.from_numpy(np.stack([canny(image, sigma) for (image,) in gray.numpy()])[:, None]).to(torch.uint8) * 255
 
 

@@ -5,7 +5,7 @@
     python setup.py mask data/img_align_celeba data/mask            the facial features, black on white
 
 Each image of SRC gives one of the same name and size in DST; train.py inverts masks, so that lines are bright in both.
-A stopped run keeps what it has written, and the same command continues it. edge needs scikit-image; mask needs dlib
+A stopped run keeps what it has written, and the same command continues it. mask needs dlib
 (pip install dlib-bin) and its predictor of 68 landmarks (pip install face_recognition_models, or --landmarks). A mask
 is blank if no face is found; these images are listed in DST/no_face.txt, which is written at the end.
 """
@@ -87,10 +87,6 @@ class Edge(Setup):
 
     def about(self) -> dict[str, Any]:
         require(0 < self.sigma < 100, f"--sigma must lie between 0 and 100, it is {self.sigma}")
-        require(
-            find_spec("skimage") is not None,
-            "edge needs scikit-image, which is not installed: pip install scikit-image",
-        )
         return super().about() | {"sigma": self.sigma}
 
     def draw(self, gray: Image.Image) -> Image.Image:

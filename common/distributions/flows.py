@@ -104,11 +104,16 @@ class JointFlows(Unnormalised):
         return (self.n_given > 1) & ~self.complete
 
     @cached_property
+    def maps(self) -> list[Transform | None]:
+        """The maps that an example uses; an inverse takes many steps, so that others are left out."""
+        used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
+        needed = used.flatten(0, -2).any(dim=0).tolist()
+        return [f if use else None for f, use in zip(self.experts.maps, needed, strict=True)]
+
+    @cached_property
     def proposal(self) -> MixtureSameFamily:
         """r, a mixture of M + 1 components: the flows, and a Gaussian."""
         used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
-        needed = used.flatten(0, -2).any(dim=0).tolist()  # a map that no example uses would be slow to invert
-        maps = [f if use else None for f, use in zip(self.experts.maps, needed, strict=True)]
         gaussian = (
             torch.where(self.complete.unsqueeze(-1), joint, other)
             for joint, other in zip((self.joint.mean, self.joint.logvar), self._quotient(), strict=True)
@@ -119,7 +124,7 @@ class JointFlows(Unnormalised):
         )
         used = torch.cat([used, self.n_given.unsqueeze(-1) != 1], dim=-1)  # (..., M + 1)
         logits = torch.zeros_like(used, dtype=self.mu.dtype).masked_fill(~used, -torch.inf)
-        components = Flows(DiagonalGaussian(*base), [*maps, None])
+        components = Flows(DiagonalGaussian(*base), [*self.maps, None])
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, False)
 
     @torch.no_grad()
@@ -127,7 +132,7 @@ class JointFlows(Unnormalised):
         """Mean and log-variance, (..., D), of the Gaussian quotient of the present flows' moments; else the prior's."""
         if not self.in_between.any():
             return self.prior.mean, self.prior.logvar
-        z = self.experts.rsample((self.n,))  # (n, ..., M, D)
+        z = Flows(self.experts.base, self.maps).rsample((self.n,))  # (n, ..., M, D)
         precision = 1 / z.var(dim=0).clamp(min=torch.finfo(z.dtype).tiny)
         moments = (z.mean(dim=0), -(precision - 1).clamp(min=0).log())
         flat = (x.flatten(0, -3).movedim(-2, 0) for x in moments)  # (M, N, D)
@@ -157,6 +162,8 @@ class JointFlows(Unnormalised):
     @property
     def point(self) -> Tensor:
         """Like `mean`, but given one modality without noise, the flow's inverse at its base's mean: (..., D)."""
+        if self.in_between.all():
+            return self.mean
         r = self.proposal
         at_means = r.component_distribution.inverse(r.component_distribution.base.mean)  # (..., M + 1, D)
         exact = (r.mixture_distribution.probs.unsqueeze(-1) * at_means).sum(dim=-2)

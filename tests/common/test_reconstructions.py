@@ -1,14 +1,11 @@
 """The structural similarity of reconstructions, on images of one grey whose similarity is known."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
 
 from common.data import Examples
 from common.encoded import encode
-from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.reconstructions import ssim
@@ -78,9 +75,3 @@ def test_examples_that_lack_an_image_do_not_count():
     mask = torch.tensor([[True, True, False], [False, True, False]])
     scores = ssim(encoded([0.3, 0.0], [0.2, 0.6], mask), ("a", "b"))
     assert scores["all -> a"] == pytest.approx(similarity(0.5, 0.3), abs=1e-4)
-
-
-def test_without_scikit_image(monkeypatch):
-    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
-    with pytest.raises(InputError, match="^SSIM needs scikit-image: pip install scikit-image$"):
-        ssim(encoded([0.3], [0.2]), ("a",))

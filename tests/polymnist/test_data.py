@@ -190,9 +190,3 @@ def test_tensors_that_are_no_images_are_refused(tmp_path, changes, message):
 def test_sets_that_do_not_exist_are_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         data.load("train", config(tmp_path, **options))
-
-
-def test_a_photograph_without_its_package(monkeypatch):
-    monkeypatch.setattr(data, "find_spec", lambda package: None)
-    with pytest.raises(InputError, match="photograph of m3 lies in scikit-image: pip install scikit-image"):
-        data.photograph(3)

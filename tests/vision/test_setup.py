@@ -228,11 +228,10 @@ def test_faces_not_found_are_listed_also_after_a_resumed_run(faces, tmp_path, mo
 
 
 def test_what_is_not_installed_is_said(faces, tmp_path, monkeypatch, capsys):
-    for module in ("dlib", "face_recognition_models", "skimage"):
+    for module in ("dlib", "face_recognition_models"):
         monkeypatch.setitem(sys.modules, module, None)
     setup.detector_and_predictor.cache_clear()
     assert "pip install dlib-bin" in refused(capsys, "mask", faces, tmp_path / "new")
-    assert "pip install scikit-image" in refused(capsys, "edge", faces, tmp_path / "new")
     monkeypatch.setitem(sys.modules, "dlib", object())
     assert "face_recognition_models, or give --landmarks PATH" in refused(capsys, "mask", faces, tmp_path / "new")
     run("grayscale", faces, tmp_path / "gray")
