@@ -33,6 +33,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     ALWAYS_PAIRED: ClassVar = "captions belong to their images"
     WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
     WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
+    DEPEND_ON: ClassVar = MmvaeOptions.DEPEND_ON | {"fusion": ("n_private", "n_clusters")}
 
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
     """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and

@@ -88,12 +88,11 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
 
     last = given.save_dir / given.experiment / LAST
     source = last if given.resume and last.exists() else given.pre_trained
-    for without in ((), getattr(config, "OF_THE_OBJECTIVE", ())):
-        default = taken_up(config, source, without)
-        given = parse(config, description, args, default)
-        if getattr(given, "obj", None) == getattr(default, "obj", None):
-            break
-    return given
+    default = taken_up(config, source)
+    given = parse(config, description, args, default)
+    tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
+    without = [x for names in tied if getattr(given, names[0]) != getattr(default, names[0]) for x in names]
+    return parse(config, description, args, taken_up(config, source, without)) if without else given
 
 
 def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig:

@@ -46,8 +46,8 @@ class ObjectiveOptions:
     max_memory: float | None = None
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
-    # a run with another --obj does not take them over from --pre-trained
-    OF_THE_OBJECTIVE: ClassVar = ("K", "looser", "dreg", "approx_m", "alpha")
+    # options that a run with another value of the key does not take over from --pre-trained
+    DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha")}
 
     def experts(self) -> tuple[str, str, str]:
         """The option that names the model, its fusion (`common.choices.FUSIONS`) and its posterior family."""
@@ -139,6 +139,7 @@ class PrivateOptions(ObjectiveOptions):
     GROUP: ClassVar = "model"
     WITH_PRIVATE: ClassVar = "--model dmvae, mmvae+ or cmvae"  # the options of models that have them, for errors
     WITH_CLUSTERS: ClassVar = "--model cmvae"
+    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("n_private", "n_clusters")}
 
     n_private: int | None = None
     """latents of each modality alone"""

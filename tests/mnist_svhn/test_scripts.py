@@ -427,6 +427,16 @@ def test_another_objective_has_its_own_options(tmp_path, first, args, second):
     seen[0].check()
 
 
+@pytest.mark.slow
+def test_another_model_has_no_private_latents_of_the_first(tmp_path):
+    train.main(config(tmp_path, model="cmvae", obj=None))
+    seen = []
+    for args in ([], ["--model", "mmvae"]):
+        run_from_command_line(seen.append, train.Config, "", ["--pre-trained", str(tmp_path), *args])
+        seen[-1].check()
+    assert [(x.model, x.n_private, x.n_clusters) for x in seen] == [("cmvae", (10, 10), 40), ("mmvae", None, None)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
