@@ -12,7 +12,7 @@ import multivae.models as multivae
 from multivae.data.datasets import MultimodalBaseDataset
 from multivae.models.base import BaseEncoder, ModelOutput
 
-from benchmarks.package import Decoder
+from benchmarks import package
 from common.data import Batch
 from common.objectives import Objective
 from polymnist.model import LIKELIHOOD_SCALE
@@ -47,7 +47,9 @@ def counterpart(objective: Objective, kind: str, beta: float, **options: object)
         **options,
     )
     encoders = {name: Encoder(model.encoder[name], n_shared) for name in model.modalities}
-    return getattr(multivae, kind)(config, encoders, {name: Decoder(model.decoder[name]) for name in model.modalities})
+    return getattr(multivae, kind)(
+        config, encoders, {name: package.Decoder(model.decoder[name]) for name in model.modalities}
+    )
 
 
 def inputs(batch: Batch) -> MultimodalBaseDataset:

@@ -280,7 +280,7 @@ def VAE(
         n_clusters: number of clusters of a prior that is a mixture (CMVAE); by default it is none.
 
     Raises:
-        InputError: the fusion does not exist for the family or the prior, or it needs private latents.
+        InputError: the fusion does not exist for the family, or it needs private latents.
     """
     family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
     own = {name: (private or {}).get(name, 0) for name in encoder}
@@ -300,8 +300,6 @@ def VAE(
         elif FUSIONS[fusion].is_mixture:
             variational_posterior = MixturePosterior(variational_posterior)
         elif FUSIONS[fusion].flows:
-            fixed = not learn_prior and n_clusters is None
-            require(fixed, f"the fusion {fusion} divides by the prior N(0, I): leave out learn_prior and n_clusters")
             flows = [masked_autoregressive_flow(latent_dim) for key in encoder if "," not in key]
             variational_posterior = JointFlowsPosterior(flows)
     else:

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from torch.distributions import Normal
 from zuko.flows import MAF
 
@@ -13,7 +12,6 @@ from common.distributions.flows import Flows, masked_autoregressive_flow
 from common.distributions.location_scale import DiagonalGaussian
 from common.errors import InputError
 from common.estimators import importance_estimates, joint_and_each
-from common.models import VAE
 from common.variational_posteriors import JointFlowsPosterior
 from common.variational_strategies import JointFlowsStrategy
 from tests.helpers.fusions import mask_of, with_fusion
@@ -250,10 +248,3 @@ def test_the_joint_encoder_may_stand_anywhere():
 def test_a_single_sample_has_no_variance():
     with pytest.raises(InputError, match="products of flows need at least 2 samples from each .got 1"):
         JointFlowsPosterior([], n=1)
-
-
-@pytest.mark.parametrize("prior", [{"learn_prior": True}, {"n_clusters": 3}])
-def test_another_prior_than_the_one_that_products_divide_by_is_refused(prior):
-    networks = [{name: nn.Identity() for name in names} for names in (("a", "b", "a,b"), ("a", "b"))]
-    with pytest.raises(InputError, match="^the fusion jnf divides by the prior N.0, I.: leave out"):
-        VAE("jnf", *networks, nn.Module(), 2, **prior)
