@@ -39,7 +39,7 @@ def small(model, **changes):
     return train.Config(model=model, n_latents=3, **private | changes)
 
 
-FAST = ("dmvae", "cmvae")
+FAST = ("cmvae",)
 
 
 @pytest.fixture(

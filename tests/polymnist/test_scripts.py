@@ -93,7 +93,7 @@ def test_networks_and_settings_are_those_of_mopoes_code():
         assert isinstance(q.base_dist, Laplace) and (q.base_dist.scale == 0.75).all() and q.mean.shape == (2, 3, 28, 28)
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), "meta"])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_that_is_captured_looks_at_no_value_and_copies_none(model, device, monkeypatch):
     """A CUDA graph cannot wait for values; tensors of the device "meta" have none."""
