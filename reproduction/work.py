@@ -303,9 +303,12 @@ def call(command: list[str], folder: Path, threads: int) -> None:
             )
             process.wait()
         except KeyboardInterrupt as interrupt:
+            # a second one, which submitit sends, can strike while Popen holds its lock and so block wait() for ever
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             if process:
                 process.send_signal(signal.SIGINT)
                 process.wait()
+            signal.signal(signal.SIGINT, handler)
             raise Failed(f"stopped by Ctrl-C ({folder / LOG})") from interrupt
         if process.returncode < 0:
             raise Failed(f"stopped by {signal.Signals(-process.returncode).name} ({folder / LOG})")
