@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 DEMO = demo
+# threads that wait sleep soon: docs/speed.md
+export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: setup demo test test-slow test-faults lint tables bench
+.PHONY: setup setup-all demo test test-slow test-faults lint docs tables bench
 
 setup: .venv/ready
 
@@ -10,6 +12,13 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+# with the extras: all programs of all folders, and what the tests need
+setup-all: .venv/ready-all
+
+.venv/ready-all: requirements-all.txt .venv/ready
+	$(BIN)/pip install --quiet --requirement requirements-all.txt
 	touch $@
 
 # --resume: goes on where it was stopped, and trains nothing where it is finished
@@ -21,33 +30,37 @@ demo: setup
 	@echo
 	@echo "samples of the prior        $(DEMO)/samples/prior.png"
 	@echo "samples given each digit    $(DEMO)/samples/conditional.png"
-	@echo "samples given an image      $(DEMO)/samples/sample_image.png"
+	@echo "samples given an image      $(DEMO)/samples/given_image_5.png"
 	@echo "reconstructions             $(DEMO)/samples/reconstructions.png"
 	@echo "curves of the training      $(DEMO)/loss.png"
 	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
 
-test: setup
+test: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults"
 
-test-slow: setup
+test-slow: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
 
 # damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table
 FAULTS ?= 20
-test-faults: setup
+test-faults: setup-all
 	rm -f faults.jsonl
 	FAULTS=$(FAULTS) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest -q -n auto --dist worksteal tests/faults
 	FAULTS=$(FAULTS) $(BIN)/python -m tests.faults.table faults.jsonl
 
-lint: setup
+lint: setup-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# pages of the documentation, in build/docs/; no network
+docs: setup-all
+	$(BIN)/python -m mkdocs build --strict
+
 # tables of results/, and README.md's of them
-tables: setup
+tables: setup-all
 	$(BIN)/python reproduce.py all --tables-only --results-dir results --readme README.md
 
-bench: setup
+bench: setup-all
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.pixels

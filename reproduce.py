@@ -12,24 +12,29 @@ Results (one JSON file for each run) and tables go into the results-dir, report.
 """
 
 import itertools
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+if find_spec("submitit") is None and __name__ == "__main__":
+    print("error: reproduce.py needs submitit: pip install submitit", file=sys.stderr)
+    sys.exit(2)
+
 import torch
 import tyro
+from joblib import cpu_count
 from tqdm import tqdm
 
 from common.errors import option, require
 from common.io import MIB, read_bounded, write_atomically
 from common.training import devices, run_from_command_line
 from common.training.parallel import threads_each
-from reproduction import report, tables
+from reproduction import charts, report, tables
 from reproduction.plans import TABLES, Plan
 from reproduction.results import DELETE
 from reproduction.scheduler import Pool, Work
@@ -143,6 +148,9 @@ def main(config: Config) -> list[Path]:
             files.append(results_dir / f"{name}.md")
             write_atomically(files[-1], text.encode())
             print(f"\n{text}")
+            for chart, (svg, _) in report.by_size([x for x in results if x.table == name]).items():
+                files.append(results_dir / f"{name}_{chart}.svg")
+                write_atomically(files[-1], charts.on_white(svg).encode())
     if config.readme:
         write_atomically(config.readme, tables.put_in(config.readme, results).encode())
     files.append(runs_dir / "report.html")
@@ -175,7 +183,7 @@ def pool_of(config: Config, n: int) -> Pool:
     """The processes for n chains: one for each core or GPU by default; on a cluster a job for each chain."""
     local = config.cluster == "local"
     cuda = devices.select(config.cuda).type == "cuda" if local else config.cuda
-    slots = (torch.cuda.device_count() if cuda else os.cpu_count()) if local else n
+    slots = (torch.cuda.device_count() if cuda else cpu_count()) if local else n
     jobs = min(config.jobs or slots, n)
     parameters = config.cluster_parameters()
     threads = parameters.get("cpus_per_task", threads_each(jobs))

@@ -6,9 +6,10 @@
     python -m benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
 Plain: one pass of all networks for each term of the objective, and an unfused Adam (`benchmarks.plain*`). multivae:
-the package on our networks (`pip install .[bench]`, `benchmarks.package`). Both repeat one batch in memory; "end to
-end" is plain with the originals' loader, which opens each image separately. Ours always takes its batches out of a
-split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the ratios.
+the package on our networks (`pip install --editable .[bench]`, `benchmarks.package`). Both repeat one batch in memory;
+"end to end" is plain with the originals' loader, which opens each image separately. Ours always takes its batches out
+of a split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the
+ratios.
 
 The limit: the operations of matrix products and convolutions that our step needs, forward and backward (each network
 once, and decoders only for what is scored), at the rate of a large convolution or product, whichever is faster.
@@ -67,7 +68,7 @@ def main(config: Config) -> None:
     ours = config.precision + ", compiled" * config.compile
     print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
     if not find_spec("multivae"):
-        print("the package multivae is not installed (pip install .[bench]): its columns stay empty\n")
+        print("the package multivae is not installed (pip install --editable .[bench]): its columns stay empty\n")
     table(partial(training, rate=rate), config, device)
     print()
     table(others, config, device)

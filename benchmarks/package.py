@@ -1,6 +1,7 @@
 """The package multivae (https://github.com/AgatheSenellart/MultiVae) on our networks, objectives and batches.
 
-Needs the extra: pip install .[bench]. The package's MVAE and MMVAE get copies of our networks. Adapted to ours:
+Needs the extra: pip install --editable .[bench]. The package's MVAE and MMVAE get copies of our networks. Adapted to
+ours:
 
 - Its Bernoulli likelihood refuses intensities between 0 and 1: the same formula without the check replaces it.
 - Padding of captions gets one-hot vectors of zeros, which its categorical likelihood scores as 0.

@@ -4,8 +4,9 @@
     python analyse.py trained_models --demo              drawn faces, whose attributes are true
     python analyse.py trained_models --json out.json     and a file
 
-A convolutional network learns the attributes of the training images (kept in the cache-dir, else in the data-dir, for
-drawn faces beside the model). Shares of right attributes of 64 x 64 images, in %, by attribute:
+A convolutional network learns the attributes of the training images, all of them or the first --limit N. It is kept in
+the cache-dir, else in the data-dir, and judges all models there. Shares of right attributes of 64 x 64 images, in %, by
+attribute:
 
     test images           the classifier on the test images: what generated faces can come to
     reconstructed         z of q(z|image) of a test image, decoded
@@ -30,14 +31,16 @@ from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.classifier import classifier, tell
-from celeba.data import load
+from celeba.data import attribute_names, load
 from celeba.sample import giver
 from common import distributed
 from common.analysis import AnalysisConfig, Labelled, analyse
+from common.classifiers import judge_file
 from common.data import Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
+from common.reporting.plots import visible
 from common.training import run_from_command_line
 
 BATCH_SIZE = 500
@@ -53,16 +56,16 @@ TITLES = {
 @dataclass
 class Config(AnalysisConfig):
     GROUPS: ClassVar = {"data": ("cache_dir",)}
+    N_SAMPLES: ClassVar = 5000
 
     cache_dir: Path | None = None
     """folder of the cache of images at 64 x 64, and of the classifier. Default: the data-dir"""
-    n_samples: int = 5000
-    """faces to generate from the prior; a tenth of them given each attribute alone, and given its absence"""
+    n_samples: int | None = None
+    """faces to generate from the prior; a tenth of them given each attribute alone, and given its absence. Default:
+    5,000; with --limit N at most N"""
 
-    def judge_file(self, name: str) -> Path | None:
-        if self.cache_dir and self.limit is None:
-            return self.cache_dir / (f"demo_{name}" if self.demo else name)
-        return super().judge_file(name)
+    def judge_file(self, name: str) -> Path:
+        return judge_file(self.cache_dir or self.data_dir, name, self)
 
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
@@ -113,6 +116,13 @@ def by_sex(labels: Tensor) -> dict[str, Tensor]:
     return {"Male": male, "not Male": ~male}
 
 
+def captions(values: Mapping[str, Tensor]) -> list[str]:
+    """The attributes of N faces, as one modality or as 18; none if they are not among the values."""
+    if ATTRIBUTES[0] in values:
+        values = {"attrs": torch.stack([values[name] for name in ATTRIBUTES], dim=1)}
+    return visible([x.replace(" ", ", ") for x in attribute_names(values["attrs"])]) if "attrs" in values else []
+
+
 DATA = Labelled(
     name="celeba",
     load=load,
@@ -121,7 +131,7 @@ DATA = Labelled(
     n_values=2,
     judges=judges,
     groups=by_sex,
-    shown=Shown(("image",)),
+    shown=Shown(("image",), captions),
     columns=TITLES,
     more=more_columns,
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
-from common.data import Examples, hold_out, image_caches
+from common.data import Examples, checksums, hold_out, image_caches
 from common.data.config import DataConfig
 from common.data.files import download, find, read_text
 from common.data.zip_files import unpack
@@ -23,6 +23,10 @@ DRAWN_AT_ONCE = 100
 IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
 AUTHORS_IMAGES = "images"  # in MVAE's README
 FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
+KNOWN = {  # md5
+    ("CelebA", "list_attr_celeba.txt"): "75e246fa4810816ffd6ee81facbd244c",
+    ("CelebA", "list_eval_partition.txt"): "d32c9cbf5e040fd4025c592c306e6668",
+}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 HOW_TO_GET_FILES = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
 
@@ -111,6 +115,7 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     require(folder is not None, f"{data_dir / IMAGES} is missing (and so is {AUTHORS_IMAGES}): {how_to_get}")
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
+    checksums.check(path, checksums.md5_of(path), "CelebA", FILES["partition"], KNOWN)
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
     remedy = "delete it and download it again (--download)"
     require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {remedy}")
@@ -165,6 +170,7 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     """
     path, remedy = _file(data_dir, "attributes"), "delete both and download them again (--download)"
     n, head, *lines = [*_lines(path), "", ""]
+    checksums.check(path, checksums.md5_of(path), "CelebA", FILES["attributes"], KNOWN)
     lines, columns = [line.split() for line in lines if line], head.split()
     lacking = [name for name in ATTRIBUTES if name not in columns]
     require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {remedy}")

@@ -6,9 +6,10 @@
                                                                           name, a random test image that has it)
     python sample.py trained_models --reconstruct                         test images and their reconstructions
 
-Writes sample_image.png, the decoded means, and sample_attrs.txt, a line with the predicted attributes of each. Given an
-image it also shows its reconstruction, and prints the probability of each attribute. If the attributes are one
-modality, those that are not asked for are drawn from the model's p(others|those asked for).
+Writes prior.png, given_attrs_Male_Smiling.png, given_image_FILE.png, ... or reconstructions.png, named by what was
+asked: the decoded means; and a .txt of the same name, a line with the predicted attributes of each. Given an image it
+also shows its reconstruction, and prints the probability of each attribute. If the attributes are one modality, those
+that are not asked for are drawn from the model's p(others|those asked for).
 """
 
 from collections.abc import Callable, Mapping
@@ -27,9 +28,8 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
-from common.io import write_atomically
 from common.models import MultimodalVAE
-from common.reporting import plots
+from common.reporting import plots, sample_files, tables
 from common.training import devices, options, run_from_command_line, runs
 
 COLUMNS = 8
@@ -56,7 +56,7 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config, experiment: str = "celeba") -> None:
-    """Save sample_image.png and sample_attrs.txt, and print their paths.
+    """Save a picture and a file of attributes, and print their paths.
 
     Raises:
         InputError: the options exclude each other, or name no attribute or image.
@@ -71,7 +71,7 @@ def main(config: Config, experiment: str = "celeba") -> None:
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
-    picture = folder / "sample_image.png"
+    picture = folder / ("reconstructions.png" if config.reconstruct else f"{name_of(config, asked)}.png")
     with torch.no_grad():
         if config.reconstruct:
             examples = load("test", config)
@@ -83,9 +83,22 @@ def main(config: Config, experiment: str = "celeba") -> None:
                 print(prediction(model, image))
     print(picture)
     if attributes is not None:
-        lines = "".join(line + "\n" for line in attribute_names(attributes))
-        write_atomically(folder / "sample_attrs.txt", lines.encode())
-        print(folder / "sample_attrs.txt")
+        print(sample_files.write_lines(picture.with_suffix(".txt"), attribute_names(attributes)))
+
+
+def name_of(config: Config, asked: Mapping[str, int]) -> str:
+    """Return the name of the files of samples given a config's image, and attributes {name: 1 or 0}."""
+    names = {}
+    if asked:
+        names["attrs"] = " ".join(negated(name, value) for name, value in asked.items())
+    if config.condition_on_image is not None:
+        names["image"] = Path(config.condition_on_image).name.replace("~", "not ")
+    return sample_files.name_of(**names)
+
+
+def negated(name: str, value: int) -> str:
+    """Return an attribute as titles name it: "Male", or for the value 0 "not Male"."""
+    return name if value else f"not {name}"
 
 
 def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor | None:
@@ -101,7 +114,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
     lacking = set(model.modality["image"].given) if not asked else set()
     require(not lacking, "this model makes faces of given attributes: name some, --condition-on-attrs NAME ...")
     inputs = giver(model)(asked, n) if asked else {}
-    title = " ".join(name if value else f"~{name}" for name, value in asked.items())
+    title = ", ".join(negated(name, value) for name, value in asked.items())
     if image is not None:
         inputs["image"] = image.to(device_of(model)).expand(n, -1, -1, -1)
         title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
@@ -145,10 +158,10 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
 
 
 def conditional(model: MultimodalVAE, path: Path) -> None:
-    """Save a row of 12 samples for each attribute."""
+    """Save a row of 8 samples for each attribute."""
     rows, given = [], giver(model)
     for name in ATTRIBUTES:
-        inputs = given({name: 1}, 12)
+        inputs = given({name: 1}, COLUMNS)
         z = model.posterior(inputs).sample()
         rows.append(model.decode(z, ["image"], inputs)["image"].mean)
     plots.image_grid(path, torch.stack(rows), ATTRIBUTES, title="samples given the attribute")
@@ -198,7 +211,8 @@ def prediction(model: MultimodalVAE, image: Tensor) -> str:
     q = model.posterior({"image": image.to(device_of(model))})
     (row,) = probabilities(model.decode(model.variational_posterior.point(q))).tolist()
     ranked = sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)
-    return "\n".join(["| attribute | p |", "|---|---|", *(f"| {name} | {p:.2f} |" for p, name in ranked)])
+    rows = [(name, tables.percent(p)) for p, name in ranked]
+    return str(tables.Table("attributes", dict(rows), ("attribute", "probability, %"), rows))
 
 
 def device_of(model: MultimodalVAE) -> torch.device:

@@ -5,7 +5,8 @@
     python sample.py trained_models --condition-on-image FILE             given a photograph (or an attribute's name)
     python sample.py trained_models --reconstruct                         test images and their reconstructions
 
-Writes sample_image.png, the decoded means, and sample_attrs.txt, as celeba's sample.py does.
+Writes prior.png, given_attrs_Male_not_Smiling.png, ..., the decoded means, and a .txt of the same name with their
+attributes, as celeba's sample.py does.
 """
 
 from functools import partial

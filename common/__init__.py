@@ -36,6 +36,7 @@ Data
         batches: examples in memory, which modality each has, splits, pairing
         streams: splits on the device, as a whole or a batch at a time
         files: finding, downloading and checking a dataset's files
+        checksums: files of published datasets, recognised whatever their names say
         array_caches: arrays that are made once and kept
         image_caches: images that are decoded once and kept
         torchvision_import: torchvision beside any build of torch
@@ -87,6 +88,8 @@ What is asked of a trained model
     reporting/: what people look at
         tables: estimates as scripts print and write them
         plots: pictures
+        training_curves: loss.png
+        sample_files: names of the files of sample.py
         generated: pictures across modalities, and along each latent
         umap: maps of latents in the plane
         latents: divergences by latent
@@ -105,9 +108,18 @@ Training
         meter: running means of a bound and its terms
         progress: how far a run is
         random_states: saving and restoring random states
+        optimizers: the optimiser, and the schedule of its learning rate
+        trackers: TensorBoard, Weights & Biases and MLflow
         loop: annealing, model selection, early stopping, exact resumption
         experiment: an experiment as a value, and the one function that trains it
         parallel: many trainings, each in its own process
+    publish: a trained model as safetensors with a model card, for the Hugging Face hub
     analysis: what analyse.py computes in every folder
     weak_supervision: training with few pairs, beside a classifier of them
 """
+
+import sys
+from pathlib import Path
+
+# after the script's own folder and before site-packages, where PyPI's mnist would hide ours
+sys.path.insert(1, str(Path(__file__).parents[1]))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from common import distributed
 from common.checkpoints import load_config, load_model
+from common.classifiers import judge_file
 from common.data.batches import Batch, Examples
 from common.encoded import Encoded, encode
 from common.errors import require
@@ -38,8 +39,10 @@ COLUMNS = 10  # examples in the picture of cross-generation
 class AnalysisConfig(ModelConfig):
     """The options of all analyse.py."""
 
-    n_samples: int = 10_000
-    """samples from the prior, for joint coherence. Default: as in MMVAE's paper"""
+    N_SAMPLES: ClassVar[int] = 10_000
+
+    n_samples: int | None = None
+    """samples from the prior, for joint coherence. Default: 10,000, as in MMVAE's paper; with --limit N at most N"""
     n_test: int | None = None
     """score only the first N test examples; unlike --limit this leaves judges all training examples"""
     mixture: int = 0
@@ -52,6 +55,11 @@ class AnalysisConfig(ModelConfig):
     json: Path | None = None
     """also write the figures to this file"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_samples is None:
+            self.n_samples = min(self.N_SAMPLES, self.limit or self.N_SAMPLES)
+
     def check(self) -> None:
         super().check()
         require(self.n_test is None or self.n_test > 0, f"--n-test must be positive, it is {self.n_test}")
@@ -60,12 +68,12 @@ class AnalysisConfig(ModelConfig):
             not self.umap or min(n for n in (self.limit, self.n_test, FEWEST) if n is not None) >= FEWEST,
             f"umap.png needs {FEWEST} test examples: a larger --limit or --n-test, or --no-umap",
         )
+        if self.umap:
+            umap.require_installed()
 
-    def judge_file(self, name: str) -> Path | None:
-        """Where a judge is kept: in the data-dir; beside the model for the demo; not at all with --limit."""
-        if self.limit is not None:
-            return None
-        return (runs.folder_of(self.model) if self.demo else self.data_dir) / name
+    def judge_file(self, name: str) -> Path:
+        """Where a judge is kept, see `common.classifiers.judge_file`."""
+        return judge_file(self.data_dir, name, self)
 
 
 class Labelled(NamedTuple):
@@ -269,8 +277,10 @@ def report(
 ) -> None:
     """Report the shares in %, those by label, scores by number of given modalities, SSIM, KLs in nats, parameters."""
     about = data.about(config) | ({"data": "demo"} if config.demo else {})
-    head = ", ".join([data.name, *(f"{value} {name}" for name, value in about.items()), f"{n} test examples"])
-    counts, rows = parameter_counts(model), [(name, f"{100 * x:.2f}") for name, x in shares.items()]
+    head = ", ".join(
+        [data.name, *(f"{value} {name}" for name, value in about.items()), tables.count(n, "test example")]
+    )
+    counts, rows = parameter_counts(model), [(name, tables.percent(x)) for name, x in shares.items()]
     shown = [
         tables.Table("figures", shares, (head, "%"), rows, notes=weak_judges(shares)),
         tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),

@@ -56,7 +56,6 @@ class MmvaeArgs(msgspec.Struct):
         if self.obj == "elbo":  # theirs draws one sample, whatever K and looser are
             training |= {"obj": "elbo-importance", "K": 1, "looser": False}
         model = {"n_latents": self.latent_dim, "learn_prior": self.learn_prior, "llik_scaling": self.llik_scaling}
-        model |= {"n_private": None, "n_clusters": None}
         return model | {name: value for name, value in training.items() if value is not None}
 
 

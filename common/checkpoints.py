@@ -21,13 +21,16 @@ from common.authors_files import (
 )
 from common.errors import InputError, brief, require
 from common.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
-from common.schemas import check
+from common.schemas import check, read_json
+from common.tensor_files import load_safetensors
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
 FORMAT = 1
+NEWER_OPTIONS = {"n_private": None, "n_clusters": None}  # of our networks; older files and the authors' lack them
 
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `common.publish`
 REMEDY = "use another checkpoint of that run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
 
@@ -42,6 +45,14 @@ class Saved(msgspec.Struct):
     experiment: Name
     config: dict[str, Any]
     state_dict: dict[str, Tensor]
+    format: int = FORMAT
+
+
+class Options(msgspec.Struct):
+    """What config.json says of a published model; see `Saved`."""
+
+    experiment: Name
+    config: dict[str, Any]
     format: int = FORMAT
 
 
@@ -82,10 +93,10 @@ def load(path: Path, kind: type[T] = dict) -> T:
 def load_model(
     path: str | Path, experiment: str | None = None, build: Callable[[SimpleNamespace], nn.Module] | None = None
 ) -> nn.Module:
-    """Load the model of a checkpoint, in evaluation mode: our own file, or the original authors'.
+    """Load the model of a checkpoint, in evaluation mode: our own file, a published one, or the original authors'.
 
     Args:
-        path: the file, or a save-dir (its best model), or a folder of the MMVAE authors' code.
+        path: the file, or a save-dir (its best model), or a folder of `common.publish` or the MMVAE authors' code.
         experiment: the only experiment to accept; by default any.
         build: makes the model from its options, as attributes of a namespace. Needed if the experiment is not in
             `EXPERIMENTS`; by default the `build` of the experiment's module.
@@ -105,7 +116,8 @@ def load_model(
         "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
     )
     try:
-        build, options = build or module_of(name).build, SimpleNamespace(**trained.config)
+        options = SimpleNamespace(**trained.config if build else NEWER_OPTIONS | trained.config)
+        build = build or module_of(name).build
         with torch.device("meta"):  # sizes without memory, which the options may ask for more than there is
             sizes = build(options)
         parameters = trained.state_dict(sizes)
@@ -177,14 +189,14 @@ def _file(path: str | Path) -> Path:
     """The checkpoint itself, or the best one of a folder."""
     path = Path(path)
     if path.is_dir():
-        return path / next((name for name in (BEST, MMVAE_MODEL) if (path / name).is_file()), BEST)
+        return path / next((name for name in (BEST, MMVAE_MODEL, PUBLISHED) if (path / name).is_file()), BEST)
     return path
 
 
 def _read(path: Path, experiment: str | None = None) -> Trained:
     """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
     require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
-    checkpoint = load(path)
+    checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
     if "experiment" in checkpoint:
         trained = _ours(check(checkpoint, Saved, str(path), REMEDY), path)
     elif path.name == MMVAE_MODEL:
@@ -196,6 +208,13 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
         check(trained.config, NetworkOptions, f"{path}, config,", REMEDY)
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
     return trained
+
+
+def _published(path: Path) -> dict[str, Any]:
+    """What a published file and the options beside it hold, as a checkpoint of ours."""
+    again = "download the published folder again"
+    options = read_json(path.with_name(OPTIONS), Options, f"{path.name} needs it beside it, {again}")
+    return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
 
 
 def _ours(saved: Saved, path: Path) -> Trained:

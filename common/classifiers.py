@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from common import distributed
 from common.checkpoints import check_fit
 from common.data.batches import Examples
+from common.data.config import DataConfig
 from common.metrics import Judge
 from common.tensor_files import load, save
 
@@ -71,6 +72,15 @@ def kept(
 
         network.load_state_dict(distributed.on_first_process(parameters))
     return network.eval()
+
+
+def judge_file(folder: Path, name: str, config: DataConfig) -> Path:
+    """Where a judge is kept, so that the analyses of all runs share it.
+
+    The judges of the demo, and those of the first examples (--limit), have names of their own.
+    """
+    file = folder / (f"demo_{name}" if config.demo else name)
+    return file if config.limit is None else file.with_stem(f"{file.stem}_first_{config.limit}")
 
 
 def judge(

@@ -8,6 +8,7 @@ process prints and writes files.
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -60,6 +61,13 @@ def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa:
     """
     pace = {} if sys.stderr.isatty() else {"delay": SILENT, "mininterval": SILENT, "ncols": 100}
     return tqdm(items, disable=rank() > 0, **pace, **options)
+
+
+@cache
+def print_once(message: str) -> None:
+    """Print a message on standard error, on the first process and only the first time."""
+    if rank() == 0:
+        print(message, file=sys.stderr)
 
 
 def local_rows() -> slice:

@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import lock_descriptor
 
 from common.errors import InputError, require
 
@@ -89,9 +90,9 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
     for path in paths:
         temporary = path.with_name(f"{path.name}.tmp")
         if temporary.is_file() and not temporary.is_symlink():
-            with open_regular(temporary, "move it away") as file, contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                temporary.unlink(missing_ok=True)
+            with open_regular(temporary, "move it away") as file:
+                if lock_descriptor(file.fileno(), blocking=False):
+                    temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -101,21 +102,18 @@ def locked(folder: Path) -> Iterator[None]:
     The folder is made if it does not exist.
 
     Raises:
-        InputError: another process holds the lock, or the folder cannot be written.
+        InputError: another process holds the lock, or the folder cannot be written, or its file system has no locks.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # the lock itself may be there already
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        file = open(folder / ".lock", "ab", opener=_no_link)  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
-    with file:
+    with contextlib.ExitStack() as opened:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            wait = "wait for its end, or choose another folder"
-            raise InputError(f"another process is at work in {folder}: {wait}") from error
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):  # the lock itself may be there already
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            file = opened.enter_context(open(folder / ".lock", "ab", opener=_no_link))
+            alone = lock_descriptor(file.fileno(), blocking=False)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+        require(alone, f"another process is at work in {folder}: wait for its end, or choose another folder")
         yield
 
 
@@ -127,7 +125,7 @@ def _taken(temporary: Path) -> Iterator[BinaryIO]:
             status = os.fstat(file.fileno())
             ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
             require(ours, f"{temporary} is not a regular file of its own: move it away")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_descriptor(file.fileno())
             # whoever held the lock before has renamed or removed the file
             if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
                 yield file

@@ -10,7 +10,7 @@ from common import distributed
 from common.data.batches import Examples
 from common.encoded import Encoded
 from common.errors import require
-from common.frechet_distances import frechet_distance
+from common.frechet_distances import FrechetDistance
 from common.metrics import BATCH_SIZE, Judge
 from common.subsets import named_subsets
 
@@ -34,18 +34,21 @@ def _features(
 
 
 @torch.no_grad()
-def features_of(test: Examples, judges: Mapping[str, Judge], inception: Inception | None = None) -> dict[str, Tensor]:
-    """The features of the test examples themselves, which `conditional` compares with others."""
-    return distributed.map_rows(
+def distances_to(
+    test: Examples, judges: Mapping[str, Judge], inception: Inception | None = None
+) -> dict[str, FrechetDistance]:
+    """The distances {"FD TARGET", "FID TARGET"} of features to those of the test examples."""
+    features = distributed.map_rows(
         len(test), BATCH_SIZE, lambda rows: _features(test[rows].modalities, judges, inception), "features"
     )
+    return {name: FrechetDistance(reference) for name, reference in features.items()}
 
 
 @torch.no_grad()
 def conditional(
     test: Encoded,
     judges: Mapping[str, Judge],
-    real: Mapping[str, Tensor],
+    distances: Mapping[str, FrechetDistance],
     given: Sequence[str],
     inception: Inception | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -53,7 +56,7 @@ def conditional(
 
     Args:
         judges: by the name of the target.
-        real: the test examples' features, see `features_of`.
+        distances: to the test examples, see `distances_to`.
         given: the modalities. Without any, z comes from the prior, and there is no coherence.
         inception: images -> features, see `common.frechet_distances.inception_features`.
 
@@ -72,9 +75,9 @@ def conditional(
     scores = {}
     for target in judges:
         right, names = columns[f"right {target}"], ("FD", "FID") if inception else ("FD",)
-        distances = {n: frechet_distance(columns[f"{n} {target}"], real[f"{n} {target}"]) for n in names}
+        frechet = {name: distances[f"{name} {target}"](columns[f"{name} {target}"]) for name in names}
         shares = {"coherence": right.double().mean().item(), "macro": macro_accuracy(right, labels)}
-        scores[target] = (shares if given else {}) | distances
+        scores[target] = (shares if given else {}) | frechet
     return scores
 
 
@@ -106,16 +109,16 @@ def by_size(
         judges: by the name of the target, with `features`.
         inception: images -> features; None leaves "FID" out.
     """
-    real, rows = features_of(test.examples, judges, inception), {}
+    distances, rows = distances_to(test.examples, judges, inception), {}
     for given in named_subsets(test.model.modalities):
-        scores = conditional(test, judges, real, given, inception)
+        scores = conditional(test, judges, distances, given, inception)
         outside = [scores[target] for target in judges if target not in given]
         row = {"itself": _mean([scores[target]["coherence"] for target in judges if target in given])}
         row |= {name: _mean([score[name] for score in outside]) for name in ("coherence", "macro", "FD") if outside}
         row |= _fid(scores)
         row["linear accuracy"] = linear_accuracy(train, test, given)
         rows.setdefault(len(given), []).append(row)
-    prior = conditional(test, judges, real, (), inception)
+    prior = conditional(test, judges, distances, (), inception)
     sizes = {0: {"FD": _mean([score["FD"] for score in prior.values()]), **_fid(prior)}}
     for size, of_size in rows.items():
         sizes[size] = {name: _mean([row[name] for row in of_size]) for name in of_size[0]}

@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, require
+from common.errors import InputError, brief, require
 from common.io import open_regular, write_atomically
 from common.schemas import check, leaves
 
@@ -57,6 +57,26 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
     for x in leaves(content, str(path), damaged):
         require(not isinstance(x, Tensor) or _is_plain(x), f"{path} is damaged, it holds an odd tensor: {damaged}")
     return check(content, kind, str(path), damaged)
+
+
+def load_safetensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor]:
+    """Load a file of safetensors onto the CPU.
+
+    Args:
+        missing, damaged: what to do about such a file, the end of error messages.
+
+    Raises:
+        InputError: the file is missing or damaged, or the package safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError, torch
+    except ImportError as error:
+        raise InputError(f"{path} needs safetensors: pip install -e .[publish]") from error
+    with open_regular(path, missing) as file:
+        try:
+            return torch.load(file.read())
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged ({brief(error)}): {damaged}") from error
 
 
 def _check_archive(file: BinaryIO, path: Path, damaged: str) -> None:

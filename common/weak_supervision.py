@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import tyro
+from joblib import cpu_count
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -79,6 +79,7 @@ class WeakSupervisionOptions:
     seed: tyro.conf.Suppress[int] = 0
     paired_fraction: tyro.conf.Suppress[float] = 1.0
     experiment: tyro.conf.Suppress[str] = ""
+    config: tyro.conf.Suppress[Path | None] = None
     patience: tyro.conf.Suppress[int | None] = None
 
     def check(self) -> None:
@@ -133,7 +134,7 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
     load("test", config)
     for fraction in config.fractions:
         require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images leaves no pair: use a larger fraction")
-    jobs = config.jobs or (1 if config.cuda else os.cpu_count())
+    jobs = config.jobs or (1 if config.cuda else cpu_count())
     work = partial(run_one, experiment=experiment, task=task, steps=config.classifier_steps)
     todo, results = config.runs(), []
     with distributed.progress(total=len(todo), unit=" runs") as bar:
@@ -207,7 +208,7 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
     }
     n_paired = [group[0].n_paired for group in by_fraction]
     rows = [
-        (f"{n:,}", *(f"{100 * mean:.2f} ± {100 * std:.2f} %" for mean, std in row))
+        (f"{n:,}", *(f"{tables.percent(mean)} ± {tables.percent(std)} %" for mean, std in row))
         for n, *row in zip(n_paired, *curves.values(), strict=True)
     ]
     table = tables.Table(
@@ -215,7 +216,7 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
         [result._asdict() for result in results],
         (f"{experiment}, paired examples", *curves),
         rows,
-        notes=f"{task.called}; {len(config.seeds)} seeds: mean and standard deviation.",
+        notes=f"{task.called}; {tables.count(len(config.seeds), 'seed')}: mean and standard deviation.",
     )
     stem = config.save_dir / "weak_supervision"
     tables.report_runs(stem, experiment, table, {"config": options.as_json(config), "commit": runs.git_commit()})

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from common import distributed
 from common.analysis import parameter_counts
+from common.classifiers import judge_file
 from common.data import Examples
 from common.errors import require
 from common.metrics import cca
@@ -62,8 +63,8 @@ PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0
 
 @dataclass
 class Config(TrainedConfig):
-    n_samples: int = 1000
-    """samples from the prior, for joint generation"""
+    n_samples: int | None = None
+    """samples from the prior, for joint generation. Default: 1,000; with --limit N at most N"""
     components: int | None = None
     """canonical directions. Default: 40, as in the authors' code; 20 with --demo, whose captions vary less"""
     feature_components: int | None = None
@@ -80,6 +81,8 @@ class Config(TrainedConfig):
         super().__post_init__()
         if self.components is None:
             self.components = 20 if self.demo else 40
+        if self.n_samples is None:
+            self.n_samples = min(1000, self.limit or 1000)
 
     def check(self) -> None:
         super().check()
@@ -88,6 +91,8 @@ class Config(TrainedConfig):
         require(
             least, f"--feature-components {self.feature_components} must not be below --components {self.components}"
         )
+        if self.umap:
+            maps.require_installed()
 
 
 def main(config: Config) -> dict[str, dict]:
@@ -117,8 +122,8 @@ def main(config: Config) -> dict[str, dict]:
     similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in pairs(source).items()}
     figures = {"correlations": {name: values.mean().item() for name, values in similarity.items()}}
     if config.demo:
-        cache = config.cache_dir and config.cache_dir / f"demo_reader_of_{source}.pt"
-        network = distributed.on_first_process(lambda: reader(source, cache))
+        cache = judge_file(config.cache_dir or config.data_dir, f"reader_of_{source}.pt", config)
+        network = distributed.on_first_process(lambda: reader(source, cache, config.limit))
         looks = {name: read_all(network, x) for name, x in images.items()}
         figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
@@ -287,7 +292,8 @@ def correlation_table(correlations: dict[str, float], about: str, config: Config
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"
         "† Shi et al. 2019 as recalled, not re-checked against the paper; with ImageNet's features of all of CUB"
     )
-    head = (f"cub, {n} test pairs, {config.n_samples} draws", "correlation", "of ground truth", "paper †", "of its")
+    size = f"{tables.count(n, 'test pair')}, {tables.count(config.n_samples, 'draw')}"
+    head = (f"cub, {size}", "correlation", "of ground truth", "paper †", "of its")
     return tables.Table("correlations", correlations, head, rows, notes=notes)
 
 

@@ -17,11 +17,14 @@ EPOCHS, LR = {"image": 6, "feature": 12}, {"image": 6e-3, "feature": 2e-3}
 VALUES = [len(values) for values in ATTRIBUTES.values()]
 
 
-def reader(source: str, cache: Path | None = None) -> nn.Module:
+def reader(source: str, cache: Path | None = None, limit: int | None = None) -> nn.Module:
     """A trained network that recognises attributes; see `build` for its inputs and outputs.
 
     It is trained on birds drawn for it, some of the images blurred, from a fixed seed, so that every call returns the
     same network. If the cache exists, it is loaded from there, else saved there.
+
+    Args:
+        limit: draw no more than this number of birds.
 
     Raises:
         InputError: the cache is damaged, holds another network, or cannot be written.
@@ -34,7 +37,7 @@ def reader(source: str, cache: Path | None = None) -> nn.Module:
             check_fit(parameters, network, f"{cache} holds another network ({AGAIN})")
             network.load_state_dict(parameters)
             return network.eval()
-        _train(network, source)
+        _train(network, source, min(BIRDS, limit or BIRDS))
     if cache:
         cache.parent.mkdir(parents=True, exist_ok=True)
         save(cache, network.state_dict())
@@ -60,13 +63,13 @@ def build(source: str) -> nn.Sequential:
     return nn.Sequential(*stages, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, n))
 
 
-def _train(network: nn.Module, source: str) -> None:
-    """Train a network on birds drawn for it; its batches come from torch's global generator."""
+def _train(network: nn.Module, source: str, n: int) -> None:
+    """Train a network on n birds drawn for it; its batches come from torch's global generator."""
     generator = torch.Generator().manual_seed(9000)  # not a seed of the demo data
-    attributes = random_attributes(BIRDS, generator)
+    attributes = random_attributes(n, generator)
     images = draw(attributes, generator)
     inputs = images if source == "image" else features(images)
-    order = torch.cat([torch.randperm(BIRDS) for _ in range(EPOCHS[source])]).split(BATCH_SIZE)
+    order = torch.cat([torch.randperm(n) for _ in range(EPOCHS[source])]).split(BATCH_SIZE)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR[source], len(order))
     for rows in tqdm(order, desc=f"reader of birds ({source})", unit=" steps", disable=None):

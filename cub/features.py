@@ -12,7 +12,6 @@ cached in the cache-dir too.
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Required, Type
 import msgspec
 import numpy as np
 import torch
+from joblib import cpu_count
 from msgspec import Meta, Struct, structs
 from torch import Tensor, nn
 
@@ -311,7 +311,7 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
     image = partial(decode, kind=Kind(size=resnet.size))
     files = [birds.folder / name for name in names]
     progress = distributed.progress(total=len(names), initial=notes.done, unit=" images", desc=path.stem)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
+    with ThreadPoolExecutor(cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
         for start in range(notes.done, len(names), DECODED_AT_ONCE):
             stop = min(start + DECODED_AT_ONCE, len(names))
             images = torch.from_numpy(np.stack([*pool.map(image, files[start:stop])]))

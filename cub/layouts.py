@@ -1,11 +1,10 @@
 """Find the files of CUB-200-2011 and of its captions (Reed et al. 2016), in either of their two layouts."""
 
 import os
-import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from common import distributed
 from common.data.files import download, read_text
 from common.data.zip_files import unpack
 from common.errors import require
@@ -100,7 +99,7 @@ def _find_original(root: Path, images_dir: Path) -> BirdFiles:
     }
     captions = {split: _captions_of_images(folder, names[split], texts) for split in CLASSES}
     if not has_lists:
-        _print_once(
+        distributed.print_once(
             f"no {CLASSES['test']} in {root}: every fourth of the {len(captioned)} captioned classes is a test class"
         )
     return BirdFiles(folder, names, captions)
@@ -163,9 +162,3 @@ def _captions(path: Path, n_images: int) -> list[str]:
 def _lines(path: Path) -> list[str]:
     """Lines of a text file; bytes that are not UTF-8 become replacement characters."""
     return read_text(path, HOW, errors="replace").removesuffix("\n").split("\n")
-
-
-@cache
-def _print_once(message: str) -> None:
-    """Print a message on stderr, but only the first time."""
-    print(message, file=sys.stderr)

@@ -6,9 +6,9 @@
     python sample.py trained_models --given image --data-dir data            test birds, and birds decoded from their
                                                                              images (or features, or captions)
 
-Writes sample_prior.png, sample_given.png or sample_from_image.png (or feature, caption), images with captions below
-them, and a .txt of the same name with one caption per line. For a model of features, each generated feature is shown as
-the training image with the nearest feature.
+Writes prior.png, given_text_a_small_bird.png, given_image_FILE.png or from_image.png (or feature, caption), named by
+what was asked: images with captions below them; and a .txt of the same name with one caption per line. For a model of
+features, each generated feature is shown as the training image with the nearest feature.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from common.data.image_caches import decode
 from common.errors import require
-from common.io import write_atomically
 from common.models import MultimodalVAE
-from common.reporting import plots
+from common.reporting import plots, sample_files, tables
 from common.training import run_from_command_line, runs
 from cub import demo as drawn
 from cub import features
@@ -36,7 +35,7 @@ COLUMNS = 6
 
 @dataclass
 class Config(TrainedConfig):
-    n_samples: int = 24
+    n_samples: int = 2 * COLUMNS
     """birds to generate, or test birds to show"""
     condition_on_image: Path | None = None
     """path of an image; can be combined with a caption"""
@@ -66,11 +65,14 @@ def main(config: Config) -> None:
             config.given in model.modalities, f"this model has no {config.given}: use --given {model.modalities[0]}"
         )
         birds = load_birds("test", model, vocabulary, config).take(config.n_samples)
-        written = view.decoded(birds, config.given, folder / f"sample_from_{config.given}")
+        written = view.decoded(birds, config.given, folder / f"from_{config.given}")
     elif conditional:
-        written = view.samples(given(config, model, vocabulary), config.n_samples, folder / "sample_given")
+        names = {"text": config.condition_on_text} if config.condition_on_text is not None else {}
+        names |= {"image": config.condition_on_image.name} if config.condition_on_image else {}
+        condition = given(config, model, vocabulary)
+        written = view.samples(condition, config.n_samples, folder / sample_files.name_of(**names))
     else:
-        written = view.samples(None, config.n_samples, folder / "sample_prior")
+        written = view.samples(None, config.n_samples, folder / sample_files.name_of())
     print(*written, sep="\n")
 
 
@@ -121,7 +123,7 @@ def _encoded(typed: str, vocabulary: Vocabulary) -> Tensor:
     )
     surplus = typed_words[LENGTH - 1 :]
     if surplus:
-        print(f"too long by {len(surplus)} words, which are left out: {' '.join(surplus)}")
+        print(f"too long by {tables.count(len(surplus), 'word')}, left out: {' '.join(surplus)}")
     return vocabulary.encode([typed])
 
 
@@ -200,8 +202,7 @@ class View:
         written = [path.with_suffix(".png")]
         plots.captioned(written[0], images, captions, labels, title)
         if lines:
-            written.append(path.with_suffix(".txt"))
-            write_atomically(written[1], "".join(f"{line}\n" for line in lines).encode())
+            written.append(sample_files.write_lines(path.with_suffix(".txt"), lines))
         return written
 
 

@@ -20,7 +20,7 @@ from common import choices
 from common.errors import require
 from common.training import run_from_command_line
 from common.training.objective_options import MmvaeOptions, ObjectiveName, Unset
-from common.training.options import LATENT_NAMES, RunConfig
+from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """passes over the captions. Default: 200, with features 50, as in the authors' runs"""
     annealing_epochs: int = 0
     lr: float = 1e-3
-    """learning rate of Adam with amsgrad. Default: as in the authors' code; their README says 1e-4"""
+    """learning rate. Default: as in the authors' code; their README says 1e-4"""
+    optimizer: OptimizerName = "amsgrad"
     # of the training data, with which the model is kept
     vocabulary: tyro.conf.Suppress[list[str] | None] = None
     feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None
@@ -127,7 +128,6 @@ def experiment(config: Config) -> "Experiment":
         draw if config.analytics else None,
         load_train,
         examples=lambda config, birds, model: birds.examples.only(model.modalities),
-        amsgrad=True,
         analytics=latent_pictures if config.analytics_every else None,
     )
 

@@ -1,4 +1,4 @@
-"""What explore.py's page is made of: pictures that are drawn, uploaded and shown, and the server.
+"""What explore.py's page is made of, and the server. `explore.py` at the root is the command line.
 
-Modules in import order: pictures, server. `explore.py` at the root is the command line.
+Modules in import order: strokes, pictures, views (of the modalities), examples, explorer (of one model), page, server.
 """

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from common.errors import InputError, require
+from exploration.page import STYLE
 from exploration.pictures import MAX_BYTES
 
 ADDRESS = "127.0.0.1"
@@ -59,7 +60,7 @@ def application(make: Callable[[], gr.Blocks]) -> FastAPI:
         gradio.routes.DEFAULT_TEMP_DIR = folder
         page = make()
         page.state_session_capacity = MAX_PAGES
-        return gr.mount_gradio_app(app, page, "/", footer_links=[], run_history=False, ssr_mode=False)
+        return gr.mount_gradio_app(app, page, "/", footer_links=[], run_history=False, ssr_mode=False, css=STYLE)
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

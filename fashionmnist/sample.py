@@ -5,7 +5,8 @@
     python sample.py trained_models --condition-on-image sandal            given a random test image of one (or a file)
     python sample.py trained_models --reconstruct                          test images and their reconstructions
 
-Writes sample_image.png, the decoded means with their predicted classes beneath, and sample_text.txt, these classes.
+Writes prior.png, given_text_ankle_boot.png, given_image_sandal.png or reconstructions.png, named by what was asked:
+the decoded means with their predicted classes beneath; and a .txt of the same name, these classes.
 """
 
 from functools import partial

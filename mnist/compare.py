@@ -10,7 +10,6 @@ command goes on after Ctrl-C, or adds variants and seeds.
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import tyro
+from joblib import cpu_count
 
 from common import distributed
 from common.checkpoints import load_model
@@ -63,7 +63,8 @@ VARIANTS = {
 }
 
 OWN = {  # options that a comparison sets itself, or has no use for
-    *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "pre-trained", "dry-run", "download"),
+    *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "config", "pre-trained"),
+    *("dry-run", "download"),
 }
 AGAIN = "delete it, and it will be made again"
 
@@ -152,7 +153,7 @@ def main(config: Config) -> list[Result]:
     todo = config.runs()
     for split in ("train", "test"):
         MNIST.load(split, todo[0][1])
-    jobs = config.jobs or (1 if config.cuda else os.cpu_count())
+    jobs = config.jobs or (1 if config.cuda else cpu_count())
     results = []
     with distributed.progress(total=len(todo), unit=" runs") as bar:
         for result in in_parallel(partial(run, config=config), todo, jobs):
@@ -198,7 +199,8 @@ def report(results: list[Result], config: Config) -> None:
         texts = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in cells]
         rate = max(result.rate for result in mine)
         rows.append((f"`{variant}`", *texts, f"{mine[0].n_parameters:,}", f"{rate:,.0f}"))
-    notes = f"{len(config.seeds)} seeds: mean and standard deviation; {config.n_test} test images, nats"
+    size = tables.count(config.n_test, "test image")
+    notes = f"{tables.count(len(config.seeds), 'seed')}: mean and standard deviation; {size}, nats"
     table = tables.Table(
         "results",
         [result._asdict() for result in results],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.data import Examples, files
+from common.data import Examples, checksums, files, idx_files
 from common.data.config import DataConfig
 from common.data.files import find
 from common.data.idx_files import read_idx
@@ -19,6 +19,17 @@ CLASSES = tuple("0123456789")
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+# md5 of the unpacked files
+KNOWN = {
+    ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
+    ("MNIST", "train-labels-idx1-ubyte"): "a25bea736e30d166cdddb491f175f624",
+    ("MNIST", "t10k-images-idx3-ubyte"): "2646ac647ad5339dbf082846283269ea",
+    ("MNIST", "t10k-labels-idx1-ubyte"): "27ae3e4e09519cfbb04c329615203637",
+    ("FashionMNIST", "train-images-idx3-ubyte"): "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    ("FashionMNIST", "train-labels-idx1-ubyte"): "9018921c3c673c538a1fc5bad174d6f9",
+    ("FashionMNIST", "t10k-images-idx3-ubyte"): "8181f5470baa50b63fa0f6fddb340f0a",
+    ("FashionMNIST", "t10k-labels-idx1-ubyte"): "15d484375f8d13e6eb1aabb0c3f46965",
 }
 
 
@@ -100,10 +111,12 @@ def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
         image (N, 1, 28, 28) uint8 and text (N,) int64, 0 to 9.
 
     Raises:
-        InputError: a file is missing or damaged, or the images and labels do not match.
+        InputError: a file is missing, damaged or known to be another one, or the images and labels do not match.
     """
     paths = [_path(name, dataset, data_dir, download) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
+    for path, name, items in zip(paths, FILES[split], (images, labels), strict=True):
+        checksums.check(path, idx_files.md5_of(items), dataset, name, KNOWN)
     require(
         len(images) == len(labels),
         f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: "

@@ -138,9 +138,14 @@ def within_labels(images: Tensor, labels: Tensor) -> float:
 
 
 def _report(config: Config, figures: dict[str, dict[str, float]], n: int) -> None:
-    head = (f"mnist, {n} test labels", "recognised, %", "log p(label|z), nats", "variance, % of test images'")
+    head = (
+        f"mnist, {tables.count(n, 'test label')}",
+        "recognised, %",
+        "log p(label|z), nats",
+        "variance, % of test images'",
+    )
     rows = [
-        (name, f"{100 * x['recognised']:.2f}", f"{x['log p(label|z)']:.3f}", f"{100 * x['variance']:.1f}")
+        (name, tables.percent(x["recognised"]), f"{x['log p(label|z)']:.3f}", tables.percent(x["variance"]))
         for name, x in figures.items()
     ]
     about = {"data": "demo"} if config.demo else {}

@@ -6,7 +6,8 @@
     python sample.py trained_models --condition-on-image 5       given a random test image of a 5 (or an image file)
     python sample.py trained_models --reconstruct                test images and their reconstructions
 
-Writes sample_image.png, the decoded means with their predicted labels beneath, and sample_text.txt, these labels.
+Writes prior.png, given_text_5.png, given_image_5.png, given_image_5_text_5.png or reconstructions.png, named by what
+was asked: the decoded means with their predicted labels beneath; and a .txt of the same name, these labels.
 """
 
 from collections.abc import Callable
@@ -23,10 +24,9 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
-from common.io import write_atomically
 from common.models import MultimodalVAE
-from common.reporting import plots
-from common.training import devices, options, run_from_command_line
+from common.reporting import plots, sample_files
+from common.training import devices, options, run_from_command_line, runs
 from mnist.data import MNIST, Dataset
 
 COLUMNS = 8
@@ -50,7 +50,7 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config, dataset: Dataset = MNIST) -> None:
-    """Save sample_image.png and sample_text.txt, and print their paths.
+    """Save a picture and its texts, and print their paths.
 
     Raises:
         InputError: the options exclude each other, do not go with the model, or name no text or image.
@@ -69,11 +69,12 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         "this model has p(image|text) alone: give it --condition-on-text",
     )
     torch.manual_seed(config.seed)
-    inputs, title = _inputs(config, dataset)
-    folder = config.out_dir or (config.model if config.model.is_dir() else config.model.parent) / "samples"
-    picture = folder / "sample_image.png"
+    inputs, title, names = _inputs(config, dataset)
+    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    picture = folder / f"{sample_files.name_of(**names)}.png"
     with torch.no_grad():
         if config.reconstruct:
+            picture = folder / "reconstructions.png"
             examples = dataset.load("test", config)
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
@@ -82,9 +83,11 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
                 train = dataset.load("train", config).without_others(model.modalities)
                 wanted = inputs["text"].repeat_interleave(config.n_samples, dim=0)
                 z, title = AggregatePosterior(model, train, "text").sample(wanted), f"{title}, aggregate posterior"
+                picture = picture.with_stem(f"{picture.stem}_aggregate")
             texts = samples(model, inputs, config.n_samples, picture, dataset, title, z)
-    write_atomically(folder / "sample_text.txt", "".join(text + "\n" for text in texts).encode())
-    print(f"{picture}\n{folder / 'sample_text.txt'}")
+    print(picture)
+    if "text" in model.modelled:
+        print(sample_files.write_lines(picture.with_suffix(".txt"), texts))
 
 
 def samples(
@@ -110,7 +113,7 @@ def samples(
         z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
     decoded = model.likelihood.point(model.decode(z, given=inputs))
     texts = _texts(decoded, dataset)
-    images, captions = plots.in_rows(decoded["image"], texts, COLUMNS)
+    images, captions = plots.in_rows(decoded["image"], _captions(decoded, dataset), COLUMNS)
     if "image" in inputs:
         first = torch.full_like(images[:, 0], torch.nan)
         first[0] = inputs["image"][0]
@@ -131,7 +134,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, datase
     names = ("image",) if from_image_alone else model.modalities
     decoded = model.reconstruct({name: given[name] for name in names})
     texts = _texts(decoded, dataset)
-    rows = [plots.in_rows(x["image"], _texts(x, dataset), COLUMNS) for x in (given, decoded)]
+    rows = [plots.in_rows(x["image"], _captions(x, dataset), COLUMNS) for x in (given, decoded)]
     images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)  # (2 R, 8, 1, H, W)
     captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
     labels = ["given", "decoded"] * (len(images) // 2)
@@ -163,7 +166,7 @@ def conditional(model: MultimodalVAE, path: Path, dataset: Dataset) -> None:
     text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(next(model.parameters()).device)
     z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
     images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
-    plots.image_grid(path, images, dataset.names(text), title="samples given the text")
+    plots.image_grid(path, images, plots.visible(dataset.names(text)), title="samples given the text")
 
 
 def _texts(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
@@ -171,29 +174,42 @@ def _texts(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
     return dataset.names(x["text"]) if "text" in x else [""] * len(x["image"])
 
 
-def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str]:
-    """Return what the model is given (1, ...) by --condition-on-text and --condition-on-image, and a title for it."""
-    inputs, titles = {}, []
+def _captions(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
+    """Return the texts of N examples as pictures show them; empty strings if they have none."""
+    return plots.visible(_texts(x, dataset)) if "text" in x else _texts(x, dataset)
+
+
+def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str, dict[str, str]]:
+    """Return what --condition-on-text and --condition-on-image give the model.
+
+    Returns:
+        {modality: (1, ...)}, a title for it, and {modality: text or file} for the name of the picture.
+    """
+    inputs, titles, names = {}, [], {}
     if config.condition_on_text is not None:
         try:
             inputs["text"] = dataset.parse(config.condition_on_text)
         except InputError as error:
             raise InputError(f"--condition-on-text: {error}") from error
-        (name,) = dataset.names(inputs["text"])
-        titles.append(f"the text {name!r}")
+        (names["text"],) = dataset.names(inputs["text"])
+        titles.append(f"the text {plots.visible([names['text']])[0]}")
     if config.condition_on_image is not None:
-        inputs["image"] = _given_image(config, dataset)
+        inputs["image"], names["image"] = _given_image(config, dataset)
         titles.append("the image at the left")
-    return inputs, " and ".join(titles)
+    return inputs, " and ".join(titles), dict(sorted(names.items()))
 
 
-def _given_image(config: Config, dataset: Dataset) -> Tensor:
-    """Return the image (1, 1, H, W) in [0, 1] that --condition-on-image names: a file, or a random test image."""
+def _given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:
+    """Return the image that --condition-on-image names, a file or a random test image of a text.
+
+    Returns:
+        (1, 1, H, W) in [0, 1], and the name of the file or the text.
+    """
     value = config.condition_on_image
     if Path(value).is_file():
         with open_picture(Path(value), "give another", f"--condition-on-image {value}") as file:
             image = file.convert("L").resize((dataset.size, dataset.size))
-        return torch.from_numpy(np.asarray(image) / 255).float()[None, None]
+        return torch.from_numpy(np.asarray(image) / 255).float()[None, None], Path(value).name
     try:
         text = dataset.parse(value)
     except InputError as error:
@@ -202,7 +218,7 @@ def _given_image(config: Config, dataset: Dataset) -> Tensor:
     rows = (examples.modalities["text"] == text).view(len(examples), -1).all(dim=1).nonzero().squeeze(1)
     more = "raise --limit" if config.limit else "ask for another"
     require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: {more}")
-    return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"]
+    return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"], dataset.names(text)[0]
 
 
 if __name__ == "__main__":

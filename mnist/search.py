@@ -11,15 +11,16 @@ a table, and ends with the command that trains the best setting.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import tyro
+from joblib import cpu_count
 
 from common import distributed
 from common.checkpoints import load_model
@@ -80,6 +81,7 @@ class Config(train.Config):
     seed: tyro.conf.Suppress[int] = 0
     experiment: tyro.conf.Suppress[str] = ""
     pre_trained: tyro.conf.Suppress[Path | None] = None
+    config: tyro.conf.Suppress[Path | None] = None
     dry_run: tyro.conf.Suppress[bool] = False
 
     def check(self) -> None:
@@ -105,6 +107,7 @@ def main(config: Config) -> "list[FrozenTrial]":
         InputError: options or data that cannot be used, a search with other options in the save-dir, or no setting
             could be trained.
     """
+    require(find_spec("optuna") is not None, "search.py needs optuna: pip install optuna")
     from optuna.trial import TrialState
 
     config.check()
@@ -118,7 +121,7 @@ def main(config: Config) -> "list[FrozenTrial]":
             opened.tell(killed.number, state=TrialState.FAIL)
             opened.enqueue_trial(killed.params)
         done = len(tried(opened))
-        jobs = config.jobs or (1 if config.cuda else os.cpu_count())
+        jobs = config.jobs or (1 if config.cuda else cpu_count())
         with distributed.progress(initial=done, total=config.trials, unit=" settings") as bar:
             for score in in_parallel(partial(try_one, config=config), range(done, config.trials), jobs):
                 bar.set_postfix_str(score)

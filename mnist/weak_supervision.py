@@ -33,7 +33,7 @@ class Config(WeakSupervisionOptions, train.Config):
     batch_size: int = 200
     """batch size: this number of pairs, of images and of labels; also the classifier's batch size"""
     lr: float = 5e-4
-    """learning rate of Adam, for the model and the classifier"""
+    """learning rate, for the model and the classifier"""
     lambda_text: float = 1.0
     """weight of the label's log-likelihood. Default: tuned, see README.md"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.data import Examples, files, mat_files
+from common.data import Examples, checksums, files, mat_files
 from common.data import array_caches as caches
 from common.data.config import DataConfig
 from common.data.files import find
@@ -23,6 +23,10 @@ from mnist_svhn.street import street_digits
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+KNOWN = {  # md5
+    ("SVHN", "train_32x32.mat"): "e26dedcc434d2e4c54c9b2d4a06d8373",
+    ("SVHN", "test_32x32.mat"): "eb5a983be6a315427106f1b164d9cef3",
+}
 MAX_SVHN = 100_000  # images of a split; the training split has 73,257
 PARTS = ("train", "test", "valid")  # each with its own seed for pairing
 IDX = "mnist_svhn_idx.npz"
@@ -195,7 +199,7 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     """Read a split of SVHN from its .mat file: images (N, 3, 32, 32) uint8 and labels (N,) int64, 0 to 9.
 
     Raises:
-        InputError: the file is missing, damaged, or not SVHN's.
+        InputError: the file is missing, damaged, not SVHN's, or that of the other split.
     """
     path = data_dir / FILES[split]
     if download and not path.is_file():
@@ -213,4 +217,5 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     images, labels = values["X"].view(-1, 3, 32, 32).transpose(2, 3), values["y"].long()  # columns before rows
     fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
     require(bool(fits), f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's: {again}")
+    checksums.check(path, checksums.md5_of(path), "SVHN", FILES[split], KNOWN)
     return images.contiguous(), labels % N_CLASSES  # in the file the digit 0 has the label 10

@@ -6,8 +6,7 @@
     python sample.py trained_models --given svhn --svhn synthetic --data-dir data
     python sample.py trained_models --traverse                            one latent at a time, from -3 to 3 scales
 
-Writes sample_prior.png, sample_mixture.png, sample_from_mnist.png (or svhn), or
-sample_traversal_mnist.png and _svhn.png.
+Writes prior.png, mixture_10.png, from_mnist.png (or svhn), or along_latents_mnist.png and along_latents_svhn.png.
 """
 
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ def main(config: Config) -> None:
         if config.traverse:
             on_spheres = model.variational_posterior.on_spheres
             require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
-            pictures = generated.traversals(folder / "sample_traversal", model, Shown(model.modalities))
+            pictures = generated.traversals(folder / "along_latents", model, Shown(model.modalities))
         elif config.given:
             require(
                 config.given in model.modalities,
@@ -70,15 +69,15 @@ def main(config: Config) -> None:
             )
             runs.check_same(chosen(config), config.model)
             pairs = load("test", config)
-            pictures = [folder / f"sample_from_{config.given}.png"]
+            pictures = [folder / f"from_{config.given}.png"]
             decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
         elif config.mixture:
             runs.check_same(chosen(config), config.model)
-            pictures = [folder / "sample_mixture.png"]
+            pictures = [folder / f"mixture_{config.mixture}.png"]
             latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
             prior(model, config.n_samples, pictures[0], latents)
         else:
-            pictures = [folder / "sample_prior.png"]
+            pictures = [folder / "prior.png"]
             prior(model, config.n_samples, pictures[0])
     print(*pictures, sep="\n")
 

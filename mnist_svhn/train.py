@@ -18,7 +18,7 @@ import tyro
 from common.errors import require
 from common.training import run_from_command_line
 from common.training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
-from common.training.options import LATENT_NAMES, RunConfig
+from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from mnist_svhn.options import FAMILIES, MODELS, NEWER, TrainingPairOptions
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     """passes over the pairs. Default: as in the paper"""
     annealing_epochs: int = 0
     lr: float = 1e-3
-    """learning rate of Adam with amsgrad. Default: as in the authors' code"""
+    """learning rate. Default: as in the authors' code"""
+    optimizer: OptimizerName = "amsgrad"
 
     def __post_init__(self) -> None:
         if self.model == "mnist_svhn":  # the authors' name
@@ -104,7 +105,6 @@ def experiment(config: Config) -> "Experiment":
         objective_of,
         draw if config.analytics else None,
         load_train,
-        amsgrad=True,
         analytics=latent_pictures if config.analytics_every else None,
     )
 

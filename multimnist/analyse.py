@@ -18,6 +18,7 @@ from torch import Tensor
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.classifiers import image_classifier
 from common.reporting.generated import Shown
+from common.reporting.plots import visible
 from common.training import run_from_command_line, runs
 from mnist.analyse import judges, labels
 from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE, names
@@ -47,7 +48,7 @@ DATA = Labelled(
         judges, name=MULTIMNIST.name, build=partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS), steps=STEPS
     ),
     groups=by_number,
-    shown=Shown(("image",), lambda shown: names(shown["text"]) if "text" in shown else []),
+    shown=Shown(("image",), lambda shown: visible(names(shown["text"])) if "text" in shown else []),
     label="character",
     all_right="string",
 )

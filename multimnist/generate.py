@@ -48,7 +48,7 @@ def main(config: Config) -> None:
         path = make(config.mnist_dir, config.data_dir, DatasetOptions(**values(config)), config.seed, config.download)
     shown = load("train", config)[:].modalities
     picture = path.with_name("multimnist.png")
-    images, captions = plots.in_rows(shown["image"], names(shown["text"]), COLUMNS)
+    images, captions = plots.in_rows(shown["image"], plots.visible(names(shown["text"])), COLUMNS)
     plots.image_grid(picture, images, captions=captions, title="MultiMNIST")
     print(f"{path}\n{picture}")
 

@@ -5,7 +5,8 @@
     python sample.py trained_models --condition-on-image 42      given a random test image of 42 (or an image file)
     python sample.py trained_models --reconstruct                test images and their reconstructions
 
-Writes sample_image.png, the decoded means with their predicted strings beneath, and sample_text.txt, these strings.
+Writes prior.png, given_text_1773.png, given_image_42.png or reconstructions.png, named by what was asked: the decoded
+means with their predicted strings beneath, (none) for the empty one; and a .txt of the same name, these strings.
 A string's characters are the most likely ones, one by one; a model trained with --teacher-forcing gives the most likely
 string that a beam search finds.
 """

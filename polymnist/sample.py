@@ -4,7 +4,7 @@
     python sample.py trained_models --mixture 10 --data-dir data           draws from ten Gaussians fitted to latents
     python sample.py trained_models --given m0 m2 --data-dir data          test images, and all decoded from them
 
-Writes sample_prior.png, sample_mixture.png, or sample_from_m0_m2.png.
+Writes prior.png, mixture_10.png, or from_m0_m2.png.
 """
 
 from dataclasses import dataclass
@@ -53,15 +53,15 @@ def main(config: Config) -> Path:
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     if config.given:
         runs.check_same(chosen(config), config.model)
-        path = folder / f"sample_from_{'_'.join(config.given)}.png"
+        path = folder / f"from_{'_'.join(config.given)}.png"
         decoded(model, load("test", config).take(slice(config.n_samples)), config.given, path)
     elif config.mixture:
         runs.check_same(chosen(config), config.model)
-        path = folder / "sample_mixture.png"
+        path = folder / f"mixture_{config.mixture}.png"
         train = load("train", config).only(model.modalities)
         prior(model, config.n_samples, path, gaussian_mixture(model, train, config.mixture))
     else:
-        path = folder / "sample_prior.png"
+        path = folder / "prior.png"
         prior(model, config.n_samples, path)
     print(path)
     return path

@@ -8,8 +8,13 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.reporting import plots
+
 INK = "#010203"  # stands for the page's own colour
-COLOURS = ("#2f7ebc", "#cc5f1a", "#1f9163", "#a65bb5", "#b8860b", "#c0504d", "#5f7d95")  # on white and on black
+COLOURS = (  # on white and on black
+    *("#2f7ebc", "#cc5f1a", "#1f9163", "#a65bb5", "#b8860b"),
+    *("#c0504d", "#5f7d95", "#c2409b", "#7a8b00", "#00868b"),
+)
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.color": INK, "axes.labelcolor": INK}
 STYLE |= {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.family": "sans-serif", "font.size": 10}
 
@@ -71,8 +76,16 @@ def spreads(
     for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         x, mean, deviation = zip(*points, strict=True)
         axis.errorbar(x, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
-    axis.set_xscale(scale)
+    if scale == "log":
+        plots.logarithmic(axis, "x")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(figure, axis, len(curves))
+
+
+def on_white(svg: str) -> str:
+    """The SVG as a picture of its own, dark on white."""
+    return svg.replace("<svg ", '<svg style="background: #fff; color: #1b1f24" ', 1)
 
 
 def _axis(labels: tuple[str, str]) -> tuple[Figure, matplotlib.axes.Axes]:

@@ -47,6 +47,8 @@ class Section(NamedTuple):
     name: str
     table: Table
     header: list[str]
+    numeric: list[bool]
+    """whether a column holds numbers"""
     lines: list[list[str]]
     notes: list[str]
     charts: list[Exhibit]
@@ -68,10 +70,16 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
         rows = tables.rows(name, table, of_table)
         if of_table:
             header, lines = tables.grid(table, rows)
-            section_charts = [*_figures(name, rows), *_by_size(of_table), *_matrices(of_table), *_curves(of_table)]
+            section_charts = [
+                *_figures(name, rows),
+                *[_chart(*chart) for chart in by_size(of_table).values()],
+                *_matrices(of_table),
+                *_curves(of_table),
+            ]
             pictures = _pictures(of_table, runs)
             notes = tables.notes(rows, header)
-            sections.append(Section(name, table, header, lines, notes, section_charts, pictures, of_table))
+            numeric = [all(cell[:1] in "+-0123456789" for cell in column) for column in zip(*lines, strict=True)]
+            sections.append(Section(name, table, header, numeric, lines, notes, section_charts, pictures, of_table))
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -125,8 +133,11 @@ def _weak_supervision(rows: Sequence[tables.Row]) -> list[Exhibit]:
     return exhibits
 
 
-def _by_size(results: Sequence[Result]) -> list[Exhibit]:
-    """Coherence by the number of given modalities, and against the Frechet distance, a curve for each model."""
+def by_size(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
+    """Charts with a curve for each model, {name: (SVG, caption)}; none if nothing was measured by size.
+
+    They show coherence by the number of given modalities, and against the Frechet distance.
+    """
     scores: dict[str, dict[int, list[Numbers]]] = {}
     for result in results:
         for measure in result.measured.values():
@@ -134,20 +145,23 @@ def _by_size(results: Sequence[Result]) -> list[Exhibit]:
                 if None not in (score.get("coherence"), score.get("FD")):
                     scores.setdefault(result.model, {}).setdefault(int(n), []).append(score)
     if not scores:
-        return []
-    by_size, by_distance = {}, {}
+        return {}
+    by_number, by_distance = {}, {}
     for model, sizes in scores.items():
         coherence = {n: spread([100 * x["coherence"] for x in of_seeds]) for n, of_seeds in sizes.items()}
-        by_size[model] = [(n, *coherence[n]) for n in sorted(sizes)]
+        by_number[model] = [(n, *coherence[n]) for n in sorted(sizes)]
         by_distance[model] = [(spread([x["FD"] for x in sizes[n]])[0], *coherence[n]) for n in sorted(sizes)]
     label = "coherence, %"
-    return [
-        _chart(charts.spreads(by_size, ("modalities given", label)), "Coherence by the number of given modalities"),
-        _chart(
+    return {
+        "by_number": (
+            charts.spreads(by_number, ("modalities given", label)),
+            "Coherence by the number of given modalities",
+        ),
+        "by_distance": (
             charts.spreads(by_distance, ("Frechet distance", label)),
             "Coherence against the Frechet distance, by the number of given modalities from 1 upwards",
         ),
-    ]
+    }
 
 
 def _matrices(results: Sequence[Result]) -> list[Exhibit]:

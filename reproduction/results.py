@@ -77,6 +77,8 @@ class Result(Struct):
     commands: Annotated[list[Command], Meta(min_length=1, max_length=100)]
     """training first, then the measures"""
     commit: Name | None
+    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
+    """of the last measure"""
     versions: Versions
     device: Name
     threads: Count | None

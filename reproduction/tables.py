@@ -19,7 +19,7 @@ DIFFERENCE = (
     "difference: ours less the paper's. Its standard error is that of ours over seeds, and over images where ours are "
     "not the paper's test images; the paper's is not known, nor is ours for one seed on the same images."
 )
-MAX_COLUMNS = 8  # figures side by side; a table of more figures has a line for each
+MAX_COLUMNS = 8  # figures side by side, in tables without published ones; others have a line for each figure
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
 
@@ -114,8 +114,9 @@ def difference(row: Row) -> str:
     errors = [look_up(x, (*row.figure.at[:-1], "stderr"), row.plan) for x in row.results]
     if row.plan.own_images and None not in errors:
         variances.append(scale**2 * sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
-    error = f" ± {math.sqrt(sum(variances)):.3f}" if variances else ""
-    return f"{mean - row.published.value:+.3f}{error}"
+    sign = "+" if mean >= row.published.value else ""
+    error = f" ± {shown(row.figure, math.sqrt(sum(variances)))}" if variances else ""
+    return f"{sign}{shown(row.figure, mean - row.published.value)}{error}"
 
 
 def shown(figure: Figure, value: float) -> str:
@@ -139,9 +140,16 @@ def about(model_rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
+def recorded(model_rows: Sequence[Row]) -> dict[str, str]:
+    """The commits of the results, and the day of the last one."""
+    results = [x for row in model_rows for x in row.results]
+    commits = dict.fromkeys(re.sub(r"^(\w{7})\w*", r"\1", x.commit) for x in results if x.commit)
+    return {"commit": ", ".join(commits), "date": max((x.date for x in results), default="")}
+
+
 def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: a line for each model, or, in a table of many figures, a line for each figure."""
-    wide = len(table.figures) <= MAX_COLUMNS and not table.beside
+    """Header and lines: a line for each figure, or for each model if there are few figures and none is published."""
+    wide = len(table.figures) <= MAX_COLUMNS and not table.beside and not any(row.published for row in table_rows)
     models: dict[tuple[str, str], list[Row]] = {}
     for row in table_rows:
         models.setdefault((row.plan.experiment, row.plan.model), []).append(row)
@@ -149,17 +157,16 @@ def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[
     for (experiment, model), model_rows in models.items():
         start = {"experiment": experiment, "model": model}
         if wide:
-            figures = {f"{row.figure.name}, paper": paper(row) for row in model_rows}
-            figures |= {f"{row.figure.name}, ours": ours(row.figure, row.values) for row in model_rows}
-            lines.append(start | figures | about(model_rows))
+            figures = {row.figure.name: ours(row.figure, row.values) for row in model_rows}
+            lines.append(start | figures | about(model_rows) | recorded(model_rows))
         else:
             for row in model_rows:
                 figures = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
                 figures |= {"difference": difference(row), table.beside: ours(row.figure, row.beside)}
-                lines.append(start | figures | about([row]))
-    columns = [f"{figure.name}, {whose}" for figure in table.figures for whose in ("paper", "ours")]
+                lines.append(start | figures | about([row]) | recorded([row]))
+    columns = [figure.name for figure in table.figures]
     long = ["figure", "paper", "ours", "difference", table.beside]
-    names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples"]
+    names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples", "date", "commit"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]
 

@@ -5,7 +5,6 @@ result.json. Steps whose files exist are not repeated.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,20 +14,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import lock_descriptor
 from submitit.helpers import DelayedSubmission
+from tqdm import tqdm
 
 from common import schemas
 from common.checkpoints import LAST, load
 from common.errors import InputError
-from common.io import MIB, check_writable, read_bounded, write_atomically
-from common.training.runs import git_commit
+from common.io import check_writable, write_atomically
+from common.training.runs import git_commit, read_metrics
 from reproduction.plans import Plan, Setting
 from reproduction.results import DELETE, Result, read_epochs, read_training
 
@@ -38,6 +41,10 @@ RESULT, LOG, PROBE, EPOCHS = "result.json", "log.txt", "probe", "epochs.json"
 
 class Failed(Exception):
     """A script failed; the message says why."""
+
+
+class TooLong(Failed):
+    """A script took longer than it may."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,21 @@ class Run:
         return f"{self.table}/{self.plan.experiment}/{slug(self.plan.model)}_seed{self.seed}"
 
 
+def training_progress(folder: Path) -> str:
+    """How far the training in a folder is: epoch, examples/s, time left; empty before it begins."""
+    if not (folder / EPOCHS).exists():
+        return ""
+    total, _ = read_epochs(folder / EPOCHS)
+    lines = read_metrics(folder)
+    if not lines:
+        return f"epoch 1/{total}"
+    last = lines[-1]
+    if last["epoch"] >= total:
+        return "is being measured"
+    left = tqdm.format_interval((total - last["epoch"]) * last["seconds"])
+    return f"epoch {last['epoch'] + 1}/{total}, {last['examples_per_second']:,.0f} examples/s, {left} left"
+
+
 def slug(model: str) -> str:
     """A model's name as the name of a folder."""
     return re.sub(r"[^\w-]+", "_", model)
@@ -119,9 +141,9 @@ class Chain:
     def progress(self) -> str:
         """How far the current run is, for the progress bar."""
         run = next((run for run in self.runs if not (self.site.folder(run) / RESULT).exists()), self.runs[-1])
-        file = self.site.folder(run) / "metrics.jsonl"
-        done = read_bounded(file, DELETE, 1024 * MIB).count(b"\n") if file.exists() else 0
-        return f"{run.plan.experiment} {run.plan.model} {done} epochs"
+        several = run.plan.writes  # trainings, in folders below
+        how_far = "" if several else training_progress(self.site.folder(run))
+        return f"{run.plan.experiment} {run.plan.model} {how_far}".rstrip()
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit puts back into the queue if the job is preempted: the same work, which then resumes."""
@@ -227,6 +249,7 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
         "epochs": {"planned": site.setting(run).epochs, "given": epochs},
         "commands": commands,
         "commit": git_commit(),
+        "date": datetime.now().date().isoformat(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name() if site.cuda else processor(),
         "threads": site.threads,
@@ -278,22 +301,24 @@ def module_command(plan: Plan, script: str, options: list[str]) -> list[str]:
     return [sys.executable, "-m", f"{plan.experiment}.{name}", *subcommand, *options]
 
 
-def call(command: list[str], folder: Path, threads: int) -> None:
+def call(command: list[str], folder: Path, threads: int, seconds: float | None = None) -> None:
     """Run a command from the repository's root; its output goes to the folder's log.
 
     On Ctrl-C the command is interrupted too; a training then finishes its batch and saves a checkpoint.
 
+    Args:
+        seconds: kill the command if it takes longer.
+
     Raises:
+        TooLong: it took longer.
         Failed: the command failed, with the last line that it printed, or was stopped by Ctrl-C; or another process
             works in the folder.
     """
     check_writable(folder / LOG)
     with open(folder / LOG, "a+") as log:
-        try:
-            # held as long as the command has the log open, even if this process is killed
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Failed(f"another process is at work in {folder}") from error
+        # held as long as the command has the log open, even if this process is killed
+        if not lock_descriptor(log.fileno(), blocking=False):
+            raise Failed(f"another process is at work in {folder}")
         print(f"$ {shlex.join(command)}", file=log, flush=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         process = None
@@ -301,7 +326,11 @@ def call(command: list[str], folder: Path, threads: int) -> None:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
+            process.wait(seconds)
+        except subprocess.TimeoutExpired as timeout:
+            process.kill()
             process.wait()
+            raise TooLong(f"stopped after {seconds:.0f} s ({folder / LOG})") from timeout
         except KeyboardInterrupt as interrupt:
             # a second one, which submitit sends, can strike while Popen holds its lock and so block wait() for ever
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -322,7 +351,7 @@ def epochs_within(
 ) -> tuple[int, int]:
     """The epochs that fit into the hours of a run, and annealing epochs in proportion.
 
-    One epoch is trained to measure its time. A run that was started before keeps its epochs.
+    One epoch is trained to measure its time, which counts too. A run that was started before keeps its epochs.
 
     Args:
         training: the command that trains, given epochs, annealing epochs and a save-dir.
@@ -332,13 +361,35 @@ def epochs_within(
     if not epochs_file.exists():
         epochs = setting.epochs
         if site.hours is not None:
-            probe = folder / PROBE
-            call(training(1, 0, probe), folder, site.threads)
-            seconds = max(read_training(probe)["seconds"], 0.1)  # which are rounded to that
-            epochs = max(1, min(epochs, int(site.hours * 3600 / seconds)))
-            shutil.rmtree(probe)
+            epochs = min(epochs, affordable_epochs(training, folder, site))
         write_atomically(epochs_file, json.dumps([epochs, round(setting.annealing * epochs / setting.epochs)]).encode())
     return read_epochs(epochs_file)
+
+
+def affordable_epochs(training: Callable[[int, int, Path], list[str]], folder: Path, site: Site) -> int:
+    """The epochs that the hours of a run leave after one epoch to measure their time.
+
+    Raises:
+        Failed: there is no time for one.
+    """
+    probe, allowed, started = folder / PROBE, site.hours * 3600, time.monotonic()
+    try:
+        call(training(1, 0, probe), folder, site.threads, allowed)
+        taken = time.monotonic() - started
+        epoch = max(read_training(probe)["seconds"], 0.1)  # which are rounded to that
+    except TooLong as error:
+        raise Failed(
+            f"its first epoch takes longer than the {allowed:.0f} s that --budget leaves it: raise it"
+        ) from error
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+    once = taken - epoch  # starting and drawing, which the training does again
+    epochs = int((allowed - taken - once) / epoch)
+    if epochs < 1:
+        raise Failed(
+            f"--budget leaves it {allowed:.0f} s, and to measure and train one epoch takes {2 * taken:.0f} s: raise it"
+        )
+    return epochs
 
 
 def cut_short(run: Run, site: Site) -> bool:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.reporting import plots
+from common.reporting import plots, training_curves
 from tests.reference import fill
 
 pytest.register_assert_rewrite("tests.helpers")
@@ -29,14 +29,14 @@ def _seed():
     torch.manual_seed(0)
 
 
-DRAWN = {"save": plots.save, "loss_curves": plots.loss_curves}
+DRAWN = {(plots, "save"): plots.save, (training_curves, "loss_curves"): training_curves.loss_curves}
 
 
 @pytest.fixture
 def finely(monkeypatch):
     """Pictures as users get them."""
-    for name, function in DRAWN.items():
-        monkeypatch.setattr(plots, name, function)
+    for (module, name), function in DRAWN.items():
+        monkeypatch.setattr(module, name, function)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +49,7 @@ def _sketches():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save", save)
-        patch.setattr(plots, "loss_curves", lambda path, metrics: path.write_bytes(b""))
+        patch.setattr(training_curves, "loss_curves", lambda path, metrics: path.write_bytes(b""))
         yield
 
 

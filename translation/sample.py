@@ -5,8 +5,9 @@
     python sample.py trained_models --condition-on-french "deux cent un"      in English
     python sample.py trained_models --reconstruct                             test numbers
 
-Prints and writes sample_text.txt, a line for each number. A text's words are the most likely ones, one by one, given
-the mean of q(z|text). --reconstruct marks the translations that are wrong.
+Prints and writes prior.txt, given_english_twenty-one.txt or translations.txt, named by what was asked, a line for each
+number. A text's words are the most likely ones, one by one, given the mean of q(z|text). --reconstruct marks the
+translations that are wrong.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from torch import Tensor
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import InputError, require
-from common.io import write_atomically
 from common.models import MultimodalVAE
+from common.reporting import sample_files
 from common.training import devices, options, run_from_command_line, runs
 from translation.data import CODES, load, names, parse
 
@@ -39,26 +40,24 @@ class Config(options.ModelConfig):
 
 
 def main(config: Config) -> None:
-    """Print the texts, and save them to sample_text.txt.
+    """Print the texts, and save them.
 
     Raises:
         InputError: the options exclude each other, or a text is not made of known words.
     """
     config.check()
     texts = {"english": config.condition_on_english, "french": config.condition_on_french}
-    inputs = {language: _parsed(text, language) for language, text in texts.items() if text is not None}
+    texts = {language: text for language, text in texts.items() if text is not None}
+    inputs = {language: _parsed(text, language) for language, text in texts.items()}
     require(not config.reconstruct or not inputs, "--reconstruct takes no condition: leave one of them out")
     model = load_model(config.model, "translation").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     if config.reconstruct:
-        lines = translations(model, load("test", config).take(slice(config.n_samples)))
+        name, lines = "translations", translations(model, load("test", config).take(slice(config.n_samples)))
     else:
-        lines = samples(model, inputs, config.n_samples)
+        name, lines = sample_files.name_of(**texts), samples(model, inputs, config.n_samples)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "sample_text.txt"
-    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-    print(*lines, path, sep="\n")
+    print(*lines, sample_files.write_lines(folder / f"{name}.txt", lines), sep="\n")
 
 
 @torch.no_grad()
@@ -88,7 +87,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
     """Save the texts of a training run: translations.txt, and prior.txt, samples from the prior."""
     lines = {"translations": translations(model, (valid or train).take(slice(32))), "prior": samples(model, {}, 32)}
     for name, texts in lines.items():
-        write_atomically(folder / f"{name}.txt", "".join(f"{line}\n" for line in texts).encode())
+        sample_files.write_lines(folder / f"{name}.txt", texts)
 
 
 def _parsed(text: str, language: str) -> Tensor:

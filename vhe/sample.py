@@ -8,8 +8,9 @@
     python sample.py trained_models --alphabet Tengwar --data-dir data             (hierarchical) its new characters
     python sample.py trained_models --new styles --data-dir data      (factorial) characters in the styles of others
 
-Writes sample_test.png, sample_given.png, sample_characters.png, ...; given images are at the left. A decoder with
-independent pixels is shown by its mean images, which are clearer than samples; a PixelCNN by samples.
+Writes examples.png, given_images_0965_01_0965_02.png, characters.png, given_alphabet_Tengwar.png, ..., named by what
+was asked; given images are at the left. A decoder with independent pixels is shown by its mean images, which are
+clearer than samples; a PixelCNN by samples.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from common.errors import require
-from common.reporting import plots
+from common.reporting import plots, sample_files
 from common.training import run_from_command_line, runs
 from common.training.options import ModelConfig
 from vhe.character_sets import STYLES, images_of, in_style
@@ -72,7 +73,7 @@ def main(config: Config) -> Path:
         )
     torch.manual_seed(config.seed)
     n, folder = config.n_samples, config.out_dir or runs.folder_of(config.model) / "samples"
-    path = folder / f"sample_{config.new or ('given' if config.given else config.alphabet or 'test')}.png"
+    path = folder / f"{name_of(config)}.png"
     if config.given:
         given = torch.stack(given_images(config, trained))[None].to(model.device)
         save(path, new_examples(model, given, n), given, title="new examples of the character at the left")
@@ -86,6 +87,15 @@ def main(config: Config) -> Path:
         save_test(path, model, load_test(config, trained), n)
     print(path)
     return path
+
+
+def name_of(config: Config) -> str:
+    """Return the name of the picture that the options ask for, without its suffix."""
+    if config.given:
+        return sample_files.name_of(images=" ".join(Path(name).name for name in config.given))
+    if config.alphabet is not None:
+        return sample_files.name_of(alphabet=config.alphabet)
+    return config.new or "examples"
 
 
 def given_images(config: Config, trained: Mapping) -> list[Tensor]:

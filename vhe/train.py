@@ -57,7 +57,7 @@ class Config(RunConfig):
     epochs: int = 40
     annealing_epochs: int = 1
     lr: float = 1e-3
-    """learning rate of Adam. Default: our choice; 2e-3 can diverge"""
+    """learning rate. Default: our choice; 2e-3 can diverge"""
     valid: int | None = None
     """hold out the last N alphabets and select the best model on them. 0 holds out none, and the last model counts as
     the best. Default: the last sixth, 5 of Omniglot's 30"""

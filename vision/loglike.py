@@ -43,7 +43,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     examples = load("test", config)
     if examples.mask is not None:
         complete = examples.mask.all(dim=1).nonzero().squeeze(1)
-        print(f"{len(examples) - len(complete)} faces have no mask and are left out")
+        print(f"left out for want of a mask: {tables.count(len(examples) - len(complete), 'face')}")
         require(len(complete) > 0, "no test face has a mask: raise --limit")
         examples = examples.take(complete)
     torch.manual_seed(config.seed)

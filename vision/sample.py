@@ -7,7 +7,8 @@
 FILE for image, gray, obscured and watermark is a photograph, from which the view is made; for edge and mask it is a
 picture as setup.py writes it. The face should be framed as in CelebA's aligned images.
 
-Writes sample_image.png into the model's samples/: a row for each face, a column for each view.
+Writes prior.png, given_edge_FILE.png or reconstructions.png, named by what was asked, into the model's samples/: a row
+for each face, a column for each view.
 """
 
 from dataclasses import dataclass
@@ -23,13 +24,13 @@ from common.data import Batch, Examples
 from common.data.image_caches import Kind, decode
 from common.errors import require
 from common.models import MultimodalVAE
-from common.reporting import plots
+from common.reporting import plots, sample_files
 from common.training import devices, options, run_from_command_line, runs
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
 VIEWS = tuple(CHANNELS)
-MAX_RECONSTRUCTED = 4  # faces that --reconstruct shows at most, each in up to seven rows
+MAX_RECONSTRUCTED = 3  # faces that --reconstruct shows at most, each in up to seven rows
 View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
@@ -47,13 +48,13 @@ class Config(options.ModelConfig):
     condition_type: View | None = None
     """view that the picture shows. Default: image"""
     reconstruct: bool = False
-    """reconstruct the first test images, four at most, from each view instead"""
+    """reconstruct the first test images, three at most, from each view instead"""
     out_dir: Path | None = None
     """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:
-    """Save sample_image.png and print its path.
+    """Save a picture and print its path.
 
     Raises:
         InputError: the options exclude each other, or --condition-file is not a readable image.
@@ -69,15 +70,16 @@ def main(config: Config) -> None:
     )
     model = load_model(config.model, "vision").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
-    picture = (config.out_dir or runs.folder_of(config.model) / "samples") / "sample_image.png"
+    view = config.condition_type or "image"
+    names = {view: config.condition_file.name} if config.condition_file else {}
+    name = "reconstructions" if config.reconstruct else sample_files.name_of(**names)
+    picture = (config.out_dir or runs.folder_of(config.model) / "samples") / f"{name}.png"
     with torch.no_grad():
         if config.reconstruct:
             examples = load("test", config)
             reconstructions(model, examples.take(slice(min(config.n_samples, MAX_RECONSTRUCTED))), picture)
         elif config.condition_file:
-            conditional(
-                model, given(config.condition_file, config.condition_type or "image"), config.n_samples, picture
-            )
+            conditional(model, given(config.condition_file, view), config.n_samples, picture)
         else:
             prior(model, config.n_samples, picture)
     print(picture)

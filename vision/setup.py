@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from joblib import cpu_count
 from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
@@ -140,7 +141,7 @@ def make_all(sources: Sequence[Path], config: Setup) -> None:
     no_face = config.dst / "no_face.txt"
     no_face.unlink(missing_ok=True)
     chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
-    jobs = min(config.jobs or os.cpu_count(), len(chunks))
+    jobs = min(config.jobs or cpu_count(), len(chunks))
     blank = []
     with distributed.progress(total=len(sources), unit=" images") as bar:
         for done in in_order(partial(complete, config=config), chunks, jobs):

@@ -84,11 +84,16 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
     raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {how}")
 
 
+def md5_of(path: Path) -> str:
+    """The md5 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
 def _fault(path: Path, md5: str | None) -> str:
     """What is wrong with a downloaded file; empty if nothing is."""
     if md5 is not None:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "md5").hexdigest()
+        digest = md5_of(path)
         return "" if digest == md5 else f"md5 {digest} instead of {md5}"
     try:
         zip_files.verify(path, "it is not kept")

@@ -1,7 +1,9 @@
 """Arrays in the idx format of MNIST, plain or gzipped."""
 
 import gzip
+import hashlib
 import math
+import struct
 import zlib
 from pathlib import Path
 
@@ -42,6 +44,17 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
         relation = "fewer" if len(items) < promised else "more"
         raise InputError(f"{path} holds {relation} bytes than its header says, {n} items of {shape}: {REMEDY}")
     return torch.frombuffer(bytearray(items), dtype=torch.uint8).reshape(n, *shape)
+
+
+def md5_of(items: Tensor) -> str:
+    """The md5, in hex, of the unpacked file that holds these items; archives differ with the program that packed them.
+
+    Args:
+        items: a uint8 tensor (N, *shape), as `read_idx` returns it.
+    """
+    digest = hashlib.md5(struct.pack(f">HBB{items.ndim}I", 0, 8, items.ndim, *items.shape))
+    digest.update(items.numpy())
+    return digest.hexdigest()
 
 
 def _checked_length(header: bytes, path: Path, shape: tuple[int, ...]) -> int:

@@ -1,6 +1,5 @@
 """Caches of decoded images: a folder's images are decoded once into a file of uint8, which is mapped into memory."""
 
-import fcntl
 import hashlib
 import io
 import os
@@ -14,6 +13,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 import torch
+from filelock import lock_descriptor
+from joblib import cpu_count
 from msgspec import Meta, Struct
 from PIL import Image
 from torch import Tensor
@@ -106,7 +107,7 @@ def load(
         except OSError as error:
             raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
         with open(lock_file) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_descriptor(lock.fileno())
             cache.complete(jobs)
     return torch.from_numpy(np.memmap(path, np.uint8, "c", len(cache.header()), (len(names), *kind.shape)))
 
@@ -204,7 +205,7 @@ class _Cache:
     def _build(self, done: int, jobs: int | None) -> None:
         """Decode the images after the first `done` and append them, with notes every few seconds."""
         batches = [self.names[start : start + AT_ONCE] for start in range(done, len(self.names), AT_ONCE)]
-        pool = ThreadPoolExecutor(jobs or os.cpu_count())  # PIL releases the interpreter while it decodes and resizes
+        pool = ThreadPoolExecutor(jobs or cpu_count())  # PIL releases the interpreter while it decodes and resizes
         noted, title = time.monotonic(), f"making {self.path.name}"
         bar = distributed.progress(total=len(self.names), initial=done, unit=" images", desc=title)
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from common.reporting.tables import Table
+from common.reporting.tables import Table, percent
 
 TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 
@@ -12,8 +12,8 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     distances = [name for name in ("FD", "FID") if name in sizes[0]]
     columns, rows = ("coherence", "macro", "spread", "itself", "linear accuracy", *distances), []
     for n, scores in sizes.items():
-        cells = [f"{(1 if c in distances else 100) * scores[c]:.2f}" if c in scores else "" for c in columns]
-        rows.append([str(n), *cells])
+        shown = {c: f"{x:.2f}" if c in distances else percent(x) for c, x in scores.items()}
+        rows.append([str(n), *(shown.get(c, "") for c in columns)])
     head = ["modalities given", *(c if c in distances else f"{c}, %" for c in columns)]
     notes = (
         "Coherence: of the targets that are not given, mean over subsets and targets; macro: with equal weights of the "
@@ -33,5 +33,5 @@ def ssim_table(similarities: Mapping[str, float]) -> Table:
 
 def weak_judges(shares: Mapping[str, float]) -> str:
     """A warning about classifiers that are seldom right, whose judgement says little; empty if there are none."""
-    weak = [f"{name} ({100 * x:.0f} %)" for name, x in shares.items() if name.startswith("classifier") and x < TRUSTED]
+    weak = [f"{name} ({percent(x)} %)" for name, x in shares.items() if name.startswith("classifier") and x < TRUSTED]
     return f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}." if weak else ""

@@ -21,7 +21,7 @@ class Shown(NamedTuple):
     """How pictures show values.
 
     images: names of the modalities that are images (N, C, H, W) in [0, 1].
-    captions: {modality: values (N, ...)} -> N short texts that tell the other modalities; None for no captions.
+    captions: {modality: values (N, ...)} -> N texts that tell the other modalities; None for no captions.
     """
 
     images: tuple[str, ...]
@@ -66,6 +66,8 @@ def cross_generation(
 def traversals(stem: Path, model: MultimodalVAE, shown: Shown, latents: Sequence[int] | None = None) -> list[Path]:
     """Save decodings along latents, one per row, from -3 to 3 prior scales around the mean; returns the files.
 
+    Captions that do not fit below an image are left out.
+
     Args:
         stem: the files are `stem`_MODALITY.png.
         latents: which latents, by default the first `MAX_LATENTS`.
@@ -81,7 +83,8 @@ def traversals(stem: Path, model: MultimodalVAE, shown: Shown, latents: Sequence
     pictures = []
     for name, (images, captions) in shown.rows(decoded).items():
         pictures.append(stem.with_name(f"{stem.name}_{name}.png"))
-        captions = [captions[i : i + STEPS] for i in range(0, len(captions), STEPS)] if shown.captions else None
+        is_short = shown.captions and all(len(caption) <= SHORT for caption in captions)
+        captions = [captions[i : i + STEPS] for i in range(0, len(captions), STEPS)] if is_short else None
         labels = [f"z{d}" for d in chosen.tolist()]
         plots.image_grid(pictures[-1], images.unflatten(0, (-1, STEPS)), labels, captions, f"{name} along each latent")
     return pictures

@@ -1,23 +1,69 @@
 """Pictures, drawn on figures without pyplot: no window, no global state."""
 
 import io
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
+from typing import Literal, NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 from torch.nn.functional import pad
 
 from common.io import write_atomically
 
+DPI = 120
+MAX_WIDTH, MAX_HEIGHT = 15.5, 8.8  # inches: with the margin, what a screen of 1,900 x 1,100 pixels shows
+MARGIN = 0.15  # inches around a figure, which may lie on a dark page
 CELL = 0.7  # height of an image, inches
+TITLE, GAP, LETTER = 0.35, 0.25, 0.075  # height of a title, space between blocks, width of a label's letter, inches
+SHARP = 2.5  # dots of a pixel, from which on pixels may have sharp edges
 PORTRAIT = 1.6  # width and height of an image with a caption below, inches
 CAPTION_WIDTH = 38  # characters a line
-MAX_LABELLED = 8  # curves of a panel that a legend names; of more curves it names none
+# ticks that read 300 or 0.001, also where an axis is logarithmic; 0 is added for -0.0
+PLAIN = FuncFormatter(lambda x, _: f"{round(x, 10) + 0.0:,.10f}".rstrip("0").rstrip("."))
+
+
+class Layout(NamedTuple):
+    """How the rows of a grid are spread over blocks side by side, so that a picture fits a screen.
+
+    blocks: the rows of each block.
+    size: width and height of a block, inches.
+    scale: what the images are scaled by, at most 1.
+    """
+
+    blocks: list[range]
+    size: tuple[float, float]
+    scale: float
+
+
+def layout(rows: int, width: float, height: float, row_labels: Sequence[str] | None) -> Layout:
+    """Choose the blocks for which the images can be largest, the fewest of them if several do.
+
+    Rows stay together from one that has the first row's label up to the next one.
+
+    Args:
+        rows: number of rows.
+        width, height: of a row of images, inches.
+    """
+    labels = list(row_labels or [""] * rows)
+    repeats = labels.count(labels[0]) > 1
+    starts = [r for r in range(rows) if not repeats or labels[r] == labels[0]]
+    label_width = LETTER * max(map(len, labels))
+    candidates = []
+    for n in range(1, len(starts) + 1):
+        first = starts[:: -(-len(starts) // n)]
+        blocks = [range(a, b) for a, b in pairwise([*first, rows])]
+        across = (MAX_WIDTH - len(blocks) * (label_width + GAP)) / (len(blocks) * width)
+        down = (MAX_HEIGHT - TITLE) / (max(map(len, blocks)) * height)
+        scale = min(1, across, down)
+        size = label_width + GAP + scale * width, scale * height * max(map(len, blocks))
+        candidates.append(Layout(blocks, size, scale))
+    return max(candidates, key=lambda candidate: candidate.scale)
 
 
 def image_grid(
@@ -27,7 +73,9 @@ def image_grid(
     captions: Sequence[Sequence[str]] | None = None,
     title: str = "",
 ) -> None:
-    """Save a grid of images; all images are drawn as one, which is much faster than an axis for each.
+    """Save a grid of images; all images of a block are drawn as one, which is much faster than an axis for each.
+
+    Rows that do not fit a screen below each other stand side by side, see `layout`.
 
     Args:
         images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
@@ -37,19 +85,27 @@ def image_grid(
     rows, columns, _, h, w = images.shape
     down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # pixels from one cell to the next
     cells = images.detach().cpu().nan_to_num(1.0).expand(-1, -1, 3, -1, -1)
-    canvas = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)
-    canvas = canvas.permute(0, 3, 1, 4, 2).reshape(rows * down, columns * right, 3)
+    cells = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)
     inch = CELL / h
-    figure = Figure(figsize=(columns * right * inch, rows * down * inch + 0.35))
-    axis = figure.add_axes((0, 0, 1, 1 - 0.35 / figure.get_figheight()))
-    axis.imshow(canvas.numpy(), interpolation="nearest", aspect="auto")
-    axis.set_axis_off()
-    for r in range(rows):
-        if row_labels:
-            axis.text(-w // 4, r * down + h // 2, row_labels[r], ha="right", va="center", fontsize=9)
-        for c in range(columns if captions else 0):
-            axis.text(c * right + w // 2, r * down + h, captions[r][c], ha="center", va="top", fontsize=7)
-    axis.set_title(title, fontsize=10)
+    plan = layout(rows, columns * right * inch, down * inch, row_labels)
+    inch *= plan.scale
+    width, height = plan.size[0] * len(plan.blocks), plan.size[1] + TITLE
+    figure = Figure(figsize=(width, height))
+    figure.text(0.5, 1 - 0.5 * TITLE / height, fill(title, 100), ha="center", va="center", fontsize=10)
+    for b, block in enumerate(plan.blocks):
+        x, y = (b + 1) * plan.size[0] - columns * right * inch, plan.size[1] - len(block) * down * inch  # inches
+        box = (x / width, y / height, columns * right * inch / width, len(block) * down * inch / height)
+        axis = figure.add_axes(box)
+        canvas = cells[block.start : block.stop].permute(0, 3, 1, 4, 2).reshape(-1, columns * right, 3)
+        font = max(5, 7 * plan.scale)
+        smooth = inch * DPI < SHARP  # fewer dots a pixel cannot show all pixels alike
+        axis.imshow(canvas.numpy(), interpolation="antialiased" if smooth else "nearest", aspect="auto")
+        axis.set_axis_off()
+        for i, r in enumerate(block):
+            if row_labels:
+                axis.text(-w // 4, i * down + h // 2, row_labels[r], ha="right", va="center", fontsize=9)
+            for c in range(columns if captions else 0):
+                axis.text(c * right + w // 2, i * down + h, captions[r][c], ha="center", va="top", fontsize=font)
     save(figure, path)
 
 
@@ -60,7 +116,7 @@ def captioned(
     row_labels: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Save a grid of images with a sentence below each.
+    """Save a grid of images with a sentence below each, as wide as a screen at most.
 
     Args:
         images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
@@ -68,10 +124,12 @@ def captioned(
         row_labels: R labels at the left.
     """
     rows, columns = images.shape[:2]
-    wrapped = [[fill(caption, CAPTION_WIDTH) for caption in row] for row in captions]
+    room = MAX_WIDTH - LETTER * max(map(len, row_labels or [""]))
+    portrait = min(PORTRAIT, room / (1.05 * columns))
+    wrapped = [[fill(caption, int(CAPTION_WIDTH * portrait / PORTRAIT)) for caption in row] for row in captions]
     beneath = 0.09 * max(caption.count("\n") + 2 for row in wrapped for caption in row)  # inches
-    figure = Figure(figsize=(1.05 * PORTRAIT * columns, (PORTRAIT + beneath) * rows))
-    spaces = {"hspace": beneath / PORTRAIT, "wspace": 0.1, "left": 0, "right": 1, "top": 1, "bottom": 0}
+    figure = Figure(figsize=(1.05 * portrait * columns, (portrait + beneath) * rows))
+    spaces = {"hspace": beneath / portrait, "wspace": 0.1, "left": 0, "right": 1, "top": 1, "bottom": 0}
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spaces)
     cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1).movedim(2, -1)
     for r in range(rows):
@@ -80,9 +138,15 @@ def captioned(
             axis.set_axis_off()
             axis.text(0.5, -0.03, caption, ha="center", va="top", fontsize=6, transform=axis.transAxes)
         if row_labels:
-            axes[r, 0].text(-0.05, 0.5, row_labels[r], ha="right", va="center", transform=axes[r, 0].transAxes)
+            place = {"ha": "right", "va": "center", "transform": axes[r, 0].transAxes}
+            axes[r, 0].text(-0.05, 0.5, row_labels[r], fontsize=9, **place)
     figure.suptitle(title, fontsize=10, y=1 + 0.3 / figure.get_figheight())
     save(figure, path)
+
+
+def visible(texts: Sequence[str]) -> list[str]:
+    """Labels for texts, of which some may be empty."""
+    return [text or "(none)" for text in texts]
 
 
 def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tensor, list[list[str]]]:
@@ -91,36 +155,6 @@ def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tens
     images = torch.cat([images, torch.full_like(images[:1], torch.nan).expand(blanks, -1, -1, -1)])
     captions = [*captions, *[""] * blanks]
     return images.unflatten(0, (-1, columns)), [captions[i : i + columns] for i in range(0, len(captions), columns)]
-
-
-def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
-    """Save the curves of metrics.jsonl over epochs: training solid, validation dashed.
-
-    The bound has a panel, and so have the KL and each modality, with the curves of all subsets.
-    """
-    panels = defaultdict(list)
-    for term in metrics[0]["train"]:
-        panels[term.split("/", 1)[-1]].append(term)
-    figure = Figure(figsize=(14, 2.6 * -(-len(panels) // 4)))
-    spaces = {"hspace": 0.5, "wspace": 0.3}
-    axes = figure.subplots(-(-len(panels) // 4), 4, squeeze=False, gridspec_kw=spaces).flat
-    for (title, terms), axis in zip(panels.items(), axes, strict=False):
-        for i, term in enumerate(terms):
-            for split, style in (("train", "-"), ("valid", "--")):
-                points = [(line["epoch"], line[split][term]) for line in metrics if split in line]
-                if points:
-                    label = term.rsplit("/", 1)[0] if style == "-" and 1 < len(terms) <= MAX_LABELLED else None
-                    axis.plot(*zip(*points, strict=True), style, label=label, linewidth=1, color=f"C{i % 10}")
-        if 1 < len(terms) <= MAX_LABELLED:
-            axis.legend(fontsize=7)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("epoch", fontsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.tick_params(labelsize=7)
-    for axis in list(axes):
-        axis.set_axis_off()
-    figure.axes[0].set_ylabel("nats per example", fontsize=8)
-    save(figure, path)
 
 
 def error_bars(
@@ -141,15 +175,25 @@ def error_bars(
     figure = Figure(figsize=(6, 4))
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
     if len(x) > 1:
-        axis.set_xscale("log")
+        logarithmic(axis, "x")
+    axis.yaxis.set_major_formatter(PLAIN)
     if log:
-        axis.set_yscale("log")
+        logarithmic(axis, "y")
     for label, points in curves.items():
         mean, deviation = zip(*points, strict=True)
         axis.errorbar(x, mean, deviation, label=label, marker="o", markersize=3, capsize=3, linewidth=1)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     save(figure, path)
+
+
+def logarithmic(axis: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with ticks at 1, 2, 5, 10, ..., that are written in full."""
+    axis.set(**{f"{which}scale": "log"})
+    ruler = axis.xaxis if which == "x" else axis.yaxis
+    ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ruler.set_major_formatter(PLAIN)
+    ruler.set_minor_formatter(NullFormatter())
 
 
 def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, title: str = "") -> None:
@@ -165,6 +209,7 @@ def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, ti
     plot.errorbar(means, range(len(rows)), xerr=deviations, fmt="o", markersize=4, capsize=3)
     plot.set_yticks(range(len(rows)), list(rows), fontsize=8)
     plot.invert_yaxis()
+    plot.xaxis.set_major_formatter(PLAIN)
     plot.grid(alpha=0.3)
     save(figure, path)
 
@@ -180,6 +225,7 @@ def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str], names
     figure = Figure(figsize=(6, 2.4 * len(values)))
     for axis, (title, x) in zip(figure.subplots(len(values), 1, squeeze=False).flat, values.items(), strict=True):
         axis.boxplot(x.numpy(), whis=(5, 95), showfliers=False)
+        axis.yaxis.set_major_formatter(PLAIN)
         axis.set_xticks(range(1, x.shape[1] + 1), names)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(axes[0], fontsize=8)
@@ -206,10 +252,10 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG; creates the folder."""
+    """Save a figure as PNG, on white with a margin all round; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    figure.savefig(content, dpi=120, bbox_inches="tight")
+    figure.savefig(content, dpi=DPI, bbox_inches="tight", pad_inches=MARGIN, facecolor="white")
     write_atomically(path, content.getbuffer())
 
 

@@ -105,7 +105,7 @@ def report_estimates(
     """Report means and standard errors of what was estimated for each example.
 
     Args:
-        values: {name: (N,)}, such as `common.metrics.evaluate` returns.
+        values: {name: (N,)}, such as `common.metrics.evaluate` returns; accuracies in [0, 1], shown in %.
         about: what the table and the JSON say of the data, {name: value}.
         more: other tables, which follow.
 
@@ -114,8 +114,12 @@ def report_estimates(
     """
     estimates = summarise(values)
     data = ", ".join([experiment, *(f"{value} {name}" for name, value in (about or {}).items())])
-    head = (f"{data}, {n_examples} test examples, {config.n_samples} samples", "mean", "standard error")
-    rows = [(name, f"{x['mean']:.3f}", f"{x['stderr']:.3f}") for name, x in estimates.items()]
+    size = f"{count(n_examples, 'test example')}, {count(config.n_samples, 'sample')}"
+    head = (f"{data}, {size}", "mean", "standard error")
+    rows = [
+        (name, *(f"{percent(x)} %" if "accuracy" in name else f"{x:.3f}" for x in estimate.values()))
+        for name, estimate in estimates.items()
+    ]
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     report(config, experiment, [Table("estimates", estimates, head, rows), *more], settings, about)
     return estimates
@@ -137,8 +141,13 @@ def attribute_table(attributes: dict[str, dict[str, float | None]], label: str =
 
 
 def percent(share: float | None) -> str:
-    """A share in [0, 1] in %, with one decimal; "-" for None."""
+    """A share in [0, 1] in %, with one decimal, as all tables show shares; "-" for None."""
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things: "1 run", "1,000 runs"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def in_table(name: str) -> str:

@@ -1,18 +1,24 @@
 """Maps of latents in the plane, by UMAP (McInnes et al. 2018)."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common.errors import InputError, require
+from common.errors import require
 from common.models import MultimodalVAE
 from common.reporting import plots
 
 MAX_DRAWS = 1000  # of each distribution on a map
 MIN_DRAWS = 4  # of all distributions; UMAP fails with fewer
 NEIGHBOURS = 40  # as in the MMVAE authors' code
+
+
+def require_installed() -> None:
+    """Raise InputError unless umap-learn is installed; before an analysis that takes minutes and ends with a map."""
+    require(find_spec("umap") is not None, "umap.png needs umap-learn: pip install umap-learn, or --no-umap")
 
 
 @torch.no_grad()
@@ -26,10 +32,8 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
     Raises:
         InputError: umap-learn is not installed, or there are too few draws.
     """
-    try:
-        from umap import UMAP  # slow to import
-    except ImportError as error:
-        raise InputError("umap.png needs umap-learn: pip install umap-learn, or --no-umap") from error
+    require_installed()
+    from umap import UMAP  # slow to import
 
     n = min(MAX_DRAWS, *(len(draws) for draws in z.values()))
     sources = {"prior": model.prior().sample((n,))} | {f"q(z|{name})": draws[:n] for name, draws in z.items()}

@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "command_line": ["run_from_command_line"],
         "experiment": ["Experiment", "objective_of", "run"],
-        "loop": ["fit"],
+        "loop": ["Trainer"],
     },
 )

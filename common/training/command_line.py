@@ -4,6 +4,7 @@ The scripts import torch only when they run: nothing here imports it before the 
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
+import msgspec
 import tyro
 
 from common.choices import FAMILIES, FUSIONS, MODELS
@@ -25,6 +27,7 @@ SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default
 LARGEST = 2**32  # of whole numbers: no seed is larger, and no size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
 LESS_MEMORY = "give a smaller --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples"
+SPINS = "10000"  # of a thread that waits: sixty microseconds or so
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
     "fusion": FUSIONS,
@@ -45,18 +48,19 @@ def run_from_command_line(
         config: a dataclass, or a union of dataclasses: the script then has one command for each.
         description: the script's docstring, which --help shows as it is.
     """
+    _let_waiting_threads_sleep()
     try:
         given = parse(config, description, args)
-        for name, value in vars(given).items():
-            small = not isinstance(value, int) or abs(value) < LARGEST
-            require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         from common import distributed  # needs torch, which --help does without
 
         distributed.start()
         if type(given) is not config:  # the first argument named one of several commands
             config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
-        if getattr(given, "pre_trained", None):
+        if getattr(given, "config", None) or getattr(given, "pre_trained", None):
             given = _parse_again(given, config, description, args)
+        for name, value in vars(given).items():
+            small = not isinstance(value, int) or abs(value) < LARGEST
+            require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         main(given)
     except (InputError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -77,44 +81,75 @@ def run_from_command_line(
     distributed.end()
 
 
+def _let_waiting_threads_sleep() -> None:
+    """Make threads that wait for others sleep after a short time, unless the environment says how they wait.
+
+    GNU's OpenMP, which torch's wheels hold, lets them spin for milliseconds: on a busy machine two threads then train
+    several times slower than one. It reads the variable when torch is loaded, here and in the processes started here.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
 def _memory_ran_out(error: RuntimeError | MemoryError) -> bool:
     """Whether an allocation failed, which torch reports on the CPU by a RuntimeError like any other."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_RAN_OUT)
 
 
 def _parse_again(given: RunConfig, config: type, description: str | None, args: list[str] | None) -> RunConfig:
-    """Parse the command line with the options of the --pre-trained run as defaults."""
-    from common.checkpoints import LAST
+    """Parse the command line with the options of another run as defaults: that of --config, else of --pre-trained."""
+    source, options = _options_of_config(given) if given.config else _options_of_pre_trained(given, config)
+    default = taken_up(config, options, source)
+    given = parse(config, description, args, default)
+    tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
+    without = {x for names in tied if getattr(given, names[0]) != getattr(default, names[0]) for x in names}
+    if not without:
+        return given
+    options = {name: value for name, value in options.items() if name not in without}
+    return parse(config, description, args, taken_up(config, options, source))
+
+
+def _options_of_config(given: RunConfig) -> tuple[Path, dict[str, Any]]:
+    """The file of --config, and its options, without those of the place where its run lies."""
+    from common.training.runs import PLACE, read_about
+
+    options = read_about(given.config).config
+    return given.config, {name: value for name, value in options.items() if name not in PLACE}
+
+
+def _options_of_pre_trained(given: RunConfig, config: type) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that the run starts from, and the options that both runs share."""
+    from common.checkpoints import LAST, load_config
+    from common.training.runs import NOT_OF_THE_RUN
 
     last = given.save_dir / given.experiment / LAST
     source = last if given.resume and last.exists() else given.pre_trained
-    default = taken_up(config, source)
-    given = parse(config, description, args, default)
-    tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
-    without = [x for names in tied if getattr(given, names[0]) != getattr(default, names[0]) for x in names]
-    return parse(config, description, args, taken_up(config, source, without)) if without else given
+    names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda"}
+    return source, {name: value for name, value in load_config(source).items() if name in names}
 
 
-def taken_up(config: type, path: Path, without: Sequence[str] = ()) -> RunConfig:
-    """A config with the options that a checkpoint's run was trained with.
+def taken_up(config: type, options: dict[str, Any], source: Path) -> RunConfig:
+    """A config with the options of another run, as config.json and checkpoints hold them.
 
-    Options that the run does not share, such as --save-dir, and those that `config` lacks keep their defaults.
+    Options that are missing or None keep their defaults.
 
     Args:
-        without: more options that keep their defaults.
+        source: where the options were read, for messages.
 
     Raises:
-        InputError: the checkpoint is unusable, or an option has a value that `config` does not allow.
+        InputError: `config` lacks an option, or its value is of another type or none that `config` allows.
     """
-    from common.checkpoints import load_config
-    from common.training.runs import NOT_OF_THE_RUN
-
-    names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda", *without}
-    taken = {name: value for name, value in load_config(path).items() if name in names and value is not None}
+    remedy, hints = "give the file of a run of this experiment", get_type_hints(config)
+    unknown = [name for name in options if name not in config.__dataclass_fields__]
+    require(not unknown, f"{source} has options that this script lacks, {', '.join(unknown[:3])}: {remedy}")
+    taken = {name: value for name, value in options.items() if value is not None}
     for name, value in taken.items():
-        choices = _choices(config, name)
-        allowed = f"this script has {', '.join(map(str, choices))}: give a checkpoint of this experiment"
-        require(not choices or value in choices, f"{path} was trained with {flag(name, value)}, {allowed}")
+        try:
+            taken[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, text: kind(text))
+        except msgspec.ValidationError as error:
+            choices = ", ".join(map(str, _choices(config, name)))
+            allowed = f"this script has {choices}" if choices else brief(error)
+            raise InputError(f"{source} was trained with {flag(name, value)}, {allowed}: {remedy}") from error
     return config(**taken)
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import TypeVar
 
 import torch
+from joblib import cpu_count
 from torch import Tensor, nn
 
 from common import distributed
@@ -26,6 +27,7 @@ def select(cuda: bool) -> torch.device:
             require(local_rank < n_gpus, f"--nproc-per-node must be at most {n_gpus}, one process for each GPU here")
             torch.cuda.set_device(local_rank)
         return torch.device("cuda")
+    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))  # OpenMP does not see the limits of containers
     _quick_products()
     _keep_pages()
     return torch.device("cpu")

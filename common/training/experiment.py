@@ -1,7 +1,7 @@
 """An experiment as a value, and the one function that trains it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from common.data.batches import Examples, hold_out, unpair
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
-from common.training import devices
-from common.training.loop import Pictures, fit
+from common.training import devices, trackers
+from common.training.loop import Pictures, Trainer
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import RunConfig, as_json
-from common.training.runs import Run
+from common.training.runs import Callback, Run, read_about
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
 
@@ -40,7 +40,6 @@ class Experiment(NamedTuple):
         --valid examples, are held out.
     examples: config, data, model -> the examples that a step takes batches from; by default the data, without what the
         model has no modality for.
-    amsgrad: Adam's variant (Reddi et al. 2018).
     analytics: model, examples, folder, epoch -> writes pictures of the latents, every --analytics-every epochs.
     """
 
@@ -51,7 +50,6 @@ class Experiment(NamedTuple):
     draw: Callable[[nn.Module, Path, Split, Split | None], None] | None
     load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
     examples: Callable[[Any, Split, nn.Module], Examples] = modelled
-    amsgrad: bool = False
     analytics: Callable[[nn.Module, Examples, Path, int], None] | None = None
 
 
@@ -61,8 +59,11 @@ def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
     return make_objective(name, model, config, config.weights(model))
 
 
-def run(config: RunConfig, experiment: Experiment) -> Run | None:
+def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback] = ()) -> Run | None:
     """Train an experiment's model; with --dry-run only print the configuration.
+
+    Args:
+        callbacks: called after each epoch (see `Trainer`), beside the trackers of --track.
 
     Returns:
         the finished run; None for a dry run.
@@ -71,6 +72,9 @@ def run(config: RunConfig, experiment: Experiment) -> Run | None:
         InputError: options, data or a save-dir that cannot be used, or a loss that diverged.
     """
     config.check()
+    trackers.check_installed(config.track)
+    if config.config:
+        read_about(config.config, experiment.name)  # some experiments have the same options
     if config.dry_run:
         print(json.dumps(as_json(config), indent=2))
         return None
@@ -88,7 +92,8 @@ def run(config: RunConfig, experiment: Experiment) -> Run | None:
         analytics = partial(experiment.analytics, model, held_out or examples)
         pictures = pictures._replace(analytics=analytics, every=config.analytics_every)
     with Run(experiment.name, config) as opened:
-        fit(model, objective, examples, held_out, config, opened, pictures, experiment.amsgrad)
+        callbacks = [*callbacks, *trackers.start(config.track, opened)]
+        Trainer(model, objective, examples, held_out, config, opened, pictures, callbacks).fit()
     return opened
 
 

@@ -4,9 +4,9 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
@@ -22,12 +22,12 @@ from common.data.streams import Stream
 from common.errors import Diverged, require
 from common.objectives.base import Objective
 from common.tensor_files import save
-from common.training import random_states, resuming
+from common.training import optimizers, random_states, resuming
 from common.training.meter import DIVERGED, Meter
 from common.training.options import RunConfig
 from common.training.progress import Progress, progress_bar, report_epoch, show_means
 from common.training.resuming import Last
-from common.training.runs import CURVES, Run
+from common.training.runs import CURVES, Callback, Run
 from common.training.steps import CapturedStep, Step
 
 PICTURES_EVERY = 60.0  # seconds between pictures during training
@@ -45,36 +45,6 @@ class Pictures(NamedTuple):
     draw: Callable[[Path], None]
     analytics: Callable[[Path, int], None] | None = None
     every: int = 1
-
-
-def fit(
-    model: nn.Module,
-    objective: Objective,
-    train: Examples,
-    valid: Examples | None,
-    config: RunConfig,
-    run: Run,
-    pictures: Pictures | None,
-    amsgrad: bool = False,
-) -> None:
-    """Maximise the objective's bound with Adam.
-
-    The best model has the highest bound on the validation examples (at beta = 1, with the weights as trained); without
-    validation examples it is the last one. The save-dir is brought up to date after every epoch.
-
-    Args:
-        train, valid: the splits; moved to the model's device where they fit, streamed to it otherwise.
-        config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
-        pictures: None for no pictures.
-        amsgrad: Adam's variant (Reddi et al. 2018).
-
-    Raises:
-        InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
-        KeyboardInterrupt: after Ctrl-C, with a checkpoint of that very batch saved.
-    """
-    trainer = Trainer(model, objective, train, valid, config, run, pictures, amsgrad)
-    trainer.restore()
-    trainer.train_to_the_end()
 
 
 def annealed(step: int, annealing_steps: int) -> float:
@@ -112,30 +82,52 @@ class CtrlC:
         print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
 
 
+@dataclass(eq=False, repr=False)
 class Trainer:
-    """A training under way; see `fit` for the arguments."""
+    """A training, which maximises the objective's bound.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        train: Examples,
-        valid: Examples | None,
-        config: RunConfig,
-        run: Run,
-        pictures: Pictures | None,
-        amsgrad: bool,
-    ) -> None:
-        self.model, self.objective, self.config, self.run, self.pictures = model, objective, config, run, pictures
-        self.device = _device_of(model)
-        self.optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, amsgrad=amsgrad, fused=True)
-        self.step = Step(objective, self.optimizer, config.max_grad_norm)
+    The best model has the highest bound on the validation examples (at beta = 1, with the weights as trained); without
+    validation examples it is the last one. The save-dir is brought up to date after every epoch.
+
+    Args:
+        train, valid: the splits; moved to the model's device where they fit, streamed to it otherwise.
+        config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
+        pictures: None for no pictures.
+        callbacks: called after each epoch by all processes, with the checkpoint saved and the model in evaluation mode.
+            What they draw at random leaves the training's noise as it is.
+    """
+
+    model: nn.Module
+    objective: Objective
+    train: Examples | Stream
+    valid: Examples | Stream | None
+    config: RunConfig
+    run: Run
+    pictures: Pictures | None = None
+    callbacks: Sequence[Callback] = ()
+
+    def __post_init__(self) -> None:
+        config, train = self.config, self.train
+        self.device = _device_of(self.model)
+        self.optimizer = optimizers.make(config, self.objective.parameters(), self.device)
+        self.step = Step(self.objective, self.optimizer, config.max_grad_norm)
         if self.device.type == "cuda" and config.capture and self.step.capturable(train):
             self.step = CapturedStep(self.step)
         self.train = streams.place(train, self.device)
-        self.valid = streams.place(valid, self.device) if valid else None
+        self.valid = streams.place(self.valid, self.device) if self.valid else None
+        self.n_batches = -(-len(train) // config.batch_size)
         self.progress = Progress(n_train=len(train))
         self.ctrl_c = CtrlC()
+
+    def fit(self) -> None:
+        """Train, from the run's last checkpoint if there is one.
+
+        Raises:
+            InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
+            KeyboardInterrupt: after Ctrl-C, with a checkpoint of that very batch saved.
+        """
+        self.restore()
+        self.train_to_the_end()
 
     def restore(self) -> None:
         """Continue from the run's last checkpoint, or start from the weights of --pre-trained if there are any."""
@@ -147,6 +139,8 @@ class Trainer:
             start_from(config.pre_trained, self.model, self.run.experiment, self.run.config)
         self._check_processes()
         progress, states = self.progress, checkpoint and checkpoint.rng
+        steps = progress.epoch * self.n_batches + progress.batch
+        self.schedule = optimizers.schedule(config, self.optimizer, self.n_batches, steps)
         random_states.restore(states, config.seed, progress.epoch, progress.batch, self.device)
 
     def train_to_the_end(self) -> None:
@@ -172,7 +166,7 @@ class Trainer:
     def _load(self, last: Last) -> None:
         before, now, path = last.n_train, len(self.train), self.run.dir / LAST
         require(before == now, f"the run had {before} training examples, now there are {now}: check --data-dir")
-        resuming.restore(path, last, self.model, self.optimizer)
+        resuming.restore(path, last, self.model, self.optimizer, optimizers.TENSORS[self.config.optimizer])
         self.progress = Progress(**{key.name: getattr(last, key.name) for key in fields(Progress)})
 
     def _check_processes(self) -> None:
@@ -200,7 +194,9 @@ class Trainer:
         with progress_bar(epoch, start, len(self.train)) as bar:
             for b, n, examples, index in self._batches(epoch):
                 beta = self._beta(epoch, b)
+                lr = self.schedule.get_last_lr()[0]
                 bound, norm = self.step(examples, index, n, beta)
+                self.schedule.step()
                 if bound is not None:
                     meter.add(bound, len(index), norm)
                 seen += n
@@ -217,7 +213,7 @@ class Trainer:
         return {
             "train": means,
             "beta": beta,
-            "lr": self.config.lr,
+            "lr": float(lr),
             "seconds": progress.seconds,
             "examples_per_second": (seen - start) / seconds,
         }
@@ -235,8 +231,8 @@ class Trainer:
             yield b, min(size, len(order) - i), examples, index
 
     def _beta(self, epoch: int, b: int) -> float:
-        n_batches = -(-len(self.train) // self.config.batch_size)
-        return self.config.beta * annealed((epoch - 1) * n_batches + b, self.config.annealing_epochs * n_batches)
+        step, n_annealing = (epoch - 1) * self.n_batches + b, self.config.annealing_epochs * self.n_batches
+        return self.config.beta * annealed(step, n_annealing)
 
     def _end_epoch(self, line: dict[str, Any]) -> None:
         """Evaluate if it is due, keep the best model, and bring the save-dir up to date.
@@ -255,6 +251,9 @@ class Trainer:
         self.run.log(line)
         self._save_last()
         report_epoch(line, self.config.epochs, is_best)
+        for callback in self.callbacks:
+            with self._undisturbed():
+                callback(self.run, line)
         if self.pictures:
             self._draw(epoch)
 
@@ -273,7 +272,7 @@ class Trainer:
 
     def _draw(self, epoch: int) -> None:
         """Draw what is due after an epoch; loss.png comes last."""
-        from common.reporting import plots  # loads matplotlib, which few commands need
+        from common.reporting import training_curves  # loads matplotlib, which few commands need
 
         finished = self._finished()
         with self._undisturbed():
@@ -282,7 +281,7 @@ class Trainer:
         if self.run.writes and (finished or time.monotonic() - self.last_drawn > PICTURES_EVERY):
             with self._undisturbed():
                 self.pictures.draw(self.run.samples)
-            plots.loss_curves(self.run.dir / CURVES, self.run.metrics)
+            training_curves.loss_curves(self.run.dir / CURVES, self.run.metrics)
             self.last_drawn = time.monotonic()
 
     def _killed_while_drawing(self) -> bool:
@@ -293,7 +292,7 @@ class Trainer:
     def _require_finite(self, where: str) -> None:
         """Raise InputError for broken weights, buffers or moments, so that no checkpoint holds them."""
         moments = {
-            f"Adam's {name} of parameter {i}": x
+            f"the optimiser's {name} of parameter {i}": x
             for i, state in enumerate(self.optimizer.state.values())
             for name, x in state.items()
         }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
 Latents = Annotated[int, LATENT_NAMES]
+OptimizerName = Literal["adam", "amsgrad", "adamw", "sgd"]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -45,9 +46,17 @@ class TrainingOptions:
     batch_size: int
     """examples in a batch"""
     lr: float
-    """learning rate of Adam"""
+    """learning rate"""
     annealing_epochs: int
     """epochs over which the weight of the KL rises from 0 to --beta"""
+    optimizer: OptimizerName = "adam"
+    """amsgrad: the variant of Adam by Reddi et al. 2018; adamw: with a decoupled weight decay of 0.01; sgd: with a
+    momentum of 0.9"""
+    lr_schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
+    """how the learning rate falls, minibatch by minibatch, from --lr after the warm-up until the last epoch. linear,
+    cosine: to 0; step: to a tenth after half of the way, to a hundredth after three quarters"""
+    warmup_epochs: int = 0
+    """epochs over which the learning rate first rises from 0 to --lr, minibatch by minibatch"""
     max_grad_norm: float | None = None
     """scale the gradient of a step down to this norm if it is longer. Default: never"""
     beta: float = 1.0
@@ -96,6 +105,9 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """folder for checkpoints, config.json, metrics.jsonl and samples/"""
     experiment: str = ""
     """name of the run: a subfolder of the save-dir"""
+    config: Path | None = None
+    """take the defaults of all options from this file, the config.json of a run of this experiment: the options given
+    here win over it, and without any but --save-dir it is the same run again"""
     pre_trained: Path | None = None
     """start from the weights of this checkpoint, or of the best one in this run's folder, and from its options, except
     for those given here. The original authors' files work too"""
@@ -111,6 +123,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     capture: bool = True
     """on the GPU, run each training step as one CUDA graph, so that small models do not wait for kernel launches. Use
     --no-capture for networks whose operations change from batch to batch"""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """also write options and metrics for these trackers, into folders of their names in the save-dir. Default: none"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
     """batches between updates of the progress bar and checks that the loss is finite"""
 
@@ -129,7 +143,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
         for name, value in vars(self).items():
             finite = not isinstance(value, float) or math.isfinite(value)
             require(finite, f"{option(name)} must be finite, it is {value}")
-            if name.startswith("lambda_") or name in ("annealing_epochs", "valid"):
+            if name.startswith("lambda_") or name in ("annealing_epochs", "warmup_epochs", "valid"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")

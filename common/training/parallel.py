@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from joblib import cpu_count
 
 from common import distributed
 from common.errors import InputError, require
@@ -21,11 +22,8 @@ Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def threads_each(jobs: int) -> int:
-    """Threads of each of so many processes: at most OMP_NUM_THREADS, and no more in all than cores.
-
-    Threads that wait for a core spin, and slow all others down.
-    """
-    return max(1, min(torch.get_num_threads(), os.cpu_count() // jobs))
+    """Threads of each of so many processes: at most OMP_NUM_THREADS, and no more in all than cores that we may use."""
+    return max(1, min(torch.get_num_threads(), cpu_count() // jobs))
 
 
 def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) -> Iterator[Result]:

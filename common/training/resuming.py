@@ -46,20 +46,19 @@ class Last(Saved, kw_only=True):
     resumed_from: list[dict[str, str | None]]
 
 
-def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.optim.Adam) -> None:
+def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: Set[str]) -> None:
     """Restore a model and its optimiser.
 
     Args:
         path: where `last` was read, for messages.
         optimizer: over the model's parameters, perhaps among others.
+        names: of the tensors that it keeps for each parameter.
 
     Raises:
         InputError: a tensor's name, shape or type differs from the model's, or it is not finite.
     """
     check_fit(last.state_dict, model, f"{path} has other networks")
     model.load_state_dict(last.state_dict)
-    amsgrad = optimizer.param_groups[0]["amsgrad"]
-    names = {"step", "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])}
     restore_optimizer(path, last.optimizer, optimizer, names)
 
 

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
-REPORTING = {"log_interval", "analytics", "analytics_every", "logp"}
+REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
 FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
+PLACE = {"save_dir", "experiment", "resume", "dry_run", "config"}  # what --config does not take over
 # not compared with a resumed run's options; paths are among them, since one place has many names
-NOT_OF_THE_RUN = {"data_dir", "cache_dir", "save_dir", "experiment", "resume", "dry_run", "download", "pre_trained"}
+NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained"}
 
 
 class About(msgspec.Struct):
@@ -49,6 +51,24 @@ class Epoch(TypedDict):
     seconds: float
     examples_per_second: float
     valid: NotRequired[dict[str, float]]
+
+
+Callback = Callable[["Run", Epoch], None]  # called after each epoch, with the run and its line of metrics.jsonl
+
+
+def read_about(path: Path, experiment: str | None = None) -> About:
+    """What a run's config.json says.
+
+    Args:
+        experiment: the only experiment to accept; by default any.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another experiment.
+    """
+    about = read_json(path, About, "give the config.json of a run")
+    name = about.experiment[:100]
+    require(experiment in (None, name), f"{path} is of a run of {name}, not of {experiment}: use {name}'s train.py")
+    return about
 
 
 def folder_of(model: Path) -> Path:
@@ -192,9 +212,10 @@ class Run(contextlib.ExitStack):
 
     def _check_options(self, before: dict[str, Any]) -> None:
         """Raise InputError if an option differs from the resumed run's that must not."""
+        fixed = {"epochs"} if self.config["lr_schedule"] != "constant" else set()  # which ends with the last epoch
         for name, value in self.config.items():
             earlier = before.get(name, self.defaults[name])  # an option that is newer than the run
-            if name not in FREE | NOT_OF_THE_RUN and value != earlier:
+            if name not in (FREE | NOT_OF_THE_RUN) - fixed and value != earlier:
                 difference = f"{option(name)} {brief(str(earlier))}, not {value}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"

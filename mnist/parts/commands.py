@@ -16,7 +16,7 @@ from common.data import Batch, Examples
 from common.errors import option, require
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import plots, tables
+from common.reporting import plots, sample_files, tables
 from common.training import Experiment, devices, objective_of, options, run, runs
 from common.training.objective_options import ObjectiveOptions
 from mnist.data import MNIST
@@ -67,7 +67,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     annealing_epochs: int = 0
     """epochs over which the KL's weight rises from 0 to --beta"""
     lr: float = 1e-3
-    """learning rate of Adam"""
+    """learning rate"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
     def __post_init__(self) -> None:
@@ -192,8 +192,9 @@ def sample(config: Sample, experiment: str) -> None:
     examples = MNIST.load("test", config)
     images = examples.to(next(model.parameters()).device)[: config.n_samples].modalities["image"]
     given = columns(model, Observed(config.observed, config.seed)(len(images)))
-    complete(model, images, given, folder / "completed.png")
-    print(folder / "completed.png")
+    picture = folder / f"from_{sample_files.readable(Path(config.observed).name)}.png"
+    complete(model, images, given, picture)
+    print(picture)
 
 
 def prior(model: MultimodalVAE, n: int, path: Path) -> None:

@@ -17,6 +17,7 @@ from celeba.attributes import ATTRIBUTES
 from celeba.data import attribute_names, drawn, load, load_train, parse
 from celeba19.data import apart
 from common.data import image_caches
+from common.data.files import md5_of
 from common.data.image_caches import Kind
 from common.data.torchvision_import import datasets, transforms
 from common.errors import InputError
@@ -47,6 +48,20 @@ def test_images_may_lie_where_mvaes_readme_has_them(tmp_path):
     others = write_celeba(tmp_path / "others")
     (others / "images").mkdir()  # of something else
     assert load("test", data_config(others)).modalities["image"].equal(expected), "img_align_celeba/ comes first"
+
+
+def test_files_are_recognised_and_what_nobody_knows_is_used_with_a_warning(tmp_path, monkeypatch, capsys):
+    published = {("CelebA", name): md5 for _, md5, name in datasets.CelebA.file_list if name.startswith("list_")}
+    assert celeba.data.KNOWN.items() <= published.items()
+    load("test", data_config(write_celeba(tmp_path)))
+    assert capsys.readouterr().err == f"warning: {tmp_path} does not hold CelebA as published: it is used as it is\n"
+    known = {("CelebA", name): md5_of(tmp_path / name) for name in celeba.data.FILES.values()}
+    monkeypatch.setattr(celeba.data, "KNOWN", known)
+    load("test", data_config(tmp_path))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(celeba.data, "KNOWN", dict(zip(known, reversed(known.values()), strict=True)))
+    with pytest.raises(InputError, match=r"list_eval_partition.txt holds CelebA's list_attr_celeba.txt, not CelebA's"):
+        load("test", data_config(tmp_path))
 
 
 def test_splits_need_not_lie_side_by_side(tmp_path):
@@ -82,7 +97,7 @@ def test_a_broken_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
     write_celeba(tmp_path)
     monkeypatch.setattr(image_caches, "AT_ONCE", 2)
     monkeypatch.setattr(image_caches, "NOTED_EVERY", 0)
-    monkeypatch.setattr(image_caches.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(image_caches, "cpu_count", lambda: 1)
     seventh = tmp_path / "img_align_celeba" / "000007.jpg"
     content = seventh.read_bytes()
     seventh.write_bytes(content[:300])
@@ -335,7 +350,7 @@ def test_the_cache_says_what_it_holds(tmp_path):
 def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):
     """Two that start together: one decodes, the other takes what it made."""
     write_celeba(tmp_path)
-    monkeypatch.setattr(image_caches.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(image_caches, "cpu_count", lambda: 1)
     seen, decode = [], image_caches.decode
 
     def slowly(*args):

@@ -54,8 +54,8 @@ def trained(tmp_path_factory):
     return folders
 
 
-def lines(folder):
-    return (folder / "sample_attrs.txt").read_text().split("\n")[:-1]
+def lines(path):
+    return path.read_text().split("\n")[:-1]
 
 
 @pytest.mark.parametrize("folder", ["celeba", "celeba19"])
@@ -82,8 +82,12 @@ def test_sampling_given_anything(trained, tmp_path, capsys, folder, attrs, image
         image = tmp_path / "given.png"
     args += ["--condition-on-image", image] if image else []
     call(script, *args)
-    assert len(lines(tmp_path)) == 9 and {w for line in lines(tmp_path) for w in line.split()} <= set(ATTRIBUTES)
-    with Image.open(tmp_path / "sample_image.png") as picture:
+    names = ["attrs_Male"] * (attrs == ("Male",)) + ["attrs_Smiling_not_Bald"] * (len(attrs) == 2)
+    names += [f"image_{'given_png' if image != '~Male' else 'not_Male'}"] * (image is not None)
+    path = tmp_path / ("_".join(["given", *names]) + ".png" if names else "prior.png")
+    said = lines(path.with_suffix(".txt"))
+    assert len(said) == 9 and {w for line in said for w in line.split()} <= set(ATTRIBUTES)
+    with Image.open(path) as picture:
         assert picture.width > 300
     out = capsys.readouterr().out
     assert all((f"| {name} | " in out) == bool(image) for name in ATTRIBUTES), "the attributes predicted from the image"
@@ -98,7 +102,7 @@ def test_condition_on_text_is_the_authors_name_of_condition_on_attrs():
 @pytest.mark.slow
 def test_reconstructions_and_an_image_with_an_attribute(trained, tmp_path, monkeypatch):
     call(celeba.sample, trained["celeba"], "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
-    assert len(lines(tmp_path)) == 5
+    assert len(lines(tmp_path / "reconstructions.txt")) == 5
     seen = []
     monkeypatch.setattr(
         celeba.sample, "samples", lambda model, asked, image, *_: seen.append(image) or torch.zeros(1, 18)
@@ -169,7 +173,7 @@ def test_f1_and_accuracy_of_known_predictions():
 def test_the_analysis_tells_what_generated_faces_show(trained, tmp_path, monkeypatch, folder):
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     script = {"celeba": celeba.analyse, "celeba19": celeba19.analyse}[folder]
-    args = ("--demo", "--limit", 30, "--json", tmp_path / "out.json", "--out-dir", tmp_path)
+    args = ("--demo", "--limit", 30, "--json", tmp_path / "out.json", "--out-dir", tmp_path, "--data-dir", tmp_path)
     found = call(script, trained[folder], *args, "--n-samples", 40)
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["figures"] | content["nats"] == found
@@ -369,3 +373,12 @@ def test_gradients_do_not_depend_on_the_order_of_threads():
         gradients.append(encoder.heads.weight.grad.clone())
     torch.set_num_threads(threads)
     assert all(gradient.equal(gradients[0]) for gradient in gradients)
+
+
+def test_pictures_of_the_analysis_name_the_attributes_of_faces():
+    attrs = torch.zeros(2, 18)
+    attrs[0, [ATTRIBUTES.index("Male"), ATTRIBUTES.index("Smiling")]] = 1
+    assert celeba.analyse.captions({"attrs": attrs}) == ["Male, Smiling", "(none)"]
+    apart = {name: attrs[:, i].long() for i, name in enumerate(ATTRIBUTES)}
+    assert celeba.analyse.captions(apart | {"image": torch.zeros(2)}) == ["Male, Smiling", "(none)"]
+    assert celeba.analyse.captions({"image": torch.zeros(2)}) == []

@@ -192,6 +192,7 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
     monkeypatch.setattr(umap, "latents", lambda path, *args: maps.append((path.name, [*args[-1]])))
     out = tmp_path / "out.json"
     args = ("--demo", "--limit", 30, "--n-samples", 40, "--json", out, "--out-dir", tmp_path / "drawn")
+    args += ("--data-dir", tmp_path)
     found = call(analyse, tmp_path, *args)
     content = json.loads(out.read_text())
     assert content["figures"] | content["nats"] == found and content["n_examples"] == 30 and content["data"] == "demo"
@@ -236,13 +237,31 @@ def test_numbers_are_judged_by_a_dictionary(tmp_path):
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["kl.png"]
 
 
-def test_judges_are_kept_beside_the_data_or_the_demos_model(tmp_path):
-    config = analysis.AnalysisConfig(tmp_path / "run", data_dir=tmp_path / "data")
-    assert config.judge_file("x.pt") == tmp_path / "data" / "x.pt"
-    (tmp_path / "run").mkdir()
-    demo = analysis.AnalysisConfig(tmp_path / "run", demo=True)
-    assert demo.judge_file("x.pt") == tmp_path / "run" / "x.pt"
-    assert analysis.AnalysisConfig(tmp_path / "run", limit=50).judge_file("x.pt") is None
+def test_judges_are_kept_in_the_data_dir(tmp_path):
+    def file(**options):
+        return analysis.AnalysisConfig(tmp_path / "run", data_dir=tmp_path, **options).judge_file("x.pt")
+
+    assert file() == tmp_path / "x.pt" and file(demo=True) == tmp_path / "demo_x.pt"
+    assert file(limit=50) == tmp_path / "x_first_50.pt" and file(limit=60) == tmp_path / "x_first_60.pt"
+    assert file(demo=True, limit=50) == tmp_path / "demo_x_first_50.pt"
+    assert file(n_test=50) == file(), "which leaves judges all training examples"
+
+
+def test_limit_shortens_the_draws_of_the_prior_too(tmp_path):
+    assert analysis.AnalysisConfig(tmp_path).n_samples == 10_000
+    assert analysis.AnalysisConfig(tmp_path, limit=60).n_samples == 60
+    assert analysis.AnalysisConfig(tmp_path, limit=60, n_samples=500).n_samples == 500
+    assert analysis.AnalysisConfig(tmp_path, limit=60_000).n_samples == 10_000
+
+
+def test_a_judge_of_few_examples_does_not_replace_that_of_all(mvae, tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "STEPS", 2)
+    seen = []
+    monkeypatch.setattr(digits, "judge", lambda build, train, *args: seen.append((len(train), args[-1].name)) or 1 / 0)
+    for limit in ((), ("--limit", 30)):
+        with pytest.raises(ZeroDivisionError):
+            call(digits, mvae, "--demo", *limit, "--data-dir", tmp_path)
+    assert seen == [(1500, "demo_mnist_classifier.pt"), (30, "demo_mnist_classifier_first_30.pt")]
 
 
 def test_too_few_examples_for_a_map_are_refused(tmp_path, capsys):
@@ -287,7 +306,7 @@ def test_a_map_colours_draws_by_distribution_and_examples_by_group(tmp_path, mon
             torch.set_num_threads(3)
             return x[:, :2].numpy()
 
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstColumns))
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstColumns, __spec__=object()))
     monkeypatch.setattr(umap.plots, "scatter", lambda path, panels: drawn.append(panels))
     threads, known = torch.get_num_threads(), model()
     z = {"a": torch.randn(1500, C), "b": torch.randn(1200, C)}

@@ -18,7 +18,7 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
 from common.tensor_files import save
-from common.training import fit
+from common.training import Trainer
 from common.training.options import RunConfig
 from common.training.runs import Run
 from mnist.model import build
@@ -171,7 +171,7 @@ def train_pairs(save_dir, **options):
     config = PairsConfig(save_dir=save_dir, **options)
     model, data = build_pairs(config), Examples({name: torch.randn(8, 3) for name in "ab"})
     with Run("pairs", config) as run:
-        fit(model, StandardElbo(model), data, None, config, run, None)
+        Trainer(model, StandardElbo(model), data, None, config, run).fit()
     return model
 
 
@@ -275,7 +275,7 @@ def test_readers_never_see_half_a_checkpoint(tmp_path):
 
 def test_the_elbo_of_the_mmvae_authors_draws_one_sample():
     args = MmvaeArgs("cubIS", 4, True, 0.0, obj="elbo", K=50, looser=True)
-    model = {"n_latents": 4, "n_private": None, "n_clusters": None, "learn_prior": True, "llik_scaling": 0.0}
+    model = {"n_latents": 4, "learn_prior": True, "llik_scaling": 0.0}
     assert args.config() == model | {"obj": "elbo-importance", "K": 1, "looser": False}
     args = MmvaeArgs("cubIS", 4, True, 0.0, obj="iwae", K=50)
     assert args.config() == model | {"obj": "iwae", "K": 50}

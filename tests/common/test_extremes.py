@@ -25,7 +25,7 @@ from common.likelihoods import (
 from common.models import FAMILIES, FUSIONS, VAE
 from common.objectives.dreg import GRADIENTS
 from common.objectives.registry import OBJECTIVES, make_objective
-from common.training.loop import fit
+from common.training.loop import Trainer
 from common.training.runs import Run
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.helpers.runs import config
@@ -211,7 +211,7 @@ def test_beyond_the_range_training_stops(tmp_path, family, prior):
         assert objective.bound(inputs).value.isfinite().all()
     options = config(tmp_path, epochs=1, batch_size=B)
     with pytest.raises(InputError, match="not finite .*: try a smaller --lr"):
-        fit(model, objective, Examples(inputs), None, options, Run("any", options), None)
+        Trainer(model, objective, Examples(inputs), None, options, Run("any", options)).fit()
 
 
 IMAGES, N_VALUES = (B, 3, 4, 4), 48

@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 import common.data.torchvision_import  # noqa: F401 (torch-fidelity imports torchvision)
 from common.errors import InputError
-from common.frechet_distances import WEIGHTS, frechet_distance, inception_features
+from common.frechet_distances import WEIGHTS, FrechetDistance, inception_features
 from common.tensor_files import save
 
 CPU = torch.device("cpu")
@@ -29,24 +29,24 @@ def test_the_frechet_distance_of_samples_is_that_of_their_gaussians():
     s = root(covariances[0])
     cross = root(s @ covariances[1] @ s).trace()
     expected = (means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace() - 2 * cross
-    assert frechet_distance(x, y) == pytest.approx(expected.item(), rel=0.02)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert FrechetDistance(y)(x) == pytest.approx(expected.item(), rel=0.02)
+    assert FrechetDistance(x)(x) == pytest.approx(0, abs=1e-6)
     z = torch.randn(1000, 3)
-    assert frechet_distance(z, 2 * z + 1) == pytest.approx(
+    assert FrechetDistance(2 * z + 1)(z) == pytest.approx(
         (z.mean(dim=0) + 1).square().sum().item() + z.var(dim=0).sum().item(), rel=1e-4
     )
 
 
 def test_too_few_examples_or_infinite_features_are_refused():
     with pytest.raises(InputError, match="a Frechet distance needs two examples or more"):
-        frechet_distance(torch.randn(1, 3), torch.randn(5, 3))
+        FrechetDistance(torch.randn(5, 3))(torch.randn(1, 3))
     with pytest.raises(InputError, match="are not finite"):
-        frechet_distance(torch.full((4, 3), torch.nan), torch.randn(5, 3))
+        FrechetDistance(torch.randn(5, 3))(torch.full((4, 3), torch.nan))
 
 
 def test_fewer_examples_than_features():
     x, y = torch.randn(6, 40), torch.randn(9, 40) + 0.5
-    assert frechet_distance(x, y) == pytest.approx(direct(x.numpy(), y.numpy()), rel=1e-5)
+    assert FrechetDistance(y)(x) == pytest.approx(direct(x.numpy(), y.numpy()), rel=1e-5)
 
 
 def direct(x, y):
@@ -79,7 +79,7 @@ def test_fid_is_that_of_the_images_in_8_bits(network, tmp_path):
     assert expected[0].shape == (6, 2048) and expected[0].std(axis=0).max() > 0
     for images, by_hand in zip((x, y), expected, strict=True):
         np.testing.assert_allclose(features(images).numpy(), by_hand, rtol=1e-4, atol=1e-6)
-    assert frechet_distance(features(x), features(y)) == pytest.approx(direct(*expected), rel=1e-3)
+    assert FrechetDistance(features(y))(features(x)) == pytest.approx(direct(*expected), rel=1e-3)
 
 
 def test_other_weights_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-import fcntl
+import errno
 import os
 import stat
 import subprocess
@@ -7,7 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import lock_descriptor
 
+from common import io
 from common.data import download
 from common.errors import InputError
 from common.io import locked, open_regular, read_bounded, remove_leftovers, write_atomically
@@ -89,7 +91,7 @@ def test_what_a_killed_process_left_is_taken_over_or_removed(tmp_path):
     (tmp_path / "folder.tmp").mkdir()
     (tmp_path / "link.tmp").symlink_to("nowhere")
     with open(tmp_path / "alive.tmp", "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_descriptor(file.fileno())
         remove_leftovers(tmp_path / name for name in ("dead", "alive", "folder", "link", "missing"))
     assert sorted(os.listdir(tmp_path)) == ["alive.tmp", "file", "folder.tmp", "link.tmp", "thesis.tmp"]
 
@@ -115,4 +117,13 @@ def test_a_locked_folder_refuses_a_second_process_until_the_first_is_dead(tmp_pa
     other.kill()
     other.communicate()
     with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(descriptor, blocking):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(io, "lock_descriptor", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(No locks available\)"), locked(tmp_path):
         pass

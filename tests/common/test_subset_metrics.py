@@ -9,14 +9,14 @@ from torch import nn
 from common.data import Examples
 from common.encoded import encode
 from common.errors import InputError
-from common.frechet_distances import frechet_distance
+from common.frechet_distances import FrechetDistance
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
 from common.models import MVAE
 from common.subset_metrics import (
     by_size,
     conditional,
-    features_of,
+    distances_to,
     linear_accuracy,
     macro_accuracy,
 )
@@ -57,14 +57,14 @@ def test_the_macro_accuracy_gives_classes_equal_weights():
 
 def test_scores_given_a_subset():
     test = encode(model(wrong_a=0.3, wrong_c_decoder=0.2), *examples())
-    real = features_of(test.examples, JUDGES)
-    scores = conditional(test, JUDGES, real, ("b",))
+    distances = distances_to(test.examples, JUDGES)
+    scores = conditional(test, JUDGES, distances, ("b",))
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
-    scores = conditional(test, JUDGES, real, ("a",))
+    scores = conditional(test, JUDGES, distances, ("a",))
     assert scores["b"]["coherence"] == pytest.approx(0.7, abs=0.03)
     assert scores["c"]["coherence"] == pytest.approx(0.7 * 0.8, abs=0.04)
-    prior = conditional(test, JUDGES, real, ())
+    prior = conditional(test, JUDGES, distances, ())
     assert set(prior["a"]) == {"FD"} and prior["a"]["FD"] < 0.05, "all classes are as frequent under the prior"
 
 
@@ -78,10 +78,10 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert sizes[1]["itself"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["spread"] == pytest.approx(torch.tensor([0.7, 1.0, 1.0]).std(correction=0).item(), abs=0.02)
     by_hand = []
-    real = features_of(test.examples, JUDGES)
+    distances = distances_to(test.examples, JUDGES)
     for given in itertools.combinations(NAMES, 2):
         (outside,) = set(NAMES) - set(given)
-        by_hand.append(conditional(test, JUDGES, real, given)[outside]["coherence"])
+        by_hand.append(conditional(test, JUDGES, distances, given)[outside]["coherence"])
     assert sizes[2]["coherence"] == pytest.approx(sum(by_hand) / 3, abs=0.02)
     assert "coherence" not in sizes[3] and "itself" in sizes[3] and "linear accuracy" in sizes[3]
 
@@ -92,14 +92,14 @@ def test_fid_by_size_is_a_mean_over_all_targets():
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
     sizes = by_size(train, test, JUDGES, inception=lambda x: x)
     assert sizes[0]["FID"] == sizes[0]["FD"]
-    real = features_of(test.examples, JUDGES, inception=lambda x: x)
-    scores = conditional(test, JUDGES, real, ("c",), inception=lambda x: x)
+    distances = distances_to(test.examples, JUDGES, inception=lambda x: x)
+    scores = conditional(test, JUDGES, distances, ("c",), inception=lambda x: x)
     assert all(score["FID"] == score["FD"] for score in scores.values())
     uniform = examples()[0].modalities["a"]
     wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
-    assert scores["c"]["FID"] == pytest.approx(frechet_distance(wrong, uniform), abs=0.01)
+    assert scores["c"]["FID"] == pytest.approx(FrechetDistance(uniform)(wrong), abs=0.01)
     by_hand = [
-        sum(s["FID"] for s in conditional(test, JUDGES, real, given, lambda x: x).values()) / 3
+        sum(s["FID"] for s in conditional(test, JUDGES, distances, given, lambda x: x).values()) / 3
         for given in (("a",), ("b",), ("c",))
     ]
     assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 3, abs=0.01) and "FID" in sizes[3]

@@ -227,6 +227,11 @@ def test_a_reader_learns_and_is_kept(monkeypatch, tmp_path):
     assert found.shape == attributes.shape and found.dtype == torch.int64
     right = dict(zip(NAMES, (found == attributes).double().mean(dim=0).tolist(), strict=True))
     assert right["wings"] > 0.6 and right["belly"] > 0.4 and right["size"] > 0.65, right
+    few = []
+    monkeypatch.setattr(readers, "_train", lambda network, source, n: few.append(n))
+    readers.reader("feature", limit=7)
+    readers.reader("feature", limit=7000)
+    assert few == [7, 400]
     monkeypatch.setattr(readers, "draw", None)  # what is kept is not made again
     assert readers.read(readers.reader("feature", cache), x).equal(found)
     with pytest.raises(InputError, match="holds another network .delete it"):

@@ -170,7 +170,9 @@ def test_sampling_given_anything(trained, tmp_path, condition, capsys):
     call(sample, *args)
     out = capsys.readouterr().out
     assert ("unknown words, all read as <exc>: zebra\n" in out) == (condition in ("text", "both"))
-    name = "sample_prior" if condition == "nothing" else "sample_given"
+    text = "text_a_Yellow_zebra_has_black_wings_"
+    names = {"text": text, "image": "image_bird_png", "both": f"{text}_image_bird_png"}
+    name = "prior" if condition == "nothing" else f"given_{names[condition]}"
     with Image.open(tmp_path / f"{name}.png") as found:
         assert found.width > 300
     words = set(load_config(trained)["vocabulary"])
@@ -198,7 +200,7 @@ def test_what_is_too_long_is_said(trained, capsys):
     options = sample.Config(trained, demo=True, condition_on_text=typed)
     given = sample.given(options, *sample.load_trained(options))
     assert given.inputs["caption"].shape == (1, 32)
-    assert "too long by 5 words, which are left out: wings a bird has wings\n" in capsys.readouterr().out
+    assert "too long by 5 words, left out: wings a bird has wings\n" in capsys.readouterr().out
 
 
 def test_features_are_shown_by_their_nearest_training_image():
@@ -214,7 +216,7 @@ def test_features_are_shown_by_their_nearest_training_image():
 def test_test_birds_are_decoded(trained, tmp_path):
     for name in load_model(trained).modalities:
         call(sample, trained, "--demo", "--limit", 12, "--given", name, "--n-samples", 5, "--out-dir", tmp_path)
-        assert (tmp_path / f"sample_from_{name}.png").exists()
+        assert (tmp_path / f"from_{name}.png").exists()
 
 
 def test_loglike(trained, tmp_path, capsys):
@@ -278,5 +280,5 @@ def test_a_modality_that_a_model_lacks_is_named(trained, tmp_path):
         with pytest.raises(InputError, match=message):
             call(sample, tmp_path / "run", "--demo", *args)
     call(sample, tmp_path / "run", "--demo", "--n-samples", 2)
-    assert not (tmp_path / "run" / "samples" / "sample_prior.txt").exists()
+    assert not (tmp_path / "run" / "samples" / "prior.txt").exists()
     shutil.rmtree(tmp_path / "run")

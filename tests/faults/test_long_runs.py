@@ -7,7 +7,7 @@ import torch
 
 from common.data import Examples
 from common.objectives import StandardElbo
-from common.training import fit
+from common.training import Trainer
 from common.training.runs import Run
 from tests.common.test_checkpoints import PairsConfig, build_pairs
 from tests.faults.attack import record, scaled
@@ -30,7 +30,7 @@ def test_a_long_training_needs_no_more_memory_at_its_end(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Run, "log", watched)
     with Run("pairs", config) as run:
-        fit(model, StandardElbo(model), data, None, config, run, None)
+        Trainer(model, StandardElbo(model), data, None, config, run).fit()
     assert len(set(descriptors)) == 1, descriptors
     settled = resident[EPOCHS // 4 :]
     assert max(settled) < 1.01 * min(settled), [f"{x / 2**20:.1f} MiB" for x in resident]

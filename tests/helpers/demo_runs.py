@@ -17,4 +17,6 @@ def train_in(folder, save_dir, *options):
 
 
 def texts(folder):
-    return (folder / "sample_text.txt").read_text().split("\n")[:-1]
+    """The lines of the only file of texts in a folder."""
+    (path,) = folder.glob("*.txt")
+    return path.read_text().split("\n")[:-1]

@@ -125,7 +125,7 @@ def analyses(models, out):
     tables.write_atomically = write
     plots.save = lambda figure, path: written.append(path.name)
     classifiers.STEPS = 40
-    given = {"demo": True, "umap": False, "limit": 301, "n_samples": 301, "json": out / "pairs.json"}
+    given = {"demo": True, "umap": False, "limit": 301, "n_samples": 301, "json": out / "pairs.json", "data_dir": out}
     found = mnist_svhn.analyse.main(mnist_svhn.analyse.Config(models / "mnist_svhn.pt", **given))
     given = {"demo": True, "limit": 20, "n_way": 5, "k_shot": 2, "episodes": 7, "n_samples": 2, "n_queries": 3}
     told = classify.main(classify.Config(models / "vhe.pt", json=out / "characters.json", **given))

@@ -9,7 +9,14 @@ def contents(model="mvae", seed=0, table="mvae-table2", experiment="mnist", give
     curves = {"train": [-500.0, -100.0 - seed, -99.0], "valid": [-400.0, -101.0, -98.5]}
     about = {"table": table, "experiment": experiment, "model": model, "seed": seed, "demo": False, "threads": 1}
     about |= {"epochs": {"planned": 80, "given": given}, "commands": ["python -m mnist.train"], "device": "a CPU"}
-    about |= {"commit": None, "versions": {"torch": "2"}, "seconds": 90.0, "examples": 50_000, "config": {}}
+    about |= {
+        "commit": "0123456789ab+",
+        "date": "2026-11-20",
+        "versions": {"torch": "2"},
+        "seconds": 90.0,
+        "examples": 50_000,
+        "config": {},
+    }
     return about | {"curves": curves, "measured": measured}
 
 

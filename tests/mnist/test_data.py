@@ -90,6 +90,28 @@ def test_missing_and_mismatched_files_are_named(tmp_path):
         load("train", data_config(tmp_path))
 
 
+@pytest.mark.parametrize("compress", [True, False])
+def test_files_of_another_dataset_or_split_are_named(tmp_path, monkeypatch, capsys, compress):
+    images, labels = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+    path = write_mnist(tmp_path, compress) / (f"{images}.gz" if compress else images)
+    of_items, of_labels = (hashlib.md5(idx(array)).hexdigest() for array in (IMAGES, LABELS))
+    for dataset, name in (("FashionMNIST", images), ("MNIST", "t10k-images-idx3-ubyte")):
+        monkeypatch.setattr("mnist.data.KNOWN", {(dataset, name): of_items})
+        with pytest.raises(InputError, match=f"^{path} holds {dataset}'s {name}, not MNIST's {images}: put the right"):
+            load("train", data_config(tmp_path))
+    monkeypatch.setattr("mnist.data.KNOWN", {("MNIST", images): of_items, ("MNIST", labels): of_labels})
+    capsys.readouterr()
+    assert len(load("train", data_config(tmp_path))) == 12 and capsys.readouterr().err == ""
+
+
+def test_data_that_nobody_knows_are_used_with_a_warning(tmp_path, capsys):
+    for name in "ab":
+        for split in ("train", "test"):
+            assert len(load(split, data_config(write_mnist(tmp_path / name)))) == 12
+        said = f"warning: {tmp_path / name} does not hold MNIST as published: it is used as it is\n"
+        assert capsys.readouterr().err == said, "once for its four files"
+
+
 def test_demo_digits_look_like_mnist():
     train, test = load("train", data_config("nowhere", demo=True)), load("test", data_config("nowhere", demo=True))
     assert (len(train), len(test)) == (1500, 297)

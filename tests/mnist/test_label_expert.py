@@ -59,7 +59,7 @@ def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
     call(train, "--demo", *TINY, "--save-dir", tmp_path)
     monkeypatch.setattr(analyse, "STEPS", 2)
     monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
-    args = ("--demo", "--weights", 2, "--steps", 3, "--json", tmp_path / "out.json")
+    args = ("--demo", "--weights", 2, "--steps", 3, "--json", tmp_path / "out.json", "--data-dir", tmp_path)
     found = call(label_expert, tmp_path, *args)
     assert list(found) == ["q(z|label), as trained", "q(z|label), refitted, W = 2", "aggregate posterior"]
     for figures in found.values():

@@ -195,7 +195,7 @@ def test_pixels_train_and_complete_by_their_commands(tmp_path):
     whole = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text())["valid"]["joint/pixel"]
     assert 0.4 < log_p / whole < 0.6, "of the pixels that are there alone"
     call(pixels, "sample", tmp_path, "--demo", "--observed", "0.1", "--n-samples", 2)
-    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"completed.png", "from_top.png", "prior.png"}
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"from_0_1.png", "from_top.png", "prior.png"}
     estimates = call(pixels, "loglike", tmp_path, "--demo", "--limit", 3, "--n-samples", 5, "--observed", "left")
     assert estimates["log p(left)"]["mean"] > estimates["log p(image)"]["mean"]
 
@@ -256,7 +256,7 @@ def test_options_of_the_networks_and_of_the_likelihood(tmp_path):
 def test_pictures(trained, tmp_path):
     call(halves, "sample", trained, "--demo", "--observed", "bottom", "--n-samples", 3, "--out-dir", tmp_path)
     call(halves, "sample", trained, "--n-samples", 5, "--out-dir", tmp_path)
-    for name in ("completed.png", "prior.png"):
+    for name in ("from_bottom.png", "prior.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 300
 

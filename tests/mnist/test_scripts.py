@@ -37,6 +37,9 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize("image", [None, "0", "4", "file"])
 def test_sampling_given_anything(trained, tmp_path, text, image):
     args = [trained, "--demo", "--n-samples", 10, "--out-dir", tmp_path / "out"]
+    given = {"image": "given_jpg" if image == "file" else image, "text": text}
+    given = [f"{name}_{value}" for name, value in given.items() if value is not None]
+    name = "_".join(["given", *given]) if given else "prior"
     if text is not None:
         args += ["--condition-on-text", text]
     if image == "file":
@@ -45,9 +48,9 @@ def test_sampling_given_anything(trained, tmp_path, text, image):
     if image is not None:
         args += ["--condition-on-image", image]
     call(sample, *args)
-    labels = (tmp_path / "out" / "sample_text.txt").read_text().split()
+    labels = (tmp_path / "out" / f"{name}.txt").read_text().split()
     assert len(labels) == 10 and set(labels) <= set("0123456789")
-    with Image.open(tmp_path / "out" / "sample_image.png") as picture:
+    with Image.open(tmp_path / "out" / f"{name}.png") as picture:
         assert picture.width > 300
 
 
@@ -58,7 +61,6 @@ def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path
         call(
             sample, trained, "--demo", "--condition-on-text", text, "--condition-on-image", image, "--out-dir", tmp_path
         )
-        (tmp_path / "sample_text.txt").unlink()
     digits = load("test", data_config("", demo=True))
     for inputs, label in zip(seen, (0, 5), strict=True):
         assert inputs["text"].tolist() == [label]
@@ -73,6 +75,7 @@ def test_samples_of_the_aggregate_posterior_are_of_the_labels_images(trained, tm
     )
     args = ["--demo", "--condition-on-text", 3, "--n-samples", 40, "--out-dir", tmp_path]
     call(sample, trained, *args, "--sampler", "aggregate")
+    assert (tmp_path / "given_text_3_aggregate.png").exists()
     digits, model = load("train", data_config("", demo=True)), load_model(trained)
     q = model.posterior(digits.take(digits.modalities["text"] == 3)[:].modalities)
     inside = (seen[0][:, None] - q.mean).abs() < 6 * q.stddev  # (40, N, D)
@@ -84,12 +87,14 @@ def test_samples_of_the_aggregate_posterior_are_of_the_labels_images(trained, tm
 
 def test_reconstructions(trained, tmp_path):
     call(sample, trained, "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
-    assert len((tmp_path / "sample_text.txt").read_text().split()) == 5
+    assert len((tmp_path / "reconstructions.txt").read_text().split()) == 5
 
 
 def test_samples_lie_beside_the_model_by_default(trained):
     call(sample, trained / "model_best.pth.tar", "--n-samples", 1)
-    assert (trained / "samples" / "sample_image.png").exists()
+    call(sample, trained / "model_best.pth.tar", "--n-samples", 2, "--condition-on-text", 5)
+    files = [trained / "samples" / f"{name}.txt" for name in ("prior", "given_text_5")]
+    assert [len(file.read_text().split()) for file in files] == [1, 2], "neither replaces the other"
 
 
 def test_loglike_table_and_json(trained, tmp_path, capsys):

@@ -39,7 +39,7 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     content = json.loads((tmp_path / "weak_supervision.json").read_text())
     assert content["results"][3]["n_paired"] == 200 and content["config"]["epochs"] == 1
     mean, values = 50 * (few[0].model + few[1].model), torch.tensor([few[0].model, few[1].model])
-    row = f"| 10 | {mean:.2f} ± {100 * values.double().std():.2f} % |"
+    row = f"| 10 | {mean:.1f} ± {100 * values.double().std():.1f} % |"
     assert row in (tmp_path / "weak_supervision.md").read_text() and row in capsys.readouterr().out
     with Image.open(tmp_path / "weak_supervision.png") as picture:
         assert picture.width > 300

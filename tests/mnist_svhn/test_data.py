@@ -11,6 +11,7 @@ import torch
 from scipy.io import savemat
 
 import mnist_svhn.data
+from common.data import checksums
 from common.data.torchvision_import import datasets
 from common.errors import InputError
 from common.training import run_from_command_line
@@ -88,6 +89,21 @@ def test_damaged_files_are_refused(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()) if callable(damage) else damage)
     with pytest.raises(InputError, match=r"train_32x32.mat is damaged or not a MATLAB 5 file .*: delete it"):
         read_svhn("train", tmp_path)
+
+
+def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
+    assert {(split[1]): split[2] for name, split in datasets.SVHN.split_list.items() if name != "extra"} == {
+        name: md5 for (_, name), md5 in mnist_svhn.data.KNOWN.items()
+    }
+    path = write_svhn(tmp_path) / FILES["train"]
+    read_svhn("train", tmp_path)
+    assert capsys.readouterr().err == f"warning: {tmp_path} does not hold SVHN as published: it is used as it is\n"
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(mnist_svhn.data, "KNOWN", {("SVHN", FILES["test"]): md5})
+    with pytest.raises(InputError, match=f"^{path} holds SVHN's test_32x32.mat, not SVHN's train_32x32.mat: put the"):
+        read_svhn("train", tmp_path)
+    monkeypatch.setattr(checksums, "LARGEST", path.stat().st_size - 1)
+    assert len(read_svhn("train", tmp_path)[0]) == 24, "too large to be any of the known files"
 
 
 def test_svhn_is_downloaded_and_checked(tmp_path, monkeypatch, server):

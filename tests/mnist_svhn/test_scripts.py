@@ -238,9 +238,10 @@ def test_coherence_and_latent_accuracy(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "STEPS", 100)
     # numba takes 15 seconds to compile the real one, which the README's commands run
     flat = SimpleNamespace(fit_transform=lambda z: z[:, :2].numpy())
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=lambda **_: flat))
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=lambda **_: flat, __spec__=object()))
     path = tmp_path / "out.json"
-    found = analyse.main(analyse.Config(trained, out_dir=tmp_path, demo=True, limit=200, n_samples=60, json=path))
+    options = {"limit": 200, "n_samples": 60, "json": path, "data_dir": tmp_path}
+    found = analyse.main(analyse.Config(trained, out_dir=tmp_path, demo=True, **options))
     content = json.loads(path.read_text())
     similarities = {f"SSIM, {pair}": x for pair, x in content["ssim"].items()}
     assert content["figures"] | content["nats"] | similarities == found and content["data"] == "demo"
@@ -316,8 +317,8 @@ def test_samples(trained, capsys):
         sample.main(sample.Config(trained, n_samples=20, given=given, demo=True))
     sample.main(sample.Config(trained, n_samples=20, mixture=2, demo=True))
     sample.main(sample.Config(trained, traverse=True))
-    names = ("prior", "from_mnist", "from_svhn", "mixture", "traversal_mnist", "traversal_svhn")
-    pictures = [trained / "samples" / f"sample_{name}.png" for name in names]
+    names = ("prior", "from_mnist", "from_svhn", "mixture_2", "along_latents_mnist", "along_latents_svhn")
+    pictures = [trained / "samples" / f"{name}.png" for name in names]
     assert capsys.readouterr().out.splitlines()[-6:] == [str(picture) for picture in pictures]
     for picture in pictures:
         with Image.open(picture) as file:
@@ -483,7 +484,7 @@ def test_a_model_of_other_data_is_named(trained, tmp_path, script, options):
 def test_a_model_on_the_sphere_is_scored_and_analysed(tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "STEPS", 3)
     train.main(config(tmp_path, prior_and_posterior="vmf"))
-    found = analyse.main(analyse.Config(tmp_path, demo=True, limit=60, n_samples=20, umap=False))
+    found = analyse.main(analyse.Config(tmp_path, data_dir=tmp_path, demo=True, limit=60, n_samples=20, umap=False))
     assert found["KL(q(z|mnist) || p(z))"] > 0
     assert loglike.main(loglike.Config(tmp_path, demo=True, limit=4, n_samples=20))["log p(mnist,svhn)"]["mean"] < 0
     with pytest.raises(InputError, match="--traverse moves one latent alone, which leaves vmf's sphere"):

@@ -56,16 +56,16 @@ def test_a_resumed_run_is_the_run_never_stopped(name, tmp_path):
 
 def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     demo = ("--demo", "--limit", 12, "--n-modalities", 3)
-    assert call(sample, trained).name == "sample_prior.png"
-    assert call(sample, trained, "--given", "m0", "m2", *demo, "--n-samples", 5).name == "sample_from_m0_m2.png"
-    assert call(sample, trained, "--mixture", 2, *demo).name == "sample_mixture.png"
+    assert call(sample, trained).name == "prior.png"
+    assert call(sample, trained, "--given", "m0", "m2", *demo, "--n-samples", 5).name == "from_m0_m2.png"
+    assert call(sample, trained, "--mixture", 2, *demo).name == "mixture_2.png"
     found = call(loglike, trained, *demo, "--n-samples", 3)
     assert {"log p(m0,m1,m2)", "log p(m0)", "log p(m2), z from q(z|m0)"} <= set(found)
     found = call(loglike, trained, *demo, "--n-samples", 2, "--by-size", "--given", "m0", "m2")
     assert {"log p(x_T|x_S), S of 2, T all others", "log p(x_S), S of 3", "log p(m1|m0,m2)"} <= set(found)
     monkeypatch.setattr(analyse, "STEPS", 2)
     monkeypatch.setattr(analysis, "inception_features", lambda path, device: lambda x: x.flatten(1)[:, ::500])
-    options = ("--n-samples", 10, "--no-umap", "--mixture", 2, "--inception", "weights.pth")
+    options = ("--n-samples", 10, "--no-umap", "--mixture", 2, "--inception", "weights.pth", "--data-dir", trained)
     found = call(analyse, trained, *demo, *options, "--json", trained / "out.json")
     assert "coherence, joint, z from 2 Gaussians" in found
     pairs = {f"coherence, {a} -> {b}" for a in ("m0", "m1", "m2") for b in ("m0", "m1", "m2")}

@@ -31,8 +31,11 @@ import explore
 from common.checkpoints import EXPERIMENTS
 from common.errors import InputError
 from common.training import run_from_command_line
-from exploration import pictures, server
-from explore import NONE, Attributes, Choice, Explorer, Picture, Words
+from cub.captions import Vocabulary
+from exploration import examples, pictures, server
+from exploration.explorer import Explorer
+from exploration.page import N_IN_VIEW, instructions, page
+from exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
 from tests.helpers.authors import authors_file
 from tests.helpers.scripts import ROOT
 
@@ -60,7 +63,7 @@ def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
     seen = []
     decode = model.decode
     monkeypatch.setattr(model, "decode", lambda z, names: seen.append(z) or decode(z, names))
-    explorer = Explorer(model, explore.VIEWS["mnist_svhn"])
+    explorer = Explorer(model, VIEWS["mnist_svhn"])
     explorer.frame([None, None], 1, [3.0] * len(explorer.dimensions))
     assert all(torch.allclose(z.norm(dim=-1), torch.ones(len(z))) for z in seen) and len(seen) == 3
 
@@ -69,17 +72,17 @@ def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
 def test_models_with_private_latents_are_explored(options):
     options = OPTIONS | {"n_private": (1, 2), "learn_prior": False, "prior_and_posterior": "normal"} | options
     model = import_module(EXPERIMENTS["mnist_svhn"]).build(SimpleNamespace(**options)).eval()
-    explorer = Explorer(model, explore.VIEWS["mnist_svhn"])
+    explorer = Explorer(model, VIEWS["mnist_svhn"])
     still = [0.0] * len(explorer.dimensions)
-    *shown, _ = explorer.frame([uri(Image.new("L", (28, 28), 255)), None], 0, still)
-    *moved, _ = explorer.frame([None, None], 0, [3.0] * len(still))
-    assert [pixels_of(tag).shape[2] for tag in (*shown, *moved)] == 4 * [3]
+    shown = figures(explorer.frame([uri(Image.new("L", (28, 28), 255)), None], 0, still))
+    moved = figures(explorer.frame([None, None], 0, [3.0] * len(still)))
+    assert [pixels_of(tag).shape[2] for tag in (*shown.values(), *moved.values())] == 4 * [3]
 
 
 EXAMPLES = {
-    explore.VIEWS["multimnist"]["text"]: "42",
-    explore.VIEWS["translation"]["english"]: "forty-two",
-    explore.VIEWS["translation"]["french"]: "quarante-deux",
+    VIEWS["multimnist"]["text"]: "42",
+    VIEWS["translation"]["english"]: "forty-two",
+    VIEWS["translation"]["french"]: "quarante-deux",
 }
 
 
@@ -90,14 +93,24 @@ def uri(image, **options):
     return pictures.START + base64.b64encode(content.getvalue()).decode()
 
 
+def figures(content):
+    """What a model's HTML shows of each modality."""
+    return dict(re.findall(r"<figure><figcaption>(.*?)</figcaption>(.*?)</figure>", content))
+
+
+def shares_of(content):
+    """The names that a figure shows, with their percentages."""
+    return dict(re.findall(r'<li style="--share: \d+%">(.*?) <b>(\d+) %</b></li>', content))
+
+
 def pixels_of(tag):
-    """The picture that a component's HTML shows, (H, W, 3)."""
+    """The picture that a figure shows, (H, W, 3)."""
     encoded = re.fullmatch(rf'<img alt="decoded" src="{pictures.START}([^"]*)">', tag)[1]
     return np.array(Image.open(BytesIO(base64.b64decode(encoded))))
 
 
 def nothing(view):
-    return {Choice: NONE, Attributes: [NONE], Words: "", Picture: ""}[type(view)]
+    return {Choice: NONE, Attributes: [], Words: "", Picture: ""}[type(view)]
 
 
 def something(view):
@@ -108,27 +121,60 @@ def something(view):
     ]()
 
 
-@pytest.mark.parametrize("experiment", explore.VIEWS)
+@pytest.mark.parametrize("experiment", VIEWS)
 def test_every_modality_is_given_and_shown(experiment):
-    explorer = Explorer(model_of(experiment), explore.VIEWS[experiment])
+    explorer = Explorer(model_of(experiment), VIEWS[experiment])
     views = list(explorer.views.values())
     still, moves = [0.0] * len(explorer.dimensions), [3.0] + [0.0] * (len(explorer.dimensions) - 1)
-    *without, took = explorer.frame([nothing(view) for view in views], 0, still)
-    *with_, _ = explorer.frame([something(view) for view in views], 0, still)
-    *moved, _ = explorer.frame([nothing(view) for view in views], 0, moves)
-    *again, _ = explorer.frame([nothing(view) for view in views], 0, still)
-    assert took.endswith(" ms") and len(without) == len(views) == len(explorer.model.modalities)
-    for view, a, b, c, d in zip(views, without, with_, moved, again, strict=True):
+    without = figures(explorer.frame([nothing(view) for view in views], 0, still))
+    with_ = figures(explorer.frame([something(view) for view in views], 0, still))
+    moved = figures(explorer.frame([nothing(view) for view in views], 0, moves))
+    again = figures(explorer.frame([nothing(view) for view in views], 0, still))
+    assert set(without) == set(explorer.views) == set(explorer.model.modalities)
+    for name, view in explorer.views.items():
+        a, b, c, d = (shown[name] for shown in (without, with_, moved, again))
         if isinstance(view, Picture):
             a, b, c, d = map(pixels_of, (a, b, c, d))
-            assert a.shape == b.shape and a.shape[0] == a.shape[1] >= explore.SHOWN and a.dtype == np.uint8
+            assert a.shape == b.shape and a.shape[0] == a.shape[1] >= SHOWN and a.dtype == np.uint8
             assert (a != b).any() and (a != c).any() and np.ptp(a.astype(int) - d) <= 1
         elif not isinstance(view, Words):
-            assert a.keys() == b.keys() and a != b and all(0 <= share <= 1 for share in a.values())
+            a, b = shares_of(a), shares_of(b)
+            assert a and set(a) | set(b) <= set(view.names) and all(0 <= int(share) <= 100 for share in a.values())
+
+
+@pytest.mark.parametrize("experiment", VIEWS)
+def test_examples_to_click_are_those_of_the_demo(experiment):
+    views, values = VIEWS[experiment], examples.load(experiment)
+    shown = {name: view for name, view in views.items() if isinstance(view, Picture | Words) and name in values}
+    assert shown and all(len(values[name]) == examples.N for name in shown)
+    for name, view in shown.items():
+        component = view.input(name, values[name])
+        if isinstance(view, Picture):
+            tags = re.findall(
+                r'<button type="button">(<img alt="example \d" src="[^"]*">)</button>', component.props["examples"]
+            )
+            *_, first = (x for x in reversed(values[name]) if x.any())
+            pixels = np.array(Image.open(BytesIO(base64.b64decode(tags[0].split(",")[1][:-2]))))
+            assert 1 <= len(tags) <= examples.N and np.allclose(pixels[..., 0], 255 * first[0], atol=1)
+        else:
+            texts = [text for text, _ in component.choices if text]
+            assert texts and all(view.read(text) is not None for text in texts)
+
+
+def test_examples_of_birds_are_drawn_and_told():
+    captions = ["a small red bird with a short bill .", "its wings are blue ."]
+    values = examples.load_birds(Vocabulary.of([caption.split() for caption in captions]))
+    assert values["image"].shape == (5, 3, 64, 64) and 0 < values["image"].mean() < 1
+    assert values["caption"].shape == (5, 32)
+
+
+def test_no_attribute_given_differs_from_all_of_them_no():
+    view = VIEWS["celeba"]["attrs"]
+    assert view.read([]) is None and not view.read([NO_ATTRIBUTE]).any() and view.read([view.names[2]])[0, 2] == 1
 
 
 def test_a_draw_is_the_same_each_time_and_another_for_another_number():
-    explorer = Explorer(model_of("mnist"), explore.VIEWS["mnist"])
+    explorer = Explorer(model_of("mnist"), VIEWS["mnist"])
     mean, one, again, two = (explorer.at({}, draw) for draw in (0, 1, 1, 2))
     assert torch.equal(mean, torch.zeros(1, 6)) and torch.equal(one, again) and not torch.equal(one, two)
 
@@ -138,7 +184,7 @@ def test_latents_that_change_the_picture_most_come_first():
     first = next(layer for layer in model.decoder["image"].modules() if isinstance(layer, torch.nn.Linear))
     with torch.no_grad():
         first.weight *= torch.tensor([1.0, 0.0, 0.1, 10.0, 0.01, 0.0])
-    assert Explorer(model, explore.VIEWS["mnist"]).dimensions[:4] == [3, 0, 2, 4]
+    assert Explorer(model, VIEWS["mnist"]).dimensions[:4] == [3, 0, 2, 4]
 
 
 def drawing(box):
@@ -147,14 +193,11 @@ def drawing(box):
     return uri(layer)
 
 
-def test_a_drawn_digit_lies_as_those_of_mnist_do():
-    x = Picture(1, 28).read(drawing((20, 40, 59, 239)))[0, 0]  # 40 wide, 200 high, at the left
-    rows, columns = (torch.nonzero(x.amax(dim)).flatten() for dim in (1, 0))
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 23, 12, 15)
-    assert x[4:24, 12:16].min() == 1 and Picture(1, 28).read(drawing((-9, -9, -8, -8))) is None
+def test_a_drawing_of_nothing_is_not_given():
+    assert Picture(1, 28).read(drawing((-9, -9, -8, -8))) is None
 
 
-def test_a_drawing_of_another_size_lies_as_it_was_drawn():
+def test_a_drawing_of_another_kind_lies_as_it_was_drawn():
     x = Picture(1, 50).read(drawing((0, 0, 139, 279)))[0, 0]
     assert x[:, :24].min() == 1 and x[:, 26:].max() == 0
 
@@ -199,18 +242,54 @@ def test_no_pixel_of_a_picture_that_is_too_large_is_decoded(monkeypatch):
         Picture(1, 28).read(value)
 
 
+def build(experiment, **options):
+    return import_module(EXPERIMENTS[experiment]).build(SimpleNamespace(**OPTIONS | options))
+
+
 def test_a_cvae_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
-    model = import_module(EXPERIMENTS["mnist"]).build(SimpleNamespace(**OPTIONS | {"model": "cvae"}))
-    monkeypatch.setattr(explore, "load_model", lambda _: model)
+    monkeypatch.setattr(explore, "load_model", lambda _: build("mnist", model="cvae"))
     with pytest.raises(InputError, match=r"is a CVAE, which models only p\(image\|text\): use its sample\.py"):
-        explore.main(explore.Config(tmp_path))
+        explore.load(tmp_path, explore.Config((tmp_path,)))
 
 
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
     with pytest.raises(InputError, match=r"explore\.py cannot show models of vhe .*: use its sample\.py"):
-        explore.views_of(explore.Config(tmp_path))
+        explore.load(tmp_path, explore.Config((tmp_path,)))
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Call main with models by name; returns the line that it ends with."""
+
+    def call(*models):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with pytest.raises(SystemExit, match="2"):
+            run_from_command_line(explore.main, explore.Config, None, [*models, "--port", str(port)])
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(explore, "experiment_of", lambda path: path.name.split("-")[0])
+    monkeypatch.setattr(explore, "load_model", lambda path: build("polymnist", n_modalities=int(path.name[-1])))
+    return call
+
+
+def test_models_of_two_experiments_are_refused(refused):
+    said = refused("mnist-1", "polymnist-3")
+    assert said == "error: polymnist-3 is a model of polymnist, mnist-1 of mnist: give models of one experiment\n"
+
+
+def test_models_of_other_modalities_are_refused(refused):
+    said = refused("polymnist-2", "polymnist-3")
+    assert said == (
+        "error: polymnist-3 has the modalities m0, m1, m2, polymnist-2 m0, m1: give models of the same modalities\n"
+    )
+
+
+def test_no_model_is_refused(refused):
+    assert "name at least one" in refused()
 
 
 HOME = "http://127.0.0.1:7860"
@@ -219,19 +298,29 @@ FRAME = "/gradio_api/run/predict"
 
 @pytest.fixture(scope="module")
 def client():
-    """A browser's requests to the explorer of a small model of MNIST."""
-    explorer = Explorer(model_of("mnist"), explore.VIEWS["mnist"])
+    """A browser's requests to the explorer of two small models of MNIST."""
+    first, second = (Explorer(model_of("mnist"), VIEWS["mnist"]) for _ in range(2))
+    second.dimensions = second.dimensions[::-1]
+    make_page = partial(
+        page,
+        {"one": first, "<script>alert('two')": second},
+        "a <script>alert('model')</script>",
+        examples.load("mnist"),
+    )
 
     async def make():  # outside a loop gradio would make some and leave them open
-        return server.application(partial(explore.page, explorer, "a <script>alert('model')</script>"))
+        return server.application(make_page)
 
     with TestClient(asyncio.run(make()), base_url=HOME) as client:
         yield client
 
 
+FN_INDEX = 10  # of the load event, after the click of reset and the changes of 2 modalities, the draw and 6 latents
+
+
 def values(picture="", moves=(0,) * 6):
     """What the page sends when it loads, or after a change."""
-    return {"data": [picture, NONE, 0, *moves], "fn_index": 8, "session_hash": "a", "trigger_id": 0}
+    return {"data": [picture, NONE, 0, *moves], "fn_index": FN_INDEX, "session_hash": "a", "trigger_id": 0}
 
 
 def test_the_page_names_no_other_host_and_may_ask_none(client):
@@ -250,9 +339,36 @@ def test_fonts_and_styles_are_local(client):
     assert addresses and all(client.get(f"/{x}").status_code == 200 for x in addresses if not x.startswith("data:"))
 
 
-def test_a_frame_is_drawn(client):
-    picture, label, took = client.post(FRAME, json=values(drawing((20, 40, 59, 239)))).json()["data"]
-    assert pixels_of(picture).shape == (224, 224, 3) and label["label"] in explore.DIGITS and took.endswith(" ms")
+def test_a_frame_shows_what_each_model_decodes(client):
+    (content,) = client.post(FRAME, json=values(drawing((20, 40, 59, 239)))).json()["data"]
+    names, sections = zip(*re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", content), strict=True)
+    assert names == ("one", "&lt;script&gt;alert(&#x27;two&#x27;)")
+    one, two = map(figures, sections)
+    assert one == two and pixels_of(one["image"]).shape == (224, 224, 3) and len(shares_of(one["text"])) == 3
+    assert re.search(r"decoded in \d+ ms", content)
+
+
+def test_a_slider_moves_the_latent_of_its_rank_in_each_model(client):
+    (content,) = client.post(FRAME, json=values(moves=(3, 0, 0, 0, 0, 0))).json()["data"]
+    one, two = (pixels_of(tag).astype(int) for tag in re.findall(r'<img alt="decoded"[^>]*>', content))
+    (content,) = client.post(FRAME, json=values()).json()["data"]
+    still = pixels_of(re.search(r'<img alt="decoded"[^>]*>', content)[0]).astype(int)
+    assert (one != still).any() and (two != still).any() and (one != two).any()
+
+
+def test_few_sliders_are_in_view_and_each_says_what_it_does(client):
+    shown = client.get("/").text
+    labels = re.findall(r'"label":\s*"(latents? [^"]*)"', shown)
+    assert len(labels) == 6 > N_IN_VIEW
+    assert all(re.fullmatch(r"latents \d, \d: changes the pictures (\w+ )?most", label) for label in labels)
+
+
+def test_the_page_says_what_to_do():
+    explorer = Explorer(model_of("mnist"), VIEWS["mnist"])
+    assert instructions({"a": explorer}).startswith(
+        "Draw or upload a picture, choose a label or click an example: the model decodes every modality"
+    )
+    assert "each model decodes" in instructions({"a": explorer, "b": explorer})
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -334,7 +450,7 @@ def test_a_path_as_a_value_reads_no_file(client, tmp_path):
 def test_frames_leave_nothing_behind(client, tmp_path, monkeypatch):
     """Hundreds of frames, in this process and by requests, with drawings and without."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    explorer = Explorer(model_of("mnist"), explore.VIEWS["mnist"])
+    explorer = Explorer(model_of("mnist"), VIEWS["mnist"])
     given = drawing((20, 40, 59, 239)), ""
 
     def frames(n):
@@ -351,10 +467,11 @@ def test_frames_leave_nothing_behind(client, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def start(model, port, tmp_path, *options):
+def start(models, port, tmp_path):
     """The explorer as a user starts it, with an own folder for temporary files."""
-    command = [sys.executable, "-u", "explore.py", str(model), "--port", str(port), *options]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-u", "explore.py", *map(str, models), "--port", str(port)]
+    of_torch = str(tmp_path.with_name("torch"))  # which makes this folder as soon as a model is built
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": of_torch}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 
@@ -372,13 +489,14 @@ def test_a_port_that_cannot_be_had_takes_one_line(tmp_path, capsys, port):
 
 @pytest.fixture
 def served(tmp_path):
-    """The address of the explorer of the original authors' model of MNIST, as a user starts it."""
+    """The address of the explorer of two of the original authors' models of MNIST, as a user starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model, temporary = authors_file(tmp_path / "model_best.pth.tar"), tmp_path / "temporary"
+    models = [authors_file(tmp_path / name) for name in ("model_best.pth.tar", "another.pth.tar")]
+    temporary = tmp_path / "temporary"
     temporary.mkdir()
-    with start(model, port, temporary) as process:
+    with start(models, port, temporary) as process:
         assert process.stdout.readline() == f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends\n"
         listening = [
             (x.laddr.ip, x.laddr.port) for x in psutil.Process(process.pid).net_connections() if x.status == "LISTEN"
@@ -400,56 +518,96 @@ def test_no_file_of_the_machine_is_read(served, tmp_path):
             assert answer.status == 404 and answer.read().decode() in REFUSALS, path
 
 
-@pytest.mark.slow
-def test_the_page_in_a_browser(served, tmp_path):
+@pytest.fixture
+def tab(served):
+    """The page in a browser. It fails the test at the end if a script failed or asked another host."""
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("there is no chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1200, "height": 1400})
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
         errors, elsewhere = [], []
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("request", lambda r: None if re.match(rf"{served}|data:|blob:", r.url) else elsewhere.append(r.url))
         tab.goto(served)
-        shown = tab.get_by_alt_text("decoded")
-        expect(shown).to_be_visible(timeout=30_000)
-
-        def changes(act):
-            before = shown.get_attribute("src")
-            act()
-            expect(shown).not_to_have_attribute("src", before, timeout=30_000)
-
-        slider = tab.get_by_role("slider").nth(1)
-        changes(lambda: slider.press("End"))
-        changes(tab.get_by_role("button", name="reset all latents").click)
-
-        clear = tab.get_by_role("button", name="Clear")
-
-        def draw():
-            box = tab.locator("canvas").bounding_box()
-            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-            tab.mouse.move(x, y - 80)
-            tab.mouse.down()
-            tab.mouse.move(x, y + 80, steps=8)
-            tab.mouse.up()
-
-        changes(draw)
-        changes(lambda: slider.press("End"))  # the drawing stays given
-        before = shown.get_attribute("src")
-        changes(clear.click)
-        assert shown.get_attribute("src") != before
-        upload, note = tab.locator("input[type=file]"), tab.get_by_role("alert")
-        changes(lambda: upload.set_input_files(ROOT / "docs" / "mnist_conditional.png"))
-        (tmp_path / "broken.png").write_bytes(b"no picture")
-        (tmp_path / "long.png").write_bytes(bytes(pictures.MAX_BYTES + 1))
-        Image.new("1", (8001, 8000)).save(tmp_path / "wide.png")
-        for name, message in (
-            ("broken.png", "cannot be read as a picture: choose a PNG or JPEG file"),
-            ("long.png", "has more than 16 MiB: choose a smaller picture"),
-            ("wide.png", "has 8001 x 8000 pixels: choose one of at most 64 million"),
-        ):
-            upload.set_input_files(tmp_path / name)
-            expect(note).to_have_text(f"{name} {message}")
+        expect(tab.get_by_alt_text("decoded")).to_have_count(2, timeout=30_000)
+        yield tab
         assert not errors and not elsewhere
         browser.close()
+
+
+def changes(tab, act):
+    """Do something that changes what the first model decodes."""
+    shown = tab.get_by_alt_text("decoded").first
+    before = shown.get_attribute("src")
+    act()
+    expect(shown).not_to_have_attribute("src", before, timeout=30_000)
+
+
+def press(tab, *points):
+    """Draw a line through points of the canvas, as shares of its sides, and keep the pen down."""
+    tab.locator("canvas").scroll_into_view_if_needed()
+    box = tab.locator("canvas").bounding_box()
+    x, y = points[0]
+    tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    tab.mouse.down()
+    for x, y in points[1:]:
+        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=20)
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(tab, tmp_path):
+    slider = tab.get_by_role("slider").filter(visible=True)
+    expect(slider).to_have_count(N_IN_VIEW)
+    changes(tab, lambda: slider.first.press("End"))
+    changes(tab, tab.get_by_role("button", name="reset all sliders").click)
+    changes(tab, lambda: tab.get_by_label("7", exact=True).check())
+
+    changes(tab, lambda: press(tab, (0.3, 0.2), (0.7, 0.2), (0.5, 0.8)))  # while the pen is down
+    tab.mouse.up()
+    tab.wait_for_timeout(1000)  # the last value of the drawing
+    changes(tab, lambda: slider.first.press("End"))  # the drawing stays given
+    changes(tab, tab.get_by_role("button", name="Clear").click)
+
+    changes(tab, tab.get_by_role("button", name="example 2").click)
+    press(tab, (0.3, 0.2), (0.7, 0.2))  # starts afresh on an empty canvas
+    tab.mouse.up()
+    corner = "document.querySelector('canvas').getContext('2d').getImageData(5, 5, 1, 1).data[3]"
+    assert tab.evaluate(corner) == 0
+
+    upload, note = tab.locator("input[type=file]"), tab.get_by_role("alert")
+    changes(tab, lambda: upload.set_input_files(ROOT / "docs" / "mnist_conditional.png"))
+    assert tab.evaluate(corner) == 255
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "long.png").write_bytes(bytes(pictures.MAX_BYTES + 1))
+    Image.new("1", (8001, 8000)).save(tmp_path / "wide.png")
+    for name, message in (
+        ("broken.png", "cannot be read as a picture: choose a PNG or JPEG file"),
+        ("long.png", "has more than 16 MiB: choose a smaller picture"),
+        ("wide.png", "has 8001 x 8000 pixels: choose one of at most 64 million"),
+    ):
+        upload.set_input_files(tmp_path / name)
+        expect(note).to_have_text(f"{name} {message}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_what_is_decoded_stays_in_view(tab, width, height):
+    tab.set_viewport_size({"width": width, "height": height})
+    decoded, canvas = tab.locator("#decoded"), tab.locator("canvas")
+
+    def reach(locator):
+        box = locator.bounding_box()
+        return box["y"], box["y"] + box["height"]
+
+    tab.wait_for_timeout(500)
+    canvas.evaluate("x => window.scrollBy(0, x.getBoundingClientRect().bottom - window.innerHeight + 5)")
+    (top, bottom), (over, under) = reach(decoded), reach(canvas)
+    assert top >= -1 and bottom <= height and over >= -1 and under <= height, "both are in view while one draws"
+    assert width > 768 or bottom <= over, "on a phone the decoded pictures do not hide the canvas"
+    tab.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+    tab.wait_for_timeout(500)
+    top, bottom = reach(decoded)
+    assert top >= -1 and bottom <= height
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width

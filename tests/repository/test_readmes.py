@@ -22,7 +22,7 @@ from common import checkpoints, choices, classifiers, models
 from common.analysis import parameter_counts
 from common.objectives import registry
 from common.reporting import models_page
-from common.training import experiment, run_from_command_line
+from common.training import Trainer, run_from_command_line
 from common.training.command_line import parse
 from mnist import train as mnist_train
 from tests.helpers.celeba_files import write_celeba
@@ -33,9 +33,9 @@ from tests.helpers.resnet import small_resnet
 from tests.helpers.scripts import ROOT, python_of_the_readme
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
-TEXTS = [*READMES, "docs/scaling.md", "docs/speed.md"]
+TEXTS = [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/speed.md"]
 # folders of data and runs, not of the repository
-DATA = ("data/", "demo/", "samples/", "test/", "img_align_celeba/", "images/", "data/images/")
+DATA = ("build/docs/", "data/", "demo/", "samples/", "test/", "img_align_celeba/", "images/", "data/images/")
 
 
 def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
@@ -184,7 +184,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     write_mnist(tmp_path / "data", images=np.tile(digits, (5, 1, 1)), labels=np.arange(60) % 10)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
-    monkeypatch.setattr(experiment, "fit", small(experiment.fit))
+    monkeypatch.setattr(Trainer, "fit", small(Trainer.fit))
     monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     monkeypatch.setattr(mnist_svhn.classifier, "STEPS", 2)
@@ -224,9 +224,9 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
 
 
 def small(fit):
-    def fit_one_epoch(model, objective, train, valid, config, *args, **options):
-        config.epochs = 1
-        fit(model, objective, train, valid, config, *args, **options)
+    def fit_one_epoch(trainer):
+        trainer.config.epochs = 1
+        fit(trainer)
 
     return fit_one_epoch
 

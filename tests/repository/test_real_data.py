@@ -21,6 +21,7 @@ import vhe.train
 import vision.data
 from celeba.attributes import ATTRIBUTES
 from common.data.image_caches import Kind, decode
+from common.errors import InputError
 from cub.options import BirdOptions
 from mnist import loglike
 from mnist import train as mnist_train
@@ -49,6 +50,16 @@ def test_mnist_is_all_there():
     assert digests == MNIST_PIXELS
     assert train.modalities["text"].bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert test.modalities["text"].bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_garments_are_not_taken_for_digits(capsys):
+    capsys.readouterr()
+    for split in ("train", "test"):
+        load(split, data_config(DATA_ROOT / "mnist"))
+        fashionmnist.data.load(split, data_config(DATA_ROOT / "fashionmnist"))
+        with pytest.raises(InputError, match="holds FashionMNIST's .*-images-idx3-ubyte, not MNIST's .*-images-idx3"):
+            load(split, data_config(DATA_ROOT / "fashionmnist"))
+    assert capsys.readouterr().err == "", "all eight files are known"
 
 
 def test_mnist_trains_and_scores(tmp_path):

@@ -10,6 +10,7 @@ SCRIPTS = {
     for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "translation")
     for script in ("train", "sample", "loglike", "analyse")
 } | {
+    "common/publish.py",
     "vision/setup.py",
     "multimnist/generate.py",
     "mnist/weak_supervision.py",

@@ -1,7 +1,6 @@
 """The command that makes the papers' tables anew."""
 
 import contextlib
-import fcntl
 import importlib
 import json
 import math
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 import tyro
 from axe_playwright_python.sync_playwright import Axe
+from filelock import lock_descriptor
 from msgspec.structs import replace as replace_fields
 from playwright.sync_api import sync_playwright
 
@@ -39,18 +39,20 @@ POLYMNIST = {
     "by_size": {"0": {"FD": 500.0}} | GIVEN | {"5": {"linear accuracy": 0.9}},
 }
 
+RECORDED = " 2026-11-20 | 0123456+ |"  # the last columns
+
 
 def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():
     results = [result(seed=s, loglike=loglike(x)) for s, x in enumerate((-90.0, -91.0, -92.0))]
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], results)
     assert r"| figure | paper | ours | difference | ours, z from q(z\|x,y) | seeds |" in text
     lines = [
-        "log p(x) | -90.619 | -91.000 ± 1.000 | -0.381 ± 0.577 | -91.500 ± 1.000 | 0, 1, 2 | 80 | 50,000 |",
-        "log p(x,y) | -90.859 | -92.000 ± 1.000 | -1.141 ± 0.577 |  | 0, 1, 2 | 80 | 50,000 |",
-        r"log p(x\|y) | -88.569 |  |  |  |  |  |  |",
+        f"log p(x) | -90.619 | -91.000 ± 1.000 | -0.381 ± 0.577 | -91.500 ± 1.000 | 0, 1, 2 | 80 | 50,000 |{RECORDED}",
+        f"log p(x,y) | -90.859 | -92.000 ± 1.000 | -1.141 ± 0.577 |  | 0, 1, 2 | 80 | 50,000 |{RECORDED}",
+        r"log p(x\|y) | -88.569 |  |  |  |  |  |  |  |  |",
     ]
     assert "".join(f"| mnist | mvae | {line}\n" for line in lines) in text
-    assert "| fashionmnist | vae | log p(x) | -232.758 |  |  |  |  |  |  |" in text
+    assert "| fashionmnist | vae | log p(x) | -232.758 |  |  |  |  |  |  |  |  |" in text
     assert tables.DIFFERENCE in text and "†" not in text
 
 
@@ -90,13 +92,14 @@ def test_a_file_without_marks_is_refused(tmp_path):
 
 def test_a_table_says_where_epochs_are_fewer_than_planned():
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [result(given=3, loglike=loglike(-90.0))])
-    assert "| 0 | 3 of 80 | 50,000 |" in text
+    assert f"| 0 | 3 of 80 | 50,000 |{RECORDED}" in text
 
 
 def test_built_in_data_have_no_figure_in_a_paper():
     measured = replace_fields(result(loglike=loglike(-90.0)), demo=True)
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [measured])
     lines = ["log p(x) | -90.000 | -90.500 | 0 | 80 | 50,000 |", "log p(x,y) | -91.000 |  | 0 | 80 | 50,000 |"]
+    lines = [line + RECORDED for line in lines]
     assert "".join(f"| mnist | mvae | {line}\n" for line in lines) in text and "paper" not in text
 
 
@@ -105,7 +108,7 @@ def test_what_was_not_recalled_has_no_dagger():
     text = tables.markdown(
         "mmvae-table", TABLES["mmvae-table"], [result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence=coherence)]
     )
-    assert "| 42.1 | 40.0 | 91.3 † | 80.0 |" in text
+    assert "| joint | 42.1 | 40.0 | -2.1 |" in text and "| mnist from z | 91.3 † | 80.0 | -11.3 |" in text
 
 
 def test_a_share_of_pairs_is_found_among_many():
@@ -123,7 +126,7 @@ def test_a_share_of_pairs_is_found_among_many():
 def test_a_table_by_the_number_of_given_modalities():
     measured = result("mvae", 0, "polymnist-table", "polymnist", analysis=POLYMNIST)
     text = tables.markdown("polymnist-table", TABLES["polymnist-table"], [measured])
-    assert "| polymnist | mvae | 30.0 | 40.0 | 10.0 | 70.0 | 410.000 | 500.000 | 0 | 80 | 50,000 |" in text
+    assert f"| polymnist | mvae | 30.0 | 40.0 | 10.0 | 70.0 | 410.000 | 500.000 | 0 | 80 | 50,000 |{RECORDED}" in text
 
 
 def test_a_run_comes_after_that_which_it_starts_from():
@@ -209,15 +212,22 @@ def test_a_command_that_fails_says_why(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_do_not_work_in_the_same_folder(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", f"from pathlib import Path\nfrom reproduction.work import call\n"
-         f"call(['sleep', '60'], Path({str(tmp_path)!r}), 1)"]
-    ) as other:  # fmt: skip
-        while not (tmp_path / "log.txt").exists() or not (tmp_path / "log.txt").read_text():
+    """Nor does one while a command still runs there whose own process was killed."""
+    command = ["sh", "-c", "echo $$ && exec sleep 60"]
+    code = f"from pathlib import Path\nfrom reproduction.work import call\ncall({command}, Path({str(tmp_path)!r}), 1)"
+    log = tmp_path / "log.txt"
+    with subprocess.Popen([sys.executable, "-c", code]) as other:
+        while not log.exists() or log.read_text().count("\n") < 2:
             time.sleep(0.05)
         with pytest.raises(Failed, match="another process is at work"):
             call(["true"], tmp_path, 1)
-        other.send_signal(signal.SIGINT)
+        other.kill()
+    with pytest.raises(Failed, match="another process is at work"):
+        call(["true"], tmp_path, 1)
+    os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
+    with open(log) as file:
+        lock_descriptor(file.fileno())  # waits until the command is dead
+    call(["true"], tmp_path, 1)
 
 
 TINY = "--limit 60 --batch-size 30"
@@ -235,16 +245,64 @@ def table(monkeypatch):
     monkeypatch.setitem(reproduce.TABLES, "mvae-table2", Table("Nats", "a paper", figures, (good, bad)))
 
 
+def test_the_progress_of_a_training(tmp_path):
+    assert work.training_progress(tmp_path) == ""
+    (tmp_path / "epochs.json").write_text("[4, 2]")
+    assert work.training_progress(tmp_path) == "epoch 1/4"
+    line = {"train": {"bound": -1.0}, "beta": 1.0, "lr": 1e-3, "seconds": 50.0, "examples_per_second": 1234.5}
+    lines = [json.dumps({"epoch": epoch} | line) + "\n" for epoch in range(1, 5)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
+    assert work.training_progress(tmp_path) == "epoch 3/4, 1,234 examples/s, 01:40 left"
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert work.training_progress(tmp_path) == "is being measured"
+
+
+@pytest.mark.parametrize(
+    ("hours", "epochs"),
+    [
+        (70 / 3600, 4),  # 20 s to measure, 10 s to start and draw again, 4 epochs of 10 s
+        (1, 80),
+        (39 / 3600, "--budget leaves it 39 s, and to measure and train one epoch takes 40 s: raise it"),
+        (19 / 3600, "its first epoch takes longer than the 19 s that --budget leaves it: raise it"),
+    ],
+)
+def test_a_budget_counts_the_epoch_that_measures_it(tmp_path, monkeypatch, hours, epochs):
+    def train(command, folder, threads, seconds):
+        if seconds < 20:
+            raise work.TooLong("stopped")
+        (tmp_path / "probe").mkdir()
+        clock[0] += 20
+
+    clock = [0.0]
+    monkeypatch.setattr(work, "call", train)
+    monkeypatch.setattr(work.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(work, "read_training", lambda folder: {"seconds": 10.0})
+    site = work.Site(tmp_path, tmp_path, False, False, "fp32", hours, 1)
+    if isinstance(epochs, int):
+        assert work.epochs_within(Setting(80, 30), lambda *_: [], tmp_path, site)[0] == epochs
+    else:
+        with pytest.raises(work.Failed, match=f"^{epochs}$"):
+            work.epochs_within(Setting(80, 30), lambda *_: [], tmp_path, site)
+    assert not (tmp_path / "probe").exists()
+
+
+def test_a_command_that_takes_too_long_is_killed(tmp_path):
+    with pytest.raises(work.TooLong, match=r"^stopped after 1 s \(.*log.txt\)$"):
+        work.call([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 1, 1.0)
+
+
 @pytest.mark.slow
 def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
-    config = reproduce.Config("mvae-table2", seeds=(3,), demo=True, save_dir=tmp_path, budget=1e-9)
+    config = reproduce.Config("mvae-table2", seeds=(3,), demo=True, save_dir=tmp_path, budget=2)
+    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed3"
+    folder.mkdir(parents=True)
+    (folder / "epochs.json").write_text("[1, 0]")  # as if a budget had left one epoch
     with pytest.raises(InputError, match="1 of these failed"):
         reproduce.main(config)
     said = capsys.readouterr()
     assert "mvae-table2/mnist/vae_seed3: error: --n-latents must be positive, not 0" in said.err
     assert re.search(r"\| mnist \| mvae \| -\d+\.\d{3} \| 3 \| 1 of 4 \| 50 \|", said.out)
 
-    folder = tmp_path / "demo" / "mvae-table2" / "mnist" / "mvae_seed3"
     content = json.loads((folder / RESULT).read_text())
     assert content["config"]["annealing_epochs"] == 0 and content["config"]["seed"] == 3 and content["seconds"] > 0
     assert len(content["curves"]["train"]) == len(content["curves"]["valid"]) == 1
@@ -302,7 +360,7 @@ def test_ctrl_c_ends_all_without_a_traceback(tmp_path):
         said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in "".join(said)
     with open(folder / "log.txt") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)  # waits until the training has ended
+        lock_descriptor(log.fileno())  # waits until the training has ended
     assert not (folder / RESULT).exists()
 
 
@@ -343,6 +401,21 @@ def test_tables_are_made_of_results_that_are_there(tmp_path, capsys):
     (tmp_path / "mvae-table2" / "x.json").write_text(json.dumps(contents(loglike=loglike(-90.0))))
     assert reproduce.main(config) == [tmp_path / "mvae-table2.md", tmp_path / "report.html"]
     assert (tmp_path / "mvae-table2.md").read_text() in capsys.readouterr().out
+
+
+def test_what_was_measured_by_size_is_drawn_beside_its_table(tmp_path):
+    measured = contents("mvae", 0, "polymnist-table", "polymnist", analysis=POLYMNIST)
+    (tmp_path / "polymnist-table").mkdir()
+    (tmp_path / "polymnist-table" / "x.json").write_text(json.dumps(measured))
+    *files, _ = reproduce.main(
+        reproduce.Config("polymnist-table", tables_only=True, save_dir=tmp_path, results_dir=tmp_path)
+    )
+    assert [file.name.removeprefix("polymnist-table") for file in files] == [
+        ".md",
+        "_by_number.svg",
+        "_by_distance.svg",
+    ]
+    assert files[1].read_text().startswith('<svg style="background: #fff; color: #1b1f24" ')
 
 
 def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
@@ -418,12 +491,15 @@ def test_a_report_is_read_in_a_browser(page, browser, width, colours):
     tab.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width  # what is wider scrolls in a box of its own
 
-    column = tab.locator("#mvae-table2 tbody td:nth-child(4)")
-    assert column.all_text_contents()[0].startswith("-90.500")
+    table, hint = tab.locator("#mvae-table2 .wide"), tab.locator("#mvae-table2 .hint")
+    sizes = table.evaluate("x => [x.scrollWidth > x.clientWidth, x.scrollHeight > x.clientHeight]")
+    assert hint.is_visible() == any(sizes) and (width > 360 or sizes[0]), "a hint where a table scrolls"
+    assert table.evaluate("x => x.clientHeight") <= 800, "one screen a table"
+    column = tab.locator("#mvae-table2 tbody td:nth-child(5)")
     for order in (sorted, lambda x: sorted(x, reverse=True)):
-        tab.locator("#mvae-table2").get_by_role("button", name="log p(x), ours").click()
+        tab.locator("#mvae-table2").get_by_role("button", name=re.compile(r"^ours\W*$")).click()
         shown = [float(text.split()[0]) for text in column.all_text_contents() if text]
-        assert shown == order(shown) and len(shown) == 2
+        assert shown == order(shown) and len(shown) > 1
     assert not errors
     tab.close()
 

@@ -33,7 +33,7 @@ WHOLE = contents(
     accuracy={"accuracy": {"mean": 0.9}},
     weak_supervision=WEAK,
     analysis={"by_size": {"1": {"coherence": 0.4, "FD": 100.0}}},
-) | {"commit": "0123", "config": {"lr": 0.001}, "versions": {"torch": "2", "python": "3.11"}}
+) | {"commit": "0123", "date": "2026-11-20", "config": {"lr": 0.001}, "versions": {"torch": "2", "python": "3.11"}}
 
 
 def places(value, path=()):

@@ -86,14 +86,15 @@ def test_a_model_learns_to_translate(trained, tmp_path, capsys):
     capsys.readouterr()
     call(sample, trained, "--condition-on-english", english.replace(" ", "-"), "--out-dir", tmp_path)
     assert capsys.readouterr().out.splitlines()[0].endswith(f" = {french}")
+    assert (tmp_path / f"given_english_{english.replace(' ', '-')}.txt").read_text().endswith(f" = {french}\n")
 
 
 def test_samples_and_translations_are_lines(trained, tmp_path):
     call(sample, trained, "--n-samples", 5, "--out-dir", tmp_path / "new" / "folder")
-    lines = (tmp_path / "new" / "folder" / "sample_text.txt").read_text().splitlines()
+    lines = (tmp_path / "new" / "folder" / "prior.txt").read_text().splitlines()
     assert len(lines) == 5 and all(" = " in line for line in lines)
     call(sample, trained, "--n-samples", 5, "--reconstruct", "--out-dir", tmp_path)
-    lines = (tmp_path / "sample_text.txt").read_text().splitlines()
+    lines = (tmp_path / "translations.txt").read_text().splitlines()
     assert len(lines) == 10 and any("(wrong: " in line for line in lines), "it has not seen test numbers"
 
 

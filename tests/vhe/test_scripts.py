@@ -137,7 +137,7 @@ def test_scripts_take_every_model(saved, kind, tmp_path, capsys):
     assert "| 3-way 5-shot, 3 episodes | " in capsys.readouterr().out
     call(sample, saved[kind], "--demo", "--n-samples", "2")
     path = Path(capsys.readouterr().out.strip())
-    assert path == saved[kind] / "samples" / "sample_test.png" and path.is_file()
+    assert path == saved[kind] / "samples" / "examples.png" and path.is_file()
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_test_characters_are_those_that_the_training_left_out(monkeypatch):
 
 def test_the_papers_task_and_the_readmes_settings_are_the_defaults():
     task, settings = classify.Config(Path()), train.Config()
-    assert (task.n_way, task.k_shot, task.episodes, task.n_queries) == (20, 5, 100, 1)
+    assert (task.n_way, task.k_shot, task.n_queries) == (20, 5, 1)
     assert (settings.n_latents, settings.batch_size, settings.epochs, settings.lr) == (64, 100, 40, 1e-3)
 
 

@@ -5,9 +5,8 @@ import torch
 from torch.nn.functional import affine_grid, grid_sample
 
 from common.checkpoints import LAST, load, load_model, start_from
-from common.errors import InputError
 from common.tensor_files import save
-from common.training import command_line, run_from_command_line
+from common.training import run_from_command_line
 from common.training.options import as_json
 from vhe import data, sample, train
 from vhe.character_sets import support_sets
@@ -116,7 +115,8 @@ def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_of_another_experiment_are_refused(tmp_path):
+def test_weights_of_another_experiment_are_refused(tmp_path, capsys):
     save(tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}})
-    with pytest.raises(InputError, match="was trained with --model mvae, this script has character, hierarchical"):
-        command_line.taken_up(train.Config, tmp_path)
+    with pytest.raises(SystemExit):
+        run_from_command_line(train.main, train.Config, "", ["--pre-trained", str(tmp_path)])
+    assert "was trained with --model mvae, this script has character, hierarchical" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_all_six_views_of_a_file(trained, tmp_path, view):
     Image.effect_noise((178, 218), 80).convert("RGB").save(tmp_path / "face.png")
     args = (trained, "--condition-file", tmp_path / "face.png", "--condition-type", view)
     call(vision.sample, *args, "--n-samples", 3, "--out-dir", tmp_path)
-    with Image.open(tmp_path / "sample_image.png") as picture:
+    with Image.open(tmp_path / f"given_{view}_face_png.png") as picture:
         assert picture.width > 600
     given = vision.sample.given(tmp_path / "face.png", view)[view]
     photograph = vision.sample.given(tmp_path / "face.png", "image")["image"]
@@ -59,7 +59,8 @@ def test_all_six_views_of_a_file(trained, tmp_path, view):
 @pytest.mark.parametrize("options", [(), ("--reconstruct",)])
 def test_views_from_the_prior_and_of_test_images(trained, tmp_path, options):
     call(vision.sample, trained, "--demo", "--n-samples", 3, *options, "--out-dir", tmp_path)
-    assert (tmp_path / "sample_image.png").stat().st_size > 10_000
+    (picture,) = tmp_path.iterdir()
+    assert picture.name == ("reconstructions.png" if options else "prior.png") and picture.stat().st_size > 10_000
 
 
 def test_loglike_of_views(trained):
@@ -135,6 +136,7 @@ def test_views_that_were_not_made_are_named(tmp_path):
 def test_the_analysis_tells_what_generated_faces_show(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     args = ("--demo", "--limit", 30, "--n-samples", 40, "--json", tmp_path / "out.json", "--out-dir", tmp_path)
+    args += ("--data-dir", tmp_path)
     found = call(vision.analyse, trained, *args)
     content, views = json.loads((tmp_path / "out.json").read_text()), list(CHANNELS)
     assert content["figures"] | content["nats"] == found

@@ -6,7 +6,7 @@ from common.reporting import analysis_tables
 def test_judges_that_err_are_named():
     shares = {"classifier, a": 0.16, "classifier, b": 0.99, "coherence, joint": 1.0}
     told = analysis_tables.weak_judges(shares)
-    assert told == "Coherence says little where its judge errs on the test examples: classifier, a (16 %)."
+    assert told == "Coherence says little where its judge errs on the test examples: classifier, a (16.0 %)."
     assert analysis_tables.weak_judges({"classifier, b": 0.99}) == ""
 
 

@@ -1,5 +1,6 @@
 """What the figures show: matplotlib's artists, before they become pixels."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -25,7 +26,7 @@ def test_a_grid_has_each_image_in_its_cell_beside_its_label(drawn):
     plots.image_grid("grid.png", images, row_labels=["first", "second"], title="digits")
     axis = drawn[0].axes[0]
     canvas = torch.as_tensor(axis.images[0].get_array())
-    assert canvas.shape == (30, 45, 3) and axis.get_title() == "digits" and not axis.axison
+    assert canvas.shape == (30, 45, 3) and words(drawn[0]) == ["digits"] and not axis.axison
     for r in range(2):
         for c in range(3):
             expected = images[r, c, 0].nan_to_num(1.0)
@@ -33,6 +34,55 @@ def test_a_grid_has_each_image_in_its_cell_beside_its_label(drawn):
             assert (cell == expected.unsqueeze(-1)).all()
     assert (canvas[14] == 1).all() and (canvas[:, 44] == 1).all()
     assert [(t.get_text(), t.get_position()) for t in axis.texts] == [("first", (-4, 7)), ("second", (-4, 22))]
+
+
+def placed(plan):
+    return [(block.start, block.stop) for block in plan.blocks]
+
+
+def test_rows_that_do_not_fit_below_each_other_stand_side_by_side():
+    assert placed(plots.layout(8, 6.0, 1.0, None)) == [(0, 8)] and plots.layout(8, 6.0, 1.0, None).scale == 1
+    assert placed(plots.layout(16, 6.0, 1.0, None)) == [(0, 8), (8, 16)]
+    assert plots.layout(16, 6.0, 1.0, None).scale == 1
+    pairs = ["given", "decoded"] * 5
+    assert placed(plots.layout(10, 6.0, 1.0, pairs)) == [(0, 6), (6, 10)], "a pair stays together"
+    alone = plots.layout(40, 15.0, 1.0, None)
+    assert alone.scale < 1 and len(alone.blocks) * alone.size[0] <= plots.MAX_WIDTH + 1e-6
+    assert alone.size[1] + plots.TITLE <= plots.MAX_HEIGHT + 1e-6
+
+
+def test_rows_of_a_second_block_are_drawn_there(drawn):
+    images = torch.rand(20, 4, 1, 28, 28)
+    plots.image_grid("grid.png", images, ["given", "decoded"] * 10, title="pairs")
+    left, right = drawn[0].axes
+    assert (torch.as_tensor(right.images[0].get_array())[:28, :28] == images[10, 0, 0].unsqueeze(-1)).all()
+    assert left.get_position().x1 < right.get_position().x0
+    assert [text.get_text() for text in right.texts] == ["given", "decoded"] * 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "size", "captions", "labels"),
+    [(28, 6, 64, True, [*["a face"], *["given obscured"] * 6] * 4), (42, 10, 64, False, None)],
+)
+def test_grids_fit_a_screen(finely, tmp_path, rows, columns, size, captions, labels):
+    captions = [["image"] * columns] * rows if captions else None
+    plots.image_grid(tmp_path / "grid.png", torch.rand(rows, columns, 3, size, size), labels, captions, "a title")
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.width <= 1900 and picture.height <= 1100
+
+
+def test_a_figure_has_a_white_margin(finely, tmp_path):
+    plots.image_grid(tmp_path / "grid.png", torch.zeros(2, 3, 1, 28, 28), ["above", "below"])
+    with Image.open(tmp_path / "grid.png") as picture:
+        pixels = torch.from_numpy(np.asarray(picture.convert("RGBA")).copy())
+    assert (pixels[..., 3] == 255).all(), "it may lie on a dark page"
+    assert (pixels[..., 0] == 0).any()
+    for side in (pixels[:12], pixels[-12:], pixels[:, :12], pixels[:, -12:]):
+        assert (side == 255).all()
+
+
+def test_empty_texts_are_visible():
+    assert plots.visible(["12", ""]) == ["12", "(none)"]
 
 
 def test_captions_of_a_grid_are_below_their_images(drawn):
@@ -62,30 +112,6 @@ def test_the_last_row_is_filled_with_blanks():
     assert whole.shape == (1, 3, 1, 2, 2) and captions == [["a", "b", "c"]]
 
 
-def test_loss_curves_have_a_panel_for_each_term_and_a_legend_of_the_subsets(drawn):
-    terms = {"bound": -3.0, "image/kl": 1.0, "text/kl": 2.0} | {f"{i}/log p": -4.0 for i in range(9)}
-    lines = [{"epoch": epoch, "train": terms, "valid": terms} for epoch in (1, 2)]
-    plots.loss_curves("loss.png", lines)
-    bound, kl, log_p, blank = drawn[0].axes
-    assert [axis.get_title() for axis in drawn[0].axes] == ["bound", "kl", "log p", ""] and not blank.axison
-    assert [text.get_text() for text in kl.get_legend().get_texts()] == ["image", "text"]
-    assert bound.get_legend() is None and log_p.get_legend() is None
-    assert bound.get_ylabel() == "nats per example" and kl.get_xlabel() == "epoch"
-    assert [line.get_color() for line in kl.lines] == ["C0", "C0", "C1", "C1"]
-    lines[1]["train"] = {"bound": -2.0}
-    plots.loss_curves("loss.png", [{"epoch": 1, "train": {"bound": -3.0}}, lines[1]])
-    assert drawn[1].axes[0].get_legend() is None
-
-
-def test_curves_of_validation_have_the_epochs_that_were_evaluated(drawn):
-    lines = [{"epoch": epoch, "train": {"bound": -1.0 * epoch}} for epoch in (1, 2, 3, 4)]
-    for line in lines[1::2]:
-        line["valid"] = {"bound": -2.0 * line["epoch"]}
-    plots.loss_curves("loss.png", lines)
-    curves = [(line.get_linestyle(), line.get_xydata().tolist()) for line in drawn[0].axes[0].lines]
-    assert curves == [("-", [[1, -1], [2, -2], [3, -3], [4, -4]]), ("--", [[2, -4], [4, -8]])]
-
-
 def test_error_bars_have_the_height_of_the_deviation(drawn):
     plots.error_bars("curve.png", [1, 10], {"mvae": [(2.0, 0.5), (3.0, 1.0)]}, ("pairs", "accuracy"), "learning")
     axis = drawn[0].axes[0]
@@ -97,6 +123,44 @@ def test_error_bars_have_the_height_of_the_deviation(drawn):
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mvae"]
     plots.error_bars("curve.png", [1], {"mvae": [(2.0, 0.5)]}, ("", ""), log=True)
     assert (drawn[1].axes[0].get_xscale(), drawn[1].axes[0].get_yscale()) == ("linear", "log")
+
+
+def ticks(axis, which):
+    low, high = getattr(axis, f"get_{which}lim")()
+    ruler = getattr(axis, f"{which}axis")
+    return [text for x, text in zip(ruler.get_majorticklocs(), ruler.get_ticklabels(), strict=True) if low <= x <= high]
+
+
+def test_logarithmic_ticks_are_written_in_full(drawn):
+    points = [(0.02, 0.0), (0.3, 0.0), (0.4, 0.0)]
+    plots.error_bars("curve.png", [300, 3000, 50_000], {"mvae": points}, ("pairs", "variance"), log=True)
+    drawn[0].draw_without_rendering()
+    axis = drawn[0].axes[0]
+    assert [x.get_text() for x in ticks(axis, "x")][:4] == ["500", "1,000", "2,000", "5,000"]
+    assert [x.get_text() for x in ticks(axis, "y")] == ["0.02", "0.05", "0.1", "0.2"]
+    plots.error_bars("curve.png", [300, 400], {"mvae": points[:2]}, ("pairs", "variance"))
+    drawn[1].draw_without_rendering()
+    assert len(ticks(drawn[1].axes[0], "x")) > 2, "also where 1, 2, 5, ... do not fall"
+
+
+def test_linear_ticks_are_written_in_full(drawn):
+    plots.error_bars(
+        "curve.png",
+        [1],
+        {
+            "mvae": [
+                (2e7, 1.0),
+            ]
+        },
+        ("", ""),
+    )
+    plots.intervals("speed.png", {"ours": (2e7, 1e6), "theirs": (1e7, 1.0)}, "steps")
+    plots.boxes("kl.png", {"mnist": torch.rand(50, 2) * 1e-6}, ("latent", "nats"), [0, 1])
+    for figure, which in zip(drawn, "yxy", strict=True):
+        figure.draw_without_rendering()
+        ruler = getattr(figure.axes[0], f"{which}axis")
+        assert ruler.get_offset_text().get_text() == "" and len(ticks(figure.axes[0], which)) > 2
+        assert not any("e" in text.get_text() or text.get_text() == "1" for text in ticks(figure.axes[0], which))
 
 
 def test_intervals_are_a_row_each_from_the_top_down(drawn):

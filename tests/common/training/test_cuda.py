@@ -72,6 +72,16 @@ def test_streamed_batches_are_the_batches(tmp_path, replays, monkeypatch):
     assert len(replays) == 2 * (5 * 7 - 2 * WARM_UP)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "adamw", "sgd"])
+def test_captured_steps_see_the_rate_change(tmp_path, replays, optimizer):
+    lr = {"optimizer": optimizer, "lr": 1e-5, "lr_schedule": "step", "warmup_epochs": 1}
+    options = {"cuda": True, "batch_size": 50, "epochs": 5} | lr
+    captured = trained(mnist_train.main, config(tmp_path / "a", **options))
+    assert replays
+    assert_close(captured, trained(mnist_train.main, config(tmp_path / "b", capture=False, **options)))
+    assert [line["lr"] for line in captured] == pytest.approx([1e-5, 1e-5, 1e-5, 1e-6, 1e-7])
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_captured_convolutions(tmp_path, replays, precision):
     options = SMALL | {"cuda": True, "precision": precision}
@@ -181,7 +191,15 @@ def test_birds_of_two_families_and_batch_norm(tmp_path, replays, model):
     for one, other in zip(captured, plain, strict=True):
         assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=0.05)
     cub.sample.main(cub.sample.Config(tmp_path / "True", demo=True, limit=20, cuda=True, given="caption"))
-    options = {"demo": True, "limit": 60, "cuda": True, "umap": False, "components": 3, "n_samples": 20}
+    options = {
+        "demo": True,
+        "limit": 60,
+        "cuda": True,
+        "umap": False,
+        "components": 3,
+        "n_samples": 20,
+        "data_dir": tmp_path,
+    }
     assert cub.analyse.main(cub.analyse.Config(tmp_path / "True", **options))["coherence"]
 
 

@@ -1,7 +1,12 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from common.training import devices
+from tests.helpers.scripts import ROOT
 
 
 def relative_error(n):
@@ -34,3 +39,26 @@ def test_a_library_that_rounds_is_not_taken(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     devices.select(cuda=False)
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_no_more_threads_than_a_container_may_use(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    for allowed, expected in ((2, 2), (8, 2), (1, 1)):
+        monkeypatch.setattr(devices, "cpu_count", lambda allowed=allowed: allowed)
+        devices.select(cuda=False)
+        assert torch.get_num_threads() == expected
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "expected"), [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")])
+def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(given, expected):
+    """OpenMP itself says what it does."""
+    code = "from mnist.train import *; run_from_command_line(main, Config, '', ['--demo', '--dry-run'])"
+    environment = os.environ | {"OMP_DISPLAY_ENV": "verbose", **given}
+    environment.pop("GOMP_SPINCOUNT", None)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if "GOMP_SPINCOUNT" not in run.stderr:
+        pytest.skip("torch has another OpenMP than GNU's")
+    assert f"GOMP_SPINCOUNT = '{expected}'" in run.stderr

@@ -33,7 +33,7 @@ def test_one_job_needs_no_process():
 
 @pytest.mark.parametrize(("asked", "jobs", "threads"), [(4, 1, 4), (1, 1, 1), (16, 2, 4), (3, 2, 3), (2, 16, 1)])
 def test_processes_have_as_many_threads_as_there_are_cores_and_as_asked_for(monkeypatch, asked, jobs, threads):
-    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(parallel, "cpu_count", lambda: 8)
     monkeypatch.setattr(parallel.torch, "get_num_threads", lambda: asked)
     assert parallel.threads_each(jobs) == threads
 

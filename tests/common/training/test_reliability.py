@@ -73,7 +73,7 @@ def test_no_checkpoint_holds_buffers_or_moments_that_are_not_finite(broken, tmp_
         return result
 
     monkeypatch.setattr(Step, "__call__", then_break)
-    name = "running" if broken == "buffer" else "Adam's exp_avg_sq of parameter 0"
+    name = "running" if broken == "buffer" else "the optimiser's exp_avg_sq of parameter 0"
     with pytest.raises(InputError, match=f"not finite at epoch 2: {name}"):
         mnist_train.main(config(tmp_path, resume=True))
     assert before == ((tmp_path / LAST).read_bytes(), (tmp_path / BEST).read_bytes())

@@ -290,6 +290,19 @@ def test_separate_runs_of_one_seed_agree_and_of_another_do_not(tmp_path, uninter
     assert metrics(tmp_path / "b")[0] != metrics(uninterrupted)[0]
 
 
+def test_callbacks_follow_a_run_and_leave_it_as_it_is(tmp_path, uninterrupted):
+    seen = []
+
+    def callback(opened, line):
+        torch.rand(7)
+        seen.append((opened.dir, line, load(opened.dir / LAST)["epoch"]))
+
+    run(config(tmp_path), mnist_train.experiment(), callbacks=[callback])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seen == [(tmp_path, line, line["epoch"]) for line in lines], "once an epoch, with its checkpoint saved"
+    assert_same_run(tmp_path, uninterrupted)
+
+
 def fails_otherwise():
     raise RuntimeError("a mistake of ours")
 

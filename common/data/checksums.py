@@ -1,0 +1,37 @@
+"""Files of published datasets, recognised by their checksums whatever their names say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from common import distributed
+from common.data import files
+from common.errors import require
+from common.io import MIB
+
+LARGEST = 256 * MIB  # of the files that are known; SVHN's largest has 174
+
+
+def md5_of(path: Path) -> str:
+    """The md5 of a file in hex; empty for a file that is larger than all that are known."""
+    return files.md5_of(path) if path.stat().st_size <= LARGEST else ""
+
+
+def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[str, str], str]) -> None:
+    """Refuse a file that is known to be another one; say so, once a folder, if nobody knows it.
+
+    Args:
+        path: the file.
+        md5: its digest in hex, see `md5_of`.
+        dataset: the dataset that it should belong to, such as "MNIST".
+        name: the file of that dataset that it should be.
+        known: {(dataset, file): md5} of published files that could be mistaken for each other.
+
+    Raises:
+        InputError: it is another dataset's file, or another file of this dataset.
+    """
+    found = next((file for file, digest in known.items() if digest == md5), None)
+    if found is None:
+        distributed.print_once(f"warning: {path.parent} does not hold {dataset} as published: it is used as it is")
+        return
+    is_it = f"{path} holds {found[0]}'s {found[1]}, not {dataset}'s {name}"
+    require(found == (dataset, name), f"{is_it}: put the right file in its place, or give another folder")

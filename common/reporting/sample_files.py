@@ -1,0 +1,32 @@
+"""Names of the files that sample.py writes: by what was asked, so that no sample replaces another."""
+
+import re
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.io import write_atomically
+
+LONGEST = 60  # bytes that a user's text takes of a name; file systems allow 255 for the whole
+
+
+def name_of(**given: str) -> str:
+    """Return "prior", or what a sample was given, as in "given_image_4_text_5": a file's name without its suffix."""
+    return "_".join(["given", *(f"{name}_{readable(text)}" for name, text in given.items())]) if given else "prior"
+
+
+def readable(text: str) -> str:
+    """Return a user's text as a part of a file's name: its letters and digits, "_" for all else.
+
+    Two texts of which more than blanks and dots is lost have different checksums at the end.
+    """
+    kept = re.sub(r"[^\w-]+", "_", text).encode()[:LONGEST].decode(errors="ignore")
+    lost = kept != re.sub(r"[ .]", "_", text)
+    return f"{kept}_{zlib.crc32(text.encode()):08x}" if lost else kept or "none"
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> Path:
+    """Write texts, a line each; creates the folder, and returns the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+    return path
