@@ -4,7 +4,7 @@ DEMO = demo
 # threads that wait sleep soon: docs/speed.md
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: setup setup-all demo test test-slow test-faults lint docs tables bench
+.PHONY: setup setup-all demo test test-slow test-demos test-faults lint docs tables bench
 
 setup: .venv/ready
 
@@ -23,7 +23,7 @@ setup-all: .venv/ready-all
 
 # --resume: goes on where it was stopped, and trains nothing where it is finished
 demo: setup
-	$(BIN)/python mnist/train.py --demo --epochs 80 --annealing-epochs 20 --batch-size 50 --save-dir $(DEMO) --resume
+	$(BIN)/python mnist/train.py --demo --save-dir $(DEMO) --resume
 	$(BIN)/python mnist/sample.py $(DEMO) --demo --condition-on-image 5
 	$(BIN)/python mnist/loglike.py $(DEMO) --demo --json $(DEMO)/loglike.json > $(DEMO)/loglike.md
 	@cat $(DEMO)/loglike.md
@@ -36,10 +36,14 @@ demo: setup
 	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
 
 test: setup-all
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults and not demos"
 
 test-slow: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
+
+# train.py --demo of the folders where it takes longest, and what it has learnt; the others are in test-slow
+test-demos: setup-all
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m demos
 
 # damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table
 FAULTS ?= 20

@@ -15,7 +15,7 @@ from celeba.attributes import ATTRIBUTES
 
 SIZE = 64
 BATCH = 32  # faces drawn at once, which fit into a processor's cache; the faces do not depend on it
-MEASURES, CELLS = 140, 7  # random numbers for a face's measures and colours; cells across the background's pattern
+MEASURES, CELLS = 116, 7  # random numbers for a face's measures and colours; cells across the background's pattern
 Measure = Tensor | float
 HAIR = {"Black_Hair": (0.06, 0.05, 0.06), "Blond_Hair": (0.9, 0.72, 0.36)}
 HAIR |= {"Brown_Hair": (0.36, 0.2, 0.1), "Gray_Hair": (0.66, 0.66, 0.68)}
@@ -109,12 +109,12 @@ class _Portraits:
     def finished(self) -> tuple[Tensor, Tensor]:
         """Return the faces, lit, slightly blurred and grained, (n, 3, 64, 64), and masks (n, 1, 64, 64), uint8."""
         draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
-        light = draws(0.6, 1.1) * (1 + draws(-0.35, 0.35) * steps + draws(-0.25, 0.25) * steps[:, None])
-        warmth = draws(-0.12, 0.12)
+        light = draws(0.75, 1.05) * (1 + draws(-0.15, 0.15) * steps + draws(-0.1, 0.1) * steps[:, None])
+        warmth = draws(-0.06, 0.06)
         image = self.image.clamp(0, 1) * torch.stack([light * (1 + warmth), light, light * (1 - warmth)], dim=1)
         blurred = avg_pool2d(pad(image, [1] * 4, mode="replicate"), 3, stride=1)
-        image = image.lerp(blurred, draws(0, 0.7)[:, None])
-        image += draws(0.01, 0.12)[:, None] * (self.grain.view_as(image) - 0.5)
+        image = image.lerp(blurred, draws(0, 0.3)[:, None])
+        image += draws(0.01, 0.04)[:, None] * (self.grain.view_as(image) - 0.5)
         masks = torch.stack(self.hulls).amin(dim=0) < 0
         return (255 * image.clamp(0, 1)).round().to(torch.uint8), 255 * masks.to(torch.uint8)[:, None]
 
@@ -129,12 +129,12 @@ class _Portraits:
     def _pose(self) -> None:
         """Set the head's frame (x, y), its size, and the surface's coordinates (u, v)."""
         draws, steps = self.draws, torch.arange(SIZE) - (SIZE - 1) / 2
-        self.scale, angle = draws(0.8, 1.1), draws(-0.3, 0.3)
-        right, down = steps - draws(-4, 4), steps[:, None] - draws(-4, 4)
+        self.scale, angle = draws(0.9, 1.05), draws(-0.1, 0.1)
+        right, down = steps - draws(-1.5, 1.5), steps[:, None] - draws(-1.5, 1.5)
         cos, sin = angle.cos() / self.scale, angle.sin() / self.scale
         self.x, self.y = cos * right + sin * down, cos * down - sin * right
         self.width = draws.either(self.has["Male"], (15.5, 18), (14.5, 17))
-        self.turn, nod = draws(-0.45, 0.45), draws(-2, 2)
+        self.turn, nod = draws(-0.2, 0.2), draws(-1, 1)
         across = (self.x / self.width).clamp(-0.98, 0.98)
         self.u = self.width * (across * self.turn.cos() - (1 - across.square()).sqrt() * self.turn.sin())
         self.v = self.y - nod
@@ -152,16 +152,12 @@ class _Portraits:
         self.brow = self.dark.lerp(0.6 * self.pigment, 0.6 * (1 - has["Bald"][:, None]))
 
     def _background(self, pattern: Tensor) -> None:
-        """Start the image: a ramp of two colours, a pattern (n, 3, CELLS, CELLS), and three boxes."""
+        """Start the image: a ramp of two colours, and a pattern (n, 3, CELLS, CELLS)."""
         draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
         ramp = (0.5 + draws(-0.5, 0.5) * steps + draws(-0.5, 0.5) * steps[:, None]).clamp(0, 1)
         self.image = draws.colour(grey=0.6).lerp(draws.colour(grey=0.6), ramp[:, None])
         pattern = interpolate(pattern.lerp(pattern[:, :1], 0.6), size=SIZE, mode="bilinear")
-        self.image += draws(0, 0.7)[:, None] * (pattern - 0.5)
-        for _ in range(3):
-            x, y = steps - draws(-1, 1), steps[:, None] - draws(-1, 1)
-            box = torch.maximum(x.abs() - draws(0.05, 0.4), y.abs() - draws(0.1, 1))
-            self._paint((0.5 - SIZE / 2 * box).clamp(0, 1) * draws(0, 1), draws.colour(grey=0.4))
+        self.image += draws(0, 0.3)[:, None] * (pattern - 0.5)
 
     def _body(self) -> None:
         """Paint clothes, ears, the hair behind the head, and the neck."""

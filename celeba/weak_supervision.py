@@ -1,14 +1,14 @@
 """Weakly supervised learning on CelebA: how well are attributes inferred where few faces are paired with theirs?
 
     python weak_supervision.py --data-dir data --precision bf16
-    python weak_supervision.py --demo --epochs 10 --annealing-epochs 3 --fractions 0.1 1 --seeds 0
+    python weak_supervision.py --demo
 
 The score is the mean over the 18 attributes of F1, since accuracy says little where few faces have an attribute. What
 is trained and written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -22,8 +22,9 @@ from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_
 class Config(WeakSupervisionOptions, train.Config):
     """The options of weak supervision, and those of train.py."""
 
+    DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
+
     epochs: int = 10
-    annealing_epochs: int = 3
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
     batch_size: int = 100

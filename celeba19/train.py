@@ -1,7 +1,8 @@
 """MVAE on CelebA with 19 modalities: the image and each of 18 attributes (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python train.py --approx-m 1 --data-dir data                     the authors' settings
-    python train.py --demo --epochs 20 --annealing-epochs 6          on drawn faces, no files
+    python train.py --data-dir data                                  the results of README.md
+    python train.py --data-dir data --settings paper                 the authors' settings
+    python train.py --demo                                           on drawn faces, in minutes
 
 ELBO terms: that of all modalities, of the image, of each attribute, and --approx-m random subsets of 2 to 18 of them;
 all scored with --lambda-image and --lambda-attrs. Options and data are celeba's.
@@ -25,16 +26,27 @@ if TYPE_CHECKING:
 class Config(train.FusionConfig):
     GROUPS: ClassVar = {"objective": ("weighting", "lambda_image", "lambda_attrs")}
 
+    DEMO: ClassVar = {"epochs": 8, "batch_size": 20, "limit": 2400}
+    PAPER: ClassVar = train.Config.PAPER
+
     fusion: Literal["poe", "moe"] = "poe"
     """how the experts are fused"""
+    approx_m: int | None = None
+    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch. Default:
+    1, as in the authors' code"""
     lambda_image: float = 1.0
-    """weight of the image's log-likelihood. Default: as in the authors' code"""
-    lambda_attrs: float = 10.0
-    """weight of each attribute's log-likelihood. Default: as in the authors' code"""
+    """weight of the image's log-likelihood"""
+    lambda_attrs: float = 1.0
+    """weight of each attribute's log-likelihood"""
     weighting: Literal["every", "authors"] = "every"
     """ELBO terms of --obj mvae that --lambda-image and --lambda-attrs weigh. every: all terms; authors: ELBO(all) and
     ELBO(image) only, as in the authors' code, where an attribute has ten times the weight in these terms that it has in
     its own ELBO"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.approx_m is None:
+            self.approx_m = int(self.objective_name(self.objectives()) == "mvae")
 
     def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality: all but the image are attributes."""

@@ -30,7 +30,9 @@ def option(field: str) -> str:
 
 
 def flag(field: str, value: object) -> str:
-    """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda"."""
+    """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda", "--seeds 0 1"."""
     if isinstance(value, bool):
         return option(field if value else f"no_{field}")
+    if isinstance(value, tuple | list):
+        value = " ".join(map(str, value))
     return f"{option(field)} {brief(str(value))}"

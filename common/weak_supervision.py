@@ -61,6 +61,7 @@ class WeakSupervisionOptions:
 
     GROUP: ClassVar = ""
     DEFAULTS_FROM: ClassVar = ""
+    PAPER: ClassVar = None
 
     fractions: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
     """fractions of the training images that are paired with their labels. Default: as in the paper, 0.1% to 100%"""
@@ -80,6 +81,7 @@ class WeakSupervisionOptions:
     paired_fraction: tyro.conf.Suppress[float] = 1.0
     experiment: tyro.conf.Suppress[str] = ""
     config: tyro.conf.Suppress[Path | None] = None
+    settings: tyro.conf.Suppress[str] = "recommended"
     patience: tyro.conf.Suppress[int | None] = None
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 PIGMENTS = {"black": (0.07, 0.07, 0.09), "white": (0.96, 0.96, 0.94), "gray": (0.53, 0.54, 0.57)}
 PIGMENTS |= {"brown": (0.46, 0.27, 0.12), "red": (0.86, 0.1, 0.1), "yellow": (0.97, 0.83, 0.1)}
 PIGMENTS |= {"blue": (0.13, 0.33, 0.86), "green": (0.17, 0.58, 0.18)}
-COLOURS = tuple(PIGMENTS)
+COLOURS = ("black", "white", "red", "yellow", "blue")
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"crown": COLOURS, "wings": COLOURS, "belly": COLOURS}
 ATTRIBUTES |= {"bill": ("short", "long"), "tail": ("short", "long"), "size": ("small", "large")}
 
@@ -24,7 +24,7 @@ HORNS = (0.16, 0.15, 0.16), (0.85, 0.52, 0.15)  # colours of bills
 
 SIZE = 64
 BATCH = 32  # birds drawn at once: few enough for a processor's cache; the images do not depend on it
-MEASURES, CELLS = 92, 7  # random numbers for a bird's measures and colours; cells across the background's pattern
+MEASURES, CELLS = 63, 7  # random numbers for a bird's measures and colours; cells across the background's pattern
 Measure = Tensor | float
 Place = tuple[Measure, Measure]
 
@@ -50,7 +50,7 @@ class _Picture:
         values = dict(zip(ATTRIBUTES, attributes.T, strict=True))
         self.is_long = {name: (values[name] > 0).float()[:, None, None] for name in ("bill", "tail")}
         self.is_large = (values["size"] > 0).float()[:, None, None]
-        palette = torch.tensor(list(PIGMENTS.values()))[:, :, None, None]
+        palette = torch.tensor([PIGMENTS[name] for name in COLOURS])[:, :, None, None]
         self.crown, self.back, self.belly = (
             palette[values[name]] + 0.08 * (self._colour(1) - 0.5) for name in ("crown", "wings", "belly")
         )
@@ -99,29 +99,23 @@ class _Picture:
         """Paint sky, leaves, sand or earth, out of focus, and set the scale to 1."""
         steps, self.scale = torch.linspace(-1, 1, SIZE), 1
         ramp = (0.5 + self._uniform(-0.4, 0.4) * steps + self._uniform(-0.6, 0.6) * steps[:, None]).clamp(0, 1)
-        scenes = [self._one_of(SCENES) + 0.2 * (self._colour(0.5) - 0.5) for _ in range(2)]
-        self.image = scenes[0].lerp(scenes[1], ramp[:, None] * self._uniform(0, 0.5)[:, None])
+        scenes = [self._one_of(SCENES) + 0.1 * (self._colour(0.5) - 0.5) for _ in range(2)]
+        self.image = scenes[0].lerp(scenes[1], ramp[:, None] * self._uniform(0, 0.3)[:, None])
         pattern = interpolate(pattern.lerp(pattern[:, :1], 0.7), size=SIZE, mode="bilinear")
         self.image += self._uniform(0, 0.1)[:, None] * (pattern - 0.5)
-        x, y = torch.arange(SIZE) - 31.5, torch.arange(SIZE)[:, None] - 31.5
-        for _ in range(2):
-            blob = _ellipse(
-                x - self._uniform(-32, 32), y - self._uniform(-32, 32), self._uniform(3, 12), self._uniform(3, 12)
-            )
-            self._paint(blob, self.image.mean(dim=(2, 3), keepdim=True) + 0.2 * (self._colour(0.5) - 0.5), 0.6, soft=4)
 
     def _pose(self) -> None:
         """Choose size, slope, head and position of each bird, and set the coordinates of its pixels."""
         steps = torch.arange(SIZE) - (SIZE - 1) / 2
         self.scale = self._uniform_by(self.is_large, (0.9, 1), (0.62, 0.7))
-        self.slope = self._uniform(0.2, 0.45)  # of the body in radians, head up
+        self.slope = self._uniform(0.3, 0.35)  # of the body in radians, head up
         self.bill = self._uniform_by(self.is_long["bill"], (11, 13), (3.2, 4.2))
         self.tail = self._uniform_by(self.is_long["tail"], (16, 19), (4, 6))
-        self.head = self._upright(self._uniform(11.5, 13.5), self._uniform(-9.5, -7.5))
+        self.head = self._upright(self._uniform(12, 13), self._uniform(-9, -8))
         front, rear = self.head[0] + 6 + self.bill, (13 + self.tail) * self.slope.cos()
         free = (SIZE / 2 - 1 - self.scale * (front + rear) / 2).clamp(min=0.5)
-        self.x = (steps - self._uniform(-0.25, 0.25) * free) / self.scale + (front - rear) / 2
-        self.y = (steps[:, None] - self._uniform(-3, 3) * (1.4 - self.scale)) / self.scale
+        self.x = (steps - self._uniform(-0.1, 0.1) * free) / self.scale + (front - rear) / 2
+        self.y = (steps[:, None] - self._uniform(-1, 1) * (1.4 - self.scale)) / self.scale
         self.along = self.slope.cos() * self.x - self.slope.sin() * self.y
         self.across = self.slope.sin() * self.x + self.slope.cos() * self.y
 
@@ -164,7 +158,7 @@ class _Picture:
     def _head(self) -> None:
         """Paint the bill, the head with its crown, and the eye."""
         x, y = self.x - self.head[0], self.y - self.head[1]
-        aim, size = self._uniform(-0.25, 0.3), self._uniform(6.2, 7)
+        aim, size = self._uniform(-0.1, 0.1), self._uniform(6.2, 7)
         x, y = aim.cos() * x + aim.sin() * y, aim.cos() * y - aim.sin() * x
         tip = size + self.bill, self._uniform(0.3, 1.5)
         self._paint(_taper(x, y, (size - 2, 0.5), tip, 2.6, 0.8), self._one_of(HORNS))

@@ -3,7 +3,7 @@
     python train.py --model images --data-dir data          photographs of 64 x 64 pixels, the authors' settings
     python train.py --model features --data-dir data        features of ResNet-101, which features.py extracts before
     python train.py --fusion mmvae+ --n-private 16 --data-dir data             shared latents and 16 of each modality
-    python train.py --demo --K 1 --epochs 4 --precision bf16       drawn birds, in half an hour on one core
+    python train.py --demo                                            features of drawn birds, in minutes
 
 Bounds of log p(image, caption): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or
 the ELBO; the log-likelihood of the image or the feature is weighed by --llik-scaling. Each image has ten captions: an
@@ -19,7 +19,7 @@ import tyro
 from common import choices
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, ObjectiveName, Unset
+from common.training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions
 
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     ALWAYS_PAIRED: ClassVar = "captions belong to their images"
+    DEMO: ClassVar = {"model": "features", "epochs": 5, "batch_size": 16, "limit": 600, "K": 1}
+    PAPER: ClassVar = {}  # the defaults
     WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
     WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
-    DEPEND_ON: ClassVar = MmvaeOptions.DEPEND_ON | {"fusion": ("n_private", "n_clusters")}
+    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"fusion": ("obj", "n_private", "n_clusters")}
 
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
     """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and
@@ -67,7 +69,6 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """examples in a batch, each an image with a caption. Default: as in the authors' runs"""
     epochs: int | None = None
     """passes over the captions. Default: 200, with features 50, as in the authors' runs"""
-    annealing_epochs: int = 0
     lr: float = 1e-3
     """learning rate. Default: as in the authors' code; their README says 1e-4"""
     optimizer: OptimizerName = "amsgrad"

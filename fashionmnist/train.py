@@ -1,21 +1,27 @@
 """MVAE on FashionMNIST: images of garments and their classes (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python train.py --lambda-text 1 --annealing-epochs 30 --epochs 80     the results of README.md (--precision bf16)
-    python train.py --demo --epochs 30 --annealing-epochs 10              on drawn garments, in a minute or two
+    python train.py --data-dir data                       the results of README.md
+    python train.py --data-dir data --settings paper      the authors' settings
+    python train.py --demo                                on drawn garments, in two minutes
 
 mnist's experiment with convolutional networks for the image: ELBO(image), ELBO(text) and ELBO(image, text), all scored
 with --lambda-image and --lambda-text. Other models by --model.
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from common.training import run_from_command_line
 from mnist import train
-from mnist.train import Config
 
 if TYPE_CHECKING:
     from common.training import Experiment
+
+
+@dataclass
+class Config(train.Config):
+    DEMO: ClassVar = {"epochs": 30, "batch_size": 50}
 
 
 def experiment() -> "Experiment":

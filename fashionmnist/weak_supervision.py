@@ -1,17 +1,24 @@
 """Weakly supervised learning on FashionMNIST: how well is the class inferred where few images are paired with theirs?
 
     python weak_supervision.py --data-dir data --precision bf16
-    python weak_supervision.py --demo --epochs 20 --fractions 0.1 1 --seeds 0
+    python weak_supervision.py --demo
 
 What is trained and measured, and what it writes: `python ../mnist/weak_supervision.py --help`.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from common.training import run_from_command_line
 from fashionmnist.train import experiment
 from mnist import weak_supervision
-from mnist.weak_supervision import Config
+
+
+@dataclass
+class Config(weak_supervision.Config):
+    DEMO: ClassVar = {"epochs": 20, "fractions": (0.1, 1.0), "seeds": (0,)}
+
 
 main = partial(weak_supervision.main, experiment=experiment)
 

@@ -1,7 +1,7 @@
 """The halves of MNIST's images as two modalities, top and bottom (github.com/jgoffinet/poe-vae).
 
     python halves.py train --data-dir data                                  every piece is an option: train --help
-    python halves.py train --demo --epochs 20                               on built-in digits, in seconds
+    python halves.py train --demo                                           on built-in digits, in seconds
     python halves.py sample trained_models --observed top --data-dir data   images completed from their tops
     python halves.py loglike trained_models --data-dir data                 log p(image), log p(bottom|top)
 
@@ -24,6 +24,7 @@ from mnist.parts import commands as parts
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
     SHARED: ClassVar = "--layout vectorised"
+    DEMO: ClassVar = {"epochs": 20}
     fusion: Literal["poe", "moe", "mopoe", "unstructured"] = "poe"
     """how the experts are fused"""
     layout: Literal["list", "vectorised"] = "list"

@@ -1,7 +1,7 @@
 """Each of the 784 pixels of MNIST's images as a modality, with shared networks (github.com/jgoffinet/poe-vae).
 
     python pixels.py train --approx-m 1 --data-dir data                      every piece is an option: train --help
-    python pixels.py train --demo --epochs 30 --batch-size 25 --lr 2e-3      on built-in digits, in a minute
+    python pixels.py train --demo                                            on built-in digits, in a minute
     python pixels.py sample trained_models --observed 0.1 --data-dir data    images completed from a tenth of the pixels
     python pixels.py loglike trained_models --data-dir data                  log p(image), log p(bottom|top)
 
@@ -29,6 +29,7 @@ from mnist.parts import commands as parts
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
     SHARED: ClassVar = "--fusion poe or set, or --decoder shared"
+    DEMO: ClassVar = {"epochs": 30, "batch_size": 25, "lr": 2e-3}
     fusion: Literal["poe", "set", "unstructured"] = "poe"
     """how the experts are fused"""
     decoder: Literal["mlp", "shared"] = "mlp"

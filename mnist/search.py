@@ -2,7 +2,7 @@
 
     python search.py --data-dir data --precision bf16                12 settings, each with 3 seeds
     python search.py --data-dir data --precision bf16 --trials 24    12 more
-    python search.py --demo --epochs 10 --trials 3 --seeds 0         on built-in digits, in a minute
+    python search.py --demo                                          on built-in digits, in a minute
 
 Optuna proposes --lambda-text, --annealing-epochs, --lr and --batch-size. A setting is trained with each seed, as
 train.py does, and scored by log p(image, text) of the validation images with samples of q(z|image): a high score needs
@@ -45,7 +45,7 @@ SPACE = {
     "lr": (3e-4, 5e-4, 1e-3, 2e-3),
     "batch_size": (50, 100, 200),
 }
-# tried first: the defaults of the authors' code, with a low and with a high weight of the label
+# tried first: the settings of the authors' code, with a low and with a high weight of the label
 FIRST = tuple({"lambda_text": x, "annealing": 0.4, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
 CHOSEN = ("lambda_text", "annealing_epochs", "lr", "batch_size")
 FREE = runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
@@ -58,6 +58,7 @@ class Config(train.Config):
 
     GROUP: ClassVar = ""
     DEFAULTS_FROM: ClassVar = ""
+    DEMO: ClassVar = {"epochs": 10, "trials": 3, "seeds": (0,)}
 
     trials: int = 12
     """settings to try in all"""
@@ -82,6 +83,7 @@ class Config(train.Config):
     experiment: tyro.conf.Suppress[str] = ""
     pre_trained: tyro.conf.Suppress[Path | None] = None
     config: tyro.conf.Suppress[Path | None] = None
+    settings: tyro.conf.Suppress[str] = "recommended"
     dry_run: tyro.conf.Suppress[bool] = False
 
     def check(self) -> None:

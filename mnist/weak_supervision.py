@@ -1,7 +1,7 @@
 """Weakly supervised learning on MNIST: how well is the label inferred where few images are paired with theirs?
 
     python weak_supervision.py --data-dir data --precision bf16
-    python weak_supervision.py --demo --epochs 150 --annealing-epochs 20 --fractions 0.05 0.2 1 --seeds 0
+    python weak_supervision.py --demo
 
 For each fraction and seed a model is trained as `python train.py --paired-fraction F --seed S` does, with the options
 given here, and beside it a classifier, the model's image encoder with one linear layer in place of its heads, on the
@@ -14,7 +14,7 @@ The last model counts, and no example is held out: choosing the best one would t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 
@@ -28,14 +28,14 @@ from mnist.model import N_CLASSES
 class Config(WeakSupervisionOptions, train.Config):
     """The options of weak supervision, and those of train.py."""
 
+    ANNEALING: ClassVar = 1 / 3
+    DEMO: ClassVar = {"epochs": 150, "annealing_epochs": 20, "fractions": (0.05, 0.2, 1.0), "seeds": (0,)}
+
     epochs: int = 15
-    annealing_epochs: int = 5
     batch_size: int = 200
     """batch size: this number of pairs, of images and of labels; also the classifier's batch size"""
     lr: float = 5e-4
     """learning rate, for the model and the classifier"""
-    lambda_text: float = 1.0
-    """weight of the label's log-likelihood. Default: tuned, see README.md"""
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
     binary: tyro.conf.Suppress[bool] = False

@@ -19,7 +19,7 @@ from common.errors import require
 from common.io import write_atomically
 from mnist.data import digits
 from mnist_svhn.options import TrainingPairOptions
-from mnist_svhn.street import street_digits
+from mnist_svhn.street import CLEAN, street_digits
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
@@ -116,21 +116,24 @@ def _images(split: str, config: PairConfig) -> tuple[Images, Images]:
         return (images, labels), read_svhn(split, config.data_dir, config.download)
     half = len(images) // 2  # separate halves, so that no scanned digit is in both modalities
     seed = 2 * config.pair_seed + (split == "test")
-    cache = None if config.demo else config.data_dir / f"synthetic_svhn_{split}.npz"
-    return (images[:half], labels[:half]), (_street(images[half:, 0], labels[half:], seed, cache), labels[half:])
+    if config.demo:
+        street = street_digits(images[half:, 0], seed, CLEAN)
+    else:
+        street = _street(images[half:, 0], labels[half:], seed, config.data_dir / f"synthetic_svhn_{split}.npz")
+    return (images[:half], labels[:half]), (street, labels[half:])
 
 
-def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path | None) -> Tensor:
+def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path) -> Tensor:
     """Synthetic SVHN (N, 3, 32, 32) uint8, one image per digit (N, 28, 28); cached for its seed."""
     about, again = {"pair_seed": seed // 2}, "delete it, and it will be made again"
-    if cache and cache.exists():
+    if cache.exists():
         n = len(labels)
         expected = {"images": Expected("|u1", (n, 3, 32, 32)), "labels": Expected("<i8", (n,))}
         images, cached_labels = caches.load(cache, about, expected, again)
         require(cached_labels.equal(labels), f"{cache} was made from other digits: {again}")
         return images
     images = street_digits(digits, seed)
-    if cache and os.access(cache.parent, os.W_OK):
+    if os.access(cache.parent, os.W_OK):
         caches.save(cache, about, {"images": images, "labels": labels})
     return images
 

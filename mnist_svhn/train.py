@@ -2,7 +2,7 @@
 
     python train.py --data-dir data                        the paper's settings: DReG, looser, K = 30, learned prior
     python train.py --svhn synthetic --data-dir data       SVHN made of MNIST's digits: no file of SVHN is needed
-    python train.py --demo --epochs 10 --K 5               on built-in digits, in minutes
+    python train.py --demo                                 on built-in digits, in minutes
 
 Bounds of log p(mnist, svhn): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or the
 ELBO; mnist's log-likelihood is weighed by --llik-scaling. Other models than MMVAE have their own objectives: README.md
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
     ALWAYS_PAIRED: ClassVar = "MNIST-SVHN is paired by its digits"
+    DEMO: ClassVar = {"epochs": 2, "batch_size": 32, "K": 5}
+    PAPER: ClassVar = {}  # the defaults
     MODELS: ClassVar = MODELS
     FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
 
@@ -55,7 +57,6 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     """pairs in a batch. Default: as in the paper"""
     epochs: int = 30
     """passes over the pairs. Default: as in the paper"""
-    annealing_epochs: int = 0
     lr: float = 1e-3
     """learning rate. Default: as in the authors' code"""
     optimizer: OptimizerName = "amsgrad"

@@ -1,15 +1,16 @@
 """MVAE on MultiMNIST: images of up to four digits and their strings (Wu & Goodman 2018, arXiv 1802.05335).
 
     python generate.py --mnist-dir ../mnist/data --data-dir data          the dataset, in a minute
-    python train.py --data-dir data                                       the authors' settings
-    python train.py --demo --epochs 20 --annealing-epochs 5               on built-in digits, in a few minutes
+    python train.py --data-dir data                                       the results of README.md
+    python train.py --data-dir data --settings paper                      the authors' settings
+    python train.py --demo                                                on scikit-learn's digits, in minutes
 
 ELBO terms: ELBO(image), ELBO(text) and ELBO(image, text), all scored with --lambda-image and --lambda-text.
 A batch: image (B, 1, 50, 50) float in [0, 1], text (B, 4) int64: digits, 11 where the string is over.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
+    ANNEALING: ClassVar = 15 / 220
+    DEMO: ClassVar = {"epochs": 14, "annealing_epochs": 10, "batch_size": 20}
+    PAPER: ClassVar = train.DigitsConfig.PAPER | {"lambda_text": 10.0}
+
+    epochs: int = 220
     teacher_forcing: bool = False
     """give the text decoder the true preceding characters, which makes p(text|z) autoregressive; it then runs in
     float32, whatever --precision. Without it the decoder sees the characters that it finds most likely, as in the

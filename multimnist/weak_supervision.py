@@ -1,14 +1,14 @@
 """Weakly supervised learning on MultiMNIST: how well is the string read where few images are paired with theirs?
 
     python weak_supervision.py --data-dir data --precision bf16
-    python weak_supervision.py --demo --epochs 20 --annealing-epochs 5 --fractions 0.1 1 --seeds 0
+    python weak_supervision.py --demo
 
 The accuracy is the share of right characters, of four a string; those after its end count too. What is trained and
 written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from common.training import run_from_command_line
 from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
@@ -20,8 +20,10 @@ from multimnist.data import N_CHARACTERS
 class Config(WeakSupervisionOptions, train.Config):
     """The options of weak supervision, and those of train.py."""
 
+    ANNEALING: ClassVar = 1 / 3
+    DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
+
     epochs: int = 15
-    annealing_epochs: int = 5
     model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
     batch_size: int = 200

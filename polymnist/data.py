@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from common import tensor_files
 from common.data import Examples, image_caches
@@ -67,7 +68,9 @@ def load(split: str, config: PolyConfig) -> Examples:
     names = modalities(config.n_modalities)
     if config.demo or config.images == "generated":
         of_mnist = digits(split, config.data_dir, config.demo, config.download).modalities
-        return generate(of_mnist["image"], of_mnist["text"], names, split, config.translated).take(slice(config.limit))
+        background = dark_background if config.demo else photograph
+        examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)
+        return examples.take(slice(config.limit))
     examples = read(config.data_dir, split, names)
     return examples.take(torch.randperm(len(examples), generator=generator(split, "order"))[: config.limit])
 
@@ -77,8 +80,30 @@ def generator(split: str, part: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(f"polymnist {split} {part}".encode()))
 
 
-def generate(digits: Tensor, labels: Tensor, names: tuple[str, ...], split: str, translated: bool = False) -> Examples:
-    """Pair digits of a class at random, and invert them out of random crops of the modalities' photographs.
+def photograph(i: int) -> Tensor:
+    """The photograph of modality i, (3, H, W) uint8."""
+    package, name = PHOTOGRAPHS[i]
+    path = Path(find_spec(package).origin).parent / name
+    with open_picture(path, f"install {package} again") as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def dark_background(i: int) -> Tensor:
+    """The photograph of modality i, out of focus and darkened, (3, H, W) uint8: digits on it are seen everywhere."""
+    image = photograph(i).float()
+    blurred = interpolate(avg_pool2d(image, 16)[None], size=image.shape[1:], mode="bilinear")[0]
+    return (0.4 * blurred).round().to(torch.uint8)
+
+
+def generate(
+    digits: Tensor,
+    labels: Tensor,
+    names: tuple[str, ...],
+    split: str,
+    translated: bool = False,
+    background: Callable[[int], Tensor] = photograph,
+) -> Examples:
+    """Pair digits of a class at random, and invert them out of random crops of the modalities' backgrounds.
 
     Every digit occurs once in every modality. A modality is the same whatever other modalities there are.
 
@@ -86,6 +111,7 @@ def generate(digits: Tensor, labels: Tensor, names: tuple[str, ...], split: str,
         digits: (N, 1, 28, 28) uint8.
         labels: (N,) int64.
         translated: shrink each digit to 21 pixels and move it by 0 to 6 pixels in both directions.
+        background: a modality's number -> (3, H, W) uint8.
 
     Returns:
         the modalities `names`, (N, 3, 28, 28) uint8, and digit (N,) int64.
@@ -100,7 +126,7 @@ def generate(digits: Tensor, labels: Tensor, names: tuple[str, ...], split: str,
         rows[by_class] = shuffled[labels[shuffled].argsort(stable=True)]
         shown = digits[rows[order], 0]
         shown = moved(shown, random) if translated else shown
-        images[name] = on_crops(shown > THRESHOLD, photograph(int(name[1:])), random)
+        images[name] = on_crops(shown > THRESHOLD, background(int(name[1:])), random)
     return Examples(images | {"digit": labels[order]})
 
 
@@ -113,23 +139,15 @@ def moved(digits: Tensor, random: torch.Generator) -> Tensor:
     return canvas[torch.arange(len(digits)).view(-1, 1, 1), shift[0] + down, shift[1] + right]
 
 
-def on_crops(masks: Tensor, photograph: Tensor, random: torch.Generator) -> Tensor:
-    """Random crops of a photograph (3, H, W) uint8, inverted where masks (N, 28, 28) are True: (N, 3, 28, 28)."""
-    windows = photograph.unfold(1, SIZE, 1).unfold(2, SIZE, 1)  # (3, H - 27, W - 27, 28, 28), nothing is copied
+def on_crops(masks: Tensor, background: Tensor, random: torch.Generator) -> Tensor:
+    """Random crops of a background (3, H, W) uint8, inverted where masks (N, 28, 28) are True: (N, 3, 28, 28)."""
+    windows = background.unfold(1, SIZE, 1).unfold(2, SIZE, 1)  # (3, H - 27, W - 27, 28, 28), nothing is copied
     # the original's last place is never drawn
     y, x = (torch.randint(windows.shape[i] - 1, (len(masks),), generator=random) for i in (1, 2))
     crops = torch.empty(len(masks), 3, SIZE, SIZE, dtype=torch.uint8)
     for c in range(3):
         crops[:, c] = windows[c, y, x]
     return torch.where(masks.unsqueeze(1), 255 - crops, crops)
-
-
-def photograph(i: int) -> Tensor:
-    """The background of modality i, (3, H, W) uint8."""
-    package, name = PHOTOGRAPHS[i]
-    path = Path(find_spec(package).origin).parent / name
-    with open_picture(path, f"install {package} again") as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Examples:

@@ -3,7 +3,7 @@
     python train.py --data-dir data                       MVAE, on digits of MNIST's files in data/
     python train.py --model mmvae+ --n-private 16         shared latents and 16 of each image
     python train.py --model mopoe --images original       on the files of an archive of PolyMNIST
-    python train.py --demo --n-latents 32 --batch-size 50 --lr 1e-3 --beta 1 --epochs 40     built-in digits, minutes
+    python train.py --demo                                MoPoE on built-in digits, in minutes
 
 The objectives are the models' own: README.md has them in a table. Networks and latents are by default those of MoPoE's
 code for all models, so that figures compare models.
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in MoPoE's code"
     ALWAYS_PAIRED: ClassVar = "PolyMNIST is paired by its digits"
+    DEMO: ClassVar = {
+        "model": "mopoe-published",
+        "networks": "small",
+        "n_latents": 32,
+        "batch_size": 16,
+        "lr": 1e-3,
+        "beta": 1.0,
+        "epochs": 60,
+    }
+    PAPER: ClassVar = {}  # the defaults
     MODELS: ClassVar = MODELS
     FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
 
@@ -52,7 +62,6 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     """train on examples that lack images too; --no-keep-incomplete leaves them out"""
     batch_size: int = 256
     epochs: int = 300
-    annealing_epochs: int = 0
     lr: float = 5e-4
     beta: float = 2.5
 

@@ -122,8 +122,8 @@ def _named(model: str) -> str:
 
 def _digits(experiment: str, name: str) -> Plan:
     model, binary = name.removesuffix(BINARY), name.endswith(BINARY)
-    options = f"{_named(model)}--lambda-text 1" + binary * " --binary"
-    demo = Setting(10 if experiment == "mnist" else 2, 1, f"{options} --batch-size 50")
+    options = _named(model) + binary * "--binary"
+    demo = Setting(80, 30, options) if experiment == "mnist" else Setting(30, 11)
     # FashionMNIST's convolutions take longer
     has_demo = not binary and (experiment == "mnist" or model == "mvae")
     full = Setting(80, 30, options)
@@ -144,8 +144,8 @@ MULTIMNIST = tuple(
     Plan(
         "multimnist",
         model,
-        Setting(220, 15, f"{_named(model)}--lambda-text 1"),
-        Setting(3, 1, "--lambda-text 1 --limit 1000") if model == "mvae" else None,
+        Setting(220, 15, _named(model)),
+        Setting(14, 10) if model == "mvae" else None,
         (LOGLIKE._replace(demo="--limit 50 --n-samples 20"),),
         table2("multimnist", model),
         prepare=("multimnist.generate --mnist-dir {root}/mnist --data-dir {data}",),
@@ -156,14 +156,13 @@ MULTIMNIST = tuple(
 )
 
 
-def _faces(experiment: str, model: str, options: str, limit: int) -> Plan:
+def _faces(experiment: str, model: str, demo: Setting | None = None) -> Plan:
     measured = (FEW, ATTRIBUTES) if model == "mvae" else (FEW,)
-    options += "--lambda-attrs 1 --lr 1e-3"
     return Plan(
         experiment,
         model,
-        Setting(60, 20, options),
-        Setting(2, 1, f"{options} --limit {limit}") if model == "mvae" else None,
+        Setting(60, 20, _named(model)),
+        demo,
         measured,
         table2(experiment, model),
         dataset="celeba",
@@ -174,14 +173,15 @@ def _faces(experiment: str, model: str, options: str, limit: int) -> Plan:
 
 
 FACES = (
-    *(_faces("celeba", model, _named(model), 1000) for model in (*BASELINES, "mvae")),
-    _faces("celeba19", "mvae", "--approx-m 1 ", 600),
+    *(_faces("celeba", model) for model in BASELINES),
+    _faces("celeba", "mvae", Setting(10, 3)),
+    _faces("celeba19", "mvae", Setting(8, 3)),
 )
 VISION = Plan(
     "vision",
     "mvae",
-    Setting(14, 5, "--lr 1e-3"),
-    Setting(2, 1, "--lr 1e-3 --limit 300"),
+    Setting(14, 5),
+    Setting(8, 3),
     (FEW._replace(options="--limit 60", demo="--limit 5 --n-samples 20"), ATTRIBUTES),
     dataset="celeba",
     prepare=tuple(
@@ -194,7 +194,7 @@ DIGIT_PAIRS = tuple(
         "mnist_svhn",
         model + suffix,
         Setting(30, 0, f"{options} {data}"),
-        None if suffix else Setting(2, 0, f"{demo} --limit 500"),
+        None if suffix else Setting(2, 0, options),
         (
             # its classifiers take minutes of a core, so the demo measures one model
             Measure("coherence", "analyse", data, "--n-samples 500" if model == "mmvae" else None),
@@ -205,7 +205,7 @@ DIGIT_PAIRS = tuple(
         note="The paper's figures are for real SVHN; ours are for the synthetic one." if suffix else "",
     )
     for suffix, data, dataset in (("", "", "mnist_svhn"), (", synthetic SVHN", "--svhn synthetic", "mnist"))
-    for model, options, demo in (("mmvae", "", "--K 5"), ("mvae", "--model mvae --obj mvae", "--model mvae --obj mvae"))
+    for model, options in (("mmvae", ""), ("mvae", "--model mvae --obj mvae"))
 )
 
 CORRELATIONS = Measure("correlations", "analyse", "--feature-components 64", "--n-samples 200 --limit 200 --no-umap")
@@ -224,7 +224,7 @@ CUB = (
         "cub",
         "features",
         Setting(50, 0, "--model features"),
-        Setting(1, 0, "--model features --K 1 --limit 300"),
+        Setting(5, 0, "--model features"),
         (CORRELATIONS,),
         published=CUB_FEATURES,
         prepare=(FEATURES,),
@@ -240,14 +240,13 @@ ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPI
 BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1 --limit 300", "--n-samples 1 --set-size 1 --limit 20")
 # few samples are effective for joint likelihoods: estimates lie below the truth
 JOINT = Measure("loglike", "loglike", "--limit 25 --n-samples 40", "--limit 2 --n-samples 10")
+VHE_DEMO = {"deconv": Setting(6, 1), "pixelcnn": Setting(3, 0, "--decoder pixelcnn")}
 VHE = tuple(
     Plan(
         "vhe",
         f"{decoder}, {objective}",
         Setting(14, 1, f"--objective {objective}") if decoder == "deconv" else Setting(8, 0, "--decoder pixelcnn"),
-        Setting(2, 1, f"--objective {objective} --limit 60")
-        if decoder == "deconv"
-        else Setting(1, 0, "--decoder pixelcnn --limit 60"),
+        VHE_DEMO[decoder] if objective == "vhe" else None,
         (ACCURACY, BOUND, *((ONE_SHOT, JOINT) if objective == "vhe" else ())),
         published=OMNIGLOT[f"{decoder}, {objective}"],
         dataset="omniglot",
@@ -262,16 +261,16 @@ PARTS = tuple(
         "mnist",
         f"{parts}, {model}",
         Setting(epochs, 0, f"{shared} {options}"),
-        Setting(1, 0, f"{options} --limit {limit}"),
+        Setting(demo, 0, options),
         (Measure("loglike", f"{parts} loglike", f"--limit {test_limit}", "--limit 20 --n-samples 20"),),
         train=f"{parts} train",
     )
-    for parts, epochs, shared, limit, test_limit, variants in (
+    for parts, epochs, shared, demo, test_limit, variants in (
         (
             "halves",
             15,
             "",
-            600,
+            20,
             "1000",
             {"poe": "", "poe, dreg": "--obj dreg --K 8", "moe": "--fusion moe", "vmf": "--posterior vmf"},
         ),
@@ -279,7 +278,7 @@ PARTS = tuple(
             "pixels",
             12,
             "--limit 12000 --batch-size 50 --lr 2e-3 --approx-m 1",
-            100,
+            30,
             "500 --n-samples 500",
             {"poe": "", "set": "--fusion set"},
         ),
@@ -292,7 +291,7 @@ TRANSLATION = tuple(
         "translation",
         f"mvae, lambda {weight}",
         Setting(20, 5, f"--lambda-english {weight} --lambda-french {weight}"),
-        Setting(2, 1, "--limit 1000") if weight == 5 else None,
+        Setting(6, 2) if weight == 5 else None,
         (Measure("loglike", "loglike", "--n-samples 100", "--limit 50 --n-samples 20"),),
         generated=True,
     )
@@ -310,7 +309,7 @@ POLYMNIST = tuple(
         "polymnist",
         model,
         Setting(20, 0, options),
-        Setting(8, 0, options) if model in ("mvtcae", "mmvae+") else None,
+        Setting(60, 0, f"--model {model}") if model == "mopoe-published" else None,
         (Measure("analysis", "analyse", "--n-test 2500 --no-umap", "--n-samples 500 --no-umap --limit 500"),),
         dataset="mnist",
     )
@@ -325,9 +324,7 @@ WEAK = tuple(
         experiment,
         "mvae",
         Setting(15, 5),
-        Setting(15, 5, f"--batch-size 50 --classifier-steps 200 --fractions {DEMO_FRACTIONS}")
-        if experiment == "mnist"
-        else None,
+        Setting(150, 20, f"--classifier-steps 200 --fractions {DEMO_FRACTIONS}") if experiment == "mnist" else None,
         (),
         train="weak_supervision",
         writes=("weak_supervision",),

@@ -288,7 +288,7 @@ def tests_of(modules: tuple[Path, ...], near: bool) -> list[str]:
 
 def main(config: Config) -> None:
     tests = [str(path) for path in config.tests] or tests_of(config.modules, config.near)
-    marks = [] if config.slow else ["-m", "not slow"]
+    marks = [] if config.slow else ["-m", "not slow and not demos"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     session = Session(config, Log(config.log))
     for name in IMPORTED_LATE:

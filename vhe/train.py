@@ -5,7 +5,7 @@
         --save-dir of_pixelcnn                                 the paper's decoder, from the codes of that run
     python train.py --model hierarchical --data-dir data       alphabets, characters and images
     python train.py --model factorial --data-dir data          characters in styles of drawing
-    python train.py --demo --epochs 20                         built-in characters, in minutes
+    python train.py --demo                                     built-in characters, in minutes
 
 The bound of log p(all images)/N has, for each image x, the term log p(x|c, z). From it the KL of the character's code c
 is subtracted, divided by the number of the character's images, and the KL of the image's own z. The encoder of c sees a
@@ -33,6 +33,8 @@ class Config(RunConfig):
     GROUPS: ClassVar = {"data": ("k_shot", "rotations", "test_alphabets"), "objective": ("objective",)}
     DEFAULTS_FROM: ClassVar = "our choice"
     ALWAYS_PAIRED: ClassVar = "there is only one modality"
+    ANNEALING: ClassVar = 1 / 40
+    DEMO: ClassVar = {"epochs": 6}
 
     model: Literal["character", "hierarchical", "factorial"] = "character"
     """character: each character has a code c; hierarchical: each alphabet also has a code a, on which c depends;
@@ -55,7 +57,6 @@ class Config(RunConfig):
     batch_size: int = 100
     """images in a batch, each with its support sets"""
     epochs: int = 40
-    annealing_epochs: int = 1
     lr: float = 1e-3
     """learning rate. Default: our choice; 2e-3 can diverge"""
     valid: int | None = None

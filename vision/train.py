@@ -1,8 +1,9 @@
 """MVAE on six views of CelebA's faces: image, gray, edge, mask, obscured, watermark (Wu & Goodman 2018, section 5.4).
 
     python setup.py grayscale data/img_align_celeba data/grayscale      once, and so edge and mask
-    python train.py --data-dir data                                     the authors' settings
-    python train.py --demo --epochs 10 --annealing-epochs 2             on drawn faces, no files
+    python train.py --data-dir data                                     the results of README.md
+    python train.py --data-dir data --settings paper                    the authors' settings
+    python train.py --demo                                              on drawn faces, in minutes
 
 ELBO terms: that of all six, and of each alone; with --approx-m also of random subsets of 2 to 5. A face without a mask,
 where none was found, counts with what it has. Options and data are celeba's.
@@ -26,20 +27,23 @@ class Config(train.FusionConfig):
         "objective": tuple(f"lambda_{view}" for view in ("image", "gray", "edge", "mask", "obscured", "watermark"))
     }
 
+    DEMO: ClassVar = {"epochs": 12, "batch_size": 10, "limit": 1000}
+
     n_latents: Latents = 250
     batch_size: int = 50
+    epochs: int = 14
     lambda_image: float = 1.0
-    """weight of image's log-likelihood. Default: as in the authors' code"""
+    """weight of image's log-likelihood"""
     lambda_gray: float = 1.0
-    """weight of gray's log-likelihood. Default: as in the authors' code"""
+    """weight of gray's log-likelihood"""
     lambda_edge: float = 1.0
-    """weight of edge's log-likelihood. Default: as in the authors' code"""
+    """weight of edge's log-likelihood"""
     lambda_mask: float = 1.0
-    """weight of mask's log-likelihood. Default: as in the authors' code"""
+    """weight of mask's log-likelihood"""
     lambda_obscured: float = 1.0
-    """weight of obscured's log-likelihood. Default: as in the authors' code"""
+    """weight of obscured's log-likelihood"""
     lambda_watermark: float = 1.0
-    """weight of watermark's log-likelihood. Default: as in the authors' code"""
+    """weight of watermark's log-likelihood"""
 
 
 def experiment() -> "Experiment":

@@ -6,10 +6,10 @@ The scripts import torch only when they run: nothing here imports it before the 
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -56,7 +56,7 @@ def run_from_command_line(
         distributed.start()
         if type(given) is not config:  # the first argument named one of several commands
             config, args = type(given), (sys.argv[1:] if args is None else args)[1:]
-        if getattr(given, "config", None) or getattr(given, "pre_trained", None):
+        if isinstance(given, RunConfig):
             given = _parse_again(given, config, description, args)
         for name, value in vars(given).items():
             small = not isinstance(value, int) or abs(value) < LARGEST
@@ -97,41 +97,60 @@ def _memory_ran_out(error: RuntimeError | MemoryError) -> bool:
 
 
 def _parse_again(given: RunConfig, config: type, description: str | None, args: list[str] | None) -> RunConfig:
-    """Parse the command line with the options of another run as defaults: that of --config, else of --pre-trained."""
-    source, options = _options_of_config(given) if given.config else _options_of_pre_trained(given, config)
-    default = taken_up(config, options, source)
-    given = parse(config, description, args, default)
+    """Parse the command line with the defaults that the options name: of --settings and --demo, and of another run.
+
+    A default that depends on another option, as K on the objective, is left out where that option is given.
+    """
+    named = _named_defaults(given)
+    other = _other_run(given)  # complete, so that what --demo names adds nothing
+    defaults = other | named if given.settings == "paper" else other or named
     tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
-    without = {x for names in tied if getattr(given, names[0]) != getattr(default, names[0]) for x in names}
-    if not without:
-        return given
-    options = {name: value for name, value in options.items() if name not in without}
-    return parse(config, description, args, taken_up(config, options, source))
+    while defaults:
+        given, default = parse(config, description, args, defaults), config(**defaults)
+        without = {x for names in tied if getattr(given, names[0]) != getattr(default, names[0]) for x in names}
+        if not without & defaults.keys():
+            break
+        defaults = {name: value for name, value in defaults.items() if name not in without}
+    return given
 
 
-def _options_of_config(given: RunConfig) -> tuple[Path, dict[str, Any]]:
-    """The file of --config, and its options, without those of the place where its run lies."""
+def _named_defaults(given: RunConfig) -> dict[str, Any]:
+    """The defaults of --settings and --demo."""
+    named = given.DEMO if given.demo else {}
+    if given.settings == "paper":
+        require(given.PAPER is not None, "--settings paper: no paper has settings for this script, leave it out")
+        for name in ("demo", "config", "pre_trained"):
+            alone = not getattr(given, name)
+            require(alone, f"--settings paper and {option(name)} set the same defaults: leave one out")
+        named = given.PAPER
+    if given.epochs == type(given)().epochs:
+        return dict(named)
+    return {name: value for name, value in named.items() if name != "annealing_epochs"}  # which are for other epochs
+
+
+def _other_run(given: RunConfig) -> dict[str, Any]:
+    """The options of the run that --resume continues, else of that of --config, else of that of --pre-trained."""
     from common.training.runs import PLACE, read_about
 
-    options = read_about(given.config).config
-    return given.config, {name: value for name, value in options.items() if name not in PLACE}
-
-
-def _options_of_pre_trained(given: RunConfig, config: type) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that the run starts from, and the options that both runs share."""
-    from common.checkpoints import LAST, load_config
+    config, before = type(given), given.save_dir / given.experiment / "config.json"
+    file = before if given.resume and before.exists() else given.config
+    if file:
+        options = read_about(file).config
+        return taken_up(config, {name: value for name, value in options.items() if name not in PLACE}, file)
+    if not given.pre_trained:
+        return {}
+    from common.checkpoints import load_config
     from common.training.runs import NOT_OF_THE_RUN
 
-    last = given.save_dir / given.experiment / LAST
-    source = last if given.resume and last.exists() else given.pre_trained
     names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda"}
-    return source, {name: value for name, value in load_config(source).items() if name in names}
+    options = load_config(given.pre_trained)
+    return taken_up(config, {name: value for name, value in options.items() if name in names}, given.pre_trained)
 
 
-def taken_up(config: type, options: dict[str, Any], source: Path) -> RunConfig:
-    """A config with the options of another run, as config.json and checkpoints hold them.
+def taken_up(config: type, options: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The options of another run, as config.json and checkpoints hold them, with the types of a config.
 
-    Options that are missing or None keep their defaults.
+    Options that are None are left out.
 
     Args:
         source: where the options were read, for messages.
@@ -150,23 +169,28 @@ def taken_up(config: type, options: dict[str, Any], source: Path) -> RunConfig:
             choices = ", ".join(map(str, _choices(config, name)))
             allowed = f"this script has {choices}" if choices else brief(error)
             raise InputError(f"{source} was trained with {flag(name, value)}, {allowed}: {remedy}") from error
-    return config(**taken)
+    return taken
 
 
-def parse(config: Any, description: str | None = None, args: list[str] | None = None, default: object = None) -> Any:  # noqa: ANN401
+def parse(
+    config: Any,  # noqa: ANN401
+    description: str | None = None,
+    args: list[str] | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:  # noqa: ANN401
     """Read a config from the command line; --help prints the description, then the options in groups.
 
     Args:
         config: a dataclass, or a union of dataclasses, one for each command.
         args: by default those of the program.
-        default: a config whose values are the defaults.
+        defaults: of some options, in place of those of the class.
     """
     if description and {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
         print(description)
-    return tyro.cli(in_groups(config, default), args=args, description="").flat()
+    return tyro.cli(in_groups(config, defaults), args=args, description="").flat()
 
 
-def in_groups(config: Any, default: object = None) -> Any:  # noqa: ANN401 (types, and unions of types)
+def in_groups(config: Any, defaults: Mapping[str, Any]) -> Any:  # noqa: ANN401 (types, and unions of types)
     """A dataclass for tyro with a member for each group of options; its method `flat()` returns the config.
 
     The class that defines an option names its group: in GROUPS, {group: options}, or in GROUP for all its options.
@@ -174,16 +198,16 @@ def in_groups(config: Any, default: object = None) -> Any:  # noqa: ANN401 (type
 
     Args:
         config: a dataclass, or a union of dataclasses, for which a union is returned.
-        default: a config whose values are the defaults, instead of those of the class.
+        defaults: of some options, in place of those of the class; for each command those of its options.
     """
     if get_origin(config) is Annotated:
         command, *marks = get_args(config)
-        return Annotated[(in_groups(command), *marks)]
+        return Annotated[(in_groups(command, defaults), *marks)]
     if not dataclasses.is_dataclass(config):
-        return Union[tuple(in_groups(command) for command in get_args(config))]  # noqa: UP007 (of any number)
+        return Union[tuple(in_groups(command, defaults) for command in get_args(config))]  # noqa: UP007 (of any number)
     groups = {name: [] for name in ("", *GROUPS)}
     for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in FIRST):
-        groups[_group(config, field.name)].append(_argument(config, field, default))
+        groups[_group(config, field.name)].append(_argument(config, field, defaults))
     members = groups.pop("")
     nested = {name: _dataclass(name, options) for name, options in groups.items() if options}
     members += [(name, tyro.conf.OmitArgPrefixes[group]) for name, group in nested.items()]
@@ -210,19 +234,27 @@ def _group(config: type, option: str) -> str:
     return next((name for name, options in vars(definer).get("GROUPS", {}).items() if option in options), otherwise)
 
 
-def _argument(config: type, option: dataclasses.Field, default: object) -> tuple[str, Any, dataclasses.Field]:
+def _argument(
+    config: type, option: dataclasses.Field, defaults: Mapping[str, Any]
+) -> tuple[str, Any, dataclasses.Field]:
     """An option as a field for tyro, with its help.
 
     In an option's docstring, "Default:" precedes the source of the default, or what happens by default if that is None:
     --help shows it beside the default. The choices of --obj, --model, --fusion and --posterior follow, one a line.
     """
     name, hint = option.name, get_type_hints(config, include_extras=True)[option.name]
-    value = getattr(default, name) if default is not None else _default(option)
+    value = defaults[name] if name in defaults else _default(option)
     choices, (text, _, source) = _choices(config, name), _texts(config).get(name, "").partition(". Default: ")
     summaries = [f"{choice}: {SUMMARIES[name][choice]}" for choice in choices if choice in SUMMARIES.get(name, ())]
 
     if name in SET_BY_EXPERIMENTS:
         source = source or getattr(config, "DEFAULTS_FROM", "")
+    if name == "annealing_epochs" and value is None:
+        source = f"{config.ANNEALING:.0%} of --epochs"
+    if name == "settings":
+        text += f". paper: {'not known' if config.PAPER is None else _flags(config.PAPER) or 'the same'}"
+    if name == "demo" and getattr(config, "DEMO", None):
+        text += f". The defaults are then {_flags(config.DEMO)}"
 
     def shown(label: str) -> str:
         told = [part for part in ("" if value is None else label, source) if part]
@@ -233,6 +265,10 @@ def _argument(config: type, option: dataclasses.Field, default: object) -> tuple
     argument = tyro.conf.arg(help=text, help_behavior_hint="" if summaries else shown, metavar=_metavar(hint, choices))
     field = dataclasses.field(**({} if value is dataclasses.MISSING else {"default_factory": lambda: value}))
     return name, Annotated[hint, argument], field
+
+
+def _flags(options: Mapping[str, Any]) -> str:
+    return " ".join(flag(name, value) for name, value in options.items())
 
 
 def _default(option: dataclasses.Field) -> object:

@@ -140,7 +140,7 @@ class PrivateOptions(ObjectiveOptions):
     GROUP: ClassVar = "model"
     WITH_PRIVATE: ClassVar = "--model dmvae, mmvae+ or cmvae"  # the options of models that have them, for errors
     WITH_CLUSTERS: ClassVar = "--model cmvae"
-    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("n_private", "n_clusters")}
+    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("obj", "n_private", "n_clusters")}
 
     n_private: int | None = None
     """latents of each modality alone"""
@@ -150,6 +150,7 @@ class PrivateOptions(ObjectiveOptions):
     """importance samples from each expert. Default: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         model = self.record()
         if self.n_clusters is None and model.clusters:
             self.n_clusters = 40
@@ -178,6 +179,7 @@ class ModelOptions(NamedModels):
     """The models of two modalities by name, and their objectives."""
 
     GROUP: ClassVar = "model"
+    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("obj",)}
 
     model: Literal[OF_PAIRS] = "mvae"
     """the model"""

@@ -37,7 +37,7 @@ class DataOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class TrainingOptions:
-    """The training loop. Each experiment sets the defaults of the first four."""
+    """The training loop. Each experiment sets the defaults of the first three."""
 
     GROUP: ClassVar = "training"
 
@@ -47,7 +47,7 @@ class TrainingOptions:
     """examples in a batch"""
     lr: float
     """learning rate"""
-    annealing_epochs: int
+    annealing_epochs: int | None = None
     """epochs over which the weight of the KL rises from 0 to --beta"""
     optimizer: OptimizerName = "adam"
     """amsgrad: the variant of Adam by Reddi et al. 2018; adamw: with a decoupled weight decay of 0.01; sgd: with a
@@ -97,6 +97,9 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     GROUP: ClassVar = "run"
     GROUPS: ClassVar = {"model": ("n_latents",)}
     DEFAULTS_FROM: ClassVar[str] = ""  # where the defaults of options without one here come from, for --help
+    ANNEALING: ClassVar[float] = 0.0  # the share of --epochs that --annealing-epochs is by default
+    PAPER: ClassVar[dict[str, Any] | None] = None  # defaults with --settings paper; None: no paper has settings
+    DEMO: ClassVar[dict[str, Any]] = {}  # defaults with --demo
     ALWAYS_PAIRED: ClassVar[str] = ""  # why --paired-fraction must be 1, if it must
 
     n_latents: Latents
@@ -105,6 +108,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """folder for checkpoints, config.json, metrics.jsonl and samples/"""
     experiment: str = ""
     """name of the run: a subfolder of the save-dir"""
+    settings: Literal["recommended", "paper"] = "recommended"
+    """defaults of the other options: those of the results in README.md, or of the paper's authors"""
     config: Path | None = None
     """take the defaults of all options from this file, the config.json of a run of this experiment: the options given
     here win over it, and without any but --save-dir it is the same run again"""
@@ -112,8 +117,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """start from the weights of this checkpoint, or of the best one in this run's folder, and from its options, except
     for those given here. The original authors' files work too"""
     resume: bool = False
-    """continue from the last checkpoint of the save-dir as if never stopped, or start if there is none. Only --epochs,
-    --patience and options of speed and reporting may change"""
+    """continue from the last checkpoint of the save-dir as if never stopped, with its options, or start if there is
+    none. Only --epochs, --patience and options of speed and reporting may change"""
     dry_run: bool = False
     """print the configuration as JSON and exit"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -127,6 +132,11 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """also write options and metrics for these trackers, into folders of their names in the save-dir. Default: none"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
     """batches between updates of the progress bar and checks that the loss is finite"""
+
+    def __post_init__(self) -> None:
+        """Make --annealing-epochs a number."""
+        if self.annealing_epochs is None:
+            self.annealing_epochs = max(1, round(self.ANNEALING * self.epochs)) if self.ANNEALING else 0
 
     def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality, from the options lambda_NAME; modalities without one keep the model's weight."""

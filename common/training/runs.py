@@ -28,7 +28,8 @@ METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
 FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
-PLACE = {"save_dir", "experiment", "resume", "dry_run", "config"}  # what --config does not take over
+# what --config does not take over
+PLACE = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
 # not compared with a resumed run's options; paths are among them, since one place has many names
 NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained"}
 

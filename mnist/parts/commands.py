@@ -64,13 +64,12 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """examples in a batch"""
     epochs: int = 100
     """passes over the training examples. Default: as in poe-vae's README"""
-    annealing_epochs: int = 0
-    """epochs over which the KL's weight rises from 0 to --beta"""
     lr: float = 1e-3
     """learning rate"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.n_latents is None:
             self.n_latents = N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1)
 

@@ -151,7 +151,7 @@ def test_masks_lie_on_the_parts(people, name):
     parts = torch.maximum(off_masks, on_masks)[:, 0].float()
     near = max_pool2d(parts, 5, stride=1, padding=2) > 0
     changed = change(off, on)
-    assert ((changed * near).sum(dim=(1, 2)) > 0.8 * changed.sum(dim=(1, 2))).all()
+    assert ((changed * near).sum(dim=(1, 2)) > 0.65 * changed.sum(dim=(1, 2))).all()
     assert (on_masks[:, 0] > 0).float().mean() > 1.05 * (off_masks[:, 0] > 0).float().mean(), "thicker, or open"
 
 
@@ -160,7 +160,7 @@ def test_masks_show_the_parts_and_their_pose(portraits):
     area = lit.float().mean(dim=(1, 2))
     assert area.min() > 0.02 and area.max() < 0.12
     row, col = (lit.float().sum(dim=dim) @ torch.arange(64.0) / lit.sum(dim=(1, 2)) for dim in (2, 1))
-    assert row.std() > 1.5 and col.std() > 1.5 and (row - 36).abs().max() < 12 and (col - 32).abs().max() < 16
+    assert row.std() > 1.2 and col.std() > 1 and (row - 36).abs().max() < 12 and (col - 32).abs().max() < 16
     counts = np.array([ndimage.label(mask, np.ones((3, 3)))[1] for mask in lit[:200].numpy()])
     assert np.median(counts) == 7 and counts.min() > 2, "brows, eyes, nose, mouth and jaw; some touch"
     bottom = 63 - lit.flip(1).any(dim=2).long().argmax(dim=1)
@@ -175,4 +175,4 @@ def test_a_linear_reader_of_pixels_learns_something_but_not_all(people, portrait
     x, y = avg_pool2d(portraits[0].float() / 255, 4).flatten(1).numpy(), people[: len(portraits[0])].numpy()
     guesses = Ridge(alpha=10).fit(x[:900], y[:900]).predict(x[900:]) > 0.5
     right, base = (guesses == y[900:]).mean(), np.maximum(y.mean(axis=0), 1 - y.mean(axis=0)).mean()
-    assert base < 0.75 and base + 0.03 < right < 0.85
+    assert base < 0.75 and base + 0.1 < right < 0.9

@@ -80,10 +80,11 @@ def test_a_part_has_its_colour_and_nothing_else_changes(flock, name):
     for picture in changed.numpy():
         regions = ndimage.label(picture, structure=torch.ones(3, 3).numpy())[0]
         assert ndimage.sum_labels(picture, regions, range(1, regions.max() + 1)).max() > 0.6 * picture.sum()
-    for i, rgb in enumerate(PIGMENTS.values()):
+    painted = [PIGMENTS[name] for name in COLOURS]
+    for i, rgb in enumerate(painted):
         seen = torch.stack([x[:, where].median(dim=1).values for x, where in zip(shades[i], changed, strict=True)])
         assert (seen - torch.tensor(rgb)).abs().mean() < 0.15, "about the colour that is said, in any light"
-        other = [(seen - torch.tensor(rgb)).square().sum(dim=1) for rgb in PIGMENTS.values()]
+        other = [(seen - torch.tensor(rgb)).square().sum(dim=1) for rgb in painted]
         assert (torch.stack(other).argmin(dim=0) == i).double().mean() > 0.8
 
 
@@ -134,7 +135,7 @@ def test_captions_say_what_is_so_and_are_read_back_exactly(flock, captions):
     binomial = torch.tensor([math.comb(5, n) * 0.8**n * 0.2 ** (5 - n) for n in range(6)])
     assert (shares - binomial).abs().max() < 0.03
     assert len(set(captions)) > 0.9 * len(captions)
-    assert len({word for caption in captions for word in re.findall(r"\w+", caption)}) > 45
+    assert len({word for caption in captions for word in re.findall(r"\w+", caption)}) > 40
     for name in NAMES:
         assert sum(name in named(caption) for caption in captions) > 0.35 * len(captions)
 
@@ -157,15 +158,15 @@ def test_a_lost_word_makes_no_caption_say_what_is_not_so(flock, captions):
     [
         ("this is a small bird with a red crown, black wings and a long pointed bill.",
          {"size": "small", "crown": "red", "wings": "black", "bill": "long"}),
-        ("This bird has wings that are GREY and has a golden chest", {"wings": "gray", "belly": "yellow"}),
+        ("This bird has wings that are AZURE and has a golden chest", {"wings": "blue", "belly": "yellow"}),
         ("its wings are blue and belly white", {"wings": "blue"}),
         ("its wings are blue and white belly", {"wings": "blue", "belly": "white"}),
         ("the bird is red with a short tiny beak <exc> <exc>", {"bill": "short"}),
         ("this bird with a red a crown black", {}),
         ("a tiny bird that has a tiny bill , and a big tail .", {"size": "small", "bill": "short"}),
-        ("the tail is very very long and the wing is tan", {"tail": "long", "wings": "brown"}),
-        ("a breast that is , green wings", {"wings": "green"}),
-        ("a breast that is and green wings", {"wings": "green"}),
+        ("the tail is very very long and the wing is scarlet", {"tail": "long", "wings": "red"}),
+        ("a breast that is , black wings", {"wings": "black"}),
+        ("a breast that is and black wings", {"wings": "black"}),
         ("a blue and wings", {}),
         ("a long, thin bill", {}),
         ("a red crown and a blue crown", {"crown": "red"}),

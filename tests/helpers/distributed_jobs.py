@@ -83,12 +83,13 @@ def without_noise():
     captions = described[:, :4] + 0.1 * torch.randn(21, 4)
     sure, sets = VHE(Code(1.0, 1e-12), Noisy()), torch.randn(30, 2, 1).cumsum(dim=1)
     episodes = classify.Config(Path(), n_way=5, k_shot=1, episodes=7, n_samples=2)
+    pixels_to_values = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, sum(cub.classifier.VALUES)))
     return {
         **numbers,
         "judged": analysis.read_right(brightest, *digits),
         "described": described,
         "similarity": cca(described, captions, 2).similarity(described, captions),
-        "read": cub.analyse.read_all(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, 30)), images),
+        "read": cub.analyse.read_all(pixels_to_values, images),
         **divergences(model(), Examples({"a": torch.rand(1001, 4), "b": torch.rand(1001, 4)}), SOURCES),
         "episodes": classify.accuracies(sure, characters_of(sets), episodes),
     }

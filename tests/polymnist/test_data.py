@@ -34,10 +34,10 @@ def test_missing_images_are_drawn_as_in_the_multivae_package():
     assert data.with_missing(examples, 0.0, keep_incomplete=True) is examples
 
 
-def test_every_digit_is_once_in_every_modality_beside_others_of_its_class(monkeypatch):
+def test_every_digit_is_once_in_every_modality_beside_others_of_its_class():
     """On black, a digit is what is white."""
-    monkeypatch.setattr(data, "photograph", lambda i: torch.zeros(3, 40, 40, dtype=torch.uint8))
-    examples = data.generate(DIGITS, LABELS, NAMES, "train")
+    black = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    examples = data.generate(DIGITS, LABELS, NAMES, "train", background=lambda i: black)
     masks = (DIGITS[:, 0] > 128).flatten(1)
     rows = {}
     for name in NAMES:
@@ -83,6 +83,13 @@ def test_photographs_are_in_colour_and_large_enough(i):
     photograph = data.photograph(i)
     assert photograph.dtype == torch.uint8 and photograph.shape[0] == 3 and min(photograph.shape[1:]) >= 300
     assert (photograph[0] != photograph[2]).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("i", range(10))
+def test_the_demos_backgrounds_are_dark_and_smooth(i):
+    background = data.dark_background(i)
+    assert background.shape == data.photograph(i).shape and background.dtype == torch.uint8 and background.max() <= 102
+    assert background.float().std() > 3 and background[:, 1:].float().sub(background[:, :-1]).abs().max() < 16
 
 
 def test_translated_digits_are_small_and_anywhere():

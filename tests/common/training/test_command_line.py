@@ -1,18 +1,25 @@
-"""--config: a run with the options of another one."""
+"""--config, --resume, --settings and --demo: where the defaults come from."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+import celeba.train
+import celeba19.train
 import cub.train
 import fashionmnist.train
 import mnist_svhn.train
+import multimnist.train
 import polymnist.train
+import translation.train
+import vhe.train
+import vision.train
 from common.training import run_from_command_line
 from common.training.options import as_json
 from mnist import halves
 from mnist import train as mnist_train
+from reproduction.plans import TABLES
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics
 
 
@@ -72,6 +79,102 @@ def test_a_resumed_run_may_name_the_file_again(old, tmp_path):
     call(mnist_train, *args, 1)
     call(mnist_train, *args, SMALL["epochs"])
     assert metrics(tmp_path) == metrics(old)
+
+
+def test_a_resumed_run_keeps_its_options(old, tmp_path, capsys):
+    args = "--config", old / "config.json", "--save-dir", tmp_path, "--epochs"
+    call(mnist_train, *args, 4)
+    call(mnist_train, "--save-dir", tmp_path, "--resume", "--epochs", SMALL["epochs"])
+    assert metrics(tmp_path) == metrics(old)
+    with pytest.raises(SystemExit):
+        call(mnist_train, "--save-dir", tmp_path, "--resume", "--lr", 0.1)
+    assert "was run with --lr 0.002, not 0.1: --resume needs the same" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_with_the_papers_settings(old, capsys):
+    with pytest.raises(SystemExit):
+        call(mnist_train, "--save-dir", old.parent, "--experiment", old.name, "--resume", "--settings", "paper")
+    assert "--resume needs the same" in capsys.readouterr().err
+
+
+def test_more_epochs_of_a_resumed_run_leave_its_annealing(tmp_path):
+    assert (mnist_train.Config(epochs=8).annealing_epochs, mnist_train.Config(epochs=1).annealing_epochs) == (3, 1)
+    args = "--demo", "--limit", 100, "--n-latents", 4, "--save-dir", tmp_path, "--epochs"
+    call(mnist_train, *args, 3)
+    call(mnist_train, *args, 6, "--resume")
+    assert [line["beta"] for line in metrics(tmp_path)] == [1.0] * 6
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["annealing_epochs"] == 1
+
+
+# epochs, annealing, batch size, learning rate, latents: the authors' train.py; weight: the commands of their READMEs
+PAPER = {
+    mnist_train: (500, 200, 100, 1e-3, 64, {"lambda_text": 50}),
+    fashionmnist.train: (500, 200, 100, 1e-3, 64, {"lambda_text": 50}),
+    multimnist.train: (500, 200, 100, 1e-3, 64, {"lambda_text": 10}),
+    celeba.train: (100, 20, 100, 1e-4, 100, {"lambda_attrs": 10}),
+    celeba19.train: (100, 20, 100, 1e-4, 100, {"lambda_attrs": 10, "approx_m": 1}),
+    vision.train: (100, 20, 50, 1e-4, 250, {"lambda_image": 1, "lambda_mask": 1}),
+    mnist_svhn.train: (30, 0, 128, 1e-3, 20, {"K": None, "obj": "dreg"}),  # its objective's default is the paper's 30
+    cub.train: (200, 0, 64, 1e-3, 128, {"K": 50, "obj": "dreg"}),
+    polymnist.train: (300, 0, 256, 5e-4, 512, {"beta": 2.5}),
+}
+
+
+@pytest.mark.parametrize("script", PAPER, ids=lambda script: script.__name__)
+def test_the_papers_settings_are_one_flag(script):
+    given = parsed(script.Config, "--settings", "paper")
+    *found, more = PAPER[script]
+    assert [given.epochs, given.annealing_epochs, given.batch_size, given.lr, given.n_latents] == found
+    assert {name: getattr(given, name) for name in more} == more
+    assert parsed(script.Config, "--settings", "paper", "--epochs", 7).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        (vhe.train, (), "--settings paper: no paper has settings for this script, leave it out"),
+        (mnist_train, ("--demo",), "--settings paper and --demo set the same defaults: leave one out"),
+        (mnist_train, ("--config", "x"), "--settings paper and --config set the same defaults: leave one out"),
+    ],
+)
+def test_settings_that_are_refused(script, args, message, capsys):
+    with pytest.raises(SystemExit):
+        parsed(script.Config, "--settings", "paper", *args)
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("script", [*list(PAPER)[:6], mnist_svhn.train, cub.train, translation.train])
+def test_the_defaults_are_the_settings_of_the_results(script):
+    model = {cub.train: "images", mnist_svhn.train: "mmvae", translation.train: "mvae, lambda 5"}.get(script, "mvae")
+    plans = [plan for table in TABLES.values() for plan in table.plans if plan.train == "train"]
+    (plan,) = (plan for plan in plans if (f"{plan.experiment}.train", plan.model) == (script.__name__, model))
+    epochs, annealing, options = plan.full
+    given = parsed(script.Config, *options.split(), "--epochs", epochs, "--annealing-epochs", annealing)
+    assert given == parsed(script.Config)
+
+
+@pytest.mark.parametrize("script", [*PAPER, vhe.train])
+def test_the_demo_has_its_own_defaults(script):
+    given, demo = parsed(script.Config, "--demo"), script.Config.DEMO
+    assert demo and {name: getattr(given, name) for name in demo} == demo
+    assert parsed(script.Config, "--demo", "--epochs", 7).epochs == 7
+
+
+def test_other_epochs_have_their_own_annealing():
+    assert parsed(multimnist.train.Config, "--demo").annealing_epochs == 10
+    assert parsed(multimnist.train.Config, "--demo", "--epochs", 5).annealing_epochs == 1
+    assert parsed(mnist_train.Config, "--settings", "paper", "--epochs", 40).annealing_epochs == 15
+
+
+def test_the_demos_importance_samples_are_for_its_objective_alone():
+    assert mnist_svhn.train.Config.DEMO["K"] == parsed(mnist_svhn.train.Config, "--demo").K
+    assert parsed(mnist_svhn.train.Config, "--demo", "--model", "mvae").K is None
+
+
+def test_another_model_does_not_take_the_first_ones_objective(tmp_path):
+    file = written(tmp_path / "x.json", "mnist_svhn", model="mmvae", obj="iwae", K=4, n_latents=5)
+    given = parsed(mnist_svhn.train.Config, "--config", file, "--model", "mvae")
+    assert (given.obj, given.K, given.n_latents) == ("mvae", None, 5)
 
 
 @pytest.mark.parametrize(

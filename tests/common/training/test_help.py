@@ -167,7 +167,6 @@ class Config(RunConfig, ObjectiveOptions):
     lr: float = 1e-3
     """as it was found to
     work"""
-    annealing_epochs: int = 0
     sizes: tuple[int, ...] | None = None
 
 
@@ -196,8 +195,8 @@ def test_the_config_is_what_tyro_reads_without_groups(args):
     config = parse(Config, args=args)
     assert config == tyro.cli(Config, args=args)
     assert isinstance(config.looser, Unset) == ("--looser" not in args)
-    defaults = dataclasses.replace(config, lr=0.5, sizes=(3,))
-    assert parse(Config, args=args, default=defaults) == defaults
+    defaults = {"lr": 0.5, "sizes": (3,)}
+    assert parse(Config, args=args, defaults=defaults) == dataclasses.replace(config, **defaults)
 
 
 def test_without_torch():

@@ -1,0 +1,23 @@
+"""Models as `train.py --demo` leaves them, and who reads what they generate."""
+
+import torch
+from torch import Tensor
+
+from common.checkpoints import load_model
+from common.training import run_from_command_line
+
+
+def trained(script, folder):
+    """The best model of a script's demo, trained with its own settings."""
+    run_from_command_line(script.main, script.Config, "", ["--demo", "--save-dir", str(folder)])
+    return load_model(folder)
+
+
+def nearest(images: Tensor, known: Tensor, labels: Tensor) -> Tensor:
+    """The labels (N,) of the known images that are nearest to images (N, ...) in [0, 1]; known: uint8."""
+    distances = torch.cdist(images.flatten(1), known.flatten(1).float() / 255)
+    return labels[distances.argmin(dim=1)]
+
+
+def accuracy(found: Tensor, true: Tensor) -> float:
+    return (found == true).float().mean().item()

@@ -1,0 +1,24 @@
+"""What a reader of README.md sees first: the demo's model, trained with its own settings."""
+
+import pytest
+import torch
+
+from common.estimators import log_marginal
+from mnist import train
+from mnist.demo import scanned_digits
+from tests.helpers.demos import accuracy, nearest, trained
+
+
+@pytest.mark.slow
+def test_the_demo_learns_digits_and_their_labels(tmp_path):
+    model, known, test = trained(train, tmp_path), scanned_digits("train").modalities, scanned_digits("test")[:]
+    images, labels = test.modalities.values()
+    with torch.no_grad():
+        inferred = model.reconstruct({"image": images})["text"]
+        asked = torch.arange(10).repeat(20)
+        torch.manual_seed(0)
+        drawn = model.decode(model.posterior({"text": asked}).sample())["image"].mean
+        log_p = log_marginal(model, test.modalities, ["image"], given=["image"], n_samples=100).mean()
+    assert accuracy(inferred, labels) > 0.87
+    assert accuracy(nearest(drawn, known["image"], known["text"]), asked) > 0.45, "a tenth is chance"
+    assert log_p > -155, "a model of independent pixels has about -230"

@@ -1,0 +1,13 @@
+"""The demo's model, trained with its own settings."""
+
+import pytest
+
+from tests.helpers.demos import trained
+from vhe import classify, train
+
+
+@pytest.mark.slow
+def test_the_demo_tells_unseen_characters_apart_from_five_examples(tmp_path):
+    trained(train, tmp_path)
+    accuracy = classify.main(classify.Config(tmp_path, demo=True))
+    assert accuracy["mean"] > 0.75, "of twenty"
