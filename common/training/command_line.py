@@ -123,9 +123,9 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
             alone = not getattr(given, name)
             require(alone, f"--settings paper and {option(name)} set the same defaults: leave one out")
         named = given.PAPER
-    if given.epochs == type(given)().epochs:
-        return dict(named)
-    return {name: value for name, value in named.items() if name != "annealing_epochs"}  # which are for other epochs
+    if "annealing_epochs" in named and given.epochs != type(given)().epochs:  # they are for the epochs that are named
+        named = {name: value for name, value in named.items() if name != "annealing_epochs"}
+    return named
 
 
 def _other_run(given: RunConfig) -> dict[str, Any]:

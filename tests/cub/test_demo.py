@@ -21,4 +21,4 @@ def test_the_demo_says_what_birds_look_like(tmp_path):
     right, named = agreement(vocabulary.sentences(said), birds.attributes)
     of_others, _ = agreement(vocabulary.sentences(said.roll(1, dims=0)), birds.attributes)
     assert named > 2, "attributes a caption"
-    assert right > of_others + 0.07, "others are chance"
+    assert right > of_others + 0.15, "others are chance"
