@@ -192,14 +192,14 @@ def test_likelihoods(trained, tmp_path):
         ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
     ]:
         expected = log_marginal(model, inputs, target, given, 400).mean().item()
-        assert found[name]["mean"] == pytest.approx(expected, abs=8), name
+        assert found[name]["mean"] == pytest.approx(expected, abs=20), name
     with torch.no_grad():
         weighed = IwaeElbo(model, K=400).bound(inputs).value.mean().item()
         unweighed = IwaeElbo(model, K=400, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
     assert abs(weighed - unweighed) > 100
     papers = found["log p(mnist,svhn) weighed as in training, by the paper's estimator"]["mean"]
-    assert papers == pytest.approx(weighed, abs=30), "few samples count after one epoch"
-    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=8)
+    assert papers == pytest.approx(weighed, abs=40), "few samples count after one epoch"
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=20)
 
 
 def test_likelihoods_of_one_modality(tmp_path):
