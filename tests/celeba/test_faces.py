@@ -147,11 +147,13 @@ def test_every_attribute_is_seen_where_it_belongs_and_nowhere_else(people, name,
 
 @pytest.mark.parametrize("name", ["Bushy_Eyebrows", "Mouth_Slightly_Open"])
 def test_masks_lie_on_the_parts(people, name):
-    off, off_masks, on, on_masks = toggled(people, name)
+    off, off_masks, on, on_masks = toggled(people, name, n=400)
     parts = torch.maximum(off_masks, on_masks)[:, 0].float()
     near = max_pool2d(parts, 5, stride=1, padding=2) > 0
     changed = change(off, on)
-    assert ((changed * near).sum(dim=(1, 2)) > 0.65 * changed.sum(dim=(1, 2))).all()
+    shares = (changed * near).sum(dim=(1, 2)) / changed.sum(dim=(1, 2))
+    moves = column(people[:400], "Mustache").bool()  # with the mouth, and is not in the mask
+    assert shares[~moves].min() > 0.8 and shares[moves].min() > 0.65
     assert (on_masks[:, 0] > 0).float().mean() > 1.05 * (off_masks[:, 0] > 0).float().mean(), "thicker, or open"
 
 

@@ -180,7 +180,7 @@ def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
 
 @pytest.mark.slow
 def test_likelihoods(trained, tmp_path):
-    options = {"demo": True, "limit": 6, "n_samples": 400, "paper": True, "json": tmp_path / "out.json"}
+    options = {"demo": True, "limit": 6, "n_samples": 4000, "paper": True, "json": tmp_path / "out.json"}
     found = loglike.main(loglike.Config(trained, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
     model = load_model(trained)
@@ -191,15 +191,15 @@ def test_likelihoods(trained, tmp_path):
         ("log p(svhn)", ("svhn",), ("mnist", "svhn")),
         ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
     ]:
-        expected = log_marginal(model, inputs, target, given, 400).mean().item()
-        assert found[name]["mean"] == pytest.approx(expected, abs=20), name
+        expected = log_marginal(model, inputs, target, given, 4000).mean().item()
+        assert found[name]["mean"] == pytest.approx(expected, abs=8), name
     with torch.no_grad():
-        weighed = IwaeElbo(model, K=400).bound(inputs).value.mean().item()
-        unweighed = IwaeElbo(model, K=400, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
+        weighed = IwaeElbo(model, K=4000).bound(inputs).value.mean().item()
+        unweighed = IwaeElbo(model, K=4000, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
     assert abs(weighed - unweighed) > 100
     papers = found["log p(mnist,svhn) weighed as in training, by the paper's estimator"]["mean"]
-    assert papers == pytest.approx(weighed, abs=40), "few samples count after one epoch"
-    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=20)
+    assert papers == pytest.approx(weighed, abs=30), "few samples count after one epoch"
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=8)
 
 
 def test_likelihoods_of_one_modality(tmp_path):

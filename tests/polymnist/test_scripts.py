@@ -13,9 +13,11 @@ from common.data import Batch, Examples
 from common.errors import InputError
 from common.training import objective_of
 from polymnist import analyse, loglike, sample, train
+from polymnist.data import load
 from polymnist.model import build
-from polymnist.options import MODELS
+from polymnist.options import MODELS, DatasetOptions
 from tests.helpers.captured import NoConstants
+from tests.helpers.data_config import data_config
 from tests.helpers.runs import assert_same_run
 from tests.helpers.scripts import call
 
@@ -231,3 +233,19 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         with pytest.raises(InputError, match=message):
             call(train, "--demo", *options, "--save-dir", tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_model_learns_what_its_images_look_like(tmp_path):
+    """Reconstructions are nearer to test images than their median is, which is the best of all constants (Laplace)."""
+    options = ("--demo", "--model", "mvae", "--networks", "conv", "--n-modalities", 2, "--n-latents", 16)
+    call(train, *options, "--batch-size", 50, "--epochs", 20, "--save-dir", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["valid"]["bound"] > lines[0]["valid"]["bound"] + 500
+    x = load("test", data_config("", DatasetOptions(n_modalities=2), demo=True)).only(("m0", "m1"))[:].modalities
+    decoded = load_model(tmp_path).reconstruct(x)
+    errors, of_median = (
+        sum((image - y(name)).abs().mean() for name, image in x.items())
+        for y in (decoded.get, lambda name: x[name].median(dim=0).values)
+    )
+    assert errors < 0.85 * of_median
