@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from threading import RLock
 
 import torch
+from tqdm import tqdm
 
 from common.errors import InputError
 
@@ -21,6 +23,8 @@ OUTCOMES = ("fine", "one line", "traceback", "signal", "hang", "over 1 GiB")
 GIB = 2**30
 SECONDS = 120  # after which a call hangs; none takes more than some seconds on idle cores
 FACTOR = float(os.environ.get("FAULTS", "1"))
+tqdm.set_lock(RLock())  # its own lock is shared with forked processes, and one that is killed may hold it for ever
+tqdm.monitor_interval = 0  # no thread that may hold the lock while the process forks
 
 
 def scaled(n: int) -> int:
