@@ -181,7 +181,7 @@ VISION = Plan(
     "vision",
     "mvae",
     Setting(14, 5),
-    Setting(8, 3),
+    Setting(12, 4),
     (FEW._replace(options="--limit 60", demo="--limit 5 --n-samples 20"), ATTRIBUTES),
     dataset="celeba",
     prepare=tuple(

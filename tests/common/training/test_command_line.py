@@ -1,5 +1,6 @@
 """--config, --resume, --settings and --demo: where the defaults come from."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -151,6 +152,22 @@ def test_the_defaults_are_the_settings_of_the_results(script):
     epochs, annealing, options = plan.full
     given = parsed(script.Config, *options.split(), "--epochs", epochs, "--annealing-epochs", annealing)
     assert given == parsed(script.Config)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(plan, id=plan.name)
+        for table in TABLES.values()
+        for plan in table.plans
+        if plan.demo and not plan.train.endswith("weak_supervision") and not plan.starts_from
+    ],
+)
+def test_reproduce_trains_demos_with_their_defaults(plan):
+    module = importlib.import_module(f"{plan.experiment}.{plan.train.split()[0]}")  # a subcommand may follow
+    config = module.Train if plan.train.endswith(" train") else module.Config
+    given = parsed(config, "--demo", *plan.demo.options.split())
+    assert (given.epochs, given.annealing_epochs) == (plan.demo.epochs, plan.demo.annealing)
 
 
 @pytest.mark.parametrize("script", [*PAPER, vhe.train])
