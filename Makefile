@@ -4,7 +4,7 @@ DEMO = demo
 # threads that wait sleep soon: docs/speed.md
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: setup setup-all demo test test-slow test-demos test-faults lint docs tables bench
+.PHONY: setup setup-all demo release test test-slow test-demos test-faults lint docs tables bench
 
 setup: .venv/ready
 
@@ -34,6 +34,13 @@ demo: setup
 	@echo "reconstructions             $(DEMO)/samples/reconstructions.png"
 	@echo "curves of the training      $(DEMO)/loss.png"
 	@echo "log-likelihoods             $(DEMO)/loglike.md, $(DEMO)/loglike.json"
+
+# the model of each folder's --demo, published in release/: weights, options and a model card
+release: $(patsubst %/train.py,release/%/README.md,$(wildcard */train.py))
+
+release/%/README.md: | .venv/ready-all
+	$(BIN)/python $*/train.py --demo --save-dir release/runs/$* --resume
+	$(BIN)/python -m common.publish release/runs/$* release/$*
 
 test: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults and not demos"

@@ -30,6 +30,7 @@ import tyro
 from joblib import cpu_count
 from tqdm import tqdm
 
+from common import distributed
 from common.errors import option, require
 from common.io import MIB, read_bounded, write_atomically
 from common.training import devices, run_from_command_line
@@ -227,17 +228,18 @@ def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, s
 
 def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work, str | None]]:
     """`pool.execute` with a progress bar."""
-    with tqdm(total=len(todo), unit=f" {unit}", disable=None) as bar:
+    with distributed.progress(total=len(todo), unit=f" {unit}") as bar:
         show = partial(progress, bar)
         for work, error in pool.execute(todo, show):
             bar.update()
-            bar.write(f"{work.name}: {'failed: ' + error if error else 'done'}")
+            bar.write(f"{work.name}: {'failed: ' + error if error else 'done'}", file=sys.stderr)
             yield work, error
 
 
 def progress(bar: tqdm, running: Sequence[Chain | Preparation]) -> None:
     """Show beside the bar how far the running work is."""
-    bar.set_postfix_str(", ".join(work.progress() for work in running))
+    bar.set_postfix_str(", ".join(work.progress() for work in running), refresh=False)
+    bar.update(0)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 
+QUALITIES = ("effective samples", "variance of log-weights")  # of estimates, as the tables name them
+
 
 class Estimate(NamedTuple):
     """An estimate for B examples.
@@ -37,7 +39,7 @@ class Estimate(NamedTuple):
 
     def quality(self, name: str) -> dict[str, Tensor]:
         """The rows that say how well the estimate's proposal fits, {name: (B,)}."""
-        return {f"effective samples, {name}": self.ess, f"variance of log-weights, {name}": self.variance}
+        return {f"{kind}, {name}": values for kind, values in zip(QUALITIES, (self.ess, self.variance), strict=True)}
 
 
 @torch.no_grad()

@@ -62,10 +62,10 @@ def main(config: Config) -> None:
 
 @torch.no_grad()
 def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int) -> list[str]:
-    """Return a line with the text in both languages: of the inputs (1, 8), or of n draws from the prior."""
+    """Return a line with the text in both languages: the inputs (1, 8) and what completes them, or n prior draws."""
     device = next(model.parameters()).device
     if inputs:
-        decoded = model.reconstruct({language: x.to(device) for language, x in inputs.items()})
+        decoded = model.reconstruct({language: x.to(device) for language, x in inputs.items()}) | inputs
     else:
         decoded = model.likelihood.point(model.decode(model.prior().sample((n,))))
     texts = [names(decoded[language], language) for language in CODES]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from common import distributed
+from common.estimators import QUALITIES
 from common.io import write_atomically
 
 Estimates = dict[str, dict[str, float]]  # {name: {"mean", "stderr"}}
@@ -25,6 +26,7 @@ class Evaluated(Protocol):
 class Sampled(Evaluated, Protocol):
     """The options of a script that estimates by sampling."""
 
+    demo: bool
     n_samples: int
 
 
@@ -113,12 +115,14 @@ def report_estimates(
         {name: {"mean", "stderr"}}.
     """
     estimates = summarise(values)
-    data = ", ".join([experiment, *(f"{value} {name}" for name, value in (about or {}).items())])
+    about = dict(about or {}) | ({"data": "demo"} if config.demo else {})
+    data = ", ".join([experiment, *(f"{value} {name}" for name, value in about.items())])
     size = f"{count(n_examples, 'test example')}, {count(config.n_samples, 'sample')}"
     head = (f"{data}, {size}", "mean", "standard error")
+    ordered = sorted(estimates.items(), key=lambda item: item[0].startswith(QUALITIES))  # those last
     rows = [
         (name, *(f"{percent(x)} %" if "accuracy" in name else f"{x:.3f}" for x in estimate.values()))
-        for name, estimate in estimates.items()
+        for name, estimate in ordered
     ]
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     report(config, experiment, [Table("estimates", estimates, head, rows), *more], settings, about)

@@ -83,7 +83,8 @@ def check_same(options: dict[str, Any], model: Path) -> None:
 
     trained = load_config(model)  # the authors' checkpoints lack some options
     different = [name for name, value in options.items() if value != trained.get(name, value)]
-    flags = " ".join(flag(name, trained[name]) for name in different)
+    names = ["demo", *different] if trained.get("demo") else different
+    flags = " ".join(flag(name, trained[name]) for name in names)
     require(not different, f"{model} was trained with {flags}: give the same options")
 
 

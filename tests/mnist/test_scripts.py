@@ -103,6 +103,7 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
     assert content["estimates"] == estimates
     assert {k: v for k, v in content.items() if k not in ("estimates", "checkpoint")} == {
         "experiment": "mnist",
+        "data": "demo",
         "split": "test",
         "n_examples": 20,
         "n_samples": 50,

@@ -214,7 +214,7 @@ def test_likelihoods_of_other_fusions(tmp_path, model, capsys):
     train.main(config(tmp_path, model=model, obj="elbo"))
     loglike.main(loglike.Config(tmp_path, demo=True, limit=6, n_samples=20))
     out = capsys.readouterr().out
-    assert "| mnist_svhn, demo svhn, 6 test examples, 20 samples |" in out
+    assert "| mnist_svhn, demo data, 6 test examples, 20 samples |" in out
     assert r"| log p(svhn), z from q(z\|mnist) | " in out
 
 
@@ -477,7 +477,7 @@ def test_a_model_of_other_data_is_named(trained, tmp_path, script, options):
     checkpoint = load(trained / BEST)
     checkpoint["config"]["svhn"] = "synthetic"
     save(tmp_path / BEST, checkpoint)
-    with pytest.raises(InputError, match="was trained with --svhn synthetic: give the same options"):
+    with pytest.raises(InputError, match="was trained with --demo --svhn synthetic: give the same options"):
         script.main(script.Config(tmp_path, **options))
 
 

@@ -89,5 +89,5 @@ def test_impossible_requests_take_one_line_and_exit_2(feedback, capsys, script, 
 
 def test_options_of_the_data_are_those_of_the_training(feedback):
     for script in (multimnist.sample, multimnist.loglike):
-        with pytest.raises(InputError, match="was trained with --max-digits 4: give the same options"):
+        with pytest.raises(InputError, match="was trained with --demo --max-digits 4: give the same options"):
             call(script, feedback, "--demo", "--max-digits", 2)

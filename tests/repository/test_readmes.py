@@ -35,7 +35,17 @@ from tests.helpers.scripts import ROOT, python_of_the_readme
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 TEXTS = [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/speed.md"]
 # folders of data and runs, not of the repository
-DATA = ("build/docs/", "data/", "demo/", "samples/", "test/", "img_align_celeba/", "images/", "data/images/")
+DATA = (
+    "build/docs/",
+    "data/",
+    "demo/",
+    "release/",
+    "samples/",
+    "test/",
+    "img_align_celeba/",
+    "images/",
+    "data/images/",
+)
 
 
 def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
