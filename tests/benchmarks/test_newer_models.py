@@ -115,6 +115,7 @@ def test_mmvae_plus_and_cmvae(model, incomplete):
     assert_same(objective, package, incomplete, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_a_row_for_each_model(capsys):
     polymnist.main(polymnist.Config(models=("mvtcae", "mmvae+, K = 1"), batch_size=4, rounds=2))
     rows = capsys.readouterr().out.splitlines()[-2:]

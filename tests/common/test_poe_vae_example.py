@@ -66,6 +66,7 @@ def halves(n):
     return list(stripes.split(m_dim, dim=1))
 
 
+@pytest.mark.slow
 def test_the_example_trains():
     vae = example()
     objective = StandardElbo(vae)

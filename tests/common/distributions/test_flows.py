@@ -130,6 +130,7 @@ def quotient(mu, logvar, mask):
     return mean, 1 / total, (log_z - 0.5 * (total / (2 * math.pi)).log()).sum(dim=-1)
 
 
+@pytest.mark.slow
 def test_with_the_identity_products_are_those_of_gaussians_over_powers_of_the_prior():
     """Also for four modalities, three of which are divided by the prior twice."""
     q, mu, logvar = posterior([bent(2, by=0)] * 3, PATTERNS, n=4000)
@@ -159,6 +160,7 @@ def test_with_the_identity_products_are_those_of_gaussians_over_powers_of_the_pr
     torch.testing.assert_close(of_three.variance, variance, rtol=0, atol=0.06)
 
 
+@pytest.mark.slow
 def test_products_of_bent_flows_against_their_integrals():
     patterns = [("a", "b"), ("b", "c")]
     q, *_ = posterior([bent(2, seed, by=0.3) for seed in range(3)], patterns, n=8_000, narrow=0.5)

@@ -223,12 +223,14 @@ def test_jnfs_flows_train_no_decoder_and_no_joint_encoder():
         assert p.grad.any(), name
 
 
+@pytest.mark.slow
 def test_gradient_of_jnfs_flows_against_finite_differences():
     model, weights, scales = with_flows(by=0.5)
     names = ("variational_posterior", "encoder.a.", "encoder.b.")
     assert gradients_agree(JnfElbo(model, weights={"a": 2.0}), draw(weights, scales, 3), names)
 
 
+@pytest.mark.slow
 def test_jnfs_flows_learn_what_no_gaussian_fits():
     """Joint posteriors along a parabola, for one value of a modality."""
     torch.manual_seed(0)
