@@ -4,7 +4,9 @@ import json
 import math
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 
@@ -20,17 +22,13 @@ OPTIONS = ["--demo", "--limit", "120", "--n-latents", "8", "--batch-size", "25",
 SMALL = ["--demo", "--limit", "4", "--batch-size", "4", "--epochs", "1"]
 
 
+def started_by_torchrun(*args, n=2):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", n, *args]
+    return list(map(str, command))
+
+
 def torchrun(*args, n=2):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(n),
-        *map(str, args),
-    ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(started_by_torchrun(*args, n=n), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -167,6 +165,23 @@ def test_a_resumed_run_of_two_processes_is_the_run_never_stopped(tmp_path):
             torchrun(*args)
     whole, parts = (load(tmp_path / folder / LAST)["state_dict"] for folder in ("whole", "parts"))
     assert all(parts[name].equal(x) for name, x in whole.items())
+
+
+@pytest.mark.slow
+def test_a_run_with_a_killed_process_starts_again_and_ends_as_if_never_stopped(tmp_path, monkeypatch):
+    args = ["mnist/train.py", *OPTIONS, "--epochs", "20", "--resume"]
+    torchrun(*args, "--save-dir", tmp_path / "whole")
+    command = started_by_torchrun("--max-restarts", 1, *args, "--save-dir", tmp_path / "killed")
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as agent:
+        while agent.poll() is None and not (tmp_path / "killed" / LAST).exists():
+            time.sleep(0.05)
+        workers = [x for x in psutil.Process(agent.pid).children() if "mnist/train.py" in x.cmdline()]
+        workers[-1].kill()
+        said = agent.communicate(timeout=120)[0]
+    assert len(workers) == 2 and agent.returncode == 0 and "resuming after epoch" in said, said
+    whole, killed = (load(tmp_path / folder / LAST)["state_dict"] for folder in ("whole", "killed"))
+    assert all(killed[name].equal(x) for name, x in whole.items())
 
 
 @pytest.mark.slow
