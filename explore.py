@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 if find_spec("gradio") is None and __name__ == "__main__":
-    print("error: explore.py needs gradio: pip install gradio", file=sys.stderr)
+    print("error: explore.py needs gradio: pip install gradio, or make setup-all for all extras", file=sys.stderr)
     sys.exit(2)
 
 import tyro

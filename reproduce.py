@@ -13,6 +13,7 @@ Results (one JSON file for each run) and tables go into the results-dir, report.
 
 import itertools
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 if find_spec("submitit") is None and __name__ == "__main__":
-    print("error: reproduce.py needs submitit: pip install submitit", file=sys.stderr)
+    print("error: reproduce.py needs submitit: pip install submitit, or make setup-all for all extras", file=sys.stderr)
     sys.exit(2)
 
 import torch
@@ -113,7 +114,7 @@ class Config:
             plans = [plan for table in selected.values() for plan in table.plans]
             known = list(dict.fromkeys(getattr(plan, attribute) for plan in plans))
             for value in getattr(self, name):
-                require(value in known, f"{option(name)} {value}: {self.table} has {', '.join(known)}")
+                require(value in known, f"{option(name)} {value}: {self.table} has {shlex.join(known)}")
         chosen = {
             name: [
                 plan
@@ -160,7 +161,9 @@ def main(config: Config) -> list[Path]:
     print(*files, sep="\n")
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)
-    require(not failed, f"{len(failed)} of these failed (see above); the same command tries them again")
+    require(
+        not failed, f"{len(failed)} of these failed (see above); what is done is kept, and the same command goes on"
+    )
     return files
 
 

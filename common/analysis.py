@@ -282,7 +282,9 @@ def report(
     )
     counts, rows = parameter_counts(model), [(name, tables.percent(x)) for name, x in shares.items()]
     shown = [
-        tables.Table("figures", shares, (head, "%"), rows, notes=weak_judges(shares)),
+        tables.Table(
+            "figures", shares, (head, "%"), rows, notes=f"{tables.other_data(config)} {weak_judges(shares)}".strip()
+        ),
         tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),
         tables.Table("parameters", counts, (data.name, "parameters"), [(k, f"{v:,}") for k, v in counts.items()]),
     ]

@@ -16,7 +16,7 @@ from common.schemas import read_json
 LENGTH = 32
 SPECIAL = ("<exc>", "<pad>", "<eos>")
 UNKNOWN, PADDING, END = range(3)
-INSTALL = "captions need NLTK: pip install nltk"
+INSTALL = "captions need NLTK: pip install nltk, or make setup-all for all extras"
 
 
 def tokenizer() -> str:

@@ -38,7 +38,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     torch.manual_seed(config.seed)
     values = evaluate(model, pairs, config.n_samples, config.paper)
     of_images = {name: x.view(-1, CAPTIONS).mean(dim=1) for name, x in values.items()}  # the ten are not independent
-    about = {"birds": "demo" if config.demo else "photographed", "captions each": str(CAPTIONS)}
+    about = ({} if config.demo else {"birds": "photographed"}) | {"captions each": str(CAPTIONS)}
     return tables.report_estimates(of_images, config, "cub", len(pairs) // CAPTIONS, about)
 
 

@@ -200,6 +200,8 @@ class View:
     ) -> list[Path]:
         """Save the picture, and the lines as text if there are any; returns the files."""
         written = [path.with_suffix(".png")]
+        if self.training:
+            title += "; each feature is shown as the nearest training image"
         plots.captioned(written[0], images, captions, labels, title)
         if lines:
             written.append(sample_files.write_lines(path.with_suffix(".txt"), lines))

@@ -60,7 +60,9 @@ def fit(words: Sequence[list[str]], ids: Tensor, vocabulary: Vocabulary, seed: i
     try:
         from gensim.models import FastText  # slow to import
     except ImportError as error:
-        raise InputError("sentence embeddings need gensim: pip install gensim") from error
+        raise InputError(
+            "sentence embeddings need gensim: pip install gensim, or make setup-all for all extras"
+        ) from error
 
     frequency = torch.bincount(ids[_in_sentence(ids)], minlength=len(vocabulary.words)).double()
     frequency /= frequency.sum()

@@ -109,7 +109,9 @@ def main(config: Config) -> "list[FrozenTrial]":
         InputError: options or data that cannot be used, a search with other options in the save-dir, or no setting
             could be trained.
     """
-    require(find_spec("optuna") is not None, "search.py needs optuna: pip install optuna")
+    require(
+        find_spec("optuna") is not None, "search.py needs optuna: pip install optuna, or make setup-all for all extras"
+    )
     from optuna.trial import TrialState
 
     config.check()

@@ -6,6 +6,7 @@ result.json. Steps whose files exist are not repeated.
 
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -387,7 +388,8 @@ def affordable_epochs(training: Callable[[int, int, Path], list[str]], folder: P
     epochs = int((allowed - taken - once) / epoch)
     if epochs < 1:
         raise Failed(
-            f"--budget leaves it {allowed:.0f} s, and to measure and train one epoch takes {2 * taken:.0f} s: raise it"
+            f"--budget leaves it {math.floor(allowed)} s, and to measure and train one epoch takes "
+            f"{math.ceil(2 * taken)} s: raise it"
         )
     return epochs
 

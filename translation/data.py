@@ -41,7 +41,9 @@ def numbers(language: str) -> list[list[str]]:
     try:
         from num2words import num2words
     except ImportError as error:
-        raise InputError("numbers are written out by num2words: pip install num2words") from error
+        raise InputError(
+            "numbers are written out by num2words: pip install num2words, or make setup-all for all extras"
+        ) from error
     return [words_of(num2words(n, lang=CODES[language])) for n in range(N)]
 
 

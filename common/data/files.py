@@ -28,8 +28,8 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
     for name in names:
         if (data_dir / name).is_file():
             return data_dir / name
-    alternatives = f" (and so is {' and '.join(names[1:])})" if len(names) > 1 else ""
-    raise InputError(f"{data_dir / names[0]} is missing{alternatives}: {how}")
+    others = f" (nor is there {' or '.join(names[1:])})" if len(names) > 1 else ""
+    raise InputError(f"{data_dir / names[0]} is missing: {how}{others}")
 
 
 def read_text(path: Path, remedy: str, errors: str = "strict") -> str:

@@ -86,5 +86,11 @@ def traversals(stem: Path, model: MultimodalVAE, shown: Shown, latents: Sequence
         is_short = shown.captions and all(len(caption) <= SHORT for caption in captions)
         captions = [captions[i : i + STEPS] for i in range(0, len(captions), STEPS)] if is_short else None
         labels = [f"z{d}" for d in chosen.tolist()]
-        plots.image_grid(pictures[-1], images.unflatten(0, (-1, STEPS)), labels, captions, f"{name} along each latent")
+        plots.image_grid(
+            pictures[-1],
+            images.unflatten(0, (-1, STEPS)),
+            labels,
+            captions,
+            f"{name} along each latent, -3 to 3 scales of the prior",
+        )
     return pictures

@@ -84,7 +84,7 @@ def image_grid(
     """
     rows, columns, _, h, w = images.shape
     down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # pixels from one cell to the next
-    cells = images.detach().cpu().nan_to_num(1.0).expand(-1, -1, 3, -1, -1)
+    cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1).expand(-1, -1, 3, -1, -1)
     cells = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)
     inch = CELL / h
     plan = layout(rows, columns * right * inch, down * inch, row_labels)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from common import distributed
+from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
 
@@ -125,8 +126,20 @@ def report_estimates(
         for name, estimate in ordered
     ]
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
-    report(config, experiment, [Table("estimates", estimates, head, rows), *more], settings, about)
+    report(
+        config,
+        experiment,
+        [Table("estimates", estimates, head, rows, notes=other_data(config)), *more],
+        settings,
+        about,
+    )
     return estimates
+
+
+def other_data(config: Sampled) -> str:
+    """A note if the model was trained on the demo's data and is scored on others, or the other way round; else ""."""
+    trained = load_config(config.model).get("demo", False)
+    return "" if trained == config.demo else f"The model was trained {'with' if trained else 'without'} --demo."
 
 
 def attribute_table(attributes: dict[str, dict[str, float | None]], label: str = "attribute") -> Table:

@@ -18,7 +18,10 @@ NEIGHBOURS = 40  # as in the MMVAE authors' code
 
 def require_installed() -> None:
     """Raise InputError unless umap-learn is installed; before an analysis that takes minutes and ends with a map."""
-    require(find_spec("umap") is not None, "umap.png needs umap-learn: pip install umap-learn, or --no-umap")
+    require(
+        find_spec("umap") is not None,
+        "umap.png needs umap-learn: pip install umap-learn or make setup-all for all extras, or --no-umap",
+    )
 
 
 @torch.no_grad()

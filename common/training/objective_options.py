@@ -219,7 +219,10 @@ class MmvaeOptions(PrivateOptions):
         super().check()
         every, scaling, (model, fusion, _) = self.analytics_every, self.llik_scaling, self.experts()
         require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
-        require(every is None or find_spec("umap"), "--analytics-every needs umap-learn: pip install umap-learn")
+        require(
+            every is None or find_spec("umap"),
+            "--analytics-every needs umap-learn: pip install umap-learn, or make setup-all for all extras",
+        )
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
         in_range = scaling is None or 0 <= scaling < math.inf
         require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")

@@ -228,7 +228,7 @@ def test_loglike(trained, tmp_path, capsys):
     source = load_model(trained).modalities[0]
     for name in (f"{source},caption", source, "caption", f"caption), z from q(z|{source}"):
         assert f"log p({name})" in estimates
-    assert "cub, demo birds, 10 captions each, 2 test examples, 5 samples" in capsys.readouterr().out
+    assert "cub, 10 captions each, demo data, 2 test examples, 5 samples" in capsys.readouterr().out
 
 
 def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):

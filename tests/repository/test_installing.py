@@ -84,7 +84,10 @@ def test_a_program_names_the_extra_that_it_lacks(script, package, monkeypatch, c
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit, match="^2$"):
         runpy.run_path(str(ROOT / script), run_name="__main__")
-    assert capsys.readouterr().err == f"error: {script} needs {package}: pip install {package}\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {script} needs {package}: pip install {package}, or make setup-all for all extras\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,13 +101,18 @@ def test_a_program_names_the_extra_that_it_lacks(script, package, monkeypatch, c
 def test_umap_is_missed_before_minutes_of_work(use, tmp_path, monkeypatch):
     use(tmp_path)
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(InputError, match=r"needs umap-learn: pip install umap-learn(, or --no-umap)?$"):
+    with pytest.raises(
+        InputError,
+        match=r"needs umap-learn: pip install umap-learn,? or make setup-all for all extras(, or --no-umap)?$",
+    ):
         use(tmp_path)
 
 
 def test_a_search_without_optuna_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"^search.py needs optuna: pip install optuna$"):
+    with pytest.raises(
+        InputError, match=r"^search.py needs optuna: pip install optuna, or make setup-all for all extras$"
+    ):
         search.main(search.Config(demo=True, save_dir=tmp_path))
 
 

@@ -44,7 +44,8 @@ def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
     assert json.loads(config.json.read_text()) == about | {"full": {"x": 1}, "empty": {}}
 
 
-def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys):
+def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):
+    monkeypatch.setattr(tables, "load_config", lambda path: {})
     config = SimpleNamespace(model=None, json=None, demo=False, seed=0, n_samples=1)
     values = {"log p(image)": torch.tensor([-1.0, -2.0]), "label accuracy": torch.tensor([1.0, 0.0])}
     estimates = tables.report_estimates(values, config, "mnist", 1)
@@ -55,3 +56,12 @@ def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys):
     tables.report_estimates(values, SimpleNamespace(**vars(config) | {"demo": True}), "mnist", 1)
     assert "| mnist, demo data, 1 test example, 1 sample | mean |" in capsys.readouterr().out
     assert [tables.count(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
+
+
+@pytest.mark.parametrize(("trained", "scored", "said"), [(True, False, "with"), (False, True, "without")])
+def test_scores_on_other_data_than_the_trainings_say_so(monkeypatch, capsys, trained, scored, said):
+    values, config = {"log p(x)": torch.zeros(2)}, {"model": None, "json": None, "seed": 0, "n_samples": 1}
+    for of_training, note in ((trained, True), (scored, False)):
+        monkeypatch.setattr(tables, "load_config", lambda path, demo=of_training: {"demo": demo})
+        tables.report_estimates(values, SimpleNamespace(**config, demo=scored), "mnist", 2)
+        assert (f"\n\nThe model was trained {said} --demo.\n" in capsys.readouterr().out) == note
