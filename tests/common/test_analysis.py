@@ -175,11 +175,11 @@ def test_pictures_show_each_pair_and_move_each_latent(mvae, monkeypatch, tmp_pat
     [
         ("mnist", ()),
         ("mnist", ("--model", "cvae")),
-        ("mnist", ("--model", "vae")),
-        ("mnist", ("--model", "bivcca", "--posterior", "vmf")),
-        ("fashionmnist", ("--model", "jmvae")),
+        pytest.param("mnist", ("--model", "vae"), marks=pytest.mark.slow),
+        pytest.param("mnist", ("--model", "bivcca", "--posterior", "vmf"), marks=pytest.mark.slow),
+        pytest.param("fashionmnist", ("--model", "jmvae"), marks=pytest.mark.slow),
         ("multimnist", ()),
-        ("multimnist", ("--model", "mopoe")),
+        pytest.param("multimnist", ("--model", "mopoe"), marks=pytest.mark.slow),
     ],
 )
 def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):

@@ -42,6 +42,7 @@ def found(tmp_path_factory):
     return torch.load(folder / "found.pt") | {"said": said, "folder": folder}
 
 
+@pytest.mark.slow
 def test_processes_share_rows(found):
     assert found["said"].count("process") == 1 and found["said"].endswith("process 0\n")
     assert found["world"] == 2 and found["any"] == (True, False) and found["first"] == [0, 0]
@@ -49,6 +50,7 @@ def test_processes_share_rows(found):
     assert len(set(found["unlike"])) == 2, "each draws its own noise"
 
 
+@pytest.mark.slow
 def test_what_takes_no_draw_is_what_one_process_finds(found):
     expected = distributed_jobs.without_noise()
     assert expected["n"].tolist() == list(range(7)) and 0 < expected["episodes"].mean() < 1
@@ -60,6 +62,7 @@ def test_what_takes_no_draw_is_what_one_process_finds(found):
             torch.testing.assert_close(process[name], x, **close, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 def test_coherence_is_of_all_examples(found):
     first, second = found["with noise"]
     assert first == second
@@ -70,6 +73,7 @@ def test_coherence_is_of_all_examples(found):
     torch.testing.assert_close(count, count.round(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatch):
     first, second = found["analyses"]
     pictures = ["cross_generation.png", "traversal_mnist.png", "traversal_svhn.png"]
@@ -106,6 +110,7 @@ def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_pat
         distributed.map_rows(1, 500, None)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
     expected = distributed_jobs.gradients()
@@ -117,6 +122,7 @@ def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch
     assert any(x.abs().sum() > 0 for x in found["gradients"][-1] if x is not None)
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
     for ours, theirs in zip(found["weights"], distributed_jobs.weights(), strict=True):

@@ -41,7 +41,9 @@ def untrained(experiment, config, path):
     return path
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(
+    "folder", [name if name == "mnist" else pytest.param(name, marks=pytest.mark.slow) for name in FOLDERS]
+)
 def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch, capsys):
     train, loglike = (import_module(f"{folder}.{script}") for script in ("train", "loglike"))
     config = tyro.cli(

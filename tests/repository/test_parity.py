@@ -286,7 +286,7 @@ def test_mnist_svhn_meets_the_reference_values(mmvae):
         torch.testing.assert_close(ours[:6].detach(), torch.tensor(expected[theirs]), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("looser", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_mnist_svhns_bounds_meet_the_reference_values(mmvae, looser):
     """Theirs are means over the examples of many draws, ours too."""
     model, expected = load_model(mmvae), VALUES["mnist_svhn"]["estimates"]["m_iwae_looser" if looser else "m_iwae"]

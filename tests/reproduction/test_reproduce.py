@@ -478,6 +478,7 @@ def test_a_report_is_accessible(page, browser, colours):
     tab.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_report_is_read_in_a_browser(page, browser, width, colours):

@@ -283,6 +283,7 @@ parse(halves.Command, "", ["train", "--help"])
 """
 
 
+@pytest.mark.slow
 def test_a_record_alone_reaches_the_command_line():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -33,6 +33,7 @@ def uninterrupted(tmp_path_factory):
     return save_dir
 
 
+@pytest.mark.slow
 def test_resumed_after_kill_9_is_as_if_never_stopped(tmp_path, uninterrupted):
     options = ["--demo", "--limit=300", "--epochs=5", "--annealing-epochs=3", "--batch-size=50", "--n-latents=8"]
     command = [sys.executable, "train.py", *options, f"--save-dir={tmp_path}"]
