@@ -15,15 +15,16 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from common.errors import install, require
+
 if find_spec("gradio") is None and __name__ == "__main__":
-    print("error: explore.py needs gradio: pip install gradio, or make setup-all for all extras", file=sys.stderr)
+    print(f"error: explore.py needs gradio: {install('gradio')}", file=sys.stderr)
     sys.exit(2)
 
 import tyro
 from torch import Tensor
 
 from common.checkpoints import experiment_of, load_model
-from common.errors import require
 from common.training import devices, run_from_command_line
 from cub.trained_model import vocabulary_of
 from exploration import examples, server

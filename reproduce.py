@@ -22,8 +22,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from common.errors import install, option, require
+
 if find_spec("submitit") is None and __name__ == "__main__":
-    print("error: reproduce.py needs submitit: pip install submitit, or make setup-all for all extras", file=sys.stderr)
+    print(f"error: reproduce.py needs submitit: {install('submitit')}", file=sys.stderr)
     sys.exit(2)
 
 import torch
@@ -32,7 +34,6 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from common import distributed
-from common.errors import option, require
 from common.io import MIB, read_bounded, write_atomically
 from common.training import devices, run_from_command_line
 from common.training.parallel import threads_each

@@ -276,10 +276,7 @@ def report(
     similarities: Mapping[str, float],
 ) -> None:
     """Report the shares in %, those by label, scores by number of given modalities, SSIM, KLs in nats, parameters."""
-    about = data.about(config) | ({"data": "demo"} if config.demo else {})
-    head = ", ".join(
-        [data.name, *(f"{value} {name}" for name, value in about.items()), tables.count(n, "test example")]
-    )
+    head, about = tables.data_scored(config, data.name, data.about(config), n)
     counts, rows = parameter_counts(model), [(name, tables.percent(x)) for name, x in shares.items()]
     shown = [
         tables.Table(

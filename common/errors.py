@@ -29,6 +29,11 @@ def option(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def install(package: str) -> str:
+    """How to get a package that only some scripts need."""
+    return f"pip install {package}, or make setup-all for all extras"
+
+
 def flag(field: str, value: object) -> str:
     """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda", "--seeds 0 1"."""
     if isinstance(value, bool):

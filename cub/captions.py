@@ -10,13 +10,13 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from common.errors import InputError, require
+from common.errors import InputError, install, require
 from common.schemas import read_json
 
 LENGTH = 32
 SPECIAL = ("<exc>", "<pad>", "<eos>")
 UNKNOWN, PADDING, END = range(3)
-INSTALL = "captions need NLTK: pip install nltk, or make setup-all for all extras"
+INSTALL = f"captions need NLTK: {install('nltk')}"
 
 
 def tokenizer() -> str:

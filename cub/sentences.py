@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from common.errors import InputError
+from common.errors import InputError, install
 from cub.captions import END, SPECIAL, Vocabulary
 
 DIM = 300
@@ -60,9 +60,7 @@ def fit(words: Sequence[list[str]], ids: Tensor, vocabulary: Vocabulary, seed: i
     try:
         from gensim.models import FastText  # slow to import
     except ImportError as error:
-        raise InputError(
-            "sentence embeddings need gensim: pip install gensim, or make setup-all for all extras"
-        ) from error
+        raise InputError(f"sentence embeddings need gensim: {install('gensim')}") from error
 
     frequency = torch.bincount(ids[_in_sentence(ids)], minlength=len(vocabulary.words)).double()
     frequency /= frequency.sum()

@@ -26,7 +26,7 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.batches import hold_out
-from common.errors import Diverged, InputError, flag, option, require
+from common.errors import Diverged, InputError, flag, install, option, require
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
 from common.reporting import tables
@@ -109,9 +109,7 @@ def main(config: Config) -> "list[FrozenTrial]":
         InputError: options or data that cannot be used, a search with other options in the save-dir, or no setting
             could be trained.
     """
-    require(
-        find_spec("optuna") is not None, "search.py needs optuna: pip install optuna, or make setup-all for all extras"
-    )
+    require(find_spec("optuna") is not None, f"search.py needs optuna: {install('optuna')}")
     from optuna.trial import TrialState
 
     config.check()

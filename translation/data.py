@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.data import Examples
 from common.data.config import DataConfig
-from common.errors import InputError, require
+from common.errors import InputError, install, require
 
 CODES = {"english": "en", "french": "fr"}  # of num2words
 N, N_TEST = 10_000, 1_000
@@ -41,9 +41,7 @@ def numbers(language: str) -> list[list[str]]:
     try:
         from num2words import num2words
     except ImportError as error:
-        raise InputError(
-            "numbers are written out by num2words: pip install num2words, or make setup-all for all extras"
-        ) from error
+        raise InputError(f"numbers are written out by num2words: {install('num2words')}") from error
     return [words_of(num2words(n, lang=CODES[language])) for n in range(N)]
 
 

@@ -116,10 +116,8 @@ def report_estimates(
         {name: {"mean", "stderr"}}.
     """
     estimates = summarise(values)
-    about = dict(about or {}) | ({"data": "demo"} if config.demo else {})
-    data = ", ".join([experiment, *(f"{value} {name}" for name, value in about.items())])
-    size = f"{count(n_examples, 'test example')}, {count(config.n_samples, 'sample')}"
-    head = (f"{data}, {size}", "mean", "standard error")
+    title, about = data_scored(config, experiment, about, n_examples)
+    head = (f"{title}, {count(config.n_samples, 'sample')}", "mean", "standard error")
     ordered = sorted(estimates.items(), key=lambda item: item[0].startswith(QUALITIES))  # those last
     rows = [
         (name, *(f"{percent(x)} %" if "accuracy" in name else f"{x:.3f}" for x in estimate.values()))
@@ -134,6 +132,19 @@ def report_estimates(
         about,
     )
     return estimates
+
+
+def data_scored(
+    config: Sampled, experiment: str, about: Mapping[str, str] | None, n_examples: int
+) -> tuple[str, dict[str, str]]:
+    """What a table's title and its JSON say of the data.
+
+    Args:
+        about: what the experiment says of them, {name: value}.
+    """
+    about = dict(about or {}) | ({"data": "demo"} if config.demo else {})
+    described = [experiment, *(f"{value} {name}" for name, value in about.items()), count(n_examples, "test example")]
+    return ", ".join(described), about
 
 
 def other_data(config: Sampled) -> str:

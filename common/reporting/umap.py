@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.errors import require
+from common.errors import install, require
 from common.models import MultimodalVAE
 from common.reporting import plots
 
@@ -18,10 +18,7 @@ NEIGHBOURS = 40  # as in the MMVAE authors' code
 
 def require_installed() -> None:
     """Raise InputError unless umap-learn is installed; before an analysis that takes minutes and ends with a map."""
-    require(
-        find_spec("umap") is not None,
-        "umap.png needs umap-learn: pip install umap-learn or make setup-all for all extras, or --no-umap",
-    )
+    require(find_spec("umap") is not None, f"umap.png needs umap-learn: give --no-umap, {install('umap-learn')}")
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from common.choices import FUSIONS, MODELS, OF_PAIRS, Model
-from common.errors import option, require
+from common.errors import install, option, require
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -219,10 +219,7 @@ class MmvaeOptions(PrivateOptions):
         super().check()
         every, scaling, (model, fusion, _) = self.analytics_every, self.llik_scaling, self.experts()
         require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
-        require(
-            every is None or find_spec("umap"),
-            "--analytics-every needs umap-learn: pip install umap-learn, or make setup-all for all extras",
-        )
+        require(every is None or find_spec("umap"), f"--analytics-every needs umap-learn: {install('umap-learn')}")
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
         in_range = scaling is None or 0 <= scaling < math.inf
         require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")

@@ -180,11 +180,14 @@ def test_a_run_with_a_killed_process_starts_again_and_ends_as_if_never_stopped(t
     command = started_by_torchrun("--max-restarts", 1, *args, "--save-dir", tmp_path / "killed")
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as agent:
-        while agent.poll() is None and not (tmp_path / "killed" / LAST).exists():
-            time.sleep(0.05)
-        workers = [x for x in psutil.Process(agent.pid).children() if "mnist/train.py" in x.cmdline()]
-        workers[-1].kill()
-        said = agent.communicate(timeout=120)[0]
+        try:
+            while agent.poll() is None and not (tmp_path / "killed" / LAST).exists():
+                time.sleep(0.05)
+            workers = [x for x in psutil.Process(agent.pid).children() if "mnist/train.py" in x.cmdline()]
+            workers[-1].kill()
+            said = agent.communicate(timeout=300)[0]
+        finally:
+            agent.terminate()  # and its processes, if they wait for each other
     assert len(workers) == 2 and agent.returncode == 0 and "resuming after epoch" in said, said
     whole, killed = (load(tmp_path / folder / LAST)["state_dict"] for folder in ("whole", "killed"))
     assert all(killed[name].equal(x) for name, x in whole.items())

@@ -89,6 +89,13 @@ def test_a_model_learns_to_translate(trained, tmp_path, capsys):
     assert (tmp_path / f"given_english_{english.replace(' ', '-')}.txt").read_text().endswith(f" = {french}\n")
 
 
+def test_what_is_given_is_shown_as_it_is(trained, tmp_path, capsys):
+    unseen = "nine thousand seven hundred and sixty-eight"
+    call(sample, trained, "--condition-on-english", unseen, "--out-dir", tmp_path)
+    (given,) = data.names(data.parse(unseen, "english"), "english")
+    assert capsys.readouterr().out.startswith(f"{given} = ") and "seven hundred" in given
+
+
 def test_samples_and_translations_are_lines(trained, tmp_path):
     call(sample, trained, "--n-samples", 5, "--out-dir", tmp_path / "new" / "folder")
     lines = (tmp_path / "new" / "folder" / "prior.txt").read_text().splitlines()

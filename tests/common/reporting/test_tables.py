@@ -47,7 +47,11 @@ def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
 def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):
     monkeypatch.setattr(tables, "load_config", lambda path: {})
     config = SimpleNamespace(model=None, json=None, demo=False, seed=0, n_samples=1)
-    values = {"log p(image)": torch.tensor([-1.0, -2.0]), "label accuracy": torch.tensor([1.0, 0.0])}
+    values = {
+        "effective samples, image": torch.ones(2),
+        "log p(image)": torch.tensor([-1.0, -2.0]),
+        "label accuracy": torch.tensor([1.0, 0.0]),
+    }
     estimates = tables.report_estimates(values, config, "mnist", 1)
     assert estimates["label accuracy"]["mean"] == 0.5, "a share for programs"
     out = capsys.readouterr().out
@@ -55,6 +59,7 @@ def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, 
     assert "| mnist, 1 test example, 1 sample | mean |" in out
     tables.report_estimates(values, SimpleNamespace(**vars(config) | {"demo": True}), "mnist", 1)
     assert "| mnist, demo data, 1 test example, 1 sample | mean |" in capsys.readouterr().out
+    assert out.index("| label accuracy |") < out.index("| effective samples, image |")
     assert [tables.count(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
