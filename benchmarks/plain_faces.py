@@ -8,18 +8,20 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.data import Batch
-from common.encoders_decoders import FromPixel, SplitLinearLayer, StackedDecoder
+from common.encoders_decoders import SplitLinearLayer, StackedDecoder
 from common.models import MultimodalVAE
 from common.subsets import mvae_subsets
 from mnist.model import EachClass
 
 
 def as_written(model: MultimodalVAE) -> MultimodalVAE:
-    """A copy without our optimisations of memory layout and of the decoders' first convolution."""
+    """A copy without our optimisations of memory layout, of transposed convolutions and of the words of captions."""
     model = deepcopy(model).to(memory_format=torch.contiguous_format)
     for module in model.modules():
-        if isinstance(module, FromPixel):
+        if isinstance(module, nn.ConvTranspose2d):
             module.__class__ = nn.ConvTranspose2d
+    if "caption" in model.decoder:
+        model.decoder["caption"].append(model.likelihood["caption"].words)
     return model
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import nn
 
 from celeba.attributes import ATTRIBUTES
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
 from common.pairs import Networks, build_pair
@@ -58,10 +58,10 @@ def image_decoder(channels: int, n_latents: int) -> nn.Sequential:
     """Build the decoder z (N, D) -> logits (N, C, 64, 64)."""
     return nn.Sequential(
         *(nn.Linear(n_latents, 6400), nn.SiLU(), nn.Unflatten(1, (256, 5, 5))),
-        *(nn.ConvTranspose2d(256, 128, 4, 1, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
-        *(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
-        *(nn.ConvTranspose2d(64, 32, 4, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
-        nn.ConvTranspose2d(32, channels, 4, 2, 1, bias=False),
+        *(ConvTranspose2d(256, 128, 4, 1, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(ConvTranspose2d(64, 32, 4, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
+        ConvTranspose2d(32, channels, 4, 2, 1, bias=False),
     )
 
 

@@ -6,8 +6,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import conv_transpose2d, fold
 
 CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
+FEW_CHANNELS = 3  # a transposed convolution to so few channels is faster on a CPU as a product
+PRODUCT_NUMBERS = 4_000_000  # of a product at once, which a processor's cache holds
 
 
 class SplitLinearLayer(nn.Module):
@@ -20,6 +24,63 @@ class SplitLinearLayer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.linear(x).split(self.out_features, dim=-1)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution, with two of its parts as products where oneDNN is slow: on a CPU, for float32.
+
+    The gradient of the bias takes oneDNN up to a third of the backward pass. A convolution to a few channels, such as a
+    decoder's last layer, leaves most of a processor's vectors empty.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int],
+        padding: int | tuple[int, int],
+        output_padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return _Transposed.apply(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
+
+
+class _Transposed(torch.autograd.Function):
+    """The function of `ConvTranspose2d`."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.shape = shape
+        if weight.shape[1] > FEW_CHANNELS:
+            return conv_transpose2d(x, weight, bias, *shape)
+        stride, padding, _ = shape
+        kernel, sizes = weight.shape[2:], zip(x.shape[2:], weight.shape[2:], *shape, strict=True)
+        size = [(n - 1) * step - 2 * pad + k + extra for n, k, step, pad, extra in sizes]
+        flat = weight.flatten(1)  # (in, out * kernel)
+        chunk = max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * flat.shape[1]))  # examples
+        y = x.new_empty(len(x), weight.shape[1], *size)
+        for part, out in zip(x.split(chunk), y.split(chunk), strict=True):
+            columns = part.flatten(2).mT @ flat  # (n, H W, out * kernel)
+            out.copy_(fold(columns.mT, size, kernel, padding=padding, stride=stride))
+        return y if bias is None else y.add_(bias[:, None, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (stride, padding, output_padding) = ctx.saved_tensors, ctx.shape
+        needed = [*ctx.needs_input_grad[:2], False]
+        gradients = torch.ops.aten.convolution_backward(
+            g, x, weight, None, stride, padding, (1, 1), True, output_padding, 1, needed
+        )
+        bias = g.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return *gradients[:2], bias, None, None, None
 
 
 class FromPixel(nn.ConvTranspose2d):

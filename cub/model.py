@@ -5,12 +5,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributions import Distribution, constraints
-from torch.nn.functional import cross_entropy
 
 from common import models
 from common.authors_files import MmvaeArgs
-from common.encoders_decoders import FromPixel, SplitLinearLayer, UnsqueezeLayer
+from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from cub.captions import END, LENGTH, PADDING
@@ -40,36 +40,68 @@ class Sentences(Distribution):
     """Distribution of captions: LENGTH independent words, in which padding adds exactly 0 to the log-density.
 
     Args:
-        logits: (..., LENGTH, V).
+        embedded: (..., LENGTH, E).
+        words: a linear layer from these to logits (..., LENGTH, V).
     """
 
     arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 (torch's own name)
 
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits.shape[:-2], logits.shape[-2:-1], validate_args=False)
-        self.logits = logits
+    def __init__(self, embedded: Tensor, words: nn.Linear) -> None:
+        super().__init__(embedded.shape[:-2], embedded.shape[-2:-1], validate_args=False)
+        self.embedded, self.words = embedded, words
 
     @property
     def mode(self) -> Tensor:
         """The most likely word at each position (..., LENGTH), padding after the first <eos>."""
-        words = self.logits.argmax(dim=-1)
+        words = self.words(self.embedded).argmax(dim=-1)
         end = words == END
         return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (...) of captions (..., LENGTH) int64 in nats, summed over all words but padding."""
-        shape = torch.broadcast_shapes(value.shape, self.logits.shape[:-1])
-        words, logits = value.expand(shape).flatten(), self.logits.expand(*shape, -1).flatten(0, -2)
-        loss = cross_entropy(logits, words, reduction="none", ignore_index=PADDING)
-        return -loss.view(shape).sum(dim=-1)
+        shape = torch.broadcast_shapes(value.shape, self.embedded.shape[:-1])
+        value, embedded = value.expand(shape), self.embedded.expand(*shape, -1)
+        said = value != PADDING
+        if value.device.type == "cpu":  # half of the words are padding, and a tenth of CUB's step is their logits
+            log_p = _OfWords.apply(self.words(embedded[said]), value[said])
+            return embedded.new_zeros(shape).masked_scatter(said, log_p).sum(dim=-1)
+        log_p = _OfWords.apply(self.words(embedded), value)
+        return torch.where(said, log_p, 0).sum(dim=-1)  # a CUDA graph needs shapes that do not depend on the data
+
+
+class _OfWords(torch.autograd.Function):
+    """log p (...) of words (...) from logits (..., V), which it overwrites: nothing else needs so much memory."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, words: Tensor) -> Tensor:
+        torch.log_softmax(logits, dim=-1, out=logits)
+        ctx.save_for_backward(logits, words)
+        return logits.gather(-1, words.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, None]:
+        log_p, words = ctx.saved_tensors
+        g = g.unsqueeze(-1)
+        gradient = log_p.exp().mul_(-g)
+        return gradient.scatter_add_(-1, words.unsqueeze(-1), g), None
 
 
 class CaptionLikelihood(nn.Module):
-    """Likelihood of captions, from logits (..., LENGTH, V)."""
+    """Likelihood of captions, from a decoder's output (..., LENGTH, E).
 
-    def forward(self, logits: Tensor) -> Sentences:
-        """Distribution of captions with these logits."""
-        return Sentences(logits)
+    Args:
+        embedding: of V words, (V, E); its weights are those of the linear layer to the logits.
+    """
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.words = nn.Linear(embedding.embedding_dim, embedding.num_embeddings)
+        self.words.weight = embedding.weight
+
+    def forward(self, embedded: Tensor) -> Sentences:
+        """Distribution of captions."""
+        return Sentences(embedded, self.words)
 
     def point(self, p: Sentences) -> Tensor:
         """The most likely captions (..., LENGTH) int64."""
@@ -89,18 +121,18 @@ def build(config: Config) -> MultimodalVAE:
         encoder["feature"], decoder["feature"] = feature_encoder(heads), feature_decoder(d)
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
-        decoder["caption"] = caption_decoder(encoder["caption"][0], d, wide)
+        decoder["caption"] = caption_decoder(d, wide)
     likelihood = {
-        "image": LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3),
-        "feature": LaplaceLikelihood(LIKELIHOOD_SCALE),
-        "caption": CaptionLikelihood(),
+        "image": lambda: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3),
+        "feature": lambda: LaplaceLikelihood(LIKELIHOOD_SCALE),
+        "caption": lambda: CaptionLikelihood(encoder["caption"][0]),
     }
     sizes = {"image": 3 * 64 * 64, "feature": N_FEATURES}
     return models.VAE(
         config.fusion if len(names) > 1 else "own",
         encoder=encoder,
         decoder=decoder,
-        likelihood=GroupedLikelihood(**{name: likelihood[name] for name in names}),
+        likelihood=GroupedLikelihood(**{name: likelihood[name]() for name in names}),
         latent_dim=config.n_latents + own * len(names),
         weights={names[0]: config.llik_scaling or LENGTH / sizes[names[0]]} if len(names) > 1 else {},
         posterior=config.posterior,
@@ -122,8 +154,8 @@ def image_decoder(n_latents: int) -> nn.Sequential:
     """z (N, D) -> mean (N, 3, 64, 64) of the image, in [0, 1]."""
     return nn.Sequential(
         *(nn.Unflatten(1, (n_latents, 1, 1)), FromPixel(n_latents, 512, 4), nn.ReLU()),
-        *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (nn.ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
-        *(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Sigmoid()),
+        *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
+        *(ConvTranspose2d(64, 3, 4, 2, 1), nn.Sigmoid()),
     )
 
 
@@ -167,20 +199,18 @@ def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequ
     )
 
 
-def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:
-    """z (N, D) -> logits (N, 32, V): the encoder's layers in reverse; the last one shares the embedding's weights."""
+def caption_decoder(n_latents: int, wide: bool) -> nn.Sequential:
+    """z (N, D) -> embedded words (N, 32, 128): the encoder's layers in reverse, but the embedding."""
     channels = widths(wide)[::-1]
     stages = zip(pairwise(channels), STAGES[::-1], strict=True)
     convolutions = [
         FromPixel(n_latents, channels[0], 4, bias=wide),
-        *(nn.ConvTranspose2d(n, m, *shape, bias=wide) for (n, m), shape in stages),
+        *(ConvTranspose2d(n, m, *shape, bias=wide) for (n, m), shape in stages),
     ]
-    words = nn.Linear(N_EMBEDDING, embedding.num_embeddings)
-    words.weight = embedding.weight
     return nn.Sequential(
         nn.Unflatten(1, (n_latents, 1, 1)),
         *(layer for conv in convolutions[:-1] for layer in (conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())),
-        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2), words),
+        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2)),
     )
 
 
@@ -207,7 +237,7 @@ def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
         "encoder.caption.18.linear": (("vaes.1.enc.c1", "vaes.1.enc.c2"), bias),
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), bias) for i in range(0, 18, 3)},
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), norm) for i in range(1, 15, 3)},
-        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), affine),
+        "likelihood.caption.words": (("vaes.1.dec.toVocabSize",), affine),
     }
     if model == "images":
         layers |= {

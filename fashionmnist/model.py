@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from common.encoders_decoders import swish_mlp
+from common.encoders_decoders import ConvTranspose2d, swish_mlp
 from common.models import MultimodalVAE
 from mnist.model import WIDTH, Config, assemble, layers
 
@@ -29,9 +29,9 @@ def image_decoder(n_inputs: int) -> nn.Sequential:
     return nn.Sequential(
         swish_mlp(n_inputs, WIDTH, 6272),
         nn.Unflatten(1, (128, 7, 7)),
-        nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False),
+        ConvTranspose2d(128, 64, 4, 2, 1, bias=False),
         nn.SiLU(),
-        nn.ConvTranspose2d(64, 1, 4, 2, 1, bias=False),
+        ConvTranspose2d(64, 1, 4, 2, 1, bias=False),
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common import models
 from common.authors_files import MmvaeArgs
-from common.encoders_decoders import FromPixel, SplitLinearLayer
+from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.multimodal_vae import MultimodalVAE
 from mnist_svhn.options import FAMILIES, MODELS
@@ -99,9 +99,9 @@ def svhn_decoder(n_latents: int) -> nn.Sequential:
     """z (N, D) -> mean (N, 3, 32, 32) of the image, in [0, 1]."""
     return nn.Sequential(
         *(nn.Unflatten(1, (n_latents, 1, 1)), FromPixel(n_latents, 128, 4), nn.ReLU()),
-        *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Sigmoid()),
+        *(ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU()),
+        *(ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
+        *(ConvTranspose2d(32, 3, 4, 2, 1), nn.Sigmoid()),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
 from common.pairs import Networks, build_pair
@@ -139,10 +139,10 @@ def image_decoder(n_inputs: int) -> nn.Sequential:
     """Build the decoder (N, n_inputs) -> logits (N, 1, 50, 50)."""
     return nn.Sequential(
         *(nn.Linear(n_inputs, 1024), nn.SiLU(), nn.Unflatten(1, (256, 2, 2))),
-        *(nn.ConvTranspose2d(256, 128, 4, 2, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
-        *(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
-        *(nn.ConvTranspose2d(64, 32, 5, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
-        nn.ConvTranspose2d(32, 1, 4, 2, 1, bias=False),
+        *(ConvTranspose2d(256, 128, 4, 2, 0, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(ConvTranspose2d(64, 32, 5, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
+        ConvTranspose2d(32, 1, 4, 2, 1, bias=False),
     )
 
 

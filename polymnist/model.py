@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import FAMILIES, VAE, MultimodalVAE
 from polymnist.data import modalities
@@ -71,9 +71,9 @@ def decoder(d: int, width: int) -> nn.Sequential:
     w = width
     return nn.Sequential(
         *(nn.Linear(d, 4 * w * 4 * 4), nn.ReLU(), nn.Unflatten(1, (4 * w, 4, 4))),
-        *(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1), nn.ReLU()),
-        nn.ConvTranspose2d(w, 3, 3, 2, 1, output_padding=1),
+        *(ConvTranspose2d(4 * w, 2 * w, 3, 2, 1), nn.ReLU()),
+        *(ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1), nn.ReLU()),
+        ConvTranspose2d(w, 3, 3, 2, 1, output_padding=1),
     )
 
 

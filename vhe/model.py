@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
 
 from common.distributions import DiagonalGaussian
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from vhe.framework import VHE, NormalPrior
 from vhe.pixelcnn import GatedPixelCNN
 
@@ -147,7 +147,7 @@ def upsampling(d: int, channels: int) -> nn.Sequential:
     return he_initialised(
         nn.Sequential(
             *(nn.Linear(d, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 64 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (64, 7, 7))),
-            *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
+            *(ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
             nn.Conv2d(32, channels, 3, 1, 1),
         )
     )

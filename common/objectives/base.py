@@ -12,6 +12,8 @@ from common.errors import require
 from common.modalities import stack_values, zero_where_absent
 from common.multimodal_vae import MultimodalVAE, assembled
 
+DECODED_NUMBERS = 2_000_000  # of a modality at once on a CPU: with larger activations its memory is the bottleneck
+
 
 class Bound(NamedTuple):
     """A bound for each example, and its terms.
@@ -200,4 +202,12 @@ class MultimodalObjective(Objective):
 
     def _log_prob(self, name: str, z: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """log p(x_m|z) of z (..., B, D) and values (B, ...): (..., B), for a set (..., B, n)."""
-        return self.model.decode(z, [name], values)[name].log_prob(values[name])
+        undivided = z.device.type != "cpu" or (self.training and self.model.decoder_has_batch_norm(name))
+        n_numbers = z[..., 0, 0].numel() * values[name][0].numel()  # that one example's samples decode to
+        size = len(values[name]) if undivided else max(1, DECODED_NUMBERS // n_numbers)
+        log_p = []
+        for start in range(0, len(values[name]), size):
+            rows = slice(start, start + size)
+            part = {name: x[rows] for name, x in values.items()}
+            log_p.append(self.model.decode(z[..., rows, :], [name], part)[name].log_prob(part[name]))
+        return torch.cat(log_p, dim=z.dim() - 2)

@@ -14,7 +14,7 @@ from common import distributed
 from common.errors import require
 
 Model = TypeVar("Model", bound=nn.Module)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def select(cuda: bool) -> torch.device:
@@ -88,7 +88,7 @@ def _keep_pages() -> None:
     """Make glibc keep freed memory: asking the system for it again takes a quarter of a step's time."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):  # other C libraries lack it
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 

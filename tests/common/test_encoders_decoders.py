@@ -2,14 +2,52 @@ import pytest
 import torch
 from torch import nn
 
+from common import encoders_decoders
 from common.encoders_decoders import (
     ConcatLayer,
+    ConvTranspose2d,
     FromPixel,
     ModalityEmbedding,
     SharedNetwork,
     StackedLinear,
     has_batch_norm,
 )
+
+SHAPES = {"as DCGAN's": (4, 2, 1), "of one stage": (4, 1, 0), "flat": ((1, 4), (1, 2), (0, 1)), "odd": (3, 2, 1, 1)}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_transposed_convolution_is_torchs(channels, shape, bias, monkeypatch):
+    monkeypatch.setattr(encoders_decoders, "PRODUCT_NUMBERS", 1000)  # a batch in parts
+    ours = ConvTranspose2d(2, channels, *shape, bias=bias).double()
+    theirs = nn.ConvTranspose2d(2, channels, *shape, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
+    x = torch.randn(7, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    found = [[y := f(x), *torch.autograd.grad(y.square().sum(), (x, *f.parameters()))] for f in (ours, theirs)]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_transposed_convolution_in_bf16_is_torchs(channels):
+    ours, theirs = (f(2, channels, 4, 2, 1) for f in (ConvTranspose2d, nn.ConvTranspose2d))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(7, 2, 5, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = [f(x) for f in (ours, theirs)]
+    assert outputs[0].dtype == torch.bfloat16
+    pairs = zip((ours, theirs), outputs, strict=True)
+    found = [[y, *torch.autograd.grad(y.float().square().sum(), (x, *f.parameters()))] for f, y in pairs]
+    torch.testing.assert_close(*found)
+
+
+def test_a_transposed_convolution_of_no_examples():
+    layer = ConvTranspose2d(2, 1, 4, 2, 1)
+    y = layer(torch.empty(0, 2, 5, 6))
+    y.sum().backward()
+    assert y.shape == (0, 1, 10, 12) and layer.weight.grad.eq(0).all()
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Independent, Laplace, Normal, kl_divergence
 from torch.nn import functional as F
 
@@ -108,7 +109,7 @@ def test_the_authors_run_folders_give_identical_outputs(tmp_path, name):
         torch.testing.assert_close(p[source].mean, decoders[0](z))
         expected = Independent(Laplace(decoders[0](z), 0.01), x[source].dim() - 1).log_prob(x[source])
         torch.testing.assert_close(p[source].log_prob(x[source]), expected)
-        torch.testing.assert_close(p["caption"].logits, decoders[1](z))
+        torch.testing.assert_close(p["caption"].words(p["caption"].embedded), decoders[1](z))
         v = w["_pz_params.1"][0]
         if name == "cubIS":
             expected = Laplace(w["_pz_params.0"][0], v.softmax(dim=0) * d + 1e-6)
@@ -140,7 +141,7 @@ def test_tied_weights_stay_tied(tmp_path, name):
         return
 
     def embedding(model):
-        return model.encoder["caption"][0].weight, model.decoder["caption"][-1].weight
+        return model.encoder["caption"][0].weight, model.likelihood["caption"].words.weight
 
     assert embedding(model)[0] is embedding(model)[1]
     assert sum(p is embedding(model)[0] for p in model.parameters()) == 1
@@ -160,31 +161,34 @@ def test_tied_weights_stay_tied(tmp_path, name):
 
 
 def test_padding_contributes_exactly_zero():
-    logits = torch.randn(4, 2, 32, 12, dtype=torch.float64, requires_grad=True)
+    layer = nn.Linear(5, 12).double()
+    embedded = torch.randn(4, 2, 32, 5, dtype=torch.float64, requires_grad=True)
     words = torch.randint(3, 12, (2, 32))
     words[0, 7], words[0, 8:] = END, PADDING
-    log_p = Sentences(logits).log_prob(words)
-    of_words = logits.log_softmax(dim=-1)
+    log_p = Sentences(embedded, layer).log_prob(words)
+    of_words = layer(embedded).log_softmax(dim=-1)
     expected = torch.zeros(4, 2, dtype=torch.float64)
     for b, n in ((0, 8), (1, 32)):
         for t in range(n):
             expected[:, b] += of_words[:, b, t, words[b, t]]
     torch.testing.assert_close(log_p, expected)
-    log_p.sum().backward()
-    assert (logits.grad[:, 0, 8:] == 0).all()
-    assert (logits.grad[:, 0, :8] != 0).any(dim=-1).all()
-    of_first = Sentences(logits[0]).log_prob(words.expand(3, 2, 32))
+    weight, inputs = torch.randn(4, 2, dtype=torch.float64), (embedded, *layer.parameters())
+    found = torch.autograd.grad((weight * log_p).sum(), inputs)
+    torch.testing.assert_close(found, torch.autograd.grad((weight * expected).sum(), inputs))
+    assert (found[0][:, 0, 8:] == 0).all()
+    assert (found[0][:, 0, :8] != 0).any(dim=-1).all()
+    of_first = Sentences(embedded[0], layer).log_prob(words.expand(3, 2, 32))
     torch.testing.assert_close(of_first, expected[0].expand(3, 2))
     all_padding = torch.full((2, 32), PADDING)
-    assert Sentences(logits).log_prob(all_padding).eq(0).all()
+    assert Sentences(embedded, layer).log_prob(all_padding).eq(0).all()
 
 
 def test_a_likeliest_caption_is_padded_after_its_end():
     logits = torch.zeros(1, 32, 12)
     said = torch.tensor([5, 6, END, 7, END, *27 * [8]])
     logits[0, torch.arange(32), said] = 1
-    assert Sentences(logits).mode.tolist() == [[5, 6, END, *29 * [PADDING]]]
-    assert Sentences(logits.flip(-1)).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
+    assert Sentences(logits, nn.Identity()).mode.tolist() == [[5, 6, END, *29 * [PADDING]]]
+    assert Sentences(logits.flip(-1), nn.Identity()).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
 
 
 def test_laplace_and_normal_side_by_side_are_each_their_own():
