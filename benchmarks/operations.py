@@ -1,0 +1,260 @@
+"""Where the time of our training steps goes, operation by operation, and what each operation reaches alone.
+
+    python -m benchmarks.operations                     all experiments
+    python -m benchmarks.operations mnist "cub, images" --rows 20
+
+Every operation of a step is timed where it runs. Then it is repeated alone on random numbers of the same shapes: as it
+is, in other memory layouts, without oneDNN, on one thread, and convolutions also as matrix products (im2col). The sum
+of the shortest times of all operations is what the step could reach without overhead and with the best known kernels;
+the arithmetic limit is that of `python -m benchmarks`.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn.functional import fold, unfold
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils.flop_counter import flop_registry
+from tqdm import tqdm
+
+from benchmarks.experiments import CPU, EXPERIMENTS, our_turn
+from benchmarks.race import machine, peak, timed
+from common.training import devices, run_from_command_line
+
+aten = torch.ops.aten
+CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
+PRODUCTS = (*CONVOLUTIONS, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+
+
+@dataclass
+class Config:
+    """The options of the benchmark."""
+
+    experiments: tyro.conf.Positional[
+        Annotated[tuple[Literal[tuple(EXPERIMENTS)], ...], tyro.conf.arg(metavar="EXPERIMENT")]
+    ] = tuple(EXPERIMENTS)
+    """folders to measure"""
+    rounds: int = 3
+    """turns of the step, and repetitions of each operation alone; the shortest time counts"""
+    rows: int = 12
+    """operations in the table, those that take longest; the others are added up"""
+
+
+def main(config: Config) -> None:
+    """Print a table for each experiment, and one of all."""
+    devices.select(cuda=False)
+    rate = peak(CPU)
+    print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)")
+    rows = []
+    for name in config.experiments:
+        turn, n_steps = our_turn(name), EXPERIMENTS[name].steps
+        turn()
+        step = min(timed(turn) for _ in range(config.rounds)) / n_steps
+        found = recorded(turn, n_steps, config.rounds)
+        best = [alone(operation, config.rounds) for operation in tqdm(found, desc=name, unit=" operations")]
+        print_operations(name, found, best, config.rows)
+        arithmetic = sum(operation.calls * operation.flops for operation in found) / rate
+        shortest = sum(seconds for seconds, _ in best)
+        inside = sum(operation.seconds for operation in found)
+        rows.append((name, step, inside, shortest, arithmetic))
+    print(
+        "\n| a step, ms | | its operations | each alone at its best | share | arithmetic limit | share |"
+        "\n|---|---|---|---|---|---|---|"
+    )
+    for name, step, *times in rows:
+        inside, shortest, arithmetic = (f"{1000 * x:,.1f}" for x in times)
+        shares = [f"{x / step:.0%}" for x in times[1:]]
+        print(f"| {name} | {1000 * step:,.1f} | {inside} | {shortest} | {shares[0]} | {arithmetic} | {shares[1]} |")
+
+
+def print_operations(name: str, found: Sequence["Operation"], best: Sequence[tuple[float, str]], n_rows: int) -> None:
+    """The table of one experiment's operations, (operation, shapes of what it reads)."""
+
+    def row(*cells: object) -> None:
+        print(f"| {' | '.join(map(str, cells))} |")
+
+    total = sum(operation.seconds for operation in found)
+    print()
+    row(name, "calls", "ms", "share", "GFLOP/s", "alone, ms", "GFLOP/s", "the best")
+    row(*8 * ["---"])
+    for operation, (shortest, how) in list(zip(found, best, strict=True))[:n_rows]:
+        work = operation.calls * operation.flops / 1e9
+        cells = [operation, operation.calls]
+        for seconds, cell in ((operation.seconds, f"{operation.seconds / total:.0%}"), (shortest, None)):
+            cells += [f"{1000 * seconds:,.2f}", *[cell] * (cell is not None), f"{work / seconds:.0f}" if work else ""]
+        row(*cells, how)
+    others, shortest = sum(x.seconds for x in found[n_rows:]), sum(seconds for seconds, _ in best[n_rows:])
+    n = len(found[n_rows:])
+    row(f"{n} others", "", f"{1000 * others:,.2f}", f"{others / total:.0%}", "", f"{1000 * shortest:,.2f}", "", "")
+
+
+@dataclass(frozen=True)
+class Like:
+    """Shape, strides and type of a tensor of floating-point numbers."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    def random(self) -> Tensor:
+        """Such a tensor of positive numbers."""
+        n = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
+        return torch.empty(max(n, 0), dtype=self.dtype).uniform_(0.1, 1).as_strided(self.shape, self.strides)
+
+    def __repr__(self) -> str:
+        return "x".join(map(str, self.shape)) or "1"
+
+
+class Operation(NamedTuple):
+    """One operation of a step.
+
+    arguments: positional and named ones, floating-point tensors as `Like`.
+    calls: in one step; seconds: that they take there together.
+    flops: of one call, 0 for what is no product.
+    """
+
+    function: torch._ops.OpOverload
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    calls: int
+    seconds: float
+    flops: int
+
+    def __str__(self) -> str:
+        shapes = [str(x) for x in tree_flatten(self.arguments)[0] if isinstance(x, Like)]
+        name = self.function._overloadpacket.__name__
+        if self.function in CONVOLUTIONS and self.arguments[0][CONVOLUTIONS.index(self.function) + 6]:
+            name = f"transposed {name}"
+        return f"{name.replace('_', ' ').strip()}, {', '.join(shapes[:3])}{', ...' * (len(shapes) > 3)}"
+
+
+class Recorder(TorchDispatchMode):
+    """Times each operation that runs under it: {(operation, shapes): seconds of each call}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = defaultdict(list)
+        self.seen: dict[tuple[str, str], tuple[Any, ...]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        start = time.perf_counter()
+        out = func(*args, **(kwargs or {}))
+        seconds = time.perf_counter() - start
+        arguments = tree_map_only(Tensor, _described, (args, dict(kwargs or {})))
+        key = str(func), repr(arguments)
+        self.seconds[key].append(seconds)
+        if key not in self.seen:
+            count = flop_registry.get(func._overloadpacket)
+            self.seen[key] = func, arguments, count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
+
+def _described(x: Tensor) -> Tensor | Like:
+    return Like(tuple(x.shape), x.stride(), x.dtype) if x.is_floating_point() else x.clone()
+
+
+def recorded(turn: Callable[[], object], n_steps: int, rounds: int) -> list[Operation]:
+    """The operations of one step, the longest first; of each the shortest time of several turns of n steps."""
+    recorders = []
+    for _ in range(rounds):
+        with Recorder() as recorder:
+            turn()
+        recorders.append(recorder)
+    found = []
+    for key, (function, arguments, flops) in recorders[0].seen.items():
+        seconds = min(sum(recorder.seconds[key]) for recorder in recorders if key in recorder.seconds)
+        calls = len(recorders[0].seconds[key])
+        found.append(Operation(function, arguments, max(1, calls // n_steps), seconds / n_steps, flops))
+    return sorted(found, key=lambda operation: -operation.seconds)
+
+
+def alone(operation: Operation, rounds: int) -> tuple[float, str]:
+    """The shortest time of the operation's calls by themselves, in seconds, and how: the name of the variant."""
+    times = {}
+    for name, run in variants(operation):
+        run()
+        times[name] = min(timed(run) for _ in range(rounds))
+    best = min(times, key=times.get)
+    return operation.calls * times[best], best
+
+
+def variants(operation: Operation) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Ways to compute an operation, by name."""
+    args, kwargs = tree_map_only(Like, Like.random, operation.arguments)
+    as_it_is = lambda: operation.function(*args, **kwargs)  # noqa: E731 (it is one of several)
+    yield "as it is", as_it_is
+    if operation.function not in PRODUCTS:
+        return
+    yield "without oneDNN", _within(_without_onednn, as_it_is)
+    if torch.get_num_threads() > 1:
+        yield "one thread", _within(_one_thread, as_it_is)
+    if operation.function not in CONVOLUTIONS:
+        return
+    for name, layout in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
+        laid = [x.contiguous(memory_format=layout) if isinstance(x, Tensor) and x.dim() == 4 else x for x in args]
+        yield name, lambda laid=laid: operation.function(*laid, **kwargs)
+    yield "as products", lambda: as_products(operation.function, args)
+
+
+def as_products(function: torch._ops.OpOverload, args: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    """A convolution, or its gradients for input and weight where they are wanted, by im2col and matrix products."""
+    backward = function is aten.convolution_backward.default
+    g = args[0] if backward else None
+    x, weight, _, stride, padding, _, transposed, output_padding = args[backward : backward + 8]
+    kernel, flat = weight.shape[2:], weight.flatten(1)  # (out, in * kernel), transposed (in, out * kernel)
+    windows = {"kernel_size": kernel, "stride": stride, "padding": padding}
+    if not backward:
+        if not transposed:
+            y = flat @ unfold(x, **windows)
+            n = zip(x.shape[2:], kernel, stride, padding, strict=True)
+            return (y.unflatten(2, [(size + 2 * pad - k) // step + 1 for size, k, step, pad in n]),)
+        n = zip(x.shape[2:], kernel, stride, padding, output_padding, strict=True)
+        size = [(size - 1) * step - 2 * pad + k + extra for size, k, step, pad, extra in n]
+        return (fold(flat.T @ x.flatten(2), size, **windows),)
+    wide, narrow = (g, x) if transposed else (x, g)  # the side that the windows lie on, and the other
+    columns, narrow = unfold(wide, **windows), narrow.flatten(2)  # (N, C * kernel, L), (N, C', L)
+    of_input = None
+    if args[-1][0]:
+        of_input = (flat @ columns).view_as(x) if transposed else fold(flat.T @ narrow, x.shape[2:], **windows)
+    rows = narrow.transpose(0, 1).flatten(1), columns.transpose(0, 1).flatten(1)
+    return of_input, (rows[0] @ rows[1].T).view_as(weight) if args[-1][1] else None
+
+
+def _within(manager: Callable[[], AbstractContextManager], run: Callable[[], object]) -> Callable[[], object]:
+    def inside() -> None:
+        with manager():
+            run()
+
+    return inside
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    torch.backends.mkldnn.enabled = False  # its `flags` would change the precision of products too
+    yield
+    torch.backends.mkldnn.enabled = True
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+if __name__ == "__main__":
+    run_from_command_line(main, Config, __doc__)

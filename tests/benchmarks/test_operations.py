@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from benchmarks import operations
+from benchmarks.experiments import EXPERIMENTS, our_turn
+from benchmarks.race import operations as n_operations
+
+aten = torch.ops.aten
+SHAPES = {"half": ((2, 2), (1, 1), (0, 0)), "one stage": ((1, 1), (0, 0), (0, 0)), "uneven": ((2, 1), (1, 0), (1, 0))}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("transposed", [True, False])
+def test_convolutions_as_products_are_convolutions(transposed, shape):
+    stride, padding, output_padding = shape
+    x = torch.randn(3, 2, 7, 6, dtype=torch.float64)
+    weight = torch.randn(2, 5, 4, 3, dtype=torch.float64) if transposed else torch.randn(5, 2, 4, 3).double()
+    rest = stride, padding, (1, 1), transposed, output_padding if transposed else (0, 0), 1
+    y = aten.convolution(x, weight, None, *rest)
+    (found,) = operations.as_products(aten.convolution.default, (x, weight, None, *rest))
+    torch.testing.assert_close(found, y)
+    for mask in ([True, True, False], [False, True, False], [True, False, False]):
+        args = torch.randn_like(y), x, weight, None, *rest, mask
+        found = operations.as_products(aten.convolution_backward.default, args)
+        for gradient, expected in zip(found, aten.convolution_backward(*args), strict=False):
+            assert (gradient is None) == (expected is None)
+            if expected is not None:
+                torch.testing.assert_close(gradient, expected)
+
+
+def test_all_products_of_a_step_are_found_and_timed():
+    turn, n = our_turn("mnist"), EXPERIMENTS["mnist"].steps
+    turn()
+    found = operations.recorded(turn, n, rounds=1)
+    assert sum(operation.calls * operation.flops for operation in found) == n_operations(turn) / n
+    assert [operation.seconds for operation in found] == sorted((x.seconds for x in found), reverse=True)
+    names = [str(operation) for operation in found]
+    assert "addmm, 784, 200x512, 512x784" in names and any(name.startswith("fused adam") for name in names)
+    for operation in found[:5]:
+        seconds, how = operations.alone(operation, rounds=1)
+        assert seconds > 0 and how in ("as it is", "without oneDNN", "one thread")
+
+
+def test_a_broadcast_tensor_is_repeated_as_one():
+    x = torch.ones(3, 1).expand(3, 4)
+    again = operations.Like(tuple(x.shape), x.stride(), x.dtype).random()
+    assert again.stride() == x.stride() and again[:, 0].equal(again[:, 3])
+
+
+def test_the_table_shares_out_the_step(capsys):
+    operations.main(operations.Config(experiments=("mnist",), rounds=1, rows=2))
+    lines = capsys.readouterr().out.splitlines()
+    operation_rows = [line for line in lines if "others" in line or line.startswith(("| mm", "| addmm"))]
+    shares = [int(line.split(" | ")[3].rstrip("%")) for line in operation_rows]
+    assert len(operation_rows) == 3 and abs(sum(shares) - 100) <= 2
+    assert lines[-1].startswith("| mnist |")
