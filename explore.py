@@ -60,7 +60,8 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         views = {"image": FACE, "caption": Words(lambda text: words.encode([text]), words.sentences)}
         values = examples.load_birds(words)
     else:
-        require(experiment in VIEWS, f"explore.py cannot show models of {experiment} ({path}): use its sample.py")
+        ways_out = "use its sample.py, or add its views to VIEWS in exploration/views.py"
+        require(experiment in VIEWS, f"explore.py cannot show models of {experiment} ({path}): {ways_out}")
         views, values = VIEWS[experiment], examples.load(experiment)
     model = load_model(path).to(devices.select(config.cuda))
     require(

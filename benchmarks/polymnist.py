@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.plain_faces import as_written
 from benchmarks.race import Turn, machine, operations, peak, race, ratio
 from common.data import Examples
 from common.errors import require
@@ -110,6 +111,7 @@ def package_turn(name: str, batch_size: int) -> Turn:
     from benchmarks import newer_package  # needs the extra [bench]
 
     ours, race_ = objective(name), RACES[name]
+    ours.model = as_written(ours.model)
     theirs = newer_package.counterpart(ours, race_.kind, BETA, **race_.theirs)
     optimizer = torch.optim.Adam(theirs.parameters(), lr=5e-4)
     data = newer_package.inputs(examples(batch_size, ours.model.modalities)[:])

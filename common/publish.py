@@ -64,9 +64,11 @@ def write(model: Path, folder: Path) -> None:
     about = {"format": saved.format, "experiment": saved.experiment, "config": options}
     about |= {name: checkpoint[name] for name in ("commit", "versions", "epoch") if name in checkpoint}
     lines = [line for line in read_metrics(folder_of(model)) if line["epoch"] == about.get("epoch")]
+    # safetensors refuses parameters that share memory, and layouts such as channels-last: each gets memory of its own
+    own = {name: x.clone().contiguous() for name, x in saved.state_dict.items()}
+    weights = save(own)
     folder.mkdir(parents=True, exist_ok=True)
-    # parameters that share memory are refused, so each gets its own
-    write_atomically(folder / PUBLISHED, save({name: x.clone() for name, x in saved.state_dict.items()}))
+    write_atomically(folder / PUBLISHED, weights)
     write_atomically(folder / OPTIONS, json.dumps(about, indent=2).encode())
     write_atomically(folder / CARD, card(about, lines[-1] if lines else None).encode())
 

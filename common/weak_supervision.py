@@ -208,9 +208,9 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
         name: [spread([getattr(result, of) for result in group]) for group in by_fraction]
         for name, of in ((getattr(config, "model", "model"), "model"), ("classifier of the pairs alone", "classifier"))
     }
-    n_paired = [group[0].n_paired for group in by_fraction]
+    n_paired, several = [group[0].n_paired for group in by_fraction], len(by_fraction[0]) > 1
     rows = [
-        (f"{n:,}", *(f"{tables.percent(mean)} ± {tables.percent(std)} %" for mean, std in row))
+        (f"{n:,}", *(f"{tables.percent(mean)}{f' ± {tables.percent(std)}' * several} %" for mean, std in row))
         for n, *row in zip(n_paired, *curves.values(), strict=True)
     ]
     table = tables.Table(

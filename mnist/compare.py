@@ -196,7 +196,7 @@ def report(results: list[Result], config: Config) -> None:
         mine = [result for result in results if result.variant == variant]
         cells = [spread([result.estimates[name] for result in mine]) for name in names]
         points[variant] = cells[0]
-        texts = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in cells]
+        texts = [f"{mean:.2f}{f' ± {deviation:.2f}' * (len(mine) > 1)}" for mean, deviation in cells]
         rate = max(result.rate for result in mine)
         rows.append((f"`{variant}`", *texts, f"{mine[0].n_parameters:,}", f"{rate:,.0f}"))
     size = tables.count(config.n_test, "test image")

@@ -236,7 +236,8 @@ def report(trials: "list[FrozenTrial]", config: Config) -> "list[FrozenTrial]":
     for trial in trials:
         run, scores = config.runs(trial.params)[0], trial.user_attrs.get("scores")
         setting = {name: getattr(run, name) for name in CHOSEN}
-        value = "{:.3f} ± {:.3f}".format(*spread(scores)) if scores else "diverged"
+        mean, deviation = spread(scores) if scores else (None, None)
+        value = f"{mean:.3f}{f' ± {deviation:.3f}' * (len(scores) > 1)}" if scores else "diverged"
         rows.append((*(f"{x:g}" for x in setting.values()), value))
         figures.append({**setting, "scores": scores})
     seeds = ", ".join(map(str, config.seeds))

@@ -19,6 +19,10 @@ DIFFERENCE = (
     "difference: ours less the paper's. Its standard error is that of ours over seeds, and over images where ours are "
     "not the paper's test images; the paper's is not known, nor is ours for one seed on the same images."
 )
+DEMO = (
+    "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: no "
+    "published figure compares with these."
+)
 MAX_COLUMNS = 8  # figures side by side, in tables without published ones; others have a line for each figure
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
@@ -173,9 +177,11 @@ def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[
 
 def notes(table_rows: Iterable[Row], header: Sequence[str] = ()) -> list[str]:
     """The footnotes of rows, and of a column in the header."""
+    table_rows = list(table_rows)
     plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
+    demo = [DEMO] * any(x.demo for row in table_rows for x in row.results)
     dagger = [DAGGER] * any(row.published and row.published.recalled for row in table_rows)
-    return [*dagger, *[DIFFERENCE] * ("difference" in header), *plan_notes]
+    return [*demo, *dagger, *[DIFFERENCE] * ("difference" in header), *plan_notes]
 
 
 def in_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

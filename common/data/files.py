@@ -23,11 +23,12 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
         how: how to get the file, the end of the error message.
 
     Raises:
-        InputError: none of them exists.
+        InputError: none of them exists, or data_dir does not.
     """
     for name in names:
         if (data_dir / name).is_file():
             return data_dir / name
+    require(data_dir.is_dir(), f"there is no folder {data_dir}: {how}")
     others = f" (nor is there {' or '.join(names[1:])})" if len(names) > 1 else ""
     raise InputError(f"{data_dir / names[0]} is missing: {how}{others}")
 

@@ -13,6 +13,7 @@ from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
 
+FEW = 2  # effective samples
 Estimates = dict[str, dict[str, float]]  # {name: {"mean", "stderr"}}
 
 
@@ -123,15 +124,25 @@ def report_estimates(
         (name, *(f"{percent(x)} %" if "accuracy" in name else f"{x:.3f}" for x in estimate.values()))
         for name, estimate in ordered
     ]
+    notes = f"{other_data(config)} {few_effective(estimates)}".strip()
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     report(
         config,
         experiment,
-        [Table("estimates", estimates, head, rows, notes=other_data(config)), *more],
+        [Table("estimates", estimates, head, rows, notes=notes), *more],
         settings,
         about,
     )
     return estimates
+
+
+def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
+    """A note if an estimate rests on one sample or little more, by its mean effective number; else ""."""
+    kind = QUALITIES[0]
+    few = [name.removeprefix(f"{kind}, ") for name, x in estimates.items() if name.startswith(kind) and x["mean"] < FEW]
+    if not few:
+        return ""
+    return f"Fewer than {FEW} samples are effective for {', '.join(few)}: these estimates are far below log p."
 
 
 def data_scored(

@@ -1,6 +1,7 @@
 """Published models: what the folder holds, that it loads, and what is uploaded."""
 
 import json
+from importlib import import_module
 
 import httpx
 import pytest
@@ -49,6 +50,15 @@ def test_a_published_model_is_the_model(run, tmp_path):
         and "| model | mvae |\n| posterior | gaussian |\n| obj | the model's own |" in text
     )
     assert f"| valid | bound | {metrics(run)[1]['valid']['bound']:.3f} |" in text
+
+
+@pytest.mark.parametrize(("experiment", "options"), [("fashionmnist", {}), ("cub", {"model": "caption", "K": 1})])
+def test_convolutions_and_tied_weights_are_published(tmp_path, experiment, options):
+    script = import_module(f"{experiment}.train")
+    script.main(script.Config(save_dir=tmp_path / "run", demo=True, limit=20, epochs=1, n_latents=4, **options))
+    main(Config(tmp_path / "run", tmp_path / "new"))
+    original, published = (load_model(tmp_path / name).state_dict() for name in ("run", "new"))
+    assert published.keys() == original.keys() and all(published[name].equal(x) for name, x in original.items())
 
 
 def test_a_training_goes_on_from_it(run, tmp_path):

@@ -43,6 +43,8 @@ def test_the_curve_of_weak_supervision(tmp_path, capsys, monkeypatch):
     assert row in (tmp_path / "weak_supervision.md").read_text() and row in capsys.readouterr().out
     with Image.open(tmp_path / "weak_supervision.png") as picture:
         assert picture.width > 300
+    call(mnist.weak_supervision, *args, "--fractions", 0.05, "--seeds", 0)
+    assert f"| 10 | {100 * few[0].model:.1f} % |" in capsys.readouterr().out, "no deviation of one seed"
     # what the accuracies are of
     test = load_mnist("test", data_config("", demo=True, limit=200))[:].modalities
     label = load_model(tmp_path / "0.05_seed1").reconstruct({"image": test["image"]})["text"]

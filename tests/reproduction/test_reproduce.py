@@ -101,6 +101,9 @@ def test_built_in_data_have_no_figure_in_a_paper():
     lines = ["log p(x) | -90.000 | -90.500 | 0 | 80 | 50,000 |", "log p(x,y) | -91.000 |  | 0 | 80 | 50,000 |"]
     lines = [line + RECORDED for line in lines]
     assert "".join(f"| mnist | mvae | {line}\n" for line in lines) in text and "paper" not in text
+    assert text.endswith(f"\n\n{tables.DEMO}\n")
+    full = tables.markdown("mvae-table2", TABLES["mvae-table2"], [replace_fields(measured, demo=False)])
+    assert tables.DEMO not in full
 
 
 def test_what_was_not_recalled_has_no_dagger():

@@ -19,6 +19,11 @@ def test_a_missing_file_is_named(names, message, tmp_path):
         find(tmp_path, names, "fetch it")
 
 
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match=f"^there is no folder {tmp_path / 'new'}: get it$"):
+        find(tmp_path / "new", ["x"], "get it")
+
+
 def test_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
     bars, progress = [], files.distributed.progress
     monkeypatch.setattr(files.distributed, "progress", lambda **options: bars.append(progress(**options)) or bars[-1])

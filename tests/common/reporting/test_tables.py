@@ -70,3 +70,17 @@ def test_scores_on_other_data_than_the_trainings_say_so(monkeypatch, capsys, tra
         monkeypatch.setattr(tables, "load_config", lambda path, demo=of_training: {"demo": demo})
         tables.report_estimates(values, SimpleNamespace(**config, demo=scored), "mnist", 2)
         assert (f"\n\nThe model was trained {said} --demo.\n" in capsys.readouterr().out) == note
+
+
+@pytest.mark.parametrize(("ess", "said"), [([1.0, 1.2], True), ([1.0, 5.0], False)])
+def test_estimates_that_rest_on_one_sample_are_named(monkeypatch, capsys, ess, said):
+    monkeypatch.setattr(tables, "load_config", lambda path: {"demo": False})
+    config = SimpleNamespace(model=None, json=None, seed=0, n_samples=100, demo=False)
+    values = {
+        "log p(x)": torch.zeros(2),
+        "effective samples, x": torch.tensor(ess),
+        "effective samples, y": torch.ones(2) * 9,
+    }
+    tables.report_estimates(values, config, "mnist", 2)
+    note = "Fewer than 2 samples are effective for x: these estimates are far below log p."
+    assert (f"\n\n{note}\n" in capsys.readouterr().out) == said
