@@ -73,6 +73,7 @@ tables: setup-all
 
 bench: setup-all
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.pixels
 	$(BIN)/pip install --quiet --editable ".[bench]"

@@ -40,6 +40,7 @@ SCRIPTS = {
     "benchmarks/__main__.py",
     "benchmarks/faces.py",
     "benchmarks/growth.py",
+    "benchmarks/operations.py",
     "benchmarks/pixels.py",
     "benchmarks/polymnist.py",
     "benchmarks/scaling.py",
