@@ -27,7 +27,7 @@ class SplitLinearLayer(nn.Module):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution, with two of its parts as products where oneDNN is slow: on a CPU, for float32.
+    """A transposed convolution, in float32 on a CPU without the two parts of it at which oneDNN is slow.
 
     The gradient of the bias takes oneDNN up to a third of the backward pass. A convolution to a few channels, such as a
     decoder's last layer, leaves most of a processor's vectors empty.

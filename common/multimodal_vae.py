@@ -111,10 +111,9 @@ class MultimodalVAE(nn.Module):
         return DECODED_AT_ONCE[next(self.parameters()).device.type]
 
     def networks(self) -> Iterator[nn.Module]:
-        """The encoders, the decoders, and the layers of likelihoods that have any."""
+        """The encoders and decoders."""
         yield from self.encoder.values()
         yield from self.decoder.values()
-        yield from (layer for layer in self.likelihood.modules() if isinstance(layer, nn.Linear))
 
     def observe(self, inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch) -> Batch:
         """The inputs as a Batch of the model's modalities (`common.data.observe`)."""

@@ -1,12 +1,13 @@
 """Networks of the models on CUB (layers of the MMVAE authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from common import models
 from common.authors_files import MmvaeArgs
@@ -41,12 +42,12 @@ class Sentences(Distribution):
 
     Args:
         embedded: (..., LENGTH, E).
-        words: a linear layer from these to logits (..., LENGTH, V).
+        words: from these to logits (..., LENGTH, V).
     """
 
-    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 (torch's own name)
+    arg_constraints = {}  # noqa: RUF012 (torch's own name)
 
-    def __init__(self, embedded: Tensor, words: nn.Linear) -> None:
+    def __init__(self, embedded: Tensor, words: Callable[[Tensor], Tensor]) -> None:
         super().__init__(embedded.shape[:-2], embedded.shape[-2:-1], validate_args=False)
         self.embedded, self.words = embedded, words
 
@@ -87,17 +88,34 @@ class _OfWords(torch.autograd.Function):
         return gradient.scatter_add_(-1, words.unsqueeze(-1), g), None
 
 
+class Vocabulary(nn.Linear):
+    """A decoder's last layer, (..., E) -> logits (..., V), with an embedding's weights.
+
+    In the decoder it passes on its input: the likelihood calls `logits` for the words that a caption has.
+    """
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__(embedding.embedding_dim, embedding.num_embeddings)
+        self.weight = embedding.weight
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        return embedded
+
+    def logits(self, embedded: Tensor) -> Tensor:
+        """The linear layer itself."""
+        return super().forward(embedded)
+
+
 class CaptionLikelihood(nn.Module):
     """Likelihood of captions, from a decoder's output (..., LENGTH, E).
 
     Args:
-        embedding: of V words, (V, E); its weights are those of the linear layer to the logits.
+        words: from it to logits (..., LENGTH, V).
     """
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, words: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.words = nn.Linear(embedding.embedding_dim, embedding.num_embeddings)
-        self.words.weight = embedding.weight
+        self.words = words
 
     def forward(self, embedded: Tensor) -> Sentences:
         """Distribution of captions."""
@@ -121,11 +139,11 @@ def build(config: Config) -> MultimodalVAE:
         encoder["feature"], decoder["feature"] = feature_encoder(heads), feature_decoder(d)
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
-        decoder["caption"] = caption_decoder(d, wide)
+        decoder["caption"] = caption_decoder(encoder["caption"][0], d, wide)
     likelihood = {
         "image": lambda: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3),
         "feature": lambda: LaplaceLikelihood(LIKELIHOOD_SCALE),
-        "caption": lambda: CaptionLikelihood(encoder["caption"][0]),
+        "caption": lambda: CaptionLikelihood(decoder["caption"][-1].logits),
     }
     sizes = {"image": 3 * 64 * 64, "feature": N_FEATURES}
     return models.VAE(
@@ -199,8 +217,8 @@ def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequ
     )
 
 
-def caption_decoder(n_latents: int, wide: bool) -> nn.Sequential:
-    """z (N, D) -> embedded words (N, 32, 128): the encoder's layers in reverse, but the embedding."""
+def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:
+    """z (N, D) -> words (N, 32, 128), what `Vocabulary.logits` reads: the encoder's layers in reverse."""
     channels = widths(wide)[::-1]
     stages = zip(pairwise(channels), STAGES[::-1], strict=True)
     convolutions = [
@@ -210,7 +228,7 @@ def caption_decoder(n_latents: int, wide: bool) -> nn.Sequential:
     return nn.Sequential(
         nn.Unflatten(1, (n_latents, 1, 1)),
         *(layer for conv in convolutions[:-1] for layer in (conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())),
-        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2)),
+        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2), Vocabulary(embedding)),
     )
 
 
@@ -237,7 +255,7 @@ def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
         "encoder.caption.18.linear": (("vaes.1.enc.c1", "vaes.1.enc.c2"), bias),
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), bias) for i in range(0, 18, 3)},
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), norm) for i in range(1, 15, 3)},
-        "likelihood.caption.words": (("vaes.1.dec.toVocabSize",), affine),
+        "decoder.caption.19": (("vaes.1.dec.toVocabSize",), affine),
     }
     if model == "images":
         layers |= {

@@ -142,7 +142,7 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
     few = [name.removeprefix(f"{kind}, ") for name, x in estimates.items() if name.startswith(kind) and x["mean"] < FEW]
     if not few:
         return ""
-    return f"Fewer than {FEW} samples are effective for {', '.join(few)}: these estimates are far below log p."
+    return f"Fewer than {FEW} samples are effective for {', '.join(few)}: these estimates may be far below log p."
 
 
 def data_scored(

@@ -62,6 +62,7 @@ def run_from_command_line(
             small = not isinstance(value, int) or abs(value) < LARGEST
             require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         main(given)
+        sys.stdout.flush()
     except BrokenPipeError:  # who reads the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a program that SIGPIPE ends

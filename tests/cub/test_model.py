@@ -1,5 +1,6 @@
 """The networks of CUB's birds: the authors' own reproduced, tied embeddings, captions' likelihood, mixed families."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -141,10 +142,13 @@ def test_tied_weights_stay_tied(tmp_path, name):
         return
 
     def embedding(model):
-        return model.encoder["caption"][0].weight, model.likelihood["caption"].words.weight
+        return model.encoder["caption"][0].weight, model.decoder["caption"][-1].weight
 
     assert embedding(model)[0] is embedding(model)[1]
     assert sum(p is embedding(model)[0] for p in model.parameters()) == 1
+    copied = deepcopy(model)
+    assert embedding(copied)[0] is embedding(copied)[1] is not embedding(model)[0]
+    assert copied.likelihood["caption"].words.__self__ is copied.decoder["caption"][-1]
     before = embedding(model)[0].detach().clone()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     kind = MmvaeElbo if len(model.modalities) > 1 else IwaeElbo

@@ -141,11 +141,11 @@ def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
         ),
         (sample, ["--n-samples", 0], "--n-samples must be positive, not 0"),
         (sample, ["--reconstruct", "--condition-on-text", 1], "--reconstruct takes no condition"),
-        (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "is missing"),
+        (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "there is no folder nowhere: --data-dir"),
         (loglike, ["--n-samples", 0], "--n-samples must be positive, not 0"),
         (loglike, ["--limit", 0], "--limit must be positive, not 0"),
         (loglike, ["--json", "nowhere/out.json"], "--json nowhere/out.json: there is no such folder"),
-        (loglike, ["--data-dir", "nowhere"], "is missing"),
+        (loglike, ["--data-dir", "nowhere"], "there is no folder nowhere: --data-dir"),
     ],
 )
 def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, args, message):

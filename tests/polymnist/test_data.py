@@ -109,6 +109,7 @@ def test_the_demo_and_mnists_files(tmp_path):
     assert (len(train), len(test)) == (1500, 297) and list(train.modalities) == ["m0", "m1", "digit"]
     write_mnist(tmp_path)
     assert len(data.load("test", config(tmp_path, limit=5, n_modalities=3))) == 5
+    (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="t10k-images-idx3-ubyte.gz is missing"):
         data.load("test", config(tmp_path / "none"))
 
