@@ -21,6 +21,7 @@ N_FEATURES = 2048
 N_EMBEDDING = 128
 AUTHORS_WORDS = 1590  # size of the vocabulary, which their run folders lack
 LIKELIHOOD_SCALE = 0.01  # of images and of features
+BLOCK = 2048  # words whose logits are computed together: arrays of ever new sizes would leave gaps in the memory
 
 
 class Config(Protocol):
@@ -63,11 +64,14 @@ class Sentences(Distribution):
         shape = torch.broadcast_shapes(value.shape, self.embedded.shape[:-1])
         value, embedded = value.expand(shape), self.embedded.expand(*shape, -1)
         said = value != PADDING
-        if value.device.type == "cpu":  # half of the words are padding, and a tenth of CUB's step is their logits
-            log_p = _OfWords.apply(self.words(embedded[said]), value[said])
-            return embedded.new_zeros(shape).masked_scatter(said, log_p).sum(dim=-1)
-        log_p = _OfWords.apply(self.words(embedded), value)
-        return torch.where(said, log_p, 0).sum(dim=-1)  # a CUDA graph needs shapes that do not depend on the data
+        if value.device.type != "cpu":  # a CUDA graph needs shapes that do not depend on the data
+            return torch.where(said, _OfWords.apply(self.words(embedded), value), 0).sum(dim=-1)
+        # half of the words are padding, and a tenth of CUB's step is their logits
+        n = min(-(-int(said.sum()) // BLOCK) * BLOCK, said.numel())
+        rows = said.flatten().argsort(descending=True)[:n]
+        log_p = _OfWords.apply(self.words(embedded.flatten(0, -2)[rows]), value.flatten()[rows])
+        log_p = torch.where(said.flatten()[rows], log_p, 0)
+        return embedded.new_zeros(said.numel()).index_copy(0, rows, log_p).view(shape).sum(dim=-1)
 
 
 class _OfWords(torch.autograd.Function):
