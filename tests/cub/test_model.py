@@ -164,7 +164,9 @@ def test_tied_weights_stay_tied(tmp_path, name):
     assert embedding(loaded)[0].equal(embedding(model)[0])
 
 
-def test_padding_contributes_exactly_zero():
+@pytest.mark.parametrize("block", [8, 2048])
+def test_padding_contributes_exactly_zero(monkeypatch, block):
+    monkeypatch.setattr("cub.model.BLOCK", block)  # 8: fewer rows than all, and some of padding among them
     layer = nn.Linear(5, 12).double()
     embedded = torch.randn(4, 2, 32, 5, dtype=torch.float64, requires_grad=True)
     words = torch.randint(3, 12, (2, 32))

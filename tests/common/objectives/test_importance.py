@@ -1,17 +1,19 @@
 """IWAE, STL and DReG: bounds against exact log-likelihoods, gradients against each other, a grid, and closed forms."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Laplace
 
+import mnist_svhn.model
 from common.data import Batch
 from common.errors import InputError
 from common.mixture_posteriors import MixturePosterior
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
-from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, dreg
+from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, base, dreg
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior
 from common.variational_strategies import MoeStrategy
@@ -444,3 +446,25 @@ def test_frozen_encoders_leave_the_decoders_to_learn():
 def test_other_gradients_are_refused():
     with pytest.raises(InputError, match="DReG's gradient is exact, stop-all, published, not 'stop_all'"):
         DregIwaeElbo(laplace(1)[0], gradient="stop_all")
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_decoding_a_few_examples_at_a_time_changes_nothing(monkeypatch, k):
+    config = {"model": "mmvae", "n_latents": 5, "num_hidden_layers": 1, "prior_and_posterior": "laplace"}
+    config |= {"llik_scaling": 0.0, "learn_prior": True, "n_private": None, "n_clusters": None}
+    model = mnist_svhn.model.build(SimpleNamespace(**config)).double()
+    x = {"mnist": torch.rand(7, 1, 28, 28).double(), "svhn": torch.rand(7, 3, 32, 32).double()}
+    mask = torch.rand(7, 2) < 0.7
+    mask[:2] = True
+    decode, sizes, found = type(model).decode, [], []
+    monkeypatch.setattr(
+        type(model), "decode", lambda self, z, *rest: sizes.append(z.shape[-2]) or decode(self, z, *rest)
+    )
+    for numbers in (10**9, 3 * 32 * 32 * 2 * k * 2):  # all, and two examples with their samples of two components
+        monkeypatch.setattr(base, "DECODED_NUMBERS", numbers)
+        for batch in (Batch(x), Batch(x, mask)):
+            torch.manual_seed(0)
+            bound = IwaeElbo(model, k).bound(batch).value
+            found.append([bound, *torch.autograd.grad(bound.sum(), tuple(model.parameters()), allow_unused=True)])
+    torch.testing.assert_close(found[:2], found[2:])
+    assert 7 in sizes and 2 in sizes
