@@ -23,7 +23,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.reconstructions import ssim
 from common.reporting import generated, tables, umap
-from common.reporting.analysis_tables import by_size_table, ssim_table, weak_judges
+from common.reporting.analysis_tables import by_size_table, few_latents, ssim_table, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.subset_metrics import by_size
@@ -162,7 +162,8 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     kls = kl_plot(folder / "kl.png", model, test, sources)
     nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
-    report(config, data, shares, columns, nats, model, len(test), sizes, similarities)
+    notes = tables.other_data(config), weak_judges(shares), few_latents(len(train))
+    report(config, data, shares, columns, nats, model, len(test), sizes, similarities, " ".join(filter(None, notes)))
     pictures = [folder / "kl.png"] if kls else []
     if distributed.rank() == 0:
         pictures += draw(folder, config, model, test, data, sources, z, labels["test"], kls)
@@ -274,14 +275,13 @@ def report(
     n: int,
     sizes: Mapping[int, Mapping[str, float]],
     similarities: Mapping[str, float],
+    notes: str,
 ) -> None:
     """Report the shares in %, those by label, scores by number of given modalities, SSIM, KLs in nats, parameters."""
     head, about = tables.data_scored(config, data.name, data.about(config), n)
     counts, rows = parameter_counts(model), [(name, tables.percent(x)) for name, x in shares.items()]
     shown = [
-        tables.Table(
-            "figures", shares, (head, "%"), rows, notes=f"{tables.other_data(config)} {weak_judges(shares)}".strip()
-        ),
+        tables.Table("figures", shares, (head, "%"), rows, notes=notes),
         tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),
         tables.Table("parameters", counts, (data.name, "parameters"), [(k, f"{v:,}") for k, v in counts.items()]),
     ]

@@ -109,7 +109,8 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         columns: the mask columns of all of the model's modalities, by name.
 
     Raises:
-        InputError: no modality, an unknown one, modalities of different lengths, or a set of another size.
+        InputError: no modality, an unknown one, values that are no tensors, modalities of different lengths, or a set
+            of another size.
     """
     if isinstance(inputs, Batch):
         return _complete(inputs, columns)
@@ -152,6 +153,8 @@ def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None
     """Raise InputError unless the inputs are known modalities of the same number of examples, at least one."""
     unknown = [name for name in inputs if name not in columns]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
+    arrays = {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, Tensor)}
+    require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
     require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
     sizes = {name: len(x) for name, x in inputs.items()}
     require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")

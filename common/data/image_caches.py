@@ -112,7 +112,7 @@ def load(
     return torch.from_numpy(np.memmap(path, np.uint8, "c", len(cache.header()), (len(names), *kind.shape)))
 
 
-def decode(path: Path, kind: Kind, remedy: str = "download it again") -> np.ndarray:
+def decode(path: Path, kind: Kind, remedy: str = "give another image") -> np.ndarray:
     """Read an image, resize its shorter side to `size` and cut out the square in its middle: (C, size, size) uint8.
 
     The same as torchvision's Resize and CenterCrop; with `kind.squashed` as Resize of both sides.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from common.reporting.tables import Table, percent
 
+FEW = 1000  # training examples; fewer give the linear classifiers of latents too few steps
 TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 
 
@@ -29,6 +30,13 @@ def ssim_table(similarities: Mapping[str, float]) -> Table:
     """The table of the structural similarities of images and their reconstructions."""
     rows = [(pair, f"{x:.3f}") for pair, x in similarities.items()]
     return Table("ssim", similarities, ("reconstruction", "SSIM"), rows)
+
+
+def few_latents(n: int) -> str:
+    """A warning if the linear classifiers of latents were trained on few examples; else empty."""
+    if n >= FEW:
+        return ""
+    return f"Latent accuracy may be far too low: its linear classifiers took few steps, on {n} training examples."
 
 
 def weak_judges(shares: Mapping[str, float]) -> str:

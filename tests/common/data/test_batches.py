@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,6 +124,7 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
         ({"a": torch.zeros(0, 2)}, "the batch is empty: give at least one example"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, "need the same number of examples"),
         ({"a": torch.zeros(2), "c": torch.zeros(2)}, "unknown modality c: the model has a, b"),
+        ({"a": np.zeros(2)}, "must be tensors, these are not: {'a': 'ndarray'}"),
     ],
 )
 def test_inputs_that_are_no_batch_are_refused(inputs, message):
