@@ -56,7 +56,7 @@ class Plain(nn.Module):
     def __init__(self, model: MultimodalVAE) -> None:
         super().__init__()
         model = as_written(model)
-        self.encoder, self.decoder = model.encoder, model.decoder
+        self.encoder, self.decoder, self.n_latents = model.encoder, model.decoder, model.latent_dim
         if isinstance(self.encoder["text"], TextEncoder):
             self.encoder["text"] = StringEncoder(self.encoder["text"])
             self.decoder["text"] = StringDecoder(self.decoder["text"])
@@ -66,7 +66,7 @@ class Plain(nn.Module):
 
     def forward(self, image: Tensor | None, text: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         given = image if image is not None else text
-        prior = torch.zeros(len(given), 64, device=given.device)
+        prior = torch.zeros(len(given), self.n_latents, device=given.device)
         mus, variances = [prior], [torch.ones_like(prior)]
         for name, x in (("image", image), ("text", text)):
             if x is not None:

@@ -156,17 +156,3 @@ def average_buffers(model: nn.Module) -> None:
         for x in model.buffers():
             if x.is_floating_point():
                 sum_over_processes(x).div_(world_size())
-
-
-def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum each parameter's gradient over the processes, in place; it stays None if no process has one."""
-    parameters = list(parameters)
-    has_gradient = torch.tensor([float(x.grad is not None) for x in parameters], device=parameters[0].device)
-    gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in parameters]
-    # one message for all parameters
-    counts, *sums = sum_over_processes(torch.cat([has_gradient, *(x.flatten() for x in gradients)])).split(
-        [len(parameters), *(x.numel() for x in parameters)]
-    )
-    for x, gradient, count, total in zip(parameters, gradients, counts.tolist(), sums, strict=True):
-        # in the parameter's own memory layout, which the fused optimiser requires
-        x.grad = gradient.copy_(total.view_as(x)) if count else None

@@ -50,6 +50,7 @@ class Objective(nn.Module):
     """
 
     capturable = False  # every batch takes the same operations, so that a step can be a CUDA graph
+    one_backward_pass = True  # `backward` adds each parameter's gradient at once
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

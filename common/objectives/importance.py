@@ -27,6 +27,8 @@ class ImportanceWeighted(MultimodalObjective):
             backward pass. By default all at once.
     """
 
+    one_backward_pass = False
+
     def __init__(
         self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, max_memory: float | None = None
     ) -> None:

@@ -12,6 +12,7 @@ from common.data.batches import Examples
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives.base import Bound, Objective
+from common.training.gradients import SummedGradients
 
 WARM_UP = 3  # steps that run before one is captured
 
@@ -27,6 +28,7 @@ class Step:
         self, objective: Objective, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
     ) -> None:
         self.objective, self.optimizer, self.max_grad_norm = objective, optimizer, max_grad_norm
+        self.gradients = SummedGradients(objective.parameters()) if distributed.world_size() > 1 else None
 
     def __call__(
         self, examples: Examples, index: Tensor, n: int, beta: float | Tensor, every_row: bool = False
@@ -46,10 +48,12 @@ class Step:
         bound = None
         if len(index):
             batch = replace(examples[index], every_row=True) if every_row else examples[index]
+            if self.gradients and self.objective.one_backward_pass:
+                self.gradients.start()
             # n, since the loss is a mean over examples, and an example may have several rows
             bound = self.objective.backward(batch, beta, n)
-        if distributed.world_size() > 1:
-            distributed.add_gradients(self.objective.parameters())
+        if self.gradients:
+            self.gradients.finish()
         parameters = [x for x in self.objective.parameters() if x.grad is not None]
         norm = nn.utils.get_total_norm([x.grad for x in parameters])
         if self.max_grad_norm is not None:

@@ -221,15 +221,28 @@ def test_the_benchmark_of_faces_prints_its_figures(capsys):
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_growth_prints_its_figures(capsys, tmp_path):
-    growth.main(
-        growth.Config(examples=(200, 400), modalities=(3, 12), batch_size=4, steps=2, rounds=2, folder=tmp_path)
+def test_the_benchmark_of_growth_prints_its_figures(capsys, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(growth, "STEPS", 2)
+    monkeypatch.setattr(
+        growth, "SIZES", {name: sizes[:2] for name, sizes in growth.SIZES.items()} | {"examples": (200, 400)}
     )
+    growth.main(growth.Config(batch_size=4, rounds=2, folder=tmp_path / "data", out_dir=tmp_path / "charts"))
     out = capsys.readouterr().out
-    assert re.search(r"\| 200 \| 0.00 \| [\d.]+ \| 1.00 \| [\d.]+ \| 1.00 \|", out)
-    assert re.search(r"\| 400 \| 0.00 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|", out)
-    assert len(re.findall(r"^\| (?:3|12) \| [\d.]+ \| \d+ \| [\d.]+ \| \d+ \|$", out, re.M)) == 2
-    assert not list(tmp_path.iterdir())
+    for what, sizes in growth.SIZES.items():
+        table = out.split(f"| {what} |")[1].split("\n\n")[0]
+        assert [
+            int(n.replace(",", "")) for n in re.findall(r"^\| ([\d,]+) \| [\d.]+ \| [\d.]+ \|", table, re.M)
+        ] == list(sizes)
+        assert (
+            re.search(r"\| exponent \| -?\d\.\d\d \| -?\d\.\d\d", table)
+            and (tmp_path / "charts" / f"{what}.png").exists()
+        )
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_the_exponent_of_growth_is_the_power_of_the_size():
+    assert growth.exponent({n: 3 * n**1.5 for n in (2, 7, 49)}) == pytest.approx(1.5)
 
 
 class Written(TorchDispatchMode):

@@ -113,13 +113,18 @@ def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_pat
 @pytest.mark.slow
 def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
-    expected = distributed_jobs.gradients()
-    for ours, theirs in zip(found["gradients"], expected, strict=True):
+    expected, *_ = distributed_jobs.summed_gradients()
+    (first, *sent), (second, *sent_by_second) = found["gradients"]
+    for ours, theirs, others in zip(first, expected, second, strict=True):
+        assert all(x is y is None or x.equal(y) for x, y in zip(ours, others, strict=True))
         assert [x is None for x in ours] == [x is None for x in theirs]
         assert all(
             torch.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(ours, theirs, strict=True) if y is not None
         )
-    assert any(x.abs().sum() > 0 for x in found["gradients"][-1] if x is not None)
+    assert any(x.abs().sum() > 0 for x in first[-1] if x is not None)
+    (early, n), (early_by_second, _) = sent, sent_by_second
+    assert n > 5 and min(early[0], early_by_second[0]) > n / 2, "buckets set out during the backward pass"
+    assert early_by_second[-1] == 0, "the second process has no row of the last batch"
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from common.distributions import DiagonalGaussian
 from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
-from common.training import random_states
+from common.training import gradients, random_states
 from common.training.options import as_json
 from common.training.steps import Step
 from fashionmnist.model import build as garments
@@ -33,8 +33,11 @@ SIZES = (6, 5, 1)  # of batches: of two processes, both have as many, one has mo
 OPTIONS = {"n_latents": 4, "model": "mvae", "lambda_image": 1.0, "lambda_text": 2.0, "posterior": "gaussian"}
 
 
-def gradients():
-    """Gradients of batches of each size, of a model without noise; of the last one, only where both have labels."""
+def summed_gradients():
+    """Gradients of batches of each size, of a model without noise; of the last one, only where both have labels.
+
+    And for each batch how many buckets of them set out during the backward pass, and how many buckets there are.
+    """
     DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
     torch.manual_seed(0)
     model = build(SimpleNamespace(**OPTIONS))
@@ -43,12 +46,16 @@ def gradients():
     mask[::3, 1] = False
     examples = Examples({"image": torch.rand(n, 1, 28, 28), "text": torch.randint(10, (n,))}, mask=mask)
     objective = MvaeElbo(model)
+    gradients.BUCKET_BYTES = 2**20
     step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
-    found = []
+    found, early = [], []
+    if step.gradients:
+        finish = step.gradients.finish
+        step.gradients.finish = lambda: (early.append(len(step.gradients.sent)), finish())
     for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
         step(examples, index[distributed.local_rows()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
-    return found
+    return found, early, step.gradients and len(step.gradients.buckets)
 
 
 def weights():
@@ -146,7 +153,7 @@ if __name__ == "__main__":
         "with noise": distributed.gather(with_noise()),
         "analyses": distributed.gather(analyses(out, out)),
         # the last ones, since no model draws after them
-        "gradients": gradients(),
+        "gradients": distributed.gather(summed_gradients()),
         "weights": weights(),
     }
     if distributed.rank() == 0:

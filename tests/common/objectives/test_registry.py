@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import fields
 from itertools import product
 from types import SimpleNamespace
@@ -97,13 +98,22 @@ def batch_of(names=("a", "b"), missing=False, n=7):
     return Batch(inputs, mask if missing else None)
 
 
+def trained(objective):
+    return [x for x in objective.parameters() if x.requires_grad]
+
+
 def assert_trains(objective, batch, beta=0.7):
     objective.train()
     objective.zero_grad()
     loss, bound = objective.loss(batch, beta)
     assert bound.value.shape == (7,) and bound.value.isfinite().all() and loss.isfinite()
     assert all(term.shape == (7,) and term.isfinite().all() for term in bound.terms.values())
+    additions = Counter()
+    hooks = [x.register_post_accumulate_grad_hook(lambda x: additions.update([x])) for x in trained(objective)]
     loss.backward()
+    assert set(additions.values()) == {1}, "several processes would add up a part of a gradient"
+    for hook in hooks:
+        hook.remove()
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
