@@ -36,8 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     paths = dict.fromkeys(path for pattern in SHOWN for path in sorted(ROOT.glob(pattern)))
     repository = [File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)) for path in paths]
     reference = [File.generated(config, f"api/{name}.md", content=text) for name, text in api_pages().items()]
-    styles = [file for file in files if file.src_uri in config.extra_css]
-    return Files([*styles, *repository, *reference])
+    appearance = [file for file in files if file.src_dir != config.docs_dir or file.src_uri in config.extra_css]
+    return Files([*appearance, *repository, *reference])
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

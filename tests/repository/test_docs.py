@@ -58,3 +58,9 @@ def test_the_site_is_whole_and_needs_no_network(tmp_path):
     assert 'href="mnist/"' in pages["index.html"]
     for name, text in pages.items():
         assert not re.search(r'<(script|link|img)[^>]*(src|href)="https?:', text), f"{name} loads from the network"
+        used = re.findall(
+            r'<(?:script|img)[^>]*\ssrc="([^"#]+)|<link[^>]*rel="(?:stylesheet|icon)"[^>]*href="([^"]+)', text
+        )
+        files = [(tmp_path / name).parent / (source or style) for source, style in used]
+        assert len(files) > 3
+        assert name == "404.html" or not [file for file in files if not file.resolve().is_file()], name
