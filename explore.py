@@ -77,8 +77,8 @@ def main(config: Config) -> None:
     Raises:
         InputError: a model cannot be shown, the models differ in experiment or modalities, or the port is in use.
     """
+    require(bool(config.models), "no model is given: name at least one checkpoint or run's folder")
     with server.listen(config.port) as listening:
-        require(bool(config.models), "no model is given: name at least one checkpoint or run's folder")
         experiments = {path: experiment_of(path) for path in config.models}
         (first, experiment), *others = experiments.items()
         for path, other in others:

@@ -1,7 +1,7 @@
 """Train, evaluate and compare: the papers' tables beside measured ones.
 
-    python reproduce.py mvae-table2 --experiments mnist fashionmnist --seeds 0 1 2 --data-dir ../shared/data --cuda
-    python reproduce.py vhe-table --budget 3 --data-dir ../shared/data     fewer epochs, three hours of training
+    python reproduce.py mvae-table2 --experiments mnist fashionmnist --seeds 0 1 2 --data-dir data --cuda
+    python reproduce.py vhe-table --budget 3 --data-dir data     fewer epochs, three hours of training
     python reproduce.py all --demo --seeds 0                               all folders on built-in data
     python reproduce.py all --cluster slurm --parameters timeout_min=1440 cpus_per_task=8 slurm_partition=gpu --cuda
     python reproduce.py all --tables-only --results-dir results            from existing results
@@ -57,7 +57,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run for each seed"""
     demo: bool = False
-    """use the folders' built-in data, with small and short runs, to check that everything works"""
+    """use the folders' built-in data, with small and short runs of some models, to check that everything works"""
     budget: float | None = None
     """hours for all trainings together, without the evaluations. Each run gets the number of epochs that fits its
     share, and the table says how many"""
@@ -68,7 +68,8 @@ class Config:
     precision: Literal["fp32", "bf16"] = "fp32"
     """precision of the networks in training"""
     data_dir: Path = Path("data")
-    """folder of the datasets mnist, fashionmnist, celeba, cub, omniglot, mnist_svhn, each in its original format"""
+    """folder of the datasets mnist, fashionmnist, celeba, cub, omniglot, mnist_svhn, each in its original format.
+    PolyMNIST is made from mnist"""
     save_dir: Path = Path("reproduced")
     """folder for the runs"""
     results_dir: Path | None = None
@@ -116,17 +117,22 @@ class Config:
             known = list(dict.fromkeys(getattr(plan, attribute) for plan in plans))
             for value in getattr(self, name):
                 require(value in known, f"{option(name)} {value}: {self.table} has {shlex.join(known)}")
-        chosen = {
+        possible = {
             name: [
                 plan
                 for plan in table.plans
-                if (not self.experiments or plan.experiment in self.experiments)
-                and (not self.models or plan.model in self.models)
-                and (plan.demo or not self.demo)
+                if (not self.experiments or plan.experiment in self.experiments) and (plan.demo or not self.demo)
             ]
             for name, table in selected.items()
         }
-        require(any(chosen.values()), f"{self.table} has no such model of these --experiments")
+        chosen = {
+            name: [plan for plan in plans if not self.models or plan.model in self.models]
+            for name, plans in possible.items()
+        }
+        models = shlex.join(dict.fromkeys(plan.model for plans in possible.values() for plan in plans))
+        experiments = ["--experiments", *self.experiments] if self.experiments else []
+        table = shlex.join([self.table, *experiments, *["--demo"] * self.demo])
+        require(any(chosen.values()), f"no such model: {table} has {models or 'none'}")
         return {name: plans for name, plans in chosen.items() if plans}
 
 

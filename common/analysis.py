@@ -23,7 +23,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.reconstructions import ssim
 from common.reporting import generated, tables, umap
-from common.reporting.analysis_tables import by_size_table, few_latents, ssim_table, weak_judges
+from common.reporting.analysis_tables import both_ways, by_size_table, few_latents, ssim_table, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.subset_metrics import by_size
@@ -282,7 +282,9 @@ def report(
     counts, rows = parameter_counts(model), [(name, tables.percent(x)) for name, x in shares.items()]
     shown = [
         tables.Table("figures", shares, (head, "%"), rows, notes=notes),
-        tables.Table("nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]),
+        tables.Table(
+            "nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()], notes=both_ways(nats)
+        ),
         tables.Table("parameters", counts, (data.name, "parameters"), [(k, f"{v:,}") for k, v in counts.items()]),
     ]
     if columns:

@@ -87,7 +87,9 @@ class NetworkOptions(msgspec.Struct):
 
 def load(path: Path, kind: type[T] = dict) -> T:
     """Load a checkpoint's tensors and plain containers; see `common.tensor_files.load`."""
-    return tensor_files.load(path, kind, f"give a checkpoint, or the folder of a run (train.py writes {BEST})", REMEDY)
+    return tensor_files.load(
+        path, kind, f"give a checkpoint, or the folder of a run (train.py writes {BEST} after its first epoch)", REMEDY
+    )
 
 
 def load_model(

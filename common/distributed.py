@@ -20,6 +20,7 @@ from common.errors import require
 
 T = TypeVar("T")
 SILENT = 10.0  # seconds between lines of progress where standard error is no terminal
+LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left, {rate_fmt}{postfix}\n"
 
 
 def start() -> None:
@@ -53,13 +54,13 @@ def world_size() -> int:
 
 
 def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa: ANN401 (those of tqdm)
-    """A progress bar on standard error, on the first process; where that is no terminal, a line now and then.
+    """A progress bar on standard error, on the first process; where that is no terminal, a line every ten seconds.
 
     Args:
         items: what to iterate over, if the bar is not updated by hand.
         options: those of tqdm, such as desc, unit and total.
     """
-    pace = {} if sys.stderr.isatty() else {"delay": SILENT, "mininterval": SILENT, "ncols": 100}
+    pace = {} if sys.stderr.isatty() else {"delay": SILENT, "mininterval": SILENT, "bar_format": LINE}
     return tqdm(items, disable=rank() > 0, **pace, **options)
 
 

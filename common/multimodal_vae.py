@@ -252,7 +252,7 @@ class MultimodalVAE(nn.Module):
         modality = self.modality.get(name)
         require(
             modality is not None and modality.decoder is not None,
-            f"the model has no p({name}|z): it never models the {name}",
+            f"the model has no p({name}|z): it never models the {name}, but {', '.join(self.modelled)}",
         )
         for condition in modality.given:
             require(condition in given, f"the model has p({name}|z, {condition}): give it the {condition}")

@@ -88,7 +88,6 @@ def card(about: dict[str, Any], line: Epoch | None) -> str:
     splits = {split: line[split] for split in ("train", "valid") if line and split in line}
     metrics = "".join(f"| {s} | {name} | {x:.3f} |\n" for s, values in splits.items() for name, x in values.items())
     return f"""---
-license: mit
 library_name: multimodal-vaes
 tags: [multimodal-vae, {experiment}]
 ---
@@ -102,7 +101,8 @@ Trained on {data} with *Multimodal VAEs*, a reference library. config.json has a
 {options}
 ## Metrics
 
-Means of the bound and its terms after epoch {about.get("epoch", "?")}, in nats.
+Means over examples after epoch {about.get("epoch", "?")}, in nats. bound: what training maximises;
+SUBSET/MODALITY: log p(MODALITY|z), with z drawn from the posterior given the SUBSET; SUBSET/kl: its KL from the prior.
 
 | split | metric | value |
 |---|---|---|
@@ -120,8 +120,8 @@ samples = model.generate(8)
 
 ## Licence and citation
 
-The weights have the library's licence, MIT; the data have their own. Cite the paper of the model, which the library's
-CITATION.cff lists.
+The library has the MIT licence. The licence of the data may bind the weights too. Cite the paper of the model, which
+the library's CITATION.cff lists.
 """
 
 

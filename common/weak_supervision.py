@@ -218,7 +218,7 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
         [result._asdict() for result in results],
         (f"{experiment}, paired examples", *curves),
         rows,
-        notes=f"{task.called}; {tables.count(len(config.seeds), 'seed')}: mean and standard deviation.",
+        notes=f"{task.called}; {tables.count(len(config.seeds), 'seed')}{': mean and standard deviation' * several}.",
     )
     stem = config.save_dir / "weak_supervision"
     tables.report_runs(stem, experiment, table, {"config": options.as_json(config), "commit": runs.git_commit()})

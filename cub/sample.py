@@ -200,7 +200,7 @@ class View:
     ) -> list[Path]:
         """Save the picture, and the lines as text if there are any; returns the files."""
         written = [path.with_suffix(".png")]
-        if self.training:
+        if self.training and "feature" in self.model.modalities:
             title += "; each feature is shown as the nearest training image"
         plots.captioned(written[0], images, captions, labels, title)
         if lines:

@@ -142,7 +142,7 @@ def _report(config: Config, figures: dict[str, dict[str, float]], n: int) -> Non
         f"mnist, {tables.count(n, 'test label')}",
         "recognised, %",
         "log p(label|z), nats",
-        "variance, % of test images'",
+        "variance within labels, % of the test images'",
     )
     rows = [
         (name, tables.percent(x["recognised"]), f"{x['log p(label|z)']:.3f}", tables.percent(x["variance"]))

@@ -3,7 +3,7 @@
     python train.py --data-dir data                       MVAE, on digits of MNIST's files in data/
     python train.py --model mmvae+ --n-private 16         shared latents and 16 of each image
     python train.py --model mopoe --images original       on the files of an archive of PolyMNIST
-    python train.py --demo                                MoPoE on built-in digits, in minutes
+    python train.py --demo                                MoPoE as published on built-in digits, in minutes
 
 The objectives are the models' own: README.md has them in a table. Networks and latents are by default those of MoPoE's
 code for all models, so that figures compare models.

@@ -410,7 +410,7 @@ TABLES = {
         "Coherence by the number of given images, linear accuracy of latents, %, and Frechet distances",
         "PolyMNIST-like images, which no paper has; FD: of the judges' features, no FID",
         (
-            *(Figure(f"{n} given", ("analysis", "by_size", str(n), "coherence"), True) for n in range(1, 5)),
+            *(Figure(f"coherence, {n} given", ("analysis", "by_size", str(n), "coherence"), True) for n in range(1, 5)),
             Figure("joint", ("analysis", "figures", "coherence, joint"), True),
             Figure("linear accuracy, 1 given", ("analysis", "by_size", "1", "linear accuracy"), True),
             Figure("FD, 1 given", ("analysis", "by_size", "1", "FD")),

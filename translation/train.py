@@ -1,6 +1,6 @@
 """MVAE on the numbers from 0 to 9999 in English and French: translation between them (Wu & Goodman 2018).
 
-    python train.py --precision bf16                     the results of README.md, in six minutes on one core
+    python train.py                                      the results of README.md, in nine minutes on one core
     python train.py --demo                               fewer epochs, in two minutes
 
 ELBO terms: ELBO(english), ELBO(french) and ELBO(english, french). num2words writes the numbers: no option of the data

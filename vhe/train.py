@@ -1,8 +1,8 @@
 """The Variational Homoencoder on Omniglot: characters from a few examples (Hewitt et al. 2018, arXiv 1807.08919).
 
     python train.py --data-dir data                            pixels independent given the codes
-    python train.py --decoder pixelcnn --pre-trained trained_models --annealing-epochs 0 --epochs 20 --data-dir data \
-        --save-dir of_pixelcnn                                 the paper's decoder, from the codes of that run
+    python train.py --decoder pixelcnn --pre-trained trained_models --annealing-epochs 0 --save-dir of_pixelcnn
+                                                               the paper's decoder, from the codes of that run
     python train.py --model hierarchical --data-dir data       alphabets, characters and images
     python train.py --model factorial --data-dir data          characters in styles of drawing
     python train.py --demo                                     built-in characters, in minutes

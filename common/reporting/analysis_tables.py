@@ -32,6 +32,11 @@ def ssim_table(similarities: Mapping[str, float]) -> Table:
     return Table("ssim", similarities, ("reconstruction", "SSIM"), rows)
 
 
+def both_ways(nats: Mapping[str, float]) -> str:
+    """What J is, if there is one."""
+    return "J: the mean of the KLs in both directions." if any(name.startswith("J(") for name in nats) else ""
+
+
 def few_latents(n: int) -> str:
     """A warning if the linear classifiers of latents were trained on few examples; else empty."""
     if n >= FEW:

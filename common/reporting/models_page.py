@@ -14,7 +14,8 @@ HEAD = """# Models
 
 Every model is p(z) prod_m p(x_m|z), a posterior q(z|x_S) for each subset S of the modalities, and an objective. X are
 the modalities that an example has, M is their number in the model, lambda weighs log-likelihoods and beta KLs; with all
-of them at 1 values are in nats. `--model` names these; `--fusion`, `--posterior` and `--obj` combine the pieces freely
+of them at 1 values are in nats. A mixture's components q_t have the weights pi_t, which are equal. `--model` names
+these; `--fusion`, `--posterior` and `--obj` combine the pieces, and a folder may have another default of `--obj`
 ([what exists for what](../README.md#what-exists-for-what)). `python -m common.reporting.models_page` writes this page.
 """
 COLUMNS = ("model", "what it is", "latents", "a lower bound on", "learns from incomplete examples", "source")

@@ -14,6 +14,7 @@ from common.estimators import QUALITIES
 from common.io import write_atomically
 
 FEW = 2  # effective samples
+MOST_NAMED = 4  # estimates in a note
 Estimates = dict[str, dict[str, float]]  # {name: {"mean", "stderr"}}
 
 
@@ -76,6 +77,7 @@ def report(
     if config.json and distributed.rank() == 0:
         head = {"experiment": experiment, **(about or {}), "checkpoint": str(config.model), "split": "test"}
         _write_json(config.json, head | dict(settings), tables)
+        print(f"\n{config.json}")
 
 
 def report_runs(stem: Path, experiment: str, table: Table, settings: Mapping[str, Any]) -> None:
@@ -139,10 +141,12 @@ def report_estimates(
 def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
     """A note if an estimate rests on one sample or little more, by its mean effective number; else ""."""
     kind = QUALITIES[0]
-    few = [name.removeprefix(f"{kind}, ") for name, x in estimates.items() if name.startswith(kind) and x["mean"] < FEW]
+    found = {name.removeprefix(f"{kind}, "): x["mean"] for name, x in estimates.items() if name.startswith(kind)}
+    few = [f'"{name}"' for name, n in found.items() if n < FEW]
     if not few:
         return ""
-    return f"Fewer than {FEW} samples are effective for {', '.join(few)}: these estimates may be far below log p."
+    named = "; ".join(few) if len(few) <= MOST_NAMED else f"{len(few)} of {len(found)} estimates"
+    return f"Fewer than {FEW} samples are effective for {named}: these estimates may be far below log p."
 
 
 def data_scored(

@@ -42,17 +42,21 @@ class Term(NamedTuple):
     def is_modality(self) -> bool:
         return bool(self.subset) and not self.quantity.startswith(KL)
 
+    def is_random(self) -> bool:
+        return self.subset.startswith("subset")
+
 
 def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     """Save the curves of metrics.jsonl over epochs: training solid, validation dashed.
 
     The bound has a panel, and so have the KLs and each modality, with a curve for each posterior that z is drawn from.
+    Random subsets have a curve of their KL alone: a modality that is not drawn adds 0 to the mean of its log p.
     The panels show the values after the first tenth of the epochs; what lies outside is written into the corner.
 
     Args:
         metrics: the lines of metrics.jsonl; those without "valid" were not evaluated.
     """
-    terms = [Term.of(name) for name in metrics[0]["train"]]
+    terms = [term for term in map(Term.of, metrics[0]["train"]) if not (term.is_random() and term.is_modality())]
     names = _posteriors(terms)
     labels = list(dict.fromkeys(names.values()))
     colours = {label: "0.6" if label == SINGLE else f"C{i % 10}" for i, label in enumerate(labels)}
@@ -90,9 +94,10 @@ def _posteriors(terms: Sequence[Term]) -> dict[str, str]:
     modalities = list(dict.fromkeys(term.quantity for term in terms if term.is_modality()))
     subsets = dict.fromkeys(term.subset for term in terms if term.subset)
     everything = ",".join(modalities)
+    random = {term.subset for term in terms if term.is_random()}
     joint = f"q(z|{everything if len(everything) <= LONGEST else 'all'})"
     known = {"joint": joint, "mixture": joint, "ar": "one modality after the other"}
-    known |= {name: "q(z|random subset)" for name in subsets if name.startswith("subset")}
+    known |= dict.fromkeys(random, "q(z|random subset)")
     single = SINGLE if len(subsets) > MAX_NAMED else "q(z|{})"
     return {name: known.get(name) or single.format(name) for name in subsets}
 

@@ -134,9 +134,12 @@ class Trainer:
         checkpoint, config = self.run.checkpoint, self.config
         if checkpoint:
             self._load(checkpoint)
-            print(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
+            more = ": all epochs are done, a larger --epochs adds to them" if self._finished() else ""
+            print(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}{more}")
         elif config.pre_trained:
             start_from(config.pre_trained, self.model, self.run.experiment, self.run.config)
+        if config.resume and not checkpoint:
+            print(f"{self.run.dir} holds no checkpoint to resume from: a new run starts")
         self._check_processes()
         progress, states = self.progress, checkpoint and checkpoint.rng
         steps = progress.epoch * self.n_batches + progress.batch

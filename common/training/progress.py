@@ -55,7 +55,7 @@ def progress_bar(epoch: int, start: int, n: int) -> tqdm:
 def show_means(bar: tqdm, beta: float, means: dict[str, float]) -> None:
     """Show the means so far beside the progress bar, or of many terms only the bound."""
     shown = means if len(means) <= MAX_TERMS else {"bound": means["bound"]}
-    bar.set_postfix({"beta": f"{beta:.2f}"} | {name: f"{value:.1f}" for name, value in shown.items()})
+    bar.set_postfix({"beta": f"{beta:.2f}"} | {name: f"{value:.1f}" for name, value in shown.items()}, refresh=False)
 
 
 def report_epoch(line: dict[str, Any], epochs: int, is_best: bool) -> None:

@@ -46,7 +46,7 @@ def test_a_published_model_is_the_model(run, tmp_path):
     assert options["n_latents"] == 8 and str(run) not in (tmp_path / "new" / "config.json").read_text(), "no paths"
     text = (tmp_path / "new" / "README.md").read_text()
     assert (
-        text.startswith("---\nlicense: mit\n")
+        text.startswith("---\nlibrary_name: ")
         and "| model | mvae |\n| posterior | gaussian |\n| obj | the model's own |" in text
     )
     assert f"| valid | bound | {metrics(run)[1]['valid']['bound']:.3f} |" in text

@@ -142,8 +142,10 @@ def test_a_run_comes_after_that_which_it_starts_from():
 def test_an_unknown_experiment_is_named():
     with pytest.raises(InputError, match="--experiments emnist: vhe-table has vhe"):
         reproduce.main(reproduce.Config("vhe-table", experiments=("emnist",)))
-    with pytest.raises(InputError, match="mvae-table2 has no such model of these --experiments"):
+    with pytest.raises(InputError, match="no such model: mvae-table2 --experiments celeba has vae cvae bivcca jmvae mvae-q mvae$"):
         reproduce.main(reproduce.Config("mvae-table2", experiments=("celeba",), models=("mopoe",)))
+    with pytest.raises(InputError, match="no such model: polymnist-table --demo has mopoe-published$"):
+        reproduce.main(reproduce.Config("polymnist-table", models=("mmvae",), demo=True))
 
 
 def test_the_commands_of_the_readme_and_of_the_help_name_what_there_is():

@@ -39,7 +39,7 @@ def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
     config = SimpleNamespace(model=tmp_path / "run", json=tmp_path / "out.json")
     shown = [tables.Table("full", {"x": 1}, ("name",), [("x",)]), tables.Table("empty", {}, ("none",), [])]
     tables.report(config, "mnist", shown, {"n_examples": 3}, {"data": "demo"})
-    assert capsys.readouterr().out == "\n| name |\n|---|\n| x |\n"
+    assert capsys.readouterr().out == f"\n| name |\n|---|\n| x |\n\n{config.json}\n"
     about = {"experiment": "mnist", "data": "demo", "checkpoint": str(config.model), "split": "test", "n_examples": 3}
     assert json.loads(config.json.read_text()) == about | {"full": {"x": 1}, "empty": {}}
 
@@ -82,5 +82,5 @@ def test_estimates_that_rest_on_one_sample_are_named(monkeypatch, capsys, ess, s
         "effective samples, y": torch.ones(2) * 9,
     }
     tables.report_estimates(values, config, "mnist", 2)
-    note = "Fewer than 2 samples are effective for x: these estimates may be far below log p."
+    note = 'Fewer than 2 samples are effective for "x": these estimates may be far below log p.'
     assert (f"\n\n{note}\n" in capsys.readouterr().out) == said

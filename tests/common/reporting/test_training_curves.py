@@ -54,11 +54,12 @@ def test_a_panel_of_one_posterior_names_it(drawn):
 
 def test_many_posteriors_of_single_modalities_share_a_colour(drawn):
     names = [f"attribute{i}" for i in range(9)]
-    terms = {"bound": 0.0, "joint/kl": 1.0, "subset1/kl": 1.0, "subset2/kl": 1.0}
+    terms = {"bound": 0.0, "joint/kl": 1.0, "subset1/kl": 1.0, "subset2/kl": 1.0, "subset1/attribute0": -0.5}
     terms |= {f"{name}/{what}": 1.0 for name in names for what in ("kl", name)}
     figure = curves(drawn, [{"epoch": 1, "train": terms}])
     assert legend(figure) == ["q(z|all)", "q(z|random subset)", "q(z|one modality)"]
     assert len(figure.axes) == 11 and {line.get_color() for line in figure.axes[1].lines} == {"C0", "C1", "0.6"}
+    assert [line.get_color() for line in figure.axes[2].lines] == ["0.6"], "not of subset1, where it is 0 if not drawn"
 
 
 def test_curves_of_validation_have_the_epochs_that_were_evaluated(drawn):
