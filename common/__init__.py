@@ -104,6 +104,7 @@ Training
         runs: a save-dir, and what is written there
         command_line: from the command line to main(config)
         devices: device, precision, compiled networks
+        batch_norm: batch norm over the rows of all processes
         gradients: those of several processes, added up during the backward pass
         steps: a step, as it is or captured as a CUDA graph
         meter: running means of a bound and its terms

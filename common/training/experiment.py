@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from common import distributed
 from common.data.batches import Examples, hold_out, unpair
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
-from common.training import devices, trackers
+from common.training import batch_norm, devices, trackers
 from common.training.loop import Pictures, Trainer
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import RunConfig, as_json
@@ -82,10 +83,15 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
     device = devices.select(config.cuda)
     model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
+    synchronised = config.sync_batch_norm and distributed.world_size() > 1
+    if synchronised:
+        batch_norm.synchronise(model)
     objective = experiment.objective(config, model)
     examples = experiment.examples(config, train, model)
     if config.paired_fraction < 1:
         examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
+    if synchronised:
+        batch_norm.check_synchronised(objective, examples, config.batch_size)
     held_out = valid and experiment.examples(config, valid, model)
     pictures = experiment.draw and Pictures(partial(experiment.draw, model, train=train, valid=valid))
     if experiment.analytics:

@@ -128,6 +128,9 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     capture: bool = True
     """on the GPU, run each training step as one CUDA graph, so that small models do not wait for kernel launches. Use
     --no-capture for networks whose operations change from batch to batch"""
+    sync_batch_norm: bool = False
+    """under torchrun, batch norm takes mean and variance of the rows of all processes, so that steps equal those of one
+    process; otherwise of a process's own rows"""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """also write options and metrics for these trackers, into folders of their names in the save-dir. Default: none"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10

@@ -135,6 +135,17 @@ def test_steps_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
 
 
 @pytest.mark.slow
+def test_synchronised_batch_norm_is_that_of_one_process(found, monkeypatch):
+    monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
+    expected = distributed_jobs.normalised(1)
+    assert any("running_var" in name for name in expected)
+    for process in found["normalised"]:
+        assert process.keys() == expected.keys()
+        for name, x in expected.items():
+            torch.testing.assert_close(process[name], x, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted({name.split(".")[0] for name in EXPERIMENTS.values()} - {"mnist"}))
 def test_every_folder_trains(folder, tmp_path):
     samples = ["--K", "2"] if folder in ("cub", "mnist_svhn") else []
@@ -142,6 +153,12 @@ def test_every_folder_trains(folder, tmp_path):
     assert said.count("epoch 1/1") == 1
     assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
     assert (tmp_path / BEST).exists() and (tmp_path / LAST).exists()
+
+
+@pytest.mark.slow
+def test_batch_norm_of_all_processes_trains(tmp_path):
+    torchrun("celeba/train.py", *SMALL, "--sync-batch-norm", "--save-dir", tmp_path)
+    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
 
 
 @pytest.mark.slow

@@ -8,13 +8,14 @@ import torch
 
 import cub.analyse
 import mnist_svhn.analyse
+from celeba.model import build as faces
 from common import analysis, distributed, io, tensor_files
 from common.data import Examples
 from common.distributions import DiagonalGaussian
 from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
-from common.training import gradients, random_states
+from common.training import batch_norm, gradients, random_states
 from common.training.options import as_json
 from common.training.steps import Step
 from fashionmnist.model import build as garments
@@ -69,6 +70,23 @@ def weights():
     for _ in range(2):
         step(examples, torch.arange(4)[distributed.local_rows()], 4, 0.5)
     return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
+
+
+def normalised(n_processes):
+    """Gradients and running statistics of a model with batch norm after a step on 6 rows, without noise."""
+    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
+    torch.manual_seed(0)
+    model = faces(SimpleNamespace(n_latents=4, fusion="poe", posterior="gaussian"))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    if n_processes > 1:
+        batch_norm.synchronise(model)
+    objective = MvaeElbo(model)
+    examples = Examples({"image": torch.rand(6, 3, 64, 64), "attrs": torch.randint(2, (6, 18)).float()})
+    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
+    step(examples, torch.arange(6)[distributed.local_rows()], 6, 0.5)
+    return {name: x.grad for name, x in model.named_parameters()} | dict(model.named_buffers())
 
 
 def anew():
@@ -155,6 +173,7 @@ if __name__ == "__main__":
         # the last ones, since no model draws after them
         "gradients": distributed.gather(summed_gradients()),
         "weights": weights(),
+        "normalised": distributed.gather(normalised(2)),
     }
     if distributed.rank() == 0:
         torch.save(found, out / "found.pt")

@@ -142,7 +142,9 @@ def test_a_run_comes_after_that_which_it_starts_from():
 def test_an_unknown_experiment_is_named():
     with pytest.raises(InputError, match="--experiments emnist: vhe-table has vhe"):
         reproduce.main(reproduce.Config("vhe-table", experiments=("emnist",)))
-    with pytest.raises(InputError, match="no such model: mvae-table2 --experiments celeba has vae cvae bivcca jmvae mvae-q mvae$"):
+    with pytest.raises(
+        InputError, match="no such model: mvae-table2 --experiments celeba has vae cvae bivcca jmvae mvae-q mvae$"
+    ):
         reproduce.main(reproduce.Config("mvae-table2", experiments=("celeba",), models=("mopoe",)))
     with pytest.raises(InputError, match="no such model: polymnist-table --demo has mopoe-published$"):
         reproduce.main(reproduce.Config("polymnist-table", models=("mmvae",), demo=True))

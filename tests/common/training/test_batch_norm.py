@@ -1,0 +1,59 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from celeba.model import build as faces
+from common import distributed
+from common.data import Examples
+from common.errors import InputError
+from common.objectives import MvaeElbo
+from common.training import batch_norm
+from mnist.model import build as digits
+
+
+def of_faces(**options):
+    return MvaeElbo(faces(SimpleNamespace(n_latents=4, fusion="poe", posterior="gaussian")), **options)
+
+
+def of_digits():
+    return MvaeElbo(digits(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")))
+
+
+@pytest.mark.parametrize(
+    ("objective", "n", "mask", "message"),
+    [
+        (of_digits, 8, None, "needs a model with batch norm, this one has none: leave it out"),
+        (of_faces, 8, torch.tensor([[True, False]] * 8), "needs all modalities of all examples"),
+        (of_faces, 9, None, "needs a row for each process: the last batch has 1 for 2, choose another --batch-size"),
+    ],
+)
+def test_what_processes_would_do_unequally_often_is_refused(monkeypatch, objective, n, mask, message):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(InputError, match=message):
+        batch_norm.check_synchronised(objective(), Examples({"image": torch.zeros(n, 1)}, mask=mask), 4)
+
+
+def test_random_terms_are_refused(monkeypatch):
+    monkeypatch.setattr(MvaeElbo, "random_subsets", True)
+    with pytest.raises(InputError, match="the same terms in each step"):
+        batch_norm.check_synchronised(of_faces(), Examples({"image": torch.zeros(8, 1)}), 4)
+
+
+def test_what_every_process_can_do_is_not(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    batch_norm.check_synchronised(of_faces(), Examples({"image": torch.zeros(10, 1)}), 4)
+
+
+def test_evaluation_and_checkpoints_are_those_of_plain_batch_norm():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5, momentum=0.3))
+    plain(torch.randn(7, 3))
+    x, expected, before = torch.randn(4, 3), plain.eval()(torch.ones(2, 3)), dict(plain.named_parameters())
+    batch_norm.synchronise(plain)
+    assert isinstance(plain[1], batch_norm.SynchronisedBatchNorm) and plain[1].momentum == 0.3
+    assert plain.state_dict().keys() == nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).state_dict().keys()
+    assert all(parameter is before[name] for name, parameter in plain.named_parameters())
+    torch.testing.assert_close(plain.eval()(torch.ones(2, 3)), expected)
+    assert plain.eval()(x).isfinite().all()
