@@ -111,8 +111,8 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
         InputError: the folder or the partition file is missing, or the file is damaged.
     """
     folder = _folder(data_dir)
-    how_to_get = f"{HOW_TO_GET_FILES} (and unpacks {ARCHIVE} if you put it there)"
-    require(folder is not None, f"{data_dir / IMAGES} is missing: {how_to_get} (nor is there {AUTHORS_IMAGES})")
+    how_to_get = f"{HOW_TO_GET_FILES}; --download also unpacks {ARCHIVE} if you put it there"
+    require(folder is not None, f"{data_dir / IMAGES} is missing, and so is {AUTHORS_IMAGES}: {how_to_get}")
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
     checksums.check(path, checksums.md5_of(path), "CelebA", FILES["partition"], KNOWN)

@@ -31,7 +31,7 @@ NEWER_OPTIONS = {"n_private": None, "n_clusters": None}  # of our networks; olde
 
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `common.publish`
-REMEDY = "use another checkpoint of that run"
+REMEDY = "give a whole checkpoint, or the folder of a run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
 
 

@@ -60,8 +60,9 @@ def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa:
         items: what to iterate over, if the bar is not updated by hand.
         options: those of tqdm, such as desc, unit and total.
     """
-    pace = {} if sys.stderr.isatty() else {"delay": SILENT, "mininterval": SILENT, "bar_format": LINE}
-    return tqdm(items, disable=rank() > 0, **pace, **options)
+    if not sys.stderr.isatty():
+        options |= {"delay": SILENT, "mininterval": SILENT, "bar_format": LINE, "leave": True}
+    return tqdm(items, disable=rank() > 0, **options)
 
 
 @cache

@@ -56,7 +56,7 @@ def write(model: Path, folder: Path) -> None:
     except ImportError as error:
         raise InputError(INSTALL.format("safetensors")) from error
     existing = [name for name in (PUBLISHED, OPTIONS, CARD) if (folder / name).exists()]
-    require(not existing, f"{folder} holds {' and '.join(existing)} already: choose another folder")
+    require(not existing, f"{folder} holds {', '.join(existing)} already: choose another folder")
     path = model / BEST if model.is_dir() else model
     checkpoint = load(path)
     saved = load(path, Saved)

@@ -8,7 +8,8 @@
                                   part of the model, and z is inferred from the image itself
     log p(character)/20           20 images of a character together, divided by their number: the code is inferred from
                                   some of them, the z of each image from the image itself
-    bound                         the lower bound of log p(all test images)/N, and its terms
+    bound                         the lower bound of log p(all test images)/N, and its terms; the KL of c is that of a
+                                  character, which the bound divides by the number of its images
 
 All but the bound's terms are lower bounds in expectation, and rise with --n-samples. If the codes of a set have few
 effective samples, its log-likelihood is higher than the estimate. The bound is the VHE's for any training objective.

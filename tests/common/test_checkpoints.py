@@ -222,7 +222,7 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
     content = bytearray((tmp_path / "c.pt").read_bytes())
     content[content.find(b"data/0") + len("data/0")] = 0xFF  # no such kind of block
     (tmp_path / "c.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"c.pt is damaged \(in its entries\): use another"):
+    with pytest.raises(InputError, match=r"c.pt is damaged \(in its entries\): give a whole"):
         load(tmp_path / "c.pt")
 
 
