@@ -26,7 +26,7 @@ from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, chosen
 
-BATCH_SIZE = 100
+BATCH_SIZE = 10  # so that progress is shown often: samples fill the batches of decoders
 
 
 @dataclass
