@@ -1,5 +1,10 @@
+import re
+import sys
+import time
+
 import pytest
 
+from common import distributed
 from common.training.progress import Progress, progress_bar, report_epoch, show_means
 
 
@@ -16,7 +21,8 @@ def test_the_best_epoch_is_the_first_of_the_highest_score():
     assert took == [True, True, False, False] and (progress.best, progress.best_epoch, progress.epoch) == (-2.0, 2, 4)
 
 
-def test_a_bar_goes_on_where_the_epoch_stopped():
+def test_a_bar_goes_on_where_the_epoch_stopped(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress_bar(3, 40, 100) as bar:
         assert (bar.n, bar.total, bar.desc, bar.unit, bar.leave) == (40, 100, "epoch 3", " examples", False)
         show_means(bar, 0.5, {"bound": -3.14, "kl": 2.0})
@@ -25,6 +31,16 @@ def test_a_bar_goes_on_where_the_epoch_stopped():
         assert "term 10" in bar.postfix, "twelve terms fit"
         show_means(bar, 1.0, {"bound": -3.0} | {f"term {i}": 1.0 for i in range(12)})
         assert bar.postfix == "beta=1.00, bound=-3.0"
+
+
+def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "SILENT", 0.05)
+    with progress_bar(3, 40, 100) as bar:
+        show_means(bar, 0.5, {"bound": -3.14})
+        time.sleep(0.1)
+        bar.update(30)
+        shown = capsys.readouterr().err
+    assert re.fullmatch(r"\repoch 3: 70 of 100, 00:00, \S+ left, \S+ examples/s, beta=0.50, bound=-3.1\n", shown)
 
 
 @pytest.mark.parametrize(("is_best", "mark"), [(True, " *"), (False, "  ")])
