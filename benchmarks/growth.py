@@ -34,9 +34,8 @@ from torch import nn
 from tqdm import tqdm
 
 import mnist.model
-import mnist_svhn.model
 from benchmarks import plain, plain_mmvae
-from benchmarks.experiments import BETA, EXPERIMENTS, PAIRS, digits, pairs
+from benchmarks.experiments import BETA, EXPERIMENTS, digits, pairs
 from benchmarks.race import Turn, machine, timed
 from common.data import Examples, Shards, Stream
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
@@ -169,9 +168,8 @@ def of_batch(n: int, batch_size: int) -> Compared:
 
 def of_samples(n: int, batch_size: int) -> Compared:
     """MMVAE of pairs of digits under DReG with n samples."""
-    options = PAIRS | {"llik_scaling": 0.0, "learn_prior": True, "n_private": None, "n_clusters": None}
-    model = mnist_svhn.model.build(SimpleNamespace(**options))
-    return DregIwaeElbo(model, K=n, looser=True), pairs(max(1, batch_size // 10)), 1.0
+    experiment = EXPERIMENTS["mnist_svhn"]
+    return experiment.objective(experiment.build(), K=n), pairs(max(1, batch_size // 10)), 1.0
 
 
 def of_latents(n: int, batch_size: int) -> Compared:
@@ -196,7 +194,7 @@ def of_text(n: int, batch_size: int) -> Compared:
 def of_named(n: int, batch_size: int) -> Compared:
     """MVAE of n single numbers, each with networks of its own."""
     names = [f"x{i}" for i in range(n)]
-    encoder = {name: experts() for name in names}
+    encoder = {name: nn.Sequential(*expert()) for name in names}
     decoder = {name: nn.Sequential(nn.Linear(LATENTS, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1)) for name in names}
     model = VAE("poe", encoder, decoder, GroupedLikelihood(**{name: BernoulliLikelihood() for name in names}), LATENTS)
     return MvaeElbo(model), Examples({name: torch.rand(batch_size, 1) for name in names}), BETA
@@ -228,24 +226,27 @@ def of_package(of: Callable[[int, int], Compared], n: int, batch_size: int) -> T
 def elements(m: int, batch_size: int) -> Turn:
     """A step of ours with m elements of a set."""
     decoder = SharedNetwork(m, nn.Linear(LATENTS, WIDTH), nn.Sequential(nn.Tanh(), nn.Linear(WIDTH, 1)))
-    encoder = SharedNetwork(m, nn.Linear(1, WIDTH), nn.Sequential(nn.Tanh(), SplitLinearLayer(WIDTH, (LATENTS,) * 2)))
-    model = VAE("poe", {"x": encoder}, {"x": decoder}, GroupedLikelihood(x=BernoulliLikelihood()), LATENTS)
+    model = VAE("poe", {"x": shared_experts(m)}, {"x": decoder}, GroupedLikelihood(x=BernoulliLikelihood()), LATENTS)
     return stepping(StandardElbo(model), Examples({"x": torch.rand(batch_size, m, 1)}))
 
 
 def named(m: int, batch_size: int) -> Turn:
     """A step of ours with m named modalities, whose networks are stacked."""
     names = [f"x{i}" for i in range(m)]
-    encoder = SharedNetwork(m, nn.Linear(1, WIDTH), nn.Sequential(nn.Tanh(), SplitLinearLayer(WIDTH, (LATENTS,) * 2)))
     layers = nn.Sequential(StackedLinear(m, LATENTS, WIDTH), nn.Tanh(), StackedLinear(m, WIDTH, 1))
     key, likelihood = ",".join(names), GroupedLikelihood(**{name: BernoulliLikelihood() for name in names})
-    model = VAE("poe", {key: encoder}, {key: StackedDecoder(layers)}, likelihood, LATENTS)
+    model = VAE("poe", {key: shared_experts(m)}, {key: StackedDecoder(layers)}, likelihood, LATENTS)
     return stepping(MvaeElbo(model), Examples({name: torch.rand(batch_size, 1) for name in names}))
 
 
-def experts() -> nn.Module:
-    """An encoder of a single number."""
-    return nn.Sequential(nn.Linear(1, WIDTH), nn.Tanh(), SplitLinearLayer(WIDTH, (LATENTS,) * 2))
+def expert() -> tuple[nn.Module, nn.Module]:
+    """The first layer of a single number's encoder, and the rest."""
+    return nn.Linear(1, WIDTH), nn.Sequential(nn.Tanh(), SplitLinearLayer(WIDTH, (LATENTS,) * 2))
+
+
+def shared_experts(m: int) -> SharedNetwork:
+    """An encoder of m single numbers, with one network for all."""
+    return SharedNetwork(m, *expert())
 
 
 def stepping(objective: Objective, examples: Examples, beta: float = 1.0) -> Turn:

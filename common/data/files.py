@@ -29,7 +29,7 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
         if (data_dir / name).is_file():
             return data_dir / name
     require(data_dir.is_dir(), f"there is no folder {data_dir}: {how}")
-    others = f", and so is {' and '.join(names[1:])}" if len(names) > 1 else ""
+    others = f", and so {'are' if len(names) > 2 else 'is'} {' and '.join(names[1:])}" if len(names) > 1 else ""
     raise InputError(f"{data_dir / names[0]} is missing{others}: {how}")
 
 

@@ -10,7 +10,7 @@ CONTENT = bytes(range(256)) * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
-MISSING = [(["a"], "a is missing: fetch it"), (["a", "b", "c"], "a is missing, and so is b and c: fetch it")]
+MISSING = [(["a"], "a is missing: fetch it"), (["a", "b", "c"], "a is missing, and so are b and c: fetch it")]
 
 
 @pytest.mark.parametrize(("names", "message"), MISSING)

@@ -50,10 +50,10 @@ def test_evaluation_and_checkpoints_are_those_of_plain_batch_norm():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5, momentum=0.3))
     plain(torch.randn(7, 3))
-    x, expected, before = torch.randn(4, 3), plain.eval()(torch.ones(2, 3)), dict(plain.named_parameters())
+    x = torch.randn(4, 3)
+    expected, before = plain.eval()(x), dict(plain.named_parameters())
     batch_norm.synchronise(plain)
     assert isinstance(plain[1], batch_norm.SynchronisedBatchNorm) and plain[1].momentum == 0.3
     assert plain.state_dict().keys() == nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).state_dict().keys()
     assert all(parameter is before[name] for name, parameter in plain.named_parameters())
-    torch.testing.assert_close(plain.eval()(torch.ones(2, 3)), expected)
-    assert plain.eval()(x).isfinite().all()
+    torch.testing.assert_close(plain.eval()(x), expected)
