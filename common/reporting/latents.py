@@ -38,7 +38,9 @@ def kl_plot(
             for name, kl in kls.items()
             if len(sources) <= MAX_PAIRED_SOURCES or name.startswith("KL")
         }
-        plots.boxes(path, drawn, ("latent", "nats"), latents.tolist())
+        n = next(iter(kls.values())).shape[1]
+        shown = "latent" if len(latents) == n else f"latent, the {len(latents)} of {n} that are used most"
+        plots.boxes(path, drawn, (shown, "nats"), latents.tolist())
     return kls
 
 

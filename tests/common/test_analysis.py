@@ -17,6 +17,7 @@ from common.reporting import latents, umap
 from common.reporting.generated import STEPS, Shown, cross_generation, traversals
 from common.training import run_from_command_line
 from mnist import analyse as digits
+from mnist.model import build
 from tests.helpers.coherence import JUDGES, SOURCES, C, examples, model
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
@@ -87,6 +88,20 @@ def test_latents_of_a_picture_are_those_that_are_used():
     }
     assert latents.most_used(kls, 20).tolist() == list(range(20, 40))
     assert latents.most_used({"KL": torch.zeros(2, 3)}, 20).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("n", "label"), [(3, "latent, the 2 of 3 that are used most"), (2, "latent")])
+def test_boxes_say_which_latents_they_show(monkeypatch, n, label):
+    drawn = []
+    monkeypatch.setattr(latents, "BOXES", 2)
+    monkeypatch.setattr(latents.plots, "boxes", lambda *args: drawn.append(args))
+    mvae = build(SimpleNamespace(n_latents=n, model="mvae", posterior="gaussian"))
+    test = Examples({"image": torch.rand(4, 1, 28, 28), "text": torch.arange(4)})
+    kls = latents.kl_plot("kl.png", mvae, test, latents.each_modality(mvae))
+    [(path, panels, axes, names)] = drawn
+    assert path == "kl.png" and axes == (label, "nats") and len(names) == 2
+    for name, panel in panels.items():
+        torch.testing.assert_close(panel, kls[name][:, names])
 
 
 def test_a_network_is_trained_once_and_kept(tmp_path):
