@@ -46,7 +46,7 @@ SIZE = 224  # pixels, as for ImageNet
 DECODED_AT_ONCE = 64
 NEAREST_AT_ONCE = 256
 MARGIN = 8 / 7  # edge of the cached training images over the size that the network takes
-MAKE_THEM = "run python features.py to compute the features, or add --demo for the demo's birds"
+MAKE_THEM = "run features.py with the same --data-dir to compute the features, or add --demo for the demo's birds"
 
 
 @dataclass
