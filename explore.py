@@ -60,8 +60,8 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         views = {"image": FACE, "caption": Words(lambda text: words.encode([text]), words.sentences)}
         values = examples.load_birds(words)
     else:
-        ways_out = "use its sample.py, or add its views to VIEWS in exploration/views.py"
-        require(experiment in VIEWS, f"explore.py cannot show models of {experiment} ({path}): {ways_out}")
+        shown = f"explore.py shows models of {', '.join(VIEWS)} and cub, not of {experiment} ({path})"
+        require(experiment in VIEWS, f"{shown}: add its views to VIEWS in exploration/views.py")
         views, values = VIEWS[experiment], examples.load(experiment)
     model = load_model(path).to(devices.select(config.cuda))
     require(

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from common.errors import InputError, brief, require
+from common.experiment_modules import EXPERIMENTS
 from common.io import write_atomically
 from common.training.command_line import run_from_command_line
 from common.training.runs import NOT_OF_THE_RUN, Epoch, folder_of, read_metrics
@@ -87,6 +88,11 @@ def card(about: dict[str, Any], line: Epoch | None) -> str:
     options = "".join(f"| {name} | {value} |\n" for name, value in chosen.items())
     splits = {split: line[split] for split in ("train", "valid") if line and split in line}
     metrics = "".join(f"| {s} | {name} | {x:.3f} |\n" for s, values in splits.items() for name, x in values.items())
+    if experiment in EXPERIMENTS:
+        folder = EXPERIMENTS[experiment].partition(".")[0]
+        script, build, scripts = "", "", f"\nThe scripts of the library's folder {folder} open it too.\n"
+    else:
+        script, build, scripts = "from SCRIPT import build  # the script that trained it\n", ", build=build", ""
     return f"""---
 library_name: multimodal-vaes
 tags: [multimodal-vae, {experiment}]
@@ -113,11 +119,10 @@ In the library's folder, with this folder as `published`:
 
 ```python
 from common.checkpoints import load_model
-
-model = load_model("published")
-samples = model.generate(8)
+{script}
+model = load_model("published"{build})
 ```
-
+{scripts}
 ## Licence and citation
 
 The library has the MIT licence. The licence of the data may bind the weights too. Cite the paper of the model, which

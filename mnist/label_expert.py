@@ -73,7 +73,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         refitted = refit(model, weight, config.steps)
         ways[f"q(z|label), refitted, W = {weight:g}"] = (refitted, drawn_from(refitted))
         content = {"experiment": MNIST.name, "config": load_config(config.model), "state_dict": refitted.state_dict()}
-        tensor_files.save(folder / f"label_expert_{weight:g}.pth.tar", content)
+        path = folder / f"label_expert_{weight:g}.pth.tar"
+        tensor_files.save(path, content)
+        print(path)
     ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
     labels, images = test.modalities["text"], test[:].modalities["image"]
     of_test = within_labels(images, labels)

@@ -1,6 +1,8 @@
 """Published models: what the folder holds, that it loads, and what is uploaded."""
 
 import json
+import re
+import sys
 from importlib import import_module
 
 import httpx
@@ -59,6 +61,33 @@ def test_convolutions_and_tied_weights_are_published(tmp_path, experiment, optio
     main(Config(tmp_path / "run", tmp_path / "new"))
     original, published = (load_model(tmp_path / name).state_dict() for name in ("run", "new"))
     assert published.keys() == original.keys() and all(published[name].equal(x) for name, x in original.items())
+
+
+def opened(folder, monkeypatch):
+    """What the model card's Python makes, run in the folder above."""
+    monkeypatch.chdir(folder.parent)
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    return names["model"].state_dict()
+
+
+def test_the_cards_python_opens_the_model(run, tmp_path, monkeypatch):
+    main(Config(run, tmp_path / "published"))
+    card = (tmp_path / "published" / "README.md").read_text()
+    assert "\nThe scripts of the library's folder mnist open it too.\n\n## Licence" in card
+    original = load_model(run).state_dict()
+    assert all(x.equal(original[name]) for name, x in opened(tmp_path / "published", monkeypatch).items())
+
+
+def test_the_card_of_an_experiment_of_ones_own_imports_what_builds_the_model(run, tmp_path, monkeypatch):
+    checkpoint = torch.load(run / BEST, weights_only=True) | {"experiment": "pairs"}
+    torch.save(checkpoint, tmp_path / "own.pth.tar")
+    main(Config(tmp_path / "own.pth.tar", tmp_path / "published"))
+    assert "open it too" not in (tmp_path / "published" / "README.md").read_text()
+    monkeypatch.setitem(sys.modules, "SCRIPT", import_module("mnist.model"))
+    original = load_model(run).state_dict()
+    assert all(x.equal(original[name]) for name, x in opened(tmp_path / "published", monkeypatch).items())
 
 
 def test_a_training_goes_on_from_it(run, tmp_path):

@@ -255,7 +255,7 @@ def test_a_cvae_is_refused(tmp_path, monkeypatch):
 
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
-    with pytest.raises(InputError, match=r"explore\.py cannot show models of vhe .*: use its sample\.py"):
+    with pytest.raises(InputError, match=r"shows models of mnist, .* and cub, not of vhe .*: add its views"):
         explore.load(tmp_path, explore.Config((tmp_path,)))
 
 
