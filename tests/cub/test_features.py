@@ -220,7 +220,7 @@ def test_one_class_is_none_to_train_on(tmp_path, small, found):
 
 def test_features_are_kept_in_the_images_order_and_taken_up_where_broken_off(tmp_path, small, found, monkeypatch):
     monkeypatch.setattr(features, "DECODED_AT_ONCE", 5)
-    with pytest.raises(InputError, match="features_train.json is missing: run python features.py"):
+    with pytest.raises(InputError, match="features_train.json is missing: run features.py with the same --data-dir"):
         load_features(found, "train", tmp_path)
     features.main(config(tmp_path))
     network = network_of(tmp_path)
@@ -245,7 +245,9 @@ def test_features_are_kept_in_the_images_order_and_taken_up_where_broken_off(tmp
     monkeypatch.setattr(features, "decode", stops)
     with pytest.raises(KeyboardInterrupt):
         features.main(config(tmp_path))  # in the second part
-    with pytest.raises(InputError, match="features_train.npy holds 5 of 12 images: run python features.py"):
+    with pytest.raises(
+        InputError, match="features_train.npy holds 5 of 12 images: run features.py with the same --data-dir"
+    ):
         load_features(found, "train", tmp_path)
     decoded += [""] * 12
     del decoded[: len(decoded) - 12]

@@ -40,7 +40,7 @@ def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch
         time.sleep(0.1)
         bar.update(30)
         shown = capsys.readouterr().err
-    assert re.fullmatch(r"\repoch 3: 70 of 100, 00:00, \S+ left, \S+ examples/s, beta=0.50, bound=-3.1\n", shown)
+    assert re.fullmatch(r"\repoch 3: 70 of 100, \d\d:\d\d, \S+ left, \S+ examples/s, beta=0.50, bound=-3.1\n", shown)
 
 
 @pytest.mark.parametrize(("is_best", "mark"), [(True, " *"), (False, "  ")])
