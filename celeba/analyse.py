@@ -35,8 +35,8 @@ from celeba.data import attribute_names, load
 from celeba.sample import giver
 from common import distributed
 from common.analysis import AnalysisConfig, Labelled, analyse
-from common.classifiers import judge_file
 from common.data import Examples
+from common.evaluation.classifiers import judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown

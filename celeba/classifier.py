@@ -9,8 +9,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
 from common import distributed
-from common.classifiers import at_most, fingerprint, kept
 from common.data import Examples
+from common.evaluation.classifiers import at_most, fingerprint, kept
 
 STEPS = 2000  # of training
 BATCH_SIZE = 100
@@ -19,7 +19,7 @@ BATCH_SIZE = 100
 def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Module:
     """Return a network: images (N, 3, 64, 64) in [0, 1] -> a tuple of the logits of the attributes, (N, 18).
 
-    See `common.classifiers.kept`. Training mirrors images at random and lets the learning rate fall to zero.
+    See `common.evaluation.classifiers.kept`. Training mirrors images at random and lets the learning rate fall to zero.
 
     Args:
         train: N examples, with their image.

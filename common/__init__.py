@@ -75,16 +75,17 @@ What is asked of a trained model
     authors_files: the models that the original authors' code saved
     checkpoints: models from our files and from the original authors'
     estimators: log p by importance sampling
-    subset_likelihoods: log p of subsets of the modalities, and of some given others
-    aggregates: the aggregate posterior of a label
     metrics: coherence, classes in the latents, CCA
-    latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
-    encoded: examples after their encoders, run once for all subsets
-    frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
-    subset_metrics: coherence, distances and classes in the latents by the number of given modalities
-    reconstructions: how like the given images their reconstructions are
-    latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
-    classifiers: networks that judge what models generate
+    evaluation/: metrics of one kind each
+        subset_likelihoods: log p of subsets of the modalities, and of some given others
+        aggregates: the aggregate posterior of a label
+        latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
+        encoded: examples after their encoders, run once for all subsets
+        frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
+        subset_metrics: coherence, distances and classes in the latents by the number of given modalities
+        reconstructions: how like the given images their reconstructions are
+        latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
+        classifiers: networks that judge what models generate
     reporting/: what people look at
         tables: estimates as scripts print and write them
         plots: pictures

@@ -11,22 +11,22 @@ from torch.distributions import Distribution
 
 from common import distributed
 from common.checkpoints import load_config, load_model
-from common.classifiers import judge_file
 from common.data.batches import Batch, Examples
-from common.encoded import Encoded, encode
 from common.errors import require
-from common.frechet_distances import inception_features
-from common.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
-from common.latent_mixtures import MOST, gaussian_mixture
+from common.evaluation.classifiers import judge_file
+from common.evaluation.encoded import Encoded, encode
+from common.evaluation.frechet_distances import inception_features
+from common.evaluation.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from common.evaluation.latent_mixtures import MOST, gaussian_mixture
+from common.evaluation.reconstructions import ssim
+from common.evaluation.subset_metrics import by_size
 from common.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
-from common.reconstructions import ssim
 from common.reporting import generated, tables, umap
 from common.reporting.analysis_tables import both_ways, by_size_table, few_latents, ssim_table, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
-from common.subset_metrics import by_size
 from common.training import devices, runs
 from common.training.options import ModelConfig
 
@@ -72,7 +72,7 @@ class AnalysisConfig(ModelConfig):
             umap.require_installed()
 
     def judge_file(self, name: str) -> Path:
-        """Where a judge is kept, see `common.classifiers.judge_file`."""
+        """Where a judge is kept, see `common.evaluation.classifiers.judge_file`."""
         return judge_file(self.data_dir, name, self)
 
 
@@ -94,7 +94,8 @@ class Labelled(NamedTuple):
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
     given_all: whether to measure what q(z|X) gives: reconstructions of the images shown, and clusters of its means.
-    by_size: whether to measure what is generated given every subset of the modalities too (`common.subset_metrics`).
+    by_size: whether to measure what is generated given every subset of the modalities too
+        (`common.evaluation.subset_metrics`).
     inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """

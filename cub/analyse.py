@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from common import distributed
 from common.analysis import parameter_counts
-from common.classifiers import judge_file
 from common.data import Examples
 from common.errors import require
+from common.evaluation.classifiers import judge_file
 from common.metrics import cca
 from common.models import MultimodalVAE
 from common.reporting import generated, tables

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
 from common.checkpoints import check_fit
-from common.classifiers import AGAIN
+from common.evaluation.classifiers import AGAIN
 from common.tensor_files import load, save
 from cub.demo import ATTRIBUTES, draw, features, random_attributes
 

@@ -20,11 +20,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from common.aggregates import AggregatePosterior
 from common.analysis import AnalysisConfig as Config
 from common.analysis import Labelled, analyse
-from common.classifiers import image_classifier, judge
 from common.data import Batch, Examples
+from common.evaluation.aggregates import AggregatePosterior
+from common.evaluation.classifiers import image_classifier, judge
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown

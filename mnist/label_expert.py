@@ -20,11 +20,11 @@ import tyro
 from torch import Tensor
 
 from common import tensor_files
-from common.aggregates import AggregatePosterior
 from common.analysis import AnalysisConfig
 from common.checkpoints import load_config, load_model
 from common.distributed import progress
 from common.errors import option, require
+from common.evaluation.aggregates import AggregatePosterior
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting import plots, tables

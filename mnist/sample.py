@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.aggregates import AggregatePosterior
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
+from common.evaluation.aggregates import AggregatePosterior
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files
 from common.training import devices, options, run_from_command_line, runs

@@ -21,8 +21,8 @@ from functools import partial
 from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
-from common.classifiers import judge
 from common.data import Examples
+from common.evaluation.classifiers import judge
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown

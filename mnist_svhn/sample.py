@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.latent_mixtures import gaussian_mixture
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots
 from common.reporting.generated import Shown

@@ -16,7 +16,7 @@ from functools import partial
 from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
-from common.classifiers import image_classifier
+from common.evaluation.classifiers import image_classifier
 from common.reporting.generated import Shown
 from common.reporting.plots import visible
 from common.training import run_from_command_line, runs

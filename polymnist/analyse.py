@@ -20,9 +20,9 @@ from pathlib import Path
 from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
-from common.classifiers import image_classifier, judge
 from common.data import Examples
 from common.errors import require
+from common.evaluation.classifiers import image_classifier, judge
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown

@@ -14,10 +14,11 @@ from functools import partial
 
 import torch
 
-from common import metrics, subset_likelihoods
+from common import metrics
 from common.checkpoints import load_model
 from common.errors import require
 from common.estimators import joint_and_each
+from common.evaluation import subset_likelihoods
 from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs

@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.latent_mixtures import gaussian_mixture
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import plots
 from common.training import devices, options, run_from_command_line, runs

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common import analysis, classifiers
+from common import analysis
 from common.data import Examples
 from common.errors import InputError
+from common.evaluation import classifiers
 from common.metrics import Judge
 from common.reporting import latents, umap
 from common.reporting.generated import STEPS, Shown, cross_generation, traversals

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import classifiers
 from common.checkpoints import load_model
 from common.errors import InputError
+from common.evaluation import classifiers
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from mnist import analyse, label_expert, train

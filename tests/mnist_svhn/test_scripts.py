@@ -295,7 +295,7 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
     path = tmp_path / "digits_of_mnist_synthetic.pt"
     first = path.read_bytes()
     with monkeypatch.context() as untrained:
-        untrained.setattr("common.classifiers.fit", None)
+        untrained.setattr("common.evaluation.classifiers.fit", None)
         figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     told = {"classifier, mnist", "latent accuracy, mnist", "coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}

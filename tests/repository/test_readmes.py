@@ -18,8 +18,9 @@ import celeba.classifier
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
-from common import checkpoints, choices, classifiers, models
+from common import checkpoints, choices, models
 from common.analysis import parameter_counts
+from common.evaluation import classifiers
 from common.objectives import registry
 from common.reporting import models_page
 from common.training import Trainer, run_from_command_line

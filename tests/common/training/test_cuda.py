@@ -16,10 +16,10 @@ import polymnist.options
 import polymnist.train
 from benchmarks import __main__ as benchmark
 from benchmarks.experiments import EXPERIMENTS
-from common import classifiers
 from common.checkpoints import LAST, load
 from common.choices import OF_PAIRS
 from common.data import Examples, streams
+from common.evaluation import classifiers
 from common.training.options import LoglikeConfig
 from common.training.steps import WARM_UP
 from mnist import train as mnist_train

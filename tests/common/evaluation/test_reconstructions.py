@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from common.data import Examples
-from common.encoded import encode
+from common.evaluation.encoded import encode
+from common.evaluation.reconstructions import ssim
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
-from common.reconstructions import ssim
 
 
 class Grey(nn.Module):

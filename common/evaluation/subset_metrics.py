@@ -8,9 +8,9 @@ from torch import Tensor
 
 from common import distributed
 from common.data.batches import Examples
-from common.encoded import Encoded
 from common.errors import require
-from common.frechet_distances import FrechetDistance
+from common.evaluation.encoded import Encoded
+from common.evaluation.frechet_distances import FrechetDistance
 from common.metrics import BATCH_SIZE, Judge
 from common.subsets import named_subsets
 
@@ -58,7 +58,7 @@ def conditional(
         judges: by the name of the target.
         distances: to the test examples, see `distances_to`.
         given: the modalities. Without any, z comes from the prior, and there is no coherence.
-        inception: images -> features, see `common.frechet_distances.inception_features`.
+        inception: images -> features, see `common.evaluation.frechet_distances.inception_features`.
 
     Returns:
         {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features), "FID" (that

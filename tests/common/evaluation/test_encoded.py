@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.data import Examples
-from common.encoded import encode
+from common.evaluation.encoded import encode
 from common.subsets import named_subsets
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw

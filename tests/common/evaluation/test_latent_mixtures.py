@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.latent_mixtures import MOST, gaussian_mixture
+from common.evaluation.latent_mixtures import MOST, gaussian_mixture
 from common.metrics import joint_coherence
 from tests.helpers.coherence import JUDGES, C, examples, model
 

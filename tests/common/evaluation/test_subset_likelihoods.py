@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.estimators import log_marginal
-from common.subset_likelihoods import by_size, conditional
+from common.evaluation.subset_likelihoods import by_size, conditional
 from common.subsets import named_subsets
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian

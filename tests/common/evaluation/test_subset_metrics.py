@@ -7,19 +7,19 @@ import torch
 from torch import nn
 
 from common.data import Examples
-from common.encoded import encode
 from common.errors import InputError
-from common.frechet_distances import FrechetDistance
-from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.metrics import Judge
-from common.models import MVAE
-from common.subset_metrics import (
+from common.evaluation.encoded import encode
+from common.evaluation.frechet_distances import FrechetDistance
+from common.evaluation.subset_metrics import (
     by_size,
     conditional,
     distances_to,
     linear_accuracy,
     macro_accuracy,
 )
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.metrics import Judge
+from common.models import MVAE
 from tests.helpers.coherence import C, Decoder, Encoder
 
 NAMES = ("a", "b", "c")

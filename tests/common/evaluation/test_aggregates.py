@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.aggregates import AggregatePosterior
 from common.data import Examples
 from common.errors import InputError
+from common.evaluation.aggregates import AggregatePosterior
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 

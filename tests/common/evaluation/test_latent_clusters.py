@@ -7,9 +7,9 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from common.data import Examples
-from common.encoded import encode
 from common.estimators import log_marginal
-from common.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from common.evaluation.encoded import encode
+from common.evaluation.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
 from common.objectives import IwaeElbo
 from common.priors import ClusteredPrior
 from common.variational_posteriors import DiagonalGaussianPosterior

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common import distributed
-from common.encoded import Encoded
+from common.evaluation.encoded import Encoded
 from common.metrics import BATCH_SIZE
 
 

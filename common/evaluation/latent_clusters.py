@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from common import distributed
-from common.encoded import Encoded
+from common.evaluation.encoded import Encoded
 from common.metrics import BATCH_SIZE
 from common.priors import ClusteredPrior
 
