@@ -57,7 +57,7 @@ def number(text):
 @pytest.mark.slow
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_prints_its_ratios(capsys):
-    benchmark.main(benchmark.Config(("mnist", "mnist_svhn"), rounds=2, images=2, n_samples=3))
+    benchmark.main(benchmark.Config(("mnist", "mnist_svhn"), rounds=2, images=2, n_samples=100))
     out = capsys.readouterr().out
     for name, counted in (("mnist", "1.47"), ("mnist_svhn", "1.00")):
         step, others = (line.split(" | ") for line in re.findall(rf"^\| ({name} \| .*) \|$", out, re.M))
@@ -71,8 +71,9 @@ def test_the_benchmark_prints_its_ratios(capsys):
         )
         assert number(of_loaded.split()[0]) == pytest.approx(number(ours) / number(loaded), rel=0.02)
         assert all(0.2 < number(gib) < 30 for gib in memory)
-        _, theirs, *rates = others
-        assert all(number(rate) > 0 for rate in rates) and (theirs == "-") == (name == "mnist")
+        _, theirs, evaluated, share, *rates = others
+        assert all(number(rate) > 0 for rate in (evaluated, *rates)) and (theirs == "-") == (name == "mnist")
+        assert 0 < number(share[:-1]) <= 100
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
