@@ -133,13 +133,12 @@ def others(name: str, config: Config, device: torch.device, rate: float) -> Row:
         plain = rounded(config.images / timed(partial(experiment.plain_evaluate, model, examples, config.n_samples)))
     folder = name.split(",")[0]
     options = ["--dry-run", *["--cuda"] * config.cuda, *(["--model", name.split(", ")[1]] if folder == "cub" else [])]
-    seconds = start_up([sys.executable, "train.py", *options], ROOT / folder)
     return {
         f"log-likelihoods, {config.n_samples} samples, plain, examples/s": plain,
         "ours": rounded(config.images / seconds),
         "reached": f"{needed / seconds / rate:.0%}",
         "generated, examples/s": rounded(n / sampling),
-        "start-up, s": f"{seconds:.1f}",
+        "start-up, s": f"{start_up([sys.executable, 'train.py', *options], ROOT / folder):.1f}",
     }
 
 
