@@ -240,12 +240,15 @@ ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPI
 BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1 --limit 300", "--n-samples 1 --set-size 1 --limit 20")
 # few samples are effective for joint likelihoods: estimates lie below the truth
 JOINT = Measure("loglike", "loglike", "--limit 25 --n-samples 40", "--limit 2 --n-samples 10")
+LONGER = "--rotations --lr-schedule cosine"
 VHE_DEMO = {"deconv": Setting(6, 1), "pixelcnn": Setting(3, 0, "--decoder pixelcnn")}
 VHE = tuple(
     Plan(
         "vhe",
         f"{decoder}, {objective}",
-        Setting(14, 1, f"--objective {objective}") if decoder == "deconv" else Setting(8, 0, "--decoder pixelcnn"),
+        Setting(40, 1, f"--objective {objective} {LONGER}")
+        if decoder == "deconv"
+        else Setting(8, 0, f"--decoder pixelcnn {LONGER}"),
         VHE_DEMO[decoder] if objective == "vhe" else None,
         (ACCURACY, BOUND, *((ONE_SHOT, JOINT) if objective == "vhe" else ())),
         published=OMNIGLOT[f"{decoder}, {objective}"],
