@@ -141,6 +141,6 @@ def read_training(folder: Path) -> dict[str, Any]:
     splits = {"train": [epoch.train for epoch in epochs], "valid": [epoch.valid for epoch in epochs]}
     return {
         "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},
-        "seconds": round(sum(epoch.seconds for run in lines.values() for epoch in run), 1),
+        "seconds": sum(epoch.seconds for run in lines.values() for epoch in run),
         "curves": {name: [round(x.bound, 3) for x in each if x] for name, each in splits.items()},
     }

@@ -376,7 +376,7 @@ def affordable_epochs(training: Callable[[int, int, Path], list[str]], folder: P
     try:
         call(training(1, 0, probe), folder, site.threads, allowed)
         taken = time.monotonic() - started
-        epoch = max(read_training(probe)["seconds"], 0.1)  # which are rounded to that
+        epoch = read_training(probe)["seconds"]
     except TooLong as error:
         raise Failed(
             f"its first epoch takes longer than the {allowed:.0f} s that --budget leaves it: raise it"
