@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-FUSIONS = {  # those of `common.models.FUSIONS`
+FUSIONS = {  # those of `common.fusions.FUSIONS`
     "poe": "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
     "product": "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
     "quotient": "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
@@ -16,7 +16,7 @@ FUSIONS = {  # those of `common.models.FUSIONS`
     "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
     "unstructured": "one posterior from one network on all values, zeros where absent, and the mask: a baseline",
 }
-FAMILIES = {  # those of `common.models.FAMILIES`
+FAMILIES = {  # those of `common.fusions.FAMILIES`
     "gaussian": "diagonal Gaussian",
     "laplace": "Laplace whose scales sum to the number of latents; mixtures and single encoders only",
     "softplus-laplace": "Laplace with softplus scales; mixtures and single encoders only",

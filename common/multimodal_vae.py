@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Batch, Columns, observe
-from common.encoders_decoders import NetworkList, has_batch_norm
+from common.encoders_decoders import has_batch_norm
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values, zero_where_absent
 from common.variational_strategies import with_auxiliary, with_private
 
-PIECES = ("encoder", "variational_strategy", "variational_posterior", "decoder", "likelihood", "prior")
 # Samples of z decoded at once, over all examples, so that memory does not grow with their number: few enough for a
 # CPU's cache to hold the activations, enough to keep a GPU busy.
 DECODED_AT_ONCE = {"cpu": 500, "cuda": 20_000}
@@ -305,27 +304,3 @@ class MultimodalVAE(nn.Module):
             batch = batch.only(given, self.columns)
         z = self.variational_posterior.point(self.posterior(batch))
         return self.likelihood.point(self.decode(z, given=batch.modalities))
-
-
-def assembled(pieces: nn.ModuleDict) -> MultimodalVAE:
-    """The model of six pieces in a plain ModuleDict, as in poe-vae's README; its modalities are "0", "1", ...
-
-    Args:
-        pieces: encoder (a NetworkList, or a network on a set of elements, which is modality "0"), variational_strategy,
-            variational_posterior, decoder (a NetworkList, or one network of all modalities), likelihood, prior.
-
-    Raises:
-        InputError: a piece is missing.
-    """
-    lacking = [name for name in PIECES if name not in pieces]
-    require(not lacking, f"a VAE is made of {', '.join(PIECES)}: this one lacks {', '.join(lacking)}")
-    encoder, decoder, likelihood = (pieces[name] for name in ("encoder", "decoder", "likelihood"))
-    encoders = list(encoder.networks) if isinstance(encoder, NetworkList) else [encoder]
-    names = [str(i) for i in range(len(encoders))]
-    decoders = dict(zip(names, decoder.networks, strict=True)) if isinstance(decoder, NetworkList) else None
-    return MultimodalVAE(
-        encoder=dict(zip(names, encoders, strict=True)),
-        decoder=decoders or {",".join(names): decoder},
-        likelihood=likelihood if isinstance(likelihood, GroupedLikelihood) else GroupedLikelihood(likelihood),
-        **{name: pieces[name] for name in ("variational_strategy", "variational_posterior", "prior")},
-    )

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from common.choices import MODELS
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
+from common.fusions import FAMILIES
 from common.likelihoods import GroupedLikelihood
-from common.models import FAMILIES, VAE, MultimodalVAE
+from common.models import VAE, MultimodalVAE
 
 
 class Networks(NamedTuple):
@@ -77,7 +78,7 @@ def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) 
     Args:
         model: a name in `common.choices.MODELS`.
         latent_dim: D.
-        posterior: a name in `common.models.FAMILIES`.
+        posterior: a name in `common.fusions.FAMILIES`.
 
     Raises:
         InputError: the model's fusion does not exist for the family.

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributions import Distribution
 
-from common import models
+from common import fusions
 from common.authors_files import MmvaeArgs
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
-from common.multimodal_vae import MultimodalVAE
+from common.models import VAE, MultimodalVAE
 from cub.captions import END, LENGTH, PADDING
 from cub.options import AUTHORS, MODELS
 
@@ -134,7 +134,7 @@ def build(config: Config) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
     names, wide, own = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
     d = config.n_latents + own
-    heads = (d,) * models.FAMILIES[config.posterior].n_params
+    heads = (d,) * fusions.FAMILIES[config.posterior].n_params
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}
     if "image" in names:
@@ -150,7 +150,7 @@ def build(config: Config) -> MultimodalVAE:
         "caption": lambda: CaptionLikelihood(decoder["caption"][-1].logits),
     }
     sizes = {"image": 3 * 64 * 64, "feature": N_FEATURES}
-    return models.VAE(
+    return VAE(
         config.fusion if len(names) > 1 else "own",
         encoder=encoder,
         decoder=decoder,

@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from common import models
+from common import fusions
 from common.authors_files import MmvaeArgs
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
-from common.multimodal_vae import MultimodalVAE
+from common.models import VAE, MultimodalVAE
 from mnist_svhn.options import FAMILIES, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
@@ -36,11 +36,11 @@ def build(config: Config) -> MultimodalVAE:
     family = FAMILIES[config.prior_and_posterior]
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
     own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
-    heads = {name: (d + own[name],) * models.FAMILIES[family].n_params for name in names}
+    heads = {name: (d + own[name],) * fusions.FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     decoder = {"mnist": lambda: mnist_decoder(d + own["mnist"], h), "svhn": lambda: svhn_decoder(d + own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
-    return models.VAE(
+    return VAE(
         MODELS[config.model].fusion,
         encoder={name: encoder[name]() for name in names},
         decoder={name: decoder[name]() for name in names},

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
+from common.fusions import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
-from common.models import FAMILIES, VAE, MultimodalVAE
+from common.models import VAE, MultimodalVAE
 from polymnist.data import modalities
 from polymnist.options import MODELS
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from common.data.batches import Batch
 from common.errors import require
 from common.modalities import stack_values, zero_where_absent
-from common.multimodal_vae import MultimodalVAE, assembled
+from common.multimodal_vae import MultimodalVAE
+from common.plain_pieces import assembled
 
 DECODED_NUMBERS = 2_000_000  # of a modality at once on a CPU: with larger activations its memory is the bottleneck
 
@@ -81,7 +82,7 @@ class MultimodalObjective(Objective):
 
     Args:
         model: the model, whose `weights` are the lambdas unless others are given; or its six pieces in a plain
-            ModuleDict (`common.multimodal_vae.assembled`).
+            ModuleDict (`common.plain_pieces.assembled`).
         weights: {name: lambda}.
 
     Raises:

@@ -26,7 +26,7 @@ class Record(NamedTuple):
     """An objective.
 
     make: model, options, weights {name: lambda} -> the objective.
-    fusions: those of `common.models.FUSIONS` that it exists for.
+    fusions: those of `common.fusions.FUSIONS` that it exists for.
     options: the options of `common.training.objective_options.ObjectiveOptions` that it takes.
     needs_density: whether it needs a posterior with a density or KL in closed form.
     gaussian: whether it needs Gaussian experts.

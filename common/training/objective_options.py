@@ -74,12 +74,12 @@ class ObjectiveOptions:
         Args:
             model: the option that names the model ("--model mvae").
             exists: names of the model's objectives, the default first.
-            fusion, posterior: of the model's experts (`common.models.FUSIONS`, `FAMILIES`).
+            fusion, posterior: of the model's experts (`common.fusions.FUSIONS`, `FAMILIES`).
 
         Raises:
             InputError: says why, and what exists.
         """
-        from common.models import FAMILIES, FUSIONS, check_fusion  # needs torch, which --help does without
+        from common.fusions import FAMILIES, FUSIONS, check_fusion  # needs torch, which --help does without
 
         check_fusion(fusion, posterior)
         obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
@@ -159,7 +159,7 @@ class PrivateOptions(ObjectiveOptions):
 
     def check(self) -> None:
         """Raise InputError for private latents or clusters that the model does not have."""
-        from common.models import FAMILIES  # needs torch, which --help does without
+        from common.fusions import FAMILIES  # needs torch, which --help does without
 
         super().check()
         (model, _, posterior), record, n = self.experts(), self.record(), self.n_private

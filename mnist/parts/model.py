@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from common.data.batches import n_columns
 from common.encoders_decoders import ConcatLayer, SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require
+from common.fusions import FAMILIES
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
-from common.models import FAMILIES, VAE, MultimodalVAE
+from common.models import VAE, MultimodalVAE
 from common.variational_strategies import SetStrategy, Strategy, UnstructuredStrategy
 
 SIZE, N_PIXELS = 28, 784

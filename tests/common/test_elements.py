@@ -11,8 +11,8 @@ from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
-from common.multimodal_vae import assembled
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
+from common.plain_pieces import assembled
 from common.priors import StandardGaussianPrior
 from common.subsets import mvae_subsets
 from common.variational_posteriors import DiagonalGaussianPosterior

@@ -14,6 +14,7 @@ from torch import nn
 
 from common.data import Batch, Examples
 from common.errors import InputError
+from common.fusions import FAMILIES, FUSIONS
 from common.likelihoods import (
     BernoulliLikelihood,
     BinaryLikelihood,
@@ -22,7 +23,7 @@ from common.likelihoods import (
     LaplaceLikelihood,
     SphericalGaussianLikelihood,
 )
-from common.models import FAMILIES, FUSIONS, VAE
+from common.models import VAE
 from common.objectives.dreg import GRADIENTS
 from common.objectives.registry import OBJECTIVES, make_objective
 from common.training.loop import Trainer

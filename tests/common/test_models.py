@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from common.encoders_decoders import SplitLinearLayer
+from common.fusions import FAMILIES, FUSIONS
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.models import FAMILIES, FUSIONS, VAE
+from common.models import VAE
 
 D = 4
 

@@ -11,8 +11,9 @@ from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import log_marginal
+from common.fusions import FAMILIES, FUSIONS
 from common.likelihoods import GroupedLikelihood
-from common.models import FAMILIES, FUSIONS, VAE
+from common.models import VAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from common.objectives.registry import OBJECTIVES, make_objective
 from common.tensor_files import save

@@ -18,7 +18,7 @@ import celeba.classifier
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
-from common import checkpoints, choices, models
+from common import checkpoints, choices, fusions
 from common.analysis import parameter_counts
 from common.evaluation import classifiers
 from common.objectives import registry
@@ -75,7 +75,7 @@ def test_every_model_has_its_equations_on_the_page():
     assert models_page.equation("StandardElbo") in sections["vae"]
 
 
-@pytest.mark.parametrize("table", [registry.table, models.table])
+@pytest.mark.parametrize("table", [registry.table, fusions.table])
 def test_the_tables_of_what_exists_are_the_registrys(table):
     assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(), f"README.md must have\n\n{table()}"
 

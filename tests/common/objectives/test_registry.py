@@ -15,8 +15,9 @@ from torch import nn
 from common.data import Batch
 from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError, option
+from common.fusions import FAMILIES, FUSIONS
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.models import FAMILIES, FUSIONS, VAE
+from common.models import VAE
 from common.objectives import IwaeElbo, registry
 from common.objectives.registry import OBJECTIVES, Record, make_objective, objectives_of, with_option
 from common.training.objective_options import ObjectiveOptions

@@ -1,0 +1,243 @@
+"""Posterior families and ways to fuse their experts: one record each, and which exists for which."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import nn
+from torch.distributions import Laplace, Normal
+
+from common import choices
+from common.encoders_decoders import swish_mlp
+from common.errors import require
+from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
+from common.variational_posteriors import (
+    DiagonalGaussianPosterior,
+    LaplaceOrNormalPosterior,
+    LaplacePosterior,
+    LocScaleEbmPosterior,
+    Posterior,
+    SoftplusPosterior,
+    VmfProductPosterior,
+)
+from common.variational_strategies import (
+    GaussianPoeStrategy,
+    GaussianProductStrategy,
+    GaussianQuotientStrategy,
+    JointFlowsStrategy,
+    LocScaleEbmStrategy,
+    MoeStrategy,
+    MopoeStrategy,
+    OwnExpertStrategy,
+    PublishedMopoeStrategy,
+    Strategy,
+    VmfPoeStrategy,
+)
+
+
+class Family(NamedTuple):
+    """A posterior family.
+
+    n_params: number of vectors (N, D) that an encoder gives.
+    posterior: numbers of latents, the shared ones and each modality's own -> the family's module.
+    product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
+    prior: these numbers, whether its scales are learned -> the prior's module.
+    has_density: whether log q(z) is known in closed form.
+    only_mixed: whether its members are components of mixtures only, no posteriors alone.
+    own_latents: whether modalities can have private latents of their own in a mixture.
+    """
+
+    n_params: int
+    posterior: Callable[[Sequence[int]], Posterior]
+    product: type[Strategy] | None
+    prior: Callable[[Sequence[int], bool], nn.Module]
+    has_density: bool = True
+    only_mixed: bool = False
+    own_latents: bool = False
+
+
+class Fusion(NamedTuple):
+    """A way to fuse experts.
+
+    strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
+        `UnstructuredStrategy`).
+    exists: family's name, family -> whether the fusion exists for it.
+    is_mixture: whether the posterior is a mixture of the family's members.
+    why: why it does not exist for other families.
+    auxiliary: whether training draws private latents of other modalities from auxiliary priors; it needs some.
+    flows: whether the experts are the bases of flows (`JointFlowsPosterior`).
+    """
+
+    strategy: Callable[[Family, Sequence[str]], Strategy] | None
+    exists: Callable[[str, Family], bool]
+    is_mixture: bool
+    why: str
+    auxiliary: bool = False
+    flows: bool = False
+
+
+def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
+    """The posterior whose energy is a network with two hidden layers."""
+    return LocScaleEbmPosterior(nn.Sequential(swish_mlp(sum(sizes), 64, 64), nn.Linear(64, 1), nn.Softplus()))
+
+
+def gaussian_prior(sizes: Sequence[int], learn: bool) -> nn.Module:
+    """N(0, I), or with learned scales N(0, diag(s^2))."""
+    return LearnedPrior(DiagonalGaussianPosterior(), sum(sizes)) if learn else StandardGaussianPrior(sum(sizes))
+
+
+def prior_in(family: Callable[[Sequence[int]], Posterior]) -> Callable[[Sequence[int], bool], nn.Module]:
+    """The prior in a family, with learned or fixed scales."""
+    return lambda sizes, learn: LearnedPrior(family(sizes), sum(sizes), learn)
+
+
+def vmf_family(n_vmfs: int) -> Family:
+    """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
+    return Family(
+        n_params=1,
+        posterior=lambda sizes: VmfProductPosterior(n_vmfs),
+        product=VmfPoeStrategy,
+        prior=lambda sizes, learn: UniformHypersphericalPrior(sum(sizes), n_vmfs),
+    )
+
+
+FAMILIES = {
+    "gaussian": Family(
+        n_params=2,
+        posterior=lambda sizes: DiagonalGaussianPosterior(),
+        product=GaussianPoeStrategy,
+        prior=gaussian_prior,
+        own_latents=True,
+    ),
+    "laplace": Family(
+        n_params=2,
+        posterior=lambda sizes: LaplacePosterior(sizes=sizes),
+        product=None,
+        prior=prior_in(lambda sizes: LaplacePosterior(0, sizes)),
+        own_latents=True,
+    ),
+    "softplus-laplace": Family(
+        n_params=2,
+        posterior=lambda sizes: SoftplusPosterior(Laplace),
+        product=None,
+        prior=prior_in(lambda sizes: SoftplusPosterior(Laplace)),
+        own_latents=True,
+    ),
+    "softplus-normal": Family(
+        n_params=2,
+        posterior=lambda sizes: SoftplusPosterior(Normal),
+        product=None,
+        prior=prior_in(lambda sizes: SoftplusPosterior(Normal)),
+        own_latents=True,
+    ),
+    "laplace-normal": Family(
+        n_params=2,
+        posterior=lambda sizes: LaplaceOrNormalPosterior((True, False)),
+        product=None,
+        prior=prior_in(lambda sizes: LaplacePosterior()),
+        only_mixed=True,
+    ),
+    "vmf": vmf_family(n_vmfs=1),
+    "ebm": Family(
+        n_params=2,
+        posterior=energy_based,
+        product=LocScaleEbmStrategy,
+        prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
+        has_density=False,
+    ),
+}
+FUSIONS = {
+    "poe": Fusion(
+        strategy=lambda family, encoders: family.product(),
+        exists=lambda name, family: family.product is not None,
+        is_mixture=False,
+        why="their product leaves the family, choose a mixture",
+    ),
+    "product": Fusion(
+        strategy=lambda family, encoders: GaussianProductStrategy(),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=False,
+        why="the product of others leaves the family, or is that of poe",
+    ),
+    "quotient": Fusion(
+        strategy=lambda family, encoders: GaussianQuotientStrategy(),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=False,
+        why="only Gaussians have this quotient",
+    ),
+    "moe": Fusion(
+        strategy=lambda family, encoders: MoeStrategy(),
+        exists=lambda name, family: family.has_density,
+        is_mixture=True,
+        why="energy-based experts are only multiplied",
+    ),
+    "mmvae+": Fusion(
+        strategy=lambda family, encoders: MoeStrategy(),
+        exists=lambda name, family: family.own_latents,
+        is_mixture=True,
+        why="a modality's own latents need parameters of their own in the experts and in the prior",
+        auxiliary=True,
+    ),
+    "mopoe": Fusion(
+        strategy=lambda family, encoders: MopoeStrategy(family.product()),
+        exists=lambda name, family: family.product is not None and family.has_density,
+        is_mixture=True,
+        why="the products that it mixes leave the family, or have no density in closed form",
+    ),
+    "mopoe-published": Fusion(
+        strategy=lambda family, encoders: PublishedMopoeStrategy(),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=True,
+        why="MoPoE's code has Gaussian experts",
+    ),
+    "own": Fusion(
+        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
+        exists=lambda name, family: family.has_density and not family.only_mixed,
+        is_mixture=False,
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+    ),
+    "joint": Fusion(
+        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
+        exists=lambda name, family: family.has_density and not family.only_mixed,
+        is_mixture=False,
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+    ),
+    "jnf": Fusion(
+        strategy=lambda family, encoders: JointFlowsStrategy(encoders),
+        exists=lambda name, family: name == "gaussian",
+        is_mixture=False,
+        why="the bases of its flows, and its joint posterior, are Gaussian",
+        flows=True,
+    ),
+    "set": Fusion(
+        strategy=None,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
+        is_mixture=False,
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+    ),
+    "unstructured": Fusion(
+        strategy=None,
+        exists=lambda name, family: family.has_density and not family.only_mixed,
+        is_mixture=False,
+        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+    ),
+}
+
+
+def table() -> str:
+    """Which fusion exists for which posterior family, in Markdown."""
+    rows = [["`--posterior`", *(f"`{fusion}`" for fusion in FUSIONS), "what it is"]]
+    rows.append(["---"] * len(rows[0]))
+    for name, family in FAMILIES.items():
+        cells = ["yes" if fusion.exists(name, family) else "" for fusion in FUSIONS.values()]
+        rows.append([f"`{name}`", *cells, choices.FAMILIES[name]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def check_fusion(fusion: str, posterior: str) -> None:
+    """Refuse a fusion that does not exist for the family.
+
+    Raises:
+        InputError: says why.
+    """
+    exists = FUSIONS[fusion].exists(posterior, FAMILIES[posterior])
+    require(exists, f"there is no fusion {fusion} for {posterior} experts: {FUSIONS[fusion].why}")
