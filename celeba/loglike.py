@@ -95,16 +95,16 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
 
 def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]]:
     """Accuracy and F1 by attribute of (N, 18) bool, in [0, 1]; F1 is undefined where none has it or is said to."""
-    found = {}
+    by_attribute = {}
     for i, name in enumerate(ATTRIBUTES):
         p, y = predicted[:, i], true[:, i]
         share, both, either = y.double().mean().item(), (p & y).sum().item(), (p.sum() + y.sum()).item()
-        found[name] = {
+        by_attribute[name] = {
             "accuracy": (p == y).double().mean().item(),
             "of the commoner value": max(share, 1 - share),
             "F1": 2 * both / either if either else None,
         }
-    return found
+    return by_attribute
 
 
 if __name__ == "__main__":

@@ -220,11 +220,11 @@ def image_and_label(
     Returns:
         {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
     """
-    both = ("image", *label)
+    pair = ("image", *label)
     (y,) = importance_estimates(model, batch, [label], given, n_samples)
     rows, quality = {}, {}
-    for proposal, suffix in ((("image",), ""), (both, f", z from q(z|image,{called})")):
-        image, joint = importance_estimates(model, batch, [("image",), both], proposal, n_samples)
+    for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{called})")):
+        image, joint = importance_estimates(model, batch, [("image",), pair], proposal, n_samples)
         rows |= {
             f"log p(image){suffix}": image.value,
             f"log p(image,{called}){suffix}": joint.value,

@@ -21,7 +21,7 @@ DECODED_AT_ONCE = {"cpu": 500, "cuda": 20_000}
 class MultimodalVAE(nn.Module):
     """A VAE over named modalities, p(z) prod_m p(x_m|z), with a posterior for every subset of them.
 
-    `modalities` are the names, `modality[name]` what is to know about one (`common.modalities.Modality`).
+    `modalities` are the names, `modality[name]` the record of one (`common.modalities.Modality`).
 
     Args:
         encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D). A network that sees

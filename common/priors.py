@@ -114,8 +114,8 @@ class ClusteredPrior(nn.Module):
     def components(self) -> Distribution:
         """p(u|c), batch shape (C,), event shape (number of shared latents,)."""
         loc = torch.cat([self.loc, self.zeros[self.n_shared :].expand(len(self.loc), -1)], dim=1)
-        whole = self.family((loc, torch.zeros_like(loc)))
-        return self.family.map_parameters(whole, lambda x: x[:, : self.n_shared])
+        clusters = self.family((loc, torch.zeros_like(loc)))
+        return self.family.map_parameters(clusters, lambda x: x[:, : self.n_shared])
 
     @property
     def params(self) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ MANY = 10**6  # values that a file of ours never reaches
 
 
 def read_json(path: Path, kind: type[T], remedy: str, at_most: int = 64 * MIB) -> T:
-    """Read a JSON file whose content is of a type, such as a msgspec.Struct.
+    """Read a JSON file as a type, such as a msgspec.Struct.
 
     Args:
         remedy: what to do about a missing or damaged file, the end of the error message.

@@ -16,7 +16,7 @@ from common.io import open_regular, write_atomically
 from common.schemas import check, leaves
 
 T = TypeVar("T")
-# what changed bytes raise, as a zip archive and then as a pickle, of which each operation has its own
+# what changed bytes raise: first as a zip archive, then as a pickle, whose operations differ
 DAMAGE = (
     *(zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
     *(AssertionError, EOFError, struct.error, OverflowError, MemoryError, OSError),

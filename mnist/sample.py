@@ -81,8 +81,8 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
             z = None
             if aggregate:
                 train = dataset.load("train", config).without_others(model.modalities)
-                wanted = inputs["text"].repeat_interleave(config.n_samples, dim=0)
-                z, title = AggregatePosterior(model, train, "text").sample(wanted), f"{title}, aggregate posterior"
+                labels = inputs["text"].repeat_interleave(config.n_samples, dim=0)
+                z, title = AggregatePosterior(model, train, "text").sample(labels), f"{title}, aggregate posterior"
                 picture = picture.with_stem(f"{picture.stem}_aggregate")
             texts = samples(model, inputs, config.n_samples, picture, dataset, title, z)
     print(picture)

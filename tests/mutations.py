@@ -205,7 +205,7 @@ class Session:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         todo = [item for name, item in items.items() if name not in self.log.tests]
-        print(f"{len(items)} tests, of which {len(todo)} are to be traced", flush=True)
+        print(f"{len(items)} tests, {len(todo)} to trace", flush=True)
         if todo:
             forked(lambda: self.trace(todo), 3600)
         self.log, self.functions = Log(self.config.log), live_functions(self.paths)

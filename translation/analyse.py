@@ -34,9 +34,9 @@ def dictionary(language: str) -> dict[str, int]:
 
 def digits(texts: list[str], language: str) -> Tensor:
     """The digits (N, 4) int64 of texts, thousands first; -1 for a text that is no number."""
-    found = torch.tensor([dictionary(language).get(text, -1) for text in texts])
+    number = torch.tensor([dictionary(language).get(text, -1) for text in texts])
     places = torch.tensor([1000, 100, 10, 1])
-    return torch.where(found[:, None] < 0, -1, found[:, None] // places % 10)
+    return torch.where(number[:, None] < 0, -1, number[:, None] // places % 10)
 
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:

@@ -162,7 +162,7 @@ def shrink(pages: Tensor) -> Tensor:
     that such a stroke covers of a pixel is enough. The width of the strokes is twice their area over their outline.
     """
     side = pages.shape[-1]
-    # overlaps of old and new pixels, in a unit of which an old one is 28 wide and a new one S, so that sums are exact
+    # overlaps of old and new pixels, in units that make an old one 28 wide and a new one S, so that sums are exact
     overlap = torch.eye(SIZE).repeat_interleave(side, dim=1).reshape(SIZE, side, SIZE).sum(dim=-1)  # (28, S)
     paper = pad(pages, (1, 1, 1, 1))
     outline = sum(paper.diff(dim=dim).abs().sum(dim=(1, 2)) for dim in (1, 2))

@@ -29,9 +29,9 @@ def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[st
     Raises:
         InputError: it is another dataset's file, or another file of this dataset.
     """
-    found = next((file for file, digest in known.items() if digest == md5), None)
-    if found is None:
+    published = next((file for file, digest in known.items() if digest == md5), None)
+    if published is None:
         distributed.print_once(f"warning: {path.parent} does not hold {dataset} as published: it is used as it is")
         return
-    is_it = f"{path} holds {found[0]}'s {found[1]}, not {dataset}'s {name}"
-    require(found == (dataset, name), f"{is_it}: put the right file in its place, or give another folder")
+    is_it = f"{path} holds {published[0]}'s {published[1]}, not {dataset}'s {name}"
+    require(published == (dataset, name), f"{is_it}: put the right file in its place, or give another folder")

@@ -17,7 +17,7 @@ from common.io import MIB, open_regular
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
 MAX_PIXELS = 64_000_000
 MAX_WEBP_PIXELS = MAX_PIXELS // 4  # its decoder keeps many copies
-MAX_SCANS = 200  # of a progressive JPEG, each of which goes through all pixels; usual are ten
+MAX_SCANS = 200  # of a progressive JPEG, usually ten; each goes through all pixels
 MAX_RATIO = 100  # of the sides, since a strip whose shorter side is enlarged grows without bounds
 MAX_BYTES = 128 * MIB
 TURNS = {  # by EXIF's orientation

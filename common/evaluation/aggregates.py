@@ -31,11 +31,11 @@ class AggregatePosterior:
         Raises:
             InputError: no example has a label.
         """
-        wanted = labels.to(self.labels).view(len(labels), -1)
-        rows = torch.empty(len(wanted), dtype=torch.long, device=self.labels.device)
-        for label in wanted.unique(dim=0):
-            have = (self.labels == label).all(dim=1).nonzero().squeeze(1)
-            require(len(have) > 0, f"no training example has the label {label.tolist()}: raise --limit")
-            here = (wanted == label).all(dim=1)
-            rows[here] = have[torch.randint(len(have), (int(here.sum()),), device=have.device)]
+        labels = labels.to(self.labels).view(len(labels), -1)
+        rows = torch.empty(len(labels), dtype=torch.long, device=self.labels.device)
+        for label in labels.unique(dim=0):
+            with_label = (self.labels == label).all(dim=1).nonzero().squeeze(1)
+            require(len(with_label) > 0, f"no training example has the label {label.tolist()}: raise --limit")
+            asked = (labels == label).all(dim=1)
+            rows[asked] = with_label[torch.randint(len(with_label), (int(asked.sum()),), device=with_label.device)]
         return self.model.posterior(self.examples[rows]).sample()

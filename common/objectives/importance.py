@@ -78,11 +78,11 @@ class ImportanceWeighted(MultimodalObjective):
             size, parts = n if at_once else k, []
             for z_part, counts_part in zip(z.split(size, dim=1), counts.split(size, dim=1), strict=True):
                 scored = {name: self.present(name, batch, counts_part) for name in names}
-                wanted = dict.fromkeys(names, z_part), batch, scored
+                arguments = dict.fromkeys(names, z_part), batch, scored
                 if at_once and torch.is_grad_enabled():
-                    parts.append(checkpoint(self.log_likelihoods, *wanted, use_reentrant=False))
+                    parts.append(checkpoint(self.log_likelihoods, *arguments, use_reentrant=False))
                 else:
-                    parts.append(self.log_likelihoods(*wanted))
+                    parts.append(self.log_likelihoods(*arguments))
             log_likelihoods |= {name: torch.cat([part[name] for part in parts], dim=1) for name in names}
         return log_likelihoods
 

@@ -145,7 +145,7 @@ def captioned(
 
 
 def visible(texts: Sequence[str]) -> list[str]:
-    """Labels for texts, of which some may be empty."""
+    """Labels for texts; "(none)" for empty ones."""
     return [text or "(none)" for text in texts]
 
 

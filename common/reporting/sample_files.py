@@ -18,7 +18,7 @@ def name_of(**given: str) -> str:
 def readable(text: str) -> str:
     """Return a user's text as a part of a file's name: its letters and digits, "_" for all else.
 
-    Two texts of which more than blanks and dots is lost have different checksums at the end.
+    A text that loses more than blanks and dots gets its checksum at the end, so that names differ.
     """
     kept = re.sub(r"[^\w-]+", "_", text).encode()[:LONGEST].decode(errors="ignore")
     lost = kept != re.sub(r"[ .]", "_", text)

@@ -108,7 +108,7 @@ def report_estimates(
     about: Mapping[str, str] | None = None,
     more: Sequence[Table] = (),
 ) -> Estimates:
-    """Report means and standard errors of what was estimated for each example.
+    """Report means and standard errors over the examples.
 
     Args:
         values: {name: (N,)}, such as `common.metrics.evaluate` returns; accuracies in [0, 1], shown in %.
@@ -141,11 +141,11 @@ def report_estimates(
 def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
     """A note if an estimate rests on one sample or little more, by its mean effective number; else ""."""
     kind = QUALITIES[0]
-    found = {name.removeprefix(f"{kind}, "): x["mean"] for name, x in estimates.items() if name.startswith(kind)}
-    few = [f'"{name}"' for name, n in found.items() if n < FEW]
+    effective = {name.removeprefix(f"{kind}, "): x["mean"] for name, x in estimates.items() if name.startswith(kind)}
+    few = [f'"{name}"' for name, n in effective.items() if n < FEW]
     if not few:
         return ""
-    named = "; ".join(few) if len(few) <= MOST_NAMED else f"{len(few)} of {len(found)} estimates"
+    named = "; ".join(few) if len(few) <= MOST_NAMED else f"{len(few)} of {len(effective)} estimates"
     return f"Fewer than {FEW} samples are effective for {named}: these estimates may be far below log p."
 
 

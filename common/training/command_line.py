@@ -160,7 +160,7 @@ def taken_up(config: type, options: dict[str, Any], source: Path) -> dict[str, A
         source: where the options were read, for messages.
 
     Raises:
-        InputError: `config` lacks an option, or its value is of another type or none that `config` allows.
+        InputError: `config` lacks an option, or does not allow its value.
     """
     remedy, hints = "give the file of a run of this experiment", get_type_hints(config)
     unknown = [name for name in options if name not in config.__dataclass_fields__]

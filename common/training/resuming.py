@@ -75,7 +75,7 @@ def restore_optimizer(path: Path, saved: OptimizerState, optimizer: torch.optim.
     parameters = [x for group in optimizer.param_groups for x in group["params"]]
     for number, moments in saved.state.items():
         known = number < len(parameters) and moments.keys() == names
-        require(known, f"{path} is damaged, optimizer.state[{number}] is of another optimiser: {REMEDY}")
+        require(known, f"{path} is damaged, optimizer.state[{number}] belongs to another optimiser: {REMEDY}")
         for name, x in moments.items():
             like = torch.zeros(()) if name == "step" else parameters[number]
             fits = x.shape == like.shape and x.dtype == like.dtype and bool(x.isfinite().all())

@@ -68,7 +68,8 @@ def read_about(path: Path, experiment: str | None = None) -> About:
     """
     about = read_json(path, About, "give the config.json of a run")
     name = about.experiment[:100]
-    require(experiment in (None, name), f"{path} is of a run of {name}, not of {experiment}: use {name}'s train.py")
+    message = f"{path} belongs to a run of {name}, not of {experiment}: use {name}'s train.py"
+    require(experiment in (None, name), message)
     return about
 
 

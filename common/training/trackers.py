@@ -93,8 +93,8 @@ def _mlflow(run: Run) -> Callback:
         client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
         identity = folder / "run_id"
         if not identity.exists():
-            found = client.get_experiment_by_name(run.experiment)
-            experiment = found.experiment_id if found else client.create_experiment(run.experiment)
+            existing = client.get_experiment_by_name(run.experiment)
+            experiment = existing.experiment_id if existing else client.create_experiment(run.experiment)
             _keep(identity, client.create_run(experiment, run_name=run.dir.name).info.run_id)
             params = [Param(name, str(value)[:500]) for name, value in run.config.items()]  # longer ones are refused
             client.log_batch(identity.read_text(), params=params)

@@ -208,15 +208,15 @@ def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path, n:
     Args:
         given: which of the model's parts, (N, M) bool.
     """
-    there = pixels(given).to(images.device)
+    known = pixels(given).to(images.device)
     batch = Batch(inputs(model, images), given.to(images.device))
     z = model.posterior(batch).sample((n,)).transpose(0, 1)  # (N, n, D)
     decoded = join(model.likelihood.point(model.decode(z.flatten(0, 1)))).unflatten(0, z.shape[:2])
-    whole = torch.where(there[:, None], images[:, None], decoded)
-    first = torch.stack([images, torch.where(there, images, 0.5)], dim=1)
+    completed = torch.where(known[:, None], images[:, None], decoded)
+    first = torch.stack([images, torch.where(known, images, 0.5)], dim=1)
     blank = torch.full_like(images[:, None], torch.nan)
     title = "an image, what is given of it, and completions"
-    plots.image_grid(path, torch.cat([first, blank, whole], dim=1), title=title)
+    plots.image_grid(path, torch.cat([first, blank, completed], dim=1), title=title)
 
 
 def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:

@@ -237,7 +237,7 @@ def test_a_script_of_several_commands(tmp_path):
         ("choice.json", "choice.json was trained with --model mvae+, this script has mvae, mvae-q, "),
         ("value.json", "--lr must be positive, not -1.0"),
         ("large.json", "--batch-size 1000000000000 is too large: give a number below 4294967296"),
-        ("other.json", "other.json is of a run of fashionmnist, not of mnist: use fashionmnist's train.py"),
+        ("other.json", "other.json belongs to a run of fashionmnist, not of mnist: use fashionmnist's train.py"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, capsys, file, message):
@@ -260,4 +260,4 @@ def test_files_that_cannot_be_used(tmp_path, capsys, file, message):
 def test_experiments_with_the_same_options_are_told_apart(old, tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(fashionmnist.train, "--config", old / "config.json", "--save-dir", tmp_path / "new")
-    assert "config.json is of a run of mnist, not of fashionmnist: use mnist's train.py" in capsys.readouterr().err
+    assert "config.json belongs to a run of mnist, not of fashionmnist: use mnist's train.py" in capsys.readouterr().err
