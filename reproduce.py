@@ -38,10 +38,12 @@ from common.io import MIB, read_bounded, write_atomically
 from common.training import devices, run_from_command_line
 from common.training.parallel import threads_each
 from reproduction import charts, report, tables
-from reproduction.plans import TABLES, Plan
+from reproduction.commands import Run, Site
+from reproduction.plans import TABLES
+from reproduction.records import Plan
 from reproduction.results import DELETE
 from reproduction.scheduler import Pool, Work
-from reproduction.work import RESULT, Chain, Preparation, Run, Site
+from reproduction.work import RESULT, Chain, Preparation
 
 
 @dataclass

@@ -1,8 +1,5 @@
 """The plan of each table: the trainings, how each model is measured, and the published figures."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
 from common import choices
 from polymnist.options import NAMES as POLYMNIST_MODELS
 from reproduction.published import (
@@ -13,99 +10,9 @@ from reproduction.published import (
     MNIST_SVHN,
     OMNIGLOT,
     PAIRINGS,
-    Published,
     table2,
 )
-
-
-class Setting(NamedTuple):
-    """Options of a training."""
-
-    epochs: int
-    annealing: int
-    options: str = ""
-
-
-class Measure(NamedTuple):
-    """A script that scores a model and writes its figures into the JSON file `name`.json."""
-
-    name: str
-    script: str
-    options: str = ""
-    demo: str = ""
-    """the options on built-in data"""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A model of a table: how it is trained and measured, the same for every seed."""
-
-    experiment: str
-    """the folder whose scripts run"""
-    model: str
-    """its name in the table"""
-    full: Setting
-    """the training of the results"""
-    demo: Setting | None
-    """a training of minutes on built-in data; None: left out, since another plan shows the same"""
-    measures: tuple[Measure, ...]
-    published: dict[str, Published] = field(default_factory=dict)
-    """by the figure's name"""
-    dataset: str = ""
-    """the dataset's folder in the data-dir; default: the experiment's name"""
-    generated: bool = False
-    """the experiment makes its data without files"""
-    prepare: tuple[str, ...] = ()
-    """commands (module and options) that make the missing files of the dataset, once. {data} stands for its folder,
-    {root} for the data-dir, {cuda} for --cuda if the runs have it"""
-    starts_from: str = ""
-    """the model, of the same experiment and seed, that this one is initialised from"""
-    train: str = "train"
-    """the training script and its subcommand"""
-    writes: tuple[str, ...] = ()
-    """names of the JSON files that the training script writes itself"""
-    y: str = ""
-    """the modality that y stands for in the figures' names"""
-    own_images: bool = False
-    """the test images are not those of the paper"""
-    note: str = ""
-    """how the published figures' data differ from ours"""
-
-    @property
-    def name(self) -> str:
-        """The plan's name in messages."""
-        return f"{self.experiment}/{self.model}"
-
-    @property
-    def data(self) -> str:
-        """The dataset's folder in the data-dir."""
-        return self.dataset or self.experiment
-
-
-class Figure(NamedTuple):
-    """A column of a table, or a row of a long one."""
-
-    name: str
-    at: tuple
-    """its keys in a run's results: {y} stands for the plan's y, and (key, value) selects the entry of a list"""
-    percent: bool = False
-    beside: tuple = ()
-    """the keys of another estimate of the same, if the table shows one beside"""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a paper."""
-
-    title: str
-    source: str
-    figures: tuple[Figure, ...]
-    plans: tuple[Plan, ...]
-    beside: str = ""
-    """the title of the column of the figures' other estimates"""
-    whole: bool = False
-    """shows published figures of models that were not trained, too"""
-
+from reproduction.records import Figure, Measure, Plan, Setting, Table
 
 LOGLIKE = Measure("loglike", "loglike", "", "--limit 100 --n-samples 50")
 FEW = Measure("loglike", "loglike", "--limit 400", "--limit 20 --n-samples 20")

@@ -15,9 +15,10 @@ from common.data.pictures import open_picture
 from common.io import write_atomically
 from common.training.parallel import spread
 from reproduction import charts, tables
-from reproduction.plans import TABLES, Table
+from reproduction.commands import slug
+from reproduction.plans import TABLES
+from reproduction.records import Table
 from reproduction.results import Numbers, Result
-from reproduction.work import slug
 
 FOLDER, TEMPLATE = Path(__file__).parent, "report.html"
 MAX_WIDTH = 1200  # pixels of a picture

@@ -10,8 +10,9 @@ from common.data.files import read_text
 from common.errors import require
 from common.reporting.tables import in_table
 from common.training.parallel import spread
-from reproduction.plans import TABLES, Figure, Plan, Table
+from reproduction.plans import TABLES
 from reproduction.published import Published
+from reproduction.records import Figure, Plan, Table
 from reproduction.results import Result, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."

@@ -26,10 +26,12 @@ from playwright.sync_api import sync_playwright
 
 import reproduce
 from common.errors import InputError
-from reproduction import report, tables, work
-from reproduction.plans import TABLES, Figure, Measure, Plan, Setting, Table
+from reproduction import commands, report, tables, work
+from reproduction.commands import Failed, call
+from reproduction.plans import TABLES
+from reproduction.records import Figure, Measure, Plan, Setting, Table
 from reproduction.scheduler import Pool, gpus
-from reproduction.work import RESULT, Failed, call
+from reproduction.work import RESULT
 from tests.helpers.results import contents, loglike, result
 from tests.helpers.scripts import ROOT
 
@@ -221,7 +223,9 @@ def test_a_command_that_fails_says_why(tmp_path):
 def test_two_processes_do_not_work_in_the_same_folder(tmp_path):
     """Nor does one while a command still runs there whose own process was killed."""
     command = ["sh", "-c", "echo $$ && exec sleep 60"]
-    code = f"from pathlib import Path\nfrom reproduction.work import call\ncall({command}, Path({str(tmp_path)!r}), 1)"
+    code = (
+        f"from pathlib import Path\nfrom reproduction.commands import call\ncall({command}, Path({str(tmp_path)!r}), 1)"
+    )
     log = tmp_path / "log.txt"
     with subprocess.Popen([sys.executable, "-c", code]) as other:
         while not log.exists() or log.read_text().count("\n") < 2:
@@ -276,7 +280,7 @@ def test_the_progress_of_a_training(tmp_path):
 def test_a_budget_counts_the_epoch_that_measures_it(tmp_path, monkeypatch, hours, epochs):
     def train(command, folder, threads, seconds):
         if seconds < 20:
-            raise work.TooLong("stopped")
+            raise commands.TooLong("stopped")
         (tmp_path / "probe").mkdir()
         clock[0] += 20
 
@@ -284,18 +288,18 @@ def test_a_budget_counts_the_epoch_that_measures_it(tmp_path, monkeypatch, hours
     monkeypatch.setattr(work, "call", train)
     monkeypatch.setattr(work.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(work, "read_training", lambda folder: {"seconds": 10.0})
-    site = work.Site(tmp_path, tmp_path, False, False, "fp32", hours, 1)
+    site = commands.Site(tmp_path, tmp_path, False, False, "fp32", hours, 1)
     if isinstance(epochs, int):
         assert work.epochs_within(Setting(80, 30), lambda *_: [], tmp_path, site)[0] == epochs
     else:
-        with pytest.raises(work.Failed, match=f"^{epochs}$"):
+        with pytest.raises(commands.Failed, match=f"^{epochs}$"):
             work.epochs_within(Setting(80, 30), lambda *_: [], tmp_path, site)
     assert not (tmp_path / "probe").exists()
 
 
 def test_a_command_that_takes_too_long_is_killed(tmp_path):
-    with pytest.raises(work.TooLong, match=r"^stopped after 1 s \(.*log.txt\)$"):
-        work.call([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 1, 1.0)
+    with pytest.raises(commands.TooLong, match=r"^stopped after 1 s \(.*log.txt\)$"):
+        commands.call([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 1, 1.0)
 
 
 @pytest.mark.slow
@@ -381,9 +385,9 @@ def test_missing_data_are_named_before_anything_runs(tmp_path, table, capsys):
 
 
 def test_data_that_are_generated_need_no_folder(tmp_path):
-    site = work.Site(tmp_path / "runs", tmp_path / "nowhere", False, False, "fp32", None, 1)
+    site = commands.Site(tmp_path / "runs", tmp_path / "nowhere", False, False, "fp32", None, 1)
     plan, _ = TABLES["translation-table"].plans
-    assert work.Chain((work.Run("", plan, 0),), site).preparation() is None
+    assert work.Chain((commands.Run("", plan, 0),), site).preparation() is None
     assert list(site.data("translation").iterdir()) == []
 
 
@@ -391,7 +395,7 @@ def test_data_of_another_place_are_not_taken_for_these(tmp_path):
     for name in ("here", "there"):
         (tmp_path / name / "mnist").mkdir(parents=True)
         (tmp_path / name / "mnist" / "images.gz").write_text(name)
-    site = work.Site(tmp_path / "runs", tmp_path / "here", False, False, "fp32", None, 1)
+    site = commands.Site(tmp_path / "runs", tmp_path / "here", False, False, "fp32", None, 1)
     assert work.Preparation("mnist", (), site)() is None and work.Preparation("mnist", (), site)() is None
     message = work.Preparation("mnist", (), replace(site, data_dir=tmp_path / "there"))()
     assert (
@@ -426,8 +430,8 @@ def test_what_was_measured_by_size_is_drawn_beside_its_table(tmp_path):
 
 
 def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
-    site = work.Site(Path("runs"), Path("data"), False, False, "fp32", None, 1)
-    runs = {plan.experiment: work.Run("", plan, 0) for table in TABLES.values() for plan in table.plans}
+    site = commands.Site(Path("runs"), Path("data"), False, False, "fp32", None, 1)
+    runs = {plan.experiment: commands.Run("", plan, 0) for table in TABLES.values() for plan in table.plans}
     needed = [work.Chain((runs[experiment],), site).preparation for experiment in ("celeba", "celeba19", "vision")]
     assert [each.name for each in needed] == ["data of celeba", "data of celeba", "data of celeba by vision.setup"]
     assert needed[0] == needed[1]

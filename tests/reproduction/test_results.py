@@ -20,8 +20,9 @@ from playwright.sync_api import sync_playwright
 import reproduce
 from common.errors import InputError
 from common.training import run_from_command_line
-from reproduction import report, tables, work
-from reproduction.plans import Figure, Measure, Plan, Published, Setting, Table
+from reproduction import commands, report, tables, work
+from reproduction.published import Published
+from reproduction.records import Figure, Measure, Plan, Setting, Table
 from reproduction.results import Result, read_epochs, read_training
 from tests.helpers.results import contents, loglike
 
@@ -142,7 +143,7 @@ def test_what_is_no_file_is_not_read(tmp_path, capsys, make):
 
 
 def test_all_results_are_as_the_schema_says():
-    results = tables.load(work.ROOT / "results")
+    results = tables.load(commands.ROOT / "results")
     assert len(results) > 50
     assert msgspec.convert(WHOLE, Result).measured["weak_supervision"].results[0].model == 0.9
 
@@ -183,7 +184,9 @@ def test_damaged_epochs_take_one_line(tmp_path, content):
 
 def test_a_run_with_a_damaged_measure_fails_alone(tmp_path, monkeypatch):
     plan = Plan("mnist", "mvae", Setting(1, 0), Setting(1, 0), (Measure("loglike", "loglike"),))
-    chain = work.Chain((work.Run("mvae-table2", plan, 0),), work.Site(tmp_path, tmp_path, True, False, "fp32", None, 1))
+    chain = work.Chain(
+        (commands.Run("mvae-table2", plan, 0),), commands.Site(tmp_path, tmp_path, True, False, "fp32", None, 1)
+    )
     folder = chain.site.folder(chain.runs[0])
     monkeypatch.setattr(work, "call", lambda *_: None)
     monkeypatch.setattr(work, "load", lambda _: {"n_train": 5})
@@ -224,7 +227,7 @@ def hostile(tmp_path, monkeypatch):
     content |= {name: f"{name} {HOSTILE}" for name in ("commit", "device")}
     content |= {"commands": [f"command {HOSTILE}", HOSTILE], "config": {HOSTILE: HOSTILE}}
     content |= {"versions": {"torch": f"torch {HOSTILE}", "python": HOSTILE}}
-    samples = tmp_path / HEIRS / HEIRS / f"{work.slug(HOSTILE)}_seed0" / "samples"
+    samples = tmp_path / HEIRS / HEIRS / f"{commands.slug(HOSTILE)}_seed0" / "samples"
     samples.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(samples / f"from_{HEIRS}.png")
     report.write(tmp_path / "report.html", [msgspec.convert(content, Result)], tmp_path)
@@ -283,7 +286,7 @@ def test_a_report_runs_its_own_script_only(hostile):
 
 
 def test_ctrl_c_stops_a_command_without_a_traceback(tmp_path):
-    script = "import sys\nfrom pathlib import Path\nfrom reproduction.work import Failed, call\ntry:\n"
+    script = "import sys\nfrom pathlib import Path\nfrom reproduction.commands import Failed, call\ntry:\n"
     script += (
         f"    call(['sleep', '60'], Path({str(tmp_path)!r}), 1)\nexcept Failed as failure:\n    sys.exit(str(failure))"
     )
