@@ -34,7 +34,7 @@ class Config(RunConfig):
     DEFAULTS_FROM: ClassVar = "our choice"
     ALWAYS_PAIRED: ClassVar = "there is only one modality"
     ANNEALING: ClassVar = 1 / 40
-    DEMO: ClassVar = {"epochs": 6}
+    DEMO: ClassVar = {"epochs": 6, "rotations": False}
 
     model: Literal["character", "hierarchical", "factorial"] = "character"
     """character: each character has a code c; hierarchical: each alphabet also has a code a, on which c depends;
@@ -48,7 +48,7 @@ class Config(RunConfig):
     resample, rescale: only one of the two; statistician: neither, as the Neural Statistician"""
     k_shot: int = 5
     """images in a support set. Default: as in the paper"""
-    rotations: bool = False
+    rotations: bool = True
     """add the characters rotated by 90, 180 and 270 degrees as further characters"""
     test_alphabets: list[str] = field(default_factory=list)
     """test on these alphabets, of either set, and train on all others. Default: the alphabets of the evaluation set"""
