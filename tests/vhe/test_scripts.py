@@ -191,6 +191,7 @@ def test_the_papers_task_and_the_readmes_settings_are_the_defaults():
     task, settings = classify.Config(Path()), train.Config()
     assert (task.n_way, task.k_shot, task.n_queries) == (20, 5, 1)
     assert (settings.n_latents, settings.batch_size, settings.epochs, settings.lr) == (64, 100, 40, 1e-3)
+    assert settings.rotations
 
 
 class Ink(nn.Module):
