@@ -75,7 +75,7 @@ class Figure(NamedTuple):
 
     name: str
     at: tuple
-    """its keys in a run's results: {y} stands for the plan's y, and (key, value) selects the entry of a list"""
+    """its keys in a run's results, an index where they are a list; {y} stands for the plan's y"""
     percent: bool = False
     beside: tuple = ()
     """the keys of another estimate of the same, if the table shows one beside"""
@@ -93,3 +93,5 @@ class Table:
     """the title of the column of the figures' other estimates"""
     whole: bool = False
     """shows published figures of models that were not trained, too"""
+    in_readme: bool = True
+    """its models have lines in the README's table of experiments"""

@@ -124,9 +124,9 @@ def _weak_supervision(rows: Sequence[tables.Row]) -> list[Exhibit]:
         points: dict[str, list[tuple[float, float, float]]] = {}
         for row in rows:
             if row.plan.experiment == experiment and row.values:
-                (_, fraction), method = row.figure.at[-2:]
+                (share, *_) = row.results[0].measured["weak_supervision"].results
                 mean, deviation = spread(row.values)
-                points.setdefault(method, []).append((100 * fraction, 100 * mean, 100 * deviation))
+                points.setdefault(row.figure.name, []).append((100 * share.fraction, 100 * mean, 100 * deviation))
         if points:
             labels = "% of the examples that are paired", "labels inferred from the image, %"
             caption = f"{experiment}: accuracy of labels by the share of pairs, for the model and a classifier"

@@ -85,8 +85,7 @@ def look_up(result: Result, at: tuple, plan: Plan) -> float | None:
     entry: Any = result.measured
     for key in at:
         if isinstance(entry, list):
-            name, value = key
-            entry = next((x for x in entry if getattr(x, name) == value), None)
+            entry = dict(enumerate(entry)).get(key)
         elif isinstance(entry, dict):
             entry = entry.get(key.format(y=plan.y))
         else:
@@ -211,7 +210,7 @@ def experiments(results: Sequence[Result]) -> str:
     header = ["folder", "model", "command", "figures", "paper", "ours", "seeds", "epochs", "examples"]
     lines, footnotes = [], []
     for name, table in TABLES.items():
-        if len(table.figures) > MAX_COLUMNS:
+        if not table.in_readme:
             continue
         is_published = any(plan.published for plan in table.plans)
         table_rows = rows(name, table, results)

@@ -92,8 +92,8 @@ class Chain:
     def progress(self) -> str:
         """How far the current run is, for the progress bar."""
         run = next((run for run in self.runs if not (self.site.folder(run) / RESULT).exists()), self.runs[-1])
-        several = run.plan.writes  # trainings, in folders below
-        how_far = "" if several else training_progress(self.site.folder(run))
+        below = run.plan.writes  # the script trains in a folder of its own
+        how_far = "" if below else training_progress(self.site.folder(run))
         return f"{run.plan.experiment} {run.plan.model} {how_far}".rstrip()
 
     def checkpoint(self) -> DelayedSubmission:
