@@ -89,9 +89,10 @@ def measure_commands(run: Run, site: Site) -> dict[str, list[str]]:
     commands, folder = {}, site.folder(run)
     for measure in run.plan.measures:
         chosen = measure.demo if site.demo else measure.options
-        output = ["--json", str(folder / f"{measure.name}.json")]
-        options = [str(folder), *chosen.split(), *data_options(run, site), *output]
-        commands[measure.name] = module_command(run.plan, measure.script, options)
+        if chosen is not None:
+            output = ["--json", str(folder / f"{measure.name}.json")]
+            options = [str(folder), *chosen.split(), *data_options(run, site), *output]
+            commands[measure.name] = module_command(run.plan, measure.script, options)
     return commands
 
 

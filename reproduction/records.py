@@ -20,8 +20,8 @@ class Measure(NamedTuple):
     name: str
     script: str
     options: str = ""
-    demo: str = ""
-    """the options on built-in data"""
+    demo: str | None = ""
+    """the options on built-in data; None: not measured there"""
 
 
 @dataclass(frozen=True)

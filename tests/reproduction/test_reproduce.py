@@ -527,15 +527,10 @@ def test_a_report_is_read_in_a_browser(page, browser, width, colours):
     ],
 )
 def test_the_scripts_know_the_options_of_the_plans(plan, demo, tmp_path):
-    setting = plan.demo if demo else plan.full
-    calls = [(plan.train, [*shlex.split(setting.options), "--epochs", "2", "--annealing-epochs", "1"])]
-    for measure in plan.measures:
-        options = measure.demo if demo else measure.options
-        if options is not None:
-            calls.append((measure.script, [str(tmp_path), *options.split(), "--json", str(tmp_path / "out.json")]))
-    for of_plan, options in calls:
-        script, *what = of_plan.split()
-        args = [*what, *options]
-        module = importlib.import_module(f"{plan.experiment}.{script}")
-        config = tyro.cli(getattr(module, "Config", None) or module.Command, args=args)
-        config.check()
+    run, site = commands.Run("table", plan, 0), commands.Site(tmp_path, tmp_path, demo, False, "fp32", None, 1)
+    folder = site.folder(run)
+    folder.mkdir(parents=True)
+    train = commands.training_command(run, None, site, epochs=2, annealing=1, save_dir=folder)
+    for _, _, name, *args in (train, *commands.measure_commands(run, site).values()):
+        module = importlib.import_module(name)
+        tyro.cli(getattr(module, "Config", None) or module.Command, args=args).check()

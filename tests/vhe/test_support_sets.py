@@ -66,7 +66,7 @@ def test_labels_and_data_of_any_kind(labels):
     for data in ([1.5, 2.5, 3.5, 4.5], [torch.tensor(x) for x in (1.5, 2.5, 3.5, 4.5)], np.array([1.5, 2.5, 3.5, 4.5])):
         batch = SupportSets(data, {"c": labels}, {"c": 1})[torch.arange(4)]
         assert batch.target.tolist() == [1.5, 2.5, 3.5, 4.5]
-        assert batch.sizes["c"].tolist() == [1.0] * 4 if isinstance(labels, range) else [2.0] * 4
+        assert batch.sizes["c"].tolist() == ([1.0] * 4 if isinstance(labels, range) else [2.0] * 4)
 
 
 WORDS = ["ant", "bee", "cat", "dog", "elephant", "fox"]
