@@ -95,7 +95,7 @@ class Labelled(NamedTuple):
     about: config -> what the tables say about the data, {name: value}.
     given_all: whether to measure what q(z|X) gives: reconstructions of the images shown, and clusters of its means.
     by_size: whether to measure what is generated given every subset of the modalities too
-        (`common.evaluation.subset_metrics`).
+        (`common.evaluation.subset_metrics`); needs given_all.
     inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """
@@ -144,7 +144,8 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         if judge.trained
     }
     samplers = data.samplers(model, train, test)
-    mixtures = {f"{n} Gaussians": gaussian_mixture(model, train, n) for n in (config.mixture,) if n}
+    n = config.mixture
+    mixtures = {f"{n} Gaussians": gaussian_mixture(model, train, n)} if n else {}
     few = train.take(slice(MOST)), labels["train"][:MOST]
     encoded = (encode(model, *few), encode(model, test, labels["test"])) if data.given_all else ()
     priors = clustered_priors(config, encoded[0]) if encoded and model.prior.is_mixture else {}

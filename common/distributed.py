@@ -80,7 +80,7 @@ def local_rows() -> slice:
 def seed_each_process() -> None:
     """Reseed torch differently on each process, so that each draws its own noise from here on."""
     if world_size() > 1:
-        torch.manual_seed(torch.initial_seed() + 1_000_003 * rank())
+        torch.manual_seed(int(torch.randint(2**62, ())) + rank())  # drawn: a second call repeats no noise of the first
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

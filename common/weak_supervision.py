@@ -1,4 +1,4 @@
-"""Weakly supervised learning: how well is the label inferred where few images are paired with theirs?
+"""Weakly supervised learning: how well is the label inferred where few images are paired with their labels?
 
 (Wu & Goodman 2018, section 5.2.) Each folder's weak_supervision.py gives its experiment and its task.
 """
@@ -74,7 +74,7 @@ class WeakSupervisionOptions:
     """runs at once, each in a process. Default: one per core; one with --cuda"""
     save_dir: Path = Path("weak_supervision")
     """folder for the runs, the table and the plot"""
-    # what each run has a value of its own for, or what makes no sense here
+    # set by each run, or without use here
     valid: tyro.conf.Suppress[int] = 0
     resume: tyro.conf.Suppress[bool] = True
     seed: tyro.conf.Suppress[int] = 0
@@ -149,27 +149,27 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
 
 
 def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task, steps: int) -> Result:
-    """Train a model and its baseline, unless they exist already, and score both on the test images."""
-    folder, (name, load, build, *_) = config.save_dir, experiment()
+    """Train a model and its classifier, unless they exist already, and score both on the test images."""
+    folder, trained = config.save_dir, experiment()
     with logged(folder):
-        run(config, experiment())
+        run(config, trained)
     device = devices.select(config.cuda)
-    examples, test = load("train", config), load("test", config).to(device)
+    examples, test = trained.load("train", config), trained.load("test", config).to(device)
     paired = examples.take(draw_paired(examples, config.paired_fraction, config.seed)).to(device)
     steps = max(steps, config.epochs * len(paired) // config.batch_size)
-    baseline = folder / f"classifier_{steps}.json"
-    if not baseline.exists():
-        network = classifier(config, build, paired, task, steps)
+    score_file = folder / f"classifier_{steps}.json"
+    if not score_file.exists():
+        network = classifier(config, trained.build, paired, task, steps)
         scored = score(lambda image: network(image).argmax(dim=2), test, task)
-        write_atomically(baseline, json.dumps(scored).encode())
-    model = load_model(folder, name).to(device)
+        write_atomically(score_file, json.dumps(scored).encode())
+    model = load_model(folder, trained.name).to(device)
 
     def inferred(image: Tensor) -> Tensor:
-        z = model.posterior({"image": image}).mean
+        z = model.variational_posterior.point(model.posterior({"image": image}))
         labels = model.likelihood.point(model.decode(z, [task.label]))[task.label]
         return labels.view(len(image), -1).round().long()
 
-    scored = read_json(baseline, float, "delete it, and it will be made again")
+    scored = read_json(score_file, float, "delete it, and it will be made again")
     return Result(config.paired_fraction, len(paired), config.seed, score(inferred, test, task), scored)
 
 
@@ -184,7 +184,7 @@ def classifier(
     linear = nn.Linear(heads.linear.in_features, shape[0] * shape[1])
     network = nn.Sequential(*features, linear, nn.Unflatten(1, shape)).to(paired.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
-    for _ in range(max(steps, 5 * len(paired) // config.batch_size)):
+    for _ in range(steps):
         rows = torch.randint(len(paired), (config.batch_size,)).to(paired.device)
         optimizer.zero_grad()
         logits = network(paired[rows].modalities["image"])

@@ -217,8 +217,15 @@ class Examples:
         return Examples(modalities, rows, *masks, self.derived)
 
     def only(self, names: Sequence[str]) -> "Examples":
-        """The same examples with only the named modalities; no example may lack any modality."""
-        return Examples(*(x and {name: x[name] for name in names} for x in (self.modalities, self.rows)))
+        """The same examples with only the named modalities.
+
+        Raises:
+            InputError: examples lack modalities: their mask has columns for all.
+        """
+        require(self.mask is None, "examples that lack modalities keep all of them: leave the other ones out before")
+        modalities, rows = (x and {name: x[name] for name in names} for x in (self.modalities, self.rows))
+        derived = {name: made for name, made in self.derived.items() if {name, made[0]} <= set(names)}
+        return Examples(modalities, rows, derived=derived)
 
     def without_others(self, names: Sequence[str]) -> "Examples":
         """The same examples without modalities that are not named, such as labels; itself if there are none."""

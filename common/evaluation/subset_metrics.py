@@ -106,7 +106,7 @@ def by_size(
     as many images as there are test examples (MMVAE+'s code); "linear accuracy" in [0, 1].
 
     Args:
-        judges: by the name of the target, with `features`.
+        judges: of every modality, by its name, with `features`.
         inception: images -> features; None leaves "FID" out.
     """
     distances, rows = distances_to(test.examples, judges, inception), {}

@@ -10,8 +10,13 @@ def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
     """The number of samples whose decoding, activations and gradients, fits into so many GiB.
 
     Raises:
-        InputError: not one sample fits.
+        InputError: not one sample fits, or a decoder sees more than z.
     """
+    conditional = [name for name, modality in model.modality.items() if modality.given]
+    require(
+        not conditional,
+        f"--max-memory measures decoders that see z alone, that of {', '.join(conditional)} sees more: leave it out",
+    )
     with torch.random.fork_rng():  # the run's own draws stay as they are
         few, more = (_bytes_for_backward(model, n) for n in (8, 16))
     n = int(gib * 2**30 / (2 * (more - few) / 8))
@@ -28,7 +33,7 @@ def _bytes_for_backward(model: MultimodalVAE, n: int) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda x: x):
-        decoded = model.decode(model.prior().rsample((n,)))
+        decoded = model.decode(model.prior().sample((n,)).requires_grad_())
         # all are kept until the end, so that no freed address is counted once for two tensors; a word 0 is no padding
         points = model.likelihood.point(decoded)
         log_probs = [p.log_prob(torch.zeros_like(points[name])) for name, p in decoded.items()]

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
     from common.objectives import Objective
 
-JMVAES_ALPHA, MVTCAES_ALPHA = 0.1, 5 / 6  # of --alpha by default
-IMPORTANCE_SAMPLES = 30  # of --K by default (Shi et al. 2019; their script: 20)
+JMVAE_ALPHA, MVTCAE_ALPHA = 0.1, 5 / 6  # defaults of --alpha
+IMPORTANCE_SAMPLES = 30  # default of --K (Shi et al. 2019; their script: 20)
 PRODUCTS, MIXTURES = ("poe", "product", "quotient"), ("moe", "mopoe", "mopoe-published")
-WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own")  # those of importance-weighted bounds, beside SINGLE_NETWORKS
 SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
+WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own", *SINGLE_NETWORKS)  # have importance-weighted bounds
 
 
 class Record(NamedTuple):
@@ -66,7 +66,7 @@ def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
 JOINT_ONLY = "trains no posterior of single modalities"
 OBJECTIVES = {  # the first one that exists for a fusion is its default
     "jmvae": Record(
-        make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAES_ALPHA), weights),
+        make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAE_ALPHA), weights),
         fusions=("joint",),
         options=("alpha",),
         needs_density=True,
@@ -74,7 +74,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and an encoder for each modality",
     ),
     "student": Record(
-        make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAES_ALPHA), weights, students=True),
+        make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAE_ALPHA), weights, students=True),
         fusions=("joint",),
         options=("alpha",),
         needs_density=True,
@@ -98,7 +98,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and a flow for each modality",
     ),
     "mvtcae": Record(
-        make=lambda model, o, weights: objectives.MvtcaeElbo(model, _alpha(o, MVTCAES_ALPHA), weights),
+        make=lambda model, o, weights: objectives.MvtcaeElbo(model, _alpha(o, MVTCAE_ALPHA), weights),
         fusions=("product",),
         options=("alpha",),
         needs_density=True,
@@ -119,7 +119,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=("approx_m",),
         needs_density=False,
         summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
-        why="sums the ELBOs of subsets, and only poe, quotient, set and unstructured have a posterior of each",
+        why=f"sums the ELBOs of subsets, which {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have posteriors for",
     ),
     "elbo": Record(
         make=lambda model, o, weights: _elbo(model, weights),
@@ -127,7 +127,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
-        why=JOINT_ONLY,
+        why=f"{JOINT_ONLY}, and none of latents that auxiliary priors draw",
     ),
     "elbo-one": Record(
         make=lambda model, o, weights: objectives.MmvaeElbo(model, weights, draw_one=True),
@@ -174,7 +174,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
         ),
-        fusions=(*WEIGHTED, *SINGLE_NETWORKS),
+        fusions=WEIGHTED,
         options=("K", "looser", "dreg", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound with the doubly reparameterised gradient",
@@ -182,7 +182,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "iwae": Record(
         make=lambda model, o, weights: _iwae(model, o, weights),
-        fusions=(*WEIGHTED, *SINGLE_NETWORKS),
+        fusions=WEIGHTED,
         options=("K", "looser", "max_memory"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
@@ -192,7 +192,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         make=lambda model, o, weights: objectives.StlElbo(
             model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
         ),
-        fusions=(*WEIGHTED, *SINGLE_NETWORKS),
+        fusions=WEIGHTED,
         options=("K", "looser", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound without the score of q, biased for K > 1",

@@ -24,10 +24,10 @@ from common.training.options import RunConfig
 GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its order
 FIRST = ("data_dir", "model", "fusion", "posterior", "obj")  # in their group
 SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default is x.default_factory]  # both missing
-LARGEST = 2**32  # of whole numbers: no seed is larger, and no size that memory holds
+LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
 LESS_MEMORY = "give a smaller --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples"
-SPINS = "10000"  # of a thread that waits: sixty microseconds or so
+SPINS = "10000"  # rounds of a waiting thread before it sleeps, about 60 microseconds
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
     "fusion": FUSIONS,
@@ -63,7 +63,7 @@ def run_from_command_line(
             require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         main(given)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads the output, such as head, has enough
+    except BrokenPipeError:  # the program that reads the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a program that SIGPIPE ends
     except (InputError, OSError) as error:
@@ -106,6 +106,9 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
     A default that depends on another option, as K on the objective, is left out where that option is given.
     """
     named = _named_defaults(given)
+    epochs = named.get("epochs", config().epochs)
+    if parse(config, description, args, named).epochs != epochs:  # the named annealing is for the named epochs
+        named = {name: value for name, value in named.items() if name != "annealing_epochs"}
     other = _other_run(given)  # complete, so that what --demo names adds nothing
     defaults = other | named if given.settings == "paper" else other or named
     tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
@@ -127,8 +130,6 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
             alone = not getattr(given, name)
             require(alone, f"--settings paper and {option(name)} set the same defaults: leave one out")
         named = given.PAPER
-    if "annealing_epochs" in named and given.epochs != type(given)().epochs:  # they are for the epochs that are named
-        named = {name: value for name, value in named.items() if name != "annealing_epochs"}
     return named
 
 

@@ -84,6 +84,15 @@ def test_unpaired_rows_of_a_part_of_the_data():
     assert len(taken) == 2 and taken[:].modalities["b"].tolist() == [0, 1]
 
 
+def test_only_some_modalities_keep_what_is_derived_of_them():
+    derived = {"twice": ("a", lambda x: 2 * x), "a": ("a", torch.neg), "b": ("a", torch.neg)}
+    examples = Examples({"a": torch.ones(3), "b": torch.zeros(3)}, derived=derived)
+    assert {name: x.tolist() for name, x in examples.only(["a"])[:].modalities.items()} == {"a": [-1.0] * 3}
+    assert {name: x.tolist() for name, x in examples.only(["b"])[:].modalities.items()} == {"b": [0.0] * 3}
+    with pytest.raises(InputError, match="examples that lack modalities keep all of them"):
+        Examples({"a": torch.ones(3), "b": torch.zeros(3)}, mask=torch.ones(3, 2, dtype=torch.bool)).only(["a"])
+
+
 def test_a_weakly_supervised_objective_is_the_one_that_was_named():
     """The weights of its terms, told by KLs of examples that are all the same."""
     torch.manual_seed(0)

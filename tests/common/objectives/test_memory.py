@@ -1,5 +1,7 @@
 """How many samples fit into memory, for a decoder that holds a known number of bytes for its backward pass."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from common.errors import InputError
 from common.likelihoods import CategoricalLikelihood, FunctionLikelihood, GroupedLikelihood
 from common.models import VAE
 from common.objectives.memory import samples_that_fit
+from mnist.model import build as build_digits
+from polymnist.model import build as build_polymnist
 
 D = 64
 
@@ -44,4 +48,19 @@ def test_samples_of_words_fit_too():
     likelihood = GroupedLikelihood(text=CategoricalLikelihood())
     decoder = nn.Linear(D, 10)
     model = VAE("poe", {"text": nn.Identity()}, {"text": decoder}, likelihood, latent_dim=D)
-    assert samples_that_fit(model, 1.0) > 0
+    bytes_of_one = 2**30 / samples_that_fit(model, 1.0) / 2
+    z, probabilities = 4 * D, 4 * 10
+    assert z + probabilities < bytes_of_one < z + 4 * probabilities
+
+
+def test_samples_of_a_prior_of_clusters_fit_too():
+    latents = {"n_latents": 4, "n_private": 4, "n_clusters": 3}
+    options = SimpleNamespace(model="cmvae", n_modalities=2, posterior="laplace", networks="small", **latents)
+    model = build_polymnist(options)
+    assert samples_that_fit(model, 4.0) == pytest.approx(4 * samples_that_fit(model, 1.0), abs=4)
+
+
+def test_decoders_that_see_more_than_z_are_refused():
+    options = SimpleNamespace(model="cvae", n_latents=4, posterior="gaussian")
+    with pytest.raises(InputError, match="decoders that see z alone, that of image sees more: leave it out"):
+        samples_that_fit(build_digits(options), 1.0)

@@ -181,6 +181,8 @@ def test_other_epochs_have_their_own_annealing():
     assert parsed(multimnist.train.Config, "--demo").annealing_epochs == 10
     assert parsed(multimnist.train.Config, "--demo", "--epochs", 5).annealing_epochs == 1
     assert parsed(mnist_train.Config, "--settings", "paper", "--epochs", 40).annealing_epochs == 15
+    assert parsed(mnist_train.Config, "--settings", "paper", "--epochs", 80).annealing_epochs == 30
+    assert parsed(mnist_train.Config, "--settings", "paper").annealing_epochs == 200
 
 
 def test_the_demos_importance_samples_are_for_its_objective_alone():
