@@ -71,7 +71,7 @@ class Config:
     """precision of the networks in training"""
     data_dir: Path = Path("data")
     """folder of the datasets mnist, fashionmnist, celeba, cub, omniglot, mnist_svhn, each in its original format.
-    PolyMNIST is made from mnist"""
+    MultiMNIST, PolyMNIST and the synthetic SVHN are made from mnist, vision's views from celeba"""
     save_dir: Path = Path("reproduced")
     """folder for the runs"""
     results_dir: Path | None = None
@@ -189,7 +189,7 @@ def run(config: Config, chosen: dict[str, list[Plan]], runs_dir: Path, results_d
         config.budget and config.budget * pool.jobs / sum(map(len, chained)),
         pool.threads,
     )
-    return perform(pool, [Chain(chain, site) for chain in chained], results_dir)
+    return run_chains(pool, [Chain(chain, site) for chain in chained], results_dir)
 
 
 def pool_of(config: Config, n: int) -> Pool:
@@ -217,7 +217,7 @@ def chains(table: str, plans: Sequence[Plan], seed: int) -> list[tuple[Run, ...]
     return all_chains
 
 
-def perform(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, str]:
+def run_chains(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str, str]:
     """Prepare the data, run the chains, and copy the results; returns the errors of what failed, by name."""
     failed = {}
     left = [chain for chain in todo if not chain.finished()]

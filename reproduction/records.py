@@ -54,7 +54,7 @@ class Plan:
     """names of the JSON files that the training script writes itself"""
     y: str = ""
     """the modality that y stands for in the figures' names"""
-    own_images: bool = False
+    other_test_images: bool = False
     """the test images are not those of the paper"""
     note: str = ""
     """how the published figures' data differ from ours"""
@@ -74,10 +74,10 @@ class Figure(NamedTuple):
     """A column of a table, or a row of a long one."""
 
     name: str
-    at: tuple
+    keys: tuple
     """its keys in a run's results, an index where they are a list; {y} stands for the plan's y"""
     percent: bool = False
-    beside: tuple = ()
+    other_keys: tuple = ()
     """the keys of another estimate of the same, if the table shows one beside"""
 
 
@@ -89,9 +89,9 @@ class Table:
     source: str
     figures: tuple[Figure, ...]
     plans: tuple[Plan, ...]
-    beside: str = ""
+    other_title: str = ""
     """the title of the column of the figures' other estimates"""
-    whole: bool = False
+    shows_untrained: bool = False
     """shows published figures of models that were not trained, too"""
     in_readme: bool = True
     """its models have lines in the README's table of experiments"""

@@ -22,6 +22,7 @@ from reproduction.results import Numbers, Result
 
 FOLDER, TEMPLATE = Path(__file__).parent, "report.html"
 MAX_WIDTH = 1200  # pixels of a picture
+NUMBER = re.compile(r"([+-]?[\d,]+(\.\d+)?( [±†].*)?)?")  # a cell that a table sorts by its value, or an empty one
 PICTURES = {
     "prior": "samples of the prior",
     "reconstructions": "test examples and their reconstructions",
@@ -79,7 +80,7 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
             ]
             pictures = _pictures(of_table, runs)
             notes = tables.notes(rows, header)
-            numeric = [all(cell[:1] in "+-0123456789" for cell in column) for column in zip(*lines, strict=True)]
+            numeric = [all(map(NUMBER.fullmatch, column)) for column in zip(*lines, strict=True)]
             sections.append(Section(name, table, header, numeric, lines, notes, section_charts, pictures, of_table))
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True

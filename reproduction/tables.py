@@ -17,8 +17,8 @@ from reproduction.results import Result, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
-    "difference: ours less the paper's. Its standard error is that of ours over seeds, and over images where ours are "
-    "not the paper's test images; the paper's is not known, nor is ours for one seed on the same images."
+    "difference: ours minus the paper's. Its standard error counts our seeds, and our test images where they are not "
+    "the paper's. The paper's own error is unknown."
 )
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: no "
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     published: Published | None
     values: tuple[float, ...]
     """one for each seed"""
-    beside: tuple[float, ...]
+    other_values: tuple[float, ...]
     """those of the figure's other estimate"""
     results: tuple[Result, ...]
     """the runs that the values come from"""
@@ -65,25 +65,25 @@ def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
         different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}; keep them apart"
         require(len(commands) < 2, different)
         for figure in table.figures:
-            values, beside = (
-                {i: value for i, x in enumerate(runs) if (value := look_up(x, at, plan)) is not None}
-                for at in (figure.at, figure.beside)
+            values, others = (
+                {i: value for i, x in enumerate(runs) if (value := look_up(x, keys, plan)) is not None}
+                for keys in (figure.keys, figure.other_keys)
             )
             published = None if demo else plan.published.get(figure.name)
-            if values or beside or (published and (runs or table.whole)):
-                measured = tuple(runs[i] for i in values or beside)
+            if values or others or (published and (runs or table.shows_untrained)):
+                measured = tuple(runs[i] for i in values or others)
                 table_rows.append(
-                    Row(plan, figure, published, tuple(values.values()), tuple(beside.values()), measured)
+                    Row(plan, figure, published, tuple(values.values()), tuple(others.values()), measured)
                 )
     return table_rows
 
 
-def look_up(result: Result, at: tuple, plan: Plan) -> float | None:
+def look_up(result: Result, keys: tuple, plan: Plan) -> float | None:
     """The figure that lies at these keys of a run's results; None if it was not measured."""
-    if not at:
+    if not keys:
         return None
     entry: Any = result.measured
-    for key in at:
+    for key in keys:
         if isinstance(entry, list):
             entry = dict(enumerate(entry)).get(key)
         elif isinstance(entry, dict):
@@ -115,8 +115,8 @@ def difference(row: Row) -> str:
     scale = 100 if row.figure.percent else 1
     mean, deviation = (scale * x for x in spread(row.values))
     variances = [deviation**2 / len(row.values)] if len(row.values) > 1 else []
-    errors = [look_up(x, (*row.figure.at[:-1], "stderr"), row.plan) for x in row.results]
-    if row.plan.own_images and None not in errors:
+    errors = [look_up(x, (*row.figure.keys[:-1], "stderr"), row.plan) for x in row.results]
+    if row.plan.other_test_images and None not in errors:
         variances.append(scale**2 * sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
     sign = "+" if mean >= row.published.value else ""
     error = f" ± {shown(row.figure, math.sqrt(sum(variances)))}" if variances else ""
@@ -153,7 +153,7 @@ def recorded(model_rows: Sequence[Row]) -> dict[str, str]:
 
 def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a line for each figure, or for each model if there are few figures and none is published."""
-    wide = len(table.figures) <= MAX_COLUMNS and not table.beside and not any(row.published for row in table_rows)
+    wide = len(table.figures) <= MAX_COLUMNS and not table.other_title and not any(row.published for row in table_rows)
     models: dict[tuple[str, str], list[Row]] = {}
     for row in table_rows:
         models.setdefault((row.plan.experiment, row.plan.model), []).append(row)
@@ -166,10 +166,10 @@ def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[
         else:
             for row in model_rows:
                 figures = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
-                figures |= {"difference": difference(row), table.beside: ours(row.figure, row.beside)}
+                figures |= {"difference": difference(row), table.other_title: ours(row.figure, row.other_values)}
                 lines.append(start | figures | about([row]) | recorded([row]))
     columns = [figure.name for figure in table.figures]
-    long = ["figure", "paper", "ours", "difference", table.beside]
+    long = ["figure", "paper", "ours", "difference", table.other_title]
     names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples", "date", "commit"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]

@@ -81,7 +81,7 @@ class Chain:
         """Train and measure the runs; returns the error if one fails."""
         try:
             for run, before in zip(self.runs, (None, *self.runs), strict=False):
-                perform(run, before, self.site)
+                train_and_measure(run, before, self.site)
         except (Failed, InputError) as failure:
             return str(failure)
 
@@ -168,7 +168,7 @@ class Preparation:
         return DelayedSubmission(self)
 
 
-def perform(run: Run, before: Run | None, site: Site) -> None:
+def train_and_measure(run: Run, before: Run | None, site: Site) -> None:
     """Train and measure a run, and write its results, unless they exist.
 
     Args:
@@ -177,7 +177,7 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
     Raises:
         Failed: a command failed, or the run was started with a --budget and now has none.
     """
-    folder, plan = site.folder(run), run.plan
+    folder = site.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
     if cut_short(run, site):
         raise Failed(f"{folder} was started with a --budget: give one, or choose another --save-dir")
@@ -191,7 +191,21 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
         if not (folder / f"{name}.json").exists():
             call(command, folder, site.threads)
     commands = [shlex.join(["python", *command[1:]]) for command in (train, *measures.values())]
-    content = {
+    content = result_of(run, site, epochs, commands)
+    schemas.check(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
+    text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine
+    write_atomically(folder / RESULT, text.encode())
+
+
+def result_of(run: Run, site: Site, epochs: int, commands: list[str]) -> dict[str, Any]:
+    """The result of a run that is trained and measured, as plain values of a `Result`.
+
+    Args:
+        epochs: those that were trained.
+        commands: the training's and then the measures'.
+    """
+    folder, plan = site.folder(run), run.plan
+    return {
         "table": run.table,
         "experiment": plan.experiment,
         "model": plan.model,
@@ -208,12 +222,9 @@ def perform(run: Run, before: Run | None, site: Site) -> None:
         **read_training(folder),
         "measured": {
             name: schemas.read_json(folder / f"{name}.json", dict[str, Any], DELETE)
-            for name in (*plan.writes, *measures)
+            for name in (*plan.writes, *measure_commands(run, site))
         },
     }
-    schemas.check(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
-    text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine
-    write_atomically(folder / RESULT, text.encode())
 
 
 def epochs_within(
