@@ -52,7 +52,7 @@ test-slow: setup-all
 test-demos: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m demos
 
-# damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; FAULTS=1 writes no table
+# damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; only all write the table of the docs
 FAULTS ?= 20
 test-faults: setup-all
 	rm -f faults.jsonl

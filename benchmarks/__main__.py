@@ -6,7 +6,7 @@
     python -m benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
 Plain: one pass of all networks for each term of the objective, and an unfused Adam (`benchmarks.plain*`). multivae:
-the package on our networks (`pip install --editable .[bench]`, `benchmarks.package`). Both repeat one batch in memory;
+the package on our networks (`pip install -e ".[bench]"`, `benchmarks.package`). Both repeat one batch in memory;
 "end to end" is plain with the originals' loader, which opens each image separately. Ours always takes its batches out
 of a split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the
 ratios.
@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     ours = config.precision + ", compiled" * config.compile
     print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
     if not find_spec("multivae"):
-        print("the package multivae is not installed (pip install --editable .[bench]): its columns stay empty\n")
+        print('the package multivae is not installed (pip install --editable ".[bench]"): its columns stay empty\n')
     table(partial(training, rate=rate), config, device)
     print()
     table(partial(others, rate=rate), config, device)

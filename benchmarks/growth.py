@@ -4,7 +4,7 @@
     python -m benchmarks.growth batch latents --largest 512  some, up to a size
     python -m benchmarks.growth --out-dir DIR                also a chart of each in DIR
 
-Ours, beside plain code in the originals' manner and the package multivae (`pip install --editable .[bench]`) where they
+Ours, beside plain code in the originals' manner and the package multivae (`pip install -e ".[bench]"`) where they
 have the same: mnist's model for batches, latents and data, mnist_svhn's under DReG for samples, two texts under MVAE's
 objective for their length. Modalities are single numbers: either elements of a set with shared networks, under the
 ELBO, or named modalities with stacked networks, under MVAE's objective.
@@ -36,7 +36,7 @@ from tqdm import tqdm
 import mnist.model
 from benchmarks import plain, plain_mmvae
 from benchmarks.experiments import BETA, EXPERIMENTS, digits, pairs
-from benchmarks.race import Turn, machine, timed
+from benchmarks.race import Turn, check_rounds, machine, timed
 from common.data import Examples, Shards, Stream
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
@@ -142,6 +142,7 @@ def exponent(ms: Mapping[int, float]) -> float:
 
 def in_turns(makers: Mapping[tuple[str, int], Callable[[], Turn]], rounds: int) -> dict[tuple[str, int], float]:
     """The median milliseconds of a turn of each; they alternate, and the first turn of each is not counted."""
+    check_rounds(rounds)
     turns = {key: make() for key, make in makers.items()}
     times = {key: [] for key in turns}
     for _ in tqdm(range(rounds), unit=" rounds", leave=False):

@@ -1,6 +1,6 @@
 """The package multivae's newer models, MoPoE, MVTCAE, CRMVAE, MMVAE+ and CMVAE, on the networks of ours (PolyMNIST's).
 
-Needs the extra: pip install --editable .[bench].
+Needs the extra: pip install --editable ".[bench]".
 """
 
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
 """The package multivae (https://github.com/AgatheSenellart/MultiVae) on our networks, objectives and batches.
 
-Needs the extra: pip install --editable .[bench]. The package's MVAE and MMVAE get copies of our networks. Adapted to
+Needs the extra: pip install --editable ".[bench]". The package's MVAE and MMVAE get copies of our networks. Adapted to
 ours:
 
 - Its Bernoulli likelihood refuses intensities between 0 and 1: the same formula without the check replaces it.

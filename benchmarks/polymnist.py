@@ -1,6 +1,6 @@
 """Speed of the models on PolyMNIST's networks beside the package multivae, in alternating turns.
 
-    python -m benchmarks.polymnist              (or `make bench`; needs pip install --editable .[bench])
+    python -m benchmarks.polymnist              (or `make bench`; needs pip install --editable ".[bench]")
 
 Training steps of five modalities with the convolutional networks of MoPoE's code, the same objective on both sides:
 MoPoE as it was published (one subset for each example, which the package draws by blocks), MVTCAE, MMVAE+ with 1 and
@@ -64,7 +64,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the table."""
-    require(find_spec("multivae") is not None, "the package multivae is not installed: pip install --editable .[bench]")
+    for name in config.models:
+        require(name in RACES, f"--models {name!r}: there are {', '.join(map(repr, RACES))}")
+    require(find_spec("multivae") is not None, 'the package multivae is not installed: pip install -e ".[bench]"')
     rate = peak(torch.device("cpu"))
     print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
     print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | reached |")

@@ -13,11 +13,17 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.errors import require
+
 Turn = Callable[[], object]
 
 
 class Times(NamedTuple):
-    """seconds: of each turn that counts. memory: peak memory of the process in GiB, on the GPU if it uses one."""
+    """What an implementation took.
+
+    seconds: of each turn that counts.
+    memory: peak memory of the process in GiB, on the GPU if it uses one.
+    """
 
     seconds: list[float]
     memory: float
@@ -28,6 +34,11 @@ class Times(NamedTuple):
         return statistics.median(self.seconds)
 
 
+def check_rounds(rounds: int) -> None:
+    """Raise InputError unless a turn is left beside the first one, which warms up."""
+    require(rounds > 1, f"--rounds must be 2 or more, since the first turn does not count: it is {rounds}")
+
+
 def race(makers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, Times]:
     """Time turns of several implementations, alternating, each in its own process.
 
@@ -36,7 +47,11 @@ def race(makers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, Tim
     Args:
         makers: picklable functions by name; each is called in its process and returns the turn.
         rounds: turns of each; the first one warms up and is not counted.
+
+    Raises:
+        InputError: too few rounds.
     """
+    check_rounds(rounds)
     context = multiprocessing.get_context("spawn")
     ends, processes = {}, []
     for name, make in makers.items():

@@ -10,6 +10,7 @@ last epoch.
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.race import machine
 from common.checkpoints import load_model
+from common.errors import require
 from common.training import run_from_command_line
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +53,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the table."""
+    for layout in config.layouts:
+        require(re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", layout), f"--layouts are PROCESSESxTHREADS, not {layout!r}")
     rates: dict[str, list[float]] = {layout: [] for layout in config.layouts}
     with tempfile.TemporaryDirectory() as folder, tqdm(total=config.rounds * len(rates), unit=" runs") as bar:
         for r in range(config.rounds):

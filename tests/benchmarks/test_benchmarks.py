@@ -82,7 +82,7 @@ def test_the_benchmark_prints_its_ratios(capsys):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_originals_loader_gives_the_batches_of_the_model(name):
-    """Of the same shapes and types, and of the same pictures where these were not compressed."""
+    """They have the same shapes and types, and the same pictures where these were not compressed."""
     experiment = EXPERIMENTS[name]
     examples = experiment.examples(3)
     (batch,) = experiment.files.loader(examples)(3)

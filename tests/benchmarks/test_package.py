@@ -101,7 +101,7 @@ def double(batch):
 
 
 def same_gradients(theirs, model):
-    """Of all networks' parameters: a model of our gradients is taken apart as the model was."""
+    """All networks' parameters have them: a model of our gradients is taken apart as the model was."""
     gradients = deepcopy(model)
     for x, p in zip(gradients.parameters(), model.parameters(), strict=True):
         x.data = p.grad
