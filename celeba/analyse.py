@@ -13,7 +13,7 @@ attribute:
     given all             z of q(z|attrs) of a test image's 18 attributes, decoded
     given alone           z given that one attribute, as often with it as without: 50 is chance
     joint                 z of the prior: what is decoded as the attribute, and what the classifier sees in the image
-    commoner value        always saying what most test images have
+    more frequent value   always predicting what most test images have
 
 Before it: the means of these shares and of others (attributes decoded from image or attributes), and latent accuracy,
 that of linear classifiers of one z of q(z|image) or q(z|attrs). After it: KLs of these posteriors from the prior and
@@ -32,6 +32,7 @@ from torch import Tensor
 from celeba.attributes import ATTRIBUTES
 from celeba.classifier import classifier, tell
 from celeba.data import attribute_names, load
+from celeba.options import FaceOptions
 from celeba.sample import giver
 from common import distributed
 from common.analysis import AnalysisConfig, Labelled, analyse
@@ -54,12 +55,9 @@ TITLES = {
 
 
 @dataclass
-class Config(AnalysisConfig):
-    GROUPS: ClassVar = {"data": ("cache_dir",)}
+class Config(FaceOptions, AnalysisConfig):
     N_SAMPLES: ClassVar = 5000
 
-    cache_dir: Path | None = None
-    """folder of the cache of images at 64 x 64, and of the classifier. Default: the data-dir"""
     n_samples: int | None = None
     """faces to generate from the prior; a tenth of them given each attribute alone, and given its absence. Default:
     5,000; with --limit N at most N"""
@@ -85,9 +83,9 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
 def more_columns(
     config: Config, model: MultimodalVAE, judges: Mapping[str, Judge], labels: Tensor
 ) -> dict[str, Tensor]:
-    """The columns "given alone", if the model has attributes, and "commoner value", (18,)."""
+    """The columns "given alone", if the model has attributes, and "more frequent value", (18,)."""
     if len(model.modalities) == 1:
-        return commoner(labels)
+        return more_frequent(labels)
     n, give = -(-config.n_samples // 10), giver(model)
 
     def alone(rows: Tensor) -> dict[str, Tensor]:
@@ -101,13 +99,13 @@ def more_columns(
         return {"right": torch.stack(right, dim=1)}  # (B, 36)
 
     right = distributed.map_rows(n, BATCH_SIZE, alone, "given alone", " draws")["right"]
-    return {"given alone": right.double().mean(dim=0).view(-1, 2).mean(dim=1)} | commoner(labels)
+    return {"given alone": right.double().mean(dim=0).view(-1, 2).mean(dim=1)} | more_frequent(labels)
 
 
-def commoner(labels: Tensor) -> dict[str, Tensor]:
-    """The column of always saying what most have, of labels (N, 18)."""
+def more_frequent(labels: Tensor) -> dict[str, Tensor]:
+    """The accuracy of always predicting what most of N examples have, of labels (N, 18)."""
     share = labels.double().mean(dim=0)
-    return {"commoner value": torch.maximum(share, 1 - share)}
+    return {"more frequent value": torch.maximum(share, 1 - share)}
 
 
 def by_sex(labels: Tensor) -> dict[str, Tensor]:

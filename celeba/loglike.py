@@ -10,20 +10,20 @@ p(image|attrs) is a difference of two that err low, and may err either way. Weig
 no part.
 
 The second table: how well the attributes are inferred from the image alone, each at its likelier value. Accuracy says
-little where few have an attribute (beside it stands that of always saying the commoner value); F1, of yes, does.
+little where few have an attribute (that of always predicting the more frequent value stands beside it); F1, of
+the attribute being present, does.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.data import load
+from celeba.options import FaceOptions
 from celeba.sample import probabilities
 from common import metrics
 from common.checkpoints import load_model
@@ -38,11 +38,8 @@ BATCH_SIZE = 100
 
 
 @dataclass
-class Config(options.LoglikeConfig):
-    GROUPS: ClassVar = {"data": ("cache_dir",)}
-
-    cache_dir: Path | None = None
-    """folder of the cache of images at 64 x 64. Default: the data-dir"""
+class Config(FaceOptions, options.LoglikeConfig):
+    pass
 
 
 def main(
@@ -101,7 +98,7 @@ def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]
         share, both, either = y.double().mean().item(), (p & y).sum().item(), (p.sum() + y.sum()).item()
         by_attribute[name] = {
             "accuracy": (p == y).double().mean().item(),
-            "of the commoner value": max(share, 1 - share),
+            "of the more frequent value": max(share, 1 - share),
             "F1": 2 * both / either if either else None,
         }
     return by_attribute

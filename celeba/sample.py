@@ -15,7 +15,7 @@ that are not asked for are drawn from the model's p(others|those asked for).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import tyro
@@ -24,6 +24,7 @@ from torch.distributions import Distribution
 
 from celeba.attributes import ATTRIBUTES
 from celeba.data import attribute_names, load, parse
+from celeba.options import FaceOptions
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
@@ -37,11 +38,7 @@ N_POOL = 10_000  # draws from the prior from which those with given attributes a
 
 
 @dataclass
-class Config(options.ModelConfig):
-    GROUPS: ClassVar = {"data": ("cache_dir",)}
-
-    cache_dir: Path | None = None
-    """folder of the cache of images at 64 x 64. Default: the data-dir"""
+class Config(FaceOptions, options.ModelConfig):
     n_samples: int = 64
     """number of pictures"""
     condition_on_image: str | None = None
@@ -116,7 +113,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
     inputs = giver(model)(asked, n) if asked else {}
     title = ", ".join(negated(name, value) for name, value in asked.items())
     if image is not None:
-        inputs["image"] = image.to(device_of(model)).expand(n, -1, -1, -1)
+        inputs["image"] = image.to(model.device).expand(n, -1, -1, -1)
         title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
     z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
     p = model.decode(z, given=inputs)
@@ -138,7 +135,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Ten
 
     A model that only sees attributes (cvae) gets them too, and returns them; one without attributes (vae) returns None.
     """
-    batch = examples.without_others(model.modalities).to(device_of(model))[:]
+    batch = examples.without_others(model.modalities).to(model.device)[:]
     given = ("image",) if "image" in model.encoder else model.modalities
     image = batch.modalities["image"]
     p = model.decode(model.variational_posterior.point(model.posterior(batch, given)), given=batch.modalities)
@@ -175,11 +172,11 @@ def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, 
     """
     require(len(model.modalities) > 1, "this model has no attributes: leave out --condition-on-attrs")
     if "attrs" not in model.modalities:
-        device = device_of(model)
+        device = model.device
         return lambda asked, n: {name: torch.full((n,), value, device=device) for name, value in asked.items()}
     if "attrs" not in model.modelled:
         return lambda asked, n: {
-            "attrs": torch.tensor([float(asked.get(x, 0)) for x in ATTRIBUTES], device=device_of(model)).expand(n, -1)
+            "attrs": torch.tensor([float(asked.get(x, 0)) for x in ATTRIBUTES], device=model.device).expand(n, -1)
         }
     logits = model.decode(model.prior().sample((N_POOL,)), ["attrs"])["attrs"].logits  # (N_POOL, 18)
     return lambda asked, n: {"attrs": completed(logits, asked, n)}
@@ -208,16 +205,11 @@ def probabilities(p: Mapping[str, Distribution]) -> Tensor:
 
 def prediction(model: MultimodalVAE, image: Tensor) -> str:
     """Return a Markdown table of the attributes' probabilities given an image (1, 3, 64, 64), the likeliest first."""
-    q = model.posterior({"image": image.to(device_of(model))})
+    q = model.posterior({"image": image.to(model.device)})
     (row,) = probabilities(model.decode(model.variational_posterior.point(q))).tolist()
     ranked = sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)
     rows = [(name, tables.percent(p)) for p, name in ranked]
     return str(tables.Table("attributes", dict(rows), ("attribute", "probability, %"), rows))
-
-
-def device_of(model: MultimodalVAE) -> torch.device:
-    """Return the device of a model's parameters."""
-    return next(model.parameters()).device
 
 
 def given_image(config: Config) -> Tensor:

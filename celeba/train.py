@@ -10,9 +10,9 @@ A batch: image (B, 3, 64, 64) float in [0, 1], attrs (B, 18) float, 0 or 1.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from celeba.options import FaceOptions
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions, ObjectiveOptions
 from common.training.options import Latents, RunConfig
@@ -22,16 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FacesConfig(RunConfig):
+class FacesConfig(FaceOptions, RunConfig):
     """What the experiments on CelebA's faces share."""
 
     DEFAULTS_FROM: ClassVar = "as for README.md's results"
-    GROUPS: ClassVar = {"data": ("cache_dir",)}
     ANNEALING: ClassVar = 1 / 3
     PAPER: ClassVar = {"epochs": 100, "annealing_epochs": 20, "lr": 1e-4}
 
-    cache_dir: Path | None = None
-    """folder of the cache of images at 64 x 64. Default: the data-dir"""
     valid: int | None = None
     """select the best model on the last N training images. 0 holds out none, and the last model counts as the best.
     Default: select on the dataset's own validation images"""

@@ -8,7 +8,7 @@ is trained and written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,8 +25,6 @@ class Config(WeakSupervisionOptions, train.Config):
     DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
 
     epochs: int = 10
-    model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
-    """the models that learn from unpaired examples (see python train.py --help)"""
     batch_size: int = 100
     """batch size: this number of pairs, of faces and of attributes; also the classifier's batch size"""
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods of a model of CelebA whose attributes are modalities of their own (nats per example).
+"""Log-likelihoods of a model of CelebA with each attribute as a modality (nats per example).
 
     python loglike.py trained_models --data-dir data                     two tables
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file

@@ -66,7 +66,7 @@ class AnalysisConfig(ModelConfig):
         require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
         require(
             not self.umap or min(n for n in (self.limit, self.n_test, FEWEST) if n is not None) >= FEWEST,
-            f"umap.png needs {FEWEST} test examples: a larger --limit or --n-test, or --no-umap",
+            f"umap.png needs {FEWEST} test examples: raise --limit or --n-test, or give --no-umap",
         )
         if self.umap:
             umap.require_installed()
@@ -89,7 +89,7 @@ class Labelled(NamedTuple):
     groups: labels (N, G) -> {name: (N,) bool}, the groups of examples that umap.png colours.
     shown: how pictures show values.
     sources: model -> {name: modalities given}.
-    all_right: the name of an example all whose labels are right, such as "string"; None leaves its shares out.
+    all_right: what an example is called whose labels are all right, such as "string"; None leaves its shares out.
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
@@ -97,6 +97,7 @@ class Labelled(NamedTuple):
     by_size: whether to measure what is generated given every subset of the modalities too
         (`common.evaluation.subset_metrics`); needs given_all.
     inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
+    must_match: config -> options that the model must have been trained with, {name: value}.
     samplers: model, training and test examples -> further sources of `common.metrics.cross_coherence`.
     """
 
@@ -117,6 +118,7 @@ class Labelled(NamedTuple):
     given_all: bool = False
     by_size: bool = False
     inception: Path | None = None
+    must_match: Callable[[Any], dict[str, Any]] = lambda config: {}
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
 
@@ -127,6 +129,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
         InputError: options, model or data that cannot be used.
     """
     config.check()
+    runs.check_same(data.must_match(config), config.model)
     device = devices.select(config.cuda)
     model = load_model(config.model, data.name).to(device)
     inception = inception_features(data.inception, device) if data.inception else None
@@ -163,7 +166,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     kls = kl_plot(folder / "kl.png", model, test, sources)
-    nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
+    nats = {name: kl.sum(dim=1).nanmean().item() for name, kl in kls.items()}
     notes = tables.other_data(config), weak_judges(shares), few_latents(len(train))
     report(config, data, shares, columns, nats, model, len(test), sizes, similarities, " ".join(filter(None, notes)))
     pictures = [folder / "kl.png"] if kls else []
@@ -194,7 +197,7 @@ def coherence(
     samplers: Mapping[str, Callable[[Batch], Tensor]] | None = None,
     mixtures: Mapping[str, Distribution] | None = None,
 ) -> dict[str, Tensor]:
-    """Cross coherence of all pairs, and joint coherence of the prior's draws and of mixtures', {name: (N, G) bool}."""
+    """Cross coherence of all pairs, joint coherence of draws from the prior and from mixtures: {name: (N, G) bool}."""
     pairs = cross_coherence(model, test, labels, judges, sources, samplers)
     right = {f"coherence, {pair}": x for pair, x in pairs.items()}
     unconditional = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
@@ -213,7 +216,7 @@ def clustered_priors(config: AnalysisConfig, train: Encoded) -> dict[str, Cluste
 
 
 def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, float]:
-    """How often the majority label of its cluster is a test example's own: clusters of k-means, and of each prior."""
+    """The share of test examples that have their cluster's majority label: clusters of k-means, and of each prior."""
     shares = {"clusters, k-means": kmeans_accuracy(train, test)}
     for name, prior in priors.items():
         pairs = [(prior_clusters(data, prior), data.labels[:, 0]) for data in (train, test)]
@@ -222,7 +225,7 @@ def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, Clust
 
 
 def figures(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, float]:
-    """The share of right labels in [0, 1] for each (N, G), and the share of examples all whose labels are right."""
+    """The share of right labels in [0, 1] for each (N, G), and the share of examples whose labels are all right."""
     shares = {}
     for name, x in right.items():
         shares[name] = x.double().mean().item()
@@ -296,12 +299,13 @@ def report(
         shown.insert(1, ssim_table(similarities))
     if sizes:
         shown.insert(1, by_size_table(sizes))
-    settings = {"n_examples": n, "n_samples": config.n_samples, "seed": config.seed}
+    drawn = {"n_samples": config.n_samples} if "coherence, joint" in shares else {}
+    settings = {"n_examples": n, **drawn, "seed": config.seed}
     tables.report(config, data.name, shown, settings, about)
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:
-    """Numbers of parameters that are trained: of each network, of the other pieces, and of all."""
+    """The number of trained parameters of each network, of each other piece, and in total."""
     counts = {}
     for piece, module in model.named_children():
         networks = module.items() if piece in ("encoder", "decoder") else [("", module)]

@@ -36,7 +36,7 @@ class Model(NamedTuple):
     source: the paper.
     bounds: what its objective is a lower bound on.
     obj: the objective without --obj; None for the first one that exists for the fusion.
-    private: whether each modality has latents of its own.
+    private: whether each modality has private latents.
     clusters: whether the prior of the shared latents is a mixture.
     """
 

@@ -26,8 +26,8 @@ LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left, {rate_fmt}{
 def start() -> None:
     """Connect to the other processes if torchrun started them; only the first process keeps its standard output."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        # imported later, as torch.optim does, it would keep the group and its threads, and a thread of gloo that frees
-        # a tensor while the interpreter ends aborts the process
+        # before the group exists: torch.optim's later import would keep the group alive, and a thread of gloo that
+        # frees a tensor while the interpreter ends aborts the process
         import torch.distributed.nn
 
         # NCCL cannot reduce CPU tensors, so gloo is started beside it

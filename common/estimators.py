@@ -67,15 +67,16 @@ class ImportanceWeights:
 
     def __init__(self) -> None:
         self.n = 0
+        # float64: a sum of -20,000 nats in float32 loses weights a thousand times smaller
         self.mean = self.squares = torch.zeros((), dtype=torch.float64)  # of log-weights; squares of deviations from it
-        self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf)
+        self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf, dtype=torch.float64)
 
     def add(self, log_w: Tensor) -> None:
         """Add the log-weights of more samples, (..., B), nats."""
-        log_w = log_w.flatten(0, -2)
-        n, mean = self.n + len(log_w), log_w.double().mean(dim=0)
+        self.dtype, log_w = log_w.dtype, log_w.flatten(0, -2).double()
+        n, mean = self.n + len(log_w), log_w.mean(dim=0)
         deviation = mean - self.mean.to(mean)
-        self.squares = self.squares.to(mean) + (log_w.double() - mean).square().sum(dim=0)
+        self.squares = self.squares.to(mean) + (log_w - mean).square().sum(dim=0)
         self.squares += deviation.square() * (self.n * len(log_w) / n)  # Chan et al. 1979
         self.n, self.mean = n, self.mean.to(mean) + deviation * (len(log_w) / n)
         self.log_sum = torch.logaddexp(self.log_sum.to(log_w), log_w.logsumexp(dim=0))
@@ -84,7 +85,7 @@ class ImportanceWeights:
     def estimate(self) -> Estimate:
         """The logarithm of the mean weight, the effective number of samples, and the log-weights' variance."""
         value, log_ess = self.log_sum - math.log(self.n), 2 * self.log_sum - self.log_sum_of_squares
-        return Estimate(value, log_ess.exp(), (self.squares / self.n).to(value))
+        return Estimate(*(x.to(self.dtype) for x in (value, log_ess.exp(), self.squares / self.n)))
 
 
 @torch.no_grad()
@@ -158,11 +159,12 @@ def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[T
 def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Distribution:
     """The distribution to draw from, batch shape (B,): q(z|x_G) or its proposal, for no modality the prior."""
     if isinstance(given, Tensor):
-        q = model.posterior(Batch(batch.modalities, given if batch.mask is None else given & batch.mask))
+        batch = Batch(batch.modalities, given if batch.mask is None else given & batch.mask)
     elif given:
-        q = model.posterior(batch, given)
+        batch = batch.only(given, model.columns)
     else:
         return model.prior().expand((len(batch),))
+    q = model.fuse(model.experts(batch), batch.mask)  # of a mixture all components: no weight is then large
     return model.variational_posterior.proposal(q)
 
 
@@ -178,7 +180,10 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
         complete = known and (
             batch.mask is None or model.modality[name].is_set or model.modality[name].present(batch.mask).all()
         )
-        require(bool(complete), f"log p of {name} needs it in every example: leave out the others, or give a mask")
+        require(
+            bool(complete),
+            f"log p of {name} needs {name} in every example: leave out those that lack it, or give a mask",
+        )
     return batch.only(target, model.columns).mask
 
 

@@ -43,7 +43,7 @@ class Family(NamedTuple):
     prior: these numbers, whether its scales are learned -> the prior's module.
     has_density: whether log q(z) is known in closed form.
     only_mixed: whether its members are components of mixtures only, no posteriors alone.
-    own_latents: whether modalities can have private latents of their own in a mixture.
+    own_latents: whether modalities can have private latents in a mixture.
     """
 
     n_params: int
@@ -145,6 +145,14 @@ FAMILIES = {
         has_density=False,
     ),
 }
+NOT_ALONE = "energy-based experts are only multiplied, laplace-normal ones only mixed"
+
+
+def stands_alone(name: str, family: Family) -> bool:
+    """Whether one network can give a whole posterior of the family."""
+    return family.has_density and not family.only_mixed
+
+
 FUSIONS = {
     "poe": Fusion(
         strategy=lambda family, encoders: family.product(),
@@ -174,7 +182,7 @@ FUSIONS = {
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.own_latents,
         is_mixture=True,
-        why="a modality's own latents need parameters of their own in the experts and in the prior",
+        why="a modality's private latents need their own parameters in the experts and in the prior",
         auxiliary=True,
     ),
     "mopoe": Fusion(
@@ -191,15 +199,15 @@ FUSIONS = {
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=lambda name, family: family.has_density and not family.only_mixed,
+        exists=stands_alone,
         is_mixture=False,
-        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+        why=NOT_ALONE,
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=lambda name, family: family.has_density and not family.only_mixed,
+        exists=stands_alone,
         is_mixture=False,
-        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+        why=NOT_ALONE,
     ),
     "jnf": Fusion(
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
@@ -210,15 +218,15 @@ FUSIONS = {
     ),
     "set": Fusion(
         strategy=None,
-        exists=lambda name, family: family.has_density and not family.only_mixed,
+        exists=stands_alone,
         is_mixture=False,
-        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+        why=NOT_ALONE,
     ),
     "unstructured": Fusion(
         strategy=None,
-        exists=lambda name, family: family.has_density and not family.only_mixed,
+        exists=stands_alone,
         is_mixture=False,
-        why="energy-based experts are only multiplied, laplace-normal ones only mixed",
+        why=NOT_ALONE,
     ),
 }
 

@@ -124,7 +124,7 @@ def _taken(temporary: Path) -> Iterator[BinaryIO]:
         with open(temporary, "ab", opener=_no_link) as file:
             status = os.fstat(file.fileno())
             ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
-            require(ours, f"{temporary} is not a regular file of its own: move it away")
+            require(ours, f"{temporary} is a link or not a regular file: move it away")
             lock_descriptor(file.fileno())
             # whoever held the lock before has renamed or removed the file
             if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):

@@ -64,7 +64,7 @@ def cross_coherence(
     Returns:
         {"source -> target": (N, G) bool} for all pairs whose target can be decoded given the source.
     """
-    examples = examples.to(next(model.parameters()).device)
+    examples = examples.to(model.device)
     draws = {name: (given, partial(_draw, model, given)) for name, given in sources.items()}
     draws |= {name: ((), draw) for name, draw in (samplers or {}).items()}
 
@@ -119,7 +119,7 @@ def sampled_latents(
     Args:
         sources: {name: modalities given}.
     """
-    device = next(model.parameters()).device
+    device = model.device
     examples = examples.to(device)
 
     def draw(given: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
@@ -137,18 +137,18 @@ def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, 
     """Divergences of the sources' posteriors from the prior and from each other.
 
     KL(q(z|x_s) || p(z)) for each source, and for each two the symmetrised (KL(q_1 || q_2) + KL(q_2 || q_1)) / 2, as in
-    MMVAE's code. The posterior's family has to factorise over the latents or over spheres; of a mixture, each source is
-    one modality. An example that lacks a source counts 0.
+    MMVAE's code. The posterior's family has to factorise over the latents or over spheres. If it is a mixture, each
+    source is one modality.
 
     Args:
         examples: N examples of the model's modalities.
         sources: {name: modalities given}.
 
     Returns:
-        {name: (N, D)}, nats for each example and latent; (N, n) for n spheres.
+        {name: (N, D)}, nats for each example and latent, (N, n) for n spheres; NaN where an example lacks a source.
     """
     family = model.variational_posterior
-    device, prior = next(model.parameters()).device, family.factors(model.prior())
+    device, prior = model.device, family.factors(model.prior())
     examples = examples.to(device)
 
     def divergences_of(rows: Tensor) -> dict[str, Tensor]:
@@ -158,12 +158,12 @@ def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, 
             mask = batch.only(given, model.columns).mask
             present[name] = mask.any(dim=1, keepdim=True)  # (B, 1)
         by_name = {
-            f"KL(q(z|{name}) || p(z))": torch.where(present[name], kl_divergence(q, prior), 0)
+            f"KL(q(z|{name}) || p(z))": torch.where(present[name], kl_divergence(q, prior), torch.nan)
             for name, q in experts.items()
         }
         for (a, p), (b, q) in combinations(experts.items(), 2):
             both_ways = (kl_divergence(p, q) + kl_divergence(q, p)) / 2
-            by_name[f"J(q(z|{a}), q(z|{b}))"] = torch.where(present[a] & present[b], both_ways, 0)
+            by_name[f"J(q(z|{a}), q(z|{b}))"] = torch.where(present[a] & present[b], both_ways, torch.nan)
         return by_name
 
     by_name = distributed.map_rows(len(examples), BATCH_SIZE, divergences_of, "divergences")
@@ -284,4 +284,4 @@ def evaluate(
     def values(batch: Batch) -> dict[str, Tensor]:
         return {name: x for f in (*evaluations, *EVALUATIONS) for name, x in f(model, batch).items()}
 
-    return evaluate_batches(examples.to(next(model.parameters()).device), batch_size, values)
+    return evaluate_batches(examples.to(model.device), batch_size, values)

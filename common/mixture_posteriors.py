@@ -64,7 +64,7 @@ class MixturePosterior(Posterior):
 
 
 class OwnLatentsMixture(MixturePosterior):
-    r"""A mixture of experts over the shared latents u, whose components have private latents of their own (MMVAE+).
+    r"""A mixture of experts over the shared latents u, whose components have their own private latents (MMVAE+).
 
     .. math:: q_t(z|X) = q_t(u|x_t) \, q(w_t|x_t) \prod_{n \neq t} r(w_n)
 
@@ -90,7 +90,7 @@ class OwnLatentsMixture(MixturePosterior):
         return shared.log_prob(z[..., : self.n_shared].unsqueeze(-2)) + q.mixture_distribution.logits
 
     def own_log_prob(self, q: MixtureSameFamily, z: Tensor, prior: nn.Module) -> Tensor:
-        """log q(w_t|x_t) + sum of log p(w_n), n != t, which the prior of z has too and so leaves the weights."""
+        """log q(w_t|x_t) + sum over n != t of log p(w_n), which cancels against the prior of z in the weights."""
         w, own = z[..., self.n_shared :], self.own[:, None, None, self.n_shared :]
         encoded = self.component.map_parameters(
             q.component_distribution, lambda x: x[..., self.n_shared :].movedim(1, 0).unsqueeze(1)

@@ -56,7 +56,7 @@ def VAE(
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
         make = FUSIONS[fusion].strategy
-        require(make is not None, f"the fusion {fusion} has a network of its own: give VAE the strategy, not its name")
+        require(make is not None, f"the fusion {fusion} has its own network: give VAE the strategy, not its name")
         strategy = make(family, tuple(encoder))
         if FUSIONS[fusion].auxiliary:
             require(any(own.values()), f"the fusion {fusion} needs private latents: without them it is moe")

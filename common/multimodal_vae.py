@@ -107,7 +107,12 @@ class MultimodalVAE(nn.Module):
     @property
     def decoded_at_once(self) -> int:
         """How many samples of z to decode in one batch where there are many."""
-        return DECODED_AT_ONCE[next(self.parameters()).device.type]
+        return DECODED_AT_ONCE[self.device.type]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
 
     def networks(self) -> Iterator[nn.Module]:
         """The encoders and decoders."""
@@ -168,6 +173,14 @@ class MultimodalVAE(nn.Module):
         """q(z|x_S) from stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
         return self.variational_posterior(self.fused_params(params, mask))
 
+    def conditional(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
+        """The q(z|x_S) that the model generates from, of stacked experts (M, B, D) under a mask (..., B, M).
+
+        It is that of `fuse`, but for a mixture of products the product of all of S (`MopoeStrategy`).
+        """
+        fused = self.fused_params(params, mask)
+        return self.variational_posterior(self.variational_strategy.conditional(fused, mask))
+
     def training_posterior(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
         """What importance-weighted objectives draw from, q(z|x_S); MMVAE+'s has `auxiliary` priors (`with_auxiliary`).
 
@@ -213,7 +226,7 @@ class MultimodalVAE(nn.Module):
         return tuple(p[expert, :, own] for p in params), tuple(p[own] for p in prior.params)
 
     def posterior(self, inputs: Mapping[str, Tensor] | Batch, given: Sequence[str] | None = None) -> Distribution:
-        """q(z|x_S), with S the modalities that each example has among the given ones (by default all inputs).
+        """The q(z|x_S) to generate from, S the modalities that each example has among the given ones (default: all).
 
         Args:
             inputs: {name: (B, ...)}; absent modalities are left out (`common.data.observe`).
@@ -227,7 +240,7 @@ class MultimodalVAE(nn.Module):
             return self.prior().expand((len(batch),))
         if given is not None:
             batch = batch.only(given, self.columns)
-        return self.fuse(self.experts(batch), batch.mask)
+        return self.conditional(self.experts(batch), batch.mask)
 
     def decode(
         self, z: Tensor, modalities: Sequence[str] | None = None, given: Mapping[str, Tensor] | None = None

@@ -13,14 +13,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from common.errors import InputError, brief, require
+from common.errors import InputError, brief, install, require
 from common.experiment_modules import EXPERIMENTS
 from common.io import write_atomically
 from common.training.command_line import run_from_command_line
 from common.training.runs import NOT_OF_THE_RUN, Epoch, folder_of, read_metrics
 
 CARD = "README.md"
-INSTALL = "publishing needs {}: pip install -e .[publish]"
 
 
 @dataclass
@@ -55,7 +54,7 @@ def write(model: Path, folder: Path) -> None:
     try:
         from safetensors.torch import save
     except ImportError as error:
-        raise InputError(INSTALL.format("safetensors")) from error
+        raise InputError(f"publishing needs safetensors: {install('safetensors')}") from error
     existing = [name for name in (PUBLISHED, OPTIONS, CARD) if (folder / name).exists()]
     require(not existing, f"{folder} holds {', '.join(existing)} already: choose another folder")
     path = model / BEST if model.is_dir() else model
@@ -143,7 +142,7 @@ def push(folder: Path, repo: str) -> str:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
-        raise InputError(INSTALL.format("huggingface_hub")) from error
+        raise InputError(f"--repo needs huggingface_hub: {install('huggingface_hub')}") from error
     api = HfApi()
     try:
         address = api.create_repo(repo, exist_ok=True)

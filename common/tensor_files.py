@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, brief, require
+from common.errors import InputError, brief, install, require
 from common.io import open_regular, write_atomically
 from common.schemas import check, leaves
 
@@ -71,7 +71,7 @@ def load_safetensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor
     try:
         from safetensors import SafetensorError, torch
     except ImportError as error:
-        raise InputError(f"{path} needs safetensors: pip install -e .[publish]") from error
+        raise InputError(f"{path} needs safetensors: {install('safetensors')}") from error
     with open_regular(path, missing) as file:
         try:
             return torch.load(file.read())

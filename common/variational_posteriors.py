@@ -29,7 +29,7 @@ class Posterior(nn.Module):
     has_kl = True  # KL(q_1 || q_2) has a closed form
     is_mixture = False
     is_gaussian = False  # (mu, logvar) are the mean and the log-variance
-    per_latent = False  # private latents have parameters of their own, which can be appended to the shared ones
+    per_latent = False  # private latents have their own parameters, which can be appended to the shared ones
     on_spheres = False  # z lies on unit spheres, so that no latent can move alone
     uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
 
@@ -67,11 +67,11 @@ class Posterior(nn.Module):
         return q.log_prob(z).unsqueeze(-1)
 
     def own_log_prob(self, q: Distribution, z: Tensor, prior: nn.Module) -> Tensor:
-        """What log q has of latents that the components do not share, for z (T, K, B, D): (T, K, B), here 0."""
+        """log-density of each component's own latents, for z (T, K, B, D): (T, K, B), here 0."""
         return z.new_zeros(z.shape[:-1])
 
     def by_latent(self, r: Tensor) -> Tensor:
-        """A component's responsibility for each latent, given that for z, r (T, K, B): (T, K, B, 1 or D)."""
+        """A component's responsibility for each latent, from r, that for z (T, K, B): (T, K, B, 1 or D)."""
         return r.unsqueeze(-1)
 
     def log_prob_of_each(self, q: Distribution, z: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Posterior(nn.Module):
         return q.base_dist.log_prob(z)
 
     def only_component(self, q: Distribution) -> Distribution:
-        """The only component with positive weight, as q(z|x_m) has one; q itself if it is not a mixture."""
+        """The only component with positive weight (q(z|x_m) has just one); q itself if it is not a mixture."""
         return q
 
     def scales(self, q: Distribution) -> Tensor:
@@ -280,7 +280,7 @@ class JointFlowsPosterior(Posterior):
 
     def __init__(self, flows: Sequence[nn.Module], n: int = 8) -> None:
         super().__init__()
-        require(n > 1, f"products of flows need at least 2 samples from each (got {n})")
+        require(n > 3, f"products of flows need at least 4 samples from each (got {n})")
         self.flows, self.n = nn.ModuleList(flows), n
 
     def forward(self, params: tuple[Tensor, Tensor, Tensor]) -> JointFlows:

@@ -16,6 +16,11 @@ class Strategy(nn.Module):
     is_product = False  # q(z|x_m) can be computed from the expert m alone
     nothing_is_prior = True  # q(z|x_S) is the prior if S is empty
     per_latent = True  # a latent's parameters come from the experts' parameters of that latent alone
+    fuses_every_subset = True  # there is a q(z|x_S) of every subset S
+
+    def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The parameters of the q(z|x_S) that models generate from, of the fused ones under a mask (..., B, M)."""
+        return fused
 
 
 class GaussianPoeStrategy(Strategy):
@@ -61,6 +66,7 @@ class OwnExpertStrategy(Strategy):
         modalities = dict.fromkeys(name for names in seen for name in names)
         subsets = torch.tensor([[name in names for name in modalities] for names in seen])  # (E, M)
         self.register_buffer("subsets", subsets, persistent=False)
+        self.fuses_every_subset = len(set(map(frozenset, seen))) == 2 ** len(modalities) - 1
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (E, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D).
@@ -202,7 +208,8 @@ class MopoeStrategy(Strategy):
     """The equally weighted mixture of the products of all subsets of the present modalities, at most T = 2^M - 1.
 
     MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset. The prior is an expert of each product,
-    as in MVAE.
+    as in MVAE. The mixture is what objectives and estimates draw from; given x_S models generate from the product of
+    all of S alone, as in the paper.
 
     Args:
         product: the strategy that fuses one subset, by default the Gaussian product.
@@ -224,6 +231,18 @@ class MopoeStrategy(Strategy):
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
         """The parameters of the products of the experts (T, ..., B, M) given of each subset (T, M)."""
         return self.product(params, given)
+
+    def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The mixture's only component that sees all modalities of an example: logits and parameters with T = 1."""
+        logits, *params = fused
+        if mask is None:
+            component = torch.full_like(logits[..., 0], logits.shape[-1] - 1, dtype=torch.long)
+        else:  # `all_subsets` lists them by their binary numbers; of no modality all components are the same
+            numbers = (mask * 2 ** torch.arange(mask.shape[-1], device=mask.device)).sum(dim=-1)
+            component = (numbers - 1).clamp(min=0).expand(logits.shape[:-1])
+        index = component[..., None, None]
+        only = (p.gather(-2, index.expand(*index.shape[:-1], p.shape[-1])) for p in params)
+        return torch.zeros_like(logits[..., :1]), *only
 
 
 class PublishedMopoeStrategy(MopoeStrategy):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import tyro
@@ -16,7 +16,7 @@ from joblib import cpu_count
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from common import distributed
+from common import choices, distributed
 from common.checkpoints import load_model
 from common.data.batches import Examples, draw_paired
 from common.errors import option, require
@@ -29,6 +29,7 @@ from common.training.options import RunConfig
 from common.training.parallel import in_parallel, logged, spread
 
 AT_ONCE = 500  # images
+UNPAIRED = tuple(name for name in choices.OF_PAIRS if choices.MODELS[name].unpaired)
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
@@ -70,6 +71,8 @@ class WeakSupervisionOptions:
     classifier_steps: int = 1000
     """smallest number of batches that a classifier is trained on; it takes at least as many passes over its images as
     the model"""
+    model: Literal[UNPAIRED] = "mvae"
+    """the models that learn from unpaired examples (see python train.py --help)"""
     jobs: int | None = None
     """runs at once, each in a process. Default: one per core; one with --cuda"""
     save_dir: Path = Path("weak_supervision")

@@ -171,7 +171,7 @@ def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tens
         images, by "given" (N, ...), "decoded" of their captions (10 N, ...) and of the "prior" (n, ...); images are
         uint8, features float. Captions alike: (10 N, 32), ten of each image, and (n, 32).
     """
-    source, device = model.modalities[0], next(model.parameters()).device
+    source, device = model.modalities[0], model.device
     given = {name: birds.examples.modalities[name] for name in model.modalities}
     shown = Examples({source: given[source]})
 
@@ -256,7 +256,7 @@ def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
     n = len(birds.captions)
     rows = torch.linspace(0, n - 1, min(maps.MAX_DRAWS, n)).long()  # evenly, since birds are sorted by class
     batch = birds.examples.only(model.modalities)[rows].modalities
-    device, classes = next(model.parameters()).device, birds.classes[rows // CAPTIONS]
+    device, classes = model.device, birds.classes[rows // CAPTIONS]
     z = {name: model.posterior({name: x.to(device)}).sample() for name, x in batch.items()}
     commonest = birds.classes.bincount().argsort(descending=True, stable=True)[:CLASSES].tolist()
     maps.latents(path, model, z, {birds.class_names[c]: classes == c for c in commonest})

@@ -14,7 +14,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Required, TypedDict
@@ -40,6 +40,7 @@ from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
 
 SPLITS = ("train", "test")
+TRAINING_OPTIONS = ("train_size", "epochs", "batch_size", "lr", "seed", "precision")
 NETWORK, TRAINING = "cub_resnet101.pth.tar", "cub_resnet101_training.pth.tar"
 Pixels = Annotated[int, Meta(ge=1, le=10_000)]
 SIZE = 224  # pixels, as for ImageNet
@@ -83,6 +84,10 @@ class Config(BirdOptions):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(self.batch_size > 1, "--batch-size must be at least 2 for batch norm, not 1")
+        for field in fields(self):
+            trains = self.weights == "train" or field.name not in TRAINING_OPTIONS
+            unused = trains or getattr(self, field.name) == field.default
+            require(unused, f"{option(field.name)} needs --weights train (got --weights {self.weights})")
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
 
 

@@ -5,9 +5,9 @@ Means over the ten captions of an image, and over images, whose spread gives the
     python loglike.py trained_models --data-dir data --limit 100       a table, of the captions of 100 images
     python loglike.py trained_models --paper --json out.json           with the paper's number, and a file
 
-log p(image,caption), log p(image) and log p(caption) share samples of q(z|image,caption), of a mixture the whole one.
+log p(image,caption), log p(image) and log p(caption) share samples of q(z|image,caption), all components of a mixture.
 Each is estimated with samples of each encoder alone too: that of log p(caption) with z from q(z|image) says how much of
-the caption the image tells. Padding adds nothing; weights and beta play no part, but in --paper.
+the caption the image tells. Padding adds nothing; weights and beta are used by --paper alone.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     pairs = load_birds("test", model, vocabulary, config).examples
     torch.manual_seed(config.seed)
     values = evaluate(model, pairs, config.n_samples, config.paper)
-    of_images = {name: x.view(-1, CAPTIONS).mean(dim=1) for name, x in values.items()}  # the ten are not independent
+    groups = torch.arange(len(pairs)) // CAPTIONS  # captions of one image depend on each other
     about = ({} if config.demo else {"birds": "photographed"}) | {"captions each": str(CAPTIONS)}
-    return tables.report_estimates(of_images, config, "cub", len(pairs) // CAPTIONS, about)
+    return tables.report_estimates(values, config, "cub", len(pairs) // CAPTIONS, about, groups=groups)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ BLOCK = 2048  # words whose logits are computed together: arrays of ever new siz
 class Config(Protocol):
     """The options that `build` reads."""
 
-    n_latents: int  # those that both modalities share, if they have others of their own
+    n_latents: int  # shared latents, if there are private ones too
     n_private: int | None
     n_clusters: int | None
     learn_prior: bool

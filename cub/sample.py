@@ -109,7 +109,7 @@ def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given
         else:
             network = features.network_of(config.cache_dir or config.data_dir)
             inputs["feature"] = features.features_of_file(network, config.condition_on_image)[None]
-    device = next(model.parameters()).device
+    device = model.device
     return Given({name: x.to(device) for name, x in inputs.items()}, image, typed or "")
 
 
@@ -175,7 +175,7 @@ class View:
         examples = birds.examples.only(self.model.modalities)
         first = torch.arange(0, len(examples), CAPTIONS)  # one caption per image
         batch = examples[first].modalities
-        batch = {name: x.to(next(self.model.parameters()).device) for name, x in batch.items()}
+        batch = {name: x.to(self.model.device) for name, x in batch.items()}
         z = self.model.posterior({source: batch[source]}).sample()
         values = self.model.likelihood.point(self.model.decode(z))
         photographs = birds.examples.modalities["image"].float() / 255

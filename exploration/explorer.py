@@ -25,7 +25,7 @@ class Explorer:
 
     def __init__(self, model: MultimodalVAE, views: dict[str, View]) -> None:
         self.model, self.views = model, {name: view for name, view in views.items() if name in model.modalities}
-        self.device = next(model.parameters()).device
+        self.device = model.device
         z = self.at({})  # (1, D)
         steps = torch.eye(z.shape[1], device=self.device)
         shown = [name for name, view in self.views.items() if isinstance(view, Picture)] or list(self.views)

@@ -6,7 +6,7 @@
 For some test images, taken as one batch, the gradient of each bound by the encoders' parameters is drawn --n-samples
 times. Its noise is its variance over the square of its mean, each summed over the parameters: with IWAE's own gradient
 it grows with K (Rainforth et al. 2018, arXiv 1802.04537), with DReG's less or not at all (Tucker et al. 2019, arXiv
-1810.04152). STL's is as quiet, but of another mean: biased for K > 1, as of a mixture are DReG's rules but "exact".
+1810.04152). STL's has as little noise but is biased for K > 1, as are DReG's rules other than "exact" for mixtures.
 """
 
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     has_density = model.variational_posterior.has_density
     require(has_density, f"these estimators need a density in closed form, which the posterior of {config.model} lacks")
     examples = dataset.load("test", config).only(model.modalities)
-    batch = examples.to(next(model.parameters()).device)[:]
+    batch = examples.to(model.device)[:]
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregIwaeElbo}
     if model.variational_posterior.is_mixture:
         rules = {f"DReG, {rule}": partial(DregIwaeElbo, gradient=rule) for rule in GRADIENTS}

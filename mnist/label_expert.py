@@ -49,6 +49,7 @@ class Config(AnalysisConfig):
     # analyse.py's alone
     umap: tyro.conf.Suppress[bool] = False
     n_samples: tyro.conf.Suppress[int] = 1
+    mixture: tyro.conf.Suppress[int] = 0
 
     def check(self) -> None:
         super().check()
@@ -63,7 +64,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
     known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
     require(known, f"{config.model} does not model images and labels with densities in closed form: give an MVAE")
-    train, test = (MNIST.load(split, config).to(_device_of(model)) for split in ("train", "test"))
+    train, test = (MNIST.load(split, config).to(model.device) for split in ("train", "test"))
+    test = test.take(slice(config.n_test))
     data = by_class(MNIST, CLASSES)
     judge = data.judges(config, train, data.labels(config, "train", train), model)["image"]
     torch.manual_seed(config.seed)
@@ -78,15 +80,11 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         print(path)
     ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
     labels, images = test.modalities["text"], test[:].modalities["image"]
-    of_test = within_labels(images, labels)
-    figures = {name: measured(*way, labels, judge, of_test) for name, way in ways.items()}
+    test_variance = within_labels(images, labels)
+    figures = {name: measured(*way, labels, judge, test_variance) for name, way in ways.items()}
     _report(config, figures, len(test))
     _picture((config.out_dir or folder / "samples") / "label_expert.png", ways)
     return figures
-
-
-def _device_of(model: MultimodalVAE) -> torch.device:
-    return next(model.parameters()).device
 
 
 def drawn_from(model: MultimodalVAE) -> Callable[[Tensor], Tensor]:
@@ -99,7 +97,7 @@ def refit(model: MultimodalVAE, weight: float, steps: int) -> MultimodalVAE:
     model = deepcopy(model).requires_grad_(False)
     encoder = model.encoder["text"].requires_grad_(True)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
-    labels = torch.arange(N_CLASSES, device=_device_of(model)).repeat(DRAWS)
+    labels = torch.arange(N_CLASSES, device=model.device).repeat(DRAWS)
     for _ in progress(range(steps), desc=f"label expert, W = {weight:g}", unit=" steps"):
         q = model.posterior({"text": labels})
         z = q.rsample()
@@ -113,23 +111,23 @@ def refit(model: MultimodalVAE, weight: float, steps: int) -> MultimodalVAE:
 
 @torch.no_grad()
 def measured(
-    model: MultimodalVAE, draw: Callable[[Tensor], Tensor], labels: Tensor, judge: Judge, of_test: float
+    model: MultimodalVAE, draw: Callable[[Tensor], Tensor], labels: Tensor, judge: Judge, test_variance: float
 ) -> dict[str, float]:
     """The figures of one way to draw z given test labels (N,).
 
     Args:
-        of_test: the variance of the test images within labels.
+        test_variance: the variance of the test images within labels.
     """
     images, log_p, right = [], [], []
-    for some in labels.split(AT_ONCE):
-        p = model.decode(draw(some), ["image", "text"])
+    for part in labels.split(AT_ONCE):
+        p = model.decode(draw(part), ["image", "text"])
         images.append(p["image"].mean)
-        log_p.append(p["text"].log_prob(some))
-        right.append(judge.read({"image": images[-1]})[:, 0] == some)
+        log_p.append(p["text"].log_prob(part))
+        right.append(judge.read({"image": images[-1]})[:, 0] == part)
     return {
         "recognised": torch.cat(right).double().mean().item(),
         "log p(label|z)": torch.cat(log_p).double().mean().item(),
-        "variance": within_labels(torch.cat(images), labels) / of_test,
+        "variance": within_labels(torch.cat(images), labels) / test_variance,
     }
 
 
@@ -160,7 +158,7 @@ def _picture(path: Path, ways: dict[str, tuple[MultimodalVAE, Callable[[Tensor],
     """Save images of every label, ROWS for each way to draw z."""
     rows = []
     for model, draw in ways.values():
-        labels = torch.arange(N_CLASSES, device=_device_of(model)).repeat(ROWS)
+        labels = torch.arange(N_CLASSES, device=model.device).repeat(ROWS)
         rows += [*model.decode(draw(labels), ["image"])["image"].mean.unflatten(0, (ROWS, N_CLASSES))]
     names = [name if i == 0 else "" for name in ways for i in range(ROWS)]
     plots.image_grid(path, torch.stack(rows), names, title="samples given the label")

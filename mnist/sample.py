@@ -107,7 +107,7 @@ def samples(
         given: what the title says about the inputs.
         z: the latents to decode, (n, D); by default draws of q(z|inputs).
     """
-    device = next(model.parameters()).device
+    device = model.device
     inputs = {name: x.to(device).expand(n, *x.shape[1:]) for name, x in inputs.items()}
     if z is None:
         z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
@@ -129,7 +129,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, datase
 
     The model gets the images alone; CVAE also gets their texts, without which it has no posterior.
     """
-    given = examples.to(next(model.parameters()).device)[:].modalities
+    given = examples.to(model.device)[:].modalities
     from_image_alone = "image" in model.encoder
     names = ("image",) if from_image_alone else model.modalities
     decoded = model.reconstruct({name: given[name] for name in names})
@@ -163,7 +163,7 @@ def pictures(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Da
 
 def conditional(model: MultimodalVAE, path: Path, dataset: Dataset) -> None:
     """Save a row of 12 samples for each text in `Dataset.shown`."""
-    text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(next(model.parameters()).device)
+    text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(model.device)
     z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
     images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
     plots.image_grid(path, images, plots.visible(dataset.names(text)), title="samples given the text")

@@ -11,6 +11,7 @@ a table, and ends with the command that trains the best setting.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -92,6 +93,8 @@ class Config(train.Config):
         for name in ("trials", "n_samples", "jobs"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        n = math.prod(map(len, SPACE.values()))
+        require(self.trials <= n, f"--trials {self.trials} is more than the {n} settings that there are")
 
     def runs(self, setting: Mapping[str, Any]) -> list[train.Config]:
         """The configurations of train.py, one for each seed."""
@@ -186,17 +189,23 @@ def try_one(seed: int, config: Config) -> str:
 
 
 def new_setting(opened: "Study") -> "Trial":
-    """The next proposal that was not tried yet."""
+    """The next proposal that was not tried yet, nor is being tried by another process."""
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import TrialState
 
     space = {name: CategoricalDistribution(choices) for name, choices in SPACE.items()}
-    known = [trial.params for trial in tried(opened)]
     trial = opened.ask(space)
-    while trial.params in known:
+    while trial.params in [before.params for before in tried(opened) + running_before(opened, trial.number)]:
         opened.tell(trial, state=TrialState.PRUNED)
         trial = opened.ask(space)
     return trial
+
+
+def running_before(opened: "Study", number: int) -> "list[FrozenTrial]":
+    """The trials of other processes that were proposed before this one."""
+    from optuna.trial import TrialState
+
+    return [trial for trial in opened.get_trials(states=[TrialState.RUNNING]) if trial.number < number]
 
 
 def score(config: train.Config, n_samples: int) -> float:

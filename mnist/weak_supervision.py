@@ -14,7 +14,7 @@ The last model counts, and no example is held out: choosing the best one would t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import tyro
 
@@ -36,8 +36,6 @@ class Config(WeakSupervisionOptions, train.Config):
     """batch size: this number of pairs, of images and of labels; also the classifier's batch size"""
     lr: float = 5e-4
     """learning rate, for the model and the classifier"""
-    model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
-    """the models that learn from unpaired examples (see python train.py --help)"""
     binary: tyro.conf.Suppress[bool] = False
 
 

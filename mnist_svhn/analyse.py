@@ -26,10 +26,10 @@ from common.evaluation.classifiers import judge
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
-from common.training import run_from_command_line, runs
+from common.training import run_from_command_line
 from mnist_svhn import classifier
 from mnist_svhn.data import load
-from mnist_svhn.options import PairOptions, chosen
+from mnist_svhn.options import PairOptions, dataset_options
 
 
 @dataclass
@@ -59,13 +59,12 @@ DATA = Labelled(
     shown=Shown(("mnist", "svhn")),
     given_all=True,
     about=lambda config: {} if config.demo else {"svhn": config.svhn},
+    must_match=dataset_options,
 )
 
 
 def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `common.analysis.analyse`."""
-    config.check()
-    runs.check_same(chosen(config), config.model)
     return analyse(config, DATA)
 
 

@@ -81,7 +81,7 @@ def save_pairs(config: TrainingPairConfig) -> list[Path]:
     """Write the pairs to the data-dir, and return the files.
 
     The first file, mnist_svhn_idx.npz, holds the training pairs as "train" (2, N): row numbers of MNIST's and SVHN's
-    training images. Of the real SVHN there are also the authors' files, {train,test}-ms-{mnist,svhn}-idx.pt, for their
+    training images. For real SVHN it also writes the authors' files, {train,test}-ms-{mnist,svhn}-idx.pt, for their
     code: the row numbers of one modality, (N,) int64, of the same training pairs and of the test pairs of `load`.
 
     Raises:
@@ -110,9 +110,12 @@ Images = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8 and their labels (N,
 def _images(split: str, config: PairConfig) -> tuple[Images, Images]:
     """All images of a split, of MNIST and of SVHN."""
     config.check_options()
+    synthetic = config.svhn == "synthetic"
+    without_files = not config.demo or not synthetic
+    require(without_files, "--svhn synthetic is made of MNIST's files, --demo needs none: leave out one of them")
     examples = digits(split, config.data_dir, config.demo, config.download).modalities
     images, labels = examples["image"], examples["text"]
-    if not config.demo and config.svhn == "real":
+    if not config.demo and not synthetic:
         return (images, labels), read_svhn(split, config.data_dir, config.download)
     half = len(images) // 2  # separate halves, so that no scanned digit is in both modalities
     seed = 2 * config.pair_seed + (split == "test")
@@ -142,7 +145,7 @@ def _hold_out(images: tuple[Images, Images], valid: int | None) -> tuple[tuple[I
     """Split into training and held-out images: the last `valid`, by default a sixth of the rarer modality's number."""
     n = min(len(labels) for _, labels in images)
     valid = n // 6 if valid is None else valid
-    require(valid < n, f"--valid {valid} leaves no training image: it must be below {n}")
+    require(0 <= valid < n, f"--valid must lie between 0 and {n - 1}, so that a training image is left: it is {valid}")
     train = tuple((x[: len(x) - valid], labels[: len(x) - valid]) for x, labels in images)
     return train, tuple((x[len(x) - valid :], labels[len(x) - valid :]) for x, labels in images)
 

@@ -4,9 +4,9 @@
     python loglike.py trained_models --data-dir data --svhn synthetic    where it was trained on that
     python loglike.py trained_models --paper --json out.json             with the paper's number, and a file
 
-log p(mnist,svhn), log p(mnist) and log p(svhn) share samples of q(z|mnist,svhn), of a mixture the whole one. Each is
+log p(mnist,svhn), log p(mnist) and log p(svhn) share samples of q(z|mnist,svhn), all components of a mixture. Each is
 estimated with samples of each encoder alone too: that of log p(svhn) with z from q(z|mnist) says how much of the image
-of one modality the other one tells. Weights and beta play no part, but in --paper.
+of one modality the other one tells. Weights and beta are used by --paper alone.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
-from mnist_svhn.options import PairOptions, chosen
+from mnist_svhn.options import PairOptions, dataset_options
 
 BATCH_SIZE = 10  # so that progress is shown often: samples fill the batches of decoders
 
@@ -39,7 +39,7 @@ class Config(PairOptions, options.LoglikeConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
-    runs.check_same(chosen(config), config.model)
+    runs.check_same(dataset_options(config), config.model)
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     check_paper(config, model)
     pairs = load("test", config)

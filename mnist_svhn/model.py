@@ -20,7 +20,7 @@ LIKELIHOOD_SCALE = 0.75
 class Config(Protocol):
     """The options that `build` reads."""
 
-    n_latents: int  # those that both modalities share, if they have others of their own
+    n_latents: int  # shared latents, if there are private ones too
     n_private: tuple[int, int] | None  # latents of mnist and of svhn alone
     n_clusters: int | None
     num_hidden_layers: int

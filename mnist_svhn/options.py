@@ -57,6 +57,6 @@ class TrainingPairOptions(PairOptions):
         require(self.matchings > 0, f"--matchings must be positive, not {self.matchings}")
 
 
-def chosen(config: PairOptions) -> dict[str, str | int]:
+def dataset_options(config: PairOptions) -> dict[str, str | int]:
     """The options that must be the same in training and scoring; none for the demo."""
     return {} if config.demo else {"svhn": config.svhn, "pair_seed": config.pair_seed}

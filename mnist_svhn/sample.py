@@ -27,7 +27,7 @@ from common.reporting import generated, plots
 from common.reporting.generated import Shown
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
-from mnist_svhn.options import PairOptions, chosen
+from mnist_svhn.options import PairOptions, dataset_options
 
 COLUMNS = 16
 
@@ -67,12 +67,12 @@ def main(config: Config) -> None:
                 config.given in model.modalities,
                 f"this model has no {config.given}: use --given {model.modalities[0]}",
             )
-            runs.check_same(chosen(config), config.model)
+            runs.check_same(dataset_options(config), config.model)
             pairs = load("test", config)
             pictures = [folder / f"from_{config.given}.png"]
             decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
         elif config.mixture:
-            runs.check_same(chosen(config), config.model)
+            runs.check_same(dataset_options(config), config.model)
             pictures = [folder / f"mixture_{config.mixture}.png"]
             latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
             prior(model, config.n_samples, pictures[0], latents)
@@ -90,7 +90,7 @@ def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None
 
 def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -> None:
     """Save images of one modality, and below each the decodings of one draw of q(z|image)."""
-    given = examples.only(model.modalities).to(next(model.parameters()).device)[:].modalities[source]
+    given = examples.only(model.modalities).to(model.device)[:].modalities[source]
     z = model.posterior({source: given}).sample()
     means = {name: p.mean for name, p in model.decode(z).items()}
     _in_rows({f"{source}, given": given} | means, path, f"decoded from a sample of q(z|{source})")

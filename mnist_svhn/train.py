@@ -53,6 +53,8 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     n_private: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="MNIST SVHN")] = None
     """latents of each image alone, for --model dmvae, mmvae+ and cmvae. Default: 1 4 for dmvae, as in its code; else 10
     10, so that a decoder sees as many latents as MMVAE's"""
+    valid: int | None = None
+    """hold out the last N images of each modality for validation. Default: the last sixth"""
     batch_size: int = 128
     """pairs in a batch. Default: as in the paper"""
     epochs: int = 30

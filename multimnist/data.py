@@ -17,7 +17,7 @@ from common.data.npy_files import Expected
 from common.errors import flag, require
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
-from multimnist.options import LENGTH, PAPER, DatasetOptions, values
+from multimnist.options import LENGTH, PAPER, DatasetOptions, dataset_options
 
 SIZE = 50  # height and width of an image in pixels
 DIGIT = 28  # height and width of a digit of MNIST
@@ -51,7 +51,7 @@ def load(split: str, config: MultimnistConfig) -> Examples:
     Raises:
         InputError: the cache is missing, damaged or made with other options; the options exclude each other.
     """
-    options = DatasetOptions(**values(config))
+    options = DatasetOptions(**dataset_options(config))
     options.check_options()
     if config.demo:
         examples = _from_mnist(split, N_DEMO[split], scanned_digits(split), options, SEED)
@@ -59,10 +59,11 @@ def load(split: str, config: MultimnistConfig) -> Examples:
         path = config.data_dir / CACHE
         if config.download and not path.exists():
             make(config.data_dir, config.data_dir, options, SEED, download=True)
-        changed = [flag(name, value) for name, value in values(options).items() if value != getattr(PAPER, name)]
+        values = dataset_options(options)
+        changed = [flag(name, value) for name, value in values.items() if value != getattr(PAPER, name)]
         command = " ".join(["python generate.py --mnist-dir DIR --data-dir", str(config.data_dir), *changed])
         require(path.is_file(), f"{path} is missing: `{command}` makes it, --demo needs no files")
-        examples = _read(path, split, values(options))
+        examples = _read(path, split, dataset_options(options))
     return examples.take(slice(config.limit))
 
 
@@ -86,7 +87,7 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
     """
     options.check_options()
     path = data_dir / CACHE
-    about = {**values(options), "seed": seed}
+    about = {**dataset_options(options), "seed": seed}
     if path.exists():
         for split in N:
             _read(path, split, about)

@@ -20,7 +20,7 @@ from common.io import locked
 from common.reporting import plots
 from common.training import run_from_command_line
 from multimnist.data import SEED, load, make, names
-from multimnist.options import DatasetOptions, values
+from multimnist.options import DatasetOptions, dataset_options
 
 COLUMNS = 8
 
@@ -45,7 +45,8 @@ def main(config: Config) -> None:
     """Write the cache and the picture, and print their paths."""
     require(0 <= config.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {config.seed}")
     with locked(config.data_dir):
-        path = make(config.mnist_dir, config.data_dir, DatasetOptions(**values(config)), config.seed, config.download)
+        options = DatasetOptions(**dataset_options(config))
+        path = make(config.mnist_dir, config.data_dir, options, config.seed, config.download)
     shown = load("train", config)[:].modalities
     picture = path.with_name("multimnist.png")
     images, captions = plots.in_rows(shown["image"], plots.visible(names(shown["text"])), COLUMNS)

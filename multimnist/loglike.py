@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from common.training import options, run_from_command_line, runs
 from mnist import loglike
 from multimnist.data import MULTIMNIST
-from multimnist.options import DatasetOptions, values
+from multimnist.options import DatasetOptions, dataset_options
 
 
 @dataclass
@@ -21,7 +21,9 @@ class Config(DatasetOptions, options.LoglikeConfig):
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
-    runs.check_same(values(config), config.model)
+    """Report the estimates as `mnist.loglike.main` does; raise InputError for a model of another MultiMNIST."""
+    config.check()
+    runs.check_same(dataset_options(config), config.model)
     return loglike.main(config, MULTIMNIST)
 
 

@@ -56,6 +56,6 @@ class DatasetOptions:
 PAPER = DatasetOptions()
 
 
-def values(options: DatasetOptions) -> dict[str, int | bool]:
+def dataset_options(options: DatasetOptions) -> dict[str, int | bool]:
     """Return the `DatasetOptions` of a config, which may have other options too, as {name: value}."""
     return {field.name: getattr(options, field.name) for field in fields(DatasetOptions)}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from common.training import run_from_command_line, runs
 from mnist import sample
 from multimnist.data import MULTIMNIST
-from multimnist.options import DatasetOptions, values
+from multimnist.options import DatasetOptions, dataset_options
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Config(DatasetOptions, sample.Config):
 
 def main(config: Config) -> None:
     """Sample as `mnist.sample.main` does; raise InputError if the model was trained on another MultiMNIST."""
-    runs.check_same(values(config), config.model)
+    config.check()
+    runs.check_same(dataset_options(config), config.model)
     sample.main(config, MULTIMNIST)
 
 

@@ -8,7 +8,7 @@ written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from common.training import run_from_command_line
 from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
@@ -24,8 +24,6 @@ class Config(WeakSupervisionOptions, train.Config):
     DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
 
     epochs: int = 15
-    model: Literal["mvae", "mvae-q", "bivcca", "mopoe"] = "mvae"
-    """the models that learn from unpaired examples (see python train.py --help)"""
     batch_size: int = 200
     """batch size: this number of pairs, of images and of strings; also the classifier's batch size"""
     lambda_text: float = 10.0

@@ -26,9 +26,9 @@ from common.evaluation.classifiers import image_classifier, judge
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
-from common.training import run_from_command_line, runs
+from common.training import run_from_command_line
 from polymnist.data import N_CLASSES, SIZE, load, modalities
-from polymnist.options import MAX_MODALITIES, DatasetOptions, chosen
+from polymnist.options import MAX_MODALITIES, DatasetOptions, dataset_options
 
 STEPS = 3000  # of a classifier's training
 
@@ -68,13 +68,12 @@ DATA = Labelled(
     shown=Shown(modalities(MAX_MODALITIES)),
     given_all=True,
     about=lambda config: {} if config.demo else {"images": config.images},
+    must_match=dataset_options,
 )
 
 
 def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `common.analysis.analyse`."""
-    config.check()
-    runs.check_same(chosen(config), config.model)
     return analyse(config, DATA._replace(by_size=config.by_size, inception=config.inception))
 
 

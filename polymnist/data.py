@@ -65,8 +65,12 @@ def load(split: str, config: PolyConfig) -> Examples:
         InputError: a file is missing or damaged, the modalities' files differ, or an option is out of range.
     """
     config.check_options()
+    from_files = config.images == "original"
+    require(
+        not config.demo or not from_files, "--images original reads files, --demo has its own: leave out one of them"
+    )
     names = modalities(config.n_modalities)
-    if config.demo or config.images == "generated":
+    if not from_files:
         of_mnist = digits(split, config.data_dir, config.demo, config.download).modalities
         background = dark_background if config.demo else photograph
         examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)

@@ -5,7 +5,7 @@
     python loglike.py trained_models --by-size                           also of all subsets, and of the rest given them
     python loglike.py trained_models --target m3 m4 --given m0           also log p(m3,m4|m0)
 
-log p of all images and of each share samples of the posterior given all of them, of a mixture the whole one. Each is
+log p of all images and of each share samples of the posterior given all of them, all components of a mixture. Each is
 estimated with samples of each encoder alone too. Weights and beta play no part; private latents count.
 """
 
@@ -23,7 +23,7 @@ from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs
 from polymnist.data import load
-from polymnist.options import DatasetOptions, chosen
+from polymnist.options import DatasetOptions, dataset_options
 
 BATCH_SIZE = 50
 
@@ -64,7 +64,7 @@ class Config(DatasetOptions, options.LoglikeConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
-    runs.check_same(chosen(config), config.model)
+    runs.check_same(dataset_options(config), config.model)
     model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
     examples = load("test", config).only(model.modalities)
     torch.manual_seed(config.seed)

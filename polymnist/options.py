@@ -35,7 +35,7 @@ class DatasetOptions:
         )
 
 
-def chosen(config: DatasetOptions) -> dict[str, str | int | bool]:
+def dataset_options(config: DatasetOptions) -> dict[str, str | int | bool]:
     """The options that must be the same in training and scoring."""
     of_mnist = {} if config.demo else {"images": config.images}
     return of_mnist | {"n_modalities": config.n_modalities, "translated": config.translated}

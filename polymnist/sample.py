@@ -22,7 +22,7 @@ from common.models import MultimodalVAE
 from common.reporting import plots
 from common.training import devices, options, run_from_command_line, runs
 from polymnist.data import load
-from polymnist.options import DatasetOptions, chosen
+from polymnist.options import DatasetOptions, dataset_options
 
 COLUMNS = 12
 
@@ -52,11 +52,11 @@ def main(config: Config) -> Path:
     torch.manual_seed(config.seed)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     if config.given:
-        runs.check_same(chosen(config), config.model)
+        runs.check_same(dataset_options(config), config.model)
         path = folder / f"from_{'_'.join(config.given)}.png"
         decoded(model, load("test", config).take(slice(config.n_samples)), config.given, path)
     elif config.mixture:
-        runs.check_same(chosen(config), config.model)
+        runs.check_same(dataset_options(config), config.model)
         path = folder / f"mixture_{config.mixture}.png"
         train = load("train", config).only(model.modalities)
         prior(model, config.n_samples, path, gaussian_mixture(model, train, config.mixture))
@@ -75,7 +75,7 @@ def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None
 
 def decoded(model: MultimodalVAE, examples: Examples, given: tuple[str, ...], path: Path) -> None:
     """Save images of the given modalities, and below them all decodings of one draw of the posterior."""
-    x = examples.only(given).to(next(model.parameters()).device)[:].modalities
+    x = examples.only(given).to(model.device)[:].modalities
     means = {name: p.mean for name, p in model.decode(model.posterior(x).sample()).items()}
     title = f"decoded from a sample of q(z|{','.join(given)})"
     _in_rows({f"{name}, given": image for name, image in x.items()} | means, path, title)

@@ -146,7 +146,7 @@ class Tracer:
 
 @cache
 def checksum(file: str) -> int:
-    """Of a file's content; 0 if there is none."""
+    """The checksum of a file's content; 0 if there is none."""
     path = ROOT / file
     return zlib.crc32(path.read_bytes()) if path.is_file() else 0
 

@@ -63,7 +63,7 @@ def main(config: Config) -> None:
 @torch.no_grad()
 def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int) -> list[str]:
     """Return a line with the text in both languages: the inputs (1, 8) and what completes them, or n prior draws."""
-    device = next(model.parameters()).device
+    device = model.device
     if inputs:
         decoded = model.reconstruct({language: x.to(device) for language, x in inputs.items()}) | inputs
     else:
@@ -74,7 +74,7 @@ def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int) -> list[str
 
 def translations(model: MultimodalVAE, examples: Examples) -> list[str]:
     """Return two lines for each example, its translations from and into English; wrong ones with the right text."""
-    given = examples.to(next(model.parameters()).device)[:].modalities
+    given = examples.to(model.device)[:].modalities
     lines = []
     for source, target in (tuple(CODES), tuple(CODES)[::-1]):
         translated = names(model.reconstruct({source: given[source]})[target], target)

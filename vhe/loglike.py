@@ -9,7 +9,8 @@
     log p(character)/20           20 images of a character together, divided by their number: the code is inferred from
                                   some of them, the z of each image from the image itself
     bound                         the lower bound of log p(all test images)/N, and its terms; the KL of c is that of a
-                                  character, which the bound divides by the number of its images
+                                  character, which the bound divides by the number of its images. A factorial model's
+                                  images are those in all styles, as in training
 
 All but the bound's terms are lower bounds in expectation, and rise with --n-samples. If the codes of a set have few
 effective samples, its log-likelihood is higher than the estimate. The bound is the VHE's for any training objective.
@@ -63,7 +64,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
     values = evaluate(model, characters, config, trained["k_shot"])
-    return tables.report_estimates(values, config, "vhe", len(characters.images))
+    # the images of a character are alike: errors count characters
+    return tables.report_estimates(values, config, "vhe", len(characters.images), groups=characters.character)
 
 
 @torch.no_grad()

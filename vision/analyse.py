@@ -13,8 +13,12 @@ z. After it: KLs of the views' posteriors from the prior and from each other, an
 cross_generation.png, a traversal for each view, umap.png and kl.png into the model's samples/.
 """
 
+from dataclasses import dataclass
+
+import tyro
+
 from celeba import analyse as celeba
-from celeba.analyse import Config, commoner
+from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
 from common.analysis import analyse
 from common.reporting.generated import Shown
@@ -22,13 +26,21 @@ from common.training import run_from_command_line
 from vision.data import load
 from vision.model import CHANNELS
 
+
+@dataclass
+class Config(celeba.Config):
+    # the image alone is judged, so nothing is generated from the prior
+    n_samples: tyro.conf.Suppress[int | None] = None
+    mixture: tyro.conf.Suppress[int] = 0
+
+
 DATA = celeba.DATA._replace(
     name="vision",
     load=load,
     labels=lambda config, split, views: load_faces(split, config).modalities["attrs"][: len(views)].long(),
     shown=Shown(tuple(CHANNELS)),
     columns={"classifier, image": "test images"} | {f"coherence, {view} -> image": view for view in CHANNELS},
-    more=lambda config, model, judges, labels: commoner(labels),
+    more=lambda config, model, judges, labels: more_frequent(labels),
 )
 
 

@@ -3,18 +3,17 @@
     python loglike.py trained_models --data-dir data --limit 200         a table
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
 
-Of all six views, of the colour image, of each other one, and of the image given the five others: the difference of two
-lower bounds, which may err either way. All share samples of q(z|all six). Test faces without a mask are left out.
+Reports log p of all six views, of each view, and of the image given the other five, a difference of two lower bounds,
+which may err either way. All share samples of q(z|all six). Test faces without a mask are left out.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from celeba.options import FaceOptions
 from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
@@ -29,11 +28,8 @@ BATCH_SIZE = 50
 
 
 @dataclass
-class Config(options.LoglikeConfig):
-    GROUPS: ClassVar = {"data": ("cache_dir",)}
-
-    cache_dir: Path | None = None
-    """folder of the cache of images at 64 x 64. Default: the data-dir"""
+class Config(FaceOptions, options.LoglikeConfig):
+    pass
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
@@ -43,7 +39,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     examples = load("test", config)
     if examples.mask is not None:
         complete = examples.mask.all(dim=1).nonzero().squeeze(1)
-        print(f"left out for want of a mask: {tables.count(len(examples) - len(complete), 'face')}")
+        print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
         require(len(complete) > 0, "no test face has a mask: raise --limit")
         examples = examples.take(complete)
     torch.manual_seed(config.seed)

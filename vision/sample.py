@@ -13,12 +13,12 @@ for each face, a column for each view.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from celeba.sample import device_of
+from celeba.options import FaceOptions
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.data.image_caches import Kind, decode
@@ -35,11 +35,7 @@ View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
 @dataclass
-class Config(options.ModelConfig):
-    GROUPS: ClassVar = {"data": ("cache_dir",)}
-
-    cache_dir: Path | None = None
-    """folder of the cache of images at 64 x 64. Default: the data-dir"""
+class Config(FaceOptions, options.ModelConfig):
     n_samples: int = 16
     """faces to generate. With --condition-file the first is the reconstruction, and the others are samples of
     q(z|picture)"""
@@ -108,7 +104,7 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
         inputs: one view (1, C, 64, 64) in [0, 1] by its name.
     """
     ((view, x),) = inputs.items()
-    q = model.posterior({view: x.to(device_of(model))})
+    q = model.posterior({view: x.to(model.device)})
     z = torch.cat([model.variational_posterior.point(q), *q.sample((n - 1,))])  # (n, D)
     images = _in_a_row(model.likelihood.point(model.decode(z)))
     first = torch.full_like(images[:, 0], torch.nan)
@@ -121,7 +117,7 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> None:
     """Save all views of the examples, and below each face all views reconstructed from each view that it has."""
-    batch = examples.to(device_of(model))[:]
+    batch = examples.to(model.device)[:]
     rows, labels, captions = [], [], []
     for i in range(len(batch)):
         face = batch[slice(i, i + 1)]

@@ -17,7 +17,7 @@ def md5_of(path: Path) -> str:
 
 
 def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[str, str], str]) -> None:
-    """Refuse a file that is known to be another one; say so, once a folder, if nobody knows it.
+    """Refuse a file that is known to be another one; warn once a folder of a file that is not known.
 
     Args:
         path: the file.
@@ -31,7 +31,9 @@ def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[st
     """
     published = next((file for file, digest in known.items() if digest == md5), None)
     if published is None:
-        distributed.print_once(f"warning: {path.parent} does not hold {dataset} as published: it is used as it is")
+        distributed.print_once(
+            f"warning: {path.parent} does not hold {dataset} as published: its files are used unchecked"
+        )
         return
     is_it = f"{path} holds {published[0]}'s {published[1]}, not {dataset}'s {name}"
     require(published == (dataset, name), f"{is_it}: put the right file in its place, or give another folder")

@@ -1,7 +1,7 @@
 """Arrays of bytes in MATLAB 5 files, such as SVHN's: the part of the format that they need, with every length checked.
 
-A file is a header and one element for each variable. An element is a tag, its type and its number of bytes, and these
-bytes; that of a variable holds four elements, flags, dimensions, name and values, and may be compressed by zlib
+A file is a header and one element for each variable. An element is a tag (type and number of bytes) and these bytes.
+A variable's element holds four (flags, dimensions, name and values) and may be compressed by zlib
 (MathWorks, MAT-File Format, 2010, chapter 1). scipy reads all of the format in compiled code, which one changed bit can
 crash.
 """
@@ -54,7 +54,7 @@ def read(path: Path, arrays: Mapping[str, Expected], remedy: str) -> dict[str, n
     with open_regular(path, remedy) as file:
         try:
             if file.read(FILE_HEADER)[-4:] != VERSION:
-                raise _DamagedError("its header is another")
+                raise _DamagedError("it has another header")
             for _ in range(MAX_VARIABLES):
                 if not (tag := file.read(8)):
                     break

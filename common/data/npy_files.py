@@ -121,7 +121,7 @@ def mapped(path: Path, dtypes: Collection[str], remedy: str, mode: str = "c") ->
 
     Args:
         dtypes: the types that it may have, by numpy's names.
-        mode: as np.memmap's: "c" for an array whose changes do not reach the file, "r+" for one whose do.
+        mode: np.memmap's: "c" for an array whose changes stay in memory, "r+" for one whose changes reach the file.
 
     Raises:
         InputError: the file is missing, damaged or truncated, holds no values, or values of another type.

@@ -133,7 +133,8 @@ class JointFlows(Unnormalised):
         if not self.in_between.any():
             return self.prior.mean, self.prior.logvar
         z = Flows(self.experts.base, self.maps).rsample((self.n,))  # (n, ..., M, D)
-        precision = 1 / z.var(dim=0).clamp(min=torch.finfo(z.dtype).tiny)
+        unbiased = (self.n - 3) / (self.n - 1)  # of Gaussian samples; the quotient would raise a bias to powers
+        precision = unbiased / z.var(dim=0).clamp(min=torch.finfo(z.dtype).tiny)
         moments = (z.mean(dim=0), -(precision - 1).clamp(min=0).log())
         flat = (x.flatten(0, -3).movedim(-2, 0) for x in moments)  # (M, N, D)
         quotient = quotient_of_experts(*flat, self.present.flatten(0, -2))

@@ -21,7 +21,7 @@ class AggregatePosterior:
     """
 
     def __init__(self, model: MultimodalVAE, examples: Examples, label: str) -> None:
-        self.model, self.examples = model, examples.to(next(model.parameters()).device)
+        self.model, self.examples = model, examples.to(model.device)
         self.labels = self.examples.modalities[label].view(len(examples), -1)
 
     @torch.no_grad()

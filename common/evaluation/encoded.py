@@ -34,7 +34,7 @@ class Encoded:
         return len(self.present)
 
     def posterior(self, rows: Tensor, given: Sequence[str]) -> Distribution:
-        """q(z|x_given) of the examples in rows (B,): batch shape (B,), event shape (D,); given (), the prior."""
+        """The q(z|x_given) to generate from, of the examples in rows (B,): batch shape (B,); given (), the prior."""
         if not given:
             return self.model.prior().expand((len(rows),))
         selected = torch.zeros_like(self.present[0])
@@ -42,7 +42,7 @@ class Encoded:
             selected[self.model.columns[name].slice] = True
         device = self.examples.device
         params = tuple(p[rows].movedim(1, 0).to(device) for p in self.params)  # (M, B, D)
-        return self.model.fuse(params, (self.present[rows] & selected).to(device))
+        return self.model.conditional(params, (self.present[rows] & selected).to(device))
 
     def first(self, n: int) -> "Encoded":
         """The first n examples, or all if they are fewer."""
@@ -63,7 +63,7 @@ class Encoded:
 @torch.no_grad()
 def encode(model: MultimodalVAE, examples: Examples, labels: Tensor) -> Encoded:
     """Run each encoder once on N examples of the model's modalities; labels: what they show, (N, G)."""
-    examples = examples.to(next(model.parameters()).device)
+    examples = examples.to(model.device)
 
     def experts(rows: Tensor) -> dict[str, Tensor]:
         batch = model.observe(examples[rows])

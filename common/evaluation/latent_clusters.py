@@ -16,7 +16,7 @@ N_FITS = 5  # of k-means, from different starts
 
 
 def majority_right(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Tensor:
-    """Whether the label that most training examples of its cluster have is a test example's own: (N,) bool.
+    """Whether each test example has its cluster's majority label, counted over the training examples: (N,) bool.
 
     Args:
         train, test: clusters and labels from 0 on, (N,) each; a cluster without training examples is never right.
@@ -28,7 +28,7 @@ def majority_right(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) ->
 
 
 def kmeans_accuracy(train: Encoded, test: Encoded) -> float:
-    """How often the majority label of its k-means cluster is a test example's own, in [0, 1].
+    """The share of test examples that have the majority label of their k-means cluster, in [0, 1].
 
     k-means is fitted to the means of q(z|X) of the training examples, with a cluster for each label that they have
     (the `multivae` package's Clustering, with 20 fits); the accuracy is the mean over `N_FITS` fits.
@@ -54,7 +54,7 @@ def shared_means(data: Encoded) -> Tensor:
 
 @torch.no_grad()
 def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
-    r"""The cluster c of the prior that most modalities of an example choose, (N,); of equally many, the first one.
+    r"""The cluster c of the prior that most modalities of an example choose, (N,); the first one in a tie.
 
     .. math:: c_m = \arg\max_c q(c|u_m), \quad q(c|u) \propto \pi_c \, p(u|c)
 
@@ -73,8 +73,8 @@ def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
 def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrior:
     r"""The prior with the number of clusters that is best after training; their weights sum to 1 again.
 
-    The cluster that the smallest number of u choose is removed, again and again; of equal numbers, the one of the
-    smallest weight. What is left has n clusters and the density p_n, and the best n minimises
+    The cluster that the fewest u choose is removed, repeatedly; in a tie, the one with the smallest weight. What is
+    left has n clusters and the density p_n, and the best n minimises
 
     .. math:: \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
 

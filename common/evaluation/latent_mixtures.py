@@ -31,7 +31,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     Raises:
         InputError: fewer examples than components.
     """
-    device = next(model.parameters()).device
+    device = model.device
     few = train.take(slice(MOST)).to(device)
     require(
         n_components <= len(few), f"--mixture {n_components} needs that number of training examples, not {len(few)}"

@@ -90,6 +90,7 @@ class MultimodalObjective(Objective):
     """
 
     unimodal = False  # whether each modality that an example has counts alone too
+    random_subsets = False  # whether each call draws other subsets of the modalities
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         model = model if isinstance(model, MultimodalVAE) else assembled(model)
@@ -97,11 +98,6 @@ class MultimodalObjective(Objective):
         require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})
-
-    @property
-    def random_subsets(self) -> bool:
-        """Whether each call draws other subsets of the modalities."""
-        return False
 
     @property
     def capturable(self) -> bool:
@@ -118,7 +114,9 @@ class MultimodalObjective(Objective):
         """
         batch = self.model.observe(inputs)
         complete = batch.mask is None or bool(batch.mask.all())
-        require(complete, f"{needed_by} every modality of every example")
+        require(
+            complete, f"{needed_by} every modality of every example: leave out incomplete ones, or choose another --obj"
+        )
         return replace(batch, mask=None)
 
     def present(self, name: str, batch: Batch, counts: Tensor) -> Tensor | None:

@@ -23,8 +23,8 @@ class ArElbo(MultimodalObjective):
     example has its own order, drawn anew at each call; what it lacks adds nothing.
 
     Raises:
-        InputError: the posterior's KLs have no closed form (mixtures, energy-based), or the posterior of nothing is not
-            the prior (set encoders).
+        InputError: the posterior's KLs have no closed form (mixtures, energy-based), the posterior of nothing is not
+            the prior (set encoders), or there is none of some subset (a joint encoder beside three modalities or more).
     """
 
     random_subsets = True
@@ -37,6 +37,8 @@ class ArElbo(MultimodalObjective):
         require(
             nothing_is_prior, "a set encoder's posterior of nothing is not the prior, which the chain rule starts from"
         )
+        every_subset = self.model.variational_strategy.fuses_every_subset
+        require(every_subset, "the chain rule needs a posterior of every subset: a product, or an encoder for each")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum for each example, (B,), with the KLs weighted by beta; "ar/kl" is the sum of all KLs."""
@@ -50,13 +52,13 @@ class ArElbo(MultimodalObjective):
             seen, now = seen & batch.mask, now & batch.mask
         fused = self.model.fused_params(self.model.experts(batch), seen)  # (M, B, D) each
 
-        def q(*turns: int | None) -> Distribution:
-            return self.model.variational_posterior(tuple(p[slice(*turns)] for p in fused))
+        def posteriors(turns: slice) -> Distribution:
+            return self.model.variational_posterior(tuple(p[turns] for p in fused))
 
-        z = q(None).rsample()  # (M, B, D)
-        kl = kl_divergence(q(1), self.model.prior())  # (1, B)
+        z = posteriors(slice(None)).rsample()  # (M, B, D)
+        kl = kl_divergence(posteriors(slice(1)), self.model.prior())  # (1, B)
         if m > 1:
-            kl = torch.cat([kl, kl_divergence(q(1, None), q(-1))])
+            kl = torch.cat([kl, kl_divergence(posteriors(slice(1, None)), posteriors(slice(-1)))])
         kl = kl.sum(dim=0)
         value, terms = -beta * kl, {"ar/kl": kl}
         scored = {name: self.model.modality[name].present(now) for name in batch.modalities}

@@ -50,9 +50,10 @@ class DregIwaeElbo(IwaeElbo):
     def _surrogate(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
         q = self.model.training_posterior(params, batch.mask)
         share = self.model.variational_posterior.component_weights(q)  # (T, B)
-        narrow = self._narrow(q)  # (T or 1, 1, B, D)
+        exact = self.gradient == "exact"
+        narrow = self.model.variational_posterior.scales(q) < NARROW if exact else None  # (B, D), (B, T, D)
         scaled_z = z.view_as(z)  # its gradient is scaled below
-        log_w, terms = self._log_weights(batch, scaled_z, share, self._log_q(q, scaled_z), beta)
+        log_w, terms = self._log_weights(batch, scaled_z, share, self._log_q(q, scaled_z, narrow), beta)
         with torch.no_grad():
             bound = Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask).detach()
             w = self._normalised(log_w, share)
@@ -60,7 +61,8 @@ class DregIwaeElbo(IwaeElbo):
         surrogate = (outer * log_w).sum(dim=(0, 1))
         by_latent = self.model.variational_posterior.by_latent
         scale = torch.ones_like(z[..., :1])
-        if self.gradient == "exact":
+        if exact:
+            narrow = _by_component(narrow)
             r = self._own_responsibility(q, torch.where(narrow, z.detach(), z))  # (T, K, B)
             surrogate = surrogate - beta * (outer * r).sum(dim=(0, 1))
             scale = torch.where(narrow, 1, 1 - beta * by_latent(r.detach()) * (1 - w[..., None]))
@@ -76,10 +78,13 @@ class DregIwaeElbo(IwaeElbo):
             return log_w.softmax(dim=1)
         return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
 
-    def _log_q(self, q: Distribution, z: Tensor) -> Tensor:
-        """log q(z|X), (T, K, B), whose gradient by q's parameters leaves out the component that z is drawn from."""
+    def _log_q(self, q: Distribution, z: Tensor, narrow: Tensor | None) -> Tensor:
+        """log q(z|X), (T, K, B), whose gradient by q's parameters leaves out the component that z is drawn from.
+
+        Args:
+            narrow: latents whose gradient is kept, (B, D) or (B, T, D).
+        """
         family = self.model.variational_posterior
-        narrow = family.scales(q) < (NARROW if self.gradient == "exact" else 0)
         stopped = family.detached(q, except_for=narrow)
         log_qs = family.component_log_probs(stopped, z)  # (T, K, B, T)
         if self.gradient == "exact":
@@ -93,7 +98,7 @@ class DregIwaeElbo(IwaeElbo):
         log_qs = family.component_log_probs(family.detached(q), z)  # (T, K, B, T)
         return (log_qs.diagonal(dim1=0, dim2=-1).movedim(-1, 0) - log_qs.logsumexp(dim=-1)).exp()
 
-    def _narrow(self, q: Distribution) -> Tensor:
-        """Which latents of each component are narrow: (T, 1, B, D)."""
-        narrow = self.model.variational_posterior.scales(q) < NARROW  # (B, T, D), (B, D) if q is no mixture
-        return (narrow if narrow.dim() == 3 else narrow.unsqueeze(1)).movedim(1, 0).unsqueeze(1)
+
+def _by_component(x: Tensor) -> Tensor:
+    """A value of each latent, (B, T, D), or (B, D) of a q that is no mixture, in the order of samples: (T, 1, B, D)."""
+    return (x if x.dim() == 3 else x.unsqueeze(1)).movedim(1, 0).unsqueeze(1)

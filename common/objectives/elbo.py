@@ -209,12 +209,8 @@ class MvaeElbo(SumOfElbos):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model, weights)
-        self.K = K
+        self.K, self.random_subsets = K, K > 0
         self.generator = generator
-
-    @property
-    def random_subsets(self) -> bool:
-        return self.K > 0
 
     def subsets(self) -> Tensor:
         return mvae_subsets(self.model.columns, self.K, self.generator)

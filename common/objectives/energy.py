@@ -21,9 +21,9 @@ class EnergyIwaeElbo(ImportanceWeighted):
               P(z_k = z_{kj}) \propto \tilde q(z_{kj}) / r(z_{kj}), \quad z_{kj} \sim r
 
     A lower bound on log p(X) for any size of the pools, since E of each weight is p(X) (Lawson et al. 2019, arXiv
-    1910.14265; r and the estimated normaliser: `LocScaleEbm`). The gradient is unbiased: that of the
-    choices by their score, less what the other samples predict of the bound (VIMCO, Mnih & Rezende 2016, arXiv
-    1602.06725). lambda and beta as in IwaeElbo.
+    1910.14265; r and the estimated normaliser: `LocScaleEbm`). The gradient is unbiased: choices are
+    learned by their score, with a baseline from the other samples (VIMCO, Mnih & Rezende 2016, arXiv 1602.06725).
+    lambda and beta as in IwaeElbo.
 
     Args:
         K: samples, two or more: StandardElbo is the bound with one, without the noise of choosing.

@@ -72,7 +72,7 @@ class JointAndSingles(MultimodalObjective):
                 continue
             holds = subsets[: len(z), modality.columns.slice].any(dim=1)
             rows[name] = holds.nonzero().squeeze(1).tolist()
-            z_by_name[name] = z[:1] if len(rows[name]) == 1 else torch.stack([z[t] for t in rows[name]])
+            z_by_name[name] = torch.stack([z[t] for t in rows[name]])
             everywhere = batch.mask is None and not modality.is_set
             scored[name] = None if everywhere else torch.stack([modality.present(places[t]) for t in rows[name]])
         log_p = self.log_likelihoods(z_by_name, batch, scored)
@@ -157,7 +157,7 @@ class MvtcaeElbo(JointAndSingles):
 
     NeurIPS 2021, "Multi-View Representation Learning via Total Correlation Objective"; q(z|x_S) is the product of the
     experts without the prior. With alpha = 0 it is the joint ELBO; otherwise it bounds no log p(X). M counts all
-    modalities, absent ones too.
+    modalities, absent ones too; a large set of elements counts once.
 
     Args:
         alpha: weight of the conditional terms, in [0, 1] (authors' code for PolyMNIST: 5/6).
@@ -168,7 +168,7 @@ class MvtcaeElbo(JointAndSingles):
         self.alpha = alpha
 
     def coefficients(self, beta: float) -> Coefficients:
-        m = n_columns(self.model.columns)
+        m = len(single_modalities(self.model.columns))
         return Coefficients(
             joint=(m - self.alpha) / m, singles=0, prior=beta * (1 - self.alpha), distance=beta * self.alpha / m
         )
@@ -181,10 +181,10 @@ class CrmvaeElbo(JointAndSingles):
               - \frac\beta{M + 1} \Big[ KL(q(z|X) || p(z)) + \sum_m KL(q(z|X) || q(z|x_m)) \Big]
 
     (OpenReview Rn8u4MYgeNJ, with the factor 1/2 of the code in the `multivae` package.) Its weights make it no bound on
-    log p(X). M counts all modalities, absent ones too.
+    log p(X). M counts all modalities, absent ones too; a large set of elements counts once.
     """
 
     def coefficients(self, beta: float) -> Coefficients:
-        m = n_columns(self.model.columns)
+        m = len(single_modalities(self.model.columns))
         reconstruction, kl = 1 / (2 * (m + 1)), beta / (m + 1)
         return Coefficients(joint=reconstruction, singles=reconstruction, prior=kl, distance=kl)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import objectives
-from common.choices import FUSIONS
+from common.choices import FUSIONS, MODELS
 from common.errors import option, require
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
-        why=f"{JOINT_ONLY}, and none of latents that auxiliary priors draw",
+        why="leaves posteriors of single modalities or auxiliary priors untrained",
     ),
     "elbo-one": Record(
         make=lambda model, o, weights: objectives.MmvaeElbo(model, weights, draw_one=True),
@@ -217,12 +217,14 @@ def with_option(name: str) -> tuple[str, ...]:
 
 
 def table() -> str:
-    """Which objective exists for which fusion, in Markdown; "default" is what a fusion has without --obj."""
+    """Which objective exists for which fusion, in Markdown; "default" is that of its first model without --obj."""
+    first = {model.fusion: model.obj for model in reversed(MODELS.values())}
+    defaults = [with_default(first.get(fusion), objectives_of(fusion))[0] for fusion in FUSIONS]
     rows = [["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]]
     rows.append(["---"] * len(rows[0]))
     for name, record in OBJECTIVES.items():
         cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
-        cells = ["default" if objectives_of(f)[0] == name else cell for f, cell in zip(FUSIONS, cells, strict=True)]
+        cells = ["default" if name == default else cell for default, cell in zip(defaults, cells, strict=True)]
         energy_based = "poe" in record.fusions and not record.needs_density
         rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -33,7 +33,7 @@ def ssim_table(similarities: Mapping[str, float]) -> Table:
 
 
 def both_ways(nats: Mapping[str, float]) -> str:
-    """What J is, if there is one."""
+    """A note that explains J, if a figure is one; else empty."""
     return "J: the mean of the KLs in both directions." if any(name.startswith("J(") for name in nats) else ""
 
 

@@ -46,7 +46,7 @@ def cross_generation(
         examples: N examples of the model's modalities, a column each.
         sources: {name: modalities given}.
     """
-    batch = examples.to(next(model.parameters()).device)[:]
+    batch = examples.to(model.device)[:]
     rows = [(f"{name}, given", *row) for name, row in shown.rows(batch.modalities).items()]
     for source, given in sources.items():
         targets = [name for name in model.modelled if set(model.modality[name].given) <= set(given)]

@@ -17,7 +17,7 @@ MAX_PAIRED_SOURCES = 3  # of more, kl.png leaves out the divergences between eac
 
 
 def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:
-    """The sources {name: modalities given} that are one modality each: those that have an encoder of their own."""
+    """The sources {name: modalities given} that are one modality each: those that have their own encoder."""
     return {name: (name,) for name in model.modalities if name in model.encoder}
 
 
@@ -34,7 +34,7 @@ def kl_plot(
     if distributed.rank() == 0:
         latents = most_used(kls, BOXES)
         drawn = {
-            name: kl[:, latents]
+            name: kl[~kl.isnan().any(dim=1)][:, latents]
             for name, kl in kls.items()
             if len(sources) <= MAX_PAIRED_SOURCES or name.startswith("KL")
         }
@@ -54,6 +54,6 @@ def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoc
 
 
 def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
-    """The n latents, or spheres, whose KL from the prior is largest, in their order; all if they are fewer."""
-    used = torch.stack([kl.mean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
+    """The n latents, or spheres, whose mean KL from the prior is largest, in their order; all if they are fewer."""
+    used = torch.stack([kl.nanmean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
     return used.topk(min(n, len(used))).indices.sort().values

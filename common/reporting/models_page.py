@@ -32,7 +32,7 @@ CLASSES = {  # of the objectives that models have without --obj; elbo has anothe
     "dmvae": "DmvaeElbo",
     "iwae": "IwaeElbo",
 }
-SUBSETS = r"q(z|x_S) = \frac1{2^{|S|} - 1} \sum_{\emptyset \neq A \subseteq S} q_A, \qquad "
+SUBSETS = r"q(z|X) = \frac1{2^{|X|} - 1} \sum_{\emptyset \neq A \subseteq X} q_A, \qquad q(z|x_S) = q_S, \qquad "
 POSTERIORS = {
     "poe": r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     "product": r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
@@ -49,6 +49,16 @@ POSTERIORS = {
 }
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
+AUXILIARY = (
+    r"\sum_t \pi_t \log \frac1K \sum_k w_{tk}, \qquad "
+    r"w = \Big[ \frac{p(u) p(w_t)}{\sum_j \pi_j q_j(u|x_j) \, q(w_t|x_t)} \Big]^\beta "
+    r"\prod_m p(x_m|u, w_m)^{\lambda_m}, \quad u, w_t \sim q_t, \quad w_n \sim r_n(w_n), \quad n \neq t"
+)
+BOUNDS = {  # where models have another form of their objective's equation
+    "cvae": r"E_{q(z|x_1, x_2)} \lambda_1 \log p(x_1|z, x_2) - \beta KL(q(z|x_1, x_2) || p(z))",
+    "mmvae+": AUXILIARY,
+    "cmvae": AUXILIARY,
+}
 NEIGHBOURS = {
     "mvae": "The product is sharp where any expert is, mmvae's mixture keeps what one expert alone believes.",
     "mvae-q": "Unlike mvae's experts its encoders give posteriors, which hold the prior already.",
@@ -65,8 +75,8 @@ NEIGHBOURS = {
     "crmvae": "Unlike mvtcae it reconstructs each modality from its own posterior too.",
     "mmjsd": "Unlike mmvae its KLs are those to the geometric mean of experts and prior, and the prior is a component.",
     "telbo": "Unlike jmvae its posteriors of single modalities learn by ELBOs, which do not train the decoders.",
-    "dmvae": "Unlike mvae modalities have latents of their own, and all are scored under every posterior.",
-    "mmvae+": "Unlike mmvae modalities have latents of their own, which other modalities' experts never give.",
+    "dmvae": "Unlike mvae modalities have private latents, and all are scored under every posterior.",
+    "mmvae+": "Unlike mmvae modalities have private latents, which other modalities' experts never give.",
     "cmvae": "Unlike mmvae+ its shared latents fall into clusters, which are read off them.",
 }
 
@@ -86,7 +96,8 @@ def _section(name: str) -> str:
     model = choices.MODELS[name]
     obj = model.obj or registry.objectives_of(model.fusion)[0]
     form = "MmvaeElbo" if model.fusion in registry.MIXTURES and obj == "elbo" else CLASSES[obj]
-    equations = [PRIVATE] * model.private + [CLUSTERS] * model.clusters + [POSTERIORS[model.fusion], equation(form)]
+    bound = BOUNDS.get(name) or equation(form)
+    equations = [PRIVATE] * model.private + [CLUSTERS] * model.clusters + [POSTERIORS[model.fusion], bound]
     shown = "\n\n".join(f"$$ {x} $$" for x in equations)
     return f"\n## {name}\n\n{NEIGHBOURS[name]} `--obj {obj}`, `common.objectives.{form}`.\n\n{shown}\n"
 

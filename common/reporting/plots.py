@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
 
 def layout(rows: int, width: float, height: float, row_labels: Sequence[str] | None) -> Layout:
-    """Choose the blocks for which the images can be largest, the fewest of them if several do.
+    """Choose the blocks for which the images can be largest, the fewest if several do.
 
     Rows stay together from one that has the first row's label up to the next one.
 

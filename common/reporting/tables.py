@@ -92,12 +92,28 @@ def _write_json(path: Path, content: dict[str, Any], tables: Sequence[Table]) ->
     write_atomically(path, json.dumps(content, indent=2).encode())
 
 
-def summarise(values: Mapping[str, Tensor]) -> Estimates:
-    """Mean and standard error over examples of {name: (N,)}."""
-    return {
-        name: {"mean": x.double().mean().item(), "stderr": x.double().std(unbiased=len(x) > 1).item() / len(x) ** 0.5}
-        for name, x in values.items()
-    }
+def summarise(values: Mapping[str, Tensor], groups: Tensor | None = None) -> Estimates:
+    r"""Mean and standard error over examples of {name: (N,)}.
+
+    Examples of one group may depend on each other: with G groups the squared error is that of the groups' sums,
+
+    .. math:: \frac{G}{G - 1} \frac1{N^2} \sum_g \Big( \sum_{i \in g} (x_i - \bar x) \Big)^2
+
+    (Liang & Zeger 1986), which is the usual one if each example is a group.
+
+    Args:
+        groups: the group, from 0 on, of each of N examples; values of another number of examples have none.
+    """
+    estimates = {}
+    for name, x in values.items():
+        mean = x.double().mean()
+        deviations = x.double().cpu() - mean.cpu()
+        if groups is not None and len(groups) == len(x):
+            deviations = deviations.new_zeros(int(groups.max()) + 1).index_add(0, groups.cpu(), deviations)
+        n = len(deviations)
+        variance = deviations.square().sum() * (n / max(1, n - 1)) / len(x) ** 2
+        estimates[name] = {"mean": mean.item(), "stderr": variance.sqrt().item()}
+    return estimates
 
 
 def report_estimates(
@@ -107,18 +123,20 @@ def report_estimates(
     n_examples: int,
     about: Mapping[str, str] | None = None,
     more: Sequence[Table] = (),
+    groups: Tensor | None = None,
 ) -> Estimates:
     """Report means and standard errors over the examples.
 
     Args:
         values: {name: (N,)}, such as `common.metrics.evaluate` returns; accuracies in [0, 1], shown in %.
-        about: what the table and the JSON say of the data, {name: value}.
+        about: facts about the data for the table and the JSON, {name: value}.
         more: other tables, which follow.
+        groups: of examples that depend on each other, see `summarise`.
 
     Returns:
         {name: {"mean", "stderr"}}.
     """
-    estimates = summarise(values)
+    estimates = summarise(values, groups)
     title, about = data_scored(config, experiment, about, n_examples)
     head = (f"{title}, {count(config.n_samples, 'sample')}", "mean", "standard error")
     ordered = sorted(estimates.items(), key=lambda item: item[0].startswith(QUALITIES))  # those last

@@ -52,14 +52,14 @@ def annealed(step: int, annealing_steps: int) -> float:
     return min(1.0, (step + 1) / annealing_steps) if annealing_steps else 1.0
 
 
-def evaluate(objective: Objective, examples: Examples | Stream, seed: int) -> dict[str, float]:
-    """Means of the bound and its terms at beta = 1, in nats, always with the same latent noise."""
+def evaluate(objective: Objective, examples: Examples | Stream, seed: int, beta: float = 1.0) -> dict[str, float]:
+    """Means of the bound and its terms, in nats, always with the same latent noise."""
     meter = Meter()
     objective.eval()
     with random_states.fixed_noise(seed + distributed.rank(), _device_of(objective)), torch.no_grad():
         rows = torch.arange(len(examples), device=examples.device)[distributed.local_rows()]
         for loaded, index in streams.feed(examples, rows.split(EVALUATION_BATCH)):
-            meter.add(objective.bound(loaded[index]), len(index))
+            meter.add(objective.bound(loaded[index], beta), len(index))
     return meter.check("on the validation examples")
 
 
@@ -245,10 +245,10 @@ class Trainer:
         """
         epoch, config = line["epoch"], self.config
         if self.valid and (epoch % config.eval_interval == 0 or epoch >= config.epochs):
-            line["valid"] = evaluate(self.objective, self.valid, config.seed)
+            line["valid"] = evaluate(self.objective, self.valid, config.seed, config.beta)
         self.progress.end_epoch()
-        not_evaluated = -math.inf if self.valid else float(epoch)
-        is_best = self.progress.take_score(line["valid"]["bound"] if "valid" in line else not_evaluated)
+        not_validated = -math.inf if self.valid else float(epoch)  # without validation the last model is the best
+        is_best = self.progress.take_score(line["valid"]["bound"] if "valid" in line else not_validated)
         if is_best and self.run.writes:
             save(self.run.dir / BEST, self._checkpoint())
         self.run.log(line)
@@ -284,7 +284,8 @@ class Trainer:
         if self.run.writes and (finished or time.monotonic() - self.last_drawn > PICTURES_EVERY):
             with self._undisturbed():
                 self.pictures.draw(self.run.samples)
-            training_curves.loss_curves(self.run.dir / CURVES, self.run.metrics)
+            if self.run.metrics:  # none if the user moved a damaged metrics.jsonl away
+                training_curves.loss_curves(self.run.dir / CURVES, self.run.metrics)
             self.last_drawn = time.monotonic()
 
     def _killed_while_drawing(self) -> bool:

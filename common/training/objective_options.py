@@ -202,8 +202,8 @@ class MmvaeOptions(PrivateOptions):
     GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "analytics_every", "logp")}
 
     learn_prior: bool = Unset(True)
-    """learn the scales of the prior. Not for vmf and ebm, whose priors have none; products of experts keep N(0, I).
-    Default: as in the paper; not for the newer models, whose papers have fixed ones"""
+    """learn the scales of the prior. Not for vmf and ebm, whose priors have none. The prior inside a product of experts
+    stays N(0, I). Default: as in the paper; not for the newer models, whose papers have fixed ones"""
     llik_scaling: float | None = 0.0
     """weight of the first modality's log-likelihood; 0 stands for the ratio of the dimensions. Default: as in the
     paper"""

@@ -148,7 +148,10 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
 
     def check(self) -> None:
         """Raise InputError for values that no run can have."""
-        require(self.n_latents < 10**6, f"--n-latents {self.n_latents} is more than any memory holds")
+        require(
+            self.n_latents < 10**6,
+            f"--n-latents {self.n_latents} is more than any memory holds: give less than 1,000,000",
+        )
         positive = ("epochs", "batch_size", "n_latents", "log_interval", "limit", "eval_interval", "patience", "lr")
         for name in (*positive, "max_grad_norm"):
             value = getattr(self, name)
@@ -210,7 +213,9 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
         json = getattr(self, "json", None)
         if json is not None:
-            require(json.parent.is_dir(), f"--json {json}: there is no such folder")
+            require(
+                json.parent.is_dir(), f"--json {json}: there is no folder {json.parent}, make it or give another file"
+            )
             check_writable(json)
 
 

@@ -22,7 +22,7 @@ Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def threads_each(jobs: int) -> int:
-    """Threads of each of so many processes: at most OMP_NUM_THREADS, and no more in all than cores that we may use."""
+    """Threads of each process, where `jobs` processes share the cores that we may use; at most OMP_NUM_THREADS."""
     return max(1, min(torch.get_num_threads(), cpu_count() // jobs))
 
 

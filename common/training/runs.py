@@ -35,7 +35,7 @@ NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained"}
 
 
 class About(msgspec.Struct):
-    """What config.json must say of a run; see also `Run.about`."""
+    """The fields that config.json must have; see also `Run.about`."""
 
     experiment: str
     config: dict[str, Any]
@@ -98,7 +98,7 @@ class Run(contextlib.ExitStack):
 
     Attributes:
         dir, samples: the save-dir, and the folder of pictures in it.
-        about: what config.json and every checkpoint say of the run: its configuration, command, versions, ...
+        about: what config.json and every checkpoint hold about the run: its configuration, command, versions, ...
         checkpoint: the last checkpoint of the run that is resumed, or None.
         metrics: lines of metrics.jsonl, one an epoch.
         writes: whether this process writes.

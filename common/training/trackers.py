@@ -29,7 +29,7 @@ def check_installed(names: Sequence[str]) -> None:
     """Raise InputError if a tracker's packages are not installed."""
     for name in names:
         missing = [package for package in PACKAGES[name] if find_spec(package) is None]
-        require(not missing, f"--track {name} needs {' and '.join(missing)}: pip install -e .[{name}]")
+        require(not missing, f'--track {name} needs {" and ".join(missing)}: pip install -e ".[{name}]"')
 
 
 def start(names: Sequence[str], run: Run) -> list[Callback]:

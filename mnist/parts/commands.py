@@ -173,7 +173,7 @@ def load(split: str, config: Train) -> Examples:
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save the pictures of a training: samples of the prior, and images completed from their tops."""
-    device = next(model.parameters()).device
+    device = model.device
     prior(model, 64, folder / "prior.png")
     images = join((valid or train).take(slice(8)).modalities).to(device).float() / 255
     complete(model, images, columns(model, Observed("top")(len(images))), folder / "from_top.png")
@@ -189,7 +189,7 @@ def sample(config: Sample, experiment: str) -> None:
         print(folder / "prior.png")
         return
     examples = MNIST.load("test", config)
-    images = examples.to(next(model.parameters()).device)[: config.n_samples].modalities["image"]
+    images = examples.to(model.device)[: config.n_samples].modalities["image"]
     given = columns(model, Observed(config.observed, config.seed)(len(images)))
     picture = folder / f"from_{sample_files.readable(Path(config.observed).name)}.png"
     complete(model, images, given, picture)
@@ -232,7 +232,7 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_sam
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
     log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are
-    lower bounds in expectation. Of the rest given the part, a difference of two, there is one value that errs high,
+    lower bounds in expectation. log p(rest|part), a difference of two, has one value that errs high,
     where the nearer bound on log p(part) is too low, and one that errs low, where draws of q(z|part), as completions
     take them, miss the rest.
     """

@@ -108,7 +108,7 @@ def _shared_network(config: Networks, n: int, n_inputs: int, last: nn.Module) ->
 
 
 def _fusion(config: Networks, heads: tuple[int, ...]) -> str | Strategy:
-    """Return the fusion's name, or build the strategy of a fusion that has a network of its own."""
+    """Return the fusion's name, or build the strategy of a fusion that has its own network."""
     hidden = [config.hidden] * config.layers
     if config.fusion == "set":
         network = nn.Sequential(swish_mlp(config.hidden, config.hidden), SplitLinearLayer(config.hidden, heads))

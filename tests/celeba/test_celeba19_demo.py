@@ -19,8 +19,8 @@ def test_the_demo_learns_faces_and_each_attribute(tmp_path):
         decoded = model.reconstruct({"image": examples["image"]})
         pale = [model.reconstruct({"Pale_Skin": torch.tensor([flag])})["image"] for flag in (0, 1)]
     inferred = torch.stack([decoded[name] for name in examples if name != "image"], dim=1)
-    right, commoner = shares(inferred, attributes)
-    assert commoner < 0.73 and right > commoner + 0.05
+    right, more_frequent = shares(inferred, attributes)
+    assert more_frequent < 0.73 and right > more_frequent + 0.05
     assert explained(decoded["image"], examples["image"]) > 0.6
     cheeks = [image[0, :, 34:38, 24:40].mean() for image in pale]
     assert cheeks[1] - cheeks[0] > 0.05, "one attribute alone changes the face"

@@ -54,7 +54,10 @@ def test_files_are_recognised_and_what_nobody_knows_is_used_with_a_warning(tmp_p
     published = {("CelebA", name): md5 for _, md5, name in datasets.CelebA.file_list if name.startswith("list_")}
     assert celeba.data.KNOWN.items() <= published.items()
     load("test", data_config(write_celeba(tmp_path)))
-    assert capsys.readouterr().err == f"warning: {tmp_path} does not hold CelebA as published: it is used as it is\n"
+    assert (
+        capsys.readouterr().err
+        == f"warning: {tmp_path} does not hold CelebA as published: its files are used unchecked\n"
+    )
     known = {("CelebA", name): md5_of(tmp_path / name) for name in celeba.data.FILES.values()}
     monkeypatch.setattr(celeba.data, "KNOWN", known)
     load("test", data_config(tmp_path))
@@ -136,7 +139,7 @@ def rename(folder):
 
 
 def make_again(folder):
-    """Of the same names."""
+    """Write other images under the same names."""
     for path in (folder / "img_align_celeba").iterdir():
         Image.new("RGB", (45, 55), "red").save(path, quality=50)
 

@@ -17,7 +17,7 @@ def test_the_demo_learns_faces_and_their_attributes(tmp_path):
     with torch.no_grad():
         decoded = model.reconstruct({"image": images})
         asked = model.reconstruct({"attrs": attributes})["image"]
-    right, commoner = shares(decoded["attrs"], attributes)
-    assert commoner < 0.73 and right > commoner + 0.05
+    right, more_frequent = shares(decoded["attrs"], attributes)
+    assert more_frequent < 0.73 and right > more_frequent + 0.05
     assert explained(decoded["image"], images) > 0.6
     assert explained(asked, images) > 0.07, "attributes tell skin, hair and hats, but not backgrounds"

@@ -284,7 +284,7 @@ def test_too_few_examples_for_a_map_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         run_from_command_line(digits.main, digits.Config, "", [str(tmp_path), "--limit", "19"])
     assert exit_.value.code == 2
-    assert "umap.png needs 20 test examples: a larger --limit or --n-test, or --no-umap" in capsys.readouterr().err
+    assert "umap.png needs 20 test examples: raise --limit or --n-test, or give --no-umap" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def views(n=400, p=6, q=4):
 
 
 def test_canonical_correlations_that_are_known():
-    """Of data whose sample covariance is exact, mixed within each view."""
+    """The data's sample covariance is exact, and mixed within each view."""
     r = torch.tensor([0.9, 0.5, 0.2]).double()
     z = torch.randn(500, 8).double()
     basis = torch.linalg.qr(z - z.mean(dim=0)).Q  # centred, orthonormal

@@ -61,7 +61,7 @@ def test_opposite_extremes_in_one_product():
 
 
 def test_a_mixtures_density_against_brute_force():
-    """Of experts of different families, with each pattern of absence in one batch."""
+    """The experts are of different families, and a batch has each pattern of absence."""
     z = torch.randn(6, 3, dtype=torch.float64)  # (K, B), of one dimension
     log_q = torch.stack(
         [torch.distributions.Laplace(0.5, 0.7).log_prob(z), torch.distributions.Normal(0, 2.0).log_prob(z)]

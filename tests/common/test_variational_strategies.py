@@ -60,6 +60,31 @@ def test_exact_experts_give_the_exact_posterior_of_every_subset(fusion, n_modali
             torch.testing.assert_close(q.variance, variance)
 
 
+def fused(model, inputs, given=None):
+    """q(z|x_S) as objectives and estimates take it."""
+    batch = model.observe(inputs)
+    batch = batch if given is None else batch.only(given, model.columns)
+    return model.fuse(model.experts(batch), batch.mask)
+
+
+@pytest.mark.parametrize("n_modalities", [2, 3])
+def test_mopoe_generates_from_the_product_of_all_that_is_given(n_modalities):
+    """Its components are exact here: the product of x_S is p(z|x_S), the mixture is wider."""
+    model, weights, scales = with_fusion("mopoe", n_modalities)
+    inputs = draw(weights, scales, len(PATTERNS))
+    patterns = [tuple(name for name in pattern if name in weights) for pattern in PATTERNS]
+    q = model.posterior(Batch(inputs, mask_of(patterns, tuple(weights))))
+    for i, pattern in enumerate(patterns):
+        mean, variance = torch.zeros(D, dtype=torch.float64), torch.ones(D, dtype=torch.float64)
+        if pattern:
+            mean, variance = (x.squeeze(0) for x in exact_posterior(weights, scales, row(inputs, i), pattern))
+        torch.testing.assert_close(q.mean[i], mean)
+        torch.testing.assert_close(q.variance[i], variance)
+    mean, variance = exact_posterior(weights, scales, inputs, tuple(weights))
+    torch.testing.assert_close(model.posterior(inputs).mean, mean)
+    torch.testing.assert_close(model.posterior(inputs).variance, variance)
+
+
 @pytest.mark.parametrize("fusion", ["moe", "mopoe"])
 @pytest.mark.parametrize("how", ["mask", "nan"])
 def test_mixture_is_the_mean_of_the_densities_of_what_each_example_has(fusion, how):
@@ -71,7 +96,7 @@ def test_mixture_is_the_mean_of_the_densities_of_what_each_example_has(fusion, h
         for (i, pattern), name in itertools.product(enumerate(PATTERNS), inputs):
             if name not in pattern:
                 given[name][i] = torch.nan
-    q = model.posterior(given)
+    q = fused(model, given)
     assert q.batch_shape == (5,) and q.event_shape == (D,)
     z = 2 * torch.randn(7, 5, D, dtype=torch.float64)
     log_q = q.log_prob(z)
@@ -97,8 +122,8 @@ def test_a_mixture_of_given_modalities_does_not_see_the_others(fusion):
             Normal(mu, variance.sqrt()).log_prob(z[i]).sum(dim=-1).exp().mean().log()
             for i, (mu, variance) in enumerate(parts)
         ]
-        left_out = model.posterior({name: inputs[name] for name in given})
-        for q in (model.posterior(inputs, given), left_out):
+        left_out = fused(model, {name: inputs[name] for name in given})
+        for q in (fused(model, inputs, given), left_out):
             torch.testing.assert_close(q.log_prob(z), torch.stack(log_p))
 
 
@@ -106,7 +131,7 @@ def test_a_mixture_of_given_modalities_does_not_see_the_others(fusion):
 def test_moments_of_a_mixtures_samples(fusion):
     model, weights, scales = with_fusion(fusion, 3)
     inputs, patterns, n = draw(weights, scales, 5), PATTERNS, 20_000
-    z = model.posterior(Batch(inputs, mask_of(patterns))).sample((n,))
+    z = fused(model, Batch(inputs, mask_of(patterns))).sample((n,))
     assert z.shape == (n, 5, D)
     for i, pattern in enumerate(patterns):
         mu, variance = components(fusion, weights, scales, row(inputs, i), pattern)

@@ -110,7 +110,7 @@ class Oracle(nn.Module):
         x = birds.examples.modalities
         self.x = {name: x[name].float() / 255 if name == "image" else x[name] for name in self.modalities}
         self.n, self.wrong = len(birds.classes), int(wrong)
-        self.unused = nn.Parameter(torch.zeros(()))
+        self.device = torch.device("cpu")
 
     def posterior(self, inputs):
         ((name, x),) = inputs.items()

@@ -52,8 +52,9 @@ def found(folder, monkeypatch):
 
 
 def config(cache_dir, **options):
-    made = {"weights": "train", "size": 16, "train_size": 12, "epochs": 1, "batch_size": 4, "lr": 0.3}
-    return Config(cache_dir=cache_dir, **made | options)
+    made = {"weights": "train", "size": 16} | options
+    training = {"train_size": 12, "epochs": 1, "batch_size": 4, "lr": 0.3} if made["weights"] == "train" else {}
+    return Config(cache_dir=cache_dir, **training | made)
 
 
 def colours(n):
@@ -265,6 +266,8 @@ def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small,
     with pytest.raises(InputError, match="with another --size"):
         features.main(config(tmp_path, weights=tmp_path / features.NETWORK, size=20))
     features.main(config(tmp_path, weights=tmp_path / features.NETWORK, size=None))  # the one it was trained for
+    with pytest.raises(InputError, match=r"--epochs needs --weights train \(got --weights torchvision\)"):
+        features.main(Config(cache_dir=tmp_path, epochs=3))
     other = SimpleNamespace(folder=found.folder, names={"train": found.names["train"][1:]})
     with pytest.raises(InputError, match="features_train.npy holds features of other images"):
         load_features(other, "train", tmp_path)

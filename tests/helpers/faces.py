@@ -5,10 +5,12 @@ from torch import Tensor
 
 
 def shares(inferred: Tensor, true: Tensor) -> tuple[float, float]:
-    """Shares of right attributes, both (N, 18), and of those that are right if the commoner value is always said."""
+    """The share of right attributes, both (N, 18), and that of always predicting the more frequent value."""
     true = true > 0.5
-    commoner = true.float().mean(dim=0)
-    return ((inferred > 0.5) == true).float().mean().item(), torch.maximum(commoner, 1 - commoner).mean().item()
+    more_frequent = true.float().mean(dim=0)
+    return ((inferred > 0.5) == true).float().mean().item(), torch.maximum(
+        more_frequent, 1 - more_frequent
+    ).mean().item()
 
 
 def explained(decoded: Tensor, true: Tensor) -> float:

@@ -18,7 +18,7 @@ def gradients(objective, inputs, n_chunks=100, n_rows=200, beta=1.0):
 
 
 def z_scores(a, b):
-    """Of gradients of the same samples, whose differences have less noise than they."""
+    """z-scores of the mean difference of two sets of gradients with the same samples."""
     difference = a - b
     error = difference.std(dim=0) / math.sqrt(len(a))
     return difference.mean(dim=0).abs() / error.clamp(min=1e-12)

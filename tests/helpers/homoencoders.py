@@ -67,7 +67,7 @@ class Px(Normal):
 
 
 def posterior(inputs, weight, of_each, of_all=0.0, prior=I2):
-    """Of v ~ N(0, prior) given k examples weight v + noise; of_all is the covariance of the noise that they share."""
+    """p(v|k examples weight v + noise) for v ~ N(0, prior); of_all is the covariance of the noise that they share."""
     k = inputs.shape[1]
     precision = (of_each / k + of_all).inverse()  # of their mean
     covariance = (prior.inverse() + weight.T @ precision @ weight).inverse()

@@ -77,7 +77,8 @@ def values_of(model, experiment, config):
     z = model.variational_posterior.project(fill.wave("z", (N, config["n_latents"])))
     energy = getattr(model.variational_posterior, "energy", None)
     if energy is None:
-        q = model.posterior(inputs)
+        batch = model.observe(inputs)
+        q = model.fuse(model.experts(batch), batch.mask)
         values |= {"posterior's mean": probe(q.mean), "log q(z|x)": q.log_prob(z).sum().item()}
     else:
         values["energy"] = energy(z).sum().item()

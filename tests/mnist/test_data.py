@@ -108,7 +108,7 @@ def test_data_that_nobody_knows_are_used_with_a_warning(tmp_path, capsys):
     for name in "ab":
         for split in ("train", "test"):
             assert len(load(split, data_config(write_mnist(tmp_path / name)))) == 12
-        said = f"warning: {tmp_path / name} does not hold MNIST as published: it is used as it is\n"
+        said = f"warning: {tmp_path / name} does not hold MNIST as published: its files are used unchecked\n"
         assert capsys.readouterr().err == said, "once for its four files"
 
 

@@ -98,7 +98,7 @@ def test_each_model_fuses_its_experts_in_its_own_way(name):
         "mopoe": [*alone, product],
     }[name]
     mean = sum(m for m, _ in parts) / len(parts)
-    q = model.posterior(inputs)
+    q = model.fuse(model.experts(model.observe(inputs)))
     torch.testing.assert_close(q.mean, mean)
     torch.testing.assert_close(q.variance, sum(v + m.square() for m, v in parts) / len(parts) - mean.square())
 
@@ -130,7 +130,7 @@ def test_shapes_of_what_each_model_gives(name):
 
 
 def accuracy(name, epochs, paired=1.0, seed=0):
-    """Of the label inferred from held-out images, after some epochs on the demo's digits."""
+    """The accuracy of the label inferred from held-out images, after some epochs on the demo's digits."""
     torch.manual_seed(seed)
     model = build(SimpleNamespace(n_latents=8, model=name, posterior="gaussian"))
     for layer in model.modules():

@@ -144,7 +144,11 @@ def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
         (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "there is no folder nowhere: --data-dir"),
         (loglike, ["--n-samples", 0], "--n-samples must be positive, not 0"),
         (loglike, ["--limit", 0], "--limit must be positive, not 0"),
-        (loglike, ["--json", "nowhere/out.json"], "--json nowhere/out.json: there is no such folder"),
+        (
+            loglike,
+            ["--json", "nowhere/out.json"],
+            "--json nowhere/out.json: there is no folder nowhere, make it or",
+        ),
         (loglike, ["--data-dir", "nowhere"], "there is no folder nowhere: --data-dir"),
     ],
 )

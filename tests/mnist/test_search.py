@@ -68,6 +68,12 @@ def test_no_setting_is_tried_twice(tmp_path, monkeypatch):
     assert sorted((x.params["lr"], x.params["batch_size"]) for x in found) == [
         (1e-3, 50), (1e-3, 100), (2e-3, 50), (2e-3, 100)
     ]  # fmt: skip
+    with pytest.raises(InputError, match="--trials 5 is more than the 4 settings that there are"):
+        call(search, *SMALL, "--trials", 5, "--seeds", 0, "--save-dir", tmp_path)
+    (tmp_path / "at once").mkdir()
+    opened = search.study(search.Config(save_dir=tmp_path / "at once"))
+    at_once = [search.new_setting(opened).params for _ in range(4)]
+    assert len({(x["lr"], x["batch_size"]) for x in at_once}) == 4, "settings that are being tried count too"
 
 
 def test_other_failures_end_the_search(tmp_path):

@@ -97,7 +97,10 @@ def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
     }
     path = write_svhn(tmp_path) / FILES["train"]
     read_svhn("train", tmp_path)
-    assert capsys.readouterr().err == f"warning: {tmp_path} does not hold SVHN as published: it is used as it is\n"
+    assert (
+        capsys.readouterr().err
+        == f"warning: {tmp_path} does not hold SVHN as published: its files are used unchecked\n"
+    )
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     monkeypatch.setattr(mnist_svhn.data, "KNOWN", {("SVHN", FILES["test"]): md5})
     with pytest.raises(InputError, match=f"^{path} holds SVHN's test_32x32.mat, not SVHN's train_32x32.mat: put the"):

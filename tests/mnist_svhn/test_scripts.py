@@ -153,7 +153,8 @@ def test_the_authors_name_of_the_model(capsys):
         ({"llik_scaling": math.nan}, "--llik-scaling must be finite"),
         ({"max_memory": 1e-9}, "--max-memory 1e-09 GiB is less than one sample takes"),
         ({"paired_fraction": 0.5}, "leave --paired-fraction at 1"),
-        ({"valid": 10_000}, "--valid 10000 leaves no training image"),
+        ({"valid": 10_000}, "--valid must lie between 0 and .*: it is 10000"),
+        ({"svhn": "synthetic"}, "--svhn synthetic is made of MNIST's files, --demo needs none: leave out one"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
@@ -220,7 +221,7 @@ def test_likelihoods_of_other_fusions(tmp_path, model, capsys):
 
 @pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
 def test_likelihoods_are_the_exact_ones(monkeypatch, fusion):
-    """Of the linear-Gaussian model, whatever the posterior and the encoder that the samples are of."""
+    """The linear-Gaussian model's, whatever the posterior and the encoder that gives the samples."""
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 10_000)
     model, weights, scales = with_fusion(fusion, 2)
     for expert in model.encoder.values():
@@ -279,16 +280,18 @@ def test_analyses_repeat_and_need_some_pairs(tmp_path, monkeypatch):
         path.unlink()
     analyse.main(analyse.Config(tmp_path / "run", **(options | {"seed": 5})))
     assert analyse.main(analyse.Config(tmp_path / "run", **options)) == first
-    with pytest.raises(InputError, match="umap.png needs 20 test examples: a larger --limit or --n-test, or --no-umap"):
+    with pytest.raises(
+        InputError, match="umap.png needs 20 test examples: raise --limit or --n-test, or give --no-umap"
+    ):
         analyse.main(analyse.Config(tmp_path / "run", demo=True, limit=19))
-    with pytest.raises(InputError, match="there is no such folder"):
+    with pytest.raises(InputError, match="there is no folder .*, make it or give another file"):
         analyse.main(analyse.Config(tmp_path / "run", json=tmp_path / "no" / "out.json"))
 
 
 def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch):
     digits = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     write_mnist(tmp_path, images=digits, labels=np.arange(40) % 10)
-    train.main(config(tmp_path / "run", model="mnist", svhn="synthetic"))
+    train.main(config(tmp_path / "run", model="mnist", svhn="synthetic", demo=False, data_dir=tmp_path))
     monkeypatch.setattr(classifiers, "STEPS", 3)
     options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 20, "umap": False}
     analyse.main(analyse.Config(tmp_path / "run", **options))

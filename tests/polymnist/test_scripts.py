@@ -225,7 +225,7 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--model", "jnf", "--posterior", "laplace"), "there is no fusion jnf for laplace experts: the bases of its"),
         (
             ("--model", "jnf", "--obj", "elbo"),
-            "--obj elbo trains no posterior of single modalities: --model jnf has jnf",
+            "--obj elbo leaves posteriors of single modalities or auxiliary priors untrained: --model jnf has jnf",
         ),
         (("--model", "mmjsd", "--posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
         (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae. has iwae, dreg, stl"),

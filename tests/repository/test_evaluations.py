@@ -2,6 +2,7 @@
 
 import json
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,6 +82,6 @@ def _check(estimates, usual, folder, capsys):
 def test_an_evaluation_that_does_not_apply_is_left_out(monkeypatch):
     examples = Examples({"x": torch.arange(3)})
     monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
-    model = torch.nn.Linear(1, 1)
+    model = SimpleNamespace(device=torch.device("cpu"))
     found = metrics.evaluate(model, examples, [lambda model, batch: {"x": batch.modalities["x"]}], 2)
     assert set(found) == {"x"} and found["x"].tolist() == [0, 1, 2]

@@ -137,7 +137,10 @@ def test_every_modality_is_given_and_shown(experiment):
             a, b, c, d = map(pixels_of, (a, b, c, d))
             assert a.shape == b.shape and a.shape[0] == a.shape[1] >= SHOWN and a.dtype == np.uint8
             assert (a != b).any() and (a != c).any() and np.ptp(a.astype(int) - d) <= 1
-        elif not isinstance(view, Words):
+        elif isinstance(view, Words):
+            assert re.fullmatch("<p>.*</p>", a, re.DOTALL) and a == d
+        else:
+            assert a == d and (b, c) != (a, a)
             a, b = shares_of(a), shares_of(b)
             assert a and set(a) | set(b) <= set(view.names) and all(0 <= int(share) <= 100 for share in a.values())
 
@@ -468,7 +471,7 @@ def test_frames_leave_nothing_behind(client, tmp_path, monkeypatch):
 
 
 def start(models, port, tmp_path):
-    """The explorer as a user starts it, with an own folder for temporary files."""
+    """The explorer as a user starts it, with its own folder for temporary files."""
     command = [sys.executable, "-u", "explore.py", *map(str, models), "--port", str(port)]
     of_torch = str(tmp_path.with_name("torch"))  # which makes this folder as soon as a model is built
     environment = os.environ | {"TMPDIR": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": of_torch}

@@ -176,7 +176,7 @@ def test_a_room_has_what_it_names(name):
 
 
 def test_imported_names_exist():
-    """Of the repository's own modules: an import inside a function would fail only when it is called."""
+    """The repository's own modules have them: an import inside a function would fail only when it is called."""
     missing = []
     for name in MODULES:
         for module, attribute, line in imported_names(TREES[name]):

@@ -14,7 +14,7 @@ from vhe.framework.estimators import log_conditional, log_conditionals, log_join
 
 
 def check_unbiased(estimates, exact):
-    """Of p, as the mean of weights is; of log p it lies below."""
+    """The mean of the weights is an unbiased estimate of p; its logarithm lies below log p."""
     ratio = (estimates - exact).exp()
     error = ratio.std().item() / math.sqrt(len(ratio))
     assert error < 0.1
@@ -76,7 +76,7 @@ def test_every_example_under_every_class(hierarchical):
 
 
 def test_examples_share_the_draws_of_a_class():
-    """Of the same example twice, exact but for c: the same estimate."""
+    """The same example twice gets the same estimate, which is exact but for c."""
     model, sets, x = model_of(), sets_of(3, 5), sets_of(1, 1)[:, 0]
     found = log_conditionals(model, x.expand(2, 3), {"c": sets}, n_samples=3)
     torch.testing.assert_close(found[0], found[1])

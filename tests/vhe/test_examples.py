@@ -54,7 +54,7 @@ def by_samples(x, mu, sigma):
 
 
 def test_exact_log_likelihoods(monkeypatch):
-    """Of two to four elements, beside the mean of p(x|latent variables) over the prior."""
+    """For two to four elements, beside the mean of p(x|latent variables) over the prior."""
     n, of = 300_000, torch.randn
     for example in (example_czx, example_hierarchical):
         for name, size in {"CLASSES": 1, "ELEMENTS": 2, "FAMILIES": 1, "DIMENSIONS": 1}.items():

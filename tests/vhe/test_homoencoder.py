@@ -146,7 +146,7 @@ class DiscreteQw(Discrete):
 
 
 class DiscreteQv(Discrete):
-    """Of a variable that neither depends on another nor is depended on, but for x."""
+    """The encoder of a variable that no other variable depends on but x, and that depends on none."""
 
     def forward(self, inputs, v=None):
         return self.of(inputs[:, 0], v, True)
@@ -217,7 +217,7 @@ def test_reinforce_agrees_with_enumeration():
 
 
 class DiscreteQwAlone(Discrete):
-    """Of a variable whose prior depends on another one, and its encoder on none."""
+    """The encoder, which depends on no other variable, of one whose prior does."""
 
     def forward(self, inputs, w=None):
         return self.of(inputs[:, 0], w, True)

@@ -22,7 +22,7 @@ from vhe.model import Images, IndependentPixels, build
 
 
 def accuracies(images, tau, **options):
-    """Of images (N, n, 1) = c + N(0, 1), c ~ N(0, tau^2), by the exact posterior given one example."""
+    """Accuracies on images (N, n, 1) = c + N(0, 1), c ~ N(0, tau^2), by the exact posterior given one example."""
     model = VHE(Code(tau**2 / (1 + tau**2), tau**2 / (1 + tau**2)), Noisy())
     return classify.accuracies(model, characters_of(images), classify.Config(Path(), k_shot=1, **options))
 
@@ -76,7 +76,7 @@ def test_accuracy_that_is_known():
 
 
 def test_log_likelihoods_that_are_known():
-    """Of a linear-Gaussian model and data that it made: minus the entropies, up to the spread of the data."""
+    """For data that a linear-Gaussian model made they are minus the entropies, up to the spread of the data."""
     sets = sets_of(225, 4)
     model = model_of()
     model.register_parameter("on_the_cpu", nn.Parameter(torch.zeros(())))
@@ -96,7 +96,7 @@ def test_log_likelihoods_that_are_known():
 
 
 def entropy(n):
-    """Of n images of a character, nats: half a nat a dimension above -log p at the mean."""
+    """The entropy of n images of a character, nats: half a nat a dimension above -log p at the mean."""
     return 3 * n / 2 - exact_log_p(torch.zeros(1, n, 3).double()).item()
 
 

@@ -226,7 +226,7 @@ def test_the_objectives_differ_in_what_is_scored_and_how_kls_are_weighed(name):
         ({"k_shot": {"z": 1}}, "labels are given for c and k_shot for z: both need the same"),
         ({"transforms": [Transform(add, [1], ["d"])]}, "share_labels of a transform names d: the labels are c"),
         ({"transforms": [Transform(add, [])]}, "a transform has no args"),
-        ({"data": [], "labels": {"c": []}}, "there are no data"),
+        ({"data": [], "labels": {"c": []}}, "data is empty: give at least one example"),
         ({"batch_size": 0}, "batch_size must be positive, not 0"),
     ],
 )

@@ -38,7 +38,7 @@ def _bars(monkeypatch):
 
 @pytest.mark.slow
 def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
-    """Of characters never seen before: images are likelier given others of their character than given another's."""
+    """Images of unseen characters are likelier given others of their character than given another's."""
     seen, unseen = bars(30), bars(20)
     monkeypatch.setattr(data, "load", lambda *_: seen)
     several = SMALL | {"batch_size": 25, "n_latents": 16, "lr": 2e-3, "annealing_epochs": 0, "rotations": False}

@@ -116,7 +116,7 @@ class SupportSets:
         self.data = stacked_if_alike(data)
         self.labels, self.k_shot, self.transforms = labels, dict(k_shot), tuple(transforms)
         self.exclude_target, self.generator = exclude_target, generator
-        require(len(self.data) > 0, "there are no data")
+        require(len(self.data) > 0, "data is empty: give at least one example")
         require(
             set(labels) == set(k_shot),
             f"labels are given for {', '.join(labels)} and k_shot for {', '.join(k_shot)}: "

@@ -63,7 +63,7 @@ def test_a_compressed_variable_that_is_longer_than_its_element_is_refused(tmp_pa
 def test_another_version_or_byte_order_is_refused(tmp_path):
     content = mat(False)
     for end in (b"\x00\x02IM", b"\x01\x00MI"):
-        with pytest.raises(InputError, match="its header is another"):
+        with pytest.raises(InputError, match="it has another header"):
             read(tmp_path, content[:124] + end + content[128:])
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.helpers.scripts import ROOT
@@ -50,4 +51,5 @@ def test_the_installed_one_works():
     from common.data.torchvision_import import datasets, transforms
 
     assert len(datasets.MNIST.resources) == 4
-    assert transforms.ToTensor() is not None
+    image = transforms.ToTensor()(np.full((2, 3, 1), 51, dtype=np.uint8))
+    assert image.shape == (1, 2, 3) and image.numpy() == pytest.approx(0.2)

@@ -176,7 +176,7 @@ def test_products_of_bent_flows_against_their_integrals():
 
 
 def test_the_normaliser_is_unbiased_with_few_samples():
-    q, mu, logvar = posterior([bent(2, by=0)] * 3, [("a", "b")], n=3)
+    q, mu, logvar = posterior([bent(2, by=0)] * 3, [("a", "b")], n=4)
     *_, log_z = quotient(mu[:3], logvar[:3], mask_of([("a", "b")]))
     torch.manual_seed(0)
     estimates = q.log_normaliser((20_000,)).exp()
@@ -248,5 +248,5 @@ def test_the_joint_encoder_may_stand_anywhere():
 
 
 def test_a_single_sample_has_no_variance():
-    with pytest.raises(InputError, match="products of flows need at least 2 samples from each .got 1"):
-        JointFlowsPosterior([], n=1)
+    with pytest.raises(InputError, match="products of flows need at least 4 samples from each .got 3"):
+        JointFlowsPosterior([], n=3)

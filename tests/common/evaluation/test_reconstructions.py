@@ -41,7 +41,7 @@ def grey(level, channels):
 
 
 def similarity(x, y):
-    """Of two levels: of the formula, only the means are left."""
+    """The similarity of two constant images: only the means are left of the formula."""
     return (2 * x * y + 1e-4) / (x * x + y * y + 1e-4)
 
 

@@ -7,10 +7,11 @@ import torch
 from torch.distributions import kl_divergence
 
 from common.errors import InputError
+from common.models import VAE
 from common.objectives import ArElbo
 from tests.helpers.digits import model_of
 from tests.helpers.fusions import row, with_fusion
-from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.objectives import gradients_agree, repeated
 
 
@@ -70,3 +71,12 @@ def test_ars_gradient_against_finite_differences():
 def test_ar_of_mixtures_is_refused():
     with pytest.raises(InputError, match="have no closed form"):
         ArElbo(model_of("bivcca"))
+
+
+def test_ar_needs_a_posterior_of_every_subset():
+    model, weights, scales = with_fusion("own", 3)
+    assert ArElbo(model).bound(draw(weights, scales, 2)).value.isfinite().all()
+    encoder = {name: network for name, network in model.encoder.items() if name != "a,b"}
+    lacking = VAE("own", encoder, dict(model.decoder), model.likelihood, latent_dim=D)
+    with pytest.raises(InputError, match="the chain rule needs a posterior of every subset"):
+        ArElbo(lacking)

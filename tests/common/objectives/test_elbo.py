@@ -195,7 +195,7 @@ def test_a_step_of_extreme_experts_has_finite_gradients(logvar):
 
 
 def test_a_reduced_term_gives_way_to_one_of_its_own():
-    """Of four modalities one is missing: the joint term and the subset of the other three are the same, once."""
+    """One of four modalities is missing: the joint term and the subset of the other three are the same, once."""
     model, weights, scales = linear_gaussian(4)
     inputs = draw(weights, scales, 2)
     inputs["d"][0] = torch.nan

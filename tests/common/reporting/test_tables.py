@@ -12,6 +12,20 @@ def test_means_and_standard_errors():
     assert tables.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
 
 
+def test_the_error_of_examples_in_groups_is_that_of_independent_groups():
+    """Ten copies of each of four examples say no more than the four."""
+    x, groups = torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.arange(4).repeat_interleave(10)
+    alone = tables.summarise({"x": x})["x"]
+    found = tables.summarise({"x": x.repeat_interleave(10), "of each group": x}, groups)
+    assert found == {"x": pytest.approx(alone), "of each group": pytest.approx(alone)}
+    torch.manual_seed(0)
+    sizes = torch.randint(1, 9, (4000,))
+    groups, shared = torch.arange(4000).repeat_interleave(sizes), torch.randn(200, 4000)
+    means = torch.stack([row.repeat_interleave(sizes).mean() for row in shared])
+    errors = [tables.summarise({"x": row.repeat_interleave(sizes)}, groups)["x"]["stderr"] for row in shared[:9]]
+    assert errors == pytest.approx([means.std().item()] * 9, rel=0.2), "of groups of unequal sizes, too"
+
+
 def test_a_table_in_markdown():
     table = tables.Table("shares", {}, ("name", "%"), [("p(x|y)", "1.0"), ("x", "-")], "caption", "notes")
     assert str(table) == "caption\n\n| name | % |\n|---|---|\n| p(x\\|y) | 1.0 |\n| x | - |\n\nnotes"

@@ -64,7 +64,7 @@ def test_captured_steps_are_the_steps(tmp_path, replays, model, max_grad_norm):
 
 
 def test_streamed_batches_are_the_batches(tmp_path, replays, monkeypatch):
-    """Of a split that does not fit on the GPU: captured steps take them from one place."""
+    """The split does not fit on the GPU: captured steps take its batches from one place."""
     options = {"cuda": True, "batch_size": 40, "epochs": 5, "paired_fraction": 0.5}
     resident = trained(mnist_train.main, config(tmp_path / "a", **options))
     monkeypatch.setattr(streams, "SHARE", 0.0)

@@ -26,7 +26,7 @@ def test_missing_packages_are_named_before_the_training(tmp_path, monkeypatch, c
         args = ["--demo", "--save-dir", str(tmp_path / "run"), "--track", "tensorboard", name]
         with pytest.raises(SystemExit) as exit_:
             run_from_command_line(mnist_train.main, mnist_train.Config, "", args)
-        message = f"error: --track {name} needs {missing}: pip install -e .[{name}]\n"
+        message = f'error: --track {name} needs {missing}: pip install -e ".[{name}]"\n'
         assert (exit_.value.code, capsys.readouterr().err) == (2, message)
     assert not (tmp_path / "run").exists()
 
