@@ -105,6 +105,7 @@ Training
         options: the options that scripts share
         resuming: the last checkpoint, and how a training goes on from it
         runs: a save-dir, and what is written there
+        option_groups: the options of --help in groups, with their texts
         command_line: from the command line to main(config)
         devices: device, precision, compiled networks
         batch_norm: batch norm over the rows of all processes
@@ -112,6 +113,7 @@ Training
         steps: a step, as it is or captured as a CUDA graph
         meter: running means of a bound and its terms
         progress: how far a run is
+        ctrl_c: the first Ctrl-C ends a batch, the second the run
         random_states: saving and restoring random states
         optimizers: the optimiser, and the schedule of its learning rate
         trackers: TensorBoard, Weights & Biases and MLflow

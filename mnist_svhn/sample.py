@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.distributions import Distribution
-from torch.nn.functional import pad
 
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated, plots
+from common.reporting import generated
 from common.reporting.generated import Shown
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
@@ -70,51 +67,24 @@ def main(config: Config) -> None:
             runs.check_same(dataset_options(config), config.model)
             pairs = load("test", config)
             pictures = [folder / f"from_{config.given}.png"]
-            decoded(model, pairs.take(slice(config.n_samples)), config.given, pictures[0])
+            generated.decoded(pictures[0], model, pairs.take(slice(config.n_samples)), (config.given,), COLUMNS)
         elif config.mixture:
             runs.check_same(dataset_options(config), config.model)
             pictures = [folder / f"mixture_{config.mixture}.png"]
             latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
-            prior(model, config.n_samples, pictures[0], latents)
+            generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
         else:
             pictures = [folder / "prior.png"]
-            prior(model, config.n_samples, pictures[0])
+            generated.samples(pictures[0], model, config.n_samples, COLUMNS)
     print(*pictures, sep="\n")
-
-
-def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None = None) -> None:
-    """Save n samples from the prior, or from another distribution of z, one modality above the other."""
-    title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
-    _in_rows(model.generate(n, latents), path, title)
-
-
-def decoded(model: MultimodalVAE, examples: Examples, source: str, path: Path) -> None:
-    """Save images of one modality, and below each the decodings of one draw of q(z|image)."""
-    given = examples.only(model.modalities).to(model.device)[:].modalities[source]
-    z = model.posterior({source: given}).sample()
-    means = {name: p.mean for name, p in model.decode(z).items()}
-    _in_rows({f"{source}, given": given} | means, path, f"decoded from a sample of q(z|{source})")
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save pictures during training: samples from the prior, and decodings given either modality."""
     examples = valid or train
-    prior(model, 4 * COLUMNS, folder / "prior.png")
+    generated.samples(folder / "prior.png", model, 4 * COLUMNS, COLUMNS)
     for source in model.modalities:
-        decoded(model, examples.take(slice(COLUMNS)), source, folder / f"from_{source}.png")
-
-
-def _in_rows(images: dict[str, Tensor], path: Path, title: str) -> None:
-    """Save N images (N, ...) of each kind in rows; images of the same draw stand above each other."""
-    rows = [plots.in_rows(_framed(x), [], COLUMNS)[0] for x in images.values()]
-    labels = list(images) * len(rows[0])
-    plots.image_grid(path, torch.stack(rows, dim=1).flatten(0, 1), labels, title=title)
-
-
-def _framed(images: Tensor) -> Tensor:
-    """Images of either modality, padded and repeated to (N, 3, 32, 32)."""
-    edge = (32 - images.shape[-1]) // 2
-    return pad(images, 4 * [edge]).expand(-1, 3, -1, -1)
+        generated.decoded(folder / f"from_{source}.png", model, examples.take(slice(COLUMNS)), (source,), COLUMNS)
 
 
 if __name__ == "__main__":

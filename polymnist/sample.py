@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.distributions import Distribution
 
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import plots
+from common.reporting import generated
 from common.training import devices, options, run_from_command_line, runs
 from polymnist.data import load
 from polymnist.options import DatasetOptions, dataset_options
@@ -54,46 +52,25 @@ def main(config: Config) -> Path:
     if config.given:
         runs.check_same(dataset_options(config), config.model)
         path = folder / f"from_{'_'.join(config.given)}.png"
-        decoded(model, load("test", config).take(slice(config.n_samples)), config.given, path)
+        generated.decoded(path, model, load("test", config).take(slice(config.n_samples)), config.given, COLUMNS)
     elif config.mixture:
         runs.check_same(dataset_options(config), config.model)
         path = folder / f"mixture_{config.mixture}.png"
         train = load("train", config).only(model.modalities)
-        prior(model, config.n_samples, path, gaussian_mixture(model, train, config.mixture))
+        generated.samples(path, model, config.n_samples, COLUMNS, gaussian_mixture(model, train, config.mixture))
     else:
         path = folder / "prior.png"
-        prior(model, config.n_samples, path)
+        generated.samples(path, model, config.n_samples, COLUMNS)
     print(path)
     return path
-
-
-def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None = None) -> None:
-    """Save n samples from the prior, or from another distribution of z, a modality a row."""
-    title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
-    _in_rows(model.generate(n, latents), path, title)
-
-
-def decoded(model: MultimodalVAE, examples: Examples, given: tuple[str, ...], path: Path) -> None:
-    """Save images of the given modalities, and below them all decodings of one draw of the posterior."""
-    x = examples.only(given).to(model.device)[:].modalities
-    means = {name: p.mean for name, p in model.decode(model.posterior(x).sample()).items()}
-    title = f"decoded from a sample of q(z|{','.join(given)})"
-    _in_rows({f"{name}, given": image for name, image in x.items()} | means, path, title)
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save pictures during training: samples from the prior, and decodings given the first modality, and all others."""
     examples, (first, *others) = (valid or train).take(slice(COLUMNS)), model.modalities
-    prior(model, COLUMNS, folder / "prior.png")
-    decoded(model, examples, (first,), folder / f"from_{first}.png")
-    decoded(model, examples, tuple(others), folder / f"from_{'_'.join(others)}.png")
-
-
-def _in_rows(images: dict[str, Tensor], path: Path, title: str) -> None:
-    """Save N images (N, 3, 28, 28) of each kind in rows; images of the same draw stand above each other."""
-    rows = [plots.in_rows(x, [], COLUMNS)[0] for x in images.values()]
-    labels = list(images) * len(rows[0])
-    plots.image_grid(path, torch.stack(rows, dim=1).flatten(0, 1).clamp(0, 1), labels, title=title)
+    generated.samples(folder / "prior.png", model, COLUMNS, COLUMNS)
+    for given in ((first,), tuple(others)):
+        generated.decoded(folder / f"from_{'_'.join(given)}.png", model, examples, given, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import pad
 
 from common.data.batches import Examples
@@ -31,9 +32,35 @@ class Shown(NamedTuple):
         """{image modality: (its images (N, 3, H, W), captions)} of those among the values; all of one size."""
         texts = list(self.captions(values)) if self.captions else []
         images = {name: values[name].float() for name in self.images if name in values}
-        size = max((x.shape[-1] for x in images.values()), default=0)
-        framed = {name: pad(x, 4 * [(size - x.shape[-1]) // 2]).expand(-1, 3, -1, -1) for name, x in images.items()}
-        return {name: (x, texts or [""] * len(x)) for name, x in framed.items()}
+        return {name: (x, texts or [""] * len(x)) for name, x in framed(images).items()}
+
+
+def framed(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Images (N, C, H, W) by name, each padded to the size of the largest: (N, 3, H, W)."""
+    size = max((x.shape[-1] for x in images.values()), default=0)
+    return {name: pad(x, 4 * [(size - x.shape[-1]) // 2]).expand(-1, 3, -1, -1) for name, x in images.items()}
+
+
+def samples(path: Path, model: MultimodalVAE, n: int, columns: int, latents: Distribution | None = None) -> None:
+    """Save n draws from the prior, or from another distribution of z, of a model of images alone."""
+    title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
+    _in_rows(path, model.generate(n, latents), columns, title)
+
+
+@torch.no_grad()
+def decoded(path: Path, model: MultimodalVAE, examples: Examples, given: Sequence[str], columns: int) -> None:
+    """Save images of the given modalities, and below them what one draw of q(z|x_given) gives, of a model of images."""
+    batch = examples.without_others(model.modalities).to(model.device)[:]
+    means = {name: p.mean for name, p in model.decode(model.posterior(batch, given).sample()).items()}
+    title = f"decoded from a sample of q(z|{','.join(given)})"
+    _in_rows(path, {f"{name}, given": batch.modalities[name] for name in given} | means, columns, title)
+
+
+def _in_rows(path: Path, images: Mapping[str, Tensor], columns: int, title: str) -> None:
+    """Save N images of each name in rows; those of one draw stand above each other."""
+    rows = [plots.in_rows(x, [], columns)[0] for x in framed(images).values()]
+    labels = list(images) * len(rows[0])
+    plots.image_grid(path, torch.stack(rows, dim=1).flatten(0, 1), labels, title=title)
 
 
 @torch.no_grad()

@@ -1,14 +1,12 @@
 """The training loop: annealing, model selection, early stopping, exact resumption."""
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -23,6 +21,7 @@ from common.errors import Diverged, require
 from common.objectives.base import Objective
 from common.tensor_files import save
 from common.training import optimizers, random_states, resuming
+from common.training.ctrl_c import CtrlC
 from common.training.meter import DIVERGED, Meter
 from common.training.options import RunConfig
 from common.training.progress import Progress, progress_bar, report_epoch, show_means
@@ -63,30 +62,11 @@ def evaluate(objective: Objective, examples: Examples | Stream, seed: int, beta:
     return meter.check("on the validation examples")
 
 
-class CtrlC:
-    """While open, the first Ctrl-C only sets `asked`, so that no step is cut in two; the second stops at once."""
-
-    asked = False
-
-    def __enter__(self) -> "CtrlC":
-        self.previous = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.previous)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
-
-
 @dataclass(eq=False, repr=False)
 class Trainer:
     """A training, which maximises the objective's bound.
 
-    The best model has the highest bound on the validation examples (at beta = 1, with the weights as trained); without
+    The best model has the highest bound on the validation examples (with --beta and the weights as trained); without
     validation examples it is the last one. The save-dir is brought up to date after every epoch.
 
     Args:

@@ -180,7 +180,7 @@ def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_likelihoods(trained, tmp_path):
+def test_likelihoods_are_those_of_the_estimators_and_go_into_the_file(trained, tmp_path):
     options = {"demo": True, "limit": 6, "n_samples": 4000, "paper": True, "json": tmp_path / "out.json"}
     found = loglike.main(loglike.Config(trained, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
@@ -314,7 +314,7 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
         analyse.main(analyse.Config(tmp_path / "run", **options))
 
 
-def test_samples(trained, capsys):
+def test_sample_writes_a_picture_for_each_way_to_draw_z(trained, capsys):
     sample.main(sample.Config(trained, n_samples=20))
     for given in ("mnist", "svhn"):
         sample.main(sample.Config(trained, n_samples=20, given=given, demo=True))

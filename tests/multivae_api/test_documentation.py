@@ -119,7 +119,7 @@ def predictions_of_examples(n):
     return MMVAE(config), MultimodalBaseDataset({name: torch.randn(n, *shape) for name, shape in dims.items()})
 
 
-def test_predictions():
+def test_the_documented_prediction_runs():
     model, test_set = predictions_of_examples(7)
     predictions = run(PREDICT, model=model, test_set=test_set)["predictions"]
     assert list(predictions) == ["modality3"] and predictions.modality3.shape == (7, 3)
@@ -131,7 +131,7 @@ def test_the_scale_of_a_decoder():
     assert model.decode(torch.zeros(1, 10))["mod1"].stddev.unique().item() == 0.75
 
 
-def test_networks():
+def test_the_documented_networks_are_taken():
     mu, log_var, x = torch.randn(5, 3), torch.zeros(5, 3), torch.randn(1, 2)
     encoder = run(ENCODER, embedding=mu, log_var=log_var)["My_Encoder"]()
     decoder = run(DECODER, reconstruction=x)["My_decoder"]()

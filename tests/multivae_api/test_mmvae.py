@@ -200,7 +200,7 @@ def test_an_example_without_any_modality_counts_nothing():
         assert whole.item() == pytest.approx(-values.mean().item(), rel=1e-5)
 
 
-def test_encodings():
+def test_encodings_are_draws_of_the_posterior_in_the_shapes_of_multivae():
     model, inputs = small(), pair()
     q = model.posterior(inputs, ("b",))
     output = model.encode(inputs, cond_mod=["b"], N=4000)
@@ -251,7 +251,7 @@ def test_decoding_what_was_encoded_or_drawn():
         model.decode(embedding, "c")
 
 
-def test_predictions():
+def test_predictions_are_decodings_of_encodings():
     model, inputs = small(), pair()
     expected = model.decode(model.encode(inputs, "a", return_mean=True)).b
     for gen_mod in ("b", ["b"]):
@@ -327,7 +327,7 @@ def test_draws_of_the_prior():
     torch.testing.assert_close(z.std(dim=0), std, rtol=0.03, atol=0)
 
 
-def test_scales():
+def test_laplace_scales_sum_to_the_number_of_latents():
     log_var = torch.tensor([[0.0, 1.0, -3.0], [90.0, -90.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(
         small().log_var_to_std(log_var), 3 * torch.exp(log_var) / torch.exp(log_var).sum(1, True) + 1e-6

@@ -229,7 +229,7 @@ def test_discrete_variables(exact):
         ),
     ],
 )
-def test_errors(call, message):
+def test_estimates_that_cannot_be_made_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         call(model_of(hierarchical=True), sets_of(2, 4))
 

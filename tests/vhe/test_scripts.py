@@ -253,7 +253,7 @@ def test_characters_of_an_alphabet(monkeypatch, shown):
         call(sample, "-", "--demo", "--alphabet", "Greek")
 
 
-def test_styles(monkeypatch, shown):
+def test_a_picture_of_styles_takes_each_from_its_column(monkeypatch, shown):
     """Columns in the style of what is above, rows of the character at the left."""
     model = trained(monkeypatch, "factorial", of_code=True)
     model.encoder["c"] = Ink()

@@ -16,8 +16,9 @@ import tyro
 from common import choices, fusions
 from common.errors import option
 from common.objectives.registry import OBJECTIVES, objectives_of
-from common.training.command_line import GROUPS, parse, run_from_command_line
+from common.training.command_line import parse, run_from_command_line
 from common.training.objective_options import ObjectiveOptions, Unset
+from common.training.option_groups import GROUPS
 from common.training.options import ModelArgument, RunConfig
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
