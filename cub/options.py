@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import tyro
 
 from common import choices
 
@@ -42,6 +44,9 @@ class TrainingBirdOptions(WordOptions):
     """must be 1: captions belong to their images"""
     download: bool = False
     """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
+    # what the model is kept with: the words, and the network of the features
+    vocabulary: tyro.conf.Suppress[list[str] | None] = None
+    feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None
 
 
 class Model(NamedTuple):
@@ -77,3 +82,12 @@ FUSIONS = {  # of --fusion: a model that has it, with the objective that is its 
     "mmvae+": choices.MODELS["mmvae+"],
 }
 AUTHORS = {"cubIS": "images", "cubISft": "features"}  # {the authors' --model: ours}
+
+
+def model_of(fusion: str, obj: str | None, n_private: int | None, n_clusters: int | None) -> choices.Model:
+    """The model with a fusion, or with the objective, private latents or clusters that make it another."""
+    if fusion == "mmvae+" and n_clusters is not None:
+        return choices.MODELS["cmvae"]
+    if obj == "dmvae" or (fusion == "poe" and n_private is not None):
+        return choices.MODELS["dmvae"]
+    return choices.MODELS["mmjsd"] if obj == "mmjsd" else FUSIONS[fusion]

@@ -12,16 +12,14 @@ A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and ca
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from common import choices
 from common.errors import require
 from common.training import run_from_command_line
 from common.training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
-from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions
+from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions, model_of
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -72,9 +70,6 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     lr: float = 1e-3
     """learning rate. Default: as in the authors' code; their README says 1e-4"""
     optimizer: OptimizerName = "amsgrad"
-    # of the training data, with which the model is kept
-    vocabulary: tyro.conf.Suppress[list[str] | None] = None
-    feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None
 
     def __post_init__(self) -> None:
         self.model = AUTHORS.get(self.model, self.model)
@@ -92,12 +87,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
             self.learn_prior = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
 
     def record(self) -> choices.Model:
-        """The model with this --fusion, or with the objective, private latents or clusters that make it another."""
-        if self.fusion == "mmvae+" and self.n_clusters is not None:
-            return choices.MODELS["cmvae"]
-        if self.obj == "dmvae" or (self.fusion == "poe" and self.n_private is not None):
-            return choices.MODELS["dmvae"]
-        return choices.MODELS["mmjsd"] if self.obj == "mmjsd" else FUSIONS[self.fusion]
+        return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)
 
     def experts(self) -> tuple[str, str, str]:
         if len(MODELS[self.model].modalities) == 1:
