@@ -51,7 +51,7 @@ def annealed(step: int, annealing_steps: int) -> float:
     return min(1.0, (step + 1) / annealing_steps) if annealing_steps else 1.0
 
 
-def evaluate(objective: Objective, examples: Examples | Stream, seed: int, beta: float = 1.0) -> dict[str, float]:
+def evaluate(objective: Objective, examples: Examples | Stream, seed: int, beta: float) -> dict[str, float]:
     """Means of the bound and its terms, in nats, always with the same latent noise."""
     meter = Meter()
     objective.eval()

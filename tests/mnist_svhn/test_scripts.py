@@ -268,7 +268,7 @@ def test_analyses_repeat_and_need_some_pairs(tmp_path, monkeypatch):
     """Also where the classifiers are found in the cache, and whatever the seed of the first analysis."""
     digits = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
     write_mnist(tmp_path, images=digits, labels=np.arange(60) % 10)
-    train.main(config(tmp_path / "run", svhn="synthetic"))
+    train.main(config(tmp_path / "run", svhn="synthetic", demo=False, data_dir=tmp_path))
     monkeypatch.setattr(classifiers, "STEPS", 3)
     options = {"data_dir": tmp_path, "svhn": "synthetic", "n_samples": 50, "umap": False}
     analyse.main(analyse.Config(tmp_path / "run", max_per_class=1, **options))
