@@ -126,7 +126,7 @@ def test_bounds_and_estimates_on_the_circle(fusion):
     elbo = StandardElbo if fusion == "poe" else MmvaeElbo
     with torch.no_grad():
         found = elbo(model).bound(many).value.view(2000, -1)
-        q = model.posterior(x)
+        q = model.fuse(model.experts(model.observe(x)))
         components = [q] if fusion == "poe" else [q.component_distribution]
         log_q = components[0].log_prob(CIRCLE[:, None] if fusion == "poe" else CIRCLE[:, None, None])  # (N, B[, T])
         log_q = log_q.view(len(CIRCLE), 4, -1)
