@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ from common.errors import require
 from common.evaluation.classifiers import judge_file
 from common.evaluation.encoded import Encoded, encode
 from common.evaluation.frechet_distances import inception_features
-from common.evaluation.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from common.evaluation.latent_clusters import cluster_accuracies, clustered_priors
 from common.evaluation.latent_mixtures import MOST, gaussian_mixture
 from common.evaluation.reconstructions import ssim
 from common.evaluation.subset_metrics import by_size
@@ -24,7 +25,7 @@ from common.metrics import Judge, cross_coherence, joint_coherence, latent_accur
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.reporting import generated, tables, umap
-from common.reporting.analysis_tables import both_ways, by_size_table, few_latents, ssim_table, weak_judges
+from common.reporting.analysis_tables import Figures, few_latents, figure_tables, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.training import devices, runs
@@ -130,51 +131,121 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     """
     config.check()
     runs.check_same(data.must_match(config), config.model)
-    device = devices.select(config.cuda)
-    model = load_model(config.model, data.name).to(device)
-    inception = inception_features(data.inception, device) if data.inception else None
-    splits = {split: data.load(split, config) for split in ("train", "test")}
-    splits["test"] = splits["test"].take(slice(config.n_test))
-    splits = {split: examples.to(device) for split, examples in splits.items()}
-    labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
-    judges, sources = data.judges(config, splits["train"], labels["train"], model), data.sources(model)
-    train, test = (examples.without_others(model.modalities) for examples in splits.values())
-    torch.manual_seed(config.seed)
-    distributed.seed_each_process()
-    right = {
-        f"classifier, {name}": read_right(judge, splits["test"], labels["test"])
-        for name, judge in judges.items()
-        if judge.trained
-    }
-    samplers = data.samplers(model, train, test)
-    n = config.mixture
-    mixtures = {f"{n} Gaussians": gaussian_mixture(model, train, n)} if n else {}
-    few = train.take(slice(MOST)), labels["train"][:MOST]
-    encoded = (encode(model, *few), encode(model, test, labels["test"])) if data.given_all else ()
-    priors = clustered_priors(config, encoded[0]) if encoded and model.prior.is_mixture else {}
-    mixtures |= {name: prior() for name, prior in priors.items() if prior is not model.prior}
-    right |= coherence(model, test, labels["test"], judges, sources, config.n_samples, samplers, mixtures)
-    z = sampled_latents(model, test, sources)
-    for name, of_train in sampled_latents(model, train, sources).items():
-        pairs = (of_train, labels["train"].to(device)), (z[name], labels["test"].to(device))
-        accurate = distributed.on_first_process(lambda pairs=pairs: latent_accuracy(*pairs, data.n_values).cpu())
-        right[f"latent accuracy, {name}"] = accurate
-    shares = figures(right, data.all_right)
-    shares |= cluster_accuracies(*encoded, priors) if encoded else {}
-    similarities = ssim(encoded[1], data.shown.images) if encoded else {}
-    sizes = by_size(*encoded, judges, inception) if data.by_size else {}
-    columns = by_label(right, data) | data.more(config, model, judges, labels["test"])
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
-    kls = kl_plot(folder / "kl.png", model, test, sources)
-    nats = {name: kl.sum(dim=1).nanmean().item() for name, kl in kls.items()}
-    notes = tables.other_data(config), weak_judges(shares), few_latents(len(train))
-    report(config, data, shares, columns, nats, model, len(test), sizes, similarities, " ".join(filter(None, notes)))
-    pictures = [folder / "kl.png"] if kls else []
+    analysis = Analysis(config, data)
+    figures = analysis.figures()
+    n = len(analysis.test)
+    head, about = tables.data_scored(config, data.name, data.about(config), n)
+    notes = tables.other_data(config), weak_judges(figures.shares), few_latents(len(analysis.train))
+    drawn = {"n_samples": config.n_samples} if "coherence, joint" in figures.shares else {}
+    settings = {"n_examples": n, **drawn, "seed": config.seed}
+    shown = figure_tables(figures, data.name, head, data.names, data.label, " ".join(filter(None, notes)))
+    tables.report(config, data.name, shown, settings, about)
     if distributed.rank() == 0:
-        pictures += draw(folder, config, model, test, data, sources, z, labels["test"], kls)
-        print("", *pictures, sep="\n")
-    shares |= {f"SSIM, {pair}": x for pair, x in similarities.items()}
-    return shares | nats | {f"{name}, {n} given": x for n, scores in sizes.items() for name, x in scores.items()}
+        print("", *analysis.draw(), sep="\n")
+    shares = figures.shares | {f"SSIM, {pair}": x for pair, x in figures.ssim.items()} | figures.nats
+    return shares | {f"{name}, {n} given": x for n, scores in figures.by_size.items() for name, x in scores.items()}
+
+
+class Analysis:
+    """A model, the labelled examples that it is scored on, and their judges; random draws begin at config.seed.
+
+    Raises:
+        InputError: a model or data that cannot be used.
+    """
+
+    def __init__(self, config: AnalysisConfig, data: Labelled) -> None:
+        self.config, self.data = config, data
+        device = devices.select(config.cuda)
+        self.model = load_model(config.model, data.name).to(device)
+        self.inception = inception_features(data.inception, device) if data.inception else None
+        splits = {split: data.load(split, config) for split in ("train", "test")}
+        splits["test"] = splits["test"].take(slice(config.n_test))
+        splits = {split: examples.to(device) for split, examples in splits.items()}
+        self.labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
+        self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
+        self.sources = data.sources(self.model)
+        self.of_all_modalities = splits["test"]
+        self.train, self.test = (examples.without_others(self.model.modalities) for examples in splits.values())
+        self.folder = config.out_dir or runs.folder_of(config.model) / "samples"
+        torch.manual_seed(config.seed)
+        distributed.seed_each_process()
+
+    def figures(self) -> Figures:
+        """Measure all figures; saves kl.png too."""
+        encoded = self._encoded() if self.data.given_all else ()
+        beta = load_config(self.config.model).get("beta", 1.0)
+        priors = clustered_priors(encoded[0], beta) if encoded and self.model.prior.is_mixture else {}
+        right = self._right(priors)
+        shares = shares_of(right, self.data.all_right)
+        shares |= cluster_accuracies(*encoded, priors) if encoded else {}
+        similarities = ssim(encoded[1], self.data.shown.images) if encoded else {}
+        sizes = by_size(*encoded, self.judges, self.inception) if self.data.by_size else {}
+        columns = by_label(right, self.data)
+        columns |= self.data.more(self.config, self.model, self.judges, self.labels["test"])
+        nats = {name: kl.sum(dim=1).nanmean().item() for name, kl in self.kls.items()}
+        return Figures(shares, columns, nats, similarities, sizes, parameter_counts(self.model))
+
+    @cached_property
+    def z(self) -> dict[str, Tensor]:
+        """A sample of q(z|x_source) for each test example, {source: (N, D)}."""
+        return sampled_latents(self.model, self.test, self.sources)
+
+    @cached_property
+    def kls(self) -> dict[str, Tensor]:
+        """The KLs of the test examples, {name: (N, D)}; saves their picture, kl.png."""
+        return kl_plot(self.folder / "kl.png", self.model, self.test, self.sources)
+
+    def draw(self) -> list[Path]:
+        """Save cross_generation.png, the traversals and umap.png; returns the files, kl.png first."""
+        pictures, shown = [self.folder / "kl.png"] if self.kls else [], self.data.shown
+        if shown.rows(self.test.take(slice(1))[:].modalities):
+            pictures.append(self.folder / "cross_generation.png")
+            examples = self.test.take(slice(COLUMNS))
+            generated.cross_generation(pictures[-1], self.model, examples, self.sources, shown)
+            if self.model.variational_posterior.on_spheres:
+                print("\nno traversals: a latent alone cannot move on its sphere")
+            else:
+                latents = most_used(self.kls, ROWS).tolist() if self.kls else None
+                pictures += generated.traversals(self.folder / "traversal", self.model, shown, latents)
+        if self.config.umap:
+            pictures.append(self.folder / "umap.png")
+            umap.latents(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
+        return pictures
+
+    def _encoded(self) -> tuple[Encoded, Encoded]:
+        """Encoded training examples, as many as clusters and classifiers of latents need, and all test examples."""
+        few = self.train.take(slice(MOST))
+        return (
+            encode(self.model, few, self.labels["train"][:MOST]),
+            encode(self.model, self.test, self.labels["test"]),
+        )
+
+    def _right(self, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
+        """Which labels judges read rightly, samples show and latents tell: {name: (N, G) bool}."""
+        right = {
+            f"classifier, {name}": read_right(judge, self.of_all_modalities, self.labels["test"])
+            for name, judge in self.judges.items()
+            if judge.trained
+        }
+        model, labels, n = self.model, self.labels["test"], self.config.mixture
+        samplers = self.data.samplers(model, self.train, self.test)
+        mixtures = {f"{n} Gaussians": gaussian_mixture(model, self.train, n)} if n else {}
+        mixtures |= {name: prior() for name, prior in priors.items() if prior is not model.prior}
+        right |= coherence(
+            model, self.test, labels, self.judges, self.sources, self.config.n_samples, samplers, mixtures
+        )
+        return right | self._told_by_latents()
+
+    def _told_by_latents(self) -> dict[str, Tensor]:
+        """Which labels linear classifiers read rightly off samples of each q(z|x_source): {name: (N, G) bool}."""
+        right, test_labels = {}, self.labels["test"].to(self.model.device)
+        of_test = self.z
+        for name, z in sampled_latents(self.model, self.train, self.sources).items():
+            pairs = (z, self.labels["train"].to(self.model.device)), (of_test[name], test_labels)
+            right[f"latent accuracy, {name}"] = distributed.on_first_process(
+                lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
+            )
+        return right
 
 
 @torch.no_grad()
@@ -208,23 +279,7 @@ def coherence(
     return right
 
 
-def clustered_priors(config: AnalysisConfig, train: Encoded) -> dict[str, ClusteredPrior]:
-    """The model's prior, which is a mixture of clusters, and what pruning leaves of it, by name."""
-    beta = load_config(config.model).get("beta", 1.0)
-    left = pruned(train.model.prior, shared_means(train)[train.present], beta)
-    return {"the prior": train.model.prior, "the pruned prior": left}
-
-
-def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, float]:
-    """The share of test examples that have their cluster's majority label: clusters of k-means, and of each prior."""
-    shares = {"clusters, k-means": kmeans_accuracy(train, test)}
-    for name, prior in priors.items():
-        pairs = [(prior_clusters(data, prior), data.labels[:, 0]) for data in (train, test)]
-        shares[f"clusters, {name} ({len(prior.loc)})"] = majority_right(*pairs).double().mean().item()
-    return shares
-
-
-def figures(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, float]:
+def shares_of(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, float]:
     """The share of right labels in [0, 1] for each (N, G), and the share of examples whose labels are all right."""
     shares = {}
     for name, x in right.items():
@@ -240,68 +295,6 @@ def by_label(right: Mapping[str, Tensor], data: Labelled) -> dict[str, Tensor]:
         return {}
     titles = {name: name for name in right} if data.columns is None else data.columns
     return {titles[name]: x.double().mean(dim=0) for name, x in right.items() if name in titles}
-
-
-def draw(
-    folder: Path,
-    config: AnalysisConfig,
-    model: MultimodalVAE,
-    test: Examples,
-    data: Labelled,
-    sources: Mapping[str, Sequence[str]],
-    z: Mapping[str, Tensor],
-    labels: Tensor,
-    kls: Mapping[str, Tensor],
-) -> list[Path]:
-    """Save cross_generation.png, the traversals and umap.png; returns the files."""
-    pictures = []
-    if data.shown.rows(test.take(slice(1))[:].modalities):
-        pictures.append(folder / "cross_generation.png")
-        generated.cross_generation(pictures[0], model, test.take(slice(COLUMNS)), sources, data.shown)
-        if model.variational_posterior.on_spheres:
-            print("\nno traversals: a latent alone cannot move on its sphere")
-        else:
-            pictures += generated.traversals(
-                folder / "traversal", model, data.shown, most_used(kls, ROWS).tolist() if kls else None
-            )
-    if config.umap:
-        pictures.append(folder / "umap.png")
-        umap.latents(pictures[-1], model, z, data.groups(labels))
-    return pictures
-
-
-def report(
-    config: AnalysisConfig,
-    data: Labelled,
-    shares: Mapping[str, float],
-    columns: Mapping[str, Tensor],
-    nats: Mapping[str, float],
-    model: MultimodalVAE,
-    n: int,
-    sizes: Mapping[int, Mapping[str, float]],
-    similarities: Mapping[str, float],
-    notes: str,
-) -> None:
-    """Report the shares in %, those by label, scores by number of given modalities, SSIM, KLs in nats, parameters."""
-    head, about = tables.data_scored(config, data.name, data.about(config), n)
-    counts, rows = parameter_counts(model), [(name, tables.percent(x)) for name, x in shares.items()]
-    shown = [
-        tables.Table("figures", shares, (head, "%"), rows, notes=notes),
-        tables.Table(
-            "nats", nats, (head, "nats"), [(name, f"{x:.2f}") for name, x in nats.items()], notes=both_ways(nats)
-        ),
-        tables.Table("parameters", counts, (data.name, "parameters"), [(k, f"{v:,}") for k, v in counts.items()]),
-    ]
-    if columns:
-        rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
-        shown.insert(1, tables.attribute_table(rows, label=data.label))
-    if similarities:
-        shown.insert(1, ssim_table(similarities))
-    if sizes:
-        shown.insert(1, by_size_table(sizes))
-    drawn = {"n_samples": config.n_samples} if "coherence, joint" in shares else {}
-    settings = {"n_examples": n, **drawn, "seed": config.seed}
-    tables.report(config, data.name, shown, settings, about)
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:

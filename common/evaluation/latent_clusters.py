@@ -1,6 +1,7 @@
 """Clusters in the latents: those that k-means finds, and those of a prior that is a mixture of them."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from sklearn.cluster import KMeans
@@ -97,3 +98,18 @@ def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrio
         mass = log_q.argmax(dim=1).bincount(minlength=len(left)) + log_weights[left].exp()
         left = left[left != left[mass.argmin()]]
     return prior.only(min(candidates, key=lambda candidate: candidate[0])[1])
+
+
+def clustered_priors(train: Encoded, beta: float = 1.0) -> dict[str, ClusteredPrior]:
+    """The model's prior, a mixture of clusters, and what pruning leaves of it, by name; beta: that of the training."""
+    prior = train.model.prior
+    return {"the prior": prior, "the pruned prior": pruned(prior, shared_means(train)[train.present], beta)}
+
+
+def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, float]:
+    """The share of test examples that have their cluster's majority label: clusters of k-means, and of each prior."""
+    shares = {"clusters, k-means": kmeans_accuracy(train, test)}
+    for name, prior in priors.items():
+        pairs = [(prior_clusters(data, prior), data.labels[:, 0]) for data in (train, test)]
+        shares[f"clusters, {name} ({len(prior.loc)})"] = majority_right(*pairs).double().mean().item()
+    return shares

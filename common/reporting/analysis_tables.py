@@ -1,11 +1,60 @@
-"""What the tables of analyse.py have beside shares."""
+"""The tables of analyse.py."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from common.reporting.tables import Table, percent
+from torch import Tensor
+
+from common.reporting.tables import Table, attribute_table, percent
 
 FEW = 1000  # training examples; fewer give the linear classifiers of latents too few steps
 TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
+
+
+class Figures(NamedTuple):
+    """What an analysis has measured.
+
+    shares: of right labels, {name: share in [0, 1]}.
+    by_label: columns of the table by label, {title: (G,)}; none for a single label.
+    nats: mean KLs, {name: nats}.
+    ssim: structural similarities, {pair: SSIM}.
+    by_size: {number of given modalities: {score: value}}, see `common.evaluation.subset_metrics`.
+    parameters: {network: number of trained parameters}.
+    """
+
+    shares: dict[str, float]
+    by_label: dict[str, Tensor]
+    nats: dict[str, float]
+    ssim: dict[str, float]
+    by_size: dict[int, dict[str, float]]
+    parameters: dict[str, int]
+
+
+def figure_tables(
+    figures: Figures, experiment: str, head: str, labels: Sequence[str], label: str, notes: str
+) -> list[Table]:
+    """The tables of the figures: shares in %, by number of given modalities, SSIM, by label, KLs, parameters.
+
+    Args:
+        head: what was scored, the title of the first column.
+        labels: the names of the G labels.
+        label: what a label is.
+        notes: below the shares.
+    """
+    rows = [(name, percent(x)) for name, x in figures.shares.items()]
+    shown = [Table("figures", figures.shares, (head, "%"), rows, notes=notes)]
+    if figures.by_size:
+        shown.append(by_size_table(figures.by_size))
+    if figures.ssim:
+        shown.append(ssim_table(figures.ssim))
+    if figures.by_label:
+        rows = {name: {title: x[i].item() for title, x in figures.by_label.items()} for i, name in enumerate(labels)}
+        shown.append(attribute_table(rows, label=label))
+    nats = [(name, f"{x:.2f}") for name, x in figures.nats.items()]
+    counts = [(name, f"{n:,}") for name, n in figures.parameters.items()]
+    shown.append(Table("nats", figures.nats, (head, "nats"), nats, notes=both_ways(figures.nats)))
+    shown.append(Table("parameters", figures.parameters, (experiment, "parameters"), counts))
+    return shown
 
 
 def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:

@@ -40,8 +40,8 @@ def labelled(**changes):
 
 def test_shares_of_labels_and_of_examples_all_whose_labels_are_right():
     right = {"x": torch.tensor([[True, True], [True, False], [False, False], [True, True]])}
-    assert analysis.figures(right, None) == {"x": 5 / 8}
-    assert analysis.figures(right, "string") == {"x": 5 / 8, "x, string": 1 / 2}
+    assert analysis.shares_of(right, None) == {"x": 5 / 8}
+    assert analysis.shares_of(right, "string") == {"x": 5 / 8, "x, string": 1 / 2}
 
 
 def test_the_table_by_label_has_the_columns_that_are_asked_for():
