@@ -71,7 +71,7 @@ class OwnLatentsMixture(MixturePosterior):
     Importance weights of a sample of component t compare u with the whole mixture and w_t with its encoder; the w_n of
     other modalities come from auxiliary priors r, whose density counts nowhere (Palumbo et al. 2023, ICLR). The methods
     that take samples of each component, z (T, K, B, D), compute this. The posterior q(z|x_S) of the model is a plain
-    mixture (`common.variational_strategies.with_private`).
+    mixture (`common.private_latents.with_private`).
 
     Args:
         component: the components' family.

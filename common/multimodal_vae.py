@@ -11,7 +11,7 @@ from common.encoders_decoders import has_batch_norm
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values, zero_where_absent
-from common.variational_strategies import with_auxiliary, with_private
+from common.private_latents import with_auxiliary, with_private
 
 # Samples of z decoded at once, over all examples, so that memory does not grow with their number: few enough for a
 # CPU's cache to hold the activations, enough to keep a GPU busy.

@@ -47,11 +47,12 @@ from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot
 from common.training import devices, run_from_command_line, runs
 from cub import demo as drawn
-from cub import features
 from cub.captions import Vocabulary
 from cub.classifier import read, reader
 from cub.data import Birds
 from cub.demo import CAPTIONS
+from cub.feature_files import network_of
+from cub.feature_network import features_of as network_features
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, said
 
@@ -206,8 +207,8 @@ def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
         return lambda x: x
     features_of = drawn.features
     if not config.demo:
-        network, size = features.network_of(config.cache_dir or config.data_dir)
-        features_of = partial(features.features_of, network.to(devices.select(config.cuda)), size=size)
+        network, size = network_of(config.cache_dir or config.data_dir)
+        features_of = partial(network_features, network.to(devices.select(config.cuda)), size=size)
 
     def described(images: Tensor) -> Tensor:
         def of(rows: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from common.errors import require
 from cub import demo as drawn
 from cub.captions import Vocabulary, tokenizer, words
 from cub.demo import CAPTIONS
-from cub.features import load_features
+from cub.feature_files import load_features
 from cub.layouts import fetch_birds, find_birds
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])

@@ -10,44 +10,54 @@ learns the classes of all images, also those without captions, except images of 
 cached in the cache-dir too.
 """
 
-import hashlib
 import io
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Required, TypedDict
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
 import torch
 from joblib import cpu_count
-from msgspec import Meta, Struct, structs
+from msgspec import structs
 from torch import Tensor, nn
 
 from common import distributed
 from common.checkpoints import load
-from common.data import image_caches, npy_files
+from common.data import image_caches
 from common.data.image_caches import Kind, decode
 from common.errors import option, require
 from common.io import locked, write_atomically
-from common.schemas import check, read_json
+from common.schemas import check
 from common.tensor_files import save
 from common.training import devices, run_from_command_line
+from cub.feature_files import (
+    NETWORK,
+    SPLITS,
+    Extracted,
+    Extractor,
+    Kept,
+    Network,
+    Notes,
+    about,
+    file_name,
+    map_features,
+    md5_of_names,
+    read_network,
+    read_notes,
+    remedy_for,
+)
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
 from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
 
-SPLITS = ("train", "test")
 TRAINING_OPTIONS = ("train_size", "epochs", "batch_size", "lr", "seed", "precision")
-NETWORK, TRAINING = "cub_resnet101.pth.tar", "cub_resnet101_training.pth.tar"
-Pixels = Annotated[int, Meta(ge=1, le=10_000)]
+TRAINING = "cub_resnet101_training.pth.tar"
 SIZE = 224  # pixels, as for ImageNet
 DECODED_AT_ONCE = 64
-NEAREST_AT_ONCE = 256
 MARGIN = 8 / 7  # edge of the cached training images over the size that the network takes
-MAKE_THEM = "run features.py with the same --data-dir to compute the features, or add --demo for the demo's birds"
 
 
 @dataclass
@@ -91,67 +101,6 @@ class Config(BirdOptions):
         require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
 
 
-class Network(TypedDict, total=False):
-    """Description of a network; one that was trained here has all fields.
-
-    weights: where they come from.
-    size: edge of the images that it sees, in pixels.
-    md5: fingerprint of its parameters.
-    names: md5 of the names of its training images; with the fields of a `Recipe`.
-    classes, images: how many it was trained on.
-    learnt: the classes.
-    accuracy: share of held-out images that it classified correctly.
-    """
-
-    weights: Required[str]
-    size: Pixels
-    md5: str
-    names: str
-    train_size: int
-    epochs: int
-    batch_size: int
-    lr: float
-    seed: int
-    classes: int
-    images: int
-    learnt: list[str]
-    accuracy: float
-
-
-class Extracted(Network):
-    """Description of a network that makes features."""
-
-    size: Required[Pixels]
-    md5: Required[str]
-
-
-class Kept(Struct):
-    """What a network's file holds."""
-
-    about: Network
-    state_dict: dict[str, Tensor]
-
-
-class Notes(Struct):
-    """What lies beside a split's features, in JSON.
-
-    names: md5 of the names of the images.
-    network: what makes the features.
-    done: number of finished rows.
-    """
-
-    names: str
-    network: Extracted
-    done: Annotated[int, Meta(ge=0)] = 0
-
-
-class Extractor(NamedTuple):
-    """A network: normalised images (N, 3, size, size) -> features (N, 2048)."""
-
-    network: nn.Module
-    size: int
-
-
 def main(config: Config) -> None:
     """Compute the features of both splits, and write them and their network."""
     config.check()
@@ -162,70 +111,7 @@ def main(config: Config) -> None:
         for split in SPLITS:
             _extract(birds, split, folder, Extractor(network.to(device), notes["size"]), notes)
     print(", ".join(f"{name} {value}" for name, value in about(folder).items()))
-    print(*(folder / _name(split) for split in SPLITS), sep="\n")
-
-
-def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
-    """Features (N, 2048) float32 of the images of a split, memory-mapped.
-
-    Raises:
-        InputError: the features are missing, incomplete or not finite, belong to other images, or the two splits'
-            features were made by different networks.
-    """
-    notes, names = _notes(cache_dir, split), birds.names[split]
-    path = cache_dir / _name(split)
-    same = notes.network == _notes(cache_dir, SPLITS[0]).network
-    require(same, f"{path} was made by another network than the features of training images: {_again(cache_dir)}")
-    same = notes.names == _md5(names)
-    require(same, f"{path} holds features of other images than {birds.folder}: {_again(cache_dir)}")
-    require(notes.done == len(names), f"{path} holds {notes.done} of {len(names)} images: {MAKE_THEM}")
-    features = torch.from_numpy(_mapped(path, len(names)))
-    finite = features.isfinite().all(dim=1)
-    n_broken = len(finite) - int(finite.sum())
-    require(n_broken == 0, f"{path} holds values that are not finite, in {n_broken} rows: {_again(cache_dir)}")
-    return features
-
-
-def about(cache_dir: Path) -> dict[str, Any]:
-    """Description of the network that made the features of a cache-dir.
-
-    Returns:
-        {"weights", "size", "md5"}; for a network trained here also "classes", "images", "epochs" and "accuracy".
-
-    Raises:
-        InputError: the cache-dir has no features.
-    """
-    shown = ("weights", "size", "classes", "images", "epochs", "accuracy", "md5")
-    notes = _notes(cache_dir, "train").network
-    return {name: notes[name] for name in shown if name in notes}
-
-
-def network_of(cache_dir: Path) -> Extractor:
-    """Load the network that made the features of a cache-dir.
-
-    Raises:
-        InputError: the network or the features are missing or damaged, or do not belong together.
-    """
-    path, notes = cache_dir / NETWORK, _notes(cache_dir, "train").network
-    kept = _kept(path, _again(cache_dir))
-    require(kept.about == notes, f"{path} did not make the features beside it: {_again(cache_dir)}")
-    return Extractor(extractor(kept.state_dict, str(path)), notes["size"])
-
-
-def features_of_file(resnet: Extractor, path: Path) -> Tensor:
-    """Features (2048,) of an image file.
-
-    Raises:
-        InputError: the file is missing or not a readable image.
-    """
-    image = torch.tensor(decode(path, Kind(size=resnet.size), "give another"))
-    return features_of(resnet.network, image[None], resnet.size)[0]
-
-
-def nearest(query: Tensor, among: Tensor) -> Tensor:
-    """Rows (Q,) int64 of `among` (N, 2048) that are nearest to `query` (Q, 2048), by Euclidean distance."""
-    mean = among.mean(dim=0)  # subtracted, so that distances are not small differences of large numbers
-    return torch.cat([torch.cdist(part - mean, among - mean).argmin(dim=1) for part in query.split(NEAREST_AT_ONCE)])
+    print(*(folder / file_name(split) for split in SPLITS), sep="\n")
 
 
 def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, Extracted]:
@@ -239,8 +125,8 @@ def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
     network = extractor(state_dict, f"--weights {config.weights}")
     notes = notes | {"size": config.size or notes.get("size", SIZE), "md5": fingerprint(network)}
     if path.exists():
-        same = _kept(path, _again(folder)).about == notes
-        require(same, f"{path} holds another network, or was made with another --size: {_again(folder)}")
+        same = read_network(path, remedy_for(folder)).about == notes
+        require(same, f"{path} holds another network, or was made with another --size: {remedy_for(folder)}")
     else:
         save(path, {"about": notes, "state_dict": network.state_dict()})
         (folder / TRAINING).unlink(missing_ok=True)
@@ -279,11 +165,11 @@ def _trained(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
     )
     size = config.size or SIZE
     recipe = Recipe(size, config.train_size or size, config.epochs, config.batch_size, config.lr, config.seed)
-    made_with = {**recipe._asdict(), "names": _md5(names)}
+    made_with = {**recipe._asdict(), "names": md5_of_names(names)}
     if (folder / NETWORK).exists():
-        kept = _kept(folder / NETWORK, _again(folder))
+        kept = read_network(folder / NETWORK, remedy_for(folder))
         same = all(kept.about.get(name) == value for name, value in made_with.items())
-        require(same, f"{folder / NETWORK} was trained with other options or on other images: {_again(folder)}")
+        require(same, f"{folder / NETWORK} was trained with other options or on other images: {remedy_for(folder)}")
         return kept.about, kept.state_dict
     kind = Kind(size=round(MARGIN * max(size, recipe.train_size)))
     images = image_caches.load(birds.folder, names, folder / f"cub_training_{kind.size}.npy", kind)
@@ -301,18 +187,18 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
     Args:
         network: description of the network.
     """
-    path, names = folder / _name(split), birds.names[split]
-    notes = Notes(_md5(names), network)
+    path, names = folder / file_name(split), birds.names[split]
+    notes = Notes(md5_of_names(names), network)
     if path.with_suffix(".json").exists():
-        kept = _notes(folder, split)
+        kept = read_notes(folder, split)
         same = structs.replace(kept, done=0) == notes
-        require(same, f"{path} holds features of other images or of another network: {_again(folder)}")
+        require(same, f"{path} holds features of other images or of another network: {remedy_for(folder)}")
         notes = kept
     else:
         content = io.BytesIO()
         np.save(content, np.zeros((len(names), N_FEATURES), np.float32))
         write_atomically(path, content.getbuffer())  # written in full, so that the disk cannot run out of space later
-    features = _mapped(path, len(names), "r+")
+    features = map_features(path, len(names), "r+")
     image = partial(decode, kind=Kind(size=resnet.size))
     files = [birds.folder / name for name in names]
     progress = distributed.progress(total=len(names), initial=notes.done, unit=" images", desc=path.stem)
@@ -325,37 +211,6 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
             notes.done = stop
             write_atomically(path.with_suffix(".json"), msgspec.json.encode(notes))
             progress.update(stop - start)
-
-
-def _name(split: str) -> str:
-    return f"features_{split}.npy"
-
-
-def _notes(cache_dir: Path, split: str) -> Notes:
-    """What the .json file beside a split's features says."""
-    path = (cache_dir / _name(split)).with_suffix(".json")
-    return read_json(path, Notes, MAKE_THEM if not path.exists() else _again(cache_dir))
-
-
-def _kept(path: Path, remedy: str) -> Kept:
-    return check(load(path), Kept, str(path), remedy)
-
-
-def _mapped(path: Path, n: int, mode: str = "c") -> np.ndarray:
-    """Features (n, 2048) of a file, memory-mapped."""
-    features, expected = npy_files.mapped(path, ["<f4"], _again(path.parent), mode), (n, N_FEATURES)
-    same = features.shape == expected
-    require(same, f"{path} has the shape {features.shape} instead of {expected}: {_again(path.parent)}")
-    return features
-
-
-def _again(folder: Path) -> str:
-    """What to do about features that cannot be used."""
-    return f"delete {NETWORK} and features_*.* in {folder} and run features.py again, or give another --cache-dir"
-
-
-def _md5(names: Sequence[str]) -> str:
-    return hashlib.md5("\n".join(names).encode()).hexdigest()
 
 
 if __name__ == "__main__":

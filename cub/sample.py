@@ -25,7 +25,7 @@ from common.models import MultimodalVAE
 from common.reporting import plots, sample_files, tables
 from common.training import run_from_command_line, runs
 from cub import demo as drawn
-from cub import features
+from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
 from cub.data import CAPTIONS, IMAGES, Birds
 from cub.trained_model import TrainedConfig, load_birds, load_trained
@@ -107,8 +107,8 @@ def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given
         elif config.demo:
             inputs["feature"] = drawn.features(image[None])
         else:
-            network = features.network_of(config.cache_dir or config.data_dir)
-            inputs["feature"] = features.features_of_file(network, config.condition_on_image)[None]
+            network = feature_files.network_of(config.cache_dir or config.data_dir)
+            inputs["feature"] = feature_files.features_of_file(network, config.condition_on_image)[None]
     device = model.device
     return Given({name: x.to(device) for name, x in inputs.items()}, image, typed or "")
 
@@ -144,7 +144,7 @@ class View:
             return values["image"].cpu()
         if "feature" in values:
             training = self.training.examples.modalities
-            i = features.nearest(values["feature"], training["feature"].to(values["feature"].device))
+            i = feature_files.nearest(values["feature"], training["feature"].to(values["feature"].device))
             return training["image"][i.cpu()].float() / 255
         return torch.full((len(values["caption"]), 3, 64, 64), torch.nan)
 

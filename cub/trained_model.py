@@ -12,7 +12,7 @@ from common.training.options import ModelConfig
 from cub import data
 from cub.captions import Vocabulary, read_vocabulary
 from cub.data import Birds, load
-from cub.features import about
+from cub.feature_files import about
 from cub.model import AUTHORS_WORDS
 from cub.options import MODELS, WordOptions
 
@@ -86,7 +86,7 @@ def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config:
 
 
 def network_behind(config: FeatureSource) -> dict[str, Any]:
-    """Description of the network that makes the features of the birds (`cub.features.about`)."""
+    """Description of the network that makes the features of the birds (`cub.feature_files.about`)."""
     return {"weights": "correlograms of colours"} if config.demo else about(config.cache_dir or config.data_dir)
 
 

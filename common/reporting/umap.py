@@ -33,13 +33,13 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
         InputError: umap-learn is not installed, or there are too few draws.
     """
     require_installed()
-    from umap import UMAP  # slow to import
-
     n = min(MAX_DRAWS, *(len(draws) for draws in z.values()))
     sources = {"prior": model.prior().sample((n,))} | {f"q(z|{name})": draws[:n] for name, draws in z.items()}
     draws = torch.cat([*sources.values()]).cpu()
     too_few = f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: a larger --limit, or --no-umap"
     require(len(draws) >= MIN_DRAWS, too_few)
+    from umap import UMAP  # slow to import
+
     threads = torch.get_num_threads()
     neighbours = min(NEIGHBOURS, len(draws) - 1)
     points = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1).fit_transform(draws)

@@ -205,7 +205,7 @@ def test_images_are_described_by_the_network_of_the_features(monkeypatch, tmp_pa
     """Also the real ones, at 64 x 64."""
     means = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     means.register_parameter("unused", nn.Parameter(torch.zeros(())))
-    monkeypatch.setattr(analyse.features, "network_of", lambda folder: {tmp_path: (means, 32)}[folder])
+    monkeypatch.setattr(analyse, "network_of", lambda folder: {tmp_path: (means, 32)}[folder])
     images = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 64, 64)
     found = analyse.descriptor("image", analyse.Config(tmp_path, data_dir=tmp_path))(images)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])

@@ -13,9 +13,10 @@ from torch import nn
 from common.checkpoints import load
 from common.errors import InputError
 from common.tensor_files import save
-from cub import feature_network, features
+from cub import feature_files, feature_network, features
+from cub.feature_files import about, features_of_file, load_features, nearest, network_of
 from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, fingerprint, random_crops
-from cub.features import Config, about, features_of_file, load_features, nearest, network_of
+from cub.features import Config
 from tests.helpers.resnet import small_resnet
 
 CPU = torch.device("cpu")
@@ -102,7 +103,7 @@ def test_images_are_framed_and_normalised_as_torchvision_does(tmp_path, shape):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     resize = [transforms.Resize(24), transforms.CenterCrop(24)]
     expected = transforms.Compose([*resize, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    of_file = features_of_file(features.Extractor(Seen(), 24), tmp_path / "a.png")
+    of_file = features_of_file(feature_files.Extractor(Seen(), 24), tmp_path / "a.png")
     assert torch.allclose(of_file, expected(Image.fromarray(pixels)), atol=1e-5)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     expected = transforms.Compose([*resize, transforms.Normalize(MEAN, STD)])(images / 255)
@@ -210,7 +211,7 @@ def test_the_network_never_sees_test_classes(tmp_path, small, found, monkeypatch
     # nor may a network that has learnt a test class of these images make their features
     found.names |= {"train": found.names["train"][:6], "test": found.names["train"][6:]}
     with pytest.raises(InputError, match="was trained on the test class 003.Blue"):
-        features.main(config(tmp_path / "other", weights=tmp_path / features.NETWORK))
+        features.main(config(tmp_path / "other", weights=tmp_path / feature_files.NETWORK))
 
 
 def test_one_class_is_none_to_train_on(tmp_path, small, found):
@@ -264,8 +265,8 @@ def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small,
     ):
         features.main(config(tmp_path, epochs=2))
     with pytest.raises(InputError, match="with another --size"):
-        features.main(config(tmp_path, weights=tmp_path / features.NETWORK, size=20))
-    features.main(config(tmp_path, weights=tmp_path / features.NETWORK, size=None))  # the one it was trained for
+        features.main(config(tmp_path, weights=tmp_path / feature_files.NETWORK, size=20))
+    features.main(config(tmp_path, weights=tmp_path / feature_files.NETWORK, size=None))  # the one it was trained for
     with pytest.raises(InputError, match=r"--epochs needs --weights train \(got --weights torchvision\)"):
         features.main(Config(cache_dir=tmp_path, epochs=3))
     other = SimpleNamespace(folder=found.folder, names={"train": found.names["train"][1:]})
@@ -273,8 +274,8 @@ def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small,
         load_features(other, "train", tmp_path)
     # another network in the place of theirs
     torch.manual_seed(1)
-    kept = load(tmp_path / features.NETWORK)
-    save(tmp_path / features.NETWORK, kept | {"about": kept["about"] | {"md5": "of another"}})
+    kept = load(tmp_path / feature_files.NETWORK)
+    save(tmp_path / feature_files.NETWORK, kept | {"about": kept["about"] | {"md5": "of another"}})
     with pytest.raises(InputError, match="did not make the features beside it"):
         network_of(tmp_path)
 
@@ -339,7 +340,7 @@ def test_imagenets_weights_are_those_that_torchvision_looks_for(tmp_path, small,
 
 
 def test_the_nearest_are_by_euclidean_distance(monkeypatch):
-    monkeypatch.setattr(features, "NEAREST_AT_ONCE", 2)
+    monkeypatch.setattr(feature_files, "NEAREST_AT_ONCE", 2)
     among = torch.tensor([[0.0, 0.0], [10.0, 0.0], [3.0, 4.0]])
     query = torch.tensor([[6.0, 1.0], [1.0, 1.0], [7.0, 0.0], [2.0, 3.0], [10.0, 0.0]])
     # squared distances of the first: 37, 17, 18; the dot product would choose the second for all but the fourth

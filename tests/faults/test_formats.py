@@ -20,7 +20,7 @@ import vhe.data
 from common.data import Shards, array_caches, image_caches
 from common.data.idx_files import read_idx
 from common.data.zip_files import unpack
-from cub import features, layouts
+from cub import feature_files, layouts
 from cub.captions import SPECIAL, read_vocabulary
 from mnist_svhn.data import FILES, read_svhn
 from tests.faults.attack import GIB, attack, scaled
@@ -140,12 +140,12 @@ def _face_notes(folder):
 def _feature_notes(folder):
     np.save(folder / "features_train.npy", np.zeros((3, 2048), np.float32))
     network = {"weights": "x", "size": 224, "md5": "0", "learnt": ["a"], "lr": 0.1}
-    names = features._md5(["a", "b", "c"])
+    names = feature_files.md5_of_names(["a", "b", "c"])
     return json.dumps({"names": names, "network": network, "done": 3}).encode()
 
 
 def _load_features(path):
-    features.load_features(SimpleNamespace(names={"train": ["a", "b", "c"]}, folder="x"), "train", path.parent)
+    feature_files.load_features(SimpleNamespace(names={"train": ["a", "b", "c"]}, folder="x"), "train", path.parent)
 
 
 def _vocabulary(_):
