@@ -1,17 +1,22 @@
 """Posterior families and ways to fuse their experts: one record each, and which exists for which."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from common import choices
+from common.distributions.flows import masked_autoregressive_flow
 from common.encoders_decoders import swish_mlp
 from common.errors import require
+from common.mixture_posteriors import MixturePosterior, OwnLatentsMixture
+from common.modalities import n_elements
 from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
     DiagonalGaussianPosterior,
+    JointFlowsPosterior,
     LaplaceOrNormalPosterior,
     LaplacePosterior,
     LocScaleEbmPosterior,
@@ -55,6 +60,54 @@ class Family(NamedTuple):
     own_latents: bool = False
 
 
+class Latents(NamedTuple):
+    """The latents of a model: first the shared ones, then each modality's own.
+
+    shared: their number.
+    private: {encoder's key: number of that modality's own}.
+    """
+
+    shared: int
+    private: Mapping[str, int]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers that are not 0, the shared ones first."""
+        return self.shared, *(n for n in self.private.values() if n)
+
+    @property
+    def own(self) -> Tensor:
+        """Which latents belong to each modality alone, (M, D) bool."""
+        sizes = torch.tensor(list(self.private.values()))
+        ends = self.shared + sizes.cumsum(0)
+        latents = torch.arange(sum(self.sizes))
+        return (latents >= (ends - sizes)[:, None]) & (latents < ends[:, None])
+
+
+def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The family itself, whose member the strategy gives."""
+    return posterior
+
+
+def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The mixture of the family's members."""
+    return MixturePosterior(posterior)
+
+
+def own_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The mixture of the family's members, each of which gives the private latents of its own modality alone."""
+    require(any(latents.private.values()), "the fusion mmvae+ needs private latents: without them it is moe")
+    one_each = not any("," in key or n_elements(network) for key, network in encoder.items())
+    require(one_each, "the fusion mmvae+ needs an encoder for each modality, and no sets")
+    return OwnLatentsMixture(posterior, latents.own, latents.shared)
+
+
+def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """JNF's posterior, with a flow for each modality."""
+    d = sum(latents.sizes)
+    return JointFlowsPosterior([masked_autoregressive_flow(d) for key in encoder if "," not in key])
+
+
 class Fusion(NamedTuple):
     """A way to fuse experts.
 
@@ -63,16 +116,17 @@ class Fusion(NamedTuple):
     exists: family's name, family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
     why: why it does not exist for other families.
+    posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
+        strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
     auxiliary: whether training draws private latents of other modalities from auxiliary priors; it needs some.
-    flows: whether the experts are the bases of flows (`JointFlowsPosterior`).
     """
 
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[str, Family], bool]
     is_mixture: bool
     why: str
+    posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
     auxiliary: bool = False
-    flows: bool = False
 
 
 def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
@@ -177,12 +231,14 @@ FUSIONS = {
         exists=lambda name, family: family.has_density,
         is_mixture=True,
         why="energy-based experts are only multiplied",
+        posterior=mixture,
     ),
     "mmvae+": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.own_latents,
         is_mixture=True,
         why="a modality's private latents need their own parameters in the experts and in the prior",
+        posterior=own_latents_mixture,
         auxiliary=True,
     ),
     "mopoe": Fusion(
@@ -190,12 +246,14 @@ FUSIONS = {
         exists=lambda name, family: family.product is not None and family.has_density,
         is_mixture=True,
         why="the products that it mixes leave the family, or have no density in closed form",
+        posterior=mixture,
     ),
     "mopoe-published": Fusion(
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
         exists=lambda name, family: name == "gaussian",
         is_mixture=True,
         why="MoPoE's code has Gaussian experts",
+        posterior=mixture,
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
@@ -214,7 +272,7 @@ FUSIONS = {
         exists=lambda name, family: name == "gaussian",
         is_mixture=False,
         why="the bases of its flows, and its joint posterior, are Gaussian",
-        flows=True,
+        posterior=joint_flows,
     ),
     "set": Fusion(
         strategy=None,
