@@ -9,14 +9,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from celeba.attributes import ATTRIBUTES
+from common.data.drawing import BATCH, SIZE, Draws, Measure, along_ray, ellipse, patterned, photograph, rgb, slope
 
-SIZE = 64
-BATCH = 32  # faces drawn at once, which fit into a processor's cache; the faces do not depend on it
-MEASURES, CELLS = 116, 7  # random numbers for a face's measures and colours; cells across the background's pattern
-Measure = Tensor | float
+MEASURES = 116  # random numbers for a face's measures and colours
 HAIR = {"Black_Hair": (0.06, 0.05, 0.06), "Blond_Hair": (0.9, 0.72, 0.36)}
 HAIR |= {"Brown_Hair": (0.36, 0.2, 0.1), "Gray_Hair": (0.66, 0.66, 0.68)}
 
@@ -61,62 +58,37 @@ def draw_with_masks(attributes: Tensor, generator: torch.Generator) -> tuple[Ten
     return faces, masks
 
 
-class _Draws:
-    """Uniform numbers (n, MEASURES), used column by column: no attribute changes what a column is used for."""
-
-    def __init__(self, numbers: Tensor) -> None:
-        self.columns = iter(numbers[:, :, None, None].unbind(dim=1))
-
-    def __call__(self, low: float, high: float) -> Tensor:
-        """Return uniform draws between low and high, (n, 1, 1)."""
-        return low + (high - low) * next(self.columns)
-
-    def either(self, flag: Tensor, yes: tuple[float, float], no: tuple[float, float]) -> Tensor:
-        """Return uniform draws (n, 1, 1) from the range `yes` where the flag is set, else from `no`."""
-        number = next(self.columns)
-        return torch.where(flag > 0, *(low + (high - low) * number for low, high in (yes, no)))
-
-    def chance(self, probability: float) -> Tensor:
-        """Return 1 with a probability, else 0, (n, 1, 1)."""
-        return (next(self.columns) < probability).float()
+class _FaceDraws(Draws):
+    """Random measures and colours of n faces."""
 
     def colour(self, high: float = 0.95, grey: float = 0.2) -> Tensor:
         """Return colours (n, 3, 1, 1) up to `high`, a fraction `grey` of the way to grey."""
-        rgb = torch.stack([self(0.05, high) for _ in range(3)], dim=1)  # (n, 3, 1, 1)
-        return rgb.lerp(rgb[:, :1], grey)
+        colour = torch.stack([self(0.05, high) for _ in range(3)], dim=1)  # (n, 3, 1, 1)
+        return colour.lerp(colour[:, :1], grey)
 
     def hue(self, first: float, last: float) -> Tensor:
         """Return vivid colours (n, 3, 1, 1) between two hues: red at 0, blue at 1/3, green at 2/3, red at 1."""
-        return 0.5 + 0.4 * torch.cos(2 * math.pi * (self(first, last)[:, None] + _rgb(0, 1 / 3, 2 / 3)))
+        return 0.5 + 0.4 * torch.cos(2 * math.pi * (self(first, last)[:, None] + rgb(0, 1 / 3, 2 / 3)))
 
 
 class _Portraits:
     """Paints a batch of n faces, from the background to the hat. Flags and measures are (n, 1, 1)."""
 
     def __init__(self, attributes: Tensor, generator: torch.Generator) -> None:
-        sizes = MEASURES, 3 * CELLS**2, 3 * SIZE**2
-        numbers = torch.rand(len(attributes), sum(sizes), generator=generator)
-        measures, pattern, self.grain = numbers.split(sizes, dim=1)
         self.has = dict(zip(ATTRIBUTES, attributes.float().T[:, :, None, None], strict=True))
-        self.draws = _Draws(measures)
+        self.draws = _FaceDraws(len(attributes), MEASURES, generator)
         self.hulls: list[Tensor] = []
         self._pose()
         self._pigments()
-        self._background(pattern.view(len(attributes), 3, CELLS, CELLS))
+        self._background()
         for step in (self._body, self._head, self._eyes, self._nose_and_mouth, self._hair, self._worn):
             step()
 
     def finished(self) -> tuple[Tensor, Tensor]:
         """Return the faces, lit, slightly blurred and grained, (n, 3, 64, 64), and masks (n, 1, 64, 64), uint8."""
-        draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
-        light = draws(0.75, 1.05) * (1 + draws(-0.15, 0.15) * steps + draws(-0.1, 0.1) * steps[:, None])
-        warmth = draws(-0.06, 0.06)
-        image = self.image.clamp(0, 1) * torch.stack([light * (1 + warmth), light, light * (1 - warmth)], dim=1)
-        blurred = avg_pool2d(pad(image, [1] * 4, mode="replicate"), 3, stride=1)
-        image = image.lerp(blurred, draws(0, 0.3)[:, None])
-        image += draws(0.01, 0.04)[:, None] * (self.grain.view_as(image) - 0.5)
+        faces = photograph(self.image, self.draws, (0.75, 1.05), 0.15, 0.06, 0.3, (0.01, 0.04))
         masks = torch.stack(self.hulls).amin(dim=0) < 0
-        return (255 * image.clamp(0, 1)).round().to(torch.uint8), 255 * masks.to(torch.uint8)[:, None]
+        return faces, 255 * masks.to(torch.uint8)[:, None]
 
     def _paint(self, opacity: Tensor, colour: Tensor) -> None:
         """Blend a colour (n, 3, ...) into the image with an opacity (n, 64, 64) in [0, 1]."""
@@ -142,29 +114,28 @@ class _Portraits:
     def _pigments(self) -> None:
         """Choose the colours of skin, hair and brows."""
         draws, has = self.draws, self.has
-        skin = _rgb(0.86, 0.62, 0.46).lerp(_rgb(0.34, 0.2, 0.13), draws(0, 1)[:, None])
-        self.skin = skin.lerp(_rgb(0.96, 0.87, 0.83), (has["Pale_Skin"] * draws(0.85, 1))[:, None])
-        hair = draws.hue(0.15, 0.75).lerp(_rgb(0.75, 0.3, 0.07), draws.chance(0.6)[:, None])  # dyed, or red
-        for name, rgb in HAIR.items():
-            hair = hair.lerp(_rgb(*rgb), has[name][:, None])
+        skin = rgb(0.86, 0.62, 0.46).lerp(rgb(0.34, 0.2, 0.13), draws(0, 1)[:, None])
+        self.skin = skin.lerp(rgb(0.96, 0.87, 0.83), (has["Pale_Skin"] * draws(0.85, 1))[:, None])
+        hair = draws.hue(0.15, 0.75).lerp(rgb(0.75, 0.3, 0.07), draws.chance(0.6)[:, None])  # dyed, or red
+        for name, colour in HAIR.items():
+            hair = hair.lerp(rgb(*colour), has[name][:, None])
         self.pigment = hair * draws(0.85, 1.1)[:, None] + 0.06 * (draws.colour() - 0.5)
-        self.dark = _rgb(0.13, 0.09, 0.07)
+        self.dark = rgb(0.13, 0.09, 0.07)
         self.brow = self.dark.lerp(0.6 * self.pigment, 0.6 * (1 - has["Bald"][:, None]))
 
-    def _background(self, pattern: Tensor) -> None:
-        """Start the image: a ramp of two colours, and a pattern (n, 3, CELLS, CELLS)."""
-        draws, steps = self.draws, torch.linspace(-1, 1, SIZE)
-        ramp = (0.5 + draws(-0.5, 0.5) * steps + draws(-0.5, 0.5) * steps[:, None]).clamp(0, 1)
+    def _background(self) -> None:
+        """Start the image: a ramp of two colours, and a pattern."""
+        draws = self.draws
+        ramp = slope(draws, 0.5, 0.5, 0.5).clamp(0, 1)
         self.image = draws.colour(grey=0.6).lerp(draws.colour(grey=0.6), ramp[:, None])
-        pattern = interpolate(pattern.lerp(pattern[:, :1], 0.6), size=SIZE, mode="bilinear")
-        self.image += draws(0, 0.3)[:, None] * (pattern - 0.5)
+        self.image += draws(0, 0.3)[:, None] * patterned(draws, 0.6)
 
     def _body(self) -> None:
         """Paint clothes, ears, the hair behind the head, and the neck."""
         draws, has, x, y = self.draws, self.has, self.x, self.y
         male, straight, wavy = has["Male"], has["Straight_Hair"], has["Wavy_Hair"]
-        self._paint(self._cover(_ellipse(x, y - 52, draws(28, 36), draws(20, 27))), draws.colour())
-        ear = _ellipse(x.abs() - self.width - 0.5, y - 3, 2.6, draws(4, 5.5))
+        self._paint(self._cover(ellipse(x, y - 52, draws(28, 36), draws(20, 27))), draws.colour())
+        ear = ellipse(x.abs() - self.width - 0.5, y - 3, 2.6, draws(4, 5.5))
         self._paint(self._cover(ear), 0.85 * self.skin)
 
         self.high, self.volume = draws(21.5, 24.5), draws(2, 4.5)
@@ -173,7 +144,7 @@ class _Portraits:
         rate, phase = draws(0.5, 0.75), draws(0, 6)
         swing = wavy * draws(1.2, 1.9) * torch.sin(rate * y + phase)
         curls = self.volume + 0.8 * swing
-        dome = _ellipse(x, y, self.width + curls, self.high + curls + wavy * torch.sin(rate * x + phase))
+        dome = ellipse(x, y, self.width + curls, self.high + curls + wavy * torch.sin(rate * x + phase))
         ends = y - self.length + (1 - straight) * 0.06 * x.square().clamp(max=60)  # round but for straight hair
         self.outline = torch.where(y < 0, dome, torch.maximum(x.abs() - self.width - curls, ends))
         fall = (y.clamp(max=0) / (self.high + 7)).square()
@@ -183,7 +154,7 @@ class _Portraits:
         self._paint(self._cover(self.outline) * (1 - has["Bald"]), 0.75 * self.locks)
 
         sides = x.abs() - draws.either(male, (10, 13), (6, 8.5)) - 0.01 * (y - 20).square()
-        neck = torch.maximum(torch.maximum(sides, 8 - y), _ellipse(x, y - 12, 20, draws(20, 28)))
+        neck = torch.maximum(torch.maximum(sides, 8 - y), ellipse(x, y - 12, 20, draws(20, 28)))
         self._paint(self._cover(neck), 0.78 * self.skin)
 
     def _head(self) -> None:
@@ -193,18 +164,18 @@ class _Portraits:
         square, taper = draws.either(male, (2.3, 2.9), (1.8, 2.1)), draws.either(male, (0.02, 0.14), (0.14, 0.26))
         low = (y / chin).clamp(min=0)
         jaw = ((x.abs() / (self.width * (1 - taper * low))).pow(square) + low.pow(square)).pow(1 / square)
-        head = torch.where(y < 0, _ellipse(x, y, self.width, self.high), _along_ray(x, y, jaw))
+        head = torch.where(y < 0, ellipse(x, y, self.width, self.high), along_ray(x, y, jaw))
         self.hulls.append(torch.maximum(head.abs() - 1 / self.scale, -2 - y))
         self.face = self._cover(head)
         rounding = 1.06 - 0.22 * (head / 16 + 1).clamp(0, 1).square()
         self._paint(self.face, self.skin * rounding[:, None])
         shine = _near(u - draws(-6, 6), v + draws(14, 18), 6)
-        self._paint(0.6 * self.face * has["Bald"] * shine, _rgb(1, 1, 1))
+        self._paint(0.6 * self.face * has["Bald"] * shine, rgb(1, 1, 1))
         blush = has["Heavy_Makeup"] * draws(0.3, 0.55) * _near(u.abs() - 9, v - 9, 6)
         self._paint(self.face * blush, draws.hue(-0.05, 0.08))
         shadow = ((v - 6) / 4 - 0.015 * (13 - u.abs()).square().clamp(max=60)).clamp(0, 1)
         self._paint(self.face * male * draws(0.12, 0.38) * shadow, self.brow)
-        goatee = self._cover(_ellipse(u, v - chin + 3, 4, 3))
+        goatee = self._cover(ellipse(u, v - chin + 3, 4, 3))
         self._paint(self.face * male * draws.chance(0.25) * goatee, self.brow)
 
     def _eyes(self) -> None:
@@ -218,11 +189,11 @@ class _Portraits:
         shadow, *_ = _leaf(aside, y + 0.8, wide + 1.2, -2, 2.2)
         self._paint(self.face * makeup * draws(0.6, 0.9) * self._cover(shadow, 1.5), 0.8 * draws.hue(0.1, 0.8))
         white = self.face * self._cover(eye)
-        self._paint(white, _rgb(0.93, 0.92, 0.9))
+        self._paint(white, rgb(0.93, 0.92, 0.9))
         ball = ((aside - draws(-1.1, 1.1) * self.u.sign()).square() + y.square()).sqrt()
-        bright = _rgb(0.25, 0.45, 0.7).lerp(_rgb(0.3, 0.5, 0.3), draws(0, 1)[:, None])
-        self._paint(white * self._cover(ball - 1.7), _rgb(0.25, 0.14, 0.07).lerp(bright, draws(0, 1)[:, None]))
-        self._paint(white * self._cover(ball - 0.8), _rgb(0.03, 0.03, 0.03))
+        bright = rgb(0.25, 0.45, 0.7).lerp(rgb(0.3, 0.5, 0.3), draws(0, 1)[:, None])
+        self._paint(white * self._cover(ball - 1.7), rgb(0.25, 0.14, 0.07).lerp(bright, draws(0, 1)[:, None]))
+        self._paint(white * self._cover(ball - 0.8), rgb(0.03, 0.03, 0.03))
         lashes = torch.maximum((y - lid).abs() - 0.35 - 0.4 * makeup, aside.abs() - wide - 0.8 * makeup)
         self._paint(self.face * self._cover(lashes), 0.6 * self.dark)
 
@@ -241,8 +212,8 @@ class _Portraits:
         self.hulls.append(torch.maximum(bridge, -1 - v))
         lit = (0.5 + draws(-1, 1).sign() * x / 3).clamp(0, 1)
         self._paint(0.35 * self.face * self._cover(bridge, 2) * lit, 0.55 * self.skin)
-        self._paint(0.6 * self.face * self._cover(_ellipse(x, v - tip, breadth, 0.9), 1.4), 0.55 * self.skin)
-        self._paint(self.face * self._cover(_ellipse(x.abs() - 0.55 * breadth, v - tip, 0.8, 0.6)), 0.25 * self.skin)
+        self._paint(0.6 * self.face * self._cover(ellipse(x, v - tip, breadth, 0.9), 1.4), 0.55 * self.skin)
+        self._paint(self.face * self._cover(ellipse(x.abs() - 0.55 * breadth, v - tip, 0.8, 0.6)), 0.25 * self.skin)
 
         smile, makeup, parted = has["Smiling"], has["Heavy_Makeup"], has["Mouth_Slightly_Open"]
         bend, wide = draws.either(smile, (2.8, 4), (-1, 0.1)), draws.either(smile, (7, 8.5), (4.6, 6.2))
@@ -250,12 +221,12 @@ class _Portraits:
         level = draws(13, 14.5) - 0.35 * bend
         lips, hull, _ = _leaf(u, v - level, wide, bend, full + gap)
         self.hulls.append(hull)
-        natural, lipstick = self.skin * _rgb(0.92, 0.68, 0.66), draws.hue(-0.02, 0.16) * _rgb(0.9, 0.6, 0.8)
+        natural, lipstick = self.skin * rgb(0.92, 0.68, 0.66), draws.hue(-0.02, 0.16) * rgb(0.9, 0.6, 0.8)
         self._paint(self.face * self._cover(lips), natural.lerp(lipstick, 0.95 * makeup[:, None]))
         inside, _, upper = _leaf(u, v - level, wide - 0.8 * parted, bend, gap.clamp(min=0.3))
-        self._paint(self.face * self._cover(inside), _rgb(0.22, 0.06, 0.06))
+        self._paint(self.face * self._cover(inside), rgb(0.22, 0.06, 0.06))
         teeth = torch.maximum(inside, v - level - upper - draws(0.4, 1) * gap)
-        self._paint(self.face * parted * draws.chance(0.7) * self._cover(teeth), _rgb(0.95, 0.93, 0.88))
+        self._paint(self.face * parted * draws.chance(0.7) * self._cover(teeth), rgb(0.95, 0.93, 0.88))
         cheek = (u.abs() - wide - 1.5 - 0.1 * (v - level).square()).abs() - 0.35
         folds = torch.maximum(cheek, (v - level + 1.5).abs() - 3.5)
         self._paint(0.6 * self.face * smile * self._cover(folds), 0.6 * self.skin)
@@ -289,26 +260,11 @@ class _Portraits:
         self._paint(glasses * self._cover(frames), draws.colour(high=0.5))
 
         felt, up = draws.colour(), draws(-11, -9.5) - v
-        crown = torch.maximum(_ellipse(x, up.clamp(min=0), self.width + self.volume + 1, draws(13, 20)), -up)
-        brim = _ellipse(x, up - draws(-0.01, 0.01) * x.square(), draws(17, 28), draws(1.1, 2))
+        crown = torch.maximum(ellipse(x, up.clamp(min=0), self.width + self.volume + 1, draws(13, 20)), -up)
+        brim = ellipse(x, up - draws(-0.01, 0.01) * x.square(), draws(17, 28), draws(1.1, 2))
         self._paint(hat * self._cover(crown), felt * (1 - 0.01 * x)[:, None])
         self._paint(hat * self._cover(torch.maximum(crown, up - draws(2, 6))), draws.colour())
         self._paint(hat * self._cover(brim), 0.8 * felt)
-
-
-def _rgb(red: float, green: float, blue: float) -> Tensor:
-    """Return a colour (3, 1, 1)."""
-    return torch.tensor([red, green, blue], dtype=torch.float).view(3, 1, 1)
-
-
-def _ellipse(x: Tensor, y: Tensor, a: Measure, b: Measure) -> Tensor:
-    """Return distances to an ellipse around the origin with semi-axes a and b."""
-    return _along_ray(x, y, ((x / a).square() + (y / b).square()).sqrt())
-
-
-def _along_ray(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
-    """Return the distance from (x, y) to the point on its ray from the origin where the radius is 1."""
-    return (1 - 1 / radius.clamp(min=0.05)) * (x.square() + y.square()).sqrt()
 
 
 def _near(x: Tensor, y: Tensor, reach: float) -> Tensor:

@@ -32,6 +32,7 @@ Data
         npy_files: numpy's arrays
         mat_files: MATLAB's arrays of bytes
         pictures: images as Pillow reads them
+        drawing: random measures, shapes and light of the pictures that demos draw
         shards: rows of several files, mapped into memory
         batches: examples in memory, which modality each has, splits, pairing
         streams: splits on the device, as a whole or a batch at a time

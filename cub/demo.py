@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cub.drawing import ATTRIBUTES, BATCH, HORNS, PIGMENTS, SCENES, SIZE, draw, random_attributes
+from common.data.drawing import BATCH, SIZE
+from cub.drawing import ATTRIBUTES, HORNS, PIGMENTS, SCENES, draw, random_attributes
 
 CAPTIONS = 10  # per image
 NAMED = 0.8  # probability that a caption names the value of an attribute

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
+
+from common.data.drawing import BATCH, SIZE, Draws, Measure, ellipse, patterned, photograph, rgb, slope
 
 PIGMENTS = {"black": (0.07, 0.07, 0.09), "white": (0.96, 0.96, 0.94), "gray": (0.53, 0.54, 0.57)}
 PIGMENTS |= {"brown": (0.46, 0.27, 0.12), "red": (0.86, 0.1, 0.1), "yellow": (0.97, 0.83, 0.1)}
@@ -22,10 +23,7 @@ SCENES = (0.62, 0.76, 0.88), (0.8, 0.84, 0.86), (0.45, 0.58, 0.35), (0.3, 0.42, 
 SCENES += ((0.5, 0.45, 0.38),)  # skies, leaves, sand and earth
 HORNS = (0.16, 0.15, 0.16), (0.85, 0.52, 0.15)  # colours of bills
 
-SIZE = 64
-BATCH = 32  # birds drawn at once: few enough for a processor's cache; the images do not depend on it
-MEASURES, CELLS = 63, 7  # random numbers for a bird's measures and colours; cells across the background's pattern
-Measure = Tensor | float
+MEASURES = 63  # random numbers for a bird's measures and colours
 Place = tuple[Measure, Measure]
 
 
@@ -43,10 +41,7 @@ class _Picture:
     """Images of n birds, painted from the background to the eye. Flags and measures are (n, 1, 1)."""
 
     def __init__(self, attributes: Tensor, generator: torch.Generator) -> None:
-        sizes = MEASURES, 3 * CELLS**2, 3 * SIZE**2
-        numbers = torch.rand(len(attributes), sum(sizes), generator=generator)
-        measures, pattern, self.grain = numbers.split(sizes, dim=1)
-        self.columns = iter(measures[:, :, None, None].unbind(dim=1))
+        self.draws = Draws(len(attributes), MEASURES, generator)
         values = dict(zip(ATTRIBUTES, attributes.T, strict=True))
         self.is_long = {name: (values[name] > 0).float()[:, None, None] for name in ("bill", "tail")}
         self.is_large = (values["size"] > 0).float()[:, None, None]
@@ -54,68 +49,49 @@ class _Picture:
         self.crown, self.back, self.belly = (
             palette[values[name]] + 0.08 * (self._colour(1) - 0.5) for name in ("crown", "wings", "belly")
         )
-        self._background(pattern.view(len(attributes), 3, CELLS, CELLS))
+        self._background()
         self._pose()
         for step in (self._perch, self._tail, self._body, self._head, self._wing):
             step()
 
     def finished(self) -> Tensor:
         """The images (n, 3, 64, 64) uint8, with light, a little blur and grain added."""
-        steps = torch.linspace(-1, 1, SIZE)
-        light = self._uniform(0.85, 1.08) * (
-            1 + self._uniform(-0.1, 0.1) * steps + self._uniform(-0.1, 0.1) * steps[:, None]
-        )
-        warmth = self._uniform(-0.05, 0.05)
-        image = self.image.clamp(0, 1) * torch.stack([light * (1 + warmth), light, light * (1 - warmth)], dim=1)
-        blurred = avg_pool2d(pad(image, [1] * 4, mode="replicate"), 3, stride=1)
-        image = image.lerp(blurred, self._uniform(0, 0.5)[:, None])
-        image += self._uniform(0, 0.03)[:, None] * (self.grain.view_as(image) - 0.5)
-        return (255 * image.clamp(0, 1)).round().to(torch.uint8)
-
-    def _uniform(self, low: Measure, high: Measure) -> Tensor:
-        """Uniform in [low, high): (n, 1, 1)."""
-        return low + (high - low) * next(self.columns)
-
-    def _uniform_by(self, flag: Tensor, yes: tuple[float, float], no: tuple[float, float]) -> Tensor:
-        """Uniform in the interval `yes` where the flag is set, else in `no`."""
-        number = next(self.columns)
-        return torch.where(flag > 0, *(low + (high - low) * number for low, high in (yes, no)))
+        return photograph(self.image, self.draws, (0.85, 1.08), 0.1, 0.05, 0.5, (0, 0.03))
 
     def _colour(self, vivid: float) -> Tensor:
         """Random colours (n, 3, 1, 1): greys for vivid = 0, any colour for 1."""
-        rgb = torch.stack([self._uniform(0, 1) for _ in range(3)], dim=1)
-        return rgb.mean(dim=1, keepdim=True).lerp(rgb, vivid)
+        colour = torch.stack([self.draws(0, 1) for _ in range(3)], dim=1)
+        return colour.mean(dim=1, keepdim=True).lerp(colour, vivid)
 
     def _one_of(self, colours: Sequence[tuple[float, float, float]]) -> Tensor:
         """One of the colours at random for each bird: (n, 3, 1, 1)."""
-        return torch.tensor(colours)[self._uniform(0, len(colours)).long().flatten(), :, None, None]
+        return torch.tensor(colours)[self.draws(0, len(colours)).long().flatten(), :, None, None]
 
     def _paint(self, distance: Tensor, colour: Tensor, strength: Measure = 1, soft: float = 1) -> None:
         """Paint a shape over the images, with an edge `soft` pixels wide."""
         cover = (0.5 - distance * self.scale / soft).clamp(0, 1) * strength
         self.image.lerp_(colour, cover[:, None])
 
-    def _background(self, pattern: Tensor) -> None:
+    def _background(self) -> None:
         """Paint sky, leaves, sand or earth, out of focus, and set the scale to 1."""
-        steps, self.scale = torch.linspace(-1, 1, SIZE), 1
-        ramp = (0.5 + self._uniform(-0.4, 0.4) * steps + self._uniform(-0.6, 0.6) * steps[:, None]).clamp(0, 1)
+        self.scale = 1
+        ramp = slope(self.draws, 0.5, 0.4, 0.6).clamp(0, 1)
         scenes = [self._one_of(SCENES) + 0.1 * (self._colour(0.5) - 0.5) for _ in range(2)]
-        self.image = scenes[0].lerp(scenes[1], ramp[:, None] * self._uniform(0, 0.3)[:, None])
-        pattern = interpolate(pattern.lerp(pattern[:, :1], 0.7), size=SIZE, mode="bilinear")
-        self.image += self._uniform(0, 0.1)[:, None] * (pattern - 0.5)
+        self.image = scenes[0].lerp(scenes[1], ramp[:, None] * self.draws(0, 0.3)[:, None])
+        self.image += self.draws(0, 0.1)[:, None] * patterned(self.draws, 0.7)
 
     def _pose(self) -> None:
         """Choose size, slope, head and position of each bird, and set the coordinates of its pixels."""
         steps = torch.arange(SIZE) - (SIZE - 1) / 2
-        self.scale = self._uniform_by(self.is_large, (0.9, 1), (0.62, 0.7))
-        self.slope = self._uniform(0.3, 0.35)  # of the body in radians, head up
-        self.bill = self._uniform_by(self.is_long["bill"], (11, 13), (3.2, 4.2))
-        self.tail = self._uniform_by(self.is_long["tail"], (16, 19), (4, 6))
-        self.head = self._upright(self._uniform(12, 13), self._uniform(-9, -8))
+        self.scale = self.draws.either(self.is_large, (0.9, 1), (0.62, 0.7))
+        self.slope = self.draws(0.3, 0.35)  # of the body in radians, head up
+        self.bill = self.draws.either(self.is_long["bill"], (11, 13), (3.2, 4.2))
+        self.tail = self.draws.either(self.is_long["tail"], (16, 19), (4, 6))
+        self.head = self._upright(self.draws(12, 13), self.draws(-9, -8))
         front, rear = self.head[0] + 6 + self.bill, (13 + self.tail) * self.slope.cos()
         free = (SIZE / 2 - 1 - self.scale * (front + rear) / 2).clamp(min=0.5)
-        self.x = (steps - self._uniform(-0.1, 0.1) * free) / self.scale + (front - rear) / 2
-        self.y = (steps[:, None] - self._uniform(-1, 1) * (1.4 - self.scale)) / self.scale
+        self.x = (steps - self.draws(-0.1, 0.1) * free) / self.scale + (front - rear) / 2
+        self.y = (steps[:, None] - self.draws(-1, 1) * (1.4 - self.scale)) / self.scale
         self.along = self.slope.cos() * self.x - self.slope.sin() * self.y
         self.across = self.slope.sin() * self.x + self.slope.cos() * self.y
 
@@ -126,67 +102,61 @@ class _Picture:
 
     def _perch(self) -> None:
         """Paint a branch or the ground, and the legs on it."""
-        bark = _rgb(0.33, 0.25, 0.18) + 0.2 * (self._colour(0.3) - 0.5)
-        self.level, thick, tilt = self._uniform(14, 16.5), self._uniform(1.2, 2.6), self._uniform(-0.12, 0.12)
+        bark = rgb(0.33, 0.25, 0.18) + 0.2 * (self._colour(0.3) - 0.5)
+        self.level, thick, tilt = self.draws(14, 16.5), self.draws(1.2, 2.6), self.draws(-0.12, 0.12)
         below = self.y - self.level - tilt * self.x
-        ground = (self._uniform(0, 1) < 0.3).float()
+        ground = (self.draws(0, 1) < 0.3).float()
         self._paint(torch.where(ground > 0, -below, (below - thick).abs() - thick), bark + 0.25 * ground[:, None])
         legs = 0.5 * bark + 0.15 * self._colour(1)
-        for foot in (self._uniform(-3.5, -1.5), self._uniform(1, 3)):
+        for foot in (self.draws(-3.5, -1.5), self.draws(1, 3)):
             leg = _taper(self.x, self.y, (foot, 6.0), (foot + 1, self.level + tilt * foot), 0.7, 0.6)
             self._paint(leg, legs)
 
     def _tail(self) -> None:
         """Paint the tail, with a dark edge."""
-        droop = self._uniform(-0.2, 0.3)
+        droop = self.draws(-0.2, 0.3)
         end = -12 - self.tail * droop.cos(), 1 + self.tail * droop.sin()
-        tail = _taper(self.along, self.across, (-9.0, 0.0), end, 3, self._uniform(2, 3))
+        tail = _taper(self.along, self.across, (-9.0, 0.0), end, 3, self.draws(2, 3))
         self._paint(tail - 0.6, 0.35 * self.back)
         self._paint(tail, 0.85 * self.back)
 
     def _body(self) -> None:
         """Paint body and throat, with a dark edge, and the belly on them."""
-        body = _ellipse(self.along, self.across, 14, self._uniform(8.5, 10))
+        body = ellipse(self.along, self.across, 14, self.draws(8.5, 10))
         throat = _taper(self.x, self.y, self._upright(6.0, -1.0), self.head, 8, 6)
         outline = torch.minimum(body, throat)
         self._paint(outline - 0.6, 0.35 * self.back)
         shade = (1.05 - 0.02 * self.across)[:, None]
         self._paint(outline, self.back * shade)
-        edge = self._uniform(-1, 1.5) - self.across - self._uniform(0.3, 0.5) * self.along.clamp(min=0)
+        edge = self.draws(-1, 1.5) - self.across - self.draws(0.3, 0.5) * self.along.clamp(min=0)
         self._paint(torch.maximum(outline, edge), self.belly * shade)
 
     def _head(self) -> None:
         """Paint the bill, the head with its crown, and the eye."""
         x, y = self.x - self.head[0], self.y - self.head[1]
-        aim, size = self._uniform(-0.1, 0.1), self._uniform(6.2, 7)
+        aim, size = self.draws(-0.1, 0.1), self.draws(6.2, 7)
         x, y = aim.cos() * x + aim.sin() * y, aim.cos() * y - aim.sin() * x
-        tip = size + self.bill, self._uniform(0.3, 1.5)
+        tip = size + self.bill, self.draws(0.3, 1.5)
         self._paint(_taper(x, y, (size - 2, 0.5), tip, 2.6, 0.8), self._one_of(HORNS))
         skull = (x.square() + y.square()).sqrt() - size
         self._paint(skull, self.belly)
-        cap = torch.maximum(skull - 0.5, y + self._uniform(0, 1) + 0.25 * x)
+        cap = torch.maximum(skull - 0.5, y + self.draws(0, 1) + 0.25 * x)
         self._paint(torch.maximum(skull - 1, y + 0.25 * x), 0.5 * self.crown)
         self._paint(cap, self.crown)
         eye = ((x - 2.5).square() + (y - 0.3).square()).sqrt()
-        self._paint(eye - 1.9, _rgb(0.92, 0.9, 0.85), 0.7)
-        self._paint(eye - 1.2, _rgb(0.03, 0.03, 0.03))
+        self._paint(eye - 1.9, rgb(0.92, 0.9, 0.85), 0.7)
+        self._paint(eye - 1.2, rgb(0.03, 0.03, 0.03))
 
     def _wing(self) -> None:
         """Paint the wing and its feathers."""
-        drop = self._uniform(0, 3)
-        start, end = (self._uniform(3, 6), self._uniform(-2.5, -1)), (self._uniform(-16, -13), drop)
-        wing = _taper(self.along, self.across, start, end, self._uniform(4.5, 5.5), 1)
+        drop = self.draws(0, 3)
+        start, end = (self.draws(3, 6), self.draws(-2.5, -1)), (self.draws(-16, -13), drop)
+        wing = _taper(self.along, self.across, start, end, self.draws(4.5, 5.5), 1)
         self._paint(wing - 0.7, 0.4 * self.back)
         self._paint(wing, self.back)
-        feathers = torch.sin(self._uniform(1.5, 2.2) * (self.across + 0.35 * self.along)) - 0.2
+        feathers = torch.sin(self.draws(1.5, 2.2) * (self.across + 0.35 * self.along)) - 0.2
         back = (0.5 - 0.3 * (self.along + 2)).clamp(0, 1)
         self._paint(torch.maximum(wing + 0.5, -feathers), 0.6 * self.back + 0.06, 0.7 * back)
-
-
-def _ellipse(x: Tensor, y: Tensor, a: Measure, b: Measure) -> Tensor:
-    """Signed distance to the edge of an ellipse with half axes a and b, along the ray from its middle."""
-    radius = ((x / a).square() + (y / b).square()).sqrt()
-    return (1 - 1 / radius.clamp(min=0.05)) * (x.square() + y.square()).sqrt()
 
 
 def _taper(x: Tensor, y: Tensor, start: Place, end: Place, first: Measure, last: Measure) -> Tensor:
@@ -195,8 +165,3 @@ def _taper(x: Tensor, y: Tensor, start: Place, end: Place, first: Measure, last:
     share = (((x - start[0]) * dx + (y - start[1]) * dy) / (dx**2 + dy**2)).clamp(0, 1)
     distance = ((x - start[0] - share * dx).square() + (y - start[1] - share * dy).square()).sqrt()
     return distance - first - share * (last - first)
-
-
-def _rgb(red: float, green: float, blue: float) -> Tensor:
-    """A colour as (3, 1, 1)."""
-    return torch.tensor([red, green, blue]).view(3, 1, 1)
