@@ -183,6 +183,17 @@ def test_the_normaliser_is_unbiased_with_few_samples():
     assert ((estimates.mean(dim=0) - log_z.exp()).abs() < 4 * estimates.std(dim=0) / math.sqrt(20_000)).all()
 
 
+def test_few_samples_give_the_proposals_gaussian_the_right_precision_on_average():
+    """The inverse of a variance of 8 samples is 7/5 of the precision on average; two of them are added."""
+    mu, logvar = torch.zeros(10_000, 4, 2, dtype=torch.float64), torch.full((10_000, 4, 2), -3.0, dtype=torch.float64)
+    present = torch.tensor([True, True, False]).expand(10_000, -1)
+    torch.manual_seed(0)
+    q = JointFlows(present, mu, logvar, [bent(2, by=0)] * 3, n=8)
+    precision = (-q.proposal.component_distribution.base.logvar[:, -1]).exp()
+    exact = 2 * math.exp(3) - 1
+    assert abs(precision.mean().item() - exact) < 4 * precision.std().item() / math.sqrt(20_000) < 0.05 * exact
+
+
 def test_flows_as_wide_as_the_prior_and_very_narrow_ones_are_finite():
     """In float32, where the quotient of their moments does not exist, or has no variance."""
     for logvar in (1.0, 0.0, -40.0, -80.0):
