@@ -269,7 +269,8 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
     Args:
         about: what makes the features of images.
     """
-    shown = [correlation_table(figures["correlations"], about, config, n)]
+    title, data = tables.data_scored(config, "cub", None, n, "test pair")
+    shown = [correlation_table(figures["correlations"], about, config, title)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))
     nats, counts = figures["nats"], figures["parameters"]
@@ -277,11 +278,11 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
     rows = [(name, f"{n:,}") for name, n in counts.items()]
     shown.append(tables.Table("parameters", counts, ("cub", "parameters"), rows))
     chosen = ("n_samples", "seed", "components", "feature_components")
-    settings = {"n_examples": n, "demo": config.demo, "features": about}
-    tables.report(config, "cub", shown, settings | {name: getattr(config, name) for name in chosen})
+    settings = {"n_examples": n, "features": about} | {name: getattr(config, name) for name in chosen}
+    tables.report(config, "cub", shown, settings, data)
 
 
-def correlation_table(correlations: dict[str, float], about: str, config: Config, n: int) -> tables.Table:
+def correlation_table(correlations: dict[str, float], about: str, config: Config, title: str) -> tables.Table:
     """The table of correlations beside the paper's, each also as a share of its ground truth."""
     truth, papers_truth = correlations["ground truth"], PAPER["ground truth"]
     rows = []
@@ -293,8 +294,7 @@ def correlation_table(correlations: dict[str, float], about: str, config: Config
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"
         "† Shi et al. 2019 as recalled, not re-checked against the paper; with ImageNet's features of all of CUB"
     )
-    size = f"{tables.count(n, 'test pair')}, {tables.count(config.n_samples, 'draw')}"
-    head = (f"cub, {size}", "correlation", "of ground truth", "paper †", "of its")
+    head = (f"{title}, {tables.count(config.n_samples, 'draw')}", "correlation", "of ground truth", "paper †", "of its")
     return tables.Table("correlations", correlations, head, rows, notes=notes)
 
 

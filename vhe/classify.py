@@ -102,12 +102,13 @@ def interval(p: float, n: int) -> dict[str, float]:
 def report(accuracy: dict[str, float], config: Config, n_classes: int) -> None:
     """Report the accuracy and its interval, in a table."""
     mean, low, high = map(tables.percent, accuracy.values())
-    size = f"{tables.count(n_classes, 'test character')}, {tables.count(config.n_samples, 'sample')}"
-    head = (f"vhe, {size}", "accuracy, %", "95 % interval")
+    title, about = tables.data_scored(config, "vhe", None, n_classes, "test character")
+    head = (f"{title}, {tables.count(config.n_samples, 'sample')}", "accuracy, %", "95 % interval")
     name = f"{config.n_way}-way {config.k_shot}-shot, {tables.count(config.episodes, 'episode')}"
     table = tables.Table("accuracy", accuracy, head, [(name, mean, f"{low} to {high}")])
-    chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed", "demo")
-    tables.report(config, "vhe", [table], {"n_classes": n_classes} | {name: getattr(config, name) for name in chosen})
+    chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed")
+    settings = {"n_classes": n_classes} | {name: getattr(config, name) for name in chosen}
+    tables.report(config, "vhe", [table], settings, about)
 
 
 if __name__ == "__main__":

@@ -168,15 +168,17 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def data_scored(
-    config: Sampled, experiment: str, about: Mapping[str, str] | None, n_examples: int
+    config: Sampled, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
 ) -> tuple[str, dict[str, str]]:
     """What a table's title and its JSON say of the data.
 
     Args:
         about: what the experiment says of them, {name: value}.
+        n: the number of examples.
+        kind: what an example is called.
     """
     about = dict(about or {}) | ({"data": "demo"} if config.demo else {})
-    described = [experiment, *(f"{value} {name}" for name, value in about.items()), count(n_examples, "test example")]
+    described = [experiment, *(f"{value} {name}" for name, value in about.items()), count(n, kind)]
     return ", ".join(described), about
 
 
