@@ -48,7 +48,7 @@ test: setup-all
 test-slow: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
 
-# train.py --demo of the folders where it takes longest, and what it has learnt; the others are in test-slow
+# train.py --demo of all folders but mnist, and what it has learnt; minutes each. test-slow has that of mnist
 test-demos: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m demos
 

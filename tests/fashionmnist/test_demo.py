@@ -9,7 +9,7 @@ from tests.helpers.data_config import data_config
 from tests.helpers.demos import accuracy, nearest, trained
 
 
-@pytest.mark.slow
+@pytest.mark.demos
 def test_the_demo_learns_garments_and_their_classes(tmp_path):
     model = trained(train, tmp_path)
     known, test = (FASHIONMNIST.load(split, data_config("", demo=True)) for split in ("train", "test"))

@@ -6,7 +6,7 @@ from mnist_svhn import analyse, train
 from tests.helpers.demos import trained
 
 
-@pytest.mark.slow
+@pytest.mark.demos
 def test_the_demo_generates_pairs_of_the_same_digit(tmp_path):
     trained(train, tmp_path / "run")
     options = {"demo": True, "data_dir": tmp_path, "umap": False, "n_samples": 200}

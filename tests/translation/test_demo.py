@@ -8,7 +8,7 @@ from tests.helpers.demos import trained
 from translation import data, loglike, train
 
 
-@pytest.mark.slow
+@pytest.mark.demos
 def test_the_demo_translates_numbers_that_it_has_not_seen(tmp_path):
     model = trained(train, tmp_path)
     right = evaluate(model, data.load("test", data_config(limit=200)), [loglike.accuracies], 100)

@@ -6,7 +6,7 @@ from tests.helpers.demos import trained
 from vhe import classify, train
 
 
-@pytest.mark.slow
+@pytest.mark.demos
 def test_the_demo_tells_unseen_characters_apart_from_five_examples(tmp_path):
     trained(train, tmp_path)
     accuracy = classify.main(classify.Config(tmp_path, demo=True))
