@@ -177,7 +177,7 @@ def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys
     assert {name: content[name] for name in found} == found
     assert content["n_examples"] == 600
     out = capsys.readouterr().out
-    assert "| cub, 600 test pairs, 200 draws | correlation | of ground truth | paper † | of its |" in out
+    assert "| cub, demo data, 600 test pairs, 200 draws | correlation | of ground truth | paper † | of its |" in out
     assert f"| {source} -> caption | {truth:.3f} | 100.0 % | 0.104 | 38.1 % |" in out
 
 
