@@ -114,19 +114,25 @@ class Fusion(NamedTuple):
     strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
         `UnstructuredStrategy`).
     exists: family's name, family -> whether the fusion exists for it.
-    is_mixture: whether the posterior is a mixture of the family's members.
     why: why it does not exist for other families.
     posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
         strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
-    auxiliary: whether training draws private latents of other modalities from auxiliary priors; it needs some.
     """
 
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[str, Family], bool]
-    is_mixture: bool
     why: str
     posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
-    auxiliary: bool = False
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the posterior is a mixture of the family's members."""
+        return self.posterior in (mixture, own_latents_mixture)
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether training draws private latents of other modalities from auxiliary priors; it needs some."""
+        return self.posterior is own_latents_mixture
 
 
 def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
@@ -211,79 +217,66 @@ FUSIONS = {
     "poe": Fusion(
         strategy=lambda family, encoders: family.product(),
         exists=lambda name, family: family.product is not None,
-        is_mixture=False,
         why="their product leaves the family, choose a mixture",
     ),
     "product": Fusion(
         strategy=lambda family, encoders: GaussianProductStrategy(),
         exists=lambda name, family: name == "gaussian",
-        is_mixture=False,
         why="the product of others leaves the family, or is that of poe",
     ),
     "quotient": Fusion(
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
         exists=lambda name, family: name == "gaussian",
-        is_mixture=False,
         why="only Gaussians have this quotient",
     ),
     "moe": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.has_density,
-        is_mixture=True,
         why="energy-based experts are only multiplied",
         posterior=mixture,
     ),
     "mmvae+": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.own_latents,
-        is_mixture=True,
         why="a modality's private latents need their own parameters in the experts and in the prior",
         posterior=own_latents_mixture,
-        auxiliary=True,
     ),
     "mopoe": Fusion(
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
         exists=lambda name, family: family.product is not None and family.has_density,
-        is_mixture=True,
         why="the products that it mixes leave the family, or have no density in closed form",
         posterior=mixture,
     ),
     "mopoe-published": Fusion(
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
         exists=lambda name, family: name == "gaussian",
-        is_mixture=True,
         why="MoPoE's code has Gaussian experts",
         posterior=mixture,
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
-        is_mixture=False,
         why=NOT_ALONE,
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
-        is_mixture=False,
         why=NOT_ALONE,
     ),
     "jnf": Fusion(
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
         exists=lambda name, family: name == "gaussian",
-        is_mixture=False,
         why="the bases of its flows, and its joint posterior, are Gaussian",
         posterior=joint_flows,
     ),
     "set": Fusion(
         strategy=None,
         exists=stands_alone,
-        is_mixture=False,
         why=NOT_ALONE,
     ),
     "unstructured": Fusion(
         strategy=None,
         exists=stands_alone,
-        is_mixture=False,
         why=NOT_ALONE,
     ),
 }

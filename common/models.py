@@ -52,7 +52,9 @@ def VAE(
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
         record = FUSIONS[fusion]
-        require(record.strategy, f"the fusion {fusion} has its own network: give VAE the strategy, not its name")
+        require(
+            record.strategy is not None, f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
+        )
         strategy = record.strategy(family, tuple(encoder))
         variational_posterior = record.posterior(variational_posterior, latents, encoder)
         auxiliary = family.prior(latents.sizes, True) if record.auxiliary else None
