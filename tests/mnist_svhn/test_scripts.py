@@ -181,26 +181,28 @@ def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
 
 @pytest.mark.slow
 def test_likelihoods_are_those_of_the_estimators_and_go_into_the_file(trained, tmp_path):
-    options = {"demo": True, "limit": 6, "n_samples": 4000, "paper": True, "json": tmp_path / "out.json"}
+    K = 1000
+    options = {"demo": True, "limit": 6, "n_samples": K, "paper": True, "json": tmp_path / "out.json"}
     found = loglike.main(loglike.Config(trained, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
     model = load_model(trained)
     batch = load_pairs("test", data_config("", PairOptions(), demo=True, limit=6))[:]
     inputs = {name: batch.modalities[name] for name in model.modalities}
-    for name, target, given in [
-        ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn")),
-        ("log p(svhn)", ("svhn",), ("mnist", "svhn")),
-        ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
+    noise = 30  # nats: after one epoch few samples of the MNIST image's likelihood count
+    for name, target, given, tolerance in [
+        ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn"), noise),
+        ("log p(svhn)", ("svhn",), ("mnist", "svhn"), 2),
+        ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",), 2),
     ]:
-        expected = log_marginal(model, inputs, target, given, 4000).mean().item()
-        assert found[name]["mean"] == pytest.approx(expected, abs=8), name
+        expected = log_marginal(model, inputs, target, given, K).mean().item()
+        assert found[name]["mean"] == pytest.approx(expected, abs=tolerance), name
     with torch.no_grad():
-        weighed = IwaeElbo(model, K=4000).bound(inputs).value.mean().item()
-        unweighed = IwaeElbo(model, K=4000, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
+        weighed = IwaeElbo(model, K=K).bound(inputs).value.mean().item()
+        unweighed = IwaeElbo(model, K=K, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
     assert abs(weighed - unweighed) > 100
     papers = found["log p(mnist,svhn) weighed as in training, by the paper's estimator"]["mean"]
-    assert papers == pytest.approx(weighed, abs=30), "few samples count after one epoch"
-    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=8)
+    assert papers == pytest.approx(weighed, abs=noise)
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=noise)
 
 
 def test_likelihoods_of_one_modality(tmp_path):

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import celeba.classifier
+import cub.classifier
+import cub.demo
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
@@ -197,6 +199,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     monkeypatch.setattr(multimnist.data, "N", {"train": 30, "test": 30})
     monkeypatch.setattr(Trainer, "fit", small(Trainer.fit))
     monkeypatch.setattr(cub.feature_network, "resnet101", small_resnet)
+    monkeypatch.setattr(cub.demo, "N_DEMO", {"train": 200, "test": 50})
+    monkeypatch.setattr(cub.classifier, "BIRDS", 200)
     monkeypatch.setattr(celeba.classifier, "STEPS", 2)
     monkeypatch.setattr(mnist_svhn.classifier, "STEPS", 2)
     monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
