@@ -115,6 +115,7 @@ class Fusion(NamedTuple):
         `UnstructuredStrategy`).
     exists: family's name, family -> whether the fusion exists for it.
     why: why it does not exist for other families.
+    equation: q(z|x_S), in LaTeX.
     posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
         strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
     """
@@ -122,6 +123,7 @@ class Fusion(NamedTuple):
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[str, Family], bool]
     why: str
+    equation: str
     posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
 
     @property
@@ -213,71 +215,86 @@ def stands_alone(name: str, family: Family) -> bool:
     return family.has_density and not family.only_mixed
 
 
+SUBSETS = r"q(z|X) = \frac1{2^{|X|} - 1} \sum_{\emptyset \neq A \subseteq X} q_A, \qquad q(z|x_S) = q_S, \qquad "
 FUSIONS = {
     "poe": Fusion(
         strategy=lambda family, encoders: family.product(),
         exists=lambda name, family: family.product is not None,
         why="their product leaves the family, choose a mixture",
+        equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     ),
     "product": Fusion(
         strategy=lambda family, encoders: GaussianProductStrategy(),
         exists=lambda name, family: name == "gaussian",
         why="the product of others leaves the family, or is that of poe",
+        equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
     ),
     "quotient": Fusion(
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
         exists=lambda name, family: name == "gaussian",
         why="only Gaussians have this quotient",
+        equation=r"q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q(z|x_m)",
     ),
     "moe": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.has_density,
         why="energy-based experts are only multiplied",
+        equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
         posterior=mixture,
     ),
     "mmvae+": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.own_latents,
         why="a modality's private latents need their own parameters in the experts and in the prior",
+        equation=r"q(u|x_S) = \frac1{|S|} \sum_{m \in S} q_m(u|x_m), \qquad "
+        r"q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m)",
         posterior=own_latents_mixture,
     ),
     "mopoe": Fusion(
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
         exists=lambda name, family: family.product is not None and family.has_density,
         why="the products that it mixes leave the family, or have no density in closed form",
+        equation=SUBSETS + r"q_A \propto p(z) \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
     ),
     "mopoe-published": Fusion(
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
         exists=lambda name, family: name == "gaussian",
         why="MoPoE's code has Gaussian experts",
+        equation=SUBSETS + r"q_A \propto p(z)^{[|A| = M]} \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
+        equation=r"q(z|x_S) \text{ from a network on } x_S",
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
+        equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_m) \text{ from one on } x_m",
     ),
     "jnf": Fusion(
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
         exists=lambda name, family: name == "gaussian",
         why="the bases of its flows, and its joint posterior, are Gaussian",
+        equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
+        r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",
         posterior=joint_flows,
     ),
     "set": Fusion(
         strategy=None,
         exists=stands_alone,
         why=NOT_ALONE,
+        equation=r"q(z|x_S) \text{ from a network on the sum of the encodings of } x_m, m \in S",
     ),
     "unstructured": Fusion(
         strategy=None,
         exists=stands_alone,
         why=NOT_ALONE,
+        equation=r"q(z|x_S) \text{ from one network on } x_S \text{ and } S",
     ),
 }
 

@@ -25,6 +25,7 @@ WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own", *SINGLE_NETWORKS)  # have imp
 class Record(NamedTuple):
     """An objective.
 
+    form: its class in `common.objectives`, whose docstring has its equation; elbo has another one for mixtures.
     make: model, options, weights {name: lambda} -> the objective.
     fusions: those of `common.fusions.FUSIONS` that it exists for.
     options: the options of `common.training.objective_options.ObjectiveOptions` that it takes.
@@ -35,6 +36,7 @@ class Record(NamedTuple):
         modalities".
     """
 
+    form: str
     make: Callable[["MultimodalVAE", Any, Mapping[str, float] | None], "Objective"]
     fusions: tuple[str, ...]
     options: tuple[str, ...]
@@ -66,6 +68,7 @@ def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
 JOINT_ONLY = "trains no posterior of single modalities"
 OBJECTIVES = {  # the first one that exists for a fusion is its default
     "jmvae": Record(
+        form="JmvaeElbo",
         make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAE_ALPHA), weights),
         fusions=("joint",),
         options=("alpha",),
@@ -74,6 +77,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and an encoder for each modality",
     ),
     "student": Record(
+        form="JmvaeElbo",
         make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAE_ALPHA), weights, students=True),
         fusions=("joint",),
         options=("alpha",),
@@ -82,6 +86,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and an encoder for each modality",
     ),
     "telbo": Record(
+        form="TelboElbo",
         make=lambda model, o, weights: objectives.TelboElbo(model, weights),
         fusions=("joint",),
         options=(),
@@ -90,6 +95,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and an encoder for each modality",
     ),
     "jnf": Record(
+        form="JnfElbo",
         make=lambda model, o, weights: objectives.JnfElbo(model, weights),
         fusions=("jnf",),
         options=(),
@@ -98,6 +104,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a joint encoder and a flow for each modality",
     ),
     "mvtcae": Record(
+        form="MvtcaeElbo",
         make=lambda model, o, weights: objectives.MvtcaeElbo(model, _alpha(o, MVTCAE_ALPHA), weights),
         fusions=("product",),
         options=("alpha",),
@@ -106,6 +113,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs the product of experts without the prior",
     ),
     "crmvae": Record(
+        form="CrmvaeElbo",
         make=lambda model, o, weights: objectives.CrmvaeElbo(model, weights),
         fusions=("product",),
         options=(),
@@ -114,6 +122,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs the product of experts without the prior",
     ),
     "mvae": Record(
+        form="MvaeElbo",
         make=lambda model, o, weights: objectives.MvaeElbo(model, o.approx_m, weights),
         fusions=(*PRODUCTS, *SINGLE_NETWORKS),
         options=("approx_m",),
@@ -122,6 +131,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why=f"sums the ELBOs of subsets, which {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have posteriors for",
     ),
     "elbo": Record(
+        form="StandardElbo",
         make=lambda model, o, weights: _elbo(model, weights),
         fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=(),
@@ -130,6 +140,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="leaves posteriors of single modalities or auxiliary priors untrained",
     ),
     "elbo-one": Record(
+        form="MmvaeElbo",
         make=lambda model, o, weights: objectives.MmvaeElbo(model, weights, draw_one=True),
         fusions=MIXTURES,
         options=(),
@@ -138,6 +149,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="draws a component of a mixture",
     ),
     "mmjsd": Record(
+        form="MmjsdElbo",
         make=lambda model, o, weights: objectives.MmjsdElbo(model, weights),
         fusions=("moe",),
         options=(),
@@ -147,6 +159,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         gaussian=True,
     ),
     "dmvae": Record(
+        form="DmvaeElbo",
         make=lambda model, o, weights: objectives.DmvaeElbo(model, weights),
         fusions=PRODUCTS,
         options=(),
@@ -155,6 +168,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a posterior of all modalities and of each one, which products have",
     ),
     "ar": Record(
+        form="ArElbo",
         make=lambda model, o, weights: objectives.ArElbo(model, weights),
         fusions=(*PRODUCTS, "joint"),
         options=(),
@@ -163,6 +177,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="takes KLs between the posteriors of subsets, which mixtures do not have in closed form",
     ),
     "elbo-importance": Record(
+        form="ReweightedElbo",
         make=lambda model, o, weights: objectives.ReweightedElbo(model, weights),
         fusions=("moe",),
         options=(),
@@ -171,6 +186,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="weighs the experts' samples against each other, in a mixture with one expert for each modality",
     ),
     "dreg": Record(
+        form="DregIwaeElbo",
         make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
         ),
@@ -181,6 +197,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why=JOINT_ONLY,
     ),
     "iwae": Record(
+        form="IwaeElbo",
         make=lambda model, o, weights: _iwae(model, o, weights),
         fusions=WEIGHTED,
         options=("K", "looser", "max_memory"),
@@ -189,6 +206,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why=JOINT_ONLY,
     ),
     "stl": Record(
+        form="StlElbo",
         make=lambda model, o, weights: objectives.StlElbo(
             model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
         ),

@@ -126,6 +126,9 @@ def test_what_exists_trains_every_parameter(fusion, family, obj):
     options = ObjectiveOptions(obj=obj)
     options.check_objective(f"--fusion {fusion}", objectives_of(fusion), fusion, family)
     objective = make_objective(obj, model_of(fusion, family), SimpleNamespace(**OPTIONS))
+    other_forms = {("elbo", True): "MmvaeElbo", ("iwae", False): "EnergyIwaeElbo"}
+    case = FUSIONS[fusion].is_mixture if obj == "elbo" else FAMILIES[family].has_density
+    assert type(objective).__name__ == other_forms.get((obj, case), OBJECTIVES[obj].form)
     if fusion not in ("own", "joint"):  # their other encoders get nothing from complete examples
         assert_trains(objective, batch_of())
     assert_trains(objective, batch_of(missing=fusion not in ("joint", "jnf")))
@@ -260,7 +263,7 @@ def my_bound(model, options, weights):
     return IwaeElbo(model, options.K or 2, weights=weights)
 
 
-MINE = Record(my_bound, ("poe", "set"), ("K",), True, "my-own-bound", "is for products, as we showed")
+MINE = Record("IwaeElbo", my_bound, ("poe", "set"), ("K",), True, "my-own-bound", "is for products, as we showed")
 
 
 def test_a_record_alone_makes_an_objective(monkeypatch):
@@ -286,7 +289,8 @@ def test_a_record_alone_makes_an_objective(monkeypatch):
 
 HELP = """
 from common.objectives import registry
-registry.OBJECTIVES["mine"] = registry.Record(None, ("poe",), ("K",), True, "my-own-bound", "is for products")
+mine = registry.Record("IwaeElbo", None, ("poe",), ("K",), True, "my-own-bound", "is for products")
+registry.OBJECTIVES["mine"] = mine
 from common.training.command_line import parse
 from mnist import halves
 print(parse(halves.Command, "", ["train", "--obj", "mine"]).obj)
