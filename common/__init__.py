@@ -22,6 +22,7 @@ Mathematics
         von_mises_fisher: on the sphere, and the uniform one
         unnormalised: a density up to its normaliser, by weighted samples
         energy: a product of Gaussians times exp(-E)
+        hamiltonian: Hamiltonian Monte Carlo
         flows: Gaussians through normalizing flows, and JNF's posterior
 
 Data

@@ -237,14 +237,22 @@ class Analysis:
         return right | self._told_by_latents()
 
     def _told_by_latents(self) -> dict[str, Tensor]:
-        """Which labels linear classifiers read rightly off samples of each q(z|x_source): {name: (N, G) bool}."""
-        right, test_labels = {}, self.labels["test"].to(self.model.device)
-        of_test = self.z
+        """Which labels linear classifiers read rightly off samples of each q(z|x_source): {name: (N, G) bool}.
+
+        Shared and private latents have classifiers of their own.
+        """
+        device, n_shared = self.model.device, self.model.n_shared
+        train_labels, test_labels = self.labels["train"].to(device), self.labels["test"].to(device)
+        latents = {"latent accuracy": slice(n_shared)}
+        if self.model.private:
+            latents["latent accuracy, private"] = slice(n_shared, None)
+        right, of_test = {}, self.z
         for name, z in sampled_latents(self.model, self.train, self.sources).items():
-            pairs = (z, self.labels["train"].to(self.model.device)), (of_test[name], test_labels)
-            right[f"latent accuracy, {name}"] = distributed.on_first_process(
-                lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
-            )
+            for what, part in latents.items():
+                pairs = (z[:, part], train_labels), (of_test[name][:, part], test_labels)
+                right[f"{what}, {name}"] = distributed.on_first_process(
+                    lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
+                )
         return right
 
 

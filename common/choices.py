@@ -181,7 +181,7 @@ MODELS = {
         unpaired=True,
         summary="product of experts of shared latents; each modality has its own",
         source="Lee & Pavlovic 2021, arXiv 2012.13024",
-        bounds="M + 1 times log p(X)",
+        bounds="|X| + 1 times log p(X), once if |X| = 1",
         neighbour="Unlike mvae modalities have private latents, and all are scored under every posterior.",
         obj="dmvae",
         private=True,

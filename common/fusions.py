@@ -246,8 +246,7 @@ FUSIONS = {
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda name, family: family.own_latents,
         why="a modality's private latents need their own parameters in the experts and in the prior",
-        equation=r"q(u|x_S) = \frac1{|S|} \sum_{m \in S} q_m(u|x_m), \qquad "
-        r"q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m)",
+        equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
         posterior=own_latents_mixture,
     ),
     "mopoe": Fusion(

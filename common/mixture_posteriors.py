@@ -49,6 +49,12 @@ class MixturePosterior(Posterior):
         t = int(self.component_weights(q).sum(dim=1).argmax())  # examples without any modality weigh all equally
         return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
 
+    def drawn_component(self, q: MixtureSameFamily) -> Distribution:
+        t = q.mixture_distribution.sample()[:, None, None]  # (B, 1, 1)
+        return self.component.map_parameters(
+            q.component_distribution, lambda x: x.gather(1, t.expand(-1, 1, x.shape[-1])).squeeze(1)
+        )
+
     def scales(self, q: MixtureSameFamily) -> Tensor:
         return self.component.scales(q.component_distribution)
 

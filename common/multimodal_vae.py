@@ -105,6 +105,11 @@ class MultimodalVAE(nn.Module):
         return tuple(modality for modality in self.modality.values() if modality.own)
 
     @property
+    def n_shared(self) -> int | None:
+        """The number of latents that all modalities share, the first ones; None where they share all."""
+        return self.private[0].own.start if self.private else None
+
+    @property
     def decoded_at_once(self) -> int:
         """How many samples of z to decode in one batch where there are many."""
         return DECODED_AT_ONCE[self.device.type]
@@ -214,8 +219,7 @@ class MultimodalVAE(nn.Module):
 
     def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
         """The posterior's parameters of the shared latents, where modalities have private ones."""
-        n_shared = self.private[0].own.start
-        return self.variational_strategy(tuple(p[..., :n_shared] for p in params), mask)
+        return self.variational_strategy(tuple(p[..., : self.n_shared] for p in params), mask)
 
     @staticmethod
     def _own_params(

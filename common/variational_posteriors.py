@@ -82,6 +82,10 @@ class Posterior(nn.Module):
         """The only component with positive weight (q(z|x_m) has just one); q itself if it is not a mixture."""
         return q
 
+    def drawn_component(self, q: Distribution) -> Distribution:
+        """A component of the mixture for each example, drawn by its weight; q itself if it is not a mixture."""
+        return q
+
     def scales(self, q: Distribution) -> Tensor:
         """The scale of each latent, (B, D), or for a mixture of each component's latents, (B, T, D)."""
         return q.base_dist.scale

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, Transform
 from zuko.flows import MAF
 
+from common.distributions.hamiltonian import hamiltonian_chain
 from common.distributions.location_scale import DiagonalGaussian
 from common.distributions.unnormalised import Unnormalised
 from common.errors import require
@@ -81,7 +82,8 @@ class JointFlows(Unnormalised):
     The proposal r is this Gaussian, p or the flow where q is one of them: samples and densities are then exact. In
     between it is the equally weighted mixture of the present flows and a Gaussian, the quotient of Gaussians with the
     moments of n samples of each flow. :math:`\tilde q / r` has no bound there, and an integral only where the flows
-    together fall faster than the prior's powers.
+    together fall faster than the prior's powers. Samples and means do not rest on these weights alone: from a sample of
+    r that they choose, a Hamiltonian chain goes on (the paper has such chains too).
 
     Args:
         present: which modalities are given, (..., M) bool.
@@ -147,13 +149,25 @@ class JointFlows(Unnormalised):
         return torch.where(self.complete, self.joint.log_prob(z), product)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Exact samples; in between, each chosen from a pool by weight."""
-        return super().sample(sample_shape) if self.in_between.any() else self.proposal.sample(sample_shape)
+        """Exact samples; in between, the ends of Hamiltonian chains."""
+        return self._chain(sample_shape)[-1] if self.in_between.any() else self.proposal.sample(sample_shape)
+
+    def _chain(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """The kept points of Hamiltonian chains, (T, *sample_shape, ..., D); samples of r where it is q."""
+        z = super().sample(sample_shape)
+        scale = (0.5 * self.proposal.component_distribution.base.logvar[..., -1, :]).exp()
+        chain = hamiltonian_chain(self.log_density, z, scale.expand_as(z))
+        return torch.where(self.in_between.unsqueeze(-1), chain, z)
 
     @property
     def mean(self) -> Tensor:
-        """The joint encoder's mean where all modalities are given, else an estimate, (..., D)."""
-        return torch.where(self.complete.unsqueeze(-1), self.joint.mean, super().mean)
+        """The joint encoder's mean where all modalities are given, in between that of a chain, else an estimate."""
+        if self.in_between.all():
+            return self._chain().mean(dim=0)
+        mean = torch.where(self.complete.unsqueeze(-1), self.joint.mean, super().mean)
+        if not self.in_between.any():
+            return mean
+        return torch.where(self.in_between.unsqueeze(-1), self._chain().mean(dim=0), mean)
 
     @property
     def variance(self) -> Tensor:

@@ -50,12 +50,21 @@ class Encoded:
         params = tuple(p[rows] for p in self.params)
         return Encoded(self.model, self.examples.take(rows), self.labels[rows], params, self.present[rows])
 
+    def point(self, rows: Tensor, given: Sequence[str]) -> Tensor:
+        """The means of q(z|x_given), for a mixture of one of its components, of the examples in rows (B,): (B, D).
+
+        A component is drawn for each example (as in MoPoE's code): an average of the components' means is a z that none
+        of them gives.
+        """
+        family = self.model.variational_posterior
+        return family.point(family.drawn_component(self.posterior(rows, given)))
+
     @torch.no_grad()
     def points(self, given: Sequence[str]) -> Tensor:
-        """The means of q(z|x_given), (N, D), on the CPU."""
+        """The points of all examples, (N, D), on the CPU."""
 
         def point(rows: Tensor) -> dict[str, Tensor]:
-            return {"z": self.model.variational_posterior.point(self.posterior(rows, given)).cpu()}
+            return {"z": self.point(rows, given).cpu()}
 
         return distributed.map_rows(len(self), BATCH_SIZE, point)["z"]
 

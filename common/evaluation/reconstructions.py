@@ -12,7 +12,7 @@ from common.metrics import BATCH_SIZE
 
 @torch.no_grad()
 def ssim(test: Encoded, images: Sequence[str]) -> dict[str, float]:
-    """The mean structural similarity of images and what is decoded of the mean of q(z|X), and of q(z|x_m).
+    """The mean structural similarity of images and what is decoded of the point of q(z|X), and of q(z|x_m).
 
     (Wang et al. 2004, with scikit-image's defaults: windows of 7 x 7 pixels, the mean over channels.) Decoded images
     are clamped to [0, 1], as pictures show them. Examples that lack the image do not count.
@@ -37,8 +37,7 @@ def ssim(test: Encoded, images: Sequence[str]) -> dict[str, float]:
     def scored(rows: Tensor) -> dict[str, Tensor]:
         given, columns = test.examples[rows].modalities, {}
         for source, (names, targets) in sources.items():
-            z = model.variational_posterior.point(test.posterior(rows, names))
-            decoded = model.likelihood.point(model.decode(z, targets))
+            decoded = model.likelihood.point(model.decode(test.point(rows, names), targets))
             columns |= {f"{source} -> {name}": similarities(decoded[name], given[name]) for name in targets}
         return columns
 

@@ -81,18 +81,27 @@ def conditional(
     return scores
 
 
-def linear_accuracy(train: Encoded, test: Encoded, given: Sequence[str]) -> float:
-    """How often a logistic regression tells the label from the mean of q(z|x_given), on test examples.
+def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str]) -> dict[str, float]:
+    """How often a logistic regression tells the label from the point of q(z|x_given), on test examples.
 
     It is fitted to the first `N_LINEAR` training examples (Sutter et al. 2021; their code draws them with replacement).
+
+    Returns:
+        {"linear accuracy"}, of the shared latents, in [0, 1], and with private latents {"linear accuracy, private"}, of
+        all of these.
 
     Raises:
         InputError: the training examples show one label alone.
     """
-    few = train.first(N_LINEAR)
+    few, n_shared = train.first(N_LINEAR), test.model.n_shared
     require(len(few.labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
-    linear = LogisticRegression(max_iter=1000).fit(few.points(given), few.labels[:, 0])
-    return float(linear.score(test.points(given), test.labels[:, 0]))
+    labels, expected = few.labels[:, 0], test.labels[:, 0]
+    z, of_test = few.points(given), test.points(given)
+    latents = {"linear accuracy": slice(n_shared)}
+    if test.model.private:
+        latents["linear accuracy, private"] = slice(n_shared, None)
+    fitted = {name: LogisticRegression(max_iter=1000).fit(z[:, part], labels) for name, part in latents.items()}
+    return {name: float(fitted[name].score(of_test[:, part], expected)) for name, part in latents.items()}
 
 
 def by_size(
@@ -103,7 +112,7 @@ def by_size(
     "coherence" and "macro" are means over the subsets of a size and all targets outside them, in [0, 1]; "spread" is
     the standard deviation of "coherence" over the subsets; "itself" is the coherence of targets that are given; "FD" is
     a mean over targets outside, for the prior over all; "FID" is a mean over all targets, those that are given too, of
-    as many images as there are test examples (MMVAE+'s code); "linear accuracy" in [0, 1].
+    as many images as there are test examples (MMVAE+'s code). Those of `linear_accuracies` follow.
 
     Args:
         judges: of every modality, by its name, with `features`.
@@ -116,7 +125,7 @@ def by_size(
         row = {"itself": _mean([scores[target]["coherence"] for target in judges if target in given])}
         row |= {name: _mean([score[name] for score in outside]) for name in ("coherence", "macro", "FD") if outside}
         row |= _fid(scores)
-        row["linear accuracy"] = linear_accuracy(train, test, given)
+        row |= linear_accuracies(train, test, given)
         rows.setdefault(len(given), []).append(row)
     prior = conditional(test, judges, distances, (), inception)
     sizes = {0: {"FD": _mean([score["FD"] for score in prior.values()]), **_fid(prior)}}

@@ -21,9 +21,9 @@ class DmvaeElbo(SumOfElbos):
               - \beta \Big[ KL(q(u|x_S) || p(u)) + \sum_m KL(q(w_m|x_m) || p(w_m)) \Big] \Big\}
 
     (Lee & Pavlovic 2021, arXiv 2012.13024; u are the shared latents, w_m modality m's own, which its encoder gives in
-    every term.) Each of the M + 1 terms is a lower bound on log p(X). q(u|x_m) is what the model generates with: with
-    --fusion poe it has the prior as an expert, which the authors' code leaves out in training. A term of an absent
-    modality is 0.
+    every term.) Each of the M + 1 terms is a lower bound on log p(X). An absent modality's term is 0, and an example
+    with one modality has one term. q(u|x_m) is what the model generates with: with
+    --fusion poe it has the prior as an expert, which the authors' code leaves out in training.
     """
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:

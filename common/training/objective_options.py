@@ -43,7 +43,8 @@ class ObjectiveOptions:
     """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch"""
     alpha: float | None = None
     """weight of the KLs between the joint posterior and those of single modalities; for --obj mvtcae the weight of its
-    conditional terms, 0 to 1. Default: 0.1, as in Suzuki et al. 2016; for mvtcae 5/6, as in the authors' code"""
+    conditional terms, 0 to 1. Default: 0.1, as in Suzuki et al. 2016; for mvtcae 5/6, as in the authors' script
+    for PolyMNIST"""
     max_memory: float | None = None
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 

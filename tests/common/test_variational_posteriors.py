@@ -17,7 +17,7 @@ from common.mixture_posteriors import MixturePosterior
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, StlElbo, dreg
 from common.priors import UniformHypersphericalPrior
-from common.variational_posteriors import VmfProductPosterior
+from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior, VmfProductPosterior
 from common.variational_strategies import MoeStrategy, MopoeStrategy, VmfPoeStrategy
 from tests.helpers.gradients import gradients, z_scores
 
@@ -224,3 +224,18 @@ def test_experts_that_say_nothing_are_uniform_on_their_spheres():
     torch.testing.assert_close(z.unflatten(-1, (2, 3)).norm(dim=-1), torch.ones(3, 5, 2))
     torch.testing.assert_close((q.mean, q.factors.loc.norm(dim=-1)), (torch.zeros(5, 6), torch.ones(5, 2)))
     torch.testing.assert_close(q.log_prob(z), UniformHypersphericalPrior(6, 2)().log_prob(z))
+
+
+@pytest.mark.parametrize("family", [DiagonalGaussianPosterior(), LaplacePosterior(), VmfProductPosterior(2)])
+def test_components_are_drawn_by_their_weights(family):
+    """Of three components the second has weight 0; the drawn ones are the family's own members."""
+    logits = torch.tensor([0.25, 0.0, 0.75]).log().expand(4000, -1)
+    params = [
+        torch.randn(3, 4).expand(4000, -1, -1) for _ in range(1 if isinstance(family, VmfProductPosterior) else 2)
+    ]
+    q = MixturePosterior(family)((logits, *params))
+    drawn = MixturePosterior(family).drawn_component(q)
+    means = torch.stack([family(tuple(p[0, t] for p in params)).mean for t in range(3)])
+    shares = [(drawn.mean - mean).abs().amax(dim=1).lt(1e-5).float().mean().item() for mean in means]
+    assert shares == pytest.approx([0.25, 0, 0.75], abs=0.03) and sum(shares) == pytest.approx(1)
+    assert family.drawn_component(drawn) is drawn

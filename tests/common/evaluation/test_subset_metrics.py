@@ -10,16 +10,20 @@ from common.data import Examples
 from common.errors import InputError
 from common.evaluation.encoded import encode
 from common.evaluation.frechet_distances import FrechetDistance
+from common.evaluation.latent_clusters import kmeans_accuracy
 from common.evaluation.subset_metrics import (
     by_size,
     conditional,
     distances_to,
-    linear_accuracy,
+    linear_accuracies,
     macro_accuracy,
 )
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
-from common.models import MVAE
+from common.mixture_posteriors import MixturePosterior
+from common.models import MVAE, VAE
+from common.variational_posteriors import DiagonalGaussianPosterior
+from common.variational_strategies import MoeStrategy
 from tests.helpers.coherence import C, Decoder, Encoder
 
 NAMES = ("a", "b", "c")
@@ -105,11 +109,58 @@ def test_fid_by_size_is_a_mean_over_all_targets():
     assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 3, abs=0.01) and "FID" in sizes[3]
 
 
+def linear_accuracy(train, test, given):
+    scores = linear_accuracies(train, test, given)
+    assert set(scores) == {"linear accuracy"}
+    return scores["linear accuracy"]
+
+
 def test_linear_accuracy_is_that_of_the_posteriors_mean():
     vae = model(wrong_a=0.4)
     train, test = encode(vae, *examples(700)), encode(vae, *examples())
     assert linear_accuracy(train, test, ("b",)) == 1
     assert linear_accuracy(train, test, ("a",)) == pytest.approx(0.6, abs=0.03)
+
+
+def test_a_mixtures_linear_accuracy_is_the_mean_of_its_components():
+    """Averages of the components' means would tell more than each of them."""
+    vae = model(wrong_a=0.4)
+    vae.variational_strategy, vae.variational_posterior = MoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())
+    train, test = encode(vae, *examples(700)), encode(vae, *examples())
+    for given, expected in ((("a",), 0.6), (("b", "c"), 1.0), (("a", "b"), 0.8), (NAMES, 2.6 / 3)):
+        assert linear_accuracy(train, test, given) == pytest.approx(expected, abs=0.03), given
+
+
+class SharedAndPrivate(Encoder):
+    """Classes in the shared or in the private latents, noise in the others."""
+
+    def __init__(self, in_shared):
+        super().__init__()
+        self.in_shared = in_shared
+
+    def forward(self, x):
+        known, noise = 10 * x, 10 * torch.randn_like(x)
+        mu = torch.cat([known, noise] if self.in_shared else [noise, known], dim=1)
+        return mu, torch.full_like(mu, self.logvar)
+
+
+@pytest.mark.parametrize("in_shared", [True, False])
+def test_shared_and_private_latents_are_scored_apart(in_shared):
+    vae = VAE(
+        "poe",
+        encoder={name: SharedAndPrivate(in_shared) for name in "ab"},
+        decoder={name: nn.Linear(2 * C, C) for name in "ab"},
+        likelihood=GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in "ab"}),
+        latent_dim=3 * C,
+        private=dict.fromkeys("ab", C),
+    )
+    train, test = (encode(vae, x.only(("a", "b")), y) for x, y in (examples(700), examples()))
+    scores = linear_accuracies(train, test, ("a",))
+    shared, private = scores["linear accuracy"], scores["linear accuracy, private"]
+    known, chance = (shared, private) if in_shared else (private, shared)
+    assert known == 1 and chance == pytest.approx(1 / C, abs=0.05)
+    clusters = kmeans_accuracy(train, test)
+    assert clusters > 0.9 if in_shared else clusters == pytest.approx(1 / C, abs=0.08)
 
 
 def test_linear_accuracy_takes_the_first_training_examples():

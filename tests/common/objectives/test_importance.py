@@ -49,6 +49,17 @@ def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser, n_mo
     torch.testing.assert_close(bound.value, exact_log_p(weights, scales, inputs, tuple(inputs)))
 
 
+def test_with_many_samples_and_a_beta_above_1_it_bounds_nothing():
+    """With beta 4 a weight is p(X|z) (p(z) / q(z|X))^4, whose mean is not p(X); with one sample it is a bound."""
+    model, weights, scales = linear_gaussian(2)
+    inputs = {name: x.expand(200, -1) for name, x in draw(weights, scales, 1).items()}
+    exact = exact_log_p(weights, scales, inputs, ("a", "b"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        one, many = (IwaeElbo(model, K).bound(inputs, beta=4.0).value - exact for K in (1, 5000))
+    assert one.mean() < -4 * standard_error(one) and many.mean() > 4 * standard_error(many)
+
+
 @pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c"), ("b",)])
 def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(present):
     model, weights, scales = with_fusion("moe", 3)
