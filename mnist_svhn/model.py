@@ -10,10 +10,11 @@ from common.authors_files import MmvaeArgs
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
-from mnist_svhn.options import FAMILIES, MODELS
+from common.pairs import JointEncoder
+from mnist_svhn.options import FAMILIES, JOINT, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
-N_HIDDEN = 400
+N_HIDDEN, N_SVHN_FLAT = 400, 128 * 4 * 4
 LIKELIHOOD_SCALE = 0.75
 
 
@@ -38,11 +39,18 @@ def build(config: Config) -> MultimodalVAE:
     own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
     heads = {name: (d + own[name],) * fusions.FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
+    encoders = {name: encoder[name]() for name in names}
+    if config.model in JOINT:
+        features = {
+            "mnist": mnist_features(h),
+            "svhn": nn.Sequential(svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN)),
+        }
+        encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])
     decoder = {"mnist": lambda: mnist_decoder(d + own["mnist"], h), "svhn": lambda: svhn_decoder(d + own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return VAE(
         MODELS[config.model].fusion,
-        encoder={name: encoder[name]() for name in names},
+        encoder=encoders,
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
         latent_dim=d + sum(own.values()),
@@ -64,11 +72,12 @@ class Clamp(nn.Module):
 
 def mnist_encoder(heads: tuple[int, ...], n_hidden_layers: int) -> nn.Sequential:
     """Image (N, 1, 28, 28) -> the posterior's parameters, (N, D) each."""
-    return nn.Sequential(
-        nn.Flatten(),
-        *hidden_layers(N_MNIST, n_hidden_layers),
-        SplitLinearLayer(N_HIDDEN, heads),
-    )
+    return mnist_features(n_hidden_layers).append(SplitLinearLayer(N_HIDDEN, heads))
+
+
+def mnist_features(n_hidden_layers: int) -> nn.Sequential:
+    """Image (N, 1, 28, 28) -> features (N, N_HIDDEN)."""
+    return nn.Sequential(nn.Flatten(), *hidden_layers(N_MNIST, n_hidden_layers))
 
 
 def mnist_decoder(n_latents: int, n_hidden_layers: int) -> nn.Sequential:
@@ -87,11 +96,16 @@ def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
 
 def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
     """Image (N, 3, 32, 32) -> the posterior's parameters, (N, D) each."""
+    return svhn_features().append(SplitLinearLayer(N_SVHN_FLAT, heads))
+
+
+def svhn_features() -> nn.Sequential:
+    """Image (N, 3, 32, 32) -> features (N, N_SVHN_FLAT)."""
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
         *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
         *(nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
-        *(nn.Flatten(), SplitLinearLayer(128 * 4 * 4, heads)),
+        nn.Flatten(),
     )
 
 

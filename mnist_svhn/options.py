@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 from common import choices
 from common.errors import require
 
-NEWER = ("mopoe-published", "mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae")  # with a prior that is fixed
+JOINT = ("jmvae", "jnf", "telbo")  # have an encoder of both images too
+NEWER = ("mopoe-published", "mvtcae", "crmvae", "mmjsd", *JOINT, "dmvae", "mmvae+", "cmvae")  # with a fixed prior
 MODELS = {  # of --model; MMVAE's paper trains its own by DReG
     "mmvae": choices.MODELS["mmvae"]._replace(obj="dreg"),
     "mnist": choices.MODELS["vae"]._replace(obj="dreg"),
