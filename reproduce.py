@@ -171,7 +171,7 @@ def main(config: Config) -> list[Path]:
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)
     require(
-        not failed, f"{len(failed)} of these failed (see above); what is done is kept, and the same command goes on"
+        not failed, f"{len(failed)} of these failed (see above); finished runs are kept: run the same command again"
     )
     return files
 

@@ -204,7 +204,7 @@ def n_steps(name: str, device: torch.device) -> int:
 
 
 def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", compile: bool = False) -> Turn:
-    """A turn of our steps, on batches out of a split in memory as in `common.training.loop.fit`."""
+    """A turn of our steps, on batches out of a split in memory as in `common.training.loop.Trainer`."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
     model = devices.prepare(experiment.build(), device, precision, compile)

@@ -58,7 +58,7 @@ def main(config: Config) -> None:
 
 
 def cache_rate(n: int) -> float:
-    """Images of CelebA's size cached a second, on all cores, including the start of the processes."""
+    """Images of CelebA's size cached a second, on all cores, including the start of the threads."""
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{i}.jpg" for i in range(n)]
         for i, name in enumerate(names):

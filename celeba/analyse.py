@@ -11,7 +11,7 @@ attribute:
     test images           the classifier on the test images: what generated faces can come to
     reconstructed         z of q(z|image) of a test image, decoded
     given all             z of q(z|attrs) of a test image's 18 attributes, decoded
-    given alone           z given that one attribute, as often with it as without: 50 is chance
+    given alone           z given that attribute alone, or its absence, equally often: 50 is chance
     joint                 z of the prior: what is decoded as the attribute, and what the classifier sees in the image
     more frequent value   always predicting what most test images have
 
@@ -109,7 +109,7 @@ def more_frequent(labels: Tensor) -> dict[str, Tensor]:
 
 
 def by_sex(labels: Tensor) -> dict[str, Tensor]:
-    """Which faces are said to be male: {name: (N,) bool}."""
+    """Faces labelled male, and others: {name: (N,) bool}."""
     male = labels[:, ATTRIBUTES.index("Male")] == 1
     return {"Male": male, "not Male": ~male}
 

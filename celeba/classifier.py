@@ -13,7 +13,7 @@ from common.data import Examples
 from common.evaluation.classifiers import at_most, fingerprint, kept
 
 STEPS = 2000  # of training
-FINGERPRINTED = 1000  # images that tell a set from another one
+FINGERPRINTED = 1000  # images whose checksum identifies a set
 BATCH_SIZE = 100
 
 

@@ -191,7 +191,7 @@ def _difference(n: str, listed: Sequence[str], names: Sequence[str]) -> str | No
     """Say how the attributes' file, its number of images and their names, differs from the partition's names."""
     for one, other in zip(listed, names, strict=False):
         if one != other:
-            return f"{brief(repr(one))} stands where the other has {other}"
+            return f"{brief(repr(one))} in place of {other}"
     if len(listed) == len(names) and n.strip() == str(len(names)):
         return None
     return f"{brief(repr(n.strip()))} images by its first line, {len(listed)} listed, {len(names)} in the other"

@@ -5,13 +5,12 @@
 
 log p(image), log p(image, attrs) and what follows from them share samples of q(z|image), as the caption of the paper's
 Table 2 has it; further rows have the same estimates with samples of q(z|image, attrs). For log p(attrs) z comes from
-the prior, and, in another row, from q(z|attrs). All of these err low: the higher of two values is the nearer one. log
-p(image|attrs) is a difference of two that err low, and may err either way. Weights and annealing of the training play
-no part.
+the prior, and, in another row, from q(z|attrs). These are lower bounds in expectation: the higher of two values is
+nearer. log p(image|attrs), a difference of two, may err either way. Weights and annealing of the training play no part.
 
-The second table: how well the attributes are inferred from the image alone, each at its likelier value. Accuracy says
-little where few have an attribute (that of always predicting the more frequent value stands beside it); F1, of
-the attribute being present, does.
+The second table: how well the attributes are inferred from the image alone, by their likelier values. Accuracy says
+little about rare attributes (that of always predicting the more frequent value stands beside it). F1 is of the
+attribute being present.
 """
 
 from collections.abc import Callable
@@ -91,7 +90,7 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
 
 
 def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]]:
-    """Accuracy and F1 by attribute of (N, 18) bool, in [0, 1]; F1 is undefined where none has it or is said to."""
+    """Accuracy and F1 by attribute of (N, 18) bool, in [0, 1]; F1 is None if none is present or predicted."""
     by_attribute = {}
     for i, name in enumerate(ATTRIBUTES):
         p, y = predicted[:, i], true[:, i]

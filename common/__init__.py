@@ -7,7 +7,7 @@ The contents, in reading order. A module imports only modules that stand above i
 reads this list):
 
 The ground
-    errors: the one exception, for what a user can cause and mend
+    errors: the exception for mistakes that a user can fix
     records: results whose values are items and attributes
     choices: names of models, fusions and families, and what --help says about them
     io: regular files as a whole, atomic writes, locked folders
@@ -28,7 +28,7 @@ Mathematics
 Data
     data/: from files to batches
         config: the options that every dataset's load(split, config) reads
-        zip_files: archives, unpacked as far as they promise
+        zip_files: archives, with limits on their sizes
         idx_files: MNIST's arrays of bytes
         npy_files: numpy's arrays
         mat_files: MATLAB's arrays of bytes
@@ -66,7 +66,7 @@ Objectives
         base: a bound, its terms and its loss; log-likelihoods of decoded samples
         memory: how many samples can be decoded in a given amount of memory
         elbo: the ELBO, and MVAE's sum of ELBOs
-        crossed: DMVAE and TELBO, sums of ELBOs that score or train more than their posteriors see
+        crossed: DMVAE and TELBO, sums of ELBOs that differ in what they score or train
         mixture: ELBOs of posteriors that are mixtures, and mmJSD
         importance: IWAE and STL, bounds by importance weights
         dreg: IWAE's bound with the doubly reparameterised gradient
@@ -82,13 +82,13 @@ What is asked of a trained model
     estimators: log p by importance sampling
     metrics: coherence, classes in the latents, CCA
     evaluation/: metrics of one kind each
-        subset_likelihoods: log p of subsets of the modalities, and of some given others
+        subset_likelihoods: log p of subsets of the modalities, also given others
         aggregates: the aggregate posterior of a label
         latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
         encoded: examples after their encoders, run once for all subsets
         frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
         subset_metrics: coherence, distances and classes in the latents by the number of given modalities
-        reconstructions: how like the given images their reconstructions are
+        reconstructions: structural similarity of images and their reconstructions
         latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
         classifiers: networks that judge what models generate
     reporting/: what people look at

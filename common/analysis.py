@@ -45,7 +45,7 @@ class AnalysisConfig(ModelConfig):
     n_samples: int | None = None
     """samples from the prior, for joint coherence. Default: 10,000, as in MMVAE's paper; with --limit N at most N"""
     n_test: int | None = None
-    """score only the first N test examples; unlike --limit this leaves judges all training examples"""
+    """score only the first N test examples; unlike --limit, judges see all training examples"""
     mixture: int = 0
     """also measure the joint coherence of draws from a mixture of this number of Gaussians, fitted to latents of
     training examples, in place of the prior"""
@@ -78,7 +78,7 @@ class AnalysisConfig(ModelConfig):
 
 
 class Labelled(NamedTuple):
-    """What an analyse.py says about its data.
+    """A labelled dataset and how to analyse it.
 
     name: the experiment's folder.
     load: split ("train", "test"), config -> examples.
@@ -90,12 +90,12 @@ class Labelled(NamedTuple):
     groups: labels (N, G) -> {name: (N,) bool}, the groups of examples that umap.png colours.
     shown: how pictures show values.
     sources: model -> {name: modalities given}.
-    all_right: what an example is called whose labels are all right, such as "string"; None leaves its shares out.
+    all_right: name of the G labels together, such as "string": report how often all are right; None: do not.
     columns: {figure: title} of the table by label; by default all, and none for a single label.
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
-    given_all: whether to measure what q(z|X) gives: reconstructions of the images shown, and clusters of its means.
-    by_size: whether to measure what is generated given every subset of the modalities too
+    given_all: whether to measure q(z|X): reconstructions of the images shown, and clusters of its means.
+    by_size: whether to score what is generated given each subset of the modalities
         (`common.evaluation.subset_metrics`); needs given_all.
     inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     must_match: config -> options that the model must have been trained with, {name: value}.
@@ -221,7 +221,7 @@ class Analysis:
         )
 
     def _right(self, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
-        """Which labels judges read rightly, samples show and latents tell: {name: (N, G) bool}."""
+        """Which labels are right: those of judges, samples and latents, {name: (N, G) bool}."""
         right = {
             f"classifier, {name}": read_right(judge, self.of_all_modalities, self.labels["test"])
             for name, judge in self.judges.items()
@@ -237,7 +237,7 @@ class Analysis:
         return right | self._told_by_latents()
 
     def _told_by_latents(self) -> dict[str, Tensor]:
-        """Which labels linear classifiers read rightly off samples of each q(z|x_source): {name: (N, G) bool}.
+        """Which labels a linear classifier predicts rightly from one z of q(z|x_source): {name: (N, G) bool}.
 
         Shared and private latents have classifiers of their own.
         """

@@ -81,7 +81,7 @@ def of_mmvae(checkpoint: dict, path: Path) -> Trained:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
     options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
     require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
-    args = read_json(options, MmvaeArgs, f"{path.name} needs it beside it, copy it from the authors' run")
+    args = read_json(options, MmvaeArgs, f"{path.name} needs it, copy it from the authors' run")
     name = MMVAE_EXPERIMENTS[args.model]
     config, layout = module_of(name).authors(args)
     return Trained(name, config, lambda model: _renamed(checkpoint, layout, model))

@@ -120,7 +120,7 @@ def load_model(
     try:
         options = SimpleNamespace(**trained.config if build else NEWER_OPTIONS | trained.config)
         build = build or module_of(name).build
-        with torch.device("meta"):  # sizes without memory, which the options may ask for more than there is
+        with torch.device("meta"):  # allocates nothing: the options may ask for too much memory
             sizes = build(options)
         parameters = trained.state_dict(sizes)
     except UNUSABLE as error:
@@ -206,7 +206,7 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
     else:
         trained = authors_files.of_mvae(checkpoint, path)
     name = trained.experiment
-    if name in EXPERIMENTS:  # the options of others mean what their own code says
+    if name in EXPERIMENTS:  # other experiments define their own options
         check(trained.config, NetworkOptions, f"{path}, config,", REMEDY)
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
     return trained
@@ -215,7 +215,7 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
 def _published(path: Path) -> dict[str, Any]:
     """What a published file and the options beside it hold, as a checkpoint of ours."""
     again = "download the published folder again"
-    options = read_json(path.with_name(OPTIONS), Options, f"{path.name} needs it beside it, {again}")
+    options = read_json(path.with_name(OPTIONS), Options, f"{path.name} needs it, {again}")
     return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
 
 

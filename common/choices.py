@@ -31,7 +31,7 @@ class Model(NamedTuple):
     """A model that --model names.
 
     fusion: how its experts are fused, a name in `FUSIONS`.
-    unpaired: whether it can learn from unpaired examples, and from others that lack modalities.
+    unpaired: whether it can learn from examples that lack modalities, such as unpaired ones.
     summary: what --help says.
     source: the paper.
     bounds: what its objective is a lower bound on.
@@ -111,7 +111,7 @@ MODELS = {
         summary="mixture of experts",
         source="Wang et al. 2016, arXiv 1610.03454",
         bounds=EVIDENCE,
-        neighbour="It is mmvae with two modalities and both halves of the objective equal.",
+        neighbour="It is mmvae for two modalities, with BiVCCA's weight mu at 1/2.",
     ),
     "mmvae": Model(
         fusion="moe",
@@ -192,7 +192,7 @@ MODELS = {
         summary="mixture of experts of shared latents; each modality has its own",
         source="Palumbo et al. 2023, ICLR",
         bounds="log p(X) if the auxiliary priors are the prior",
-        neighbour="Unlike mmvae modalities have private latents, which other modalities' experts never give.",
+        neighbour="Unlike in mmvae, modalities have private latents, which only their own expert gives.",
         obj="iwae",
         private=True,
     ),
@@ -202,7 +202,7 @@ MODELS = {
         summary="mmvae+ with a prior of clusters",
         source="Palumbo et al. 2024, ICLR",
         bounds="log p(X) if the auxiliary priors are the prior",
-        neighbour="Unlike mmvae+ its shared latents fall into clusters, which are read off them.",
+        neighbour="Unlike in mmvae+, the prior of the shared latents is a mixture of clusters.",
         obj="iwae",
         private=True,
         clusters=True,

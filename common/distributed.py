@@ -54,7 +54,7 @@ def world_size() -> int:
 
 
 def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa: ANN401 (those of tqdm)
-    """A progress bar on standard error, on the first process; where that is no terminal, a line every ten seconds.
+    """A progress bar on the first process's standard error; a line every ten seconds if that is no terminal.
 
     Args:
         items: what to iterate over, if the bar is not updated by hand.

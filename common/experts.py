@@ -32,9 +32,8 @@ def product_of_experts(
     mu = torch.cat([prior, mu]).movedim(0, -2)  # (B, M + 1, D)
     log_precision = torch.cat([prior, -logvar]).movedim(0, -2)
     if mask is not None:
-        none = ~mask.any(dim=-1)  # (..., B)
-        of_prior = none | with_prior
-        present = torch.cat([of_prior.unsqueeze(-1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
+        has_prior = ~mask.any(dim=-1) | with_prior  # (..., B)
+        present = torch.cat([has_prior.unsqueeze(-1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
         log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
     peak = log_precision.detach().amax(dim=-2, keepdim=True)
     weight = (log_precision - peak).exp()  # softmax and logsumexp share this exponential
@@ -71,8 +70,8 @@ def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) 
               \mu = T^{-1} \sum_{m \in S} T_m \mu_m
 
     (MVAE-Q, Wu & Goodman 2018, arXiv 1802.05335, eq. 3.) The quotient exists only if each posterior is narrower than
-    the prior. So an encoder's logvar is not the posterior's log-variance: exp(-logvar) is by how much the posterior's
-    precision exceeds the prior's.
+    the prior. So an encoder's logvar is not the posterior's log-variance: exp(-logvar) is the posterior's precision
+    minus the prior's.
 
     Args:
         mu, logvar: means and log(sigma^2), (M, B, D).

@@ -43,11 +43,11 @@ class Family(NamedTuple):
     """A posterior family.
 
     n_params: number of vectors (N, D) that an encoder gives.
-    posterior: numbers of latents, the shared ones and each modality's own -> the family's module.
+    posterior: sizes, numbers of shared and of each modality's own latents -> the family's module.
     product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
-    prior: these numbers, whether its scales are learned -> the prior's module.
+    prior: the same sizes, whether scales are learned -> the prior's module.
     has_density: whether log q(z) is known in closed form.
-    only_mixed: whether its members are components of mixtures only, no posteriors alone.
+    only_mixed: whether its members can only be components of mixtures.
     own_latents: whether modalities can have private latents in a mixture.
     """
 
@@ -85,7 +85,7 @@ class Latents(NamedTuple):
 
 
 def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
-    """The family itself, whose member the strategy gives."""
+    """The family itself: the strategy gives one member's parameters."""
     return posterior
 
 
@@ -133,7 +133,7 @@ class Fusion(NamedTuple):
 
     @property
     def auxiliary(self) -> bool:
-        """Whether training draws private latents of other modalities from auxiliary priors; it needs some."""
+        """Whether training draws private latents of other modalities from auxiliary priors."""
         return self.posterior is own_latents_mixture
 
 
@@ -226,7 +226,7 @@ FUSIONS = {
     "product": Fusion(
         strategy=lambda family, encoders: GaussianProductStrategy(),
         exists=lambda name, family: name == "gaussian",
-        why="the product of others leaves the family, or is that of poe",
+        why="it needs Gaussian experts",
         equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
     ),
     "quotient": Fusion(

@@ -97,7 +97,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in a folder alone: it holds the file .lock, which is locked until the end or until this process dies.
+    """Lock a folder for this process: its file .lock is locked until the end or until this process dies.
 
     The folder is made if it does not exist.
 

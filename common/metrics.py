@@ -37,7 +37,7 @@ class Judge(NamedTuple):
     features: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
     def conditions(self, model: MultimodalVAE) -> set[str]:
-        """The modalities that the decoders of what it reads are given."""
+        """The modalities that the decoders of `modalities` see beside z."""
         return {condition for name in self.modalities for condition in model.modality[name].given}
 
 
@@ -178,7 +178,7 @@ def latent_accuracy(
     lr: float = 1e-3,
     batch_size: int = 128,
 ) -> Tensor:
-    """Whether linear classifiers of latents, one for each label, trained with Adam, are right: (N, G) bool.
+    """Train a linear classifier of latents for each label, with Adam; return where it is right: (N, G) bool.
 
     (Shi et al. 2019, section 4.1, with one sampled z for each example and 30 epochs.)
 
@@ -265,8 +265,8 @@ def _whitened(x: Tensor, eps: float, components: int | None = None) -> tuple[Ten
 
 Evaluation = Callable[[nn.Module, Batch], Mapping[str, Tensor]]  # model, B examples -> {name: (B, ...)}
 
-# Every loglike.py computes these too, of each test example, and reports their means in its table and its JSON. One that
-# does not apply to a model's modalities returns {}.
+# Every loglike.py also computes these for each test example, and reports their means in its table and its JSON. Those
+# that do not apply to a model's modalities return {}.
 EVALUATIONS: list[Evaluation] = []
 
 

@@ -74,10 +74,10 @@ class OwnLatentsMixture(MixturePosterior):
 
     .. math:: q_t(z|X) = q_t(u|x_t) \, q(w_t|x_t) \prod_{n \neq t} r(w_n)
 
-    Importance weights of a sample of component t compare u with the whole mixture and w_t with its encoder; the w_n of
-    other modalities come from auxiliary priors r, whose density counts nowhere (Palumbo et al. 2023, ICLR). The methods
-    that take samples of each component, z (T, K, B, D), compute this. The posterior q(z|x_S) of the model is a plain
-    mixture (`common.private_latents.with_private`).
+    The importance weight of a sample of component t has the density of u under the whole mixture and that of w_t under
+    its encoder. The w_n of other modalities come from auxiliary priors r, whose density is not in the weight (Palumbo
+    et al. 2023, ICLR). The methods with z (T, K, B, D) compute this. The model's q(z|x_S) is a plain mixture
+    (`common.private_latents.with_private`).
 
     Args:
         component: the components' family.

@@ -40,9 +40,9 @@ class MultimodalVAE(nn.Module):
         weights: {name: lambda}, what objectives weigh each modality's log-likelihood by; 1 by default.
         auxiliary: for MMVAE+ the priors r(w_m) that training draws private latents from where another modality's
             expert gives the shared ones; a module with `params` like the prior's.
-        private: {name: number of latents that belong to this modality alone}. z is then the shared latents followed by
-            these, in the modalities' order; an encoder gives parameters of the shared ones and its own, a decoder sees
-            these. The posterior of an absent modality's own latents is the prior (`with_private`).
+        private: {name: number of private latents}. z then holds the shared latents, followed by the private ones in
+            the modalities' order. A modality's encoder and decoder use the shared latents and its own. Without the
+            modality the posterior of its own latents is the prior (`with_private`).
 
     Raises:
         InputError: private latents with a posterior family or a strategy that does not treat each latent alone.
@@ -179,9 +179,9 @@ class MultimodalVAE(nn.Module):
         return self.variational_posterior(self.fused_params(params, mask))
 
     def conditional(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
-        """The q(z|x_S) that the model generates from, of stacked experts (M, B, D) under a mask (..., B, M).
+        """The q(z|x_S) to generate from, given stacked experts (M, B, D) and a mask (..., B, M).
 
-        It is that of `fuse`, but for a mixture of products the product of all of S (`MopoeStrategy`).
+        As `fuse`, except that a mixture of products generates from the product over S (`MopoeStrategy`).
         """
         fused = self.fused_params(params, mask)
         return self.variational_posterior(self.variational_strategy.conditional(fused, mask))
@@ -268,14 +268,14 @@ class MultimodalVAE(nn.Module):
         modality = self.modality.get(name)
         require(
             modality is not None and modality.decoder is not None,
-            f"the model has no p({name}|z): it never models the {name}, but {', '.join(self.modelled)}",
+            f"the model has no p({name}|z): it models {', '.join(self.modelled)}",
         )
         for condition in modality.given:
             require(condition in given, f"the model has p({name}|z, {condition}): give it the {condition}")
         return modality
 
     def _decode_together(self, z: Tensor, modality: Modality, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs (..., *) of the network that decodes a modality, for it and those that it is decoded with."""
+        """The outputs (..., *) of a modality's decoder, by name, for all modalities that this decoder decodes."""
         conditions = [given[name] for name in modality.given]
         shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
         inputs = [modality.part_of(z).expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]

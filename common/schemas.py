@@ -39,7 +39,7 @@ def leaves(value: object, name: str, remedy: str) -> Iterator[object]:
     """The values in nested lists, tuples and dicts. They come in no particular order.
 
     Raises:
-        InputError: there are more than MANY, as references to one list inside others, or inside itself, can make.
+        InputError: there are more than MANY, for example because a list holds another one many times, or itself.
     """
     waiting, n = [value], 0
     while waiting:

@@ -16,7 +16,7 @@ from common.io import open_regular, write_atomically
 from common.schemas import check, leaves
 
 T = TypeVar("T")
-# what changed bytes raise: first as a zip archive, then as a pickle, whose operations differ
+# what torch.load raises for damaged files, zip archives or pickles
 DAMAGE = (
     *(zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
     *(AssertionError, EOFError, struct.error, OverflowError, MemoryError, OSError),

@@ -20,9 +20,9 @@ class Posterior(nn.Module):
     The methods here are for a single location-scale distribution, `MixturePosterior`'s for mixtures. T is the number of
     components, 1 without a mixture.
 
-    Each family states its range: the parameters, of all experts and of a learned prior, up to which densities, KLs and
-    their gradients are finite in float32, whatever the fusion. Beyond it an exponent or a square overflows: training
-    stops, since the loss or the weights are not finite.
+    Each family states its range: the parameters of experts and of a learned prior for which densities, KLs and their
+    gradients are finite in float32, whatever the fusion. Outside, an exponent or a square overflows, and training stops
+    since the loss or the weights are not finite.
     """
 
     has_density = True  # log q(z) has a closed form
@@ -71,7 +71,7 @@ class Posterior(nn.Module):
         return z.new_zeros(z.shape[:-1])
 
     def by_latent(self, r: Tensor) -> Tensor:
-        """A component's responsibility for each latent, from r, that for z (T, K, B): (T, K, B, 1 or D)."""
+        """Responsibility of z's component for each latent, (T, K, B, 1 or D), given that for z (T, K, B)."""
         return r.unsqueeze(-1)
 
     def log_prob_of_each(self, q: Distribution, z: Tensor) -> Tensor:
@@ -134,8 +134,8 @@ class LaplacePosterior(Posterior):
 
     Args:
         eta: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
-        sizes: numbers of latents whose scales have a sum each, the shared ones and each modality's own (MMVAE+, Palumbo
-            et al. 2023); by default all D have one.
+        sizes: numbers of latents in groups whose scales sum to that number: the shared ones, and each modality's own
+            (MMVAE+, Palumbo et al. 2023). Default: one group of D.
     """
 
     def __init__(self, eta: float = 1e-6, sizes: Sequence[int] | None = None) -> None:

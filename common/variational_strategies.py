@@ -19,7 +19,7 @@ class Strategy(nn.Module):
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
 
     def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
-        """The parameters of the q(z|x_S) that models generate from, of the fused ones under a mask (..., B, M)."""
+        """The parameters of the q(z|x_S) to generate from, given the fused ones and a mask (..., B, M)."""
         return fused
 
 
@@ -261,9 +261,8 @@ def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
 def _equally_weighted(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
     """The parameters of a mixture that gives equal weights to the components whose experts are all present.
 
-    The other components have weight 0 and the parameters of a component that counts, so that samples and densities of
-    them are as finite as those that count. An example without any complete component gives all components equal weights
-    and parameters 0.
+    The other components have weight 0 and the parameters of a complete one, so that their samples and densities stay
+    finite. In an example without any complete component all components have equal weights and parameters 0.
 
     Args:
         complete: which components have all their experts, (..., B, T) bool.

@@ -5,9 +5,9 @@
     python analyse.py trained_models --data-dir data --vocab cub.vocab        the authors' own model
     python analyse.py trained_models --json out.json            and a file
 
-Captions are embedded (`cub.sentences`) and images described by their features: those of the network of features.py, the
-images being 64 x 64, also the real ones; of the demo, colour correlograms. Canonical correlation analysis of the
-training pairs projects both, and the mean cosine similarity of the projections of a pair is the "correlation":
+Captions are embedded (`cub.sentences`), images described by features: those of the network of features.py, on images of
+64 x 64, real ones too; with --demo colour correlograms. Canonical correlation analysis of the training pairs projects
+both, and the mean cosine similarity of the projections of a pair is the "correlation":
 
     ground truth          test images and their captions: each of the ten captions is a pair
     image -> caption      test images, and a caption decoded of one z of q(z|image) for each pair
@@ -15,10 +15,10 @@ training pairs projects both, and the mean cosine similarity of the projections 
     joint                 images and captions decoded of the same draw of the prior
 
 The features and the embeddings are not those of the paper, so its figures compare by their ratio to the ground truth.
-A model all of whose draws are alike may have any joint figure: that of one pair.
+If all draws of a model are alike, its joint figure is that of one pair, and can have any value.
 
-What a caption says of a drawn bird is right or wrong: the demo has a table of that. Of generated images a network reads
-the attributes; the row "ground truth, read" says how well it reads.
+With --demo a table has the share of right statements in captions. A network reads the attributes of generated images;
+the row "ground truth, read" shows how well.
 
 KLs of the posteriors from the prior and from each other follow, and the networks' sizes. Writes umap.png, draws of the
 prior and of the posteriors in the plane, kl.png, the KLs by latent, and for photographs cross_generation.png into the
@@ -88,9 +88,9 @@ class Config(TrainedConfig):
     def check(self) -> None:
         super().check()
         require(self.components > 0, f"--components must be positive, not {self.components}")
-        least = self.feature_components is None or self.feature_components >= self.components
+        fits = self.feature_components is None or self.feature_components >= self.components
         require(
-            least, f"--feature-components {self.feature_components} must not be below --components {self.components}"
+            fits, f"--feature-components {self.feature_components} must not be below --components {self.components}"
         )
         if self.umap:
             maps.require_installed()

@@ -1,7 +1,7 @@
 """The server of the explorer's page: it answers this machine's browser, and nothing but the page's own requests.
 
-gradio has more routes than the page uses, among them some that read files, take uploads or fetch addresses. They are
-shut, whatever gradio's own checks say: the page needs none of them, since its pictures are data URIs.
+gradio has more routes than the page uses, among them some that read files, take uploads or fetch addresses. The server
+blocks them, whatever gradio itself checks: the page needs none of them, since its pictures are data URIs.
 """
 
 import os

@@ -66,12 +66,12 @@ def judges(
 def samplers(model: MultimodalVAE, train: Examples, test: Examples) -> dict[str, Callable[[Batch], Tensor]]:
     """z from the aggregate posterior of the label, as `python sample.py --sampler aggregate`.
 
-    None where few training examples lack a label of the test examples.
+    Empty if the training examples lack a test label.
     """
     if "text" not in model.modelled:
         return {}
-    wanted, known = (examples.modalities["text"].unique() for examples in (test, train))
-    if not torch.isin(wanted, known).all():
+    asked, known = (examples.modalities["text"].unique() for examples in (test, train))
+    if not torch.isin(asked, known).all():
         return {}
     aggregate = AggregatePosterior(model, train, "text")
     return {"text, aggregate": lambda batch: aggregate.sample(batch.modalities["text"])}

@@ -120,7 +120,7 @@ class Config:
             wrong = [setting for setting in settings if not re.fullmatch(r"[\w-]+=\S+", setting)]
             require(not wrong, f"--variants and --options are NAME=VALUE, not {' '.join(wrong)!r}")
             own = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in OWN]
-            require(not own, f"--variants and --options: {', '.join(own)} is not theirs to say")
+            require(not own, f"--variants and --options cannot set {', '.join(own)}")
             args = [arg for setting in settings for arg in _arguments(*setting.split("=", 1))]
             run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"compare.py: {variant}")
             given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}

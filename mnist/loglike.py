@@ -9,10 +9,9 @@ log p(text) takes the prior as proposal for a label; for a string q(z|text), sin
 one. Weights and annealing of the training play no part.
 
 log p(image), log p(text) and log p(image, text) are lower bounds in expectation: the higher of two values is the nearer
-one. A conditional one is the difference of two. q(z|image, text) is a poor proposal for log p(image) where the label
-lives in latent dimensions that the image says nothing about: it never visits the other labels' part of p(z|image), and
-misses up to log 10 = 2.3 nats. q(z|image) is a poor one for log p(image, text) there, since few of its samples have the
-label.
+one. A conditional one is the difference of two. If the image tells nothing about the latents of the label, both
+proposals are poor: q(z|image, text) for log p(image), since it misses the other labels' part of p(z|image), which costs
+up to log 10 = 2.3 nats; and q(z|image) for log p(image, text), since few of its samples have the label.
 
 A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|text), with samples of q(z|image, text).
 """

@@ -6,10 +6,10 @@
 For each fraction and seed a model is trained as `python train.py --paired-fraction F --seed S` does, with the options
 given here, and beside it a classifier, the model's image encoder with one linear layer in place of its heads, on the
 paired images alone. Writes a table and a plot of their accuracies on the test images, mean and standard deviation over
-the seeds, into the save-dir, where each run has its folder. A run that is there is not repeated: the same command goes
-on after Ctrl-C, or adds fractions and seeds.
+the seeds, into the save-dir, where each run has its folder. Finished runs are not repeated: the same command goes on
+after Ctrl-C, or adds fractions and seeds.
 
-The last model counts, and no example is held out: choosing the best one would take labels that are not to be had.
+The last model is scored, and no example is held out: choosing the best one would need more labels.
 """
 
 from collections.abc import Callable

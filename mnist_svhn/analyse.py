@@ -4,7 +4,7 @@
     python analyse.py trained_models --data-dir data --svhn synthetic    where it was trained on that
     python analyse.py trained_models --json out.json                     and a file
 
-Cross coherence: how often what is decoded of one modality, given the other, shows that one's digit; joint coherence:
+Cross coherence: how often a modality decoded from the other one shows the digit of the given one; joint coherence:
 how often both decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are
 trained on the training images, once for each data-dir, and whose accuracy on test images is printed too. Latent
 accuracy: how often a linear classifier reads the digit from one sampled z. Clusters: how often a pair's digit is the

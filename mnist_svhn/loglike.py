@@ -5,8 +5,8 @@
     python loglike.py trained_models --paper --json out.json             with the paper's number, and a file
 
 log p(mnist,svhn), log p(mnist) and log p(svhn) share samples of q(z|mnist,svhn), all components of a mixture. Each is
-estimated with samples of each encoder alone too: that of log p(svhn) with z from q(z|mnist) says how much of the image
-of one modality the other one tells. Weights and beta are used by --paper alone.
+estimated with samples of each encoder alone too: log p(svhn) with z from q(z|mnist) shows how much mnist tells
+about svhn. Weights and beta are used by --paper alone.
 """
 
 from dataclasses import dataclass

@@ -41,10 +41,8 @@ def build(config: Config) -> MultimodalVAE:
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     encoders = {name: encoder[name]() for name in names}
     if config.model in JOINT:
-        features = {
-            "mnist": mnist_features(h),
-            "svhn": nn.Sequential(svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN)),
-        }
+        svhn = nn.Sequential(*svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN), nn.ReLU())
+        features = {"mnist": mnist_features(h), "svhn": svhn}
         encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])
     decoder = {"mnist": lambda: mnist_decoder(d + own["mnist"], h), "svhn": lambda: svhn_decoder(d + own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}

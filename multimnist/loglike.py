@@ -3,8 +3,8 @@
     python loglike.py trained_models --data-dir data                     a table
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
 
-What is estimated, and how: `python ../mnist/loglike.py --help`. Beside the likelihoods stand the shares of characters
-and of whole strings that are inferred rightly from the image (four characters each, those that fill up among them).
+What is estimated, and how: `python ../mnist/loglike.py --help`. The table also has the shares of characters
+and of whole strings that are inferred rightly from the image (four characters each, fillers included).
 """
 
 from dataclasses import dataclass

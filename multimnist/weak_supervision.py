@@ -3,7 +3,7 @@
     python weak_supervision.py --data-dir data --precision bf16
     python weak_supervision.py --demo
 
-The accuracy is the share of right characters, of four a string; those after its end count too. What is trained and
+The accuracy is the share of right characters, four for each string, fillers included. What is trained and
 written: `python ../mnist/weak_supervision.py --help`.
 """
 

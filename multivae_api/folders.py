@@ -17,7 +17,7 @@ from multivae_api.config import MMVAEConfig
 
 CONFIG, PARAMETERS = "model_config.json", "model.pt"
 GIVE = "give a folder that model.save made"
-NAME = MMVAEConfig.__name__  # what MultiVae tells the configurations of its models by
+NAME = MMVAEConfig.__name__  # by which MultiVae recognises the configuration
 
 
 def write(folder: Path, config: MMVAEConfig, parameters: Mapping[str, Tensor]) -> None:

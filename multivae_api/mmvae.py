@@ -230,7 +230,7 @@ class MMVAE(LossesOfSamples):
             f"load_from_folder such networks, {', '.join(f'{name}={{name: network}}' for name in lacking)}",
         )
         parameters = folders.read_parameters(folder)
-        with torch.device("meta"):  # sizes without memory, which the options may ask for more than there is
+        with torch.device("meta"):  # allocates nothing: the options may ask for too much memory
             sizes = cls(config, **networks)
         check_fit(parameters, sizes, f"{folder} does not fit the networks, give those that were saved")
         model = cls(config, **networks)

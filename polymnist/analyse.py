@@ -4,7 +4,7 @@
     python analyse.py trained_models --json out.json         and a file
     python analyse.py trained_models --cuda --inception pt_inception-2015-12-05-6726825d.pth    also FID
 
-Cross coherence: how often what is decoded of one modality, given another, shows that one's digit; joint coherence: how
+Cross coherence: how often a modality decoded from another one shows the digit of the given one; joint coherence: how
 often all decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are trained
 on the training images, once for each data-dir, and whose accuracy on test images, the ceiling, is printed too. A table
 by the number of given images has the coherence of all subsets with all targets, linear accuracy, and Frechet distances

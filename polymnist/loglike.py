@@ -33,8 +33,8 @@ class Config(DatasetOptions, options.LoglikeConfig):
     """The options of the dataset, and those of all loglike.py."""
 
     by_size: bool = False
-    """also estimate log p(x_S) of every subset S of the images, and log p(x_T|x_S) of all others T given them: means
-    over the subsets of a size, each with samples of its own q(z|x_S). 2^M - 1 estimates"""
+    """also estimate log p(x_S) of every subset S of the images, and log p(x_T|x_S) of the other images T: means over
+    the subsets of a size, each estimate with samples of its q(z|x_S). 2^M - 1 estimates"""
     target: tuple[str, ...] = ()
     """also estimate log p(TARGET|GIVEN) of these images, or without --given log p(TARGET). Default: with --given, all
     others"""

@@ -18,8 +18,8 @@ class DatasetOptions:
     GROUP: ClassVar = "data"
 
     images: Literal["generated", "original"] = "generated"
-    """generated: MNIST's digits on photographs that scikit-image and scikit-learn hold, a set of the same kind, so that
-    figures cannot be compared with published ones; original: the files of MoPoE's, MVTCAE's or MMVAE+'s archive"""
+    """generated: MNIST's digits on photographs from scikit-image and scikit-learn, so that figures cannot be compared
+    with published ones; original: the files of MoPoE's, MVTCAE's or MMVAE+'s archive"""
     n_modalities: int = 5
     """images in an example. Default: as in the original, which has no more"""
     translated: bool = False

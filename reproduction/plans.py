@@ -211,7 +211,7 @@ def _latents(model: str) -> str:
     return "" if choices.MODELS[model].private else " --n-latents 64"
 
 
-# the same networks, steps and number of latents that describe an image for all models; half of these are private if any
+# all models have the same networks, steps and latents for each image; half of the latents are private if any are
 POLYMNIST = tuple(
     Plan(
         "polymnist",

@@ -32,7 +32,7 @@ PICTURES = {
     "characters": "new characters",
     "alphabets": "new alphabets",
     "umap": "draws of the prior and of the posteriors in the plane (UMAP)",
-    "kl": "KL divergence of the posteriors from the prior, by latent; J: of two, the mean of both directions",
+    "kl": "KL divergence of the posteriors from the prior, by latent; J: of two posteriors, mean of both directions",
 }
 
 

@@ -100,7 +100,7 @@ def gpus() -> list[int]:
     """Numbers of the GPUs that this process may use.
 
     Raises:
-        InputError: CUDA_VISIBLE_DEVICES names them otherwise.
+        InputError: CUDA_VISIBLE_DEVICES does not have their numbers.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]

@@ -21,8 +21,8 @@ DIFFERENCE = (
     "the paper's. The paper's own error is unknown."
 )
 DEMO = (
-    "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: no "
-    "published figure compares with these."
+    "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
+    "comparable with published figures."
 )
 MAX_COLUMNS = 8  # figures side by side, in tables without published ones; others have a line for each figure
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"

@@ -259,17 +259,15 @@ def affordable_epochs(training: Callable[[int, int, Path], list[str]], folder: P
         taken = time.monotonic() - started
         epoch = read_training(probe)["seconds"]
     except TooLong as error:
-        raise Failed(
-            f"its first epoch takes longer than the {allowed:.0f} s that --budget leaves it: raise it"
-        ) from error
+        raise Failed(f"one epoch takes longer than the {allowed:.0f} s of the run: raise --budget") from error
     finally:
         shutil.rmtree(probe, ignore_errors=True)
     once = taken - epoch  # starting and drawing, which the training does again
     epochs = int((allowed - taken - once) / epoch)
     if epochs < 1:
         raise Failed(
-            f"--budget leaves it {math.floor(allowed)} s, and to measure and train one epoch takes "
-            f"{math.ceil(2 * taken)} s: raise it"
+            f"the run has {math.floor(allowed)} s, measuring and training one epoch take "
+            f"{math.ceil(2 * taken)} s: raise --budget"
         )
     return epochs
 

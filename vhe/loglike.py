@@ -12,8 +12,8 @@
                                   character, which the bound divides by the number of its images. A factorial model's
                                   images are those in all styles, as in training
 
-All but the bound's terms are lower bounds in expectation, and rise with --n-samples. If the codes of a set have few
-effective samples, its log-likelihood is higher than the estimate. The bound is the VHE's for any training objective.
+The estimates are lower bounds in expectation, except the bound's terms, and rise with --n-samples. With few effective
+samples of a set's code the estimate is too low. The bound is the VHE's for any training objective.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ class GatedPixelCNN(nn.Module):
 
     A vertical stack, with half the channels, reads the rows above a pixel. A horizontal stack reads the pixels to its
     left, and the vertical stack. The context enters every layer at its own place, so that a pixel sees the context of
-    its row and of the rows above; the network that makes the context must bring there what lies below.
+    its row and of the rows above; the context itself must hold what lies below.
 
     Args:
         context_channels: the number of channels C of the context.

@@ -5,8 +5,8 @@
     python analyse.py trained_models --json out.json     and a file
 
 The classifier: `python ../celeba/analyse.py --help`. Shares of test faces whose colour image, decoded of one z of
-q(z|a view), shows the attribute as it is, in %, by view; beside them what the classifier reaches on the images
-themselves, and always saying what most test images have. A face without a mask has z of the prior in that column.
+q(z|a view), shows the attribute as it is, in %, by view; beside them the classifier's accuracy on the images
+themselves, and that of always predicting the more frequent value. Without a mask z comes from the prior.
 
 Before the table by attribute: the means of its columns, and latent accuracy by view, that of linear classifiers of one
 z. After it: KLs of the views' posteriors from the prior and from each other, and the networks' sizes. Writes

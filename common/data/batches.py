@@ -220,9 +220,9 @@ class Examples:
         """The same examples with only the named modalities.
 
         Raises:
-            InputError: examples lack modalities: their mask has columns for all.
+            InputError: the examples have a mask, with columns for all modalities.
         """
-        require(self.mask is None, "examples that lack modalities keep all of them: leave the other ones out before")
+        require(self.mask is None, "examples with a mask keep all modalities: select modalities before masking")
         modalities, rows = (x and {name: x[name] for name in names} for x in (self.modalities, self.rows))
         derived = {name: made for name, made in self.derived.items() if {name, made[0]} <= set(names)}
         return Examples(modalities, rows, derived=derived)

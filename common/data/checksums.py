@@ -17,7 +17,7 @@ def md5_of(path: Path) -> str:
 
 
 def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[str, str], str]) -> None:
-    """Refuse a file that is known to be another one; warn once a folder of a file that is not known.
+    """Refuse a file that is known as another one; warn about an unknown file, once for each folder.
 
     Args:
         path: the file.

@@ -78,11 +78,11 @@ def photograph(
     """Light an image (n, 3, SIZE, SIZE) from a random side, blur it a little and add grain: uint8.
 
     Args:
-        light: its range.
-        across: how much it differs from left to right.
-        warmth: its most red or blue colour.
-        blur: its greatest share.
-        grain: the range of the grain.
+        light: range of the light.
+        across: largest change of it from left to right.
+        warmth: largest red or blue shift.
+        blur: largest share of blur.
+        grain: range of the grain.
     """
     lit = draws(*light) * slope(draws, 1, across, 0.1)
     warm = draws(-warmth, warmth)

@@ -19,7 +19,7 @@ REMEDY = "delete it and download it again (--download)"
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Read a file of unsigned bytes; no more is unpacked than its header promises, and one byte.
+    """Read a file of unsigned bytes; unpacks at most one byte more than its header states.
 
     Args:
         shape: the expected shape of one item: (28, 28) for images, () for labels.

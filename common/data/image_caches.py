@@ -81,8 +81,8 @@ def load(
 ) -> Tensor:
     """The named images of a folder, from their cache; the first call builds it on all cores.
 
-    An interrupted build is continued by the next call; a call during another's build waits for it. Beside the cache,
-    NAME.npy, lies NAME.json: which images it holds, by their names and the sizes of some of their files.
+    An interrupted build is continued by the next call; a call during another's build waits for it. NAME.json,
+    beside the cache NAME.npy, identifies the images by their names and the sizes of some of their files.
 
     Args:
         path: the cache.

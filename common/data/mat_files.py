@@ -1,4 +1,4 @@
-"""Arrays of bytes in MATLAB 5 files, such as SVHN's: the part of the format that they need, with every length checked.
+"""Arrays of bytes in MATLAB 5 files, such as SVHN's: a reader of what they need, which checks every length.
 
 A file is a header and one element for each variable. An element is a tag (type and number of bytes) and these bytes.
 A variable's element holds four (flags, dimensions, name and values) and may be compressed by zlib
@@ -158,7 +158,7 @@ def _read_element(stream: _Stream, kind: int, at_most: int) -> bytes:
 
 
 def _read_tag(stream: _Stream) -> tuple[int, int, bytes]:
-    """The type of an element, its number of bytes, and these if they are in the tag, as up to four may be."""
+    """The type of an element, its number of bytes, and the bytes if the tag holds them (up to four)."""
     tag = stream.read(8)
     kind, n_bytes = struct.unpack("<II", tag)
     if kind >> 16 == 0:

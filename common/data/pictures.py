@@ -70,7 +70,7 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
 def upright(image: Image.Image) -> Image.Image:
     """The picture as its camera was held, which EXIF tells.
 
-    Unlike Pillow's exif_transpose it writes no EXIF anew, which damaged values would make fail in many ways.
+    Unlike Pillow's exif_transpose it does not rewrite EXIF, which fails in many ways on damaged values.
     """
     image.load()
     turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))

@@ -1,4 +1,4 @@
-"""Zip archives: what they promise is checked before anything is unpacked, and no more than that is unpacked."""
+"""Zip archives: the sizes in their headers are checked before unpacking, and never exceeded by it."""
 
 import shutil
 import zipfile

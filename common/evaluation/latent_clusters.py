@@ -81,7 +81,7 @@ def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrio
 
     .. math:: \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
 
-    The entropy is small where clusters do not overlap, the density large where none is lacking (CMVAE, Palumbo et al.
+    The entropy is small if clusters do not overlap, the density large if none is missing (CMVAE, Palumbo et al.
     2024, ICLR, whose E log p(u|c) + log pi_c - log q(c|u) is log p(u)). With n = 1 the first term is 0.
 
     Args:

@@ -17,9 +17,9 @@ MOST = 10_000  # training examples that a mixture is fitted to
 def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -> MixtureSameFamily:
     """Fit a mixture of Gaussians, by expectation maximisation, to one draw of q(z|X) for each training example.
 
-    It follows the regions of the latents that examples take, which the prior may not: of MVTCAE, whose posteriors leave
-    the prior out, samples of the prior show nothing (Hwang et al. 2021). (GaussianMixtureSampler of the `multivae`
-    package.)
+    It covers the latents of the examples, which the prior may miss: MVTCAE, whose posteriors leave the prior out,
+    decodes nothing recognisable from samples of the prior (Hwang et al. 2021). (GaussianMixtureSampler of the
+    `multivae` package.)
 
     Args:
         train: examples of the model's modalities; the first `MOST` are taken.

@@ -1,4 +1,4 @@
-"""How like the given images their reconstructions are."""
+"""Structural similarity of images and reconstructions."""
 
 from collections.abc import Sequence
 

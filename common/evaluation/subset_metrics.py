@@ -109,10 +109,10 @@ def by_size(
 ) -> dict[int, dict[str, float]]:
     """Scores by the number of modalities that are given, {number: {score: value}}; 0 is the prior.
 
-    "coherence" and "macro" are means over the subsets of a size and all targets outside them, in [0, 1]; "spread" is
-    the standard deviation of "coherence" over the subsets; "itself" is the coherence of targets that are given; "FD" is
-    a mean over targets outside, for the prior over all; "FID" is a mean over all targets, those that are given too, of
-    as many images as there are test examples (MMVAE+'s code). Those of `linear_accuracies` follow.
+    "coherence" and "macro", in [0, 1], are means over the subsets of a size and the targets that are not given;
+    "spread" is the standard deviation of "coherence" over the subsets; "itself" is the coherence of given targets. "FD"
+    is a mean over targets that are not given. "FID" is a mean over all targets, given ones too; it decodes one image
+    for each test example (MMVAE+'s code). The scores of `linear_accuracies` are means over the subsets.
 
     Args:
         judges: of every modality, by its name, with `features`.

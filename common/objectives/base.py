@@ -120,9 +120,9 @@ class MultimodalObjective(Objective):
         return replace(batch, mask=None)
 
     def present(self, name: str, batch: Batch, counts: Tensor) -> Tensor | None:
-        """Where a modality is scored, of the places (T, ..., B) that count: (T, ..., B), for a set (T, ..., B, n).
+        """Where `counts` (T, ..., B) holds and the modality is present: (T, ..., B), for a set (T, ..., B, n).
 
-        None if that is everywhere.
+        None if the batch has no mask.
         """
         if batch.mask is None:
             return None

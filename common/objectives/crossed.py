@@ -29,7 +29,7 @@ class DmvaeElbo(SumOfElbos):
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of the terms of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)
-        # a pair's terms of single posteriors score all that it has, which no other row does
+        # only the row of a pair can score all modalities under each single posterior
         return super().bound(replace(batch, joint_only=None), beta)
 
     def subsets(self) -> Tensor:

@@ -20,18 +20,17 @@ NARROW = 0.01  # a scale, below which the noise of DReG's gradient, about w^2 / 
 class DregIwaeElbo(IwaeElbo):
     r"""IwaeElbo with a doubly reparameterised gradient of lower variance (Tucker et al. 2019, arXiv 1810.04152).
 
-    Its bound is IwaeElbo's, its loss a surrogate that has the gradient. For z ~ q_t, with w normalised over the
-    estimator's own set and r = pi_t q_t(z) / q(z|X), the "exact" one, unbiased for mixtures too (after Bauer & Mnih
-    2021, arXiv 2101.11046), gives decoders and prior :math:`w \nabla \log p(X, z)`, the other components
-    :math:`-\beta w \nabla_{\phi_j} \log q(z|X)` at fixed z, and z, and so its own component,
+    The bound is IwaeElbo's, the loss a surrogate that has the gradient. Let z ~ q_t, w its weight, normalised over the
+    estimator's own set, and r = pi_t q_t(z) / q(z|X). The "exact" gradient is unbiased for mixtures too (after Bauer &
+    Mnih 2021, arXiv 2101.11046). Decoders and prior get :math:`w \nabla \log p(X, z)`, the other components
+    :math:`-\beta w \nabla_{\phi_j} \log q(z|X)` at fixed z. The component q_t gets, through z,
 
     .. math:: w (1 - \beta r (1 - w)) \nabla_z \log w - \beta w \nabla_z r
 
-    where derivatives by z hold all parameters fixed. A latent whose scale is below `NARROW` has IWAE's own gradient,
-    unbiased too: the slope of log q is 1 / scale there, and since MMVAE's scales sum to D, first steps meet scales of
-    1e-6 whose noise drives an encoder away for good. "stop-all" (the papers' rule of one encoder, w^2 for z, biased for
-    mixtures) and "published" (what MMVAE's code does, w for z, biased in any case) leave log q(z|X)'s parameters out,
-    and know nothing of narrow latents.
+    Derivatives by z hold all parameters fixed. A latent whose scale is below `NARROW` has IWAE's gradient, which is
+    unbiased too: the slope of log q is 1 / scale there, MMVAE's scales sum to D, and scales of 1e-6 in the first steps
+    would drive an encoder away for good. "stop-all" (the papers' rule for one encoder: w^2 for z, biased for mixtures)
+    and "published" (MMVAE's code: w for z, always biased) ignore the parameters of log q(z|X) and narrow latents.
     """
 
     def __init__(

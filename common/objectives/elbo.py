@@ -36,9 +36,9 @@ class SumOfElbos(MultimodalObjective):
 
     An energy-based posterior has a weighted pool in place of the sample (`LocScaleEbm.weighted_samples`).
 
-    An example that lacks modalities contributes ELBO(S and what it has), each once: a row with one modality carries its
-    unimodal ELBO and nothing else. A row that counts jointly only (`Batch.joint_only`) carries no unimodal ELBO. Every
-    encoder runs once. A modality without a decoder (CVAE's label) is given, and not scored.
+    For an example that lacks modalities, each S is cut to those that it has, and equal terms count once: a row with one
+    modality has its unimodal ELBO alone. A row with `Batch.joint_only` has no unimodal ELBO. Every encoder runs once. A
+    modality without a decoder (CVAE's label) is given, and not scored.
     """
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
@@ -84,8 +84,8 @@ class SumOfElbos(MultimodalObjective):
     def _posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> Distribution:
         """q(z|x_S) of all terms, (T, B), from the experts' parameters (M, B, D).
 
-        If each of many experts is a term of its own, those terms are fused without looking at the other experts, so
-        that the work grows with M alone.
+        With many experts, a term of one expert is computed from that expert alone, so that the work grows linearly
+        with M.
         """
         m, b, _ = params[0].shape
         fuse = self.model.variational_strategy
@@ -167,7 +167,7 @@ class SumOfElbos(MultimodalObjective):
         return names
 
     def _with_all_names(self, parts: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-        """The parts, and zeros for those that other random subsets would have: every step has the same names."""
+        """The parts, and zeros for modalities outside a random subset, so that every step has the same names."""
         known = set(self._names.values())
         random = [name for name in names if name not in known]
         zero = torch.zeros_like(next(iter(parts.values())))

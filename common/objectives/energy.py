@@ -69,7 +69,7 @@ class EnergyIwaeElbo(ImportanceWeighted):
         return surrogate, Bound(value, terms).zero_without_modalities(batch.mask)
 
     def _predicted(self, log_weight: Tensor) -> Tensor:
-        """The bound that the other samples predict where each sample stands, (K, B)."""
+        """The bound with each log-weight replaced by the mean of the others, (K, B)."""
         others = (log_weight.sum(dim=0) - log_weight) / (self.K - 1)
         same = torch.eye(self.K, dtype=torch.bool, device=log_weight.device)[..., None]
         return torch.where(same, others, log_weight[None]).logsumexp(dim=1) - math.log(self.K)

@@ -19,7 +19,7 @@ Part = tuple[Batch, tuple[Tensor, ...], Tensor]  # examples, their experts' para
 
 
 class ImportanceWeighted(MultimodalObjective):
-    """What bounds with importance weights share: the weights, and decoding them where memory is short.
+    """Base class of importance-weighted bounds: their weights, and decoding in a limited memory.
 
     Args:
         model, weights: see `MultimodalObjective`.

@@ -88,9 +88,9 @@ class JmvaeElbo(JointAndSingles):
 
     Args:
         alpha: weight of the KLs between posteriors; beta does not weigh them.
-        students: hold the joint posterior fixed in these KLs. The joint encoder then learns by its ELBO alone, and the
-            unimodal encoders are its students: they come to the moments of p(z|x_m) over the data, as far as
-            q(z|x_1, .., x_M) is exact. (Open item of github.com/jgoffinet/poe-vae.)
+        students: hold the joint posterior fixed in these KLs. The joint encoder then learns by its ELBO alone. The
+            unimodal encoders learn from it, and reach the moments of p(z|x_m) over the data if q(z|x_1, .., x_M) is
+            exact. (Open item of github.com/jgoffinet/poe-vae.)
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class JnfElbo(MultimodalObjective):
 
     (Senellart et al. 2023, arXiv 2305.11832; q_m: `common.distributions.JointFlows`.) A lower bound on log p(X), less
     estimates of the KLs between posteriors. The authors train in two stages, the ELBO first, then the log q_m with the
-    joint encoder and the decoders frozen. Here both go on at once, with the same optimum: the second part moves no
-    parameter of the first, and log q(z|X), which the authors leave out, none of the second. It learns from complete
+    joint encoder and the decoders frozen. Here both run at once, with the same optimum: the second part has no gradient
+    by parameters of the first, and log q(z|X), which the authors leave out, has none at all. It learns from complete
     examples only.
     """
 

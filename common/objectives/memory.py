@@ -15,7 +15,7 @@ def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
     conditional = [name for name, modality in model.modality.items() if modality.given]
     require(
         not conditional,
-        f"--max-memory measures decoders that see z alone, that of {', '.join(conditional)} sees more: leave it out",
+        f"--max-memory needs decoders of z alone, that of {', '.join(conditional)} has more inputs: leave it out",
     )
     with torch.random.fork_rng():  # the run's own draws stay as they are
         few, more = (_bytes_for_backward(model, n) for n in (8, 16))

@@ -20,7 +20,7 @@ class MmvaeElbo(MultimodalObjective):
     .. math:: \sum_t \pi_t \Big[ E_{q_t(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_t(z|X) || p(z)) \Big]
 
     Every decoder decodes every component's sample; the pi are the mixture's weights, over what an example has. A lower
-    bound on log p(X): it takes the mean of the components' KLs where the mixture's own, which is lower, would do.
+    bound on log p(X), looser than the mixture's ELBO: the components' mean KL exceeds the KL of the mixture.
     Over single experts it is BiVCCA's objective with mu = 1/2 (Wang et al. 2016, arXiv 1610.03454) and the ELBO of Shi
     et al. 2019; over the products of all subsets MoPoE's (Sutter et al. 2021, arXiv 2105.02470).
 
@@ -76,8 +76,8 @@ class MmjsdElbo(MultimodalObjective):
     .. math:: \sum_k \pi_k \Big[ E_{q_k} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_k || f(z|X)) \Big], \qquad
               f(z|X) \propto \prod_k q_k^{\pi_k}, \quad q_0 = p(z), \quad \pi_k = \frac1{1 + |X|}
 
-    arXiv 2006.08242. A lower bound on :math:`\log \int f(z|X) p(X|z) dz`, where the geometric mean f stands in for the
-    prior, and so none on log p(X). One sample of each component (stratified).
+    arXiv 2006.08242. A lower bound on :math:`\log \int f(z|X) p(X|z) dz`, with the geometric mean f in place of the
+    prior, not on log p(X). One sample of each component (stratified).
 
     Raises:
         InputError: experts that are no Gaussians, a prior of clusters, or private latents.
@@ -118,8 +118,8 @@ class ReweightedElbo(MultimodalObjective):
     .. math:: \sum_r \pi_r \Big[ \sum_d E_{q_d(z|x_d)} \frac{q_r(z|x_r)}{q_d(z|x_d)} \lambda_d \log p(x_d|z)
               - \beta KL(q_r(z|x_r) || p(z)) \Big]
 
-    In expectation MmvaeElbo's, but the ratios of trained experts are nearly all zero (on MNIST-SVHN the median is
-    e^-30) and no sample meets those that are not: documented, not of use. As in the code, q_d and z are held fixed in
+    Its expectation is MmvaeElbo's, but the ratios of trained experts are nearly all zero (on MNIST-SVHN the median is
+    e^-30), and samples miss the others: for comparison, not for use. As in the code, q_d and z are held fixed in
     the ratio (`m_elbo` of github.com/iffsid/mmvae), which makes the gradient biased. In float32 a ratio above e^88
     overflows, and training stops.
     """

@@ -128,7 +128,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=("approx_m",),
         needs_density=False,
         summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
-        why=f"sums the ELBOs of subsets, which {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have posteriors for",
+        why=f"needs a posterior of every subset, as {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have",
     ),
     "elbo": Record(
         form="StandardElbo",

@@ -102,7 +102,7 @@ def summarise(values: Mapping[str, Tensor], groups: Tensor | None = None) -> Est
     (Liang & Zeger 1986), which is the usual one if each example is a group.
 
     Args:
-        groups: the group, from 0 on, of each of N examples; values of another number of examples have none.
+        groups: the group of each example (N,), from 0 on; unused for values of another length.
     """
     estimates = {}
     for name, x in values.items():

@@ -30,8 +30,8 @@ def run_from_command_line(
 ) -> None:
     """Run `main(config)` from the command line.
 
-    Exits with 2 and one line for errors that a user can mend, among them what the system refuses, such as writing to a
-    full disk; with 130 on Ctrl-C.
+    Exits with 2 and one line for errors that a user can fix, including those of the system, such as a full disk; with
+    130 on Ctrl-C.
 
     Args:
         config: a dataclass, or a union of dataclasses: the script then has one command for each.
@@ -57,7 +57,7 @@ def run_from_command_line(
 
 @contextlib.contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """Exit with a status, and one line for errors that a user can mend, where one ends what runs within."""
+    """A context that ends the program on errors: with a status, and one line if a user can fix them."""
     try:
         yield
     except BrokenPipeError:  # the program that reads the output, such as head, has closed it
@@ -70,7 +70,7 @@ def _errors_in_one_line() -> Iterator[None]:
         sys.exit(130)
     except ImportError as error:  # many modules are imported where they are used
         print(
-            f"error: {brief(error)}: the installation lacks files or cannot be read, make setup mends it",
+            f"error: {brief(error)}: the installation is incomplete or unreadable, run make setup",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -105,7 +105,7 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
     epochs = named.get("epochs", config().epochs)
     if parse(config, description, args, named).epochs != epochs:  # the named annealing is for the named epochs
         named = {name: value for name, value in named.items() if name != "annealing_epochs"}
-    other = _other_run(given)  # complete, so that what --demo names adds nothing
+    other = _other_run(given)  # holds all options, also those of --demo
     defaults = other | named if given.settings == "paper" else other or named
     tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
     while defaults:
@@ -130,7 +130,7 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
 
 
 def _other_run(given: RunConfig) -> dict[str, Any]:
-    """The options of the run that --resume continues, else of that of --config, else of that of --pre-trained."""
+    """The options of the run that --resume continues, else --config names, else --pre-trained names."""
     from common.training.runs import PLACE, read_about
 
     config, before = type(given), given.save_dir / given.experiment / "config.json"

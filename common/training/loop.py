@@ -36,7 +36,7 @@ EVALUATION_BATCH = 500  # examples: without gradients there is room for more tha
 class Pictures(NamedTuple):
     """The pictures of a training.
 
-    draw: writes sample pictures into a folder; called now and then, and at the end.
+    draw: writes sample pictures into a folder, at most once a minute and at the end.
     analytics: folder, epoch -> writes pictures of the latents; called by all processes. None: no such pictures.
     every: epochs between them.
     """
@@ -74,7 +74,7 @@ class Trainer:
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
         pictures: None for no pictures.
         callbacks: called after each epoch by all processes, with the checkpoint saved and the model in evaluation mode.
-            What they draw at random leaves the training's noise as it is.
+            Their random draws do not change those of the training.
     """
 
     model: nn.Module
@@ -286,7 +286,7 @@ class Trainer:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """The model in evaluation mode, with the same noise each time, after which the training's goes on."""
+        """A context in evaluation mode with fixed noise; the random draws of the training do not change."""
         self.objective.eval()
         with random_states.fixed_noise(self.config.seed, self.device), torch.no_grad():
             yield

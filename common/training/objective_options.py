@@ -48,7 +48,7 @@ class ObjectiveOptions:
     max_memory: float | None = None
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
-    # options that a run with another value of the key does not take over from --pre-trained
+    # {option: options whose defaults from another run are dropped if it changes}
     DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha")}
 
     def experts(self) -> tuple[str, str, str]:

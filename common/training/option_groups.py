@@ -63,7 +63,7 @@ def _dataclass(name: str, fields: list, doc: str = "", namespace: dict[str, Any]
 
 
 def _group(config: type, option: str) -> str:
-    """The group that the class names which first defines the option."""
+    """The group that the first class with this option names."""
     definer = next(base for base in reversed(config.__mro__) if option in getattr(base, "__dataclass_fields__", ()))
     otherwise = vars(definer).get("GROUP", "model" if issubclass(config, RunConfig) else "")
     return next((name for name, options in vars(definer).get("GROUPS", {}).items() if option in options), otherwise)

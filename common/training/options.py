@@ -65,7 +65,7 @@ class TrainingOptions:
     """hold out the last N training examples, of those that --limit leaves, and select the best model on them. 0 holds
     out none, and the last model counts as the best. Default: the last sixth, 10,000 of MNIST"""
     eval_interval: int = 1
-    """evaluate the validation examples, and so look for the best model, after every Nth epoch and the last"""
+    """score the model on the validation examples after every Nth epoch and the last, to find the best one"""
     patience: int | None = None
     """stop after this many epochs without a better model. Default: never"""
     paired_fraction: float = 1.0
@@ -90,8 +90,8 @@ class ComputeOptions:
 class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """The options that all train.py share.
 
-    An experiment's Config adds its own, and sets the defaults of those that have none here. --help shows its own in the
-    group "model", unless its GROUPS, {group: options}, names another.
+    An experiment's Config adds its own, and sets the defaults that are missing here. --help shows its own in the
+    group "model", or in the group that GROUPS, {group: options}, names for them.
     """
 
     GROUP: ClassVar = "run"
@@ -111,11 +111,11 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     settings: Literal["recommended", "paper"] = "recommended"
     """defaults of the other options: those of the results in README.md, or of the paper's authors"""
     config: Path | None = None
-    """take the defaults of all options from this file, the config.json of a run of this experiment: the options given
-    here win over it, and without any but --save-dir it is the same run again"""
+    """take the defaults of all options from the config.json of another run of this experiment; options given here
+    override them. With --save-dir alone the run is repeated"""
     pre_trained: Path | None = None
-    """start from the weights of this checkpoint, or of the best one in this run's folder, and from its options, except
-    for those given here. The original authors' files work too"""
+    """start from the weights and options of this checkpoint, or of the best one in this run's folder; options given
+    here override them. The original authors' files work too"""
     resume: bool = False
     """continue from the last checkpoint of the save-dir as if never stopped, with its options, or start if there is
     none. Only --epochs, --patience and options of speed and reporting may change"""
@@ -129,8 +129,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """on the GPU, run each training step as one CUDA graph, so that small models do not wait for kernel launches. Use
     --no-capture for networks whose operations change from batch to batch"""
     sync_batch_norm: bool = False
-    """under torchrun, batch norm takes mean and variance of the rows of all processes, so that steps equal those of one
-    process; otherwise of a process's own rows"""
+    """under torchrun, batch norm takes mean and variance over the rows of all processes, so that steps equal those of
+    one process; otherwise over a process's own rows"""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """also write options and metrics for these trackers, into folders of their names in the save-dir. Default: none"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10

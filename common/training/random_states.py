@@ -37,7 +37,7 @@ def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, 
 
     Args:
         saved: the states of all processes; None for a new run, in which several processes get a seed each.
-        epoch, batch: what is finished, so that a run that is reseeded again does not repeat its draws.
+        epoch, batch: the run's progress, which enters the new seed: a second reseeding draws anew.
 
     Raises:
         InputError: a saved state is not a random state.

@@ -30,7 +30,7 @@ REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
 FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
 # what --config does not take over
 PLACE = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
-# not compared with a resumed run's options; paths are among them, since one place has many names
+# may differ from the resumed run's options; paths are included, since a folder has many names
 NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained"}
 
 
@@ -131,7 +131,7 @@ class Run(contextlib.ExitStack):
             if self.writes:
                 write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2, allow_nan=False).encode())
                 write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
-            self.push(lock.pop_all())  # a save-dir that was refused before is unlocked at once
+            self.push(lock.pop_all())  # an error above this line unlocks the save-dir
 
     def log(self, line: Epoch) -> None:
         """Append an epoch to metrics.jsonl."""
@@ -186,7 +186,7 @@ class Run(contextlib.ExitStack):
         config_file = self.dir / "config.json"
         if not config_file.exists():
             strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
-            require(not strangers, f"{self.dir} holds {strangers} of something else: choose another --save-dir")
+            require(not strangers, f"{self.dir} holds {strangers} without config.json: choose another --save-dir")
             return None
         before = read_json(config_file, About, "choose another --save-dir")
         require(
@@ -215,7 +215,7 @@ class Run(contextlib.ExitStack):
 
     def _check_options(self, before: dict[str, Any]) -> None:
         """Raise InputError if an option differs from the resumed run's that must not."""
-        fixed = {"epochs"} if self.config["lr_schedule"] != "constant" else set()  # which ends with the last epoch
+        fixed = {"epochs"} if self.config["lr_schedule"] != "constant" else set()  # the schedule ends with them
         for name, value in self.config.items():
             earlier = before.get(name, self.defaults[name])  # an option that is newer than the run
             if name not in (FREE | NOT_OF_THE_RUN) - fixed and value != earlier:

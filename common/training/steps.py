@@ -36,7 +36,7 @@ class Step:
         """Sum the batch's gradients over all processes and step, unless they are not finite.
 
         Args:
-            index: which of the examples are this process's part of the batch, (B,).
+            index: this process's part of the batch, indices of examples, (B,).
             n: examples in the batch, over all processes.
             beta: weight of the KL.
             every_row: see `Batch`.

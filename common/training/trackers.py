@@ -20,7 +20,7 @@ from common.training.runs import Callback, Epoch, Run
 PACKAGES = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
-    "mlflow": ("mlflow", "sqlalchemy", "alembic"),  # MLflow's own need not have the last two, which SQLite needs
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),  # mlflow-skinny lacks the last two, which SQLite needs
 }
 ENDS = {type(None): "FINISHED", KeyboardInterrupt: "KILLED"}  # MLflow's words
 

@@ -231,10 +231,10 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
 def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_samples: int) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
-    log p(image) and log p(part) share samples of q(z|image); those "z from q(z|part)" have samples of that. All are
-    lower bounds in expectation. log p(rest|part), a difference of two, has one value that errs high,
-    where the nearer bound on log p(part) is too low, and one that errs low, where draws of q(z|part), as completions
-    take them, miss the rest.
+    log p(image) and log p(part) share samples of q(z|image); rows named "z from q(z|part)" use samples of q(z|part).
+    Both are lower bounds in expectation. log p(rest|part), a difference, has two values: one with the nearer bound on
+    log p(part), which errs high if that is too low; one with draws of q(z|part), as for completions, which errs low if
+    they miss the rest.
     """
     examples = examples.only(["image"])
     parts = {name: ("image", lambda x, name=name: inputs(model, x)[name]) for name in model.modalities}

@@ -14,7 +14,7 @@ HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
 
 
 class Observed:
-    """The part of an image that a user names, see Sample: called with n, which pixels of so many images, (n, 784) bool.
+    """The part of an image that a user names, see `Sample`. Call with n: the given pixels of n images, (n, 784) bool.
 
     Args:
         seed: of a fraction's random pixels.
@@ -49,6 +49,6 @@ def _half(name: str) -> Tensor:
 
 def _mask_of(path: str) -> np.ndarray:
     meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
-    require(Path(path).is_file(), f"--observed {path}: it is neither of {meant}")
+    require(Path(path).is_file(), f"--observed {path} is none of {meant}")
     with open_picture(Path(path), f"give {meant}", f"--observed {path}") as file:
         return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127

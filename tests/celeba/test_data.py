@@ -196,7 +196,7 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         ),
         (
             change(PARTITION, ("000003.jpg", "000099.jpg")),
-            r"disagree \('000003.jpg' stands where the other has 000099.jpg",
+            r"disagree \('000003.jpg' in place of 000099.jpg",
         ),
         *(
             (change(PARTITION, ("000003.jpg", name)), f"names '{shown}', which is not a file in .*img_align_celeba")

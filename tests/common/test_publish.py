@@ -106,7 +106,7 @@ def test_nothing_is_overwritten(run, capsys):
     [
         ("model.safetensors", "model.safetensors is damaged ("),
         ("config.json", "config.json is damaged, JSON is malformed"),
-        (None, "config.json is missing: model.safetensors needs it beside it, download the published folder again"),
+        (None, "config.json is missing: model.safetensors needs it, download the published folder again"),
     ],
 )
 def test_a_damaged_folder_is_refused(run, tmp_path, capsys, name, message):

@@ -281,7 +281,7 @@ def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
         ({"fusion": "poe", "posterior": "softplus-normal"}, "there is no fusion poe for softplus-normal experts"),
         ({"llik_scaling": -1.0}, "--llik-scaling must be a number"),
         ({"model": "caption", "llik_scaling": 1.0}, "--model caption has one"),
-        ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),
+        ({"obj": "mvae"}, "--obj mvae needs a posterior of every subset"),
         ({"paired_fraction": 0.5}, "captions belong to their images"),
         ({"obj": "elbo", "K": 3}, "--K needs --obj dreg, iwae or stl"),
         ({"model": "image", "fusion": "poe"}, "--fusion poe fuses two experts: --model image has one"),

@@ -339,7 +339,7 @@ def test_pixels_that_a_user_means(tmp_path):
         (pixels, ["sample", "{trained}"], "is a checkpoint of halves, not of pixels"),
         (halves, ["sample", "{trained}", "--observed", "left"], "top or bottom"),
         (halves, ["sample", "{trained}", "--observed", "2"], "lies in [0, 1]"),
-        (halves, ["loglike", "{trained}", "--observed", "nowhere.png"], "--observed nowhere.png: it is neither of top"),
+        (halves, ["loglike", "{trained}", "--observed", "nowhere.png"], "--observed nowhere.png is none of top"),
     ],
 )
 def test_impossible_requests_take_one_line_and_exit_2(trained, tmp_path, capsys, script, args, message):
@@ -419,7 +419,7 @@ def test_a_comparison_and_its_table(tmp_path, capsys, monkeypatch):
         (["--variants", "obj"], "are NAME=VALUE, not 'obj'"),
         (["--variants", "posterior=laplace"], "there is no fusion poe for laplace experts"),
         (["--seeds", "1", "1"], "--seeds must name each once"),
-        (["--variants", "obj=elbo seed=3"], "seed=3 is not theirs to say"),
+        (["--variants", "obj=elbo seed=3"], "cannot set seed=3"),
         (["--observed", "left"], "a model of halves sees top or bottom"),
         (["--n-test", "0"], "--n-test must be positive"),
     ],

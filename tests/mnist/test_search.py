@@ -68,7 +68,7 @@ def test_no_setting_is_tried_twice(tmp_path, monkeypatch):
     assert sorted((x.params["lr"], x.params["batch_size"]) for x in found) == [
         (1e-3, 50), (1e-3, 100), (2e-3, 50), (2e-3, 100)
     ]  # fmt: skip
-    with pytest.raises(InputError, match="--trials 5 is more than the 4 settings that there are"):
+    with pytest.raises(InputError, match="--trials 5 is more than the 4 possible settings"):
         call(search, *SMALL, "--trials", 5, "--seeds", 0, "--save-dir", tmp_path)
     (tmp_path / "at once").mkdir()
     opened = search.study(search.Config(save_dir=tmp_path / "at once"))

@@ -141,7 +141,7 @@ def test_the_authors_name_of_the_model(capsys):
             {"model": "mvae", "prior_and_posterior": "laplace"},
             "there is no fusion poe for laplace experts",
         ),
-        ({"obj": "mvae"}, "--obj mvae sums the ELBOs of subsets"),
+        ({"obj": "mvae"}, "--obj mvae needs a posterior of every subset"),
         ({"obj": "elbo-importance", "model": "mopoe"}, "--obj elbo-importance weighs the experts' samples"),
         ({"obj": "elbo", "looser": True}, "--looser needs --obj dreg, iwae or stl \\(got --obj elbo\\)"),
         ({"obj": "elbo-importance", "K": 20}, "--K needs --obj dreg, iwae or stl \\(got --obj elbo-importance\\)"),

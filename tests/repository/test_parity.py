@@ -303,7 +303,7 @@ def test_an_mmvae_folder_without_its_options_is_refused(mmvae, tmp_path):
     for content in (None, "{", "[]", '{"model": "cubIS"}', '{"model": "mnist_svhn"}'):
         if content is not None:
             (tmp_path / "args.json").write_text(content)
-        with pytest.raises(InputError, match=r"args.json .*model.rar needs it beside it"):
+        with pytest.raises(InputError, match=r"args.json .*model.rar needs it, copy it"):
             load_model(tmp_path)
 
 

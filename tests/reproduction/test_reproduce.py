@@ -275,8 +275,8 @@ def test_the_progress_of_a_training(tmp_path):
     [
         (70 / 3600, 4),  # 20 s to measure, 10 s to start and draw again, 4 epochs of 10 s
         (1, 80),
-        (39 / 3600, "--budget leaves it 39 s, and to measure and train one epoch takes 40 s: raise it"),
-        (19 / 3600, "its first epoch takes longer than the 19 s that --budget leaves it: raise it"),
+        (39 / 3600, "the run has 39 s, measuring and training one epoch take 40 s: raise --budget"),
+        (19 / 3600, "one epoch takes longer than the 19 s of the run: raise --budget"),
     ],
 )
 def test_a_budget_counts_the_epoch_that_measures_it(tmp_path, monkeypatch, hours, epochs):

@@ -14,7 +14,7 @@ from vhe.framework.factors import Factor
 class Result(NamedTuple):
     """What a module may return instead of a pair (value, log_prob).
 
-    The log-probability of the value is the sum of the two parts, or the one that is given.
+    The log-probability of the value is the sum of the parts that are given.
 
     value: the value of the module's variable, (B, ...); B objects in a list if the data are no tensor.
     reparam_log_prob: (B,), nats: the part whose gradient needs no REINFORCE, because `rsample` drew the value as a

@@ -258,7 +258,7 @@ class SupportSets:
 class DataLoader:
     """Passes over the data in a random order, in batches with support sets; the last batch may be smaller.
 
-    Args and errors are those of `SupportSets`; besides them batch_size, the number of examples in a batch.
+    Args, raises: as `SupportSets`, and batch_size, the number of examples in a batch.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ def test_only_some_modalities_keep_what_is_derived_of_them():
     examples = Examples({"a": torch.ones(3), "b": torch.zeros(3)}, derived=derived)
     assert {name: x.tolist() for name, x in examples.only(["a"])[:].modalities.items()} == {"a": [-1.0] * 3}
     assert {name: x.tolist() for name, x in examples.only(["b"])[:].modalities.items()} == {"b": [0.0] * 3}
-    with pytest.raises(InputError, match="examples that lack modalities keep all of them"):
+    with pytest.raises(InputError, match="examples with a mask keep all modalities"):
         Examples({"a": torch.ones(3), "b": torch.zeros(3)}, mask=torch.ones(3, 2, dtype=torch.bool)).only(["a"])
 
 

@@ -62,5 +62,5 @@ def test_samples_of_a_prior_of_clusters_fit_too():
 
 def test_decoders_that_see_more_than_z_are_refused():
     options = SimpleNamespace(model="cvae", n_latents=4, posterior="gaussian")
-    with pytest.raises(InputError, match="decoders that see z alone, that of image sees more: leave it out"):
+    with pytest.raises(InputError, match="needs decoders of z alone, that of image has more inputs: leave it out"):
         samples_that_fit(build_digits(options), 1.0)

@@ -309,7 +309,7 @@ def test_exit_codes(capsys):
     assert fails(InputError("the thing, and the way out")) == 2
     assert capsys.readouterr().err == "error: the thing, and the way out\n"
     for error, told in (
-        (ModuleNotFoundError("No module named 'importlib.readers'"), "the installation lacks files or cannot be read"),
+        (ModuleNotFoundError("No module named 'importlib.readers'"), "the installation is incomplete or unreadable"),
         (MemoryError("Unable to allocate 4 PiB"), r"memory ran out (Unable to allocate 4 PiB): give a smaller --limit"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "memory ran out"),
     ):
@@ -384,7 +384,7 @@ def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / BEST)
     before = (tmp_path / BEST).read_bytes()
     for message in (
-        "holds model_best.pth.tar of something else",
+        "holds model_best.pth.tar without config.json",
         "holds model_best.pth.tar without checkpoint.pth.tar",
     ):
         for resume in (False, True):
