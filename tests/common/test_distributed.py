@@ -93,9 +93,11 @@ def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatc
     ):
         monkeypatch.setattr(module, name, None)  # so that what the job replaces is restored
     expected = distributed_jobs.analyses(found["folder"], tmp_path)
+    drawn = {"coherence": {"abs": 0.15}, "latent": {"abs": 0.15}, "clusters": {"abs": 0.15}}
+    drawn |= {"SSIM, all": {"rel": 0.05}}  # decodes a component of the mixture that is drawn for each row
     for name, value in expected["figures"].items():
-        drawn = name.startswith(("coherence", "latent", "clusters"))
-        assert first["figures"][name] == pytest.approx(value, **({"abs": 0.15} if drawn else {"rel": 1e-4})), name
+        tolerance = next((of for start, of in drawn.items() if name.startswith(start)), {"rel": 1e-4})
+        assert first["figures"][name] == pytest.approx(value, **tolerance), name
     assert first["told"] == pytest.approx(expected["told"], abs=0.2)
 
 
