@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import Categorical, Distribution
 
+from common.distributions.mixtures import Mixture
 from common.variational_posteriors import Posterior
 
 
@@ -26,43 +27,39 @@ class MixturePosterior(Posterior):
         self.is_gaussian = component.is_gaussian
         self.on_spheres, self.uses_rejection = component.on_spheres, component.uses_rejection
 
-    def forward(self, params: tuple[Tensor, ...]) -> MixtureSameFamily:
+    def forward(self, params: tuple[Tensor, ...]) -> Mixture:
         """Logits (..., T) and the components' parameters, each (..., T, D) -> q, batch shape (...)."""
         logits, *components = params
-        return MixtureSameFamily(
-            Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False
-        )
+        return Mixture(Categorical(logits=logits, validate_args=False), self.component(tuple(components)), False)
 
     def project(self, z: Tensor) -> Tensor:
         return self.component.project(z)
 
-    def sample_components(self, q: MixtureSameFamily, n: int) -> Tensor:
+    def sample_components(self, q: Mixture, n: int) -> Tensor:
         return q.component_distribution.rsample((n,)).movedim(-2, 0)
 
-    def component_weights(self, q: MixtureSameFamily) -> Tensor:
+    def component_weights(self, q: Mixture) -> Tensor:
         return q.mixture_distribution.probs.T
 
-    def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
+    def component_log_probs(self, q: Mixture, z: Tensor) -> Tensor:
         return q.component_distribution.log_prob(z.unsqueeze(-2)) + q.mixture_distribution.logits
 
-    def only_component(self, q: MixtureSameFamily) -> Distribution:
+    def only_component(self, q: Mixture) -> Distribution:
         t = int(self.component_weights(q).sum(dim=1).argmax())  # examples without any modality weigh all equally
         return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
 
-    def drawn_component(self, q: MixtureSameFamily) -> Distribution:
+    def drawn_component(self, q: Mixture) -> Distribution:
         t = q.mixture_distribution.sample()[:, None, None]  # (B, 1, 1)
         return self.component.map_parameters(
             q.component_distribution, lambda x: x.gather(1, t.expand(-1, 1, x.shape[-1])).squeeze(1)
         )
 
-    def scales(self, q: MixtureSameFamily) -> Tensor:
+    def scales(self, q: Mixture) -> Tensor:
         return self.component.scales(q.component_distribution)
 
-    def map_parameters(self, q: MixtureSameFamily, change: Callable[[Tensor], Tensor]) -> MixtureSameFamily:
+    def map_parameters(self, q: Mixture, change: Callable[[Tensor], Tensor]) -> Mixture:
         """q with `change` applied to each parameter of its components, (B, T, D); the weights stay the same."""
-        return MixtureSameFamily(
-            q.mixture_distribution, self.component.map_parameters(q.component_distribution, change), False
-        )
+        return Mixture(q.mixture_distribution, self.component.map_parameters(q.component_distribution, change), False)
 
     def factors(self, q: Distribution) -> Distribution:
         """The independent factors of one component, which `only_component` gives."""
@@ -90,12 +87,12 @@ class OwnLatentsMixture(MixturePosterior):
         self.register_buffer("own", own, persistent=False)
         self.n_shared = n_shared
 
-    def component_log_probs(self, q: MixtureSameFamily, z: Tensor) -> Tensor:
+    def component_log_probs(self, q: Mixture, z: Tensor) -> Tensor:
         """log pi_t q_t(u), over the shared latents alone."""
         shared = self.component.map_parameters(q.component_distribution, lambda x: x[..., : self.n_shared])
         return shared.log_prob(z[..., : self.n_shared].unsqueeze(-2)) + q.mixture_distribution.logits
 
-    def own_log_prob(self, q: MixtureSameFamily, z: Tensor, prior: nn.Module) -> Tensor:
+    def own_log_prob(self, q: Mixture, z: Tensor, prior: nn.Module) -> Tensor:
         """log q(w_t|x_t) + sum over n != t of log p(w_n), which cancels against the prior of z in the weights."""
         w, own = z[..., self.n_shared :], self.own[:, None, None, self.n_shared :]
         encoded = self.component.map_parameters(

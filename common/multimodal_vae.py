@@ -315,7 +315,11 @@ class MultimodalVAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Means or modes of all modalities at the posterior's point, given some modalities (by default all inputs)."""
+        """Means or modes of all modalities at the posterior's point, given some modalities (by default all inputs).
+
+        Raises:
+            InputError: an empty `given`: `generate` gives samples of the prior.
+        """
         batch = self.observe(inputs)
         if given is not None:
             batch = batch.only(given, self.columns)

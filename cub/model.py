@@ -53,9 +53,14 @@ class Sentences(Distribution):
         self.embedded, self.words = embedded, words
 
     @property
+    def logits(self) -> Tensor:
+        """Each position's logits of the V words, (..., LENGTH, V)."""
+        return self.words(self.embedded)
+
+    @property
     def mode(self) -> Tensor:
         """The most likely word at each position (..., LENGTH), padding after the first <eos>."""
-        words = self.words(self.embedded).argmax(dim=-1)
+        words = self.logits.argmax(dim=-1)
         end = words == END
         return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
 

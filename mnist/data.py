@@ -12,7 +12,7 @@ from common.data import Examples, checksums, files, idx_files
 from common.data.config import DataConfig
 from common.data.files import find
 from common.data.idx_files import read_idx
-from common.errors import require
+from common.errors import brief, require
 from mnist.demo import scanned_digits
 
 CLASSES = tuple("0123456789")
@@ -87,12 +87,10 @@ def class_index(label: str, classes: Sequence[str]) -> Tensor:
     Raises:
         InputError: there is no such class.
     """
-    lower_names = [name.lower() for name in classes]
-    index = int(label) if label.isascii() and label.isdigit() else None
-    if label.lower() in lower_names:
-        index = lower_names.index(label.lower())
+    numbers = {str(index): index for index in range(len(classes))}
+    index = numbers.get(label, {name.lower(): index for index, name in enumerate(classes)}.get(label.lower()))
     or_name = "" if classes == CLASSES else f" or a name among {', '.join(classes)}"
-    require(index in range(len(classes)), f"a class is a number from 0 to {len(classes) - 1}{or_name}, not {label!r}")
+    require(index is not None, f"a class is a number from 0 to {len(classes) - 1}{or_name}, not {brief(label)!r}")
     return torch.tensor([index])
 
 

@@ -13,6 +13,8 @@ BEAM = 10  # strings that the beam search for the most likely one keeps at each 
 class Autoregressive(Distribution):
     r"""Distribution over strings of 4 characters (int64): prod_t p(c_t|c_1, ..., c_(t-1), z).
 
+    It has no `logits`: those of a character depend on the ones before it.
+
     Args:
         network: gives the logits of each character given the previous ones (`multimnist.model.TextDecoder`).
         z: (..., D); the batch shape is (...).

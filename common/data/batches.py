@@ -80,12 +80,13 @@ class Batch:
         """The same examples with only the given modalities.
 
         Args:
-            given: names of modalities.
+            given: names of modalities, at least one.
             columns: the mask columns of all of the model's modalities, by name.
 
         Raises:
-            InputError: the batch lacks a given modality.
+            InputError: no modality is given, or one that the batch lacks.
         """
+        require(len(given) > 0, f"no modality is given: name at least one of {', '.join(self.modalities)}")
         require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")
         x = next(iter(self.modalities.values()))
         absent = [name for name in given if name not in self.modalities]
@@ -279,9 +280,17 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
 
 
 def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
-    """Draw a random fraction of the examples, those that keep their pairing: their indices."""
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
-    return order[: round(fraction * len(examples))]
+    """Draw a random fraction of the examples, those that keep their pairing: their indices.
+
+    Raises:
+        InputError: a fraction above 0 that leaves no pair.
+    """
+    n = len(examples)
+    require(
+        fraction == 0 or round(fraction * n) > 0,
+        f"--paired-fraction {fraction:g} leaves no pair of {n:,} examples: give {1 / n:.2g} or more, or 0",
+    )
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: round(fraction * n)]
 
 
 def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True) -> Examples:

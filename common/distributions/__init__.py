@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "location_scale": ["DiagonalGaussian", "Joined", "LaplaceOrNormal"],
         "von_mises_fisher": ["HypersphericalUniform", "VonMisesFisher"],
+        "mixtures": ["Mixture"],
         "energy": ["LocScaleEbm"],
         "flows": ["JointFlows"],
     },

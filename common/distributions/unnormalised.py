@@ -6,6 +6,8 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
+from common.errors import InputError
+
 
 class Unnormalised(Distribution):
     r"""A distribution q whose density is known as :math:`\tilde q \propto q`, and a mixture r to draw from.
@@ -48,6 +50,14 @@ class Unnormalised(Distribution):
         with torch.no_grad():
             z, _, log_w = self.pool(Size(sample_shape))
             return resample(z, log_w, dim=len(sample_shape))[0]
+
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Refuse: a sample that is chosen by weight has no gradient.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("this posterior's samples have no gradients: take sample(), or pool(), which weighs samples")
 
     @property
     def mean(self) -> Tensor:

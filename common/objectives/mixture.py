@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, kl_divergence
+from torch.distributions import Categorical, Distribution, kl_divergence
 
 from common.data.batches import Batch, n_columns
 from common.distributions.location_scale import DiagonalGaussian
+from common.distributions.mixtures import Mixture
 from common.errors import require
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
@@ -65,9 +66,7 @@ class MmvaeElbo(MultimodalObjective):
 
         one = family.component.map_parameters(components, only_drawn)
         weight = torch.ones_like(share[:1])
-        return MixtureSameFamily(
-            Categorical(logits=torch.zeros_like(weight.T), validate_args=False), one, False
-        ), weight
+        return Mixture(Categorical(logits=torch.zeros_like(weight.T), validate_args=False), one, False), weight
 
 
 class MmjsdElbo(MultimodalObjective):

@@ -141,6 +141,8 @@ def test_nothing_given_is_the_prior_for_each_example():
     q = model.posterior(draw(weights, scales, 3), given=())
     assert q.mean.equal(torch.zeros(3, 2, dtype=torch.float64))
     assert q.sample().shape == (3, 2)
+    with pytest.raises(InputError, match="no modality is given: name at least one of a, b"):
+        model.reconstruct(draw(weights, scales, 3), given=())
 
 
 def test_a_single_name_is_not_taken_for_its_letters():

@@ -222,15 +222,21 @@ def test_an_encoder_of_two_modalities_gets_them_in_its_own_order():
     torch.testing.assert_close(model.posterior(inputs).mean, exact_posterior(weights, scales, inputs, ("a", "b"))[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "given"), [("cvae", [[True, False], [True, True]]), ("jmvae", [[False, False], [True, True]])]
-)
-def test_a_subset_without_an_encoder_is_refused(name, given):
-    model = build(SimpleNamespace(n_latents=4, model=name, posterior="gaussian")).eval()
+def test_a_subset_without_an_encoder_is_refused():
+    model = build(SimpleNamespace(n_latents=4, model="cvae", posterior="gaussian")).eval()
     inputs = {"image": torch.rand(2, 1, 28, 28), "text": torch.tensor([3, 4])}
     with pytest.raises(InputError, match="no encoder for just these modalities"):
-        model.posterior(Batch(inputs, torch.tensor(given)))
+        model.posterior(Batch(inputs, torch.tensor([[True, False], [True, True]])))
     assert model.posterior(inputs).mean.shape == (2, 4)
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "laplace"])
+def test_an_example_without_any_modality_has_the_prior(posterior):
+    model = build(SimpleNamespace(n_latents=4, model="jmvae", posterior=posterior)).eval()
+    inputs = {"image": torch.rand(2, 1, 28, 28), "text": torch.tensor([3, 4])}
+    q = model.posterior(Batch(inputs, torch.tensor([[False, False], [True, True]])))
+    divergence = kl_divergence(q, model.prior())
+    assert divergence[0].item() == pytest.approx(0, abs=1e-6) and divergence[1] > 1e-6
 
 
 def test_a_label_alone_says_nothing_of_cvaes_latent():

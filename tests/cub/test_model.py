@@ -173,6 +173,7 @@ def test_padding_contributes_exactly_zero(monkeypatch, block):
     words[0, 7], words[0, 8:] = END, PADDING
     log_p = Sentences(embedded, layer).log_prob(words)
     of_words = layer(embedded).log_softmax(dim=-1)
+    torch.testing.assert_close(Sentences(embedded, layer).logits.log_softmax(dim=-1), of_words)
     expected = torch.zeros(4, 2, dtype=torch.float64)
     for b, n in ((0, 8), (1, 32)):
         for t in range(n):

@@ -54,6 +54,13 @@ def test_unpaired_examples_become_rows_of_one_modality():
     assert unpair(examples, 0.9999, seed=0).mask is None, "no example is left unpaired"
 
 
+def test_a_fraction_of_less_than_a_pair_is_refused():
+    examples = Examples({"a": torch.arange(40.0), "b": torch.arange(40)})
+    assert len(draw_paired(examples, 0, seed=0)) == 0 and len(draw_paired(examples, 0.025, seed=0)) == 1
+    with pytest.raises(InputError, match="fraction 0.01 leaves no pair of 40 examples: give 0.025 or more, or 0"):
+        draw_paired(examples, 0.01, seed=0)
+
+
 @pytest.mark.parametrize(
     ("n", "fraction", "times"), [(10, 0.3, [3, 3, 4]), (10, 0.4, [2, 2, 3, 3]), (7, 0.6, [1, 2, 2, 2])]
 )

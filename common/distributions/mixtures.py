@@ -1,0 +1,23 @@
+"""Mixtures with samples that have gradients."""
+
+from torch import Tensor
+from torch.distributions import MixtureSameFamily
+
+
+class Mixture(MixtureSameFamily):
+    """torch's mixture, whose samples have gradients too, wherever those of its components do.
+
+    They are those of the drawn component's parameters: an expectation's gradient lacks its part with respect to the
+    weights, which is zero where these do not depend on parameters, as in mixtures of experts.
+    """
+
+    @property
+    def has_rsample(self) -> bool:
+        return self.component_distribution.has_rsample
+
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Samples of components that are drawn by their weights, (*sample_shape, ..., D)."""
+        t = self.mixture_distribution.sample(sample_shape)  # (*sample_shape, ...)
+        z = self.component_distribution.rsample(sample_shape)  # (*sample_shape, ..., T, D)
+        index = t[..., None, None].expand(*t.shape, 1, z.shape[-1])
+        return z.gather(-2, index).squeeze(-2)
