@@ -20,6 +20,7 @@ Mathematics
     distributions/: distributions that torch.distributions lacks
         location_scale: diagonal Gaussians by their log-variances, Laplace beside normal, vectors side by side
         von_mises_fisher: on the sphere, and the uniform one
+        mixtures: mixtures whose samples have gradients
         unnormalised: a density up to its normaliser, by weighted samples
         energy: a product of Gaussians times exp(-E)
         hamiltonian: Hamiltonian Monte Carlo
