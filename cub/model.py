@@ -14,10 +14,12 @@ from common.authors_files import MmvaeArgs
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.pairs import JointEncoder
 from cub.captions import END, LENGTH, PADDING
 from cub.options import AUTHORS, MODELS
 
 N_FEATURES = 2048
+N_IMAGE_FLAT, N_JOINT = 512 * 4 * 4, 256
 N_EMBEDDING = 128
 AUTHORS_WORDS = 1590  # size of the vocabulary, which their run folders lack
 LIKELIHOOD_SCALE = 0.01  # of images and of features
@@ -148,7 +150,12 @@ def build(config: Config) -> MultimodalVAE:
         encoder["feature"], decoder["feature"] = feature_encoder(heads), feature_decoder(d)
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
-        decoder["caption"] = caption_decoder(encoder["caption"][0], d, wide)
+        embedding = encoder["caption"][0]
+        if config.fusion in ("joint", "jnf"):
+            # their caption encoder is fitted to the joint one alone, so that the decoder has the latter's embedding
+            embedding = nn.Embedding(n_words, N_EMBEDDING, padding_idx=0)
+            encoder[",".join(names)] = joint_encoder(names[0], embedding, heads, wide)
+        decoder["caption"] = caption_decoder(embedding, d, wide)
     likelihood = {
         "image": lambda: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3),
         "feature": lambda: LaplaceLikelihood(LIKELIHOOD_SCALE),
@@ -171,9 +178,14 @@ def build(config: Config) -> MultimodalVAE:
 
 def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
     """Image (N, 3, 64, 64) -> the posterior's parameters, (N, D) each."""
+    return image_features().append(SplitLinearLayer(N_IMAGE_FLAT, heads))
+
+
+def image_features() -> nn.Sequential:
+    """Image (N, 3, 64, 64) -> features (N, N_IMAGE_FLAT)."""
     return nn.Sequential(
         *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (nn.Conv2d(n, m, 4, 2, 1), nn.ReLU())),
-        *(nn.Flatten(), SplitLinearLayer(512 * 4 * 4, heads)),
+        nn.Flatten(),
     )
 
 
@@ -188,7 +200,7 @@ def image_decoder(n_latents: int) -> nn.Sequential:
 
 def feature_encoder(heads: tuple[int, ...]) -> nn.Sequential:
     """Feature (N, 2048) -> the posterior's parameters, (N, D) each."""
-    return nn.Sequential(*dense(N_FEATURES, 1024, 512, 256), SplitLinearLayer(256, heads))
+    return nn.Sequential(*dense(N_FEATURES, 1024, 512, N_JOINT), SplitLinearLayer(N_JOINT, heads))
 
 
 def feature_decoder(n_latents: int) -> nn.Sequential:
@@ -212,18 +224,37 @@ def widths(wide: bool) -> tuple[int, ...]:
 
 
 def caption_encoder(n_words: int, heads: tuple[int, ...], wide: bool) -> nn.Sequential:
-    """Caption (N, 32) -> the posterior's parameters, (N, D) each; its convolutions see (N, 1, 32, 128)."""
+    """Caption (N, 32) -> the posterior's parameters, (N, D) each."""
+    features = caption_features(nn.Embedding(n_words, N_EMBEDDING, padding_idx=0), wide)
+    return features.append(SplitLinearLayer(widths(wide)[-1] * 4 * 4, heads, bias=wide))
+
+
+def caption_features(embedding: nn.Embedding, wide: bool) -> nn.Sequential:
+    """Caption (N, 32) -> features (N, channels * 4 * 4); the convolutions see (N, 1, 32, 128)."""
     channels = widths(wide)
     stages = zip(pairwise(channels), STAGES, strict=True)
     return nn.Sequential(
-        *(nn.Embedding(n_words, N_EMBEDDING, padding_idx=0), UnsqueezeLayer(1)),
+        *(embedding, UnsqueezeLayer(1)),
         *(
             layer
             for (n, m), shape in stages
             for layer in (nn.Conv2d(n, m, *shape, bias=wide), nn.BatchNorm2d(m), nn.ReLU())
         ),
-        *(nn.Flatten(), SplitLinearLayer(channels[-1] * 4 * 4, heads, bias=wide)),
+        nn.Flatten(),
     )
+
+
+def joint_encoder(source: str, embedding: nn.Embedding, heads: tuple[int, ...], wide: bool) -> JointEncoder:
+    """Image (N, 3, 64, 64) or feature (N, 2048), and caption (N, 32) -> the posterior's parameters, (N, D) each.
+
+    It has the layers of the modalities' own encoders, with N_JOINT features each.
+    """
+    features = {
+        "image": lambda: image_features().extend(dense(N_IMAGE_FLAT, N_JOINT)),
+        "feature": lambda: nn.Sequential(*dense(N_FEATURES, 1024, 512, N_JOINT)),
+    }
+    caption = caption_features(embedding, wide).extend(dense(widths(wide)[-1] * 4 * 4, N_JOINT))
+    return JointEncoder({source: features[source](), "caption": caption}, N_JOINT, heads)
 
 
 def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:

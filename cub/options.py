@@ -80,6 +80,8 @@ FUSIONS = {  # of --fusion: a model that has it, with the objective that is its 
     "mopoe": choices.MODELS["mopoe"]._replace(obj="dreg"),
     "mopoe-published": choices.MODELS["mopoe-published"],
     "mmvae+": choices.MODELS["mmvae+"],
+    "joint": choices.MODELS["jmvae"],
+    "jnf": choices.MODELS["jnf"],
 }
 AUTHORS = {"cubIS": "images", "cubISft": "features"}  # {the authors' --model: ours}
 
@@ -90,4 +92,4 @@ def model_of(fusion: str, obj: str | None, n_private: int | None, n_clusters: in
         return choices.MODELS["cmvae"]
     if obj == "dmvae" or (fusion == "poe" and n_private is not None):
         return choices.MODELS["dmvae"]
-    return choices.MODELS["mmjsd"] if obj == "mmjsd" else FUSIONS[fusion]
+    return choices.MODELS[obj] if obj in ("mmjsd", "telbo") else FUSIONS[fusion]

@@ -43,12 +43,12 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     posterior: (
         Literal["laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm"] | None
     ) = None
-    """family of the experts and the prior. Default: gaussian for products and --obj mmjsd, laplace for --fusion mmvae+,
-    and for moe as the authors: laplace-normal for --model images (image Laplace, caption Gaussian), softplus-normal for
-    features"""
+    """family of the experts and the prior. Default: gaussian for products, joint, jnf and --obj mmjsd, laplace for
+    --fusion mmvae+, and for moe as the authors: laplace-normal for --model images (image Laplace, caption Gaussian),
+    softplus-normal for features"""
     obj: ObjectiveName | None = None
     """objective to maximise. Default: dreg for --fusion moe and mopoe, as in the paper; mvae for poe, mvtcae for
-    product, elbo-one for mopoe-published, iwae for mmvae+"""
+    product, jmvae for joint, jnf for jnf, elbo-one for mopoe-published, iwae for mmvae+"""
     K: int | None = None
     """samples from each encoder, for --obj dreg, iwae and stl. Default: 50, as in the authors' runs; 1 for --fusion
     mmvae+, as in its code"""

@@ -23,6 +23,9 @@ MODELS = {  # options: objective, family, K, private latents, whether the prior'
     "--fusion product --obj crmvae": ("crmvae", "gaussian", None, None, False),
     "--fusion mopoe-published": ("elbo-one", "gaussian", None, None, False),
     "--obj mmjsd": ("mmjsd", "gaussian", None, None, False),
+    "--fusion joint": ("jmvae", "gaussian", None, None, False),
+    "--fusion joint --obj telbo": ("telbo", "gaussian", None, None, False),
+    "--fusion jnf": ("jnf", "gaussian", None, None, False),
     "--fusion poe --obj dmvae": ("dmvae", "gaussian", None, 16, False),
     "--fusion poe --n-private 3": ("dmvae", "gaussian", None, 3, False),
     "--fusion poe --n-private 3 --obj dreg": ("dreg", "gaussian", 50, 3, False),
@@ -62,7 +65,7 @@ def test_each_model_has_its_own_defaults(options):
 @pytest.mark.parametrize("kind", ["images", "features"])
 @pytest.mark.parametrize("options", NEWER)
 def test_every_models_bound_is_finite_and_reaches_its_networks(options, kind):
-    """Also where examples lack a photograph or a caption."""
+    """Also where examples lack a photograph or a caption, if the model can learn from those."""
     torch.manual_seed(0)
     private = ("--n-private", 2) if MODELS[options][3] else ()
     given = config("--model", kind, "--n-latents", 3, *options.split(), *private)
@@ -73,10 +76,21 @@ def test_every_models_bound_is_finite_and_reaches_its_networks(options, kind):
     source = model.modalities[0]
     x = {"image": torch.rand(6, 3, 64, 64), "feature": torch.rand(6, 2048)}[source]
     words = torch.randint(3, len(WORDS), (6, 32))
-    x[0], words[1:3] = torch.nan, -1
+    if given.record().unpaired:
+        x[0], words[1:3] = torch.nan, -1
     objective({source: x, "caption": words}, 0.5).backward()
     for name, p in model.named_parameters():
         assert not p.requires_grad or (p.grad.isfinite().all() and p.grad.any()), name
+
+
+@pytest.mark.parametrize("fusion", ["joint", "jnf"])
+def test_the_decoder_has_the_joint_encoders_words(fusion):
+    """A caption encoder that is fitted to the joint one would else change what is decoded."""
+    given = config("--model", "features", "--n-latents", 3, "--fusion", fusion)
+    given.vocabulary = WORDS
+    model = build(given)
+    joint, vocabulary = model.encoder["feature,caption"].caption[0].weight, model.decoder["caption"][-1].weight
+    assert joint is vocabulary and model.encoder["caption"][0].weight is not joint
 
 
 def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
