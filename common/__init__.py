@@ -36,7 +36,8 @@ Data
         pictures: images as Pillow reads them
         drawing: random measures, shapes and light of the pictures that demos draw
         shards: rows of several files, mapped into memory
-        batches: examples in memory, which modality each has, splits, pairing
+        batches: examples in memory, and which modality each has
+        splits: what is held out, and which examples keep their pairing
         streams: splits on the device, as a whole or a batch at a time
         files: finding, downloading and checking a dataset's files
         checksums: files of published datasets, recognised whatever their names say

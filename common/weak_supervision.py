@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from common import choices, distributed
 from common.checkpoints import load_model
-from common.data.batches import Examples, draw_paired
+from common.data.batches import Examples
+from common.data.splits import draw_paired
 from common.errors import option, require
 from common.io import write_atomically
 from common.reporting import plots, tables

@@ -26,7 +26,7 @@ from joblib import cpu_count
 from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
-from common.data.batches import hold_out
+from common.data.splits import hold_out
 from common.errors import Diverged, InputError, flag, install, option, require
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked

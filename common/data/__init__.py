@@ -6,10 +6,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["array_caches", "image_caches", "torchvision_import"],
     submod_attrs={
-        "batches": ["Batch", "Examples", "draw_paired", "hold_out", "observe", "unpair"],
+        "batches": ["Batch", "Examples", "observe"],
         "files": ["download", "find"],
         "idx_files": ["read_idx"],
         "shards": ["Shards"],
+        "splits": ["draw_paired", "hold_out", "unpair"],
         "streams": ["Stream"],
         "zip_files": ["unpack"],
     },

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from common import distributed
-from common.data.batches import Examples, hold_out, unpair
+from common.data.batches import Examples
+from common.data.splits import hold_out, unpair
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective

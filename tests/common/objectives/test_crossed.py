@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.data import Batch, Examples
-from common.data.batches import unpair
+from common.data.splits import unpair
 from common.errors import InputError
 from common.objectives import DmvaeElbo, MvaeElbo, TelboElbo
 from tests.helpers.fusions import mask_of, with_fusion

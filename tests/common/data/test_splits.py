@@ -1,0 +1,114 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.data import Examples, draw_paired, hold_out, unpair
+from common.errors import InputError
+from common.objectives import MvaeElbo, StandardElbo
+from mnist.model import build
+
+
+def test_the_last_examples_are_held_out():
+    examples = Examples({"text": torch.arange(60)})
+    for n, expected in ((None, 10), (5, 5)):
+        train, valid = hold_out(examples, n)
+        assert len(valid) == expected
+        assert torch.cat([train.modalities["text"], valid.modalities["text"]]).equal(torch.arange(60))
+    assert hold_out(examples, 0)[1] is None
+    with pytest.raises(InputError, match="--valid 60 leaves no training example"):
+        hold_out(examples, 60)
+
+
+def test_unpaired_examples_become_rows_of_one_modality():
+    n = 1000
+    examples = Examples({"a": torch.arange(n).float(), "b": torch.arange(n)})
+    unpaired = unpair(examples, 0.1, seed=0)
+    assert len(unpaired) == n
+    rows = unpaired[torch.randperm(n)]
+    assert len(rows) == 3 * n
+    a, b = rows.mask.unbind(dim=1)
+    both = a & b
+    assert both.equal(rows.joint_only), "what a pair says of each modality alone, other rows say"
+    paired = draw_paired(examples, 0.1, seed=0)
+    assert len(paired.unique()) == 100
+    assert rows.modalities["b"][both].sort().values.equal(paired.repeat(10).sort().values)
+    assert rows.modalities["a"][both].equal(rows.modalities["b"][both].float()), "pairs stay pairs"
+    for name, present in (("a", a), ("b", b)):
+        alone = rows.modalities[name][present & ~both].long()
+        assert alone.sort().values.equal(torch.arange(n)), "nothing lost, nothing twice"
+    assert unpaired.modalities["a"] is examples.modalities["a"], "nothing is copied"
+    assert unpaired.take(slice(5))[1:].mask.tolist() == 4 * [[True, True], [True, False], [False, True]]
+    assert unpair(examples, 1.0, seed=0).mask is None
+    assert unpair(examples, 0.9999, seed=0).mask is None, "no example is left unpaired"
+
+
+def test_a_fraction_of_less_than_a_pair_is_refused():
+    examples = Examples({"a": torch.arange(40.0), "b": torch.arange(40)})
+    assert len(draw_paired(examples, 0, seed=0)) == 0 and len(draw_paired(examples, 0.025, seed=0)) == 1
+    with pytest.raises(InputError, match="fraction 0.01 leaves no pair of 40 examples: give 0.025 or more, or 0"):
+        draw_paired(examples, 0.01, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("n", "fraction", "times"), [(10, 0.3, [3, 3, 4]), (10, 0.4, [2, 2, 3, 3]), (7, 0.6, [1, 2, 2, 2])]
+)
+def test_pairs_are_repeated_in_turn(n, fraction, times):
+    """Where the fraction does not divide, some pairs are used once more than the others, and none is left out."""
+    examples = Examples({"a": torch.arange(n), "b": torch.arange(n)})
+    batch = unpair(examples, fraction, seed=0)[:]
+    assert batch.modalities["a"][batch.joint_only].unique(return_counts=True)[1].sort().values.tolist() == times
+
+
+def test_what_is_paired_counts_alone_only_where_the_objective_says_so():
+    examples = Examples({"a": torch.arange(10.0), "b": torch.arange(10)})
+    paired = draw_paired(examples, 0.5, seed=0)
+    mask = unpair(examples, 0.5, seed=0, unimodal=False).mask  # (10, 3, 2)
+    assert mask[:, 0].all()
+    for i in range(10):
+        assert mask[i, 1:].tolist() == (2 * [[False, False]] if i in paired else [[True, False], [False, True]])
+
+
+def test_unpaired_rows_of_a_part_of_the_data():
+    rows = {"a": torch.tensor([7, 8, 9]), "b": torch.tensor([0, 1, 2])}
+    part = Examples({"a": torch.arange(10.0), "b": torch.arange(3)}, rows)
+    assert len(part) == 3 and part[1:].modalities["a"].tolist() == [8, 9]
+    batch = unpair(part, 0.4, seed=0)[torch.arange(3)]
+    assert set(batch.modalities["b"].tolist()) == {0, 1, 2}
+    assert batch.modalities["a"].equal(7.0 + batch.modalities["b"])
+    taken = part.take(slice(2)).only(("b",))
+    assert len(taken) == 2 and taken[:].modalities["b"].tolist() == [0, 1]
+
+
+def test_a_weakly_supervised_objective_is_the_one_that_was_named():
+    """The weights of its terms, told by KLs of examples that are all the same."""
+    torch.manual_seed(0)
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
+    image, text = torch.rand(1, 1, 28, 28, dtype=torch.float64), torch.tensor([3])
+    examples = Examples({"image": image.expand(10, -1, -1, -1), "text": text.expand(10)})
+    for objective in (StandardElbo(model), MvaeElbo(model)):
+        batch = unpair(examples, 0.5, seed=0, unimodal=objective.unimodal)[torch.arange(10)]
+        weak, whole = objective.bound(batch).terms, objective.bound(examples[:]).terms
+        share = {name: (weak[name].sum() / whole[name].sum()).item() for name in whole if name.endswith("/kl")}
+        if objective.unimodal:
+            expected = {"joint/kl": 1, "image/kl": 1, "text/kl": 1}
+        else:  # the unpaired half contributes its unimodal ELBOs as the joint ones of what it has
+            alone = MvaeElbo(model).bound(examples[:]).terms
+            unpaired = (alone["image/kl"].sum() + alone["text/kl"].sum()) / 2
+            expected = {"joint/kl": 1 + (unpaired / whole["joint/kl"].sum()).item()}
+        assert share == pytest.approx(expected)
+
+
+def test_without_pairs_all_are_alone():
+    examples = Examples({"a": torch.arange(10.0), "b": torch.arange(10)})
+    assert (unpair(examples, 0.0, seed=0).mask.sum(dim=1) == 1).all()
+
+
+def test_unpaired_examples_still_lack_what_they_lack():
+    mask = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    examples = Examples({"a": torch.arange(4.0), "b": torch.arange(4.0)}, mask=mask)
+    batch = unpair(examples, 0.5, seed=1)[:]
+    for a, there, together in zip(batch.modalities["a"].long(), batch.mask, batch.joint_only, strict=True):
+        assert not (there & ~mask[a]).any()
+        assert there.equal(mask[a]) if together else there.sum() <= 1
+    assert batch.joint_only.sum() == 4, "pairs are rows of their own, though a modality of them is absent"
