@@ -49,7 +49,7 @@ The pieces
     encoders_decoders: blocks that networks are built from
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
-    private_latents: a modality's own latents, appended to the parameters of q(z|x_S)
+    private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
     variational_posteriors: parameters in, q(z|x_S) out
     mixture_posteriors: mixtures of a family's members
     priors: p(z)

@@ -24,6 +24,7 @@ from common.evaluation.subset_metrics import by_size
 from common.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
+from common.private_latents import latent_parts
 from common.reporting import generated, tables, umap
 from common.reporting.analysis_tables import Figures, few_latents, figure_tables, weak_judges
 from common.reporting.generated import Shown
@@ -241,16 +242,13 @@ class Analysis:
 
         Shared and private latents have classifiers of their own.
         """
-        device, n_shared = self.model.device, self.model.n_shared
+        device = self.model.device
         train_labels, test_labels = self.labels["train"].to(device), self.labels["test"].to(device)
-        latents = {"latent accuracy": slice(n_shared)}
-        if self.model.private:
-            latents["latent accuracy, private"] = slice(n_shared, None)
         right, of_test = {}, self.z
         for name, z in sampled_latents(self.model, self.train, self.sources).items():
-            for what, part in latents.items():
+            for which, part in latent_parts(self.model.n_shared).items():
                 pairs = (z[:, part], train_labels), (of_test[name][:, part], test_labels)
-                right[f"{what}, {name}"] = distributed.on_first_process(
+                right[f"latent accuracy{which}, {name}"] = distributed.on_first_process(
                     lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
                 )
         return right

@@ -1,7 +1,13 @@
-"""Append the private latents of one modality to the parameters of a posterior of the shared ones."""
+"""Private latents: appended to the parameters of a posterior of the shared ones, and found in z."""
 
 import torch
 from torch import Tensor
+
+
+def latent_parts(n_shared: int | None) -> dict[str, slice]:
+    """{"": the shared latents}, with {", private": the others} if there are any; n_shared None: all are shared."""
+    shared = {"": slice(n_shared)}
+    return shared if n_shared is None else shared | {", private": slice(n_shared, None)}
 
 
 def with_private(

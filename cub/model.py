@@ -152,7 +152,7 @@ def build(config: Config) -> MultimodalVAE:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
         embedding = encoder["caption"][0]
         if config.fusion in ("joint", "jnf"):
-            # their caption encoder is fitted to the joint one alone, so that the decoder has the latter's embedding
+            # what fits the caption's own encoder leaves the decoder as it is, so this has the joint encoder's embedding
             embedding = nn.Embedding(n_words, N_EMBEDDING, padding_idx=0)
             encoder[",".join(names)] = joint_encoder(names[0], embedding, heads, wide)
         decoder["caption"] = caption_decoder(embedding, d, wide)
@@ -200,7 +200,12 @@ def image_decoder(n_latents: int) -> nn.Sequential:
 
 def feature_encoder(heads: tuple[int, ...]) -> nn.Sequential:
     """Feature (N, 2048) -> the posterior's parameters, (N, D) each."""
-    return nn.Sequential(*dense(N_FEATURES, 1024, 512, N_JOINT), SplitLinearLayer(N_JOINT, heads))
+    return feature_features().append(SplitLinearLayer(N_JOINT, heads))
+
+
+def feature_features() -> nn.Sequential:
+    """Feature (N, 2048) -> features (N, N_JOINT)."""
+    return nn.Sequential(*dense(N_FEATURES, 1024, 512, N_JOINT))
 
 
 def feature_decoder(n_latents: int) -> nn.Sequential:
@@ -249,12 +254,9 @@ def joint_encoder(source: str, embedding: nn.Embedding, heads: tuple[int, ...], 
 
     It has the layers of the modalities' own encoders, with N_JOINT features each.
     """
-    features = {
-        "image": lambda: image_features().extend(dense(N_IMAGE_FLAT, N_JOINT)),
-        "feature": lambda: nn.Sequential(*dense(N_FEATURES, 1024, 512, N_JOINT)),
-    }
+    seen = feature_features() if source == "feature" else image_features().extend(dense(N_IMAGE_FLAT, N_JOINT))
     caption = caption_features(embedding, wide).extend(dense(widths(wide)[-1] * 4 * 4, N_JOINT))
-    return JointEncoder({source: features[source](), "caption": caption}, N_JOINT, heads)
+    return JointEncoder({source: seen, "caption": caption}, N_JOINT, heads)
 
 
 def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:

@@ -5,11 +5,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, Transform
+from torch.distributions import Categorical, Distribution, Transform
 from zuko.flows import MAF
 
 from common.distributions.hamiltonian import hamiltonian_chain
 from common.distributions.location_scale import DiagonalGaussian
+from common.distributions.mixtures import Mixture
 from common.distributions.unnormalised import Unnormalised
 from common.errors import require
 from common.experts import quotient_of_experts
@@ -113,7 +114,7 @@ class JointFlows(Unnormalised):
         return [f if use else None for f, use in zip(self.experts.maps, needed, strict=True)]
 
     @cached_property
-    def proposal(self) -> MixtureSameFamily:
+    def proposal(self) -> Mixture:
         """r, a mixture of M + 1 components: the flows, and a Gaussian."""
         used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
         gaussian = (
@@ -127,7 +128,7 @@ class JointFlows(Unnormalised):
         used = torch.cat([used, self.n_given.unsqueeze(-1) != 1], dim=-1)  # (..., M + 1)
         logits = torch.zeros_like(used, dtype=self.mu.dtype).masked_fill(~used, -torch.inf)
         components = Flows(DiagonalGaussian(*base), [*self.maps, None])
-        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, False)
+        return Mixture(Categorical(logits=logits, validate_args=False), components, False)
 
     @torch.no_grad()
     def _quotient(self) -> tuple[Tensor, Tensor]:
@@ -151,6 +152,19 @@ class JointFlows(Unnormalised):
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Exact samples; in between, the ends of Hamiltonian chains."""
         return self._chain(sample_shape)[-1] if self.in_between.any() else self.proposal.sample(sample_shape)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether samples have gradients: those of a product of flows have none."""
+        return not self.in_between.any()
+
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Samples with gradients.
+
+        Raises:
+            InputError: q is a product of flows for an example, whose samples have none.
+        """
+        return self.proposal.rsample(sample_shape) if self.has_rsample else super().rsample(sample_shape)
 
     def _chain(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """The kept points of Hamiltonian chains, (T, *sample_shape, ..., D); samples of r where it is q."""

@@ -12,6 +12,7 @@ from common.errors import require
 from common.evaluation.encoded import Encoded
 from common.evaluation.frechet_distances import FrechetDistance
 from common.metrics import BATCH_SIZE, Judge
+from common.private_latents import latent_parts
 from common.subsets import named_subsets
 
 Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
@@ -93,15 +94,15 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str]) -> di
     Raises:
         InputError: the training examples show one label alone.
     """
-    few, n_shared = train.first(N_LINEAR), test.model.n_shared
+    few = train.first(N_LINEAR)
     require(len(few.labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
     labels, expected = few.labels[:, 0], test.labels[:, 0]
     z, of_test = few.points(given), test.points(given)
-    latents = {"linear accuracy": slice(n_shared)}
-    if test.model.private:
-        latents["linear accuracy, private"] = slice(n_shared, None)
-    fitted = {name: LogisticRegression(max_iter=1000).fit(z[:, part], labels) for name, part in latents.items()}
-    return {name: float(fitted[name].score(of_test[:, part], expected)) for name, part in latents.items()}
+    accuracies = {}
+    for which, part in latent_parts(test.model.n_shared).items():
+        fitted = LogisticRegression(max_iter=1000).fit(z[:, part], labels)
+        accuracies[f"linear accuracy{which}"] = float(fitted.score(of_test[:, part], expected))
+    return accuracies
 
 
 def by_size(

@@ -239,3 +239,4 @@ def test_components_are_drawn_by_their_weights(family):
     shares = [(drawn.mean - mean).abs().amax(dim=1).lt(1e-5).float().mean().item() for mean in means]
     assert shares == pytest.approx([0.25, 0, 0.75], abs=0.03) and sum(shares) == pytest.approx(1)
     assert family.drawn_component(drawn) is drawn
+    assert q.has_rsample and q.rsample((2,)).shape == (2, 4000, 4), "a posterior's samples have gradients"

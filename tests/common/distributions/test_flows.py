@@ -119,6 +119,29 @@ def test_given_one_all_or_nothing_samples_and_densities_are_exact():
     torch.testing.assert_close(q.variance[2], logvar[3, 2].exp())
 
 
+def test_samples_given_one_all_or_nothing_have_gradients():
+    """A joint sample moves with its mean, a flow's sample with the base's through the flow's inverse."""
+    flows = [bent(2, seed) for seed in range(3)]
+    q, mu, logvar = posterior(flows, [(), ("b",), ("a", "b", "c")])
+    torch.manual_seed(0)
+    z = q.sample((4,))
+    mu.requires_grad_()
+    q = JointFlowsPosterior(flows)(JointFlowsStrategy(KEYS)((mu, logvar), q.present))
+    torch.manual_seed(0)
+    with_gradients = q.rsample((4,))
+    torch.testing.assert_close(with_gradients, z)
+    (gradient,) = torch.autograd.grad(with_gradients[0].sum(), mu)
+    base = flows[1]()(z[0, 1])
+    expected = torch.zeros_like(mu)
+    expected[1, 1] = torch.autograd.functional.jacobian(lambda u: flows[1]().inv(u), base).sum(dim=0)
+    expected[3, 2] = 1
+    torch.testing.assert_close(gradient, expected)
+    between, *_ = posterior(flows, [("a", "b"), ("b",)])
+    assert q.has_rsample and not between.has_rsample
+    with pytest.raises(InputError, match="samples have no gradients"):
+        between.rsample()
+
+
 def quotient(mu, logvar, mask):
     """Mean, variance (B, D) and log of the integral (B,) of prod_m N(z; mu_m, s_m^2) / N(z; 0, I)^(|S| - 1)."""
     given = mask.T.unsqueeze(-1)
