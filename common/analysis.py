@@ -125,7 +125,7 @@ class Labelled(NamedTuple):
 
 
 def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
-    """Analyse a model, print its tables and save its pictures; returns the shares and the KLs, {name: value}.
+    """Analyse a model, print its tables and save its pictures; returns the means of all figures, {name: mean}.
 
     Raises:
         InputError: options, model or data that cannot be used.
@@ -143,8 +143,8 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     tables.report(config, data.name, shown, settings, about)
     if distributed.rank() == 0:
         print("", *analysis.draw(), sep="\n")
-    shares = figures.shares | {f"SSIM, {pair}": x for pair, x in figures.ssim.items()} | figures.nats
-    return shares | {f"{name}, {n} given": x for n, scores in figures.by_size.items() for name, x in scores.items()}
+    means = {name: x["mean"] for name, x in (figures.shares | figures.ssim | figures.nats).items()}
+    return means | {f"{name}, {n} given": x for n, scores in figures.by_size.items() for name, x in scores.items()}
 
 
 class Analysis:
@@ -183,8 +183,15 @@ class Analysis:
         sizes = by_size(*encoded, self.judges, self.inception) if self.data.by_size else {}
         columns = by_label(right, self.data)
         columns |= self.data.more(self.config, self.model, self.judges, self.labels["test"])
-        nats = {name: kl.sum(dim=1).nanmean().item() for name, kl in self.kls.items()}
-        return Figures(shares, columns, nats, similarities, sizes, parameter_counts(self.model))
+        nats = {name: kl.sum(dim=1) for name, kl in self.kls.items()}
+        return Figures(
+            tables.summarise(shares),
+            columns,
+            tables.summarise({name: x[~x.isnan()] for name, x in nats.items()}),
+            tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()}),
+            sizes,
+            parameter_counts(self.model),
+        )
 
     @cached_property
     def z(self) -> dict[str, Tensor]:
@@ -285,13 +292,13 @@ def coherence(
     return right
 
 
-def shares_of(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, float]:
-    """The share of right labels in [0, 1] for each (N, G), and the share of examples whose labels are all right."""
+def shares_of(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, Tensor]:
+    """Each example's share of right labels, (N,) for each (N, G); named by `all_right`, whether all are right."""
     shares = {}
     for name, x in right.items():
-        shares[name] = x.double().mean().item()
+        shares[name] = x.double().mean(dim=1)
         if all_right:
-            shares[f"{name}, {all_right}"] = x.all(dim=1).double().mean().item()
+            shares[f"{name}, {all_right}"] = x.all(dim=1)
     return shares
 
 

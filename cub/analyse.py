@@ -43,6 +43,7 @@ from common.metrics import cca
 from common.models import MultimodalVAE
 from common.reporting import generated, tables
 from common.reporting import umap as maps
+from common.reporting.analysis_tables import kl_table, parameter_table
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot
 from common.training import devices, run_from_command_line, runs
@@ -99,8 +100,8 @@ class Config(TrainedConfig):
 def main(config: Config) -> dict[str, dict]:
     """
     Returns:
-        {"correlations": {pair: figure}, "nats": {KL: figure}, "parameters": {network: number}}, for the demo also
-        {"coherence": {pair: {"right", "named"}}}.
+        {"correlations": {pair: {"mean", "stderr"}}, "nats": {KL: {"mean", "stderr"}}, "parameters": {network: number}},
+        for the demo also {"coherence": {pair: {"right", "named"}}}.
     """
     config.check()
     model, vocabulary = load_trained(config)
@@ -121,7 +122,8 @@ def main(config: Config) -> dict[str, dict]:
     described = {name: describe(values) for name, values in images.items()}
     embedded = {name: sentences.embed(tokens) for name, tokens in captions.items()}
     similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in pairs(source).items()}
-    figures = {"correlations": {name: values.mean().item() for name, values in similarity.items()}}
+    joint = tables.summarise({"joint": similarity.pop("joint")})
+    figures = {"correlations": tables.summarise(similarity, test.image_of_each_caption) | joint}
     if config.demo:
         cache = judge_file(config.cache_dir or config.data_dir, f"reader_of_{source}.pt", config)
         network = distributed.on_first_process(lambda: reader(source, cache, config.limit))
@@ -154,7 +156,7 @@ def latents_and_networks(
         shown = Shown(("image",), lambda values: vocabulary.sentences(values["caption"]))
         rows = torch.linspace(0, len(birds.captions) - 1, SHOWN).long()
         generated.cross_generation(pictures[-1], model, examples.take(rows), sources, shown)
-    nats = {name: kl.sum(dim=1).mean().item() for name, kl in kls.items()}
+    nats = tables.summarise({name: kl.sum(dim=1) for name, kl in kls.items()}, birds.image_of_each_caption)
     return {"nats": nats, "parameters": parameter_counts(model)}, pictures
 
 
@@ -273,29 +275,30 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
     shown = [correlation_table(figures["correlations"], about, config, title)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))
-    nats, counts = figures["nats"], figures["parameters"]
-    shown.append(tables.Table("nats", nats, ("cub", "nats"), [(name, f"{x:.2f}") for name, x in nats.items()]))
-    rows = [(name, f"{n:,}") for name, n in counts.items()]
-    shown.append(tables.Table("parameters", counts, ("cub", "parameters"), rows))
+    shown += [kl_table(figures["nats"], "cub"), parameter_table(figures["parameters"], "cub")]
     chosen = ("n_samples", "seed", "components", "feature_components")
     settings = {"n_examples": n, "features": about} | {name: getattr(config, name) for name in chosen}
     tables.report(config, "cub", shown, settings, data)
 
 
-def correlation_table(correlations: dict[str, float], about: str, config: Config, title: str) -> tables.Table:
+def correlation_table(correlations: tables.Estimates, about: str, config: Config, title: str) -> tables.Table:
     """The table of correlations beside the paper's, each also as a share of its ground truth."""
-    truth, papers_truth = correlations["ground truth"], PAPER["ground truth"]
+    truth, papers_truth = correlations["ground truth"]["mean"], PAPER["ground truth"]
     rows = []
     for (name, value), paper in zip(correlations.items(), PAPER.values(), strict=True):
-        share = f"{tables.percent(value / truth)} %" if truth > 0 else "-"
-        rows.append((name, f"{value:.3f}", share, f"{paper:.3f}", f"{tables.percent(paper / papers_truth)} %"))
+        mean, error = value.values()
+        share = f"{tables.percent(mean / truth)} %" if truth > 0 else "-"
+        ratio = f"{tables.percent(paper / papers_truth)} %"
+        rows.append((name, f"{mean:.3f}", f"{error:.3f}", share, f"{paper:.3f}", ratio))
     reduced = config.feature_components and f", {config.feature_components} principal components"
     notes = (
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"
         "† Shi et al. 2019 as recalled, not re-checked against the paper; with ImageNet's features of all of CUB"
     )
-    head = (f"{title}, {tables.count(config.n_samples, 'draw')}", "correlation", "of ground truth", "paper †", "of its")
-    return tables.Table("correlations", correlations, head, rows, notes=notes)
+    scored = f"{title}, {tables.count(config.n_samples, 'draw')}"
+    head = (scored, "correlation", "standard error", "of ground truth", "paper †", "of its")
+    figures = {f"correlation, {name}": x for name, x in correlations.items()}
+    return tables.Table("estimates", figures, head, rows, notes=notes)
 
 
 def coherence_table(coherence: dict[str, dict[str, float | None]]) -> tables.Table:

@@ -63,6 +63,11 @@ class Birds:
             attributes=None if self.attributes is None else self.attributes[images],
         )
 
+    @property
+    def image_of_each_caption(self) -> Tensor:
+        """Indices (10 N,) of the images: what captions of one image say depends on each other."""
+        return torch.arange(len(self.captions)) // CAPTIONS
+
     def take(self, n: int | None) -> "Birds":
         """The first n images, with their captions."""
         return self[:n]

@@ -34,12 +34,12 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     model, vocabulary = load_trained(config)
     check_paper(config, model)
-    pairs = load_birds("test", model, vocabulary, config).examples
+    birds = load_birds("test", model, vocabulary, config)
     torch.manual_seed(config.seed)
-    values = evaluate(model, pairs, config.n_samples, config.paper)
-    groups = torch.arange(len(pairs)) // CAPTIONS  # captions of one image depend on each other
+    values = evaluate(model, birds.examples, config.n_samples, config.paper)
     about = ({} if config.demo else {"birds": "photographed"}) | {"captions each": str(CAPTIONS)}
-    return tables.report_estimates(values, config, "cub", len(pairs) // CAPTIONS, about, groups=groups)
+    n, groups = len(birds.classes), birds.image_of_each_caption
+    return tables.report_estimates(values, config, "cub", n, about, groups=groups)
 
 
 if __name__ == "__main__":

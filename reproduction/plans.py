@@ -271,23 +271,29 @@ TABLES = {
         "Coherence of generated samples, and digit classification from latents, % of test pairs",
         "Shi et al. 2019, arXiv 1911.03393, Tables 1 and 2",
         (
-            *(Figure(name, ("coherence", "figures", f"coherence, {name}"), True) for name in COHERENCES),
-            *(Figure(name, ("coherence", "figures", f"latent accuracy, {name.split()[0]}"), True) for name in LATENTS),
+            *(Figure(name, ("coherence", "estimates", f"coherence, {name}", "mean"), True) for name in COHERENCES),
+            *(
+                Figure(name, ("coherence", "estimates", f"latent accuracy, {name.split()[0]}", "mean"), True)
+                for name in LATENTS
+            ),
         ),
         DIGIT_PAIRS,
     ),
     "cub-table": Table(
         "Correlation of birds and captions",
         "Shi et al. 2019, arXiv 1911.03393, section 4.2",
-        tuple(Figure(name, ("correlations", "correlations", name.replace("image", "{y}"))) for name in PAIRINGS),
+        tuple(
+            Figure(name, ("correlations", "estimates", f"correlation, {name.replace('image', '{y}')}", "mean"))
+            for name in PAIRINGS
+        ),
         CUB,
     ),
     "vhe-table": Table(
         "Classification of test characters (%), and the code's KL (nats)",
         "Hewitt et al. 2018, arXiv 1807.08919",
         (
-            Figure("5-shot, 20-way", ("accuracy", "accuracy", "mean"), True),
-            Figure("1-shot, 20-way", ("one_shot", "accuracy", "mean"), True),
+            Figure("5-shot, 20-way", ("accuracy", "estimates", "accuracy", "mean"), True),
+            Figure("1-shot, 20-way", ("one_shot", "estimates", "accuracy", "mean"), True),
             Figure("KL of the character's code", ("bound", "estimates", "bound: KL of c", "mean")),
             Figure("bound, nats an image", ("bound", "estimates", "bound", "mean")),
             Figure("log p(image|5 others)", ("bound", "estimates", "log p(image|5 others)", "mean")),
@@ -321,7 +327,7 @@ TABLES = {
         "PolyMNIST-like images, which no paper has; FD: of the judges' features, no FID",
         (
             *(Figure(f"coherence, {n} given", ("analysis", "by_size", str(n), "coherence"), True) for n in range(1, 5)),
-            Figure("joint", ("analysis", "figures", "coherence, joint"), True),
+            Figure("joint", ("analysis", "estimates", "coherence, joint", "mean"), True),
             Figure("linear accuracy, 1 given", ("analysis", "by_size", "1", "linear accuracy"), True),
             Figure("FD, 1 given", ("analysis", "by_size", "1", "FD")),
             Figure("FD, prior", ("analysis", "by_size", "0", "FD")),

@@ -170,9 +170,9 @@ def _matrices(results: Sequence[Result]) -> list[Exhibit]:
     """Matrices of coherence, source by target, of the runs that measured it."""
     exhibits = []
     for result in results:
-        figures = result.measured["coherence"].figures if "coherence" in result.measured else {}
-        pairs = {re.fullmatch("coherence, (.+?) -> (.+)", name): x for name, x in figures.items() if x is not None}
-        known = {pair.groups(): x for pair, x in pairs.items() if pair}
+        estimates = result.measured["coherence"].estimates if "coherence" in result.measured else {}
+        pairs = {re.fullmatch("coherence, (.+?) -> (.+)", name): x.mean for name, x in estimates.items()}
+        known = {pair.groups(): x for pair, x in pairs.items() if pair and x is not None}
         names = list(dict.fromkeys(given for given, _ in known))
         lines = [[Markup("<td></td>"), *(Markup('<th scope="col">{}</th>').format(name) for name in names)]]
         for given in names:

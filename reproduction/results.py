@@ -37,10 +37,7 @@ class Measure(Struct):
     """What the tables read of a measure's JSON; each script writes some of these, and more."""
 
     estimates: dict[Name, Estimate] = {}
-    figures: Numbers = {}
-    correlations: Numbers = {}
     by_size: dict[Name, Numbers] = {}
-    accuracy: Estimate | None = None
     results: list[Share] = []
 
 

@@ -55,14 +55,15 @@ class Config(ModelConfig):
 
 
 def main(config: Config) -> dict[str, float]:
-    """Print and return the accuracy, in [0, 1]: its "mean", and the ends "low" and "high" of its interval."""
+    """Print and return the accuracy, in [0, 1]: "mean" and "stderr" over episodes, "low" and "high" of its interval."""
     config.check()
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
     distributed.seed_each_process()
     shares = accuracies(model, characters, config)
-    accuracy = interval(shares.mean().item(), len(shares) * config.n_way * config.n_queries)
+    (accuracy,) = tables.summarise({"accuracy": shares}).values()
+    accuracy |= interval(accuracy["mean"], len(shares) * config.n_way * config.n_queries)
     report(accuracy, config, len(characters.names))
     return accuracy
 
@@ -93,19 +94,20 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
 
 
 def interval(p: float, n: int) -> dict[str, float]:
-    """Return a share p of n images as "mean", and its 95 % confidence interval "low" to "high" (Wilson 1927)."""
+    """The 95 % confidence interval "low" to "high" of a share p of n images (Wilson 1927)."""
     z2 = 1.96**2 / n
     middle, half = (p + z2 / 2) / (1 + z2), (z2 * (p * (1 - p) + z2 / 4)) ** 0.5 / (1 + z2)
-    return {"mean": p, "low": middle - half, "high": middle + half}
+    return {"low": middle - half, "high": middle + half}
 
 
 def report(accuracy: dict[str, float], config: Config, n_classes: int) -> None:
     """Report the accuracy and its interval, in a table."""
-    mean, low, high = map(tables.percent, accuracy.values())
+    cells = {key: tables.percent(x) for key, x in accuracy.items()}
     title, about = tables.data_scored(config, "vhe", None, n_classes, "test character")
-    head = (f"{title}, {tables.count(config.n_samples, 'sample')}", "accuracy, %", "95 % interval")
+    head = (f"{title}, {tables.count(config.n_samples, 'sample')}", "accuracy, %", "standard error", "95 % interval")
     name = f"{config.n_way}-way {config.k_shot}-shot, {tables.count(config.episodes, 'episode')}"
-    table = tables.Table("accuracy", accuracy, head, [(name, mean, f"{low} to {high}")])
+    row = (name, cells["mean"], cells["stderr"], f"{cells['low']} to {cells['high']}")
+    table = tables.Table("estimates", {"accuracy": accuracy}, head, [row])
     chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed")
     settings = {"n_classes": n_classes} | {name: getattr(config, name) for name in chosen}
     tables.report(config, "vhe", [table], settings, about)

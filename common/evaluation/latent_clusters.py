@@ -28,11 +28,11 @@ def majority_right(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) ->
     return (counts.argmax(dim=1)[of_test] == expected) & counts.any(dim=1)[of_test]
 
 
-def kmeans_accuracy(train: Encoded, test: Encoded) -> float:
-    """The share of test examples that have the majority label of their k-means cluster, in [0, 1].
+def kmeans_accuracy(train: Encoded, test: Encoded) -> Tensor:
+    """How often each test example has the majority label of its k-means cluster: (N,), in [0, 1].
 
     k-means is fitted to the shared latents of the training examples' points of q(z|X), with a cluster for each label
-    that they have (the `multivae` package's Clustering, with 20 fits); the accuracy is the mean over `N_FITS` fits.
+    that they have (the `multivae` package's Clustering, with 20 fits); the values are means over `N_FITS` fits.
     """
     z, of_test = (
         data.points(data.model.modalities)[:, : data.model.n_shared].double().numpy() for data in (train, test)
@@ -40,12 +40,12 @@ def kmeans_accuracy(train: Encoded, test: Encoded) -> float:
     labels, expected = train.labels[:, 0], test.labels[:, 0]
     seeds = torch.randint(2**31, (N_FITS,)).tolist()
 
-    def accuracy(seed: int) -> float:
+    def right(seed: int) -> Tensor:
         fitted = KMeans(len(labels.unique()), random_state=seed).fit(z)
-        clusters, found = (torch.from_numpy(c).long() for c in (fitted.labels_, fitted.predict(of_test)))
-        return majority_right((clusters, labels), (found, expected)).double().mean().item()
+        clusters, of_points = (torch.from_numpy(c).long() for c in (fitted.labels_, fitted.predict(of_test)))
+        return majority_right((clusters, labels), (of_points, expected)).double()
 
-    return distributed.on_first_process(lambda: sum(map(accuracy, seeds)) / N_FITS)
+    return distributed.on_first_process(lambda: torch.stack([right(seed) for seed in seeds]).mean(dim=0))
 
 
 @torch.no_grad()
@@ -108,10 +108,10 @@ def clustered_priors(train: Encoded, beta: float = 1.0) -> dict[str, ClusteredPr
     return {"the prior": prior, "the pruned prior": pruned(prior, shared_means(train)[train.present], beta)}
 
 
-def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, float]:
-    """The share of test examples that have their cluster's majority label: clusters of k-means, and of each prior."""
-    shares = {"clusters, k-means": kmeans_accuracy(train, test)}
+def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
+    """Whether test examples have their cluster's majority label, (N,): clusters of k-means, and of each prior."""
+    right = {"clusters, k-means": kmeans_accuracy(train, test)}
     for name, prior in priors.items():
         pairs = [(prior_clusters(data, prior), data.labels[:, 0]) for data in (train, test)]
-        shares[f"clusters, {name} ({len(prior.loc)})"] = majority_right(*pairs).double().mean().item()
-    return shares
+        right[f"clusters, {name} ({len(prior.loc)})"] = majority_right(*pairs)
+    return right

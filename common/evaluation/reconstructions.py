@@ -11,17 +11,17 @@ from common.metrics import BATCH_SIZE
 
 
 @torch.no_grad()
-def ssim(test: Encoded, images: Sequence[str]) -> dict[str, float]:
-    """The mean structural similarity of images and what is decoded of the point of q(z|X), and of q(z|x_m).
+def ssim(test: Encoded, images: Sequence[str]) -> dict[str, Tensor]:
+    """The structural similarity of images and what is decoded of the point of q(z|X), and of q(z|x_m).
 
     (Wang et al. 2004, with scikit-image's defaults: windows of 7 x 7 pixels, the mean over channels.) Decoded images
-    are clamped to [0, 1], as pictures show them. Examples that lack the image do not count.
+    are clamped to [0, 1], as pictures show them. Examples that lack the image are left out.
 
     Args:
         images: the modalities that are images (B, C, H, W) in [0, 1].
 
     Returns:
-        {"SOURCE -> TARGET": similarity in [-1, 1]}, with the source "all" for X, else the target itself.
+        {"SOURCE -> TARGET": (N,), similarities in [-1, 1]}, with the source "all" for X, else the target itself.
     """
     from skimage.metrics import structural_similarity
 
@@ -43,4 +43,4 @@ def ssim(test: Encoded, images: Sequence[str]) -> dict[str, float]:
 
     columns = distributed.map_rows(len(test), BATCH_SIZE, scored, "SSIM")
     present = {name: model.columns[name].of(test.present) for name in images}
-    return {pair: x[present[pair.split(" -> ")[1]]].double().mean().item() for pair, x in columns.items()}
+    return {pair: x[present[pair.split(" -> ")[1]]] for pair, x in columns.items()}

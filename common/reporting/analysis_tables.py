@@ -5,27 +5,27 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from common.reporting.tables import Table, attribute_table, percent
+from common.reporting.tables import Estimates, Table, attribute_table, estimate_table, percent
 
 FEW = 1000  # training examples; fewer give the linear classifiers of latents too few steps
 TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 
 
 class Figures(NamedTuple):
-    """What an analysis has measured.
+    """What an analysis has measured: means over examples with their standard errors, and more.
 
-    shares: of right labels, {name: share in [0, 1]}.
+    shares: of right labels, in [0, 1].
     by_label: columns of the table by label, {title: (G,)}; none for a single label.
-    nats: mean KLs, {name: nats}.
-    ssim: structural similarities, {pair: SSIM}.
+    nats: KLs.
+    ssim: structural similarities, {"SSIM, PAIR": estimate}.
     by_size: {number of given modalities: {score: value}}, see `common.evaluation.subset_metrics`.
     parameters: {network: number of trained parameters}.
     """
 
-    shares: dict[str, float]
+    shares: Estimates
     by_label: dict[str, Tensor]
-    nats: dict[str, float]
-    ssim: dict[str, float]
+    nats: Estimates
+    ssim: Estimates
     by_size: dict[int, dict[str, float]]
     parameters: dict[str, int]
 
@@ -41,20 +41,15 @@ def figure_tables(
         label: what a label is.
         notes: below the shares.
     """
-    rows = [(name, percent(x)) for name, x in figures.shares.items()]
-    shown = [Table("figures", figures.shares, (head, "%"), rows, notes=notes)]
+    shown = [estimate_table(figures.shares, (head, "%"), percent, notes)]
     if figures.by_size:
         shown.append(by_size_table(figures.by_size))
     if figures.ssim:
-        shown.append(ssim_table(figures.ssim))
+        shown.append(estimate_table(figures.ssim, ("reconstruction", "similarity"), "{:.3f}".format))
     if figures.by_label:
         rows = {name: {title: x[i].item() for title, x in figures.by_label.items()} for i, name in enumerate(labels)}
         shown.append(attribute_table(rows, label=label))
-    nats = [(name, f"{x:.2f}") for name, x in figures.nats.items()]
-    counts = [(name, f"{n:,}") for name, n in figures.parameters.items()]
-    shown.append(Table("nats", figures.nats, (head, "nats"), nats, notes=both_ways(figures.nats)))
-    shown.append(Table("parameters", figures.parameters, (experiment, "parameters"), counts))
-    return shown
+    return [*shown, kl_table(figures.nats, head), parameter_table(figures.parameters, experiment)]
 
 
 def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
@@ -77,15 +72,15 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     return Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
 
 
-def ssim_table(similarities: Mapping[str, float]) -> Table:
-    """The table of the structural similarities of images and their reconstructions."""
-    rows = [(pair, f"{x:.3f}") for pair, x in similarities.items()]
-    return Table("ssim", similarities, ("reconstruction", "SSIM"), rows)
+def kl_table(nats: Estimates, head: str) -> Table:
+    """The table of KLs, with a note that explains J if a figure is one."""
+    notes = "J: the mean of the KLs in both directions." if any(name.startswith("J(") for name in nats) else ""
+    return estimate_table(nats, (head, "nats"), "{:.2f}".format, notes)
 
 
-def both_ways(nats: Mapping[str, float]) -> str:
-    """A note that explains J, if a figure is one; else empty."""
-    return "J: the mean of the KLs in both directions." if any(name.startswith("J(") for name in nats) else ""
+def parameter_table(counts: Mapping[str, int], experiment: str) -> Table:
+    """The table of the networks' numbers of parameters."""
+    return Table("parameters", counts, (experiment, "parameters"), [(name, f"{n:,}") for name, n in counts.items()])
 
 
 def few_latents(n: int) -> str:
@@ -95,7 +90,8 @@ def few_latents(n: int) -> str:
     return f"Latent accuracy may be far too low: its linear classifiers took few steps, on {n} training examples."
 
 
-def weak_judges(shares: Mapping[str, float]) -> str:
+def weak_judges(shares: Estimates) -> str:
     """A warning about classifiers that are seldom right, whose judgement says little; empty if there are none."""
-    weak = [f"{name} ({percent(x)} %)" for name, x in shares.items() if name.startswith("classifier") and x < TRUSTED]
+    judges = {name: x["mean"] for name, x in shares.items() if name.startswith("classifier")}
+    weak = [f"{name} ({percent(x)} %)" for name, x in judges.items() if x < TRUSTED]
     return f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}." if weak else ""

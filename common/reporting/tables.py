@@ -1,7 +1,7 @@
 """Figures as the scripts report them: tables in Markdown, and a JSON file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +37,7 @@ class Sampled(Evaluated, Protocol):
 class Table:
     """Figures, and how Markdown shows them.
 
-    key: the figures' name in the JSON.
+    key: the figures' name in the JSON; tables with the same key share an entry.
     figures: plain values for the JSON.
     head: the titles of the columns.
     rows: the cells of each row, as text.
@@ -88,7 +88,8 @@ def report_runs(stem: Path, experiment: str, table: Table, settings: Mapping[str
 
 
 def _write_json(path: Path, content: dict[str, Any], tables: Sequence[Table]) -> None:
-    content |= {table.key: table.figures for table in tables}
+    for table in tables:
+        content[table.key] = content[table.key] | table.figures if table.key in content else table.figures
     write_atomically(path, json.dumps(content, indent=2).encode())
 
 
@@ -114,6 +115,20 @@ def summarise(values: Mapping[str, Tensor], groups: Tensor | None = None) -> Est
         variance = deviations.square().sum() * (n / max(1, n - 1)) / len(x) ** 2
         estimates[name] = {"mean": mean.item(), "stderr": variance.sqrt().item()}
     return estimates
+
+
+def estimate_table(
+    estimates: Estimates, head: tuple[str, str], shown: Callable[[float], str], notes: str = ""
+) -> Table:
+    """The table of means and their standard errors.
+
+    Args:
+        head: the titles of the names and of the means.
+        shown: a value -> its text.
+        notes: below the table.
+    """
+    rows = [(name, shown(x["mean"]), shown(x["stderr"])) for name, x in estimates.items()]
+    return Table("estimates", estimates, (*head, "standard error"), rows, notes=notes)
 
 
 def report_estimates(

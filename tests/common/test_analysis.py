@@ -40,8 +40,9 @@ def labelled(**changes):
 
 def test_shares_of_labels_and_of_examples_all_whose_labels_are_right():
     right = {"x": torch.tensor([[True, True], [True, False], [False, False], [True, True]])}
-    assert analysis.shares_of(right, None) == {"x": 5 / 8}
-    assert analysis.shares_of(right, "string") == {"x": 5 / 8, "x, string": 1 / 2}
+    (shares,) = analysis.shares_of(right, None).values()
+    assert shares.tolist() == [1, 0.5, 0, 1]
+    assert analysis.shares_of(right, "string")["x, string"].tolist() == [True, False, False, True]
 
 
 def test_the_table_by_label_has_the_columns_that_are_asked_for():
@@ -211,8 +212,16 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
     args += ("--data-dir", tmp_path)
     found = call(analyse, tmp_path, *args)
     content = json.loads(out.read_text())
-    assert content["figures"] | content["nats"] == found and content["n_examples"] == 30 and content["data"] == "demo"
-    assert content["nats"] == {name: pytest.approx(x.sum().item() / 30, rel=1e-5) for name, x in kls[0].items()}
+    estimates = content["estimates"]
+    assert {name: x["mean"] for name, x in estimates.items()} == found
+    assert content["n_examples"] == 30 and content["data"] == "demo"
+    for name, kl in kls[0].items():
+        x = kl.sum(dim=1)
+        known = {"mean": x.mean().item(), "stderr": x.std().item() / 30**0.5}
+        assert estimates.pop(name) == pytest.approx(known, rel=1e-4)
+    p = estimates["classifier, image"]["mean"]
+    if folder != "multimnist":  # four characters of an image
+        assert estimates["classifier, image"]["stderr"] == pytest.approx((p * (1 - p) / 29) ** 0.5)
     ((picture, groups),) = maps
     assert picture == "umap.png" and len(groups) > 1
     sources = {"cvae": ("text",), "vae": ("image",)}.get(dict([options[:2]]).get("--model") if options else "")
@@ -229,7 +238,7 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
         assert list(rows) == [f"character {i}" for i in (1, 2, 3, 4)]
         mean = sum(row["coherence, text -> image"] for row in rows.values()) / 4
         assert found["coherence, text -> image"] == pytest.approx(mean)
-    assert set(content["figures"]) == expected
+    assert set(estimates) == expected
     assert content["parameters"]["all"] == sum(n for name, n in content["parameters"].items() if name != "all")
     pictures = {path.name for path in (tmp_path / "drawn").glob("*.png")}
     assert {"kl.png", "cross_generation.png"} <= pictures

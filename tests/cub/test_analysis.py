@@ -163,7 +163,7 @@ def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys
     path = tmp_path / "out.json"
     found = run(monkeypatch, tmp_path, source, json=path, feature_components=20)
     pairs = ["ground truth", f"{source} -> caption", f"caption -> {source}", "joint"]
-    truth, *cross, joint = (found["correlations"][name] for name in pairs)
+    truth, *cross, joint = (found["correlations"][name]["mean"] for name in pairs)
     assert cross == pytest.approx([truth, truth], abs=1e-6)
     assert joint == pytest.approx(truth, abs=0.08)
     assert truth > 0.1, "pairs of other images than those of the fit"
@@ -174,17 +174,18 @@ def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys
     assert right["ground truth, read"] == 1 if source == "image" else right["ground truth, read"] < 1
     assert found["coherence"]["joint"]["named"] == pytest.approx(4, abs=0.1)
     content = json.loads(path.read_text())
-    assert {name: content[name] for name in found} == found
-    assert content["n_examples"] == 600
+    assert content["estimates"] == {f"correlation, {name}": x for name, x in found["correlations"].items()}
+    assert content["coherence"] == found["coherence"] and content["n_examples"] == 600
     out = capsys.readouterr().out
-    assert "| cub, demo data, 600 test pairs, 200 draws | correlation | of ground truth | paper † | of its |" in out
-    assert f"| {source} -> caption | {truth:.3f} | 100.0 % | 0.104 | 38.1 % |" in out
+    assert "| cub, demo data, 600 test pairs, 200 draws | correlation | standard error | of ground truth |" in out
+    error = found["correlations"][f"{source} -> caption"]["stderr"]
+    assert f"| {source} -> caption | {truth:.3f} | {error:.3f} | 100.0 % | 0.104 | 38.1 % |" in out
 
 
 @pytest.mark.slow
 def test_a_model_that_confuses_birds_comes_to_chance(monkeypatch, tmp_path):
     found = run(monkeypatch, tmp_path, "feature", wrong=True, n=150)
-    others = {name: x for name, x in found["correlations"].items() if name != "ground truth"}
+    others = {name: x["mean"] for name, x in found["correlations"].items() if name != "ground truth"}
     assert list(others.values()) == pytest.approx([0, 0, 0], abs=0.07)
     right = {name: row["right"] for name, row in found["coherence"].items()}
     chance = right["captions of other birds"]
@@ -247,7 +248,7 @@ def test_latents_and_networks(tmp_path, model):
     figures, pictures = analyse.latents_and_networks(trained, birds, vocabulary, tmp_path / "drawn")
     source = model.removesuffix("s")
     expected = {f"KL(q(z|{source}) || p(z))", "KL(q(z|caption) || p(z))", f"J(q(z|{source}), q(z|caption))"}
-    assert set(figures["nats"]) == expected and all(x > 0 for x in figures["nats"].values())
+    assert set(figures["nats"]) == expected and all(x["mean"] > x["stderr"] > 0 for x in figures["nats"].values())
     assert figures["parameters"]["all"] == sum(x.numel() for x in trained.parameters() if x.requires_grad)
     assert [path.name for path in pictures] == ["kl.png", "cross_generation.png"][: 2 if source == "image" else 1]
     assert all(path.stat().st_size > 1000 for path in pictures)

@@ -26,4 +26,8 @@ def result(*args, **kwargs):
 
 def loglike(x):
     by_proposal = {"log p(image)": x, "log p(image), z from q(z|image,text)": x - 0.5, "log p(image,text)": x - 1}
-    return {"estimates": {name: {"mean": value} for name, value in by_proposal.items()}}
+    return {"estimates": means(by_proposal)}
+
+
+def means(values):
+    return {name: {"mean": value} for name, value in values.items()}

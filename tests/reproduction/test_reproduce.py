@@ -32,12 +32,12 @@ from reproduction.plans import TABLES
 from reproduction.records import Figure, Measure, Plan, Setting, Table
 from reproduction.scheduler import Pool, gpus
 from reproduction.work import RESULT
-from tests.helpers.results import contents, loglike, result
+from tests.helpers.results import contents, loglike, means, result
 from tests.helpers.scripts import ROOT
 
 GIVEN = {str(n): {"coherence": 0.2 + 0.1 * n, "FD": 400.0 + 10 * n, "linear accuracy": 0.7} for n in (1, 2)}
 POLYMNIST = {
-    "figures": {"coherence, joint": 0.1},
+    "estimates": means({"coherence, joint": 0.1}),
     "by_size": {"0": {"FD": 500.0}} | GIVEN | {"5": {"linear accuracy": 0.9}},
 }
 
@@ -73,7 +73,9 @@ def test_a_table_of_all_experiments_says_how_each_was_trained():
     *_, line = tables.experiments(results).splitlines()
     figures = "log p(x); log p(x,y) | -90.697; -90.769 | -90.000; -91.000"
     assert line == f"| [mnist](mnist) | jmvae | `python train.py --model jmvae` | {figures} | 0 | 80 | 50,000 |"
-    recalled = result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"figures": {"latent accuracy, mnist": 0.8}})
+    recalled = result(
+        "mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"estimates": means({"latent accuracy, mnist": 0.8})}
+    )
     *_, line, _, dagger = tables.experiments([*results, recalled]).splitlines()
     assert "| mnist from z | 91.3 † | 80.0 |" in line and dagger == tables.DAGGER
 
@@ -109,7 +111,7 @@ def test_built_in_data_have_no_figure_in_a_paper():
 
 
 def test_what_was_not_recalled_has_no_dagger():
-    coherence = {"figures": {"coherence, joint": 0.4, "latent accuracy, mnist": 0.8}}
+    coherence = {"estimates": means({"coherence, joint": 0.4, "latent accuracy, mnist": 0.8})}
     text = tables.markdown(
         "mmvae-table", TABLES["mmvae-table"], [result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence=coherence)]
     )
@@ -451,7 +453,7 @@ def page(tmp_path_factory):
     results = [
         *(result(seed=s, loglike=loglike(-90.0 - s)) for s in range(2)),
         result("jmvae", loglike=loglike(-95.0)),
-        result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"figures": figures}),
+        result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"estimates": means(figures)}),
         *(weak_supervision(f, 0.9 * f**0.1, f**0.2) for f in (0.01, 0.1, 1.0)),
         *(result(m, 0, "polymnist-table", "polymnist", analysis=POLYMNIST) for m in ("mvae", "mvtcae")),
     ]

@@ -29,9 +29,7 @@ from tests.helpers.results import contents, loglike
 WEAK = {"results": [{"fraction": 0.1, "model": 0.9, "classifier": 0.5}]}
 WHOLE = contents(
     loglike=loglike(-90.0),
-    coherence={"figures": {"coherence, joint": 0.4}},
-    correlations={"correlations": {"joint": 0.2}},
-    accuracy={"accuracy": {"mean": 0.9}},
+    coherence={"estimates": {"coherence, joint": {"mean": 0.4, "stderr": None}}},
     weak_supervision=WEAK,
     analysis={"by_size": {"1": {"coherence": 0.4, "FD": 100.0}}},
 ) | {"commit": "0123", "date": "2026-11-20", "config": {"lr": 0.001}, "versions": {"torch": "2", "python": "3.11"}}
@@ -48,13 +46,10 @@ def places(value, path=()):
 MAY_BE_MISSING = {
     "python",
     "estimates",
-    "figures",
-    "correlations",
     "by_size",
-    "accuracy",
     "results",
 }  # those of another measure
-MAY_BE_NULL = {"commit", "threads", "examples", "seconds", "python", "mean", "accuracy"}
+MAY_BE_NULL = {"commit", "threads", "examples", "seconds", "python", "mean", "stderr"}
 DAMAGES = {
     "missing": ...,
     "another type": lambda value: {"a": 1} if isinstance(value, str | int | float | list) else "x",
@@ -74,7 +69,7 @@ def damaged(path, damage):
     optional = isinstance(key, int) or way in (["measured"], ["config"]) or (len(way) > 2 and way[0] == "measured")
     harmless = {
         "missing": key in MAY_BE_MISSING or (optional and key not in ("mean", "fraction", "model", "classifier")),
-        "null": key in MAY_BE_NULL or way[-2:-1] in (["coherence"], ["correlations"], ["by_size"]) or way == ["config"],
+        "null": key in MAY_BE_NULL or way[-2:-1] == ["by_size"] or way == ["config"],
     }
     if harmless.get(damage) or way == ["config"]:
         return None
@@ -209,7 +204,7 @@ def hostile(tmp_path, monkeypatch):
     """A report in which every name, and whatever a result's strings can hold, is a script."""
     figures = (
         Figure(f"a {HOSTILE}", ("loglike", "estimates", HOSTILE, "mean")),
-        Figure(f"b {HOSTILE}", ("accuracy", "accuracy", "mean"), True),
+        Figure(f"b {HOSTILE}", ("accuracy", "estimates", "accuracy", "mean"), True),
     )
     published = {figures[0].name: Published(-1.0)}
     plan = Plan(HEIRS, HOSTILE, Setting(1, 0), None, (), published, note=f"note {HOSTILE}")
@@ -220,8 +215,8 @@ def hostile(tmp_path, monkeypatch):
         table=HEIRS,
         experiment=HEIRS,
         loglike={"estimates": {HOSTILE: {"mean": -1.0}}},
-        accuracy={"accuracy": {"mean": 0.5}},
-        coherence={"figures": {f"coherence, {HOSTILE} -> {HOSTILE}": 0.5, f"coherence, {HOSTILE} -> x": 0.5}},
+        accuracy={"estimates": {"accuracy": {"mean": 0.5}}},
+        coherence={"estimates": {f"coherence, {HOSTILE} -> {x}": {"mean": 0.5} for x in (HOSTILE, "x")}},
     )
     content |= {name: f"{name} {HOSTILE}" for name in ("commit", "device")}
     content |= {"commands": [f"command {HOSTILE}", HOSTILE], "config": {HOSTILE: HOSTILE}}

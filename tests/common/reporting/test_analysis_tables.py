@@ -4,10 +4,10 @@ from common.reporting import analysis_tables
 
 
 def test_judges_that_err_are_named():
-    shares = {"classifier, a": 0.16, "classifier, b": 0.99, "coherence, joint": 1.0}
-    told = analysis_tables.weak_judges(shares)
+    shares = {"classifier, a": 0.16, "classifier, b": 0.99, "coherence, joint": 0.1}
+    told = analysis_tables.weak_judges({name: {"mean": x, "stderr": 0.01} for name, x in shares.items()})
     assert told == "Coherence says little where its judge errs on the test examples: classifier, a (16.0 %)."
-    assert analysis_tables.weak_judges({"classifier, b": 0.99}) == ""
+    assert analysis_tables.weak_judges({"classifier, b": {"mean": 0.99, "stderr": 0.01}}) == ""
 
 
 def test_few_training_examples_are_noted():
@@ -15,6 +15,7 @@ def test_few_training_examples_are_noted():
     assert analysis_tables.few_latents(1000) == ""
 
 
-def test_similarities_have_three_decimals():
-    table = analysis_tables.ssim_table({"all -> m0": 0.12345})
-    assert table.figures == {"all -> m0": 0.12345} and "| all -> m0 | 0.123 |" in str(table)
+def test_divergences_have_their_errors_and_j_is_explained():
+    table = analysis_tables.kl_table({"J(q(z|a), q(z|b))": {"mean": 1.234, "stderr": 0.056}}, "known")
+    assert "| J(q(z\\|a), q(z\\|b)) | 1.23 | 0.06 |" in str(table) and "both directions" in str(table)
+    assert "both directions" not in str(analysis_tables.kl_table({}, "known"))
