@@ -34,7 +34,7 @@ class Encoder(BaseEncoder):
 def counterpart(objective: Objective, kind: str, beta: float, **options: object) -> nn.Module:
     """The package's model of a class with the networks, weights and likelihoods of an objective's model."""
     model = objective.model
-    n_shared = model.private[0].own.start if model.private else model.latent_dim
+    n_shared = model.latent_dim if model.n_shared is None else model.n_shared
     config = getattr(multivae, f"{kind}Config")(
         n_modalities=len(model.modalities),
         latent_dim=n_shared,

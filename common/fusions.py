@@ -11,7 +11,7 @@ from common import choices
 from common.distributions.flows import masked_autoregressive_flow
 from common.encoders_decoders import swish_mlp
 from common.errors import require
-from common.mixture_posteriors import MixturePosterior, OwnLatentsMixture
+from common.mixture_posteriors import MixturePosterior, PrivateLatentsMixture
 from common.modalities import n_elements
 from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
@@ -48,7 +48,7 @@ class Family(NamedTuple):
     prior: the same sizes, whether scales are learned -> the prior's module.
     has_density: whether log q(z) is known in closed form.
     only_mixed: whether its members can only be components of mixtures.
-    own_latents: whether modalities can have private latents in a mixture.
+    private_latents: whether modalities can have some in a mixture.
     """
 
     n_params: int
@@ -57,14 +57,14 @@ class Family(NamedTuple):
     prior: Callable[[Sequence[int], bool], nn.Module]
     has_density: bool = True
     only_mixed: bool = False
-    own_latents: bool = False
+    private_latents: bool = False
 
 
 class Latents(NamedTuple):
-    """The latents of a model: first the shared ones, then each modality's own.
+    """The latents of a model: first the shared ones, then each modality's private ones.
 
-    shared: their number.
-    private: {encoder's key: number of that modality's own}.
+    shared: the number of shared ones.
+    private: {encoder's key: number of that modality's private ones}.
     """
 
     shared: int
@@ -76,7 +76,7 @@ class Latents(NamedTuple):
         return self.shared, *(n for n in self.private.values() if n)
 
     @property
-    def own(self) -> Tensor:
+    def of_each_modality(self) -> Tensor:
         """Which latents belong to each modality alone, (M, D) bool."""
         sizes = torch.tensor(list(self.private.values()))
         ends = self.shared + sizes.cumsum(0)
@@ -94,12 +94,12 @@ def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Mod
     return MixturePosterior(posterior)
 
 
-def own_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """The mixture of the family's members, each of which gives the private latents of its own modality alone."""
     require(any(latents.private.values()), "the fusion mmvae+ needs private latents: without them it is moe")
     one_each = not any("," in key or n_elements(network) for key, network in encoder.items())
     require(one_each, "the fusion mmvae+ needs an encoder for each modality, and no sets")
-    return OwnLatentsMixture(posterior, latents.own, latents.shared)
+    return PrivateLatentsMixture(posterior, latents.of_each_modality, latents.shared)
 
 
 def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
@@ -129,12 +129,12 @@ class Fusion(NamedTuple):
     @property
     def is_mixture(self) -> bool:
         """Whether the posterior is a mixture of the family's members."""
-        return self.posterior in (mixture, own_latents_mixture)
+        return self.posterior in (mixture, private_latents_mixture)
 
     @property
     def auxiliary(self) -> bool:
         """Whether training draws private latents of other modalities from auxiliary priors."""
-        return self.posterior is own_latents_mixture
+        return self.posterior is private_latents_mixture
 
 
 def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
@@ -168,28 +168,28 @@ FAMILIES = {
         posterior=lambda sizes: DiagonalGaussianPosterior(),
         product=GaussianPoeStrategy,
         prior=gaussian_prior,
-        own_latents=True,
+        private_latents=True,
     ),
     "laplace": Family(
         n_params=2,
         posterior=lambda sizes: LaplacePosterior(sizes=sizes),
         product=None,
         prior=prior_in(lambda sizes: LaplacePosterior(0, sizes)),
-        own_latents=True,
+        private_latents=True,
     ),
     "softplus-laplace": Family(
         n_params=2,
         posterior=lambda sizes: SoftplusPosterior(Laplace),
         product=None,
         prior=prior_in(lambda sizes: SoftplusPosterior(Laplace)),
-        own_latents=True,
+        private_latents=True,
     ),
     "softplus-normal": Family(
         n_params=2,
         posterior=lambda sizes: SoftplusPosterior(Normal),
         product=None,
         prior=prior_in(lambda sizes: SoftplusPosterior(Normal)),
-        own_latents=True,
+        private_latents=True,
     ),
     "laplace-normal": Family(
         n_params=2,
@@ -244,10 +244,10 @@ FUSIONS = {
     ),
     "mmvae+": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
-        exists=lambda name, family: family.own_latents,
+        exists=lambda name, family: family.private_latents,
         why="a modality's private latents need their own parameters in the experts and in the prior",
         equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
-        posterior=own_latents_mixture,
+        posterior=private_latents_mixture,
     ),
     "mopoe": Fusion(
         strategy=lambda family, encoders: MopoeStrategy(family.product()),

@@ -66,7 +66,7 @@ class MixturePosterior(Posterior):
         return self.component.factors(q)
 
 
-class OwnLatentsMixture(MixturePosterior):
+class PrivateLatentsMixture(MixturePosterior):
     r"""A mixture of experts over the shared latents u, whose components have their own private latents (MMVAE+).
 
     .. math:: q_t(z|X) = q_t(u|x_t) \, q(w_t|x_t) \prod_{n \neq t} r(w_n)
@@ -78,13 +78,13 @@ class OwnLatentsMixture(MixturePosterior):
 
     Args:
         component: the components' family.
-        own: which latents belong to each component alone, (T, D) bool.
+        private: which latents belong to each component alone, (T, D) bool.
         n_shared: the number of the others, which come first.
     """
 
-    def __init__(self, component: Posterior, own: Tensor, n_shared: int) -> None:
+    def __init__(self, component: Posterior, private: Tensor, n_shared: int) -> None:
         super().__init__(component)
-        self.register_buffer("own", own, persistent=False)
+        self.register_buffer("private", private, persistent=False)
         self.n_shared = n_shared
 
     def component_log_probs(self, q: Mixture, z: Tensor) -> Tensor:
@@ -92,16 +92,16 @@ class OwnLatentsMixture(MixturePosterior):
         shared = self.component.map_parameters(q.component_distribution, lambda x: x[..., : self.n_shared])
         return shared.log_prob(z[..., : self.n_shared].unsqueeze(-2)) + q.mixture_distribution.logits
 
-    def own_log_prob(self, q: Mixture, z: Tensor, prior: nn.Module) -> Tensor:
+    def private_log_prob(self, q: Mixture, z: Tensor, prior: nn.Module) -> Tensor:
         """log q(w_t|x_t) + sum over n != t of log p(w_n), which cancels against the prior of z in the weights."""
-        w, own = z[..., self.n_shared :], self.own[:, None, None, self.n_shared :]
+        w, private = z[..., self.n_shared :], self.private[:, None, None, self.n_shared :]
         encoded = self.component.map_parameters(
             q.component_distribution, lambda x: x[..., self.n_shared :].movedim(1, 0).unsqueeze(1)
         )  # (T, 1, B)
         log_q, log_p = (self.component.log_prob_of_each(p, w) for p in (encoded, prior.private(self.n_shared)))
-        return torch.where(own, log_q, log_p).sum(dim=-1)
+        return torch.where(private, log_q, log_p).sum(dim=-1)
 
     def by_latent(self, r: Tensor) -> Tensor:
         """r for shared latents, 1 for the component's own, 0 for those of auxiliary priors: (T, K, B, D)."""
-        shared = torch.arange(self.own.shape[1], device=r.device) < self.n_shared
-        return torch.where(shared, r.unsqueeze(-1), self.own[:, None, None].to(r))
+        shared = torch.arange(self.private.shape[1], device=r.device) < self.n_shared
+        return torch.where(shared, r.unsqueeze(-1), self.private[:, None, None].to(r))

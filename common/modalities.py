@@ -23,7 +23,7 @@ class Modality:
     given: the modalities that its decoder sees beside z.
     stacked: whether the network decodes each of `decoded_with` from its own z (`StackedDecoder`).
     n_shared: the number of latents that all modalities share, the first ones of z; None for all of z.
-    own: the indices of z that belong to it alone; empty if it has no private latents.
+    private_latents: the indices of z that belong to it alone; empty if it has none.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Modality:
     given: tuple[str, ...] = ()
     stacked: bool = False
     n_shared: int | None = None
-    own: range = range(0)
+    private_latents: range = range(0)
 
     @property
     def is_set(self) -> bool:
@@ -49,16 +49,17 @@ class Modality:
         """The latents that concern it, (..., D_m), of z (..., D)."""
         if self.n_shared is None:
             return z
-        return torch.cat([z[..., : self.n_shared], z[..., self.own.start : self.own.stop]], dim=-1)
+        private = slice(self.private_latents.start, self.private_latents.stop)
+        return torch.cat([z[..., : self.n_shared], z[..., private]], dim=-1)
 
     def spread(self, params: Tensor, latent_dim: int) -> Tensor:
         """Its expert's parameters (..., D_m) at their places in z, zeros elsewhere: (..., D)."""
         if self.n_shared is None:
             return params
         others = params.new_zeros(*params.shape[:-1], latent_dim - params.shape[-1])
-        before = self.own.start - self.n_shared
-        shared, own = params[..., : self.n_shared], params[..., self.n_shared :]
-        return torch.cat([shared, others[..., :before], own, others[..., before:]], dim=-1)
+        before = self.private_latents.start - self.n_shared
+        shared, private = params[..., : self.n_shared], params[..., self.n_shared :]
+        return torch.cat([shared, others[..., :before], private, others[..., before:]], dim=-1)
 
 
 def modalities_of(
@@ -100,14 +101,14 @@ def modalities_of(
             }
     modalities, start = {}, n_shared
     for name in names:
-        own = range(start, start + private.get(name, 0))
-        start = own.stop
+        private_latents = range(start, start + private.get(name, 0))
+        start = private_latents.stop
         modalities[name] = Modality(
             name,
             columns[name],
             weights.get(name, 1.0),
             n_shared=n_shared if private else None,
-            own=own,
+            private_latents=private_latents,
             **decoders.get(name, {}),
         )
     return modalities

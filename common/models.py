@@ -46,8 +46,8 @@ def VAE(
         InputError: the fusion does not exist for the family, or it needs private latents.
     """
     family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
-    own = {name: (private or {}).get(name, 0) for name in encoder}
-    latents = Latents(shared_latents(latent_dim, private or {}), own)
+    private_of_each = {name: (private or {}).get(name, 0) for name in encoder}
+    latents = Latents(shared_latents(latent_dim, private or {}), private_of_each)
     strategy, variational_posterior, auxiliary = fusion, family.posterior(latents.sizes), None
     if isinstance(fusion, str):
         check_fusion(fusion, posterior)
@@ -76,7 +76,8 @@ def _prior(family: Family, sizes: Sequence[int], learn: bool, n_clusters: int | 
     if n_clusters is None:
         return family.prior(sizes, learn)
     require(
-        family.own_latents and not learn, "a clustered prior has fixed scales, in a family with locations and scales"
+        family.private_latents and not learn,
+        "a clustered prior has fixed scales, in a family with locations and scales",
     )
     return ClusteredPrior(family.prior(sizes, True).family, sum(sizes), sizes[0], n_clusters)
 

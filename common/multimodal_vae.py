@@ -102,12 +102,12 @@ class MultimodalVAE(nn.Module):
     @property
     def private(self) -> tuple[Modality, ...]:
         """The modalities that have private latents."""
-        return tuple(modality for modality in self.modality.values() if modality.own)
+        return tuple(modality for modality in self.modality.values() if modality.private_latents)
 
     @property
     def n_shared(self) -> int | None:
         """The number of latents that all modalities share, the first ones; None where they share all."""
-        return self.private[0].own.start if self.private else None
+        return self.private[0].n_shared if self.private else None
 
     @property
     def decoded_at_once(self) -> int:
@@ -196,8 +196,8 @@ class MultimodalVAE(nn.Module):
             return self.fuse(params, mask)
         fused = self._fused_shared(params, mask)
         for modality in self.private:
-            own, expert = self._own_params(modality, params, self.auxiliary), modality.columns.start
-            fused = with_auxiliary(fused, *own, expert)
+            encoded = self._private_params(modality, params, self.auxiliary)
+            fused = with_auxiliary(fused, *encoded, modality.columns.start)
         return self.variational_posterior(fused)
 
     def fused_params(
@@ -214,7 +214,7 @@ class MultimodalVAE(nn.Module):
         fused, encoded = self._fused_shared(params, mask), mask if encoded is None else encoded
         for modality in self.private:
             present = None if encoded is None else modality.present(encoded)
-            fused = with_private(fused, *self._own_params(modality, params, self.prior), present)
+            fused = with_private(fused, *self._private_params(modality, params, self.prior), present)
         return fused
 
     def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -222,12 +222,12 @@ class MultimodalVAE(nn.Module):
         return self.variational_strategy(tuple(p[..., : self.n_shared] for p in params), mask)
 
     @staticmethod
-    def _own_params(
+    def _private_params(
         modality: Modality, params: tuple[Tensor, ...], prior: nn.Module
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The encoder's parameters of a modality's d private latents, each (B, d), and a prior's, each (d,)."""
-        own, expert = slice(modality.own.start, modality.own.stop), modality.columns.start
-        return tuple(p[expert, :, own] for p in params), tuple(p[own] for p in prior.params)
+        latents, expert = slice(modality.private_latents.start, modality.private_latents.stop), modality.columns.start
+        return tuple(p[expert, :, latents] for p in params), tuple(p[latents] for p in prior.params)
 
     def posterior(self, inputs: Mapping[str, Tensor] | Batch, given: Sequence[str] | None = None) -> Distribution:
         """The q(z|x_S) to generate from, S the modalities that each example has among the given ones (default: all).

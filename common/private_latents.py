@@ -55,6 +55,8 @@ def with_auxiliary(
         the same as `fused`, with D + d latents.
     """
     logits, *shared = fused
-    own = (torch.arange(logits.shape[-1], device=logits.device) == component).unsqueeze(-1)  # (T, 1)
-    appended = (torch.where(own, w.unsqueeze(-2), r) for w, r in zip(private, auxiliary, strict=True))
+    components = torch.arange(logits.shape[-1], device=logits.device).unsqueeze(-1)  # (T, 1)
+    appended = (
+        torch.where(components == component, w.unsqueeze(-2), r) for w, r in zip(private, auxiliary, strict=True)
+    )
     return logits, *(torch.cat(latents, dim=-1) for latents in zip(shared, appended, strict=True))

@@ -66,8 +66,8 @@ class Posterior(nn.Module):
         """log pi_t q_t(z) for z (..., B, D): (..., B, T), nats; -inf where pi_t is 0. Their logsumexp is log q(z)."""
         return q.log_prob(z).unsqueeze(-1)
 
-    def own_log_prob(self, q: Distribution, z: Tensor, prior: nn.Module) -> Tensor:
-        """log-density of each component's own latents, for z (T, K, B, D): (T, K, B), here 0."""
+    def private_log_prob(self, q: Distribution, z: Tensor, prior: nn.Module) -> Tensor:
+        """log-density of each component's private latents, for z (T, K, B, D): (T, K, B), here 0."""
         return z.new_zeros(z.shape[:-1])
 
     def by_latent(self, r: Tensor) -> Tensor:

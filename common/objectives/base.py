@@ -119,15 +119,19 @@ class MultimodalObjective(Objective):
         )
         return replace(batch, mask=None)
 
-    def present(self, name: str, batch: Batch, counts: Tensor) -> Tensor | None:
-        """Where `counts` (T, ..., B) holds and the modality is present: (T, ..., B), for a set (T, ..., B, n).
+    def present(self, name: str, batch: Batch, has_weight: Tensor) -> Tensor | None:
+        """Where the modality is present and a component has weight: (T, ..., B), for a set (T, ..., B, n).
 
-        None if the batch has no mask.
+        Args:
+            has_weight: (T, ..., B) bool.
+
+        Returns:
+            None if the batch has no mask.
         """
         if batch.mask is None:
             return None
         modality = self.model.modality[name]
-        return (counts.unsqueeze(-1) if modality.is_set else counts) & modality.present(batch.mask)
+        return (has_weight.unsqueeze(-1) if modality.is_set else has_weight) & modality.present(batch.mask)
 
     def log_likelihoods(
         self, z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]

@@ -89,7 +89,7 @@ class DregIwaeElbo(IwaeElbo):
         if self.gradient == "exact":
             same = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None, None]
             log_qs = torch.where(same, log_qs, family.component_log_probs(q, z))
-        return log_qs.logsumexp(dim=-1) + family.own_log_prob(stopped, z, self.model.prior)
+        return log_qs.logsumexp(dim=-1) + family.private_log_prob(stopped, z, self.model.prior)
 
     def _own_responsibility(self, q: Distribution, z: Tensor) -> Tensor:
         """r = pi_t q_t(z) / q(z|X) of the component t that z (T, K, B, D) is drawn from: (T, K, B)."""

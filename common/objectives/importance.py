@@ -64,8 +64,8 @@ class ImportanceWeighted(MultimodalObjective):
             terms[f"joint/{name}"] = mean(log_p)
         return log_w, terms
 
-    def _decoded(self, z: Tensor, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
-        """log p(x_m|z) where it counts, (T, K, B), of each modality that the batch has: {name: (T, K, B)}.
+    def _decoded(self, z: Tensor, batch: Batch, has_weight: Tensor) -> dict[str, Tensor]:
+        """log p(x_m|z) where a component has weight, (T, K, B), of each modality that the batch has: {name: (T, K, B)}.
 
         A few of the K samples at a time if that saves memory: without gradients, or with --max-memory.
         """
@@ -76,8 +76,8 @@ class ImportanceWeighted(MultimodalObjective):
             again = self.max_samples is not None and not self.model.decoder_has_batch_norm(names[0])
             at_once = n < k and (again or not torch.is_grad_enabled())
             size, parts = n if at_once else k, []
-            for z_part, counts_part in zip(z.split(size, dim=1), counts.split(size, dim=1), strict=True):
-                scored = {name: self.present(name, batch, counts_part) for name in names}
+            for z_part, weighted in zip(z.split(size, dim=1), has_weight.split(size, dim=1), strict=True):
+                scored = {name: self.present(name, batch, weighted) for name in names}
                 arguments = dict.fromkeys(names, z_part), batch, scored
                 if at_once and torch.is_grad_enabled():
                     parts.append(checkpoint(self.log_likelihoods, *arguments, use_reentrant=False))
@@ -188,7 +188,7 @@ class IwaeElbo(ImportanceWeighted):
         family, q = self.model.variational_posterior, self._density(params, batch.mask)
         share = family.component_weights(q)  # (T, B)
         log_q = family.component_log_probs(q, z).logsumexp(dim=-1)  # (T, K, B)
-        log_q = log_q + family.own_log_prob(q, z, self.model.prior)
+        log_q = log_q + family.private_log_prob(q, z, self.model.prior)
         log_w, terms = self._log_weights(batch, z, share, log_q, beta)
         return Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask)
 

@@ -168,7 +168,7 @@ class PrivateOptions(ObjectiveOptions):
         sizes = n if isinstance(n, tuple) else (n,)  # one number for each modality, or one for all
         given = " ".join(map(str, sizes))
         require(not record.private or min(sizes) > 0, f"--n-private of {model} must be positive, not {given}")
-        fits = not record.private or FAMILIES[posterior].own_latents
+        fits = not record.private or FAMILIES[posterior].private_latents
         require(fits, f"private latents need parameters of each latent, which {posterior} experts do not have")
         n = self.n_clusters
         require(record.clusters or n is None, f"--n-clusters needs {self.WITH_CLUSTERS} (got {model})")

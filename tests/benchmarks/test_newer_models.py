@@ -104,7 +104,7 @@ def test_mmvae_plus_and_cmvae(model, incomplete):
     package = theirs(objective, kind, K=2, loss="iwae_looser", modalities_specific_dim=3, **options)
     with torch.no_grad():
         for modality in vae.private:
-            own = slice(modality.own.start, modality.own.stop)
+            own = slice(modality.private_latents.start, modality.private_latents.stop)
             priors = package.r_logvars_priors if clusters else package.logvars_priors
             priors[modality.name].copy_(vae.auxiliary.scale[own])
         if clusters:

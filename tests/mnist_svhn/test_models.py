@@ -99,7 +99,7 @@ def test_private_latents_of_an_absent_image_have_the_prior(name):
     config = small(name, n_clusters=4 if name == "cmvae" else None)
     model = build(config).eval()
     x = {"mnist": torch.rand(2, 1, 28, 28), "svhn": torch.rand(2, 3, 32, 32)}
-    own, spread = model.modality["svhn"].own, Laplace(0.0, 1.0).stddev if name != "dmvae" else 1.0
+    own, spread = model.modality["svhn"].private_latents, Laplace(0.0, 1.0).stddev if name != "dmvae" else 1.0
     with torch.no_grad():
         absent, present = model.posterior({"mnist": x["mnist"]}), model.posterior(x)
     torch.testing.assert_close(absent.mean[:, own], torch.zeros(2, 2))
