@@ -109,11 +109,11 @@ def training(name: str, config: Config, device: torch.device, rate: float) -> Ro
         "multivae": speed[package],
         "ours": speed["ours"],
         "ours / plain (range)": ratios["plain"],
-        "operations": f"{needed[0] / needed[1]:.2f}",
+        "operations, plain / ours": f"{needed[0] / needed[1]:.2f}",
         "ours / plain, end to end (range)": ratios["loaded"],
         "ours / multivae (range)": ratios.get(package, "-"),
         "limit": rounded(limit),
-        "reached": f"{n / times['ours'].median / limit:.0%}",
+        "share of the limit": f"{n / times['ours'].median / limit:.0%}",
         "plain, GiB": f"{times['loaded'].memory:.1f}",
         "ours, GiB": f"{times['ours'].memory:.1f}",
     }
@@ -136,7 +136,7 @@ def others(name: str, config: Config, device: torch.device, rate: float) -> Row:
     return {
         f"log-likelihoods, {config.n_samples} samples, plain, examples/s": plain,
         "ours": rounded(config.images / seconds),
-        "reached": f"{needed / seconds / rate:.0%}",
+        "share of the limit": f"{needed / seconds / rate:.0%}",
         "generated, examples/s": rounded(n / sampling),
         "start-up, s": f"{start_up([sys.executable, 'train.py', *options], ROOT / folder):.1f}",
     }

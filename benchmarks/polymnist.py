@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     require(find_spec("multivae") is not None, 'the package multivae is not installed: pip install -e ".[bench]"')
     rate = peak(torch.device("cpu"))
     print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
-    print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | reached |")
+    print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | share of the limit |")
     print("|---|---|---|---|---|---|")
     for name in config.models:
         turns = {"ours": our_turn, "package": package_turn}

@@ -10,7 +10,7 @@ from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
 from common import distributed
 from common.data import Examples
-from common.evaluation.classifiers import at_most, fingerprint, kept
+from common.evaluation.classifiers import at_most, cached_network, fingerprint
 
 STEPS = 2000  # of training
 FINGERPRINTED = 1000  # images whose checksum identifies a set
@@ -46,7 +46,7 @@ def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Mo
 
     shown = train.take(slice(FINGERPRINTED))[:].modalities["image"]  # of images in a file, not all are read
     made_from = {"n": len(train), "images": fingerprint(shown), "attributes": fingerprint(attributes), "steps": STEPS}
-    return kept(lambda: image_encoder(3, (len(ATTRIBUTES),)), fit, cache, made_from, train.device)
+    return cached_network(lambda: image_encoder(3, (len(ATTRIBUTES),)), fit, cache, made_from, train.device)
 
 
 @torch.no_grad()

@@ -94,11 +94,12 @@ def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]
     by_attribute = {}
     for i, name in enumerate(ATTRIBUTES):
         p, y = predicted[:, i], true[:, i]
-        share, both, either = y.double().mean().item(), (p & y).sum().item(), (p.sum() + y.sum()).item()
+        share, right = y.double().mean().item(), (p & y).sum().item()
+        n_predicted_and_true = (p.sum() + y.sum()).item()
         by_attribute[name] = {
             "accuracy": (p == y).double().mean().item(),
             "of the more frequent value": max(share, 1 - share),
-            "F1": 2 * both / either if either else None,
+            "F1": 2 * right / n_predicted_and_true if n_predicted_and_true else None,
         }
     return by_attribute
 

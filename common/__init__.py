@@ -59,7 +59,7 @@ The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
     plain_pieces: the model of six pieces in a plain ModuleDict
-    fusions: posterior families, ways to fuse their experts, and which exists for which
+    fusions: posterior families, ways to fuse their experts, and which families each fusion takes
     models: models by name, from a fusion and a family
     pairs: the models of two modalities that --model names
 
@@ -74,7 +74,7 @@ Objectives
         dreg: IWAE's bound with the doubly reparameterised gradient
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
-        joint: JMVAE, JNF, MVTCAE and CRMVAE, which draw posteriors to each other
+        joint: JMVAE, JNF, MVTCAE and CRMVAE, with KLs between the joint and the single posteriors
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model

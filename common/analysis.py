@@ -172,7 +172,7 @@ class Analysis:
         distributed.seed_each_process()
 
     def figures(self) -> Figures:
-        """Measure all figures; saves kl.png too."""
+        """Compute all scores, and save kl.png."""
         encoded = self._encoded() if self.data.given_all else ()
         beta = load_config(self.config.model).get("beta", 1.0)
         priors = clustered_priors(encoded[0], beta) if encoded and self.model.prior.is_mixture else {}
@@ -242,9 +242,9 @@ class Analysis:
         right |= coherence(
             model, self.test, labels, self.judges, self.sources, self.config.n_samples, samplers, mixtures
         )
-        return right | self._told_by_latents()
+        return right | self._predicted_from_latents()
 
-    def _told_by_latents(self) -> dict[str, Tensor]:
+    def _predicted_from_latents(self) -> dict[str, Tensor]:
         """Which labels a linear classifier predicts rightly from one z of q(z|x_source): {name: (N, G) bool}.
 
         Shared and private latents have classifiers of their own.

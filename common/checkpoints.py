@@ -134,8 +134,8 @@ def load_model(
 def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapping[str, Any]) -> None:
     """Copy a checkpoint's parameters into a model of the same experiment (--pre-trained).
 
-    An experiment's module may have `ANEW`, {option: prefix of parameters}: these parameters are not copied if the two
-    runs differ in the option.
+    An experiment's module may have `REINITIALISED`, {option: prefix of parameters}: these parameters are not copied if
+    the two runs differ in the option.
 
     Args:
         path: as for `load_model`.
@@ -151,8 +151,8 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
         difference = f"{name.replace('_', ' ')} {brief(str(was))}, not {asked}"
         require(was == asked, f"{path} has {difference}: its parameters would not fit")
-    anew = getattr(module_of(experiment), "ANEW", {}) if experiment in EXPERIMENTS else {}
-    prefixes = tuple(prefix for name, prefix in anew.items() if trained.config.get(name) != config.get(name))
+    reinitialised = getattr(module_of(experiment), "REINITIALISED", {}) if experiment in EXPERIMENTS else {}
+    prefixes = tuple(prefix for name, prefix in reinitialised.items() if trained.config.get(name) != config.get(name))
     try:
         parameters = trained.state_dict(model)
     except UNUSABLE as error:

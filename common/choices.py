@@ -9,7 +9,7 @@ FUSIONS = {  # those of `common.fusions.FUSIONS`
     "moe": "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
     "mmvae+": "mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
     "mopoe": "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
-    "mopoe-published": "mopoe as in its authors' code: the prior is an expert of the product of all modalities alone",
+    "mopoe-published": "mopoe as in its authors' code: only the product of all modalities includes the prior",
     "own": "each subset of the modalities has its own encoder (VAE, CVAE)",
     "joint": "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
     "jnf": "a joint encoder, and a normalizing flow for each modality (JNF: Senellart et al. 2023, arXiv 2305.11832)",
@@ -61,7 +61,7 @@ MODELS = {
         summary="product of experts",
         source=WU,
         bounds=EVIDENCES,
-        neighbour="The product is sharp where any expert is, mmvae's mixture keeps what one expert alone believes.",
+        neighbour="A product is sharp where any expert is sharp; mmvae's mixture keeps what only one expert supports.",
     ),
     "mvae-q": Model(
         fusion="quotient",
@@ -77,8 +77,8 @@ MODELS = {
         summary="joint encoder, and one for each modality",
         source="Suzuki et al. 2016, arXiv 1611.01891",
         bounds=EVIDENCE,
-        neighbour="Unlike mvae it has a network for the joint posterior, to which those of single modalities are "
-        "drawn.",
+        neighbour="Unlike mvae it has a network for the joint posterior, and a KL pulls the posteriors of single "
+        "modalities towards it.",
     ),
     "jnf": Model(
         fusion="jnf",
@@ -128,7 +128,7 @@ MODELS = {
         summary="mixture of the products of all subsets",
         source=SUTTER,
         bounds=EVIDENCE,
-        neighbour="Its components are mvae's posteriors of all subsets, mmvae's those of single modalities.",
+        neighbour="Its components are mvae's posteriors of all subsets; mmvae's are posteriors of single modalities.",
     ),
     "mopoe-published": Model(
         fusion="mopoe-published",
@@ -151,7 +151,7 @@ MODELS = {
     "crmvae": Model(
         fusion="product",
         unpaired=True,
-        summary="product of experts without the prior, with each one's reconstructions",
+        summary="product of experts without the prior; each modality is also reconstructed from its own expert",
         source="OpenReview Rn8u4MYgeNJ",
         bounds=NOTHING,
         neighbour="Unlike mvtcae it reconstructs each modality from its own posterior too.",
@@ -160,7 +160,7 @@ MODELS = {
     "mmjsd": Model(
         fusion="moe",
         unpaired=True,
-        summary="mixture of experts and prior, drawn to their geometric mean",
+        summary="mixture of experts and prior, with KLs to their geometric mean",
         source="Sutter et al. 2020, arXiv 2006.08242",
         bounds="log of the mean of p(X|z) over the geometric mean",
         neighbour="Unlike mmvae its KLs are those to the geometric mean of experts and prior, and the prior is a "
@@ -179,9 +179,9 @@ MODELS = {
     "dmvae": Model(
         fusion="poe",
         unpaired=True,
-        summary="product of experts of shared latents; each modality has its own",
+        summary="product of experts over shared latents; each modality also has private latents",
         source="Lee & Pavlovic 2021, arXiv 2012.13024",
-        bounds="|X| + 1 times log p(X), once if |X| = 1",
+        bounds="(|X| + 1) log p(X); log p(X) if |X| = 1",
         neighbour="Unlike mvae modalities have private latents, and all are scored under every posterior.",
         obj="dmvae",
         private=True,
@@ -189,7 +189,7 @@ MODELS = {
     "mmvae+": Model(
         fusion="mmvae+",
         unpaired=True,
-        summary="mixture of experts of shared latents; each modality has its own",
+        summary="mixture of experts over shared latents; each modality also has private latents",
         source="Palumbo et al. 2023, ICLR",
         bounds="log p(X) if the auxiliary priors are the prior",
         neighbour="Unlike in mmvae, modalities have private latents, which only their own expert gives.",

@@ -145,7 +145,7 @@ def map_rows(
 
 
 def on_first_process(make: Callable[[], T]) -> T:
-    """Call `make` on the first process alone and return its result on all processes."""
+    """Call `make` only on the first process and return its result on all processes."""
     made = [make() if rank() == 0 else None]
     if world_size() > 1:
         dist.broadcast_object_list(made)

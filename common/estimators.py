@@ -208,7 +208,7 @@ def image_and_label(
     model: MultimodalVAE,
     batch: Batch,
     label: Sequence[str],
-    called: str,
+    label_name: str,
     n_samples: int,
     given: Sequence[str] = (),
 ) -> dict[str, Tensor]:
@@ -219,7 +219,7 @@ def image_and_label(
 
     Args:
         label: the modalities that are the label.
-        called: the label's name in the results.
+        label_name: its name in the results.
         given: the modalities of the proposal for log p(label); by default the prior.
 
     Returns:
@@ -228,16 +228,16 @@ def image_and_label(
     pair = ("image", *label)
     (y,) = importance_estimates(model, batch, [label], given, n_samples)
     rows, quality = {}, {}
-    for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{called})")):
+    for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{label_name})")):
         image, joint = importance_estimates(model, batch, [("image",), pair], proposal, n_samples)
         rows |= {
             f"log p(image){suffix}": image.value,
-            f"log p(image,{called}){suffix}": joint.value,
-            f"log p(image|{called}){suffix}": joint.value - y.value,
-            f"log p({called}|image){suffix}": joint.value - image.value,
+            f"log p(image,{label_name}){suffix}": joint.value,
+            f"log p(image|{label_name}){suffix}": joint.value - y.value,
+            f"log p({label_name}|image){suffix}": joint.value - image.value,
         }
-        quality |= image.quality(f"image{suffix}") | joint.quality(f"image,{called}{suffix}")
-    return rows | {f"log p({called})": y.value} | quality | y.quality(called)
+        quality |= image.quality(f"image{suffix}") | joint.quality(f"image,{label_name}{suffix}")
+    return rows | {f"log p({label_name})": y.value} | quality | y.quality(label_name)
 
 
 def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

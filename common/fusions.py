@@ -1,4 +1,4 @@
-"""Posterior families and ways to fuse their experts: one record each, and which exists for which."""
+"""Posterior families and ways to fuse their experts: one record each; a fusion says which families it takes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

@@ -110,10 +110,10 @@ def locked(folder: Path) -> Iterator[None]:
             if not os.access(folder, os.W_OK):  # the lock itself may be there already
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             file = opened.enter_context(open(folder / ".lock", "ab", opener=_no_link))
-            alone = lock_descriptor(file.fileno(), blocking=False)
+            is_locked = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
-        require(alone, f"another process is at work in {folder}: wait for its end, or choose another folder")
+        require(is_locked, f"another process is at work in {folder}: wait for its end, or choose another folder")
         yield
 
 
@@ -123,8 +123,8 @@ def _taken(temporary: Path) -> Iterator[BinaryIO]:
     while True:
         with open(temporary, "ab", opener=_no_link) as file:
             status = os.fstat(file.fileno())
-            ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
-            require(ours, f"{temporary} is a link or not a regular file: move it away")
+            regular = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+            require(regular, f"{temporary} is a link or not a regular file: move it away")
             lock_descriptor(file.fileno())
             # whoever held the lock before has renamed or removed the file
             if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):

@@ -88,7 +88,7 @@ class PrivateLatentsMixture(MixturePosterior):
         self.n_shared = n_shared
 
     def component_log_probs(self, q: Mixture, z: Tensor) -> Tensor:
-        """log pi_t q_t(u), over the shared latents alone."""
+        """log pi_t q_t(u), over only the shared latents."""
         shared = self.component.map_parameters(q.component_distribution, lambda x: x[..., : self.n_shared])
         return shared.log_prob(z[..., : self.n_shared].unsqueeze(-2)) + q.mixture_distribution.logits
 
@@ -102,6 +102,6 @@ class PrivateLatentsMixture(MixturePosterior):
         return torch.where(private, log_q, log_p).sum(dim=-1)
 
     def by_latent(self, r: Tensor) -> Tensor:
-        """r for shared latents, 1 for the component's own, 0 for those of auxiliary priors: (T, K, B, D)."""
+        """r for shared latents, 1 for the component's private ones, 0 for those of other modalities: (T, K, B, D)."""
         shared = torch.arange(self.private.shape[1], device=r.device) < self.n_shared
         return torch.where(shared, r.unsqueeze(-1), self.private[:, None, None].to(r))

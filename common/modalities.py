@@ -83,10 +83,11 @@ def modalities_of(
     columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
     unfit = [name for name in private if name not in encoder or columns[name].n_elements is not None]
     require(
-        not unfit, f"private latents need a modality with its own encoder, no set of elements: not {', '.join(unfit)}"
+        not unfit,
+        f"private latents are only for modalities with their own encoder that are no sets (got {', '.join(unfit)})",
     )
     joint = [key for key in encoder if private and "," in key and n_elements(encoder[key]) is None]
-    require(not joint, f"private latents need encoders of one modality each, not one that sees {', '.join(joint)}")
+    require(not joint, f"private latents need an encoder for each modality (got one for all of {' and '.join(joint)})")
     n_shared = shared_latents(latent_dim, private)
     decoders = {}
     for key, network in decoder.items():
@@ -121,7 +122,8 @@ def shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
         InputError: they leave none.
     """
     n = latent_dim - sum(private.values())
-    require(not private or n > 0, f"{sum(private.values())} private latents leave none of {latent_dim} to be shared")
+    n_private = sum(private.values())
+    require(not private or n > 0, f"{n_private} private latents leave none of {latent_dim} to share: raise latent_dim")
     return n
 
 

@@ -140,7 +140,7 @@ class MultimodalVAE(nn.Module):
             given = [name in batch.modalities for name in names]
             if any(given) if n_elements(network) else all(given):
                 experts[key] = self._experts_of(network, names, batch)
-        require(bool(experts), "the model has no encoder for just these modalities")
+        require(bool(experts), f"the model has no encoder for just {', '.join(batch.modalities)}: give others")
         like = next(iter(experts.values()))
         for key, network in self.encoder.items():
             if key not in experts:

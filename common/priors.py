@@ -78,8 +78,8 @@ class ClusteredPrior(nn.Module):
 
     .. math:: p(z) = p(w) \sum_c \pi_c \, p(u|c)
 
-    The clusters' locations and weights are learned. Their scales, like all of p(w), are the family's at the parameter
-    0: 1 for Gaussians and for Laplace with a softmax.
+    The clusters' locations and weights are learned. Their scales, and the locations and scales of p(w), stay fixed at
+    the family's parameter 0, which is a scale of 1 for Gaussians and for Laplace with a softmax.
 
     Args:
         family: a `common.variational_posteriors` module with two parameters, location and scale.

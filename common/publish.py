@@ -65,8 +65,8 @@ def write(model: Path, folder: Path) -> None:
     about |= {name: checkpoint[name] for name in ("commit", "versions", "epoch") if name in checkpoint}
     lines = [line for line in read_metrics(folder_of(model)) if line["epoch"] == about.get("epoch")]
     # safetensors refuses parameters that share memory, and layouts such as channels-last: each gets memory of its own
-    own = {name: x.clone().contiguous() for name, x in saved.state_dict.items()}
-    weights = save(own)
+    copies = {name: x.clone().contiguous() for name, x in saved.state_dict.items()}
+    weights = save(copies)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / PUBLISHED, weights)
     write_atomically(folder / OPTIONS, json.dumps(about, indent=2).encode())

@@ -71,7 +71,7 @@ class Posterior(nn.Module):
         return z.new_zeros(z.shape[:-1])
 
     def by_latent(self, r: Tensor) -> Tensor:
-        """Responsibility of z's component for each latent, (T, K, B, 1 or D), given that for z (T, K, B)."""
+        """Spread r, the responsibility of z's component (T, K, B), over the latents: (T, K, B, 1 or D)."""
         return r.unsqueeze(-1)
 
     def log_prob_of_each(self, q: Distribution, z: Tensor) -> Tensor:
@@ -134,8 +134,8 @@ class LaplacePosterior(Posterior):
 
     Args:
         eta: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
-        sizes: numbers of latents in groups whose scales sum to that number: the shared ones, and each modality's own
-            (MMVAE+, Palumbo et al. 2023). Default: one group of D.
+        sizes: sizes of groups of latents, the shared ones and each modality's private ones; the scales of a group sum
+            to its size (MMVAE+, Palumbo et al. 2023). Default: one group of D.
     """
 
     def __init__(self, eta: float = 1e-6, sizes: Sequence[int] | None = None) -> None:

@@ -15,7 +15,7 @@ class Strategy(nn.Module):
 
     is_product = False  # q(z|x_m) can be computed from the expert m alone
     nothing_is_prior = True  # q(z|x_S) is the prior if S is empty
-    per_latent = True  # a latent's parameters come from the experts' parameters of that latent alone
+    per_latent = True  # a latent's parameters come only from the experts' parameters of that latent
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
 
     def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -209,8 +209,8 @@ class MopoeStrategy(Strategy):
     """The equally weighted mixture of the products of all subsets of the present modalities, at most T = 2^M - 1.
 
     MoPoE (Sutter et al. 2021, arXiv 2105.02470), here without the empty subset. The prior is an expert of each product,
-    as in MVAE. The mixture is what objectives and estimates draw from; given x_S models generate from the product of
-    all of S alone, as in the paper.
+    as in MVAE. Objectives and estimates draw from the mixture. To generate from x_S, z is drawn only from the product
+    over all of S (`conditional`), as in the paper.
 
     Args:
         product: the strategy that fuses one subset, by default the Gaussian product.
@@ -247,7 +247,7 @@ class MopoeStrategy(Strategy):
 
 
 class PublishedMopoeStrategy(MopoeStrategy):
-    """MoPoE's mixture as its authors' code has it: the prior is an expert of the product of all modalities alone."""
+    """MoPoE's mixture as in its authors' code: only the product of all modalities includes the prior."""
 
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
         complete = subsets.all(dim=1).view(-1, *[1] * (given.dim() - 2))  # (T, ..., 1)

@@ -44,13 +44,13 @@ class Task(NamedTuple):
     label: the modality, whose values (N,) or (N, G) are G labels from 0 to n_values - 1.
     n_values: number of values of a label.
     score: predicted labels (N, G), true ones (N, G) -> their agreement in [0, 1].
-    called: the score's name, on the plot's axis.
+    score_name: the score's name, on the plot's axis.
     """
 
     label: str
     n_values: int
     score: Callable[[Tensor, Tensor], float] = accuracy
-    called: str = "accuracy of the label from the image"
+    score_name: str = "accuracy of the label from the image"
 
     def labels(self, examples: Examples) -> Tensor:
         """The labels of N examples, (N, G) int64."""
@@ -213,6 +213,7 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
         for name, of in ((getattr(config, "model", "model"), "model"), ("classifier of the pairs alone", "classifier"))
     }
     n_paired, several = [group[0].n_paired for group in by_fraction], len(by_fraction[0]) > 1
+    seeds = tables.count(len(config.seeds), "seed")
     rows = [
         (f"{n:,}", *(f"{tables.percent(mean)}{f' ± {tables.percent(std)}' * several} %" for mean, std in row))
         for n, *row in zip(n_paired, *curves.values(), strict=True)
@@ -222,10 +223,10 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
         [result._asdict() for result in results],
         (f"{experiment}, paired examples", *curves),
         rows,
-        notes=f"{task.called}; {tables.count(len(config.seeds), 'seed')}{': mean and standard deviation' * several}.",
+        notes=f"{task.score_name}; {seeds}{': mean and standard deviation' * several}.",
     )
     stem = config.save_dir / "weak_supervision"
     tables.report_runs(stem, experiment, table, {"config": options.as_json(config), "commit": runs.git_commit()})
     title = f"weakly supervised learning on {experiment}"
-    plots.error_bars(stem.with_suffix(".png"), n_paired, curves, ("paired examples", task.called), title)
+    plots.error_bars(stem.with_suffix(".png"), n_paired, curves, ("paired examples", task.score_name), title)
     print(f"{stem}.md, .json and .png")

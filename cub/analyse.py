@@ -10,9 +10,9 @@ Captions are embedded (`cub.sentences`), images described by features: those of 
 both, and the mean cosine similarity of the projections of a pair is the "correlation":
 
     ground truth          test images and their captions: each of the ten captions is a pair
-    image -> caption      test images, and a caption decoded of one z of q(z|image) for each pair
-    caption -> image      images decoded of one z of q(z|caption), and the test captions
-    joint                 images and captions decoded of the same draw of the prior
+    image -> caption      test images, and for each pair a caption decoded from a sample of q(z|image)
+    caption -> image      images decoded from a sample of q(z|caption), and the test captions
+    joint                 images and captions decoded from the same sample of the prior
 
 The features and the embeddings are not those of the paper, so its figures compare by their ratio to the ground truth.
 If all draws of a model are alike, its joint figure is that of one pair, and can have any value.
@@ -55,7 +55,7 @@ from cub.demo import CAPTIONS
 from cub.feature_files import network_of
 from cub.feature_network import features_of as network_features
 from cub.sentences import fit
-from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, said
+from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 
 BATCH_SIZE = 200  # captions
 SHOWN = 6  # birds in cross_generation.png
@@ -132,7 +132,7 @@ def main(config: Config) -> dict[str, dict]:
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     inside, pictures = latents_and_networks(model, test, vocabulary, folder)
     figures |= inside
-    report(figures, said(network_behind(config)), config, len(test.captions))
+    report(figures, network_in_words(network_behind(config)), config, len(test.captions))
     if config.umap and distributed.rank() == 0:
         pictures.append(folder / "umap.png")
         draw(pictures[-1], model, test)
@@ -171,8 +171,8 @@ def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tens
     """What a model makes of birds, and of n draws of the prior.
 
     Returns:
-        images, by "given" (N, ...), "decoded" of their captions (10 N, ...) and of the "prior" (n, ...); images are
-        uint8, features float. Captions alike: (10 N, 32), ten of each image, and (n, 32).
+        images: {"given": test images (N, ...), "decoded": from their captions (10 N, ...), "prior": (n, ...)}, uint8
+        for images, float for features; and captions under the same keys: (10 N, 32), (10 N, 32) and (n, 32).
     """
     source, device = model.modalities[0], model.device
     given = {name: birds.examples.modalities[name] for name in model.modalities}
@@ -187,14 +187,14 @@ def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tens
         z = model.posterior({"caption": given["caption"][rows].to(device)}).sample()
         return {source: as_data(model.decode(z, [source])[source].mean)}
 
-    def both(rows: Tensor) -> dict[str, Tensor]:
+    def pair(rows: Tensor) -> dict[str, Tensor]:
         values = model.generate(len(rows))
         return {source: as_data(values[source]), "caption": values["caption"]}
 
     decoded = distributed.map_rows(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
     decoded["caption"] = decoded["caption"].flatten(0, 1)  # (10 N, 32)
     decoded |= distributed.map_rows(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
-    prior = distributed.map_rows(n, BATCH_SIZE, both, "joint", " draws")
+    prior = distributed.map_rows(n, BATCH_SIZE, pair, "joint", " draws")
     return tuple({"given": given[name], "decoded": decoded[name], "prior": prior[name]} for name in (source, "caption"))
 
 

@@ -70,15 +70,15 @@ class Sentences(Distribution):
         """log p (...) of captions (..., LENGTH) int64 in nats, summed over all words but padding."""
         shape = torch.broadcast_shapes(value.shape, self.embedded.shape[:-1])
         value, embedded = value.expand(shape), self.embedded.expand(*shape, -1)
-        said = value != PADDING
+        is_word = value != PADDING
         if value.device.type != "cpu":  # a CUDA graph needs shapes that do not depend on the data
-            return torch.where(said, _OfWords.apply(self.words(embedded), value), 0).sum(dim=-1)
+            return torch.where(is_word, _OfWords.apply(self.words(embedded), value), 0).sum(dim=-1)
         # half of the words are padding, and a tenth of CUB's step is their logits
-        n = min(-(-int(said.sum()) // BLOCK) * BLOCK, said.numel())
-        rows = said.flatten().argsort(descending=True)[:n]
+        n = min(-(-int(is_word.sum()) // BLOCK) * BLOCK, is_word.numel())
+        rows = is_word.flatten().argsort(descending=True)[:n]
         log_p = _OfWords.apply(self.words(embedded.flatten(0, -2)[rows]), value.flatten()[rows])
-        log_p = torch.where(said.flatten()[rows], log_p, 0)
-        return embedded.new_zeros(said.numel()).index_copy(0, rows, log_p).view(shape).sum(dim=-1)
+        log_p = torch.where(is_word.flatten()[rows], log_p, 0)
+        return embedded.new_zeros(is_word.numel()).index_copy(0, rows, log_p).view(shape).sum(dim=-1)
 
 
 class _OfWords(torch.autograd.Function):
@@ -139,8 +139,8 @@ class CaptionLikelihood(nn.Module):
 
 def build(config: Config) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
-    names, wide, own = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
-    d = config.n_latents + own
+    names, wide, n_private = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
+    d = config.n_latents + n_private
     heads = (d,) * fusions.FAMILIES[config.posterior].n_params
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}
@@ -152,7 +152,7 @@ def build(config: Config) -> MultimodalVAE:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
         embedding = encoder["caption"][0]
         if config.fusion in ("joint", "jnf"):
-            # what fits the caption's own encoder leaves the decoder as it is, so this has the joint encoder's embedding
+            # the decoder shares the joint encoder's embedding: training the caption's encoder must not change it
             embedding = nn.Embedding(n_words, N_EMBEDDING, padding_idx=0)
             encoder[",".join(names)] = joint_encoder(names[0], embedding, heads, wide)
         decoder["caption"] = caption_decoder(embedding, d, wide)
@@ -167,11 +167,11 @@ def build(config: Config) -> MultimodalVAE:
         encoder=encoder,
         decoder=decoder,
         likelihood=GroupedLikelihood(**{name: likelihood[name]() for name in names}),
-        latent_dim=config.n_latents + own * len(names),
+        latent_dim=config.n_latents + n_private * len(names),
         weights={names[0]: config.llik_scaling or LENGTH / sizes[names[0]]} if len(names) > 1 else {},
         posterior=config.posterior,
         learn_prior=config.learn_prior,
-        private=dict.fromkeys(names, own) if own else None,
+        private=dict.fromkeys(names, n_private) if n_private else None,
         n_clusters=config.n_clusters,
     )
 

@@ -59,8 +59,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """dimensions of z, of its shared part beside private latents. Default: 128, with features 64, as in the authors'
     runs"""
     n_private: int | None = None
-    """latents of each modality alone, for --fusion mmvae+ and poe (DMVAE). Default: 16, a choice of ours; none for poe
-    without --obj dmvae"""
+    """number of private latents of each modality, for --fusion mmvae+ and poe (DMVAE). Default: 16, a choice of ours;
+    none for poe without --obj dmvae"""
     n_clusters: int | None = None
     """clusters of the prior, for --fusion mmvae+ (CMVAE). Default: no clusters, MMVAE+"""
     batch_size: int = 64

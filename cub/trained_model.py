@@ -76,11 +76,11 @@ def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config:
         return load(split, config, "image", vocabulary)
     trained_on, given = load_config(config.model, "cub").get("feature_network"), network_behind(config)
     if trained_on is None:
-        print(f"{config.model} does not say which features it was trained on; these are from {said(given)}")
+        print(f"{config.model} does not say which features it was trained on; these are from {network_in_words(given)}")
     elif trained_on != given:
         raise InputError(
-            f"{config.model} was trained on features from {said(trained_on)}, these are from {said(given)}: "
-            "give the same (--cache-dir, --demo)"
+            f"{config.model} was trained on features from {network_in_words(trained_on)}, these are from "
+            f"{network_in_words(given)}: give the same (--cache-dir, --demo)"
         )
     return load(split, config, "feature", vocabulary)
 
@@ -90,6 +90,6 @@ def network_behind(config: FeatureSource) -> dict[str, Any]:
     return {"weights": "correlograms of colours"} if config.demo else about(config.cache_dir or config.data_dir)
 
 
-def said(network: dict[str, Any]) -> str:
+def network_in_words(network: dict[str, Any]) -> str:
     """The description of a network as text: "name value, name value"."""
     return ", ".join(f"{name} {value}" for name, value in network.items())

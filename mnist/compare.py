@@ -62,7 +62,7 @@ VARIANTS = {
     ),
 }
 
-OWN = {  # options that a comparison sets itself, or has no use for
+REFUSED = {  # options of train that --variants and --options cannot set: the comparison sets or ignores them
     *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "config", "pre-trained"),
     *("dry-run", "download"),
 }
@@ -102,13 +102,13 @@ class Config:
         for name in ("variants", "seeds"):
             values = getattr(self, name)
             require(len(values) == len(set(values)), f"{option(name)} must name each once, not {values}")
-        require(len(self.seeds) > 0, "--seeds: name one at least")
+        require(len(self.seeds) > 0, "--seeds needs at least one seed")
         for name in ("n_test", "n_samples", "jobs"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         parts.Observed(self.observed)
         halved = self.experiment == "pixels" or self.observed in ("top", "bottom")
-        require(halved, f"--observed {self.observed}: a model of halves sees top or bottom")
+        require(halved, f"--observed {self.observed}: models of halves need top or bottom")
         for _, run in self.runs():
             run.check()
 
@@ -119,8 +119,8 @@ class Config:
             settings = f"{self.options} {variant}".split()
             wrong = [setting for setting in settings if not re.fullmatch(r"[\w-]+=\S+", setting)]
             require(not wrong, f"--variants and --options are NAME=VALUE, not {' '.join(wrong)!r}")
-            own = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in OWN]
-            require(not own, f"--variants and --options cannot set {', '.join(own)}")
+            refused = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in REFUSED]
+            require(not refused, f"--variants and --options cannot set {', '.join(refused)}")
             args = [arg for setting in settings for arg in _arguments(*setting.split("=", 1))]
             run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"compare.py: {variant}")
             given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}

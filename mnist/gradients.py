@@ -3,8 +3,8 @@
     python gradients.py trained_models --data-dir data             a table, and gradients.png beside the model
     python gradients.py trained_models --demo --limit 5            of a model of the built-in digits
 
-For some test images, taken as one batch, the gradient of each bound by the encoders' parameters is drawn --n-samples
-times. Its noise is its variance over the square of its mean, each summed over the parameters: with IWAE's own gradient
+For one batch of test images, the gradient of each bound with respect to the encoders' parameters is drawn --n-samples
+times. Its noise is its variance divided by its squared mean, each summed over the parameters: with IWAE's own gradient
 it grows with K (Rainforth et al. 2018, arXiv 1802.04537), with DReG's less or not at all (Tucker et al. 2019, arXiv
 1810.04152). STL has as little noise but is biased for K > 1, as are DReG's rules other than "exact" for mixtures.
 """

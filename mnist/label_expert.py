@@ -3,10 +3,11 @@
     python label_expert.py trained_models --data-dir data --json label_expert.json
 
 The label's expert is refitted with all other networks frozen, to maximise W log p(label|z) - KL(q(z|label) || p(z)) for
-each W of --weights. It stands beside the expert as trained and the label's aggregate posterior (python sample.py
---sampler aggregate). For each: how many of the images, one for each test label, the classifier of analyse.py
-recognises; log p(label|z); the variance of images within a label in % of that of the test images, which is small where
-all images of a digit are alike. Writes label_expert.png, and for each W a model label_expert_W.pth.tar for sample.py.
+each W of --weights. It is compared with the expert as trained and the label's aggregate posterior (python sample.py
+--sampler aggregate). One image is generated for each test label. The table has the share of images that the classifier
+of analyse.py assigns to their label; log p(label|z); and the variance of pixels within a label, in % of the variance
+within labels of the test images (small if all images of a digit are alike). Writes label_expert.png, and for each W a
+model label_expert_W.pth.tar for sample.py.
 """
 
 from collections.abc import Callable

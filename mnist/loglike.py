@@ -3,15 +3,16 @@
     python loglike.py trained_models --data-dir data                     a table
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
 
-log p(image), log p(image, text) and what follows from them share samples of the image's own posterior q(z|image), as
-the caption of the paper's Table 2 has it; further rows have the same estimates with samples of q(z|image, text).
-log p(text) takes the prior as proposal for a label; for a string q(z|text), since few samples of the prior would meet
-one. Weights and annealing of the training play no part.
+log p(image), log p(image, text) and the conditionals derived from them share samples of q(z|image), as in the caption
+of the paper's Table 2; further rows have the same estimates with samples of q(z|image, text). For a label, log p(text)
+uses the prior as proposal; for a string it uses q(z|text), since few samples of the prior would decode to the string.
+Training's weights and annealing do not enter.
 
-log p(image), log p(text) and log p(image, text) are lower bounds in expectation: the higher of two values is the nearer
-one. A conditional one is the difference of two. If the image tells nothing about the latents of the label, both
-proposals are poor: q(z|image, text) for log p(image), since it misses the other labels' part of p(z|image), which costs
-up to log 10 = 2.3 nats; and q(z|image) for log p(image, text), since few of its samples have the label.
+log p(image), log p(text) and log p(image, text) are lower bounds in expectation: of two estimates the higher one is
+closer to the truth. Conditionals are differences of two estimates, and no bounds. If the label's latents do not depend
+on the image, both proposals are poor: q(z|image, text) for log p(image), since it misses the regions of p(z|image) that
+belong to other labels (which costs up to log 10 = 2.3 nats); q(z|image) for log p(image, text), since few of its
+samples decode to the label.
 
 A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|text), with samples of q(z|image, text).
 """

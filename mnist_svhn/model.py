@@ -26,7 +26,7 @@ class Config(Protocol):
     n_clusters: int | None
     num_hidden_layers: int
     learn_prior: bool
-    llik_scaling: float  # weight of mnist; 0: the ratio of the dimensions
+    llik_scaling: float  # weight of mnist; 0: svhn's number of dimensions divided by mnist's
     model: str
     prior_and_posterior: str
 

@@ -51,8 +51,8 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. Default: 20, as in the authors' code; 10
     beside private latents, as in DMVAE's"""
     n_private: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="MNIST SVHN")] = None
-    """latents of each image alone, for --model dmvae, mmvae+ and cmvae. Default: 1 4 for dmvae, as in its code; else 10
-    10, so that a decoder sees as many latents as MMVAE's"""
+    """numbers of private latents of each image, for --model dmvae, mmvae+ and cmvae. Default: 1 4 for dmvae, as in its
+    code; else 10 10, so that a decoder sees 20 latents, like MMVAE's"""
     valid: int | None = None
     """hold out the last N images of each modality for validation. Default: the last sixth"""
     batch_size: int = 128

@@ -32,7 +32,7 @@ class Config(WeakSupervisionOptions, train.Config):
 
 def main(config: Config) -> list[Result]:
     """Train all models and classifiers, see `common.weak_supervision.train_all`."""
-    task = Task("text", N_CHARACTERS, called="accuracy of characters from the image")
+    task = Task("text", N_CHARACTERS, score_name="accuracy of characters from the image")
     return train_all(config, train.experiment, task)
 
 

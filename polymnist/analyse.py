@@ -4,13 +4,13 @@
     python analyse.py trained_models --json out.json         and a file
     python analyse.py trained_models --cuda --inception pt_inception-2015-12-05-6726825d.pth    also FID
 
-Cross coherence: how often a modality decoded from another one shows the digit of the given one; joint coherence: how
-often all decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are trained
-on the training images, once for each data-dir, and whose accuracy on test images, the ceiling, is printed too. A table
-by the number of given images has the coherence of all subsets with all targets, linear accuracy, and Frechet distances
-of the judges' features. SSIM compares images and their reconstructions; clusters of the latents, those of k-means and
-of a prior that is a mixture, as it is and pruned, are scored by the majority digit of each. What else is measured:
-`python ../mnist_svhn/analyse.py --help`.
+Cross coherence: how often an image decoded from another modality shows the digit of the given image. Joint coherence:
+how often all images decoded from one draw of the prior show the same digit. Convolutional networks classify the digits;
+they are trained on the training images, once for each data-dir, and their accuracy on test images, which limits the
+coherence, is printed too. A table by the number of given images has the coherence of all subsets with all targets,
+linear accuracy, and Frechet distances of the classifiers' features. SSIM compares images with their reconstructions.
+Clusters of the latents are scored by their majority digits: those of k-means, and of a mixture prior before and after
+pruning. What else is measured: `python ../mnist_svhn/analyse.py --help`.
 """
 
 from dataclasses import dataclass

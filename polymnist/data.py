@@ -107,9 +107,9 @@ def generate(
     translated: bool = False,
     background: Callable[[int], Tensor] = photograph,
 ) -> Examples:
-    """Pair digits of a class at random, and invert them out of random crops of the modalities' backgrounds.
+    """Pair digits of a class at random, and invert the pixels of random background crops where a digit is.
 
-    Every digit occurs once in every modality. A modality is the same whatever other modalities there are.
+    Every digit occurs once in every modality. A modality's images do not depend on the number of modalities.
 
     Args:
         digits: (N, 1, 28, 28) uint8.
@@ -161,8 +161,8 @@ def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Exa
 
     Args:
         examples: N examples of m0, m1, ...
-        keep_incomplete: whether examples that lack an image stay. (Without them the package takes the first rows, as
-            many as it expects to be complete, whether they are or not.)
+        keep_incomplete: whether examples that lack an image stay. If not, only complete examples are kept. (The
+            package keeps the first rows instead, complete or not: the expected number of complete ones.)
     """
     if ratio == 0:
         return examples

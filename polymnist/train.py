@@ -54,7 +54,7 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. Default: 512, as in MoPoE's code; 32
     beside private latents, as in MMVAE+'s"""
     n_private: int | None = None
-    """latents of each image alone, for --model dmvae, mmvae+ and cmvae. Default: 32, as in MMVAE+'s code"""
+    """number of private latents of each image, for --model dmvae, mmvae+ and cmvae. Default: 32, as in MMVAE+'s code"""
     missing: float = 0.0
     """share of the images m1, m2, ... that training and validation examples lack, drawn as in the multivae package; all
     have m0"""

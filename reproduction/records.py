@@ -78,7 +78,7 @@ class Figure(NamedTuple):
     """its keys in a run's results, an index where they are a list; {y} stands for the plan's y"""
     percent: bool = False
     other_keys: tuple = ()
-    """the keys of another estimate of the same, if the table shows one beside"""
+    """the keys of a second estimate of the same quantity, which the table shows in a further column"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Table:
     figures: tuple[Figure, ...]
     plans: tuple[Plan, ...]
     other_title: str = ""
-    """the title of the column of the figures' other estimates"""
+    """the title of the column with the second estimates"""
     shows_untrained: bool = False
     """shows published figures of models that were not trained, too"""
     in_readme: bool = True

@@ -73,7 +73,7 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
         if of_table:
             header, lines = tables.grid(table, rows)
             section_charts = [
-                *_figures(name, rows),
+                *_bar_charts(name, rows),
                 *[_chart(*chart) for chart in by_size(of_table).values()],
                 *_matrices(of_table),
                 *_curves(of_table),
@@ -102,7 +102,7 @@ def _policy() -> str:
     return f"default-src 'none'; script-src {hashes['script']}; {styles}; {others}"
 
 
-def _figures(name: str, rows: Sequence[tables.Row]) -> list[Exhibit]:
+def _bar_charts(name: str, rows: Sequence[tables.Row]) -> list[Exhibit]:
     """A bar chart of each percentage; the percentages of weak supervision as curves."""
     if name == "weak-supervision":
         return _weak_supervision(rows)

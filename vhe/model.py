@@ -16,7 +16,8 @@ from vhe.pixelcnn import GatedPixelCNN
 LATENTS = {"character": "cz", "hierarchical": "acz", "factorial": "csz"}  # latent variables by --model
 INSTANCE, STYLE, ALPHABET = 16, 16, 32  # dimensions of z, s and a
 WIDTH, CONTEXT = 256, 16  # units of a hidden layer; channels of the map that a code becomes
-ANEW = {"decoder": "decoder.images.pixels."}  # parameters that start anew if the --pre-trained run has another decoder
+# {option: prefix of parameters that are not copied from a --pre-trained run with another value of the option}
+REINITIALISED = {"decoder": "decoder.images.pixels."}
 
 
 class Config(Protocol):

@@ -27,7 +27,7 @@ CHUNK = 2**20  # bytes
 
 
 class _DamagedError(Exception):
-    """An element is not what has to stand at its place."""
+    """An element is not the one that the format requires at its position."""
 
 
 class _Matrix(NamedTuple):
@@ -48,7 +48,7 @@ def read(path: Path, arrays: Mapping[str, Expected], remedy: str) -> dict[str, n
         {name: its values (math.prod(shape),), in which the first dimension changes fastest}.
 
     Raises:
-        InputError: the file is missing or damaged, lacks an array, or one is another than expected.
+        InputError: the file is missing or damaged, lacks an array, or an array is not as expected.
     """
     values = {}
     with open_regular(path, remedy) as file:

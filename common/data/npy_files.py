@@ -95,7 +95,7 @@ def parse(content: bytes, expected: Expected, name: str, remedy: str) -> np.ndar
         name: of the array, the beginning of error messages.
 
     Raises:
-        InputError: the content is damaged, or another array than expected.
+        InputError: the content is damaged, or the array is not as expected.
     """
     dtype, shape, order, start = read_header(io.BytesIO(content), name, remedy)
     expected.check(dtype, shape, name, remedy)

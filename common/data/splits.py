@@ -20,7 +20,7 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
         InputError: n leaves no training example.
     """
     n = len(examples) // 6 if n is None else n
-    require(n < len(examples), f"--valid {n} leaves no training example: give less than {len(examples)}")
+    require(n < len(examples), f"--valid {n} leaves no training example: give fewer than {len(examples)}")
     return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None
 
 

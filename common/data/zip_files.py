@@ -1,4 +1,4 @@
-"""Zip archives: the sizes in their headers are checked before unpacking, and never exceeded by it."""
+"""Zip archives: the sizes in their headers are checked first, and unpacking never exceeds them."""
 
 import shutil
 import zipfile
@@ -68,7 +68,7 @@ def unpack(path: Path, name: str) -> None:
     """Unpack the folder `name` of an archive beside the archive, completely or not at all.
 
     Raises:
-        InputError: the archive is missing or damaged, lacks the folder, or promises more than it may or the disk has.
+        InputError: the archive is missing or damaged, lacks the folder, or would unpack to more than allowed or free.
     """
     remedy, part = "delete it and download it again (--download)", path.with_name(f"{name}.part")
     shutil.rmtree(part, ignore_errors=True)

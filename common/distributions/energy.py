@@ -62,11 +62,11 @@ class LocScaleEbm(Unnormalised):
         return self.product.log_prob(z) - torch.where(self.present, energy, 0).sum(dim=-1)
 
     def weighted_samples(self, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Samples for the expectation in an ELBO: a pool with self-normalised weights, and the KL that fits them.
+        r"""Samples for the expectation in an ELBO: a pool with self-normalised weights, and the KL that goes with them.
 
-        The KL is :math:`\sum_j w_j (\log \tilde q(z_j) - \log p(z_j)) - \log \hat Z`. With it the ELBO is the one of
-        the distribution of a sample chosen from the pool by weight, so that it is a lower bound for any pool size
-        (Lawson et al. 2019, arXiv 1910.14265).
+        The KL is :math:`\sum_j w_j (\log \tilde q(z_j) - \log p(z_j)) - \log \hat Z`. An ELBO with this KL is a lower
+        bound for any pool size: it is the ELBO of a posterior that draws a pool and chooses a sample by weight (Lawson
+        et al. 2019, arXiv 1910.14265).
 
         Returns:
             z (J, ..., B, D), their weights in the expectation (J, ..., B), and KL(q || prior), (..., B), nats.

@@ -24,9 +24,10 @@ MAX_LATENTS = 4096
 def masked_autoregressive_flow(d: int) -> nn.Module:
     """Build f, whose call gives a map z (..., D) -> (..., D) with `call_and_ladj` and `inv` (zuko's interface).
 
-    (MAF, Papamakarios et al. 2017, arXiv 1705.07057.) Each block is affine in a latent, given the latents before it;
-    one goes forwards, one backwards. Beyond 128 latents, neighbours form groups that depend on the groups before them
-    alone, since 128 hidden units can tell no more apart. The inverse takes a step for each latent or group.
+    (MAF, Papamakarios et al. 2017, arXiv 1705.07057.) Each of the two blocks maps a latent affinely, given the latents
+    before it; the second block has the reverse order. With more than 128 latents, neighbouring latents form groups, and
+    a latent depends only on earlier groups, since 128 hidden units cannot tell more apart. The inverse takes one step
+    for each latent or group.
 
     Raises:
         InputError: too many latents.
@@ -72,25 +73,25 @@ class Flows(Distribution):
 
 
 class JointFlows(Unnormalised):
-    r"""JNF's posterior: a Gaussian given all modalities, a flow given one, the flows' product over priors in between.
+    r"""JNF's posterior: a Gaussian given all modalities, a flow given one, otherwise a product of flows.
 
     .. math:: q(z|x_S) \propto \tilde q(z) = \frac{\prod_{m \in S} q_m(z)}{p(z)^{|S| - 1}}, \qquad
               q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) \Big| \det \frac{\partial f_m(z)}{\partial z} \Big|
 
-    (Senellart et al. 2023, arXiv 2305.11832.) p is N(0, I), which is q where no modality is given. Given all of them
-    :math:`\tilde q` is the joint encoder's Gaussian.
+    (Senellart et al. 2023, arXiv 2305.11832.) p is N(0, I). Given no modality q = p; given all, :math:`\tilde q` is the
+    joint encoder's Gaussian.
 
-    The proposal r is this Gaussian, p or the flow where q is one of them: samples and densities are then exact. In
-    between it is the equally weighted mixture of the present flows and a Gaussian, the quotient of Gaussians with the
-    moments of n samples of each flow. :math:`\tilde q / r` has no bound there, and an integral only where the flows
-    together fall faster than the prior's powers. Samples and means do not rest on these weights alone: from a sample of
-    r that they choose, a Hamiltonian chain goes on (the paper has such chains too).
+    Given none, one or all modalities, the proposal r is q itself: samples and densities are exact. Otherwise r mixes
+    the given flows and one Gaussian with equal weights. The Gaussian approximates q: it is the quotient of Gaussians
+    that have the moments of n samples of each flow. The weights :math:`\tilde q / r` are then unbounded, and
+    :math:`\tilde q` is integrable only if the product of the flows decays faster than :math:`p^{|S| - 1}`. So samples
+    and means use the weights only to choose the start of a Hamiltonian chain (as in the paper).
 
     Args:
         present: which modalities are given, (..., M) bool.
         mu, logvar: means and log-variances, (..., M + 1, D): of each modality's base, and of the joint encoder.
         flows: the M f_m, see `masked_autoregressive_flow`.
-        n: samples that an estimate draws from each component of r, two or more.
+        n: samples that an estimate draws from each component of r, four or more.
     """
 
     def __init__(self, present: Tensor, mu: Tensor, logvar: Tensor, flows: Sequence[nn.Module], n: int) -> None:

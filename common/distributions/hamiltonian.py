@@ -5,17 +5,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MOVES, LEAPS = 16, 6  # of a chain; leaps of the integrator in a move
-STEP = 0.3  # of a leap at first, in scales
-ACCEPTED = 0.8  # the share of moves that the steps are adapted to
+MOVES, LEAPS = 16, 6  # moves in a chain; leapfrog steps in a move
+STEP = 0.3  # initial step size, in units of the scale
+ACCEPTED = 0.8  # mean acceptance probability that the step size is adapted to
 
 
 @torch.no_grad()
 def hamiltonian_chain(log_density: Callable[[Tensor], Tensor], z: Tensor, scale: Tensor) -> Tensor:
-    """Move points by Hamiltonian dynamics that leave a density invariant; a move is accepted as Metropolis has it.
+    """Move points by Hamiltonian Monte Carlo: a Metropolis test of each move keeps the density invariant.
 
-    (Neal 2011, arXiv 1206.1901, with masses 1 / scale^2.) In the first half of the moves the step adapts to the share
-    of all points that accept: a step of each point's own would depend on where the point is. The second half is kept.
+    (Neal 2011, arXiv 1206.1901, with masses 1 / scale^2.) In the first half of the moves, one step size for all points
+    adapts to their mean acceptance probability: a step size for each point would depend on its position and bias
+    the chain. Only the second half is kept.
 
     Args:
         log_density: z (..., D) -> its logarithm up to a constant, (...).

@@ -31,7 +31,7 @@ class Kept(msgspec.Struct):
     state_dict: dict[str, Tensor]
 
 
-def kept(
+def cached_network(
     build: Callable[[], nn.Module],
     train: Callable[[nn.Module], None],
     cache: Path | None,
@@ -96,7 +96,7 @@ def judge(
     """
     images = fingerprint(train.modalities[name])
     made_from = {"n": len(train), "images": images, "labels": fingerprint(labels), "steps": steps}
-    network = kept(build, lambda net: fit(net, train, name, labels, steps), cache, made_from, train.device)
+    network = cached_network(build, lambda net: fit(net, train, name, labels, steps), cache, made_from, train.device)
     return Judge(
         (name,),
         lambda values: network(values[name]).argmax(dim=2),

@@ -34,7 +34,7 @@ class Encoded:
         return len(self.present)
 
     def posterior(self, rows: Tensor, given: Sequence[str]) -> Distribution:
-        """The q(z|x_given) to generate from, of the examples in rows (B,): batch shape (B,); given (), the prior."""
+        """The q(z|x_given) to generate from, for the examples in rows (B,); the prior if nothing is given."""
         if not given:
             return self.model.prior().expand((len(rows),))
         selected = torch.zeros_like(self.present[0])
@@ -51,10 +51,10 @@ class Encoded:
         return Encoded(self.model, self.examples.take(rows), self.labels[rows], params, self.present[rows])
 
     def point(self, rows: Tensor, given: Sequence[str]) -> Tensor:
-        """The means of q(z|x_given), for a mixture of one of its components, of the examples in rows (B,): (B, D).
+        """The mean of q(z|x_given) for each example in rows (B,): (B, D).
 
-        A component is drawn for each example (as in MoPoE's code): an average of the components' means is a z that none
-        of them gives.
+        For a mixture it is the mean of one component, drawn for each example (as in MoPoE's code): the average over the
+        components may be a z that none of them generates.
         """
         family = self.model.variational_posterior
         return family.point(family.drawn_component(self.posterior(rows, given)))

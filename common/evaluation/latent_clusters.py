@@ -74,15 +74,15 @@ def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
 
 @torch.no_grad()
 def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrior:
-    r"""The prior with the number of clusters that is best after training; their weights sum to 1 again.
+    r"""Remove clusters of a trained prior until a criterion is best; the remaining weights sum to 1 again.
 
-    The cluster that the fewest u choose is removed, repeatedly; in a tie, the one with the smallest weight. What is
-    left has n clusters and the density p_n, and the best n minimises
+    Repeatedly, the cluster that the fewest u choose is removed; in a tie, the one with the smallest weight. With n
+    clusters left, the prior has the density p_n. The n is chosen that minimises
 
     .. math:: \frac1N \sum_i \Big( \beta \frac{H(q_n(c|u_i))}{\log n} - \frac1D \log p_n(u_i) \Big)
 
-    The entropy is small if clusters do not overlap, the density large if none is missing (CMVAE, Palumbo et al.
-    2024, ICLR, whose E log p(u|c) + log pi_c - log q(c|u) is log p(u)). With n = 1 the first term is 0.
+    The entropy is small if clusters do not overlap; the density is large if no cluster is missing. (CMVAE, Palumbo et
+    al. 2024, ICLR; their log p(u|c) + log pi_c - log q(c|u) equals log p(u).) With n = 1 the first term is 0.
 
     Args:
         u: shared latents of training examples, (N, D).

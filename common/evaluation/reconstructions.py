@@ -12,7 +12,7 @@ from common.metrics import BATCH_SIZE
 
 @torch.no_grad()
 def ssim(test: Encoded, images: Sequence[str]) -> dict[str, Tensor]:
-    """The structural similarity of images and what is decoded of the point of q(z|X), and of q(z|x_m).
+    """The structural similarity of images and their reconstructions from `Encoded.point` given X, and given x_m.
 
     (Wang et al. 2004, with scikit-image's defaults: windows of 7 x 7 pixels, the mean over channels.) Decoded images
     are clamped to [0, 1], as pictures show them. Examples that lack the image are left out.

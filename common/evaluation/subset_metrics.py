@@ -53,7 +53,7 @@ def conditional(
     given: Sequence[str],
     inception: Inception | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score what is decoded of one z ~ q(z|x_given) for each of N test examples.
+    """Score what is decoded from one z ~ q(z|x_given) for each of N test examples.
 
     Args:
         judges: by the name of the target.
@@ -92,7 +92,7 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str]) -> di
         all of these.
 
     Raises:
-        InputError: the training examples show one label alone.
+        InputError: the training examples show only one label.
     """
     few = train.first(N_LINEAR)
     require(len(few.labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
@@ -111,9 +111,10 @@ def by_size(
     """Scores by the number of modalities that are given, {number: {score: value}}; 0 is the prior.
 
     "coherence" and "macro", in [0, 1], are means over the subsets of a size and the targets that are not given;
-    "spread" is the standard deviation of "coherence" over the subsets; "itself" is the coherence of given targets. "FD"
-    is a mean over targets that are not given. "FID" is a mean over all targets, given ones too; it decodes one image
-    for each test example (MMVAE+'s code). The scores of `linear_accuracies` are means over the subsets.
+    "spread" is the standard deviation of "coherence" over the subsets; "given targets" is the coherence of given
+    targets. "FD" is a mean over targets that are not given. "FID" is a mean over all targets, given ones too; it
+    decodes one image for each test example (MMVAE+'s code). The scores of `linear_accuracies` are means over the
+    subsets.
 
     Args:
         judges: of every modality, by its name, with `features`.
@@ -123,7 +124,7 @@ def by_size(
     for given in named_subsets(test.model.modalities):
         scores = conditional(test, judges, distances, given, inception)
         outside = [scores[target] for target in judges if target not in given]
-        row = {"itself": _mean([scores[target]["coherence"] for target in judges if target in given])}
+        row = {"given targets": _mean([scores[target]["coherence"] for target in judges if target in given])}
         row |= {name: _mean([score[name] for score in outside]) for name in ("coherence", "macro", "FD") if outside}
         row |= _fid(scores)
         row |= linear_accuracies(train, test, given)

@@ -22,8 +22,8 @@ class Bound(NamedTuple):
     value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
 
     A term is named SUBSET/MODALITY or SUBSET/kl. The subset is "joint", a modality's name, NAME[i] for a set's element,
-    "mixture", or "subset1", "subset2" for the random ones. A term is 0 for an example that lacks it: the batch's mean
-    is its share of the loss.
+    "mixture", or "subset1", "subset2" for the random ones. A term is 0 for examples that it does not apply to, so
+    that its batch mean is its contribution to the loss.
     """
 
     value: Tensor
@@ -51,7 +51,7 @@ class Objective(nn.Module):
     """
 
     capturable = False  # every batch takes the same operations, so that a step can be a CUDA graph
-    one_backward_pass = True  # `backward` adds each parameter's gradient at once
+    one_backward_pass = True  # `backward` runs autograd once, so a gradient is complete as soon as it is there
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -87,7 +87,7 @@ class TelboElbo(SumOfElbos):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """A context in which a module's outputs have no gradient by its parameters, and batch norm keeps its statistics."""
+    """A context in which a module's parameters get no gradient, and its batch norm keeps the running statistics."""
     trained = [p for p in module.parameters() if p.requires_grad]
     norms = [(norm, norm.momentum) for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     for p in trained:

@@ -14,23 +14,24 @@ from common.objectives.base import Bound
 from common.objectives.importance import IwaeElbo
 
 GRADIENTS = ("exact", "stop-all", "published")
-NARROW = 0.01  # a scale, below which the noise of DReG's gradient, about w^2 / scale, outgrows that of IWAE's
+NARROW = 0.01  # scale below which DReG's gradient, with noise of about w^2 / scale, is noisier than IWAE's
 
 
 class DregIwaeElbo(IwaeElbo):
     r"""IwaeElbo with a doubly reparameterised gradient of lower variance (Tucker et al. 2019, arXiv 1810.04152).
 
-    The bound is IwaeElbo's, the loss a surrogate that has the gradient. Let z ~ q_t, w its weight, normalised over the
-    estimator's own set, and r = pi_t q_t(z) / q(z|X). The "exact" gradient is unbiased for mixtures too (after Bauer &
-    Mnih 2021, arXiv 2101.11046). Decoders and prior get :math:`w \nabla \log p(X, z)`, the other components
-    :math:`-\beta w \nabla_{\phi_j} \log q(z|X)` at fixed z. The component q_t gets, through z,
+    The bound is IwaeElbo's; the loss is a surrogate with this gradient. Let z ~ q_t, let w be its importance weight,
+    normalised over the samples of one estimate, and r = pi_t q_t(z) / q(z|X). The "exact" gradient is unbiased for
+    mixtures too (after Bauer & Mnih 2021, arXiv 2101.11046). Decoders and prior get :math:`w \nabla \log p(X, z)`. At
+    fixed z the components other than q_t get :math:`-\beta w \nabla_{\phi_j} \log q(z|X)`. Through z, q_t gets
 
     .. math:: w (1 - \beta r (1 - w)) \nabla_z \log w - \beta w \nabla_z r
 
-    Derivatives by z hold all parameters fixed. A latent whose scale is below `NARROW` has IWAE's gradient, which is
-    unbiased too: the slope of log q is 1 / scale there, MMVAE's scales sum to D, and scales of 1e-6 in the first steps
-    would drive an encoder away for good. "stop-all" (the papers' rule for one encoder: w^2 for z, biased for mixtures)
-    and "published" (MMVAE's code: w for z, always biased) ignore the parameters of log q(z|X) and narrow latents.
+    Derivatives with respect to z hold all parameters fixed. Latents with a scale below `NARROW` get IWAE's gradient,
+    which is unbiased too: the slope of log q is 1 / scale there. MMVAE's scales sum to D, and a scale of 1e-6 in the
+    first steps would drive an encoder away for good. The other two rules stop the gradient of log q(z|X) with respect
+    to its parameters and treat narrow latents like all others: "stop-all" (the papers' rule for one encoder, biased for
+    mixtures) weights the gradient through z by w^2, "published" (MMVAE's code, always biased) by w.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class DregIwaeElbo(IwaeElbo):
         return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
 
     def _log_q(self, q: Distribution, z: Tensor, narrow: Tensor | None) -> Tensor:
-        """log q(z|X), (T, K, B), whose gradient by q's parameters leaves out the component that z is drawn from.
+        """log q(z|X), (T, K, B), without gradient with respect to the parameters of the component that z is drawn from.
 
         Args:
             narrow: latents whose gradient is kept, (B, D) or (B, T, D).

@@ -217,14 +217,14 @@ class MvaeElbo(SumOfElbos):
 
 
 def _repeated(several: list[int], complete: Tensor, given: Tensor) -> Tensor:
-    """The terms to leave out, (T, B), since missing modalities make them equal to another term of the same example.
+    """The terms to leave out, (T, B): missing modalities make them equal to another term of the same example.
 
-    Of duplicate terms the unreduced one stays, else the first.
+    Of equal terms the one whose subset is complete in the example is kept, otherwise the first.
 
     Args:
-        several: indices of the terms with several modalities; a term of one that is absent has nothing to score.
+        several: indices of the terms with more than one modality. (A single one without its modality scores nothing.)
         complete: the subsets, (T, 1, M).
-        given: the modalities that an example has of them, (T, B, M).
+        given: the modalities of each subset that the example has, (T, B, M).
     """
     reduced = (given != complete).any(dim=-1)  # (T, B)
     repeated = torch.zeros_like(reduced)

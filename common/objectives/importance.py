@@ -128,7 +128,7 @@ class IwaeElbo(ImportanceWeighted):
         has_density = self.model.variational_posterior.has_density
         require(
             has_density,
-            "the bound needs a density in closed form: an energy-based posterior has EnergyIwaeElbo, JNF's has JnfElbo",
+            "the bound needs a density in closed form: use EnergyIwaeElbo for energy-based posteriors, JnfElbo for JNF",
         )
         self.K = K
         self.looser = looser

@@ -1,4 +1,4 @@
-"""Objectives that draw the posteriors of single modalities and the joint one together: JMVAE, JNF, MVTCAE, CRMVAE."""
+"""Objectives with KLs between the joint posterior and those of single modalities: JMVAE, JNF, MVTCAE, CRMVAE."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -80,7 +80,7 @@ class JointAndSingles(MultimodalObjective):
 
 
 class JmvaeElbo(JointAndSingles):
-    r"""JMVAE-kl: the joint ELBO, and the unimodal posteriors drawn towards the joint one (Suzuki et al. 2016, eq. 5).
+    r"""JMVAE-kl: the joint ELBO, and KLs that pull unimodal posteriors to the joint one (Suzuki et al. 2016, eq. 5).
 
     .. math:: ELBO(x_1, .., x_M) - \alpha \sum_m KL(q(z|x_1, .., x_M) || q(z|x_m))
 
@@ -123,8 +123,8 @@ class JnfElbo(MultimodalObjective):
 
     (Senellart et al. 2023, arXiv 2305.11832; q_m: `common.distributions.JointFlows`.) A lower bound on log p(X), less
     estimates of the KLs between posteriors. The authors train in two stages, the ELBO first, then the log q_m with the
-    joint encoder and the decoders frozen. Here both run at once, with the same optimum: the second part has no gradient
-    by parameters of the first, and log q(z|X), which the authors leave out, has none at all. It learns from complete
+    joint encoder and the decoders frozen. Here both run at once, with the same optimum: the second part gives the first
+    part's parameters no gradient, and log q(z|X), which the authors leave out, is a constant. It learns from complete
     examples only.
     """
 

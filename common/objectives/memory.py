@@ -18,8 +18,8 @@ def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
         f"--max-memory needs decoders of z alone, that of {', '.join(conditional)} has more inputs: leave it out",
     )
     with torch.random.fork_rng():  # the run's own draws stay as they are
-        few, more = (_bytes_for_backward(model, n) for n in (8, 16))
-    n = int(gib * 2**30 / (2 * (more - few) / 8))
+        bytes_of_8, bytes_of_16 = (_bytes_for_backward(model, n) for n in (8, 16))
+    n = int(gib * 2**30 / (2 * (bytes_of_16 - bytes_of_8) / 8))
     require(n > 0, f"--max-memory {gib} GiB is less than one sample takes: raise it")
     return n
 
@@ -34,7 +34,7 @@ def _bytes_for_backward(model: MultimodalVAE, n: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda x: x):
         decoded = model.decode(model.prior().sample((n,)).requires_grad_())
-        # all are kept until the end, so that no freed address is counted once for two tensors; a word 0 is no padding
+        # keep all tensors alive: a reused address would count two tensors as one. Score zeros: word 0 is not padding
         points = model.likelihood.point(decoded)
         log_probs = [p.log_prob(torch.zeros_like(points[name])) for name, p in decoded.items()]
     del log_probs

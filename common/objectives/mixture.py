@@ -20,14 +20,15 @@ class MmvaeElbo(MultimodalObjective):
 
     .. math:: \sum_t \pi_t \Big[ E_{q_t(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_t(z|X) || p(z)) \Big]
 
-    Every decoder decodes every component's sample; the pi are the mixture's weights, over what an example has. A lower
-    bound on log p(X), looser than the mixture's ELBO: the components' mean KL exceeds the KL of the mixture.
+    Every decoder decodes every component's sample. pi_t is the weight of component t in the mixture, 0 if the example
+    lacks one of its modalities. A lower bound on log p(X), looser than the mixture's ELBO: the components' mean KL
+    exceeds the KL of the mixture.
     Over single experts it is BiVCCA's objective with mu = 1/2 (Wang et al. 2016, arXiv 1610.03454) and the ELBO of Shi
     et al. 2019; over the products of all subsets MoPoE's (Sutter et al. 2021, arXiv 2105.02470).
 
     Args:
-        draw_one: decode one component for each example, drawn by the weights, in place of all T. In expectation the
-            same. (MoPoE's code deals the components to the rows of a batch, unevenly.)
+        draw_one: for each example decode one component, drawn by the weights, instead of all T; the expectation is the
+            same. (MoPoE's code assigns components to the rows of a batch in order, with unequal frequencies.)
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class MmvaeElbo(MultimodalObjective):
 
 
 class MmjsdElbo(MultimodalObjective):
-    r"""mmJSD: a mixture of the experts and the prior, drawn to their geometric mean (Sutter et al. 2020, eq. 8).
+    r"""mmJSD: a mixture of the experts and the prior, with KLs to their geometric mean (Sutter et al. 2020, eq. 8).
 
     .. math:: \sum_k \pi_k \Big[ E_{q_k} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_k || f(z|X)) \Big], \qquad
               f(z|X) \propto \prod_k q_k^{\pi_k}, \quad q_0 = p(z), \quad \pi_k = \frac1{1 + |X|}
@@ -112,7 +113,7 @@ class MmjsdElbo(MultimodalObjective):
 
 
 class ReweightedElbo(MultimodalObjective):
-    r"""The ELBO of a mixture of experts as MMVAE's code has it: each decoder sees its own encoder's sample alone.
+    r"""The ELBO of a mixture of experts as in MMVAE's code: each decoder sees only its own encoder's sample.
 
     .. math:: \sum_r \pi_r \Big[ \sum_d E_{q_d(z|x_d)} \frac{q_r(z|x_r)}{q_d(z|x_d)} \lambda_d \log p(x_d|z)
               - \beta KL(q_r(z|x_r) || p(z)) \Big]

@@ -32,8 +32,8 @@ class Record(NamedTuple):
     needs_density: whether it needs a posterior with a density or KL in closed form.
     gaussian: whether it needs Gaussian experts.
     summary: what --help says.
-    why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "trains no posterior of single
-        modalities".
+    why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "would leave the posteriors of
+        single modalities untrained".
     """
 
     form: str
@@ -65,7 +65,7 @@ def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
     return objectives.IwaeElbo(model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory)
 
 
-JOINT_ONLY = "trains no posterior of single modalities"
+JOINT_ONLY = "would leave the posteriors of single modalities untrained"
 OBJECTIVES = {  # the first one that exists for a fusion is its default
     "jmvae": Record(
         form="JmvaeElbo",
@@ -73,7 +73,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         fusions=("joint",),
         options=("alpha",),
         needs_density=True,
-        summary="joint ELBO; the posteriors of single modalities are drawn to the joint one",
+        summary="joint ELBO; the posteriors of single modalities are pulled towards the joint one",
         why="needs a joint encoder and an encoder for each modality",
     ),
     "student": Record(
@@ -109,7 +109,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         fusions=("product",),
         options=("alpha",),
         needs_density=True,
-        summary="MVTCAE's total correlation and conditional bottlenecks, a bound for --alpha 0 alone",
+        summary="MVTCAE's total correlation and conditional bottlenecks, a bound only for --alpha 0",
         why="needs the product of experts without the prior",
     ),
     "crmvae": Record(
@@ -137,7 +137,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
-        why="leaves posteriors of single modalities or auxiliary priors untrained",
+        why="would leave posteriors of single modalities or auxiliary priors untrained",
     ),
     "elbo-one": Record(
         form="MmvaeElbo",
@@ -146,7 +146,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=False,
         summary="elbo with one component drawn for each example, the only one that is decoded",
-        why="draws a component of a mixture",
+        why="needs a mixture (moe, mopoe, mopoe-published)",
     ),
     "mmjsd": Record(
         form="MmjsdElbo",
@@ -154,8 +154,8 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         fusions=("moe",),
         options=(),
         needs_density=True,
-        summary="mmJSD's mixture of experts and prior, drawn to their geometric mean; no bound on log p(X)",
-        why="mixes the experts and the prior",
+        summary="mmJSD's mixture of experts and prior, with KLs to their geometric mean; no bound on log p(X)",
+        why="needs a mixture of experts (moe)",
         gaussian=True,
     ),
     "dmvae": Record(
@@ -174,7 +174,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=True,
         summary="chain rule over the modalities in a random order, no bound",
-        why="takes KLs between the posteriors of subsets, which mixtures do not have in closed form",
+        why="needs KLs in closed form between the posteriors of subsets: a product, or joint encoders",
     ),
     "elbo-importance": Record(
         form="ReweightedElbo",
@@ -183,7 +183,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=True,
         summary="what MMVAE's code calls elbo; its weights collapse",
-        why="weighs the experts' samples against each other, in a mixture with one expert for each modality",
+        why="needs a mixture with one expert for each modality (moe)",
     ),
     "dreg": Record(
         form="DregIwaeElbo",

@@ -56,16 +56,16 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     """The table of what is generated and what latents hold by the number of given modalities."""
     distances = [name for name in ("FD", "FID") if name in sizes[0]]
     accuracies = [name for name in ("linear accuracy", "linear accuracy, private") if name in sizes[1]]
-    columns, rows = ("coherence", "macro", "spread", "itself", *accuracies, *distances), []
+    columns, rows = ("coherence", "macro", "spread", "given targets", *accuracies, *distances), []
     for n, scores in sizes.items():
         shown = {c: f"{x:.2f}" if c in distances else percent(x) for c, x in scores.items()}
         rows.append([str(n), *(shown.get(c, "") for c in columns)])
     head = ["modalities given", *(c if c in distances else f"{c}, %" for c in columns)]
     notes = (
-        "Coherence: of the targets that are not given, mean over subsets and targets; macro: with equal weights of the "
-        "classes; spread: standard deviation over subsets; itself: of the targets that are given. Linear accuracy: of "
-        "the shared latents. FD: Frechet distance of the judges' features from those of the test images; with 0 given, "
-        "of samples from the prior."
+        "Coherence: mean over subsets and over the targets that are not given; macro: the same with equal weights of "
+        "the classes; spread: its standard deviation over subsets; given targets: coherence of the modalities that are "
+        "given. Linear accuracy: from the shared latents. FD: Frechet distance between the judges' features of decoded "
+        "and of test images; with 0 given, z comes from the prior."
     )
     if "FID" in distances:
         notes += " FID: the same of Inception's features, mean over all targets, those that are given too."

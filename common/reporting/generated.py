@@ -42,14 +42,14 @@ def framed(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def samples(path: Path, model: MultimodalVAE, n: int, columns: int, latents: Distribution | None = None) -> None:
-    """Save n draws from the prior, or from another distribution of z, of a model of images alone."""
+    """Save images decoded from n draws of the prior, or of another distribution of z; all modalities must be images."""
     title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
     _in_rows(path, model.generate(n, latents), columns, title)
 
 
 @torch.no_grad()
 def decoded(path: Path, model: MultimodalVAE, examples: Examples, given: Sequence[str], columns: int) -> None:
-    """Save images of the given modalities, and below them what one draw of q(z|x_given) gives, of a model of images."""
+    """Save given images, and below them all modalities decoded from one draw of q(z|x_given); all must be images."""
     batch = examples.without_others(model.modalities).to(model.device)[:]
     means = {name: p.mean for name, p in model.decode(model.posterior(batch, given).sample()).items()}
     title = f"decoded from a sample of q(z|{','.join(given)})"

@@ -13,7 +13,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.reporting import plots, umap
 
 BOXES = 20  # latents in kl.png
-MAX_PAIRED_SOURCES = 3  # of more, kl.png leaves out the divergences between each two
+MAX_PAIRED_SOURCES = 3  # with more sources kl.png leaves out the divergences between pairs of posteriors
 
 
 def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:

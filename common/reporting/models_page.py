@@ -13,16 +13,17 @@ from common.reporting.tables import in_table
 
 HEAD = """# Models
 
-Every model is p(z) prod_m p(x_m|z), a posterior q(z|x_S) for each subset S of the modalities, and an objective. X are
-the modalities that an example has, M is their number in the model, lambda weighs log-likelihoods and beta KLs; with all
-of them at 1 values are in nats, and the bounds hold; with a larger beta those with several importance samples do not.
-A mixture's components q_t have the weights pi_t, which are equal. `--model` names these; `--fusion`, `--posterior` and
-`--obj` combine the pieces, and a folder may have another default of `--obj`
-([what exists for what](../README.md#what-exists-for-what)). `python -m common.reporting.models_page` writes this page.
+A model consists of p(z) prod_m p(x_m|z), a posterior q(z|x_S) for each subset S of the modalities, and an objective. X
+are the modalities that an example has; the model has M. The weights lambda_m multiply log-likelihoods, beta multiplies
+KLs. If all are 1, values are in nats and the bounds hold. With beta > 1 importance-weighted bounds with K > 1 do not
+hold. A mixture has components q_t with equal weights pi_t. `--model` takes one of the names below; `--fusion`,
+`--posterior` and `--obj` combine the pieces
+([which go together](../README.md#objectives-and-posterior-families-of-each-fusion)). The default of `--obj` differs in
+some folders. `python -m common.reporting.models_page` prints this page.
 """
 COLUMNS = ("model", "what it is", "latents", "a lower bound on", "learns from incomplete examples", "source")
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
-OWN_POSTERIORS = r"q(z|x_S) = q(u|x_S) \prod_m \{ q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m) \}"
+PRIVATE_POSTERIORS = r"q(z|x_S) = q(u|x_S) \prod_m \{ q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m) \}"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
 AUXILIARY = (
     r"\sum_t \pi_t \log \frac1K \sum_k w_{tk}, \qquad "
@@ -55,8 +56,8 @@ def _section(name: str) -> str:
     posterior = FUSIONS[model.fusion].equation
     if model.private:  # the fusion is that of the shared latents
         posterior = posterior.replace("z", "u")
-    own = [OWN_POSTERIORS] if model.private else []
-    equations = [PRIVATE] * model.private + [CLUSTERS] * model.clusters + own + [posterior, bound]
+    equations = [PRIVATE] * model.private + [CLUSTERS] * model.clusters
+    equations += [PRIVATE_POSTERIORS] * model.private + [posterior, bound]
     shown = "\n\n".join(f"$$ {x} $$" for x in equations)
     return f"\n## {name}\n\n{model.neighbour} `--obj {obj}`, `common.objectives.{form}`.\n\n{shown}\n"
 

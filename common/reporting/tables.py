@@ -18,7 +18,7 @@ MOST_NAMED = 4  # estimates in a note
 Estimates = dict[str, dict[str, float]]  # {name: {"mean", "stderr"}}
 
 
-class Evaluated(Protocol):
+class EvaluationOptions(Protocol):
     """The options of a script that evaluates a model."""
 
     model: Path
@@ -26,7 +26,7 @@ class Evaluated(Protocol):
     json: Path | None
 
 
-class Sampled(Evaluated, Protocol):
+class SamplingOptions(EvaluationOptions, Protocol):
     """The options of a script that estimates by sampling."""
 
     demo: bool
@@ -59,7 +59,7 @@ class Table:
 
 
 def report(
-    config: Evaluated,
+    config: EvaluationOptions,
     experiment: str,
     tables: Sequence[Table],
     settings: Mapping[str, Any],
@@ -133,7 +133,7 @@ def estimate_table(
 
 def report_estimates(
     values: Mapping[str, Tensor],
-    config: Sampled,
+    config: SamplingOptions,
     experiment: str,
     n_examples: int,
     about: Mapping[str, str] | None = None,
@@ -183,7 +183,7 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def data_scored(
-    config: Sampled, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
+    config: SamplingOptions, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
 ) -> tuple[str, dict[str, str]]:
     """What a table's title and its JSON say of the data.
 
@@ -197,7 +197,7 @@ def data_scored(
     return ", ".join(described), about
 
 
-def other_data(config: Sampled) -> str:
+def other_data(config: SamplingOptions) -> str:
     """A note if the model was trained on the demo's data and is scored on others, or the other way round; else ""."""
     trained = load_config(config.model).get("demo", False)
     return "" if trained == config.demo else f"The model was trained {'with' if trained else 'without'} --demo."

@@ -16,7 +16,7 @@ from common.reporting import plots
 
 STYLES = {"train": "-", "valid": "--"}
 FILLS = {"train": "full", "valid": "none"}  # of the marker of a single epoch
-MAX_NAMED = 8  # posteriors that the legend names; of more, those of single modalities share a colour and an entry
+MAX_NAMED = 8  # posteriors in the legend; if there are more, those of single modalities share a colour and an entry
 LONGEST = 24  # characters of the modalities that a posterior is named by
 SINGLE = "q(z|one modality)"
 KL = "kl"

@@ -14,7 +14,7 @@ from common.objectives.base import Objective
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm of (N, C, ...), with statistics over the N rows of all processes in training.
 
-    PyTorch's SyncBatchNorm runs on GPUs alone. Every process must call it as often as the others.
+    PyTorch's SyncBatchNorm runs only on GPUs. Every process must call it as often as the others.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:

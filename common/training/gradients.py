@@ -12,9 +12,9 @@ BUCKET_BYTES = 25 * 2**20  # as in PyTorch's DistributedDataParallel
 class SummedGradients:
     """Sums each parameter's gradient over the processes, in place; it stays None if no process has one.
 
-    Gradients travel in buckets, in the reverse order of the parameters. A bucket sets out as soon as its gradients are
-    there, while the backward pass computes those of earlier layers (Li et al. 2020, arXiv 2006.15704). Unlike
-    DistributedDataParallel it takes processes without a gradient, whose rows lack a modality or that have no row.
+    Gradients are sent in buckets, in the reverse order of the parameters. A bucket is sent as soon as its gradients are
+    complete, while the backward pass computes those of earlier layers (Li et al. 2020, arXiv 2006.15704). Unlike
+    DistributedDataParallel it allows processes without a gradient: their rows lack a modality, or they have no rows.
 
     Args:
         parameters: those of the objective.
@@ -31,11 +31,11 @@ class SummedGradients:
             n_bytes += x.nbytes
             x.register_post_accumulate_grad_hook(self._note)
         self.bucket_of = {x: i for i, bucket in enumerate(self.buckets) for x in bucket}
-        self.awaited: list[int] | None = None  # gradients that each bucket waits for, while buckets may set out
+        self.awaited: list[int] | None = None  # gradients that each bucket still waits for; None: send none yet
         self.sent: list[tuple[Tensor, dist.Work]] = []
 
     def start(self) -> None:
-        """Let buckets set out in the coming backward pass, the only one of the step."""
+        """Send buckets during the coming backward pass, which must be the only one of the step."""
         self.awaited = [len(bucket) for bucket in self.buckets]
 
     def finish(self) -> None:

@@ -98,11 +98,11 @@ class ObjectiveOptions:
             require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require(
             obj != "mvtcae" or self.alpha is None or self.alpha <= 1,
-            f"--alpha of --obj mvtcae lies between 0 and 1, it is {self.alpha}",
+            f"--obj mvtcae needs --alpha between 0 and 1 (got {self.alpha})",
         )
         require(
             has_density or obj != "iwae" or self.K != 1,
-            "--K 1 with --posterior ebm: --obj elbo is the bound with one sample, without the noise of choosing it",
+            "--obj iwae with --posterior ebm needs --K 2 or more (got 1): --obj elbo is the same bound with less noise",
         )
 
     def _given_options(self) -> dict[str, object]:
@@ -144,9 +144,9 @@ class PrivateOptions(ObjectiveOptions):
     DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("obj", "n_private", "n_clusters")}
 
     n_private: int | None = None
-    """latents of each modality alone"""
+    """number of private latents of each modality"""
     n_clusters: int | None = None
-    """clusters of --model cmvae's prior. Default: 40, as in CMVAE's code"""
+    """number of clusters in --model cmvae's prior. Default: 40, as in CMVAE's code"""
     K: int | None = None
     """importance samples from each expert. Default: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
 
@@ -169,7 +169,7 @@ class PrivateOptions(ObjectiveOptions):
         given = " ".join(map(str, sizes))
         require(not record.private or min(sizes) > 0, f"--n-private of {model} must be positive, not {given}")
         fits = not record.private or FAMILIES[posterior].private_latents
-        require(fits, f"private latents need parameters of each latent, which {posterior} experts do not have")
+        require(fits, f"private latents need another family: {posterior} experts have no parameters for each latent")
         n = self.n_clusters
         require(record.clusters or n is None, f"--n-clusters needs {self.WITH_CLUSTERS} (got {model})")
         require(n is None or n > 0, f"--n-clusters must be positive, not {n}")
@@ -206,8 +206,8 @@ class MmvaeOptions(PrivateOptions):
     """learn the scales of the prior. Not for vmf and ebm, whose priors have none. The prior inside a product of experts
     stays N(0, I). Default: as in the paper; not for the newer models, whose papers have fixed ones"""
     llik_scaling: float | None = 0.0
-    """weight of the first modality's log-likelihood; 0 stands for the ratio of the dimensions. Default: as in the
-    paper"""
+    """weight of the first modality's log-likelihood; 0: the second modality's number of dimensions divided by the
+    first's. Default: as in the paper"""
     analytics: bool = True
     """draw pictures during training"""
     analytics_every: int | None = None

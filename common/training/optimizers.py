@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from common.training.options import TrainingOptions
 
-OPTIMIZERS = {  # of --optimizer; all have fused steps, which leave the weights where a gradient is not finite
+OPTIMIZERS = {  # by --optimizer; their fused steps change no weight if a gradient is not finite
     "adam": Adam,
     "amsgrad": partial(Adam, amsgrad=True),
     "adamw": AdamW,
@@ -35,7 +35,7 @@ SCHEDULES = {  # of --lr-schedule: share of the steps after the warm-up -> facto
 def make(config: TrainingOptions, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:
     """The optimiser that --optimizer names."""
     changes = config.lr_schedule != "constant" or config.warmup_epochs > 0
-    # a CUDA graph reads a tensor anew at each replay, and keeps a number as it was
+    # a replayed CUDA graph reads a tensor's current value, but a plain number stays as it was at the capture
     lr = torch.tensor(config.lr, device=device) if changes and device.type == "cuda" else config.lr
     return OPTIMIZERS[config.optimizer](parameters, lr=lr, fused=True)
 
@@ -43,7 +43,7 @@ def make(config: TrainingOptions, parameters: Iterable[nn.Parameter], device: to
 def schedule(config: TrainingOptions, optimizer: Optimizer, n_batches: int, steps: int) -> LambdaLR:
     """The learning rates that --lr-schedule names; its `step()` is due after each minibatch.
 
-    A rate depends on the number of the step alone, so that checkpoints need not hold the schedule's state.
+    A rate depends only on the number of the step, so that checkpoints need not hold the schedule's state.
 
     Args:
         n_batches: minibatches in an epoch.

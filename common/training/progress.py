@@ -53,7 +53,7 @@ def progress_bar(epoch: int, start: int, n: int) -> tqdm:
 
 
 def show_means(bar: tqdm, beta: float, means: dict[str, float]) -> None:
-    """Show the means so far beside the progress bar, or of many terms only the bound."""
+    """Show the means so far beside the progress bar; only the bound if there are many terms."""
     shown = means if len(means) <= MAX_TERMS else {"bound": means["bound"]}
     bar.set_postfix({"beta": f"{beta:.2f}"} | {name: f"{value:.1f}" for name, value in shown.items()}, refresh=False)
 

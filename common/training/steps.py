@@ -58,7 +58,7 @@ class Step:
         norm = nn.utils.get_total_norm([x.grad for x in parameters])
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        self.optimizer.found_inf = (~norm.isfinite()).float()  # a fused optimiser leaves the weights if it is 1
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # if 1, a fused optimiser changes no weight
         self.optimizer.step()
         return bound, norm
 

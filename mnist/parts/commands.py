@@ -88,11 +88,11 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         require(self.embed_dim is None or shares, f"--embed-dim needs {self.SHARED}: the parts share no network")
         require(
             not self.learn_prior or self.posterior in ("gaussian", "laplace"),
-            f"--learn-prior: the prior of --posterior {self.posterior} has no scales",
+            f"--learn-prior learns scales, and the prior of --posterior {self.posterior} has none: leave it out",
         )
         require(
             not self.learn_prior or self.fusion not in ("poe", "mopoe"),
-            f"--learn-prior: products of --fusion {self.fusion} hold the prior N(0, I)",
+            f"--learn-prior: the products of --fusion {self.fusion} include the fixed prior N(0, I): leave it out",
         )
 
     def _check_spheres(self) -> None:
@@ -232,9 +232,9 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_sam
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
     log p(image) and log p(part) share samples of q(z|image); rows named "z from q(z|part)" use samples of q(z|part).
-    Both are lower bounds in expectation. log p(rest|part), a difference, has two values: one with the nearer bound on
-    log p(part), which errs high if that is too low; one with draws of q(z|part), as for completions, which errs low if
-    they miss the rest.
+    Both are lower bounds in expectation. log p(rest|part) is estimated twice. The first value is log p(image) minus
+    the higher estimate of log p(part); it is too high if that estimate is too low. The second uses samples of
+    q(z|part), as completions do; it is too low if these samples explain the rest poorly.
     """
     examples = examples.only(["image"])
     parts = {name: ("image", lambda x, name=name: inputs(model, x)[name]) for name in model.modalities}

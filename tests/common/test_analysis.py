@@ -119,7 +119,7 @@ def test_a_network_is_trained_once_and_kept(tmp_path):
             trained.append(made_from)
             classifiers.fit(net, x, "x", labels, steps=200, lr=0.1)
 
-        return classifiers.kept(build, train, tmp_path / "new" / "net.pt", made_from, torch.device("cpu"))
+        return classifiers.cached_network(build, train, tmp_path / "new" / "net.pt", made_from, torch.device("cpu"))
 
     torch.manual_seed(3)
     expected = torch.rand(2)

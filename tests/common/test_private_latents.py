@@ -368,11 +368,14 @@ def test_the_families_that_the_refusal_names_are_those_that_exist(family):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"private": {"a": 3, "b": 2}}, "5 private latents leave none of 5 to be shared"),
-        ({"private": {"a": 9}}, "9 private latents leave none of 5 to be shared"),
-        ({"private": {"d": 1}}, "not d"),
-        ({"private": {"a": 1}, "encoder": {"a": shared_encoder(3), "b": nn.Linear(4, 2)}}, "no set of elements: not a"),
-        ({"private": {"a": 1}, "encoder": {"a,b": shared_encoder(2)}}, "a modality with its own encoder, .* not a"),
+        ({"private": {"a": 3, "b": 2}}, "5 private latents leave none of 5 to share: raise latent_dim"),
+        ({"private": {"a": 9}}, "9 private latents leave none of 5 to share: raise latent_dim"),
+        ({"private": {"d": 1}}, r"no sets \(got d\)"),
+        ({"private": {"a": 1}, "encoder": {"a": shared_encoder(3), "b": nn.Linear(4, 2)}}, r"no sets \(got a\)"),
+        (
+            {"private": {"a": 1}, "encoder": {"a,b": shared_encoder(2)}},
+            r"with their own encoder .* \(got a\)",
+        ),
     ],
 )
 def test_private_latents_that_cannot_be_are_refused(changes, message):
@@ -383,7 +386,7 @@ def test_private_latents_that_cannot_be_are_refused(changes, message):
 def test_a_joint_encoder_is_refused():
     """It would have to give the private latents of all that it sees."""
     encoder = {name: nn.Linear(4, 2) for name in ("a", "b")} | {"a,b": nn.Bilinear(4, 4, 2)}
-    with pytest.raises(InputError, match="private latents need encoders of one modality each, not one that sees a,b"):
+    with pytest.raises(InputError, match="private latents need an encoder for each modality .got one for all of a,b"):
         assembled(encoder=encoder, fusion="joint")
 
 

@@ -125,7 +125,7 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
         ("--fusion mmvae+ --n-clusters 3 --learn-prior", "a prior of clusters has fixed scales: leave out"),
         ("--fusion mmvae+ --posterior laplace-normal", "there is no fusion mmvae. for laplace-normal experts"),
         ("--fusion mopoe-published --posterior vmf", "there is no fusion mopoe-published for vmf experts"),
-        ("--fusion poe --obj dmvae --posterior vmf", "private latents need parameters of each latent"),
+        ("--fusion poe --obj dmvae --posterior vmf", "private latents need another family: vmf experts"),
         ("--obj mmjsd --posterior laplace", "--obj mmjsd needs Gaussian experts, not laplace ones"),
         ("--obj dmvae", "--obj dmvae needs a posterior of all modalities and of each one"),
         ("--fusion poe --obj mvtcae", "--obj mvtcae needs the product of experts without the prior"),

@@ -29,9 +29,9 @@ def test_models_of_subsets_learn_from_unpaired_examples(model):
         (["--model", "cvae", "--paired-fraction", "0.5"], "--model cvae has no use for unpaired examples"),
         (
             ["--model", "jmvae", "--obj", "elbo"],
-            "--obj elbo leaves posteriors of single modalities or auxiliary priors untrained: --model jmvae has",
+            "--obj elbo would leave posteriors of single modalities or auxiliary priors untrained: --model jmvae has",
         ),
-        (["--model", "bivcca", "--obj", "ar"], "--obj ar takes KLs between the posteriors of subsets, which mixtures"),
+        (["--model", "bivcca", "--obj", "ar"], "--obj ar needs KLs in closed form between the posteriors of subsets"),
         (["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
         (["--model", "mvae-q", "--posterior", "vmf"], "there is no fusion quotient for vmf experts: only Gaussians"),
         (["--obj", "iwae", "--K", "0"], "--K must be positive, not 0"),

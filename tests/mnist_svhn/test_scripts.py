@@ -142,7 +142,7 @@ def test_the_authors_name_of_the_model(capsys):
             "there is no fusion poe for laplace experts",
         ),
         ({"obj": "mvae"}, "--obj mvae needs a posterior of every subset"),
-        ({"obj": "elbo-importance", "model": "mopoe"}, "--obj elbo-importance weighs the experts' samples"),
+        ({"obj": "elbo-importance", "model": "mopoe"}, "--obj elbo-importance needs a mixture with one expert"),
         ({"obj": "elbo", "looser": True}, "--looser needs --obj dreg, iwae or stl \\(got --obj elbo\\)"),
         ({"obj": "elbo-importance", "K": 20}, "--K needs --obj dreg, iwae or stl \\(got --obj elbo-importance\\)"),
         ({"obj": "iwae", "dreg": "exact"}, "--dreg needs --obj dreg \\(got --obj iwae\\)"),

@@ -79,7 +79,7 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert list(sizes) == [0, 1, 2, 3] and set(sizes[0]) == {"FD"}
     # of the pairs, a,b and a,c see two certain classes that differ in 30 % of the examples: a's draw ties with b's
     assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
-    assert sizes[1]["itself"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
+    assert sizes[1]["given targets"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["spread"] == pytest.approx(torch.tensor([0.7, 1.0, 1.0]).std(correction=0).item(), abs=0.02)
     by_hand = []
     distances = distances_to(test.examples, JUDGES)
@@ -87,7 +87,7 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
         (outside,) = set(NAMES) - set(given)
         by_hand.append(conditional(test, JUDGES, distances, given)[outside]["coherence"])
     assert sizes[2]["coherence"] == pytest.approx(sum(by_hand) / 3, abs=0.02)
-    assert "coherence" not in sizes[3] and "itself" in sizes[3] and "linear accuracy" in sizes[3]
+    assert "coherence" not in sizes[3] and "given targets" in sizes[3] and "linear accuracy" in sizes[3]
 
 
 def test_fid_by_size_is_a_mean_over_all_targets():

@@ -190,7 +190,7 @@ def test_cvae_has_no_posterior_of_an_image_alone():
         lambda: model.posterior(inputs, given=("image",)),
         lambda: model.reconstruct(inputs, given=("image",)),
     ):
-        with pytest.raises(InputError, match="no encoder for just these modalities"):
+        with pytest.raises(InputError, match="no encoder for just image"):
             ask()
 
 
