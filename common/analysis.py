@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from common import distributed
 from common.checkpoints import load_config, load_model
 from common.data.batches import Batch, Examples
+from common.data.splits import only_complete
 from common.errors import require
 from common.evaluation.classifiers import judge_file
 from common.evaluation.encoded import Encoded, encode
@@ -26,7 +27,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.private_latents import latent_parts
 from common.reporting import generated, tables, umap
-from common.reporting.analysis_tables import Figures, few_latents, figure_tables, weak_judges
+from common.reporting.analysis_tables import Figures, few_latents, figure_tables, left_out, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.training import devices, runs
@@ -136,7 +137,12 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     figures = analysis.figures()
     n = len(analysis.test)
     head, about = tables.data_scored(config, data.name, data.about(config), n)
-    notes = tables.other_data(config), weak_judges(figures.shares), few_latents(len(analysis.train))
+    notes = (
+        tables.other_data(config),
+        weak_judges(figures.shares),
+        few_latents(len(analysis.train)),
+        left_out(analysis.n_incomplete),
+    )
     drawn = {"n_samples": config.n_samples} if "coherence, joint" in figures.shares else {}
     settings = {"n_examples": n, **drawn, "seed": config.seed}
     shown = figure_tables(figures, data.name, head, data.names, data.label, " ".join(filter(None, notes)))
@@ -150,6 +156,8 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
 class Analysis:
     """A model, the labelled examples that it is scored on, and their judges; random draws begin at config.seed.
 
+    Examples that lack a modality are left out, `n_incomplete` of the test examples.
+
     Raises:
         InputError: a model or data that cannot be used.
     """
@@ -161,8 +169,11 @@ class Analysis:
         self.inception = inception_features(data.inception, device) if data.inception else None
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
-        splits = {split: examples.to(device) for split, examples in splits.items()}
-        self.labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
+        labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
+        complete = {split: only_complete(examples) for split, examples in splits.items()}
+        self.n_incomplete = len(splits["test"]) - len(complete["test"][0])
+        splits = {split: examples.to(device) for split, (examples, _) in complete.items()}
+        self.labels = {split: labels[split][rows] for split, (_, rows) in complete.items()}
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
         self.sources = data.sources(self.model)
         self.of_all_modalities = splits["test"]
@@ -187,7 +198,7 @@ class Analysis:
         return Figures(
             tables.summarise(shares),
             columns,
-            tables.summarise({name: x[~x.isnan()] for name, x in nats.items()}),
+            tables.summarise(nats),
             tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()}),
             sizes,
             parameter_counts(self.model),

@@ -174,7 +174,8 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
         lacking = batch.mask is not None and bool((target & ~batch.mask).any())
         require(not lacking, "a target's mask selects modalities that examples lack: combine it with the batch's mask")
         return target
-    for name in target:
+    conditions = [name for n in target if n in model.modality for name in model.modality[n].given]
+    for name in (*target, *conditions):
         known = name in batch.modalities
         # the name of a set means the elements that an example has
         complete = known and (
@@ -182,7 +183,7 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
         )
         require(
             bool(complete),
-            f"log p of {name} needs {name} in every example: leave out those that lack it, or give a mask",
+            f"log p({','.join(target)}) needs {name} in every example: leave out those that lack it, or give a mask",
         )
     return batch.only(target, model.columns).mask
 

@@ -70,8 +70,7 @@ class WeakSupervisionOptions:
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run for each seed"""
     classifier_steps: int = 1000
-    """train each classifier on at least this number of batches, and for at least as many passes over its images as the
-    model"""
+    """train each classifier on at least this number of batches, and for at least --epochs passes over its images"""
     model: Literal[UNPAIRED] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
     jobs: int | None = None

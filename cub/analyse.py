@@ -286,10 +286,10 @@ def correlation_table(correlations: tables.Estimates, about: str, config: Config
     truth, papers_truth = correlations["ground truth"]["mean"], PAPER["ground truth"]
     rows = []
     for (name, value), paper in zip(correlations.items(), PAPER.values(), strict=True):
-        mean, error = value.values()
-        share = f"{tables.percent(mean / truth)} %" if truth > 0 else "-"
+        mean, error = (tables.decimals(x, 3) for x in value.values())
+        share = f"{tables.percent(value['mean'] / truth)} %" if truth > 0 else "-"
         ratio = f"{tables.percent(paper / papers_truth)} %"
-        rows.append((name, f"{mean:.3f}", f"{error:.3f}", share, f"{paper:.3f}", ratio))
+        rows.append((name, mean, error, share, f"{paper:.3f}", ratio))
     reduced = config.feature_components and f", {config.feature_components} principal components"
     notes = (
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"

@@ -24,6 +24,20 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
     return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None
 
 
+def only_complete(examples: Examples) -> tuple[Examples, Tensor | slice]:
+    """The examples that have all modalities, and their indices.
+
+    Raises:
+        InputError: there are none.
+    """
+    if examples.mask is None:
+        return examples, slice(None)
+    rows = examples.mask.all(dim=1).nonzero().squeeze(1)
+    require(len(rows) > 0, "no example has all modalities: give some that do")
+    complete = examples.take(rows)
+    return Examples(complete.modalities, complete.rows, derived=complete.derived), rows
+
+
 def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
     """Draw a random fraction of the examples, those that keep their pairing: their indices.
 

@@ -29,13 +29,12 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
         a distribution over z, event shape (D,), on the model's device.
 
     Raises:
-        InputError: fewer examples than components.
+        InputError: fewer examples than components, or than two.
     """
     device = model.device
     few = train.take(slice(MOST)).to(device)
-    require(
-        n_components <= len(few), f"--mixture {n_components} needs that number of training examples, not {len(few)}"
-    )
+    least = max(2, n_components)
+    require(least <= len(few), f"--mixture {n_components} needs {least} training examples or more (got {len(few)})")
 
     def draw(rows: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"z": model.posterior(few[rows]).sample()}

@@ -13,6 +13,7 @@ from common.modalities import stack_values, zero_where_absent
 from common.multimodal_vae import MultimodalVAE
 from common.plain_pieces import assembled
 
+OF_SINGLE = "needs a posterior that is no mixture: MmvaeElbo and the importance-weighted bounds take mixtures"
 DECODED_NUMBERS = 2_000_000  # of a modality at once on a CPU: with larger activations its memory is the bottleneck
 
 
@@ -86,16 +87,22 @@ class MultimodalObjective(Objective):
         weights: {name: lambda}.
 
     Raises:
-        InputError: a weight of a modality that the model does not have.
+        InputError: a weight of a modality that the model does not have, or a posterior that the bound does not fit.
     """
 
     unimodal = False  # whether each modality that an example has counts alone too
     random_subsets = False  # whether each call draws other subsets of the modalities
+    of_mixtures: bool | None = None  # whether the posterior has to be a mixture, or must not be one; None: any
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         model = model if isinstance(model, MultimodalVAE) else assembled(model)
         unknown = [name for name in weights or {} if name not in model.modalities]
         require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
+        is_mixture = model.variational_posterior.is_mixture
+        require(
+            self.of_mixtures in (None, is_mixture),
+            f"{type(self).__name__} {'needs a mixture, and the posterior is none' if self.of_mixtures else OF_SINGLE}",
+        )
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})
 
@@ -120,7 +127,9 @@ class MultimodalObjective(Objective):
         return replace(batch, mask=None)
 
     def present(self, name: str, batch: Batch, has_weight: Tensor) -> Tensor | None:
-        """Where the modality is present and a component has weight: (T, ..., B), for a set (T, ..., B, n).
+        """Where p(x_m|z) is scored in a mixture: (T, ..., B), for a set (T, ..., B, n).
+
+        The modality and what its decoder sees beside z are present, and the component has weight.
 
         Args:
             has_weight: (T, ..., B) bool.
@@ -131,6 +140,8 @@ class MultimodalObjective(Objective):
         if batch.mask is None:
             return None
         modality = self.model.modality[name]
+        for condition in modality.given:
+            has_weight = has_weight & self.model.modality[condition].present(batch.mask)
         return (has_weight.unsqueeze(-1) if modality.is_set else has_weight) & modality.present(batch.mask)
 
     def log_likelihoods(

@@ -41,6 +41,8 @@ class SumOfElbos(MultimodalObjective):
     modality without a decoder (CVAE's label) is given, and not scored.
     """
 
+    of_mixtures = False
+
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of the ELBOs of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)

@@ -12,6 +12,7 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
 from common.objectives.importance import ImportanceWeighted
+from common.variational_posteriors import LocScaleEbmPosterior
 
 
 class EnergyIwaeElbo(ImportanceWeighted):
@@ -30,7 +31,7 @@ class EnergyIwaeElbo(ImportanceWeighted):
         max_memory: see `ImportanceWeighted`.
 
     Raises:
-        InputError: fewer than two samples.
+        InputError: fewer than two samples, or another posterior.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class EnergyIwaeElbo(ImportanceWeighted):
         max_memory: float | None = None,
     ) -> None:
         super().__init__(model, weights, max_memory)
+        is_energy_based = isinstance(self.model.variational_posterior, LocScaleEbmPosterior)
+        require(is_energy_based, "EnergyIwaeElbo needs an energy-based posterior: IwaeElbo takes others")
         require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")
         self.K = K
 

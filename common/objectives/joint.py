@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from common.data.batches import Batch, n_columns
+from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.subsets import joint_subset, on_device, single_modalities
+from common.variational_posteriors import JointFlowsPosterior
 
 
 class Coefficients(NamedTuple):
@@ -31,7 +33,13 @@ class JointAndSingles(MultimodalObjective):
     A subclass gives the coefficients, by `coefficients(beta)`. An absent modality's terms are 0.
     """
 
+    of_mixtures = False
     students = False  # hold the joint posterior fixed in the KLs between posteriors
+
+    def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        has_kl = self.model.variational_posterior.has_kl
+        require(has_kl, f"{type(self).__name__} needs KLs in closed form, which ebm and jnf posteriors do not have")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The objective of each example, (B,)."""
@@ -126,7 +134,15 @@ class JnfElbo(MultimodalObjective):
     joint encoder and the decoders frozen. Here both run at once, with the same optimum: the second part gives the first
     part's parameters no gradient, and log q(z|X), which the authors leave out, is a constant. It learns from complete
     examples only.
+
+    Raises:
+        InputError: the posterior has no flows.
     """
+
+    def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        has_flows = isinstance(self.model.variational_posterior, JointFlowsPosterior)
+        require(has_flows, 'JnfElbo needs a flow for each modality: VAE("jnf", ...) builds such a model')
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the prior's KL weighted by beta, from one sample z.

@@ -17,8 +17,11 @@ def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
         not conditional,
         f"--max-memory needs decoders of z alone, that of {', '.join(conditional)} has more inputs: leave it out",
     )
+    statistics = [x.clone() for x in model.decoder.buffers()]
     with torch.random.fork_rng():  # the run's own draws stay as they are
         bytes_of_8, bytes_of_16 = (_bytes_for_backward(model, n) for n in (8, 16))
+    for x, before in zip(model.decoder.buffers(), statistics, strict=True):  # batch norm's
+        x.copy_(before)
     n = int(gib * 2**30 / (2 * (bytes_of_16 - bytes_of_8) / 8))
     require(n > 0, f"--max-memory {gib} GiB is less than one sample takes: raise it")
     return n

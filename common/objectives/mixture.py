@@ -31,6 +31,8 @@ class MmvaeElbo(MultimodalObjective):
             same. (MoPoE's code assigns components to the rows of a batch in order, with unequal frequencies.)
     """
 
+    of_mixtures = True
+
     def __init__(
         self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, draw_one: bool = False
     ) -> None:

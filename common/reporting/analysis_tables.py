@@ -1,11 +1,12 @@
 """The tables of analyse.py."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
-from common.reporting.tables import Estimates, Table, attribute_table, estimate_table, percent
+from common.reporting.tables import Estimates, Table, attribute_table, count, decimals, estimate_table, percent
 
 FEW = 1000  # training examples; fewer give the linear classifiers of latents too few steps
 TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
@@ -45,7 +46,7 @@ def figure_tables(
     if figures.by_size:
         shown.append(by_size_table(figures.by_size))
     if figures.ssim:
-        shown.append(estimate_table(figures.ssim, ("reconstruction", "similarity"), "{:.3f}".format))
+        shown.append(estimate_table(figures.ssim, ("reconstruction", "similarity"), partial(decimals, n=3)))
     if figures.by_label:
         rows = {name: {title: x[i].item() for title, x in figures.by_label.items()} for i, name in enumerate(labels)}
         shown.append(attribute_table(rows, label=label))
@@ -75,7 +76,7 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
 def kl_table(nats: Estimates, head: str) -> Table:
     """The table of KLs, with a note that explains J if a figure is one."""
     notes = "J: the mean of the KLs in both directions." if any(name.startswith("J(") for name in nats) else ""
-    return estimate_table(nats, (head, "nats"), "{:.2f}".format, notes)
+    return estimate_table(nats, (head, "nats"), partial(decimals, n=2), notes)
 
 
 def parameter_table(counts: Mapping[str, int], experiment: str) -> Table:
@@ -88,6 +89,11 @@ def few_latents(n: int) -> str:
     if n >= FEW:
         return ""
     return f"Latent accuracy may be far too low: its linear classifiers took few steps, on {n} training examples."
+
+
+def left_out(n: int) -> str:
+    """A note on test examples that are not scored; empty if there are none."""
+    return f"Without {count(n, 'test example')} that lack a modality." if n else ""
 
 
 def weak_judges(shares: Estimates) -> str:

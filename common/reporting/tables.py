@@ -1,11 +1,11 @@
 """Figures as the scripts report them: tables in Markdown, and a JSON file."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 from torch import Tensor
 
 from common import distributed
@@ -15,7 +15,7 @@ from common.io import write_atomically
 
 FEW = 2  # effective samples
 MOST_NAMED = 4  # estimates in a note
-Estimates = dict[str, dict[str, float]]  # {name: {"mean", "stderr"}}
+Estimates = dict[str, dict[str, float | None]]  # {name: {"mean", "stderr"}}; no stderr of one example or group
 
 
 class EvaluationOptions(Protocol):
@@ -90,7 +90,7 @@ def report_runs(stem: Path, experiment: str, table: Table, settings: Mapping[str
 def _write_json(path: Path, content: dict[str, Any], tables: Sequence[Table]) -> None:
     for table in tables:
         content[table.key] = content[table.key] | table.figures if table.key in content else table.figures
-    write_atomically(path, json.dumps(content, indent=2).encode())
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(content), indent=2))  # null where not finite
 
 
 def summarise(values: Mapping[str, Tensor], groups: Tensor | None = None) -> Estimates:
@@ -112,19 +112,19 @@ def summarise(values: Mapping[str, Tensor], groups: Tensor | None = None) -> Est
         if groups is not None and len(groups) == len(x):
             deviations = deviations.new_zeros(int(groups.max()) + 1).index_add(0, groups.cpu(), deviations)
         n = len(deviations)
-        variance = deviations.square().sum() * (n / max(1, n - 1)) / len(x) ** 2
-        estimates[name] = {"mean": mean.item(), "stderr": variance.sqrt().item()}
+        stderr = (deviations.square().sum() * (n / (n - 1))).sqrt().item() / len(x) if n > 1 else None
+        estimates[name] = {"mean": mean.item(), "stderr": stderr}
     return estimates
 
 
 def estimate_table(
-    estimates: Estimates, head: tuple[str, str], shown: Callable[[float], str], notes: str = ""
+    estimates: Estimates, head: tuple[str, str], shown: Callable[[float | None], str], notes: str = ""
 ) -> Table:
     """The table of means and their standard errors.
 
     Args:
         head: the titles of the names and of the means.
-        shown: a value -> its text.
+        shown: a value, None if it is undefined -> its text.
         notes: below the table.
     """
     rows = [(name, shown(x["mean"]), shown(x["stderr"])) for name, x in estimates.items()]
@@ -155,10 +155,7 @@ def report_estimates(
     title, about = data_scored(config, experiment, about, n_examples)
     head = (f"{title}, {count(config.n_samples, 'sample')}", "mean", "standard error")
     ordered = sorted(estimates.items(), key=lambda item: item[0].startswith(QUALITIES))  # those last
-    rows = [
-        (name, *(f"{percent(x)} %" if "accuracy" in name else f"{x:.3f}" for x in estimate.values()))
-        for name, estimate in ordered
-    ]
+    rows = [(name, *(_estimate_cell(name, x) for x in estimate.values())) for name, estimate in ordered]
     notes = f"{other_data(config)} {few_effective(estimates)}".strip()
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     report(
@@ -169,6 +166,11 @@ def report_estimates(
         about,
     )
     return estimates
+
+
+def _estimate_cell(name: str, x: float | None) -> str:
+    """A value of an estimate as text: accuracies in %."""
+    return f"{percent(x)} %" if "accuracy" in name and x is not None else decimals(x, 3)
 
 
 def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
@@ -221,6 +223,11 @@ def attribute_table(attributes: dict[str, dict[str, float | None]], label: str =
 def percent(share: float | None) -> str:
     """A share in [0, 1] in %, with one decimal, as all tables show shares; "-" for None."""
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def decimals(x: float | None, n: int) -> str:
+    """A value with n decimals; "-" for None."""
+    return "-" if x is None else f"{x:.{n}f}"
 
 
 def count(n: int, noun: str) -> str:

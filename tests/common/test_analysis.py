@@ -352,3 +352,23 @@ def test_a_map_colours_draws_by_distribution_and_examples_by_group(tmp_path, mon
 def test_a_map_of_too_few_draws_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"umap.png needs at least 4 draws, not 2: .* or --no-umap"):
         umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(1, C)}, {})
+
+
+def test_examples_that_lack_a_modality_are_left_out(tmp_path, monkeypatch, capsys):
+    """MNIST's demo, with every third test image left out: its figures are those of the others."""
+    call(import_module("mnist.train"), "--demo", *TINY, "--valid", 0, "--save-dir", tmp_path)
+    monkeypatch.setattr(digits, "STEPS", 2)
+    data, rows = digits.by_class(digits.MNIST, digits.CLASSES), torch.arange(30) % 3 > 0
+    lacking = torch.stack([rows, torch.ones(30, dtype=torch.bool)], dim=1)
+
+    def analysed(change):
+        def changed(split, config):
+            examples = data.load(split, config)
+            return change(examples) if split == "test" else examples
+
+        config = digits.Config(tmp_path, demo=True, limit=30, n_samples=40, umap=False, data_dir=tmp_path)
+        return analysis.analyse(config, data._replace(load=changed))
+
+    expected = analysed(lambda examples: examples.take(rows))
+    assert analysed(lambda examples: Examples(examples.modalities, mask=lacking)) == expected
+    assert capsys.readouterr().out.count("Without 10 test examples that lack a modality.") == 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from common.data import Examples, draw_paired, hold_out, unpair
+from common.data.splits import only_complete
 from common.errors import InputError
 from common.objectives import MvaeElbo, StandardElbo
 from mnist.model import build
@@ -18,6 +19,16 @@ def test_the_last_examples_are_held_out():
     assert hold_out(examples, 0)[1] is None
     with pytest.raises(InputError, match="--valid 60 leaves no training example"):
         hold_out(examples, 60)
+
+
+def test_only_examples_with_all_modalities_are_complete():
+    whole = Examples({"a": torch.arange(4.0), "b": torch.arange(4)})
+    assert only_complete(whole)[0] is whole
+    mask = torch.tensor([[True, True], [False, True], [True, True], [True, False]])
+    complete, rows = only_complete(Examples(whole.modalities, mask=mask))
+    assert rows.tolist() == [0, 2] and complete.mask is None and complete[:].modalities["b"].tolist() == [0, 2]
+    with pytest.raises(InputError, match="no example has all modalities"):
+        only_complete(Examples(whole.modalities, mask=mask & torch.tensor([True, False])))
 
 
 def test_unpaired_examples_become_rows_of_one_modality():

@@ -49,5 +49,6 @@ def test_joint_coherence_of_a_mixture_is_that_of_its_draws():
 def test_only_the_first_training_examples_are_taken():
     assert MOST == 10_000
     train, _ = examples(50)
-    with pytest.raises(InputError, match="--mixture 51 needs that number of training examples, not 50"):
-        gaussian_mixture(model(), train, 51)
+    for n, few, message in ((51, 50, "needs 51 training examples or more .got 50"), (1, 1, "needs 2 .* .got 1")):
+        with pytest.raises(InputError, match=f"--mixture {n} {message}"):
+            gaussian_mixture(model(), train.take(slice(few)), n)

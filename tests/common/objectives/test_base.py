@@ -7,7 +7,23 @@ from torch import nn
 from common.errors import InputError
 from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
+from common.objectives import (
+    ArElbo,
+    CrmvaeElbo,
+    DmvaeElbo,
+    DregIwaeElbo,
+    EnergyIwaeElbo,
+    IwaeElbo,
+    JmvaeElbo,
+    JnfElbo,
+    MmvaeElbo,
+    MvaeElbo,
+    MvtcaeElbo,
+    ReweightedElbo,
+    StandardElbo,
+    StlElbo,
+    TelboElbo,
+)
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import SetStrategy
@@ -17,6 +33,27 @@ from tests.helpers.linear_gaussian import D, draw, linear_gaussian
 def of_fusion(fusion="poe", **options):
     exact, _, _ = linear_gaussian(3)
     return VAE(fusion, dict(exact.encoder), dict(exact.decoder), exact.likelihood, latent_dim=D, **options).double()
+
+
+@pytest.mark.parametrize(
+    ("objective", "fusion", "message"),
+    [
+        *((elbo, "moe", "needs a posterior that is no mixture") for elbo in (StandardElbo, MvaeElbo, DmvaeElbo)),
+        *((elbo, "mopoe", "needs a posterior that is no mixture") for elbo in (TelboElbo, JmvaeElbo, MvtcaeElbo)),
+        (MmvaeElbo, "poe", "needs a mixture"),
+        (JnfElbo, "poe", "needs a flow for each modality"),
+        (EnergyIwaeElbo, "poe", "needs an energy-based posterior"),
+    ],
+)
+def test_posteriors_that_do_not_fit_are_refused(objective, fusion, message):
+    with pytest.raises(InputError, match=f"{objective.__name__} {message}"):
+        objective(of_fusion(fusion))
+
+
+@pytest.mark.parametrize("objective", [JmvaeElbo, MvtcaeElbo, CrmvaeElbo])
+def test_kls_without_a_closed_form_are_refused(objective):
+    with pytest.raises(InputError, match=f"{objective.__name__} needs KLs in closed form"):
+        objective(of_fusion(posterior="ebm"))
 
 
 def test_steps_whose_operations_differ_are_not_captured():

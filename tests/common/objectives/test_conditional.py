@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
 
+from common.data import observe
 from common.errors import InputError
 from common.estimators import importance_estimates
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
-from common.objectives import StandardElbo
+from common.objectives import DregIwaeElbo, IwaeElbo, StandardElbo, StlElbo
 from tests.helpers.digits import BETA, LAMBDAS, certain_joint, mnist_inputs, model_of
 from tests.helpers.fusions import Exact
 from tests.helpers.linear_gaussian import D, Gaussian, exact_log_p, linear_gaussian, standard_error
@@ -210,10 +211,19 @@ def test_the_prior_is_a_proposal_for_cvae_too():
     torch.testing.assert_close(estimate.value, log_p, rtol=0, atol=0.15)
 
 
-def test_an_image_without_a_label_teaches_cvae_nothing():
+@pytest.mark.parametrize("objective", [StandardElbo, IwaeElbo, DregIwaeElbo, StlElbo])
+def test_an_image_without_a_label_teaches_cvae_nothing(objective):
     model, inputs = model_of("cvae").train(), mnist_inputs(3)
-    value, _ = StandardElbo(model).bound(inputs | {"text": torch.tensor([1, -1, 3])})
-    assert (value != 0).tolist() == [True, False, True]
+    batch = observe(inputs | {"text": torch.tensor([1, -1, 3])}, model.columns)
+    terms = objective(model).bound(batch).terms
+    assert (terms["joint/image"] != 0).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("given", [(), ("text",)])
+def test_an_image_without_a_label_has_no_estimate(given):
+    model, inputs = model_of("cvae").eval(), mnist_inputs(3)
+    with pytest.raises(InputError, match=r"log p\(image\) needs text in every example"):
+        importance_estimates(model, inputs | {"text": torch.tensor([1, -1, 3])}, [("image",)], given, n_samples=2)
 
 
 def test_precision_of_what_cvaes_label_says():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from common.likelihoods import CategoricalLikelihood, FunctionLikelihood, GroupedLikelihood
+from common.likelihoods import CategoricalLikelihood, FunctionLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.objectives.memory import samples_that_fit
 from mnist.model import build as build_digits
@@ -25,6 +25,16 @@ class Exponential(nn.Module):
 
     def forward(self, z):
         return (z + self.shift).exp()
+
+
+def test_the_statistics_of_batch_norm_stay_as_they_are():
+    decoder = {"a": nn.Sequential(nn.Linear(D, D), nn.BatchNorm1d(D))}
+    encoder, likelihood = {"a": nn.Linear(1, 1)}, GroupedLikelihood(a=SphericalGaussianLikelihood(1.0))
+    model = VAE("poe", encoder, decoder, likelihood, latent_dim=D).train()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    samples_that_fit(model, 1.0)
+    assert before.keys() >= {"decoder.a.1.running_mean", "decoder.a.1.num_batches_tracked"}
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])

@@ -12,6 +12,23 @@ def test_means_and_standard_errors():
     assert tables.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
 
 
+def test_one_example_or_one_group_has_no_error(tmp_path, capsys):
+    x = torch.tensor([1.0, 2.0])
+    estimates = tables.summarise({"x": x, "y": x[:1]}, torch.zeros(2, dtype=torch.long))
+    assert estimates == {"x": {"mean": 1.5, "stderr": None}, "y": {"mean": 1.0, "stderr": None}}
+    table = tables.estimate_table(estimates, ("name", "mean"), lambda x: tables.decimals(x, 1))
+    assert "| x | 1.5 | - |" in str(table)
+
+
+def test_what_is_not_finite_is_null_in_the_json(tmp_path):
+    config = SimpleNamespace(model=tmp_path / "run", json=tmp_path / "out.json")
+    values = {"impossible": torch.tensor([-1.0, -torch.inf]), "none": torch.zeros(0)}
+    table = tables.estimate_table(tables.summarise(values), ("name", "nats"), str)
+    tables.report(config, "mnist", [table], {})
+    undefined = {"mean": None, "stderr": None}
+    assert json.loads(config.json.read_text())["estimates"] == {"impossible": undefined, "none": undefined}
+
+
 def test_the_error_of_examples_in_groups_is_that_of_independent_groups():
     """Ten copies of each of four examples say no more than the four."""
     x, groups = torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.arange(4).repeat_interleave(10)
