@@ -32,8 +32,8 @@ from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, Categorica
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.variational_posteriors import LaplacePosterior, SoftplusPosterior
+from cub.caption_likelihood import CaptionLikelihood
 from cub.captions import PADDING
-from cub.model import CaptionLikelihood
 
 LIKELIHOODS = {
     BernoulliLikelihood: "bernoulli",

@@ -11,7 +11,7 @@ from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder
 from common.models import MultimodalVAE
 from common.subsets import mvae_subsets
-from cub.model import Vocabulary
+from cub.caption_likelihood import VocabularyLayer
 from mnist.model import EachClass
 
 
@@ -21,7 +21,7 @@ def as_written(model: MultimodalVAE) -> MultimodalVAE:
     for module in model.modules():
         if isinstance(module, nn.ConvTranspose2d):
             module.__class__ = nn.ConvTranspose2d
-        if isinstance(module, Vocabulary):
+        if isinstance(module, VocabularyLayer):
             module.__class__ = nn.Linear
     return model
 

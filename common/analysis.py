@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from common import distributed
 from common.checkpoints import load_config, load_model
@@ -21,8 +20,9 @@ from common.evaluation.frechet_distances import inception_features
 from common.evaluation.latent_clusters import cluster_accuracies, clustered_priors
 from common.evaluation.latent_mixtures import MOST, gaussian_mixture
 from common.evaluation.reconstructions import ssim
+from common.evaluation.right_labels import by_label, coherence, read_right, shares_of
 from common.evaluation.subset_metrics import by_size
-from common.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, sampled_latents
+from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.private_latents import latent_parts
@@ -192,7 +192,7 @@ class Analysis:
         shares |= cluster_accuracies(*encoded, priors) if encoded else {}
         similarities = ssim(encoded[1], self.data.shown.images) if encoded else {}
         sizes = by_size(*encoded, self.judges, self.inception) if self.data.by_size else {}
-        columns = by_label(right, self.data)
+        columns = by_label(right, self.data.columns)
         columns |= self.data.more(self.config, self.model, self.judges, self.labels["test"])
         nats = {name: kl.sum(dim=1) for name, kl in self.kls.items()}
         return Figures(
@@ -270,55 +270,6 @@ class Analysis:
                     lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
                 )
         return right
-
-
-@torch.no_grad()
-def read_right(judge: Judge, test: Examples, labels: Tensor) -> Tensor:
-    """Whether a judge reads the labels of the test examples themselves: (N, G) bool."""
-
-    def right(rows: Tensor) -> dict[str, Tensor]:
-        return {"right": judge.read(test[rows].modalities).cpu() == labels[rows]}
-
-    return distributed.map_rows(len(test), 500, right, "test examples")["right"]
-
-
-def coherence(
-    model: MultimodalVAE,
-    test: Examples,
-    labels: Tensor,
-    judges: Mapping[str, Judge],
-    sources: Mapping[str, Sequence[str]],
-    n_samples: int,
-    samplers: Mapping[str, Callable[[Batch], Tensor]] | None = None,
-    mixtures: Mapping[str, Distribution] | None = None,
-) -> dict[str, Tensor]:
-    """Cross coherence of all pairs, joint coherence of draws from the prior and from mixtures: {name: (N, G) bool}."""
-    pairs = cross_coherence(model, test, labels, judges, sources, samplers)
-    right = {f"coherence, {pair}": x for pair, x in pairs.items()}
-    unconditional = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
-    if len(unconditional) > 1:
-        right["coherence, joint"] = joint_coherence(model, n_samples, unconditional)
-        for name, latents in (mixtures or {}).items():
-            right[f"coherence, joint, z from {name}"] = joint_coherence(model, n_samples, unconditional, latents)
-    return right
-
-
-def shares_of(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, Tensor]:
-    """Each example's share of right labels, (N,) for each (N, G); named by `all_right`, whether all are right."""
-    shares = {}
-    for name, x in right.items():
-        shares[name] = x.double().mean(dim=1)
-        if all_right:
-            shares[f"{name}, {all_right}"] = x.all(dim=1)
-    return shares
-
-
-def by_label(right: Mapping[str, Tensor], data: Labelled) -> dict[str, Tensor]:
-    """The columns of the table by label, {title: (G,)}; none for a single label."""
-    if len(data.names) == 1:
-        return {}
-    titles = {name: name for name in right} if data.columns is None else data.columns
-    return {titles[name]: x.double().mean(dim=0) for name, x in right.items() if name in titles}
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:

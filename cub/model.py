@@ -1,13 +1,9 @@
 """Networks of the models on CUB (layers of the MMVAE authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.distributions import Distribution
+from torch import nn
 
 from common import fusions
 from common.authors_files import MmvaeArgs
@@ -15,7 +11,8 @@ from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLaye
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
-from cub.captions import END, LENGTH, PADDING
+from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
+from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS
 
 N_FEATURES = 2048
@@ -23,7 +20,6 @@ N_IMAGE_FLAT, N_JOINT = 512 * 4 * 4, 256
 N_EMBEDDING = 128
 AUTHORS_WORDS = 1590  # size of the vocabulary, which their run folders lack
 LIKELIHOOD_SCALE = 0.01  # of images and of features
-BLOCK = 2048  # words whose logits are computed together: arrays of ever new sizes would leave gaps in the memory
 
 
 class Config(Protocol):
@@ -38,103 +34,6 @@ class Config(Protocol):
     fusion: str
     posterior: str
     vocabulary: list[str] | None  # None: the authors', whose words are unknown
-
-
-class Sentences(Distribution):
-    """Distribution of captions: LENGTH independent words, in which padding adds exactly 0 to the log-density.
-
-    Args:
-        embedded: (..., LENGTH, E).
-        words: from these to logits (..., LENGTH, V).
-    """
-
-    arg_constraints = {}  # noqa: RUF012 (torch's own name)
-
-    def __init__(self, embedded: Tensor, words: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(embedded.shape[:-2], embedded.shape[-2:-1], validate_args=False)
-        self.embedded, self.words = embedded, words
-
-    @property
-    def logits(self) -> Tensor:
-        """Each position's logits of the V words, (..., LENGTH, V)."""
-        return self.words(self.embedded)
-
-    @property
-    def mode(self) -> Tensor:
-        """The most likely word at each position (..., LENGTH), padding after the first <eos>."""
-        words = self.logits.argmax(dim=-1)
-        end = words == END
-        return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log p (...) of captions (..., LENGTH) int64 in nats, summed over all words but padding."""
-        shape = torch.broadcast_shapes(value.shape, self.embedded.shape[:-1])
-        value, embedded = value.expand(shape), self.embedded.expand(*shape, -1)
-        is_word = value != PADDING
-        if value.device.type != "cpu":  # a CUDA graph needs shapes that do not depend on the data
-            return torch.where(is_word, _OfWords.apply(self.words(embedded), value), 0).sum(dim=-1)
-        # half of the words are padding, and a tenth of CUB's step is their logits
-        n = min(-(-int(is_word.sum()) // BLOCK) * BLOCK, is_word.numel())
-        rows = is_word.flatten().argsort(descending=True)[:n]
-        log_p = _OfWords.apply(self.words(embedded.flatten(0, -2)[rows]), value.flatten()[rows])
-        log_p = torch.where(is_word.flatten()[rows], log_p, 0)
-        return embedded.new_zeros(is_word.numel()).index_copy(0, rows, log_p).view(shape).sum(dim=-1)
-
-
-class _OfWords(torch.autograd.Function):
-    """log p (...) of words (...) from logits (..., V), which it overwrites: nothing else needs so much memory."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, words: Tensor) -> Tensor:
-        torch.log_softmax(logits, dim=-1, out=logits)
-        ctx.save_for_backward(logits, words)
-        return logits.gather(-1, words.unsqueeze(-1)).squeeze(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, None]:
-        log_p, words = ctx.saved_tensors
-        g = g.unsqueeze(-1)
-        gradient = log_p.exp().mul_(-g)
-        return gradient.scatter_add_(-1, words.unsqueeze(-1), g), None
-
-
-class Vocabulary(nn.Linear):
-    """A decoder's last layer, (..., E) -> logits (..., V), with an embedding's weights.
-
-    In the decoder it passes on its input: the likelihood calls `logits` for the words that a caption has.
-    """
-
-    def __init__(self, embedding: nn.Embedding) -> None:
-        super().__init__(embedding.embedding_dim, embedding.num_embeddings)
-        self.weight = embedding.weight
-
-    def forward(self, embedded: Tensor) -> Tensor:
-        return embedded
-
-    def logits(self, embedded: Tensor) -> Tensor:
-        """The linear layer itself."""
-        return super().forward(embedded)
-
-
-class CaptionLikelihood(nn.Module):
-    """Likelihood of captions, from a decoder's output (..., LENGTH, E).
-
-    Args:
-        words: from it to logits (..., LENGTH, V).
-    """
-
-    def __init__(self, words: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.words = words
-
-    def forward(self, embedded: Tensor) -> Sentences:
-        """Distribution of captions."""
-        return Sentences(embedded, self.words)
-
-    def point(self, p: Sentences) -> Tensor:
-        """The most likely captions (..., LENGTH) int64."""
-        return p.mode
 
 
 def build(config: Config) -> MultimodalVAE:
@@ -260,7 +159,7 @@ def joint_encoder(source: str, embedding: nn.Embedding, heads: tuple[int, ...], 
 
 
 def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.Sequential:
-    """z (N, D) -> words (N, 32, 128), what `Vocabulary.logits` reads: the encoder's layers in reverse."""
+    """z (N, D) -> words (N, 32, 128), what `VocabularyLayer.logits` reads: the encoder's layers in reverse."""
     channels = widths(wide)[::-1]
     stages = zip(pairwise(channels), STAGES[::-1], strict=True)
     convolutions = [
@@ -270,7 +169,7 @@ def caption_decoder(embedding: nn.Embedding, n_latents: int, wide: bool) -> nn.S
     return nn.Sequential(
         nn.Unflatten(1, (n_latents, 1, 1)),
         *(layer for conv in convolutions[:-1] for layer in (conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())),
-        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2), Vocabulary(embedding)),
+        *(convolutions[-1], nn.ReLU(), nn.Flatten(1, 2), VocabularyLayer(embedding)),
     )
 
 

@@ -4,7 +4,14 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["aggregates", "classifiers", "latent_clusters", "latent_mixtures", "subset_likelihoods"],
+    submodules=[
+        "aggregates",
+        "classifiers",
+        "latent_clusters",
+        "latent_mixtures",
+        "right_labels",
+        "subset_likelihoods",
+    ],
     submod_attrs={
         "encoded": ["Encoded", "encode"],
         "frechet_distances": ["FrechetDistance"],

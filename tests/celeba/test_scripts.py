@@ -24,10 +24,10 @@ from celeba.attributes import ATTRIBUTES
 from celeba.data import drawn
 from celeba.sample import giver
 from celeba19.objective import AuthorsElbo
-from common import analysis
 from common.checkpoints import load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
+from common.evaluation import right_labels
 from common.objectives import MvaeElbo
 from common.training import run_from_command_line
 from common.training.command_line import parse
@@ -216,11 +216,11 @@ def test_shares_are_those_of_a_classifier_that_knows(trained, monkeypatch):
     monkeypatch.setattr(celeba.analyse, "classifier", lambda *_: Look())
     config = celeba.analyse.Config(Path("unused"))
     judges, sources = celeba.analyse.judges(config, test, labels, model), celeba.analyse.DATA.sources(model)
-    right = analysis.coherence(model, test, labels, judges, sources, 30)
+    right = right_labels.coherence(model, test, labels, judges, sources, 30)
     assert right["coherence, joint"].all(), "image and attributes of one z always agree here"
     seen = test[:].modalities["image"][:, 0, 0, 0] > 0.5
     expected = seen[:, None] == test.modalities["attrs"].bool()
-    assert analysis.read_right(judges["image"], test, labels).equal(expected)
+    assert right_labels.read_right(judges["image"], test, labels).equal(expected)
     columns = celeba.analyse.more_columns(config, model, judges, labels)
     have = labels.double().mean(dim=0)
     torch.testing.assert_close(columns["more frequent value"], torch.maximum(have, 1 - have))

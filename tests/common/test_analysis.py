@@ -13,70 +13,14 @@ from common import analysis
 from common.data import Examples
 from common.errors import InputError
 from common.evaluation import classifiers
-from common.metrics import Judge
 from common.reporting import latents, umap
 from common.reporting.generated import STEPS, Shown, cross_generation, traversals
 from common.training import run_from_command_line
 from mnist import analyse as digits
 from mnist.model import build
-from tests.helpers.coherence import JUDGES, SOURCES, C, examples, model
+from tests.helpers.coherence import C, model
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
-
-
-def labelled(**changes):
-    data = {
-        "name": "known",
-        "load": None,
-        "labels": None,
-        "names": ("first", "second"),
-        "n_values": C,
-        "judges": None,
-        "groups": None,
-        "shown": Shown(("image",)),
-    }
-    return analysis.Labelled(**data | changes)
-
-
-def test_shares_of_labels_and_of_examples_all_whose_labels_are_right():
-    right = {"x": torch.tensor([[True, True], [True, False], [False, False], [True, True]])}
-    (shares,) = analysis.shares_of(right, None).values()
-    assert shares.tolist() == [1, 0.5, 0, 1]
-    assert analysis.shares_of(right, "string")["x, string"].tolist() == [True, False, False, True]
-
-
-def test_the_table_by_label_has_the_columns_that_are_asked_for():
-    right = {"x": torch.tensor([[True, False], [True, True]]), "y": torch.tensor([[False, False], [True, False]])}
-    columns = analysis.by_label(right, labelled())
-    assert {title: x.tolist() for title, x in columns.items()} == {"x": [1.0, 0.5], "y": [0.5, 0.0]}
-    columns = analysis.by_label(right, labelled(columns={"y": "of y", "z": "of z"}))
-    assert {title: x.tolist() for title, x in columns.items()} == {"of y": [0.5, 0.0]}
-    assert analysis.by_label({"x": torch.ones(3, 1)}, labelled(names=("class",))) == {}, "a single label has no table"
-
-
-def test_coherence_of_a_known_model():
-    given, labels = examples(300)
-    right = analysis.coherence(model(), given, labels, JUDGES, SOURCES, 40)
-    assert {name: x.shape for name, x in right.items()} == {
-        **{f"coherence, {a} -> {b}": (300, 1) for a in "ab" for b in "ab"},
-        "coherence, joint": (40, 1),
-    }
-    assert all(x.all() for x in right.values())
-    alone = analysis.coherence(model(), given, labels, {"a": JUDGES["a"]}, SOURCES, 40)
-    assert set(alone) == {"coherence, a -> a", "coherence, b -> a"}, "one judge cannot agree with another"
-
-
-def test_a_judge_is_tested_on_the_examples_themselves():
-    given, labels = examples(100)
-    assert analysis.read_right(JUDGES["a"], given, labels).all()
-    assert not analysis.read_right(JUDGES["a"], given, labels.roll(1, dims=0)).all()
-
-
-def test_what_no_judge_can_read_is_never_right():
-    unreadable = {m: Judge((m,), lambda values, m=m: torch.full((len(values[m]), 1), -1)) for m in ("a", "b")}
-    given, labels = examples(50)
-    right = analysis.coherence(model(), given, labels, unreadable, SOURCES, 40)
-    assert not any(x.any() for x in right.values()), "also where both are unreadable alike"
 
 
 def test_parameters_are_counted_by_network():

@@ -17,8 +17,9 @@ from common.models import VAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo
 from common.training.options import as_json
 from cub import train
+from cub.caption_likelihood import Captions
 from cub.captions import END, PADDING
-from cub.model import MODELS, Sentences, build
+from cub.model import MODELS, build
 from tests.helpers.authors import ARGS, WORDS, authors_folder
 from tests.reference import fill
 
@@ -166,14 +167,14 @@ def test_tied_weights_stay_tied(tmp_path, name):
 
 @pytest.mark.parametrize("block", [8, 2048])
 def test_padding_contributes_exactly_zero(monkeypatch, block):
-    monkeypatch.setattr("cub.model.BLOCK", block)  # 8: fewer rows than all, and some of padding among them
+    monkeypatch.setattr("cub.caption_likelihood.BLOCK", block)  # 8: fewer rows than all, and some of padding among them
     layer = nn.Linear(5, 12).double()
     embedded = torch.randn(4, 2, 32, 5, dtype=torch.float64, requires_grad=True)
     words = torch.randint(3, 12, (2, 32))
     words[0, 7], words[0, 8:] = END, PADDING
-    log_p = Sentences(embedded, layer).log_prob(words)
+    log_p = Captions(embedded, layer).log_prob(words)
     of_words = layer(embedded).log_softmax(dim=-1)
-    torch.testing.assert_close(Sentences(embedded, layer).logits.log_softmax(dim=-1), of_words)
+    torch.testing.assert_close(Captions(embedded, layer).logits.log_softmax(dim=-1), of_words)
     expected = torch.zeros(4, 2, dtype=torch.float64)
     for b, n in ((0, 8), (1, 32)):
         for t in range(n):
@@ -184,18 +185,18 @@ def test_padding_contributes_exactly_zero(monkeypatch, block):
     torch.testing.assert_close(found, torch.autograd.grad((weight * expected).sum(), inputs))
     assert (found[0][:, 0, 8:] == 0).all()
     assert (found[0][:, 0, :8] != 0).any(dim=-1).all()
-    of_first = Sentences(embedded[0], layer).log_prob(words.expand(3, 2, 32))
+    of_first = Captions(embedded[0], layer).log_prob(words.expand(3, 2, 32))
     torch.testing.assert_close(of_first, expected[0].expand(3, 2))
     all_padding = torch.full((2, 32), PADDING)
-    assert Sentences(embedded, layer).log_prob(all_padding).eq(0).all()
+    assert Captions(embedded, layer).log_prob(all_padding).eq(0).all()
 
 
 def test_a_likeliest_caption_is_padded_after_its_end():
     logits = torch.zeros(1, 32, 12)
     said = torch.tensor([5, 6, END, 7, END, *27 * [8]])
     logits[0, torch.arange(32), said] = 1
-    assert Sentences(logits, nn.Identity()).mode.tolist() == [[5, 6, END, *29 * [PADDING]]]
-    assert Sentences(logits.flip(-1), nn.Identity()).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
+    assert Captions(logits, nn.Identity()).mode.tolist() == [[5, 6, END, *29 * [PADDING]]]
+    assert Captions(logits.flip(-1), nn.Identity()).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
 
 
 def test_laplace_and_normal_side_by_side_are_each_their_own():

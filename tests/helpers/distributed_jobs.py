@@ -9,9 +9,10 @@ import torch
 import cub.analyse
 import mnist_svhn.analyse
 from celeba.model import build as faces
-from common import analysis, distributed, io, tensor_files
+from common import distributed, io, tensor_files
 from common.data import Examples
 from common.distributions import DiagonalGaussian
+from common.evaluation import right_labels
 from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
@@ -111,7 +112,7 @@ def without_noise():
     pixels_to_values = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, sum(cub.classifier.VALUES)))
     return {
         **numbers,
-        "judged": analysis.read_right(brightest, *digits),
+        "judged": right_labels.read_right(brightest, *digits),
         "described": described,
         "similarity": cca(described, captions, 2).similarity(described, captions),
         "read": cub.analyse.read_all(pixels_to_values, images),
