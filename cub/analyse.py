@@ -293,7 +293,8 @@ def correlation_table(correlations: tables.Estimates, about: str, config: Config
     reduced = config.feature_components and f", {config.feature_components} principal components"
     notes = (
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"
-        "† Shi et al. 2019 as recalled, not re-checked against the paper; with ImageNet's features of all of CUB"
+        "† Shi et al. 2019 as recalled, not re-checked against the paper, but for the joint figure; with ImageNet's "
+        "features of all of CUB"
     )
     scored = f"{title}, {tables.count(config.n_samples, 'draw')}"
     head = (scored, "correlation", "standard error", "of ground truth", "paper †", "of its")

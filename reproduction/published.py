@@ -18,7 +18,7 @@ def recalled(names: Iterable[str], values: Iterable[float]) -> dict[str, Publish
 
 
 def checked(names: Iterable[str], values: Iterable[float]) -> dict[str, Published]:
-    """Figures by name, checked against the paper or a reprint of it."""
+    """Figures by name, checked against the paper, or quoted by others or by its authors elsewhere."""
     return {name: Published(value, False) for name, value in zip(names, values, strict=True)}
 
 
@@ -75,7 +75,7 @@ MNIST_SVHN = {
 
 # Shi et al. 2019, section 4.2, correlations
 PAIRINGS = ("ground truth", "joint", "image -> caption", "caption -> image")
-CUB_FEATURES = recalled(PAIRINGS, (0.273, 0.263, 0.104, 0.135))
+CUB_FEATURES = recalled(PAIRINGS, (0.273, 0.263, 0.104, 0.135)) | checked(["joint"], [0.263])
 
 # Hewitt et al. 2018, %, and nats an image
 FIVE_SHOT = {
