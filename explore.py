@@ -68,6 +68,10 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         not any(modality.given for modality in model.modality.values()),
         f"{path} is a CVAE, which models only p(image|text): use its sample.py",
     )
+    require(
+        not views.keys().isdisjoint(model.modalities),
+        f"{path} models {', '.join(model.modalities)}, and the page shows {', '.join(views)}: use its sample.py",
+    )
     return Explorer(model, views), values
 
 

@@ -59,7 +59,10 @@ def load_trained(config: TrainedConfig) -> tuple[MultimodalVAE, Vocabulary]:
 def load_train(config: Any) -> tuple[Birds, Birds | None]:  # noqa: ANN401 (the Config of train.py)
     """Load birds to train on and to validate on; completes the config with their vocabulary and network of features."""
     source = "feature" if "feature" in MODELS[config.model].modalities else "image"
-    words = vocabulary_of(config.pre_trained, config.vocab) if config.pre_trained else None
+    words = None
+    if config.pre_trained:  # a resumed run has the words itself: the other run may be gone
+        resumed = config.resume and config.vocabulary
+        words = Vocabulary(config.vocabulary) if resumed else vocabulary_of(config.pre_trained, config.vocab)
     train, valid = data.load_train(config, source, words)
     config.vocabulary = train.vocabulary.words
     config.feature_network = network_behind(config) if source == "feature" else None

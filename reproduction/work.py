@@ -41,6 +41,8 @@ from reproduction.commands import (
 from reproduction.records import Setting
 from reproduction.results import DELETE, Result, read_epochs, read_training
 
+# what scripts keep beside a dataset; scripts write no links, so a table has its own
+CACHES = {".json", ".lock", ".npy", ".npz", ".part", ".pt", ".tmp"}
 RESULT, PROBE, EPOCHS = "result.json", "probe", "epochs.json"
 
 
@@ -152,12 +154,12 @@ class Preparation:
                 f"there is no {source}: put the dataset there, or give its place by --data-dir; train.py --download "
                 "in the experiment's folder fetches what can be downloaded"
             )
-        for file in sorted(source.iterdir()):
+        for file in sorted(x for x in source.iterdir() if x.suffix not in CACHES):
+            place = folder / file.name
             with contextlib.suppress(FileExistsError):  # linked before, or by another process
-                (folder / file.name).symlink_to(file)
-            linked = (folder / file.name).resolve()
-            if linked != file.resolve():
-                raise Failed(f"{folder} links to {linked.parent}, not to {source}: choose another --save-dir")
+                place.symlink_to(file)
+            if place.is_symlink() and place.resolve() != file.resolve():
+                raise Failed(f"{folder} links to {place.resolve().parent}, not to {source}: choose another --save-dir")
 
     def progress(self) -> str:
         """The preparation's name, for the progress bar."""

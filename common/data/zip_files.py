@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from common.errors import InputError, brief, require
 from common.io import open_regular
 
@@ -67,10 +69,21 @@ def verify(path: Path, remedy: str) -> None:
 def unpack(path: Path, name: str) -> None:
     """Unpack the folder `name` of an archive beside the archive, completely or not at all.
 
+    A call while another process unpacks waits for it, and does not unpack again.
+
     Raises:
         InputError: the archive is missing or damaged, lacks the folder, or would unpack to more than allowed or free.
     """
-    remedy, part = "delete it and download it again (--download)", path.with_name(f"{name}.part")
+    remedy = "delete it and download it again (--download)"
+    with open_regular(path, remedy) as file:
+        lock_descriptor(file.fileno())
+        if not path.with_name(name).exists():
+            _unpack(path, name, remedy)
+
+
+def _unpack(path: Path, name: str, remedy: str) -> None:
+    """See `unpack`."""
+    part = path.with_name(f"{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
         with opened(path, remedy) as archive:

@@ -65,7 +65,8 @@ class TrainingOptions:
     """hold out the last N training examples, of those that --limit leaves, and select the best model on them. 0 holds
     out none, and the last model counts as the best. Default: the last sixth, 10,000 of MNIST"""
     eval_interval: int = 1
-    """score the model on the validation examples after every Nth epoch and the last, to find the best one"""
+    """score the model on the validation examples after every Nth epoch and the last, to find the best one. If a run is
+    resumed with more --epochs, what was its last epoch has been scored too"""
     patience: int | None = None
     """stop after this many epochs without a better model. Default: never"""
     paired_fraction: float = 1.0

@@ -31,7 +31,7 @@ FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may chan
 # what --config does not take over
 PLACE = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
 # may differ from the resumed run's options; paths are included, since a folder has many names
-NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained"}
+NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained", "vocab"}
 
 
 class About(msgspec.Struct):
@@ -205,10 +205,11 @@ class Run(contextlib.ExitStack):
 
         A run that is killed between the two files of its first epoch leaves it; there is nothing to keep of it.
         """
+        from common import distributed
         from common.checkpoints import BEST, LAST, load
 
         best = self.dir / BEST
-        if best.exists():
+        if distributed.rank() == 0 and best.exists():
             same_run = resume and load(best).get("started") == started
             require(same_run, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
             best.unlink(missing_ok=True)

@@ -155,6 +155,10 @@ def test_weights_of_another_run_bring_their_words(tmp_path):
     run_from_command_line(train.main, train.Config, "", [str(arg) for arg in args])
     about = load_config(tmp_path / "third")
     assert about["vocabulary"] == before and (about["model"], about["limit"]) == ("caption", 5)
+    shutil.rmtree(tmp_path / "first")
+    args = ["--save-dir", tmp_path / "third", "--resume", "--epochs", "2"]
+    run_from_command_line(train.main, train.Config, "", [str(arg) for arg in args])
+    assert load_config(tmp_path / "third")["vocabulary"] == before, "the run holds its words"
 
 
 @pytest.mark.parametrize("condition", ["nothing", "text", "image", "both"])

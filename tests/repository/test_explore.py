@@ -256,6 +256,17 @@ def test_a_cvae_is_refused(tmp_path, monkeypatch):
         explore.load(tmp_path, explore.Config((tmp_path,)))
 
 
+def test_what_the_page_cannot_show_is_refused(tmp_path, monkeypatch):
+    """A VAE of CUB's features."""
+    monkeypatch.setattr(explore, "experiment_of", lambda _: "cub")
+    monkeypatch.setattr(explore, "vocabulary_of", lambda *_: Vocabulary(["<exc>", "<pad>", "<eos>"]))
+    monkeypatch.setattr(explore.examples, "load_birds", lambda _: {})
+    model = SimpleNamespace(modalities=("feature",), modality={})
+    monkeypatch.setattr(explore, "load_model", lambda _: SimpleNamespace(to=lambda _: model))
+    with pytest.raises(InputError, match=r"models feature, and the page shows image, caption: use its sample\.py"):
+        explore.load(tmp_path, explore.Config((tmp_path,)))
+
+
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
     with pytest.raises(InputError, match=r"shows models of mnist, .* and cub, not of vhe .*: add its views"):

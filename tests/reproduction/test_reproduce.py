@@ -408,6 +408,22 @@ def test_data_of_another_place_are_not_taken_for_these(tmp_path):
     )
 
 
+def test_caches_beside_a_dataset_are_not_linked(tmp_path):
+    """A script that finds a link in place of its lock, or of a cache that it has to write anew, refuses to run."""
+    site = commands.Site(tmp_path / "runs", tmp_path / "data", False, False, "fp32", None, 1)
+    source, folder = tmp_path / "data" / "celeba", site.data("celeba")
+    source.mkdir(parents=True)
+    names = ("list_attr_celeba.txt", "celeba_64.npy", "celeba_64.json", "celeba_64.lock", "attributes_of_faces.pt")
+    for name in names:
+        (source / name).write_text("in the data-dir")
+    assert work.Preparation("celeba", (), site)() is None
+    assert [path.name for path in folder.iterdir()] == ["list_attr_celeba.txt"]
+    for name in names[1:]:
+        (folder / name).write_text("the table's own")
+    assert work.Preparation("celeba", (), site)() is None
+    assert (folder / "celeba_64.npy").read_text() == "the table's own"
+
+
 def test_tables_are_made_of_results_that_are_there(tmp_path, capsys):
     config = reproduce.Config("mvae-table2", tables_only=True, save_dir=tmp_path, results_dir=tmp_path)
     with pytest.raises(InputError, match="has no results of mvae-table2"):

@@ -1,7 +1,9 @@
 """Zip archives: what is unpacked, what is refused, and what a failure leaves."""
 
+import multiprocessing
 import shutil
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +88,14 @@ def test_what_an_earlier_unpacking_left_does_not_come_along(tmp_path):
     (tmp_path / "birds.part" / "birds" / "left.txt").write_text("half")
     zip_files.unpack(path, "birds")
     assert "birds/left.txt" not in files(tmp_path) and "birds/a.txt" in files(tmp_path)
+
+
+def test_processes_that_unpack_at_once_wait_for_each_other(tmp_path):
+    path = write(tmp_path / "birds.zip", [f"birds/{i}.txt" for i in range(300)])
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        for future in [pool.submit(zip_files.unpack, path, "birds") for _ in range(4)]:
+            future.result()
+    assert len(files(tmp_path)) == 301 and not (tmp_path / "birds.part").exists()
 
 
 def test_the_content_of_a_file_has_a_limit(tmp_path):

@@ -20,6 +20,7 @@ from common.training.command_line import parse, run_from_command_line
 from common.training.objective_options import ObjectiveOptions, Unset
 from common.training.option_groups import GROUPS
 from common.training.options import ModelArgument, RunConfig
+from common.training.runs import NOT_OF_THE_RUN
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
 
@@ -227,3 +228,15 @@ for script in sys.argv[1:]:
     scripts = [str(path) for path in sorted(ROOT.glob("*/train.py"))]
     assert len(scripts) == 11
     subprocess.run([sys.executable, "-c", code, *scripts], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_no_place_on_the_users_machine_is_an_option_of_the_run():
+    """Paths may differ when a run is resumed, and are not published; images_dir lies in the data-dir."""
+    places = {
+        field.name
+        for _, _, config in commands()
+        if issubclass(config, RunConfig)
+        for field in dataclasses.fields(config)
+        if Path in (hint := get_type_hints(config)[field.name], *get_args(hint))
+    }
+    assert {"save_dir", "data_dir", "vocab"} <= places and places - NOT_OF_THE_RUN <= {"images_dir"}
