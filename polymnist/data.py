@@ -75,7 +75,7 @@ def load(split: str, config: PolyConfig) -> Examples:
         background = dark_background if config.demo else photograph
         examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)
         return examples.take(slice(config.limit))
-    examples = read(config.data_dir, split, names)
+    examples = read(config.data_dir, split, names, config.cache_dir)
     return examples.take(torch.randperm(len(examples), generator=generator(split, "order"))[: config.limit])
 
 
@@ -179,8 +179,11 @@ def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Exa
     return examples.take(complete)
 
 
-def read(data_dir: Path, split: str, names: tuple[str, ...]) -> Examples:
+def read(data_dir: Path, split: str, names: tuple[str, ...], cache_dir: Path | None = None) -> Examples:
     """Read a split of the original archives, by class and number.
+
+    Args:
+        cache_dir: keeps decoded pictures; by default the folder with the split's pictures.
 
     Raises:
         InputError: see `load`.
@@ -188,7 +191,7 @@ def read(data_dir: Path, split: str, names: tuple[str, ...]) -> Examples:
     folders = [data_dir / root / split for root in ROOTS]
     for folder in folders:
         if (folder / "m0").is_dir():
-            return _read_pictures(folder, names)
+            return _read_pictures(folder, names, cache_dir or folder)
         if (folder / "m0.pt").is_file():
             return _read_tensors(folder, names)
     raise InputError(
@@ -197,7 +200,7 @@ def read(data_dir: Path, split: str, names: tuple[str, ...]) -> Examples:
     )
 
 
-def _read_pictures(folder: Path, names: tuple[str, ...]) -> Examples:
+def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Examples:
     """Read FOLDER/m0/I.CLASS.png and the other modalities' files of the same names."""
     remedy, found = "unpack the archive again", {}
     for name in names:
@@ -215,7 +218,11 @@ def _read_pictures(folder: Path, names: tuple[str, ...]) -> Examples:
     kind = image_caches.Kind(size=SIZE)
     images = {
         name: image_caches.load(
-            folder / name, [found[name][key] for key in keys], folder / f"{name}_28.npy", kind, remedy=remedy
+            folder / name,
+            [found[name][key] for key in keys],
+            cache_dir / f"polymnist_{folder.name}_{name}_28.npy",
+            kind,
+            remedy=remedy,
         )
         for name in names
     }

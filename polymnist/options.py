@@ -1,6 +1,7 @@
 """Options of PolyMNIST that all scripts share."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from common import choices
@@ -24,6 +25,8 @@ class DatasetOptions:
     """images in an example. Default: as in the original, which has no more"""
     translated: bool = False
     """shrink each digit by a quarter and move it at random (TranslatedPolyMNIST); for generated images"""
+    cache_dir: Path | None = None
+    """folder of the decoded images of --images original, and of classifiers. Default: in the data-dir"""
 
     def check_options(self) -> None:
         """Raise InputError for values that no set has."""

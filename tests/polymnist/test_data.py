@@ -140,6 +140,17 @@ def test_pictures_are_paired_by_their_names(tmp_path, root):
     assert (mixed.modalities["m0"][:, 0, 0, 0] // 10 == mixed.modalities["digit"]).all()
 
 
+def test_decoded_pictures_lie_in_the_cache_dir(tmp_path):
+    write_pictures(tmp_path / "data")
+    before = sorted((tmp_path / "data").rglob("*"))
+    given = config(tmp_path / "data", images="original", cache_dir=tmp_path / "cache")
+    examples = data.load("train", given)
+    assert sorted((tmp_path / "data").rglob("*")) == before
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == len(NAMES)
+    plain = data.load("train", config(tmp_path / "data", images="original"))
+    assert all(x.equal(plain.modalities[name]) for name, x in examples.modalities.items())
+
+
 def test_pictures_without_a_partner_are_named(tmp_path):
     write_pictures(tmp_path)
     (tmp_path / "train/m2/1.0.png").unlink()
