@@ -93,6 +93,7 @@ What is asked of a trained model
         reconstructions: structural similarity of images and their reconstructions
         latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
         classifiers: networks that judge what models generate
+        right_labels: which labels are right that judges read, and their shares
     reporting/: what people look at
         tables: estimates as scripts print and write them
         plots: pictures
