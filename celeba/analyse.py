@@ -23,7 +23,6 @@ samples/.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -37,7 +36,6 @@ from celeba.sample import giver
 from common import distributed
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
-from common.evaluation.classifiers import judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -61,9 +59,6 @@ class Config(FaceOptions, AnalysisConfig):
     n_samples: int | None = None
     """faces to generate from the prior; a tenth of them given each attribute alone, and given its absence. Default:
     5,000; with --limit N at most N"""
-
-    def judge_file(self, name: str) -> Path:
-        return judge_file(self.cache_dir or self.data_dir, name, self)
 
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:

@@ -75,8 +75,8 @@ class AnalysisConfig(ModelConfig):
             umap.require_installed()
 
     def judge_file(self, name: str) -> Path:
-        """Where a judge is kept, see `common.evaluation.classifiers.judge_file`."""
-        return judge_file(self.data_dir, name, self)
+        """Where a judge is kept, by its name: in the --cache-dir if the script has one, else in the data-dir."""
+        return judge_file(getattr(self, "cache_dir", None) or self.data_dir, name, self)
 
 
 class Labelled(NamedTuple):

@@ -171,8 +171,16 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
     """A target as a mask over the model's modalities and elements, (B, M)."""
     if isinstance(target, Tensor):
-        lacking = batch.mask is not None and bool((target & ~batch.mask).any())
-        require(not lacking, "a target's mask selects modalities that examples lack: combine it with the batch's mask")
+        needed = target.clone()
+        for modality in model.modality.values():
+            for condition in modality.given:  # p(x_m|z, x_l) needs both
+                needed[:, model.columns[condition].slice] |= target[:, modality.columns.slice]
+        lacking = batch.mask is not None and bool((needed & ~batch.mask).any())
+        require(
+            not lacking,
+            "a target's mask selects modalities that examples lack, or whose decoders see one that they lack: combine "
+            "it with the batch's mask",
+        )
         return target
     conditions = [name for n in target if n in model.modality for name in model.modality[n].given]
     for name in (*target, *conditions):

@@ -121,8 +121,8 @@ def shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
     Raises:
         InputError: they leave none.
     """
-    n = latent_dim - sum(private.values())
     n_private = sum(private.values())
+    n = latent_dim - n_private
     require(not private or n > 0, f"{n_private} private latents leave none of {latent_dim} to share: raise latent_dim")
     return n
 

@@ -54,7 +54,7 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     """numbers of private latents of each image, for --model dmvae, mmvae+ and cmvae. Default: 1 4 for dmvae, as in its
     code; else 10 10, so that a decoder sees 20 latents, like MMVAE's"""
     limit: int | None = None
-    """use only the first N pairs of the images that --valid leaves, and as many of those that it holds out"""
+    """use only the first N training pairs, and the first N pairs of the images that --valid holds out"""
     valid: int | None = None
     """hold out the last N images of each modality for validation. Default: the last sixth"""
     batch_size: int = 128

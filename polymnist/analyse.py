@@ -22,7 +22,7 @@ from torch import Tensor
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
 from common.errors import require
-from common.evaluation.classifiers import image_classifier, judge, judge_file
+from common.evaluation.classifiers import image_classifier, judge
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -46,9 +46,6 @@ class Config(DatasetOptions, AnalysisConfig):
     def check(self) -> None:
         super().check()
         require(self.by_size or not self.inception, "--inception measures FID by size: leave out --no-by-size")
-
-    def judge_file(self, name: str) -> Path:
-        return judge_file(self.cache_dir or self.data_dir, name, self)
 
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:

@@ -86,7 +86,7 @@ def judge_file(folder: Path, name: str, config: DataConfig) -> Path:
 def judge(
     build: Callable[[], nn.Sequential], train: Examples, name: str, labels: Tensor, steps: int, cache: Path | None
 ) -> Judge:
-    """A judge of an image modality: a network that is trained on its training images; see `kept`.
+    """A judge of an image modality: a network that is trained on its training images; see `cached_network`.
 
     Args:
         build: makes the untrained network, images -> logits (N, G, n_values), whose last layers are a dropout, a linear

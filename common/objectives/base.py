@@ -13,7 +13,6 @@ from common.modalities import stack_values, zero_where_absent
 from common.multimodal_vae import MultimodalVAE
 from common.plain_pieces import assembled
 
-OF_SINGLE = "needs a posterior that is no mixture: MmvaeElbo and the importance-weighted bounds take mixtures"
 DECODED_NUMBERS = 2_000_000  # of a modality at once on a CPU: with larger activations its memory is the bottleneck
 
 
@@ -98,11 +97,9 @@ class MultimodalObjective(Objective):
         model = model if isinstance(model, MultimodalVAE) else assembled(model)
         unknown = [name for name in weights or {} if name not in model.modalities]
         require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
-        is_mixture = model.variational_posterior.is_mixture
-        require(
-            self.of_mixtures in (None, is_mixture),
-            f"{type(self).__name__} {'needs a mixture, and the posterior is none' if self.of_mixtures else OF_SINGLE}",
-        )
+        fits = self.of_mixtures in (None, model.variational_posterior.is_mixture)
+        needed = "mixture as posterior" if self.of_mixtures else "posterior that is no mixture (MmvaeElbo takes these)"
+        require(fits, f"{type(self).__name__} needs a {needed}")
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})
 

@@ -216,6 +216,13 @@ def test_judges_are_kept_in_the_data_dir(tmp_path):
     assert file(n_test=50) == file(), "which leaves judges all training examples"
 
 
+@pytest.mark.parametrize("folder", ["celeba", "polymnist"])
+def test_judges_are_kept_in_the_cache_dir_of_folders_that_have_one(tmp_path, folder):
+    config = import_module(f"{folder}.analyse").Config
+    assert config(tmp_path / "run", cache_dir=tmp_path / "cache").judge_file("x.pt") == tmp_path / "cache" / "x.pt"
+    assert config(tmp_path / "run", data_dir=tmp_path).judge_file("x.pt") == tmp_path / "x.pt"
+
+
 def test_limit_shortens_the_draws_of_the_prior_too(tmp_path):
     assert analysis.AnalysisConfig(tmp_path).n_samples == 10_000
     assert analysis.AnalysisConfig(tmp_path, limit=60).n_samples == 60

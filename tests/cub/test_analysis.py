@@ -10,11 +10,12 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.errors import InputError
+from common.metrics import divergences
 from cub import analyse, sentences, train
 from cub import classifier as readers
 from cub.captions import END, PADDING, UNKNOWN, Vocabulary, words
 from cub.data import load
-from cub.demo import demo
+from cub.demo import CAPTIONS, demo
 from cub.options import BirdOptions
 from cub.sentences import Sentences
 from cub.trained_model import load_birds, load_trained
@@ -249,6 +250,10 @@ def test_latents_and_networks(tmp_path, model):
     source = model.removesuffix("s")
     expected = {f"KL(q(z|{source}) || p(z))", "KL(q(z|caption) || p(z))", f"J(q(z|{source}), q(z|caption))"}
     assert set(figures["nats"]) == expected and all(x["mean"] > x["stderr"] > 0 for x in figures["nats"].values())
+    each = divergences(trained, birds.examples.only(trained.modalities), {source: (source,)})
+    of_images = each[f"KL(q(z|{source}) || p(z))"].sum(dim=1)[::CAPTIONS]  # alike for the ten captions of an image
+    known = {"mean": of_images.mean().item(), "stderr": (of_images.std() / len(of_images) ** 0.5).item()}
+    assert figures["nats"][f"KL(q(z|{source}) || p(z))"] == pytest.approx(known, rel=1e-4)
     assert figures["parameters"]["all"] == sum(x.numel() for x in trained.parameters() if x.requires_grad)
     assert [path.name for path in pictures] == ["kl.png", "cross_generation.png"][: 2 if source == "image" else 1]
     assert all(path.stat().st_size > 1000 for path in pictures)

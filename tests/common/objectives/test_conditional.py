@@ -224,6 +224,9 @@ def test_an_image_without_a_label_has_no_estimate(given):
     model, inputs = model_of("cvae").eval(), mnist_inputs(3)
     with pytest.raises(InputError, match=r"log p\(image\) needs text in every example"):
         importance_estimates(model, inputs | {"text": torch.tensor([1, -1, 3])}, [("image",)], given, n_samples=2)
+    image = torch.tensor([[True, False]]).expand(3, 2)  # the model's modalities are image and text
+    with pytest.raises(InputError, match="whose decoders see one that they lack"):
+        importance_estimates(model, inputs | {"text": torch.tensor([1, -1, 3])}, [image], given, n_samples=2)
 
 
 def test_precision_of_what_cvaes_label_says():
