@@ -153,7 +153,7 @@ VHE = tuple(
         f"{decoder}, {objective}",
         Setting(40, 1, f"--objective {objective} {LONGER}")
         if decoder == "deconv"
-        else Setting(8, 0, f"--decoder pixelcnn {LONGER}"),
+        else Setting(24, 0, f"--decoder pixelcnn {LONGER}"),
         VHE_DEMO[decoder] if objective == "vhe" else None,
         (ACCURACY, BOUND, *((ONE_SHOT, JOINT) if objective == "vhe" else ())),
         published=OMNIGLOT[f"{decoder}, {objective}"],
