@@ -38,7 +38,8 @@ GPU_FACTOR = 20  # a turn on a GPU has this many times the steps
 
 
 class Experiment(NamedTuple):
-    """
+    """A model of an experiment, and how to train and score it.
+
     build: returns the model.
     objective: model -> objective.
     plain: model -> a training step written as the originals write it.

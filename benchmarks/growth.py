@@ -67,7 +67,7 @@ MOST = {"named, multivae": 7}  # it lists all subsets, 2^m of them
 class Config:
     """The options of the benchmark."""
 
-    of: tyro.conf.Positional[
+    what: tyro.conf.Positional[
         Annotated[tuple[Literal[tuple(SIZES)], ...], tyro.conf.arg(metavar="WHAT", help="what grows")]
     ] = tuple(SIZES)
     largest: int = 10**7
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     devices.select(cuda=False)
     print(f"{machine()}; batch {config.batch_size}")
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
-        for what in config.of:
+        for what in config.what:
             sizes = [n for n in SIZES[what] if n <= config.largest]
             report(what, sizes, measured(what, sizes, config, Path(folder)), config.out_dir)
 
@@ -103,12 +103,12 @@ def measured(what: str, sizes: Sequence[int], config: Config, folder: Path) -> d
             if n <= MOST.get(name, n)
         }
         return by_name(in_turns(makers, config.rounds))
-    files, found = {n: written(folder, n) for n in sizes}, {}
+    files, times = {n: written(folder, n) for n in sizes}, {}
     for name in ("cached", "from the disk"):  # cached first, while the system still holds what was just written
         cold = name != "cached"
         makers = {(name, n): partial(streaming, files[n], n, cold, config.batch_size) for n in sizes}
-        found |= by_name({key: ms / STEPS for key, ms in in_turns(makers, config.rounds).items()})
-    return found
+        times |= by_name({key: ms / STEPS for key, ms in in_turns(makers, config.rounds).items()})
+    return times
 
 
 def implementations(what: str) -> dict[str, Callable[[int, int], Turn]]:
@@ -153,10 +153,10 @@ def in_turns(makers: Mapping[tuple[str, int], Callable[[], Turn]], rounds: int) 
 
 def by_name(ms: Mapping[tuple[str, int], float]) -> dict[str, dict[int, float]]:
     """The times of each implementation, {name: {size: time}}."""
-    found = {}
+    times = {}
     for (name, n), x in ms.items():
-        found.setdefault(name, {})[n] = x
-    return found
+        times.setdefault(name, {})[n] = x
+    return times
 
 
 Compared = tuple[Objective, Examples, float]  # an objective, a batch, the weight of the KL

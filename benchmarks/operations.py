@@ -58,12 +58,12 @@ def main(config: Config) -> None:
         turn, n_steps = our_turn(name), EXPERIMENTS[name].steps
         turn()
         step = min(timed(turn) for _ in range(config.rounds)) / n_steps
-        found = recorded(turn, n_steps, config.rounds)
-        best = [alone(operation, config.rounds) for operation in tqdm(found, desc=name, unit=" operations")]
-        print_operations(name, found, best, config.rows)
-        arithmetic = sum(operation.calls * operation.flops for operation in found) / rate
+        operations = recorded(turn, n_steps, config.rounds)
+        best = [alone(operation, config.rounds) for operation in tqdm(operations, desc=name, unit=" operations")]
+        print_operations(name, operations, best, config.rows)
+        arithmetic = sum(operation.calls * operation.flops for operation in operations) / rate
         shortest = sum(seconds for seconds, _ in best)
-        inside = sum(operation.seconds for operation in found)
+        inside = sum(operation.seconds for operation in operations)
         rows.append((name, step, inside, shortest, arithmetic))
     print(
         "\n| a step, ms | | its operations | each alone at its best | share | arithmetic limit | share |"
@@ -75,24 +75,26 @@ def main(config: Config) -> None:
         print(f"| {name} | {1000 * step:,.1f} | {inside} | {shortest} | {shares[0]} | {arithmetic} | {shares[1]} |")
 
 
-def print_operations(name: str, found: Sequence["Operation"], best: Sequence[tuple[float, str]], n_rows: int) -> None:
+def print_operations(
+    name: str, operations: Sequence["Operation"], best: Sequence[tuple[float, str]], n_rows: int
+) -> None:
     """The table of one experiment's operations, (operation, shapes of what it reads)."""
 
     def row(*cells: object) -> None:
         print(f"| {' | '.join(map(str, cells))} |")
 
-    total = sum(operation.seconds for operation in found)
+    total = sum(operation.seconds for operation in operations)
     print()
     row(name, "calls", "ms", "share", "GFLOP/s", "alone, ms", "GFLOP/s", "the best")
     row(*8 * ["---"])
-    for operation, (shortest, how) in list(zip(found, best, strict=True))[:n_rows]:
+    for operation, (shortest, how) in list(zip(operations, best, strict=True))[:n_rows]:
         work = operation.calls * operation.flops / 1e9
         cells = [operation, operation.calls]
         for seconds, cell in ((operation.seconds, f"{operation.seconds / total:.0%}"), (shortest, None)):
             cells += [f"{1000 * seconds:,.2f}", *[cell] * (cell is not None), f"{work / seconds:.0f}" if work else ""]
         row(*cells, how)
-    others, shortest = sum(x.seconds for x in found[n_rows:]), sum(seconds for seconds, _ in best[n_rows:])
-    n = len(found[n_rows:])
+    others, shortest = sum(x.seconds for x in operations[n_rows:]), sum(seconds for seconds, _ in best[n_rows:])
+    n = len(operations[n_rows:])
     row(f"{n} others", "", f"{1000 * others:,.2f}", f"{others / total:.0%}", "", f"{1000 * shortest:,.2f}", "", "")
 
 
@@ -173,12 +175,12 @@ def recorded(turn: Callable[[], object], n_steps: int, rounds: int) -> list[Oper
         with Recorder() as recorder:
             turn()
         recorders.append(recorder)
-    found = []
+    operations = []
     for key, (function, arguments, flops) in recorders[0].seen.items():
         seconds = min(sum(recorder.seconds[key]) for recorder in recorders if key in recorder.seconds)
         calls = len(recorders[0].seconds[key])
-        found.append(Operation(function, arguments, max(1, calls // n_steps), seconds / n_steps, flops))
-    return sorted(found, key=lambda operation: -operation.seconds)
+        operations.append(Operation(function, arguments, max(1, calls // n_steps), seconds / n_steps, flops))
+    return sorted(operations, key=lambda operation: -operation.seconds)
 
 
 def alone(operation: Operation, rounds: int) -> tuple[float, str]:

@@ -35,6 +35,7 @@ OPTIONS = {
     "learn_prior": False,
     "n_latents": 20,
     "layers": 1,
+    "embed_dim": None,
 }
 
 

@@ -36,6 +36,7 @@ from celeba.sample import giver
 from common import distributed
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
+from common.evaluation.classifiers import judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -63,7 +64,7 @@ class Config(FaceOptions, AnalysisConfig):
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judges of the image, and of the attributes that the model decodes, as one modality or as 18."""
-    network = classifier(train, labels, config.judge_file(JUDGE))
+    network = classifier(train, labels, judge_file(config.cache_dir or config.data_dir, JUDGE, config))
     judges = {"image": Judge(("image",), lambda values: tell(network, values["image"]).long())}
     if "attrs" in model.modelled:
         judges["attrs"] = Judge(("attrs",), lambda values: (values["attrs"] > 0.5).long(), trained=False)

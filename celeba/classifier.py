@@ -20,7 +20,8 @@ BATCH_SIZE = 100
 def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Module:
     """Return a network: images (N, 3, 64, 64) in [0, 1] -> a tuple of the logits of the attributes, (N, 18).
 
-    See `common.evaluation.classifiers.kept`. Training mirrors images at random and lets the learning rate fall to zero.
+    See `common.evaluation.classifiers.cached_network`. Training mirrors images at random and lets the learning rate
+    fall to zero.
 
     Args:
         train: N examples, with their image.

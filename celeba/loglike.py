@@ -9,8 +9,8 @@ the prior, and, in another row, from q(z|attrs). These are lower bounds in expec
 nearer. log p(image|attrs), a difference of two, may err either way. Weights and annealing of the training play no part.
 
 The second table: how well the attributes are inferred from the image alone, by their likelier values. Accuracy says
-little about rare attributes (that of always predicting the more frequent value stands beside it). F1 is of the
-attribute being present.
+little about rare attributes (that of always predicting the more frequent value stands beside it). F1 counts
+presence as the positive class.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ from celeba.sample import probabilities
 from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.estimators import image_and_label, importance_estimates
+from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line
-from mnist.loglike import image_alone
+from mnist.loglike import image_alone, image_and_label
 
 BATCH_SIZE = 100
 

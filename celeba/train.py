@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from celeba.options import FaceOptions
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions, ObjectiveOptions
-from common.training.options import Latents, RunConfig
+from common.training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -32,7 +32,7 @@ class FacesConfig(FaceOptions, RunConfig):
     valid: int | None = None
     """select the best model on the last N training images. 0 holds out none, and the last model counts as the best.
     Default: select on the dataset's own validation images"""
-    n_latents: Latents = 100
+    n_latents: LatentsOption = 100
     batch_size: int = 100
     epochs: int = 60
     lr: float = 1e-3

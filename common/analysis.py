@@ -14,11 +14,10 @@ from common.checkpoints import load_config, load_model
 from common.data.batches import Batch, Examples
 from common.data.splits import only_complete
 from common.errors import require
-from common.evaluation.classifiers import judge_file
 from common.evaluation.encoded import Encoded, encode
 from common.evaluation.frechet_distances import inception_features
 from common.evaluation.latent_clusters import cluster_accuracies, clustered_priors
-from common.evaluation.latent_mixtures import MOST, gaussian_mixture
+from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.evaluation.reconstructions import ssim
 from common.evaluation.right_labels import by_label, coherence, read_right, shares_of
 from common.evaluation.subset_metrics import by_size
@@ -33,7 +32,7 @@ from common.reporting.latents import each_modality, kl_plot, most_used
 from common.training import devices, runs
 from common.training.options import ModelConfig
 
-FEWEST = 20  # test examples that make a map
+MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
 COLUMNS = 10  # examples in the picture of cross-generation
 
@@ -68,15 +67,11 @@ class AnalysisConfig(ModelConfig):
         require(self.n_test is None or self.n_test > 0, f"--n-test must be positive, it is {self.n_test}")
         require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
         require(
-            not self.umap or min(n for n in (self.limit, self.n_test, FEWEST) if n is not None) >= FEWEST,
-            f"umap.png needs {FEWEST} test examples: raise --limit or --n-test, or give --no-umap",
+            not self.umap or min(n for n in (self.limit, self.n_test, MIN_FOR_MAP) if n is not None) >= MIN_FOR_MAP,
+            f"umap.png needs {MIN_FOR_MAP} test examples: raise --limit or --n-test, or give --no-umap",
         )
         if self.umap:
             umap.require_installed()
-
-    def judge_file(self, name: str) -> Path:
-        """Where a judge is kept, by its name: in the --cache-dir if the script has one, else in the data-dir."""
-        return judge_file(getattr(self, "cache_dir", None) or self.data_dir, name, self)
 
 
 class Labelled(NamedTuple):
@@ -176,7 +171,7 @@ class Analysis:
         self.labels = {split: labels[split][rows] for split, (_, rows) in complete.items()}
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
         self.sources = data.sources(self.model)
-        self.of_all_modalities = splits["test"]
+        self.test_with_labels = splits["test"]
         self.train, self.test = (examples.without_others(self.model.modalities) for examples in splits.values())
         self.folder = config.out_dir or runs.folder_of(config.model) / "samples"
         torch.manual_seed(config.seed)
@@ -232,17 +227,17 @@ class Analysis:
         return pictures
 
     def _encoded(self) -> tuple[Encoded, Encoded]:
-        """Encoded training examples, as many as clusters and classifiers of latents need, and all test examples."""
-        few = self.train.take(slice(MOST))
+        """The first MAX_FITTED training examples and all test examples, encoded."""
+        few = self.train.take(slice(MAX_FITTED))
         return (
-            encode(self.model, few, self.labels["train"][:MOST]),
+            encode(self.model, few, self.labels["train"][:MAX_FITTED]),
             encode(self.model, self.test, self.labels["test"]),
         )
 
     def _right(self, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
         """Which labels are right: those of judges, samples and latents, {name: (N, G) bool}."""
         right = {
-            f"classifier, {name}": read_right(judge, self.of_all_modalities, self.labels["test"])
+            f"classifier, {name}": read_right(judge, self.test_with_labels, self.labels["test"])
             for name, judge in self.judges.items()
             if judge.trained
         }
@@ -274,11 +269,11 @@ class Analysis:
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:
     """The number of trained parameters of each network, of each other piece, and in total."""
-    counts = {}
+    sizes = {}
     for piece, module in model.named_children():
         networks = module.items() if piece in ("encoder", "decoder") else [("", module)]
         for key, network in networks:
             n = sum(x.numel() for x in network.parameters() if x.requires_grad)
             if n:
-                counts[f"{piece} {key}".strip().replace("_", " ")] = n
-    return counts | {"all": sum(x.numel() for x in model.parameters() if x.requires_grad)}
+                sizes[f"{piece} {key}".strip().replace("_", " ")] = n
+    return sizes | {"all": sum(x.numel() for x in model.parameters() if x.requires_grad)}

@@ -59,7 +59,7 @@ class MmvaeArgs(msgspec.Struct):
         return model | {name: value for name, value in training.items() if value is not None}
 
 
-def of_mvae(checkpoint: dict, path: Path) -> Trained:
+def read_mvae(checkpoint: dict, path: Path) -> Trained:
     """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
 
     An experiment's module has `AUTHORS`, {our parameter: theirs, to be concatenated}, and `AUTHORS_OPTIONS`, the
@@ -77,7 +77,7 @@ def of_mvae(checkpoint: dict, path: Path) -> Trained:
     )
 
 
-def of_mmvae(checkpoint: dict, path: Path) -> Trained:
+def read_mmvae(checkpoint: dict, path: Path) -> Trained:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
     options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
     require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import torch
@@ -14,7 +14,6 @@ from common.authors_files import (
     MMVAE_MODEL,
     MMVAE_PICKLE,
     MMVAE_REMEDY,
-    Depth,
     Size,
     Trained,
     without_counts,
@@ -48,8 +47,8 @@ class Saved(msgspec.Struct):
     format: int = FORMAT
 
 
-class Options(msgspec.Struct):
-    """What config.json says of a published model; see `Saved`."""
+class Published(msgspec.Struct):
+    """The config.json of a published model; see `Saved`."""
 
     experiment: Name
     config: dict[str, Any]
@@ -57,32 +56,29 @@ class Options(msgspec.Struct):
 
 
 class NetworkOptions(msgspec.Struct):
-    """The options of our experiments that scripts or networks read; others may hold anything plain."""
+    """The options of our experiments that scripts or networks read; others may hold anything plain.
+
+    An experiment that reads more has a subclass `Options` in its module.
+    """
+
+    MEANINGS: ClassVar = ("model", "fusion", "posterior", "n_private")
+    """where these differ, parameters of the same shapes mean something else"""
+    REINITIALISED: ClassVar[Mapping[str, str]] = {}
+    """{option: prefix of parameters}; these are not copied from a run where the option differs"""
 
     n_latents: Size = 1
-    num_hidden_layers: Depth = 1
-    hidden: Size = 1
-    layers: Depth = 1
-    n_vmfs: Size = 1
     n_private: Size | list[Size] | None = None  # a list has one number for each modality
     n_clusters: Size | None = None
-    networks: Name | None = None
-    embed_dim: Size | None = None
     model: Name | None = None
     fusion: Name | None = None
     posterior: Name | None = None
-    prior_and_posterior: Name | None = None
-    likelihood: Name | None = None
-    layout: Name | None = None
-    decoder: Name | None = None
     learn_prior: bool | None = None
-    teacher_forcing: bool | None = None
     llik_scaling: float | None = None
-    likelihood_scale: float | None = None
-    vocabulary: list[str] | None = None
-    feature_network: dict[str, Any] | None = None
-    test_alphabets: list[str] = []
-    k_shot: Size = 1
+
+
+def _options_of(experiment: str) -> type[NetworkOptions]:
+    """The options that an experiment's networks read; for one that is not ours, those that all have."""
+    return getattr(module_of(experiment), "Options", NetworkOptions) if experiment in EXPERIMENTS else NetworkOptions
 
 
 def load(path: Path, kind: type[T] = dict) -> T:
@@ -134,9 +130,6 @@ def load_model(
 def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapping[str, Any]) -> None:
     """Copy a checkpoint's parameters into a model of the same experiment (--pre-trained).
 
-    An experiment's module may have `REINITIALISED`, {option: prefix of parameters}: these parameters are not copied if
-    the two runs differ in the option.
-
     Args:
         path: as for `load_model`.
         config: the options that the model was built with.
@@ -146,13 +139,14 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
             differ.
     """
     trained = _read(_file(path), experiment)
-    # parameters that have the same shapes could still mean something else
-    for name in ("model", "fusion", "posterior", "prior_and_posterior", "likelihood", "n_vmfs", "n_private"):
+    options = _options_of(experiment)
+    for name in options.MEANINGS:
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
         difference = f"{name.replace('_', ' ')} {brief(str(was))}, not {asked}"
         require(was == asked, f"{path} has {difference}: its parameters would not fit")
-    reinitialised = getattr(module_of(experiment), "REINITIALISED", {}) if experiment in EXPERIMENTS else {}
-    prefixes = tuple(prefix for name, prefix in reinitialised.items() if trained.config.get(name) != config.get(name))
+    prefixes = tuple(
+        prefix for name, prefix in options.REINITIALISED.items() if trained.config.get(name) != config.get(name)
+    )
     try:
         parameters = trained.state_dict(model)
     except UNUSABLE as error:
@@ -202,12 +196,12 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
     if "experiment" in checkpoint:
         trained = _ours(check(checkpoint, Saved, str(path), REMEDY), path)
     elif path.name == MMVAE_MODEL:
-        trained = authors_files.of_mmvae(checkpoint, path)
+        trained = authors_files.read_mmvae(checkpoint, path)
     else:
-        trained = authors_files.of_mvae(checkpoint, path)
+        trained = authors_files.read_mvae(checkpoint, path)
     name = trained.experiment
     if name in EXPERIMENTS:  # other experiments define their own options
-        check(trained.config, NetworkOptions, f"{path}, config,", REMEDY)
+        check(trained.config, _options_of(name), f"{path}, config,", REMEDY)
     require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
     return trained
 
@@ -215,7 +209,7 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
 def _published(path: Path) -> dict[str, Any]:
     """What a published file and the options beside it hold, as a checkpoint of ours."""
     again = "download the published folder again"
-    options = read_json(path.with_name(OPTIONS), Options, f"{path.name} needs it, {again}")
+    options = read_json(path.with_name(OPTIONS), Published, f"{path.name} needs it, {again}")
     return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
 
 
@@ -226,7 +220,9 @@ def _ours(saved: Saved, path: Path) -> Trained:
         f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it",
     )
     config = saved.config
-    if saved.experiment in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config:  # before --model
+    if (
+        saved.experiment in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config
+    ):  # the file lacks the fusion
         config = module_of(saved.experiment).AUTHORS_OPTIONS | config
     return Trained(saved.experiment, config, lambda model: saved.state_dict)
 

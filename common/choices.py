@@ -39,6 +39,7 @@ class Model(NamedTuple):
     obj: the objective without --obj; None for the first one that exists for the fusion.
     private: whether each modality has private latents.
     clusters: whether the prior of the shared latents is a mixture.
+    bound: its objective in LaTeX, where it differs from the equation in the objective's docstring.
     """
 
     fusion: str
@@ -50,10 +51,16 @@ class Model(NamedTuple):
     obj: str | None = None
     private: bool = False
     clusters: bool = False
+    bound: str = ""
 
 
 EVIDENCE, EVIDENCES, NOTHING = "log p(X)", "the sum of the log p(x_S)", "nothing"
 WU, SUTTER = "Wu & Goodman 2018, arXiv 1802.05335", "Sutter et al. 2021, arXiv 2105.02470"
+PRIVATE_BOUND = (
+    r"\sum_t \pi_t \log \frac1K \sum_k w_{tk}, \qquad "
+    r"w = \Big[ \frac{p(u) p(w_t)}{\sum_j \pi_j q_j(u|x_j) \, q(w_t|x_t)} \Big]^\beta "
+    r"\prod_m p(x_m|u, w_m)^{\lambda_m}, \quad u, w_t \sim q_t, \quad w_n \sim r_n(w_n), \quad n \neq t"
+)
 MODELS = {
     "mvae": Model(
         fusion="poe",
@@ -104,6 +111,7 @@ MODELS = {
         source="Sohn et al. 2015, NeurIPS",
         bounds="log p(x_1|x_2)",
         neighbour="Unlike all others its decoder sees the second modality, which it never models.",
+        bound=r"E_{q(z|x_1, x_2)} \lambda_1 \log p(x_1|z, x_2) - \beta KL(q(z|x_1, x_2) || p(z))",
     ),
     "bivcca": Model(
         fusion="moe",
@@ -195,6 +203,7 @@ MODELS = {
         neighbour="Unlike in mmvae, modalities have private latents, which only their own expert gives.",
         obj="iwae",
         private=True,
+        bound=PRIVATE_BOUND,
     ),
     "cmvae": Model(
         fusion="mmvae+",
@@ -206,7 +215,8 @@ MODELS = {
         obj="iwae",
         private=True,
         clusters=True,
+        bound=PRIVATE_BOUND,
     ),
 }
 # those of two modalities, an image and a label or text; their mixture of experts is called bivcca
-OF_PAIRS = ("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca", "mopoe", "mvtcae", "crmvae", "mmjsd", "telbo")
+PAIR_MODELS = ("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca", "mopoe", "mvtcae", "crmvae", "mmjsd", "telbo")

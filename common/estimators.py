@@ -68,7 +68,9 @@ class ImportanceWeights:
     def __init__(self) -> None:
         self.n = 0
         # float64: a sum of -20,000 nats in float32 loses weights a thousand times smaller
-        self.mean = self.squares = torch.zeros((), dtype=torch.float64)  # of log-weights; squares of deviations from it
+        self.mean = self.squares = torch.zeros(
+            (), dtype=torch.float64
+        )  # of the log-weights: their mean, and the sum of squared deviations
         self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf, dtype=torch.float64)
 
     def add(self, log_w: Tensor) -> None:
@@ -164,7 +166,7 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
         batch = batch.only(given, model.columns)
     else:
         return model.prior().expand((len(batch),))
-    q = model.fuse(model.experts(batch), batch.mask)  # of a mixture all components: no weight is then large
+    q = model.fuse(model.experts(batch), batch.mask)  # for a mixture all components, so that no weight becomes large
     return model.variational_posterior.proposal(q)
 
 
@@ -211,42 +213,6 @@ def log_marginal(
     """
     given = target if given is None else given
     return importance_estimates(model, inputs, [target], given, n_samples, at_once)[0].value
-
-
-def image_and_label(
-    model: MultimodalVAE,
-    batch: Batch,
-    label: Sequence[str],
-    label_name: str,
-    n_samples: int,
-    given: Sequence[str] = (),
-) -> dict[str, Tensor]:
-    """Estimate log p of an image, its label, the two together and each given the other.
-
-    The image's own posterior q(z|image) is the proposal, as the caption of Table 2 has it (Wu & Goodman 2018, arXiv
-    1802.05335). Rows whose names end in ", z from q(z|image,LABEL)" have the same estimates with the posterior of both.
-
-    Args:
-        label: the modalities that are the label.
-        label_name: its name in the results.
-        given: the modalities of the proposal for log p(label); by default the prior.
-
-    Returns:
-        {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
-    """
-    pair = ("image", *label)
-    (y,) = importance_estimates(model, batch, [label], given, n_samples)
-    rows, quality = {}, {}
-    for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{label_name})")):
-        image, joint = importance_estimates(model, batch, [("image",), pair], proposal, n_samples)
-        rows |= {
-            f"log p(image){suffix}": image.value,
-            f"log p(image,{label_name}){suffix}": joint.value,
-            f"log p(image|{label_name}){suffix}": joint.value - y.value,
-            f"log p({label_name}|image){suffix}": joint.value - image.value,
-        }
-        quality |= image.quality(f"image{suffix}") | joint.quality(f"image,{label_name}{suffix}")
-    return rows | {f"log p({label_name})": y.value} | quality | y.quality(label_name)
 
 
 def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

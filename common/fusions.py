@@ -42,6 +42,7 @@ from common.variational_strategies import (
 class Family(NamedTuple):
     """A posterior family.
 
+    name: the key in FAMILIES.
     n_params: number of vectors (N, D) that an encoder gives.
     posterior: sizes, numbers of shared and of each modality's own latents -> the family's module.
     product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
@@ -51,6 +52,7 @@ class Family(NamedTuple):
     private_latents: whether modalities can have some in a mixture.
     """
 
+    name: str
     n_params: int
     posterior: Callable[[Sequence[int]], Posterior]
     product: type[Strategy] | None
@@ -113,28 +115,22 @@ class Fusion(NamedTuple):
 
     strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
         `UnstructuredStrategy`).
-    exists: family's name, family -> whether the fusion exists for it.
+    exists: family -> whether the fusion exists for it.
     why: why it does not exist for other families.
     equation: q(z|x_S), in LaTeX.
     posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
         strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
+    is_mixture: whether the posterior is a mixture of the family's members.
+    auxiliary: whether training draws private latents of other modalities from auxiliary priors.
     """
 
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
-    exists: Callable[[str, Family], bool]
+    exists: Callable[[Family], bool]
     why: str
     equation: str
     posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
-
-    @property
-    def is_mixture(self) -> bool:
-        """Whether the posterior is a mixture of the family's members."""
-        return self.posterior in (mixture, private_latents_mixture)
-
-    @property
-    def auxiliary(self) -> bool:
-        """Whether training draws private latents of other modalities from auxiliary priors."""
-        return self.posterior is private_latents_mixture
+    is_mixture: bool = False
+    auxiliary: bool = False
 
 
 def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
@@ -155,6 +151,7 @@ def prior_in(family: Callable[[Sequence[int]], Posterior]) -> Callable[[Sequence
 def vmf_family(n_vmfs: int) -> Family:
     """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
     return Family(
+        name="vmf",
         n_params=1,
         posterior=lambda sizes: VmfProductPosterior(n_vmfs),
         product=VmfPoeStrategy,
@@ -163,54 +160,63 @@ def vmf_family(n_vmfs: int) -> Family:
 
 
 FAMILIES = {
-    "gaussian": Family(
-        n_params=2,
-        posterior=lambda sizes: DiagonalGaussianPosterior(),
-        product=GaussianPoeStrategy,
-        prior=gaussian_prior,
-        private_latents=True,
-    ),
-    "laplace": Family(
-        n_params=2,
-        posterior=lambda sizes: LaplacePosterior(sizes=sizes),
-        product=None,
-        prior=prior_in(lambda sizes: LaplacePosterior(0, sizes)),
-        private_latents=True,
-    ),
-    "softplus-laplace": Family(
-        n_params=2,
-        posterior=lambda sizes: SoftplusPosterior(Laplace),
-        product=None,
-        prior=prior_in(lambda sizes: SoftplusPosterior(Laplace)),
-        private_latents=True,
-    ),
-    "softplus-normal": Family(
-        n_params=2,
-        posterior=lambda sizes: SoftplusPosterior(Normal),
-        product=None,
-        prior=prior_in(lambda sizes: SoftplusPosterior(Normal)),
-        private_latents=True,
-    ),
-    "laplace-normal": Family(
-        n_params=2,
-        posterior=lambda sizes: LaplaceOrNormalPosterior((True, False)),
-        product=None,
-        prior=prior_in(lambda sizes: LaplacePosterior()),
-        only_mixed=True,
-    ),
-    "vmf": vmf_family(n_vmfs=1),
-    "ebm": Family(
-        n_params=2,
-        posterior=energy_based,
-        product=LocScaleEbmStrategy,
-        prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
-        has_density=False,
-    ),
+    family.name: family
+    for family in (
+        Family(
+            name="gaussian",
+            n_params=2,
+            posterior=lambda sizes: DiagonalGaussianPosterior(),
+            product=GaussianPoeStrategy,
+            prior=gaussian_prior,
+            private_latents=True,
+        ),
+        Family(
+            name="laplace",
+            n_params=2,
+            posterior=lambda sizes: LaplacePosterior(sizes=sizes),
+            product=None,
+            prior=prior_in(lambda sizes: LaplacePosterior(0, sizes)),
+            private_latents=True,
+        ),
+        Family(
+            name="softplus-laplace",
+            n_params=2,
+            posterior=lambda sizes: SoftplusPosterior(Laplace),
+            product=None,
+            prior=prior_in(lambda sizes: SoftplusPosterior(Laplace)),
+            private_latents=True,
+        ),
+        Family(
+            name="softplus-normal",
+            n_params=2,
+            posterior=lambda sizes: SoftplusPosterior(Normal),
+            product=None,
+            prior=prior_in(lambda sizes: SoftplusPosterior(Normal)),
+            private_latents=True,
+        ),
+        Family(
+            name="laplace-normal",
+            n_params=2,
+            posterior=lambda sizes: LaplaceOrNormalPosterior((True, False)),
+            product=None,
+            prior=prior_in(lambda sizes: LaplacePosterior()),
+            only_mixed=True,
+        ),
+        vmf_family(n_vmfs=1),
+        Family(
+            name="ebm",
+            n_params=2,
+            posterior=energy_based,
+            product=LocScaleEbmStrategy,
+            prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
+            has_density=False,
+        ),
+    )
 }
 NOT_ALONE = "energy-based experts are only multiplied, laplace-normal ones only mixed"
 
 
-def stands_alone(name: str, family: Family) -> bool:
+def stands_alone(family: Family) -> bool:
     """Whether one network can give a whole posterior of the family."""
     return family.has_density and not family.only_mixed
 
@@ -219,49 +225,54 @@ SUBSETS = r"q(z|X) = \frac1{2^{|X|} - 1} \sum_{\emptyset \neq A \subseteq X} q_A
 FUSIONS = {
     "poe": Fusion(
         strategy=lambda family, encoders: family.product(),
-        exists=lambda name, family: family.product is not None,
+        exists=lambda family: family.product is not None,
         why="their product leaves the family, choose a mixture",
         equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     ),
     "product": Fusion(
         strategy=lambda family, encoders: GaussianProductStrategy(),
-        exists=lambda name, family: name == "gaussian",
+        exists=lambda family: family.name == "gaussian",
         why="it needs Gaussian experts",
         equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
     ),
     "quotient": Fusion(
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
-        exists=lambda name, family: name == "gaussian",
+        exists=lambda family: family.name == "gaussian",
         why="only Gaussians have this quotient",
         equation=r"q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q(z|x_m)",
     ),
     "moe": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
-        exists=lambda name, family: family.has_density,
+        exists=lambda family: family.has_density,
         why="energy-based experts are only multiplied",
         equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
         posterior=mixture,
+        is_mixture=True,
     ),
     "mmvae+": Fusion(
         strategy=lambda family, encoders: MoeStrategy(),
-        exists=lambda name, family: family.private_latents,
+        exists=lambda family: family.private_latents,
         why="a modality's private latents need their own parameters in the experts and in the prior",
         equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
         posterior=private_latents_mixture,
+        is_mixture=True,
+        auxiliary=True,
     ),
     "mopoe": Fusion(
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
-        exists=lambda name, family: family.product is not None and family.has_density,
+        exists=lambda family: family.product is not None and family.has_density,
         why="the products that it mixes leave the family, or have no density in closed form",
         equation=SUBSETS + r"q_A \propto p(z) \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
+        is_mixture=True,
     ),
     "mopoe-published": Fusion(
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
-        exists=lambda name, family: name == "gaussian",
+        exists=lambda family: family.name == "gaussian",
         why="MoPoE's code has Gaussian experts",
         equation=SUBSETS + r"q_A \propto p(z)^{[|A| = M]} \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
+        is_mixture=True,
     ),
     "own": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
@@ -277,7 +288,7 @@ FUSIONS = {
     ),
     "jnf": Fusion(
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
-        exists=lambda name, family: name == "gaussian",
+        exists=lambda family: family.name == "gaussian",
         why="the bases of its flows, and its joint posterior, are Gaussian",
         equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
         r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",
@@ -303,16 +314,16 @@ def table() -> str:
     rows = [["`--posterior`", *(f"`{fusion}`" for fusion in FUSIONS), "what it is"]]
     rows.append(["---"] * len(rows[0]))
     for name, family in FAMILIES.items():
-        cells = ["yes" if fusion.exists(name, family) else "" for fusion in FUSIONS.values()]
+        cells = ["yes" if fusion.exists(family) else "" for fusion in FUSIONS.values()]
         rows.append([f"`{name}`", *cells, choices.FAMILIES[name]])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def check_fusion(fusion: str, posterior: str) -> None:
+def check_fusion(fusion: str, family: Family) -> None:
     """Refuse a fusion that does not exist for the family.
 
     Raises:
         InputError: says why.
     """
-    exists = FUSIONS[fusion].exists(posterior, FAMILIES[posterior])
-    require(exists, f"there is no fusion {fusion} for {posterior} experts: {FUSIONS[fusion].why}")
+    record = FUSIONS[fusion]
+    require(record.exists(family), f"there is no fusion {fusion} for {family.name} experts: {record.why}")

@@ -12,6 +12,7 @@ from filelock import lock_descriptor
 
 from common.errors import InputError, require
 
+AGAIN = "delete it, and it will be made again"  # what to do about a damaged cache, the end of error messages
 MIB = 2**20
 
 

@@ -61,8 +61,8 @@ class SameScale(Independent):
 
 
 def summed(x: Tensor, dims: int) -> Tensor:
-    """The sum over the last dimensions; torch's sum over none of them is that over all."""
-    return x.sum(dim=tuple(range(-dims, 0))) if dims else x
+    """The sum over the last `dims` dimensions, (..., *event) -> (...)."""
+    return x.sum(dim=tuple(range(-dims, 0))) if dims else x  # torch sums over all dimensions if it is given none
 
 
 class LocationScaleLikelihood(nn.Module):

@@ -76,8 +76,8 @@ def modalities_of(
         latent_dim: D, shared and private latents together; they lie in z in this order.
 
     Raises:
-        InputError: private latents of a modality without its own encoder, beside a joint encoder, or more than there
-            are latents.
+        InputError: private latents of a modality without its own encoder, beside a joint encoder or decoder, or more
+            than there are latents.
     """
     names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
     columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
@@ -88,7 +88,9 @@ def modalities_of(
     )
     joint = [key for key in encoder if private and "," in key and n_elements(encoder[key]) is None]
     require(not joint, f"private latents need an encoder for each modality (got one for all of {' and '.join(joint)})")
-    n_shared = shared_latents(latent_dim, private)
+    joint = [key for key in decoder if private and "," in key.split("|")[0]]
+    require(not joint, f"private latents need a decoder for each modality (got one for all of {' and '.join(joint)})")
+    n_shared = n_shared_latents(latent_dim, private)
     decoders = {}
     for key, network in decoder.items():
         joined, *given = key.split("|")
@@ -115,7 +117,7 @@ def modalities_of(
     return modalities
 
 
-def shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
+def n_shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
     """The number of latents that private ones leave to all modalities.
 
     Raises:

@@ -6,9 +6,9 @@ from functools import partial
 from torch import nn
 
 from common.errors import require
-from common.fusions import FAMILIES, FUSIONS, Family, Latents, check_fusion, vmf_family
+from common.fusions import FAMILIES, FUSIONS, Family, Latents, check_fusion
 from common.likelihoods import GroupedLikelihood
-from common.modalities import shared_latents
+from common.modalities import n_shared_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_strategies import Strategy
@@ -25,10 +25,9 @@ def VAE(
     likelihood: GroupedLikelihood,
     latent_dim: int,
     weights: Mapping[str, float] | None = None,
-    posterior: str = "gaussian",
+    posterior: str | Family = "gaussian",
     learn_prior: bool = False,
     private: Mapping[str, int] | None = None,
-    n_vmfs: int = 1,
     n_clusters: int | None = None,
 ) -> MultimodalVAE:
     """The model with a fusion and a posterior family.
@@ -37,20 +36,19 @@ def VAE(
         fusion: a name in FUSIONS, or a strategy whose posterior is no mixture.
         encoder, decoder, likelihood, weights, private: see `MultimodalVAE`.
         latent_dim: D, private latents included.
-        posterior: a name in FAMILIES.
+        posterior: a family, or a name in FAMILIES.
         learn_prior: learn the prior's scales, if its family has any.
-        n_vmfs: number of spheres of the family vmf.
-        n_clusters: number of clusters of a prior that is a mixture (CMVAE); by default it is none.
+        n_clusters: number of clusters of a prior that is a mixture (CMVAE); None: the family's own prior.
 
     Raises:
         InputError: the fusion does not exist for the family, or it needs private latents.
     """
-    family = vmf_family(n_vmfs) if posterior == "vmf" else FAMILIES[posterior]
+    family = FAMILIES[posterior] if isinstance(posterior, str) else posterior
     private_of_each = {name: (private or {}).get(name, 0) for name in encoder}
-    latents = Latents(shared_latents(latent_dim, private or {}), private_of_each)
+    latents = Latents(n_shared_latents(latent_dim, private or {}), private_of_each)
     strategy, variational_posterior, auxiliary = fusion, family.posterior(latents.sizes), None
     if isinstance(fusion, str):
-        check_fusion(fusion, posterior)
+        check_fusion(fusion, family)
         record = FUSIONS[fusion]
         require(
             record.strategy is not None, f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
@@ -75,9 +73,11 @@ def _prior(family: Family, sizes: Sequence[int], learn: bool, n_clusters: int | 
     """The family's prior, or a mixture of clusters."""
     if n_clusters is None:
         return family.prior(sizes, learn)
+    known = [name for name, other in FAMILIES.items() if other.private_latents]
     require(
         family.private_latents and not learn,
-        "a clustered prior has fixed scales, in a family with locations and scales",
+        "a clustered prior has fixed scales and a family with locations and scales: leave out learn_prior, or choose "
+        f"{', '.join(known)}",
     )
     return ClusteredPrior(family.prior(sizes, True).family, sum(sizes), sizes[0], n_clusters)
 

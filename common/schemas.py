@@ -53,7 +53,7 @@ def leaves(value: object, name: str, remedy: str) -> Iterator[object]:
 
 
 def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN401 (anything that a file can hold)
-    """Plain values as a type, which may have tensors in it.
+    """Convert plain values and tensors to a type, such as a msgspec.Struct.
 
     Args:
         name: what they are, the beginning of the error message.

@@ -52,7 +52,7 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
             foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
             if foreign:
                 code = f"it holds {foreign[1][:100]}, and loading that could run code"
-                raise InputError(f"{path} is refused: {code}") from error
+                raise InputError(f"{path} is refused: {code}: {damaged}") from error
             raise InputError(f"{path} is truncated, damaged or not a checkpoint: {damaged}") from error
     for x in leaves(content, str(path), damaged):
         require(not isinstance(x, Tensor) or _is_plain(x), f"{path} is damaged, it holds an odd tensor: {damaged}")

@@ -29,6 +29,8 @@ class Posterior(nn.Module):
     has_kl = True  # KL(q_1 || q_2) has a closed form
     is_mixture = False
     is_gaussian = False  # (mu, logvar) are the mean and the log-variance
+    is_energy_based = False
+    has_flows = False  # one for each modality
     per_latent = False  # private latents have their own parameters, which can be appended to the shared ones
     on_spheres = False  # z lies on unit spheres, so that no latent can move alone
     uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
@@ -156,14 +158,14 @@ class SoftplusPosterior(Posterior):
 
     Args:
         family: torch's Laplace or Normal.
-        eta: epsilon, the smallest scale.
     """
 
     per_latent = True
+    eta = 1e-6  # epsilon, the smallest scale
 
-    def __init__(self, family: type[Distribution], eta: float = 1e-6) -> None:
+    def __init__(self, family: type[Distribution]) -> None:
         super().__init__()
-        self.family, self.eta = family, eta
+        self.family = family
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., D) -> q, batch shape (...)."""
@@ -178,12 +180,12 @@ class LaplaceOrNormalPosterior(Posterior):
 
     Args:
         laplace: for each component, True for Laplace and False for normal.
-        eta: epsilon, the smallest scale.
     """
 
-    def __init__(self, laplace: Sequence[bool], eta: float = 1e-6) -> None:
+    eta = 1e-6  # epsilon, the smallest scale
+
+    def __init__(self, laplace: Sequence[bool]) -> None:
         super().__init__()
-        self.eta = eta
         self.register_buffer("laplace", torch.tensor(laplace)[:, None], persistent=False)  # (T, 1)
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
@@ -253,6 +255,7 @@ class LocScaleEbmPosterior(Posterior):
     """
 
     has_density = has_kl = False
+    is_energy_based = True
 
     def __init__(self, energy: nn.Module, n: int = 4) -> None:
         super().__init__()
@@ -281,6 +284,7 @@ class JointFlowsPosterior(Posterior):
     """
 
     has_density = has_kl = False
+    has_flows = True
 
     def __init__(self, flows: Sequence[nn.Module], n: int = 8) -> None:
         super().__init__()

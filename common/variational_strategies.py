@@ -14,7 +14,6 @@ class Strategy(nn.Module):
     """Fuses experts: parameters, each (M, B, D), and a mask (..., B, M) -> parameters of q(z|x_S), each (..., B, D)."""
 
     is_product = False  # q(z|x_m) can be computed from the expert m alone
-    nothing_is_prior = True  # q(z|x_S) is the prior if S is empty
     per_latent = True  # a latent's parameters come only from the experts' parameters of that latent
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
 
@@ -34,7 +33,7 @@ class GaussianPoeStrategy(Strategy):
 
 
 class GaussianProductStrategy(Strategy):
-    """The product of Gaussian experts without the prior (MVTCAE, Hwang et al. 2021); of no expert, the prior."""
+    """The product of Gaussian experts without the prior (MVTCAE, Hwang et al. 2021); without experts the prior."""
 
     is_product = True
 
@@ -79,7 +78,7 @@ class OwnExpertStrategy(Strategy):
         chosen = (mask.unsqueeze(-2) == self.subsets).all(dim=-1)  # (..., B, E)
         require(
             self.training or bool((chosen.any(dim=-1) | ~mask.any(dim=-1)).all()),
-            "the model has no encoder for just these modalities",
+            "the model has no encoder for just these modalities: give others",
         )
         weight = chosen.to(params[0]).movedim(-1, 0).unsqueeze(-1)  # (E, ..., B, 1)
         return tuple(
@@ -111,7 +110,7 @@ class SetStrategy(Strategy):
         network: g, (N, H) -> parameters, a tuple of (N, D).
     """
 
-    nothing_is_prior = per_latent = False
+    per_latent = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -135,7 +134,7 @@ class UnstructuredStrategy(Strategy):
         network: g, a tuple of the values (N, M H) and the mask (N, M) as numbers -> parameters, a tuple of (N, D).
     """
 
-    nothing_is_prior = per_latent = False
+    per_latent = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -238,7 +237,7 @@ class MopoeStrategy(Strategy):
         logits, *params = fused
         if mask is None:
             component = torch.full_like(logits[..., 0], logits.shape[-1] - 1, dtype=torch.long)
-        else:  # `all_subsets` lists them by their binary numbers; of no modality all components are the same
+        else:  # `all_subsets` lists them by their binary numbers; without any modality all components are equal
             numbers = (mask * 2 ** torch.arange(mask.shape[-1], device=mask.device)).sum(dim=-1)
             component = (numbers - 1).clamp(min=0).expand(logits.shape[:-1])
         index = component[..., None, None]

@@ -21,7 +21,7 @@ from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.data.splits import draw_paired
 from common.errors import option, require
-from common.io import write_atomically
+from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
 from common.schemas import read_json
 from common.training import devices, options, runs
@@ -30,7 +30,7 @@ from common.training.options import RunConfig
 from common.training.parallel import in_parallel, logged, spread
 
 AT_ONCE = 500  # images
-UNPAIRED = tuple(name for name in choices.OF_PAIRS if choices.MODELS[name].unpaired)
+UNPAIRED = tuple(name for name in choices.PAIR_MODELS if choices.MODELS[name].unpaired)
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
@@ -172,7 +172,7 @@ def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task,
         labels = model.likelihood.point(model.decode(z, [task.label]))[task.label]
         return labels.view(len(image), -1).round().long()
 
-    scored = read_json(score_file, float, "delete it, and it will be made again")
+    scored = read_json(score_file, float, AGAIN)
     return Result(config.paired_fraction, len(paired), config.seed, score(inferred, test, task), scored)
 
 
@@ -209,7 +209,7 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
     by_fraction = [[result for result in results if result.fraction == fraction] for fraction in fractions]
     curves = {
         name: [spread([getattr(result, of) for result in group]) for group in by_fraction]
-        for name, of in ((getattr(config, "model", "model"), "model"), ("classifier of the pairs alone", "classifier"))
+        for name, of in ((config.model, "model"), ("classifier of the pairs alone", "classifier"))
     }
     n_paired, several = [group[0].n_paired for group in by_fraction], len(by_fraction[0]) > 1
     seeds = tables.count(len(config.seeds), "seed")

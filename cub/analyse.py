@@ -54,13 +54,13 @@ from cub.data import Birds
 from cub.demo import CAPTIONS
 from cub.feature_files import network_of
 from cub.feature_network import features_of as network_features
+from cub.options import PAPER
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 
 BATCH_SIZE = 200  # captions
 SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds
-PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}  # its MMVAE
 
 
 @dataclass
@@ -98,7 +98,8 @@ class Config(TrainedConfig):
 
 
 def main(config: Config) -> dict[str, dict]:
-    """
+    """Analyse a model: print its tables, and save its pictures.
+
     Returns:
         {"correlations": {pair: {"mean", "stderr"}}, "nats": {KL: {"mean", "stderr"}}, "parameters": {network: number}},
         for the demo also {"coherence": {pair: {"right", "named"}}}.
@@ -126,7 +127,7 @@ def main(config: Config) -> dict[str, dict]:
     figures = {"correlations": tables.summarise(similarity, test.image_of_each_caption) | joint}
     if config.demo:
         cache = judge_file(config.cache_dir or config.data_dir, f"reader_of_{source}.pt", config)
-        network = distributed.on_first_process(lambda: reader(source, cache, config.limit))
+        network = reader(source, cache, config.limit)
         looks = {name: read_all(network, x) for name, x in images.items()}
         figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
@@ -249,8 +250,10 @@ def coherence(
     }
     compared |= {name: (texts[c], looks[i]) for name, (i, c) in pairs(source).items() if name != "ground truth"}
     compared[f"{source} -> caption"] = texts["decoded"], attributes
-    found = {name: drawn.agreement(*pair) for name, pair in compared.items()}
-    return {name: {"right": None if math.isnan(share) else share, "named": n} for name, (share, n) in found.items()}
+    agreements = {name: drawn.agreement(*pair) for name, pair in compared.items()}
+    return {
+        name: {"right": None if math.isnan(share) else share, "named": n} for name, (share, n) in agreements.items()
+    }
 
 
 @torch.no_grad()

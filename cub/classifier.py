@@ -1,5 +1,6 @@
 """Networks that recognise the attributes of drawn birds from images or features, to judge generated ones."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,9 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
-from common.checkpoints import check_fit
-from common.evaluation.classifiers import AGAIN
-from common.tensor_files import load, save
+from common.evaluation.classifiers import cached_network
 from cub.demo import ATTRIBUTES, draw, features, random_attributes
 
 BIRDS, BATCH_SIZE = 8000, 64
@@ -20,28 +19,18 @@ VALUES = [len(values) for values in ATTRIBUTES.values()]
 def reader(source: str, cache: Path | None = None, limit: int | None = None) -> nn.Module:
     """A trained network that recognises attributes; see `build` for its inputs and outputs.
 
-    It is trained on birds drawn for it, some of the images blurred, from a fixed seed, so that every call returns the
-    same network. If the cache exists, it is loaded from there, else saved there.
+    It is trained on birds drawn for it, some of the images blurred, and kept (`cached_network`).
 
     Args:
+        cache: file of the trained network.
         limit: draw no more than this number of birds.
 
     Raises:
-        InputError: the cache is damaged, holds another network, or cannot be written.
+        InputError: the cache is damaged.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build(source)
-        if cache and cache.exists():
-            parameters = load(cache, dict[str, Tensor], AGAIN, AGAIN)
-            check_fit(parameters, network, f"{cache} holds another network ({AGAIN})")
-            network.load_state_dict(parameters)
-            return network.eval()
-        _train(network, source, min(BIRDS, limit or BIRDS))
-    if cache:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        save(cache, network.state_dict())
-    return network.eval()
+    n = min(BIRDS, limit or BIRDS)
+    train = partial(_train, source=source, n=n)
+    return cached_network(partial(build, source), train, cache, {"source": source, "birds": n}, torch.device("cpu"))
 
 
 def build(source: str) -> nn.Sequential:

@@ -1,6 +1,5 @@
 """Load CUB-200-2011: photographs of birds with ten captions each (Reed et al. 2016), or drawn birds for the demo."""
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,10 +14,11 @@ from common.data import array_caches as caches
 from common.data.config import DataConfig
 from common.data.npy_files import Expected
 from common.errors import require
+from common.io import AGAIN
 from cub import demo as drawn
 from cub.captions import Vocabulary, tokenizer, words
 from cub.demo import CAPTIONS
-from cub.feature_files import load_features
+from cub.feature_files import load_features, md5_of_lines
 from cub.layouts import fetch_birds, find_birds
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
@@ -68,10 +68,6 @@ class Birds:
         """Indices (10 N,) of the images: what captions of one image say depends on each other."""
         return torch.arange(len(self.captions)) // CAPTIONS
 
-    def take(self, n: int | None) -> "Birds":
-        """The first n images, with their captions."""
-        return self[:n]
-
 
 class BirdConfig(DataConfig, Protocol):
     """`DataConfig` and the fields of `BirdOptions`."""
@@ -107,7 +103,7 @@ def load(
         fetch_birds(config.data_dir)
     birds, cache_dir = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
     names, captions = birds.names[split], birds.captions[split]
-    path = cache_dir / f"cub_{split}_64_{_md5(names)[:8]}.npy"
+    path = cache_dir / f"cub_{split}_64_{md5_of_lines(names)[:8]}.npy"
     modalities = {"image": image_caches.load(birds.folder, names, path, IMAGES)}
     if source == "feature":
         modalities["feature"] = load_features(birds, split, cache_dir)
@@ -124,7 +120,7 @@ def load(
         torch.tensor([numbers[_class_of(name)] for name in names]),
         class_names,
         vocabulary,
-    ).take(config.limit)
+    )[: config.limit]
 
 
 def load_train(
@@ -151,20 +147,15 @@ def _paired(modalities: dict[str, Tensor]) -> Examples:
     return Examples(modalities, {name: rows if name == "caption" else rows // CAPTIONS for name in modalities})
 
 
-def _md5(lines: list[str]) -> str:
-    return hashlib.md5("\n".join(lines).encode()).hexdigest()
-
-
 def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
     """Words of each caption, cached, since splitting takes longer than the rest of loading."""
-    about = {"captions": _md5(captions), "tokenizer": tokenizer()}
-    again = "delete it, and it will be made again"
+    about = {"captions": md5_of_lines(captions), "tokenizer": tokenizer()}
     path = cache_dir / f"cub_words_{about['captions'][:8]}.npz"
     if path.exists():
         most = 4 * sum(len(caption.encode()) + 1 for caption in captions)  # each character may become a word
-        (text,) = caches.load(path, about, {"words": Expected("|u1", (range(most),))}, again)
+        (text,) = caches.load(path, about, {"words": Expected("|u1", (range(most),))}, AGAIN)
         split = [line.split() for line in text.numpy().tobytes().decode(errors="replace").split("\n")]
-        require(len(split) == len(captions), f"{path} holds {len(split)} captions instead of {len(captions)}: {again}")
+        require(len(split) == len(captions), f"{path} holds {len(split)} captions instead of {len(captions)}: {AGAIN}")
         return split
     split = [words(caption) for caption in captions]
     if os.access(cache_dir, os.W_OK):

@@ -67,9 +67,9 @@ class _Picture:
         """One of the colours at random for each bird: (n, 3, 1, 1)."""
         return torch.tensor(colours)[self.draws(0, len(colours)).long().flatten(), :, None, None]
 
-    def _paint(self, distance: Tensor, colour: Tensor, strength: Measure = 1, soft: float = 1) -> None:
-        """Paint a shape over the images, with an edge `soft` pixels wide."""
-        cover = (0.5 - distance * self.scale / soft).clamp(0, 1) * strength
+    def _paint(self, distance: Tensor, colour: Tensor, strength: Measure = 1) -> None:
+        """Paint a shape over the images, with an edge one pixel wide."""
+        cover = (0.5 - distance * self.scale).clamp(0, 1) * strength
         self.image.lerp_(colour, cover[:, None])
 
     def _background(self) -> None:

@@ -97,7 +97,7 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     path = cache_dir / file_name(split)
     same = notes.network == read_notes(cache_dir, SPLITS[0]).network
     require(same, f"{path} was made by another network than the features of training images: {remedy_for(cache_dir)}")
-    same = notes.names == md5_of_names(names)
+    same = notes.names == md5_of_lines(names)
     require(same, f"{path} holds features of other images than {birds.folder}: {remedy_for(cache_dir)}")
     require(notes.done == len(names), f"{path} holds {notes.done} of {len(names)} images: {MAKE_THEM}")
     features = torch.from_numpy(map_features(path, len(names)))
@@ -178,6 +178,6 @@ def remedy_for(folder: Path) -> str:
     return f"delete {NETWORK} and features_*.* in {folder} and run features.py again, or give another --cache-dir"
 
 
-def md5_of_names(names: Sequence[str]) -> str:
-    """Fingerprint of the images' names and their order."""
-    return hashlib.md5("\n".join(names).encode()).hexdigest()
+def md5_of_lines(lines: Sequence[str]) -> str:
+    """Fingerprint of lines, such as images' names, and their order."""
+    return hashlib.md5("\n".join(lines).encode()).hexdigest()

@@ -44,7 +44,7 @@ from cub.feature_files import (
     about,
     file_name,
     map_features,
-    md5_of_names,
+    md5_of_lines,
     read_network,
     read_notes,
     remedy_for,
@@ -165,7 +165,7 @@ def _trained(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
     )
     size = config.size or SIZE
     recipe = Recipe(size, config.train_size or size, config.epochs, config.batch_size, config.lr, config.seed)
-    made_with = {**recipe._asdict(), "names": md5_of_names(names)}
+    made_with = {**recipe._asdict(), "names": md5_of_lines(names)}
     if (folder / NETWORK).exists():
         kept = read_network(folder / NETWORK, remedy_for(folder))
         same = all(kept.about.get(name) == value for name, value in made_with.items())
@@ -188,7 +188,7 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
         network: description of the network.
     """
     path, names = folder / file_name(split), birds.names[split]
-    notes = Notes(md5_of_names(names), network)
+    notes = Notes(md5_of_lines(names), network)
     if path.with_suffix(".json").exists():
         kept = read_notes(folder, split)
         same = structs.replace(kept, done=0) == notes

@@ -7,6 +7,7 @@ from torch import nn
 
 from common import fusions
 from common.authors_files import MmvaeArgs
+from common.checkpoints import NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
@@ -20,6 +21,13 @@ N_IMAGE_FLAT, N_JOINT = 512 * 4 * 4, 256
 N_EMBEDDING = 128
 AUTHORS_WORDS = 1590  # size of the vocabulary, which their run folders lack
 LIKELIHOOD_SCALE = 0.01  # of images and of features
+
+
+class Options(NetworkOptions):
+    """The options that a checkpoint's file is checked for."""
+
+    vocabulary: list[str] | None = None
+    feature_network: dict[str, Any] | None = None
 
 
 class Config(Protocol):

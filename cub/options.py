@@ -8,6 +8,9 @@ import tyro
 
 from common import choices
 
+# correlations of the paper's MMVAE with features (Shi et al. 2019, section 4.2)
+PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}
+
 
 @dataclass(kw_only=True)
 class BirdOptions:

@@ -64,7 +64,7 @@ def main(config: Config) -> None:
         require(
             config.given in model.modalities, f"this model has no {config.given}: use --given {model.modalities[0]}"
         )
-        birds = load_birds("test", model, vocabulary, config).take(config.n_samples)
+        birds = load_birds("test", model, vocabulary, config)[: config.n_samples]
         written = view.decoded(birds, config.given, folder / f"from_{config.given}")
     elif conditional:
         names = {"text": config.condition_on_text} if config.condition_on_text is not None else {}
@@ -214,7 +214,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Birds, valid: Birds | None) 
     view = View(model, birds.vocabulary, train)
     view.samples(None, 2 * COLUMNS, folder / "prior")
     for source in model.modalities:
-        view.decoded(birds.take(2 * COLUMNS), source, folder / f"from_{source}")
+        view.decoded(birds[: 2 * COLUMNS], source, folder / f"from_{source}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         require(fusion != "own" or self.fusion == "moe", f"--fusion {self.fusion} fuses two experts: {model} has one")
         super().check()
         given = self.vocab is None or self.pre_trained is not None
-        require(given, "--vocab gives the words of the authors' model that --pre-trained names")
+        require(given, "--vocab needs --pre-trained with the authors' model, which is not given")
 
 
 def experiment(config: Config) -> "Experiment":

@@ -73,7 +73,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Choice:
-    """The view of a class: chosen by name, and shown as the most probable names; of two, only the second."""
+    """The view of a class: chosen by name, and shown as the most probable names; for two classes, only the second."""
 
     names: Sequence[str]
     help = "choose a label"

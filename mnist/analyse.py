@@ -24,7 +24,7 @@ from common.analysis import AnalysisConfig as Config
 from common.analysis import Labelled, analyse
 from common.data import Batch, Examples
 from common.evaluation.aggregates import AggregatePosterior
-from common.evaluation.classifiers import image_classifier, judge
+from common.evaluation.classifiers import image_classifier, judge, judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -55,7 +55,7 @@ def judges(
         name: the experiment's.
         build: makes the untrained network: images -> logits (N, G, n_values).
     """
-    cache = config.judge_file(f"{name}_classifier.pt")
+    cache = judge_file(config.data_dir, f"{name}_classifier.pt", config)
     known = {
         "image": judge(build, train, "image", labels, steps or STEPS, cache),
         "text": Judge(("text",), lambda values: values["text"].view(len(values["text"]), -1), trained=False),

@@ -23,7 +23,7 @@ from joblib import cpu_count
 from common import distributed
 from common.checkpoints import load_model
 from common.errors import option, require
-from common.io import write_atomically
+from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
 from common.schemas import read_json
 from common.training import devices, options, run_from_command_line, runs
@@ -66,7 +66,6 @@ REFUSED = {  # options of train that --variants and --options cannot set: the co
     *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "config", "pre-trained"),
     *("dry-run", "download"),
 }
-AGAIN = "delete it, and it will be made again"
 
 
 @dataclass
@@ -149,6 +148,7 @@ class Result(NamedTuple):
 
 
 def main(config: Config) -> list[Result]:
+    """Train and score all variants; return the results of each variant and seed."""
     config.check()
     todo = config.runs()
     for split in ("train", "test"):

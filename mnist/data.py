@@ -114,7 +114,7 @@ def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
     paths = [_path(name, dataset, data_dir, download) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
     for path, name, items in zip(paths, FILES[split], (images, labels), strict=True):
-        checksums.check(path, idx_files.md5_of(items), dataset, name, KNOWN)
+        checksums.check(path, idx_files.md5_of_items(items), dataset, name, KNOWN)
     require(
         len(images) == len(labels),
         f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: "

@@ -17,6 +17,7 @@ samples decode to the label.
 A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|text), with samples of q(z|image, text).
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from common import metrics
 from common.checkpoints import load_config, load_model
 from common.data import Batch, Examples
-from common.estimators import image_and_label, importance_estimates
+from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, run_from_command_line
@@ -58,6 +59,42 @@ def two_modalities(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[s
     """The estimates of a model of p(image, text)."""
     one_of_few = batch.modalities["text"].dim() == 1
     return image_and_label(model, batch, ("text",), "text", n_samples, () if one_of_few else ("text",))
+
+
+def image_and_label(
+    model: MultimodalVAE,
+    batch: Batch,
+    label: Sequence[str],
+    label_name: str,
+    n_samples: int,
+    given: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Estimate log p of an image, its label, the two together and each given the other.
+
+    The image's own posterior q(z|image) is the proposal, as the caption of Table 2 has it (Wu & Goodman 2018, arXiv
+    1802.05335). Rows whose names end in ", z from q(z|image,LABEL)" have the same estimates with the posterior of both.
+
+    Args:
+        label: the modalities that are the label.
+        label_name: its name in the results.
+        given: the modalities of the proposal for log p(label); by default the prior.
+
+    Returns:
+        {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
+    """
+    pair = ("image", *label)
+    (y,) = importance_estimates(model, batch, [label], given, n_samples)
+    rows, quality = {}, {}
+    for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{label_name})")):
+        image, joint = importance_estimates(model, batch, [("image",), pair], proposal, n_samples)
+        rows |= {
+            f"log p(image){suffix}": image.value,
+            f"log p(image,{label_name}){suffix}": joint.value,
+            f"log p(image|{label_name}){suffix}": joint.value - y.value,
+            f"log p({label_name}|image){suffix}": joint.value - image.value,
+        }
+        quality |= image.quality(f"image{suffix}") | joint.quality(f"image,{label_name}{suffix}")
+    return rows | {f"log p({label_name})": y.value} | quality | y.quality(label_name)
 
 
 def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ class Config(train.Config):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         n = math.prod(map(len, SPACE.values()))
-        require(self.trials <= n, f"--trials {self.trials} is more than the {n} possible settings")
+        require(self.trials <= n, f"--trials {self.trials} is more than the {n} possible settings: give fewer")
 
     def runs(self, setting: Mapping[str, Any]) -> list[train.Config]:
         """The configurations of train.py, one for each seed."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions
-from common.training.options import Latents, RunConfig
+from common.training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
     from common.data import Examples
@@ -31,7 +31,7 @@ class DigitsConfig(RunConfig):
     ANNEALING: ClassVar = 3 / 8
     PAPER: ClassVar = {"epochs": 500, "annealing_epochs": 200, "lambda_text": 50.0}
 
-    n_latents: Latents = 64
+    n_latents: LatentsOption = 64
     batch_size: int = 100
     epochs: int = 80
     lr: float = 1e-3

@@ -1,4 +1,4 @@
-"""Weakly supervised learning on MNIST: how well is the label inferred where few images are paired with theirs?
+"""Weakly supervised learning on MNIST: how well is the label inferred where few images are paired with labels?
 
     python weak_supervision.py --data-dir data --precision bf16
     python weak_supervision.py --demo

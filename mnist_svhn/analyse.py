@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
-from common.evaluation.classifiers import judge
+from common.evaluation.classifiers import judge, judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -43,7 +43,7 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
     judges = {}
     for name in model.modalities:
         all_images = config.max_per_class == PairOptions.max_per_class
-        file = config.judge_file(f"digits_of_{name}{kind}.pt") if all_images else None
+        file = judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config) if all_images else None
         judges[name] = judge(partial(classifier.build, name), train, name, labels, classifier.STEPS, file)
     return judges
 

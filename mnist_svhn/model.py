@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from common import fusions
-from common.authors_files import MmvaeArgs
+from common.authors_files import Depth, MmvaeArgs
+from common.checkpoints import Name, NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
@@ -16,6 +17,15 @@ from mnist_svhn.options import FAMILIES, JOINT, MODELS
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN, N_SVHN_FLAT = 400, 128 * 4 * 4
 LIKELIHOOD_SCALE = 0.75
+
+
+class Options(NetworkOptions):
+    """The options that a checkpoint's file is checked for."""
+
+    MEANINGS = (*NetworkOptions.MEANINGS, "prior_and_posterior")
+
+    num_hidden_layers: Depth = 1
+    prior_and_posterior: Name | None = None
 
 
 class Config(Protocol):
@@ -36,26 +46,26 @@ def build(config: Config) -> MultimodalVAE:
     d, h = config.n_latents, config.num_hidden_layers
     family = FAMILIES[config.prior_and_posterior]
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
-    own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
-    heads = {name: (d + own[name],) * fusions.FAMILIES[family].n_params for name in names}
+    n_own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
+    heads = {name: (d + n_own[name],) * fusions.FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     encoders = {name: encoder[name]() for name in names}
     if config.model in JOINT:
         svhn = nn.Sequential(*svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN), nn.ReLU())
         features = {"mnist": mnist_features(h), "svhn": svhn}
         encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])
-    decoder = {"mnist": lambda: mnist_decoder(d + own["mnist"], h), "svhn": lambda: svhn_decoder(d + own["svhn"])}
+    decoder = {"mnist": lambda: mnist_decoder(d + n_own["mnist"], h), "svhn": lambda: svhn_decoder(d + n_own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return VAE(
         MODELS[config.model].fusion,
         encoder=encoders,
         decoder={name: decoder[name]() for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        latent_dim=d + sum(own.values()),
+        latent_dim=d + sum(n_own.values()),
         weights=weights,
         posterior=family,
         learn_prior=config.learn_prior,
-        private=own if config.n_private else None,
+        private=n_own if config.n_private else None,
         n_clusters=config.n_clusters,
     )
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.checkpoints import NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
@@ -17,6 +18,12 @@ from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
 
 N_HIDDEN, WIDTH = 200, 512
+
+
+class Options(NetworkOptions):
+    """The options that a checkpoint's file is checked for."""
+
+    teacher_forcing: bool | None = None
 
 
 class Config(Protocol):

@@ -22,7 +22,7 @@ from torch import Tensor
 from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
 from common.errors import require
-from common.evaluation.classifiers import image_classifier, judge
+from common.evaluation.classifiers import image_classifier, judge, judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
@@ -51,10 +51,11 @@ class Config(DatasetOptions, AnalysisConfig):
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
     kind, build = "_translated" if config.translated else "", partial(image_classifier, 3, SIZE, 1, N_CLASSES)
-    return {
-        name: judge(build, train, name, labels, STEPS, config.judge_file(f"digits_of_{name}_{config.images}{kind}.pt"))
-        for name in model.modalities
-    }
+    folder, judges = config.cache_dir or config.data_dir, {}
+    for name in model.modalities:
+        file = judge_file(folder, f"digits_of_{name}_{config.images}{kind}.pt", config)
+        judges[name] = judge(build, train, name, labels, STEPS, file)
+    return judges
 
 
 DATA = Labelled(

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,13 @@ PHOTOGRAPHS = (  # by modality
 
 class PolyConfig(DataConfig, Protocol):
     """`DataConfig` and the fields of `DatasetOptions`."""
+
+    images: Literal["generated", "original"]
+    n_modalities: int
+    translated: bool
+    cache_dir: Path | None
+
+    def check_options(self) -> None: ...
 
 
 def modalities(n: int) -> tuple[str, ...]:
@@ -202,24 +209,24 @@ def read(data_dir: Path, split: str, names: tuple[str, ...], cache_dir: Path | N
 
 def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Examples:
     """Read FOLDER/m0/I.CLASS.png and the other modalities' files of the same names."""
-    remedy, found = "unpack the archive again", {}
+    remedy, files = "unpack the archive again", {}
     for name in names:
         require((folder / name).is_dir(), f"{folder / name} is missing, the archives have five modalities: {remedy}")
     for name in names:
         matches = (NAME.fullmatch(path.name) for path in (folder / name).iterdir())
-        found[name] = {(int(match[2]), int(match[1])): match[0] for match in matches if match}
-        other = found[name].keys() ^ found[names[0]].keys()
+        files[name] = {(int(match[2]), int(match[1])): match[0] for match in matches if match}
+        other = files[name].keys() ^ files[names[0]].keys()
         if other:
             digit, i = min(other)
-            missing = name if (digit, i) in found[names[0]] else names[0]
+            missing = name if (digit, i) in files[names[0]] else names[0]
             raise InputError(f"{folder / missing / f'{i}.{digit}.png'} is missing, others have it: {remedy}")
-    keys = sorted(found[names[0]])
+    keys = sorted(files[names[0]])
     require(len(keys) > 0, f"{folder / names[0]} holds no files I.CLASS.png: {remedy}")
     kind = image_caches.Kind(size=SIZE)
     images = {
         name: image_caches.load(
             folder / name,
-            [found[name][key] for key in keys],
+            [files[name][key] for key in keys],
             cache_dir / f"polymnist_{folder.name}_{name}_28.npy",
             kind,
             remedy=remedy,

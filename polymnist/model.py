@@ -1,11 +1,13 @@
 """Networks of the models on PolyMNIST (layers of the MoPoE authors' code for it, and of MMVAE+'s)."""
 
 from functools import partial
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
+from common.checkpoints import Name, NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from common.fusions import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
@@ -18,6 +20,13 @@ WIDTHS = {"conv": 32, "small": 16}  # channels of the first convolution, by --ne
 RESNET_MAP = (256, 7, 7)
 N_RESNET_FLAT = 256 * 7 * 7
 SLOPE = 0.2
+
+
+class Options(NetworkOptions):
+    """The options that a checkpoint's file is checked for."""
+
+    networks: Name | None = None
+    n_modalities: Annotated[int, Meta(ge=2, le=10)] = 5
 
 
 class Config(Protocol):
@@ -35,10 +44,10 @@ class Config(Protocol):
 def build(config: Config) -> MultimodalVAE:
     """Build the model of m0, m1, ... (B, 3, 28, 28), float in [0, 1]."""
     names, model, n_params = modalities(config.n_modalities), MODELS[config.model], FAMILIES[config.posterior].n_params
-    shared, own = config.n_latents, config.n_private or 0
+    shared, n_own = config.n_latents, config.n_private or 0
     encoders = {
-        **{name: partial(encoder, (shared + own,) * n_params, width) for name, width in WIDTHS.items()},
-        "resnet": partial(resnet_encoder, (shared,) * n_params, (own,) * n_params if own else ()),
+        **{name: partial(encoder, (shared + n_own,) * n_params, width) for name, width in WIDTHS.items()},
+        "resnet": partial(resnet_encoder, (shared,) * n_params, (n_own,) * n_params if n_own else ()),
     }
     encoder_of = {name: encoders[config.networks]() for name in names}
     if model.fusion == "jnf":
@@ -47,11 +56,11 @@ def build(config: Config) -> MultimodalVAE:
     return VAE(
         model.fusion,
         encoder=encoder_of,
-        decoder={name: decoders[config.networks](shared + own) for name in names},
+        decoder={name: decoders[config.networks](shared + n_own) for name in names},
         likelihood=GroupedLikelihood(**{name: LaplaceLikelihood(LIKELIHOOD_SCALE, event_dims=3) for name in names}),
-        latent_dim=shared + own * len(names),
+        latent_dim=shared + n_own * len(names),
         posterior=config.posterior,
-        private=dict.fromkeys(names, own) if own else None,
+        private=dict.fromkeys(names, n_own) if n_own else None,
         n_clusters=config.n_clusters,
     )
 

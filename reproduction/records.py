@@ -95,3 +95,5 @@ class Table:
     """shows published figures of models that were not trained, too"""
     in_readme: bool = True
     """its models have lines in the README's table of experiments"""
+    by_pairs: bool = False
+    """its plans differ in the share of pairs, which the report's charts have as their axis"""

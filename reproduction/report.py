@@ -104,7 +104,7 @@ def _policy() -> str:
 
 def _bar_charts(name: str, rows: Sequence[tables.Row]) -> list[Exhibit]:
     """A bar chart of each percentage; the percentages of weak supervision as curves."""
-    if name == "weak-supervision":
+    if TABLES[name].by_pairs:
         return _weak_supervision(rows)
     exhibits = []
     for experiment, figure in dict.fromkeys((row.plan.experiment, row.figure) for row in rows if row.figure.percent):

@@ -33,7 +33,7 @@ class Share(Struct):
     classifier: Number
 
 
-class Measure(Struct):
+class Measured(Struct):
     """What the tables read of a measure's JSON; each script writes some of these, and more."""
 
     estimates: dict[Name, Estimate] = {}
@@ -84,7 +84,7 @@ class Result(Struct):
     """in training; None if several models were trained"""
     seconds: Annotated[float, Meta(ge=0, le=1e12)] | None
     curves: Curves
-    measured: dict[Name, Measure]
+    measured: dict[Name, Measured]
     """by the measure's name"""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.training import run_from_command_line
 from common.training.objective_options import ObjectiveOptions
-from common.training.options import Latents, RunConfig
+from common.training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -27,7 +27,7 @@ class Config(ObjectiveOptions, RunConfig):
 
     fusion: Literal["poe", "moe", "mopoe"] = "poe"
     """how the experts are fused"""
-    n_latents: Latents = 32
+    n_latents: LatentsOption = 32
     batch_size: int = 50
     epochs: int = 20
     lr: float = 2e-3

@@ -2,12 +2,13 @@
 
 import math
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
 
+from common.checkpoints import Name, NetworkOptions, Size
 from common.distributions import DiagonalGaussian
 from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
 from vhe.framework import VHE, NormalPrior
@@ -16,8 +17,16 @@ from vhe.pixelcnn import GatedPixelCNN
 LATENTS = {"character": "cz", "hierarchical": "acz", "factorial": "csz"}  # latent variables by --model
 INSTANCE, STYLE, ALPHABET = 16, 16, 32  # dimensions of z, s and a
 WIDTH, CONTEXT = 256, 16  # units of a hidden layer; channels of the map that a code becomes
-# {option: prefix of parameters that are not copied from a --pre-trained run with another value of the option}
-REINITIALISED = {"decoder": "decoder.images.pixels."}
+
+
+class Options(NetworkOptions):
+    """The options that a checkpoint's file is checked for."""
+
+    REINITIALISED: ClassVar = {"decoder": "decoder.images.pixels."}
+
+    decoder: Name | None = None
+    test_alphabets: list[str] | None = None
+    k_shot: Size = 1
 
 
 class Config(Protocol):

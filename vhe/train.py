@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.options import Latents, RunConfig
+from common.training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
     from common.objectives import Objective
@@ -52,7 +52,7 @@ class Config(RunConfig):
     """add the characters rotated by 90, 180 and 270 degrees as further characters"""
     test_alphabets: list[str] = field(default_factory=list)
     """test on these alphabets, of either set, and train on all others. Default: the alphabets of the evaluation set"""
-    n_latents: Latents = 64
+    n_latents: LatentsOption = 64
     """dimensions of a character's code c"""
     batch_size: int = 100
     """images in a batch, each with its support sets"""

@@ -17,7 +17,7 @@ from celeba.options import FaceOptions
 from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.errors import require
+from common.data.splits import only_complete
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
@@ -37,14 +37,12 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     model = load_model(config.model, "vision").to(devices.select(config.cuda))
     examples = load("test", config)
-    if examples.mask is not None:
-        complete = examples.mask.all(dim=1).nonzero().squeeze(1)
+    complete, _ = only_complete(examples)
+    if len(complete) < len(examples):
         print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
-        require(len(complete) > 0, "no test face has a mask: raise --limit")
-        examples = examples.take(complete)
     torch.manual_seed(config.seed)
-    values = evaluate(model, examples, config.n_samples)
-    return tables.report_estimates(values, config, "vision", len(examples))
+    values = evaluate(model, complete, config.n_samples)
+    return tables.report_estimates(values, config, "vision", len(complete))
 
 
 def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
@@ -54,7 +52,6 @@ def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[s
 
 def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
     """The estimates of all six views, of each, and of the image given the others, {name: (B,)}, nats."""
-    batch = Batch(batch.modalities)  # without the mask, which says that all views are there
     views = model.modalities
     others = tuple(name for name in views if name != "image")
     targets = [views, others, *((name,) for name in views)]

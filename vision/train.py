@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from celeba import train
 from common.training import run_from_command_line
-from common.training.options import Latents
+from common.training.options import LatentsOption
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -29,7 +29,7 @@ class Config(train.FusionConfig):
 
     DEMO: ClassVar = {"epochs": 12, "batch_size": 10, "limit": 1000}
 
-    n_latents: Latents = 250
+    n_latents: LatentsOption = 250
     batch_size: int = 50
     epochs: int = 14
     lambda_image: float = 1.0

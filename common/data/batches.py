@@ -250,11 +250,10 @@ class Examples:
         copied_rows = {name: torch.arange(x.numel()).view_as(x) for name, x in rows.items()}
         return Examples(values, copied_rows, *masks, self.derived)
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """Yield the examples in batches, in a given order of indices (R,) or as they are; the last may be smaller."""
-        for start in range(0, len(self) if order is None else len(order), batch_size):
-            rows = slice(start, start + batch_size)
-            yield self[rows] if order is None else self[order[rows]]
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Yield the examples in batches; the last may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self[start : start + batch_size]
 
 
 def _rows(x: Tensor | Shards, index: Tensor) -> Tensor:

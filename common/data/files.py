@@ -52,7 +52,7 @@ def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
 def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") -> None:
     """Download a file from the first url that delivers it; a partial download is continued.
 
-    The file appears at path only after its md5 was verified, or without a known md5 its checksums as a zip archive.
+    The file appears at path only after its md5 was verified or, if that is unknown, the checksums inside the archive.
 
     Args:
         urls: where it can be had, tried in this order.

@@ -46,7 +46,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     return torch.frombuffer(bytearray(items), dtype=torch.uint8).reshape(n, *shape)
 
 
-def md5_of(items: Tensor) -> str:
+def md5_of_items(items: Tensor) -> str:
     """The md5, in hex, of the unpacked file that holds these items; archives differ with the program that packed them.
 
     Args:

@@ -76,7 +76,6 @@ def load(
     names: Sequence[str],
     path: Path,
     kind: Kind,
-    jobs: int | None = None,
     remedy: str = "download it again",
 ) -> Tensor:
     """The named images of a folder, from their cache; the first call builds it on all cores.
@@ -86,7 +85,6 @@ def load(
 
     Args:
         path: the cache.
-        jobs: threads that build it; by default one a core.
         remedy: what to do about an image that is missing or unreadable, the end of error messages.
 
     Returns:
@@ -97,7 +95,7 @@ def load(
     """
     cache = _Cache(folder, names, path, kind, remedy)
     if cache.notes.exists() and not os.access(path.parent, os.W_OK):
-        cache.complete(jobs)  # built by somebody else, and only readable here
+        cache.complete()  # built by somebody else, and only readable here
     else:
         lock_file = path.with_suffix(".lock")
         try:
@@ -108,7 +106,7 @@ def load(
             raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
         with open(lock_file) as lock:
             lock_descriptor(lock.fileno())
-            cache.complete(jobs)
+            cache.complete()
     return torch.from_numpy(np.memmap(path, np.uint8, "c", len(cache.header()), (len(names), *kind.shape)))
 
 
@@ -159,7 +157,7 @@ class _Cache:
         np.lib.format.write_array_header_1_0(header, about)
         return header.getvalue()
 
-    def complete(self, jobs: int | None) -> None:
+    def complete(self) -> None:
         """Check what the cache holds, and build what it lacks."""
         done = 0
         if self.notes.exists():
@@ -167,7 +165,7 @@ class _Cache:
         else:
             write_atomically(self.path, self.header())
         if done < len(self.names):
-            self._build(done, jobs)
+            self._build(done)
 
     def _notes_of(self, done: int) -> Notes:
         """What the notes say when the first `done` images are decoded."""
@@ -202,10 +200,10 @@ class _Cache:
                 raise InputError(f"{self.folder / name} is missing: {self.remedy}") from error
         return digest.hexdigest()
 
-    def _build(self, done: int, jobs: int | None) -> None:
+    def _build(self, done: int) -> None:
         """Decode the images after the first `done` and append them, with notes every few seconds."""
         batches = [self.names[start : start + AT_ONCE] for start in range(done, len(self.names), AT_ONCE)]
-        pool = ThreadPoolExecutor(jobs or cpu_count())  # PIL releases the interpreter while it decodes and resizes
+        pool = ThreadPoolExecutor(cpu_count())  # PIL releases the interpreter while it decodes and resizes
         noted, title = time.monotonic(), f"making {self.path.name}"
         bar = distributed.progress(total=len(self.names), initial=done, unit=" images", desc=title)
         try:

@@ -149,7 +149,7 @@ def _read_values(stream: _Stream, n: int) -> np.ndarray:
 
 
 def _read_element(stream: _Stream, kind: int, at_most: int) -> bytes:
-    """Read an element of a type and of at most so many bytes."""
+    """Read an element of a type and of at most `at_most` bytes."""
     read_kind, n_bytes, inside = _read_tag(stream)
     if read_kind != kind or n_bytes > at_most:
         raise _DamagedError(f"an element has the type {read_kind} and {n_bytes} bytes, not {kind} and {at_most}")

@@ -25,7 +25,7 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
 
 
 def only_complete(examples: Examples) -> tuple[Examples, Tensor | slice]:
-    """The examples that have all modalities, and their indices.
+    """The examples that have all modalities, and their indices, (n,) or a slice for all.
 
     Raises:
         InputError: there are none.
@@ -39,7 +39,7 @@ def only_complete(examples: Examples) -> tuple[Examples, Tensor | slice]:
 
 
 def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:
-    """Draw a random fraction of the examples, those that keep their pairing: their indices.
+    """Draw a random fraction of the examples, those that keep their pairing: their indices, (n,) int64.
 
     Raises:
         InputError: a fraction above 0 that leaves no pair.

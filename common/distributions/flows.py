@@ -145,6 +145,7 @@ class JointFlows(Unnormalised):
         return tuple(x.view(*self.batch_shape, -1) for x in quotient)
 
     def log_density(self, z: Tensor) -> Tensor:
+        r"""log :math:`\tilde q` of z (..., D): (...), nats."""
         log_q = self.proposal.component_distribution.log_prob(z.unsqueeze(-2))[..., :-1]  # (..., M)
         log_p = self.prior.log_prob(z)
         product = torch.where(self.present, log_q, 0).sum(dim=-1) - (self.n_given - 1) * log_p

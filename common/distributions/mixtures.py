@@ -7,8 +7,8 @@ from torch.distributions import MixtureSameFamily
 class Mixture(MixtureSameFamily):
     """torch's mixture, whose samples have gradients too, wherever those of its components do.
 
-    They are those of the drawn component's parameters: an expectation's gradient lacks its part with respect to the
-    weights, which is zero where these do not depend on parameters, as in mixtures of experts.
+    The gradients reach the parameters of the drawn component, not the weights. They are exact if the weights depend on
+    no parameters, as in mixtures of experts.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Densities that are known up to their normaliser: weighted samples of a proposal stand in for their own."""
+"""Densities known up to their normaliser; weighted samples of a proposal take the place of their own samples."""
 
 import math
 

@@ -16,12 +16,12 @@ from common import distributed
 from common.checkpoints import check_fit
 from common.data.batches import Examples
 from common.data.config import DataConfig
+from common.io import AGAIN
 from common.metrics import Judge
 from common.tensor_files import load, save
 
 MAX_EPOCHS = 60
-LAST = -3  # the first of a judge's layers that follow its features
-AGAIN = "delete it, and it will be made again"
+FEATURES_END = -3  # index of a judge's first layer after its features
 
 
 class Kept(msgspec.Struct):
@@ -100,7 +100,7 @@ def judge(
     return Judge(
         (name,),
         lambda values: network(values[name]).argmax(dim=2),
-        features=lambda values: network[:LAST](values[name]),
+        features=lambda values: network[:FEATURES_END](values[name]),
     )
 
 

@@ -10,7 +10,7 @@ from common.errors import require
 from common.metrics import BATCH_SIZE
 from common.multimodal_vae import MultimodalVAE
 
-MOST = 10_000  # training examples that a mixture is fitted to
+MAX_FITTED = 10_000  # training examples that a mixture is fitted to
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     `multivae` package.)
 
     Args:
-        train: examples of the model's modalities; the first `MOST` are taken.
+        train: examples of the model's modalities; the first `MAX_FITTED` are taken.
         n_components: with a mean and a full covariance each.
 
     Returns:
@@ -32,9 +32,9 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
         InputError: fewer examples than components, or than two.
     """
     device = model.device
-    few = train.take(slice(MOST)).to(device)
-    least = max(2, n_components)
-    require(least <= len(few), f"--mixture {n_components} needs {least} training examples or more (got {len(few)})")
+    few = train.take(slice(MAX_FITTED)).to(device)
+    needed = max(2, n_components)
+    require(needed <= len(few), f"--mixture {n_components} needs {needed} training examples or more (got {len(few)})")
 
     def draw(rows: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"z": model.posterior(few[rows]).sample()}

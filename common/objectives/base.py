@@ -58,11 +58,11 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Tensor:
-        """The loss to minimise."""
+        """The loss to minimise, a scalar, nats."""
         return self.loss(inputs, beta)[0]
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        """The loss, minus the bound averaged over the batch, and that bound."""
+        """The loss, minus the bound averaged over the batch (a scalar, nats), and that bound."""
         bound = self.bound(inputs, beta)
         return -bound.value.mean(), bound
 
@@ -204,9 +204,9 @@ class MultimodalObjective(Objective):
         return torch.where(scored, log_p, 0).sum(dim=-1)
 
     def _log_likelihood_of_scored_rows(self, name: str, z: Tensor, batch: Batch, scored: Tensor) -> Tensor:
-        log_p, somewhere = z.new_zeros(z.shape[:-1]), scored.any(dim=-1)  # (T, ..., B)
-        if somewhere.any():  # distributions refuse empty batches
-            rows = somewhere.nonzero(as_tuple=True)  # each (N,)
+        log_p, any_scored = z.new_zeros(z.shape[:-1]), scored.any(dim=-1)  # (T, ..., B)
+        if any_scored.any():  # distributions refuse empty batches
+            rows = any_scored.nonzero(as_tuple=True)  # each (N,)
             values = {n: x[rows[-1]] for n, x in batch.modalities.items()}
             density = self._log_prob(name, z[rows], values).reshape(len(rows[0]), -1)  # (N, n)
             log_p[rows] = torch.where(scored[rows], density, 0).sum(dim=-1)

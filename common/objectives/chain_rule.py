@@ -1,6 +1,6 @@
 """The chain rule of log p(x_1, ..., x_M) over the modalities in a random order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -32,13 +32,12 @@ class ArElbo(MultimodalObjective):
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
         has_kl = self.model.variational_posterior.has_kl
-        require(has_kl, "the KLs of mixtures, of energy-based posteriors and of flows have no closed form")
-        nothing_is_prior = self.model.variational_strategy.nothing_is_prior
-        require(
-            nothing_is_prior, "a set encoder's posterior of nothing is not the prior, which the chain rule starts from"
-        )
+        closed = "mixtures, energy-based posteriors and flows have no KLs in closed form: choose another objective"
+        require(has_kl, closed)
         every_subset = self.model.variational_strategy.fuses_every_subset
-        require(every_subset, "the chain rule needs a posterior of every subset: a product, or an encoder for each")
+        require(
+            every_subset, "the chain rule needs a posterior of every subset: a product, or an encoder for each, has one"
+        )
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum for each example, (B,), with the KLs weighted by beta; "ar/kl" is the sum of all KLs."""
@@ -56,10 +55,7 @@ class ArElbo(MultimodalObjective):
             return self.model.variational_posterior(tuple(p[turns] for p in fused))
 
         z = posteriors(slice(None)).rsample()  # (M, B, D)
-        kl = kl_divergence(posteriors(slice(1)), self.model.prior())  # (1, B)
-        if m > 1:
-            kl = torch.cat([kl, kl_divergence(posteriors(slice(1, None)), posteriors(slice(-1)))])
-        kl = kl.sum(dim=0)
+        kl = self._kls(posteriors, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
         value, terms = -beta * kl, {"ar/kl": kl}
         scored = {name: self.model.modality[name].present(now) for name in batch.modalities}
         log_likelihoods = self.log_likelihoods(dict.fromkeys(scored, z), batch, scored)
@@ -68,3 +64,21 @@ class ArElbo(MultimodalObjective):
             value = value + self.weights[name] * log_p
             terms[f"ar/{name}"] = log_p
         return Bound(value, terms)
+
+    def _kls(self, posteriors: Callable[[slice], Distribution], m: int, begun: Tensor | None) -> Tensor:
+        """The KL of each turn's posterior from that of the turn before, (M, B), nats.
+
+        A chain begins with the KL from the prior at the first modality that an example has.
+
+        Args:
+            posteriors: turns -> their q(z|x_S).
+            begun: whether an example has a modality in the turns so far, (M, B) bool; None if all have all.
+        """
+        from_prior = kl_divergence(posteriors(slice(1 if begun is None else m)), self.model.prior())
+        if m > 1:
+            steps = kl_divergence(posteriors(slice(1, None)), posteriors(slice(-1)))  # (M - 1, B)
+            steps = steps if begun is None else torch.where(begun[:-1], steps, from_prior[1:])
+            kls = torch.cat([from_prior[:1], steps])
+        else:
+            kls = from_prior
+        return kls if begun is None else torch.where(begun, kls, 0)

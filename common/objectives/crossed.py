@@ -22,8 +22,8 @@ class DmvaeElbo(SumOfElbos):
 
     (Lee & Pavlovic 2021, arXiv 2012.13024; u are the shared latents, w_m modality m's own, which its encoder gives in
     every term.) Each of the M + 1 terms is a lower bound on log p(X). An absent modality's term is 0, and an example
-    with one modality has one term. q(u|x_m) is what the model generates with: with
-    --fusion poe it has the prior as an expert, which the authors' code leaves out in training.
+    with one modality has one term. The model generates with q(u|x_m). With --fusion
+    poe the prior is one of its experts; the authors' code leaves it out in training.
     """
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
@@ -33,7 +33,7 @@ class DmvaeElbo(SumOfElbos):
         return super().bound(replace(batch, joint_only=None), beta)
 
     def subsets(self) -> Tensor:
-        return mvae_subsets(self.model.columns, 0)
+        return mvae_subsets(self.model.columns)
 
     def _terms(self, batch: Batch) -> Terms:
         terms = super()._terms(batch)
@@ -62,7 +62,7 @@ class TelboElbo(SumOfElbos):
     unimodal = True
 
     def subsets(self) -> Tensor:
-        return mvae_subsets(self.model.columns, 0)
+        return mvae_subsets(self.model.columns)
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of the ELBOs of each example, (B,), with the KLs weighted by beta.

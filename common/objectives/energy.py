@@ -12,7 +12,6 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
 from common.objectives.importance import ImportanceWeighted
-from common.variational_posteriors import LocScaleEbmPosterior
 
 
 class EnergyIwaeElbo(ImportanceWeighted):
@@ -21,8 +20,8 @@ class EnergyIwaeElbo(ImportanceWeighted):
     .. math:: \log \frac1K \sum_k \frac{p(z_k) \prod_m p(x_m|z_k)}{\tilde q(z_k) / \hat Z_k}, \qquad
               P(z_k = z_{kj}) \propto \tilde q(z_{kj}) / r(z_{kj}), \quad z_{kj} \sim r
 
-    A lower bound on log p(X) for any size of the pools, since E of each weight is p(X) (Lawson et al. 2019, arXiv
-    1910.14265; r and the estimated normaliser: `LocScaleEbm`). The gradient is unbiased: choices are
+    A lower bound on log p(X) for any size of the pools, since the expectation of each weight is p(X) (Lawson et al.
+    2019, arXiv 1910.14265; r and the estimated normaliser: `LocScaleEbm`). The gradient is unbiased: choices are
     learned by their score, with a baseline from the other samples (VIMCO, Mnih & Rezende 2016, arXiv 1602.06725).
     lambda and beta as in IwaeElbo.
 
@@ -42,7 +41,7 @@ class EnergyIwaeElbo(ImportanceWeighted):
         max_memory: float | None = None,
     ) -> None:
         super().__init__(model, weights, max_memory)
-        is_energy_based = isinstance(self.model.variational_posterior, LocScaleEbmPosterior)
+        is_energy_based = self.model.variational_posterior.is_energy_based
         require(is_energy_based, "EnergyIwaeElbo needs an energy-based posterior: IwaeElbo takes others")
         require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")
         self.K = K

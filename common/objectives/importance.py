@@ -206,11 +206,12 @@ class IwaeElbo(ImportanceWeighted):
 class StlElbo(IwaeElbo):
     """IwaeElbo whose gradient leaves out the score of q's parameters ("sticking the landing", Roeder et al. 2017).
 
-    arXiv 1703.09194. Unbiased for K = 1, of a mixture in its looser form; biased for K > 1, where DregIwaeElbo is not.
+    arXiv 1703.09194. For K = 1 the gradient is unbiased, for a mixture only with `looser`. For K > 1 it is biased;
+    DregIwaeElbo's is not.
     """
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
-        return self.model.training_posterior(tuple(p.detach() for p in params), mask)
+        return self.model.variational_posterior.detached(self.model.training_posterior(params, mask))
 
 
 def _joined(bounds: list[Bound]) -> Bound:

@@ -12,7 +12,6 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.subsets import joint_subset, on_device, single_modalities
-from common.variational_posteriors import JointFlowsPosterior
 
 
 class Coefficients(NamedTuple):
@@ -141,7 +140,7 @@ class JnfElbo(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        has_flows = isinstance(self.model.variational_posterior, JointFlowsPosterior)
+        has_flows = self.model.variational_posterior.has_flows
         require(has_flows, 'JnfElbo needs a flow for each modality: VAE("jnf", ...) builds such a model')
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
@@ -177,10 +176,14 @@ class MvtcaeElbo(JointAndSingles):
 
     Args:
         alpha: weight of the conditional terms, in [0, 1] (authors' code for PolyMNIST: 5/6).
+
+    Raises:
+        InputError: alpha is outside [0, 1].
     """
 
     def __init__(self, model: MultimodalVAE, alpha: float = 5 / 6, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
+        require(0 <= alpha <= 1, f"alpha must lie between 0 and 1, it is {alpha}")
         self.alpha = alpha
 
     def coefficients(self, beta: float) -> Coefficients:

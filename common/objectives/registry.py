@@ -1,9 +1,10 @@
-"""The objectives by name: one record a line says what each is, what exists for which fusion, and with which options.
+"""The objectives by name: a record says what the objective is, for which fusions it exists and which options it takes.
 
 The command line, its checks and --help, the README's table and the tests read the records. A new objective needs its
-module, its name in `common.objectives`, and a line here. The classes are imported when an objective is made.
+module, its name in `common.objectives`, and a record here. The classes are imported when an objective is made.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of 
 WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own", *SINGLE_NETWORKS)  # have importance-weighted bounds
 
 
-class Record(NamedTuple):
+class ObjectiveRecord(NamedTuple):
     """An objective.
 
     form: its class in `common.objectives`, whose docstring has its equation; elbo has another one for mixtures.
@@ -32,6 +33,7 @@ class Record(NamedTuple):
     needs_density: whether it needs a posterior with a density or KL in closed form.
     gaussian: whether it needs Gaussian experts.
     summary: what --help says.
+    max_alpha: the largest value of --alpha.
     why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "would leave the posteriors of
         single modalities untrained".
     """
@@ -44,6 +46,7 @@ class Record(NamedTuple):
     summary: str
     why: str
     gaussian: bool = False
+    max_alpha: float = math.inf
 
 
 def _samples(options: Any) -> int:  # noqa: ANN401 (any config with the options)
@@ -54,7 +57,7 @@ def _alpha(options: Any, default: float) -> float:  # noqa: ANN401 (any config w
     return default if options.alpha is None else options.alpha
 
 
-def _elbo(model: "MultimodalVAE", weights: Mapping[str, float] | None) -> "Objective":
+def _elbo(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -> "Objective":  # noqa: ANN401
     is_mixture = model.variational_posterior.is_mixture
     return (objectives.MmvaeElbo if is_mixture else objectives.StandardElbo)(model, weights)
 
@@ -67,7 +70,7 @@ def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
 
 JOINT_ONLY = "would leave the posteriors of single modalities untrained"
 OBJECTIVES = {  # the first one that exists for a fusion is its default
-    "jmvae": Record(
+    "jmvae": ObjectiveRecord(
         form="JmvaeElbo",
         make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAE_ALPHA), weights),
         fusions=("joint",),
@@ -76,7 +79,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="joint ELBO; the posteriors of single modalities are pulled towards the joint one",
         why="needs a joint encoder and an encoder for each modality",
     ),
-    "student": Record(
+    "student": ObjectiveRecord(
         form="JmvaeElbo",
         make=lambda model, o, weights: objectives.JmvaeElbo(model, _alpha(o, JMVAE_ALPHA), weights, students=True),
         fusions=("joint",),
@@ -85,7 +88,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="joint ELBO; the posteriors of single modalities are distilled from the joint one",
         why="needs a joint encoder and an encoder for each modality",
     ),
-    "telbo": Record(
+    "telbo": ObjectiveRecord(
         form="TelboElbo",
         make=lambda model, o, weights: objectives.TelboElbo(model, weights),
         fusions=("joint",),
@@ -94,7 +97,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="joint ELBO, which trains the decoders, and the ELBO of each modality, which trains its encoder",
         why="needs a joint encoder and an encoder for each modality",
     ),
-    "jnf": Record(
+    "jnf": ObjectiveRecord(
         form="JnfElbo",
         make=lambda model, o, weights: objectives.JnfElbo(model, weights),
         fusions=("jnf",),
@@ -103,7 +106,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="joint ELBO; the flows of single modalities are fitted to samples of the joint posterior",
         why="needs a joint encoder and a flow for each modality",
     ),
-    "mvtcae": Record(
+    "mvtcae": ObjectiveRecord(
         form="MvtcaeElbo",
         make=lambda model, o, weights: objectives.MvtcaeElbo(model, _alpha(o, MVTCAE_ALPHA), weights),
         fusions=("product",),
@@ -111,8 +114,9 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         needs_density=True,
         summary="MVTCAE's total correlation and conditional bottlenecks, a bound only for --alpha 0",
         why="needs the product of experts without the prior",
+        max_alpha=1,
     ),
-    "crmvae": Record(
+    "crmvae": ObjectiveRecord(
         form="CrmvaeElbo",
         make=lambda model, o, weights: objectives.CrmvaeElbo(model, weights),
         fusions=("product",),
@@ -121,7 +125,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="CRMVAE's reconstructions from the joint posterior and from each modality's own, no bound",
         why="needs the product of experts without the prior",
     ),
-    "mvae": Record(
+    "mvae": ObjectiveRecord(
         form="MvaeElbo",
         make=lambda model, o, weights: objectives.MvaeElbo(model, o.approx_m, weights),
         fusions=(*PRODUCTS, *SINGLE_NETWORKS),
@@ -130,16 +134,16 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
         why=f"needs a posterior of every subset, as {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have",
     ),
-    "elbo": Record(
+    "elbo": ObjectiveRecord(
         form="StandardElbo",
-        make=lambda model, o, weights: _elbo(model, weights),
+        make=_elbo,
         fusions=(*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         options=(),
         needs_density=False,
         summary="ELBO of all modalities; for a mixture the mean over its components",
         why="would leave posteriors of single modalities or auxiliary priors untrained",
     ),
-    "elbo-one": Record(
+    "elbo-one": ObjectiveRecord(
         form="MmvaeElbo",
         make=lambda model, o, weights: objectives.MmvaeElbo(model, weights, draw_one=True),
         fusions=MIXTURES,
@@ -148,7 +152,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="elbo with one component drawn for each example, the only one that is decoded",
         why="needs a mixture (moe, mopoe, mopoe-published)",
     ),
-    "mmjsd": Record(
+    "mmjsd": ObjectiveRecord(
         form="MmjsdElbo",
         make=lambda model, o, weights: objectives.MmjsdElbo(model, weights),
         fusions=("moe",),
@@ -158,7 +162,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         why="needs a mixture of experts (moe)",
         gaussian=True,
     ),
-    "dmvae": Record(
+    "dmvae": ObjectiveRecord(
         form="DmvaeElbo",
         make=lambda model, o, weights: objectives.DmvaeElbo(model, weights),
         fusions=PRODUCTS,
@@ -167,7 +171,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="ELBO of all modalities with the posterior of all, and with that of each one",
         why="needs a posterior of all modalities and of each one, which products have",
     ),
-    "ar": Record(
+    "ar": ObjectiveRecord(
         form="ArElbo",
         make=lambda model, o, weights: objectives.ArElbo(model, weights),
         fusions=(*PRODUCTS, "joint"),
@@ -176,7 +180,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="chain rule over the modalities in a random order, no bound",
         why="needs KLs in closed form between the posteriors of subsets: a product, or joint encoders",
     ),
-    "elbo-importance": Record(
+    "elbo-importance": ObjectiveRecord(
         form="ReweightedElbo",
         make=lambda model, o, weights: objectives.ReweightedElbo(model, weights),
         fusions=("moe",),
@@ -185,7 +189,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="what MMVAE's code calls elbo; its weights collapse",
         why="needs a mixture with one expert for each modality (moe)",
     ),
-    "dreg": Record(
+    "dreg": ObjectiveRecord(
         form="DregIwaeElbo",
         make=lambda model, o, weights: objectives.DregIwaeElbo(
             model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
@@ -196,16 +200,16 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         summary="importance-weighted bound with the doubly reparameterised gradient",
         why=JOINT_ONLY,
     ),
-    "iwae": Record(
+    "iwae": ObjectiveRecord(
         form="IwaeElbo",
-        make=lambda model, o, weights: _iwae(model, o, weights),
+        make=_iwae,
         fusions=WEIGHTED,
         options=("K", "looser", "max_memory"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
         why=JOINT_ONLY,
     ),
-    "stl": Record(
+    "stl": ObjectiveRecord(
         form="StlElbo",
         make=lambda model, o, weights: objectives.StlElbo(
             model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
@@ -266,7 +270,7 @@ def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: st
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
     require(
         has_density or not record.needs_density,
-        f"--obj {obj} needs a posterior with a density in closed form, --posterior ebm has none: choose {known}",
+        f"--obj {obj} needs a density in closed form, which --posterior {posterior} does not have: choose {known}",
     )
 
 

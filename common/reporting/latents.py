@@ -54,6 +54,6 @@ def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoc
 
 
 def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
-    """The n latents, or spheres, whose mean KL from the prior is largest, in their order; all if they are fewer."""
+    """The n latents, or spheres, whose mean KL from the prior is largest: (n,) int64, in their order, or all."""
     used = torch.stack([kl.nanmean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
     return used.topk(min(n, len(used))).indices.sort().values

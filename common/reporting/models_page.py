@@ -25,16 +25,6 @@ COLUMNS = ("model", "what it is", "latents", "a lower bound on", "learns from in
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
 PRIVATE_POSTERIORS = r"q(z|x_S) = q(u|x_S) \prod_m \{ q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m) \}"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
-AUXILIARY = (
-    r"\sum_t \pi_t \log \frac1K \sum_k w_{tk}, \qquad "
-    r"w = \Big[ \frac{p(u) p(w_t)}{\sum_j \pi_j q_j(u|x_j) \, q(w_t|x_t)} \Big]^\beta "
-    r"\prod_m p(x_m|u, w_m)^{\lambda_m}, \quad u, w_t \sim q_t, \quad w_n \sim r_n(w_n), \quad n \neq t"
-)
-BOUNDS = {  # where models have another form of their objective's equation
-    "cvae": r"E_{q(z|x_1, x_2)} \lambda_1 \log p(x_1|z, x_2) - \beta KL(q(z|x_1, x_2) || p(z))",
-    "mmvae+": AUXILIARY,
-    "cmvae": AUXILIARY,
-}
 
 
 def page() -> str:
@@ -52,7 +42,7 @@ def _section(name: str) -> str:
     model = choices.MODELS[name]
     obj = model.obj or registry.objectives_of(model.fusion)[0]
     form = "MmvaeElbo" if model.fusion in registry.MIXTURES and obj == "elbo" else registry.OBJECTIVES[obj].form
-    bound = BOUNDS.get(name) or equation(form)
+    bound = model.bound or equation(form)
     posterior = FUSIONS[model.fusion].equation
     if model.private:  # the fusion is that of the shared latents
         posterior = posterior.replace("z", "u")

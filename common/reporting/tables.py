@@ -65,11 +65,11 @@ def report(
     settings: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print tables in Markdown, but for empty ones, and write their figures to the file that --json names.
+    """Print the tables that have rows, in Markdown, and write all figures to the file that --json names.
 
     Args:
-        settings: what the JSON says of the evaluation, such as the number of examples.
-        about: what the JSON says of the data.
+        settings: facts about the evaluation for the JSON, such as the number of examples.
+        about: facts about the data for the JSON.
     """
     for table in tables:
         if table.rows:
@@ -187,10 +187,10 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
 def data_scored(
     config: SamplingOptions, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
 ) -> tuple[str, dict[str, str]]:
-    """What a table's title and its JSON say of the data.
+    """What a table's title and its JSON say about the data.
 
     Args:
-        about: what the experiment says of them, {name: value}.
+        about: facts about the data, {name: value}.
         n: the number of examples.
         kind: what an example is called.
     """

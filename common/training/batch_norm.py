@@ -62,8 +62,8 @@ def check_synchronised(objective: Objective, examples: Examples, batch_size: int
         examples.mask is None and not objective.random_subsets,
         f"{needs} all modalities of all examples, and the same terms in each step: leave it out",
     )
-    last = len(examples) % batch_size
+    sizes = {min(batch_size, len(examples)), len(examples) % batch_size or batch_size}
     require(
-        last == 0 or last >= world_size,
-        f"{needs} a row for each process: the last batch has {last} for {world_size}, choose another --batch-size",
+        min(sizes) >= 2 * world_size,  # one row alone has no variance
+        f"{needs} two rows for each process: a batch has {min(sizes)} for {world_size}, choose another --batch-size",
     )

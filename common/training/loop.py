@@ -106,10 +106,10 @@ class Trainer:
             InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
             KeyboardInterrupt: after Ctrl-C, with a checkpoint of that very batch saved.
         """
-        self.restore()
-        self.train_to_the_end()
+        self._restore()
+        self._train()
 
-    def restore(self) -> None:
+    def _restore(self) -> None:
         """Continue from the run's last checkpoint, or start from the weights of --pre-trained if there are any."""
         checkpoint, config = self.run.checkpoint, self.config
         if checkpoint:
@@ -126,7 +126,7 @@ class Trainer:
         self.schedule = optimizers.schedule(config, self.optimizer, self.n_batches, steps)
         random_states.restore(states, config.seed, progress.epoch, progress.batch, self.device)
 
-    def train_to_the_end(self) -> None:
+    def _train(self) -> None:
         """Train until the last epoch, until --patience is used up, or until Ctrl-C."""
         self.last_drawn = time.monotonic()
         if self.pictures and self._finished() and distributed.any_process(self._killed_while_drawing()):

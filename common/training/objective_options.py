@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from common.choices import FUSIONS, MODELS, OF_PAIRS, Model
+from common.choices import FUSIONS, MODELS, PAIR_MODELS, Model
 from common.errors import install, option, require
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
@@ -40,7 +40,7 @@ class ObjectiveOptions:
     """gradient of --obj dreg. exact: unbiased, for mixtures too; stop-all: the paper's rule; published: the rule in the
     paper's code. Default: exact"""
     approx_m: int = 0
-    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch"""
+    """number of random subsets, of 2 to M - 1 of the M modalities, whose ELBOs --obj mvae adds in each batch"""
     alpha: float | None = None
     """weight of the KLs between the joint posterior and those of single modalities; for --obj mvtcae the weight of its
     conditional terms, 0 to 1. Default: 0.1, as in Suzuki et al. 2016; for mvtcae 5/6, as in the authors' script
@@ -82,7 +82,7 @@ class ObjectiveOptions:
         """
         from common.fusions import FAMILIES, FUSIONS, check_fusion  # needs torch, which --help does without
 
-        check_fusion(fusion, posterior)
+        check_fusion(fusion, FAMILIES[posterior])
         obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
         registry.check_objective(obj, tuple(exists), model, posterior, has_density)
         registry.check_options(obj, self._given_options())
@@ -96,10 +96,9 @@ class ObjectiveOptions:
         for name in ("approx_m", "alpha"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
-        require(
-            obj != "mvtcae" or self.alpha is None or self.alpha <= 1,
-            f"--obj mvtcae needs --alpha between 0 and 1 (got {self.alpha})",
-        )
+        most = OBJECTIVES[obj].max_alpha
+        in_range = self.alpha is None or self.alpha <= most
+        require(in_range, f"--obj {obj} needs --alpha between 0 and {most:g} (got {self.alpha})")
         require(
             has_density or obj != "iwae" or self.K != 1,
             "--obj iwae with --posterior ebm needs --K 2 or more (got 1): --obj elbo is the same bound with less noise",
@@ -182,7 +181,7 @@ class ModelOptions(NamedModels):
     GROUP: ClassVar = "model"
     DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("obj",)}
 
-    model: Literal[OF_PAIRS] = "mvae"
+    model: Literal[PAIR_MODELS] = "mvae"
     """the model"""
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""

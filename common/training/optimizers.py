@@ -37,7 +37,11 @@ def make(config: TrainingOptions, parameters: Iterable[nn.Parameter], device: to
     changes = config.lr_schedule != "constant" or config.warmup_epochs > 0
     # a replayed CUDA graph reads a tensor's current value, but a plain number stays as it was at the capture
     lr = torch.tensor(config.lr, device=device) if changes and device.type == "cuda" else config.lr
-    return OPTIMIZERS[config.optimizer](parameters, lr=lr, fused=True)
+    optimizer = OPTIMIZERS[config.optimizer](parameters, lr=lr, fused=True)
+    if config.optimizer == "sgd":  # torch's fused step makes all momentum buffers at once, or fails
+        for p in optimizer.param_groups[0]["params"]:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
 
 
 def schedule(config: TrainingOptions, optimizer: Optimizer, n_batches: int, steps: int) -> LambdaLR:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
 
 LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
-Latents = Annotated[int, LATENT_NAMES]
+LatentsOption = Annotated[int, LATENT_NAMES]
 OptimizerName = Literal["adam", "amsgrad", "adamw", "sgd"]
 
 
@@ -65,8 +65,8 @@ class TrainingOptions:
     """hold out the last N training examples, of those that --limit leaves, and select the best model on them. 0 holds
     out none, and the last model counts as the best. Default: the last sixth, 10,000 of MNIST"""
     eval_interval: int = 1
-    """score the model on the validation examples after every Nth epoch and the last, to find the best one. If a run is
-    resumed with more --epochs, what was its last epoch has been scored too"""
+    """score the model on the validation examples after every Nth epoch and the last, to find the best one. A run that
+    is resumed with more --epochs keeps the score of its former last epoch"""
     patience: int | None = None
     """stop after this many epochs without a better model. Default: never"""
     paired_fraction: float = 1.0
@@ -103,7 +103,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     DEMO: ClassVar[dict[str, Any]] = {}  # defaults with --demo
     ALWAYS_PAIRED: ClassVar[str] = ""  # why --paired-fraction must be 1, if it must
 
-    n_latents: Latents
+    n_latents: LatentsOption
     """dimensions of z"""
     save_dir: Path = Path("trained_models")
     """folder for checkpoints, config.json, metrics.jsonl and samples/"""

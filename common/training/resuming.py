@@ -24,7 +24,7 @@ class OptimizerState(msgspec.Struct):
 class Last(Saved, kw_only=True):
     """A checkpoint to resume from.
 
-    The fields from `epoch` on are those of `common.training.progress.Progress`, those from `command` on those of
+    epoch to n_train: see `common.training.progress.Progress`; command to resumed_from: see
     `common.training.runs.Run.about`.
 
     rng: the random states of each process, by device.

@@ -142,7 +142,8 @@ class Run(contextlib.ExitStack):
             with open(self.metrics_file, "a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise InputError(f"{self.metrics_file} could not be written ({error.strerror})") from error
+            remedy = "free disk space, then --resume"
+            raise InputError(f"{self.metrics_file} could not be written ({error.strerror}): {remedy}") from error
 
     def _prepare(self) -> None:
         """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""

@@ -33,7 +33,7 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def start(names: Sequence[str], run: Run) -> list[Callback]:
-    """What to call after each epoch for the trackers to follow a run; they end with it.
+    """Start the trackers of a run, which end with it, and return the callbacks that follow its epochs.
 
     Only the process that writes the run tracks it.
 

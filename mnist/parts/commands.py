@@ -25,6 +25,7 @@ from mnist.parts.model import split as split_images
 from mnist.parts.observed import Observed
 
 BATCH_SIZE = 100
+COMPLETIONS = 6
 N_LATENTS = 20  # as in poe-vae's README
 
 
@@ -181,6 +182,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
 
 @torch.no_grad()
 def sample(config: Sample, experiment: str) -> None:
+    """Save completions of test images, or samples from the prior, and print the picture's path."""
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     torch.manual_seed(config.seed)
@@ -202,15 +204,15 @@ def prior(model: MultimodalVAE, n: int, path: Path) -> None:
     plots.image_grid(path, images, title="samples from the prior")
 
 
-def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path, n: int = 6) -> None:
-    """Save images (N, 1, 28, 28) beside what is given of them and n completions, draws of q(z|given), decoded.
+def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path) -> None:
+    """Save images (N, 1, 28, 28), what is given of them, and completions: draws of q(z|given), decoded.
 
     Args:
         given: which of the model's parts, (N, M) bool.
     """
     known = pixels(given).to(images.device)
     batch = Batch(inputs(model, images), given.to(images.device))
-    z = model.posterior(batch).sample((n,)).transpose(0, 1)  # (N, n, D)
+    z = model.posterior(batch).sample((COMPLETIONS,)).transpose(0, 1)  # (N, n, D)
     decoded = join(model.likelihood.point(model.decode(z.flatten(0, 1)))).unflatten(0, z.shape[:2])
     completed = torch.where(known[:, None], images[:, None], decoded)
     first = torch.stack([images, torch.where(known, images, 0.5)], dim=1)

@@ -7,10 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from common.authors_files import Depth, Size
+from common.checkpoints import Name, NetworkOptions
 from common.data.batches import n_columns
 from common.encoders_decoders import ConcatLayer, SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require
-from common.fusions import FAMILIES
+from common.fusions import FAMILIES, vmf_family
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import VAE, MultimodalVAE
 from common.variational_strategies import SetStrategy, Strategy, UnstructuredStrategy
@@ -22,6 +24,21 @@ SHAPES = {  # shapes of the modalities for each layout; flattened and concatenat
     "pixels": {"pixel": (N_PIXELS, 1)},
 }
 SCALE = 0.2  # of likelihoods that have one
+
+
+class Options(NetworkOptions):
+    """The options that a checkpoint's file is checked for."""
+
+    MEANINGS = (*NetworkOptions.MEANINGS, "likelihood", "n_vmfs")
+
+    hidden: Size = 1
+    layers: Depth = 1
+    n_vmfs: Size = 1
+    embed_dim: Size | None = None
+    layout: Name | None = None
+    decoder: Name | None = None
+    likelihood: Name | None = None
+    likelihood_scale: float | None = None
 
 
 class Networks(Protocol):
@@ -69,9 +86,8 @@ def build(config: Networks) -> MultimodalVAE:
         decoder,
         GroupedLikelihood(**{name: _likelihood(config) for name in shapes}),
         config.n_latents,
-        posterior=config.posterior,
+        posterior=vmf_family(config.n_vmfs) if config.posterior == "vmf" else config.posterior,
         learn_prior=config.learn_prior,
-        n_vmfs=getattr(config, "n_vmfs", 1),  # older checkpoints lack it, --embed-dim and --likelihood-scale
     )
 
 
@@ -104,7 +120,7 @@ def _shared_network(config: Networks, n: int, n_inputs: int, last: nn.Module) ->
     first = nn.Linear(n_inputs, config.hidden)
     # tanh keeps the features' mean at 0 at first: a mean that all pixels share would dominate the sum over them
     rest = nn.Sequential(nn.Tanh(), swish_mlp(*[config.hidden] * config.layers), last)
-    return SharedNetwork(n, first, rest, getattr(config, "embed_dim", None))
+    return SharedNetwork(n, first, rest, config.embed_dim)
 
 
 def _fusion(config: Networks, heads: tuple[int, ...]) -> str | Strategy:
@@ -124,7 +140,7 @@ def _likelihood(config: Networks) -> nn.Module:
     """Build the likelihood of a half, or of all halves or pixels together."""
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
-    scale = getattr(config, "likelihood_scale", None) or SCALE
+    scale = config.likelihood_scale or SCALE
     return {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}[config.likelihood](scale)
 
 

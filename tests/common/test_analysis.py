@@ -13,6 +13,7 @@ from common import analysis
 from common.data import Examples
 from common.errors import InputError
 from common.evaluation import classifiers
+from common.evaluation.classifiers import judge_file
 from common.reporting import latents, umap
 from common.reporting.generated import STEPS, Shown, cross_generation, traversals
 from common.training import run_from_command_line
@@ -208,7 +209,7 @@ def test_numbers_are_judged_by_a_dictionary(tmp_path):
 
 def test_judges_are_kept_in_the_data_dir(tmp_path):
     def file(**options):
-        return analysis.AnalysisConfig(tmp_path / "run", data_dir=tmp_path, **options).judge_file("x.pt")
+        return judge_file(tmp_path, "x.pt", analysis.AnalysisConfig(tmp_path / "run", **options))
 
     assert file() == tmp_path / "x.pt" and file(demo=True) == tmp_path / "demo_x.pt"
     assert file(limit=50) == tmp_path / "x_first_50.pt" and file(limit=60) == tmp_path / "x_first_60.pt"
@@ -216,11 +217,14 @@ def test_judges_are_kept_in_the_data_dir(tmp_path):
     assert file(n_test=50) == file(), "which leaves judges all training examples"
 
 
-@pytest.mark.parametrize("folder", ["celeba", "polymnist"])
-def test_judges_are_kept_in_the_cache_dir_of_folders_that_have_one(tmp_path, folder):
-    config = import_module(f"{folder}.analyse").Config
-    assert config(tmp_path / "run", cache_dir=tmp_path / "cache").judge_file("x.pt") == tmp_path / "cache" / "x.pt"
-    assert config(tmp_path / "run", data_dir=tmp_path).judge_file("x.pt") == tmp_path / "x.pt"
+@pytest.mark.parametrize(("folder", "makes"), [("celeba", "classifier"), ("polymnist", "judge")])
+def test_judges_are_kept_in_the_cache_dir_of_folders_that_have_one(tmp_path, monkeypatch, folder, makes):
+    analyse, kept = import_module(f"{folder}.analyse"), []
+    monkeypatch.setattr(analyse, makes, lambda *args: kept.append(args[-1]))
+    model = SimpleNamespace(modalities=("image",), modelled=("image",))
+    for options in ({"cache_dir": tmp_path / "cache"}, {"data_dir": tmp_path / "data"}):
+        analyse.judges(analyse.Config(tmp_path / "run", **options), None, None, model)
+    assert [file.parent for file in kept] == [tmp_path / "cache", tmp_path / "data"]
 
 
 def test_limit_shortens_the_draws_of_the_prior_too(tmp_path):

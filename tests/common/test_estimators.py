@@ -5,15 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.data import Batch
 from common.errors import InputError
-from common.estimators import ImportanceWeights, image_and_label, importance_estimates, log_marginal, weighted_joint
-from common.likelihoods import GroupedLikelihood
-from common.models import MVAE
+from common.estimators import ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.multimodal_vae import DECODED_AT_ONCE
 from common.objectives import StandardElbo
 from mnist.model import build
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
 
 
 @pytest.mark.parametrize("n_modalities", [2, 3])
@@ -193,30 +190,3 @@ def test_at_least_one_sample():
     model, weights, scales = linear_gaussian(2)
     with pytest.raises(InputError, match="at least one importance sample, not 0"):
         log_marginal(model, draw(weights, scales, 2), ("a",), n_samples=0)
-
-
-def test_an_image_and_its_label():
-    """Rows whose proposal is the exact posterior are exact with one sample; one with a wider proposal is not."""
-    model, weights, scales = linear_gaussian(2)
-    names = dict(zip("ab", ("image", "text"), strict=True))
-    renamed = [{new: network[old] for old, new in names.items()} for network in (model.encoder, model.decoder)]
-    likelihood = GroupedLikelihood(**{new: model.likelihood[old] for old, new in names.items()})
-    model = MVAE(*renamed, likelihood, latent_dim=D).double()
-    weights, scales = ({new: x[old] for old, new in names.items()} for x in (weights, scales))
-    inputs = draw(weights, scales, 6)
-    rows = image_and_label(model, Batch(inputs), ("text",), "text", 1, given=("text",))
-    image, text, joint = (exact_log_p(weights, scales, inputs, x) for x in (("image",), ("text",), tuple(inputs)))
-    of_both = ", z from q(z|image,text)"
-    exact = {
-        "log p(image)": image,
-        "log p(text)": text,
-        f"log p(image,text){of_both}": joint,
-        f"log p(image|text){of_both}": joint - text,
-    }
-    torch.testing.assert_close({name: rows[name] for name in exact}, exact)
-    for row, value in (("log p(image,text)", joint), (f"log p(image){of_both}", image)):
-        assert (rows[row] - value).abs().min() > 1e-3, "the proposal is the posterior of something else"
-    for suffix in ("", of_both):
-        shared = rows[f"log p(image,text){suffix}"]
-        torch.testing.assert_close(rows[f"log p(image|text){suffix}"], shared - text)
-        torch.testing.assert_close(rows[f"log p(text|image){suffix}"], shared - rows[f"log p(image){suffix}"])

@@ -57,7 +57,7 @@ PRIORS = {"gaussian": 40.0, "laplace": 10.0, "softplus-laplace": 1e9, "softplus-
 
 def exists(fusion, family, obj):
     record = OBJECTIVES[obj]
-    known = FUSIONS[fusion].exists(family, FAMILIES[family])
+    known = FUSIONS[fusion].exists(FAMILIES[family])
     fits = (FAMILIES[family].has_density or not record.needs_density) and (family == "gaussian" or not record.gaussian)
     return known and fusion in record.fusions and fits
 

@@ -30,7 +30,7 @@ FUSED = [  # every fusion of every family that private latents exist for
     (fusion, family)
     for fusion in ("poe", "product", "quotient", "moe", "mopoe", "mopoe-published", "own")
     for family in PER_LATENT
-    if FUSIONS[fusion].exists(family, FAMILIES[family])
+    if FUSIONS[fusion].exists(FAMILIES[family])
 ]
 
 
@@ -381,6 +381,13 @@ def test_the_families_that_the_refusal_names_are_those_that_exist(family):
 def test_private_latents_that_cannot_be_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         assembled(**changes)
+
+
+def test_a_joint_decoder_is_refused():
+    """It would decode all that it decodes from the private latents of one."""
+    encoder = {name: nn.Linear(4, 2) for name in ("a", "b")}
+    with pytest.raises(InputError, match="private latents need a decoder for each modality .got one for all of a,b"):
+        VAE("poe", encoder, {"a,b": nn.Linear(2, 8)}, GroupedLikelihood(), latent_dim=LATENT_DIM, private=PRIVATE)
 
 
 def test_a_joint_encoder_is_refused():

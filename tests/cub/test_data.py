@@ -337,7 +337,7 @@ def test_the_last_images_are_held_out_with_their_captions(tmp_path):
             assert held_out.classes.equal(whole.classes[n : n + 2])
             batch, same = held_out.examples[[13]].modalities, whole.examples[[10 * n + 13]].modalities
             assert all(batch[name].equal(same[name]) for name in same)
-    assert len(whole.take(2).captions) == 20 and len(whole.take(100).captions) == 70
+    assert len(whole[:2].captions) == 20 and len(whole[:100].captions) == 70
     with pytest.raises(InputError, match="--valid 7 leaves no training image: it must be below 7"):
         load_train(data_config(tmp_path, OPTIONS, valid=7))
 
@@ -407,7 +407,7 @@ def test_drawn_birds_need_no_files():
         "test", data_config(absent, OPTIONS, demo=True, limit=20), source="feature", vocabulary=Vocabulary(SPECIAL)
     )
     assert features.examples.modalities["feature"].equal(birds.features(images[:20]))
-    assert features.examples.modalities["caption"][:, 0].eq(0).all() and len(features.take(3).attributes) == 3
+    assert features.examples.modalities["caption"][:, 0].eq(0).all() and len(features[:3].attributes) == 3
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import fashionmnist.model
 import mnist.data
 import mnist.model
 import mnist.train
-from common.choices import MODELS, OF_PAIRS
+from common.choices import MODELS, PAIR_MODELS
 from common.data import unpair
 from common.objectives.registry import OBJECTIVES, objectives_of, with_option
 from common.training import objective_of
@@ -20,7 +20,7 @@ from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of
 
-PAIRS = [(name, obj) for name in OF_PAIRS for obj in objectives_of(MODELS[name].fusion)]
+PAIRS = [(name, obj) for name in PAIR_MODELS for obj in objectives_of(MODELS[name].fusion)]
 FAMILIES_OF = {
     "poe": ("gaussian", "vmf"),
     "product": ("gaussian",),
@@ -103,7 +103,7 @@ def test_each_model_fuses_its_experts_in_its_own_way(name):
     torch.testing.assert_close(q.variance, sum(v + m.square() for m, v in parts) / len(parts) - mean.square())
 
 
-@pytest.mark.parametrize("name", OF_PAIRS)
+@pytest.mark.parametrize("name", PAIR_MODELS)
 def test_shapes_of_what_each_model_gives(name):
     model = build(SimpleNamespace(n_latents=4, model=name, posterior="gaussian")).eval()
     inputs = {m: x.float() if m == "image" else x for m, x in inputs_of(model).items()}
@@ -142,9 +142,9 @@ def accuracy(name, epochs, paired=1.0, seed=0):
     objective = goal(model, name, lambda_text=20.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
     for _ in range(epochs):
-        for batch in train.batches(50, torch.randperm(len(train))):
+        for rows in torch.randperm(len(train)).split(50):
             optimizer.zero_grad()
-            objective(batch, 0.1).backward()
+            objective(train[rows], 0.1).backward()
             optimizer.step()
     inferred = model.eval().reconstruct({"image": held_out.modalities["image"]})["text"]
     return (inferred == held_out.modalities["text"]).double().mean().item()

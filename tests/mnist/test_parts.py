@@ -36,6 +36,8 @@ OPTIONS = {
     "n_latents": 4,
     "hidden": 16,
     "layers": 1,
+    "embed_dim": None,
+    "likelihood_scale": None,
 }
 VMF = ("train", "--posterior", "vmf")
 LAYOUTS = ("list", "vectorised", "pixels")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.evaluation.latent_mixtures import MOST, gaussian_mixture
+from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.metrics import joint_coherence
 from tests.helpers.coherence import JUDGES, C, examples, model
 
@@ -47,7 +47,7 @@ def test_joint_coherence_of_a_mixture_is_that_of_its_draws():
 
 
 def test_only_the_first_training_examples_are_taken():
-    assert MOST == 10_000
+    assert MAX_FITTED == 10_000
     train, _ = examples(50)
     for n, few, message in ((51, 50, "needs 51 training examples or more .got 50"), (1, 1, "needs 2 .* .got 1")):
         with pytest.raises(InputError, match=f"--mixture {n} {message}"):

@@ -24,9 +24,6 @@ from common.objectives import (
     StlElbo,
     TelboElbo,
 )
-from common.priors import StandardGaussianPrior
-from common.variational_posteriors import DiagonalGaussianPosterior
-from common.variational_strategies import SetStrategy
 from tests.helpers.linear_gaussian import D, draw, linear_gaussian
 
 
@@ -128,17 +125,3 @@ def test_a_modality_without_a_decoder_is_given_and_not_scored(without):
         assert {f"{prefix}/kl", *(f"{prefix}/{name}" for name in names)} <= set(scored)
         assert f"{prefix}/{without}" not in scored or (scored.pop(f"{prefix}/{without}") == 0).all()
         torch.testing.assert_close(scored, {name: whole[name] for name in scored})
-
-
-def test_the_chain_rule_starts_from_the_prior():
-    model, _, _ = linear_gaussian(2)
-    of_set = MultimodalVAE(
-        encoder=dict(model.encoder),
-        variational_strategy=SetStrategy(nn.Identity()),
-        variational_posterior=DiagonalGaussianPosterior(),
-        decoder=dict(model.decoder),
-        likelihood=model.likelihood,
-        prior=StandardGaussianPrior(D),
-    )
-    with pytest.raises(InputError, match="posterior of nothing is not the prior"):
-        ArElbo(of_set)

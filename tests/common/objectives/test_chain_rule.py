@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import kl_divergence
 
+from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
 from common.models import VAE
 from common.objectives import ArElbo
+from common.variational_strategies import SetStrategy
 from tests.helpers.digits import model_of
 from tests.helpers.fusions import row, with_fusion
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
@@ -63,13 +66,46 @@ def test_ar_of_one_modality_is_its_elbo_and_what_is_left_out_adds_nothing():
     assert (terms["ar/b"] == 0).all()
 
 
+class Encoding(nn.Module):
+    """An expert's parameters as the encoding of its modality, (N, 2 D), which a set encoder adds to others."""
+
+    def __init__(self, expert):
+        super().__init__()
+        self.expert = expert
+
+    def forward(self, x):
+        return (torch.cat(self.expert(x), dim=-1),)
+
+
+@pytest.mark.parametrize("fusion", ["poe", "set"])
+def test_the_chain_starts_from_a_learned_prior_at_the_first_modality_that_an_example_has(fusion):
+    model, weights, scales = linear_gaussian(2)
+    strategy = SetStrategy(SplitLinearLayer(2 * D, (D, D))) if fusion == "set" else fusion
+    encoder = {name: Encoding(network) if fusion == "set" else network for name, network in model.encoder.items()}
+    model = VAE(strategy, encoder, dict(model.decoder), model.likelihood, latent_dim=D, learn_prior=True).double()
+    nn.init.constant_(model.prior.scale, 1.5)
+    a, b = draw(weights, scales, 3).values()
+    a[1:], b[2] = torch.nan, torch.nan  # both, b alone, nothing
+    inputs = {name: x.repeat(100, 1) for name, x in (("a", a), ("b", b))}
+    value, terms = ArElbo(model).bound(inputs)
+    q = {
+        given: model.posterior({name: x[:1] for name, x in inputs.items()}, tuple(given)) for given in ("a", "b", "ab")
+    }
+    orders = [kl_divergence(q[x], model.prior()) + kl_divergence(q["ab"], q[x]) for x in "ab"]
+    both, alone, nothing = terms["ar/kl"].view(100, 3).T
+    torch.testing.assert_close(both.unique(), torch.cat(orders).sort().values)
+    of_b = kl_divergence(model.posterior({"b": b[1:2]}), model.prior())
+    torch.testing.assert_close(alone, of_b.expand(100))
+    assert (nothing == 0).all() and (value.view(100, 3)[:, 2] == 0).all()
+
+
 def test_ars_gradient_against_finite_differences():
     model, weights, scales = with_fusion("quotient")
     assert gradients_agree(ArElbo(model), draw(weights, scales, 2))
 
 
 def test_ar_of_mixtures_is_refused():
-    with pytest.raises(InputError, match="have no closed form"):
+    with pytest.raises(InputError, match="have no KLs in closed form"):
         ArElbo(model_of("bivcca"))
 
 

@@ -12,11 +12,12 @@ import mnist_svhn.model
 from common.data import Batch
 from common.errors import InputError
 from common.mixture_posteriors import MixturePosterior
+from common.models import VAE
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, base, dreg
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior
-from common.variational_strategies import MoeStrategy
+from common.variational_strategies import MoeStrategy, SetStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
@@ -216,6 +217,45 @@ def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
     model.zero_grad()
     IwaeElbo(model, K=4)(inputs).backward()
     assert all(parameter.grad.abs().max() > 1e-3 for parameter in model.encoder.parameters())
+
+
+class Natural(nn.Module):
+    """What an expert adds to the natural parameters of the exact posterior, (N, 2 D)."""
+
+    def __init__(self, weight, scale):
+        super().__init__()
+        self.mean, self.precision = weight / scale**2, weight.square().sum(dim=0) / scale**2
+
+    def forward(self, x):
+        mean = x @ self.mean
+        return (torch.cat([mean, self.precision.expand_as(mean)], dim=-1),)
+
+
+class FromNatural(nn.Module):
+    """The exact posterior from the sum, with a parameter whose right value is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def forward(self, total):
+        mean, precision = total.chunk(2, dim=-1)
+        precision = 1 + precision + self.shift
+        return mean / precision, -precision.log()
+
+
+@pytest.mark.parametrize("objective", [DregIwaeElbo, StlElbo])
+def test_nor_does_the_network_after_the_experts(objective):
+    model, weights, scales = linear_gaussian(2)
+    encoder = {name: Natural(weights[name], scales[name]) for name in weights}
+    strategy = SetStrategy(FromNatural())
+    model = VAE(strategy, encoder, dict(model.decoder), model.likelihood, latent_dim=D).double()
+    inputs = draw(weights, scales, 3)
+    objective(model, K=4)(inputs).backward()
+    assert strategy.network.shift.grad.abs() < 1e-9
+    model.zero_grad()
+    IwaeElbo(model, K=4)(inputs).backward()
+    assert strategy.network.shift.grad.abs() > 1e-3
 
 
 @pytest.mark.slow

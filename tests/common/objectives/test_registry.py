@@ -19,7 +19,7 @@ from common.fusions import FAMILIES, FUSIONS
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.objectives import IwaeElbo, registry
-from common.objectives.registry import OBJECTIVES, Record, make_objective, objectives_of, with_option
+from common.objectives.registry import OBJECTIVES, ObjectiveRecord, make_objective, objectives_of, with_option
 from common.training.objective_options import ObjectiveOptions
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 
@@ -30,7 +30,7 @@ COMBINATIONS = list(product(FUSIONS, FAMILIES, OBJECTIVES))
 
 def exists(fusion, family, obj):
     record = OBJECTIVES[obj]
-    known = FUSIONS[fusion].exists(family, FAMILIES[family])
+    known = FUSIONS[fusion].exists(FAMILIES[family])
     fits = (FAMILIES[family].has_density or not record.needs_density) and (family == "gaussian" or not record.gaussian)
     return known and fusion in record.fusions and fits
 
@@ -146,7 +146,7 @@ def test_what_exists_knows_its_posterior(fusion, family):
 def test_what_does_not_exist_is_refused_with_its_reason(fusion, family):
     for obj in [o for f, p, o in OTHERS if (f, p) == (fusion, family)]:
         record = OBJECTIVES[obj]
-        if not FUSIONS[fusion].exists(family, FAMILIES[family]):
+        if not FUSIONS[fusion].exists(FAMILIES[family]):
             reason = f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"
         elif fusion not in record.fusions:
             reason = f"--obj {obj} {record.why}: --fusion {fusion} has {', '.join(objectives_of(fusion))}"
@@ -162,7 +162,7 @@ def test_what_does_not_exist_is_refused_with_its_reason(fusion, family):
 @pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if FUSIONS[fusion].strategy])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
-    if FUSIONS[fusion].exists(family, FAMILIES[family]):
+    if FUSIONS[fusion].exists(FAMILIES[family]):
         assert model_of(fusion, family).modalities == ("a", "b")
     else:
         reason = f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"
@@ -263,7 +263,8 @@ def my_bound(model, options, weights):
     return IwaeElbo(model, options.K or 2, weights=weights)
 
 
-MINE = Record("IwaeElbo", my_bound, ("poe", "set"), ("K",), True, "my-own-bound", "is for products, as we showed")
+WHY = "is for products, as we showed"
+MINE = ObjectiveRecord("IwaeElbo", my_bound, ("poe", "set"), ("K",), True, "my-own-bound", WHY)
 
 
 def test_a_record_alone_makes_an_objective(monkeypatch):
@@ -289,7 +290,7 @@ def test_a_record_alone_makes_an_objective(monkeypatch):
 
 HELP = """
 from common.objectives import registry
-mine = registry.Record("IwaeElbo", None, ("poe",), ("K",), True, "my-own-bound", "is for products")
+mine = registry.ObjectiveRecord("IwaeElbo", None, ("poe",), ("K",), True, "my-own-bound", "is for products")
 registry.OBJECTIVES["mine"] = mine
 from common.training.command_line import parse
 from mnist import halves

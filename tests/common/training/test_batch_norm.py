@@ -26,7 +26,9 @@ def of_digits():
     [
         (of_digits, 8, None, "needs a model with batch norm, this one has none: leave it out"),
         (of_faces, 8, torch.tensor([[True, False]] * 8), "needs all modalities of all examples"),
-        (of_faces, 9, None, "needs a row for each process: the last batch has 1 for 2, choose another --batch-size"),
+        (of_faces, 9, None, "needs two rows for each process: a batch has 1 for 2, choose another --batch-size"),
+        (of_faces, 11, None, "needs two rows for each process: a batch has 3 for 2"),
+        (of_faces, 3, None, "needs two rows for each process: a batch has 3 for 2"),
     ],
 )
 def test_what_processes_would_do_unequally_often_is_refused(monkeypatch, objective, n, mask, message):
@@ -42,9 +44,9 @@ def test_random_terms_are_refused():
         batch_norm.check_synchronised(objective, Examples({"image": torch.zeros(8, 1)}), 4)
 
 
-def test_a_batch_with_a_row_for_each_process_is_accepted(monkeypatch):
+def test_batches_with_two_rows_for_each_process_are_accepted(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    batch_norm.check_synchronised(of_faces(), Examples({"image": torch.zeros(10, 1)}), 4)
+    batch_norm.check_synchronised(of_faces(), Examples({"image": torch.zeros(12, 1)}), 4)
 
 
 def test_evaluation_and_checkpoints_are_those_of_plain_batch_norm():

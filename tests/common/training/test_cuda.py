@@ -17,7 +17,7 @@ import polymnist.train
 from benchmarks import __main__ as benchmark
 from benchmarks.experiments import EXPERIMENTS
 from common.checkpoints import LAST, load
-from common.choices import OF_PAIRS
+from common.choices import PAIR_MODELS
 from common.data import Examples, streams
 from common.evaluation import classifiers
 from common.training.options import LoglikeConfig
@@ -53,7 +53,7 @@ def assert_close(a, b):
             assert one[split] == pytest.approx(other[split], rel=2e-3, abs=2e-3)
 
 
-@pytest.mark.parametrize(("model", "max_grad_norm"), [*((model, None) for model in OF_PAIRS), ("mvae", 1.0)])
+@pytest.mark.parametrize(("model", "max_grad_norm"), [*((model, None) for model in PAIR_MODELS), ("mvae", 1.0)])
 def test_captured_steps_are_the_steps(tmp_path, replays, model, max_grad_norm):
     """Same noise, same order: the same bounds, in whole batches and in a smaller last one."""
     options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 5, "max_grad_norm": max_grad_norm}

@@ -32,6 +32,22 @@ def rates(n_batches, steps=0, **options):
     return found
 
 
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_a_network_may_wait_for_its_first_gradient(name):
+    """As a decoder does whose modality the first batches lack."""
+    both = [[torch.nn.Parameter(torch.ones(2)) for _ in range(2)] for _ in range(2)]
+    ours = optimizers.make(PairsConfig(lr=0.1, optimizer=name), both[0], torch.device("cpu"))
+    theirs = optimizers.OPTIMIZERS[name](both[1], lr=0.1, foreach=False)
+    for late in (False, False, True, True):
+        for parameters in both:
+            for parameter in parameters if late else parameters[:1]:
+                parameter.grad = torch.tensor([1.0, -2.0])
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(both[0], both[1])
+    assert (both[0][1] != 1).all()
+
+
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [
