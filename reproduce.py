@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from common.errors import install, option, require
+from common.errors import InputError, install, option, require
 
 if find_spec("submitit") is None and __name__ == "__main__":
     print(f"error: reproduce.py needs submitit: {install('submitit')}", file=sys.stderr)
@@ -89,11 +89,20 @@ class Config:
     def check(self) -> None:
         """Raise InputError for values that no call can have."""
         require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must be different numbers, not {self.seeds}")
+        for seed in self.seeds:
+            require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32, not {seed}")
         for name in ("jobs", "budget"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
         require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
-        needed = {"timeout_min", "cpus_per_task"} - set(self.cluster_parameters()) if self.cluster == "slurm" else ()
+        parameters = self.cluster_parameters()
+        for name in ("timeout_min", "cpus_per_task"):
+            value = parameters.get(name, 1)
+            whole = isinstance(value, int) and value > 0
+            require(whole, f"--parameters {name}={value}: it must be a whole number above 0")
+        foreign = [key for key in parameters if key.startswith("slurm_") and self.cluster != "slurm"]
+        require(not foreign, f"--parameters {' '.join(foreign)} needs --cluster slurm")
+        needed = {"timeout_min", "cpus_per_task"} - set(parameters) if self.cluster == "slurm" else ()
         require(not needed, f"--cluster slurm needs --parameters {' '.join(f'{name}=N' for name in sorted(needed))}")
 
     def cluster_parameters(self) -> dict[str, str | int]:
@@ -105,7 +114,7 @@ class Config:
         for text in self.parameters:
             require(re.fullmatch(r"\w+=\S+", text), f"--parameters are KEY=VALUE, not {text!r}")
         pairs = (text.split("=", 1) for text in self.parameters)
-        return {key: int(value) if value.isdigit() else value for key, value in pairs}
+        return {key: int(value) if re.fullmatch("[0-9]+", value) else value for key, value in pairs}
 
     def plans(self) -> dict[str, list[Plan]]:
         """The plans that the options select, by table.
@@ -148,6 +157,13 @@ def main(config: Config) -> list[Path]:
     chosen = config.plans()
     runs_dir = config.save_dir.resolve() / ("demo" if config.demo else ".")
     results_dir = config.results_dir or runs_dir / "results"
+    if config.readme:
+        tables.put_in(config.readme, [])  # refuses a file without markers before anything runs
+    for folder in (runs_dir,) if config.tables_only else (runs_dir, results_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     failed = {} if config.tables_only else run(config, chosen, runs_dir, results_dir)
     results = tables.load(results_dir)
     measured = {x.table for x in results}
@@ -165,7 +181,6 @@ def main(config: Config) -> list[Path]:
     if config.readme:
         write_atomically(config.readme, tables.put_in(config.readme, results).encode())
     files.append(runs_dir / "report.html")
-    runs_dir.mkdir(parents=True, exist_ok=True)
     report.write(files[-1], results, runs_dir)
     print(*files, sep="\n")
     for name, error in failed.items():

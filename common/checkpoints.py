@@ -26,7 +26,13 @@ from common.tensor_files import load_safetensors
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
 FORMAT = 1
-NEWER_OPTIONS = {"n_private": None, "n_clusters": None}  # of our networks; older files and the authors' lack them
+NEWER_OPTIONS = {  # of our networks; older files and the authors' lack them
+    "n_private": None,
+    "n_clusters": None,
+    "n_vmfs": 1,
+    "embed_dim": None,
+    "likelihood_scale": None,
+}
 
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `common.publish`
@@ -202,7 +208,9 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
     name = trained.experiment
     if name in EXPERIMENTS:  # other experiments define their own options
         check(trained.config, _options_of(name), f"{path}, config,", REMEDY)
-    require(experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: use {name}'s scripts")
+    require(
+        experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: give one of {experiment}"
+    )
     return trained
 
 

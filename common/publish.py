@@ -7,6 +7,7 @@
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Write the folder, and upload it if asked to."""
+    named = config.repo is None or re.fullmatch(r"[\w.-]+/[\w.-]+", config.repo)
+    require(named, f"--repo {config.repo}: give OWNER/NAME")
     write(config.model, config.folder)
     print(f"{config.folder}: read {CARD} before you publish it")
     if config.repo is not None:
@@ -138,9 +141,8 @@ def push(folder: Path, repo: str) -> str:
     from common.checkpoints import OPTIONS, PUBLISHED
 
     try:
-        from httpx import HTTPError
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.errors import HFValidationError, HTTPError
     except ImportError as error:
         raise InputError(f"--repo needs huggingface_hub: {install('huggingface_hub')}") from error
     api = HfApi()
@@ -148,7 +150,8 @@ def push(folder: Path, repo: str) -> str:
         address = api.create_repo(repo, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=[PUBLISHED, OPTIONS, CARD])
     except (HTTPError, HFValidationError) as error:
-        raise InputError(f"--repo {repo}: {brief(error)}") from error
+        later = f"{folder} is written, upload it later with hf upload {repo} {folder}"
+        raise InputError(f"--repo {repo}: {brief(error)}: {later}") from error
     return str(address)
 
 

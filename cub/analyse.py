@@ -93,6 +93,8 @@ class Config(TrainedConfig):
         require(
             fits, f"--feature-components {self.feature_components} must not be below --components {self.components}"
         )
+        enough = self.limit is None or self.limit > self.components
+        require(enough, f"--limit {self.limit} is too low for --components {self.components}: raise it, or lower these")
         if self.umap:
             maps.require_installed()
 

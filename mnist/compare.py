@@ -121,7 +121,7 @@ class Config:
             refused = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in REFUSED]
             require(not refused, f"--variants and --options cannot set {', '.join(refused)}")
             args = [arg for setting in settings for arg in _arguments(*setting.split("=", 1))]
-            run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"compare.py: {variant}")
+            run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"{self.experiment}.py train")
             given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}
             folder = "_".join(settings).replace("/", "-")
             todo += [

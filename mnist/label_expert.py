@@ -162,7 +162,7 @@ def _picture(path: Path, ways: dict[str, tuple[MultimodalVAE, Callable[[Tensor],
         labels = torch.arange(N_CLASSES, device=model.device).repeat(ROWS)
         rows += [*model.decode(draw(labels), ["image"])["image"].mean.unflatten(0, (ROWS, N_CLASSES))]
     names = [name if i == 0 else "" for name in ways for i in range(ROWS)]
-    plots.image_grid(path, torch.stack(rows), names, title="samples given the label")
+    plots.image_grid(path, torch.stack(rows), names, title="samples given the labels, 0 to 9 from left to right")
     print(f"\n{path}")
 
 

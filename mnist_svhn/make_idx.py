@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import tyro
 
+from common.errors import require
 from common.io import locked
 from common.training import run_from_command_line
 from mnist_svhn.data import save_pairs
@@ -37,7 +38,9 @@ class Config(TrainingPairOptions):
 
 def main(config: Config) -> None:
     """Save the pairs, and print the names of the files."""
-    with locked(config.data_dir):
+    folder = config.data_dir
+    require(folder.is_dir() or config.download, f"there is no folder {folder}: give --data-dir DIR, or --download")
+    with locked(folder):
         print(*save_pairs(config), sep="\n")
 
 

@@ -47,6 +47,7 @@ def main(config: Config) -> Path:
     model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
     for name in config.given:
         require(name in model.modalities, f"this model has no {name}: --given takes {', '.join(model.modalities)}")
+        require(config.given.count(name) == 1, f"--given names {name} twice: name each modality once")
     torch.manual_seed(config.seed)
     folder = config.out_dir or runs.folder_of(config.model) / "samples"
     if config.given:

@@ -106,6 +106,7 @@ DIGIT_PAIRS = tuple(
         ),
         published=MNIST_SVHN[model],
         dataset=dataset,
+        other_test_images=bool(suffix),
         note="The paper's figures are for real SVHN; ours are for the synthetic one." if suffix else "",
     )
     for suffix, data, dataset in (("", "", "mnist_svhn"), (", synthetic SVHN", "--svhn synthetic", "mnist"))

@@ -49,6 +49,7 @@ def main(config: Config) -> None:
     texts = {"english": config.condition_on_english, "french": config.condition_on_french}
     texts = {language: text for language, text in texts.items() if text is not None}
     inputs = {language: _parsed(text, language) for language, text in texts.items()}
+    require(len(inputs) < 2, "a text in both languages leaves nothing to translate: give it in one")
     require(not config.reconstruct or not inputs, "--reconstruct takes no condition: leave one of them out")
     model = load_model(config.model, "translation").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)

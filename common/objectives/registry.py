@@ -268,10 +268,8 @@ def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: st
     require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
     require(not record.gaussian or posterior == "gaussian", f"--obj {obj} needs Gaussian experts, not {posterior} ones")
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
-    require(
-        has_density or not record.needs_density,
-        f"--obj {obj} needs a density in closed form, which --posterior {posterior} does not have: choose {known}",
-    )
+    lacking = f"a posterior with a density in closed form, --posterior {posterior} has none"
+    require(has_density or not record.needs_density, f"--obj {obj} needs {lacking}: choose {known}")
 
 
 def check_options(obj: str, given: Mapping[str, object]) -> None:

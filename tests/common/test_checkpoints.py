@@ -205,11 +205,11 @@ def test_a_build_of_ones_own_serves_known_experiments_too(tmp_path):
 
 
 def test_options_outside_the_repository_mean_what_their_code_says(tmp_path):
-    config = {"n_latents": 2, "layers": [8, 4], "likelihood": {"a": "normal"}}
+    config = {"n_latents": 2, "fusion": ["poe", "moe"], "likelihood": {"a": "normal"}}
     save(tmp_path / BEST, {"experiment": "pairs", "config": config, "state_dict": train_pairs(tmp_path).state_dict()})
     assert load_model(tmp_path, build=build_pairs).modalities == ("a", "b")
-    save(tmp_path / "of_ours.pt", ours(config={"n_latents": 3, "layers": [8, 4]}))
-    with pytest.raises(InputError, match=r"config, is damaged, .*layers"):
+    save(tmp_path / "of_ours.pt", ours(config={"n_latents": 3, "fusion": ["poe", "moe"]}))
+    with pytest.raises(InputError, match=r"config, is damaged, .*fusion"):
         load_config(tmp_path / "of_ours.pt")
 
 

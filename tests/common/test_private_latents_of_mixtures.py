@@ -330,3 +330,15 @@ def test_a_clustered_prior_by_name():
         model(n_clusters=7, learn_prior=True)
     with pytest.raises(InputError, match="a clustered prior needs at least one cluster, not 0"):
         model(n_clusters=0)
+
+
+def test_stop_all_weighs_no_draw_of_an_auxiliary_prior_twice():
+    """With several samples: what r_n learns is IWAE's gradient, sample by sample, since its density is in no weight."""
+    vae, matrices, scales = plus("laplace", ("a", "b"))
+    inputs, found = draw(matrices, scales, 5), []
+    for objective in (IwaeElbo(vae, 4, looser=True), DregIwaeElbo(vae, 4, looser=True, gradient="stop-all")):
+        torch.manual_seed(0)
+        vae.zero_grad()
+        objective({name: inputs[name] for name in ("a", "b")}, 0.7).backward()
+        found.append(vae.auxiliary.scale.grad.clone())
+    torch.testing.assert_close(*found)

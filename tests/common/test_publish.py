@@ -5,7 +5,6 @@ import re
 import sys
 from importlib import import_module
 
-import httpx
 import pytest
 import torch
 
@@ -137,12 +136,13 @@ def test_the_folder_is_uploaded(run, tmp_path, monkeypatch, capsys):
 
 def test_a_refusal_takes_one_line(run, tmp_path, monkeypatch, capsys):
     def refuse(self, repo, exist_ok):
-        raise httpx.ConnectError("no route to host")
+        raise HUB.errors.HTTPError("no route to host")
 
     monkeypatch.setattr(HUB.HfApi, "create_repo", refuse)
     message = publish(capsys, run, tmp_path / "new", "--repo", "someone/digits")
-    assert message == "error: --repo someone/digits: no route to host\n"
+    assert message.startswith("error: --repo someone/digits: no route to host: ") and message.count("\n") == 1
+    assert f"hf upload someone/digits {tmp_path / 'new'}" in message
     monkeypatch.undo()
     message = publish(capsys, run, tmp_path / "other", "--repo", "not a name")
-    assert message.startswith("error: --repo not a name: ") and message.count("\n") == 1
-    assert json.loads((tmp_path / "other" / "config.json").read_text())["experiment"] == "mnist"
+    assert message == "error: --repo not a name: give OWNER/NAME\n" and not (tmp_path / "other").exists()
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["experiment"] == "mnist"

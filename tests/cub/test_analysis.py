@@ -265,9 +265,19 @@ def test_latents_and_networks(tmp_path, model):
         ({"components": 0}, "--components must be positive, not 0"),
         ({"components": 5, "feature_components": 4}, "--feature-components 4 must not be below --components 5"),
         ({"n_samples": 0}, "--n-samples must be positive"),
-        ({"limit": 3}, "there are 2 canonical directions at most, not 3: ask for fewer"),
+        ({"limit": 3}, "--limit 3 is too low for --components 3: raise it, or lower these"),
     ],
 )
 def test_options_that_cannot_be(monkeypatch, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         run(monkeypatch, tmp_path, "feature", **options)
+
+
+@pytest.mark.slow
+def test_canonical_directions_are_those_of_training_birds(monkeypatch, tmp_path):
+    seen, original = [], analyse.cca
+    monkeypatch.setattr(analyse, "cca", lambda x, y, *rest: seen.append((x, y)) or original(x, y, *rest))
+    run(monkeypatch, tmp_path, "feature")
+    ((x, y),) = seen
+    train = load("train", data_config("", BirdOptions(), demo=True, limit=60), source="feature")
+    assert x.equal(train.examples.modalities["feature"]) and len(y) == 10 * len(x)

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import torch
+from torch import nn
 
 from common.data import Batch
 from common.likelihoods import GroupedLikelihood
 from common.models import MVAE
 from mnist.loglike import image_and_label
+from mnist.model import build
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
 
 
@@ -32,3 +36,14 @@ def test_an_image_and_its_label():
         shared = rows[f"log p(image,text){suffix}"]
         torch.testing.assert_close(rows[f"log p(image|text){suffix}"], shared - text)
         torch.testing.assert_close(rows[f"log p(text|image){suffix}"], shared - rows[f"log p(image){suffix}"])
+
+
+def test_the_prior_is_the_proposal_of_a_label_by_default():
+    """A decoder that ignores z: exact for any draw of the prior, and for no draw of q(z|text)."""
+    torch.manual_seed(0)
+    vae = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
+    nn.init.zeros_(vae.decoder["text"][1].weight)
+    exact = vae.decoder["text"][1].bias.log_softmax(dim=0).detach()
+    batch = Batch({"image": torch.rand(10, 1, 28, 28).double(), "text": torch.arange(10)})
+    rows = image_and_label(vae, batch, ("text",), "text", 1)
+    torch.testing.assert_close(rows["log p(text)"], exact)

@@ -12,6 +12,7 @@ from PIL import Image
 import mnist.weak_supervision
 from common import weak_supervision
 from common.checkpoints import load_model
+from common.data.splits import draw_paired
 from common.errors import InputError
 from mnist.data import load as load_mnist
 from tests.helpers.data_config import data_config
@@ -102,3 +103,31 @@ def test_weak_supervision_fetches_what_is_missing(tmp_path, monkeypatch):
     config = tyro.cli(mnist.weak_supervision.Config, args=["--download", *map(str, options)])
     mnist.weak_supervision.main(config, lambda: mnist.train.experiment()._replace(load=load))
     assert fetched == [("train", True), ("test", True)]
+
+
+@pytest.mark.slow
+def test_the_classifier_has_the_pairs_that_the_model_learns_from(monkeypatch, tmp_path):
+    pairs = []
+
+    def classifier(config, build, paired, *_):
+        pairs.append(paired)
+        return lambda image: torch.zeros(len(image), 1, 10)
+
+    monkeypatch.setattr(weak_supervision, "classifier", classifier)
+    call(
+        mnist.weak_supervision,
+        *OPTIONS,
+        "--limit",
+        60,
+        "--jobs",
+        1,
+        "--fractions",
+        0.2,
+        "--seeds",
+        3,
+        "--save-dir",
+        tmp_path,
+    )
+    examples = load_mnist("train", data_config("", demo=True, limit=60))
+    expected = examples.take(draw_paired(examples, 0.2, 3))
+    assert pairs[0][:].modalities["image"].equal(expected[:].modalities["image"])

@@ -11,7 +11,7 @@ from common.errors import InputError
 from common.training import objective_of, run_from_command_line
 from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn import classifier as classifiers
-from mnist_svhn.model import build
+from mnist_svhn.model import Clamp, build
 from mnist_svhn.options import MODELS, NEWER
 from tests.helpers.scripts import call
 
@@ -182,3 +182,8 @@ def test_models_that_do_not_exist_are_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         call(train, "--demo", *options, "--save-dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_authors_clamp():
+    clamp = Clamp()
+    assert clamp(torch.tensor([0.0, 1e-5, 0.5, 1.0], dtype=torch.float64)).tolist() == [1e-6, 1e-5, 0.5, 1 - 1e-6]

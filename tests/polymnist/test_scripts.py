@@ -187,6 +187,7 @@ def test_training_with_missing_images(tmp_path):
     ("script", "args", "message"),
     [
         (sample, ("--given", "m3", "--demo"), "this model has no m3: --given takes m0, m1, m2"),
+        (sample, ("--given", "m0", "m0", "--demo"), "--given names m0 twice: name each modality once"),
         (loglike, ("--demo", "--n-modalities", 5), "--n-modalities 3"),
         (loglike, ("--demo", "--n-modalities", 3, "--target", "m7"), "no m7: --target and --given take m0, m1, m2"),
         (loglike, ("--demo", "--n-modalities", 3, "--target", "m1", "--given", "m1"), "name m1 more than once"),

@@ -29,6 +29,7 @@ from common.errors import InputError
 from reproduction import commands, report, tables, work
 from reproduction.commands import Failed, call
 from reproduction.plans import TABLES
+from reproduction.published import Published
 from reproduction.records import Figure, Measure, Plan, Setting, Table
 from reproduction.scheduler import Pool, gpus
 from reproduction.work import RESULT
@@ -174,10 +175,28 @@ def test_parameters_of_the_cluster():
     assert config.cluster_parameters() == {"timeout_min": 60, "cpus_per_task": 4, "slurm_partition": "gpu"}
     for wrong, message in (
         (["gpu"], "--parameters are KEY=VALUE, not 'gpu'"),
+        (["timeout_min=x"], "--parameters timeout_min=x: it must be a whole number above 0"),
+        (["cpus_per_task=0"], "--parameters cpus_per_task=0: it must be a whole number above 0"),
+        (["cpus_per_task=\N{SUPERSCRIPT TWO}"], "it must be a whole number above 0"),
         (["timeout_min=60"], "--cluster slurm needs --parameters cpus_per_task=N"),
     ):
         with pytest.raises(InputError, match=message):
             reproduce.Config("all", cluster="slurm", parameters=tuple(wrong)).check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": (-1,)}, "--seeds must lie between 0 and 2.32, not -1"),
+        ({"parameters": ("slurm_partition=gpu",)}, "--parameters slurm_partition needs --cluster slurm"),
+        ({"results_dir": Path("/dev/null/results")}, "/dev/null/results cannot be made"),
+        ({"readme": Path(__file__)}, "has no lines"),
+    ],
+)
+def test_what_no_run_could_use_is_refused_before_any(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(reproduce, "run", None)
+    with pytest.raises(InputError, match=message):
+        reproduce.main(reproduce.Config("mvae-table2", save_dir=tmp_path, **options))
 
 
 @pytest.mark.parametrize(
@@ -552,3 +571,19 @@ def test_the_scripts_know_the_options_of_the_plans(plan, demo, tmp_path):
     for _, _, name, *args in (train, *commands.measure_commands(run, site).values()):
         module = importlib.import_module(name)
         tyro.cli(getattr(module, "Config", None) or module.Command, args=args).check()
+
+
+def test_what_a_table_says_of_runs_that_differ():
+    runs = [result(seed=s, given=g, loglike=loglike(-90.0)) for s, g in ((0, 80), (1, 40))]
+    runs[0].date, runs[1].date, runs[1].examples = "2026-11-20", "2026-11-22", 10_000
+    runs[1].epochs.planned = 60
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], runs)
+    assert "| 0, 1 | 40 to 80 of 80 | 10,000 to 50,000 | 2026-11-22 | 0123456+ |" in text
+
+
+def test_the_error_of_a_difference_in_percent():
+    figure = Figure("share", ("loglike", "estimates", "x", "mean"), percent=True)
+    plan = Plan("mnist", "mvae", Setting(1, 0), None, (), {"share": Published(40.0)}, other_test_images=True)
+    run = result(loglike={"estimates": {"x": {"mean": 0.5, "stderr": 0.02}}})
+    row = tables.Row(plan, figure, plan.published["share"], (0.5,), (), (run,))
+    assert tables.difference(row) == "+10.0 ± 2.0"

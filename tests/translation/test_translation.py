@@ -114,6 +114,7 @@ def test_samples_and_translations_are_lines(trained, tmp_path):
         ),
         (("--condition-on-french", ""), "--condition-on-french: a text has 1 to 8 words, not the 0 of ''"),
         (("--condition-on-french", 9 * "un "), "a text has 1 to 8 words, not the 9 of"),
+        (("--condition-on-french", "un", "--condition-on-english", "one"), "a text in both languages leaves nothing"),
         (("--condition-on-french", "un", "--reconstruct"), "--reconstruct takes no condition: leave one of them out"),
     ],
 )

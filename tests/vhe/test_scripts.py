@@ -316,3 +316,19 @@ def test_errors_are_one_line(saved, script, args, message, capsys):
         run_from_command_line(script.main, script.Config, None, [str(saved["character"]), "--demo", *args])
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_errors_of_estimates_count_characters(monkeypatch):
+    characters = characters_of(sets_of(5, 4))
+    values = torch.randn(5, 4).double()
+    monkeypatch.setattr(loglike, "load_trained", lambda config: (None, {"k_shot": 1}))
+    monkeypatch.setattr(loglike, "load_test", lambda *_: characters)
+    monkeypatch.setattr(loglike, "evaluate", lambda *_: {"log p(image)": values.flatten()})
+    reported = []
+    monkeypatch.setattr(
+        loglike.tables,
+        "report_estimates",
+        lambda values, *_, groups=None: reported.append(loglike.tables.summarise(values, groups)["log p(image)"]),
+    )
+    loglike.main(loglike.Config(Path("x"), demo=True))
+    assert reported[0]["stderr"] == pytest.approx((values.mean(dim=1).std() / 5**0.5).item())

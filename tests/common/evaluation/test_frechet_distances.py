@@ -101,3 +101,11 @@ def test_without_torch_fidelity(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", raising=False)
     with pytest.raises(InputError, match="^FID needs torch-fidelity: pip install torch-fidelity, or leave out --incep"):
         inception_features(tmp_path / WEIGHTS, CPU)
+
+
+def test_one_feature_that_is_not_finite_is_refused():
+    x = torch.randn(5, 3)
+    x[2, 1] = torch.nan
+    with pytest.raises(InputError, match="features are not finite"):
+        FrechetDistance(x)
+    assert FrechetDistance(torch.eye(2))(torch.eye(2)) == pytest.approx(0, abs=1e-6), "two examples are enough"

@@ -175,3 +175,28 @@ def test_too_few_examples_are_refused():
     (x, labels), vae = examples(20), model()
     with pytest.raises(InputError, match="needs training examples of two labels"):
         linear_accuracy(encode(vae, x, torch.zeros_like(labels)), encode(vae, x, labels), ("b",))
+
+
+class WrongOfFirstClass(nn.Module):
+    """z as it is, but for class 0, which becomes another."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z):
+        return torch.where(z.argmax(dim=1, keepdim=True) == 0, z.roll(1, dims=1), z)
+
+
+def test_the_macro_score_weighs_classes_equally():
+    """b is decoded wrongly for class 0 alone, which nine of ten examples show."""
+    torch.manual_seed(0)
+    vae = model()
+    vae.decoder["b"] = WrongOfFirstClass()
+    n_classes = vae.latent_dim
+    label = torch.where(torch.arange(1000) < 900, 0, torch.arange(1000) % n_classes)
+    x = nn.functional.one_hot(label, n_classes).float()
+    test = encode(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
+    scores = conditional(test, JUDGES, distances_to(test.examples, JUDGES), ("a",))["b"]
+    assert scores["coherence"] == pytest.approx((label != 0).double().mean().item(), abs=0.01)
+    assert scores["macro"] == pytest.approx(1 - 1 / n_classes, abs=0.01)

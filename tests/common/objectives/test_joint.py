@@ -351,3 +351,13 @@ def test_gradient_of_mvtcaes_and_crmvaes_loss_against_finite_differences(objecti
 
 def test_mvtcaes_alpha_is_its_authors_by_default():
     assert MvtcaeElbo(with_fusion("product")[0]).alpha == 5 / 6
+
+
+@pytest.mark.parametrize("objective", [MvtcaeElbo, CrmvaeElbo])
+def test_m_is_the_number_of_modalities(objective):
+    vae, *_ = with_fusion("product", 2)
+    c = objective(vae).coefficients(0.6)
+    expected = {MvtcaeElbo: ((2 - 5 / 6) / 2, 0, 0.6 / 6, 0.6 * 5 / 12), CrmvaeElbo: (1 / 6, 1 / 6, 0.2, 0.2)}[
+        objective
+    ]
+    assert tuple(c) == pytest.approx(expected)
