@@ -53,7 +53,7 @@ class Saved(msgspec.Struct):
     format: int = FORMAT
 
 
-class Published(msgspec.Struct):
+class PublishedOptions(msgspec.Struct):
     """The config.json of a published model; see `Saved`."""
 
     experiment: Name
@@ -217,7 +217,7 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
 def _published(path: Path) -> dict[str, Any]:
     """What a published file and the options beside it hold, as a checkpoint of ours."""
     again = "download the published folder again"
-    options = read_json(path.with_name(OPTIONS), Published, f"{path.name} needs it, {again}")
+    options = read_json(path.with_name(OPTIONS), PublishedOptions, f"{path.name} needs it, {again}")
     return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
 
 
@@ -228,9 +228,8 @@ def _ours(saved: Saved, path: Path) -> Trained:
         f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it",
     )
     config = saved.config
-    if (
-        saved.experiment in MVAE_EXPERIMENTS and "model" not in config and "fusion" not in config
-    ):  # the file lacks the fusion
+    lacks_fusion = "model" not in config and "fusion" not in config
+    if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:
         config = module_of(saved.experiment).AUTHORS_OPTIONS | config
     return Trained(saved.experiment, config, lambda model: saved.state_dict)
 

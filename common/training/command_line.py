@@ -103,9 +103,8 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
     """
     named = _named_defaults(given)
     epochs = named.get("epochs", config().epochs)
-    if (
-        parse(config, description, args, named).epochs != epochs
-    ):  # --annealing-epochs of --settings or --demo fits only their own --epochs
+    # --annealing-epochs of --settings or --demo fits only their own --epochs
+    if parse(config, description, args, named).epochs != epochs:
         named = {name: value for name, value in named.items() if name != "annealing_epochs"}
     other = _other_run(given)  # holds all options, also those of --demo
     defaults = other | named if given.settings == "paper" else other or named

@@ -114,20 +114,8 @@ def test_the_classifier_has_the_pairs_that_the_model_learns_from(monkeypatch, tm
         return lambda image: torch.zeros(len(image), 1, 10)
 
     monkeypatch.setattr(weak_supervision, "classifier", classifier)
-    call(
-        mnist.weak_supervision,
-        *OPTIONS,
-        "--limit",
-        60,
-        "--jobs",
-        1,
-        "--fractions",
-        0.2,
-        "--seeds",
-        3,
-        "--save-dir",
-        tmp_path,
-    )
+    args = [*OPTIONS, "--limit", 60, "--jobs", 1, "--save-dir", tmp_path]
+    call(mnist.weak_supervision, *args, "--fractions", 0.2, "--seeds", 3)
     examples = load_mnist("train", data_config("", demo=True, limit=60))
     expected = examples.take(draw_paired(examples, 0.2, 3))
     assert pairs[0][:].modalities["image"].equal(expected[:].modalities["image"])

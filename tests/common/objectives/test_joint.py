@@ -353,11 +353,10 @@ def test_mvtcaes_alpha_is_its_authors_by_default():
     assert MvtcaeElbo(with_fusion("product")[0]).alpha == 5 / 6
 
 
-@pytest.mark.parametrize("objective", [MvtcaeElbo, CrmvaeElbo])
-def test_m_is_the_number_of_modalities(objective):
+@pytest.mark.parametrize(
+    ("objective", "coefficients"),
+    [(MvtcaeElbo, ((2 - 5 / 6) / 2, 0, 0.6 / 6, 0.6 * 5 / 12)), (CrmvaeElbo, (1 / 6, 1 / 6, 0.2, 0.2))],
+)
+def test_m_is_the_number_of_modalities(objective, coefficients):
     vae, *_ = with_fusion("product", 2)
-    c = objective(vae).coefficients(0.6)
-    expected = {MvtcaeElbo: ((2 - 5 / 6) / 2, 0, 0.6 / 6, 0.6 * 5 / 12), CrmvaeElbo: (1 / 6, 1 / 6, 0.2, 0.2)}[
-        objective
-    ]
-    assert tuple(c) == pytest.approx(expected)
+    assert tuple(objective(vae).coefficients(0.6)) == pytest.approx(coefficients)
