@@ -101,7 +101,7 @@ DIGIT_PAIRS = tuple(
         # its classifiers take minutes of a core, so the demo has one model
         Setting(2, 0, options) if model == "mmvae" and not suffix else None,
         (
-            Measure("coherence", "analyse", data, "--n-samples 500"),
+            Measure("coherence", "analyse", f"{data} --no-umap", "--n-samples 500 --no-umap"),
             Measure("loglike", "loglike", f"{data} --limit 500", "--limit 20 --n-samples 50"),
         ),
         published=MNIST_SVHN[model],
