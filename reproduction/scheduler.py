@@ -61,7 +61,7 @@ class Pool:
                 while waiting and free:
                     work, slot = waiting.popleft(), free.popleft()
                     if self.cuda and self.cluster == "local":
-                        executor.update_parameters(local_visible_gpus=[visible[slot % len(visible)]])
+                        executor.parameters["visible_gpus"] = [visible[slot % len(visible)]]  # not settable otherwise
                     try:
                         with stderr_in(self.folder / "controllers.log"):
                             running[executor.submit(work)] = work, slot

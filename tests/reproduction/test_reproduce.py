@@ -216,6 +216,14 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
         gpus()
 
 
+@pytest.mark.slow
+def test_each_run_at_a_time_has_its_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    pool = Pool(tmp_path, "local", 2, 1, True, {})
+    found = [error for _, error in pool.execute([partial(os.getenv, "CUDA_VISIBLE_DEVICES")] * 2)]
+    assert sorted(found) == ["2", "5"]
+
+
 def test_runs_of_other_options_are_not_averaged():
     options = ("--lr 1e-3 --epochs 3 --seed 0", "--lr 1e-3 --epochs 4 --seed 1", "--lr 1e-4 --seed 2")
     results = [
