@@ -194,6 +194,7 @@ def logarithmic(axis: Axes, which: Literal["x", "y"]) -> None:
     ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ruler.set_major_formatter(PLAIN)
     ruler.set_minor_formatter(NullFormatter())
+    axis.tick_params(axis=which, labelsize=8)  # 10,000 beside 20,000
 
 
 def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, title: str = "") -> None:
