@@ -132,6 +132,15 @@ class NamedModels(ObjectiveOptions):
         """What there is to know about the config's model."""
         return self.MODELS[self.model]
 
+    def check_objective(self, model: str, exists: Sequence[str], fusion: str, posterior: str) -> None:
+        """Also name the models that can have the family, if the chosen one cannot."""
+        from common.fusions import FAMILIES, FUSIONS  # needs torch, which --help does without
+
+        able = [name for name, other in self.MODELS.items() if FUSIONS[other.fusion].exists(FAMILIES[posterior])]
+        reason = f"{model} cannot have {posterior} experts ({FUSIONS[fusion].why}): {', '.join(able)} can"
+        require(FUSIONS[fusion].exists(FAMILIES[posterior]), reason)
+        super().check_objective(model, exists, fusion, posterior)
+
 
 @dataclasses.dataclass(kw_only=True)
 class PrivateOptions(ObjectiveOptions):
@@ -180,6 +189,7 @@ class ModelOptions(NamedModels):
 
     GROUP: ClassVar = "model"
     DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"model": ("obj",)}
+    MODELS: ClassVar = {name: MODELS[name] for name in PAIR_MODELS}
 
     model: Literal[PAIR_MODELS] = "mvae"
     """the model"""

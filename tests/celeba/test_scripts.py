@@ -348,7 +348,7 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
     ("script", "options", "message"),
     [
         (celeba.train, ["--approx-m", 1], "random subsets need at least 3 modalities"),
-        (celeba.train, ["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
+        (celeba.train, ["--posterior", "laplace"], "--model mvae cannot have laplace experts"),
         (
             celeba19.train,
             ["--weighting", "authors", "--obj", "elbo"],

@@ -32,8 +32,14 @@ def test_models_of_subsets_learn_from_unpaired_examples(model):
             "--obj elbo would leave posteriors of single modalities or auxiliary priors untrained: --model jmvae has",
         ),
         (["--model", "bivcca", "--obj", "ar"], "--obj ar needs KLs in closed form between the posteriors of subsets"),
-        (["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
-        (["--model", "mvae-q", "--posterior", "vmf"], "there is no fusion quotient for vmf experts: only Gaussians"),
+        (
+            ["--posterior", "laplace"],
+            "--model mvae cannot have laplace experts .*: jmvae, vae, cvae, bivcca, mmjsd, telbo can",
+        ),
+        (
+            ["--model", "mvae-q", "--posterior", "vmf"],
+            "--model mvae-q cannot have vmf experts .only Gaussians have this",
+        ),
         (["--obj", "iwae", "--K", "0"], "--K must be positive, not 0"),
         (
             ["--obj", "dreg", "--looser"],

@@ -170,7 +170,7 @@ def test_the_papers_estimate_is_refused_where_latents_come_from_auxiliary_priors
         (("--model", "mmvae+", "--n-clusters", 3), "--n-clusters needs --model cmvae .got --model mmvae"),
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
         (("--model", "cmvae", "--learn-prior"), "a prior of clusters has fixed scales: leave out --learn-prior"),
-        (("--model", "mvtcae", "--prior-and-posterior", "laplace"), "there is no fusion product for laplace experts"),
+        (("--model", "mvtcae", "--prior-and-posterior", "laplace"), "--model mvtcae cannot have laplace experts"),
         (("--model", "mmjsd", "--prior-and-posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace"),
         (("--model", "mmvae", "--obj", "mmjsd"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
         (("--model", "dmvae", "--prior-and-posterior", "vmf"), "private latents need another family: vmf experts"),
