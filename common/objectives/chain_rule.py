@@ -23,8 +23,8 @@ class ArElbo(MultimodalObjective):
     example has its own order, drawn anew at each call; what it lacks adds nothing.
 
     Raises:
-        InputError: the posterior's KLs have no closed form (mixtures, energy-based), the posterior of nothing is not
-            the prior (set encoders), or there is none of some subset (a joint encoder beside three modalities or more).
+        InputError: the posterior's KLs have no closed form (mixtures, energy-based, flows), or some subset has no
+            posterior (a joint encoder beside three modalities or more).
     """
 
     random_subsets = True

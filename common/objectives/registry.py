@@ -174,11 +174,11 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     "ar": ObjectiveRecord(
         form="ArElbo",
         make=lambda model, o, weights: objectives.ArElbo(model, weights),
-        fusions=(*PRODUCTS, "joint"),
+        fusions=(*PRODUCTS, "joint", "set", "unstructured"),
         options=(),
         needs_density=True,
         summary="chain rule over the modalities in a random order, no bound",
-        why="needs KLs in closed form between the posteriors of subsets: a product, or joint encoders",
+        why="needs KLs in closed form between the posteriors of subsets, which mixtures and flows lack",
     ),
     "elbo-importance": ObjectiveRecord(
         form="ReweightedElbo",

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common import distributed
 from common.errors import install, require
 from common.models import MultimodalVAE
 from common.reporting import plots
@@ -38,6 +39,7 @@ def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: M
     draws = torch.cat([*sources.values()]).cpu()
     too_few = f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: a larger --limit, or --no-umap"
     require(len(draws) >= MIN_DRAWS, too_few)
+    distributed.print_once(f"drawing {path.name} takes about half a minute")
     from umap import UMAP  # slow to import
 
     threads = torch.get_num_threads()
