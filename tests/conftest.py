@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from common.reporting import plots, training_curves
+from common.training import devices
 from tests.reference import fill
 
 pytest.register_assert_rewrite("tests.helpers")
@@ -22,6 +23,19 @@ from tests.helpers.celeba_files import write_celeba  # noqa: E402 (after its ass
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell runs in the background ignore it
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cuda", action="store_true", help="run all scripts on the GPU, as if each had --cuda")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _device(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--cuda"):
+            select = devices.select
+            patch.setattr(devices, "select", lambda cuda: select(cuda=True))
+        yield
 
 
 @pytest.fixture(autouse=True)
