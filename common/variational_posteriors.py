@@ -295,8 +295,8 @@ class JointFlowsPosterior(Posterior):
         """Which modalities are given (..., M), and (mu, logvar), each (..., M + 1, D) -> q, batch shape (...)."""
         return JointFlows(*params, self.flows, self.n)
 
-    def point(self, q: JointFlows) -> Tensor:
-        return q.point
+    def point(self, q: JointFlows | Distribution) -> Tensor:
+        return q.point if isinstance(q, JointFlows) else q.mean  # the prior's
 
     def proposal(self, q: JointFlows) -> Distribution:
         return q.proposal

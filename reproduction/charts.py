@@ -15,6 +15,7 @@ COLOURS = (  # on white and on black
     *("#2f7ebc", "#cc5f1a", "#1f9163", "#a65bb5", "#b8860b"),
     *("#c0504d", "#5f7d95", "#c2409b", "#7a8b00", "#00868b"),
 )
+MARKERS = "osD^vPX"  # 7, so that the first 70 names differ in marker or colour
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.color": INK, "axes.labelcolor": INK}
 STYLE |= {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.family": "sans-serif", "font.size": 10}
 
@@ -73,9 +74,10 @@ def spreads(
         scale: of the x axis, "linear" or "log".
     """
     figure, axis = _axis(labels)
-    for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+    for i, ((name, points), colour) in enumerate(zip(curves.items(), _colours(len(curves)), strict=True)):
         x, mean, deviation = zip(*points, strict=True)
-        axis.errorbar(x, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
+        marker = MARKERS[i % len(MARKERS)]
+        axis.errorbar(x, mean, deviation, color=colour, marker=marker, markersize=5, capsize=3, label=name)
     if scale == "log":
         plots.logarithmic(axis, "x")
     else:

@@ -13,7 +13,7 @@ import torch
 from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
-from common.errors import InputError, require
+from common.errors import InputError
 
 Work = TypeVar("Work", bound=Callable[[], str | None])
 MAX_MINUTES = 60 * 24 * 30
@@ -96,16 +96,10 @@ def stderr_in(file: Path) -> Iterator[None]:
         os.close(before)
 
 
-def gpus() -> list[int]:
-    """Numbers of the GPUs that this process may use.
-
-    Raises:
-        InputError: CUDA_VISIBLE_DEVICES does not have their numbers.
-    """
+def gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    require(all(name.isdigit() for name in names), f"CUDA_VISIBLE_DEVICES={visible}: give the GPUs' numbers")
-    return [int(name) for name in names]
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def error_of(job: Job) -> str | None:

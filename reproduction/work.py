@@ -218,7 +218,7 @@ def result_of(run: Run, site: Site, epochs: int, commands: list[str]) -> dict[st
         "commit": git_commit(),
         "date": datetime.now().date().isoformat(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-        "device": torch.cuda.get_device_name() if site.cuda else processor(),
+        "device": torch.cuda.get_device_name() if site.cuda and torch.cuda.is_available() else processor(),
         "threads": site.threads,
         "examples": None if plan.writes else load(folder / LAST)["n_train"],
         **read_training(folder),

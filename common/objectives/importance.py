@@ -36,6 +36,11 @@ class ImportanceWeighted(MultimodalObjective):
         self.max_samples = None if max_memory is None else samples_that_fit(self.model, max_memory)
 
     @property
+    def capturable(self) -> bool:
+        # a CUDA graph cannot restore the random state, as decoding again in the backward pass does
+        return super().capturable and self.max_samples is None
+
+    @property
     def decoded_at_once(self) -> int:
         """The number of samples to decode in one batch."""
         usual = self.model.decoded_at_once

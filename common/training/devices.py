@@ -43,7 +43,7 @@ def prepare(model: Model, device: torch.device, precision: str, compile: bool) -
         precision: "fp32" or "bf16".
 
     Raises:
-        InputError: compiling for the CPU needs a C++ compiler, and there is none.
+        InputError: compiling needs a compiler of C++ (for the CPU) or C (for a GPU), and there is none.
     """
     for network in model.networks():
         if precision == "bf16":
@@ -77,11 +77,13 @@ def _in_float32(output: object) -> object:
 
 
 def _check_compiler(device: torch.device) -> None:
-    compiler = os.environ.get("CXX", "g++")
-    require(
-        device.type != "cpu" or shutil.which(compiler),
-        f"--compile needs a C++ compiler, and {compiler} is missing: install it, or leave out --compile",
-    )
+    if device.type == "cpu":
+        kind, compilers = "C++", [os.environ.get("CXX", "g++")]
+    else:  # Triton's launchers
+        kind, compilers = "C", [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    names = " or ".join(compilers)
+    message = f"--compile needs a {kind} compiler, and there is no {names}: install it, or leave out --compile"
+    require(any(shutil.which(name) for name in compilers), message)
 
 
 def _keep_pages() -> None:

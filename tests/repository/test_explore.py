@@ -68,8 +68,10 @@ def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
     assert all(torch.allclose(z.norm(dim=-1), torch.ones(len(z))) for z in seen) and len(seen) == 3
 
 
-@pytest.mark.parametrize("options", [{"model": "dmvae"}, {"model": "cmvae", "n_clusters": 3}])
-def test_models_with_private_latents_are_explored(options):
+@pytest.mark.parametrize(
+    "options", [{"model": "dmvae"}, {"model": "cmvae", "n_clusters": 3}, {"model": "jnf", "n_private": None}]
+)
+def test_models_with_private_latents_or_flows_are_explored(options):
     options = OPTIONS | {"n_private": (1, 2), "learn_prior": False, "prior_and_posterior": "normal"} | options
     model = import_module(EXPERIMENTS["mnist_svhn"]).build(SimpleNamespace(**options)).eval()
     explorer = Explorer(model, VIEWS["mnist_svhn"])

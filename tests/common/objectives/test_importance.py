@@ -473,6 +473,7 @@ def test_many_samples_of_one_example_are_decoded_again_where_memory_is_short(obj
     inputs, objective, results = draw(weights, scales, 3), objective(model, K=20, looser=True), []
     for at_most in (None, 6):
         objective.max_samples, seen = at_most, []
+        assert objective.capturable == (at_most is None)
         for network in model.decoder.values():
             hook = network.register_forward_hook(lambda _, args, out, seen=seen: seen.append(len(out)))
         torch.manual_seed(0)

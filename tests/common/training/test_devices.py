@@ -1,10 +1,12 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from common.errors import InputError
 from common.training import devices
 from tests.helpers.scripts import ROOT
 
@@ -39,6 +41,19 @@ def test_a_library_that_rounds_is_not_taken(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     devices.select(cuda=False)
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("device", "missing"),
+    [("cpu", "C[+][+] compiler, and there is no g[+][+]"), ("cuda", "C compiler, .* gcc or clang")],
+)
+def test_compiling_needs_a_compiler(monkeypatch, device, missing):
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "")
+    model = SimpleNamespace(networks=lambda: [torch.nn.Linear(1, 1)])
+    with pytest.raises(InputError, match=f"--compile needs a {missing}: install it"):
+        devices.prepare(model, torch.device(device), "fp32", compile=True)
 
 
 def test_no_more_threads_than_a_container_may_use(monkeypatch):
