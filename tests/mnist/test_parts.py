@@ -31,6 +31,7 @@ OPTIONS = {
     "decoder": "mlp",
     "fusion": "poe",
     "posterior": "gaussian",
+    "n_vmfs": 1,
     "likelihood": "bernoulli",
     "learn_prior": False,
     "n_latents": 4,
