@@ -140,6 +140,7 @@ def test_operations_are_those_of_products_and_convolutions(monkeypatch):
     assert operations(our_turn("fashionmnist")) == 2 * 100 * ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "families"),
     [("mnist_svhn", (Laplace, Laplace)), ("images", (Laplace, Normal)), ("features", (Normal, Normal))],

@@ -47,6 +47,7 @@ def test_a_broadcast_tensor_is_repeated_as_one():
     assert again.stride() == x.stride() and again[:, 0].equal(again[:, 3])
 
 
+@pytest.mark.slow
 def test_the_table_shares_out_the_step(capsys):
     operations.main(operations.Config(experiments=("mnist",), rounds=1, rows=2))
     lines = capsys.readouterr().out.splitlines()

@@ -105,6 +105,7 @@ def test_sums_of_weights_lose_none_that_are_small():
     assert weights.log_sum.item() - math.log(2000) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_the_estimate(monkeypatch):
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 3)

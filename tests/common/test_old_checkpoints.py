@@ -27,6 +27,7 @@ RUNS = json.loads((FOLDER / "runs.json").read_text())
 KINDS = json.loads((FOLDER / "kinds.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_opens(tmp_path, kind):
     experiment, config, shapes, values = (KINDS[kind][key] for key in ("experiment", "config", "shapes", "values"))

@@ -119,6 +119,7 @@ def test_importance_weights_of_the_exact_posterior_have_no_variance(objective):
         torch.testing.assert_close(value[i : i + 1], exact_log_p(matrices, scales, rows(inputs, i), pattern))
 
 
+@pytest.mark.slow
 def test_elbo_below_iwae_below_log_p():
     model, matrices, scales = private_linear_gaussian()
     with_wrong_posterior(model)
@@ -266,6 +267,7 @@ def test_gradient_against_finite_differences(fusion):
     assert gradients_agree(objective(model, weights={"a": 2.0}), inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["poe", "moe"])
 def test_dregs_gradient_is_iwaes_in_expectation(fusion):
     model, matrices, scales = private_linear_gaussian(fusion, names=("a", "b"))
@@ -297,6 +299,7 @@ def test_components_share_the_private_posterior(fusion, family):
             torch.testing.assert_close(deviations[i, :, place], scale.expand(locations.shape[1], -1), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", PER_LATENT)
 def test_a_mixtures_density_and_bounds(family):
     """log q(z|x_S) is the shared mixture's density times the private ones'; ELBO <= IWAE(1) <= IWAE(50) <= log p."""

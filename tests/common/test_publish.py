@@ -53,6 +53,7 @@ def test_a_published_model_is_the_model(run, tmp_path):
     assert f"| valid | bound | {metrics(run)[1]['valid']['bound']:.3f} |" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "options"), [("fashionmnist", {}), ("cub", {"model": "caption", "K": 1})])
 def test_convolutions_and_tied_weights_are_published(tmp_path, experiment, options):
     script = import_module(f"{experiment}.train")

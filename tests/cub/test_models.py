@@ -62,6 +62,7 @@ def test_each_model_has_its_own_defaults(options):
     assert (given.n_latents, given.batch_size) == (128, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "features"])
 @pytest.mark.parametrize("options", NEWER)
 def test_every_models_bound_is_finite_and_reaches_its_networks(options, kind):
@@ -93,6 +94,7 @@ def test_the_decoder_has_the_joint_encoders_words(fusion):
     assert joint is vocabulary and model.encoder["caption"][0].weight is not joint
 
 
+@pytest.mark.slow
 def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
     line = json.loads((trained / "metrics.jsonl").read_text())
     assert all(torch.tensor([*line[split].values()]).isfinite().all() for split in ("train", "valid"))

@@ -41,7 +41,8 @@ def goal(model, name, obj=None, **options):
 
 
 # fashionmnist's networks are larger
-@pytest.mark.parametrize("experiment", [mnist.model, pytest.param(fashionmnist.model, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [mnist.model, fashionmnist.model])
 @pytest.mark.parametrize(("name", "obj", "posterior"), EVERYTHING)
 def test_every_parameter_gets_a_gradient(experiment, name, obj, posterior):
     model = experiment.build(SimpleNamespace(n_latents=4, model=name, posterior=posterior))
@@ -150,6 +151,7 @@ def accuracy(name, epochs, paired=1.0, seed=0):
     return (inferred == held_out.modalities["text"]).double().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs"), [("mvae", 5), ("mvae-q", 5), ("jmvae", 3), ("jnf", 4), ("bivcca", 2), ("mopoe", 2)]
 )

@@ -111,6 +111,7 @@ def test_private_latents_of_an_absent_image_have_the_prior(name):
     }
 
 
+@pytest.mark.slow
 def test_training_samples_likelihoods_and_coherence(trained, monkeypatch, capsys):
     line = json.loads((trained / "metrics.jsonl").read_text())
     assert all(torch.tensor([*line[split].values()]).isfinite().all() for split in ("train", "valid"))
@@ -130,6 +131,7 @@ def test_training_samples_likelihoods_and_coherence(trained, monkeypatch, capsys
     assert {"latent accuracy, mnist", "latent accuracy, svhn"} <= set(measured)
 
 
+@pytest.mark.slow
 def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
     """Resumed, and as the weights and options of another run."""
     args = [str(x) for x in (*SMALL, "--model", "dmvae", "--n-private", 2, 3, "--no-analytics")]
@@ -149,6 +151,7 @@ def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_dry_run_prints_what_a_file_can_hold(name, capsys):
     run_from_command_line(train.main, train.Config, "", ["--model", name, "--dry-run"])

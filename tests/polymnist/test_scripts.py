@@ -54,6 +54,7 @@ def test_a_resumed_run_is_the_run_never_stopped(name, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     demo = ("--demo", "--limit", 12, "--n-modalities", 3)
     assert call(sample, trained).name == "prior.png"

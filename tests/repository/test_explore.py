@@ -123,6 +123,7 @@ def something(view):
     ]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", VIEWS)
 def test_every_modality_is_given_and_shown(experiment):
     explorer = Explorer(model_of(experiment), VIEWS[experiment])

@@ -51,6 +51,7 @@ DATA = (
 )
 
 
+@pytest.mark.slow
 def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
     code, _ = python_of_the_readme()
     assert code.count("\n") < 15

@@ -554,6 +554,7 @@ def test_a_report_is_read_in_a_browser(page, browser, width, colours):
     tab.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "demo"),
     [

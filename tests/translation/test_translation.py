@@ -77,6 +77,7 @@ def trained(tmp_path_factory):
         yield save_dir
 
 
+@pytest.mark.slow
 def test_a_model_learns_to_translate(trained, tmp_path, capsys):
     learnt = data.load("train", data_config(limit=12))
     accuracies = common.metrics.evaluate(load_model(trained), learnt, [loglike.accuracies], 10)

@@ -63,6 +63,7 @@ def test_characters_that_are_alike_are_guessed():
     assert share == pytest.approx(1 / 5, abs=2 * half)
 
 
+@pytest.mark.slow
 def test_accuracy_that_is_known():
     """The nearer example of two is right: P(|x - y_1| < |x - y_2|) of Gaussian differences, by Sheppard's formula."""
     tau = 2.0
@@ -75,6 +76,7 @@ def test_accuracy_that_is_known():
     assert share == pytest.approx(0.5 + math.asin(rho) / math.pi, abs=2 * half)
 
 
+@pytest.mark.slow
 def test_log_likelihoods_that_are_known():
     """For data that a linear-Gaussian model made they are minus the entropies, up to the spread of the data."""
     sets = sets_of(225, 4)

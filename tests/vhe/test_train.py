@@ -79,6 +79,7 @@ def test_a_pixelcnn_takes_up_the_codes_of_a_deconvolutional_run(tmp_path):
         assert of_pixels or name.endswith("_state") or not torch.equal(x, own[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_bars")
 @pytest.mark.parametrize(
     "options", [{"model": "factorial"}, {"model": "hierarchical", "rotations": False}, {"decoder": "pixelcnn"}]

@@ -266,6 +266,7 @@ def test_few_samples_give_the_proposals_gaussian_the_right_precision_on_average(
     assert abs(precision.mean().item() - exact) < 4 * precision.std().item() / math.sqrt(20_000) < 0.05 * exact
 
 
+@pytest.mark.slow
 def test_flows_as_wide_as_the_prior_and_very_narrow_ones_are_finite():
     """In float32, where the quotient of their moments does not exist, or has no variance."""
     for logvar in (1.0, 0.0, -40.0, -80.0):

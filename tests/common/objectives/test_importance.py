@@ -50,6 +50,7 @@ def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser, n_mo
     torch.testing.assert_close(bound.value, exact_log_p(weights, scales, inputs, tuple(inputs)))
 
 
+@pytest.mark.slow
 def test_with_many_samples_and_a_beta_above_1_it_bounds_nothing():
     """With beta 4 a weight is p(X|z) (p(z) / q(z|X))^4, whose mean is not p(X); with one sample it is a bound."""
     model, weights, scales = linear_gaussian(2)
@@ -61,6 +62,7 @@ def test_with_many_samples_and_a_beta_above_1_it_bounds_nothing():
     assert one.mean() < -4 * standard_error(one) and many.mean() > 4 * standard_error(many)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c"), ("b",)])
 def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(present):
     model, weights, scales = with_fusion("moe", 3)
@@ -146,6 +148,7 @@ def test_exact_dreg_is_iwae_where_beta_is_zero(looser, absent):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looser", [False, True])
 def test_exact_dreg_has_iwaes_gradient_under_annealing_too(looser):
     model, weights, scales = with_fusion("moe", 2)

@@ -121,6 +121,7 @@ def assert_trains(objective, batch, beta=0.7):
             assert (parameter.grad != 0).any(), f"{name} has no gradient"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "family", "obj"), EXISTING)
 def test_what_exists_trains_every_parameter(fusion, family, obj):
     options = ObjectiveOptions(obj=obj)

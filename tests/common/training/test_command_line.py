@@ -48,6 +48,7 @@ def old(tmp_path_factory):
     return folder / "named"
 
 
+@pytest.mark.slow
 def test_the_same_run_again(old, tmp_path):
     call(mnist_train, "--config", old / "config.json", "--save-dir", tmp_path)
     assert_same_run(tmp_path, old)
@@ -75,6 +76,7 @@ def test_paths_and_the_weights_that_a_run_started_from_are_taken_over(tmp_path):
     assert given.n_latents == 5 and given.batch_size == mnist_train.Config().batch_size, "others keep their defaults"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_name_the_file_again(old, tmp_path):
     args = "--config", old / "config.json", "--save-dir", tmp_path, "--resume", "--epochs"
     call(mnist_train, *args, 1)
@@ -82,6 +84,7 @@ def test_a_resumed_run_may_name_the_file_again(old, tmp_path):
     assert metrics(tmp_path) == metrics(old)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_options(old, tmp_path, capsys):
     args = "--config", old / "config.json", "--save-dir", tmp_path, "--epochs"
     call(mnist_train, *args, 4)
@@ -98,6 +101,7 @@ def test_a_run_is_not_resumed_with_the_papers_settings(old, capsys):
     assert "--resume needs the same" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_epochs_of_a_resumed_run_leave_its_annealing(tmp_path):
     assert (mnist_train.Config(epochs=8).annealing_epochs, mnist_train.Config(epochs=1).annealing_epochs) == (3, 1)
     args = "--demo", "--limit", 100, "--n-latents", 4, "--save-dir", tmp_path, "--epochs"
@@ -121,6 +125,7 @@ PAPER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", PAPER, ids=lambda script: script.__name__)
 def test_the_papers_settings_are_one_flag(script):
     given = parsed(script.Config, "--settings", "paper")
@@ -144,6 +149,7 @@ def test_settings_that_are_refused(script, args, message, capsys):
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [*list(PAPER)[:6], mnist_svhn.train, cub.train, translation.train])
 def test_the_defaults_are_the_settings_of_the_results(script):
     model = {cub.train: "images", mnist_svhn.train: "mmvae", translation.train: "mvae, lambda 5"}.get(script, "mvae")
@@ -154,6 +160,7 @@ def test_the_defaults_are_the_settings_of_the_results(script):
     assert given == parsed(script.Config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan",
     [
@@ -170,6 +177,7 @@ def test_reproduce_trains_demos_with_their_defaults(plan):
     assert (given.epochs, given.annealing_epochs) == (plan.demo.epochs, plan.demo.annealing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [*PAPER, vhe.train])
 def test_the_demo_has_its_own_defaults(script):
     given, demo = parsed(script.Config, "--demo"), script.Config.DEMO

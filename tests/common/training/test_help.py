@@ -75,6 +75,7 @@ def options_of(config):
 ALL = list(commands())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "command", "config"), ALL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ALL])
 def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command, config, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
@@ -103,6 +104,7 @@ def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command
 ON_A_MODEL = [(module, command, config) for module, command, config in ALL if issubclass(config, ModelArgument)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "command", "config"), ON_A_MODEL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ON_A_MODEL]
 )
@@ -211,6 +213,7 @@ def test_without_torch():
     assert (result.returncode, result.stdout) == (0, "\n")
 
 
+@pytest.mark.slow
 def test_the_help_of_training_scripts_needs_no_torch():
     """Its import alone takes two seconds."""
     code = """

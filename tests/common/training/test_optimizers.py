@@ -103,6 +103,7 @@ def test_the_metrics_have_the_rate_of_the_epochs_last_step(tmp_path, monkeypatch
     assert used[4] == used[5] == 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "schedule", "tensors"),
     [
