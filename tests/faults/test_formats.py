@@ -140,7 +140,7 @@ def _face_notes(folder):
 def _feature_notes(folder):
     np.save(folder / "features_train.npy", np.zeros((3, 2048), np.float32))
     network = {"weights": "x", "size": 224, "md5": "0", "learnt": ["a"], "lr": 0.1}
-    names = feature_files.md5_of_names(["a", "b", "c"])
+    names = feature_files.md5_of_lines(["a", "b", "c"])
     return json.dumps({"names": names, "network": network, "done": 3}).encode()
 
 

@@ -446,6 +446,12 @@ def test_the_meter_adds_up_random_subsets_by_name():
     assert meter.check("") == pytest.approx({name: value / n for name, value in sums.items()})
 
 
+def test_compiling_needs_the_compiler_that_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, and there is no no-such-compiler"):
+        mnist_train.main(config(tmp_path, compile=True))
+
+
 def test_steps_that_differ_from_batch_to_batch_are_not_captured():
     model = linear_gaussian(3)[0]
     whole = Examples({name: torch.zeros(4, 3) for name in ("a", "b", "c")})
