@@ -3,6 +3,8 @@ BIN = .venv/bin
 DEMO = demo
 # threads that wait sleep soon: docs/speed.md
 export GOMP_SPINCOUNT ?= 10000
+# compiling all modules anew takes each process that the tests start a second
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-all demo release test test-slow test-demos test-faults lint docs tables bench
 

@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -39,13 +41,17 @@ def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tenso
         int64.
     """
     n = min(N_DEMO[split], limit or N_DEMO[split])
-    images, captions, attributes = [], [], []
-    for i in range(-(-n // DRAWN_AT_ONCE)):  # each batch has its seed, so that a limit gives the first birds
-        generator = torch.Generator().manual_seed(1000 * list(N_DEMO).index(split) + i)
-        attributes.append(random_attributes(DRAWN_AT_ONCE, generator))
-        images.append(draw(attributes[-1], generator))
-        captions += describe(attributes[-1], generator)
-    return torch.cat(images)[:n], captions[: CAPTIONS * n], torch.cat(attributes)[:n]
+    images, captions, attributes = zip(*(_drawn(split, i) for i in range(-(-n // DRAWN_AT_ONCE))), strict=True)
+    return torch.cat(images)[:n], [*chain(*captions)][: CAPTIONS * n], torch.cat(attributes)[:n]
+
+
+@cache  # the vocabulary and the birds take the same ones
+def _drawn(split: str, i: int) -> tuple[Tensor, list[str], Tensor]:
+    """The ith batch of a split, which has its seed: a limit gives the first birds."""
+    generator = torch.Generator().manual_seed(1000 * list(N_DEMO).index(split) + i)
+    attributes = random_attributes(DRAWN_AT_ONCE, generator)
+    images = draw(attributes, generator)
+    return images, describe(attributes, generator), attributes
 
 
 def describe(attributes: Tensor, generator: torch.Generator) -> list[str]:

@@ -1,6 +1,9 @@
 """The demo's digits: the scanned digits of scikit-learn, enlarged to MNIST's size."""
 
+from functools import cache
+
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from common.data import Examples
@@ -10,13 +13,18 @@ N_TEST = 297
 
 def scanned_digits(split: str) -> Examples:
     """Return the 1,500 "train" or 297 "test" digits: image (N, 1, 28, 28) uint8 and text (N,) int64, the digit."""
+    images, labels = _digits()
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    rows = rows[:-N_TEST] if split == "train" else rows[-N_TEST:]
+    return Examples({"image": images[rows], "text": labels[rows]})
+
+
+@cache  # a demo takes both splits
+def _digits() -> tuple[Tensor, Tensor]:
+    """All 1,797 images and their labels."""
     from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
 
     digits = load_digits()
     images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)  # (1797, 1, 8, 8)
     images = pad(interpolate(images, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))  # MNIST's margins
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    rows = rows[:-N_TEST] if split == "train" else rows[-N_TEST:]
-    return Examples(
-        {"image": (255 * images[rows]).round().to(torch.uint8), "text": torch.from_numpy(digits.target).long()[rows]}
-    )
+    return (255 * images).round().to(torch.uint8), torch.from_numpy(digits.target).long()

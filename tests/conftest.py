@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import threading
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import celeba.data
 from common.reporting import plots, training_curves
 from common.training import devices
 from tests.reference import fill
@@ -38,6 +40,22 @@ def _device(request):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """No test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once():
+    """A hundred faces are drawn at a time, and most tests take the first few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(celeba.data, "drawn", cache(celeba.data.drawn))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
@@ -55,11 +73,12 @@ def finely(monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def _sketches():
-    """Pictures as users get them take half of a short training: few tests look at them."""
+    """Empty pictures: those that users get take half of a short training, and few tests look at them."""
 
     def save(figure, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=80)
+        width, height = (figure.get_size_inches() * 80).round().astype(int).tolist()
+        Image.new("RGB", (width, height), "white").save(path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save", save)

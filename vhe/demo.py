@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 N_ALPHABETS = {"train": 24, "test": 6}
@@ -13,8 +12,6 @@ N_INSTANCES = 20  # images of a character, as in Omniglot
 SIZE = 28  # height and width of an image, in pixels
 STROKES, POINTS, DOTS = 4, 5, 40  # most strokes in a character; points that a stroke passes through; dots that draw it
 DRAWN_AT_ONCE = 20  # images; more of them do not fit the cache
-# (DOTS, POINTS): the dots of a cubic spline are linear in the points that it passes through
-SPLINE = torch.from_numpy(CubicSpline(range(POINTS), torch.eye(POINTS))(torch.linspace(0, POINTS - 1, DOTS))).float()
 
 
 def draw_characters(split: str) -> Tensor:
@@ -119,11 +116,16 @@ def draw_strokes(points: Tensor, drawn: Tensor, pen: Tensor) -> Tensor:
     Returns:
         (N, 28, 28) float32, 0 or 1; a pixel is 1 if the pen passed over its centre.
     """
+    from scipy.interpolate import CubicSpline  # slow to import, and only the demo needs it
+
+    # (DOTS, POINTS): the dots of a cubic spline are linear in the points that it passes through
+    spline = CubicSpline(range(POINTS), torch.eye(POINTS))(torch.linspace(0, POINTS - 1, DOTS))
+    spline = torch.from_numpy(spline).float()
     images = []
     pixels = torch.arange(SIZE) - (SIZE - 1) / 2
     batches = zip(points.split(DRAWN_AT_ONCE), drawn.split(DRAWN_AT_ONCE), pen.split(DRAWN_AT_ONCE), strict=True)
     for batch_points, batch_drawn, width in batches:
-        dots = (SPLINE @ batch_points).masked_fill(~batch_drawn[..., None, None], math.inf).flatten(1, 2)
+        dots = (spline @ batch_points).masked_fill(~batch_drawn[..., None, None], math.inf).flatten(1, 2)
         x, y = ((dots[..., i, None] - pixels).square() for i in (0, 1))  # (n, S * DOTS, 28)
         nearest = (y[..., :, None] + x[..., None, :]).amin(dim=1)  # squared distance to the nearest dot, (n, 28, 28)
         images.append(nearest <= (width[:, None, None] / 2).square())

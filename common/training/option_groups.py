@@ -45,7 +45,10 @@ def in_groups(config: Any, defaults: Mapping[str, Any]) -> Any:  # noqa: ANN401 
         groups[_group(config, field.name)].append(_argument(config, field, defaults))
     members = groups.pop("")
     nested = {name: _dataclass(name, options) for name, options in groups.items() if options}
-    members += [(name, tyro.conf.OmitArgPrefixes[group]) for name, group in nested.items()]
+    no_help = {"help": ""}  # tyro would search the sources for one
+    members += [
+        (name, tyro.conf.OmitArgPrefixes[group], dataclasses.field(metadata=no_help)) for name, group in nested.items()
+    ]
 
     def flat(self: object) -> object:
         values = {}
@@ -77,7 +80,7 @@ def _argument(
     In an option's docstring, "Default:" precedes the source of the default, or what happens by default if that is None:
     --help shows it beside the default. The choices of --obj, --model, --fusion and --posterior follow, one a line.
     """
-    name, hint = option.name, get_type_hints(config, include_extras=True)[option.name]
+    name, hint = option.name, _hints(config)[option.name]
     value = defaults[name] if name in defaults else _default(option)
     choices, (text, _, source) = choices_of(config, name), _texts(config).get(name, "").partition(". Default: ")
     summaries = [f"{choice}: {SUMMARIES[name][choice]}" for choice in choices if choice in SUMMARIES.get(name, ())]
@@ -111,6 +114,11 @@ def _default(option: dataclasses.Field) -> object:
 
 
 @cache
+def _hints(config: type) -> dict[str, Any]:
+    return get_type_hints(config, include_extras=True)
+
+
+@cache
 def _texts(config: type) -> dict[str, str]:
     """{option: its docstring}, without the line breaks of the source, which tyro would keep."""
     texts = {}
@@ -122,7 +130,8 @@ def _texts(config: type) -> dict[str, str]:
 
 def choices_of(config: type, option: str) -> list:
     """The values of an option whose type is a Literal; for --obj those that exist for the script's fusions."""
-    hint = get_type_hints(config).get(option)
+    hint = _hints(config).get(option)
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     choices = [x for part in (hint, *get_args(hint)) if get_origin(part) is Literal for x in get_args(part)]
     if option != "obj":
         return choices

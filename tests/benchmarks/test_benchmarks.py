@@ -199,6 +199,7 @@ def test_the_plain_likelihoods_are_the_same():
     torch.testing.assert_close(ours["log p(mnist,svhn)"], theirs["joint"], rtol=0, atol=3)
 
 
+@pytest.mark.slow
 def test_the_loop_over_pixels_computes_the_same_bound():
     model = build_parts(SimpleNamespace(**pixels.OPTIONS, hidden=6)).double()
     x = torch.rand(3, 784, 1, dtype=torch.float64)
@@ -271,6 +272,7 @@ def test_a_step_of_more_modalities_takes_no_more_for_each(kind):
     assert each[1] < each[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["celeba", "celeba19", "vision"])
 def test_the_plain_implementation_of_faces_is_the_same_model(name):
     """With narrow posteriors and without dropout and batch norm's batches, value by value."""

@@ -28,6 +28,7 @@ def test_convolutions_as_products_are_convolutions(transposed, shape):
                 torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.slow
 def test_all_products_of_a_step_are_found_and_timed():
     turn, n = our_turn("mnist"), EXPERIMENTS["mnist"].steps
     turn()

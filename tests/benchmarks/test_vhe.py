@@ -12,6 +12,7 @@ from benchmarks import vhe as benchmark
 from benchmarks.race import Times, timed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", benchmark.EXPERIMENTS)
 def test_the_plain_bound_is_the_same(name):
     """Value by value, and its gradients, from the same draws."""

@@ -87,6 +87,7 @@ def test_attributes_depend_on_each_other_as_people_have_them(people):
         assert between(a, b) < -0.1
 
 
+@pytest.mark.slow
 def test_faces_are_drawn_from_the_generator_alone(people, portraits, monkeypatch):
     people, (faces, masks) = people[:70], (pictures[:70] for pictures in portraits)
     assert faces.shape == (70, 3, 64, 64) and faces.dtype == torch.uint8
@@ -102,6 +103,7 @@ def test_faces_are_drawn_from_the_generator_alone(people, portraits, monkeypatch
     assert (same != masks[:40]).float().mean() < 1e-4
 
 
+@pytest.mark.slow
 def test_faces_vary_in_light_colour_and_contrast(portraits):
     faces = portraits[0].float()
     grey = faces.mean(dim=(1, 2, 3))
@@ -110,6 +112,7 @@ def test_faces_vary_in_light_colour_and_contrast(portraits):
     assert faces.std(dim=0).min() > 30, "no pixel is about the same in all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least", "first", "last"),  # the mean change over the picture, and the rows where 90 % of it is
     [
@@ -145,6 +148,7 @@ def test_every_attribute_is_seen_where_it_belongs_and_nowhere_else(people, name,
         assert on_masks.equal(off_masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Bushy_Eyebrows", "Mouth_Slightly_Open"])
 def test_masks_lie_on_the_parts(people, name):
     off, off_masks, on, on_masks = toggled(people, name, n=400)
@@ -157,6 +161,7 @@ def test_masks_lie_on_the_parts(people, name):
     assert (on_masks[:, 0] > 0).float().mean() > 1.05 * (off_masks[:, 0] > 0).float().mean(), "thicker, or open"
 
 
+@pytest.mark.slow
 def test_masks_show_the_parts_and_their_pose(portraits):
     lit = portraits[1][:, 0] > 0
     area = lit.float().mean(dim=(1, 2))
@@ -173,6 +178,7 @@ def test_masks_show_the_parts_and_their_pose(portraits):
     assert 1.8 < np.mean(jaw) < 2.3, "2 pixels wide"
 
 
+@pytest.mark.slow
 def test_a_linear_reader_of_pixels_learns_something_but_not_all(people, portraits):
     x, y = avg_pool2d(portraits[0].float() / 255, 4).flatten(1).numpy(), people[: len(portraits[0])].numpy()
     guesses = Ridge(alpha=10).fit(x[:900], y[:900]).predict(x[900:]) > 0.5

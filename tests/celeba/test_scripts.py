@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,23 +31,16 @@ from common.training import run_from_command_line
 from common.training.command_line import parse
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
-from tests.helpers.scripts import ROOT, call
+from tests.helpers.scripts import call
 
 ABSENT = next(name for name, has in zip(ATTRIBUTES, drawn("test", 1)["attrs"][0].tolist(), strict=True) if not has)
 
 
-def train_in(folder, save_dir, *options):
-    command = [sys.executable, "train.py", "--demo", *map(str, TINY), *options, "--save-dir", str(save_dir)]
-    result = subprocess.run(command, cwd=ROOT / folder, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return save_dir
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model of each folder, celeba's trained from it as a user would; celeba19's with random subsets."""
+    """A model of each folder; celeba19's with random subsets."""
     folders = {folder: tmp_path_factory.mktemp(folder) for folder in ("celeba", "celeba19")}
-    train_in("celeba", folders["celeba"])
+    call(celeba.train, "--demo", *TINY, "--save-dir", folders["celeba"])
     call(celeba19.train, "--demo", *TINY, "--approx-m", 1, "--save-dir", folders["celeba19"])
     return folders
 

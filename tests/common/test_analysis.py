@@ -191,6 +191,7 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
     assert along == ("cvae" not in options and "vmf" not in options)
 
 
+@pytest.mark.slow
 def test_numbers_are_judged_by_a_dictionary(tmp_path):
     import translation.analyse
     import translation.train

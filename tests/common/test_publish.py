@@ -90,6 +90,7 @@ def test_the_card_of_an_experiment_of_ones_own_imports_what_builds_the_model(run
     assert all(x.equal(original[name]) for name, x in opened(tmp_path / "published", monkeypatch).items())
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_it(run, tmp_path):
     main(Config(run / BEST, tmp_path / "new"))
     mnist_train.main(config(tmp_path / "more", limit=60, epochs=1, lr=1e-12, pre_trained=tmp_path / "new"))

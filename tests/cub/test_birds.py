@@ -214,6 +214,7 @@ def test_the_demo_is_the_same_for_all_and_fewer_are_the_first():
     assert not demo("train", 7)[2].equal(fewer[2])
 
 
+@pytest.mark.slow
 def test_a_reader_learns_and_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(readers, "BIRDS", 400)
     monkeypatch.setattr(readers, "BATCH_SIZE", 16)

@@ -23,7 +23,7 @@ from tests.helpers.authors import WORDS, authors_folder
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
 
-SMALL = {"demo": True, "limit": 12, "valid": 2, "epochs": 1, "batch_size": 50, "n_latents": 6}
+SMALL = {"demo": True, "limit": 7, "valid": 2, "epochs": 1, "batch_size": 50, "n_latents": 6}
 
 
 def config(save_dir="unused", **changes):
@@ -58,7 +58,7 @@ def test_runs_leave_a_model_pictures_and_its_words(trained):
     assert model.encoder["caption"][0].num_embeddings == len(about["vocabulary"])
     line = json.loads((trained / "metrics.jsonl").read_text())
     assert all(torch.tensor([*line[split].values()]).isfinite().all() for split in ("train", "valid"))
-    assert load(trained / LAST)["n_train"] == 100, "ten captions of each of 10 images"
+    assert load(trained / LAST)["n_train"] == 50, "ten captions of each of 5 images"
 
 
 @pytest.mark.slow

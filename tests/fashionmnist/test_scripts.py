@@ -8,13 +8,15 @@ import fashionmnist.train
 import multimnist.loglike
 from common.training import run_from_command_line
 from fashionmnist.data import CLASSES
-from tests.helpers.demo_runs import OPTIONS, texts, train_in
+from tests.helpers.demo_runs import OPTIONS, texts
 from tests.helpers.scripts import call
 
 
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory):
-    return train_in("fashionmnist", tmp_path_factory.mktemp("fashion"), "--limit", "100")
+    save_dir = tmp_path_factory.mktemp("fashion")
+    call(fashionmnist.train, *OPTIONS, "--limit", 100, "--save-dir", save_dir)
+    return save_dir
 
 
 @pytest.mark.parametrize("given", ["9", "Ankle boot", "ankle BOOT"])

@@ -60,13 +60,20 @@ def model_of(**options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("halves")
+    call(halves, "train", "--demo", "--limit", 300, "--epochs", 3, "--save-dir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learnt")
     call(halves, "train", "--demo", "--epochs", 25, "--save-dir", folder)
     return folder
 
 
 @pytest.mark.slow
-def test_halves_learn_what_goes_with_what(trained):
-    model = load_model(trained, "halves")
+def test_halves_learn_what_goes_with_what(learnt):
+    model = load_model(learnt, "halves")
     test = load("test", data_config("", demo=True))[:200].modalities["image"]
     x = part_models.inputs(model, test)
     torch.manual_seed(0)
@@ -77,8 +84,9 @@ def test_halves_learn_what_goes_with_what(trained):
     assert right < 0.7 * others
 
 
-def test_loglike_of_a_part_and_of_the_rest_given_it(trained, tmp_path):
-    args = ("loglike", trained, "--demo", "--limit", 30, "--n-samples", 200)
+@pytest.mark.slow
+def test_loglike_of_a_part_and_of_the_rest_given_it(learnt, tmp_path):
+    args = ("loglike", learnt, "--demo", "--limit", 30, "--n-samples", 200)
     estimates = call(halves, *args, "--json", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == estimates
     assert json.loads((tmp_path / "out.json").read_text())["experiment"] == "halves"
@@ -86,7 +94,7 @@ def test_loglike_of_a_part_and_of_the_rest_given_it(trained, tmp_path):
     top = max(mean["log p(top)"], mean["log p(top), z from q(z|top)"])
     assert mean["log p(bottom|top)"] == pytest.approx(mean["log p(image)"] - top, abs=1e-4)
     assert mean["log p(bottom|top), z from q(z|top)"] < mean["log p(bottom|top)"]
-    model = load_model(trained)
+    model = load_model(learnt)
     examples = load("test", data_config("", demo=True, limit=30))
     x = part_models.inputs(model, examples[:].modalities["image"])
     torch.manual_seed(7)

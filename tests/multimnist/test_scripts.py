@@ -15,13 +15,15 @@ from common.errors import InputError
 from common.training import run_from_command_line
 from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
-from tests.helpers.demo_runs import OPTIONS, texts, train_in
+from tests.helpers.demo_runs import OPTIONS, texts
 from tests.helpers.scripts import call
 
 
 @pytest.fixture(scope="module")
 def feedback(tmp_path_factory):
-    return train_in("multimnist", tmp_path_factory.mktemp("feedback"), "--limit", "100")
+    save_dir = tmp_path_factory.mktemp("feedback")
+    call(multimnist.train, *OPTIONS, "--limit", 100, "--save-dir", save_dir)
+    return save_dir
 
 
 @pytest.fixture(scope="module")

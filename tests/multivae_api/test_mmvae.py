@@ -424,6 +424,7 @@ def test_networks_whose_outputs_have_names():
     assert mixed.model_config.custom_architectures == ["encoders"] and mixed(pair()).loss.isfinite()
 
 
+@pytest.mark.slow
 def test_it_learns():
     """Two dependent modalities; half of the examples have one of them alone."""
     scale = {name: {"scale": 0.2} for name in DIMS}

@@ -307,6 +307,7 @@ def test_an_mmvae_folder_without_its_options_is_refused(mmvae, tmp_path):
             load_model(tmp_path)
 
 
+@pytest.mark.slow
 def test_options_in_a_pickle_are_refused_with_the_command_that_converts_them(mmvae, tmp_path):
     model = tmp_path / "model.rar"
     model.write_bytes((mmvae / "model.rar").read_bytes())

@@ -65,20 +65,27 @@ def test_every_fusion_trains(fusion, tmp_path):
     assert {RIGHT, "accuracy, french -> french", "log p(english,french)", "log p(french)"} <= set(values)
 
 
+def train_on_a_few(save_dir, epochs):
+    short = {"limit": 12, "valid": 0, "annealing_epochs": epochs, "batch_size": 4, "n_latents": 8, "lr": 5e-3}
+    weights = {"lambda_english": 10, "lambda_french": 10}
+    train.main(train.Config(save_dir=save_dir, epochs=epochs, **short, **weights))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A small model that knows a few numbers by heart."""
     save_dir = tmp_path_factory.mktemp("translation")
-    short = {"limit": 12, "valid": 0, "epochs": 40, "annealing_epochs": 40, "batch_size": 4, "n_latents": 8, "lr": 5e-3}
-    weights = {"lambda_english": 10, "lambda_french": 10}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multimnist.model, "N_HIDDEN", 100)
-        train.main(train.Config(save_dir=save_dir, **short, **weights))
+        train_on_a_few(save_dir, epochs=2)
         yield save_dir
 
 
 @pytest.mark.slow
-def test_a_model_learns_to_translate(trained, tmp_path, capsys):
+def test_a_model_learns_to_translate(tmp_path, capsys, monkeypatch):
+    """A small one, which learns a few numbers by heart."""
+    monkeypatch.setattr(multimnist.model, "N_HIDDEN", 100)
+    train_on_a_few(tmp_path / "run", epochs=40)
+    trained = tmp_path / "run"
     learnt = data.load("train", data_config(limit=12))
     accuracies = common.metrics.evaluate(load_model(trained), learnt, [loglike.accuracies], 10)
     assert accuracies[RIGHT].mean() > 0.7 and accuracies["accuracy, french -> english"].mean() > 0.7

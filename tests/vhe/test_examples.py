@@ -18,6 +18,7 @@ def deficit(recovered):
     return exact - bound
 
 
+@pytest.mark.slow
 def test_classes_and_elements_are_recovered(capsys):
     recovered = example_czx.main(example_czx.Config(epochs=25))
     n, k = example_czx.ELEMENTS, example_czx.K_SHOT
@@ -166,6 +167,7 @@ def original(epochs):
     return names
 
 
+@pytest.mark.slow
 def test_the_readmes_steps():
     """They learn, if not to the end at their rate of 0.001: example_czx.py does."""
     torch.manual_seed(0)

@@ -139,6 +139,7 @@ def test_what_cannot_be_read_ends_the_stream(paths):
         list(stream.feed([torch.tensor([0]), torch.tensor([23])]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_a_streamed_run_is_the_same_run(tmp_path, monkeypatch, fraction):
     mnist_train.main(config(tmp_path / "a", epochs=2, paired_fraction=fraction))

@@ -35,6 +35,7 @@ def import_beside(folder, init):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [MISMATCHED, MATCHING], ids=["operators missing", "operators there"])
 def test_it_imports_in_both_states(tmp_path, init):
     result = import_beside(tmp_path, init)
@@ -42,6 +43,7 @@ def test_it_imports_in_both_states(tmp_path, init):
     assert result.stdout.startswith(str(tmp_path)), "the stand-in was the one imported"
 
 
+@pytest.mark.slow
 def test_any_other_failure_is_shown(tmp_path):
     result = import_beside(tmp_path, BROKEN)
     assert result.returncode != 0 and "libcudart.so.13" in result.stderr

@@ -247,6 +247,7 @@ def test_moves_to_where_a_density_is_not_finite_are_rejected():
     assert z.square().mean().item() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_normaliser_is_unbiased_with_few_samples():
     q, mu, logvar = posterior([bent(2, by=0)] * 3, [("a", "b")], n=4)
     *_, log_z = quotient(mu[:3], logvar[:3], mask_of([("a", "b")]))
@@ -303,6 +304,7 @@ def test_log_likelihoods_take_the_proposal():
     torch.testing.assert_close(rows["log p(b), z from q(z|b)"], known, rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_posteriors_of_subsets_with_the_exact_experts():
     """With the exact posteriors of single modalities as experts the quotient is the exact posterior of several."""
     model, weights, scales = with_fusion("jnf", 3)

@@ -156,6 +156,7 @@ def test_what_a_resumed_run_must_not_change(tmp_path, changes, message):
         mnist_train.main(config(tmp_path, **options | changes, resume=True))
 
 
+@pytest.mark.slow
 def test_runs_from_before_these_options_go_on(tmp_path):
     mnist_train.main(config(tmp_path / "old", **SMALL | {"epochs": 1}))
     path = tmp_path / "old" / "config.json"
