@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common import distributed
-from common.checkpoints import BEST, EXPERIMENTS, LAST, load
+from common.checkpoints import BEST, LAST, load
 from common.errors import InputError
 from mnist import compare, loglike, weak_supervision
 from mnist import train as mnist_train
@@ -148,8 +148,8 @@ def test_synchronised_batch_norm_is_that_of_one_process(found, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", sorted({name.split(".")[0] for name in EXPERIMENTS.values()} - {"mnist"}))
-def test_every_folder_trains(folder, tmp_path):
+@pytest.mark.parametrize("folder", ["celeba19", "cub", "mnist_svhn", "vhe"])
+def test_folders_with_examples_or_objectives_of_their_own_train(folder, tmp_path):
     samples = ["--K", "2"] if folder in ("cub", "mnist_svhn") else []
     said = torchrun(f"{folder}/train.py", *SMALL, *samples, "--save-dir", tmp_path)
     assert said.count("epoch 1/1") == 1
@@ -164,7 +164,7 @@ def test_batch_norm_of_all_processes_trains(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["crmvae", "mmjsd", "dmvae", "cmvae"])
+@pytest.mark.parametrize("model", ["crmvae", "cmvae"])
 def test_objectives_of_newer_models_train(model, tmp_path):
     torchrun("polymnist/train.py", *SMALL, "--model", model, "--n-latents", 4, "--missing", 0.3, "--save-dir", tmp_path)
     assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])

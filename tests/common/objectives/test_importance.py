@@ -114,7 +114,7 @@ def test_density_of_a_mixture_against_brute_force():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("looser", [False, True])
-@pytest.mark.parametrize("n_modalities", [1, 2, 3])
+@pytest.mark.parametrize("n_modalities", [1, 3])
 @pytest.mark.parametrize("family", ["laplace", "gaussian"])
 def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser):
     """And the rules that leave out the mixture's parameters have not, nor the published one of one encoder."""
