@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.race import Turn, machine, race, ratio
 from common.experts import product_of_experts
-from common.fusions import FAMILIES
+from common.families import FAMILIES
 from common.models import MultimodalVAE
 from common.objectives import StandardElbo
 from common.training import devices, run_from_command_line

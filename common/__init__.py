@@ -59,7 +59,8 @@ The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
     plain_pieces: the model of six pieces in a plain ModuleDict
-    fusions: posterior families, ways to fuse their experts, and which families each fusion takes
+    families: posterior families, and the prior, product and density of each
+    fusions: ways to fuse their experts, and for which families each exists
     models: models by name, from a fusion and a family
     pairs: the models of two modalities that --model names
 

@@ -6,7 +6,8 @@ from functools import partial
 from torch import nn
 
 from common.errors import require
-from common.fusions import FAMILIES, FUSIONS, Family, Latents, check_fusion
+from common.families import FAMILIES, Family
+from common.fusions import FUSIONS, Latents, check_fusion
 from common.likelihoods import GroupedLikelihood
 from common.modalities import n_shared_latents
 from common.multimodal_vae import MultimodalVAE

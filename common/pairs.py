@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.choices import MODELS
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
-from common.fusions import FAMILIES
+from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 
@@ -78,7 +78,7 @@ def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) 
     Args:
         model: a name in `common.choices.MODELS`.
         latent_dim: D.
-        posterior: a name in `common.fusions.FAMILIES`.
+        posterior: a name in `common.families.FAMILIES`.
 
     Raises:
         InputError: the model's fusion does not exist for the family.

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from common import fusions
 from common.authors_files import MmvaeArgs
 from common.checkpoints import NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer, UnsqueezeLayer
+from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
@@ -48,7 +48,7 @@ def build(config: Config) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
     names, wide, n_private = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
     d = config.n_latents + n_private
-    heads = (d,) * fusions.FAMILIES[config.posterior].n_params
+    heads = (d,) * FAMILIES[config.posterior].n_params
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}
     if "image" in names:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from common import fusions
+from common import families
 from common.authors_files import Depth, MmvaeArgs
 from common.checkpoints import Name, NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer
@@ -47,7 +47,7 @@ def build(config: Config) -> MultimodalVAE:
     family = FAMILIES[config.prior_and_posterior]
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
     n_own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
-    heads = {name: (d + n_own[name],) * fusions.FAMILIES[family].n_params for name in names}
+    heads = {name: (d + n_own[name],) * families.FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     encoders = {name: encoder[name]() for name in names}
     if config.model in JOINT:

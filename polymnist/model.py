@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.checkpoints import Name, NetworkOptions
 from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
-from common.fusions import FAMILIES
+from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from polymnist.data import modalities

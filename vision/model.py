@@ -2,7 +2,7 @@
 
 from celeba.model import image_decoder, image_encoder
 from celeba19.model import Config
-from common.fusions import FAMILIES
+from common.families import FAMILIES
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 

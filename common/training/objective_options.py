@@ -75,12 +75,13 @@ class ObjectiveOptions:
         Args:
             model: the option that names the model ("--model mvae").
             exists: names of the model's objectives, the default first.
-            fusion, posterior: of the model's experts (`common.fusions.FUSIONS`, `FAMILIES`).
+            fusion, posterior: of the model's experts (`common.fusions.FUSIONS`, `common.families.FAMILIES`).
 
         Raises:
             InputError: says why, and what exists.
         """
-        from common.fusions import FAMILIES, FUSIONS, check_fusion  # needs torch, which --help does without
+        from common.families import FAMILIES  # needs torch, which --help does without
+        from common.fusions import FUSIONS, check_fusion
 
         check_fusion(fusion, FAMILIES[posterior])
         obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
@@ -134,7 +135,8 @@ class NamedModels(ObjectiveOptions):
 
     def check_objective(self, model: str, exists: Sequence[str], fusion: str, posterior: str) -> None:
         """Also name the models that can have the family, if the chosen one cannot."""
-        from common.fusions import FAMILIES, FUSIONS  # needs torch, which --help does without
+        from common.families import FAMILIES  # needs torch, which --help does without
+        from common.fusions import FUSIONS
 
         able = [name for name, other in self.MODELS.items() if FUSIONS[other.fusion].exists(FAMILIES[posterior])]
         reason = f"{model} cannot have {posterior} experts ({FUSIONS[fusion].why}): {', '.join(able)} can"
@@ -168,7 +170,7 @@ class PrivateOptions(ObjectiveOptions):
 
     def check(self) -> None:
         """Raise InputError for private latents or clusters that the model does not have."""
-        from common.fusions import FAMILIES  # needs torch, which --help does without
+        from common.families import FAMILIES  # needs torch, which --help does without
 
         super().check()
         (model, _, posterior), record, n = self.experts(), self.record(), self.n_private

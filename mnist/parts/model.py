@@ -12,7 +12,7 @@ from common.checkpoints import Name, NetworkOptions
 from common.data.batches import n_columns
 from common.encoders_decoders import ConcatLayer, SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require
-from common.fusions import FAMILIES, vmf_family
+from common.families import FAMILIES, vmf_family
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import VAE, MultimodalVAE
 from common.variational_strategies import SetStrategy, Strategy, UnstructuredStrategy

@@ -148,9 +148,9 @@ def test_synchronised_batch_norm_is_that_of_one_process(found, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["celeba19", "cub", "mnist_svhn", "vhe"])
+@pytest.mark.parametrize("folder", ["cub", "vhe"])
 def test_folders_with_examples_or_objectives_of_their_own_train(folder, tmp_path):
-    samples = ["--K", "2"] if folder in ("cub", "mnist_svhn") else []
+    samples = ["--K", "2"] if folder == "cub" else []
     said = torchrun(f"{folder}/train.py", *SMALL, *samples, "--save-dir", tmp_path)
     assert said.count("epoch 1/1") == 1
     assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
@@ -164,9 +164,10 @@ def test_batch_norm_of_all_processes_trains(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["crmvae", "cmvae"])
-def test_objectives_of_newer_models_train(model, tmp_path):
-    torchrun("polymnist/train.py", *SMALL, "--model", model, "--n-latents", 4, "--missing", 0.3, "--save-dir", tmp_path)
+def test_a_newer_model_with_absent_modalities_trains(tmp_path):
+    torchrun(
+        "polymnist/train.py", *SMALL, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3, "--save-dir", tmp_path
+    )
     assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
 
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from common.data import Batch, Examples
 from common.errors import InputError
-from common.fusions import FAMILIES, FUSIONS
+from common.families import FAMILIES
+from common.fusions import FUSIONS
 from common.likelihoods import (
     BernoulliLikelihood,
     BinaryLikelihood,

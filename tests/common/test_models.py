@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from common.encoders_decoders import SplitLinearLayer
-from common.fusions import FAMILIES, FUSIONS
+from common.families import FAMILIES
+from common.fusions import FUSIONS
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 

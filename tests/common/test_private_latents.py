@@ -11,7 +11,8 @@ from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import log_marginal
-from common.fusions import FAMILIES, FUSIONS
+from common.families import FAMILIES
+from common.fusions import FUSIONS
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo

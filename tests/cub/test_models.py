@@ -34,6 +34,7 @@ MODELS = {  # options: objective, family, K, private latents, whether the prior'
 }
 NEWER = [options for options, (*_, learned) in MODELS.items() if not learned]
 FAST = ("--fusion mmvae+ --n-clusters 5",)
+SLOW = ("--fusion product", "--fusion joint --obj telbo", "--fusion jnf", "--fusion poe --obj dmvae")
 
 
 def config(*options):
@@ -43,7 +44,7 @@ def config(*options):
 
 @pytest.fixture(
     scope="module",
-    params=[*FAST, *(pytest.param(options, marks=pytest.mark.slow) for options in NEWER if options not in FAST)],
+    params=[*FAST, *(pytest.param(options, marks=pytest.mark.slow) for options in SLOW)],
 )
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")

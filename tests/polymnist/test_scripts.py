@@ -21,13 +21,12 @@ from tests.helpers.data_config import data_config
 from tests.helpers.runs import assert_same_run
 from tests.helpers.scripts import call
 
+# one fast; beside it a mixture of products, one with flows, a mixture's ELBO and a prior of clusters
+TRAINED = ["mmvae+", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mopoe", "jnf", "mmjsd", "cmvae"))]
 SMALL = ("--demo", "--limit", 40, "--epochs", 1, "--batch-size", 20, "--n-latents", 6, "--n-modalities", 3)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["mmvae+", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "mmvae+")],
-)
+@pytest.fixture(scope="module", params=TRAINED)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     private = ("--n-private", 3) if MODELS[request.param].private else ()
@@ -41,9 +40,7 @@ def test_training_draws_and_reports(trained):
     assert drawn == {"prior.png", "from_m0.png", "from_m1_m2.png"}
 
 
-@pytest.mark.parametrize(
-    "name", ["mmvae+", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "mmvae+")]
-)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_resumed_run_is_the_run_never_stopped(name, tmp_path):
     private = ("--n-private", 3) if MODELS[name].private else ()
     missing = ("--missing", 0.3) if MODELS[name].unpaired else ()

@@ -15,7 +15,8 @@ from torch import nn
 from common.data import Batch
 from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError, option
-from common.fusions import FAMILIES, FUSIONS
+from common.families import FAMILIES
+from common.fusions import FUSIONS
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.objectives import IwaeElbo, registry

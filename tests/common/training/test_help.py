@@ -13,7 +13,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import pytest
 import tyro
 
-from common import choices, fusions
+from common import choices, families, fusions
 from common.errors import option
 from common.objectives.registry import OBJECTIVES, objectives_of
 from common.training.command_line import parse, run_from_command_line
@@ -155,7 +155,7 @@ def test_choices_are_told_by_the_registries(capsys, monkeypatch):
 
 def test_every_fusion_and_family_has_a_summary():
     assert list(choices.FUSIONS) == list(fusions.FUSIONS)
-    assert list(choices.FAMILIES) == list(fusions.FAMILIES)
+    assert list(choices.FAMILIES) == list(families.FAMILIES)
 
 
 @dataclass
