@@ -213,7 +213,6 @@ def test_without_torch():
     assert (result.returncode, result.stdout) == (0, "\n")
 
 
-@pytest.mark.slow
 def test_the_help_of_training_scripts_needs_no_torch():
     """Its import alone takes two seconds."""
     code = """
