@@ -13,6 +13,7 @@ from common.data import Examples, image_caches
 from common.data import array_caches as caches
 from common.data.config import DataConfig
 from common.data.npy_files import Expected
+from common.distributed import progress
 from common.errors import require
 from common.io import AGAIN
 from cub import demo as drawn
@@ -157,11 +158,16 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
         split = [line.split() for line in text.numpy().tobytes().decode(errors="replace").split("\n")]
         require(len(split) == len(captions), f"{path} holds {len(split)} captions instead of {len(captions)}: {AGAIN}")
         return split
-    split = [words(caption) for caption in captions]
+    split = _split(captions)
     if os.access(cache_dir, os.W_OK):
         text = "\n".join(map(" ".join, split)).encode()
         caches.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
     return split
+
+
+def _split(captions: list[str]) -> list[list[str]]:
+    """Words of each caption."""
+    return [words(caption) for caption in progress(captions, desc="words", unit=" captions", delay=1, leave=False)]
 
 
 @cache
@@ -174,7 +180,7 @@ def _drawn(split: str, source: str, limit: int | None, vocabulary: Vocabulary | 
     """A split of the demo's drawn birds."""
     images, captions, attributes = drawn.demo(split, limit)
     vocabulary = _vocabulary_of_drawn_birds() if vocabulary is None else vocabulary
-    caption_words = [words(caption) for caption in captions]
+    caption_words = _split(captions)
     modalities = {"image": images, "caption": vocabulary.encode(caption_words)}
     if source == "feature":
         modalities["feature"] = drawn.features(images)
