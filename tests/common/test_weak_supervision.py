@@ -65,6 +65,7 @@ def test_a_classifier_learns_in_its_steps(monkeypatch, steps):
     assert right > 0.9 if steps > 100 else right > 0.4
 
 
+@pytest.mark.usefixtures("finely")
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [multimnist.weak_supervision, celeba.weak_supervision])
 def test_strings_and_attributes(tmp_path, script):

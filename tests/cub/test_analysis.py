@@ -240,6 +240,7 @@ def test_the_map_shows_all_classes(monkeypatch, tmp_path):
             assert groups[name].equal(classes == c)
 
 
+@pytest.mark.usefixtures("finely")
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["images", "features"])
 def test_latents_and_networks(tmp_path, model):

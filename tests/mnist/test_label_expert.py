@@ -55,6 +55,7 @@ def test_variance_is_that_within_labels():
     assert label_expert.within_labels(images, labels) == pytest.approx(2 / 4)
 
 
+@pytest.mark.usefixtures("finely")
 def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
     call(train, "--demo", *TINY, "--save-dir", tmp_path)
     monkeypatch.setattr(analyse, "STEPS", 2)

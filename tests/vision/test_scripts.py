@@ -56,6 +56,7 @@ def test_all_six_views_of_a_file(trained, tmp_path, view):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("finely")
 @pytest.mark.parametrize("options", [(), ("--reconstruct",)])
 def test_views_from_the_prior_and_of_test_images(trained, tmp_path, options):
     call(vision.sample, trained, "--demo", "--n-samples", 3, *options, "--out-dir", tmp_path)
