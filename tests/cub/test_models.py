@@ -1,4 +1,4 @@
-"""Every model that --fusion, --obj and --n-clusters of cub make, on drawn birds: defaults, training, all scripts."""
+"""The models that --fusion, --obj and --n-clusters of cub make, on drawn birds; all scripts on one of each kind."""
 
 import json
 
