@@ -61,7 +61,7 @@ class Config:
     demo: bool = False
     """use the folders' built-in data, with small and short runs of some models, to check that everything works"""
     budget: float | None = None
-    """hours for all trainings together, without the evaluations. Each run gets the number of epochs that fits its
+    """hours for all training runs together, without the evaluations. Each run gets the number of epochs that fits its
     share, and the table says how many"""
     jobs: int | None = None
     """runs at once, each in a process. Default: one per core; with --cuda one per GPU"""

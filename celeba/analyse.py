@@ -12,7 +12,7 @@ attribute:
     reconstructed         z of q(z|image) of a test image, decoded
     given all             z of q(z|attrs) of a test image's 18 attributes, decoded
     given alone           z given that attribute alone, or its absence, equally often: 50 is chance
-    joint                 z of the prior: what is decoded as the attribute, and what the classifier sees in the image
+    joint                 z of the prior: the decoded attribute is the one that the classifier sees in the decoded face
     more frequent value   always predicting what most test images have
 
 Before it: the means of these shares and of others (attributes decoded from image or attributes), and latent accuracy,

@@ -126,7 +126,7 @@ Training
         trackers: TensorBoard, Weights & Biases and MLflow
         loop: annealing, model selection, early stopping, exact resumption
         experiment: an experiment as a value, and the one function that trains it
-        parallel: many trainings, each in its own process
+        parallel: many training runs, each in its own process
     publish: a trained model as safetensors with a model card, for the Hugging Face hub
     analysis: what analyse.py computes in every folder
     weak_supervision: training with few pairs, beside a classifier of them

@@ -73,7 +73,7 @@ def read_mvae(checkpoint: dict, path: Path) -> Trained:
             config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
             return Trained(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
     raise InputError(
-        f"{path} is no checkpoint of this repository nor of the original authors: give the model_best.pth.tar of a run"
+        f"{path} is not a checkpoint of this repository or of the authors': give the model_best.pth.tar of a run"
     )
 
 

@@ -76,7 +76,7 @@ MODELS = {
         summary="quotient of posteriors",
         source=WU,
         bounds=EVIDENCES,
-        neighbour="Unlike mvae's experts its encoders give posteriors, which hold the prior already.",
+        neighbour="Unlike mvae's experts, its encoders give posteriors, which hold the prior already.",
     ),
     "jmvae": Model(
         fusion="joint",
@@ -84,7 +84,7 @@ MODELS = {
         summary="joint encoder, and one for each modality",
         source="Suzuki et al. 2016, arXiv 1611.01891",
         bounds=EVIDENCE,
-        neighbour="Unlike mvae it has a network for the joint posterior, and a KL pulls the posteriors of single "
+        neighbour="Unlike mvae, it has a network for the joint posterior, and a KL pulls the posteriors of single "
         "modalities towards it.",
     ),
     "jnf": Model(
@@ -93,7 +93,7 @@ MODELS = {
         summary="joint encoder, and a normalizing flow for each modality",
         source="Senellart et al. 2023, arXiv 2305.11832",
         bounds=EVIDENCE,
-        neighbour="Unlike jmvae its posteriors of single modalities are flows, which are fitted to the joint one "
+        neighbour="Unlike in jmvae, posteriors of single modalities are flows, which are fitted to the joint one "
         "and leave it as it is; several are multiplied.",
     ),
     "vae": Model(
@@ -110,7 +110,7 @@ MODELS = {
         summary="the first modality given the second",
         source="Sohn et al. 2015, NeurIPS",
         bounds="log p(x_1|x_2)",
-        neighbour="Unlike all others its decoder sees the second modality, which it never models.",
+        neighbour="Unlike in all others, the decoder sees the second modality, which it never models.",
         bound=r"E_{q(z|x_1, x_2)} \lambda_1 \log p(x_1|z, x_2) - \beta KL(q(z|x_1, x_2) || p(z))",
     ),
     "bivcca": Model(
@@ -144,7 +144,7 @@ MODELS = {
         summary="mopoe as in its authors' code",
         source=SUTTER,
         bounds=EVIDENCE,
-        neighbour="Unlike mopoe its products of fewer than all modalities leave the prior out.",
+        neighbour="Unlike in mopoe, only the product of all modalities includes the prior.",
         obj="elbo-one",
     ),
     "mvtcae": Model(
@@ -153,7 +153,7 @@ MODELS = {
         summary="product of experts without the prior, total correlation",
         source="Hwang et al. 2021, NeurIPS",
         bounds=f"{NOTHING}; with --alpha 0 log p(X)",
-        neighbour="Unlike mvae it trains the posteriors of single modalities by their KL from the joint one, not "
+        neighbour="Unlike mvae, it trains the posteriors of single modalities by their KL from the joint one, not "
         "by ELBOs.",
     ),
     "crmvae": Model(
@@ -162,7 +162,7 @@ MODELS = {
         summary="product of experts without the prior; each modality is also reconstructed from its own expert",
         source="OpenReview Rn8u4MYgeNJ",
         bounds=NOTHING,
-        neighbour="Unlike mvtcae it reconstructs each modality from its own posterior too.",
+        neighbour="Unlike mvtcae, it reconstructs each modality from its own posterior too.",
         obj="crmvae",
     ),
     "mmjsd": Model(
@@ -170,8 +170,8 @@ MODELS = {
         unpaired=True,
         summary="mixture of experts and prior, with KLs to their geometric mean",
         source="Sutter et al. 2020, arXiv 2006.08242",
-        bounds="log of the mean of p(X|z) over the geometric mean",
-        neighbour="Unlike mmvae its KLs are those to the geometric mean of experts and prior, and the prior is a "
+        bounds="log E_f p(X|z), f the geometric mean of experts and prior",
+        neighbour="Unlike in mmvae, the KLs are those to the geometric mean of experts and prior, and the prior is a "
         "component.",
         obj="mmjsd",
     ),
@@ -181,7 +181,7 @@ MODELS = {
         summary="joint encoder that trains the decoders, and one for each modality",
         source="Vedantam et al. 2018, arXiv 1705.10762",
         bounds="log p(X) + the sum of the log p(x_m)",
-        neighbour="Unlike jmvae its posteriors of single modalities learn by ELBOs, which do not train the decoders.",
+        neighbour="Unlike in jmvae, posteriors of single modalities learn by ELBOs, which do not train the decoders.",
         obj="telbo",
     ),
     "dmvae": Model(
@@ -190,7 +190,7 @@ MODELS = {
         summary="product of experts over shared latents; each modality also has private latents",
         source="Lee & Pavlovic 2021, arXiv 2012.13024",
         bounds="(|X| + 1) log p(X); log p(X) if |X| = 1",
-        neighbour="Unlike mvae modalities have private latents, and all are scored under every posterior.",
+        neighbour="Unlike in mvae, modalities have private latents, and every posterior scores all modalities.",
         obj="dmvae",
         private=True,
     ),

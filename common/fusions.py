@@ -194,11 +194,11 @@ FUSIONS = {
 
 def table() -> str:
     """Which fusion exists for which posterior family, in Markdown."""
-    rows = [["`--posterior`", *(f"`{fusion}`" for fusion in FUSIONS), "what it is"]]
+    rows = [["`--fusion`", *(f"`{family}`" for family in FAMILIES), "what it is"]]
     rows.append(["---"] * len(rows[0]))
-    for name, family in FAMILIES.items():
-        cells = ["yes" if fusion.exists(family) else "" for fusion in FUSIONS.values()]
-        rows.append([f"`{name}`", *cells, choices.FAMILIES[name]])
+    for name, fusion in FUSIONS.items():
+        cells = ["yes" if fusion.exists(family) else "" for family in FAMILIES.values()]
+        rows.append([f"`{name}`", *cells, choices.FUSIONS[name]])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -63,7 +63,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     A process that is killed leaves NAME.tmp, which the next write of the file takes over (see `remove_leftovers`).
 
     Raises:
-        InputError: the file could not be written (a full disk, no permission), or path is no regular file.
+        InputError: the file could not be written (a full disk, no permission), or path is not a regular file.
     """
     check_writable(path)
     temporary = path.with_name(f"{path.name}.tmp")

@@ -228,7 +228,7 @@ def cca(x: Tensor, y: Tensor, k: int, components: int | None = None, eps: float 
     """Find the k directions of two views whose projections correlate most (Hotelling 1936).
 
     They solve the MMVAE authors' generalised eigenproblem C w = (1 + r) D w, with C the covariance of both views side
-    by side, D its diagonal blocks, and eps is added to the diagonal of both. Each view is whitened by its SVD in
+    by side, D its diagonal blocks, and eps added to the diagonals of both. Each view is whitened by its SVD in
     float64, which is exact even if views have more dimensions than examples. Directions in which a view hardly varies
     (less than 1e-7 of its largest variation, the precision of float32) are left out.
 

@@ -84,7 +84,7 @@ def modalities_of(
     unfit = [name for name in private if name not in encoder or columns[name].n_elements is not None]
     require(
         not unfit,
-        f"private latents are only for modalities with their own encoder that are no sets (got {', '.join(unfit)})",
+        f"private latents need modalities with an encoder of their own that are not sets (got {', '.join(unfit)})",
     )
     joint = [key for key in encoder if private and "," in key and n_elements(encoder[key]) is None]
     require(not joint, f"private latents need an encoder for each modality (got one for all of {' and '.join(joint)})")

@@ -34,7 +34,7 @@ def VAE(
     """The model with a fusion and a posterior family.
 
     Args:
-        fusion: a name in FUSIONS, or a strategy whose posterior is no mixture.
+        fusion: a name in FUSIONS, or a strategy whose posterior is not a mixture.
         encoder, decoder, likelihood, weights, private: see `MultimodalVAE`.
         latent_dim: D, private latents included.
         posterior: a family, or a name in FAMILIES.
@@ -77,7 +77,7 @@ def _prior(family: Family, sizes: Sequence[int], learn: bool, n_clusters: int | 
     known = [name for name, other in FAMILIES.items() if other.private_latents]
     require(
         family.private_latents and not learn,
-        "a clustered prior has fixed scales and a family with locations and scales: leave out learn_prior, or choose "
+        "a clustered prior has fixed scales, and exists for some families: leave out learn_prior, or choose "
         f"{', '.join(known)}",
     )
     return ClusteredPrior(family.prior(sizes, True).family, sum(sizes), sizes[0], n_clusters)

@@ -77,7 +77,7 @@ class Posterior(nn.Module):
         return r.unsqueeze(-1)
 
     def log_prob_of_each(self, q: Distribution, z: Tensor) -> Tensor:
-        """Log-density of each latent of z (..., D) under a q of independent latents, no mixture: (..., D), nats."""
+        """Log-density of each latent of z (..., D) under a q of independent latents, not a mixture: (..., D), nats."""
         return q.base_dist.log_prob(z)
 
     def only_component(self, q: Distribution) -> Distribution:
@@ -274,7 +274,7 @@ class LocScaleEbmPosterior(Posterior):
 
 
 class JointFlowsPosterior(Posterior):
-    """A Gaussian given all modalities, a flow given one, products in between (`common.distributions.JointFlows`).
+    """A Gaussian given all modalities, a flow given one, a product given several (`common.distributions.JointFlows`).
 
     Range: |mu| <= 1e3 and |logvar| <= 20, with flows whose weights are of order 1.
 

@@ -1,7 +1,7 @@
 """Do the birds and captions that a model of CUB generates fit each other (Shi et al. 2019)?
 
     python analyse.py trained_models --data-dir data            correlations, and umap.png
-    python analyse.py trained_models --demo                     of drawn birds, and what captions say that is right
+    python analyse.py trained_models --demo                     drawn birds, and how often captions say what is right
     python analyse.py trained_models --data-dir data --vocab cub.vocab        the authors' own model
     python analyse.py trained_models --json out.json            and a file
 

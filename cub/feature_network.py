@@ -190,7 +190,7 @@ def train(
         the parameters, and the accuracy on the held-out images.
 
     Raises:
-        InputError: the file holds another training, or the loss is not finite.
+        InputError: the file belongs to another training run, or the loss is not finite.
     """
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -201,7 +201,7 @@ def train(
     about, done, accuracy = {**recipe._asdict(), **trained_on}, 0, math.nan
     if path.exists():
         kept = load(path, Training)
-        require(kept.about == about, f"{path} holds another training: delete it, or give another --cache-dir")
+        require(kept.about == about, f"{path} belongs to another training run: delete it, or give another --cache-dir")
         check_fit(kept.state_dict, network, f"{path} holds another network")
         network.load_state_dict(kept.state_dict)
         restore_optimizer(path, kept.optimizer, optimizer, {"momentum_buffer"})

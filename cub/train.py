@@ -96,7 +96,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
 
     def check(self) -> None:
         model, fusion, _ = self.experts()
-        require(fusion != "own" or self.fusion == "moe", f"--fusion {self.fusion} fuses two experts: {model} has one")
+        fuses = fusion != "own" or self.fusion == "moe"
+        require(fuses, f"--fusion {self.fusion}: {model} has one expert, leave it out")
         super().check()
         given = self.vocab is None or self.pre_trained is not None
         require(given, "--vocab needs --pre-trained with the authors' model, which is not given")

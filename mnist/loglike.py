@@ -11,8 +11,8 @@ Training's weights and annealing do not enter.
 log p(image), log p(text) and log p(image, text) are lower bounds in expectation: of two estimates the higher one is
 closer to the truth. Conditionals are differences of two estimates, and no bounds. If the label's latents do not depend
 on the image, both proposals are poor: q(z|image, text) for log p(image), since it misses the regions of p(z|image) that
-belong to other labels (which costs up to log 10 = 2.3 nats); q(z|image) for log p(image, text), since few of its
-samples decode to the label.
+belong to other labels (which costs log 10 = 2.3 nats if label and image share nothing, more with few samples);
+q(z|image) for log p(image, text), since few of its samples decode to the label.
 
 A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|text), with samples of q(z|image, text).
 """

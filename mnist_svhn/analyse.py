@@ -1,7 +1,7 @@
 """Coherence of a model of MNIST-SVHN: does what it generates show the same digit (Shi et al. 2019, section 4.1)?
 
     python analyse.py trained_models --data-dir data                     tables and pictures
-    python analyse.py trained_models --data-dir data --svhn synthetic    where it was trained on that
+    python analyse.py trained_models --data-dir data --svhn synthetic    a model of synthetic SVHN
     python analyse.py trained_models --json out.json                     and a file
 
 Cross coherence: how often a modality decoded from the other one shows the digit of the given one; joint coherence:

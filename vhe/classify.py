@@ -8,8 +8,8 @@ An episode draws classes from all test characters, of any alphabet, and for each
 x. An image is assigned to the class with the largest estimate of log p(x|D). The table shows the accuracy with its 95 %
 confidence interval for the number of images classified.
 
-On one idle core of an AMD EPYC the defaults take 8 seconds with independent pixels and 50 with a PixelCNN; --episodes
-100 --n-samples 20 take 6 minutes and 33.
+On one idle core of an AMD EPYC the defaults take 8 seconds with independent pixels, 50 with a PixelCNN; --episodes 100
+--n-samples 20 take 6 and 33 minutes.
 """
 
 from dataclasses import dataclass
@@ -75,9 +75,9 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
     Every process draws all episodes, so that they do not depend on the number of processes, and evaluates its share.
     """
     n, n_classes = config.k_shot + config.n_queries, len(characters.names)
-    require(config.n_way <= n_classes, f"--n-way {config.n_way} needs {config.n_way} characters: there are {n_classes}")
+    require(config.n_way <= n_classes, f"--n-way {config.n_way}: there are {n_classes} characters, give fewer classes")
     count = int(characters.character.bincount().min())
-    require(n <= count, f"--k-shot and --n-queries need {n} images of a character: there are {count}")
+    require(n <= count, f"--k-shot and --n-queries need {n} images of a character, there are {count}: lower one")
     generator = torch.Generator().manual_seed(config.seed)
     own_episodes = range(config.episodes)[distributed.local_rows()]
     shares = torch.zeros(config.episodes).double()

@@ -78,7 +78,7 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     images, character, n_samples, n = characters.images, characters.character, config.n_samples, config.set_size
     shots, count = dict.fromkeys(config.k_shot or (1, k_shot)), int(character.bincount().min())
     for name, needed in {"--k-shot": max(shots) + 1, "--set-size": n}.items():
-        require(needed <= count, f"{name} needs {needed} images of a character: there are {count}")
+        require(needed <= count, f"{name} needs {needed} images of a character, there are {count}: lower it")
     device, generator = model.device, Generator().manual_seed(config.seed + distributed.rank())
     latents = shared_latents(model)
 

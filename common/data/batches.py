@@ -110,7 +110,7 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         columns: the mask columns of all of the model's modalities, by name.
 
     Raises:
-        InputError: no modality, an unknown one, values that are no tensors, modalities of different lengths, or a set
+        InputError: no modality, an unknown one, values that are not tensors, modalities of different lengths, or a set
             of another size.
     """
     if isinstance(inputs, Batch):

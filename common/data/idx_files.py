@@ -61,7 +61,7 @@ def _checked_length(header: bytes, path: Path, shape: tuple[int, ...]) -> int:
     """The number of items that a header promises."""
     magic = bytes([0, 0, 8, len(shape) + 1])
     if header[:4] != magic:
-        raise InputError(f"{path} starts with {header[:4].hex()}, an idx file with {magic.hex()}: {REMEDY}")
+        raise InputError(f"{path} is not an idx file: it starts with {header[:4].hex()}, not {magic.hex()}: {REMEDY}")
     n, *item = np.frombuffer(header[4:], ">u4").tolist() if len(header) == 4 + 4 * (len(shape) + 1) else (0,)
     if tuple(item) != shape:
         raise InputError(f"{path} holds items of shape {tuple(item)}, not {shape}: {REMEDY}")

@@ -152,7 +152,7 @@ class JointFlows(Unnormalised):
         return torch.where(self.complete, self.joint.log_prob(z), product)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Exact samples; in between, the ends of Hamiltonian chains."""
+        """Exact samples; given several modalities but not all, the ends of Hamiltonian chains."""
         return self._chain(sample_shape)[-1] if self.in_between.any() else self.proposal.sample(sample_shape)
 
     @property
@@ -177,7 +177,7 @@ class JointFlows(Unnormalised):
 
     @property
     def mean(self) -> Tensor:
-        """The joint encoder's mean where all modalities are given, in between that of a chain, else an estimate."""
+        """The joint encoder's mean given all modalities, a chain's given several, else an estimate."""
         if self.in_between.all():
             return self._chain().mean(dim=0)
         mean = torch.where(self.complete.unsqueeze(-1), self.joint.mean, super().mean)

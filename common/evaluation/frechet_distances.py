@@ -1,4 +1,4 @@
-"""Distances between what a model decodes and test images: the Frechet distance of features, and Inception-v3's."""
+"""Frechet distances between decoded and test images, by features of a judge or of Inception-v3."""
 
 import io
 from collections.abc import Callable

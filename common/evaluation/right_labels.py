@@ -1,4 +1,4 @@
-"""Which labels are right that judges read, of test examples and of what a model generates, and their shares."""
+"""How often judges read the right labels, of test examples and of generated ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -98,7 +98,9 @@ class MultimodalObjective(Objective):
         unknown = [name for name in weights or {} if name not in model.modalities]
         require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
         fits = self.of_mixtures in (None, model.variational_posterior.is_mixture)
-        needed = "mixture as posterior" if self.of_mixtures else "posterior that is no mixture (MmvaeElbo takes these)"
+        needed = (
+            "mixture as posterior" if self.of_mixtures else "posterior that is not a mixture: MmvaeElbo takes these"
+        )
         require(fits, f"{type(self).__name__} needs a {needed}")
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})

@@ -1,4 +1,4 @@
-"""Sums of ELBOs whose terms train or score more than the modalities that their posteriors see: DMVAE, TELBO."""
+"""Sums of ELBOs that differ in what they score (DMVAE) or train (TELBO)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -101,7 +101,7 @@ class ImportanceWeighted(MultimodalObjective):
 
 
 class IwaeElbo(ImportanceWeighted):
-    r"""The importance-weighted bound, with K samples of each of the posterior's T components (1 if it is no mixture).
+    r"""The importance-weighted bound, with K samples of each of the T components of a mixture, else T = 1.
 
     .. math:: \log \frac1K \sum_{t,k} \pi_t w_{tk}, \qquad
               w_{tk} = p(z_{tk}) \prod_m p(x_m|z_{tk}) / q(z_{tk}|X), \quad z_{tk} \sim q_t

@@ -7,7 +7,7 @@ from common.multimodal_vae import MultimodalVAE
 
 
 def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
-    """The number of samples whose decoding, activations and gradients, fits into `gib` GiB.
+    """The number of samples whose decoding fits into `gib` GiB, activations and gradients included.
 
     Raises:
         InputError: not one sample fits, or a decoder sees more than z.

@@ -15,9 +15,9 @@ HEAD = """# Models
 
 A model consists of p(z) prod_m p(x_m|z), a posterior q(z|x_S) for each subset S of the modalities, and an objective. X
 are the modalities that an example has; the model has M. The weights lambda_m multiply log-likelihoods, beta multiplies
-KLs. If all are 1, values are in nats and the bounds hold. With beta > 1 importance-weighted bounds with K > 1 do not
-hold. A mixture has components q_t with equal weights pi_t. `--model` takes one of the names below; `--fusion`,
-`--posterior` and `--obj` combine the pieces
+KLs. If all are 1, values are in nats and the bounds hold. Importance-weighted bounds with K > 1 hold only for beta = 1.
+A mixture has components q_t with equal weights pi_t. `--model` takes one of the names below; `--fusion`, `--posterior`
+and `--obj` combine the pieces
 ([which go together](../README.md#objectives-and-posterior-families-of-each-fusion)). The default of `--obj` differs in
 some folders. `python -m common.reporting.models_page` prints this page.
 """

@@ -34,7 +34,7 @@ EVALUATION_BATCH = 500  # examples: without gradients there is room for more tha
 
 
 class Pictures(NamedTuple):
-    """The pictures of a training.
+    """The pictures of a run.
 
     draw: writes sample pictures into a folder, at most once a minute and at the end.
     analytics: folder, epoch -> writes pictures of the latents; called by all processes. None: no such pictures.
@@ -64,7 +64,7 @@ def evaluate(objective: Objective, examples: Examples | Stream, seed: int, beta:
 
 @dataclass(eq=False, repr=False)
 class Trainer:
-    """A training, which maximises the objective's bound.
+    """A training run, which maximises the objective's bound.
 
     The best model has the highest bound on the validation examples (with --beta and the weights as trained); without
     validation examples it is the last one. The save-dir is brought up to date after every epoch.
@@ -204,7 +204,7 @@ class Trainer:
     def _batches(self, epoch: int) -> Iterator[tuple[int, int, Examples, Tensor]]:
         """The batches of the epoch that are left: number (from 0), size, and this process's part of it.
 
-        The part is examples on the device and which of them it is, (B,).
+        A part is examples on the device, and the numbers of its rows among them, (B,).
         """
         first, size = self.progress.batch, self.config.batch_size
         order = random_states.epoch_order(len(self.train), self.config.seed, epoch).to(self.train.device)

@@ -89,7 +89,7 @@ class ObjectiveOptions:
         registry.check_options(obj, self._given_options())
         require(
             FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
-            f"--looser takes the mean over a mixture's components, and {model} is no mixture: leave it out",
+            f"--looser takes the mean over a mixture's components, and {model} is not a mixture: leave it out",
         )
         for name in ("K", "max_memory"):
             value = getattr(self, name)
@@ -235,6 +235,6 @@ class MmvaeOptions(PrivateOptions):
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
         in_range = scaling is None or 0 <= scaling < math.inf
         require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")
-        require(not scaling or fusion != "own", f"--llik-scaling weighs one modality beside another: {model} has one")
+        require(not scaling or fusion != "own", f"--llik-scaling: {model} has one modality, leave it out")
         fixed = self.n_clusters is not None
         require(not fixed or not self.learn_prior, "a prior of clusters has fixed scales: leave out --learn-prior")

@@ -50,7 +50,7 @@ def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, 
                 torch.cuda.set_rng_state(saved[rank]["cuda"], device)
         except (RuntimeError, TypeError, KeyError) as error:
             raise InputError(
-                "the last checkpoint is damaged, rng is no random state: choose another --save-dir"
+                "the last checkpoint is damaged, rng is not a random state: choose another --save-dir"
             ) from error
     elif saved or world > 1:
         key = repr((seed, epoch, batch, world, rank))

@@ -216,7 +216,7 @@ class Run(contextlib.ExitStack):
             best.unlink(missing_ok=True)
 
     def _check_options(self, before: dict[str, Any]) -> None:
-        """Raise InputError if an option differs from the resumed run's that must not."""
+        """Raise InputError if an option that must stay the same differs from the resumed run's."""
         fixed = {"epochs"} if self.config["lr_schedule"] != "constant" else set()  # the schedule ends with them
         for name, value in self.config.items():
             earlier = before.get(name, self.defaults[name])  # an option that is newer than the run

@@ -65,7 +65,7 @@ class Step:
     def capturable(self, examples: Examples) -> bool:
         """Whether all batches of the same size need the same operations, so that one graph serves them.
 
-        Batch norm with absent modalities does not: it runs only on the rows that have the modality.
+        They do not with batch norm and absent modalities: batch norm runs only on the rows that have the modality.
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
         return same_rows and self.objective.capturable and distributed.world_size() == 1

@@ -12,14 +12,15 @@ import torch
 
 from common import distributed
 from common.checkpoints import BEST, LAST, load
-from common.errors import InputError
+from common.errors import InputError, flag
 from mnist import compare, loglike, weak_supervision
 from mnist import train as mnist_train
 from tests.helpers import distributed_jobs
+from tests.helpers.distributed_trainings import TRAININGS
 from tests.helpers.scripts import ROOT
 
-OPTIONS = ["--demo", "--limit", "120", "--n-latents", "8", "--batch-size", "25", "--annealing-epochs", "1"]
-SMALL = ["--demo", "--limit", "4", "--batch-size", "4", "--epochs", "1"]
+OPTIONS = {"demo": True, "limit": 120, "n_latents": 8, "batch_size": 25, "annealing_epochs": 1}
+FLAGS = " ".join(flag(name, value) for name, value in OPTIONS.items()).split()
 
 
 def started_by_torchrun(*args, n=2):
@@ -148,39 +149,25 @@ def test_synchronised_batch_norm_is_that_of_one_process(found, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["cub", "vhe"])
-def test_folders_with_examples_or_objectives_of_their_own_train(folder, tmp_path):
-    samples = ["--K", "2"] if folder == "cub" else []
-    said = torchrun(f"{folder}/train.py", *SMALL, *samples, "--save-dir", tmp_path)
-    assert said.count("epoch 1/1") == 1
-    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
-    assert (tmp_path / BEST).exists() and (tmp_path / LAST).exists()
-
-
-@pytest.mark.slow
-def test_batch_norm_of_all_processes_trains(tmp_path):
-    torchrun("celeba/train.py", *SMALL, "--sync-batch-norm", "--save-dir", tmp_path)
-    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
-
-
-@pytest.mark.slow
-def test_a_newer_model_with_absent_modalities_trains(tmp_path):
-    torchrun(
-        "polymnist/train.py", *SMALL, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3, "--save-dir", tmp_path
-    )
-    assert math.isfinite(json.loads((tmp_path / "metrics.jsonl").read_text())["train"]["bound"])
+def test_trainings_of_several_folders(tmp_path):
+    said = torchrun("-m", "tests.helpers.distributed_trainings", tmp_path)
+    assert said.count("epoch 1/1") == len(TRAININGS)
+    for folder in TRAININGS:
+        line = json.loads((tmp_path / folder / "metrics.jsonl").read_text())
+        assert math.isfinite(line["train"]["bound"]), folder
+        assert (tmp_path / folder / BEST).exists() and (tmp_path / folder / LAST).exists()
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     def train(epochs, n):
-        args = ["mnist/train.py", *OPTIONS, "--epochs", epochs, "--resume", "--save-dir", tmp_path]
+        args = ["mnist/train.py", *FLAGS, "--epochs", epochs, "--resume", "--save-dir", tmp_path]
         return torchrun(*args, n=n)
 
     out = train(2, 2)
     assert out.count("epoch 1/2") == out.count("epoch 2/2") == out.count("best epoch") == 1
     assert len(load(tmp_path / LAST)["rng"]) == 2
-    train(3, 1)
+    mnist_train.main(mnist_train.Config(**OPTIONS, epochs=3, resume=True, save_dir=tmp_path))
     train(4, 2)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
@@ -189,18 +176,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_of_two_processes_is_the_run_never_stopped(tmp_path):
-    for folder, lengths in (("whole", (3,)), ("parts", (1, 3))):
-        for epochs in lengths:
-            args = ["mnist/train.py", *OPTIONS, "--epochs", epochs, "--resume", "--save-dir", tmp_path / folder]
-            torchrun(*args)
-    whole, parts = (load(tmp_path / folder / LAST)["state_dict"] for folder in ("whole", "parts"))
-    assert all(parts[name].equal(x) for name, x in whole.items())
-
-
-@pytest.mark.slow
 def test_a_run_with_a_killed_process_starts_again_and_ends_as_if_never_stopped(tmp_path, monkeypatch):
-    args = ["mnist/train.py", *OPTIONS, "--epochs", "20", "--resume"]
+    args = ["mnist/train.py", *FLAGS, "--epochs", "20", "--resume"]
     torchrun(*args, "--save-dir", tmp_path / "whole")
     command = started_by_torchrun("--max-restarts", 1, *args, "--save-dir", tmp_path / "killed")
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")

@@ -181,7 +181,7 @@ def test_training_learns_and_goes_on_as_if_never_stopped(tmp_path, small, monkey
     assert len(judged) == 4 and all(x.equal(images[::10]) for x in judged)
     assert same == accuracy and all(resumed[name].equal(x) for name, x in straight.items())
     assert train(tmp_path / "b")[1] == accuracy and len(judged) == 4  # nothing is left to do
-    with pytest.raises(InputError, match="b holds another training: delete it"):
+    with pytest.raises(InputError, match="b belongs to another training run: delete it"):
         feature_network.train(images, labels, RECIPE._replace(lr=0.1), CPU, False, {"names": "x"}, tmp_path / "b")
 
 

@@ -132,7 +132,7 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
         ("--obj mmjsd --posterior laplace", "--obj mmjsd needs Gaussian experts, not laplace ones"),
         ("--obj dmvae", "--obj dmvae needs a posterior of all modalities and of each one"),
         ("--fusion poe --obj mvtcae", "--obj mvtcae needs the product of experts without the prior"),
-        ("--model image --fusion mmvae+", "--fusion mmvae. fuses two experts: --model image has one"),
+        ("--model image --fusion mmvae+", "--fusion mmvae.: --model image has one expert, leave it out"),
     ],
 )
 def test_models_that_do_not_exist_are_refused(tmp_path, options, message):

@@ -16,7 +16,7 @@ class Result(NamedTuple):
 
     The log-probability of the value is the sum of the parts that are given.
 
-    value: the value of the module's variable, (B, ...); B objects in a list if the data are no tensor.
+    value: the value of the module's variable, (B, ...); B objects in a list if the data are not a tensor.
     reparam_log_prob: (B,), nats: the part whose gradient needs no REINFORCE, because `rsample` drew the value as a
         differentiable function of the parameters, or because the module is not learned through its samples.
     reinforce_log_prob: (B,), nats: the part, such as that of a discrete choice, whose gradient REINFORCE estimates.

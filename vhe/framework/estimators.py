@@ -126,7 +126,7 @@ def log_joint(
     require(bool(shared), f"name the latent variables that a set shares: {', '.join(model.latents)}")
     b, n = sets.shape[:2]
     for name, k in shared.items():
-        require(0 < k <= n, f"support sets of {name} of {k} examples cannot be drawn from sets of {n}")
+        require(0 < k <= n, f"support sets of {name} cannot have {k} of {n} examples: give 1 to {n}")
     require(
         mixture_size > 0 and n_inner > 0,
         f"mixture_size and n_inner must be positive, not {mixture_size} and {n_inner}",

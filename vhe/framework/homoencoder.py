@@ -18,7 +18,7 @@ class VHE(nn.Module):
     Each distribution is a module. Its `forward` takes the variables that it depends on, by their names, and then its
     own variable, with the default None. It scores the value of its variable if that is given and draws one otherwise,
     and returns the value (B, ...) and its log-probability (B,), or a `Result`. The first argument of an encoder is a
-    batch of support sets (B, k, ...), or B lists of k objects if the data are no tensor. A prior that depends on
+    batch of support sets (B, k, ...), or B lists of k objects if the data are not a tensor. A prior that depends on
     nothing needs an argument `batch_size` to be drawn from.
 
     Args:
@@ -146,7 +146,7 @@ class VHE(nn.Module):
         priors = {v: self.p(v, values, values[v]) for v in self.latents}
         log_p = self.p(self.observed, values, x).log_prob
         kl = {v: posteriors[v].log_prob - priors[v].log_prob for v in self.latents}
-        # examples that are no tensors have no device, and their groups' sizes are on the CPU
+        # examples that are not tensors have no device, and their groups' sizes are on the CPU
         weighted_kl = {v: kl[v] / torch.as_tensor(sizes[v], device=kl[v].device) for v in self.latents}
         weighted_kl |= {v: factor * weighted_kl[v] for v, factor in kl_factors.items() if factor != 1}
         bound = log_p

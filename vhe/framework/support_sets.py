@@ -47,7 +47,7 @@ class Transform(NamedTuple):
 class Batch:
     """A batch of examples with their support sets.
 
-    target: the examples, (B, ...), or a list of B objects if the data are no tensor.
+    target: the examples, (B, ...), or a list of B objects if the data are not a tensor.
     inputs: {latent: support sets (B, k, ...), or B lists of k objects}.
     sizes: {latent: the size of each example's group, (B,) float}.
     """
@@ -141,7 +141,7 @@ class SupportSets:
     def to(self, device: torch.device) -> "SupportSets":
         """Return the same examples on a device; on another one, draws come from that device's global generator.
 
-        Examples that are no tensor stay where they are.
+        Examples that are not a tensor stay where they are.
         """
         if device == self.device or not isinstance(self.data, Tensor):
             return self

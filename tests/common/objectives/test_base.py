@@ -35,8 +35,8 @@ def of_fusion(fusion="poe", **options):
 @pytest.mark.parametrize(
     ("objective", "fusion", "message"),
     [
-        *((elbo, "moe", "needs a posterior that is no mixture") for elbo in (StandardElbo, MvaeElbo, DmvaeElbo)),
-        *((elbo, "mopoe", "needs a posterior that is no mixture") for elbo in (TelboElbo, JmvaeElbo, MvtcaeElbo)),
+        *((elbo, "moe", "needs a posterior that is not a mixture") for elbo in (StandardElbo, MvaeElbo, DmvaeElbo)),
+        *((elbo, "mopoe", "needs a posterior that is not a mixture") for elbo in (TelboElbo, JmvaeElbo, MvtcaeElbo)),
         (MmvaeElbo, "poe", "needs a mixture"),
         (JnfElbo, "poe", "needs a flow for each modality"),
         (EnergyIwaeElbo, "poe", "needs an energy-based posterior"),

@@ -36,5 +36,5 @@ def test_another_number_of_processes_draws_anew_and_never_what_it_drew_before():
 
 @pytest.mark.parametrize("saved", [{"cpu": torch.zeros(3)}, {"cpu": torch.zeros(3, dtype=torch.uint8)}, {}])
 def test_what_is_no_random_state_is_refused(saved):
-    with pytest.raises(InputError, match="the last checkpoint is damaged, rng is no random state: choose another"):
+    with pytest.raises(InputError, match="the last checkpoint is damaged, rng is not a random state: choose another"):
         draws_after([saved])
