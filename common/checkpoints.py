@@ -18,7 +18,7 @@ from common.authors_files import (
     Trained,
     without_counts,
 )
-from common.errors import InputError, brief, require
+from common.errors import InputError, brief, flag, option, require
 from common.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
 from common.schemas import check, read_json
 from common.tensor_files import load_safetensors
@@ -67,8 +67,8 @@ class NetworkOptions(msgspec.Struct):
     An experiment that reads more has a subclass `Options` in its module.
     """
 
-    MEANINGS: ClassVar = ("model", "fusion", "posterior", "n_private")
-    """where these differ, parameters of the same shapes mean something else"""
+    FIXED: ClassVar = ("model", "fusion", "posterior", "n_latents", "n_private")
+    """what --pre-trained cannot change: parameters would have other shapes, or mean something else"""
     REINITIALISED: ClassVar[Mapping[str, str]] = {}
     """{option: prefix of parameters}; these are not copied from a run where the option differs"""
 
@@ -146,10 +146,10 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     """
     trained = _read(_file(path), experiment)
     options = _options_of(experiment)
-    for name in options.MEANINGS:
+    for name in options.FIXED:
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
-        difference = f"{name.replace('_', ' ')} {brief(str(was))}, not {asked}"
-        require(was == asked, f"{path} has {difference}: its parameters would not fit")
+        difference = f"{path} was trained with {flag(name, was)}, not {asked}"
+        require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
     prefixes = tuple(
         prefix for name, prefix in options.REINITIALISED.items() if trained.config.get(name) != config.get(name)
     )

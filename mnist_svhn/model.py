@@ -22,7 +22,7 @@ LIKELIHOOD_SCALE = 0.75
 class Options(NetworkOptions):
     """The options that a checkpoint's file is checked for."""
 
-    MEANINGS = (*NetworkOptions.MEANINGS, "prior_and_posterior")
+    FIXED = (*NetworkOptions.FIXED, "prior_and_posterior")
 
     num_hidden_layers: Depth = 1
     prior_and_posterior: Name | None = None

@@ -29,7 +29,7 @@ SCALE = 0.2  # of likelihoods that have one
 class Options(NetworkOptions):
     """The options that a checkpoint's file is checked for."""
 
-    MEANINGS = (*NetworkOptions.MEANINGS, "likelihood", "n_vmfs")
+    FIXED = (*NetworkOptions.FIXED, "likelihood", "n_vmfs")
 
     hidden: Size = 1
     layers: Depth = 1

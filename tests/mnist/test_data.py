@@ -50,7 +50,7 @@ def damaged_files(name):
         "header only": ("", idx(IMAGES)[:6], "holds items of shape"),
         "truncated": ("", idx(IMAGES)[:-1], "fewer bytes than its header says"),
         "too long": ("", idx(IMAGES) + b"x", "more bytes than its header says"),
-        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "is not an idx file: it starts with 00000d03, not 00000803"),
+        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "is not an idx file: it starts with 00000d03"),
         "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\), not \(28, 28\)"),
     }
     return cases[name]

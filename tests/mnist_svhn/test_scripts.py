@@ -404,7 +404,7 @@ def test_a_run_goes_on_from_another_ones_weights_and_options(tmp_path, monkeypat
         torch.testing.assert_close(x, before[name], rtol=0, atol=1e-6)
     with pytest.raises(SystemExit):
         run_from_command_line(train.main, train.Config, "", [*args, str(tmp_path / "x"), "--n-latents", "4"])
-    assert "first has other networks: " in capsys.readouterr().err
+    assert "first was trained with --n-latents 3, not 4" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -441,7 +441,7 @@ def test_another_model_has_no_private_latents_of_the_first(tmp_path):
     ("options", "message"),
     [
         ({"prior_and_posterior": "normal"}, "laplace, not normal"),
-        ({"model": "mopoe", "obj": "dreg"}, "model mmvae, not mopoe"),
+        ({"model": "mopoe", "obj": "dreg"}, "--model mmvae, not mopoe"),
     ],
 )
 def test_weights_of_other_meaning_are_not_taken(trained, tmp_path, options, message):

@@ -310,7 +310,7 @@ def test_the_seed_decides(saved, shown):
         (loglike, ["--set-size", "0"], "--set-size must be positive, not 0"),
         (classify, ["--n-way", "100"], "--n-way 100: there are 60 characters, give fewer classes"),
         (classify, ["--n-way", "1"], "--n-way must be at least 2, not 1"),
-        (classify, ["--k-shot", "20"], "--k-shot and --n-queries need 21 images of a character, there are 20: lower one"),
+        (classify, ["--k-shot", "20"], "--k-shot and --n-queries need 21 images of a character, there are 20"),
     ],
 )
 def test_errors_are_one_line(saved, script, args, message, capsys):

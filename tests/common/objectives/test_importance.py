@@ -113,9 +113,10 @@ def test_density_of_a_mixture_against_brute_force():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("looser", [False, True])
-@pytest.mark.parametrize("n_modalities", [1, 3])
-@pytest.mark.parametrize("family", ["laplace", "gaussian"])
+@pytest.mark.parametrize(
+    ("family", "n_modalities", "looser"),
+    [("gaussian", 1, False), ("gaussian", 3, False), ("gaussian", 3, True), ("laplace", 3, True)],
+)
 def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser):
     """And the rules that leave out the mixture's parameters have not, nor the published one of one encoder."""
     torch.manual_seed(0)
