@@ -35,8 +35,13 @@ def source_files():
 
 
 MODULES = {module_name(path): path for path in source_files()}
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 ROOMS = sorted(name for name, path in MODULES.items() if name.startswith("common.") and path.name == "__init__.py")
+
+
+@cache
+def tree_of(name):
+    """A module's syntax tree; parsed in the tests, since all workers collect them."""
+    return ast.parse(MODULES[name].read_text())
 
 
 def statements(node):
@@ -51,7 +56,7 @@ def statements(node):
 @cache
 def lazy_names(package):
     """{name: the module it comes from} of a package whose names lazy_loader attaches."""
-    calls = [node for node in ast.walk(TREES[package]) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(tree_of(package)) if isinstance(node, ast.Call)]
     attached = [node for node in calls if ast.unparse(node.func) == "lazy_loader.attach"]
     names = {}
     for keyword in (keyword for node in attached for keyword in node.keywords if keyword.arg == "submod_attrs"):
@@ -76,7 +81,7 @@ def imported_names(tree):
 def imports(name):
     """The repository's modules that one imports, {module: line}."""
     found = {}
-    for module, attribute, line in imported_names(TREES[name]):
+    for module, attribute, line in imported_names(tree_of(name)):
         submodule = f"{module}.{attribute}"
         target = submodule if submodule in MODULES else module
         if target in MODULES:
@@ -119,7 +124,7 @@ def test_a_module_imports_only_what_stands_above_it(name):
 def test_common_imports_no_experiment(name):
     folders = {target.split(".")[0] for target in imports(name)} - {"common"}
     assert folders == {folder for module, folder in EXPERIMENTS_IMPORTED if module == name}
-    calls = [ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+    calls = [ast.unparse(node.func) for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
     by_name = any(call.endswith(("import_module", "__import__")) for call in calls)
     assert by_name == (name in MODULES_BY_NAME), f"{name} imports modules by name"
 
@@ -179,7 +184,7 @@ def test_imported_names_exist():
     """The repository's own modules have them: an import inside a function would fail only when it is called."""
     missing = []
     for name in MODULES:
-        for module, attribute, line in imported_names(TREES[name]):
+        for module, attribute, line in imported_names(tree_of(name)):
             known = module in MODULES
             if known and attribute and f"{module}.{attribute}" not in MODULES:
                 known = hasattr(importlib.import_module(module), attribute)

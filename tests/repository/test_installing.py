@@ -21,7 +21,7 @@ from mnist import analyse as mnist_analyse
 from mnist import search
 from mnist_svhn import train
 from tests.helpers.scripts import ROOT
-from tests.repository.test_imports import MODULES, TREES
+from tests.repository.test_imports import MODULES, tree_of
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -72,7 +72,7 @@ def test_nothing_but_the_programs_that_need_extras_imports_them_first():
     for name in MODULES:
         if name.split(".")[0] in PROGRAMS_WITH_EXTRAS:
             continue
-        for node in TREES[name].body:
+        for node in tree_of(name).body:
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imported += [node.module] if isinstance(node, ast.ImportFrom) else []
             for top in {module.split(".")[0] for module in imported} & packages.keys() - known:
