@@ -43,6 +43,7 @@ class FusionConfig(ObjectiveOptions, FacesConfig):
     """What the experiments on more than two modalities of a face share."""
 
     GROUP: ClassVar = "model"
+    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"fusion": ("obj",)}
 
     fusion: Literal["poe", "moe", "mopoe"] = "poe"
     """how the experts are fused"""

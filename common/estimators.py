@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 from common import distributed
 from common.data.batches import Batch, Examples
 from common.errors import require
+from common.modalities import Modality, zero_where_absent
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 
@@ -122,6 +123,7 @@ def importance_estimates(
     batch = model.observe(inputs)
     targets = [_mask(model, batch, target) for target in targets]
     scored = _scored(model, targets)
+    values = {name: _filled(batch, model.modality[name]) for name in scored}
     prior, q = model.prior(), _proposal(model, batch, given)
     size = at_once or max(1, model.decoded_at_once // len(batch))
     weights = [ImportanceWeights() for _ in targets]
@@ -131,12 +133,19 @@ def importance_estimates(
         p = model.decode(z, scored, batch.modalities)
         log_w = [log_ratio] * len(targets)
         for name, by_target in scored.items():
-            log_p = p[name].log_prob(batch.modalities[name])  # (k, B), for a set (k, B, n)
+            log_p = p[name].log_prob(values[name])  # (k, B), for a set (k, B, n)
             terms = [torch.where(present, log_p, 0) for present in by_target]
             log_w = [w + (x.sum(dim=-1) if x.dim() == 3 else x) for w, x in zip(log_w, terms, strict=True)]
         for target_weights, w in zip(weights, log_w, strict=True):
             target_weights.add(w)
     return [target_weights.estimate() for target_weights in weights]
+
+
+def _filled(batch: Batch, modality: Modality) -> Tensor:
+    """The values of a modality, 0 where it is absent, since those there may have no density."""
+    x = batch.modalities[modality.name]
+    is_set = modality.columns.n_elements is not None  # has zeros already
+    return x if batch.mask is None or is_set else zero_where_absent(x, modality.present(batch.mask))
 
 
 def _check_samples(n_samples: int, at_once: int | None) -> None:

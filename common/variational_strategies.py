@@ -1,6 +1,6 @@
 """Strategies fuse experts: stacked parameters of the q(z|x_m) in, parameters of q(z|x_S) out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -117,10 +117,11 @@ class SetStrategy(Strategy):
         self.network = network
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """h (M, B, H) and a mask (..., B, M) -> parameters, each (..., B, D)."""
+        """h (M, B, H) and a mask (..., B, M) -> parameters (..., B, D), of the standard prior where S is empty."""
         (h,) = params
         total = masked_sum(h, mask)  # (..., B, H)
-        return tuple(p.view(*total.shape[:-1], -1) for p in self.network(total.flatten(0, -2)))
+        outputs = (p.view(*total.shape[:-1], -1) for p in self.network(total.flatten(0, -2)))
+        return _zero_without_modalities(mask, outputs)
 
 
 class UnstructuredStrategy(Strategy):
@@ -141,14 +142,14 @@ class UnstructuredStrategy(Strategy):
         self.network = network
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Values (M, B, H) and a mask (..., B, M) -> parameters, each (..., B, D)."""
+        """Values (M, B, H) and a mask (..., B, M) -> parameters (..., B, D), of the standard prior where S is empty."""
         (x,) = params
         x = x.transpose(0, 1)  # (B, M, H)
         present = x.new_ones(x.shape[:2]) if mask is None else mask.to(x)
         values = x * present.unsqueeze(-1)  # (..., B, M, H)
         present = present.expand(values.shape[:-1])
         outputs = self.network((values.flatten(-2).flatten(0, -2), present.flatten(0, -2)))
-        return tuple(p.view(*present.shape[:-1], -1) for p in outputs)
+        return _zero_without_modalities(mask, (p.view(*present.shape[:-1], -1) for p in outputs))
 
 
 class LocScaleEbmStrategy(Strategy):
@@ -256,6 +257,11 @@ class PublishedMopoeStrategy(MopoeStrategy):
 def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
     """Sum x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
     return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)
+
+
+def _zero_without_modalities(mask: Tensor | None, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Parameters (..., B, D), those of the standard prior, 0, in rows without any modality in a mask (..., B, M)."""
+    return tuple(params) if mask is None else tuple(p * mask.any(dim=-1, keepdim=True) for p in params)
 
 
 def _equally_weighted(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:

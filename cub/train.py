@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from common import choices
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
+from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions, model_of
 
@@ -33,7 +33,10 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     PAPER: ClassVar = {}  # the defaults
     WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
     WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
-    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"fusion": ("obj", "n_private", "n_clusters")}
+    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {
+        "fusion": ("obj", "posterior", "n_private", "n_clusters"),
+        "posterior": ("learn_prior",),
+    }
 
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
     """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and
@@ -84,7 +87,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         if self.K is None and self.obj in ("dreg", "iwae", "stl"):
             self.K = 50
         if isinstance(self.learn_prior, Unset):
-            self.learn_prior = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
+            learned = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
+            self.learn_prior = learned and self.posterior not in WITHOUT_SCALES
 
     def record(self) -> choices.Model:
         return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)

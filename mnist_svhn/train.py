@@ -17,7 +17,7 @@ import tyro
 
 from common.errors import require
 from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
+from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, NamedModels, ObjectiveName, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from mnist_svhn.options import FAMILIES, MODELS, NEWER, TrainingPairOptions
 
@@ -31,6 +31,10 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     ALWAYS_PAIRED: ClassVar = "MNIST-SVHN is paired by its digits"
     DEMO: ClassVar = {"epochs": 2, "batch_size": 32, "K": 5}
     PAPER: ClassVar = {}  # the defaults
+    DEPEND_ON: ClassVar = MmvaeOptions.DEPEND_ON | {
+        "model": ("obj", "prior_and_posterior", "n_private", "n_clusters"),
+        "prior_and_posterior": ("learn_prior",),
+    }
     MODELS: ClassVar = MODELS
     FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
 
@@ -82,7 +86,7 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
         elif model.private:
             self.n_private = (1, 4) if self.model == "dmvae" else (10, 10)
         if isinstance(self.learn_prior, Unset):
-            self.learn_prior = self.model not in NEWER
+            self.learn_prior = self.model not in NEWER and self.posterior not in WITHOUT_SCALES
 
     @property
     def posterior(self) -> str:

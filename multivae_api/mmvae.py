@@ -131,10 +131,10 @@ class MMVAE(LossesOfSamples):
         batch = self.observe(inputs)
         require(N > 0, f"N must be positive, not {N}")
         batch = batch.only(_names(cond_mod, tuple(batch.modalities)), self.columns)
-        q, p = self.posterior(batch), self.prior()
+        q, p = self.posterior(batch), self.prior().expand((len(batch),))
         z, from_prior = (x.mean.expand(N, *x.mean.shape) if return_mean else x.sample((N,)) for x in (q, p))
         has_any = batch.mask.any(dim=1)[:, None]  # without any modality, q(z|x_S) is the prior
-        z = torch.where(has_any, z, from_prior.view(N, 1, -1))  # (N, B, D)
+        z = torch.where(has_any, z, from_prior)  # (N, B, D)
         z = z.flatten(0, 1) if flatten or N == 1 else z.transpose(0, 1).contiguous()
         return ModelOutput(z=z, one_latent_space=True)
 

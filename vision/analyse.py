@@ -6,7 +6,7 @@
 
 The classifier: `python ../celeba/analyse.py --help`. Shares of test faces whose colour image, decoded of one z of
 q(z|a view), shows the attribute as it is, in %, by view; beside them the classifier's accuracy on the images
-themselves, and that of always predicting the more frequent value. Without a mask z comes from the prior.
+themselves, and that of always predicting the more frequent value. Faces without a mask are left out.
 
 Before the table by attribute: the means of its columns, and latent accuracy by view, that of linear classifiers of one
 z. After it: KLs of the views' posteriors from the prior and from each other, and the networks' sizes. Writes

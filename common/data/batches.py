@@ -1,6 +1,6 @@
 """Batches with presence masks, and the examples that they are made of."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -138,6 +138,7 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
 
 def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
     """Mask the modalities that a batch leaves out, and set the absent elements of sets to zero."""
+    _check_known(batch.modalities, columns)
     if not all(name in batch.modalities for name in columns):
         batch = batch.only(tuple(batch.modalities), columns)
     if batch.mask is None:
@@ -152,14 +153,19 @@ def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
 
 def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None:
     """Raise InputError unless the inputs are known modalities of the same number of examples, at least one."""
-    unknown = [name for name in inputs if name not in columns]
-    require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
+    _check_known(inputs, columns)
     arrays = {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, Tensor)}
     require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
     require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
     sizes = {name: len(x) for name, x in inputs.items()}
     require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")
     require(0 not in sizes.values(), "the batch is empty: give at least one example")
+
+
+def _check_known(names: Iterable[str], columns: Mapping[str, Columns]) -> None:
+    """Raise InputError for modalities that the model does not have."""
+    unknown = [name for name in names if name not in columns]
+    require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
 
 
 class Examples:

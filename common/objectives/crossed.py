@@ -79,7 +79,7 @@ class TelboElbo(SumOfElbos):
         joint = terms._replace(subsets=terms.subsets & of_joint)
         single = terms._replace(subsets=terms.subsets & ~of_joint)
         expected = super()._expected_log_likelihoods(z, share, batch, joint)
-        with frozen(self.model.decoder):
+        with frozen(self.model.decoder), frozen(self.model.likelihood):  # which may run a decoder's network
             for name, by_term in super()._expected_log_likelihoods(z, share, batch, single).items():
                 expected[name] |= by_term
         return expected

@@ -89,6 +89,8 @@ class MmjsdElbo(MultimodalObjective):
         super().__init__(model, weights)
         fits = self.model.variational_posterior.is_gaussian and not self.model.prior.is_mixture
         require(fits and not self.model.private, "mmJSD needs Gaussian experts and prior, and no private latents")
+        one_each = not any("," in key for key in self.model.encoder)
+        require(one_each, "mmJSD needs an encoder for each modality, and none of several")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""
@@ -125,6 +127,8 @@ class ReweightedElbo(MultimodalObjective):
     the ratio (`m_elbo` of github.com/iffsid/mmvae), which makes the gradient biased. In float32 a ratio above e^88
     overflows, and training stops.
     """
+
+    of_mixtures = True
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The estimate of each example, (B,), with the KLs weighted by beta."""

@@ -108,13 +108,15 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
         named = {name: value for name, value in named.items() if name != "annealing_epochs"}
     other = _other_run(given)  # holds all options, also those of --demo
     defaults = other | named if given.settings == "paper" else other or named
-    tied = [(name, *others) for name, others in getattr(config, "DEPEND_ON", {}).items()]
+    tied = getattr(config, "DEPEND_ON", {})
     while defaults:
         given, default = parse(config, description, args, defaults), config(**defaults)
-        without = {x for names in tied if getattr(given, names[0]) != getattr(default, names[0]) for x in names}
-        if not without & defaults.keys():
+        left_out = [name for name in tied if getattr(given, name) != getattr(default, name)]
+        for name in left_out:  # grows: what depends on a default that is left out is left out too
+            left_out += tied.get(name, ())
+        if not defaults.keys() & left_out:
             break
-        defaults = {name: value for name, value in defaults.items() if name not in without}
+        defaults = {name: value for name, value in defaults.items() if name not in left_out}
     return given
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from common import distributed
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
+from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
@@ -82,6 +83,8 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
         return None
     torch.manual_seed(config.seed)
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
+    selects = valid is not None or (config.patience is None and config.eval_interval == 1)
+    require(selects, "--patience and --eval-interval need validation examples, the data leave none: raise --limit")
     device = devices.select(config.cuda)
     model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
     synchronised = config.sync_batch_norm and distributed.world_size() > 1

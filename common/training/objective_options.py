@@ -20,6 +20,7 @@ class Unset(int):
 
 
 ObjectiveName = Literal[tuple(OBJECTIVES)]
+WITHOUT_SCALES = ("vmf", "ebm")  # families whose priors have none to learn
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -204,6 +205,7 @@ class ModelOptions(NamedModels):
             self.paired_fraction == 1 or self.record().unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
+        require(self.approx_m == 0, "--approx-m: random subsets need at least 3 modalities, leave it out")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -229,7 +231,7 @@ class MmvaeOptions(PrivateOptions):
 
     def check(self) -> None:
         super().check()
-        every, scaling, (model, fusion, _) = self.analytics_every, self.llik_scaling, self.experts()
+        every, scaling, (model, fusion, posterior) = self.analytics_every, self.llik_scaling, self.experts()
         require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
         require(every is None or find_spec("umap"), f"--analytics-every needs umap-learn: {install('umap-learn')}")
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
@@ -238,3 +240,5 @@ class MmvaeOptions(PrivateOptions):
         require(not scaling or fusion != "own", f"--llik-scaling: {model} has one modality, leave it out")
         fixed = self.n_clusters is not None
         require(not fixed or not self.learn_prior, "a prior of clusters has fixed scales: leave out --learn-prior")
+        learned = self.learn_prior and posterior in WITHOUT_SCALES
+        require(not learned, f"the prior of {posterior} experts has no scales: leave out --learn-prior")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.data import Batch
 from common.errors import InputError
 from common.estimators import ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.multimodal_vae import DECODED_AT_ONCE
@@ -177,6 +178,17 @@ def test_a_targets_mask_selects_from_what_examples_have():
         importance_estimates(model, inputs, ["b"], ("b",))
     with pytest.raises(InputError, match="selects modalities that examples lack"):
         importance_estimates(model, inputs, [torch.ones_like(has)], has, n_samples=1)
+
+
+def test_absent_values_of_a_batch_have_no_meaning():
+    model = build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian")).eval()
+    mask, image = torch.tensor([[True, True], [True, False]]), torch.rand(2, 1, 28, 28)
+    found = []
+    for label in (-1, 7):
+        torch.manual_seed(0)
+        batch = Batch({"image": image, "text": torch.tensor([3, label])}, mask)
+        found += importance_estimates(model, batch, [mask], ("image",), n_samples=5)
+    assert found[0].value.isfinite().all() and found[0].value.equal(found[1].value)
 
 
 @pytest.mark.parametrize("at_once", [None, 3, 100])

@@ -19,6 +19,7 @@ from common.variational_strategies import (
     MoeStrategy,
     MopoeStrategy,
     OwnExpertStrategy,
+    SetStrategy,
     UnstructuredStrategy,
 )
 from mnist.model import build
@@ -34,6 +35,13 @@ from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior,
 def test_the_posterior_of_nothing_is_the_prior(strategy):
     of_nothing = strategy((torch.randn(3, 5, D), torch.randn(3, 5, D)), torch.zeros(5, 3, dtype=torch.bool))
     assert not any(x.any() for x in of_nothing)
+
+
+def test_a_sets_posterior_of_nothing_is_the_prior():
+    strategy, h = SetStrategy(SplitLinearLayer(4, (D, D))), torch.randn(3, 2, 4)
+    mask = torch.tensor([[False] * 3, [True, False, False]])
+    for x in strategy((h,), mask):
+        assert not x[0].any() and x[1].any()
 
 
 @pytest.mark.parametrize("fusion", ["quotient", "own"])
@@ -284,7 +292,7 @@ def test_an_unstructured_encoder_sees_the_values_that_are_there_and_the_mask():
     mu, logvar = strategy((x,), mask)
     for b, present in enumerate(mask):
         values = [x[m, b] if present[m] else torch.zeros(3).double() for m in range(2)]
-        known = heads(torch.cat([*values, present.double()]))
+        known = heads(torch.cat([*values, present.double()])) if present.any() else (torch.zeros(4).double(),) * 2
         torch.testing.assert_close((mu[b], logvar[b]), known)
     torch.testing.assert_close(strategy((x,))[0], strategy((x,), torch.ones_like(mask))[0])
     of_subsets = strategy((x,), torch.stack([mask, ~mask]))[0]

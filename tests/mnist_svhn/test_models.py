@@ -172,6 +172,7 @@ def test_the_papers_estimate_is_refused_where_latents_come_from_auxiliary_priors
         (("--model", "dmvae", "--n-private", 0, 1), "--n-private of --model dmvae must be positive, not 0 1"),
         (("--model", "mmvae+", "--n-clusters", 3), "--n-clusters needs --model cmvae .got --model mmvae"),
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
+        (("--prior-and-posterior", "vmf", "--learn-prior"), "the prior of vmf experts has no scales: leave out"),
         (("--model", "cmvae", "--learn-prior"), "a prior of clusters has fixed scales: leave out --learn-prior"),
         (("--model", "mvtcae", "--prior-and-posterior", "laplace"), "--model mvtcae cannot have laplace experts"),
         (("--model", "mmjsd", "--prior-and-posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace"),

@@ -8,7 +8,7 @@ import torch
 
 import multimnist.model
 from common.estimators import log_marginal
-from common.objectives import MvaeElbo
+from common.objectives import MvaeElbo, TelboElbo
 from multimnist import text
 from multimnist.model import TextDecoder, TextEncoder, build
 from multimnist.text import Autoregressive
@@ -111,3 +111,13 @@ def test_teacher_forcing_learns_strings():
     decoder.eval()
     assert Autoregressive(decoder, z).mode.equal(strings)
     assert (Autoregressive(decoder, z).log_prob(strings) > -0.5).all()
+
+
+def test_telbos_single_terms_train_no_decoder_with_teacher_forcing_either():
+    options = {"n_latents": 3, "model": "telbo", "posterior": "gaussian", "teacher_forcing": True}
+    model = build(SimpleNamespace(**options)).eval()
+    batch = {"image": torch.rand(2, 1, 50, 50), "text": torch.randint(10, (2, 4))}
+    _, terms = TelboElbo(model).bound(batch)
+    sum(terms[f"{name}/{name}"].sum() for name in batch).backward()
+    assert all(p.grad is None for part in (model.decoder, model.likelihood) for p in part.parameters())
+    assert any(p.grad.any() for p in model.encoder["text"].parameters())

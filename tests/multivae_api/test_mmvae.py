@@ -268,6 +268,13 @@ def test_predictions_are_decodings_of_encodings():
     torch.testing.assert_close(draws.mean(dim=0), mean @ weights["b"].T, rtol=0, atol=0.1)
 
 
+def test_examples_without_what_is_given_have_draws_of_their_own():
+    model, inputs = small(), pair()
+    inputs["a"][1:] = torch.nan
+    z = model.encode(inputs, "a", N=2).z  # (4, 2, D)
+    assert len(z[1:].flatten(0, 1).unique(dim=0)) == 6
+
+
 def test_predictions_are_made_in_evaluation_mode():
     decoders = {name: nn.Sequential(nn.Linear(3, n), nn.BatchNorm1d(n)) for name, n in (("a", 5), ("b", 6))}
     encoders = {name: nn.Sequential(nn.Dropout(), Halves(nn.Linear(n, 6))) for name, n in (("a", 5), ("b", 6))}

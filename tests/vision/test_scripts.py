@@ -36,6 +36,14 @@ def trained(tmp_path_factory):
     return folder
 
 
+def test_a_mixtures_reconstruction_alone(tmp_path):
+    call(vision.train, "--demo", *TINY, "--fusion", "moe", "--save-dir", tmp_path)
+    Image.new("RGB", (64, 64)).save(tmp_path / "face.png")
+    given = ("--condition-file", tmp_path / "face.png", "--n-samples", 1)
+    call(vision.sample, tmp_path, *given, "--out-dir", tmp_path)
+    assert (tmp_path / "given_image_face_png.png").exists()
+
+
 @pytest.mark.usefixtures("finely")
 @pytest.mark.parametrize("view", ["image", "gray", "edge", "mask", "obscured", "watermark"])
 def test_all_six_views_of_a_file(trained, tmp_path, view):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data import Examples, observe, unpair
+from common.data import Batch, Examples, observe, unpair
 from common.data.batches import columns_of
 from common.errors import InputError
 
@@ -41,6 +41,7 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
         ({"a": torch.zeros(0, 2)}, "the batch is empty: give at least one example"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, "need the same number of examples"),
         ({"a": torch.zeros(2), "c": torch.zeros(2)}, "unknown modality c: the model has a, b"),
+        (Batch({"a": torch.zeros(2), "c": torch.zeros(2)}), "unknown modality c: the model has a, b"),
         ({"a": np.zeros(2)}, "must be tensors, these are not: {'a': 'ndarray'}"),
     ],
 )

@@ -238,6 +238,9 @@ def test_mmjsd_refuses_other_experts():
     laplace = VAE("moe", *({"a": nn.Linear(2, 2)} for _ in range(2)), nn.Module(), 2, posterior="laplace")
     with pytest.raises(InputError, match="mmJSD needs Gaussian experts"):
         MmjsdElbo(laplace)
+    joint = VAE("moe", *({"a,b": nn.Linear(2, 2)} for _ in range(2)), nn.Module(), 2)
+    with pytest.raises(InputError, match="mmJSD needs an encoder for each modality"):
+        MmjsdElbo(joint)
 
 
 def test_gradient_of_mmjsds_loss_against_finite_differences():

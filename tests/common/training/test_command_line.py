@@ -199,9 +199,15 @@ def test_the_demos_importance_samples_are_for_its_objective_alone():
 
 
 def test_another_model_does_not_take_the_first_ones_objective(tmp_path):
-    file = written(tmp_path / "x.json", "mnist_svhn", model="mmvae", obj="iwae", K=4, n_latents=5)
+    laplace = {"prior_and_posterior": "laplace", "learn_prior": True}
+    file = written(tmp_path / "x.json", "mnist_svhn", model="mmvae", obj="iwae", K=4, n_latents=5, **laplace)
     given = parsed(mnist_svhn.train.Config, "--config", file, "--model", "mvae")
-    assert (given.obj, given.K, given.n_latents) == ("mvae", None, 5)
+    assert (given.obj, given.prior_and_posterior, given.K, given.n_latents) == ("mvae", "normal", None, 5)
+    assert not parsed(mnist_svhn.train.Config, "--config", file, "--prior-and-posterior", "vmf").learn_prior
+    file = written(tmp_path / "y.json", "mnist", model="jmvae", alpha=0.5, n_latents=5)
+    assert parsed(mnist_train.Config, "--config", file, "--model", "mvae").alpha is None
+    file = written(tmp_path / "z.json", "celeba19", approx_m=1, n_latents=5)
+    assert parsed(celeba19.train.Config, "--config", file, "--fusion", "moe").approx_m == 0
 
 
 @pytest.mark.parametrize(
