@@ -179,11 +179,11 @@ def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
 @pytest.mark.slow
 def test_likelihoods_are_those_of_the_estimators_and_go_into_the_file(trained, tmp_path):
     K = 4000
-    options = {"demo": True, "limit": 3, "n_samples": K, "paper": True, "json": tmp_path / "out.json"}
+    options = {"demo": True, "limit": 6, "n_samples": K, "paper": True, "json": tmp_path / "out.json"}
     found = loglike.main(loglike.Config(trained, **options))
     assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
     model = load_model(trained)
-    batch = load_pairs("test", data_config("", PairOptions(), demo=True, limit=3))[:]
+    batch = load_pairs("test", data_config("", PairOptions(), demo=True, limit=6))[:]
     inputs = {name: batch.modalities[name] for name in model.modalities}
     for name, target, given, tolerance in [
         ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn"), 8),
