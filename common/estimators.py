@@ -144,8 +144,9 @@ def importance_estimates(
 def _filled(batch: Batch, modality: Modality) -> Tensor:
     """The values of a modality, 0 where it is absent, since those there may have no density."""
     x = batch.modalities[modality.name]
-    is_set = modality.columns.n_elements is not None  # has zeros already
-    return x if batch.mask is None or is_set else zero_where_absent(x, modality.present(batch.mask))
+    if batch.mask is None or modality.is_set:  # absent elements of a set are 0 already
+        return x
+    return zero_where_absent(x, modality.present(batch.mask))
 
 
 def _check_samples(n_samples: int, at_once: int | None) -> None:

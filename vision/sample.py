@@ -105,7 +105,7 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
     """
     ((view, x),) = inputs.items()
     q = model.posterior({view: x.to(model.device)})
-    draws = q.sample((n - 1,)) if n > 1 else []  # mixtures cannot draw no sample
+    draws = q.sample((n - 1,)) if n > 1 else []  # torch refuses to draw 0 components of a mixture
     z = torch.cat([model.variational_posterior.point(q), *draws])  # (n, D)
     images = _in_a_row(model.likelihood.point(model.decode(z)))
     first = torch.full_like(images[:, 0], torch.nan)

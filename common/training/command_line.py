@@ -109,15 +109,16 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
     other = _other_run(given)  # holds all options, also those of --demo
     defaults = other | named if given.settings == "paper" else other or named
     tied = getattr(config, "DEPEND_ON", {})
-    while defaults:
+    if not defaults:
+        return given
+    while True:
         given, default = parse(config, description, args, defaults), config(**defaults)
         left_out = [name for name in tied if getattr(given, name) != getattr(default, name)]
         for name in left_out:  # grows: what depends on a default that is left out is left out too
             left_out += tied.get(name, ())
         if not defaults.keys() & left_out:
-            break
+            return given
         defaults = {name: value for name, value in defaults.items() if name not in left_out}
-    return given
 
 
 def _named_defaults(given: RunConfig) -> dict[str, Any]:

@@ -204,9 +204,9 @@ def test_another_model_does_not_take_the_first_ones_objective(tmp_path):
     given = parsed(mnist_svhn.train.Config, "--config", file, "--model", "mvae")
     assert (given.obj, given.prior_and_posterior, given.K, given.n_latents) == ("mvae", "normal", None, 5)
     assert not parsed(mnist_svhn.train.Config, "--config", file, "--prior-and-posterior", "vmf").learn_prior
-    file = written(tmp_path / "y.json", "mnist", model="jmvae", alpha=0.5, n_latents=5)
+    file = written(tmp_path / "y.json", "mnist", model="jmvae", alpha=0.5)
     assert parsed(mnist_train.Config, "--config", file, "--model", "mvae").alpha is None
-    file = written(tmp_path / "z.json", "celeba19", approx_m=1, n_latents=5)
+    file = written(tmp_path / "z.json", "celeba19", approx_m=1)
     assert parsed(celeba19.train.Config, "--config", file, "--fusion", "moe").approx_m == 0
 
 
