@@ -148,7 +148,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     options = _options_of(experiment)
     for name in options.FIXED:
         was, asked = trained.config.get(name, config.get(name)), config.get(name)
-        difference = f"{path} was trained with {flag(name, was)}, not {asked}"
+        difference = f"{path} was trained with {flag(name, was)}, not {flag(name, asked)}"
         require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
     prefixes = tuple(
         prefix for name, prefix in options.REINITIALISED.items() if trained.config.get(name) != config.get(name)

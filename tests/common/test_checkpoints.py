@@ -231,7 +231,7 @@ def test_a_run_outside_the_repository_starts_from_another(tmp_path):
     model = train_pairs(tmp_path / "second", pre_trained=tmp_path / "first", lr=1e-12)
     for name, x in model.state_dict().items():
         torch.testing.assert_close(x, trained.state_dict()[name], rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match="first was trained with --n-latents 2, not 5: .* leave out --n-latents"):
+    with pytest.raises(InputError, match="with --n-latents 2, not --n-latents 5: .* leave out --n-latents"):
         train_pairs(tmp_path / "third", pre_trained=tmp_path / "first", n_latents=5)
     with pytest.raises(InputError, match="a checkpoint of pairs, not of mnist"):
         start_from(tmp_path / "first", model, "mnist", asdict(PairsConfig()))
@@ -243,7 +243,7 @@ def test_a_model_does_not_start_from_weights_that_are_not_finite_or_mean_somethi
     save(tmp_path / BEST, broken)
     with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
         start_from(tmp_path, model, "mnist", broken["config"])
-    with pytest.raises(InputError, match="with --posterior gaussian, not laplace: .* leave out --posterior"):
+    with pytest.raises(InputError, match="gaussian, not --posterior laplace: .* leave out --posterior"):
         start_from(tmp_path, model, "mnist", broken["config"] | {"posterior": "laplace"})
 
 

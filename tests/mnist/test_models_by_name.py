@@ -13,7 +13,7 @@ def test_weights_of_another_family_are_not_taken(tmp_path):
     options = {"demo": True, "limit": 40, "epochs": 1, "n_latents": 4, "model": "bivcca"}
     mnist.train.main(mnist.train.Config(save_dir=tmp_path / "run", **options))
     other = {"posterior": "laplace", "pre_trained": tmp_path / "run", "save_dir": tmp_path / "other"}
-    with pytest.raises(InputError, match="trained with --posterior gaussian, not laplace: --pre-trained cannot"):
+    with pytest.raises(InputError, match="gaussian, not --posterior laplace: --pre-trained cannot"):
         mnist.train.main(mnist.train.Config(**options, **other))
 
 

@@ -228,7 +228,7 @@ def test_several_spheres_train_and_are_a_sum_over_spheres(tmp_path):
     kl = kappa / kappa.tanh() - 1 - (kappa.sinh() / kappa).log()
     torch.testing.assert_close(kl_divergence(q, model.prior()), kl.sum(dim=-1))
     torch.testing.assert_close(model.prior().log_prob(z[0]), torch.full((3,), -4 * math.log(4 * math.pi)).double())
-    with pytest.raises(InputError, match="trained with --n-vmfs 4, not 2"):
+    with pytest.raises(InputError, match="trained with --n-vmfs 4, not --n-vmfs 2"):
         call(halves, *VMF, "--n-vmfs", 2, "--vmf-dim", 5, *args[:-1], tmp_path / "b", "--pre-trained", tmp_path)
 
 
@@ -377,7 +377,7 @@ def test_a_run_starts_from_another_ones_weights_and_options(trained, tmp_path, c
         run_from_command_line(
             halves.main, halves.Command, "", [*args, "--fusion", "moe", "--save-dir", str(tmp_path / "m")]
         )
-    assert exit_.value.code == 2 and "trained with --fusion poe, not moe" in capsys.readouterr().err
+    assert exit_.value.code == 2 and "trained with --fusion poe, not --fusion moe" in capsys.readouterr().err
 
 
 def test_a_fraction_is_of_the_same_pixels_for_every_model():

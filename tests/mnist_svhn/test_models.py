@@ -144,7 +144,7 @@ def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
     assert load_model(tmp_path / "more").latent_dim == 4 + 2 + 3
     for options, message in (
         ([*args, "--n-private", "2", "4", "--resume", "--save-dir", str(tmp_path / "run")], "another n private"),
-        ([*taken, str(tmp_path / "other"), "--n-private", "2", "4"], "n private [2, 3], not [2, 4]"),
+        ([*taken, str(tmp_path / "other"), "--n-private", "2", "4"], "2 3, not --n-private 2 4: --pre-trained"),
     ):
         with pytest.raises(SystemExit, match="^2$"):
             run_from_command_line(train.main, train.Config, "", options)

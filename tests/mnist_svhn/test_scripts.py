@@ -404,7 +404,7 @@ def test_a_run_goes_on_from_another_ones_weights_and_options(tmp_path, monkeypat
         torch.testing.assert_close(x, before[name], rtol=0, atol=1e-6)
     with pytest.raises(SystemExit):
         run_from_command_line(train.main, train.Config, "", [*args, str(tmp_path / "x"), "--n-latents", "4"])
-    assert "first was trained with --n-latents 3, not 4" in capsys.readouterr().err
+    assert "first was trained with --n-latents 3, not --n-latents 4" in capsys.readouterr().err
 
 
 @pytest.mark.slow
