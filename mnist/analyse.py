@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from common.analysis import AnalysisConfig as Config
 from common.analysis import Labelled, analyse
+from common.checkpoints import load_config
 from common.data import Batch, Examples
 from common.evaluation.aggregates import AggregatePosterior
 from common.evaluation.classifiers import image_classifier, judge, judge_file
@@ -29,7 +30,7 @@ from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
 from common.training import run_from_command_line
-from mnist.data import CLASSES, MNIST, Dataset
+from mnist.data import CLASSES, MNIST, Dataset, load_as_trained
 from mnist.model import N_CLASSES
 
 STEPS = 3000  # of the classifier's training
@@ -55,7 +56,8 @@ def judges(
         name: the experiment's.
         build: makes the untrained network: images -> logits (N, G, n_values).
     """
-    cache = judge_file(config.data_dir, f"{name}_classifier.pt", config)
+    binary = "_binary" if load_config(config.model).get("binary") else ""
+    cache = judge_file(config.data_dir, f"{name}{binary}_classifier.pt", config)
     known = {
         "image": judge(build, train, "image", labels, steps or STEPS, cache),
         "text": Judge(("text",), lambda values: values["text"].view(len(values["text"]), -1), trained=False),
@@ -81,7 +83,7 @@ def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
     """The analysis of images and their classes."""
     return Labelled(
         name=dataset.name,
-        load=dataset.load,
+        load=partial(load_as_trained, dataset=dataset),
         labels=labels,
         names=("class",),
         n_values=N_CLASSES,

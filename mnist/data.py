@@ -3,17 +3,21 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from common.checkpoints import load_config
 from common.data import Examples, checksums, files, idx_files
 from common.data.config import DataConfig
 from common.data.files import find
 from common.data.idx_files import read_idx
 from common.errors import brief, require
 from mnist.demo import scanned_digits
+
+if TYPE_CHECKING:
+    from common.training.options import ModelConfig
 
 CLASSES = tuple("0123456789")
 FILES = {
@@ -79,6 +83,12 @@ def binarised(examples: Examples) -> Examples:
     pixels = examples.modalities["image"].float() / 255
     drawn = torch.bernoulli(pixels, generator=torch.Generator().manual_seed(0))
     return Examples(examples.modalities | {"image": drawn})
+
+
+def load_as_trained(split: str, config: "ModelConfig", dataset: Dataset) -> Examples:
+    """Load a split as the model knows its images: `binarised` if it was trained with --binary."""
+    examples = dataset.load(split, config)
+    return binarised(examples) if load_config(config.model, dataset.name).get("binary") else examples
 
 
 def class_index(label: str, classes: Sequence[str]) -> Tensor:

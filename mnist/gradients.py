@@ -25,7 +25,7 @@ from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
 from common.reporting import plots, tables
 from common.training import devices, options, run_from_command_line, runs
-from mnist.data import MNIST, Dataset
+from mnist.data import MNIST, Dataset, load_as_trained
 
 
 @dataclass
@@ -51,7 +51,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     has_density = model.variational_posterior.has_density
     require(has_density, f"these estimators need a density in closed form, which the posterior of {config.model} lacks")
-    examples = dataset.load("test", config).only(model.modalities)
+    examples = load_as_trained("test", config, dataset).only(model.modalities)
     batch = examples.to(model.device)[:]
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregIwaeElbo}
     if model.variational_posterior.is_mixture:

@@ -31,7 +31,7 @@ from common.models import MultimodalVAE
 from common.reporting import plots, tables
 from common.training import devices, run_from_command_line, runs
 from mnist.analyse import by_class
-from mnist.data import CLASSES, MNIST
+from mnist.data import CLASSES, MNIST, load_as_trained
 from mnist.model import N_CLASSES
 
 DRAWS = 100  # of each label for a step
@@ -65,7 +65,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
     known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
     require(known, f"{config.model} does not model images and labels with densities in closed form: give an MVAE")
-    train, test = (MNIST.load(split, config).to(model.device) for split in ("train", "test"))
+    train, test = (load_as_trained(split, config, MNIST).to(model.device) for split in ("train", "test"))
     test = test.take(slice(config.n_test))
     data = by_class(MNIST, CLASSES)
     judge = data.judges(config, train, data.labels(config, "train", train), model)["image"]

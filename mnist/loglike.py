@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from common import metrics
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, run_from_command_line
 from common.training.options import LoglikeConfig as Config
-from mnist.data import MNIST, Dataset, binarised
+from mnist.data import MNIST, Dataset, load_as_trained
 
 BATCH_SIZE = 100
 
@@ -40,9 +40,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
-    examples = dataset.load("test", config)
-    if load_config(config.model, dataset.name).get("binary"):
-        examples = binarised(examples)
+    examples = load_as_trained("test", config, dataset)
     torch.manual_seed(config.seed)
     values = evaluate(model, examples, config.n_samples)
     return tables.report_estimates(values, config, dataset.name, len(examples))

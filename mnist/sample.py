@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_model
+from common.checkpoints import load_config, load_model
 from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
@@ -27,7 +27,7 @@ from common.evaluation.aggregates import AggregatePosterior
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files
 from common.training import devices, options, run_from_command_line, runs
-from mnist.data import MNIST, Dataset
+from mnist.data import MNIST, Dataset, load_as_trained
 
 COLUMNS = 8
 
@@ -75,12 +75,12 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     with torch.no_grad():
         if config.reconstruct:
             picture = folder / "reconstructions.png"
-            examples = dataset.load("test", config)
+            examples = load_as_trained("test", config, dataset)
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
             z = None
             if aggregate:
-                train = dataset.load("train", config).without_others(model.modalities)
+                train = load_as_trained("train", config, dataset).without_others(model.modalities)
                 labels = inputs["text"].repeat_interleave(config.n_samples, dim=0)
                 z, title = AggregatePosterior(model, train, "text").sample(labels), f"{title}, aggregate posterior"
                 picture = picture.with_stem(f"{picture.stem}_aggregate")
@@ -194,7 +194,9 @@ def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str, d
         (names["text"],) = dataset.names(inputs["text"])
         titles.append(f"the text {plots.visible([names['text']])[0]}")
     if config.condition_on_image is not None:
-        inputs["image"], names["image"] = _given_image(config, dataset)
+        image, names["image"] = _given_image(config, dataset)
+        binary = load_config(config.model, dataset.name).get("binary")
+        inputs["image"] = torch.bernoulli(image) if binary else image
         titles.append("the image at the left")
     return inputs, " and ".join(titles), dict(sorted(names.items()))
 

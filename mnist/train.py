@@ -50,7 +50,7 @@ class Config(ModelOptions, DigitsConfig):
 
     binary: bool = False
     """draw each pixel as 0 or 1, with its grey value as the probability of 1: for training anew in each batch, for
-    loglike.py once"""
+    the other scripts once"""
 
 
 def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":

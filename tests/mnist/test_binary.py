@@ -4,8 +4,11 @@ import pytest
 import torch
 
 import mnist.train
-from mnist import loglike
-from mnist.data import load
+from common.checkpoints import load_model
+from common.reporting import plots
+from mnist import analyse, loglike, sample
+from mnist.analyse import by_class
+from mnist.data import CLASSES, MNIST, load
 from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
@@ -24,8 +27,22 @@ def test_training_draws_the_pixels_anew_in_each_batch(name):
     assert error.max() < 5.5, "standard errors"
 
 
-def test_log_likelihoods_are_those_of_images_drawn_once(tmp_path, monkeypatch):
+def test_scripts_show_the_model_images_drawn_once(tmp_path, monkeypatch):
     call(mnist.train, "--demo", "--binary", "--epochs", 1, "--n-latents", 4, "--limit", 100, "--save-dir", tmp_path)
+    for out, options in (("test", ["--condition-on-image", "5"]), ("rows", ["--reconstruct", "--n-samples", 8])):
+        shown = []
+        monkeypatch.setattr(plots, "image_grid", lambda path, images, *_, shown=shown, **__: shown.append(images))
+        call(sample, tmp_path, "--demo", *options, "--out-dir", tmp_path / out)
+        given = shown[0][0, 0]  # beside samples, or above its reconstruction
+        assert set(given.unique().tolist()) == {0, 1}
+    known = []
+    monkeypatch.setattr(analyse, "judge", lambda build, train, name, labels, steps, cache: known.append((train, cache)))
+    data = by_class(MNIST, CLASSES)
+    config = analyse.Config(model=tmp_path, demo=True, data_dir=tmp_path)
+    train = data.load("train", config)
+    data.judges(config, train, data.labels(config, "train", train), load_model(tmp_path))
+    assert set(known[0][0][:].modalities["image"].unique().tolist()) == {0, 1}
+    assert known[0][1].name == "demo_mnist_binary_classifier.pt"
     seen = []
     monkeypatch.setattr(loglike, "evaluate", lambda model, examples, _: seen.append(examples) or {"x": torch.ones(5)})
     for _ in range(2):
