@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -12,15 +13,12 @@ import torch
 
 from common import distributed
 from common.checkpoints import BEST, LAST, load
-from common.errors import InputError, flag
+from common.errors import InputError
 from mnist import compare, loglike, weak_supervision
 from mnist import train as mnist_train
 from tests.helpers import distributed_jobs
-from tests.helpers.distributed_trainings import TRAININGS
-from tests.helpers.scripts import ROOT
-
-OPTIONS = {"demo": True, "limit": 120, "n_latents": 8, "batch_size": 25, "annealing_epochs": 1}
-FLAGS = " ".join(flag(name, value) for name, value in OPTIONS.items()).split()
+from tests.helpers.distributed_trainings import EPOCHS, MNIST, TRAININGS
+from tests.helpers.scripts import ROOT, call
 
 
 def started_by_torchrun(*args, n=2):
@@ -148,42 +146,46 @@ def test_synchronised_batch_norm_is_that_of_one_process(found, monkeypatch):
             torch.testing.assert_close(process[name], x, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The runs of tests/helpers/distributed_trainings.py, and what two processes print."""
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, torchrun("-m", "tests.helpers.distributed_trainings", folder)
+
+
 @pytest.mark.slow
-def test_trainings_of_several_folders(tmp_path):
-    said = torchrun("-m", "tests.helpers.distributed_trainings", tmp_path)
-    assert said.count("epoch 1/1") == len(TRAININGS)
+def test_trainings_of_several_folders(trained):
+    runs, said = trained
+    assert said.count("epoch 1/") == said.count("best epoch") == len(TRAININGS), "one process prints"
     for folder in TRAININGS:
-        line = json.loads((tmp_path / folder / "metrics.jsonl").read_text())
-        assert math.isfinite(line["train"]["bound"]), folder
-        assert (tmp_path / folder / BEST).exists() and (tmp_path / folder / LAST).exists()
+        lines = [json.loads(line) for line in (runs / folder / "metrics.jsonl").read_text().splitlines()]
+        assert all(math.isfinite(line["train"]["bound"]) for line in lines), folder
+        assert (runs / folder / BEST).exists() and (runs / folder / "samples").exists()
+        assert len(load(runs / folder / LAST)["rng"]) == 2
+    bounds = [
+        json.loads(line)["valid"]["bound"] for line in (runs / "mnist" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert bounds[-1] > bounds[0]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
-    def train(epochs, n):
-        args = ["mnist/train.py", *FLAGS, "--epochs", epochs, "--resume", "--save-dir", tmp_path]
-        return torchrun(*args, n=n)
-
-    out = train(2, 2)
-    assert out.count("epoch 1/2") == out.count("epoch 2/2") == out.count("best epoch") == 1
-    assert len(load(tmp_path / LAST)["rng"]) == 2
-    mnist_train.main(mnist_train.Config(**OPTIONS, epochs=3, resume=True, save_dir=tmp_path))
-    train(4, 2)
+def test_a_run_goes_on_with_another_number_of_processes(trained, tmp_path):
+    shutil.copytree(trained[0] / "mnist", tmp_path, dirs_exist_ok=True)
+    call(mnist_train, *MNIST, "--epochs", EPOCHS + 1, "--resume", "--save-dir", tmp_path)
+    torchrun("mnist/train.py", *MNIST, "--epochs", EPOCHS + 2, "--resume", "--save-dir", tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
-    bounds = [line["valid"]["bound"] for line in lines]
-    assert bounds[-1] > bounds[0] and (tmp_path / BEST).exists() and (tmp_path / "samples").exists()
+    assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 3))
+    assert lines[-1]["valid"]["bound"] > lines[0]["valid"]["bound"]
 
 
 @pytest.mark.slow
-def test_a_run_with_a_killed_process_starts_again_and_ends_as_if_never_stopped(tmp_path, monkeypatch):
-    args = ["mnist/train.py", *FLAGS, "--epochs", "20", "--resume"]
-    torchrun(*args, "--save-dir", tmp_path / "whole")
-    command = started_by_torchrun("--max-restarts", 1, *args, "--save-dir", tmp_path / "killed")
+def test_a_run_with_a_killed_process_starts_again_and_ends_as_if_never_stopped(trained, tmp_path, monkeypatch):
+    args = ["mnist/train.py", *MNIST, "--epochs", EPOCHS, "--resume", "--save-dir", tmp_path]
+    command = started_by_torchrun("--max-restarts", 1, *args)
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as agent:
         try:
-            while agent.poll() is None and not (tmp_path / "killed" / LAST).exists():
+            while agent.poll() is None and not (tmp_path / LAST).exists():
                 time.sleep(0.05)
             workers = [x for x in psutil.Process(agent.pid).children() if "mnist/train.py" in x.cmdline()]
             workers[-1].kill()
@@ -191,7 +193,7 @@ def test_a_run_with_a_killed_process_starts_again_and_ends_as_if_never_stopped(t
         finally:
             agent.terminate()  # and its processes, if they wait for each other
     assert len(workers) == 2 and agent.returncode == 0 and "resuming after epoch" in said, said
-    whole, killed = (load(tmp_path / folder / LAST)["state_dict"] for folder in ("whole", "killed"))
+    whole, killed = (load(folder / LAST)["state_dict"] for folder in (trained[0] / "mnist", tmp_path))
     assert all(killed[name].equal(x) for name, x in whole.items())
 
 

@@ -5,22 +5,26 @@ from pathlib import Path
 
 import celeba.train
 import cub.train
+import mnist.train
 import polymnist.train
 import vhe.train
 from common import distributed
 from tests.helpers.scripts import call
 
+MNIST = ("--demo", "--limit", 120, "--n-latents", 8, "--batch-size", 25, "--annealing-epochs", 1)
+EPOCHS = 20  # of mnist
 SMALL = ("--demo", "--limit", 4, "--batch-size", 4, "--epochs", 1)
 # folders with examples, objectives or batch norm of their own, and a newer model with absent modalities
 TRAININGS = {
-    "cub": (cub.train, "--K", 2),
-    "vhe": (vhe.train,),
-    "celeba": (celeba.train, "--sync-batch-norm"),
-    "polymnist": (polymnist.train, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3),
+    "mnist": (mnist.train, *MNIST, "--epochs", EPOCHS),
+    "cub": (cub.train, *SMALL, "--K", 2),
+    "vhe": (vhe.train, *SMALL),
+    "celeba": (celeba.train, *SMALL, "--sync-batch-norm"),
+    "polymnist": (polymnist.train, *SMALL, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3),
 }
 
 if __name__ == "__main__":
     distributed.start()
     for folder, (script, *options) in TRAININGS.items():
-        call(script, *SMALL, *options, "--save-dir", Path(sys.argv[1]) / folder)
+        call(script, *options, "--save-dir", Path(sys.argv[1]) / folder)
     distributed.end()

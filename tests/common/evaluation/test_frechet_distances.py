@@ -73,10 +73,10 @@ def network():
 def test_fid_is_that_of_the_images_in_8_bits(network, tmp_path):
     save(tmp_path / WEIGHTS, network.state_dict())
     features = inception_features(tmp_path / WEIGHTS, CPU)
-    x, y = torch.randn(6, 3, 28, 28) * 0.4 + 0.5, torch.rand(7, 3, 28, 28)
+    x, y = torch.randn(3, 3, 28, 28) * 0.4 + 0.5, torch.rand(4, 3, 28, 28)
     bits = [torch.from_numpy(np.rint(np.clip(v.numpy(), 0, 1) * 255).astype(np.uint8)) for v in (x, y)]
     expected = [network(v)[0].numpy() for v in bits]
-    assert expected[0].shape == (6, 2048) and expected[0].std(axis=0).max() > 0
+    assert expected[0].shape == (3, 2048) and expected[0].std(axis=0).max() > 0
     for images, by_hand in zip((x, y), expected, strict=True):
         np.testing.assert_allclose(features(images).numpy(), by_hand, rtol=1e-4, atol=1e-6)
     assert FrechetDistance(features(y))(features(x)) == pytest.approx(direct(*expected), rel=1e-3)
