@@ -47,6 +47,7 @@ release/%/README.md: | .venv/ready-all
 test: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults and not demos"
 
+# with DEMO=FOLDER, the run that `make demo` left there is not trained again
 test-slow: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
 

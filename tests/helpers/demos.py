@@ -8,8 +8,8 @@ from common.training import run_from_command_line
 
 
 def trained(script, folder):
-    """The best model of a script's demo, trained with its own settings."""
-    run_from_command_line(script.main, script.Config, "", ["--demo", "--save-dir", str(folder)])
+    """The best model of a script's demo, trained with its own settings; nothing is trained if the folder has it."""
+    run_from_command_line(script.main, script.Config, "", ["--demo", "--resume", "--save-dir", str(folder)])
     return load_model(folder)
 
 

@@ -1,5 +1,7 @@
 """What a reader of README.md sees first: the demo's model, trained with its own settings."""
 
+import os
+
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ from tests.helpers.demos import accuracy, nearest, trained
 
 @pytest.mark.slow
 def test_the_demo_learns_digits_and_their_labels(tmp_path):
-    model, known, test = trained(train, tmp_path), scanned_digits("train").modalities, scanned_digits("test")[:]
+    folder = os.environ.get("DEMO", tmp_path)  # of `make demo`, if it was run before
+    model, known, test = trained(train, folder), scanned_digits("train").modalities, scanned_digits("test")[:]
     images, labels = test.modalities.values()
     with torch.no_grad():
         inferred = model.reconstruct({"image": images})["text"]

@@ -111,9 +111,9 @@ def test_binary_images_are_scored_as_they_are_trained():
 
 @pytest.mark.slow
 def test_two_processes_share_a_search(tmp_path):
-    options = ["--trials", 4, "--seeds", 0, "--jobs", 2, "--save-dir", tmp_path]
+    options = ["--trials", 2, "--seeds", 0, "--jobs", 2, "--save-dir", tmp_path]
     found = call(search, *SMALL, *options)
-    assert len(found) == 4 and len({tuple(trial.params.values()) for trial in found}) == 4
+    assert len(found) == 2 and found[0].params != found[1].params
 
 
 def test_the_command_names_all_that_is_not_a_default():

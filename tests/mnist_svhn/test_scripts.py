@@ -176,29 +176,40 @@ def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
 
 
+@pytest.fixture
+def that_hardly_sees_z(trained, tmp_path):
+    """The trained model, but z changes little in what it decodes, so that few samples give good estimates."""
+    content = load(trained / BEST)
+    for name in ("mnist", "svhn"):
+        first = next(key for key in content["state_dict"] if key.startswith(f"decoder.{name}."))
+        content["state_dict"][first] *= 0.02
+    save(tmp_path / BEST, content)
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_likelihoods_are_those_of_the_estimators_and_go_into_the_file(trained, tmp_path):
-    K = 4000
-    options = {"demo": True, "limit": 6, "n_samples": K, "paper": True, "json": tmp_path / "out.json"}
-    found = loglike.main(loglike.Config(trained, **options))
-    assert json.loads((tmp_path / "out.json").read_text())["estimates"] == found
-    model = load_model(trained)
+def test_likelihoods_are_those_of_the_estimators_and_go_into_the_file(that_hardly_sees_z):
+    folder, K = that_hardly_sees_z, 100
+    options = {"demo": True, "limit": 6, "n_samples": K, "paper": True, "json": folder / "out.json"}
+    found = loglike.main(loglike.Config(folder, **options))
+    assert json.loads((folder / "out.json").read_text())["estimates"] == found
+    model = load_model(folder)
     batch = load_pairs("test", data_config("", PairOptions(), demo=True, limit=6))[:]
     inputs = {name: batch.modalities[name] for name in model.modalities}
-    for name, target, given, tolerance in [
-        ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn"), 8),
-        ("log p(svhn)", ("svhn",), ("mnist", "svhn"), 2),
-        ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",), 2),
+    for name, target, given in [
+        ("log p(mnist,svhn)", ("mnist", "svhn"), ("mnist", "svhn")),
+        ("log p(svhn)", ("svhn",), ("mnist", "svhn")),
+        ("log p(svhn), z from q(z|mnist)", ("svhn",), ("mnist",)),
     ]:
         expected = log_marginal(model, inputs, target, given, K).mean().item()
-        assert found[name]["mean"] == pytest.approx(expected, abs=tolerance), name
+        assert found[name]["mean"] == pytest.approx(expected, abs=0.5), name
     with torch.no_grad():
         weighed = IwaeElbo(model, K=K).bound(inputs).value.mean().item()
         unweighed = IwaeElbo(model, K=K, weights={"mnist": 1.0}).bound(inputs).value.mean().item()
     assert abs(weighed - unweighed) > 100
     papers = found["log p(mnist,svhn) weighed as in training, by the paper's estimator"]["mean"]
-    assert papers == pytest.approx(weighed, abs=30), "few samples count after one epoch"
-    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=8)
+    assert papers == pytest.approx(weighed, abs=0.5)
+    assert found["log p(mnist,svhn)"]["mean"] == pytest.approx(unweighed, abs=0.5)
 
 
 def test_likelihoods_of_one_modality(tmp_path):
