@@ -477,9 +477,9 @@ def test_frames_leave_nothing_behind(client, tmp_path, monkeypatch):
             assert client.post(FRAME, json=values(given[i % 2], moves)).status_code == 200
 
     process = psutil.Process()
-    frames(200)
+    frames(100)
     memory, descriptors = process.memory_info().rss, process.num_fds()
-    frames(400)
+    frames(200)
     assert process.memory_info().rss < 1.01 * memory and process.num_fds() <= descriptors
     assert not list(tmp_path.iterdir())
 
@@ -504,15 +504,20 @@ def test_a_port_that_cannot_be_had_takes_one_line(tmp_path, capsys, port):
     assert capsys.readouterr().err == said
 
 
-@pytest.fixture
-def served(tmp_path):
-    """The address of the explorer of two of the original authors' models of MNIST, as a user starts it."""
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two of the original authors' models of MNIST."""
+    folder = tmp_path_factory.mktemp("models")
+    return [authors_file(folder / name) for name in ("model_best.pth.tar", "another.pth.tar")]
+
+
+@pytest.fixture(scope="module")
+def served(models, tmp_path_factory):
+    """The address of the explorer of the models, as a user starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    models = [authors_file(tmp_path / name) for name in ("model_best.pth.tar", "another.pth.tar")]
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+    temporary = tmp_path_factory.mktemp("temporary")
     with start(models, port, temporary) as process:
         assert process.stdout.readline() == f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends\n"
         listening = [
@@ -526,10 +531,10 @@ def served(tmp_path):
 
 
 @pytest.mark.slow
-def test_no_file_of_the_machine_is_read(served, tmp_path):
+def test_no_file_of_the_machine_is_read(served, models):
     """With paths that a browser or a client library would mend before it asks."""
     with contextlib.closing(HTTPConnection(served.removeprefix("http://"))) as connection:
-        for path in attempts(tmp_path / "model_best.pth.tar"):
+        for path in attempts(models[0]):
             connection.request("GET", path)
             answer = connection.getresponse()
             assert answer.status == 404 and answer.read().decode() in REFUSALS, path

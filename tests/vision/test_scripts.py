@@ -36,6 +36,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_mixtures_reconstruction_alone(tmp_path):
     call(vision.train, "--demo", *TINY, "--fusion", "moe", "--save-dir", tmp_path)
     Image.new("RGB", (64, 64)).save(tmp_path / "face.png")
