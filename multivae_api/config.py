@@ -110,7 +110,11 @@ def _check_choices(config: MMVAEConfig) -> None:
 def _check_numbers(config: MMVAEConfig) -> None:
     """Check the ranges of the numeric options."""
     for option in ("K", "latent_dim"):
-        require(getattr(config, option) > 0, f"{option} must be positive, not {getattr(config, option)}")
+        value = getattr(config, option)
+        require(isinstance(value, int) and value > 0, f"{option} must be a positive integer, not {value}")
+    for name, shape in (config.input_dims or {}).items():
+        sizes = all(isinstance(n, int) and n > 0 for n in shape)
+        require(sizes, f"input_dims of {name}: a shape consists of positive integers, not {shape}")
     require(0 <= config.beta < math.inf, f"beta must be finite and not negative (got {config.beta})")
     for name, params in (config.decoder_dist_params or {}).items():
         require(params.get("scale", 1) > 0, f"the scale of {name} must be positive, not {params.get('scale')}")
