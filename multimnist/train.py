@@ -1,6 +1,6 @@
 """MVAE on MultiMNIST: images of up to four digits and their strings (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python generate.py --mnist-dir ../mnist/data --data-dir data          the dataset, in a minute
+    python generate.py --mnist-dir ../mnist/data --data-dir data          the dataset, in seconds
     python train.py --data-dir data                                       the results of README.md
     python train.py --data-dir data --settings paper                      the authors' settings
     python train.py --demo                                                on scikit-learn's digits, in minutes

@@ -3,7 +3,7 @@
     python setup.py grayscale data/img_align_celeba data/grayscale      once, and so edge and mask
     python train.py --data-dir data                                     the results of README.md
     python train.py --data-dir data --settings paper                    the authors' settings
-    python train.py --demo                                              on drawn faces, in a quarter of an hour
+    python train.py --demo                                              on drawn faces, in half an hour
 
 ELBO terms: that of all six, and of each alone; with --approx-m also of random subsets of 2 to 5. A face without a mask,
 where none was found, counts with what it has. Options and data are celeba's.
