@@ -451,8 +451,8 @@ def test_another_model_has_no_private_latents_of_the_first(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prior_and_posterior": "normal"}, "laplace, not normal"),
-        ({"model": "mopoe", "obj": "dreg"}, "--model mmvae, not mopoe"),
+        ({"prior_and_posterior": "normal"}, "laplace, not --prior-and-posterior normal"),
+        ({"model": "mopoe", "obj": "dreg"}, "--model mmvae, not --model mopoe"),
     ],
 )
 def test_weights_of_other_meaning_are_not_taken(trained, tmp_path, options, message):
