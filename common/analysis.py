@@ -170,6 +170,11 @@ class Analysis:
         splits = {split: examples.to(device) for split, (examples, _) in complete.items()}
         self.labels = {split: labels[split][rows] for split, (_, rows) in complete.items()}
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
+        n_generated = sum(not judge.conditions(self.model) for judge in self.judges.values())
+        require(
+            not config.mixture or n_generated > 1,
+            "--mixture measures how often two modalities of a draw agree: this model generates fewer, leave it out",
+        )
         self.sources = data.sources(self.model)
         self.test_with_labels = splits["test"]
         self.train, self.test = (examples.without_others(self.model.modalities) for examples in splits.values())

@@ -146,7 +146,7 @@ def _parameters(
     if "about" in content:
         kept = check(content, Kept, name, remedy)
         return kept.about, kept.state_dict
-    return {"weights": str(config.weights)}, check(content, dict[str, Tensor], name, remedy)
+    return {"weights": config.weights.name}, check(content, dict[str, Tensor], name, remedy)
 
 
 def _trained(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[Network, dict[str, Tensor]]:

@@ -55,6 +55,10 @@ def find_birds(data_dir: Path, images_dir: Path | None = None) -> BirdFiles:
     Raises:
         InputError: a file or folder is missing or damaged, or images and captions do not match.
     """
+    require(
+        images_dir is None or not images_dir.is_absolute(),
+        f"--images-dir {images_dir}: give the folder's path below --data-dir {data_dir}",
+    )
     roots = [data_dir, data_dir / "cub"]
     root = next((x for x in roots if (x / AUTHORS["train"]).is_file() or (x / TEXTS).is_dir()), data_dir)
     if images_dir is None and (root / AUTHORS["train"]).is_file():

@@ -63,7 +63,7 @@ class Explorer:
         """
         read = {name: view.read(value) for (name, view), value in zip(self.views.items(), given, strict=True)}
         z = self.at({name: x for name, x in read.items() if x is not None}, draw)
-        dimensions = torch.tensor(self.dimensions[: len(moves)], device=self.device)
+        dimensions = torch.tensor(self.dimensions[: len(moves)], dtype=torch.long, device=self.device)
         z = z.index_add(1, dimensions, torch.tensor([moves]).to(z))
         p = self.model.decode(self.model.variational_posterior.project(z), list(self.views))
         shown = {name: view.show(p[name]) for name, view in self.views.items()}

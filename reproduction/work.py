@@ -256,6 +256,7 @@ def affordable_epochs(training: Callable[[int, int, Path], list[str]], folder: P
         Failed: there is no time for one.
     """
     probe, allowed, started = folder / PROBE, site.hours * 3600, time.monotonic()
+    shutil.rmtree(probe, ignore_errors=True)  # of a start that was killed: --resume would train, and time, nothing
     try:
         call(training(1, 0, probe), folder, site.threads, allowed)
         taken = time.monotonic() - started

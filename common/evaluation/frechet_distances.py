@@ -42,7 +42,7 @@ class FrechetDistance:
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """The mean (F,) and the covariance (F, F) in float64."""
-    require(len(features) > 1, "a Frechet distance needs two examples or more: raise --limit")
+    require(len(features) > 1, "a Frechet distance needs two examples or more: raise --limit or --n-test")
     require(bool(features.isfinite().all()), "features are not finite: check the model's weights and the judge's")
     features = features.double()
     return features.mean(dim=0), features.T.cov()

@@ -91,7 +91,7 @@ def cross_generation(
 
 @torch.no_grad()
 def traversals(stem: Path, model: MultimodalVAE, shown: Shown, latents: Sequence[int] | None = None) -> list[Path]:
-    """Save decodings along latents, one per row, from -3 to 3 prior scales around the mean; returns the files.
+    """Save decodings along latents, one per row, from -3 to 3 standard deviations of the prior; returns the files.
 
     Captions that do not fit below an image are left out.
 
@@ -118,6 +118,6 @@ def traversals(stem: Path, model: MultimodalVAE, shown: Shown, latents: Sequence
             images.unflatten(0, (-1, STEPS)),
             labels,
             captions,
-            f"{name} along each latent, -3 to 3 scales of the prior",
+            f"{name} along each latent, -3 to 3 standard deviations of the prior",
         )
     return pictures

@@ -132,6 +132,14 @@ def test_pictures_show_each_pair_and_move_each_latent(mvae, monkeypatch, tmp_pat
         assert offsets.abs().sum(dim=0).nonzero().flatten().tolist() == [d], "the others stay at the mean"
 
 
+@pytest.mark.slow
+def test_a_mixture_needs_two_modalities_that_are_generated(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "STEPS", 2)
+    call(import_module("mnist.train"), "--demo", *TINY, "--model", "cvae", "--save-dir", tmp_path)
+    with pytest.raises(InputError, match="this model generates fewer, leave it out"):
+        call(digits, tmp_path, "--demo", "--limit", 30, "--mixture", 2, "--no-umap", "--data-dir", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("folder", "options"),
     [

@@ -142,6 +142,11 @@ def test_a_missing_vocabulary_is_named(tmp_path):
         read_vocabulary(tmp_path / "absent")
 
 
+def test_images_lie_below_the_data(tmp_path):
+    with pytest.raises(InputError, match="--images-dir /elsewhere: give the folder's path below --data-dir"):
+        find_birds(write_cub(tmp_path), Path("/elsewhere"))
+
+
 def files_of(*classes):
     return [f"{name}/bird_{i}.jpg" for name in classes for i in range(IMAGES[name])]
 

@@ -66,6 +66,7 @@ def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
     explorer = Explorer(model, VIEWS["mnist_svhn"])
     explorer.frame([None, None], 1, [3.0] * len(explorer.dimensions))
     assert all(torch.allclose(z.norm(dim=-1), torch.ones(len(z))) for z in seen) and len(seen) == 3
+    assert explorer.frame([None, None], 1, []) == explorer.frame([None, None], 1, [0.0])
 
 
 @pytest.mark.parametrize(

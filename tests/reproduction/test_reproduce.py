@@ -308,6 +308,7 @@ def test_a_budget_counts_the_epoch_that_measures_it(tmp_path, monkeypatch, hours
         clock[0] += 20
 
     clock = [0.0]
+    (tmp_path / "probe").mkdir()  # of a start that was killed
     monkeypatch.setattr(work, "call", train)
     monkeypatch.setattr(work.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(work, "read_training", lambda folder: {"seconds": 10.0})
