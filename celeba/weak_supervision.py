@@ -14,6 +14,7 @@ from torch import Tensor
 
 from celeba import train
 from celeba.loglike import scores
+from common.errors import require
 from common.training import run_from_command_line
 from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 
@@ -30,8 +31,13 @@ class Config(WeakSupervisionOptions, train.Config):
 
 
 def mean_f1(predicted: Tensor, labels: Tensor) -> float:
-    """The mean of F1 over the attributes that some face has or is said to have; both (N, 18), 0 or 1."""
+    """The mean of F1 over the attributes that some face has or is said to have; both (N, 18), 0 or 1.
+
+    Raises:
+        InputError: there is no such attribute.
+    """
     by_attribute = [row["F1"] for row in scores(predicted.bool(), labels.bool()).values() if row["F1"] is not None]
+    require(len(by_attribute) > 0, "no test face has an attribute, or is said to have one: raise --limit")
     return sum(by_attribute) / len(by_attribute)
 
 

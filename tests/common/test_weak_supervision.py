@@ -31,6 +31,8 @@ def test_accuracy_and_the_mean_f1_of_attributes():
     said[1, 0] = 0
     assert mean_f1(said, some) == pytest.approx((2 / 3 + 1) / 2), "over the attributes that some face has"
     assert mean_f1(some, none) == 0
+    with pytest.raises(InputError, match="no test face has an attribute, or is said to have one: raise --limit"):
+        mean_f1(none, none)
 
 
 def test_a_score_is_that_of_all_test_images():
