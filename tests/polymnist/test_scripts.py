@@ -238,7 +238,7 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
 def test_a_model_learns_what_its_images_look_like(tmp_path):
     """Reconstructions are nearer to test images than their median is, which is the best of all constants (Laplace)."""
     options = ("--demo", "--model", "mvae", "--networks", "conv", "--n-modalities", 2, "--n-latents", 16)
-    call(train, *options, "--batch-size", 25, "--epochs", 8, "--lr", 2e-3, "--save-dir", tmp_path)
+    call(train, *options, "--batch-size", 25, "--epochs", 10, "--lr", 2e-3, "--save-dir", tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["valid"]["bound"] > lines[0]["valid"]["bound"] + 500
     x = load("test", data_config("", DatasetOptions(n_modalities=2), demo=True)).only(("m0", "m1"))[:].modalities
@@ -247,4 +247,4 @@ def test_a_model_learns_what_its_images_look_like(tmp_path):
         sum((image - y(name)).abs().mean() for name, image in x.items())
         for y in (decoded.get, lambda name: x[name].median(dim=0).values)
     )
-    assert errors < 0.9 * of_median
+    assert errors < 0.85 * of_median
