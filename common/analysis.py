@@ -19,7 +19,7 @@ from common.evaluation.frechet_distances import inception_features
 from common.evaluation.latent_clusters import cluster_accuracies, clustered_priors
 from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.evaluation.reconstructions import ssim
-from common.evaluation.right_labels import by_label, coherence, read_right, shares_of
+from common.evaluation.right_labels import by_label, coherence, of_generated, read_right, shares_of
 from common.evaluation.subset_metrics import by_size
 from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
@@ -170,9 +170,8 @@ class Analysis:
         splits = {split: examples.to(device) for split, (examples, _) in complete.items()}
         self.labels = {split: labels[split][rows] for split, (_, rows) in complete.items()}
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
-        n_generated = sum(not judge.conditions(self.model) for judge in self.judges.values())
         require(
-            not config.mixture or n_generated > 1,
+            not config.mixture or len(of_generated(self.model, self.judges)) > 1,
             "--mixture measures how often two modalities of a draw agree: this model generates fewer, leave it out",
         )
         self.sources = data.sources(self.model)

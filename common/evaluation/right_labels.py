@@ -35,12 +35,17 @@ def coherence(
     """Cross coherence of all pairs, joint coherence of draws from the prior and from mixtures: {name: (N, G) bool}."""
     pairs = cross_coherence(model, test, labels, judges, sources, samplers)
     right = {f"coherence, {pair}": x for pair, x in pairs.items()}
-    unconditional = {name: judge for name, judge in judges.items() if not judge.conditions(model)}
-    if len(unconditional) > 1:
-        right["coherence, joint"] = joint_coherence(model, n_samples, unconditional)
+    generated = of_generated(model, judges)
+    if len(generated) > 1:
+        right["coherence, joint"] = joint_coherence(model, n_samples, generated)
         for name, latents in (mixtures or {}).items():
-            right[f"coherence, joint, z from {name}"] = joint_coherence(model, n_samples, unconditional, latents)
+            right[f"coherence, joint, z from {name}"] = joint_coherence(model, n_samples, generated, latents)
     return right
+
+
+def of_generated(model: MultimodalVAE, judges: Mapping[str, Judge]) -> dict[str, Judge]:
+    """The judges of what the model generates from z alone."""
+    return {name: judge for name, judge in judges.items() if not judge.conditions(model)}
 
 
 def shares_of(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, Tensor]:
