@@ -189,6 +189,7 @@ def that_hardly_sees_z(trained, tmp_path):
 
 @pytest.mark.slow
 def test_likelihoods_are_those_of_the_estimators_and_go_into_the_file(that_hardly_sees_z):
+    """Names, data, weights; `test_likelihoods_are_the_exact_ones` has the densities of z, which hardly count here."""
     folder, K = that_hardly_sees_z, 100
     options = {"demo": True, "limit": 6, "n_samples": K, "paper": True, "json": folder / "out.json"}
     found = loglike.main(loglike.Config(folder, **options))
