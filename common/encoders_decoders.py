@@ -7,11 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.functional import conv_transpose2d, fold
+from torch.nn.functional import conv_transpose2d
 
 CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
 FEW_CHANNELS = 3  # a transposed convolution to so few channels is faster on a CPU as a product
-PRODUCT_NUMBERS = 4_000_000  # of a product at once, which a processor's cache holds
+PRODUCT_NUMBERS = 1_000_000  # of a product at once, which a processor's cache holds
 
 
 class SplitLinearLayer(nn.Module):
@@ -60,16 +60,19 @@ class _Transposed(torch.autograd.Function):
         ctx.shape = shape
         if weight.shape[1] > FEW_CHANNELS:
             return conv_transpose2d(x, weight, bias, *shape)
-        stride, padding, _ = shape
-        kernel, sizes = weight.shape[2:], zip(x.shape[2:], weight.shape[2:], *shape, strict=True)
-        size = [(n - 1) * step - 2 * pad + k + extra for n, k, step, pad, extra in sizes]
-        flat = weight.flatten(1)  # (in, out * kernel)
-        chunk = max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * flat.shape[1]))  # examples
-        y = x.new_empty(len(x), weight.shape[1], *size)
-        for part, out in zip(x.split(chunk), y.split(chunk), strict=True):
-            columns = part.flatten(2).mT @ flat  # (n, H W, out * kernel)
-            out.copy_(fold(columns.mT, size, kernel, padding=padding, stride=stride))
-        return y if bias is None else y.add_(bias[:, None, None])
+        axes = list(zip(x.shape[2:], weight.shape[2:], *shape, strict=True))
+        size = [(n - 1) * stride - 2 * padding + kernel + extra for n, kernel, stride, padding, extra in axes]
+        y = x.new_zeros(len(x), weight.shape[1], *size)
+        if bias is not None:
+            y += bias[:, None, None]
+        rows, columns = (_taps(*axis[:4], total) for axis, total in zip(axes, size, strict=True))
+        flat = weight.flatten(1).mT.contiguous()  # (out * kernel, in)
+        for part, out in zip(*(t.split(_examples(x, flat)) for t in (x, y)), strict=True):
+            products = (flat @ part.flatten(2)).view(len(part), *weight.shape[1:], *x.shape[2:])
+            for i, (seen_rows, out_rows) in enumerate(rows):
+                for j, (seen_columns, out_columns) in enumerate(columns):
+                    out[..., out_rows, out_columns] += products[:, :, i, j, seen_rows, seen_columns]
+        return y
 
     @staticmethod
     @once_differentiable
@@ -81,6 +84,27 @@ class _Transposed(torch.autograd.Function):
         )
         bias = g.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         return *gradients[:2], bias, None, None, None
+
+
+def _examples(x: Tensor, flat: Tensor) -> int:
+    """Number of examples in a product with a flat weight (out * kernel, in) at once."""
+    return max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * len(flat)))
+
+
+def _taps(n: int, kernel: int, stride: int, padding: int, size: int) -> list[tuple[slice, slice]]:
+    """The inputs that each element of a kernel multiplies along one axis, and the outputs it adds them to.
+
+    Args:
+        n: number of inputs.
+        size: number of outputs.
+    """
+    taps = []
+    for tap in range(kernel):
+        first = max(0, -((tap - padding) // stride))
+        last = max(first, min(n, (size - 1 + padding - tap) // stride + 1))
+        start = first * stride + tap - padding
+        taps.append((slice(first, last), slice(start, start + (last - first) * stride, stride)))
+    return taps
 
 
 class FromPixel(nn.ConvTranspose2d):

@@ -13,7 +13,13 @@ from common.encoders_decoders import (
     has_batch_norm,
 )
 
-SHAPES = {"as DCGAN's": (4, 2, 1), "of one stage": (4, 1, 0), "flat": ((1, 4), (1, 2), (0, 1)), "odd": (3, 2, 1, 1)}
+SHAPES = {
+    "as DCGAN's": (4, 2, 1),
+    "of one stage": (4, 1, 0),
+    "flat": ((1, 4), (1, 2), (0, 1)),
+    "odd": (3, 2, 1, 1),
+    "padded": (12, 1, 6),
+}
 
 
 @pytest.mark.parametrize("bias", [True, False])
