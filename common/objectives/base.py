@@ -86,12 +86,14 @@ class MultimodalObjective(Objective):
         weights: {name: lambda}.
 
     Raises:
-        InputError: a weight of a modality that the model does not have, or a posterior that the bound does not fit.
+        InputError: a weight of a modality that the model does not have, or a posterior or a prior that the bound does
+            not fit.
     """
 
     unimodal = False  # whether each modality that an example has counts alone too
     random_subsets = False  # whether each call draws other subsets of the modalities
     of_mixtures: bool | None = None  # whether the posterior has to be a mixture, or must not be one; None: any
+    has_kl_to_prior = True  # which needs a prior of one component
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         model = model if isinstance(model, MultimodalVAE) else assembled(model)
@@ -102,6 +104,12 @@ class MultimodalObjective(Objective):
             "mixture as posterior" if self.of_mixtures else "posterior that is not a mixture: MmvaeElbo takes these"
         )
         require(fits, f"{type(self).__name__} needs a {needed}")
+        clustered = model.prior.is_mixture and not model.variational_posterior.is_energy_based
+        require(
+            not (self.has_kl_to_prior and clustered),
+            f"{type(self).__name__} needs KLs to the prior in closed form, which a clustered one does not have: "
+            "take IwaeElbo or DregIwaeElbo",
+        )
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})
 

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Batch, n_columns
+from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.subsets import MAX_ENUMERATED, joint_subset, mvae_subsets, on_device, single_modalities
@@ -42,6 +43,11 @@ class SumOfElbos(MultimodalObjective):
     """
 
     of_mixtures = False
+
+    def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(model, weights)
+        has_flows = self.model.variational_posterior.has_flows
+        require(not has_flows, f"{type(self).__name__} needs KLs in closed form, which flows do not have: take JnfElbo")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of the ELBOs of each example, (B,), with the KLs weighted by beta."""

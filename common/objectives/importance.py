@@ -28,6 +28,7 @@ class ImportanceWeighted(MultimodalObjective):
     """
 
     one_backward_pass = False
+    has_kl_to_prior = False
 
     def __init__(
         self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, max_memory: float | None = None

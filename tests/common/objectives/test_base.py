@@ -24,6 +24,7 @@ from common.objectives import (
     StlElbo,
     TelboElbo,
 )
+from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import D, draw, linear_gaussian
 
 
@@ -51,6 +52,20 @@ def test_posteriors_that_do_not_fit_are_refused(objective, fusion, message):
 def test_kls_without_a_closed_form_are_refused(objective):
     with pytest.raises(InputError, match=f"{objective.__name__} needs KLs in closed form"):
         objective(of_fusion(posterior="ebm"))
+
+
+@pytest.mark.parametrize("objective", [StandardElbo, MvaeElbo])
+def test_elbos_of_flows_are_refused(objective):
+    with pytest.raises(InputError, match=f"{objective.__name__} needs KLs in closed form, which flows do not have"):
+        objective(with_fusion("jnf")[0])
+
+
+@pytest.mark.parametrize(("objective", "fusion"), [(MvaeElbo, "poe"), (MvtcaeElbo, "product"), (MmvaeElbo, "moe")])
+def test_kls_to_a_clustered_prior_are_refused(objective, fusion):
+    model = of_fusion(fusion, n_clusters=3)
+    with pytest.raises(InputError, match=f"{objective.__name__} needs KLs to the prior in closed form"):
+        objective(model)
+    assert IwaeElbo(model, K=2).bound(draw(*linear_gaussian(3)[1:], 4)).value.isfinite().all()
 
 
 def test_steps_whose_operations_differ_are_not_captured():
