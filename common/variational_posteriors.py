@@ -36,7 +36,7 @@ class Posterior(nn.Module):
     uses_rejection = False  # sampling takes a random number of operations, which no CUDA graph can hold
 
     def point(self, q: Distribution) -> Tensor:
-        """The z that represents q in reconstructions, its mean: (B, D)."""
+        """The z that represents q in reconstructions, its mean: (B, D). NaN where q is uniform on a sphere."""
         return self.project(q.mean)
 
     def project(self, z: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ class Encoded:
         For a mixture it is the mean of one component, drawn for each example (as in MoPoE's code): the average over the
         components may be a z that none of them generates.
         """
-        family = self.model.variational_posterior
-        return family.point(family.drawn_component(self.posterior(rows, given)))
+        family, q = self.model.variational_posterior, self.posterior(rows, given)
+        return family.point(family.drawn_component(q) if given else q)
 
     @torch.no_grad()
     def points(self, given: Sequence[str]) -> Tensor:

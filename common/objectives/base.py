@@ -136,10 +136,8 @@ class MultimodalObjective(Objective):
     def present(self, name: str, batch: Batch, has_weight: Tensor) -> Tensor | None:
         """Where p(x_m|z) is scored in a mixture: (T, ..., B), for a set (T, ..., B, n).
 
-        The modality and what its decoder sees beside z are present, and the component has weight.
-
         Args:
-            has_weight: (T, ..., B) bool.
+            has_weight: whether a component has weight, (T, ..., B) bool.
 
         Returns:
             None if the batch has no mask.
@@ -147,9 +145,16 @@ class MultimodalObjective(Objective):
         if batch.mask is None:
             return None
         modality = self.model.modality[name]
-        for condition in modality.given:
-            has_weight = has_weight & self.model.modality[condition].present(batch.mask)
-        return (has_weight.unsqueeze(-1) if modality.is_set else has_weight) & modality.present(batch.mask)
+        scorable = modality.present(self.scorable(batch.mask))
+        return (has_weight.unsqueeze(-1) if modality.is_set else has_weight) & scorable
+
+    def scorable(self, mask: Tensor) -> Tensor:
+        """Which modalities are present, and with them what their decoders see beside z: (B, M), of a mask (B, M)."""
+        scorable = mask.clone()
+        for modality in self.model.modality.values():
+            for condition in modality.given:
+                scorable[:, modality.columns.slice] &= mask[:, self.model.columns[condition].slice]
+        return scorable
 
     def log_likelihoods(
         self, z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]

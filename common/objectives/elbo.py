@@ -79,14 +79,11 @@ class SumOfElbos(MultimodalObjective):
             return Terms(subsets, names, complete, None)
         given = complete & batch.mask  # (T, B, M)
         several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
-        scored = given & ~_repeated(several, complete, given)[..., None]
+        scored = given & ~_repeated(several, complete, given)[..., None] & self.scorable(batch.mask)
         if batch.joint_only is not None:
             for t, name in enumerate(names):
                 if name in self._single_names:
                     scored[t] &= ~batch.joint_only[:, None]
-        for modality in self.model.modality.values():
-            for condition in modality.given:  # p(x_m|z, x_l) needs both
-                scored[..., modality.columns.slice] &= given[..., self.model.modality[condition].columns.slice]
         return Terms(subsets, names, given, scored)
 
     def _posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> Distribution:

@@ -50,7 +50,7 @@ class JointAndSingles(MultimodalObjective):
         params = self.model.experts(batch)
         joint, single = self.model.fuse(params, batch.mask), self.model.fuse(params, given[1:])  # (B,), (S, B)
         kl = kl_divergence(joint, self.model.prior())
-        teacher = self.model.fuse(tuple(p.detach() for p in params), batch.mask) if self.students else joint
+        teacher = self.model.variational_posterior.detached(joint) if self.students else joint
         distance = kl_divergence(teacher, single)  # (S, B)
         if batch.mask is not None:
             distance = torch.where(given[1:].any(dim=-1), distance, 0)
@@ -72,7 +72,7 @@ class JointAndSingles(MultimodalObjective):
             z: a sample for each of the first subsets, (T, B, D).
             subsets: (1 + S, M); given: what examples have of them, (1 + S, B or 1, M).
         """
-        places = given.expand(-1, len(batch), -1)
+        places = (given if batch.mask is None else given & self.scorable(batch.mask)).expand(-1, len(batch), -1)
         rows, z_by_name, scored = {}, {}, {}
         for name, modality in self.model.modality.items():
             if name not in batch.modalities:

@@ -33,6 +33,7 @@ def test_posteriors_of_all_subsets_are_the_models(fusion):
         assert not torch.allclose(points, q.mean)
     else:
         torch.testing.assert_close(points, q.mean)
+    assert encoded.points(()).equal(torch.zeros(8, model.latent_dim).double()), "the prior's mean"
     few = encoded.first(5)
     assert len(few) == 5 and few.points(("a",)).equal(encoded.points(("a",))[:5]) and len(few.labels) == 5
 

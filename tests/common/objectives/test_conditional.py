@@ -7,15 +7,25 @@ import torch
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
 
-from common.data import observe
+from common.data import Batch, observe
 from common.errors import InputError
 from common.estimators import importance_estimates
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
-from common.objectives import DregIwaeElbo, IwaeElbo, StandardElbo, StlElbo
+from common.objectives import (
+    ArElbo,
+    CrmvaeElbo,
+    DmvaeElbo,
+    DregIwaeElbo,
+    IwaeElbo,
+    MvaeElbo,
+    MvtcaeElbo,
+    StandardElbo,
+    StlElbo,
+)
 from tests.helpers.digits import BETA, LAMBDAS, certain_joint, mnist_inputs, model_of
 from tests.helpers.fusions import Exact
-from tests.helpers.linear_gaussian import D, Gaussian, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, Gaussian, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.objectives import kl_to_prior, repeated
 
 # VAE
@@ -103,6 +113,28 @@ def test_cvae_is_a_lower_bound_of_log_p_of_the_image_given_the_label():
     assert exact.mean().item() == pytest.approx(log_p, abs=5 * standard_error(exact))
     assert off.mean().item() < log_p - 5 * standard_error(off)
     assert max(standard_error(exact), standard_error(off)) < 0.05, "the comparison is tight"
+
+
+@pytest.mark.parametrize("objective", [StandardElbo, MvaeElbo, DmvaeElbo, MvtcaeElbo, CrmvaeElbo, ArElbo])
+def test_a_modality_is_scored_where_what_its_decoder_sees_is_present(objective):
+    exact, weights, scales = linear_gaussian(3)
+    decoder = {"a|b": Given(weights["a"].clone(), torch.randn(3, 3)), "b": exact.decoder["b"], "c": exact.decoder["c"]}
+    model = VAE("product", dict(exact.encoder), decoder, exact.likelihood, latent_dim=D).double()
+    inputs = draw(weights, scales, 4)
+    mask = torch.ones(4, 3, dtype=torch.bool)
+
+    def bound(batch):
+        torch.manual_seed(0)
+        return objective(model).bound(batch)
+
+    torch.testing.assert_close(bound(Batch(inputs, mask)), bound(inputs))
+    mask[:2, 1] = False
+    shifted = inputs | {"b": inputs["b"] + torch.tensor([5.0, 5, 0, 0])[:, None]}
+    torch.testing.assert_close(bound(Batch(shifted, mask)), bound(Batch(inputs, mask)))
+    terms = bound(Batch(inputs, mask)).terms
+    for name in (name for name in terms if name.endswith("/a")):
+        assert not terms[name][:2].any() and terms[name][2:].all(), name
+    assert any(terms[name][:2].any() for name in terms if name.endswith("/c"))
 
 
 @pytest.mark.parametrize("given", [("a", "b"), ("b",)])

@@ -7,13 +7,25 @@ import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from common.data import Batch
+from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
+from common.models import VAE
 from common.objectives import CrmvaeElbo, JmvaeElbo, JnfElbo, MvtcaeElbo, StandardElbo
 from common.variational_posteriors import JointFlowsPosterior
+from common.variational_strategies import SetStrategy
 from tests.common.distributions.test_flows import bent
 from tests.helpers.digits import BETA, LAMBDAS, certain_joint, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
 from tests.helpers.fusions import components, mask_of, with_fusion
-from tests.helpers.linear_gaussian import NAMES, D, draw, exact_log_p, exact_posterior, expected_log_p, standard_error
+from tests.helpers.linear_gaussian import (
+    NAMES,
+    D,
+    draw,
+    exact_log_p,
+    exact_posterior,
+    expected_log_p,
+    linear_gaussian,
+    standard_error,
+)
 from tests.helpers.objectives import gradients_agree, kl_to_prior, repeated
 
 
@@ -57,6 +69,24 @@ def test_jmvaes_weights_beta_and_alpha():
         expected = log_p_by_hand(model, mu, inputs) - beta * kl_to_prior(mu, logvar.exp()) - alpha * apart
         bound = JmvaeElbo(model, alpha=alpha, weights=LAMBDAS).bound(inputs, beta)
         torch.testing.assert_close(bound.value, expected)
+
+
+def test_students_leave_the_joint_posterior_alone_where_it_shares_their_network():
+    exact, weights, scales = linear_gaussian(2)
+    encoder = {name: SplitLinearLayer(3, (4,)) for name in "ab"}
+    model = VAE(SetStrategy(SplitLinearLayer(4, (D, D))), encoder, dict(exact.decoder), exact.likelihood, D).double()
+    inputs = draw(weights, scales, 3)
+    network = list(model.variational_strategy.network.parameters())
+
+    def gradient(alpha):
+        torch.manual_seed(0)
+        loss, _ = JmvaeElbo(model, alpha, students=True).loss(inputs)
+        return torch.autograd.grad(loss, network)
+
+    joint = model.variational_posterior.detached(model.posterior(inputs))
+    apart = sum(kl_divergence(joint, model.posterior({name: inputs[name]})) for name in "ab").mean()
+    found = [with_kls - without for with_kls, without in zip(gradient(1.0), gradient(0.0), strict=True)]
+    torch.testing.assert_close(found, list(torch.autograd.grad(apart, network)))
 
 
 def test_jmvaes_alpha_is_suzukis_by_default():
