@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from common.errors import InputError, install, option, require
+from common.errors import InputError, install, option, require, require_positive
 
 if find_spec("submitit") is None and __name__ == "__main__":
     print(f"error: reproduce.py needs submitit: {install('submitit')}", file=sys.stderr)
@@ -91,9 +91,7 @@ class Config:
         require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must be different numbers, not {self.seeds}")
         for seed in self.seeds:
             require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32, not {seed}")
-        for name in ("jobs", "budget"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "jobs", "budget")
         require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
         parameters = self.cluster_parameters()
         for name in ("timeout_min", "cpus_per_task"):

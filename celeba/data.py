@@ -16,6 +16,7 @@ from common.data.config import DataConfig
 from common.data.files import download, find, read_text
 from common.data.zip_files import unpack
 from common.errors import InputError, brief, require
+from common.io import DOWNLOAD_AGAIN
 
 SPLITS = ("train", "valid", "test")  # in the order of their numbers in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
@@ -117,11 +118,10 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     lines = [line.split() for line in _lines(path)]
     checksums.check(path, checksums.md5_unless_large(path), "CelebA", FILES["partition"], KNOWN)
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
-    remedy = "delete it and download it again (--download)"
-    require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {remedy}")
+    require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {DOWNLOAD_AGAIN}")
     names = [name for name, _ in lines]
     odd = next((name for name in names if Path(name).name != name or not name.isprintable() or len(name) > 255), None)
-    require(odd is None, f"{path} names {brief(repr(odd))}, which is not a file in {folder}: {remedy}")
+    require(odd is None, f"{path} names {brief(repr(odd))}, which is not a file in {folder}: {DOWNLOAD_AGAIN}")
     return folder, names, np.array([int(number) for _, number in lines])
 
 
@@ -215,7 +215,7 @@ def _places(kind: str) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file; raise InputError if it is unreadable."""
-    return read_text(path, "delete it and download it again (--download)").rstrip().splitlines()
+    return read_text(path, DOWNLOAD_AGAIN).rstrip().splitlines()
 
 
 def _fetch(data_dir: Path) -> None:

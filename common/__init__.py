@@ -32,7 +32,6 @@ Data
         zip_files: archives, with limits on their sizes
         idx_files: MNIST's arrays of bytes
         npy_files: numpy's arrays
-        mat_files: MATLAB's arrays of bytes
         pictures: images as Pillow reads them
         drawing: random measures, shapes and light of the pictures that demos draw
         shards: rows of several files, mapped into memory
@@ -83,7 +82,7 @@ What is asked of a trained model
     authors_files: the models that the original authors' code saved
     checkpoints: models from our files and from the original authors'
     estimators: log p by importance sampling
-    metrics: coherence, classes in the latents, CCA
+    metrics: coherence, classes in the latents, KLs between posteriors
     evaluation/: metrics of one kind each
         subset_likelihoods: log p of subsets of the modalities, also given others
         aggregates: the aggregate posterior of a label

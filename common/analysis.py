@@ -13,7 +13,7 @@ from common import distributed
 from common.checkpoints import load_config, load_model
 from common.data.batches import Batch, Examples
 from common.data.splits import only_complete
-from common.errors import require
+from common.errors import require, require_positive
 from common.evaluation.encoded import Encoded, encode
 from common.evaluation.frechet_distances import inception_features
 from common.evaluation.latent_clusters import cluster_accuracies, clustered_priors
@@ -64,7 +64,7 @@ class AnalysisConfig(ModelConfig):
 
     def check(self) -> None:
         super().check()
-        require(self.n_test is None or self.n_test > 0, f"--n-test must be positive, it is {self.n_test}")
+        require_positive(self, "n_test")
         require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
         require(
             not self.umap or min(n for n in (self.limit, self.n_test, MIN_FOR_MAP) if n is not None) >= MIN_FOR_MAP,

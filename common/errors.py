@@ -1,4 +1,4 @@
-"""The exception for whatever a user can cause and correct, and how messages spell an option."""
+"""The exception for whatever a user can cause and correct, checks that many configs have, and an option's spelling."""
 
 
 class InputError(Exception):
@@ -16,6 +16,19 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless the condition holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_positive(config: object, *fields: str) -> None:
+    """Raise `InputError` for options of a config that are neither None nor positive."""
+    for field in fields:
+        value = getattr(config, field)
+        require(value is None or value > 0, f"{option(field)} must be positive, not {value}")
+
+
+def require_seed(config: object, field: str = "seed") -> None:
+    """Raise `InputError` for a seed that PyTorch and NumPy do not both take."""
+    value = getattr(config, field)
+    require(0 <= value < 2**32, f"{option(field)} must lie between 0 and 2^32, it is {value}")
 
 
 def brief(error: Exception | str) -> str:

@@ -12,7 +12,9 @@ from filelock import lock_descriptor
 
 from common.errors import InputError, require
 
-AGAIN = "delete it, and it will be made again"  # what to do about a damaged cache, the end of error messages
+# what to do about a damaged file, the end of error messages
+AGAIN = "delete it, and it will be made again"
+DOWNLOAD_AGAIN = "delete it and download it again (--download)"
 MIB = 2**20
 
 

@@ -20,7 +20,7 @@ from common import choices, distributed
 from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.data.splits import draw_paired
-from common.errors import option, require
+from common.errors import option, require, require_positive
 from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
 from common.schemas import read_json
@@ -94,9 +94,7 @@ class WeakSupervisionOptions:
             require(0 < len(values) == len(set(values)), f"{option(name)} must name each value once, not {values}")
         for fraction in self.fractions:
             require(0 < fraction <= 1, f"--fractions must lie in (0, 1], not {fraction}")
-        for name in ("jobs", "classifier_steps"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "jobs", "classifier_steps")
         for config in self.runs():
             config.check()
 

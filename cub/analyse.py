@@ -37,9 +37,8 @@ from torch import Tensor, nn
 from common import distributed
 from common.analysis import parameter_counts
 from common.data import Examples
-from common.errors import require
+from common.errors import require, require_positive
 from common.evaluation.classifiers import judge_file
-from common.metrics import cca
 from common.models import MultimodalVAE
 from common.reporting import generated, tables
 from common.reporting import umap as maps
@@ -49,6 +48,7 @@ from common.reporting.latents import each_modality, kl_plot
 from common.training import devices, run_from_command_line, runs
 from cub import demo as drawn
 from cub.captions import Vocabulary
+from cub.cca import cca
 from cub.classifier import read, reader
 from cub.data import Birds
 from cub.demo import CAPTIONS
@@ -88,7 +88,7 @@ class Config(TrainedConfig):
 
     def check(self) -> None:
         super().check()
-        require(self.components > 0, f"--components must be positive, not {self.components}")
+        require_positive(self, "components")
         fits = self.feature_components is None or self.feature_components >= self.components
         require(
             fits, f"--feature-components {self.feature_components} must not be below --components {self.components}"

@@ -28,7 +28,7 @@ from common import distributed
 from common.checkpoints import load
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
-from common.errors import option, require
+from common.errors import option, require, require_positive, require_seed
 from common.io import locked, write_atomically
 from common.schemas import check
 from common.tensor_files import save
@@ -90,15 +90,13 @@ class Config(BirdOptions):
 
     def check(self) -> None:
         """Raise InputError for values outside their range."""
-        for name in ("size", "train_size", "epochs", "batch_size", "lr"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "size", "train_size", "epochs", "batch_size", "lr")
         require(self.batch_size > 1, "--batch-size must be at least 2 for batch norm, not 1")
         for field in fields(self):
             trains = self.weights == "train" or field.name not in TRAINING_OPTIONS
             unused = trains or getattr(self, field.name) == field.default
             require(unused, f"{option(field.name)} needs --weights train (got --weights {self.weights})")
-        require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
+        require_seed(self)
 
 
 def main(config: Config) -> None:

@@ -22,7 +22,7 @@ from joblib import cpu_count
 
 from common import distributed
 from common.checkpoints import load_model
-from common.errors import option, require
+from common.errors import option, require, require_positive
 from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
 from common.schemas import read_json
@@ -102,9 +102,7 @@ class Config:
             values = getattr(self, name)
             require(len(values) == len(set(values)), f"{option(name)} must name each once, not {values}")
         require(len(self.seeds) > 0, "--seeds needs at least one seed")
-        for name in ("n_test", "n_samples", "jobs"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "n_test", "n_samples", "jobs")
         parts.Observed(self.observed)
         halved = self.experiment == "pixels" or self.observed in ("top", "bottom")
         require(halved, f"--observed {self.observed}: models of halves need top or bottom")

@@ -14,6 +14,7 @@ from common.data.config import DataConfig
 from common.data.files import find
 from common.data.idx_files import read_idx
 from common.errors import brief, require
+from common.io import DOWNLOAD_AGAIN
 from mnist.demo import scanned_digits
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
     )
     require(
         int(labels.max()) < len(CLASSES),
-        f"{paths[1]} does not hold the labels 0 to 9: delete it and download it again (--download)",
+        f"{paths[1]} does not hold the labels 0 to 9: {DOWNLOAD_AGAIN}",
     )
     return Examples({"image": images.unsqueeze(1), "text": labels.long()})
 

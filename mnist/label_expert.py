@@ -24,7 +24,7 @@ from common import tensor_files
 from common.analysis import AnalysisConfig
 from common.checkpoints import load_config, load_model
 from common.distributed import progress
-from common.errors import option, require
+from common.errors import option, require, require_positive
 from common.evaluation.aggregates import AggregatePosterior
 from common.metrics import Judge
 from common.models import MultimodalVAE
@@ -54,7 +54,7 @@ class Config(AnalysisConfig):
 
     def check(self) -> None:
         super().check()
-        require(self.steps > 0, f"--steps must be positive, not {self.steps}")
+        require_positive(self, "steps")
         for weight in self.weights:
             require(0 < weight < torch.inf, f"{option('weights')} must be positive numbers, not {weight}")
 

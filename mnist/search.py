@@ -27,7 +27,7 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.splits import hold_out
-from common.errors import Diverged, InputError, flag, install, option, require
+from common.errors import Diverged, InputError, flag, install, option, require, require_positive
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
 from common.reporting import tables
@@ -90,9 +90,7 @@ class Config(train.Config):
     def check(self) -> None:
         super().check()
         require(0 < len(self.seeds) == len(set(self.seeds)), f"--seeds must name each seed once, not {self.seeds}")
-        for name in ("trials", "n_samples", "jobs"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "trials", "n_samples", "jobs")
         n = math.prod(map(len, SPACE.values()))
         require(self.trials <= n, f"--trials {self.trials} is more than the {n} possible settings: give fewer")
 

@@ -10,14 +10,15 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from common.data import Examples, checksums, files, mat_files
+from common.data import Examples, checksums, files
 from common.data import array_caches as caches
 from common.data.config import DataConfig
 from common.data.files import find
 from common.data.npy_files import Expected
 from common.errors import require
-from common.io import AGAIN, write_atomically
+from common.io import AGAIN, DOWNLOAD_AGAIN, write_atomically
 from mnist.data import digits
+from mnist_svhn import mat_files
 from mnist_svhn.options import TrainingPairOptions
 from mnist_svhn.street import CLEAN, street_digits
 
@@ -220,15 +221,15 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
 
         url, _, md5 = datasets.SVHN.split_list[split]
         files.download([url], path, md5)
-    again = "delete it and download it again (--download)"
     path = find(
         data_dir, [FILES[split]], "fetch it with --download, or use --svhn synthetic or --demo, which do without"
     )
     n = range(1, MAX_SVHN + 1)
     expected = {"X": Expected("|u1", (32, 32, 3, n)), "y": Expected("|u1", (n, 1))}
-    values = {name: torch.from_numpy(x) for name, x in mat_files.read(path, expected, AGAIN).items()}
+    values = {name: torch.from_numpy(x) for name, x in mat_files.read(path, expected, DOWNLOAD_AGAIN).items()}
     images, labels = values["X"].view(-1, 3, 32, 32).transpose(2, 3), values["y"].long()  # columns before rows
     fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
-    require(bool(fits), f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's: {again}")
+    told = f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's"
+    require(bool(fits), f"{told}: {DOWNLOAD_AGAIN}")
     checksums.check(path, checksums.md5_unless_large(path), "SVHN", FILES[split], KNOWN)
     return images.contiguous(), labels % N_CLASSES  # in the file the digit 0 has the label 10

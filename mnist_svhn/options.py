@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from common import choices
-from common.errors import require
+from common.errors import require_positive, require_seed
 
 JOINT = ("jmvae", "jnf", "telbo")  # have an encoder of both images too
 NEWER = ("mopoe-published", "mvtcae", "crmvae", "mmjsd", *JOINT, "dmvae", "mmvae+", "cmvae")  # with a fixed prior
@@ -38,8 +38,8 @@ class PairOptions:
 
     def check_options(self) -> None:
         """Raise InputError for values outside their range."""
-        require(self.max_per_class > 0, f"--max-per-class must be positive, not {self.max_per_class}")
-        require(0 <= self.pair_seed < 2**32, f"--pair-seed must lie between 0 and 2^32, it is {self.pair_seed}")
+        require_positive(self, "max_per_class")
+        require_seed(self, "pair_seed")
 
 
 @dataclass(kw_only=True)
@@ -55,7 +55,7 @@ class TrainingPairOptions(PairOptions):
     def check_options(self) -> None:
         """Raise InputError for values outside their range."""
         super().check_options()
-        require(self.matchings > 0, f"--matchings must be positive, not {self.matchings}")
+        require_positive(self, "matchings")
 
 
 def dataset_options(config: PairOptions) -> dict[str, str | int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from common.errors import require
+from common.errors import require_positive
 from common.training import run_from_command_line
 from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, NamedModels, ObjectiveName, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
@@ -96,7 +96,7 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     def check(self) -> None:
         super().check()
         self.check_options()
-        require(self.num_hidden_layers > 0, f"--num-hidden-layers must be positive, not {self.num_hidden_layers}")
+        require_positive(self, "num_hidden_layers")
 
 
 def experiment(config: Config) -> "Experiment":

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import tyro
 
-from common.errors import require
+from common.errors import require_seed
 from common.io import locked
 from common.reporting import plots
 from common.training import run_from_command_line
@@ -43,7 +43,7 @@ class Config(DatasetOptions):
 
 def main(config: Config) -> None:
     """Write the cache and the picture, and print their paths."""
-    require(0 <= config.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {config.seed}")
+    require_seed(config)
     with locked(config.data_dir):
         options = DatasetOptions(**dataset_options(config))
         path = make(config.mnist_dir, config.data_dir, options, config.seed, config.download)

@@ -30,9 +30,9 @@ class Config(options.ModelConfig):
     n_samples: int = 24
     """numbers from the prior, or test numbers"""
     condition_on_english: str | None = None
-    """a number in English words; with --condition-on-french the model is given both"""
+    """a number in English words, to translate into French"""
     condition_on_french: str | None = None
-    """a number in French words"""
+    """a number in French words, to translate into English; give only one of the two"""
     reconstruct: bool = False
     """translate the first test numbers instead"""
     out_dir: Path | None = None

@@ -18,6 +18,7 @@ from common.data.config import DataConfig
 from common.data.files import download
 from common.data.pictures import open_picture, upright
 from common.errors import InputError, require
+from common.io import DOWNLOAD_AGAIN
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
@@ -26,7 +27,6 @@ MAX_PAGE_BYTES = 2**16  # of a page in the files, which has some 200
 MAX_SIDE = 4096  # height or width of a user's image
 DECODED_AT_ONCE = 100  # pages; more of them do not fit the cache
 LONGEST_NAME = 200  # characters of an image's path in the files
-DOWNLOAD_AGAIN = "download it again (--download)"
 
 
 class Characters(NamedTuple):
@@ -219,21 +219,21 @@ def _find(data_dir: Path, name: str, fetch: bool) -> Path:
 def _names(path: Path) -> list[str]:
     """List the images of a set, a zip archive or a folder, in order: "Greek/character01/0394_01.png"."""
     if path.suffix == ".zip":
-        with zip_files.opened(path, f"delete it and {DOWNLOAD_AGAIN}") as archive:
+        with zip_files.opened(path, DOWNLOAD_AGAIN) as archive:
             files = archive.namelist()
     else:
         files = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
     shown = [file for file in files if file.endswith(".png") and file.isprintable() and len(file) < LONGEST_NAME]
     paths = sorted(file.split("/") for file in shown)
     names = ["/".join(rest) for top, *rest in paths if top == path.stem and len(rest) == 3]
-    require(bool(names), f"{path} holds no images ALPHABET/CHARACTER/IMAGE.png: delete it and {DOWNLOAD_AGAIN}")
+    require(bool(names), f"{path} holds no images ALPHABET/CHARACTER/IMAGE.png: {DOWNLOAD_AGAIN}")
     return names
 
 
 def _images(path: Path, names: Sequence[str]) -> Tensor:
     """Read the named images of a set: (N, 1, 28, 28)."""
     images, zipped = [], path.suffix == ".zip"
-    with zip_files.opened(path, f"delete it and {DOWNLOAD_AGAIN}") if zipped else nullcontext() as archive:
+    with zip_files.opened(path, DOWNLOAD_AGAIN) if zipped else nullcontext() as archive:
         for start in range(0, len(names), DECODED_AT_ONCE):
             pages = [_page(path, archive, name) for name in names[start : start + DECODED_AT_ONCE]]
             images.append(shrink(torch.from_numpy(np.stack(pages)).float()))
@@ -244,10 +244,11 @@ def _page(path: Path, archive: zipfile.ZipFile | None, name: str) -> np.ndarray:
     """Read the page of an image: (105, 105) bool, whether there is ink."""
     source = zip_files.content(archive, f"{path.stem}/{name}", MAX_PAGE_BYTES) if archive else path / name
     shown = f"{path}: {name}"
-    with open_picture(source, DOWNLOAD_AGAIN, shown) as page:
+    again = "download it again (--download)"
+    with open_picture(source, again, shown) as page:
         if page.size != (PAGE, PAGE):
             width, height = page.size
-            raise InputError(f"{shown} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}")
+            raise InputError(f"{shown} is {height} x {width} pixels, not {PAGE} x {PAGE}: {again}")
         return np.asarray(page.convert("L")) < 128
 
 

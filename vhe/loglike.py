@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from common import distributed, metrics
 from common.data import Batch, Examples
-from common.errors import require
+from common.errors import require, require_positive
 from common.reporting import tables
 from common.training import run_from_command_line
 from common.training.options import LoglikeConfig
@@ -54,7 +54,7 @@ class Config(LoglikeConfig):
     def check(self) -> None:
         super().check()
         require(self.k_shot is None or (len(self.k_shot) > 0 and min(self.k_shot) > 0), "--k-shot must be positive")
-        require(self.set_size > 0, f"--set-size must be positive, not {self.set_size}")
+        require_positive(self, "set_size")
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from common.errors import require
+from common.errors import require, require_positive
 from common.training import run_from_command_line
 from common.training.options import LatentsOption, RunConfig
 
@@ -69,7 +69,7 @@ class Config(RunConfig):
 
     def check(self) -> None:
         super().check()
-        require(self.k_shot > 0, f"--k-shot must be positive, not {self.k_shot}")
+        require_positive(self, "k_shot")
         require(
             self.objective == "vhe" or self.model == "character",
             f"--objective {self.objective} needs --model character (got --model {self.model})",

@@ -31,7 +31,7 @@ from scipy.spatial import ConvexHull
 from common import distributed
 from common.data.files import read_text
 from common.data.pictures import open_picture
-from common.errors import InputError, require
+from common.errors import InputError, require, require_positive
 from common.io import locked, write_atomically
 from common.training import run_from_command_line
 from common.training.parallel import in_order
@@ -63,7 +63,7 @@ class Setup(ABC):
         Raises:
             InputError: an option is out of range, or a package is missing.
         """
-        require(self.jobs is None or self.jobs > 0, f"--jobs must be positive, not {self.jobs}")
+        require_positive(self, "jobs")
         return {"command": type(self).__name__.lower()}
 
     @abstractmethod

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError, brief
-from common.io import open_regular
+from common.io import DOWNLOAD_AGAIN, open_regular
 
 MAX_ITEMS = 280_000  # EMNIST's digits are the largest set in MNIST's format
-REMEDY = "delete it and download it again (--download)"
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -31,7 +30,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
         InputError: the file is unreadable, truncated, corrupted, of another format, its items have another shape, or
             there are more than MAX_ITEMS.
     """
-    with open_regular(path, REMEDY) as file:
+    with open_regular(path, DOWNLOAD_AGAIN) as file:
         try:
             with gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as content:
                 header = content.read(4 + 4 * (len(shape) + 1))
@@ -39,10 +38,10 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
                 promised = n * math.prod(shape)
                 items = content.read(promised + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path} cannot be read ({brief(error)}): {REMEDY}") from error
+            raise InputError(f"{path} cannot be read ({brief(error)}): {DOWNLOAD_AGAIN}") from error
     if len(items) != promised:
         relation = "fewer" if len(items) < promised else "more"
-        raise InputError(f"{path} holds {relation} bytes than its header says, {n} items of {shape}: {REMEDY}")
+        raise InputError(f"{path} holds {relation} bytes than its header says, {n} items of {shape}: {DOWNLOAD_AGAIN}")
     return torch.frombuffer(bytearray(items), dtype=torch.uint8).reshape(n, *shape)
 
 
@@ -61,10 +60,12 @@ def _checked_length(header: bytes, path: Path, shape: tuple[int, ...]) -> int:
     """The number of items that a header promises."""
     magic = bytes([0, 0, 8, len(shape) + 1])
     if header[:4] != magic:
-        raise InputError(f"{path} is not an idx file: it starts with {header[:4].hex()}, not {magic.hex()}: {REMEDY}")
+        raise InputError(
+            f"{path} is not an idx file: it starts with {header[:4].hex()}, not {magic.hex()}: {DOWNLOAD_AGAIN}"
+        )
     n, *item = np.frombuffer(header[4:], ">u4").tolist() if len(header) == 4 + 4 * (len(shape) + 1) else (0,)
     if tuple(item) != shape:
-        raise InputError(f"{path} holds items of shape {tuple(item)}, not {shape}: {REMEDY}")
+        raise InputError(f"{path} holds items of shape {tuple(item)}, not {shape}: {DOWNLOAD_AGAIN}")
     if not 0 < n <= MAX_ITEMS:
-        raise InputError(f"{path} promises {n} items, not 1 to {MAX_ITEMS}: {REMEDY}")
+        raise InputError(f"{path} promises {n} items, not 1 to {MAX_ITEMS}: {DOWNLOAD_AGAIN}")
     return n

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from common.errors import InputError, brief, require
-from common.io import open_regular
+from common.io import DOWNLOAD_AGAIN, open_regular
 
 # what zipfile raises for changed bytes
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError)
@@ -74,11 +74,10 @@ def unpack(path: Path, name: str) -> None:
     Raises:
         InputError: the archive is missing or damaged, lacks the folder, or would unpack to more than allowed or free.
     """
-    remedy = "delete it and download it again (--download)"
-    with open_regular(path, remedy) as file:
+    with open_regular(path, DOWNLOAD_AGAIN) as file:
         lock_descriptor(file.fileno())
         if not path.with_name(name).exists():
-            _unpack(path, name, remedy)
+            _unpack(path, name, DOWNLOAD_AGAIN)
 
 
 def _unpack(path: Path, name: str, remedy: str) -> None:

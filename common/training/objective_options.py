@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from common.choices import FUSIONS, MODELS, PAIR_MODELS, Model
-from common.errors import install, option, require
+from common.errors import install, option, require, require_positive
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -92,9 +92,7 @@ class ObjectiveOptions:
             FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
             f"--looser takes the mean over a mixture's components, and {model} is not a mixture: leave it out",
         )
-        for name in ("K", "max_memory"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "K", "max_memory")
         for name in ("approx_m", "alpha"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
@@ -232,7 +230,7 @@ class MmvaeOptions(PrivateOptions):
     def check(self) -> None:
         super().check()
         every, scaling, (model, fusion, posterior) = self.analytics_every, self.llik_scaling, self.experts()
-        require(every is None or every > 0, f"--analytics-every must be positive, not {every}")
+        require_positive(self, "analytics_every")
         require(every is None or find_spec("umap"), f"--analytics-every needs umap-learn: {install('umap-learn')}")
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
         in_range = scaling is None or 0 <= scaling < math.inf

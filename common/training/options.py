@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from common.errors import option, require
+from common.errors import option, require, require_positive, require_seed
 from common.io import check_writable
 from common.training.objective_options import Unset
 
@@ -154,16 +154,14 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
             f"--n-latents {self.n_latents} is more than any memory holds: give less than 1,000,000",
         )
         positive = ("epochs", "batch_size", "n_latents", "log_interval", "limit", "eval_interval", "patience", "lr")
-        for name in (*positive, "max_grad_norm"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, *positive, "max_grad_norm")
         for name, value in vars(self).items():
             finite = not isinstance(value, float) or math.isfinite(value)
             require(finite, f"{option(name)} must be finite, it is {value}")
             if name.startswith("lambda_") or name in ("annealing_epochs", "warmup_epochs", "valid"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
-        require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
+        require_seed(self)
         name = Path(self.experiment)
         below = not name.is_absolute() and ".." not in name.parts
         require(below, f"--experiment must be a folder below the save-dir, not {self.experiment}")
@@ -208,10 +206,8 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
 
     def check(self) -> None:
         """Raise InputError for values that no call can have."""
-        for name in ("limit", "n_samples"):
-            value = getattr(self, name, None)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
-        require(0 <= self.seed < 2**32, f"--seed must lie between 0 and 2^32, it is {self.seed}")
+        require_positive(self, *(name for name in ("limit", "n_samples") if hasattr(self, name)))
+        require_seed(self)
         json = getattr(self, "json", None)
         if json is not None:
             require(

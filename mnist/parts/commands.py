@@ -13,7 +13,7 @@ from torch import Tensor
 from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
-from common.errors import option, require
+from common.errors import require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files, tables
@@ -78,9 +78,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         self._check_spheres()
         super().check()
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
-        for name in ("hidden", "layers", "embed_dim", "likelihood_scale"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "hidden", "layers", "embed_dim", "likelihood_scale")
         require(
             self.likelihood_scale is None or self.likelihood != "bernoulli",
             "--likelihood-scale needs --likelihood normal or laplace (got bernoulli)",
@@ -102,9 +100,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         spheres = f"--n-vmfs {n}" if dim is None else f"--n-vmfs {n} --vmf-dim {dim}"
         is_vmf = self.posterior == "vmf"
         require(is_vmf or (n == 1 and dim is None), f"{spheres} needs --posterior vmf (got {self.posterior})")
-        for name in ("n_vmfs", "vmf_dim"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{option(name)} must be positive, not {value}")
+        require_positive(self, "n_vmfs", "vmf_dim")
         makes = given if dim is None else n * (dim + 1)
         require(given == makes, f"{spheres} makes {makes} latents: leave out --n-latents {given}")
         fits = given % n == 0 and given // n >= 2

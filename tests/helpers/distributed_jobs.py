@@ -13,12 +13,13 @@ from common import distributed, io, tensor_files
 from common.data import Examples
 from common.distributions import DiagonalGaussian
 from common.evaluation import right_labels
-from common.metrics import Judge, cca, cross_coherence, divergences, joint_coherence
+from common.metrics import Judge, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
 from common.training import batch_norm, gradients, random_states
 from common.training.options import as_json
 from common.training.steps import Step
+from cub.cca import cca
 from fashionmnist.model import build as garments
 from mnist.model import build
 from mnist_svhn import classifier as classifiers

@@ -11,7 +11,7 @@ from sklearn.cross_decomposition import CCA
 from torch import nn
 
 from common.errors import InputError
-from common.metrics import cca
+from cub.cca import cca
 
 
 def views(n=400, p=6, q=4):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from common.data import mat_files
 from common.data.npy_files import Expected
 from common.errors import InputError
+from mnist_svhn import mat_files
 from tests.helpers.small_files import mat
 
 SHAPES = {"X": (32, 32, 3, 6), "y": (6, 1)}
