@@ -165,7 +165,8 @@ def main(config: Config) -> list[Path]:
     failed = {} if config.tables_only else run(config, chosen, runs_dir, results_dir)
     results = tables.load(results_dir)
     measured = {x.table for x in results}
-    require(failed or measured & set(chosen), f"{results_dir} has no results of {config.table}")
+    nothing = f"{results_dir} has no results of {config.table}"
+    require(failed or measured & set(chosen), f"{nothing}: give another --results-dir")
     files = []
     for name in chosen:
         if name in measured:

@@ -147,8 +147,8 @@ def parse(words: Sequence[str]) -> dict[str, int]:
     for word in words:
         bare = word.lower().lstrip("~")
         similar = difflib.get_close_matches(bare, names, n=1)
-        hint = f"did you mean {names[similar[0]]}? " if similar else ""
-        require(bare in names, f"{word!r} is not an attribute: {hint}There are {', '.join(ATTRIBUTES)}; ~ negates one")
+        hint = f"did you mean {names[similar[0]]}? There are" if similar else "there are"
+        require(bare in names, f"{word!r} is not an attribute: {hint} {', '.join(ATTRIBUTES)}; ~ negates one")
         name, value = names[bare], int(not word.startswith("~"))
         require(values.get(name, value) == value, f"{name} is asked for and excluded at once: leave out one of them")
         values[name] = value

@@ -55,7 +55,8 @@ class Config(train.FusionConfig):
     def check(self) -> None:
         super().check()
         of_mvae = self.obj in (None, "mvae") and self.fusion == "poe"
-        require(self.weighting == "every" or of_mvae, "--weighting authors needs --obj mvae and --fusion poe")
+        given = f"(got --obj {self.obj or 'default'} and --fusion {self.fusion})"
+        require(self.weighting == "every" or of_mvae, f"--weighting authors needs --obj mvae and --fusion poe {given}")
 
 
 def objective(config: Config, model: "MultimodalVAE") -> "Objective":

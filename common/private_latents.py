@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def latent_parts(n_shared: int | None) -> dict[str, slice]:
-    """{"": the shared latents}, with {", private": the others} if there are any; n_shared None: all are shared."""
+    """Where z has the shared latents, "", and the private ones, ", private"; n_shared None: all are shared."""
     shared = {"": slice(n_shared)}
     return shared if n_shared is None else shared | {", private": slice(n_shared, None)}
 

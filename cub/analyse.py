@@ -110,7 +110,8 @@ def main(config: Config) -> dict[str, dict]:
     model, vocabulary = load_trained(config)
     require(
         len(model.modalities) == 2,
-        f"{config.model} has the modality {model.modalities[0]} alone, and the analysis compares two",
+        f"{config.model} has the modality {model.modalities[0]} alone, and the analysis compares two: give a model of "
+        "--model images or features",
     )
     source = model.modalities[0]
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
@@ -298,11 +299,11 @@ def correlation_table(correlations: tables.Estimates, about: str, config: Config
     reduced = config.feature_components and f", {config.feature_components} principal components"
     notes = (
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"
-        "† Shi et al. 2019 as recalled, not re-checked against the paper, but for the joint figure; with ImageNet's "
-        "features of all of CUB"
+        "† Shi et al. 2019, with ImageNet's features of all of CUB; recalled, not re-checked against the paper, except "
+        "the joint figure"
     )
     scored = f"{title}, {tables.count(config.n_samples, 'draw')}"
-    head = (scored, "correlation", "standard error", "of ground truth", "paper †", "of its")
+    head = (scored, "correlation", "standard error", "share of ground truth", "paper †", "share of the paper's")
     figures = {f"correlation, {name}": x for name, x in correlations.items()}
     return tables.Table("estimates", figures, head, rows, notes=notes)
 

@@ -139,7 +139,9 @@ def _parameters(
         return _trained(config, birds, folder, device)
     if config.weights == "torchvision":
         return {"weights": "ImageNet (torchvision)"}, imagenet()
-    require(config.weights.is_file(), f"--weights {config.weights} is neither a file nor torchvision or train")
+    require(
+        config.weights.is_file(), f"--weights {config.weights}: there is no such file; give one, torchvision or train"
+    )
     content, name, remedy = load(config.weights), f"--weights {config.weights}", "give another file"
     if "about" in content:
         kept = check(content, Kept, name, remedy)

@@ -104,7 +104,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         require(fuses, f"--fusion {self.fusion}: {model} has one expert, leave it out")
         super().check()
         given = self.vocab is None or self.pre_trained is not None
-        require(given, "--vocab needs --pre-trained with the authors' model, which is not given")
+        require(given, "--vocab needs --pre-trained with the authors' model: add it, or leave out --vocab")
 
 
 def experiment(config: Config) -> "Experiment":

@@ -50,7 +50,8 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     config.check()
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     has_density = model.variational_posterior.has_density
-    require(has_density, f"these estimators need a density in closed form, which the posterior of {config.model} lacks")
+    lacking = f"these estimators need a density in closed form, which the posterior of {config.model} lacks"
+    require(has_density, f"{lacking}: give a model of another --posterior")
     examples = load_as_trained("test", config, dataset).only(model.modalities)
     batch = examples.to(model.device)[:]
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregIwaeElbo}

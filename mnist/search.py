@@ -187,7 +187,7 @@ def try_one(seed: int, config: Config) -> str:
 
 
 def new_setting(opened: "Study") -> "Trial":
-    """The next proposal that was not tried yet, nor is being tried by another process."""
+    """The next proposal that no process has tried or is trying."""
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import TrialState
 

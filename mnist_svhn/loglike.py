@@ -52,8 +52,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 def check_paper(config: options.LoglikeConfig, model: MultimodalVAE) -> None:
     """Raise InputError if --paper asks for what a model does not have."""
     density, samples = model.variational_posterior.has_density, model.auxiliary is None
-    require(density or not config.paper, f"--paper needs a density in closed form, but {config.model} has none")
-    why = "draws private latents from auxiliary priors, whose densities no weight counts"
+    lacking = f"--paper needs a density in closed form, which {config.model} lacks"
+    require(density or not config.paper, f"{lacking}: leave it out")
+    why = "draws private latents from auxiliary priors, whose densities no weight counts: leave it out"
     require(samples or not config.paper, f"--paper weighs the samples of each encoder, but {config.model} {why}")
 
 

@@ -50,7 +50,7 @@ class Config(DatasetOptions, options.LoglikeConfig):
         names, asked = model.modalities, (*self.target, *self.given)
         for name in asked:
             require(name in names, f"this model has no {name}: --target and --given take {', '.join(names)}")
-            require(asked.count(name) == 1, f"--target and --given name {name} more than once")
+            require(asked.count(name) == 1, f"--target and --given name {name} more than once: name each image once")
         target = self.target or tuple(name for name in names if name not in self.given)
         require(bool(target), "--given names all images: leave one to be the target")
         chosen = [joint_and_each]

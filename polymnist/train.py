@@ -79,7 +79,7 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
         super().check()
         self.check_options()
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
-        require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0")
+        require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0: add it")
         require(
             self.record().unpaired or not (self.missing and self.keep_incomplete),
             f"--model {self.model} needs complete examples: leave out --missing or add --no-keep-incomplete",

@@ -19,7 +19,7 @@ ATTRIBUTES = Measure("attributes", "analyse", "", None)  # its classifier alone 
 
 
 def _named(model: str) -> str:
-    """The option that names a model, but for train.py's default."""
+    """The option that names a model; empty for train.py's default."""
     return "" if model == "mvae" else f"--model {model} "
 
 

@@ -127,7 +127,7 @@ def read_epochs(file: Path) -> tuple[int, int]:
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """A result's fields that come from the files of its training, but for `examples`.
+    """A result's fields that come from the files of its training, except `examples`.
 
     Raises:
         InputError: a file is missing or damaged.

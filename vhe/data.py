@@ -195,7 +195,7 @@ def _character(name: str) -> str:
 def _check_alphabets(test_alphabets: Sequence[str], known: Sequence[str]) -> None:
     for name in test_alphabets:
         require(name in known, f"--test-alphabets: Omniglot has no {name!r}; it has {', '.join(known)}")
-    require(set(test_alphabets) != set(known), "--test-alphabets leaves no alphabet to train on")
+    require(set(test_alphabets) != set(known), "--test-alphabets leaves no alphabet to train on: name fewer")
 
 
 def _find(data_dir: Path, name: str, fetch: bool) -> Path:

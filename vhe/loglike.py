@@ -53,7 +53,8 @@ class Config(LoglikeConfig):
 
     def check(self) -> None:
         super().check()
-        require(self.k_shot is None or (len(self.k_shot) > 0 and min(self.k_shot) > 0), "--k-shot must be positive")
+        given = " ".join(map(str, self.k_shot or ())) or "nothing"
+        require(self.k_shot is None or min(self.k_shot, default=0) > 0, f"--k-shot must be positive, not {given}")
         require_positive(self, "set_size")
 
 

@@ -49,7 +49,11 @@ def of_generated(model: MultimodalVAE, judges: Mapping[str, Judge]) -> dict[str,
 
 
 def shares_of(right: Mapping[str, Tensor], all_right: str | None) -> dict[str, Tensor]:
-    """Each example's share of right labels, (N,) for each (N, G); named by `all_right`, whether all are right."""
+    """Each example's share of right labels, {name: (N,)}, from {name: (N, G)}.
+
+    Args:
+        all_right: if given, also return {"NAME, all_right": whether all of an example's labels are right, (N,)}.
+    """
     shares = {}
     for name, x in right.items():
         shares[name] = x.double().mean(dim=1)

@@ -98,11 +98,11 @@ class MultimodalObjective(Objective):
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         model = model if isinstance(model, MultimodalVAE) else assembled(model)
         unknown = [name for name in weights or {} if name not in model.modalities]
-        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}")
+        known = ", ".join(model.modalities)
+        require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}; the model has {known}")
         fits = self.of_mixtures in (None, model.variational_posterior.is_mixture)
-        needed = (
-            "mixture as posterior" if self.of_mixtures else "posterior that is not a mixture: MmvaeElbo takes these"
-        )
+        mixture = 'mixture as posterior: VAE("moe", ...) has one'
+        needed = mixture if self.of_mixtures else "posterior that is not a mixture: MmvaeElbo takes these"
         require(fits, f"{type(self).__name__} needs a {needed}")
         clustered = model.prior.is_mixture and not model.variational_posterior.is_energy_based
         require(

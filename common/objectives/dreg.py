@@ -100,5 +100,5 @@ class DregIwaeElbo(IwaeElbo):
 
 
 def _by_component(x: Tensor) -> Tensor:
-    """A value of each latent, of a mixture (B, T, D), else (B, D), in the order of samples: (T, 1, B, D)."""
+    """Values by latent, (B, D) or for a mixture (B, T, D), in the order of samples, (T, 1, B, D)."""
     return (x if x.dim() == 3 else x.unsqueeze(1)).movedim(1, 0).unsqueeze(1)

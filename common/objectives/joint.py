@@ -38,7 +38,8 @@ class JointAndSingles(MultimodalObjective):
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
         has_kl = self.model.variational_posterior.has_kl
-        require(has_kl, f"{type(self).__name__} needs KLs in closed form, which ebm and jnf posteriors do not have")
+        lacking = "KLs in closed form, which ebm and jnf posteriors do not have: take StandardElbo or JnfElbo"
+        require(has_kl, f"{type(self).__name__} needs {lacking}")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The objective of each example, (B,)."""

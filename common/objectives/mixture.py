@@ -87,10 +87,11 @@ class MmjsdElbo(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        fits = self.model.variational_posterior.is_gaussian and not self.model.prior.is_mixture
-        require(fits and not self.model.private, "mmJSD needs Gaussian experts and prior, and no private latents")
+        gaussian = self.model.variational_posterior.is_gaussian and not self.model.prior.is_mixture
+        fits = gaussian and not self.model.private
+        require(fits, "mmJSD needs Gaussian experts and prior, and no private latents: take MmvaeElbo")
         one_each = not any("," in key for key in self.model.encoder)
-        require(one_each, "mmJSD needs an encoder for each modality, and none of several")
+        require(one_each, "mmJSD needs an encoder for each modality, and none of several: take MmvaeElbo")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""
@@ -136,7 +137,7 @@ class ReweightedElbo(MultimodalObjective):
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         share = self.model.variational_posterior.component_weights(q)  # (M, B)
         one_each = len(share) == len(self.model.modalities) == n_columns(self.model.columns)
-        require(one_each, "the reweighted ELBO needs a mixture with one expert for each modality")
+        require(one_each, "the reweighted ELBO needs a mixture with one expert for each modality: take MmvaeElbo")
         experts = q.component_distribution  # (B, M)
         z = experts.rsample().movedim(1, 0)  # (M, B, D)
         ratio = self._ratios(experts, z, share > 0)

@@ -137,7 +137,12 @@ class NamedModels(ObjectiveOptions):
         from common.families import FAMILIES  # needs torch, which --help does without
         from common.fusions import FUSIONS
 
-        able = [name for name, other in self.MODELS.items() if FUSIONS[other.fusion].exists(FAMILIES[posterior])]
+        def can(other: Model) -> bool:
+            first = registry.with_default(other.obj, registry.objectives_of(other.fusion))[0]
+            takes_it = posterior == "gaussian" or not registry.OBJECTIVES[first].gaussian
+            return takes_it and FUSIONS[other.fusion].exists(FAMILIES[posterior])
+
+        able = [name for name, other in self.MODELS.items() if can(other)]
         reason = f"{model} cannot have {posterior} experts ({FUSIONS[fusion].why}): {', '.join(able)} can"
         require(FUSIONS[fusion].exists(FAMILIES[posterior]), reason)
         super().check_objective(model, exists, fusion, posterior)

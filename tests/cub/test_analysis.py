@@ -178,7 +178,7 @@ def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys
     assert content["estimates"] == {f"correlation, {name}": x for name, x in found["correlations"].items()}
     assert content["coherence"] == found["coherence"] and content["n_examples"] == 600
     out = capsys.readouterr().out
-    assert "| cub, demo data, 600 test pairs, 200 draws | correlation | standard error | of ground truth |" in out
+    assert "| cub, demo data, 600 test pairs, 200 draws | correlation | standard error | share of ground truth |" in out
     error = found["correlations"][f"{source} -> caption"]["stderr"]
     assert f"| {source} -> caption | {truth:.3f} | {error:.3f} | 100.0 % | 0.104 | 38.1 % |" in out
 

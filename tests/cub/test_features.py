@@ -321,7 +321,7 @@ def test_a_state_dict_must_fit(tmp_path, small, found):
     torch.save(state_dict | {"bn1.running_mean": torch.full((2048,), torch.nan)}, tmp_path / "nan.pth")
     with pytest.raises(InputError, match="not finite, in bn1.running_mean"):
         features.main(config(tmp_path / "b", weights=tmp_path / "nan.pth"))
-    with pytest.raises(InputError, match="none.pth is neither a file nor torchvision or train"):
+    with pytest.raises(InputError, match="none.pth: there is no such file; give one, torchvision or train"):
         features.main(config(tmp_path / "b", weights=tmp_path / "none.pth"))
 
 

@@ -287,7 +287,7 @@ def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
         ({"paired_fraction": 0.5}, "captions belong to their images"),
         ({"obj": "elbo", "K": 3}, "--K needs --obj dreg, iwae or stl"),
         ({"model": "image", "fusion": "poe"}, "--fusion poe: --model image has one expert, leave it out"),
-        ({"vocab": Path("cub.vocab")}, "--vocab needs --pre-trained with the authors' model, which is not given"),
+        ({"vocab": Path("cub.vocab")}, "--vocab needs --pre-trained with the authors' model: add it"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
