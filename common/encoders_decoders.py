@@ -67,7 +67,8 @@ class _Transposed(torch.autograd.Function):
             y += bias[:, None, None]
         rows, columns = (_taps(*axis[:4], total) for axis, total in zip(axes, size, strict=True))
         flat = weight.flatten(1).mT.contiguous()  # (out * kernel, in)
-        for part, out in zip(*(t.split(_examples(x, flat)) for t in (x, y)), strict=True):
+        n = max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * len(flat)))  # examples in a product
+        for part, out in zip(x.split(n), y.split(n), strict=True):
             products = (flat @ part.flatten(2)).view(len(part), *weight.shape[1:], *x.shape[2:])
             for i, (seen_rows, out_rows) in enumerate(rows):
                 for j, (seen_columns, out_columns) in enumerate(columns):
@@ -84,11 +85,6 @@ class _Transposed(torch.autograd.Function):
         )
         bias = g.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         return *gradients[:2], bias, None, None, None
-
-
-def _examples(x: Tensor, flat: Tensor) -> int:
-    """Number of examples in a product with a flat weight (out * kernel, in) at once."""
-    return max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * len(flat)))
 
 
 def _taps(n: int, kernel: int, stride: int, padding: int, size: int) -> list[tuple[slice, slice]]:

@@ -117,7 +117,7 @@ class Config:
             wrong = [setting for setting in settings if not re.fullmatch(r"[\w-]+=\S+", setting)]
             require(not wrong, f"--variants and --options are NAME=VALUE, not {' '.join(wrong)!r}")
             refused = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in REFUSED]
-            require(not refused, f"--variants and --options cannot set {', '.join(refused)}: leave it out")
+            require(not refused, f"--variants and --options cannot set {', '.join(refused)}: leave these out")
             args = [arg for setting in settings for arg in _arguments(*setting.split("=", 1))]
             run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"{self.experiment}.py train")
             given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}

@@ -87,8 +87,7 @@ class MmjsdElbo(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        gaussian = self.model.variational_posterior.is_gaussian and not self.model.prior.is_mixture
-        fits = gaussian and not self.model.private
+        fits = self.model.variational_posterior.is_gaussian and not self.model.private
         require(fits, "mmJSD needs Gaussian experts and prior, and no private latents: take MmvaeElbo")
         one_each = not any("," in key for key in self.model.encoder)
         require(one_each, "mmJSD needs an encoder for each modality, and none of several: take MmvaeElbo")

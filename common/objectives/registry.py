@@ -267,7 +267,7 @@ def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: st
     record = OBJECTIVES[obj]
     require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
     fits = not record.gaussian or posterior == "gaussian"
-    require(fits, f"--obj {obj} needs Gaussian experts, not {posterior} ones: add --posterior gaussian")
+    require(fits, f"--obj {obj} needs Gaussian experts, not {posterior} ones: choose these, or another --obj")
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
     lacking = f"a posterior with a density in closed form, --posterior {posterior} has none"
     require(has_density or not record.needs_density, f"--obj {obj} needs {lacking}: choose {known}")
