@@ -16,7 +16,9 @@ def product_of_experts(
 
     (Wu & Goodman 2018, arXiv 1802.05335, section 2.2; the prior N(0, I) is an expert even if S has one member.)
     Computed over the experts as mean = sum of softmax(-logvar) * mu and logvar = -logsumexp(-logvar), which is exact
-    and keeps finite gradients where precisions or variances would overflow.
+    and keeps finite gradients where precisions or variances would overflow. Several products of the same experts in
+    float32 are matrix products of mask and precisions, in float64, where precisions are finite up to variances of
+    e^-709.
 
     Args:
         mu, logvar: the experts' means and log-variances, (M, B, D).
@@ -28,6 +30,11 @@ def product_of_experts(
     """
     if mask is None and with_prior is not True:
         mask = torch.ones_like(mu[:, :, 0].T, dtype=torch.bool)
+    if mask is not None and mask.dim() > 2 and mu.dtype != torch.float64:
+        precision = (-logvar).double().exp()  # (M, B, D)
+        total, moment = masked_sum(torch.cat([precision, precision * mu], dim=-1), mask).chunk(2, dim=-1)
+        variance = (total + (~mask.any(dim=-1) | with_prior).unsqueeze(-1)).reciprocal()  # (..., B, D)
+        return (moment * variance).to(mu), variance.log().to(mu)
     prior = torch.zeros_like(mu[:1])
     mu = torch.cat([prior, mu]).movedim(0, -2)  # (B, M + 1, D)
     log_precision = torch.cat([prior, -logvar]).movedim(0, -2)
@@ -39,6 +46,11 @@ def product_of_experts(
     weight = (log_precision - peak).exp()  # softmax and logsumexp share this exponential
     total = weight.sum(dim=-2)
     return (weight * mu).sum(dim=-2) / total, -(peak.squeeze(-2) + total.log())
+
+
+def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Sum x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
+    return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)
 
 
 def mixture_log_prob(log_q: Tensor, mask: Tensor | None = None) -> Tensor:

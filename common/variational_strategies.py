@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import require
-from common.experts import product_of_experts, quotient_of_experts
+from common.experts import masked_sum, product_of_experts, quotient_of_experts
 from common.subsets import all_subsets, on_device
 
 
@@ -200,9 +200,7 @@ class MoeStrategy(Strategy):
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the parameters (..., B, M, D)."""
-        params = tuple(p.movedim(0, -2) for p in params)  # (B, M, D)
-        shape = params[0].shape[:-1]
-        return _equally_weighted(params[0].new_ones(shape, dtype=torch.bool) if mask is None else mask, *params)
+        return _equally_weighted(mask, *(p.movedim(0, -2) for p in params))
 
 
 class MopoeStrategy(Strategy):
@@ -222,12 +220,14 @@ class MopoeStrategy(Strategy):
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), the parameters (..., B, T, D)."""
-        m, b, _ = params[0].shape
-        mask = params[0].new_ones(b, m, dtype=torch.bool) if mask is None else mask
-        subsets = on_device(all_subsets(m), mask.device)  # (T, M)
-        given = subsets.view(-1, *[1] * (mask.dim() - 1), m) & mask  # (T, ..., B, M)
+        subsets = on_device(all_subsets(len(params[0])), params[0].device)  # (T, M)
+        if mask is None:
+            given, complete = subsets.unsqueeze(1), None
+        else:
+            given = subsets.view(-1, *[1] * (mask.dim() - 1), mask.shape[-1]) & mask  # (T, ..., B, M)
+            complete = (mask.unsqueeze(-2) | ~subsets).all(dim=-1)
         products = (p.movedim(0, -2) for p in self.products(params, given, subsets))  # (..., B, T, D)
-        return _equally_weighted((mask.unsqueeze(-2) | ~subsets).all(dim=-1), *products)
+        return _equally_weighted(complete, *products)
 
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
         """The parameters of the products of the experts (T, ..., B, M) given of each subset (T, M)."""
@@ -254,29 +254,26 @@ class PublishedMopoeStrategy(MopoeStrategy):
         return product_of_experts(*params, given, with_prior=complete)
 
 
-def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Sum x (M, B, D) over the experts that a mask (..., B, M) selects, by default all: (..., B, D)."""
-    return x.sum(dim=0) if mask is None else torch.einsum("...bm,mbd->...bd", mask.to(x), x)
-
-
 def _zero_without_modalities(mask: Tensor | None, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Parameters (..., B, D), those of the standard prior, 0, in rows without any modality in a mask (..., B, M)."""
     return tuple(params) if mask is None else tuple(p * mask.any(dim=-1, keepdim=True) for p in params)
 
 
-def _equally_weighted(complete: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
+def _equally_weighted(complete: Tensor | None, *params: Tensor) -> tuple[Tensor, ...]:
     """The parameters of a mixture that gives equal weights to the components whose experts are all present.
 
     The other components have weight 0 and the parameters of a complete one, so that their samples and densities stay
     finite. In an example without any complete component all components have equal weights and parameters 0.
 
     Args:
-        complete: which components have all their experts, (..., B, T) bool.
+        complete: which components have all their experts, (..., B, T) bool; None for all of them.
         params: the components' parameters, each (..., B, T, D).
 
     Returns:
         logits (..., B, T) and the parameters, each (..., B, T, D).
     """
+    if complete is None:
+        return params[0].new_zeros(params[0].shape[:-1]), *params
     logits = torch.zeros_like(complete, dtype=params[0].dtype)
     logits = logits.masked_fill(~complete & complete.any(-1, True), -torch.inf)
     shape = torch.broadcast_shapes(logits.shape, params[0].shape[:-1])

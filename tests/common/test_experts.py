@@ -60,6 +60,25 @@ def test_opposite_extremes_in_one_product():
     assert (mean.item(), log_variance.item()) == (1.0, -90.0)
 
 
+@pytest.mark.parametrize("spread", [1, 90])
+@pytest.mark.parametrize("with_prior", [True, False])
+def test_several_products_are_those_of_each_subset(with_prior, spread):
+    """In float32, with gradients, for variances up to e^90 and down to e^-90."""
+    subsets = torch.tensor(list(itertools.product([False, True], repeat=3)))  # (8, 3)
+    mu = torch.randn(3, 5, 4)
+    logvar = torch.empty(3, 5, 4).uniform_(-spread, spread)
+    weight = torch.randn(2, 8, 5, 4)
+
+    def found(mask):
+        params = [x.clone().requires_grad_() for x in (mu, logvar)]
+        products = [product_of_experts(*params, m, with_prior) for m in mask]
+        products = [torch.stack(x).view(8, 5, 4) for x in zip(*products, strict=True)]
+        sum((w * x).sum() for w, x in zip(weight, products, strict=True)).backward()
+        return *products, *(x.grad for x in params)
+
+    torch.testing.assert_close(found([subsets.unsqueeze(1)]), found(subsets.unsqueeze(1).expand(-1, 5, -1)))
+
+
 def test_a_mixtures_density_against_brute_force():
     """The experts are of different families, and a batch has each pattern of absence."""
     z = torch.randn(6, 3, dtype=torch.float64)  # (K, B), of one dimension
