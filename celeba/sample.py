@@ -31,14 +31,14 @@ from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files, tables
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, options, run_from_command_line
 
 COLUMNS = 8
 N_POOL = 10_000  # draws from the prior from which those with given attributes are chosen
 
 
 @dataclass
-class Config(FaceOptions, options.ModelConfig):
+class Config(FaceOptions, options.SamplesConfig):
     n_samples: int = 64
     """number of pictures"""
     condition_on_image: str | None = None
@@ -48,8 +48,6 @@ class Config(FaceOptions, options.ModelConfig):
     """attributes that are present, and with ~ before the name those that are absent: Male ~Smiling"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config, experiment: str = "celeba") -> None:
@@ -67,7 +65,7 @@ def main(config: Config, experiment: str = "celeba") -> None:
     require(not config.reconstruct or not has_condition, "--reconstruct takes no condition: leave one of them out")
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     picture = folder / ("reconstructions.png" if config.reconstruct else f"{name_of(config, asked)}.png")
     with torch.no_grad():
         if config.reconstruct:

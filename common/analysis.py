@@ -30,7 +30,7 @@ from common.reporting.analysis_tables import Figures, few_latents, figure_tables
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.training import devices, runs
-from common.training.options import ModelConfig
+from common.training.options import SamplesConfig, ScoresConfig
 
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
@@ -38,7 +38,7 @@ COLUMNS = 10  # examples in the picture of cross-generation
 
 
 @dataclass
-class AnalysisConfig(ModelConfig):
+class AnalysisConfig(SamplesConfig, ScoresConfig):
     """The options of all analyse.py."""
 
     N_SAMPLES: ClassVar[int] = 10_000
@@ -52,10 +52,6 @@ class AnalysisConfig(ModelConfig):
     training examples, in place of the prior"""
     umap: bool = True
     """draw umap.png (takes about half a minute)"""
-    out_dir: Path | None = None
-    """folder of the pictures. Default: samples/ beside the model"""
-    json: Path | None = None
-    """also write the figures to this file"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,7 +173,7 @@ class Analysis:
         self.sources = data.sources(self.model)
         self.test_with_labels = splits["test"]
         self.train, self.test = (examples.without_others(self.model.modalities) for examples in splits.values())
-        self.folder = config.out_dir or runs.folder_of(config.model) / "samples"
+        self.folder = config.samples_dir
         torch.manual_seed(config.seed)
         distributed.seed_each_process()
 

@@ -53,6 +53,11 @@ def read_bounded(path: Path, remedy: str, at_most: int) -> bytes:
     return content
 
 
+def folder_of(path: Path) -> Path:
+    """A folder itself, or the folder of a file."""
+    return path if path.is_dir() else path.parent
+
+
 def check_writable(path: Path) -> None:
     """Raise InputError unless the path is free or a regular file: a link, pipe or device stays as it is."""
     regular = not os.path.lexists(path) or (path.is_file() and not path.is_symlink())

@@ -45,7 +45,8 @@ from common.reporting import umap as maps
 from common.reporting.analysis_tables import kl_table, parameter_table
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot
-from common.training import devices, run_from_command_line, runs
+from common.training import devices, run_from_command_line
+from common.training.options import SamplesConfig, ScoresConfig
 from cub import demo as drawn
 from cub.captions import Vocabulary
 from cub.cca import cca
@@ -64,7 +65,7 @@ CLASSES = 10  # in umap.png, those with most test birds
 
 
 @dataclass
-class Config(TrainedConfig):
+class Config(TrainedConfig, SamplesConfig, ScoresConfig):
     n_samples: int | None = None
     """samples from the prior, for joint generation. Default: 1,000; with --limit N at most N"""
     components: int | None = None
@@ -74,10 +75,6 @@ class Config(TrainedConfig):
     overfit 2048 dimensions. Default: all features, as in the authors' code"""
     umap: bool = True
     """draw umap.png, which takes half a minute"""
-    out_dir: Path | None = None
-    """folder of the picture. Default: samples/ beside the model"""
-    json: Path | None = None
-    """also write the figures to this file"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,7 +130,7 @@ def main(config: Config) -> dict[str, dict]:
         network = reader(source, cache, config.limit)
         looks = {name: read_all(network, x) for name, x in images.items()}
         figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     inside, pictures = latents_and_networks(model, test, vocabulary, folder)
     figures |= inside
     report(figures, network_in_words(network_behind(config)), config, len(test.captions))

@@ -23,7 +23,8 @@ from common.data.image_caches import decode
 from common.errors import require
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files, tables
-from common.training import run_from_command_line, runs
+from common.training import run_from_command_line
+from common.training.options import SamplesConfig
 from cub import demo as drawn
 from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
@@ -34,7 +35,7 @@ COLUMNS = 6
 
 
 @dataclass
-class Config(TrainedConfig):
+class Config(TrainedConfig, SamplesConfig):
     n_samples: int = 2 * COLUMNS
     """birds to generate, or test birds to show"""
     condition_on_image: Path | None = None
@@ -43,8 +44,6 @@ class Config(TrainedConfig):
     """a caption; can be combined with an image"""
     given: Literal["image", "feature", "caption"] | None = None
     """generate from this modality of test birds"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:
@@ -59,7 +58,7 @@ def main(config: Config) -> None:
     training = load_birds("train", model, vocabulary, config) if "feature" in model.modalities else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     if config.given:
         require(
             config.given in model.modalities, f"this model has no {config.given}: use --given {model.modalities[0]}"

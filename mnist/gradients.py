@@ -12,7 +12,6 @@ it grows with K (Rainforth et al. 2018, arXiv 1802.04537), with DReG's less or n
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,20 +23,18 @@ from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
 from common.reporting import plots, tables
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, options, run_from_command_line
 from mnist.data import MNIST, Dataset, load_as_trained
 
 
 @dataclass
-class Config(options.ModelConfig):
+class Config(options.SamplesConfig):
     K: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     """numbers of samples from each component of the posterior"""
     n_samples: int = 50
     """gradients to draw for each estimator and K"""
     limit: int | None = 20
     """use only the first N test images"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
     def check(self) -> None:
         super().check()
@@ -68,7 +65,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
                 bar.update()
     rows = [(str(k), *(f"{value:.3g}" for value in row)) for k, *row in zip(config.K, *curves.values(), strict=True)]
     print(f"\n{tables.Table('noise', curves, (f'{dataset.name}, noise of the gradient: K', *curves), rows)}")
-    path = (config.out_dir or runs.folder_of(config.model) / "samples") / "gradients.png"
+    path = config.samples_dir / "gradients.png"
     points = {name: [(value, 0.0) for value in values] for name, values in curves.items()}
     plots.error_bars(path, config.K, points, ("K", "variance / squared mean"), "the encoders' gradient", log=True)
     print(f"\n{path}")

@@ -26,6 +26,7 @@ from common.checkpoints import load_config, load_model
 from common.distributed import progress
 from common.errors import option, require, require_positive
 from common.evaluation.aggregates import AggregatePosterior
+from common.io import folder_of
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
@@ -70,7 +71,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     data = by_class(MNIST, CLASSES)
     judge = data.judges(config, train, data.labels(config, "train", train), model)["image"]
     torch.manual_seed(config.seed)
-    folder = config.out_dir or runs.folder_of(config.model)
+    folder = config.out_dir or folder_of(config.model)
     ways = {"q(z|label), as trained": (model, drawn_from(model))}
     for weight in config.weights:
         refitted = refit(model, weight, config.steps)
@@ -84,7 +85,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     test_variance = within_labels(images, labels)
     figures = {name: measured(*way, labels, judge, test_variance) for name, way in ways.items()}
     _report(config, figures, len(test))
-    _picture((config.out_dir or folder / "samples") / "label_expert.png", ways)
+    _picture(config.samples_dir / "label_expert.png", ways)
     return figures
 
 

@@ -26,14 +26,14 @@ from common.errors import InputError, require
 from common.evaluation.aggregates import AggregatePosterior
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, options, run_from_command_line
 from mnist.data import MNIST, Dataset, load_as_trained
 
 COLUMNS = 8
 
 
 @dataclass
-class Config(options.ModelConfig):
+class Config(options.SamplesConfig):
     n_samples: int = 64
     """number of pictures"""
     condition_on_image: str | None = None
@@ -45,8 +45,6 @@ class Config(options.ModelConfig):
     training images that have the text"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config, dataset: Dataset = MNIST) -> None:
@@ -70,7 +68,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     )
     torch.manual_seed(config.seed)
     inputs, title, names = _inputs(config, dataset)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     picture = folder / f"{sample_files.name_of(**names)}.png"
     with torch.no_grad():
         if config.reconstruct:

@@ -30,7 +30,7 @@ COLUMNS = 16
 
 
 @dataclass
-class Config(PairOptions, options.ModelConfig):
+class Config(PairOptions, options.SamplesConfig):
     n_samples: int = 64
     """number of pictures of each modality"""
     mixture: int = 0
@@ -40,8 +40,6 @@ class Config(PairOptions, options.ModelConfig):
     """generate from test images of this modality"""
     traverse: bool = False
     """move along each latent instead, starting from the prior's mean"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:
@@ -53,7 +51,7 @@ def main(config: Config) -> None:
     require(not (config.mixture and config.traverse), "--traverse starts at the prior's mean: leave out --mixture")
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     with torch.no_grad():
         if config.traverse:
             on_spheres = model.variational_posterior.on_spheres

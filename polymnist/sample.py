@@ -26,7 +26,7 @@ COLUMNS = 12
 
 
 @dataclass
-class Config(DatasetOptions, options.ModelConfig):
+class Config(DatasetOptions, options.SamplesConfig):
     n_samples: int = 12
     """number of examples"""
     mixture: int = 0
@@ -34,8 +34,6 @@ class Config(DatasetOptions, options.ModelConfig):
     prior"""
     given: tuple[str, ...] = ()
     """generate from test images of these modalities"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 @torch.no_grad()
@@ -49,7 +47,7 @@ def main(config: Config) -> Path:
         require(name in model.modalities, f"this model has no {name}: --given takes {', '.join(model.modalities)}")
         require(config.given.count(name) == 1, f"--given names {name} twice: name each modality once")
     torch.manual_seed(config.seed)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     if config.given:
         runs.check_same(dataset_options(config), config.model)
         path = folder / f"from_{'_'.join(config.given)}.png"

@@ -21,12 +21,12 @@ from common.data import Examples
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 from common.reporting import sample_files
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, options, run_from_command_line
 from translation.data import CODES, load, names, parse
 
 
 @dataclass
-class Config(options.ModelConfig):
+class Config(options.SamplesConfig):
     n_samples: int = 24
     """numbers from the prior, or test numbers"""
     condition_on_english: str | None = None
@@ -35,8 +35,6 @@ class Config(options.ModelConfig):
     """a number in French words, to translate into English; give only one of the two"""
     reconstruct: bool = False
     """translate the first test numbers instead"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:
@@ -57,7 +55,7 @@ def main(config: Config) -> None:
         name, lines = "translations", translations(model, load("test", config).take(slice(config.n_samples)))
     else:
         name, lines = sample_files.name_of(**texts), samples(model, inputs, config.n_samples)
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     print(*lines, sample_files.write_lines(folder / f"{name}.txt", lines), sep="\n")
 
 

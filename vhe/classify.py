@@ -13,7 +13,6 @@ On one idle core of an AMD EPYC the defaults take 8 seconds with independent pix
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from common import distributed
 from common.errors import option, require
 from common.reporting import tables
 from common.training import run_from_command_line
-from common.training.options import ModelConfig
+from common.training.options import ScoresConfig
 from vhe.character_sets import images_of
 from vhe.data import Characters
 from vhe.framework import VHE
@@ -32,7 +31,7 @@ from vhe.trained_model import load_test, load_trained
 
 
 @dataclass
-class Config(ModelConfig):
+class Config(ScoresConfig):
     limit: int | None = None
     """use only the first N test characters"""
     n_way: int = 20
@@ -45,8 +44,6 @@ class Config(ModelConfig):
     """images to classify in each class"""
     n_samples: int = 5
     """importance samples for each image and class; 20 raise the accuracy a little, and take four times longer"""
-    json: Path | None = None
-    """also write the accuracy to this file"""
 
     def check(self) -> None:
         super().check()

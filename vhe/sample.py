@@ -23,8 +23,8 @@ from torch import Tensor
 
 from common.errors import require
 from common.reporting import plots, sample_files
-from common.training import run_from_command_line, runs
-from common.training.options import ModelConfig
+from common.training import run_from_command_line
+from common.training.options import SamplesConfig
 from vhe.character_sets import STYLES, images_of, in_style
 from vhe.data import Characters, decode
 from vhe.framework import VHE
@@ -38,7 +38,7 @@ NEEDS = {"alphabets": ("a", "hierarchical"), "styles": ("s", "factorial")}  # th
 
 
 @dataclass
-class Config(ModelConfig):
+class Config(SamplesConfig):
     limit: int | None = None
     """use only the first N test characters"""
     given: tuple[str, ...] | None = None
@@ -49,8 +49,6 @@ class Config(ModelConfig):
     """draw new characters of this test alphabet"""
     n_samples: int = 8
     """new images in a row; --new styles always draws one in each style"""
-    out_dir: Path | None = None
-    """folder of the picture. Default: samples/ beside the model"""
 
     def check(self) -> None:
         super().check()
@@ -72,7 +70,7 @@ def main(config: Config) -> Path:
             latent in model.latents, f"{config.model} does not model {kind}: use a model of train.py --model {choice}"
         )
     torch.manual_seed(config.seed)
-    n, folder = config.n_samples, config.out_dir or runs.folder_of(config.model) / "samples"
+    n, folder = config.n_samples, config.samples_dir
     path = folder / f"{name_of(config)}.png"
     if config.given:
         given = torch.stack(given_images(config, trained))[None].to(model.device)

@@ -25,7 +25,7 @@ from common.data.image_caches import Kind, decode
 from common.errors import require
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, options, run_from_command_line
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
@@ -35,7 +35,7 @@ View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
 @dataclass
-class Config(FaceOptions, options.ModelConfig):
+class Config(FaceOptions, options.SamplesConfig):
     n_samples: int = 16
     """faces to generate. With --condition-file the first is the reconstruction, and the others are samples of
     q(z|picture)"""
@@ -45,8 +45,6 @@ class Config(FaceOptions, options.ModelConfig):
     """view that the picture shows. Default: image"""
     reconstruct: bool = False
     """reconstruct the first test images, three at most, from each view instead"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 def main(config: Config) -> None:
@@ -69,7 +67,7 @@ def main(config: Config) -> None:
     view = config.condition_type or "image"
     names = {view: config.condition_file.name} if config.condition_file else {}
     name = "reconstructions" if config.reconstruct else sample_files.name_of(**names)
-    picture = (config.out_dir or runs.folder_of(config.model) / "samples") / f"{name}.png"
+    picture = config.samples_dir / f"{name}.png"
     with torch.no_grad():
         if config.reconstruct:
             examples = load("test", config)

@@ -39,6 +39,7 @@ def run_from_command_line(
     """
     _let_waiting_threads_sleep()
     with _errors_in_one_line():
+        _refuse_another_checkouts_code()
         given = parse(config, description, args)
         from common import distributed  # needs torch, which --help does without
 
@@ -91,6 +92,18 @@ def _let_waiting_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
+def _refuse_another_checkouts_code() -> None:
+    """Raise InputError if the script lies in a checkout whose own `common` is not the one that Python imported."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", __file__)).resolve()
+    root, imported = script.parent.parent, Path(__file__)
+    own = root / "common/training/command_line.py"
+    require(
+        not own.exists() or own.samefile(imported),
+        f"{script} would run the code of {imported.parents[2]}, where this Python's environment was set up: run make "
+        f"setup in {root} and its .venv/bin/python, or set PYTHONPATH={root}",
+    )
+
+
 def _memory_ran_out(error: RuntimeError | MemoryError) -> bool:
     """Whether an allocation failed, which torch reports on the CPU by a RuntimeError like any other."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_RAN_OUT)
@@ -135,13 +148,13 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
 
 def _other_run(given: RunConfig) -> dict[str, Any]:
     """The options of the run that --resume continues, else --config names, else --pre-trained names."""
-    from common.training.runs import PLACE, read_about
+    from common.training.runs import NOT_TAKEN_OVER, read_about
 
     config, before = type(given), given.save_dir / given.experiment / "config.json"
     file = before if given.resume and before.exists() else given.config
     if file:
         options = read_about(file).config
-        return taken_up(config, {name: value for name, value in options.items() if name not in PLACE}, file)
+        return taken_up(config, {name: value for name, value in options.items() if name not in NOT_TAKEN_OVER}, file)
     if not given.pre_trained:
         return {}
     from common.checkpoints import load_config

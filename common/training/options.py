@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from common.errors import option, require, require_positive, require_seed
-from common.io import check_writable
+from common.io import check_writable, folder_of
 from common.training.objective_options import Unset
 
 if TYPE_CHECKING:
@@ -208,22 +208,46 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
         """Raise InputError for values that no call can have."""
         require_positive(self, *(name for name in ("limit", "n_samples") if hasattr(self, name)))
         require_seed(self)
-        json = getattr(self, "json", None)
-        if json is not None:
-            require(
-                json.parent.is_dir(), f"--json {json}: there is no folder {json.parent}, make it or give another file"
-            )
-            check_writable(json)
 
 
 @dataclasses.dataclass
-class LoglikeConfig(ModelConfig):
+class SamplesConfig(ModelConfig):
+    """The options of scripts that write pictures or texts."""
+
+    GROUP: ClassVar = "run"
+
+    out_dir: Path | None = dataclasses.field(default=None, kw_only=True)
+    """folder to write to. Default: samples/ beside the model"""
+
+    @property
+    def samples_dir(self) -> Path:
+        """The folder to write to."""
+        return self.out_dir or folder_of(self.model) / "samples"
+
+
+@dataclasses.dataclass
+class ScoresConfig(ModelConfig):
+    """The options of scripts that score a model."""
+
+    GROUP: ClassVar = "run"
+
+    json: Path | None = dataclasses.field(default=None, kw_only=True)
+    """also write the figures to this file"""
+
+    def check(self) -> None:
+        super().check()
+        if self.json is not None:
+            folder = self.json.parent
+            require(folder.is_dir(), f"--json {self.json}: there is no folder {folder}, make it or give another file")
+            check_writable(self.json)
+
+
+@dataclasses.dataclass
+class LoglikeConfig(ScoresConfig):
     """The options of all loglike.py."""
 
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
     """importance samples for each example. Default: as in the papers"""
-    json: Path | None = None
-    """also write the estimates to this file"""
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

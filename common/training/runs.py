@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
-FREE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
+MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
 # what --config does not take over
-PLACE = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
+NOT_TAKEN_OVER = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
 # may differ from the resumed run's options; paths are included, since a folder has many names
-NOT_OF_THE_RUN = PLACE | {"data_dir", "cache_dir", "download", "pre_trained", "vocab"}
+NOT_OF_THE_RUN = NOT_TAKEN_OVER | {"data_dir", "cache_dir", "download", "pre_trained", "vocab"}
 
 
 class About(msgspec.Struct):
@@ -73,11 +73,6 @@ def read_about(path: Path, experiment: str | None = None) -> About:
     return about
 
 
-def folder_of(model: Path) -> Path:
-    """The folder of a run, given the folder or a checkpoint inside it."""
-    return model if model.is_dir() else model.parent
-
-
 def check_same(options: dict[str, Any], model: Path) -> None:
     """Raise InputError if a checkpoint, or the best one of a folder, was trained with other options."""
     from common.checkpoints import load_config
@@ -105,7 +100,7 @@ class Run(contextlib.ExitStack):
 
     Raises:
         InputError: the save-dir holds a run and `resume` is off, or another experiment's run, or a run with other
-            options (those in FREE may differ); or another process is at work in it.
+            options (those in MAY_CHANGE may differ); or another process is at work in it.
     """
 
     def __init__(self, experiment: str, config: RunConfig) -> None:
@@ -220,7 +215,7 @@ class Run(contextlib.ExitStack):
         fixed = {"epochs"} if self.config["lr_schedule"] != "constant" else set()  # the schedule ends with them
         for name, value in self.config.items():
             earlier = before.get(name, self.defaults[name])  # an option that is newer than the run
-            if name not in (FREE | NOT_OF_THE_RUN) - fixed and value != earlier:
+            if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
                 difference = f"{option(name)} {brief(str(earlier))}, not {value}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"

@@ -17,7 +17,7 @@ from common.errors import require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files, tables
-from common.training import Experiment, devices, objective_of, options, run, runs
+from common.training import Experiment, devices, objective_of, options, run
 from common.training.objective_options import ObjectiveOptions
 from mnist.data import MNIST
 from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
@@ -112,7 +112,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
 
 
 @dataclass
-class Sample(options.ModelConfig):
+class Sample(options.SamplesConfig):
     """Complete test images from a part of them, or draw from the prior."""
 
     observed: str | None = None
@@ -120,8 +120,6 @@ class Sample(options.ModelConfig):
     an image that is bright where pixels are given. Default: none, for samples from the prior"""
     n_samples: int = 8
     """images to complete, or to draw"""
-    out_dir: Path | None = None
-    """folder to write to. Default: samples/ beside the model"""
 
 
 @dataclass
@@ -180,7 +178,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
 def sample(config: Sample, experiment: str) -> None:
     """Save completions of test images, or samples from the prior, and print the picture's path."""
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
-    folder = config.out_dir or runs.folder_of(config.model) / "samples"
+    folder = config.samples_dir
     torch.manual_seed(config.seed)
     if config.observed is None:
         prior(model, config.n_samples, folder / "prior.png")

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,18 @@ def test_experiments_with_the_same_options_are_told_apart(old, tmp_path, capsys)
     with pytest.raises(SystemExit):
         call(fashionmnist.train, "--config", old / "config.json", "--save-dir", tmp_path / "new")
     assert "config.json belongs to a run of mnist, not of fashionmnist: use mnist's train.py" in capsys.readouterr().err
+
+
+def test_a_script_does_not_run_another_checkouts_code(tmp_path, monkeypatch, capsys):
+    """As in a second clone with the first one's .venv."""
+    own = tmp_path / "common" / "training" / "command_line.py"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "mnist" / "train.py"))
+    with pytest.raises(SystemExit) as exit_:
+        call(mnist_train, "--dry-run")
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1
+    assert f"run make setup in {tmp_path} and its .venv/bin/python, or set PYTHONPATH={tmp_path}" in error
+    own.unlink()  # a script of another project
+    call(mnist_train, "--dry-run")
