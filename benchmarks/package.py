@@ -70,7 +70,7 @@ class Decoder(BaseDecoder):
 
 def log_covariance(family: nn.Module, a: Tensor) -> Tensor:
     """The package's parameter for the scale that the family computes from a."""
-    return 2 * (softplus(a) + family.eta).log() if isinstance(family, SoftplusPosterior) else a
+    return 2 * (softplus(a) + family.min_scale).log() if isinstance(family, SoftplusPosterior) else a
 
 
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:

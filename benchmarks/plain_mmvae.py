@@ -18,9 +18,9 @@ from cub.captions import PADDING
 AT_ONCE = 10  # pairs whose likelihoods are estimated together
 
 
-def softmax_laplace(loc: Tensor, a: Tensor, eta: float = 1e-6) -> Laplace:
-    """A Laplace distribution whose scales are D softmax(a) + eta."""
-    return Laplace(loc, a.softmax(dim=-1) * a.shape[-1] + eta)
+def softmax_laplace(loc: Tensor, a: Tensor, min_scale: float = 1e-6) -> Laplace:
+    """A Laplace distribution whose scales are D softmax(a) + min_scale."""
+    return Laplace(loc, a.softmax(dim=-1) * a.shape[-1] + min_scale)
 
 
 def softplus_scaled(family: type[Distribution], loc: Tensor, a: Tensor) -> Distribution:
@@ -61,7 +61,7 @@ AUTHORS = {
         dict.fromkeys(("mnist", "svhn"), softmax_laplace),
         dict.fromkeys(("mnist", "svhn"), partial(pixels, 0.75)),
         {"mnist": 3072 / 784, "svhn": 1.0},
-        partial(softmax_laplace, eta=0),
+        partial(softmax_laplace, min_scale=0),
     ),
     "images": Authors(
         {"image": laplace, "caption": normal},

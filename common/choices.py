@@ -35,7 +35,7 @@ class Model(NamedTuple):
     summary: what --help says.
     source: the paper.
     bounds: what its objective is a lower bound on.
-    neighbour: the sentence that tells it from the model most like it.
+    difference: the sentence that tells it from the model most like it.
     obj: the objective without --obj; None for the first one that exists for the fusion.
     private: whether each modality has private latents.
     clusters: whether the prior of the shared latents is a mixture.
@@ -47,7 +47,7 @@ class Model(NamedTuple):
     summary: str
     source: str
     bounds: str
-    neighbour: str
+    difference: str
     obj: str | None = None
     private: bool = False
     clusters: bool = False
@@ -68,7 +68,7 @@ MODELS = {
         summary="product of experts",
         source=WU,
         bounds=EVIDENCES,
-        neighbour="A product is sharp where any expert is sharp; mmvae's mixture keeps what only one expert supports.",
+        difference="A product is sharp where any expert is sharp; mmvae's mixture keeps what only one expert supports.",
     ),
     "mvae-q": Model(
         fusion="quotient",
@@ -76,7 +76,7 @@ MODELS = {
         summary="quotient of posteriors",
         source=WU,
         bounds=EVIDENCES,
-        neighbour="Unlike mvae's experts, its encoders give posteriors, which hold the prior already.",
+        difference="Unlike mvae's experts, its encoders give posteriors, which hold the prior already.",
     ),
     "jmvae": Model(
         fusion="joint",
@@ -84,7 +84,7 @@ MODELS = {
         summary="joint encoder, and one for each modality",
         source="Suzuki et al. 2016, arXiv 1611.01891",
         bounds=EVIDENCE,
-        neighbour="Unlike mvae, it has a network for the joint posterior, and a KL pulls the posteriors of single "
+        difference="Unlike mvae, it has a network for the joint posterior, and a KL pulls the posteriors of single "
         "modalities towards it.",
     ),
     "jnf": Model(
@@ -93,7 +93,7 @@ MODELS = {
         summary="joint encoder, and a normalizing flow for each modality",
         source="Senellart et al. 2023, arXiv 2305.11832",
         bounds=EVIDENCE,
-        neighbour="Unlike in jmvae, posteriors of single modalities are flows, which are fitted to the joint one "
+        difference="Unlike in jmvae, posteriors of single modalities are flows, which are fitted to the joint one "
         "and leave it as it is; several are multiplied.",
     ),
     "vae": Model(
@@ -102,7 +102,7 @@ MODELS = {
         summary="the first modality alone",
         source="Kingma & Welling 2014, arXiv 1312.6114",
         bounds="log p(x_1)",
-        neighbour="It models one modality.",
+        difference="It models one modality.",
     ),
     "cvae": Model(
         fusion="own",
@@ -110,7 +110,7 @@ MODELS = {
         summary="the first modality given the second",
         source="Sohn et al. 2015, NeurIPS",
         bounds="log p(x_1|x_2)",
-        neighbour="Unlike in all others, the decoder sees the second modality, which it never models.",
+        difference="Unlike in all others, the decoder sees the second modality, which it never models.",
         bound=r"E_{q(z|x_1, x_2)} \lambda_1 \log p(x_1|z, x_2) - \beta KL(q(z|x_1, x_2) || p(z))",
     ),
     "bivcca": Model(
@@ -119,7 +119,7 @@ MODELS = {
         summary="mixture of experts",
         source="Wang et al. 2016, arXiv 1610.03454",
         bounds=EVIDENCE,
-        neighbour="It is mmvae for two modalities, with BiVCCA's weight mu at 1/2.",
+        difference="It is mmvae for two modalities, with BiVCCA's weight mu at 1/2.",
     ),
     "mmvae": Model(
         fusion="moe",
@@ -127,7 +127,7 @@ MODELS = {
         summary="mixture of experts",
         source="Shi et al. 2019, arXiv 1911.03393",
         bounds=EVIDENCE,
-        neighbour="Every decoder decodes every expert's samples, so that each expert alone has to explain all "
+        difference="Every decoder decodes every expert's samples, so that each expert alone has to explain all "
         "modalities.",
     ),
     "mopoe": Model(
@@ -136,7 +136,7 @@ MODELS = {
         summary="mixture of the products of all subsets",
         source=SUTTER,
         bounds=EVIDENCE,
-        neighbour="Its components are mvae's posteriors of all subsets; mmvae's are posteriors of single modalities.",
+        difference="Its components are mvae's posteriors of all subsets; mmvae's are posteriors of single modalities.",
     ),
     "mopoe-published": Model(
         fusion="mopoe-published",
@@ -144,7 +144,7 @@ MODELS = {
         summary="mopoe as in its authors' code",
         source=SUTTER,
         bounds=EVIDENCE,
-        neighbour="Unlike in mopoe, only the product of all modalities includes the prior.",
+        difference="Unlike in mopoe, only the product of all modalities includes the prior.",
         obj="elbo-one",
     ),
     "mvtcae": Model(
@@ -153,7 +153,7 @@ MODELS = {
         summary="product of experts without the prior, total correlation",
         source="Hwang et al. 2021, NeurIPS",
         bounds=f"{NOTHING}; with --alpha 0 log p(X)",
-        neighbour="Unlike mvae, it trains the posteriors of single modalities by their KL from the joint one, not "
+        difference="Unlike mvae, it trains the posteriors of single modalities by their KL from the joint one, not "
         "by ELBOs.",
     ),
     "crmvae": Model(
@@ -162,7 +162,7 @@ MODELS = {
         summary="product of experts without the prior; each modality is also reconstructed from its own expert",
         source="OpenReview Rn8u4MYgeNJ",
         bounds=NOTHING,
-        neighbour="Unlike mvtcae, it reconstructs each modality from its own posterior too.",
+        difference="Unlike mvtcae, it reconstructs each modality from its own posterior too.",
         obj="crmvae",
     ),
     "mmjsd": Model(
@@ -171,7 +171,7 @@ MODELS = {
         summary="mixture of experts and prior, with KLs to their geometric mean",
         source="Sutter et al. 2020, arXiv 2006.08242",
         bounds="log E_f p(X|z), f the geometric mean of experts and prior",
-        neighbour="Unlike in mmvae, the KLs are those to the geometric mean of experts and prior, and the prior is a "
+        difference="Unlike in mmvae, the KLs are those to the geometric mean of experts and prior, and the prior is a "
         "component.",
         obj="mmjsd",
     ),
@@ -181,7 +181,7 @@ MODELS = {
         summary="joint encoder that trains the decoders, and one for each modality",
         source="Vedantam et al. 2018, arXiv 1705.10762",
         bounds="log p(X) + the sum of the log p(x_m)",
-        neighbour="Unlike in jmvae, posteriors of single modalities learn by ELBOs, which do not train the decoders.",
+        difference="Unlike in jmvae, posteriors of single modalities learn by ELBOs, which do not train the decoders.",
         obj="telbo",
     ),
     "dmvae": Model(
@@ -190,7 +190,7 @@ MODELS = {
         summary="product of experts over shared latents; each modality also has private latents",
         source="Lee & Pavlovic 2021, arXiv 2012.13024",
         bounds="(|X| + 1) log p(X); log p(X) if |X| = 1",
-        neighbour="Unlike in mvae, modalities have private latents, and every posterior scores all modalities.",
+        difference="Unlike in mvae, modalities have private latents, and every posterior scores all modalities.",
         obj="dmvae",
         private=True,
     ),
@@ -200,7 +200,7 @@ MODELS = {
         summary="mixture of experts over shared latents; each modality also has private latents",
         source="Palumbo et al. 2023, ICLR",
         bounds="log p(X) if the auxiliary priors are the prior",
-        neighbour="Unlike in mmvae, modalities have private latents, which only their own expert gives.",
+        difference="Unlike in mmvae, modalities have private latents, which only their own expert gives.",
         obj="iwae",
         private=True,
         bound=PRIVATE_BOUND,
@@ -211,7 +211,7 @@ MODELS = {
         summary="mmvae+ with a prior of clusters",
         source="Palumbo et al. 2024, ICLR",
         bounds="log p(X) if the auxiliary priors are the prior",
-        neighbour="Unlike in mmvae+, the prior of the shared latents is a mixture of clusters.",
+        difference="Unlike in mmvae+, the prior of the shared latents is a mixture of clusters.",
         obj="iwae",
         private=True,
         clusters=True,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.errors import require
 
 T = TypeVar("T")
-SILENT = 10.0  # seconds between lines of progress where standard error is no terminal
+LINE_INTERVAL = 10.0  # seconds between lines of progress where standard error is no terminal
 LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left, {rate_fmt}{postfix}\n"
 
 
@@ -61,7 +61,7 @@ def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa:
         options: those of tqdm, such as desc, unit and total.
     """
     if not sys.stderr.isatty():
-        options |= {"delay": SILENT, "mininterval": SILENT, "bar_format": LINE, "leave": True}
+        options |= {"delay": LINE_INTERVAL, "mininterval": LINE_INTERVAL, "bar_format": LINE, "leave": True}
     return tqdm(items, disable=rank() > 0, **options)
 
 

@@ -10,7 +10,7 @@ from common.errors import InputError, brief, require
 from common.io import MIB, read_bounded
 
 T = TypeVar("T")
-MANY = 10**6  # values that a file of ours never reaches
+MAX_VALUES = 10**6  # values that a file of ours never reaches
 
 
 def read_json(path: Path, kind: type[T], remedy: str, at_most: int = 64 * MIB) -> T:
@@ -39,7 +39,7 @@ def leaves(value: object, name: str, remedy: str) -> Iterator[object]:
     """The values in nested lists, tuples and dicts. They come in no particular order.
 
     Raises:
-        InputError: there are more than MANY, for example because a list holds another one many times, or itself.
+        InputError: there are more than MAX_VALUES, for example because a list holds another one many times, or itself.
     """
     waiting, n = [value], 0
     while waiting:
@@ -48,7 +48,7 @@ def leaves(value: object, name: str, remedy: str) -> Iterator[object]:
             yield holder
             continue
         n += len(holder)
-        require(n <= MANY, f"{name} is damaged, it holds more than {MANY} values: {remedy}")
+        require(n <= MAX_VALUES, f"{name} is damaged, it holds more than {MAX_VALUES} values: {remedy}")
         waiting.extend(holder.values() if isinstance(holder, dict) else holder)
 
 

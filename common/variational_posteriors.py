@@ -135,20 +135,20 @@ class LaplacePosterior(Posterior):
     Range: |loc| <= 1e9, and any a; with epsilon = 0, elements of a that differ by at most 20.
 
     Args:
-        eta: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
+        min_scale: epsilon, the smallest scale (authors' code: 1e-6 for posteriors, 0 for the prior of MNIST-SVHN).
         sizes: sizes of groups of latents, the shared ones and each modality's private ones; the scales of a group sum
             to its size (MMVAE+, Palumbo et al. 2023). Default: one group of D.
     """
 
-    def __init__(self, eta: float = 1e-6, sizes: Sequence[int] | None = None) -> None:
+    def __init__(self, min_scale: float = 1e-6, sizes: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.eta, self.sizes, self.per_latent = eta, sizes, sizes is not None
+        self.min_scale, self.sizes, self.per_latent = min_scale, sizes, sizes is not None
 
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., D) -> q, batch shape (...)."""
         loc, a = params
         scales = [part.softmax(dim=-1) * part.shape[-1] for part in a.split(self.sizes or a.shape[-1], dim=-1)]
-        return Independent(Laplace(loc, torch.cat(scales, dim=-1) + self.eta, validate_args=False), 1)
+        return Independent(Laplace(loc, torch.cat(scales, dim=-1) + self.min_scale, validate_args=False), 1)
 
 
 class SoftplusPosterior(Posterior):
@@ -161,7 +161,7 @@ class SoftplusPosterior(Posterior):
     """
 
     per_latent = True
-    eta = 1e-6  # epsilon, the smallest scale
+    min_scale = 1e-6  # epsilon, the smallest scale
 
     def __init__(self, family: type[Distribution]) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class SoftplusPosterior(Posterior):
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., D) -> q, batch shape (...)."""
         loc, a = params
-        return Independent(self.family(loc, softplus(a) + self.eta, validate_args=False), 1)
+        return Independent(self.family(loc, softplus(a) + self.min_scale, validate_args=False), 1)
 
 
 class LaplaceOrNormalPosterior(Posterior):
@@ -182,7 +182,7 @@ class LaplaceOrNormalPosterior(Posterior):
         laplace: for each component, True for Laplace and False for normal.
     """
 
-    eta = 1e-6  # epsilon, the smallest scale
+    min_scale = 1e-6  # epsilon, the smallest scale
 
     def __init__(self, laplace: Sequence[bool]) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class LaplaceOrNormalPosterior(Posterior):
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., T, D) -> the components of q, batch shape (..., T)."""
         loc, a = params
-        return Independent(LaplaceOrNormal(loc, softplus(a) + self.eta, self.laplace), 1)
+        return Independent(LaplaceOrNormal(loc, softplus(a) + self.min_scale, self.laplace), 1)
 
 
 class VmfProductPosterior(Posterior):

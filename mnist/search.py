@@ -49,7 +49,7 @@ SPACE = {
 # tried first: the settings of the authors' code, with a low and with a high weight of the label
 FIRST = tuple({"lambda_text": x, "annealing": 0.4, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
 CHOSEN = ("lambda_text", "annealing_epochs", "lr", "batch_size")
-FREE = runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
+NOT_COMPARED = runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
 BATCH_SIZE = 100
 
 
@@ -155,7 +155,7 @@ def study(config: Config, seed: int = 0) -> "Study":
 
 def _require_same_options(opened: "Study", config: Config) -> None:
     """Raise InputError if the study was begun with options that give other scores."""
-    ours = {name: value for name, value in options.as_json(config).items() if name not in FREE}
+    ours = {name: value for name, value in options.as_json(config).items() if name not in NOT_COMPARED}
     ours = json.loads(json.dumps(ours))
     theirs = opened.user_attrs.get("options", ours)
     different = [flag(name, theirs.get(name)) for name in ours if theirs.get(name) != ours[name]]

@@ -68,7 +68,7 @@ def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
     return objectives.IwaeElbo(model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory)
 
 
-JOINT_ONLY = "would leave the posteriors of single modalities untrained"
+SINGLES_UNTRAINED = "would leave the posteriors of single modalities untrained"
 OBJECTIVES = {  # the first one that exists for a fusion is its default
     "jmvae": ObjectiveRecord(
         form="JmvaeElbo",
@@ -198,7 +198,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=("K", "looser", "dreg", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound with the doubly reparameterised gradient",
-        why=JOINT_ONLY,
+        why=SINGLES_UNTRAINED,
     ),
     "iwae": ObjectiveRecord(
         form="IwaeElbo",
@@ -207,7 +207,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=("K", "looser", "max_memory"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
-        why=JOINT_ONLY,
+        why=SINGLES_UNTRAINED,
     ),
     "stl": ObjectiveRecord(
         form="StlElbo",
@@ -218,7 +218,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=("K", "looser", "max_memory"),
         needs_density=True,
         summary="importance-weighted bound without the score of q, biased for K > 1",
-        why=JOINT_ONLY,
+        why=SINGLES_UNTRAINED,
     ),
 }
 

@@ -38,7 +38,7 @@ def page() -> str:
 
 
 def _section(name: str) -> str:
-    """A model's equations, and what tells it from its neighbour."""
+    """A model's equations, and what tells it from the model most like it."""
     model = choices.MODELS[name]
     obj = model.obj or registry.objectives_of(model.fusion)[0]
     form = "MmvaeElbo" if model.fusion in registry.MIXTURES and obj == "elbo" else registry.OBJECTIVES[obj].form
@@ -49,7 +49,7 @@ def _section(name: str) -> str:
     equations = [PRIVATE] * model.private + [CLUSTERS] * model.clusters
     equations += [PRIVATE_POSTERIORS] * model.private + [posterior, bound]
     shown = "\n\n".join(f"$$ {x} $$" for x in equations)
-    return f"\n## {name}\n\n{model.neighbour} `--obj {obj}`, `common.objectives.{form}`.\n\n{shown}\n"
+    return f"\n## {name}\n\n{model.difference} `--obj {obj}`, `common.objectives.{form}`.\n\n{shown}\n"
 
 
 def equation(form: str) -> str:

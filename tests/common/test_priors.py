@@ -11,7 +11,7 @@ from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePost
 
 
 @pytest.mark.parametrize(("learn", "learn_loc"), [(True, False), (False, False), (True, True)])
-@pytest.mark.parametrize(("family", "variance"), [(DiagonalGaussianPosterior(), 1), (LaplacePosterior(eta=0), 2)])
+@pytest.mark.parametrize(("family", "variance"), [(DiagonalGaussianPosterior(), 1), (LaplacePosterior(min_scale=0), 2)])
 def test_a_learned_prior_starts_at_the_standard_one(family, variance, learn, learn_loc):
     prior = LearnedPrior(family, 3, learn, learn_loc)
     assert (prior().mean.tolist(), prior().variance.tolist()) == ([0] * 3, pytest.approx([variance] * 3))

@@ -34,7 +34,7 @@ def laplace(n_modalities):
         variational_posterior=MixturePosterior(LaplacePosterior()),
         decoder=dict(model.decoder),
         likelihood=model.likelihood,
-        prior=LearnedPrior(LaplacePosterior(eta=0), D),
+        prior=LearnedPrior(LaplacePosterior(min_scale=0), D),
     )
     return model.double(), weights, scales
 
@@ -351,7 +351,7 @@ def test_a_learned_prior_learns_its_scales_alone():
     assert (model.prior.scale.grad != 0).all()
     assert "prior.loc" in model.state_dict()
     assert not any(isinstance(p, nn.Parameter) and name.endswith("loc") for name, p in model.prior.named_parameters())
-    fixed = LearnedPrior(LaplacePosterior(eta=0), 3, learn=False)
+    fixed = LearnedPrior(LaplacePosterior(min_scale=0), 3, learn=False)
     assert fixed().mean.tolist() == [0, 0, 0]
     assert fixed().stddev.tolist() == pytest.approx([math.sqrt(2)] * 3)
     assert not any(p.requires_grad for p in fixed.parameters())

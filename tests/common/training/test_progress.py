@@ -34,7 +34,7 @@ def test_a_bar_goes_on_where_the_epoch_stopped(monkeypatch):
 
 
 def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "SILENT", 0.05)
+    monkeypatch.setattr(distributed, "LINE_INTERVAL", 0.05)
     with progress_bar(3, 40, 100) as bar:
         show_means(bar, 0.5, {"bound": -3.14})
         time.sleep(0.1)
