@@ -83,10 +83,7 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
     attributes = tuple(name for name in model.modalities if name != "image")
     estimates = image_and_label(model, batch, attributes, "attrs", n_samples)
     (attrs,) = importance_estimates(model, batch, [attributes], attributes, n_samples)
-    return estimates | {
-        "log p(attrs), z from q(z|attrs)": attrs.value,
-        **attrs.quality("attrs, z from q(z|attrs)"),
-    }
+    return estimates | attrs.named("log p(attrs), z from q(z|attrs)")
 
 
 def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]]:

@@ -23,7 +23,7 @@ from common.modalities import Modality, zero_where_absent
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 
-QUALITIES = ("effective samples", "variance of log-weights")  # of estimates, as the tables name them
+QUALITIES = ("effective samples", "variance of log-weights")  # of an estimate, as the tables name them
 
 
 class Estimate(NamedTuple):
@@ -38,9 +38,10 @@ class Estimate(NamedTuple):
     ess: Tensor
     variance: Tensor
 
-    def quality(self, name: str) -> dict[str, Tensor]:
-        """The rows that say how well the estimate's proposal fits, {name: (B,)}."""
-        return {f"{kind}, {name}": values for kind, values in zip(QUALITIES, (self.ess, self.variance), strict=True)}
+    def named(self, name: str) -> dict[str, Tensor]:
+        """The estimate under a name, and under QUALITY, NAME how well its proposal fits: {name: (B,)}."""
+        qualities = zip(QUALITIES, (self.ess, self.variance), strict=True)
+        return {name: self.value} | {f"{quality}, {name}": values for quality, values in qualities}
 
 
 @torch.no_grad()
@@ -235,17 +236,13 @@ def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[s
     """
     names = model.modalities
     targets = [names, *((name,) for name in names)] if len(names) > 1 else [names]
-    estimates = {}
+    rows = {}
     for target, estimate in zip(targets, importance_estimates(model, batch, targets, names, n_samples), strict=True):
-        estimates[",".join(target)] = estimate
+        rows |= estimate.named(f"log p({','.join(target)})")
     for source in names if len(names) > 1 else ():
         each = importance_estimates(model, batch, [(name,) for name in names], (source,), n_samples)
-        estimates |= {f"{name}|{source}": estimate for name, estimate in zip(names, each, strict=True)}
-    rows = {}
-    for key, estimate in estimates.items():
-        target, *source = key.split("|")
-        suffix = f", z from q(z|{source[0]})" if source else ""
-        rows |= {f"log p({target}){suffix}": estimate.value, **estimate.quality(f"{target}{suffix}")}
+        for name, estimate in zip(names, each, strict=True):
+            rows |= estimate.named(f"log p({name}), z from q(z|{source})")
     return rows
 
 

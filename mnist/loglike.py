@@ -82,24 +82,19 @@ def image_and_label(
     """
     pair = ("image", *label)
     (y,) = importance_estimates(model, batch, [label], given, n_samples)
-    rows, quality = {}, {}
+    rows = {}
     for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{label_name})")):
         image, joint = importance_estimates(model, batch, [("image",), pair], proposal, n_samples)
-        rows |= {
-            f"log p(image){suffix}": image.value,
-            f"log p(image,{label_name}){suffix}": joint.value,
-            f"log p(image|{label_name}){suffix}": joint.value - y.value,
-            f"log p({label_name}|image){suffix}": joint.value - image.value,
-        }
-        quality |= image.quality(f"image{suffix}") | joint.quality(f"image,{label_name}{suffix}")
-    return rows | {f"log p({label_name})": y.value} | quality | y.quality(label_name)
+        rows |= image.named(f"log p(image){suffix}") | joint.named(f"log p(image,{label_name}){suffix}")
+        rows[f"log p(image|{label_name}){suffix}"] = joint.value - y.value
+        rows[f"log p({label_name}|image){suffix}"] = joint.value - image.value
+    return rows | y.named(f"log p({label_name})")
 
 
 def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
     """The estimate of a model of the image alone, p(image) or p(image|text)."""
     (image,) = importance_estimates(model, batch, [("image",)], given=model.modalities, n_samples=n_samples)
-    name = "|".join(["image", *model.modality["image"].given])
-    return {f"log p({name})": image.value, **image.quality(name)}
+    return image.named(f"log p({'|'.join(['image', *model.modality['image'].given])})")
 
 
 def accuracies(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
         sets = images_of(images, character, i, n, generator).to(device)
         shared = dict.fromkeys(latents, min(k_shot, n))
         joint = log_joint(model, sets, shared, -(-n_samples // SAMPLES_PER_CODE), n_inner=SAMPLES_PER_CODE)
-        return {name: joint.value / n, **joint.quality("character")}
+        return joint.named(name) | {name: joint.value / n}
 
     def bound(i: Tensor) -> dict[str, Tensor]:
         batch = all_examples[i]

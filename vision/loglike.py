@@ -56,14 +56,10 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[
     others = tuple(name for name in views if name != "image")
     targets = [views, others, *((name,) for name in views)]
     every, rest, *each = importance_estimates(model, batch, targets, views, n_samples)
-    return {
-        "log p(all six)": every.value,
-        **{f"log p({name})": estimate.value for name, estimate in zip(views, each, strict=True)},
-        "log p(image|the five others)": every.value - rest.value,
-        **every.quality("all six"),
-        **each[0].quality("image"),
-        **rest.quality("the five others"),
-    }
+    rows = every.named("log p(all six)") | rest.named("log p(the five others)")
+    for name, estimate in zip(views, each, strict=True):
+        rows |= estimate.named(f"log p({name})")
+    return rows | {"log p(image|the five others)": every.value - rest.value}
 
 
 if __name__ == "__main__":

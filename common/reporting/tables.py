@@ -153,9 +153,14 @@ def report_estimates(
     """
     estimates = summarise(values, groups)
     title, about = data_scored(config, experiment, about, n_examples)
-    head = (f"{title}, {count(config.n_samples, 'sample')}", "mean", "standard error")
-    ordered = sorted(estimates.items(), key=lambda item: item[0].startswith(QUALITIES))  # those last
-    rows = [(name, *(_estimate_cell(name, x) for x in estimate.values())) for name, estimate in ordered]
+    shown = [name for name in estimates if not name.startswith(QUALITIES)]
+    columns = [kind for kind in QUALITIES if any(f"{kind}, {name}" in estimates for name in shown)]
+    head = (f"{title}, {count(config.n_samples, 'sample')}", "mean", "standard error", *columns)
+    rows = []
+    for name in shown:
+        qualities = (estimates.get(f"{kind}, {name}") for kind in columns)
+        cells = ("" if quality is None else decimals(quality["mean"], 1) for quality in qualities)
+        rows.append((name, *(_estimate_cell(name, x) for x in estimates[name].values()), *cells))
     notes = f"{other_data(config)} {few_effective(estimates)}".strip()
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     report(

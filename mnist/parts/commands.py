@@ -244,13 +244,11 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_sam
         image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
         completed, own = importance_estimates(model, x, [everything, given], given, n_samples)
         return {
-            "log p(image)": image.value,
-            f"log p({part})": of_part.value,
-            f"log p({part}), z from q(z|{part})": own.value,
+            **image.named("log p(image)"),
+            **of_part.named(f"log p({part})"),
+            **own.named(f"log p({part}), z from q(z|{part})"),
             f"log p({rest}|{part})": image.value,  # less log p of the part, below
             f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
-            **image.quality("image"),
-            **own.quality(f"{part}, z from q(z|{part})"),
         }
 
     values = metrics.evaluate(model, examples, [estimate], BATCH_SIZE)

@@ -114,7 +114,7 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
         assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
         cell = reports.in_table(f"log p({name})")
         assert f"| {cell} | {estimates[f'log p({name})']['mean']:.3f} |" in out
-    assert 1 <= estimates["effective samples, image"]["mean"] <= 50
+    assert 1 <= estimates["effective samples, log p(image)"]["mean"] <= 50
     assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"
 
 

@@ -86,7 +86,7 @@ def test_log_likelihoods_that_are_known():
     found = loglike.evaluate(model, characters_of(sets), config, k_shot=4)
     torch.testing.assert_close(found["log p(image)"], exact_log_p(sets.flatten(0, 1)[:, None]))
     torch.testing.assert_close(found["log p(character)/4"].sort().values, (exact_log_p(sets) / 4).sort().values)
-    assert (found["effective samples, character"] - 3).abs().max() < 1e-6
+    assert (found["effective samples, log p(character)/4"] - 3).abs().max() < 1e-6
     for k, name in ((1, "log p(image|1 other)"), (3, "log p(image|3 others)")):
         expected = entropy(k) - entropy(k + 1)
         error = found[name].std() / 15  # as if the images of a character were one

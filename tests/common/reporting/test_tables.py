@@ -79,18 +79,17 @@ def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, 
     monkeypatch.setattr(tables, "load_config", lambda path: {})
     config = SimpleNamespace(model=None, json=None, demo=False, seed=0, n_samples=1)
     values = {
-        "effective samples, image": torch.ones(2),
         "log p(image)": torch.tensor([-1.0, -2.0]),
+        "effective samples, log p(image)": torch.tensor([1.0, 4.0]),
         "label accuracy": torch.tensor([1.0, 0.0]),
     }
     estimates = tables.report_estimates(values, config, "mnist", 1)
     assert estimates["label accuracy"]["mean"] == 0.5, "a share for programs"
     out = capsys.readouterr().out
-    assert "| label accuracy | 50.0 % | 50.0 % |" in out and "| log p(image) | -1.500 | 0.500 |" in out
-    assert "| mnist, 1 test example, 1 sample | mean |" in out
+    assert "| label accuracy | 50.0 % | 50.0 % |  |\n" in out and "| log p(image) | -1.500 | 0.500 | 2.5 |\n" in out
+    assert "| mnist, 1 test example, 1 sample | mean | standard error | effective samples |\n" in out
     tables.report_estimates(values, SimpleNamespace(**vars(config) | {"demo": True}), "mnist", 1)
     assert "| mnist, demo data, 1 test example, 1 sample | mean |" in capsys.readouterr().out
-    assert out.index("| label accuracy |") < out.index("| effective samples, image |")
     assert [tables.count(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
@@ -109,9 +108,10 @@ def test_estimates_that_rest_on_one_sample_are_named(monkeypatch, capsys, ess, s
     config = SimpleNamespace(model=None, json=None, seed=0, n_samples=100, demo=False)
     values = {
         "log p(x)": torch.zeros(2),
-        "effective samples, x": torch.tensor(ess),
-        "effective samples, y": torch.ones(2) * 9,
+        "effective samples, log p(x)": torch.tensor(ess),
+        "log p(y)": torch.zeros(2),
+        "effective samples, log p(y)": torch.ones(2) * 9,
     }
     tables.report_estimates(values, config, "mnist", 2)
-    note = 'Fewer than 2 samples are effective for "x": these estimates may be far below log p.'
+    note = 'Fewer than 2 samples are effective for "log p(x)": these estimates may be far below log p.'
     assert (f"\n\n{note}\n" in capsys.readouterr().out) == said
