@@ -102,7 +102,7 @@ def test_loglike_of_a_part_and_of_the_rest_given_it(learnt, tmp_path):
     assert mean["log p(top), z from q(z|top)"] == pytest.approx(alone, abs=1.5)
     other = call(halves, *args, "--observed", "bottom")
     assert other["log p(image)"] == estimates["log p(image)"]
-    assert {name.split(",")[0] for name in other if "|" in name and "log p(" in name} == {
+    assert {name.split(",")[0] for name in other if "|" in name and name.startswith("log p(")} == {
         *("log p(bottom)", "log p(top|bottom)")
     }
 
