@@ -139,6 +139,7 @@ def test_operations_are_those_of_products_and_convolutions(monkeypatch):
     encoded = 2 * image_encoder[0] + 3 * image_encoder[1]  # the first layer has no gradient of its input
     theirs = 2 * (encoded + 3 * text_encoder) + (2 * 3 + 1) * (image_decoder + text_decoder)
     ours = encoded + 3 * text_encoder / 10 + 2 * 3 * (image_decoder + text_decoder)  # ten classes for a hundred labels
+    ours += 2 * 3 * 2 * 2 * 64  # three products of two experts, means and precisions of 64 latents
     experiment = EXPERIMENTS["fashionmnist"]._replace(steps=1)
     monkeypatch.setitem(EXPERIMENTS, "fashionmnist", experiment)
     assert operations(plain_turn("fashionmnist")) == 2 * 100 * theirs
