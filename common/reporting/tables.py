@@ -140,7 +140,7 @@ def report_estimates(
     more: Sequence[Table] = (),
     groups: Tensor | None = None,
 ) -> Estimates:
-    """Report means and standard errors over the examples.
+    """Report means and standard errors over the examples, and beside an estimate the means of its qualities.
 
     Args:
         values: {name: (N,)}, such as `common.metrics.evaluate` returns; accuracies in [0, 1], shown in %.

@@ -61,22 +61,24 @@ def test_opposite_extremes_in_one_product():
 
 
 @pytest.mark.parametrize("spread", [1, 90])
-@pytest.mark.parametrize("with_prior", [True, False])
+@pytest.mark.parametrize("with_prior", [True, False, None])  # None: in the full product alone, as MoPoE's code has it
 def test_several_products_are_those_of_each_subset(with_prior, spread):
     """In float32, with gradients, for variances up to e^90 and down to e^-90."""
     subsets = torch.tensor(list(itertools.product([False, True], repeat=3)))  # (8, 3)
     mu = torch.randn(3, 5, 4)
     logvar = torch.empty(3, 5, 4).uniform_(-spread, spread)
     weight = torch.randn(2, 8, 5, 4)
+    has_prior = subsets.all(dim=1) if with_prior is None else torch.full((8,), with_prior)
 
-    def found(mask):
+    def found(masks, priors):
         params = [x.clone().requires_grad_() for x in (mu, logvar)]
-        products = [product_of_experts(*params, m, with_prior) for m in mask]
+        products = [product_of_experts(*params, mask, prior) for mask, prior in zip(masks, priors, strict=True)]
         products = [torch.stack(x).view(8, 5, 4) for x in zip(*products, strict=True)]
         sum((w * x).sum() for w, x in zip(weight, products, strict=True)).backward()
         return *products, *(x.grad for x in params)
 
-    torch.testing.assert_close(found([subsets.unsqueeze(1)]), found(subsets.unsqueeze(1).expand(-1, 5, -1)))
+    together = found([subsets.unsqueeze(1)], [has_prior.unsqueeze(1)])
+    torch.testing.assert_close(together, found(subsets.unsqueeze(1).expand(-1, 5, -1), has_prior.tolist()))
 
 
 def test_a_mixtures_density_against_brute_force():
