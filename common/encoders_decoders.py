@@ -7,10 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.functional import conv_transpose2d
+from torch.nn.functional import conv_transpose2d, pad
 
 CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
 FEW_CHANNELS = 3  # a transposed convolution to so few channels is faster on a CPU as a product
+MANY_CHANNELS = 64  # from so many on, gradients in bfloat16 are faster on a CPU as products
 PRODUCT_NUMBERS = 1_000_000  # of a product at once, which a processor's cache holds
 
 
@@ -27,10 +28,11 @@ class SplitLinearLayer(nn.Module):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution, in float32 on a CPU without the two parts of it at which oneDNN is slow.
+    """A transposed convolution, on a CPU without the parts of it at which oneDNN is slow.
 
-    The gradient of the bias takes oneDNN up to a third of the backward pass. A convolution to a few channels, such as a
-    decoder's last layer, leaves most of a processor's vectors empty.
+    The gradient of the bias takes oneDNN up to a third of the backward pass. A convolution to a few channels in
+    float32, such as a decoder's last layer, leaves most of a processor's vectors empty. In bfloat16 the gradients of
+    layers with many channels take half of the time as matrix products.
     """
 
     def __init__(
@@ -46,9 +48,12 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if x.device.type != "cpu":
             return super().forward(x)
-        return _Transposed.apply(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
+        inputs = [x, self.weight, self.bias]
+        if torch.is_autocast_enabled("cpu"):
+            inputs = [None if y is None else y.to(torch.get_autocast_dtype("cpu")) for y in inputs]
+        return _Transposed.apply(*inputs, self.stride, self.padding, self.output_padding)
 
 
 class _Transposed(torch.autograd.Function):
@@ -58,7 +63,7 @@ class _Transposed(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.shape = shape
-        if weight.shape[1] > FEW_CHANNELS:
+        if weight.shape[1] > FEW_CHANNELS or x.dtype == torch.bfloat16:
             return conv_transpose2d(x, weight, bias, *shape)
         axes = list(zip(x.shape[2:], weight.shape[2:], *shape, strict=True))
         size = [(n - 1) * stride - 2 * padding + kernel + extra for n, kernel, stride, padding, extra in axes]
@@ -79,12 +84,31 @@ class _Transposed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (stride, padding, output_padding) = ctx.saved_tensors, ctx.shape
+        bias = g.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
+        if g.dtype == torch.bfloat16 and weight.shape[1] >= MANY_CHANNELS:
+            return *_as_products(g, x, weight, *ctx.shape), bias, None, None, None
         needed = [*ctx.needs_input_grad[:2], False]
         gradients = torch.ops.aten.convolution_backward(
             g, x, weight, None, stride, padding, (1, 1), True, output_padding, 1, needed
         )
-        bias = g.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         return *gradients[:2], bias, None, None, None
+
+
+def _as_products(g: Tensor, x: Tensor, weight: Tensor, *shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The gradients of a transposed convolution's input (N, in, H, W) and weight (in, out, kernel), from g.
+
+    Both are products of the windows of g that each input adds to, (N * H * W, kernel * out).
+    """
+    n, (height, width), kernel = len(x), x.shape[2:], weight.shape[2:]
+    (down, right), (top, left), (extra_rows, extra_columns) = shape
+    g = pad(g, (left, left - extra_columns, top, top - extra_rows)).permute(0, 2, 3, 1).contiguous()
+    of_image, of_row, of_column, _ = g.stride()
+    strides = of_image, down * of_row, right * of_column, of_row, of_column, 1
+    windows = g.as_strided((n, height, width, *kernel, g.shape[3]), strides).flatten(0, 2).flatten(1)
+    flat = weight.permute(0, 2, 3, 1).flatten(1)  # (in, kernel * out)
+    of_input = (windows @ flat.mT).view(n, height, width, len(flat)).permute(0, 3, 1, 2)
+    of_weight = x.permute(0, 2, 3, 1).flatten(0, 2).mT @ windows
+    return of_input, of_weight.view(len(flat), *kernel, g.shape[3]).permute(0, 3, 1, 2)
 
 
 def _taps(n: int, kernel: int, stride: int, padding: int, size: int) -> list[tuple[slice, slice]]:
@@ -257,6 +281,12 @@ class NetworkList(nn.Module):
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether any layer of the network is a batch norm."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def is_repeatable(network: nn.Module) -> bool:
+    """Whether some of a training batch's rows alone give the same outputs again: without batch norm and dropout."""
+    dropout = nn.modules.dropout._DropoutNd
+    return not has_batch_norm(network) and not any(isinstance(module, dropout) for module in network.modules())
 
 
 def swish_mlp(*sizes: int) -> nn.Sequential:
