@@ -11,7 +11,7 @@ from common.data.batches import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
-from common.objectives.importance import IwaeElbo
+from common.objectives.importance import IwaeElbo, Known
 
 GRADIENTS = ("exact", "stop-all", "published")
 NARROW = 0.01  # scale below which DReG's gradient, with noise of about w^2 / scale, is noisier than IWAE's
@@ -47,13 +47,15 @@ class DregIwaeElbo(IwaeElbo):
         require(gradient in GRADIENTS, f"DReG's gradient is {', '.join(GRADIENTS)}, not {gradient!r}")
         self.gradient = gradient
 
-    def _surrogate(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
+    def _surrogate(
+        self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, known: Known, beta: float
+    ) -> tuple[Tensor, Bound]:
         q = self.model.training_posterior(params, batch.mask)
         share = self.model.variational_posterior.component_weights(q)  # (T, B)
         exact = self.gradient == "exact"
         narrow = self.model.variational_posterior.scales(q) < NARROW if exact else None  # (B, D), (B, T, D)
         scaled_z = z.view_as(z)  # its gradient is scaled below
-        log_w, terms = self._log_weights(batch, scaled_z, share, self._log_q(q, scaled_z, narrow), beta)
+        log_w, terms = self._log_weights(batch, scaled_z, share, self._log_q(q, scaled_z, narrow), beta, known)
         with torch.no_grad():
             bound = Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask).detach()
             w = self._normalised(log_w, share)
@@ -71,12 +73,6 @@ class DregIwaeElbo(IwaeElbo):
         if z.requires_grad:
             scaled_z.register_hook(lambda gradient: gradient * scale)
         return Bound(surrogate, {}).zero_without_modalities(batch.mask).value, bound
-
-    def _normalised(self, log_w: Tensor, share: Tensor) -> Tensor:
-        """w over the sum of the estimator's own set: each component's samples if looser, else all, (T, K, B)."""
-        if self.looser:
-            return log_w.softmax(dim=1)
-        return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
 
     def _log_q(self, q: Distribution, z: Tensor, narrow: Tensor | None) -> Tensor:
         """log q(z|X), (T, K, B), without gradient with respect to the parameters of the component that z is drawn from.

@@ -1,7 +1,7 @@
 """Importance-weighted bounds, IWAE and STL, for posteriors that are mixtures or not."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,13 +9,17 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from common.data.batches import Batch
-from common.encoders_decoders import has_batch_norm
+from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.objectives.memory import samples_that_fit
 
-Part = tuple[Batch, tuple[Tensor, ...], Tensor]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
+MOST = 0.6  # of the samples: if more count, scoring all of them first costs more time than it saves
+PROBED = 16  # one of so many examples shows whether most samples count
+
+Known = Mapping[str, Tensor] | None
+Part = tuple[Batch, tuple[Tensor, ...], Tensor, Known]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
 
 
 class ImportanceWeighted(MultimodalObjective):
@@ -29,6 +33,7 @@ class ImportanceWeighted(MultimodalObjective):
 
     one_backward_pass = False
     has_kl_to_prior = False
+    looser = False
 
     def __init__(
         self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, max_memory: float | None = None
@@ -48,13 +53,21 @@ class ImportanceWeighted(MultimodalObjective):
         return usual if self.max_samples is None else min(usual, self.max_samples)
 
     def _log_weights(
-        self, batch: Batch, z: Tensor, share: Tensor, log_q: Tensor, beta: float
+        self,
+        batch: Batch,
+        z: Tensor,
+        share: Tensor,
+        log_q: Tensor,
+        beta: float,
+        known: Known = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """log w of z (T, K, B, D), (T, K, B), and the terms (B,).
 
         Args:
             share: the components' weights in the mixture, (T, B).
             log_q: log q(z|X), (T, K, B).
+            known: log p(x_m|z) without gradients, {name: (T, K, B)}. These modalities are decoded again, with
+                gradients, only where a sample's weight counts. None: all samples are decoded with gradients.
         """
         log_prior = self.model.prior().log_prob(z)
         log_w = beta * (log_prior - log_q)
@@ -63,27 +76,62 @@ class ImportanceWeighted(MultimodalObjective):
             return (share * x.mean(dim=1)).sum(dim=0)
 
         terms = {"joint/kl": mean(log_q - log_prior)}
-        log_likelihoods = self._decoded(z, batch, (share > 0)[:, None].expand_as(log_w))
-        for name in self.model.modelled:
-            log_p = log_likelihoods.get(name, torch.zeros_like(log_w))
-            log_w = log_w + self.weights[name] * log_p
-            terms[f"joint/{name}"] = mean(log_p)
-        return log_w, terms
+        groups = self._decoded_together(batch)
+        log_likelihoods = self._decoded(z, batch, share, [names for names in groups if names[0] not in (known or {})])
+        if known is not None:
+            counts = self._counting(log_w + self._weighted(log_likelihoods | known), share).detach()
+            again = self._decoded(z, batch, share, [(name,) for name in known], counts)
+            log_likelihoods = {name: torch.where(counts, x, x.detach()) for name, x in log_likelihoods.items()}
+            log_likelihoods |= {name: torch.where(counts, again[name], x) for name, x in known.items()}
+        terms |= {
+            f"joint/{name}": mean(log_likelihoods.get(name, torch.zeros_like(log_w))) for name in self.model.modelled
+        }
+        return log_w + self._weighted(log_likelihoods), terms
 
-    def _decoded(self, z: Tensor, batch: Batch, has_weight: Tensor) -> dict[str, Tensor]:
-        """log p(x_m|z) where a component has weight, (T, K, B), of each modality that the batch has: {name: (T, K, B)}.
+    def _weighted(self, log_likelihoods: Mapping[str, Tensor]) -> Tensor | int:
+        """The sum of lambda_m log p(x_m|z), (T, K, B)."""
+        return sum(self.weights[name] * log_p for name, log_p in log_likelihoods.items())
+
+    def _counting(self, log_w: Tensor, share: Tensor) -> Tensor:
+        """Where a sample's weight changes the gradient, (T, K, B): others are lost in rounding, many times over."""
+        return self._normalised(log_w, share) > torch.finfo(log_w.dtype).eps ** 2
+
+    def _normalised(self, log_w: Tensor, share: Tensor) -> Tensor:
+        """w over the sum of the estimator's own set: each component's samples if looser, else all, (T, K, B)."""
+        if self.looser:
+            return log_w.softmax(dim=1)
+        return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
+
+    def _decoded(
+        self,
+        z: Tensor,
+        batch: Batch,
+        share: Tensor,
+        groups: Sequence[tuple[str, ...]],
+        counts: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """log p(x_m|z) of each group's modalities where a component has weight: {name: (T, K, B)}.
 
         A few of the K samples at a time if that saves memory: without gradients, or with --max-memory.
+
+        Args:
+            counts: the samples to score, (T, K, B); None: all.
         """
         t, k, b, _ = z.shape
         n = max(1, self.decoded_at_once // (t * b))
+        has_weight = (share > 0)[:, None].expand(t, k, b)
+        if counts is not None:
+            has_weight = has_weight & counts
         log_likelihoods = {}
-        for names in self._decoded_together(batch):
+        for names in groups:
             again = self.max_samples is not None and not self.model.decoder_has_batch_norm(names[0])
             at_once = n < k and (again or not torch.is_grad_enabled())
             size, parts = n if at_once else k, []
             for z_part, weighted in zip(z.split(size, dim=1), has_weight.split(size, dim=1), strict=True):
                 scored = {name: self.present(name, batch, weighted) for name in names}
+                if counts is not None and batch.mask is None:
+                    of_set = weighted.unsqueeze(-1)
+                    scored = {name: of_set if self.model.modality[name].is_set else weighted for name in names}
                 arguments = dict.fromkeys(names, z_part), batch, scored
                 if at_once and torch.is_grad_enabled():
                     parts.append(checkpoint(self.log_likelihoods, *arguments, use_reentrant=False))
@@ -141,7 +189,8 @@ class IwaeElbo(ImportanceWeighted):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,); the terms are means over the components and their samples."""
-        return _joined([self._bound(*part, beta) for part in self._parts(*self.sample(inputs))])
+        batch, params, z = self.sample(inputs)
+        return _joined([self._bound(*part, beta) for part in self._parts(batch, params, z, self._examples_at_once(z))])
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
         return self.loss_of_samples(*self.sample(inputs), beta)
@@ -150,16 +199,21 @@ class IwaeElbo(ImportanceWeighted):
         self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float = 1.0
     ) -> tuple[Tensor, Bound]:
         """The loss and the bound at the samples that `sample` returned."""
-        parts = [self._surrogate(*part, beta) for part in self._parts(batch, params, z)]
+        parts = [self._surrogate(*part, beta) for part in self._parts(batch, params, z, self._examples_at_once(z))]
         return -torch.cat([surrogate for surrogate, _ in parts]).mean(), _joined([bound for _, bound in parts])
 
     def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
-        """One backward pass for each part of the batch, so that only one part's activations are held at a time."""
+        """One backward pass for each part of the batch, so that only one part's activations are held at a time.
+
+        On a CPU samples whose weights are negligible, most of those of images, are decoded without gradients.
+        """
         batch, params, z = self.sample(inputs)
         roots = (*params, z)
         leaves = [x.detach().requires_grad_() for x in roots]
         bounds = []
-        for part in self._parts(batch, tuple(leaves[:-1]), leaves[-1]):
+        known, n_counting = self._score_before(batch, params, z, beta)
+        size = self._examples_at_once(z, n_counting)
+        for part in self._parts(batch, tuple(leaves[:-1]), leaves[-1], size, known):
             surrogate, bound = self._surrogate(*part, beta)
             (-surrogate.sum() / n).backward()
             bounds.append(bound.detach())
@@ -169,34 +223,86 @@ class IwaeElbo(ImportanceWeighted):
             torch.autograd.backward(*zip(*reached, strict=True))
         return _joined(bounds)
 
-    def sample(self, inputs: Mapping[str, Tensor] | Batch) -> Part:
+    def sample(self, inputs: Mapping[str, Tensor] | Batch) -> tuple[Batch, tuple[Tensor, ...], Tensor]:
         """The examples, their experts' parameters (M, B, D), and K samples of each component, z (T, K, B, D)."""
         batch = self.model.observe(inputs)
         params = self.model.experts(batch)
         q = self.model.training_posterior(params, batch.mask)
         return batch, params, self.model.variational_posterior.sample_components(q, self.K)
 
-    def _parts(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor) -> Iterator[Part]:
-        """A few examples at a time with all their samples; all in one part if batch norm's statistics must see all."""
-        t, k, b, _ = z.shape
-        undivided = self.training and has_batch_norm(self.model.decoder)
-        n = b if undivided else max(1, self.decoded_at_once // (t * k))
-        for start in range(0, b, n):
-            rows = slice(start, start + n)
-            yield batch[rows], tuple(p[:, rows] for p in params), z[:, :, rows]
+    def _examples_at_once(self, z: Tensor, n_counting: Tensor | None = None) -> int:
+        """How many examples to decode at once, with their samples z (T, K, B, D): all if batch norm must see all.
 
-    def _surrogate(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
+        Args:
+            n_counting: samples of each example that are decoded with gradients, (B,); None: all.
+        """
+        t, k, b, _ = z.shape
+        if self.training and has_batch_norm(self.model.decoder):
+            return b
+        if n_counting is None or self.max_samples is not None:
+            return max(1, self.decoded_at_once // (t * k))
+        return max(1, int(self.decoded_at_once / n_counting.float().mean().clamp(min=1)))
+
+    @staticmethod
+    def _parts(batch: Batch, params: tuple[Tensor, ...], z: Tensor, size: int, known: Known = None) -> Iterator[Part]:
+        """A few examples at a time, with all their samples."""
+        for start in range(0, len(batch), size):
+            rows = slice(start, start + size)
+            known_here = None if known is None else {name: x[..., rows] for name, x in known.items()}
+            yield batch[rows], tuple(p[:, rows] for p in params), z[:, :, rows], known_here
+
+    @torch.no_grad()
+    def _score_before(
+        self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
+    ) -> tuple[Known, Tensor | None]:
+        """What is known before samples are decoded with gradients, and how many of each example's count, (B,).
+
+        None and None where that saves no time.
+        """
+        names = [names for names in self._decoded_together(batch) if self._decodes_alone(names)]
+        if z.device.type != "cpu" or batch.every_row or self.K == 1 or not names:
+            return None, None
+        n = -(-len(batch) // PROBED)
+        known, counts = self._scored(names, batch[:n], tuple(p[:, :n] for p in params), z[:, :, :n], beta)
+        if counts.float().mean() > MOST:
+            return None, None
+        if n < len(batch):
+            others = self._scored(names, batch[n:], tuple(p[:, n:] for p in params), z[:, :, n:], beta)
+            known = {name: torch.cat([x, others[0][name]], dim=-1) for name, x in known.items()}
+            counts = torch.cat([counts, others[1]], dim=-1)
+        return known, counts.sum(dim=(0, 1))
+
+    def _scored(
+        self, names: Sequence[tuple[str, ...]], batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """log p(x_m|z) of some modalities, {name: (T, K, B)}, and which samples count by these alone, (T, K, B)."""
+        share, log_q = self._share_and_log_q(self.model.training_posterior(params, batch.mask), z)
+        log_likelihoods = self._decoded(z, batch, share, names)
+        log_w = beta * (self.model.prior().log_prob(z) - log_q) + self._weighted(log_likelihoods)
+        return log_likelihoods, self._counting(log_w, share)
+
+    def _decodes_alone(self, names: tuple[str, ...]) -> bool:
+        """Whether a sample's log p(x_m|z) is the same without the others, and if it is computed again."""
+        modality = self.model.modality[names[0]]
+        return not modality.stacked and (not self.training or is_repeatable(self.model.decoder[modality.decoder]))
+
+    def _surrogate(
+        self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, known: Known, beta: float
+    ) -> tuple[Tensor, Bound]:
         """The value whose gradient training takes, (B,), and the bound."""
-        bound = self._bound(batch, params, z, beta)
+        bound = self._bound(batch, params, z, known, beta)
         return bound.value, bound
 
-    def _bound(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float) -> Bound:
-        family, q = self.model.variational_posterior, self._density(params, batch.mask)
-        share = family.component_weights(q)  # (T, B)
-        log_q = family.component_log_probs(q, z).logsumexp(dim=-1)  # (T, K, B)
-        log_q = log_q + family.private_log_prob(q, z, self.model.prior)
-        log_w, terms = self._log_weights(batch, z, share, log_q, beta)
+    def _bound(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, known: Known, beta: float) -> Bound:
+        share, log_q = self._share_and_log_q(self._density(params, batch.mask), z)
+        log_w, terms = self._log_weights(batch, z, share, log_q, beta, known)
         return Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask)
+
+    def _share_and_log_q(self, q: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The components' weights in the mixture, (T, B), and log q(z|X), (T, K, B)."""
+        family = self.model.variational_posterior
+        log_q = family.component_log_probs(q, z).logsumexp(dim=-1)
+        return family.component_weights(q), log_q + family.private_log_prob(q, z, self.model.prior)
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         """The distribution whose density log q(z|X) is."""
@@ -215,6 +321,12 @@ class StlElbo(IwaeElbo):
     arXiv 1703.09194. For K = 1 the gradient is unbiased, for a mixture only with `looser`. For K > 1 it is biased;
     DregIwaeElbo's is not.
     """
+
+    def _share_and_log_q(self, q: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The components' weights in the mixture, (T, B), and log q(z|X), (T, K, B)."""
+        family = self.model.variational_posterior
+        log_q = family.component_log_probs(q, z).logsumexp(dim=-1)
+        return family.component_weights(q), log_q + family.private_log_prob(q, z, self.model.prior)
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         return self.model.variational_posterior.detached(self.model.training_posterior(params, mask))

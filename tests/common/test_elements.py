@@ -11,7 +11,8 @@ from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
-from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
+from common.multimodal_vae import MultimodalVAE
+from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, importance
 from common.plain_pieces import assembled
 from common.priors import StandardGaussianPrior
 from common.subsets import mvae_subsets
@@ -90,6 +91,28 @@ def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, mi
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
     assert results[0][1].abs().sum() > 0
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_samples_that_do_not_count_are_left_out_of_a_sets_gradient(missing, monkeypatch):
+    vectorised, _ = both()
+    inputs, goal = {"x": example(missing=missing)}, DregIwaeElbo(vectorised, K=5, weights={"x": 10_000})
+    slopes, numbers = [], []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        numbers[-1] += z[..., 0].numel() * torch.is_grad_enabled()
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    for most in (-1, 1):
+        monkeypatch.setattr(importance, "MOST", most)
+        numbers.append(0)
+        goal.zero_grad()
+        torch.manual_seed(0)
+        goal.backward(inputs, 1.0, 4)
+        slopes.append([p.grad for p in vectorised.parameters()])
+    torch.testing.assert_close(*slopes)
+    assert 0 < numbers[1] < 0.5 * numbers[0]
 
 
 def test_the_terms_of_a_set():

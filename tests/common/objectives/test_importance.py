@@ -1,6 +1,8 @@
 """IWAE, STL and DReG: bounds against exact log-likelihoods, gradients against each other, a grid, and closed forms."""
 
 import math
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,13 +16,14 @@ from common.errors import InputError
 from common.mixture_posteriors import MixturePosterior
 from common.models import VAE
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
-from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, base, dreg
+from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, base, dreg, importance
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior
 from common.variational_strategies import MoeStrategy, SetStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.private_latents import private_linear_gaussian
 
 GRADIENTS = ("exact", "stop-all", "published")
 
@@ -399,11 +402,112 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
     DregIwaeElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
-    assert seen == [3, 3, 3, 3, 2, 2], "each decoder of each part"
+    assert seen == [1, 1, 3, 3, 3, 3, 2, 2], "each decoder of an example that is probed, and of each part"
     seen.clear()
     model.decoder["a"].add_module("norm", nn.BatchNorm1d(2))  # found, though this decoder does not call it
     DregIwaeElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
-    assert seen == [8, 8, 8], "all examples in batch norm's statistics; those of one encoder at a time"
+    assert seen == [1, 8, 8, 8], "all examples in batch norm's statistics; those of one encoder at a time"
+
+
+OBJECTIVES = {
+    "iwae": IwaeElbo,
+    "stl": StlElbo,
+    **{f"dreg-{gradient}": partial(DregIwaeElbo, gradient=gradient) for gradient in GRADIENTS},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("fusion", ["poe", "moe", "mmvae+"])
+@pytest.mark.parametrize("absent", [False, True])
+def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch, objective, looser, fusion, absent):
+    """Log-weights differ by hundreds of nats, so that few samples count; the gradient is still that of all."""
+    model, inputs = spread(fusion, absent)
+    objective = objective(model, K=6, looser=looser)
+    with_gradients = count_decoded(monkeypatch)
+    results = []
+    for most in (-1, 1):  # the second time samples that do not count are left out
+        monkeypatch.setattr(importance, "MOST", most)
+        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
+        with_gradients.clear()
+        torch.manual_seed(0)
+        model.zero_grad()
+        bound = objective.backward(inputs, beta=0.7, n=9)
+        results.append((bound, [p.grad for p in model.parameters()], sum(with_gradients)))
+    (bound, slopes, of_all), (other, others, of_some) = results
+    torch.testing.assert_close(other, bound)
+    torch.testing.assert_close(others, slopes)
+    assert 0 < of_some < 0.5 * of_all
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.Dropout(0.5)], ids=["batch norm", "dropout"])
+def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, layer):
+    model, inputs = spread("moe", absent=False)
+    model.decoder["a"] = nn.Sequential(model.decoder["a"], layer.double())
+    objective = DregIwaeElbo(model, K=6)
+    names = []
+
+    def decode(self, z, modalities, *args, original=MultimodalVAE.decode):
+        names.extend(modalities)
+        return original(self, z, modalities, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    monkeypatch.setattr(importance, "MOST", 1)
+    monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 10**6)
+    bound = objective.backward(inputs, beta=1.0, n=9)
+    runs = 2 if isinstance(layer, nn.BatchNorm1d) else 1  # the statistics are those of one encoder's samples
+    assert names.count("a") == runs and names.count("b") > runs and bound.value.isfinite().all()
+
+
+def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
+    """MNIST-SVHN's networks with 10 samples of each encoder, whose log-weights differ by tens of nats or more."""
+    torch.manual_seed(0)
+    options = {"model": "mmvae", "n_latents": 20, "num_hidden_layers": 1, "prior_and_posterior": "laplace"}
+    options |= {"learn_prior": True, "n_private": None, "n_clusters": None, "llik_scaling": 0.0}
+    model = mnist_svhn.model.build(SimpleNamespace(**options))
+    inputs = {"mnist": torch.rand(4, 1, 28, 28), "svhn": torch.rand(4, 3, 32, 32)}
+    objective = DregIwaeElbo(model, K=10, looser=True, weights={"mnist": 40, "svhn": 10})  # so that they differ more
+    with_gradients = count_decoded(monkeypatch)
+    slopes, numbers = [], []
+    for most in (-1, 1):
+        monkeypatch.setattr(importance, "MOST", most)
+        with_gradients.clear()
+        torch.manual_seed(0)
+        model.zero_grad()
+        objective.backward(inputs, beta=1.0, n=4)
+        slopes.append([p.grad for p in model.parameters()])
+        numbers.append(sum(with_gradients))
+    for one, other in zip(*slopes, strict=True):
+        assert (one - other).norm() <= 1e-5 * one.norm()
+    assert numbers[1] < 0.7 * numbers[0]
+
+
+def spread(fusion, absent):
+    """A model whose log-likelihoods count 3000 times, and nine of its examples."""
+    if fusion == "mmvae+":
+        model, weights, scales = private_linear_gaussian("mmvae+", "laplace", names=("a", "b"))
+    elif fusion == "moe":
+        model, weights, scales = laplace(2)
+    else:
+        model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 9)
+    if absent:
+        inputs["a"][[1, 5]] = inputs["b"][:1] = torch.nan
+    model.modality = {name: replace(modality, weight=3000.0) for name, modality in model.modality.items()}
+    return model, inputs
+
+
+def count_decoded(monkeypatch):
+    """A list to which each decoding with gradients adds its number of samples."""
+    with_gradients = []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        if torch.is_grad_enabled():
+            with_gradients.append(z[..., 0].numel())
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    return with_gradients
 
 
 @pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c")])
