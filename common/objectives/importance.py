@@ -209,9 +209,10 @@ class IwaeElbo(ImportanceWeighted):
         """
         batch, params, z = self.sample(inputs)
         roots = (*params, z)
+        *fixed, fixed_z = (x.detach() for x in roots)
+        known, n_counting = self._score_before(batch, tuple(fixed), fixed_z, beta)
         leaves = [x.detach().requires_grad_() for x in roots]
         bounds = []
-        known, n_counting = self._score_before(batch, params, z, beta)
         size = self._examples_at_once(z, n_counting)
         for part in self._parts(batch, tuple(leaves[:-1]), leaves[-1], size, known):
             surrogate, bound = self._surrogate(*part, beta)
