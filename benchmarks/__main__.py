@@ -130,7 +130,8 @@ def others(name: str, config: Config, device: torch.device, rate: float) -> Row:
     needed, seconds = operations(ours), timed(ours)
     plain = "-"
     if experiment.plain_evaluate:
-        plain = rounded(config.images / timed(partial(experiment.plain_evaluate, model, examples, config.n_samples)))
+        in_fp32 = experiment.build().to(device).eval()
+        plain = rounded(config.images / timed(partial(experiment.plain_evaluate, in_fp32, examples, config.n_samples)))
     folder = name.split(",")[0]
     options = ["--dry-run", *["--cuda"] * config.cuda, *(["--model", name.split(", ")[1]] if folder == "cub" else [])]
     return {
