@@ -16,6 +16,7 @@ from common.objectives.base import Bound, MultimodalObjective
 from common.objectives.memory import samples_that_fit
 
 MOST = 0.6  # of the samples: if more count, scoring all of them first costs more time than it saves
+ROWS = 64  # decoded with gradients in multiples of it: arrays of ever new sizes would leave gaps in the memory
 PROBED = 16  # one of so many examples shows whether most samples count
 
 Known = Mapping[str, Tensor] | None
@@ -122,7 +123,7 @@ class ImportanceWeighted(MultimodalObjective):
         n = max(1, self.decoded_at_once // (t * b))
         has_weight = (share > 0)[:, None].expand(t, k, b)
         if counts is not None:
-            has_weight = has_weight & counts
+            has_weight = has_weight & _up_to_a_multiple(counts, has_weight)
         log_likelihoods = {}
         for names in groups:
             again = self.max_samples is not None and not self.model.decoder_has_batch_norm(names[0])
@@ -332,6 +333,13 @@ class StlElbo(IwaeElbo):
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         return self.model.variational_posterior.detached(self.model.training_posterior(params, mask))
+
+
+def _up_to_a_multiple(counts: Tensor, has_weight: Tensor) -> Tensor:
+    """The samples that count, and others with weight up to a multiple of ROWS: (T, K, B) bool."""
+    n = min(-(-int(counts.sum()) // ROWS) * ROWS, counts.numel())
+    rows = (2 * counts.int() + has_weight).flatten().argsort(descending=True, stable=True)[:n]
+    return torch.zeros_like(counts).flatten().index_fill(0, rows, True).view_as(counts)
 
 
 def _joined(bounds: list[Bound]) -> Bound:

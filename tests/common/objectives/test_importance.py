@@ -430,6 +430,7 @@ def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypat
     parameters = [p for p in model.parameters() if p.requires_grad]
     expected, of_all = torch.autograd.grad(loss, parameters), sum(with_gradients)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
+    monkeypatch.setattr(importance, "ROWS", 2)
     for most in (-1, 1):  # the second time samples that do not count are left out
         monkeypatch.setattr(importance, "MOST", most)
         with_gradients.clear()
@@ -461,6 +462,19 @@ def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, l
     assert names.count("a") == runs and names.count("b") > runs and bound.value.isfinite().all()
 
 
+def test_samples_are_decoded_in_multiples():
+    """Samples of absent components come last, and are left out afterwards."""
+    counts, has_weight = torch.zeros(2, 50, 3, dtype=torch.bool), torch.ones(2, 50, 3, dtype=torch.bool)
+    has_weight[1, :, 0] = False
+    counts[0, ::2, 1] = True
+    chosen = importance._up_to_a_multiple(counts, has_weight)
+    assert chosen.sum() == importance.ROWS and chosen[counts].all() and not chosen[~has_weight].any()
+    counts[0] = True
+    assert importance._up_to_a_multiple(counts, has_weight).sum() == 3 * importance.ROWS
+    assert importance._up_to_a_multiple(torch.ones_like(counts), has_weight).all()
+    assert not importance._up_to_a_multiple(torch.zeros_like(counts), has_weight).any()
+
+
 def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
     """MNIST-SVHN's networks with 10 samples of each encoder, whose log-weights differ by tens of nats or more."""
     torch.manual_seed(0)
@@ -473,6 +487,7 @@ def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
     torch.manual_seed(0)
     expected = torch.autograd.grad(objective.loss(inputs)[0], list(model.parameters()))
     of_all = sum(with_gradients)
+    monkeypatch.setattr(importance, "ROWS", 2)
     for most in (-1, 1):
         monkeypatch.setattr(importance, "MOST", most)
         with_gradients.clear()
