@@ -325,12 +325,6 @@ class StlElbo(IwaeElbo):
     DregIwaeElbo's is not.
     """
 
-    def _share_and_log_q(self, q: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The components' weights in the mixture, (T, B), and log q(z|X), (T, K, B)."""
-        family = self.model.variational_posterior
-        log_q = family.component_log_probs(q, z).logsumexp(dim=-1)
-        return family.component_weights(q), log_q + family.private_log_prob(q, z, self.model.prior)
-
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         return self.model.variational_posterior.detached(self.model.training_posterior(params, mask))
 
