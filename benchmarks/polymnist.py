@@ -34,11 +34,13 @@ class Race(NamedTuple):
     options: of `polymnist.train.Config`.
     kind: the package's class.
     theirs: options of its config.
+    warm_up: steps of ours before the first turn (`benchmarks.experiments.Experiment`).
     """
 
     options: dict[str, object]
     kind: str
     theirs: dict[str, object]
+    warm_up: int = 0
 
 
 DREG = {"loss": "dreg_looser", "modalities_specific_dim": 32}
@@ -46,7 +48,7 @@ RACES = {
     "mopoe": Race({"model": "mopoe-published"}, "MoPoE", {}),
     "mvtcae": Race({"model": "mvtcae"}, "MVTCAE", {"alpha": 5 / 6}),
     "mmvae+, K = 1": Race({"model": "mmvae+", "obj": "dreg", "K": 1}, "MMVAEPlus", DREG | {"K": 1}),
-    "mmvae+, K = 10": Race({"model": "mmvae+", "obj": "dreg", "K": 10}, "MMVAEPlus", DREG | {"K": 10}),
+    "mmvae+, K = 10": Race({"model": "mmvae+", "obj": "dreg", "K": 10}, "MMVAEPlus", DREG | {"K": 10}, warm_up=20),
 }
 
 
@@ -105,6 +107,8 @@ def our_turn(name: str, batch_size: int) -> Turn:
         bound, norm = step(data, rows, batch_size, BETA)
         meter.add(bound, batch_size, norm)
 
+    for _ in range(RACES[name].warm_up):
+        turn()
     return turn
 
 
