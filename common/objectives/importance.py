@@ -81,7 +81,7 @@ class ImportanceWeighted(MultimodalObjective):
         groups = self._decoded_together(batch)
         log_likelihoods = self._decoded(z, batch, share, [names for names in groups if names[0] not in (known or ())])
         if known is not None:
-            counts = self._counting(log_w + self._weighted(log_likelihoods | known), share).detach()
+            counts = self._counting(log_w + self._weighted(log_likelihoods | known), share)
             again = self._decoded(z, batch, share, [(name,) for name in known], counts)
             log_likelihoods = {name: torch.where(counts, x, x.detach()) for name, x in log_likelihoods.items()}
             log_likelihoods |= {name: torch.where(counts, again[name], x) for name, x in known.items()}
@@ -233,18 +233,18 @@ class IwaeElbo(ImportanceWeighted):
         q = self.model.training_posterior(params, batch.mask)
         return batch, params, self.model.variational_posterior.sample_components(q, self.K)
 
-    def _examples_at_once(self, z: Tensor, n_counting: Tensor | None = None) -> int:
+    def _examples_at_once(self, z: Tensor, n_counting: float | None = None) -> int:
         """How many examples to decode at once, with their samples z (T, K, B, D): all if batch norm must see all.
 
         Args:
-            n_counting: samples of each example that are decoded with gradients, (B,); None: all.
+            n_counting: mean number of an example's samples that are decoded with gradients; None: all.
         """
         t, k, b, _ = z.shape
         if self.training and has_batch_norm(self.model.decoder):
             return b
         if n_counting is None or self.max_samples is not None:
             return max(1, self.decoded_at_once // (t * k))
-        return max(1, int(self.decoded_at_once / n_counting.float().mean().clamp(min=1)))
+        return max(1, int(self.decoded_at_once / max(1, n_counting)))
 
     @staticmethod
     def _parts(batch: Batch, params: tuple[Tensor, ...], z: Tensor, size: int, known: Known = None) -> Iterator[Part]:
@@ -257,8 +257,8 @@ class IwaeElbo(ImportanceWeighted):
     @torch.no_grad()
     def _score_before(
         self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
-    ) -> tuple[Known, Tensor | None]:
-        """What is known before samples are decoded with gradients, and how many of each example's count, (B,).
+    ) -> tuple[Known, float | None]:
+        """What is known before samples are decoded with gradients, and the mean number of an example's that count.
 
         Nothing and None where most count.
         """
@@ -273,7 +273,7 @@ class IwaeElbo(ImportanceWeighted):
             others = self._scored(names, batch[n:], tuple(p[:, n:] for p in params), z[:, :, n:], beta)
             known = {name: torch.cat([x, others[0][name]], dim=-1) for name, x in known.items()}
             counts = torch.cat([counts, others[1]], dim=-1)
-        return known, counts.sum(dim=(0, 1))
+        return known, counts.sum().item() / len(batch)
 
     def _scored(
         self, names: Sequence[tuple[str, ...]], batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
