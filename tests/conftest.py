@@ -57,8 +57,9 @@ def _drawn_once():
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _as_torch_starts():
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)  # scripts that ran in this process have set it
 
 
 DRAWN = {(plots, "save"): plots.save, (training_curves, "loss_curves"): training_curves.loss_curves}

@@ -68,8 +68,7 @@ class ImportanceWeighted(MultimodalObjective):
             share: the components' weights in the mixture, (T, B).
             log_q: log q(z|X), (T, K, B).
             known: log p(x_m|z) without gradients, {name: (T, K, B)}. These modalities are decoded again, with
-                gradients, only where a sample's weight counts; others have a gradient of exactly 0 elsewhere, since
-                products of the tiny numbers that it would be are slow on a CPU. None: all samples have gradients.
+                gradients, only where a sample's weight counts.
         """
         log_prior = self.model.prior().log_prob(z)
         log_w = beta * (log_prior - log_q)
@@ -80,10 +79,9 @@ class ImportanceWeighted(MultimodalObjective):
         terms = {"joint/kl": mean(log_q - log_prior)}
         groups = self._decoded_together(batch)
         log_likelihoods = self._decoded(z, batch, share, [names for names in groups if names[0] not in (known or ())])
-        if known is not None:
+        if known:
             counts = self._counting(log_w + self._weighted(log_likelihoods | known), share)
             again = self._decoded(z, batch, share, [(name,) for name in known], counts)
-            log_likelihoods = {name: torch.where(counts, x, x.detach()) for name, x in log_likelihoods.items()}
             log_likelihoods |= {name: torch.where(counts, again[name], x) for name, x in known.items()}
         terms |= {
             f"joint/{name}": mean(log_likelihoods.get(name, torch.zeros_like(log_w))) for name in self.model.modelled
@@ -262,13 +260,13 @@ class IwaeElbo(ImportanceWeighted):
 
         Nothing and None where most count.
         """
-        if z.device.type != "cpu" or batch.every_row or self.K == 1:
-            return None, None
         names = [names for names in self._decoded_together(batch) if self._decodes_alone(names)]
+        if not names or z.device.type != "cpu" or batch.every_row or self.K == 1:
+            return None, None
         n = -(-len(batch) // PROBED)
         known, counts = self._scored(names, batch[:n], tuple(p[:, :n] for p in params), z[:, :, :n], beta)
-        if not names or counts.float().mean() > MOST:
-            return {}, None
+        if counts.float().mean() > MOST:
+            return None, None
         if n < len(batch):
             others = self._scored(names, batch[n:], tuple(p[:, n:] for p in params), z[:, :, n:], beta)
             known = {name: torch.cat([x, others[0][name]], dim=-1) for name, x in known.items()}

@@ -81,11 +81,11 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     if config.dry_run:
         print(json.dumps(as_json(config), indent=2))
         return None
+    device = devices.select(config.cuda)  # before any work on several threads, which keep the settings they start with
     torch.manual_seed(config.seed)
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
     selects = valid is not None or (config.patience is None and config.eval_interval == 1)
     require(selects, "--patience and --eval-interval need validation examples, the data leave none: raise --limit")
-    device = devices.select(config.cuda)
     model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
     synchronised = config.sync_batch_norm and distributed.world_size() > 1
     if synchronised:

@@ -43,6 +43,21 @@ def test_a_library_that_rounds_is_not_taken(monkeypatch):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.slow
+def test_denormal_numbers_are_zero_on_all_threads():
+    code = "\n".join(
+        [
+            "import torch",
+            "from common.training import devices",
+            "devices.select(cuda=False)",
+            "torch.set_num_threads(2)",
+            "print(torch.full((10**6,), 1e-30).mul(1e-10).count_nonzero().item())",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("device", "missing"),
     [("cpu", "C[+][+] compiler, and there is no g[+][+]"), ("cuda", "C compiler, .* gcc or clang")],
