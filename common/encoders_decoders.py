@@ -249,7 +249,9 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(n, 1, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x.expand(len(self.weight), *x.shape[-2:]), self.weight.mT)
+        x = x.expand(len(self.weight), *x.shape[-2:])
+        # W x^T rather than x W^T: the gradient then has the weight's layout, so nothing transposes it
+        return torch.baddbmm(self.bias.mT, self.weight, x.mT).mT
 
 
 class StackedDecoder(nn.Module):
