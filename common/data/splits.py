@@ -11,7 +11,7 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
     """Split off the last n examples for validation.
 
     Args:
-        n: None is a sixth of the examples (10,000 of MNIST); 0 is none.
+        n: None is a sixth of the examples (10,000 of MNIST), at least one; 0 is none.
 
     Returns:
         the training examples, and the validation examples or None.
@@ -19,7 +19,7 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
     Raises:
         InputError: n leaves no training example.
     """
-    n = len(examples) // 6 if n is None else n
+    n = min(max(1, len(examples) // 6), len(examples) - 1) if n is None else n
     require(n < len(examples), f"--valid {n} leaves no training example: give fewer than {len(examples)}")
     return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None
 

@@ -99,7 +99,7 @@ def test_a_damaged_study_is_named(tmp_path):
 
 
 def test_validation_images_are_needed(tmp_path):
-    for options in (("--valid", 0), ("--limit", 5)):
+    for options in (("--valid", 0), ("--limit", 1)):
         with pytest.raises(InputError, match="a search needs validation images"):
             call(search, *SMALL, *options, "--save-dir", tmp_path)
 

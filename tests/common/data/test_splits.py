@@ -17,6 +17,8 @@ def test_the_last_examples_are_held_out():
         assert len(valid) == expected
         assert torch.cat([train.modalities["text"], valid.modalities["text"]]).equal(torch.arange(60))
     assert hold_out(examples, 0)[1] is None
+    assert [len(x) for x in hold_out(examples.take(slice(2)), None)] == [1, 1]
+    assert hold_out(examples.take(slice(1)), None)[1] is None
     with pytest.raises(InputError, match="--valid 60 leaves no training example"):
         hold_out(examples, 60)
 

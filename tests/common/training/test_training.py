@@ -222,7 +222,7 @@ def test_another_experiments_save_dir_is_refused(tmp_path):
         ({"annealing_epochs": -1}, "--annealing-epochs must not be negative"),
         ({"paired_fraction": 1.5}, r"--paired-fraction must lie in \[0, 1\], it is 1.5"),
         ({"valid": 0, "patience": 3}, "--patience needs validation examples"),
-        ({"limit": 3, "patience": 3}, "--patience and --eval-interval need validation examples, the data leave none"),
+        ({"limit": 1, "patience": 3}, "--patience and --eval-interval need validation examples, the data leave none"),
         ({"eval_interval": 0}, "--eval-interval must be positive, not 0"),
         ({"valid": 0, "eval_interval": 2}, "--eval-interval needs validation examples: leave out --valid 0"),
         ({"patience": 3, "eval_interval": 4}, "--patience 3 is shorter than --eval-interval 4: raise it to 4"),
