@@ -65,13 +65,15 @@ def parse(text: str, language: str) -> Tensor:
     """Return the ids (1, 8) int64 of a text that a user writes.
 
     Raises:
-        InputError: it has no words, too many, or an unknown one.
+        InputError: it has no words, too many, an unknown one, or is no number.
     """
     words = words_of(text)
     require(0 < len(words) <= LENGTH, f"a text has 1 to {LENGTH} words, not the {len(words)} of {text!r}")
     *known, _, _ = vocabulary(language)
     unknown = [word for word in words if word not in known]
     require(not unknown, f"unknown {language} words: {', '.join(unknown)}; there are {', '.join(known)}")
+    is_number = words in numbers(language)
+    require(is_number, f"{text!r} is no number from 0 to {N - 1} in {language}: write one in words, without digits")
     return _ids([words], language)
 
 

@@ -39,6 +39,12 @@ def test_texts_are_read_as_people_write_them():
     assert data.parse("quatre-vingts", "french").shape == (1, data.LENGTH)
 
 
+def test_only_numbers_that_the_model_knows_are_read():
+    for text, language in (("ten thousand", "english"), ("twenty hundred", "english"), ("cent et", "french")):
+        with pytest.raises(InputError, match=f"{text!r} is no number from 0 to 9999 in {language}"):
+            data.parse(text, language)
+
+
 def test_a_missing_num2words_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "num2words", None)
     data.numbers.cache_clear()
