@@ -101,9 +101,9 @@ def report(accuracy: dict[str, float], config: Config, n_classes: int) -> None:
     """Report the accuracy and its interval, in a table."""
     cells = {key: tables.percent(x) for key, x in accuracy.items()}
     title, about = tables.data_scored(config, "vhe", None, n_classes, "test character")
-    head = (f"{title}, {tables.count(config.n_samples, 'sample')}", "accuracy, %", "standard error", "95 % interval")
+    head = (f"{title}, {tables.count(config.n_samples, 'sample')}", "accuracy, %", "95 % interval")
     name = f"{config.n_way}-way {config.k_shot}-shot, {tables.count(config.episodes, 'episode')}"
-    row = (name, cells["mean"], cells["stderr"], f"{cells['low']} to {cells['high']}")
+    row = (name, cells["mean"], f"{cells['low']} to {cells['high']}")
     table = tables.Table("estimates", {"accuracy": accuracy}, head, [row])
     chosen = ("n_way", "k_shot", "episodes", "n_queries", "n_samples", "seed")
     settings = {"n_classes": n_classes} | {name: getattr(config, name) for name in chosen}
