@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import tyro
-from joblib import cpu_count
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -27,7 +26,7 @@ from common.schemas import read_json
 from common.training import devices, options, runs
 from common.training.experiment import Experiment, run
 from common.training.options import RunConfig
-from common.training.parallel import in_parallel, logged, spread
+from common.training.parallel import default_jobs, in_parallel, logged
 
 AT_ONCE = 500  # images
 UNPAIRED = tuple(name for name in choices.PAIR_MODELS if choices.MODELS[name].unpaired)
@@ -137,7 +136,7 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
     load("test", config)
     for fraction in config.fractions:
         require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images leaves no pair: use a larger fraction")
-    jobs = config.jobs or (1 if config.cuda else cpu_count())
+    jobs = config.jobs or default_jobs(config.cuda)
     work = partial(run_one, experiment=experiment, task=task, steps=config.classifier_steps)
     todo, results = config.runs(), []
     with distributed.progress(total=len(todo), unit=" runs") as bar:
@@ -205,22 +204,23 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
     """Report mean and standard deviation over the seeds, in a table and a plot, and write all results."""
     fractions = sorted(config.fractions)
     by_fraction = [[result for result in results if result.fraction == fraction] for fraction in fractions]
-    curves = {
-        name: [spread([getattr(result, of) for result in group]) for group in by_fraction]
+    scores = {
+        name: [[getattr(result, of) for result in group] for group in by_fraction]
         for name, of in ((config.model, "model"), ("classifier of the pairs alone", "classifier"))
     }
-    n_paired, several = [group[0].n_paired for group in by_fraction], len(by_fraction[0]) > 1
+    n_paired = [group[0].n_paired for group in by_fraction]
+    curves = {name: [tables.spread(values) for values in curve] for name, curve in scores.items()}
     seeds = tables.count(len(config.seeds), "seed")
     rows = [
-        (f"{n:,}", *(f"{tables.percent(mean)}{f' ± {tables.percent(std)}' * several} %" for mean, std in row))
-        for n, *row in zip(n_paired, *curves.values(), strict=True)
+        (f"{n:,}", *(f"{tables.over_seeds(values, tables.percent)} %" for values in row))
+        for n, *row in zip(n_paired, *scores.values(), strict=True)
     ]
     table = tables.Table(
         "results",
         [result._asdict() for result in results],
         (f"{experiment}, paired examples", *curves),
         rows,
-        notes=f"{task.score_name}; {seeds}{': mean and standard deviation' * several}.",
+        notes=f"{task.score_name}; {seeds}{': mean and standard deviation' * (len(config.seeds) > 1)}.",
     )
     stem = config.save_dir / "weak_supervision"
     tables.report_runs(stem, experiment, table, {"config": options.as_json(config), "commit": runs.git_commit()})

@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 
 import torch
 import tyro
-from joblib import cpu_count
 
 from common import distributed
 from common.checkpoints import load_model
@@ -27,7 +26,7 @@ from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
 from common.schemas import read_json
 from common.training import devices, options, run_from_command_line, runs
-from common.training.parallel import in_parallel, logged, spread
+from common.training.parallel import default_jobs, in_parallel, logged
 from mnist import halves, pixels
 from mnist.data import MNIST
 from mnist.parts import commands as parts
@@ -151,7 +150,7 @@ def main(config: Config) -> list[Result]:
     todo = config.runs()
     for split in ("train", "test"):
         MNIST.load(split, todo[0][1])
-    jobs = config.jobs or (1 if config.cuda else cpu_count())
+    jobs = config.jobs or default_jobs(config.cuda)
     results = []
     with distributed.progress(total=len(todo), unit=" runs") as bar:
         for result in in_parallel(partial(run, config=config), todo, jobs):
@@ -192,9 +191,9 @@ def report(results: list[Result], config: Config) -> None:
     points, rows = {}, []
     for variant in variants:
         mine = [result for result in results if result.variant == variant]
-        cells = [spread([result.estimates[name] for result in mine]) for name in names]
-        points[variant] = cells[0]
-        texts = [f"{mean:.2f}{f' ± {deviation:.2f}' * (len(mine) > 1)}" for mean, deviation in cells]
+        estimates = [[result.estimates[name] for result in mine] for name in names]
+        points[variant] = tables.spread(estimates[0])
+        texts = [tables.over_seeds(values, "{:.2f}".format) for values in estimates]
         rate = max(result.rate for result in mine)
         rows.append((f"`{variant}`", *texts, f"{mine[0].n_parameters:,}", f"{rate:,.0f}"))
     size = tables.count(config.n_test, "test image")

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import tyro
-from joblib import cpu_count
 
 from common import distributed
 from common.checkpoints import load_model
@@ -32,7 +31,7 @@ from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs
-from common.training.parallel import in_parallel, logged, spread
+from common.training.parallel import default_jobs, in_parallel, logged
 from mnist import train
 from mnist.data import MNIST, binarised
 
@@ -124,7 +123,7 @@ def main(config: Config) -> "list[FrozenTrial]":
             opened.tell(killed.number, state=TrialState.FAIL)
             opened.enqueue_trial(killed.params)
         done = len(tried(opened))
-        jobs = config.jobs or (1 if config.cuda else cpu_count())
+        jobs = config.jobs or default_jobs(config.cuda)
         with distributed.progress(initial=done, total=config.trials, unit=" settings") as bar:
             for score in in_parallel(partial(try_one, config=config), range(done, config.trials), jobs):
                 bar.set_postfix_str(score)
@@ -182,8 +181,9 @@ def try_one(seed: int, config: Config) -> str:
         opened.tell(trial, state=TrialState.FAIL)
         return "diverged"
     trial.set_user_attr("scores", scores)
-    opened.tell(trial, spread(scores)[0])
-    return f"log p(image, text) {spread(scores)[0]:.3f}"
+    mean, _ = tables.spread(scores)
+    opened.tell(trial, mean)
+    return f"log p(image, text) {mean:.3f}"
 
 
 def new_setting(opened: "Study") -> "Trial":
@@ -243,8 +243,7 @@ def report(trials: "list[FrozenTrial]", config: Config) -> "list[FrozenTrial]":
     for trial in trials:
         run, scores = config.runs(trial.params)[0], trial.user_attrs.get("scores")
         setting = {name: getattr(run, name) for name in CHOSEN}
-        mean, deviation = spread(scores) if scores else (None, None)
-        value = f"{mean:.3f}{f' ± {deviation:.3f}' * (len(scores) > 1)}" if scores else "diverged"
+        value = tables.over_seeds(scores, "{:.3f}".format) if scores else "diverged"
         rows.append((*(f"{x:g}" for x in setting.values()), value))
         figures.append({**setting, "scores": scores})
     seeds = ", ".join(map(str, config.seeds))

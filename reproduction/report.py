@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from common.data.pictures import open_picture
 from common.io import write_atomically
-from common.training.parallel import spread
+from common.reporting.tables import spread
 from reproduction import charts, tables
 from reproduction.commands import slug
 from reproduction.plans import TABLES

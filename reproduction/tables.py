@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.data.files import read_text
 from common.errors import require
-from common.reporting.tables import in_table
-from common.training.parallel import spread
+from common.reporting.tables import in_table, over_seeds, spread
 from reproduction.plans import TABLES
 from reproduction.published import Published
 from reproduction.records import Figure, Plan, Table
@@ -104,8 +104,7 @@ def ours(figure: Figure, values: Sequence[float]) -> str:
     """Our figure with its spread over seeds; empty if it was not measured."""
     if not values:
         return ""
-    mean, deviation = (100 * x if figure.percent else x for x in spread(values))
-    return shown(figure, mean) + (f" ± {shown(figure, deviation)}" if len(values) > 1 else "")
+    return over_seeds([100 * x if figure.percent else x for x in values], partial(shown, figure))
 
 
 def difference(row: Row) -> str:

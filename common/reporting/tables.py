@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import torch
 from torch import Tensor
 
 from common import distributed
@@ -223,6 +224,18 @@ def attribute_table(attributes: dict[str, dict[str, float | None]], label: str =
         means[column] = sum(known) / len(known) if known else None
     rows = [(name, *map(percent, row.values())) for name, row in (attributes | {"mean": means}).items()]
     return Table("attributes", attributes, (f"{label}, %", *columns), rows)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation over seeds; the deviation of a single value is 0."""
+    x = torch.tensor(values, dtype=torch.float64)
+    return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()
+
+
+def over_seeds(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    """The mean ± the standard deviation over seeds, each as `shown`; of a single value just this value."""
+    mean, deviation = map(shown, spread(values))
+    return f"{mean} ± {deviation}" if len(values) > 1 else mean
 
 
 def percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Tasks in parallel processes, each with a log, and the mean and deviation of their results."""
+"""Tasks in parallel processes, each with a log."""
 
 import contextlib
 import os
@@ -19,6 +19,11 @@ from common.errors import InputError, require
 from common.io import check_writable
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
+
+
+def default_jobs(cuda: bool) -> int:
+    """How many runs --jobs starts at once by default: one on a GPU, or one on each core that we may use."""
+    return 1 if cuda else cpu_count()
 
 
 def threads_each(jobs: int) -> int:
@@ -93,9 +98,3 @@ def logged(folder: Path) -> Iterator[None]:
             yield
         except InputError as error:
             raise type(error)(f"{folder}: {error}") from error
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over seeds; the deviation of a single value is 0."""
-    x = torch.tensor(values, dtype=torch.float64)
-    return x.mean().item(), x.std(correction=min(1, len(x) - 1)).item()

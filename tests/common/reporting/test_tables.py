@@ -43,6 +43,13 @@ def test_the_error_of_examples_in_groups_is_that_of_independent_groups():
     assert errors == pytest.approx([means.std().item()] * 9, rel=0.2), "of groups of unequal sizes, too"
 
 
+def test_mean_and_deviation_over_seeds():
+    assert tables.spread([0.1]) == (0.1, 0.0)
+    assert tables.spread([1e9, 1e9 + 2]) == (1e9 + 1, pytest.approx(2**0.5))
+    assert tables.over_seeds([0.125], "{:.2f}".format) == "0.12"
+    assert tables.over_seeds([0.5, 0.7], tables.percent) == "60.0 ± 14.1"
+
+
 def test_a_table_in_markdown():
     table = tables.Table("shares", {}, ("name", "%"), [("p(x|y)", "1.0"), ("x", "-")], "caption", "notes")
     assert str(table) == "caption\n\n| name | % |\n|---|---|\n| p(x\\|y) | 1.0 |\n| x | - |\n\nnotes"

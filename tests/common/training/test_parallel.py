@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import InputError
 from common.training import parallel
-from common.training.parallel import in_order, in_parallel, spread
+from common.training.parallel import in_order, in_parallel
 from tests.helpers.jobs import later_the_smaller, sleep_or_fail
 
 
@@ -36,8 +36,3 @@ def test_processes_have_as_many_threads_as_there_are_cores_and_as_asked_for(monk
     monkeypatch.setattr(parallel, "cpu_count", lambda: 8)
     monkeypatch.setattr(parallel.torch, "get_num_threads", lambda: asked)
     assert parallel.threads_each(jobs) == threads
-
-
-def test_mean_and_deviation_over_seeds():
-    assert spread([0.1]) == (0.1, 0.0)
-    assert spread([1e9, 1e9 + 2]) == (1e9 + 1, pytest.approx(2**0.5))
