@@ -1,6 +1,7 @@
 """An experiment as a value, and the one function that trains it."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,8 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
     selects = valid is not None or (config.patience is None and config.eval_interval == 1)
     require(selects, "--patience and --eval-interval need validation examples, the data leave none: raise --limit")
+    if valid is None and config.valid != 0 and distributed.rank() == 0:
+        print("warning: too few examples to hold any out: the last model will count as the best", file=sys.stderr)
     model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
     synchronised = config.sync_batch_norm and distributed.world_size() > 1
     if synchronised:

@@ -122,6 +122,12 @@ def test_the_model_is_chosen_by_the_bound_that_is_trained(tmp_path):
     assert line["bound"] == pytest.approx(sum(terms), rel=1e-5)
 
 
+@pytest.mark.parametrize(("options", "warned"), [({"limit": 1}, True), ({"limit": 2}, False), ({"valid": 0}, False)])
+def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys, options, warned):
+    mnist_train.main(config(tmp_path, epochs=1, **options))
+    assert ("warning: too few examples to hold any out" in capsys.readouterr().err) == warned
+
+
 def test_early_stopping(tmp_path, monkeypatch):
     scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
     monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
