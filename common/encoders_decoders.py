@@ -30,9 +30,10 @@ class SplitLinearLayer(nn.Module):
 class ConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution, on a CPU without the parts of it at which oneDNN is slow.
 
-    The gradient of the bias takes oneDNN up to a third of the backward pass. A convolution to a few channels in
-    float32, such as a decoder's last layer, leaves most of a processor's vectors empty. In bfloat16 the gradients of
-    layers with many channels take half of the time as matrix products.
+    The gradient of the bias takes oneDNN up to a third of the backward pass, and the bias itself, in float32, up to
+    half of the forward pass. A convolution to a few channels in float32, such as a decoder's last layer, leaves most of
+    a processor's vectors empty. In bfloat16 the gradients of layers with many channels take half of the time as matrix
+    products.
     """
 
     def __init__(
@@ -63,8 +64,11 @@ class _Transposed(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.shape = shape
-        if weight.shape[1] > FEW_CHANNELS or x.dtype == torch.bfloat16:
+        if x.dtype == torch.bfloat16:
             return conv_transpose2d(x, weight, bias, *shape)
+        if weight.shape[1] > FEW_CHANNELS:
+            y = conv_transpose2d(x, weight, None, *shape)
+            return y if bias is None else y.add_(bias[:, None, None])
         axes = list(zip(x.shape[2:], weight.shape[2:], *shape, strict=True))
         size = [(n - 1) * stride - 2 * padding + kernel + extra for n, kernel, stride, padding, extra in axes]
         y = x.new_zeros(len(x), weight.shape[1], *size)
