@@ -70,6 +70,7 @@ Objectives
         elbo: the ELBO, and MVAE's sum of ELBOs
         crossed: DMVAE and TELBO, sums of ELBOs that differ in what they score or train
         mixture: ELBOs of posteriors that are mixtures, and mmJSD
+        importance_weights: importance weights, and which samples have a gradient that is not lost in rounding
         importance: IWAE and STL, bounds by importance weights
         dreg: IWAE's bound with the doubly reparameterised gradient
         energy: IWAE's bound for energy-based posteriors

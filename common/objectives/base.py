@@ -1,6 +1,6 @@
 """What all objectives share: a bound and its terms, the weights, the loss, and log-likelihoods of decoded samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -28,6 +28,12 @@ class Bound(NamedTuple):
 
     value: Tensor
     terms: dict[str, Tensor]
+
+    @staticmethod
+    def joined(bounds: "Sequence[Bound]") -> "Bound":
+        """The bound of all examples from those of a batch's parts."""
+        values, terms = zip(*bounds, strict=True)
+        return Bound(torch.cat(values), {name: torch.cat([term[name] for term in terms]) for name in terms[0]})
 
     def zero_without_modalities(self, mask: Tensor | None) -> "Bound":
         """0 for examples without any modality by the mask (B, M), since log p(nothing) = 0."""

@@ -12,6 +12,7 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
 from common.objectives.importance import IwaeElbo, Known
+from common.objectives.importance_weights import normalised
 
 GRADIENTS = ("exact", "stop-all", "published")
 NARROW = 0.01  # scale below which DReG's gradient, with noise of about w^2 / scale, is noisier than IWAE's
@@ -58,7 +59,7 @@ class DregIwaeElbo(IwaeElbo):
         log_w, terms = self._log_weights(batch, scaled_z, share, self._log_q(q, scaled_z, narrow), beta, known)
         with torch.no_grad():
             bound = Bound(self._estimate(log_w, share), terms).zero_without_modalities(batch.mask).detach()
-            w = self._normalised(log_w, share)
+            w = normalised(log_w, share, self.looser)
             outer = w * share[:, None] if self.looser else w
         surrogate = (outer * log_w).sum(dim=(0, 1))
         by_latent = self.model.variational_posterior.by_latent

@@ -13,10 +13,10 @@ from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
+from common.objectives.importance_weights import counting, up_to_a_multiple
 from common.objectives.memory import samples_that_fit
 
 MOST = 0.6  # of the samples: if more count, scoring all of them first costs more time than it saves
-ROWS = 64  # decoded with gradients in multiples of it: arrays of ever new sizes would leave gaps in the memory
 PROBED = 16  # one of so many examples shows whether most samples count
 
 Known = Mapping[str, Tensor] | None
@@ -80,7 +80,7 @@ class ImportanceWeighted(MultimodalObjective):
         groups = self._decoded_together(batch)
         log_likelihoods = self._decoded(z, batch, share, [names for names in groups if names[0] not in (known or ())])
         if known:
-            counts = self._counting(log_w + self._weighted(log_likelihoods | known), share)
+            counts = counting(log_w + self._weighted(log_likelihoods | known), share, self.looser)
             again = self._decoded(z, batch, share, [(name,) for name in known], counts)
             log_likelihoods |= {name: torch.where(counts, again[name], x) for name, x in known.items()}
         terms |= {
@@ -91,16 +91,6 @@ class ImportanceWeighted(MultimodalObjective):
     def _weighted(self, log_likelihoods: Mapping[str, Tensor]) -> Tensor | int:
         """The sum of lambda_m log p(x_m|z), (T, K, B)."""
         return sum(self.weights[name] * log_p for name, log_p in log_likelihoods.items())
-
-    def _counting(self, log_w: Tensor, share: Tensor) -> Tensor:
-        """Where a sample's weight changes the gradient, (T, K, B): others are lost in rounding, many times over."""
-        return self._normalised(log_w, share) > torch.finfo(log_w.dtype).eps ** 2
-
-    def _normalised(self, log_w: Tensor, share: Tensor) -> Tensor:
-        """w over the sum of the estimator's own set: each component's samples if looser, else all, (T, K, B)."""
-        if self.looser:
-            return log_w.softmax(dim=1)
-        return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
 
     def _decoded(
         self,
@@ -121,7 +111,7 @@ class ImportanceWeighted(MultimodalObjective):
         n = max(1, self.decoded_at_once // (t * b))
         has_weight = (share > 0)[:, None].expand(t, k, b)
         if counts is not None:
-            has_weight = has_weight & _up_to_a_multiple(counts, has_weight)
+            has_weight = has_weight & up_to_a_multiple(counts, has_weight)
         log_likelihoods = {}
         for names in groups:
             again = self.max_samples is not None and not self.model.decoder_has_batch_norm(names[0])
@@ -190,7 +180,9 @@ class IwaeElbo(ImportanceWeighted):
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,); the terms are means over the components and their samples."""
         batch, params, z = self.sample(inputs)
-        return _joined([self._bound(*part, beta) for part in self._parts(batch, params, z, self._examples_at_once(z))])
+        return Bound.joined(
+            [self._bound(*part, beta) for part in self._parts(batch, params, z, self._examples_at_once(z))]
+        )
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
         return self.loss_of_samples(*self.sample(inputs), beta)
@@ -200,7 +192,7 @@ class IwaeElbo(ImportanceWeighted):
     ) -> tuple[Tensor, Bound]:
         """The loss and the bound at the samples that `sample` returned."""
         parts = [self._surrogate(*part, beta) for part in self._parts(batch, params, z, self._examples_at_once(z))]
-        return -torch.cat([surrogate for surrogate, _ in parts]).mean(), _joined([bound for _, bound in parts])
+        return -torch.cat([surrogate for surrogate, _ in parts]).mean(), Bound.joined([bound for _, bound in parts])
 
     def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
         """One backward pass for each part of the batch, so that only one part's activations are held at a time.
@@ -222,7 +214,7 @@ class IwaeElbo(ImportanceWeighted):
         reached = [(x, gradient) for x, gradient in reached if x.requires_grad]
         if reached:  # frozen encoders have no gradient
             torch.autograd.backward(*zip(*reached, strict=True))
-        return _joined(bounds)
+        return Bound.joined(bounds)
 
     def sample(self, inputs: Mapping[str, Tensor] | Batch) -> tuple[Batch, tuple[Tensor, ...], Tensor]:
         """The examples, their experts' parameters (M, B, D), and K samples of each component, z (T, K, B, D)."""
@@ -280,7 +272,7 @@ class IwaeElbo(ImportanceWeighted):
         share, log_q = self._share_and_log_q(self.model.training_posterior(params, batch.mask), z)
         log_likelihoods = self._decoded(z, batch, share, names)
         log_w = beta * (self.model.prior().log_prob(z) - log_q) + self._weighted(log_likelihoods)
-        return log_likelihoods, self._counting(log_w, share)
+        return log_likelihoods, counting(log_w, share, self.looser)
 
     def _decodes_alone(self, names: tuple[str, ...]) -> bool:
         """Whether a sample's log p(x_m|z) is the same without the others, and if it is computed again."""
@@ -325,16 +317,3 @@ class StlElbo(IwaeElbo):
 
     def _density(self, params: tuple[Tensor, ...], mask: Tensor | None) -> Distribution:
         return self.model.variational_posterior.detached(self.model.training_posterior(params, mask))
-
-
-def _up_to_a_multiple(counts: Tensor, has_weight: Tensor) -> Tensor:
-    """The samples that count, and others with weight up to a multiple of ROWS: (T, K, B) bool."""
-    n = min(-(-int(counts.sum()) // ROWS) * ROWS, counts.numel())
-    rows = (2 * counts.int() + has_weight).flatten().argsort(descending=True, stable=True)[:n]
-    return torch.zeros_like(counts).flatten().index_fill(0, rows, True).view_as(counts)
-
-
-def _joined(bounds: list[Bound]) -> Bound:
-    """The bound of all examples from those of the batch's parts."""
-    values, terms = zip(*bounds, strict=True)
-    return Bound(torch.cat(values), {name: torch.cat([term[name] for term in terms]) for name in terms[0]})

@@ -12,7 +12,16 @@ from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, importance
+from common.objectives import (
+    ArElbo,
+    DregIwaeElbo,
+    IwaeElbo,
+    MmvaeElbo,
+    MvaeElbo,
+    StandardElbo,
+    importance,
+    importance_weights,
+)
 from common.plain_pieces import assembled
 from common.priors import StandardGaussianPrior
 from common.subsets import mvae_subsets
@@ -107,7 +116,7 @@ def test_samples_that_do_not_count_are_left_out_of_a_sets_gradient(missing, monk
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
     monkeypatch.setattr(importance, "MOST", 1)
-    monkeypatch.setattr(importance, "ROWS", 1)
+    monkeypatch.setattr(importance_weights, "ROWS", 1)
     torch.manual_seed(0)
     goal.backward(inputs, 1.0, 4)
     torch.testing.assert_close([p.grad for p in vectorised.parameters()], list(expected))

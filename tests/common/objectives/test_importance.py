@@ -16,7 +16,17 @@ from common.errors import InputError
 from common.mixture_posteriors import MixturePosterior
 from common.models import VAE
 from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
-from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, ReweightedElbo, StlElbo, base, dreg, importance
+from common.objectives import (
+    DregIwaeElbo,
+    IwaeElbo,
+    MmvaeElbo,
+    ReweightedElbo,
+    StlElbo,
+    base,
+    dreg,
+    importance,
+    importance_weights,
+)
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior
 from common.variational_strategies import MoeStrategy, SetStrategy
@@ -430,7 +440,7 @@ def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypat
     parameters = [p for p in model.parameters() if p.requires_grad]
     expected, of_all = torch.autograd.grad(loss, parameters), sum(with_gradients)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
-    monkeypatch.setattr(importance, "ROWS", 2)
+    monkeypatch.setattr(importance_weights, "ROWS", 2)
     for most in (-1, 1):  # the second time samples that do not count are left out
         monkeypatch.setattr(importance, "MOST", most)
         with_gradients.clear()
@@ -467,12 +477,12 @@ def test_samples_are_decoded_in_multiples():
     counts, has_weight = torch.zeros(2, 50, 3, dtype=torch.bool), torch.ones(2, 50, 3, dtype=torch.bool)
     has_weight[1, :, 0] = False
     counts[0, ::2, 1] = True
-    chosen = importance._up_to_a_multiple(counts, has_weight)
-    assert chosen.sum() == importance.ROWS and chosen[counts].all() and not chosen[~has_weight].any()
+    chosen = importance_weights.up_to_a_multiple(counts, has_weight)
+    assert chosen.sum() == importance_weights.ROWS and chosen[counts].all() and not chosen[~has_weight].any()
     counts[0] = True
-    assert importance._up_to_a_multiple(counts, has_weight).sum() == 3 * importance.ROWS
-    assert importance._up_to_a_multiple(torch.ones_like(counts), has_weight).all()
-    assert not importance._up_to_a_multiple(torch.zeros_like(counts), has_weight).any()
+    assert importance_weights.up_to_a_multiple(counts, has_weight).sum() == 3 * importance_weights.ROWS
+    assert importance_weights.up_to_a_multiple(torch.ones_like(counts), has_weight).all()
+    assert not importance_weights.up_to_a_multiple(torch.zeros_like(counts), has_weight).any()
 
 
 def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
@@ -487,7 +497,7 @@ def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
     torch.manual_seed(0)
     expected = torch.autograd.grad(objective.loss(inputs)[0], list(model.parameters()))
     of_all = sum(with_gradients)
-    monkeypatch.setattr(importance, "ROWS", 2)
+    monkeypatch.setattr(importance_weights, "ROWS", 2)
     for most in (-1, 1):
         monkeypatch.setattr(importance, "MOST", most)
         with_gradients.clear()

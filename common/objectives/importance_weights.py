@@ -1,0 +1,34 @@
+"""Importance weights of samples, and which samples have a gradient that is not lost in rounding."""
+
+import torch
+from torch import Tensor
+
+ROWS = 64  # decoded with gradients in multiples of it: arrays of ever new sizes would leave gaps in the memory
+
+
+def normalised(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
+    """w over the sum of the estimator's own set: each component's samples if looser, else all, (T, K, B).
+
+    Args:
+        log_w: (T, K, B), of K samples of each component.
+        share: the components' weights in the mixture, (T, B).
+    """
+    if looser:
+        return log_w.softmax(dim=1)
+    return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
+
+
+def counting(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
+    """Where a sample's weight changes the gradient, (T, K, B) bool: others are lost in rounding, many times over.
+
+    Args:
+        log_w, share, looser: see `normalised`.
+    """
+    return normalised(log_w, share, looser) > torch.finfo(log_w.dtype).eps ** 2
+
+
+def up_to_a_multiple(counts: Tensor, has_weight: Tensor) -> Tensor:
+    """The samples that count, and others with weight up to a multiple of ROWS: (T, K, B) bool."""
+    n = min(-(-int(counts.sum()) // ROWS) * ROWS, counts.numel())
+    rows = (2 * counts.int() + has_weight).flatten().argsort(descending=True, stable=True)[:n]
+    return torch.zeros_like(counts).flatten().index_fill(0, rows, True).view_as(counts)
