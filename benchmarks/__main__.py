@@ -9,7 +9,7 @@ Plain: one pass of all networks for each term of the objective, and an unfused A
 the package on our networks (`pip install -e ".[bench]"`, `benchmarks.package`). Both repeat one batch in memory;
 "end to end" is plain with the originals' loader, which opens each image separately. Ours always takes its batches out
 of a split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the
-ratios.
+ratios. Numbers below 1e-38 count as zero in all of them.
 
 The limit: the operations of matrix products and convolutions that our step needs, forward and backward (each network
 once, and decoders only for what is scored), at the rate of a large convolution or product, whichever is faster.

@@ -74,7 +74,7 @@ def race(makers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, Tim
 
 def _take_turns(make: Callable[[], Turn], end: Connection) -> None:
     torch.manual_seed(0)
-    torch.set_flush_denormal(True)  # of all, as `devices.select` does: random images lead to many
+    torch.set_flush_denormal(True)  # in each, as `devices.select` does; random images lead to many
     turn = make()
     while end.recv():
         end.send(timed(turn))

@@ -66,23 +66,8 @@ class _Transposed(torch.autograd.Function):
         ctx.shape = shape
         if x.dtype == torch.bfloat16:
             return conv_transpose2d(x, weight, bias, *shape)
-        if weight.shape[1] > FEW_CHANNELS:
-            y = conv_transpose2d(x, weight, None, *shape)
-            return y if bias is None else y.add_(bias[:, None, None])
-        axes = list(zip(x.shape[2:], weight.shape[2:], *shape, strict=True))
-        size = [(n - 1) * stride - 2 * padding + kernel + extra for n, kernel, stride, padding, extra in axes]
-        y = x.new_zeros(len(x), weight.shape[1], *size)
-        if bias is not None:
-            y += bias[:, None, None]
-        rows, columns = (_taps(*axis[:4], total) for axis, total in zip(axes, size, strict=True))
-        flat = weight.flatten(1).mT.contiguous()  # (out * kernel, in)
-        n = max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * len(flat)))  # examples in a product
-        for part, out in zip(x.split(n), y.split(n), strict=True):
-            products = (flat @ part.flatten(2)).view(len(part), *weight.shape[1:], *x.shape[2:])
-            for i, (seen_rows, out_rows) in enumerate(rows):
-                for j, (seen_columns, out_columns) in enumerate(columns):
-                    out[..., out_rows, out_columns] += products[:, :, i, j, seen_rows, seen_columns]
-        return y
+        y = conv_transpose2d(x, weight, None, *shape) if weight.shape[1] > FEW_CHANNELS else _sums(x, weight, *shape)
+        return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
     @once_differentiable
@@ -96,6 +81,22 @@ class _Transposed(torch.autograd.Function):
             g, x, weight, None, stride, padding, (1, 1), True, output_padding, 1, needed
         )
         return *gradients[:2], bias, None, None, None
+
+
+def _sums(x: Tensor, weight: Tensor, *shape: tuple[int, int]) -> Tensor:
+    """A transposed convolution without bias, (N, in, H, W) -> (N, out, H, W): products, added up where they belong."""
+    axes = list(zip(x.shape[2:], weight.shape[2:], *shape, strict=True))
+    size = [(n - 1) * stride - 2 * padding + kernel + extra for n, kernel, stride, padding, extra in axes]
+    y = x.new_zeros(len(x), weight.shape[1], *size)
+    rows, columns = (_taps(*axis[:4], total) for axis, total in zip(axes, size, strict=True))
+    flat = weight.flatten(1).mT.contiguous()  # (out * kernel, in)
+    n = max(1, PRODUCT_NUMBERS // (x.shape[2:].numel() * len(flat)))  # examples in a product
+    for part, out in zip(x.split(n), y.split(n), strict=True):
+        products = (flat @ part.flatten(2)).view(len(part), *weight.shape[1:], *x.shape[2:])
+        for i, (seen_rows, out_rows) in enumerate(rows):
+            for j, (seen_columns, out_columns) in enumerate(columns):
+                out[..., out_rows, out_columns] += products[:, :, i, j, seen_rows, seen_columns]
+    return y
 
 
 def _as_products(g: Tensor, x: Tensor, weight: Tensor, *shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
