@@ -13,7 +13,7 @@ from tests.helpers.scripts import call
 
 MNIST = ("--demo", "--limit", 120, "--n-latents", 8, "--batch-size", 25, "--annealing-epochs", 1)
 EPOCHS = 20  # of mnist
-SMALL = ("--demo", "--limit", 4, "--batch-size", 4, "--epochs", 1)
+SMALL = ("--demo", "--limit", 12, "--batch-size", 4, "--epochs", 1)
 # folders with examples, objectives or batch norm of their own, and a newer model with absent modalities
 TRAININGS = {
     "mnist": (mnist.train, *MNIST, "--epochs", EPOCHS),
