@@ -7,10 +7,11 @@ from typing import Protocol
 from torch import nn
 
 from celeba.attributes import ATTRIBUTES
-from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
 from common.pairs import Networks, build_pair
+from common.transposed_convolutions import ConvTranspose2d
 
 WIDTH = 512
 MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion

@@ -45,7 +45,8 @@ Data
         torchvision_import: torchvision beside any build of torch
 
 The pieces
-    encoders_decoders: blocks that networks are built from
+    transposed_convolutions: those that avoid what is slow on a CPU
+    encoders_decoders: other blocks that networks are built from, and their outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
     private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z

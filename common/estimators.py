@@ -18,8 +18,9 @@ from torch.distributions import Distribution
 
 from common import distributed
 from common.data.batches import Batch, Examples
+from common.encoders_decoders import zero_where_absent
 from common.errors import require
-from common.modalities import Modality, zero_where_absent
+from common.modalities import Modality
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 

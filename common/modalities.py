@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.data.batches import Batch, Columns, columns_of
-from common.encoders_decoders import StackedDecoder
+from common.encoders_decoders import StackedDecoder, zero_where_absent
 from common.errors import require
 
 
@@ -132,11 +132,6 @@ def n_shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
 def n_elements(encoder: nn.Module | None) -> int | None:
     """The number of elements if an encoder's modality is a set, None if it is not."""
     return getattr(encoder, "n_elements", None)
-
-
-def zero_where_absent(x: Tensor, present: Tensor) -> Tensor:
-    """x (B, ...) with zeros, a valid value of every modality, in the rows that are not present, (B,)."""
-    return x.masked_fill(~present.view(-1, *[1] * (x.dim() - 1)), 0)
 
 
 def stack_values(names: tuple[str, ...], batch: Batch, modalities: Mapping[str, Modality]) -> Tensor:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Batch, Columns, observe
-from common.encoders_decoders import has_batch_norm
+from common.encoders_decoders import has_batch_norm, outputs, outputs_where
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
-from common.modalities import Modality, modalities_of, n_elements, stack_values, zero_where_absent
+from common.modalities import Modality, modalities_of, n_elements, stack_values
 from common.private_latents import with_auxiliary, with_private
 
 # Samples of z decoded at once, over all examples, so that memory does not grow with their number: few enough for a
@@ -152,27 +152,14 @@ class MultimodalVAE(nn.Module):
         modality = self.modality[names[0]]  # only one if some have private latents
         if n_elements(network):
             x = batch.modalities[names[0]] if len(names) == 1 else stack_values(names, batch, self.modality)
-            return tuple(modality.spread(p, self.latent_dim).movedim(1, 0) for p in self.run(network, x))
+            return tuple(modality.spread(p, self.latent_dim).movedim(1, 0) for p in outputs(network, x))
         xs = [batch.modalities[name] for name in names]
         if batch.mask is None:
-            params = self.run(network, *xs)
+            params = outputs(network, *xs)
         else:
             present = torch.stack([self.modality[name].present(batch.mask) for name in names]).all(dim=0)  # (B,)
-            params = self._run_present(network, xs, present, batch.every_row)
+            params = outputs_where(present, network, *xs, every_row=batch.every_row)
         return tuple(modality.spread(p, self.latent_dim).unsqueeze(0) for p in params)
-
-    def _run_present(
-        self, network: nn.Module, xs: Sequence[Tensor], present: Tensor, every_row: bool
-    ) -> tuple[Tensor, ...]:
-        """The network's outputs (B, ...), computed for the rows that are present (B,) only, and 0 elsewhere."""
-        if every_row:
-            params = self.run(network, *(zero_where_absent(x, present) for x in xs))
-            return tuple(torch.where(present[:, None], p, 0) for p in params)
-        if present.all():
-            return self.run(network, *xs)
-        rows = present.nonzero().squeeze(1)
-        params = self.run(network, *(x[rows] for x in xs))
-        return tuple(p.new_zeros(len(present), *p.shape[1:]).index_copy(0, rows, p) for p in params)
 
     def fuse(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
         """q(z|x_S) from stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
@@ -257,12 +244,12 @@ class MultimodalVAE(nn.Module):
         Raises:
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
-        outputs = {}
+        decoded, given = {}, given or {}
         names = tuple(self.modelled if modalities is None else modalities)
         for name in names:
-            if name not in outputs:
-                outputs |= self._decode_together(z, self._modelled(name, given or {}), given or {})
-        return self.likelihood({name: outputs[name] for name in names})
+            if name not in decoded:
+                decoded |= self._decode_together(z, self._modelled(name, given), given)
+        return self.likelihood({name: decoded[name] for name in names})
 
     def _modelled(self, name: str, given: Mapping[str, Tensor]) -> Modality:
         modality = self.modality.get(name)
@@ -279,7 +266,7 @@ class MultimodalVAE(nn.Module):
         conditions = [given[name] for name in modality.given]
         shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
         inputs = [modality.part_of(z).expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
-        flat = self.run(self.decoder[modality.decoder], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
+        flat = outputs(self.decoder[modality.decoder], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
         if len(modality.decoded_with) == 1:
             flat = [flat]
         elif isinstance(flat, Tensor):
@@ -288,24 +275,12 @@ class MultimodalVAE(nn.Module):
 
     def decode_stack(self, names: Sequence[str], z: Tensor) -> Distribution:
         """p(x_m|z_m) for all n modalities of a StackedDecoder, each at its own z, (n, ..., D): batch shape (n, ...)."""
-        out = self.run(self.decoder[",".join(names)], z.flatten(1, -2)).movedim(1, 0)  # (n, N, ...)
+        out = outputs(self.decoder[",".join(names)], z.flatten(1, -2)).movedim(1, 0)  # (n, N, ...)
         return self.likelihood[names[0]](out.reshape(*z.shape[:-1], *out.shape[2:]))
 
     def decoder_has_batch_norm(self, name: str) -> bool:
         """Whether the decoder of a modality has batch norm, whose statistics must be those of one ELBO term."""
         return has_batch_norm(self.decoder[self.modality[name].decoder])
-
-    def run(self, network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The network's output.
-
-        A single row has no statistics for batch norm: the running ones stand in for them, in training too.
-        """
-        if self.training and len(inputs[0]) == 1 and network.training and has_batch_norm(network):
-            network.eval()
-            out = network(*inputs)
-            network.train()
-            return out
-        return network(*inputs)
 
     @torch.no_grad()
     def generate(self, n: int, latents: Distribution | None = None) -> dict[str, Tensor]:

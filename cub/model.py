@@ -7,11 +7,12 @@ from torch import nn
 
 from common.authors_files import MmvaeArgs
 from common.checkpoints import NetworkOptions
-from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer, UnsqueezeLayer
+from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
+from common.transposed_convolutions import ConvTranspose2d, FromPixel
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from common.encoders_decoders import ConvTranspose2d, swish_mlp
+from common.encoders_decoders import swish_mlp
 from common.models import MultimodalVAE
+from common.transposed_convolutions import ConvTranspose2d
 from mnist.model import WIDTH, Config, assemble, layers
 
 

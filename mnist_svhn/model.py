@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from common import families
 from common.authors_files import Depth, MmvaeArgs
 from common.checkpoints import Name, NetworkOptions
-from common.encoders_decoders import ConvTranspose2d, FromPixel, SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
+from common.transposed_convolutions import ConvTranspose2d, FromPixel
 from mnist_svhn.options import FAMILIES, JOINT, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from common.checkpoints import NetworkOptions
-from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
 from common.pairs import Networks, build_pair
+from common.transposed_convolutions import ConvTranspose2d
 from mnist.model import layers
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH

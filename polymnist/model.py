@@ -8,10 +8,11 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from common.checkpoints import Name, NetworkOptions
-from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.transposed_convolutions import ConvTranspose2d
 from polymnist.data import modalities
 from polymnist.options import MODELS
 

@@ -10,7 +10,8 @@ from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, g
 
 from common.checkpoints import Name, NetworkOptions, Size
 from common.distributions import DiagonalGaussian
-from common.encoders_decoders import ConvTranspose2d, SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer
+from common.transposed_convolutions import ConvTranspose2d
 from vhe.framework import VHE, NormalPrior
 from vhe.pixelcnn import GatedPixelCNN
 

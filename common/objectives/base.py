@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from common.data.batches import Batch
+from common.encoders_decoders import zero_where_absent
 from common.errors import require
-from common.modalities import stack_values, zero_where_absent
+from common.modalities import stack_values
 from common.multimodal_vae import MultimodalVAE
 from common.plain_pieces import assembled
 

@@ -2,82 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from common import encoders_decoders
 from common.encoders_decoders import (
     ConcatLayer,
-    ConvTranspose2d,
-    FromPixel,
     ModalityEmbedding,
     SharedNetwork,
     StackedLinear,
     has_batch_norm,
     is_repeatable,
 )
-
-SHAPES = {
-    "as DCGAN's": (4, 2, 1),
-    "of one stage": (4, 1, 0),
-    "flat": ((1, 4), (1, 2), (0, 1)),
-    "odd": (3, 2, 1, 1),
-    "padded": (12, 1, 6),
-}
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_a_transposed_convolution_is_torchs(channels, shape, bias, monkeypatch):
-    monkeypatch.setattr(encoders_decoders, "PRODUCT_NUMBERS", 1000)  # a batch in parts
-    ours = ConvTranspose2d(2, channels, *shape, bias=bias).double()
-    theirs = nn.ConvTranspose2d(2, channels, *shape, bias=bias).double()
-    theirs.load_state_dict(ours.state_dict())
-    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
-    x = torch.randn(7, 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    found = [[y := f(x), *torch.autograd.grad(y.square().sum(), (x, *f.parameters()))] for f in (ours, theirs)]
-    torch.testing.assert_close(*found)
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("channels", [1, 5])
-def test_a_transposed_convolution_in_bf16_is_torchs_up_to_rounding(channels, shape, monkeypatch):
-    monkeypatch.setattr(encoders_decoders, "MANY_CHANNELS", 5)  # whose gradients are products
-    ours, theirs = (f(2, channels, *shape) for f in (ConvTranspose2d, nn.ConvTranspose2d))
-    theirs.load_state_dict(ours.state_dict())
-    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
-    x = torch.randn(7, 2, 5, 6, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = ours(x), theirs(x)
-    assert outputs[0].dtype == torch.bfloat16
-    pairs = zip((ours, theirs), outputs, strict=True)
-    found = [[y, *torch.autograd.grad(y.float().square().sum(), (x, *f.parameters()))] for f, y in pairs]
-    for one, other in zip(*found, strict=True):
-        assert (one - other).norm() < 0.01 * other.norm()
-
-
-def test_a_transposed_convolution_of_no_examples():
-    layer = ConvTranspose2d(2, 1, 4, 2, 1)
-    y = layer(torch.empty(0, 2, 5, 6))
-    y.sum().backward()
-    assert y.shape == (0, 1, 10, 12) and layer.weight.grad.eq(0).all()
-
-
-def test_a_transposed_convolution_in_bf16_of_no_examples():
-    layer = ConvTranspose2d(2, encoders_decoders.MANY_CHANNELS, 4, 2, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(torch.empty(0, 2, 5, 6)).sum().backward()
-    assert layer.weight.grad.eq(0).all()
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_transposed_convolution_of_a_pixel_is_a_product(bias):
-    ours = FromPixel(3, 5, 4, bias).double()
-    theirs = nn.ConvTranspose2d(3, 5, 4, bias=bias).double()
-    theirs.load_state_dict(ours.state_dict())
-    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
-    x = torch.randn(7, 3, 1, 1, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(7, 5, 4, 4)
-    found = [[y := f(x), *torch.autograd.grad((weight * y).sum(), (x, *f.parameters()))] for f in (ours, theirs)]
-    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("embed_dim", [None, 2])
@@ -120,7 +52,6 @@ def test_stacked_layers_start_as_linear_ones():
         assert parameter.abs().max() <= 1 / 5
         assert parameter.std().item() == pytest.approx(1 / 5 / 3**0.5, rel=0.1)
         assert parameter.mean().item() == pytest.approx(0, abs=0.01)
-    assert FromPixel(3, 5, 4).bias is not None, "as torch's layers have one"
 
 
 def test_networks_with_batch_norm_or_dropout_do_not_repeat_their_outputs():
