@@ -87,7 +87,6 @@ What is asked of a trained model
     metrics: coherence, classes in the latents, KLs between posteriors
     evaluation/: metrics of one kind each
         subset_likelihoods: log p of subsets of the modalities, also given others
-        aggregates: the aggregate posterior of a label
         latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
         encoded: examples after their encoders, run once for all subsets
         frechet_distances: between what a model decodes and test images, by a judge's features or Inception's

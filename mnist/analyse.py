@@ -24,12 +24,12 @@ from common.analysis import AnalysisConfig as Config
 from common.analysis import Labelled, analyse
 from common.checkpoints import load_config
 from common.data import Batch, Examples
-from common.evaluation.aggregates import AggregatePosterior
 from common.evaluation.classifiers import image_classifier, judge, judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
 from common.training import run_from_command_line
+from mnist.aggregate_posterior import AggregatePosterior
 from mnist.data import CLASSES, MNIST, Dataset, load_as_trained
 from mnist.model import N_CLASSES
 

@@ -25,12 +25,12 @@ from common.analysis import AnalysisConfig
 from common.checkpoints import load_config, load_model
 from common.distributed import progress
 from common.errors import option, require, require_positive
-from common.evaluation.aggregates import AggregatePosterior
 from common.io import folder_of
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
 from common.training import devices, run_from_command_line, runs
+from mnist.aggregate_posterior import AggregatePosterior
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, load_as_trained
 from mnist.model import N_CLASSES

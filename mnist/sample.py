@@ -23,10 +23,10 @@ from common.checkpoints import load_config, load_model
 from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
-from common.evaluation.aggregates import AggregatePosterior
 from common.models import MultimodalVAE
 from common.reporting import plots, sample_files
 from common.training import devices, options, run_from_command_line
+from mnist.aggregate_posterior import AggregatePosterior
 from mnist.data import MNIST, Dataset, load_as_trained
 
 COLUMNS = 8

@@ -4,9 +4,9 @@ from torch import nn
 
 from common.data import Examples
 from common.errors import InputError
-from common.evaluation.aggregates import AggregatePosterior
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
+from mnist.aggregate_posterior import AggregatePosterior
 
 
 class Exact(nn.Module):
