@@ -154,11 +154,13 @@ class Trainer:
 
     def _check_processes(self) -> None:
         """Raise InputError where the processes are too many, or do not see the same save-dir."""
-        world, batch_size = distributed.world_size(), self.config.batch_size
-        smallest_split = min(len(examples) for examples in (self.train, self.valid) if examples)
-        n = min(smallest_split, batch_size)
-        remedy = "start fewer, or raise --batch-size" if batch_size < smallest_split else "start fewer"
-        require(world <= n, f"{world} processes cannot share {n} examples: {remedy}")
+        world = distributed.world_size()
+        for shared, n, remedy in (
+            ("training examples", len(self.train), ""),
+            ("validation examples", len(self.valid) if self.valid else world, ", or raise --valid"),
+            ("examples of a batch", self.config.batch_size, ", or raise --batch-size"),
+        ):
+            require(world <= n, f"{world} processes cannot share {n} {shared}: start fewer{remedy}")
         starts = set(distributed.gather((self.progress.epoch, self.progress.batch)))
         seen = f"{self.run.dir} must be a folder that all of them see"
         require(len(starts) == 1, f"the processes would continue from different batches: {seen}")

@@ -350,17 +350,18 @@ def test_latents_are_drawn_every_few_epochs_of_the_examples_held_out(tmp_path, v
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "message"),
+    ("options", "message"),
     [
-        (100, "60 processes cannot share 50 examples: start fewer$"),
-        (40, "60 processes cannot share 40 examples: start fewer, or raise --batch-size"),
+        ({}, "60 processes cannot share 50 validation examples: start fewer, or raise --valid"),
+        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples of a batch: start fewer, or raise --batch-size"),
+        ({"valid": 270}, "60 processes cannot share 30 training examples: start fewer$"),
     ],
 )
-def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, batch_size, message):
-    """50 of the 300 examples are held out, and these are shared too."""
+def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, options, message):
+    """A sixth of the 300 examples is held out, and these are shared too."""
     monkeypatch.setattr(training.distributed, "world_size", lambda: 60)
     with pytest.raises(InputError, match=message):
-        mnist_train.main(config(tmp_path, batch_size=batch_size))
+        mnist_train.main(config(tmp_path, **{"batch_size": 100} | options))
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
