@@ -86,6 +86,7 @@ FUSIONS = {  # of --fusion: a model that has it, with the objective that is its 
     "joint": choices.MODELS["jmvae"],
     "jnf": choices.MODELS["jnf"],
 }
+POSTERIORS = ("laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm")
 AUTHORS = {"cubIS": "images", "cubISft": "features"}  # {the authors' --model: ours}
 
 

@@ -19,7 +19,7 @@ from common.errors import require
 from common.training import run_from_command_line
 from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
-from cub.options import AUTHORS, FUSIONS, MODELS, TrainingBirdOptions, model_of
+from cub.options import AUTHORS, FUSIONS, MODELS, POSTERIORS, TrainingBirdOptions, model_of
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -43,9 +43,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     captions; image, feature, caption: a VAE of this modality alone"""
     fusion: Literal[tuple(FUSIONS)] = "moe"
     """how the experts are fused"""
-    posterior: (
-        Literal["laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm"] | None
-    ) = None
+    posterior: Literal[POSTERIORS] | None = None
     """family of the experts and the prior. Default: gaussian for products, joint, jnf and --obj mmjsd, laplace for
     --fusion mmvae+, and for moe as the authors: laplace-normal for --model images (image Laplace, caption Gaussian),
     softplus-normal for features"""
@@ -103,8 +101,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         fuses = fusion != "own" or self.fusion == "moe"
         require(fuses, f"--fusion {self.fusion}: {model} has one expert, leave it out")
         super().check()
-        given = self.vocab is None or self.pre_trained is not None
-        require(given, "--vocab needs --pre-trained with the authors' model: add it, or leave out --vocab")
+        require(not self.vocab or self.pre_trained, "--vocab needs --pre-trained with the authors' model: add it")
 
 
 def experiment(config: Config) -> "Experiment":
