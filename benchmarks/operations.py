@@ -66,7 +66,8 @@ def main(config: Config) -> None:
         inside = sum(operation.seconds for operation in operations)
         rows.append((name, step, inside, shortest, arithmetic))
     print(
-        "\n| a step, ms | | its operations | each alone at its best | share | arithmetic limit | share |"
+        "\n| | a step, ms | its operations, ms | each alone at its best, ms | share of the step | "
+        "arithmetic limit, ms | share of the step |"
         "\n|---|---|---|---|---|---|---|"
     )
     for name, step, *times in rows:
