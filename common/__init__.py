@@ -111,6 +111,7 @@ Training
         objective_options: the options that choose the model and its objective
         options: the options that scripts share
         resuming: the last checkpoint, and how a training goes on from it
+        earlier_runs: the options of an earlier run, which --resume, --config and --pre-trained take up
         runs: a save-dir, and what is written there
         option_groups: the options of --help in groups, with their texts
         command_line: from the command line to main(config)

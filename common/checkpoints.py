@@ -89,9 +89,8 @@ def _options_of(experiment: str) -> type[NetworkOptions]:
 
 def load(path: Path, kind: type[T] = dict) -> T:
     """Load a checkpoint's tensors and plain containers; see `common.tensor_files.load`."""
-    return tensor_files.load(
-        path, kind, f"give a checkpoint, or the folder of a run (train.py writes {BEST} after its first epoch)", REMEDY
-    )
+    written = f"train.py writes {BEST} after the first epoch that it validates"
+    return tensor_files.load(path, kind, f"give a checkpoint, or the folder of a run ({written})", REMEDY)
 
 
 def load_model(

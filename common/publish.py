@@ -18,7 +18,8 @@ from common.errors import InputError, brief, install, require
 from common.experiment_modules import EXPERIMENTS
 from common.io import folder_of, write_atomically
 from common.training.command_line import run_from_command_line
-from common.training.runs import NOT_OF_THE_RUN, Epoch, read_metrics
+from common.training.earlier_runs import NOT_OF_THE_RUN
+from common.training.runs import Epoch, read_metrics
 
 CARD = "README.md"
 

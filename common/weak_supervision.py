@@ -85,6 +85,7 @@ class WeakSupervisionOptions:
     config: tyro.conf.Suppress[Path | None] = None
     settings: tyro.conf.Suppress[str] = "recommended"
     patience: tyro.conf.Suppress[int | None] = None
+    eval_interval: tyro.conf.Suppress[int] = 1
 
     def check(self) -> None:
         super().check()

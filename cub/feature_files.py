@@ -10,11 +10,11 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from common.checkpoints import load
+from common import tensor_files
 from common.data import npy_files
 from common.data.image_caches import Kind, decode
 from common.errors import require
-from common.schemas import check, read_json
+from common.schemas import read_json
 from cub.feature_network import N_FEATURES, extractor, features_of
 from cub.layouts import BirdFiles
 
@@ -162,7 +162,7 @@ def read_notes(cache_dir: Path, split: str) -> Notes:
 
 def read_network(path: Path, remedy: str) -> Kept:
     """Read and check a network's file."""
-    return check(load(path), Kept, str(path), remedy)
+    return tensor_files.load(path, Kept, remedy, remedy)
 
 
 def map_features(path: Path, n: int, mode: str = "c") -> np.ndarray:

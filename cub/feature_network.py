@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
 from common import distributed, tensor_files
-from common.checkpoints import check_fit, load
+from common.checkpoints import check_fit
 from common.errors import InputError, brief, require
 from common.training.resuming import Count, OptimizerState, restore_optimizer
 
@@ -200,11 +200,12 @@ def train(
     )
     about, done, accuracy = {**recipe._asdict(), **trained_on}, 0, math.nan
     if path.exists():
-        kept = load(path, Training)
-        require(kept.about == about, f"{path} belongs to another training run: delete it, or give another --cache-dir")
+        remedy = "delete it, or give another --cache-dir"
+        kept = tensor_files.load(path, Training, remedy, remedy)
+        require(kept.about == about, f"{path} belongs to another training run: {remedy}")
         check_fit(kept.state_dict, network, f"{path} holds another network")
         network.load_state_dict(kept.state_dict)
-        restore_optimizer(path, kept.optimizer, optimizer, {"momentum_buffer"})
+        restore_optimizer(path, kept.optimizer, optimizer, {"momentum_buffer"}, remedy)
         done, accuracy = kept.epoch, kept.accuracy
         print(f"resuming after epoch {done}")
     held_out = torch.arange(len(labels)) % HELD_OUT_EVERY == 0

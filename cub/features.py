@@ -24,14 +24,12 @@ from joblib import cpu_count
 from msgspec import structs
 from torch import Tensor, nn
 
-from common import distributed
-from common.checkpoints import load
+from common import distributed, tensor_files
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
 from common.errors import option, require, require_positive, require_seed
 from common.io import locked, write_atomically
 from common.schemas import check
-from common.tensor_files import save
 from common.training import devices, run_from_command_line
 from cub.feature_files import (
     NETWORK,
@@ -126,7 +124,7 @@ def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
         same = read_network(path, remedy_for(folder)).about == notes
         require(same, f"{path} holds another network, or was made with another --size: {remedy_for(folder)}")
     else:
-        save(path, {"about": notes, "state_dict": network.state_dict()})
+        tensor_files.save(path, {"about": notes, "state_dict": network.state_dict()})
         (folder / TRAINING).unlink(missing_ok=True)
     return network, notes
 
@@ -142,7 +140,8 @@ def _parameters(
     require(
         config.weights.is_file(), f"--weights {config.weights}: there is no such file; give one, torchvision or train"
     )
-    content, name, remedy = load(config.weights), f"--weights {config.weights}", "give another file"
+    name, remedy = f"--weights {config.weights}", "give another file"
+    content = tensor_files.load(config.weights, dict, remedy, remedy)
     if "about" in content:
         kept = check(content, Kept, name, remedy)
         return kept.about, kept.state_dict

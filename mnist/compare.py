@@ -63,7 +63,7 @@ VARIANTS = {
 
 REFUSED = {  # options of train that --variants and --options cannot set: the comparison sets or ignores them
     *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "config", "pre-trained"),
-    *("dry-run", "download"),
+    *("settings", "dry-run", "download"),
 }
 
 

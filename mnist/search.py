@@ -30,7 +30,7 @@ from common.errors import Diverged, InputError, flag, install, option, require, 
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
 from common.reporting import tables
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, earlier_runs, options, run_from_command_line, runs
 from common.training.parallel import default_jobs, in_parallel, logged
 from mnist import train
 from mnist.data import MNIST, binarised
@@ -48,7 +48,7 @@ SPACE = {
 # tried first: the settings of the authors' code, with a low and with a high weight of the label
 FIRST = tuple({"lambda_text": x, "annealing": 0.4, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
 CHOSEN = ("lambda_text", "annealing_epochs", "lr", "batch_size")
-NOT_COMPARED = runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
+NOT_COMPARED = earlier_runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
 BATCH_SIZE = 100
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from common.errors import require_positive
+from common.errors import require, require_positive
 from common.training import run_from_command_line
 from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, NamedModels, ObjectiveName, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
@@ -97,6 +97,8 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
         super().check()
         self.check_options()
         require_positive(self, "num_hidden_layers")
+        of_mnist = self.num_hidden_layers == 1 or self.model != "svhn"
+        require(of_mnist, "--num-hidden-layers: --model svhn has none of mnist's networks, leave it out")
 
 
 def experiment(config: Config) -> "Experiment":

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from common import schemas
-from common.training.runs import NOT_OF_THE_RUN
+from common.training.earlier_runs import NOT_OF_THE_RUN
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Command = Annotated[str, Meta(max_length=5000)]

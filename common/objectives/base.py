@@ -136,7 +136,7 @@ class MultimodalObjective(Objective):
         batch = self.model.observe(inputs)
         complete = batch.mask is None or bool(batch.mask.all())
         require(
-            complete, f"{needed_by} every modality of every example: leave out incomplete ones, or choose another --obj"
+            complete, f"{needed_by} every modality of every example: leave out incomplete ones, or train another model"
         )
         return replace(batch, mask=None)
 
@@ -208,35 +208,41 @@ class MultimodalObjective(Objective):
         Only what is scored is decoded, and all terms in one batch. The exception is a decoder with batch norm in
         training: as in the papers, its statistics are those of one term.
         """
-        if self.training and len(z) > 1 and self.model.decoder_has_batch_norm(name):
+        if self.model.training and len(z) > 1 and self.model.decoder_has_batch_norm(name):
             scored = [None] * len(z) if scored is None else scored.split(1)
             return torch.cat([self.log_likelihood(name, z[t : t + 1], batch, s) for t, s in enumerate(scored)])
+        modality = self.model.modality[name]
+        values = {n: x for n, x in batch.modalities.items() if n in (name, *modality.given)}
         if scored is None or (not batch.every_row and scored.all()):
-            log_p = self._log_prob(name, z, batch.modalities)
-            return log_p.sum(dim=-1) if self.model.modality[name].is_set else log_p
-        scored = scored if self.model.modality[name].is_set else scored.unsqueeze(-1)  # (T, ..., B, n)
+            log_p = self._log_prob(name, z, values)
+            return log_p.sum(dim=-1) if modality.is_set else log_p
+        scored = scored if modality.is_set else scored.unsqueeze(-1)  # (T, ..., B, n)
         if batch.every_row:
-            return self._log_likelihood_of_every_row(name, z, batch, scored)
-        return self._log_likelihood_of_scored_rows(name, z, batch, scored)
+            return self._log_likelihood_of_every_row(name, z, values, scored)
+        return self._log_likelihood_of_scored_rows(name, z, values, scored)
 
-    def _log_likelihood_of_every_row(self, name: str, z: Tensor, batch: Batch, scored: Tensor) -> Tensor:
+    def _log_likelihood_of_every_row(
+        self, name: str, z: Tensor, values: Mapping[str, Tensor], scored: Tensor
+    ) -> Tensor:
         present = scored.any(dim=-1).flatten(0, -2).any(dim=0)  # (B,)
-        values = {name: zero_where_absent(x, present) for name, x in batch.modalities.items()}
+        values = {n: zero_where_absent(x, present) for n, x in values.items()}
         log_p = self._log_prob(name, z, values).reshape(scored.shape)
         return torch.where(scored, log_p, 0).sum(dim=-1)
 
-    def _log_likelihood_of_scored_rows(self, name: str, z: Tensor, batch: Batch, scored: Tensor) -> Tensor:
+    def _log_likelihood_of_scored_rows(
+        self, name: str, z: Tensor, values: Mapping[str, Tensor], scored: Tensor
+    ) -> Tensor:
         log_p, any_scored = z.new_zeros(z.shape[:-1]), scored.any(dim=-1)  # (T, ..., B)
         if any_scored.any():  # distributions refuse empty batches
             rows = any_scored.nonzero(as_tuple=True)  # each (N,)
-            values = {n: x[rows[-1]] for n, x in batch.modalities.items()}
-            density = self._log_prob(name, z[rows], values).reshape(len(rows[0]), -1)  # (N, n)
+            of_rows = {n: x[rows[-1]] for n, x in values.items()}
+            density = self._log_prob(name, z[rows], of_rows).reshape(len(rows[0]), -1)  # (N, n)
             log_p[rows] = torch.where(scored[rows], density, 0).sum(dim=-1)
         return log_p
 
     def _log_prob(self, name: str, z: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """log p(x_m|z) of z (..., B, D) and values (B, ...): (..., B), for a set (..., B, n)."""
-        undivided = z.device.type != "cpu" or (self.training and self.model.decoder_has_batch_norm(name))
+        undivided = z.device.type != "cpu" or (self.model.training and self.model.decoder_has_batch_norm(name))
         n_numbers = z[..., 0, 0].numel() * values[name][0].numel()  # that one example's samples decode to
         size = len(values[name]) if undivided else max(1, DECODED_NUMBERS // n_numbers)
         log_p = []

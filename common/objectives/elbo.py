@@ -200,8 +200,11 @@ class MvaeElbo(SumOfElbos):
     these are subsets of its elements; each element counts alone if they are few, else the set does.
 
     Args:
-        K: number of random subsets (`--approx-m`); needs three modalities.
+        K: number of random subsets (`--approx-m`).
         generator: draws them.
+
+    Raises:
+        InputError: random subsets of fewer than three modalities.
     """
 
     unimodal = True
@@ -214,6 +217,8 @@ class MvaeElbo(SumOfElbos):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model, weights)
+        n = n_columns(self.model.columns)
+        require(K == 0 or n > 2, f"random subsets need at least 3 modalities (got {n}): leave out --approx-m")
         self.K, self.random_subsets = K, K > 0
         self.generator = generator
 

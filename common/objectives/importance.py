@@ -230,7 +230,7 @@ class IwaeElbo(ImportanceWeighted):
             n_counting: mean number of an example's samples that are decoded with gradients; None: all.
         """
         t, k, b, _ = z.shape
-        if self.training and has_batch_norm(self.model.decoder):
+        if self.model.training and has_batch_norm(self.model.decoder):
             return b
         if n_counting is None or self.max_samples is not None:
             return max(1, self.decoded_at_once // (t * k))
@@ -277,7 +277,7 @@ class IwaeElbo(ImportanceWeighted):
     def _decodes_alone(self, names: tuple[str, ...]) -> bool:
         """Whether a sample's log p(x_m|z) is the same without the others, and if it is computed again."""
         modality = self.model.modality[names[0]]
-        return not modality.stacked and (not self.training or is_repeatable(self.model.decoder[modality.decoder]))
+        return not modality.stacked and (not self.model.training or is_repeatable(self.model.decoder[modality.decoder]))
 
     def _surrogate(
         self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, known: Known, beta: float

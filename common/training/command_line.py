@@ -4,19 +4,18 @@ The scripts import torch only when they run: nothing here imports it before the 
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any
 
-import msgspec
 import tyro
 
-from common.errors import InputError, brief, flag, option, require
-from common.training.option_groups import choices_of, in_groups
+from common.errors import InputError, brief, option, require
+from common.training import earlier_runs
+from common.training.option_groups import in_groups
 from common.training.options import RunConfig
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
@@ -119,7 +118,7 @@ def _parse_again(given: RunConfig, config: type, description: str | None, args: 
     # --annealing-epochs of --settings or --demo fits only their own --epochs
     if parse(config, description, args, named).epochs != epochs:
         named = {name: value for name, value in named.items() if name != "annealing_epochs"}
-    other = _other_run(given)  # holds all options, also those of --demo
+    other = earlier_runs.options_of(given)  # also those of --demo
     defaults = other | named if given.settings == "paper" else other or named
     tied = getattr(config, "DEPEND_ON", {})
     if not defaults:
@@ -144,50 +143,6 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
             require(alone, f"--settings paper and {option(name)} set the same defaults: leave one out")
         named = given.PAPER
     return named
-
-
-def _other_run(given: RunConfig) -> dict[str, Any]:
-    """The options of the run that --resume continues, else --config names, else --pre-trained names."""
-    from common.training.runs import NOT_TAKEN_OVER, read_about
-
-    config, before = type(given), given.save_dir / given.experiment / "config.json"
-    file = before if given.resume and before.exists() else given.config
-    if file:
-        options = read_about(file).config
-        return taken_up(config, {name: value for name, value in options.items() if name not in NOT_TAKEN_OVER}, file)
-    if not given.pre_trained:
-        return {}
-    from common.checkpoints import load_config
-    from common.training.runs import NOT_OF_THE_RUN
-
-    names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda"}
-    options = load_config(given.pre_trained)
-    return taken_up(config, {name: value for name, value in options.items() if name in names}, given.pre_trained)
-
-
-def taken_up(config: type, options: dict[str, Any], source: Path) -> dict[str, Any]:
-    """The options of another run, as config.json and checkpoints hold them, with the types of a config.
-
-    Options that are None are left out.
-
-    Args:
-        source: where the options were read, for messages.
-
-    Raises:
-        InputError: `config` lacks an option, or does not allow its value.
-    """
-    remedy, hints = "give the file of a run of this experiment", get_type_hints(config)
-    unknown = [name for name in options if name not in config.__dataclass_fields__]
-    require(not unknown, f"{source} has options that this script lacks, {', '.join(unknown[:3])}: {remedy}")
-    taken = {name: value for name, value in options.items() if value is not None}
-    for name, value in taken.items():
-        try:
-            taken[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, text: kind(text))
-        except msgspec.ValidationError as error:
-            choices = ", ".join(map(str, choices_of(config, name)))
-            allowed = f"this script has {choices}" if choices else brief(error)
-            raise InputError(f"{source} was trained with {flag(name, value)}, {allowed}: {remedy}") from error
-    return taken
 
 
 def parse(

@@ -18,10 +18,11 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
 from common.training import batch_norm, devices, trackers
+from common.training.earlier_runs import read_about
 from common.training.loop import Pictures, Trainer
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import RunConfig, as_json
-from common.training.runs import Callback, Run, read_about
+from common.training.runs import Callback, Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
 

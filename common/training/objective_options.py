@@ -50,7 +50,7 @@ class ObjectiveOptions:
     """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
     # {option: options whose defaults from another run are dropped if it changes}
-    DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha")}
+    DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha", "max_memory")}
 
     def experts(self) -> tuple[str, str, str]:
         """The option that names the model, its fusion (`common.choices.FUSIONS`) and its posterior family."""

@@ -8,11 +8,12 @@ import msgspec
 import torch
 from torch import Tensor
 
-from common.checkpoints import REMEDY, Saved, check_fit
+from common.checkpoints import Saved, check_fit
 from common.errors import require
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+REMEDY = "train anew in another --save-dir"  # for a damaged checkpoint
 
 
 class OptimizerState(msgspec.Struct):
@@ -59,15 +60,18 @@ def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.opt
     """
     check_fit(last.state_dict, model, f"{path} has other networks")
     model.load_state_dict(last.state_dict)
-    restore_optimizer(path, last.optimizer, optimizer, names)
+    restore_optimizer(path, last.optimizer, optimizer, names, REMEDY)
 
 
-def restore_optimizer(path: Path, saved: OptimizerState, optimizer: torch.optim.Optimizer, names: Set[str]) -> None:
+def restore_optimizer(
+    path: Path, saved: OptimizerState, optimizer: torch.optim.Optimizer, names: Set[str], remedy: str
+) -> None:
     """Restore an optimiser's tensors; its options stay as they are.
 
     Args:
         path: where `saved` was read, for messages.
         names: of the tensors that it keeps for each parameter; all but "step" have the parameter's shape.
+        remedy: what to do about a damaged file, the end of error messages.
 
     Raises:
         InputError: a tensor has another name, shape or type, or is not finite.
@@ -75,9 +79,9 @@ def restore_optimizer(path: Path, saved: OptimizerState, optimizer: torch.optim.
     parameters = [x for group in optimizer.param_groups for x in group["params"]]
     for number, moments in saved.state.items():
         known = number < len(parameters) and moments.keys() == names
-        require(known, f"{path} is damaged, optimizer.state[{number}] belongs to another optimiser: {REMEDY}")
+        require(known, f"{path} is damaged, optimizer.state[{number}] belongs to another optimiser: {remedy}")
         for name, x in moments.items():
             like = torch.zeros(()) if name == "step" else parameters[number]
             fits = x.shape == like.shape and x.dtype == like.dtype and bool(x.isfinite().all())
-            require(fits, f"{path} is damaged, optimizer.state[{number}].{name} does not fit: {REMEDY}")
+            require(fits, f"{path} is damaged, optimizer.state[{number}].{name} does not fit: {remedy}")
     optimizer.load_state_dict({"state": saved.state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -7,16 +7,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-import msgspec
-
 from common.errors import InputError, brief, flag, option, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
 from common.schemas import read_json, read_json_lines
+from common.training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
 from common.training.options import RunConfig, as_json
 
 if TYPE_CHECKING:
@@ -28,18 +26,6 @@ METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
 MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # what a resumed run may change
-# what --config does not take over
-NOT_TAKEN_OVER = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
-# may differ from the resumed run's options; paths are included, since a folder has many names
-NOT_OF_THE_RUN = NOT_TAKEN_OVER | {"data_dir", "cache_dir", "download", "pre_trained", "vocab"}
-
-
-class About(msgspec.Struct):
-    """The fields that config.json must have; see also `Run.about`."""
-
-    experiment: str
-    config: dict[str, Any]
-    started: str = ""
 
 
 class Epoch(TypedDict):
@@ -55,22 +41,6 @@ class Epoch(TypedDict):
 
 
 Callback = Callable[["Run", Epoch], None]  # called after each epoch, with the run and its line of metrics.jsonl
-
-
-def read_about(path: Path, experiment: str | None = None) -> About:
-    """What a run's config.json says.
-
-    Args:
-        experiment: the only experiment to accept; by default any.
-
-    Raises:
-        InputError: the file is missing, damaged, or of another experiment.
-    """
-    about = read_json(path, About, "give the config.json of a run")
-    name = about.experiment[:100]
-    message = f"{path} belongs to a run of {name}, not of {experiment}: use {name}'s train.py"
-    require(experiment in (None, name), message)
-    return about
 
 
 def check_same(options: dict[str, Any], model: Path) -> None:
@@ -110,14 +80,13 @@ class Run(contextlib.ExitStack):
         self.experiment = experiment
         self.writes = distributed.rank() == 0
         self.config = as_json(config)
-        self.defaults = {field.name: field.default for field in fields(config)}
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
         self.metrics_file = self.dir / METRICS
         with contextlib.ExitStack() as lock:
             if self.writes:
                 lock.enter_context(locked(self.dir))
-            self.checkpoint = self._last_checkpoint(config.resume)
+            self.checkpoint = self._last_checkpoint(config)
             if self.writes:
                 self._prepare()
             self.about = self._about()
@@ -174,10 +143,11 @@ class Run(contextlib.ExitStack):
             about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
 
-    def _last_checkpoint(self, resume: bool) -> "Last | None":
+    def _last_checkpoint(self, config: RunConfig) -> "Last | None":
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        from common.checkpoints import BEST, LAST, load
-        from common.training.resuming import Last
+        from common import tensor_files
+        from common.checkpoints import BEST, LAST
+        from common.training.resuming import REMEDY, Last
 
         config_file = self.dir / "config.json"
         if not config_file.exists():
@@ -190,11 +160,12 @@ class Run(contextlib.ExitStack):
             f"{self.dir} holds a run of {before.experiment[:100]}: choose another --save-dir",
         )
         if not (self.dir / LAST).exists():
-            self._remove_lone_best(before.started, resume)
+            self._remove_lone_best(before.started, config.resume)
             return None
-        require(resume, f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another")
-        self._check_options(before.config)
-        return load(self.dir / LAST, Last)
+        message = f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another"
+        require(config.resume, message)
+        self._check_options(config, type(config)(**taken_up(type(config), before.config, config_file)))
+        return tensor_files.load(self.dir / LAST, Last, REMEDY, REMEDY)
 
     def _remove_lone_best(self, started: str, resume: bool) -> None:
         """Remove a best model without a last checkpoint, if it is this run's.
@@ -210,11 +181,11 @@ class Run(contextlib.ExitStack):
             require(same_run, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
             best.unlink(missing_ok=True)
 
-    def _check_options(self, before: dict[str, Any]) -> None:
+    def _check_options(self, config: RunConfig, before: RunConfig) -> None:
         """Raise InputError if an option that must stay the same differs from the resumed run's."""
-        fixed = {"epochs"} if self.config["lr_schedule"] != "constant" else set()  # the schedule ends with them
-        for name, value in self.config.items():
-            earlier = before.get(name, self.defaults[name])  # an option that is newer than the run
+        fixed = {"epochs"} if config.lr_schedule != "constant" else set()  # the schedule ends with them
+        for name, value in vars(config).items():
+            earlier = getattr(before, name)
             if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
                 difference = f"{option(name)} {brief(str(earlier))}, not {value}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data

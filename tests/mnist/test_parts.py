@@ -430,6 +430,7 @@ def test_a_comparison_and_its_table(tmp_path, capsys, monkeypatch):
         (["--variants", "posterior=laplace"], "there is no fusion poe for laplace experts"),
         (["--seeds", "1", "1"], "--seeds must name each once"),
         (["--variants", "obj=elbo seed=3"], "cannot set seed=3"),
+        (["--options", "settings=paper"], "cannot set settings=paper"),
         (["--observed", "left"], "models of halves need top or bottom"),
         (["--n-test", "0"], "--n-test must be positive"),
     ],

@@ -65,8 +65,8 @@ def trained(tmp_path_factory):
         {"model": "mvae", "obj": "ar", "prior_and_posterior": "vmf"},
         {"prior_and_posterior": "vmf"},
         {"model": "mopoe", "obj": "elbo", "beta": 0.5},
-        {"model": "mnist"},
-        {"model": "svhn", "obj": "elbo", "num_hidden_layers": 2},
+        {"model": "svhn"},
+        {"model": "mnist", "obj": "elbo", "num_hidden_layers": 2},
     ],
 )
 def test_models_and_objectives_train_and_load(tmp_path, options):
@@ -136,6 +136,7 @@ def test_the_authors_name_of_the_model(capsys):
         ({"llik_scaling": -1.0}, "--llik-scaling must be a number that is not negative, it is -1.0"),
         ({"beta": -0.5}, "--beta must be a number that is not negative, it is -0.5"),
         ({"num_hidden_layers": 0}, "--num-hidden-layers must be positive"),
+        ({"num_hidden_layers": 2, "model": "svhn"}, "--model svhn has none of mnist's networks"),
         ({"matchings": 0}, "--matchings must be positive"),
         ({"model": "mvae", "prior_and_posterior": "laplace"}, "--model mvae cannot have laplace experts"),
         ({"obj": "mvae"}, "--obj mvae needs a posterior of every subset"),

@@ -71,6 +71,11 @@ def test_random_subsets_add_their_elbos():
     torch.testing.assert_close(value, sum(-x if n.endswith("kl") else x for n, x in terms.items()))
 
 
+def test_random_subsets_of_two_modalities_are_refused():
+    with pytest.raises(InputError, match=r"at least 3 modalities \(got 2\): leave out --approx-m"):
+        MvaeElbo(linear_gaussian(2)[0], K=1)
+
+
 def count_rows(module, counts, name):
     module.register_forward_hook(lambda _, args, __: counts.setdefault(name, []).append(len(args[0])))
 

@@ -212,6 +212,39 @@ def test_another_model_does_not_take_the_first_ones_objective(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("script", "first", "then"),
+    [
+        (polymnist.train, {"model": "mmvae+"}, {"model": "mvae"}),
+        (polymnist.train, {"model": "mvae"}, {"model": "mmvae+"}),
+        (mnist_svhn.train, {"model": "mmvae+"}, {"model": "mmvae"}),
+        (mnist_svhn.train, {"max_memory": 2.0}, {"obj": "elbo"}),
+        (cub.train, {"model": "images"}, {"model": "features"}),
+        (cub.train, {"model": "images"}, {"model": "caption"}),
+        (cub.train, {"obj": "mmjsd"}, {"obj": "dreg"}),
+        (halves, {"posterior": "vmf", "n_vmfs": 4, "vmf_dim": 4}, {"vmf_dim": 3}),
+        (mnist_train, {"epochs": 80}, {"epochs": 40}),
+    ],
+    ids=str,
+)
+def test_defaults_that_follow_from_changed_options_follow_them(tmp_path, script, first, then):
+    config = halves.Train if script is halves else script.Config
+    file = written(tmp_path / "config.json", "any", **as_json(config(**first)))
+    args = [x for name, value in then.items() for x in (f"--{name.replace('_', '-')}", value)]
+    given = parsed(config, "--config", file, *args)
+    given.check()
+    kept = {name: value for name, value in first.items() if name not in ("max_memory", "obj", "model")}
+    assert as_json(given) == as_json(config(**kept | then)) | {"config": str(file)}
+
+
+def test_options_that_the_user_gave_stay_where_others_change(tmp_path):
+    first = as_json(polymnist.train.Config(model="mmvae+", n_latents=7))
+    file = written(tmp_path / "config.json", "polymnist", **first)
+    assert parsed(polymnist.train.Config, "--config", file, "--model", "mvae").n_latents == 7
+    file = written(tmp_path / "config.json", "mnist", **as_json(mnist_train.Config(epochs=80, annealing_epochs=7)))
+    assert parsed(mnist_train.Config, "--config", file, "--epochs", 40).annealing_epochs == 7
+
+
+@pytest.mark.parametrize(
     ("config", "changes"),
     [
         (mnist_svhn.train.Config, {"model": "dmvae"}),

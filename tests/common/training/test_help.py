@@ -17,10 +17,10 @@ from common import choices, families, fusions
 from common.errors import option
 from common.objectives.registry import OBJECTIVES, objectives_of
 from common.training.command_line import parse, run_from_command_line
+from common.training.earlier_runs import NOT_OF_THE_RUN
 from common.training.objective_options import ObjectiveOptions, Unset
 from common.training.option_groups import GROUPS
 from common.training.options import ModelArgument, RunConfig
-from common.training.runs import NOT_OF_THE_RUN
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
 

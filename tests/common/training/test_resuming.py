@@ -26,7 +26,7 @@ def test_an_optimiser_goes_on_with_the_saved_moments():
     saved, other = adam(), adam()
     for state in saved.state.values():
         state["exp_avg"].fill_(7.0)
-    restore_optimizer(Path("x"), OptimizerState(saved.state_dict()["state"]), other, NAMES)
+    restore_optimizer(Path("x"), OptimizerState(saved.state_dict()["state"]), other, NAMES, "delete it")
     assert all((state["exp_avg"] == 7).all() and state["step"] == 1 for state in other.state.values())
 
 
@@ -45,5 +45,5 @@ def test_moments_that_do_not_fit_are_refused(number, name, value, message):
     optimizer = adam()
     state = {i: dict(moments) for i, moments in optimizer.state_dict()["state"].items()}
     state.setdefault(number, dict(state[0]))[name] = value
-    with pytest.raises(InputError, match=f"^x is damaged, {message}: "):
-        restore_optimizer(Path("x"), OptimizerState(state), optimizer, NAMES)
+    with pytest.raises(InputError, match=f"^x is damaged, {message}: delete it$"):
+        restore_optimizer(Path("x"), OptimizerState(state), optimizer, NAMES, "delete it")

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,22 @@ def test_a_save_dir_is_never_mixed_up(uninterrupted, changes, message):
     with pytest.raises(InputError, match=message):
         mnist_train.main(config(uninterrupted, **{"resume": True, **changes}))
     assert (uninterrupted / "metrics.jsonl").read_text() == before
+
+
+def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    about = json.loads((tmp_path / "config.json").read_text())
+    for name in ("looser", "valid", "optimizer"):
+        about["config"].pop(name)
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_a_damaged_checkpoint_says_what_to_do_with_its_run(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint.pth.tar").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"checkpoint.pth.tar is truncated.*: train anew in another --save-dir$"):
+        mnist_train.main(config(tmp_path, resume=True))
 
 
 def test_another_experiments_save_dir_is_refused(tmp_path):
