@@ -16,13 +16,13 @@ import celeba.loglike
 import celeba19.data
 import cub.model
 import mnist.loglike
-import mnist_svhn.loglike
 import mnist_svhn.model
 import vision.loglike
 from benchmarks import plain, plain_faces, plain_mmvae
 from benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from benchmarks.race import Turn
 from celeba.attributes import ATTRIBUTES
+from common import mmvae_likelihoods
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective
@@ -170,7 +170,7 @@ def for_mixtures(
         partial(plain_mmvae.training_step, experiment=name, K=K),
         examples,
         files,
-        mnist_svhn.loglike.evaluate,
+        mmvae_likelihoods.evaluate,
         batch_size,
         warm_up=warm_up,
         amsgrad=True,

@@ -111,9 +111,9 @@ Training
         objective_options: the options that choose the model and its objective
         options: the options that scripts share
         resuming: the last checkpoint, and how a training goes on from it
+        option_groups: the options of --help in groups, with their texts
         earlier_runs: the options of an earlier run, which --resume, --config and --pre-trained take up
         runs: a save-dir, and what is written there
-        option_groups: the options of --help in groups, with their texts
         command_line: from the command line to main(config)
         devices: device, precision, compiled networks
         batch_norm: batch norm over the rows of all processes
@@ -131,6 +131,7 @@ Training
     publish: a trained model as safetensors with a model card, for the Hugging Face hub
     analysis: what analyse.py computes in every folder
     weak_supervision: training with few pairs, beside a classifier of them
+    mmvae_likelihoods: what loglike.py estimates in the folders of MMVAE's paper
 """
 
 import sys

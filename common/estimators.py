@@ -137,7 +137,9 @@ def importance_estimates(
         for name, by_target in scored.items():
             log_p = p[name].log_prob(values[name])  # (k, B), for a set (k, B, n)
             terms = [torch.where(present, log_p, 0) for present in by_target]
-            log_w = [w + (x.sum(dim=-1) if x.dim() == 3 else x) for w, x in zip(log_w, terms, strict=True)]
+            if model.modality[name].is_set:
+                terms = [x.sum(dim=-1) for x in terms]
+            log_w = [w + x for w, x in zip(log_w, terms, strict=True)]
         for target_weights, w in zip(weights, log_w, strict=True):
             target_weights.add(w)
     return [target_weights.estimate() for target_weights in weights]
@@ -185,11 +187,7 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
     """A target as a mask over the model's modalities and elements, (B, M)."""
     if isinstance(target, Tensor):
-        needed = target.clone()
-        for modality in model.modality.values():
-            for condition in modality.given:  # p(x_m|z, x_l) needs both
-                needed[:, model.columns[condition].slice] |= target[:, modality.columns.slice]
-        lacking = batch.mask is not None and bool((needed & ~batch.mask).any())
+        lacking = batch.mask is not None and bool((target & ~model.scorable(batch.mask)).any())
         require(
             not lacking,
             "a target's mask selects modalities that examples lack, or whose decoders see one that they lack: combine "

@@ -30,7 +30,7 @@ class Family(NamedTuple):
     prior: the same sizes, whether scales are learned -> the prior's module.
     has_density: whether log q(z) is known in closed form.
     only_mixed: whether its members can only be components of mixtures.
-    private_latents: whether modalities can have some in a mixture.
+    private_latents: whether modalities can have private latents, each with parameters of its own.
     """
 
     name: str

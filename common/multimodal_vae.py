@@ -128,6 +128,14 @@ class MultimodalVAE(nn.Module):
         """The inputs as a Batch of the model's modalities (`common.data.observe`)."""
         return observe(inputs, self.columns)
 
+    def scorable(self, mask: Tensor) -> Tensor:
+        """Which modalities are present, and with them what their decoders see beside z: (B, M), of a mask (B, M)."""
+        scorable = mask.clone()
+        for modality in self.modality.values():
+            for condition in modality.given:
+                scorable[:, modality.columns.slice] &= mask[:, self.columns[condition].slice]
+        return scorable
+
     def experts(self, batch: Batch) -> tuple[Tensor, ...]:
         """The stacked parameters of all experts, each (M, B, D), without meaning where a modality is absent.
 

@@ -14,26 +14,23 @@ from dataclasses import dataclass
 
 import torch
 
+from common.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.reporting import tables
 from common.training import run_from_command_line
-from common.training.options import LoglikeConfig
 from cub.data import CAPTIONS
 from cub.trained_model import TrainedConfig, load_birds, load_trained
-from mnist_svhn.loglike import check_paper, evaluate
 
 
 @dataclass
-class Config(TrainedConfig, LoglikeConfig):
-    paper: bool = False
-    """also estimate what the paper reports as the joint log-likelihood. It is not a log-likelihood: it takes all
-    samples of each encoder, and weighs likelihoods as in training (--llik-scaling)"""
+class Config(TrainedConfig, MmvaeLoglikeConfig):
+    """The options of models of birds, and of MMVAE's log-likelihoods."""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model, vocabulary = load_trained(config)
-    check_paper(config, model)
+    config.check_fits(model)
     birds = load_birds("test", model, vocabulary, config)
     torch.manual_seed(config.seed)
     values = evaluate(model, birds.examples, config.n_samples, config.paper)

@@ -10,30 +10,20 @@ about svhn. Only --paper uses the weights of the likelihoods.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
-from common import metrics
 from common.checkpoints import load_model
-from common.data import Batch, Examples
-from common.errors import require
-from common.estimators import joint_and_each, weighted_joint
-from common.models import MultimodalVAE
+from common.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.reporting import tables
-from common.training import devices, options, run_from_command_line, runs
+from common.training import devices, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, dataset_options
 
-BATCH_SIZE = 10  # so that progress is shown often: samples fill the batches of decoders
-
 
 @dataclass
-class Config(PairOptions, options.LoglikeConfig):
-    paper: bool = False
-    """also estimate what the paper reports as log p(mnist,svhn). It is not a log-likelihood: it takes all samples of
-    each encoder, and weighs likelihoods as in training (--llik-scaling)"""
+class Config(PairOptions, MmvaeLoglikeConfig):
+    """The options of pairing, and of MMVAE's log-likelihoods."""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
@@ -41,34 +31,12 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     runs.check_same(dataset_options(config), config.model)
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
-    check_paper(config, model)
+    config.check_fits(model)
     pairs = load("test", config)
     torch.manual_seed(config.seed)
     values = evaluate(model, pairs, config.n_samples, config.paper)
     about = {} if config.demo else {"svhn": config.svhn}
     return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about)
-
-
-def check_paper(config: options.LoglikeConfig, model: MultimodalVAE) -> None:
-    """Raise InputError if --paper asks for what a model does not have."""
-    density, samples = model.variational_posterior.has_density, model.auxiliary is None
-    lacking = f"--paper needs a density in closed form, which {config.model} lacks"
-    require(density or not config.paper, f"{lacking}: leave it out")
-    why = "draws private latents from auxiliary priors, whose densities no weight counts: leave it out"
-    require(samples or not config.paper, f"--paper weighs the samples of each encoder, but {config.model} {why}")
-
-
-def evaluate(model: MultimodalVAE, pairs: Examples, n_samples: int, paper: bool = False) -> dict[str, Tensor]:
-    """Every estimate for every pair: {name: (N,)}, nats."""
-    evaluations = [joint_and_each, papers_joint] if paper else [joint_and_each]
-    evaluations = [partial(f, n_samples=n_samples) for f in evaluations]
-    return metrics.evaluate(model, pairs.only(model.modalities), evaluations, BATCH_SIZE)
-
-
-def papers_joint(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
-    """What the paper reports as the joint log-likelihood, {name: (B,)}."""
-    name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
-    return {name: weighted_joint(model, batch, n_samples)}
 
 
 if __name__ == "__main__":

@@ -152,16 +152,8 @@ class MultimodalObjective(Objective):
         if batch.mask is None:
             return None
         modality = self.model.modality[name]
-        scorable = modality.present(self.scorable(batch.mask))
+        scorable = modality.present(self.model.scorable(batch.mask))
         return (has_weight.unsqueeze(-1) if modality.is_set else has_weight) & scorable
-
-    def scorable(self, mask: Tensor) -> Tensor:
-        """Which modalities are present, and with them what their decoders see beside z: (B, M), of a mask (B, M)."""
-        scorable = mask.clone()
-        for modality in self.model.modality.values():
-            for condition in modality.given:
-                scorable[:, modality.columns.slice] &= mask[:, self.model.columns[condition].slice]
-        return scorable
 
     def log_likelihoods(
         self, z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]

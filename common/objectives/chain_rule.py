@@ -57,7 +57,7 @@ class ArElbo(MultimodalObjective):
         z = posteriors(slice(None)).rsample()  # (M, B, D)
         kl = self._kls(posteriors, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
         value, terms = -beta * kl, {"ar/kl": kl}
-        now = now if batch.mask is None else now & self.scorable(batch.mask)
+        now = now if batch.mask is None else now & self.model.scorable(batch.mask)
         scored = {name: self.model.modality[name].present(now) for name in batch.modalities}
         log_likelihoods = self.log_likelihoods(dict.fromkeys(scored, z), batch, scored)
         for name in self.model.modalities:

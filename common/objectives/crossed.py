@@ -41,7 +41,7 @@ class DmvaeElbo(SumOfElbos):
         if batch.mask is None:
             return terms._replace(subsets=everything)
         used = terms.scored.any(dim=-1, keepdim=True)  # (T, B, 1)
-        return terms._replace(subsets=everything, scored=used & self.scorable(batch.mask))
+        return terms._replace(subsets=everything, scored=used & self.model.scorable(batch.mask))
 
     def _posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> Distribution:
         """q(u|x_S) of all terms with the private posteriors of all modalities, (T, B)."""

@@ -79,7 +79,7 @@ class SumOfElbos(MultimodalObjective):
             return Terms(subsets, names, complete, None)
         given = complete & batch.mask  # (T, B, M)
         several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
-        scored = given & ~_repeated(several, complete, given)[..., None] & self.scorable(batch.mask)
+        scored = given & ~_repeated(several, complete, given)[..., None] & self.model.scorable(batch.mask)
         if batch.joint_only is not None:
             for t, name in enumerate(names):
                 if name in self._single_names:

@@ -13,11 +13,11 @@ from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.objectives.importance_weights import counting, up_to_a_multiple
+from common.objectives.importance_weights import changes_gradient, up_to_a_multiple
 from common.objectives.memory import samples_that_fit
 
-MOST = 0.6  # of the samples: if more count, scoring all of them first costs more time than it saves
-PROBED = 16  # one of so many examples shows whether most samples count
+MOST = 0.6  # of the samples: if more matter, scoring all of them first costs more time than it saves
+PROBED = 16  # one of so many examples shows whether most samples matter
 
 Known = Mapping[str, Tensor] | None
 Part = tuple[Batch, tuple[Tensor, ...], Tensor, Known]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
@@ -68,7 +68,7 @@ class ImportanceWeighted(MultimodalObjective):
             share: the components' weights in the mixture, (T, B).
             log_q: log q(z|X), (T, K, B).
             known: log p(x_m|z) without gradients, {name: (T, K, B)}. These modalities are decoded again, with
-                gradients, only where a sample's weight counts.
+                gradients, only where a sample's weight changes the gradient.
         """
         log_prior = self.model.prior().log_prob(z)
         log_w = beta * (log_prior - log_q)
@@ -80,9 +80,9 @@ class ImportanceWeighted(MultimodalObjective):
         groups = self._decoded_together(batch)
         log_likelihoods = self._decoded(z, batch, share, [names for names in groups if names[0] not in (known or ())])
         if known:
-            counts = counting(log_w + self._weighted(log_likelihoods | known), share, self.looser)
-            again = self._decoded(z, batch, share, [(name,) for name in known], counts)
-            log_likelihoods |= {name: torch.where(counts, again[name], x) for name, x in known.items()}
+            matters = changes_gradient(log_w + self._weighted(log_likelihoods | known), share, self.looser)
+            again = self._decoded(z, batch, share, [(name,) for name in known], matters)
+            log_likelihoods |= {name: torch.where(matters, again[name], x) for name, x in known.items()}
         terms |= {
             f"joint/{name}": mean(log_likelihoods.get(name, torch.zeros_like(log_w))) for name in self.model.modelled
         }
@@ -98,20 +98,20 @@ class ImportanceWeighted(MultimodalObjective):
         batch: Batch,
         share: Tensor,
         groups: Sequence[tuple[str, ...]],
-        counts: Tensor | None = None,
+        matters: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """log p(x_m|z) of each group's modalities where a component has weight: {name: (T, K, B)}.
 
         A few of the K samples at a time if that saves memory: without gradients, or with --max-memory.
 
         Args:
-            counts: the samples to score, (T, K, B); None: all.
+            matters: the samples to score, (T, K, B); None: all.
         """
         t, k, b, _ = z.shape
         n = max(1, self.decoded_at_once // (t * b))
         has_weight = (share > 0)[:, None].expand(t, k, b)
-        if counts is not None:
-            has_weight = has_weight & up_to_a_multiple(counts, has_weight)
+        if matters is not None:
+            has_weight = has_weight & up_to_a_multiple(matters, has_weight)
         log_likelihoods = {}
         for names in groups:
             again = self.max_samples is not None and not self.model.decoder_has_batch_norm(names[0])
@@ -119,7 +119,7 @@ class ImportanceWeighted(MultimodalObjective):
             size, parts = n if at_once else k, []
             for z_part, weighted in zip(z.split(size, dim=1), has_weight.split(size, dim=1), strict=True):
                 scored = {name: self.present(name, batch, weighted) for name in names}
-                if counts is not None and batch.mask is None:
+                if matters is not None and batch.mask is None:
                     of_set = weighted.unsqueeze(-1)
                     scored = {name: of_set if self.model.modality[name].is_set else weighted for name in names}
                 arguments = dict.fromkeys(names, z_part), batch, scored
@@ -202,10 +202,10 @@ class IwaeElbo(ImportanceWeighted):
         batch, params, z = self.sample(inputs)
         roots = (*params, z)
         *fixed, fixed_z = (x.detach() for x in roots)
-        known, n_counting = self._score_before(batch, tuple(fixed), fixed_z, beta)
+        known, n_with_gradients = self._score_before(batch, tuple(fixed), fixed_z, beta)
         leaves = [x.detach().requires_grad_() for x in roots]
         bounds = []
-        size = self._examples_at_once(z, n_counting)
+        size = self._examples_at_once(z, n_with_gradients)
         for part in self._parts(batch, tuple(leaves[:-1]), leaves[-1], size, known):
             surrogate, bound = self._surrogate(*part, beta)
             (-surrogate.sum() / n).backward()
@@ -223,18 +223,18 @@ class IwaeElbo(ImportanceWeighted):
         q = self.model.training_posterior(params, batch.mask)
         return batch, params, self.model.variational_posterior.sample_components(q, self.K)
 
-    def _examples_at_once(self, z: Tensor, n_counting: float | None = None) -> int:
+    def _examples_at_once(self, z: Tensor, n_with_gradients: float | None = None) -> int:
         """How many examples to decode at once, with their samples z (T, K, B, D): all if batch norm must see all.
 
         Args:
-            n_counting: mean number of an example's samples that are decoded with gradients; None: all.
+            n_with_gradients: mean number of an example's samples that are decoded with gradients; None: all.
         """
         t, k, b, _ = z.shape
         if self.model.training and has_batch_norm(self.model.decoder):
             return b
-        if n_counting is None or self.max_samples is not None:
+        if n_with_gradients is None or self.max_samples is not None:
             return max(1, self.decoded_at_once // (t * k))
-        return max(1, int(self.decoded_at_once / max(1, n_counting)))
+        return max(1, int(self.decoded_at_once / max(1, n_with_gradients)))
 
     @staticmethod
     def _parts(batch: Batch, params: tuple[Tensor, ...], z: Tensor, size: int, known: Known = None) -> Iterator[Part]:
@@ -248,31 +248,31 @@ class IwaeElbo(ImportanceWeighted):
     def _score_before(
         self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
     ) -> tuple[Known, float | None]:
-        """What is known before samples are decoded with gradients, and the mean number of an example's that count.
+        """What is known before samples are decoded with gradients, and the mean number of an example's that matter.
 
-        Nothing and None where most count.
+        Nothing and None where most matter.
         """
         names = [names for names in self._decoded_together(batch) if self._decodes_alone(names)]
         if not names or z.device.type != "cpu" or batch.every_row or self.K == 1:
             return None, None
         n = -(-len(batch) // PROBED)
-        known, counts = self._scored(names, batch[:n], tuple(p[:, :n] for p in params), z[:, :, :n], beta)
-        if counts.float().mean() > MOST:
+        known, matters = self._scored(names, batch[:n], tuple(p[:, :n] for p in params), z[:, :, :n], beta)
+        if matters.float().mean() > MOST:
             return None, None
         if n < len(batch):
             others = self._scored(names, batch[n:], tuple(p[:, n:] for p in params), z[:, :, n:], beta)
             known = {name: torch.cat([x, others[0][name]], dim=-1) for name, x in known.items()}
-            counts = torch.cat([counts, others[1]], dim=-1)
-        return known, counts.sum().item() / len(batch)
+            matters = torch.cat([matters, others[1]], dim=-1)
+        return known, matters.sum().item() / len(batch)
 
     def _scored(
         self, names: Sequence[tuple[str, ...]], batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """log p(x_m|z) of some modalities, {name: (T, K, B)}, and which samples count by these alone, (T, K, B)."""
+        """log p(x_m|z) of some modalities, {name: (T, K, B)}, and which samples matter by these alone, (T, K, B)."""
         share, log_q = self._share_and_log_q(self.model.training_posterior(params, batch.mask), z)
         log_likelihoods = self._decoded(z, batch, share, names)
         log_w = beta * (self.model.prior().log_prob(z) - log_q) + self._weighted(log_likelihoods)
-        return log_likelihoods, counting(log_w, share, self.looser)
+        return log_likelihoods, changes_gradient(log_w, share, self.looser)
 
     def _decodes_alone(self, names: tuple[str, ...]) -> bool:
         """Whether a sample's log p(x_m|z) is the same without the others, and if it is computed again."""

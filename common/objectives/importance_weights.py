@@ -18,7 +18,7 @@ def normalised(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
     return (log_w + share.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
 
 
-def counting(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
+def changes_gradient(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
     """Where a sample's weight changes the gradient, (T, K, B) bool: others are lost in rounding, many times over.
 
     Args:
@@ -27,8 +27,8 @@ def counting(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
     return normalised(log_w, share, looser) > torch.finfo(log_w.dtype).eps ** 2
 
 
-def up_to_a_multiple(counts: Tensor, has_weight: Tensor) -> Tensor:
-    """The samples that count, and others with weight up to a multiple of ROWS: (T, K, B) bool."""
-    n = min(-(-int(counts.sum()) // ROWS) * ROWS, counts.numel())
-    rows = (2 * counts.int() + has_weight).flatten().argsort(descending=True, stable=True)[:n]
-    return torch.zeros_like(counts).flatten().index_fill(0, rows, True).view_as(counts)
+def up_to_a_multiple(matters: Tensor, has_weight: Tensor) -> Tensor:
+    """The samples that matter, and others with weight up to a multiple of ROWS: (T, K, B) bool."""
+    n = min(-(-int(matters.sum()) // ROWS) * ROWS, matters.numel())
+    rows = (2 * matters.int() + has_weight).flatten().argsort(descending=True, stable=True)[:n]
+    return torch.zeros_like(matters).flatten().index_fill(0, rows, True).view_as(matters)

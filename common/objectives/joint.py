@@ -73,7 +73,7 @@ class JointAndSingles(MultimodalObjective):
             z: a sample for each of the first subsets, (T, B, D).
             subsets: (1 + S, M); given: what examples have of them, (1 + S, B or 1, M).
         """
-        places = (given if batch.mask is None else given & self.scorable(batch.mask)).expand(-1, len(batch), -1)
+        places = (given if batch.mask is None else given & self.model.scorable(batch.mask)).expand(-1, len(batch), -1)
         rows, z_by_name, scored = {}, {}, {}
         for name, modality in self.model.modality.items():
             if name not in batch.modalities:

@@ -474,15 +474,15 @@ def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, l
 
 def test_samples_are_decoded_in_multiples():
     """Samples of absent components come last, and are left out afterwards."""
-    counts, has_weight = torch.zeros(2, 50, 3, dtype=torch.bool), torch.ones(2, 50, 3, dtype=torch.bool)
+    matters, has_weight = torch.zeros(2, 50, 3, dtype=torch.bool), torch.ones(2, 50, 3, dtype=torch.bool)
     has_weight[1, :, 0] = False
-    counts[0, ::2, 1] = True
-    chosen = importance_weights.up_to_a_multiple(counts, has_weight)
-    assert chosen.sum() == importance_weights.ROWS and chosen[counts].all() and not chosen[~has_weight].any()
-    counts[0] = True
-    assert importance_weights.up_to_a_multiple(counts, has_weight).sum() == 3 * importance_weights.ROWS
-    assert importance_weights.up_to_a_multiple(torch.ones_like(counts), has_weight).all()
-    assert not importance_weights.up_to_a_multiple(torch.zeros_like(counts), has_weight).any()
+    matters[0, ::2, 1] = True
+    chosen = importance_weights.up_to_a_multiple(matters, has_weight)
+    assert chosen.sum() == importance_weights.ROWS and chosen[matters].all() and not chosen[~has_weight].any()
+    matters[0] = True
+    assert importance_weights.up_to_a_multiple(matters, has_weight).sum() == 3 * importance_weights.ROWS
+    assert importance_weights.up_to_a_multiple(torch.ones_like(matters), has_weight).all()
+    assert not importance_weights.up_to_a_multiple(torch.zeros_like(matters), has_weight).any()
 
 
 def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):

@@ -1,0 +1,45 @@
+"""Log-likelihoods of MMVAE's experiments, and on demand what its paper reports in their place."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from common import metrics
+from common.data.batches import Batch, Examples
+from common.errors import require
+from common.estimators import joint_and_each, weighted_joint
+from common.multimodal_vae import MultimodalVAE
+from common.training.options import LoglikeConfig
+
+BATCH_SIZE = 10  # so that progress is shown often: samples fill the batches of decoders
+
+
+@dataclass
+class MmvaeLoglikeConfig(LoglikeConfig):
+    """The options of the loglike.py of MMVAE's experiments."""
+
+    paper: bool = False
+    """also estimate what the paper reports as the joint log-likelihood. It is not a log-likelihood: it takes all
+    samples of each encoder, and weighs likelihoods as in training (--llik-scaling)"""
+
+    def check_fits(self, model: MultimodalVAE) -> None:
+        """Raise InputError if --paper asks for what the model does not have."""
+        density, samples = model.variational_posterior.has_density, model.auxiliary is None
+        lacking = f"--paper needs a density in closed form, which {self.model} lacks"
+        require(density or not self.paper, f"{lacking}: leave it out")
+        why = "draws private latents from auxiliary priors, whose densities no weight counts: leave it out"
+        require(samples or not self.paper, f"--paper weighs the samples of each encoder, but {self.model} {why}")
+
+
+def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int, paper: bool = False) -> dict[str, Tensor]:
+    """Every estimate for every example: {name: (N,)}, nats."""
+    evaluations = [joint_and_each, papers_joint] if paper else [joint_and_each]
+    evaluations = [partial(f, n_samples=n_samples) for f in evaluations]
+    return metrics.evaluate(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
+
+
+def papers_joint(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+    """What the paper reports as the joint log-likelihood (Shi et al. 2019), {name: (B,)}."""
+    name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
+    return {name: weighted_joint(model, batch, n_samples)}
