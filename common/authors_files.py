@@ -1,6 +1,6 @@
 """The models that the original authors' code saved: MVAE's dict of parameters, MMVAE's folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,6 +21,14 @@ MMVAE_REMEDY = (
     f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
     f"open('{MMVAE_OPTIONS}', 'w'))\""
 )
+
+
+LEARNED_PRIOR = {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}  # ours, and MMVAE's
+
+
+def layer(ours: str, *theirs: str, kinds: Sequence[str] = ("weight", "bias")) -> dict[str, tuple[str, ...]]:
+    """{parameter of our layer: those of the authors' layers, which are concatenated in ours}."""
+    return {f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs) for kind in kinds}
 
 
 class Trained(NamedTuple):

@@ -16,6 +16,7 @@ FUSIONS = {  # those of `common.fusions.FUSIONS`
     "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
     "unstructured": "one posterior from one network on all values, zeros where absent, and the mask: a baseline",
 }
+WITH_JOINT_ENCODER = ("joint", "jnf")  # fusions that need an encoder of all modalities too
 FAMILIES = {  # those of `common.families.FAMILIES`
     "gaussian": "diagonal Gaussian",
     "laplace": "Laplace whose scales sum to the number of latents; mixtures and single encoders only",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.choices import MODELS
+from common.choices import MODELS, WITH_JOINT_ENCODER
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood
@@ -98,7 +98,7 @@ def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) 
         decoder = {f"{first}|{second}": ConditionedDecoder(conditioned, networks.condition)}
     else:
         encoder = {name: build(heads) for name, build in networks.encoder.items()}
-        if MODELS[model].fusion in ("joint", "jnf"):
+        if MODELS[model].fusion in WITH_JOINT_ENCODER:
             encoder[f"{first},{second}"] = joint_encoder()
         decoder = {name: build(latent_dim) for name, build in networks.decoder.items()}
     likelihood = {name: build() for name, build in networks.likelihood.items()}

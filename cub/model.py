@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from common.authors_files import MmvaeArgs
+from common.authors_files import LEARNED_PRIOR, MmvaeArgs, layer
 from common.checkpoints import NetworkOptions
+from common.choices import WITH_JOINT_ENCODER
 from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
@@ -59,7 +60,7 @@ def build(config: Config) -> MultimodalVAE:
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
         embedding = encoder["caption"][0]
-        if config.fusion in ("joint", "jnf"):
+        if config.fusion in WITH_JOINT_ENCODER:
             # the decoder shares the joint encoder's embedding: training the caption's encoder must not change it
             embedding = nn.Embedding(n_words, N_EMBEDDING, padding_idx=0)
             encoder[",".join(names)] = joint_encoder(names[0], embedding, heads, wide)
@@ -221,9 +222,7 @@ def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
             **{f"decoder.feature.{2 * i}": ((f"vaes.0.dec.dec.layer{i}_t.0",), affine) for i in (1, 2)},
             "decoder.feature.6": (("vaes.0.dec.fc31",), affine),
         }
-    layout = {
-        f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs)
-        for ours, (theirs, kinds) in layers.items()
-        for kind in kinds
-    }
-    return layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}
+    names = {}
+    for ours, (theirs, kinds) in layers.items():
+        names |= layer(ours, *theirs, kinds=kinds)
+    return names | LEARNED_PRIOR

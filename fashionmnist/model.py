@@ -2,10 +2,11 @@
 
 from torch import nn
 
+from common.authors_files import layer
 from common.encoders_decoders import swish_mlp
 from common.models import MultimodalVAE
 from common.transposed_convolutions import ConvTranspose2d
-from mnist.model import WIDTH, Config, assemble, layers
+from mnist.model import WIDTH, Config, assemble
 
 
 def build(config: Config) -> MultimodalVAE:
@@ -40,18 +41,18 @@ def image_decoder(n_inputs: int) -> nn.Sequential:
 AUTHORS = {
     "encoder.image.0.weight": ("image_encoder.features.0.weight",),
     "encoder.image.2.weight": ("image_encoder.features.2.weight",),
-    **layers("encoder.image.5.0", "image_encoder.classifier.0"),
-    **layers("encoder.image.6.linear", "image_encoder.classifier.2"),
+    **layer("encoder.image.5.0", "image_encoder.classifier.0"),
+    **layer("encoder.image.6.linear", "image_encoder.classifier.2"),
     "encoder.text.0.weight": ("text_encoder.net.0.weight",),
-    **layers("encoder.text.2.0", "text_encoder.net.2"),
-    **layers("encoder.text.3.linear", "text_encoder.net.4"),
-    **layers("decoder.image.0.0", "image_decoder.upsampler.0"),
-    **layers("decoder.image.0.2", "image_decoder.upsampler.2"),
+    **layer("encoder.text.2.0", "text_encoder.net.2"),
+    **layer("encoder.text.3.linear", "text_encoder.net.4"),
+    **layer("decoder.image.0.0", "image_decoder.upsampler.0"),
+    **layer("decoder.image.0.2", "image_decoder.upsampler.2"),
     "decoder.image.2.weight": ("image_decoder.hallucinate.0.weight",),
     "decoder.image.4.weight": ("image_decoder.hallucinate.2.weight",),
-    **layers("decoder.text.0.0", "text_decoder.net.0"),
-    **layers("decoder.text.0.2", "text_decoder.net.2"),
-    **layers("decoder.text.0.4", "text_decoder.net.4"),
-    **layers("decoder.text.1", "text_decoder.net.6"),
+    **layer("decoder.text.0.0", "text_decoder.net.0"),
+    **layer("decoder.text.0.2", "text_decoder.net.2"),
+    **layer("decoder.text.0.4", "text_decoder.net.4"),
+    **layer("decoder.text.1", "text_decoder.net.6"),
 }
 AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian"}

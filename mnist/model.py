@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.authors_files import layer
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
@@ -83,26 +84,21 @@ def text_features() -> nn.Sequential:
     return nn.Sequential(nn.Embedding(N_CLASSES, WIDTH), nn.SiLU(), swish_mlp(WIDTH, WIDTH))
 
 
-def layers(ours: str, *theirs: str) -> dict[str, tuple[str, ...]]:
-    """Map weight and bias of our layer to those of the authors' layers, which are concatenated in ours."""
-    return {f"{ours}.{kind}": tuple(f"{layer}.{kind}" for layer in theirs) for kind in ("weight", "bias")}
-
-
 # our parameters -> the authors'; their two heads (mu, log variance) are one layer here
 AUTHORS = {
-    **layers("encoder.image.1.0", "image_encoder.fc1"),
-    **layers("encoder.image.1.2", "image_encoder.fc2"),
-    **layers("encoder.image.2.linear", "image_encoder.fc31", "image_encoder.fc32"),
+    **layer("encoder.image.1.0", "image_encoder.fc1"),
+    **layer("encoder.image.1.2", "image_encoder.fc2"),
+    **layer("encoder.image.2.linear", "image_encoder.fc31", "image_encoder.fc32"),
     "encoder.text.0.weight": ("text_encoder.fc1.weight",),
-    **layers("encoder.text.2.0", "text_encoder.fc2"),
-    **layers("encoder.text.3.linear", "text_encoder.fc31", "text_encoder.fc32"),
-    **layers("decoder.image.0.0", "image_decoder.fc1"),
-    **layers("decoder.image.0.2", "image_decoder.fc2"),
-    **layers("decoder.image.0.4", "image_decoder.fc3"),
-    **layers("decoder.image.1", "image_decoder.fc4"),
-    **layers("decoder.text.0.0", "text_decoder.fc1"),
-    **layers("decoder.text.0.2", "text_decoder.fc2"),
-    **layers("decoder.text.0.4", "text_decoder.fc3"),
-    **layers("decoder.text.1", "text_decoder.fc4"),
+    **layer("encoder.text.2.0", "text_encoder.fc2"),
+    **layer("encoder.text.3.linear", "text_encoder.fc31", "text_encoder.fc32"),
+    **layer("decoder.image.0.0", "image_decoder.fc1"),
+    **layer("decoder.image.0.2", "image_decoder.fc2"),
+    **layer("decoder.image.0.4", "image_decoder.fc3"),
+    **layer("decoder.image.1", "image_decoder.fc4"),
+    **layer("decoder.text.0.0", "text_decoder.fc1"),
+    **layer("decoder.text.0.2", "text_decoder.fc2"),
+    **layer("decoder.text.0.4", "text_decoder.fc3"),
+    **layer("decoder.text.1", "text_decoder.fc4"),
 }
 AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian"}

@@ -6,14 +6,15 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from common import families
-from common.authors_files import Depth, MmvaeArgs
+from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
+from common.choices import WITH_JOINT_ENCODER
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
 from common.transposed_convolutions import ConvTranspose2d, FromPixel
-from mnist_svhn.options import FAMILIES, JOINT, MODELS
+from mnist_svhn.options import FAMILIES, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN, N_SVHN_FLAT = 400, 128 * 4 * 4
@@ -51,7 +52,7 @@ def build(config: Config) -> MultimodalVAE:
     heads = {name: (d + n_own[name],) * families.FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     encoders = {name: encoder[name]() for name in names}
-    if config.model in JOINT:
+    if MODELS[config.model].fusion in WITH_JOINT_ENCODER:
         svhn = nn.Sequential(*svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN), nn.ReLU())
         features = {"mnist": mnist_features(h), "svhn": svhn}
         encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])
@@ -150,9 +151,5 @@ def _authors_parameters(n: int) -> dict[str, tuple[str, ...]]:
         "encoder.svhn.7.linear": ("vaes.1.enc.c1", "vaes.1.enc.c2"),
         **{f"decoder.svhn.{i + 1}": (f"vaes.1.dec.dec.{i}",) for i in (0, 2, 4, 6)},
     }
-    layout = {
-        f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in names)
-        for ours, names in layers.items()
-        for kind in ("weight", "bias")
-    }
-    return layout | {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}
+    names = {name: theirs for ours, given in layers.items() for name, theirs in layer(ours, *given).items()}
+    return names | LEARNED_PRIOR

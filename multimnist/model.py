@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.authors_files import layer
 from common.checkpoints import NetworkOptions
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
 from common.pairs import Networks, build_pair
 from common.transposed_convolutions import ConvTranspose2d
-from mnist.model import layers
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
@@ -176,13 +176,13 @@ AUTHORS = {
     **_norm("encoder.image.6", "image_encoder.features.6"),
     **_conv("encoder.image.8", "image_encoder.features.8"),
     **_norm("encoder.image.9", "image_encoder.features.9"),
-    **layers("encoder.image.12", "image_encoder.classifier.0"),
-    **layers("encoder.image.15.linear", "image_encoder.classifier.3"),
+    **layer("encoder.image.12", "image_encoder.classifier.0"),
+    **layer("encoder.image.15.linear", "image_encoder.classifier.3"),
     "encoder.text.embedding.weight": ("text_encoder.embed.weight",),
     **_gru("encoder.text.forwards", "text_encoder.gru", "l0"),
     **_gru("encoder.text.backwards", "text_encoder.gru", "l0", "_reverse"),
-    **layers("encoder.text.heads.linear", "text_encoder.h2p"),
-    **layers("decoder.image.0", "image_decoder.upsample.0"),
+    **layer("encoder.text.heads.linear", "text_encoder.h2p"),
+    **layer("decoder.image.0", "image_decoder.upsample.0"),
     **_conv("decoder.image.3", "image_decoder.hallucinate.0"),
     **_norm("decoder.image.4", "image_decoder.hallucinate.1"),
     **_conv("decoder.image.6", "image_decoder.hallucinate.3"),
@@ -191,9 +191,9 @@ AUTHORS = {
     **_norm("decoder.image.10", "image_decoder.hallucinate.7"),
     **_conv("decoder.image.12", "image_decoder.hallucinate.9"),
     "decoder.text.embedding.weight": ("text_decoder.embed.weight",),
-    **layers("decoder.text.start", "text_decoder.z2h"),
+    **layer("decoder.text.start", "text_decoder.z2h"),
     **_gru("decoder.text.gru", "text_decoder.gru", "l0"),
     **_gru("decoder.text.gru", "text_decoder.gru", "l1"),
-    **layers("decoder.text.output", "text_decoder.h2o"),
+    **layer("decoder.text.output", "text_decoder.h2o"),
 }
 AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian", "teacher_forcing": False}

@@ -8,6 +8,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from common.checkpoints import Name, NetworkOptions
+from common.choices import WITH_JOINT_ENCODER
 from common.encoders_decoders import SplitLinearLayer
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
@@ -51,7 +52,7 @@ def build(config: Config) -> MultimodalVAE:
         "resnet": partial(resnet_encoder, (shared,) * n_params, (n_own,) * n_params if n_own else ()),
     }
     encoder_of = {name: encoders[config.networks]() for name in names}
-    if model.fusion == "jnf":
+    if model.fusion in WITH_JOINT_ENCODER:
         encoder_of[",".join(names)] = Stacked(encoders[config.networks](n_images=len(names)))
     decoders = {name: partial(decoder, width=width) for name, width in WIDTHS.items()} | {"resnet": resnet_decoder}
     return VAE(
