@@ -28,6 +28,19 @@ FAMILIES = {  # those of `common.families.FAMILIES`
 }
 
 
+class Assembly(NamedTuple):
+    """How a model is assembled.
+
+    option: the option that names it, such as "--model mvae".
+    fusion: a name in `FUSIONS`.
+    posterior: the family of its experts, a name in `FAMILIES`.
+    """
+
+    option: str
+    fusion: str
+    posterior: str
+
+
 class Model(NamedTuple):
     """A model that --model names.
 

@@ -91,13 +91,13 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     def record(self) -> choices.Model:
         return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)
 
-    def experts(self) -> tuple[str, str, str]:
+    def assembly(self) -> choices.Assembly:
         if len(MODELS[self.model].modalities) == 1:
-            return f"--model {self.model}", "own", self.posterior
-        return super().experts()
+            return choices.Assembly(f"--model {self.model}", "own", self.posterior)
+        return super().assembly()
 
     def check(self) -> None:
-        model, fusion, _ = self.experts()
+        model, fusion, _ = self.assembly()
         fuses = fusion != "own" or self.fusion == "moe"
         require(fuses, f"--fusion {self.fusion}: {model} has one expert, leave it out")
         super().check()

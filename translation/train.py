@@ -11,6 +11,7 @@ A batch: english (B, 8) and french (B, 8) int64, words.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from common.choices import Assembly
 from common.training import run_from_command_line
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import LatentsOption, RunConfig
@@ -36,8 +37,8 @@ class Config(ObjectiveOptions, RunConfig):
     lambda_french: float = 5.0
     """weight of the French text's log-likelihood, like the English one's"""
 
-    def experts(self) -> tuple[str, str, str]:
-        return f"--fusion {self.fusion}", self.fusion, "gaussian"
+    def assembly(self) -> Assembly:
+        return Assembly(f"--fusion {self.fusion}", self.fusion, "gaussian")
 
 
 def experiment() -> "Experiment":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from common.choices import FUSIONS, MODELS, PAIR_MODELS, Model
+from common.choices import FUSIONS, MODELS, PAIR_MODELS, Assembly, Model
 from common.errors import install, option, require, require_positive
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
@@ -52,18 +52,18 @@ class ObjectiveOptions:
     # {option: options whose defaults from another run are dropped if it changes}
     DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha", "max_memory")}
 
-    def experts(self) -> tuple[str, str, str]:
-        """The option that names the model, its fusion (`common.choices.FUSIONS`) and its posterior family."""
-        return f"--fusion {self.fusion}", self.fusion, self.posterior
+    def assembly(self) -> Assembly:
+        """How the config's model is assembled."""
+        return Assembly(f"--fusion {self.fusion}", self.fusion, self.posterior)
 
     def objectives(self) -> Sequence[str]:
         """Names of the objectives that exist for the config's model, the default first."""
-        return registry.objectives_of(self.experts()[1])
+        return registry.objectives_of(self.assembly().fusion)
 
     def check(self) -> None:
         """Raise InputError for experts, an objective or options of it that do not exist for the model."""
         super().check()
-        model, fusion, posterior = self.experts()
+        model, fusion, posterior = self.assembly()
         self.check_objective(model, self.objectives(), fusion, posterior)
 
     def objective_name(self, exists: Sequence[str]) -> str:
@@ -122,8 +122,8 @@ class NamedModels(ObjectiveOptions):
 
     MODELS: ClassVar[Mapping[str, Model]] = MODELS  # of --model
 
-    def experts(self) -> tuple[str, str, str]:
-        return f"--model {self.model}", self.record().fusion, self.posterior
+    def assembly(self) -> Assembly:
+        return Assembly(f"--model {self.model}", self.record().fusion, self.posterior)
 
     def objectives(self) -> Sequence[str]:
         return registry.with_default(self.record().obj, super().objectives())
@@ -177,7 +177,7 @@ class PrivateOptions(ObjectiveOptions):
         from common.families import FAMILIES  # needs torch, which --help does without
 
         super().check()
-        (model, _, posterior), record, n = self.experts(), self.record(), self.n_private
+        (model, _, posterior), record, n = self.assembly(), self.record(), self.n_private
         require(record.private or n is None, f"--n-private needs {self.WITH_PRIVATE} (got {model})")
         sizes = n if isinstance(n, tuple) else (n,)  # one number for each modality, or one for all
         given = " ".join(map(str, sizes))
@@ -234,7 +234,7 @@ class MmvaeOptions(PrivateOptions):
 
     def check(self) -> None:
         super().check()
-        every, scaling, (model, fusion, posterior) = self.analytics_every, self.llik_scaling, self.experts()
+        every, scaling, (model, fusion, posterior) = self.analytics_every, self.llik_scaling, self.assembly()
         require_positive(self, "analytics_every")
         require(every is None or find_spec("umap"), f"--analytics-every needs umap-learn: {install('umap-learn')}")
         require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
