@@ -49,7 +49,10 @@ class MixturePosterior(Posterior):
         return self.component.map_parameters(q.component_distribution, lambda x: x[:, t])
 
     def drawn_component(self, q: Mixture) -> Distribution:
-        t = q.mixture_distribution.sample()[:, None, None]  # (B, 1, 1)
+        share = self.component_weights(q)  # (T, B)
+        # inverts the distribution function, which needs no check of the weights on the host
+        below = share.cumsum(dim=0) <= torch.rand_like(share[0]) * share.sum(dim=0)
+        t = below.sum(dim=0).clamp(max=len(share) - 1)[:, None, None]  # (B, 1, 1)
         return self.component.map_parameters(
             q.component_distribution, lambda x: x.gather(1, t.expand(-1, 1, x.shape[-1])).squeeze(1)
         )

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from common.data.batches import Batch, n_columns
 from common.distributions.location_scale import DiagonalGaussian
-from common.distributions.mixtures import Mixture
 from common.errors import require
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
@@ -42,12 +41,13 @@ class MmvaeElbo(MultimodalObjective):
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)
-        q = self.model.fuse(self.model.experts(batch), batch.mask)
-        share = self.model.variational_posterior.component_weights(q)  # (T, B)
+        q, family = self.model.fuse(self.model.experts(batch), batch.mask), self.model.variational_posterior
+        share = family.component_weights(q)  # (T, B)
         kl = (share * kl_divergence(q.component_distribution, self.model.prior()).T).sum(dim=0)
         if self.draw_one:
-            q, share = self._one_of(q, share)
-        z = q.component_distribution.rsample().movedim(1, 0)  # (T, B, D)
+            z, share = family.drawn_component(q).rsample().unsqueeze(0), torch.ones_like(share[:1])  # T = 1
+        else:
+            z = family.sample_components(q, 1).squeeze(1)  # (T, B, D)
         value, terms = -beta * kl, {"mixture/kl": kl}
         scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
         log_p = self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored)  # {name: (T, B)}
@@ -56,20 +56,6 @@ class MmvaeElbo(MultimodalObjective):
             value = value + self.weights[name] * mean
             terms[f"mixture/{name}"] = mean
         return Bound(value, terms).zero_without_modalities(batch.mask)
-
-    def _one_of(self, q: Distribution, share: Tensor) -> tuple[Distribution, Tensor]:
-        """Draw one component for each example: a mixture of it alone, and its weight 1, (1, B)."""
-        # inverts the distribution function, which needs no check of the weights on the host
-        below = share.cumsum(dim=0) <= torch.rand_like(share[0]) * share.sum(dim=0)  # (T, B)
-        drawn = below.sum(dim=0).clamp(max=len(share) - 1)  # (B,)
-        family, components = self.model.variational_posterior, q.component_distribution
-
-        def only_drawn(x: Tensor) -> Tensor:
-            return x.gather(1, drawn.view(-1, 1, 1).expand(-1, 1, x.shape[2]))
-
-        one = family.component.map_parameters(components, only_drawn)
-        weight = torch.ones_like(share[:1])
-        return Mixture(Categorical(logits=torch.zeros_like(weight.T), validate_args=False), one, False), weight
 
 
 class MmjsdElbo(MultimodalObjective):
