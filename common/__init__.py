@@ -9,6 +9,7 @@ reads this list):
 The ground
     errors: the exception for mistakes that a user can fix
     records: results whose values are items and attributes
+    markdown: tables
     choices: names of models, fusions and families, and what --help says about them
     io: regular files as a whole, atomic writes, locked folders
     schemas: JSON and plain values checked against types

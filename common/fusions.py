@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common import choices
+from common import choices, markdown
 from common.distributions.flows import masked_autoregressive_flow
 from common.errors import require
 from common.families import FAMILIES, Family
@@ -194,12 +194,11 @@ FUSIONS = {
 
 def table() -> str:
     """Which fusion exists for which posterior family, in Markdown."""
-    rows = [["`--fusion`", *(f"`{family}`" for family in FAMILIES), "what it is"]]
-    rows.append(["---"] * len(rows[0]))
+    rows = []
     for name, fusion in FUSIONS.items():
         cells = ["yes" if fusion.exists(family) else "" for family in FAMILIES.values()]
         rows.append([f"`{name}`", *cells, choices.FUSIONS[name]])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown.table(["`--fusion`", *(f"`{family}`" for family in FAMILIES), "what it is"], rows)
 
 
 def check_fusion(fusion: str, family: Family) -> None:

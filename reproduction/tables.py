@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from common.data.files import read_text
 from common.errors import require
-from common.reporting.tables import in_table, over_seeds, spread
+from common.markdown import table as in_markdown
+from common.reporting.tables import over_seeds, spread
 from reproduction.plans import TABLES
 from reproduction.published import Published
 from reproduction.records import Figure, Plan, Table
@@ -183,19 +184,12 @@ def notes(table_rows: Iterable[Row], header: Sequence[str] = ()) -> list[str]:
     return [*demo, *dagger, *[DIFFERENCE] * ("difference" in header), *plan_notes]
 
 
-def in_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    cells = [[in_table(cell) for cell in line] for line in (header, *lines)]
-    texts = [f"| {' | '.join(line)} |" for line in cells]
-    return [texts[0], "|---" * len(header) + "|", *texts[1:]]
-
-
 def markdown(name: str, table: Table, results: Iterable[Result]) -> str:
     """A table in Markdown, with its title and footnotes."""
     table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
     header, lines = grid(table, table_rows)
-    texts = [title, "", *in_markdown(header, lines)]
+    texts = [title, "", in_markdown(header, lines)]
     for note in notes(table_rows, header):
         texts += ["", note]
     return "\n".join(texts) + "\n"
@@ -224,7 +218,7 @@ def experiments(results: Sequence[Result]) -> str:
                 cells = ["; ".join(column) for column in columns]
                 lines.append([link, plan.model, f"`{command}`", *cells, *about(measured).values()])
                 footnotes += notes(chosen)
-    texts = in_markdown(header, lines)
+    texts = [in_markdown(header, lines)]
     for note in dict.fromkeys(footnotes):
         texts += ["", note]
     return "\n".join(texts)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common import objectives
+from common import markdown, objectives
 from common.choices import FUSIONS, MODELS
 from common.errors import option, require
 
@@ -242,14 +242,14 @@ def table() -> str:
     """Which objective exists for which fusion, in Markdown; "default" is that of its first model without --obj."""
     first = {model.fusion: model.obj for model in reversed(MODELS.values())}
     defaults = [with_default(first.get(fusion), objectives_of(fusion))[0] for fusion in FUSIONS]
-    rows = [["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]]
-    rows.append(["---"] * len(rows[0]))
+    head = ["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]
+    rows = []
     for name, record in OBJECTIVES.items():
         cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
         cells = ["default" if name == default else cell for default, cell in zip(defaults, cells, strict=True)]
         energy_based = "poe" in record.fusions and not record.needs_density
         rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown.table(head, rows)
 
 
 def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: str, has_density: bool) -> None:

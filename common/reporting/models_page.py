@@ -6,10 +6,9 @@ python -m common.reporting.models_page > docs/models.md
 import inspect
 import re
 
-from common import choices, objectives
+from common import choices, markdown, objectives
 from common.fusions import FUSIONS
 from common.objectives import registry
-from common.reporting.tables import in_table
 
 HEAD = """# Models
 
@@ -29,12 +28,11 @@ CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
 
 def page() -> str:
     """The page, in Markdown."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS)]
+    rows = []
     for name, model in choices.MODELS.items():
         latents, incomplete = "shared and private" if model.private else "shared", "yes" if model.unpaired else "no"
         rows.append([f"`{name}`", model.summary, latents, model.bounds, incomplete, model.source])
-    table = "\n".join(f"| {' | '.join(map(in_table, row))} |" for row in rows)
-    return "\n".join([HEAD, table, *map(_section, choices.MODELS)])
+    return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
 
 
 def _section(name: str) -> str:

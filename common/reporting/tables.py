@@ -9,7 +9,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from common import distributed
+from common import distributed, markdown
 from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
@@ -54,9 +54,7 @@ class Table:
 
     def __str__(self) -> str:
         """The table in Markdown, with its caption and notes."""
-        lines = [f"| {' | '.join(in_table(cell) for cell in cells)} |" for cells in (self.head, *self.rows)]
-        lines.insert(1, "|---" * len(self.head) + "|")
-        return "\n\n".join(text for text in (self.caption, "\n".join(lines), self.notes) if text)
+        return "\n\n".join(text for text in (self.caption, markdown.table(self.head, self.rows), self.notes) if text)
 
 
 def report(
@@ -251,8 +249,3 @@ def decimals(x: float | None, n: int) -> str:
 def count(n: int, noun: str) -> str:
     """A number of things: "1 run", "1,000 runs"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def in_table(name: str) -> str:
-    """A name in a cell of a Markdown table."""
-    return name.replace("|", r"\|")

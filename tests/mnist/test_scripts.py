@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from common import markdown
 from common.checkpoints import load_model
 from common.errors import InputError
 from common.multimodal_vae import MultimodalVAE
-from common.reporting import tables as reports
 from common.training import run_from_command_line
 from mnist import loglike, sample
 from mnist.data import load
@@ -112,7 +112,7 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("image", "text", "image,text", "image|text", "text|image"):
         assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
-        cell = reports.in_table(f"log p({name})")
+        cell = markdown.cell(f"log p({name})")
         assert f"| {cell} | {estimates[f'log p({name})']['mean']:.3f} |" in out
     assert 1 <= estimates["effective samples, log p(image)"]["mean"] <= 50
     assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"

@@ -342,7 +342,7 @@ DEFAULTS = {  # of the first model with each fusion
 def test_the_table_says_what_exists():
     head, line, *rows = registry.table().splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]
-    assert cells[0][1:-2] == [f"`{fusion}`" for fusion in FUSIONS] and set(line) == set("| -")
+    assert cells[0][1:-2] == [f"`{fusion}`" for fusion in FUSIONS] and set(line) == set("|-")
     assert [row[0] for row in cells[1:]] == [f"`{name}`" for name in OBJECTIVES]
     for (name, record), row in zip(OBJECTIVES.items(), cells[1:], strict=True):
         for fusion, cell in zip(FUSIONS, row[1:-2], strict=True):
