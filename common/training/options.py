@@ -113,7 +113,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """defaults of the other options: those of the results in README.md, or of the paper's authors"""
     config: Path | None = None
     """take the defaults of all options from the config.json of another run of this experiment; options given here
-    override them. With --save-dir alone the run is repeated"""
+    override them, and defaults that depend on these change with them. With --save-dir alone the run is repeated"""
     pre_trained: Path | None = None
     """start from the weights and options of this checkpoint, or of the best one in this run's folder; options given
     here override them. The original authors' files work too"""
