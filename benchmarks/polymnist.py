@@ -1,6 +1,7 @@
 """Speed of the models on PolyMNIST's networks beside the package multivae, in alternating turns.
 
     python -m benchmarks.polymnist              (or `make bench`; needs pip install --editable ".[bench]")
+    python -m benchmarks.polymnist --precision bf16             ours in bf16, multivae in fp32
 
 Training steps of five modalities with the convolutional networks of MoPoE's code, the same objective on both sides:
 MoPoE as it was published (one subset for each example, which the package draws by blocks), MVTCAE, MMVAE+ with 1 and
@@ -10,7 +11,7 @@ MoPoE as it was published (one subset for each example, which the package draws 
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -60,6 +61,8 @@ class Config:
     """models to measure"""
     batch_size: int = 64
     """examples in a batch"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """precision of our networks"""
     rounds: int = 6
     """turns of each implementation, alternating; the first turn is a warm-up that does not count"""
 
@@ -74,21 +77,21 @@ def main(config: Config) -> None:
     print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | share of the limit |")
     print("|---|---|---|---|---|---|")
     for name in config.models:
-        turns = {"ours": our_turn, "package": package_turn}
-        times = race({side: partial(turn, name, config.batch_size) for side, turn in turns.items()}, config.rounds)
+        our_turns = partial(our_turn, name, config.batch_size, config.precision)
+        times = race({"ours": our_turns, "package": partial(package_turn, name, config.batch_size)}, config.rounds)
         middle, low, high = ratio(times["package"], times["ours"])
         speed = {side: config.batch_size / t.median for side, t in times.items()}
-        reached = operations(our_turn(name, config.batch_size)) / rate / times["ours"].median
+        reached = operations(our_turns()) / rate / times["ours"].median
         cells = (
             f"{speed['package']:,.0f} | {speed['ours']:,.0f} | {middle:.2f} | {low:.2f} to {high:.2f} | {reached:.0%}"
         )
         print(f"| {name} | {cells} |", flush=True)
 
 
-def objective(name: str) -> Objective:
+def objective(name: str, precision: str = "fp32") -> Objective:
     """Our objective of a race."""
     config = train.Config(**RACES[name].options)
-    return objective_of(config, devices.prepare(build(config), torch.device("cpu"), "fp32", False))
+    return objective_of(config, devices.prepare(build(config), torch.device("cpu"), precision, False))
 
 
 def examples(n: int, names: tuple[str, ...]) -> Examples:
@@ -96,10 +99,10 @@ def examples(n: int, names: tuple[str, ...]) -> Examples:
     return Examples({name: torch.randint(256, (n, 3, 28, 28), dtype=torch.uint8) for name in names})
 
 
-def our_turn(name: str, batch_size: int) -> Turn:
+def our_turn(name: str, batch_size: int, precision: str = "fp32") -> Turn:
     """A step of ours."""
     devices.select(False)
-    ours = objective(name)
+    ours = objective(name, precision)
     step, meter = Step(ours, torch.optim.Adam(ours.parameters(), lr=5e-4, fused=True)), Meter()
     data, rows = examples(batch_size, ours.model.modalities), torch.arange(batch_size)
 

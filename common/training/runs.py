@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from common.errors import InputError, brief, flag, option, require
+from common.errors import InputError, flag, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
 from common.schemas import read_json, read_json_lines
 from common.training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
@@ -187,7 +187,7 @@ class Run(contextlib.ExitStack):
         for name, value in vars(config).items():
             earlier = getattr(before, name)
             if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
-                difference = f"{option(name)} {brief(str(earlier))}, not {value}"
+                difference = f"{flag(name, earlier)}, not {flag(name, value)}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
                 raise InputError(f"{self.dir} was run with {difference}: --resume needs the same")

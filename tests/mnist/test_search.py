@@ -80,7 +80,7 @@ def test_other_failures_end_the_search(tmp_path):
     for setting in search.FIRST[:1]:
         folder = search.Config(save_dir=tmp_path, seeds=(0,), epochs=1).runs(setting)[0].save_dir
     call(mnist.train, "--demo", "--epochs", 1, "--n-latents", 2, "--limit", 60, "--save-dir", folder)
-    with pytest.raises(InputError, match="was run with --annealing-epochs 1, not 0"):
+    with pytest.raises(InputError, match="was run with --annealing-epochs 1, not --annealing-epochs 0"):
         call(search, *SMALL, "--trials", 1, "--seeds", 0, "--save-dir", tmp_path)
 
 

@@ -143,7 +143,10 @@ def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
     run_from_command_line(train.main, train.Config, "", [*taken, str(tmp_path / "more")])
     assert load_model(tmp_path / "more").latent_dim == 4 + 2 + 3
     for options, message in (
-        ([*args, "--n-private", "2", "4", "--resume", "--save-dir", str(tmp_path / "run")], "another n private"),
+        (
+            [*args, "--n-private", "2", "4", "--resume", "--save-dir", str(tmp_path / "run")],
+            "2 3, not --n-private 2 4: --resume",
+        ),
         ([*taken, str(tmp_path / "other"), "--n-private", "2", "4"], "2 3, not --n-private 2 4: --pre-trained"),
     ):
         with pytest.raises(SystemExit, match="^2$"):

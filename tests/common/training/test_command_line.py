@@ -93,7 +93,7 @@ def test_a_resumed_run_keeps_its_options(old, tmp_path, capsys):
     assert metrics(tmp_path) == metrics(old)
     with pytest.raises(SystemExit):
         call(mnist_train, "--save-dir", tmp_path, "--resume", "--lr", 0.1)
-    assert "was run with --lr 0.002, not 0.1: --resume needs the same" in capsys.readouterr().err
+    assert "was run with --lr 0.002, not --lr 0.1: --resume needs the same" in capsys.readouterr().err
 
 
 def test_a_run_is_not_resumed_with_the_papers_settings(old, capsys):

@@ -143,10 +143,10 @@ def test_the_optimisers_differ(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "sgd"}, "was run with --optimizer adam, not sgd"),
-        ({"epochs": 5}, "was run with --epochs 1, not 5"),
-        ({"lr_schedule": "constant"}, "was run with --lr-schedule cosine, not constant"),
-        ({"warmup_epochs": 1}, "was run with --warmup-epochs 0, not 1"),
+        ({"optimizer": "sgd"}, "was run with --optimizer adam, not --optimizer sgd"),
+        ({"epochs": 5}, "was run with --epochs 1, not --epochs 5"),
+        ({"lr_schedule": "constant"}, "was run with --lr-schedule cosine, not --lr-schedule constant"),
+        ({"warmup_epochs": 1}, "was run with --warmup-epochs 0, not --warmup-epochs 1"),
     ],
 )
 def test_what_a_resumed_run_must_not_change(tmp_path, changes, message):

@@ -200,8 +200,8 @@ def test_the_culprit_among_the_terms_is_named(tmp_path):
     ("changes", "message"),
     [
         ({"resume": False}, "holds a run already: --resume continues"),
-        ({"lr": 1e-4}, "was run with --lr 0.001, not 0.0001"),
-        ({"seed": 1}, "was run with --seed 0, not 1"),
+        ({"lr": 1e-4}, "was run with --lr 0.001, not --lr 0.0001"),
+        ({"seed": 1}, "was run with --seed 0, not --seed 1"),
     ],
 )
 def test_a_save_dir_is_never_mixed_up(uninterrupted, changes, message):
