@@ -1,6 +1,7 @@
 """A training step, run operation by operation or captured as a CUDA graph."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -55,7 +56,7 @@ class Step:
         if self.gradients:
             self.gradients.finish()
         parameters = [x for x in self.objective.parameters() if x.grad is not None]
-        norm = nn.utils.get_total_norm([x.grad for x in parameters])
+        norm = total_norm([x.grad for x in parameters])
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         self.optimizer.found_inf = (~norm.isfinite()).float()  # if 1, a fused optimiser changes no weight
@@ -69,6 +70,17 @@ class Step:
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
         return same_rows and self.objective.capturable and distributed.world_size() == 1
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of gradients together, which lie in memory as their parameters do, dense in any order.
+
+    torch's norm runs on one thread of a CPU; scalar products run on all, three times as fast.
+    """
+    if not gradients or gradients[0].device.type != "cpu":
+        return nn.utils.get_total_norm(gradients)
+    flat = [x.as_strided((x.numel(),), (1,)) for x in gradients]
+    return torch.stack([x.dot(x) for x in flat]).sum().sqrt()
 
 
 class CapturedStep:

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR
 from common.checkpoints import LAST, load
 from common.errors import InputError
 from common.training import loop, optimizers
-from common.training.steps import Step
+from common.training.steps import Step, total_norm
 from mnist import train as mnist_train
 from tests.common.test_checkpoints import PairsConfig
 from tests.helpers.runs import assert_same_run, config, metrics
@@ -30,6 +30,16 @@ def rates(n_batches, steps=0, **options):
         optimizer.step()
         schedule.step()
     return found
+
+
+def test_the_norm_of_gradients_in_any_memory_format():
+    image = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+    gradients = [image, torch.randn(7, 2).t(), torch.randn(()), torch.zeros(0, 2)]
+    exact = torch.cat([x.double().flatten() for x in gradients]).norm()
+    torch.testing.assert_close(total_norm(gradients).double(), exact, rtol=1e-6, atol=0)
+    for x in (torch.nan, torch.inf):
+        assert not total_norm([*gradients, torch.tensor([1.0, x])]).isfinite()
+    assert total_norm([]) == 0
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
