@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from common.convolutions import Conv2d
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder
 from common.models import MultimodalVAE
@@ -16,11 +17,12 @@ from mnist.model import EachClass
 
 
 def as_written(model: MultimodalVAE) -> MultimodalVAE:
-    """A copy without our optimisations of memory layout, of transposed convolutions and of the words of captions."""
+    """A copy without our optimisations of memory layout, of convolutions and of the words of captions."""
     model = deepcopy(model).to(memory_format=torch.contiguous_format)
     for module in model.modules():
-        if isinstance(module, nn.ConvTranspose2d):
-            module.__class__ = nn.ConvTranspose2d
+        for ours, theirs in ((Conv2d, nn.Conv2d), (nn.ConvTranspose2d, nn.ConvTranspose2d)):
+            if isinstance(module, ours):
+                module.__class__ = theirs
         if isinstance(module, VocabularyLayer):
             module.__class__ = nn.Linear
     return model

@@ -46,7 +46,7 @@ Data
         torchvision_import: torchvision beside any build of torch
 
 The pieces
-    transposed_convolutions: those that avoid what is slow on a CPU
+    convolutions: those that avoid what is slow on a CPU
     encoders_decoders: other blocks that networks are built from, and their outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out

@@ -8,12 +8,12 @@ from torch import nn
 from common.authors_files import LEARNED_PRIOR, MmvaeArgs, layer
 from common.checkpoints import NetworkOptions
 from common.choices import WITH_JOINT_ENCODER
+from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
-from common.transposed_convolutions import ConvTranspose2d, FromPixel
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS
@@ -93,7 +93,7 @@ def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
 def image_features() -> nn.Sequential:
     """Image (N, 3, 64, 64) -> features (N, N_IMAGE_FLAT)."""
     return nn.Sequential(
-        *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (nn.Conv2d(n, m, 4, 2, 1), nn.ReLU())),
+        *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (Conv2d(n, m, 4, 2, 1), nn.ReLU())),
         nn.Flatten(),
     )
 
@@ -152,7 +152,7 @@ def caption_features(embedding: nn.Embedding, wide: bool) -> nn.Sequential:
         *(
             layer
             for (n, m), shape in stages
-            for layer in (nn.Conv2d(n, m, *shape, bias=wide), nn.BatchNorm2d(m), nn.ReLU())
+            for layer in (Conv2d(n, m, *shape, bias=wide), nn.BatchNorm2d(m), nn.ReLU())
         ),
         nn.Flatten(),
     )

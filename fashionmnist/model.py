@@ -3,9 +3,9 @@
 from torch import nn
 
 from common.authors_files import layer
+from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import swish_mlp
 from common.models import MultimodalVAE
-from common.transposed_convolutions import ConvTranspose2d
 from mnist.model import WIDTH, Config, assemble
 
 
@@ -17,9 +17,9 @@ def build(config: Config) -> MultimodalVAE:
 def image_features() -> nn.Sequential:
     """Build the network image (N, 1, 28, 28) -> features (N, 512)."""
     return nn.Sequential(
-        nn.Conv2d(1, 64, 4, 2, 1, bias=False),
+        Conv2d(1, 64, 4, 2, 1, bias=False),
         nn.SiLU(),
-        nn.Conv2d(64, 128, 4, 2, 1, bias=False),
+        Conv2d(64, 128, 4, 2, 1, bias=False),
         nn.SiLU(),
         nn.Flatten(),
         swish_mlp(6272, WIDTH),

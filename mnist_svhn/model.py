@@ -9,11 +9,11 @@ from common import families
 from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
 from common.choices import WITH_JOINT_ENCODER
+from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.pairs import JointEncoder
-from common.transposed_convolutions import ConvTranspose2d, FromPixel
 from mnist_svhn.options import FAMILIES, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
@@ -112,9 +112,9 @@ def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
 def svhn_features() -> nn.Sequential:
     """Image (N, 3, 32, 32) -> features (N, N_SVHN_FLAT)."""
     return nn.Sequential(
-        *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
+        *(Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
+        *(Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+        *(Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
         nn.Flatten(),
     )
 

@@ -9,11 +9,11 @@ from torch.nn.functional import one_hot
 
 from common.authors_files import layer
 from common.checkpoints import NetworkOptions
+from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
 from common.pairs import Networks, build_pair
-from common.transposed_convolutions import ConvTranspose2d
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
@@ -135,10 +135,10 @@ def build(config: Config) -> MultimodalVAE:
 def image_features() -> nn.Sequential:
     """Build the network image (N, 1, 50, 50) -> features (N, 512)."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
-        *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
-        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
-        *(nn.Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
+        *(Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
+        *(Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
         *(nn.Flatten(), nn.Linear(1024, WIDTH), nn.SiLU(), nn.Dropout(0.1)),
     )
 

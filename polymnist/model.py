@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from common.checkpoints import Name, NetworkOptions
 from common.choices import WITH_JOINT_ENCODER
+from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
 from common.families import FAMILIES
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
-from common.transposed_convolutions import ConvTranspose2d
 from polymnist.data import modalities
 from polymnist.options import MODELS
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from common import transposed_convolutions
-from common.transposed_convolutions import ConvTranspose2d, FromPixel
+from common import convolutions
+from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 
 SHAPES = {
     "as DCGAN's": (4, 2, 1),
@@ -15,10 +15,57 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(4, 2, 1), (4, 1, 0), ((1, 4), (1, 2), (0, 1)), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("most", [0, 1000])
+def test_a_convolution_in_bf16_is_torchs_up_to_rounding(most, shape, bias, monkeypatch):
+    monkeypatch.setattr(convolutions, "MOST_PIXELS", most)
+    ours, theirs = (f(64, 5, *shape, bias=bias) for f in (Conv2d, nn.Conv2d))
+    theirs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
+    x = torch.randn(7, 64, 5, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = ours(x), theirs(x)
+    assert outputs[0].dtype == torch.bfloat16
+    pairs = zip((ours, theirs), outputs, strict=True)
+    found = [[y, *torch.autograd.grad(y.float().square().sum(), (x, *f.parameters()))] for f, y in pairs]
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() < 0.01 * other.norm()
+
+
+def test_the_weights_gradient_is_exact_where_it_is_a_product():
+    """Of whole numbers, which bfloat16 holds."""
+    layer = Conv2d(64, 2, 4, 2, 1, bias=False)
+    whole = torch.Generator().manual_seed(0)
+    x, g = (torch.randint(-2, 3, size, generator=whole).float() for size in ((2, 64, 6, 6), (2, 2, 3, 3)))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).float().backward(g)
+    expected = torch.nn.grad.conv2d_weight(x, layer.weight.shape, g, 2, 1)
+    assert layer.weight.grad.equal(expected) and expected.abs().max() < 256
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_a_convolution_with_a_frozen_parameter(frozen):
+    layer = Conv2d(64, 3, 4, 2, 1)
+    getattr(layer, frozen).requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(2, 64, 6, 6)).sum().backward()
+    other = layer.bias if frozen == "weight" else layer.weight
+    assert getattr(layer, frozen).grad is None and other.grad.abs().sum() > 0
+
+
+def test_a_convolution_of_no_examples():
+    layer = Conv2d(64, 3, 4, 2, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(torch.empty(0, 64, 6, 6))
+    y.sum().backward()
+    assert y.shape == (0, 3, 3, 3) and layer.weight.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_a_transposed_convolution_is_torchs(channels, shape, bias, monkeypatch):
-    monkeypatch.setattr(transposed_convolutions, "PRODUCT_NUMBERS", 1000)  # a batch in parts
+    monkeypatch.setattr(convolutions, "PRODUCT_NUMBERS", 1000)  # a batch in parts
     ours = ConvTranspose2d(2, channels, *shape, bias=bias).double()
     theirs = nn.ConvTranspose2d(2, channels, *shape, bias=bias).double()
     theirs.load_state_dict(ours.state_dict())
@@ -31,7 +78,7 @@ def test_a_transposed_convolution_is_torchs(channels, shape, bias, monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("channels", [1, 5])
 def test_a_transposed_convolution_in_bf16_is_torchs_up_to_rounding(channels, shape, monkeypatch):
-    monkeypatch.setattr(transposed_convolutions, "MANY_CHANNELS", 5)  # whose gradients are products
+    monkeypatch.setattr(convolutions, "MANY_CHANNELS", 5)  # whose gradients are products
     ours, theirs = (f(2, channels, *shape) for f in (ConvTranspose2d, nn.ConvTranspose2d))
     theirs.load_state_dict(ours.state_dict())
     ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
@@ -53,7 +100,7 @@ def test_a_transposed_convolution_of_no_examples():
 
 
 def test_a_transposed_convolution_in_bf16_of_no_examples():
-    layer = ConvTranspose2d(2, transposed_convolutions.MANY_CHANNELS, 4, 2, 1)
+    layer = ConvTranspose2d(2, convolutions.MANY_CHANNELS, 4, 2, 1)
     with torch.autocast("cpu", torch.bfloat16):
         layer(torch.empty(0, 2, 5, 6)).sum().backward()
     assert layer.weight.grad.eq(0).all()
