@@ -134,8 +134,11 @@ def _taken(temporary: Path) -> Iterator[BinaryIO]:
             regular = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
             require(regular, f"{temporary} is a link or not a regular file: move it away")
             lock_descriptor(file.fileno())
-            # whoever held the lock before has renamed or removed the file
-            if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+            try:
+                still_there = os.path.samestat(os.fstat(file.fileno()), temporary.stat())
+            except FileNotFoundError:  # whoever held the lock before has renamed or removed the file
+                still_there = False
+            if still_there:
                 yield file
                 return
 

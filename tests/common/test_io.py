@@ -82,6 +82,18 @@ def test_writers_of_one_file_wait_for_each_other(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_file_that_another_writer_renames_while_this_one_waits(tmp_path, monkeypatch):
+    def wait(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            (tmp_path / "file.tmp").rename(tmp_path / "file")
+
+    calls = []
+    monkeypatch.setattr(io, "lock_descriptor", wait)
+    write_atomically(tmp_path / "file", b"new")
+    assert len(calls) == 2 and (tmp_path / "file").read_bytes() == b"new"
+
+
 def test_what_a_killed_process_left_is_taken_over_or_removed(tmp_path):
     (tmp_path / "file.tmp").write_bytes(b"half of something longer")
     write_atomically(tmp_path / "file", b"new")
