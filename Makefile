@@ -75,11 +75,11 @@ tables: setup-all
 	$(BIN)/python reproduce.py all --tables-only --results-dir results --readme README.md
 
 bench: setup-all
+	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.pixels
-	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks.polymnist
 	$(BIN)/python -m benchmarks.vhe
 	$(BIN)/python -m benchmarks.growth

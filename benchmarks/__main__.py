@@ -11,9 +11,10 @@ the package on our networks (`pip install -e ".[bench]"`, `benchmarks.package`).
 of a split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the
 ratios. Numbers below 1e-38 count as zero in all of them.
 
-The limit: the operations of matrix products and convolutions that our step needs, forward and backward (each network
-once, and decoders only for what is scored), at the rate of a large convolution or product, whichever is faster.
-"Reached" is the share of it that ours has, in training and in log-likelihoods.
+The limit: the operations of the matrix products and convolutions that our step runs, at the rate of a large product or
+convolution in our precision, whichever is faster. A step with importance weights decodes all samples without gradients,
+on a CPU, and those that count again with them. "Share of the limit": what ours reaches of it, in training and in
+log-likelihoods.
 """
 
 import os
@@ -65,9 +66,9 @@ class Config:
 def main(config: Config) -> None:
     """Print the tables."""
     device = devices.select(config.cuda)
-    rate = peak(device)
+    rate = peak(device, config.precision)
     ours = config.precision + ", compiled" * config.compile
-    print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
+    print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s ({config.precision})\n")
     if not find_spec("multivae"):
         print('the package multivae is not installed (pip install --editable ".[bench]"): its columns stay empty\n')
     table(partial(training, rate=rate), config, device)

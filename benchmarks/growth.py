@@ -39,6 +39,7 @@ from benchmarks.experiments import BETA, EXPERIMENTS, digits, pairs
 from benchmarks.race import Turn, check_rounds, machine, timed
 from common.data import Examples, Shards, Stream
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
+from common.errors import require
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
 from common.models import VAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective, StandardElbo
@@ -50,6 +51,7 @@ from multimnist.model import TextDecoder, TextEncoder
 CPU = torch.device("cpu")
 SHARD = 10**6  # examples a file
 STEPS = 50  # of a turn on a stream of examples
+WARM_UP = 20  # steps of ours before the first turn on samples
 WIDTH, LATENTS = 32, 20  # size of a single number's networks
 N_WORDS = 32
 SIZES = {
@@ -89,6 +91,8 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         for what in config.what:
             sizes = [n for n in SIZES[what] if n <= config.largest]
+            smallest = min(SIZES[what])
+            require(len(sizes) > 0, f"--largest {config.largest} leaves no size of {what}: give {smallest} or more")
             report(what, sizes, measured(what, sizes, config, Path(folder)), config.out_dir)
 
 
@@ -117,7 +121,7 @@ def implementations(what: str) -> dict[str, Callable[[int, int], Turn]]:
         makers = {"elements of a set": elements, "named": named}
         return makers | ({"named, multivae": partial(of_package, of_named)} if find_spec("multivae") else {})
     of = {"batch": of_batch, "samples": of_samples, "latents": of_latents, "text": of_text}[what]
-    makers = {"ours": partial(ours, of)}
+    makers = {"ours": partial(ours, of, WARM_UP if what == "samples" else 0)}
     if what != "text":
         makers["plain"] = partial(originals, of)
     return makers | ({"multivae": partial(of_package, of)} if find_spec("multivae") else {})
@@ -131,8 +135,13 @@ def report(what: str, sizes: Sequence[int], ms: Mapping[str, Mapping[int, float]
     if len(sizes) > 1:
         print(f"| exponent | {' | '.join(f'{exponent(x):.2f}' for x in ms.values())} |", flush=True)
     if out_dir:
-        curves = {name: [(x.get(n, math.nan), 0.0) for n in sizes] for name, x in ms.items()}
+        curves = {legend(name, x): [(x.get(n, math.nan), 0.0) for n in sizes] for name, x in ms.items()}
         plots.error_bars(out_dir / f"{what}.png", sizes, curves, (what, "ms per step"), log=True)
+
+
+def legend(name: str, ms: Mapping[int, float]) -> str:
+    """The name of a curve in the chart, with its exponent if it has one."""
+    return f"{name}, exponent {exponent(ms):.2f}" if len(ms) > 1 else name
 
 
 def exponent(ms: Mapping[int, float]) -> float:
@@ -201,9 +210,12 @@ def of_named(n: int, batch_size: int) -> Compared:
     return MvaeElbo(model), Examples({name: torch.rand(batch_size, 1) for name in names}), BETA
 
 
-def ours(of: Callable[[int, int], Compared], n: int, batch_size: int) -> Turn:
-    """A step of ours."""
-    return stepping(*of(n, batch_size))
+def ours(of: Callable[[int, int], Compared], warm_up: int, n: int, batch_size: int) -> Turn:
+    """A step of ours, after some steps (`benchmarks.experiments.Experiment.warm_up`)."""
+    step = stepping(*of(n, batch_size))
+    for _ in range(warm_up):
+        step()
+    return step
 
 
 def originals(of: Callable[[int, int], Compared], n: int, batch_size: int) -> Turn:

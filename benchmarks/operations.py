@@ -1,14 +1,16 @@
-"""Where the time of our training steps goes, operation by operation, and what each operation reaches alone.
+"""Where the time of our training steps goes, layer by layer, and what each operation reaches alone.
 
     python -m benchmarks.operations                     all experiments
     python -m benchmarks.operations mnist "cub, images" --rows 20
+    python -m benchmarks.operations celeba19 --precision bf16
 
 Every operation of a step is timed where it runs. Then it is repeated alone on random numbers of the same shapes: as it
 is, in other memory layouts, without oneDNN, on one thread, and convolutions also as matrix products (im2col). The sum
 of the shortest times of all operations is what the step could reach without overhead and with the best known kernels;
-the arithmetic limit is that of `python -m benchmarks`.
+the arithmetic limit is that of `python -m benchmarks`, in the same precision.
 """
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import fold, unfold
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
@@ -32,6 +34,14 @@ from common.training import devices, run_from_command_line
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
 PRODUCTS = (*CONVOLUTIONS, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+# parts of a step that are no layers, by the names of the functions that run their operations
+FUNCTIONS = {
+    "sampling": ("rsample", "sample", "sample_components"),
+    "densities and KLs": ("log_prob", "log_prob_of_each", "component_log_probs", "kl_divergence"),
+    "gradient's norm and optimiser": ("total_norm", "_fused_adam"),
+    "experts": ("product_of_experts",),
+}
+REST = "everything else"
 
 
 @dataclass
@@ -42,27 +52,29 @@ class Config:
         Annotated[tuple[Literal[tuple(EXPERIMENTS)], ...], tyro.conf.arg(metavar="EXPERIMENT")]
     ] = tuple(EXPERIMENTS)
     """folders to measure"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """precision of the networks"""
     rounds: int = 3
     """turns of the step, and repetitions of each operation alone; the shortest time counts"""
-    rows: int = 12
-    """operations in the table, those that take longest; the others are added up"""
+    rows: int = 16
+    """rows of an experiment's table, the parts that take longest; the others are added up"""
 
 
 def main(config: Config) -> None:
     """Print a table for each experiment, and one of all."""
     devices.select(cuda=False)
-    rate = peak(CPU)
-    print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)")
+    rate = peak(CPU, config.precision)
+    print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s ({config.precision})")
     rows = []
     for name in config.experiments:
-        turn, n_steps = our_turn(name), EXPERIMENTS[name].steps
+        turn, n_steps = our_turn(name, precision=config.precision), EXPERIMENTS[name].steps
         turn()
         step = min(timed(turn) for _ in range(config.rounds)) / n_steps
         operations = recorded(turn, n_steps, config.rounds)
-        best = [alone(operation, config.rounds) for operation in tqdm(operations, desc=name, unit=" operations")]
-        print_operations(name, operations, best, config.rows)
+        best = alone(operations, config.rounds, name)
+        print_parts(name, operations, best, config.rows)
         arithmetic = sum(operation.calls * operation.flops for operation in operations) / rate
-        shortest = sum(seconds for seconds, _ in best)
+        shortest = sum(operation.calls * seconds for operation, (seconds, _) in zip(operations, best, strict=True))
         inside = sum(operation.seconds for operation in operations)
         rows.append((name, step, inside, shortest, arithmetic))
     print(
@@ -76,27 +88,38 @@ def main(config: Config) -> None:
         print(f"| {name} | {1000 * step:,.1f} | {inside} | {shortest} | {shares[0]} | {arithmetic} | {shares[1]} |")
 
 
-def print_operations(
-    name: str, operations: Sequence["Operation"], best: Sequence[tuple[float, str]], n_rows: int
-) -> None:
-    """The table of one experiment's operations, (operation, shapes of what it reads)."""
+def print_parts(name: str, operations: Sequence["Operation"], best: Sequence[tuple[float, str]], n_rows: int) -> None:
+    """The table of one experiment: its layers, forward and backward, and the other parts of the step.
 
-    def row(*cells: object) -> None:
-        print(f"| {' | '.join(map(str, cells))} |")
+    Args:
+        best: of each operation, the shortest seconds of a call alone, and how.
+    """
 
+    def row(*cells: str) -> None:
+        print(f"| {' | '.join(cells)} |")
+
+    parts = defaultdict(list)
+    for operation, alone_at_best in zip(operations, best, strict=True):
+        parts[operation.part].append((operation, *alone_at_best))
     total = sum(operation.seconds for operation in operations)
+
+    def cells(members: Sequence[tuple["Operation", float, str]]) -> list[str]:
+        seconds = sum(operation.seconds for operation, *_ in members)
+        shortest = sum(operation.calls * alone for operation, alone, _ in members)
+        gflop = sum(operation.calls * operation.flops for operation, *_ in members) / 1e9
+        rates = [f"{gflop / x:,.0f}" if gflop else "" for x in (seconds, shortest)]
+        return [f"{1e3 * seconds:,.2f}", f"{seconds / total:.0%}", rates[0], f"{1e3 * shortest:,.2f}", rates[1]]
+
+    ranked = sorted(parts.items(), key=lambda part: -sum(operation.seconds for operation, *_ in part[1]))
     print()
-    row(name, "calls", "ms", "share", "GFLOP/s", "alone, ms", "GFLOP/s", "the best")
+    row(name, "ms", "share", "GFLOP/s", "alone at its best, ms", "GFLOP/s", "its longest operation", "best")
     row(*8 * ["---"])
-    for operation, (shortest, how) in list(zip(operations, best, strict=True))[:n_rows]:
-        work = operation.calls * operation.flops / 1e9
-        cells = [operation, operation.calls]
-        for seconds, cell in ((operation.seconds, f"{operation.seconds / total:.0%}"), (shortest, None)):
-            cells += [f"{1000 * seconds:,.2f}", *[cell] * (cell is not None), f"{work / seconds:.0f}" if work else ""]
-        row(*cells, how)
-    others, shortest = sum(x.seconds for x in operations[n_rows:]), sum(seconds for seconds, _ in best[n_rows:])
-    n = len(operations[n_rows:])
-    row(f"{n} others", "", f"{1000 * others:,.2f}", f"{others / total:.0%}", "", f"{1000 * shortest:,.2f}", "", "")
+    for part, members in ranked[:n_rows]:
+        longest, _, how = max(members, key=lambda member: member[0].seconds)
+        row(part, *cells(members), str(longest), how)
+    others = [member for _, members in ranked[n_rows:] for member in members]
+    if others:
+        row(f"{len(ranked) - n_rows} others", *cells(others), "", "")
 
 
 @dataclass(frozen=True)
@@ -119,14 +142,16 @@ class Like:
 class Operation(NamedTuple):
     """One operation of a step.
 
+    part: of the step: a layer, forward or backward, or one of `FUNCTIONS`.
     arguments: positional and named ones, floating-point tensors as `Like`.
-    calls: in one step; seconds: that they take there together.
+    calls: in one step, a mean over the steps; seconds: that they take there together.
     flops: of one call, 0 for what is no product.
     """
 
+    part: str
     function: torch._ops.OpOverload
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
-    calls: int
+    calls: float
     seconds: float
     flops: int
 
@@ -138,13 +163,17 @@ class Operation(NamedTuple):
         return f"{name.replace('_', ' ').strip()}, {', '.join(shapes[:3])}{', ...' * (len(shapes) > 3)}"
 
 
+Key = tuple[str, str, str]  # the part of a step, an operation, and its shapes
+
+
 class Recorder(TorchDispatchMode):
-    """Times each operation that runs under it: {(operation, shapes): seconds of each call}."""
+    """Times each operation that runs under it: {key: seconds of each call}."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds = defaultdict(list)
-        self.seen: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self.seconds: dict[Key, list[float]] = defaultdict(list)
+        self.seen: dict[Key, tuple[Any, ...]] = {}
+        self.parts: dict[int, str] = {}  # by the sequence number of the node that computes the gradient
 
     def __torch_dispatch__(
         self,
@@ -157,12 +186,37 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         seconds = time.perf_counter() - start
         arguments = tree_map_only(Tensor, _described, (args, dict(kwargs or {})))
-        key = str(func), repr(arguments)
+        key = self._part(), str(func), repr(arguments)
         self.seconds[key].append(seconds)
         if key not in self.seen:
             count = flop_registry.get(func._overloadpacket)
             self.seen[key] = func, arguments, count(*args, **(kwargs or {}), out_val=out) if count else 0
         return out
+
+    def _part(self) -> str:
+        """The part of the step that runs now; in the backward pass, that whose gradient it is."""
+        node = torch._C._current_autograd_node()
+        if node is not None:
+            part = self.parts.get(node._sequence_nr(), REST)
+            return part if part == REST else f"{part}, backward"
+        part = _running()
+        self.parts.setdefault(torch._C._autograd._get_sequence_nr() - 1, part)  # of the node made for this operation
+        return part
+
+
+def _running() -> str:
+    """The innermost layer, or function of `FUNCTIONS`, that is running."""
+    frame = sys._getframe(3)
+    while frame is not None:
+        code = frame.f_code
+        for part, names in FUNCTIONS.items():
+            if code.co_name in names:
+                return part
+        module = frame.f_locals["self"] if code.co_varnames[:1] == ("self",) else None
+        if isinstance(module, nn.Module) and not any(module.children()) and code.co_name == "forward":
+            return str(module) if any(True for _ in module.parameters()) else "activations"
+        frame = frame.f_back
+    return REST
 
 
 def _described(x: Tensor) -> Tensor | Like:
@@ -170,28 +224,35 @@ def _described(x: Tensor) -> Tensor | Like:
 
 
 def recorded(turn: Callable[[], object], n_steps: int, rounds: int) -> list[Operation]:
-    """The operations of one step, the longest first; of each the shortest time of several turns of n steps."""
+    """The operations of one step, the longest first, as in the fastest of several turns of n steps."""
     recorders = []
     for _ in range(rounds):
         with Recorder() as recorder:
             turn()
         recorders.append(recorder)
-    operations = []
-    for key, (function, arguments, flops) in recorders[0].seen.items():
-        seconds = min(sum(recorder.seconds[key]) for recorder in recorders if key in recorder.seconds)
-        calls = len(recorders[0].seconds[key])
-        operations.append(Operation(function, arguments, max(1, calls // n_steps), seconds / n_steps, flops))
+    fastest = min(recorders, key=lambda recorder: sum(map(sum, recorder.seconds.values())))
+    operations = [
+        Operation(key[0], function, arguments, len(times) / n_steps, sum(times) / n_steps, flops)
+        for (key, times), (function, arguments, flops) in zip(
+            fastest.seconds.items(), fastest.seen.values(), strict=True
+        )
+    ]
     return sorted(operations, key=lambda operation: -operation.seconds)
 
 
-def alone(operation: Operation, rounds: int) -> tuple[float, str]:
-    """The shortest time of the operation's calls by themselves, in seconds, and how: the name of the variant."""
-    times = {}
-    for name, run in variants(operation):
-        run()
-        times[name] = min(timed(run) for _ in range(rounds))
-    best = min(times, key=times.get)
-    return operation.calls * times[best], best
+def alone(operations: Sequence[Operation], rounds: int, title: str) -> list[tuple[float, str]]:
+    """Of each operation the shortest seconds of a call by itself, and how: the name of the variant."""
+    best: dict[tuple[str, str], tuple[float, str]] = {}
+    for operation in tqdm(operations, desc=title, unit=" operations"):
+        key = str(operation.function), repr(operation.arguments)
+        if key not in best:
+            times = {}
+            for name, run in variants(operation):
+                run()
+                times[name] = min(timed(run) for _ in range(rounds))
+            how = min(times, key=times.get)
+            best[key] = times[how], how
+    return [best[str(operation.function), repr(operation.arguments)] for operation in operations]
 
 
 def variants(operation: Operation) -> Iterator[tuple[str, Callable[[], object]]]:

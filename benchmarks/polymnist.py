@@ -72,8 +72,8 @@ def main(config: Config) -> None:
     for name in config.models:
         require(name in RACES, f"--models {name!r}: there are {', '.join(map(repr, RACES))}")
     require(find_spec("multivae") is not None, 'the package multivae is not installed: pip install -e ".[bench]"')
-    rate = peak(torch.device("cpu"))
-    print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s (fp32)\n")
+    rate = peak(torch.device("cpu"), config.precision)
+    print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s ({config.precision})\n")
     print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | share of the limit |")
     print("|---|---|---|---|---|---|")
     for name in config.models:

@@ -105,12 +105,13 @@ def most_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
-def peak(device: torch.device) -> float:
-    """Operations a second of a large float32 convolution or product, whichever is faster."""
+def peak(device: torch.device, precision: str = "fp32") -> float:
+    """Operations a second of a large convolution or product, whichever is faster, in "fp32" or "bf16"."""
     batch, side = (100, 2048) if device.type == "cpu" else (1000, 8192)
-    x, weight = torch.randn(batch, 128, 28, 28, device=device), torch.randn(128, 128, 3, 3, device=device)
+    kind = {"device": device, "dtype": torch.bfloat16 if precision == "bf16" else torch.float32}
+    x, weight = torch.randn(batch, 128, 28, 28, **kind), torch.randn(128, 128, 3, 3, **kind)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    a = torch.randn(side, side, device=device)
+    a = torch.randn(side, side, **kind)
     works = ((lambda: torch.conv2d(x, weight), 2 * batch * 26**2 * weight.numel()), (lambda: a @ a, 2 * side**3))
     return max(n / min(timed(work) for _ in range(10)) for work, n in works)
 

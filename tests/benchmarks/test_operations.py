@@ -1,3 +1,5 @@
+from collections import defaultdict
+
 import pytest
 import torch
 
@@ -37,9 +39,41 @@ def test_all_products_of_a_step_are_found_and_timed():
     assert [operation.seconds for operation in found] == sorted((x.seconds for x in found), reverse=True)
     names = [str(operation) for operation in found]
     assert "addmm, 784, 200x512, 512x784" in names and any(name.startswith("fused adam") for name in names)
-    for operation in found[:5]:
-        seconds, how = operations.alone(operation, rounds=1)
+    for seconds, how in operations.alone(found[:5], 1, "mnist"):
         assert seconds > 0 and how in ("as it is", "without oneDNN", "one thread")
+
+
+@pytest.mark.slow
+def test_operations_belong_to_layers_and_to_other_parts_of_the_step():
+    turn = our_turn("mnist")
+    found = operations.recorded(turn, EXPERIMENTS["mnist"].steps, rounds=1)
+    layers = [f"Linear(in_features={i}, out_features={o}, bias=True)" for i, o in ((784, 512), (64, 512), (512, 784))]
+    flops = {layer: defaultdict(int) for layer in layers}
+    for operation in found:
+        layer, backward, _ = operation.part.partition(", backward")
+        if layer in flops:
+            flops[layer][bool(backward)] += operation.calls * operation.flops
+    into, _, out = (flops[layer] for layer in layers)
+    assert into[True] == into[False] > 0  # the image needs no gradient
+    assert out[True] == 2 * out[False] > 0
+    parts = {operation.part for operation in found}
+    named = {"sampling", "densities and KLs", "densities and KLs, backward", "gradient's norm and optimiser", "experts"}
+    assert named <= parts
+    assert {x.part for x in found if "fused_adam" in str(x.function)} == {"gradient's norm and optimiser"}
+    assert {x.part for x in found if "binary_cross_entropy" in str(x.function)} == {"densities and KLs"}
+
+
+def test_a_step_whose_shapes_change_is_counted_as_one_of_its_turns():
+    sizes = iter((64, 32, 96))
+    weight, flops = torch.randn(8, 8), {2 * n * 8 * 8 for n in (64, 32, 96)}
+
+    def turn():
+        n = next(sizes)
+        return torch.randn(n, 8) @ weight
+
+    found = operations.recorded(turn, n_steps=1, rounds=3)
+    assert sum(operation.calls * operation.flops for operation in found) in flops
+    assert len([operation for operation in found if operation.flops]) == 1
 
 
 def test_a_broadcast_tensor_is_repeated_as_one():
@@ -52,7 +86,7 @@ def test_a_broadcast_tensor_is_repeated_as_one():
 def test_the_table_shares_out_the_step(capsys):
     operations.main(operations.Config(experiments=("mnist",), rounds=1, rows=2))
     lines = capsys.readouterr().out.splitlines()
-    operation_rows = [line for line in lines if "others" in line or line.startswith(("| mm", "| addmm"))]
-    shares = [int(line.split(" | ")[3].rstrip("%")) for line in operation_rows]
-    assert len(operation_rows) == 3 and abs(sum(shares) - 100) <= 2
+    rows = [line.split(" | ") for line in lines if line.count(" | ") == 7 and "%" in line]
+    assert len(rows) == 3 and "others" in rows[-1][0]
+    assert abs(sum(int(row[2].rstrip("%")) for row in rows) - 100) <= 2
     assert lines[-1].startswith("| mnist |")
