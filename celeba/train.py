@@ -45,7 +45,7 @@ class FusionConfig(ObjectiveOptions, FacesConfig):
     GROUP: ClassVar = "model"
     DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {"fusion": ("obj",)}
 
-    fusion: Literal["poe", "moe", "mopoe"] = "poe"
+    fusion: Literal["poe", "product", "moe", "mopoe", "mopoe-published"] = "poe"
     """how the experts are fused"""
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""

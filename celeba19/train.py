@@ -29,7 +29,7 @@ class Config(train.FusionConfig):
     DEMO: ClassVar = {"epochs": 8, "batch_size": 20, "limit": 2400}
     PAPER: ClassVar = train.Config.PAPER
 
-    fusion: Literal["poe", "moe"] = "poe"
+    fusion: Literal["poe", "product", "moe"] = "poe"
     """how the experts are fused"""
     approx_m: int | None = None
     """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch. Default:

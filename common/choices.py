@@ -233,4 +233,7 @@ MODELS = {
     ),
 }
 # those of two modalities, an image and a label or text; their mixture of experts is called bivcca
-PAIR_MODELS = ("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca", "mopoe", "mvtcae", "crmvae", "mmjsd", "telbo")
+PAIR_MODELS = (
+    *("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca"),
+    *("mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "telbo"),
+)

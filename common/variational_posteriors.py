@@ -281,19 +281,20 @@ class JointFlowsPosterior(Posterior):
     Args:
         flows: f_m of each modality, see `common.distributions.flows.masked_autoregressive_flow`.
         n: samples that an estimate draws from each flow, and from a Gaussian that stands for their product.
+        moves: of the Hamiltonian chains that sample a product; the paper's number.
     """
 
     has_density = has_kl = False
     has_flows = True
 
-    def __init__(self, flows: Sequence[nn.Module], n: int = 8) -> None:
+    def __init__(self, flows: Sequence[nn.Module], n: int = 8, moves: int = 100) -> None:
         super().__init__()
         require(n > 3, f"products of flows need at least 4 samples from each (got {n})")
-        self.flows, self.n = nn.ModuleList(flows), n
+        self.flows, self.n, self.moves = nn.ModuleList(flows), n, moves
 
     def forward(self, params: tuple[Tensor, Tensor, Tensor]) -> JointFlows:
         """Which modalities are given (..., M), and (mu, logvar), each (..., M + 1, D) -> q, batch shape (...)."""
-        return JointFlows(*params, self.flows, self.n)
+        return JointFlows(*params, self.flows, self.n, self.moves)
 
     def point(self, q: JointFlows | Distribution) -> Tensor:
         return q.point if isinstance(q, JointFlows) else q.mean  # the prior's

@@ -222,6 +222,13 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Exa
             raise InputError(f"{folder / missing / f'{i}.{digit}.png'} is missing, others have it: {remedy}")
     keys = sorted(files[names[0]])
     require(len(keys) > 0, f"{folder / names[0]} holds no files I.CLASS.png: {remedy}")
+    for name in names:
+        first = folder / name / files[name][keys[0]]
+        with open_picture(first, remedy) as picture:
+            width, height = picture.size
+        require(
+            (width, height) == (SIZE, SIZE), f"{first} has {width} x {height} pixels, the archives 28 x 28: {remedy}"
+        )
     kind = image_caches.Kind(size=SIZE)
     images = {
         name: image_caches.load(

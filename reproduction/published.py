@@ -93,6 +93,18 @@ OMNIGLOT = {model: recalled(["5-shot, 20-way"], [accuracy]) for model, accuracy 
 OMNIGLOT["pixelcnn, vhe"] |= recalled(["1-shot, 20-way", "log p(character)/20"], [95.2, -61.2])
 
 
+# Hwang et al. 2021, Table 1, %, given 1 to 4 images; jnf and all joint coherences by the multivae package's case study
+POLYMNIST_COHERENCES = tuple(f"coherence, {n} given" for n in range(1, 5))
+POLYMNIST = {
+    "mvae": checked((*POLYMNIST_COHERENCES, "joint"), (29, 42, 48, 52, 2)),
+    "mmvae": checked((*POLYMNIST_COHERENCES, "joint"), (71, 71, 71, 71, 21)),
+    "mmjsd": checked(POLYMNIST_COHERENCES, (69, 57, 64, 67)),
+    "mopoe-published": checked((*POLYMNIST_COHERENCES, "joint"), (63, 75, 79, 81, 8)),
+    "mvtcae": checked((*POLYMNIST_COHERENCES, "joint"), (59, 77, 83, 86, 0.5)),
+    "jnf": checked((*POLYMNIST_COHERENCES, "joint"), (67, 85, 90, 92, 6)),
+}
+
+
 def table2(experiment: str, model: str) -> dict[str, Published]:
     """The figures of a model in Table 2 of Wu & Goodman 2018; none if it is not there."""
     values = TABLE2.get(experiment, {}).get(model, "- - -").split()

@@ -48,10 +48,8 @@ class Section(NamedTuple):
 
     name: str
     table: Table
-    header: list[str]
-    numeric: list[bool]
-    """whether a column holds numbers"""
-    lines: list[list[str]]
+    grids: list[tuple[list[str], list[bool], list[list[str]]]]
+    """header, whether a column holds numbers, and lines"""
     notes: list[str]
     charts: list[Exhibit]
     pictures: list[Exhibit]
@@ -71,7 +69,7 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
         of_table.sort(key=lambda x: (place[x.experiment, x.model], x.seed))
         rows = tables.rows(name, table, of_table)
         if of_table:
-            header, lines = tables.grid(table, rows)
+            grids = tables.grids(table, rows)
             section_charts = [
                 *_bar_charts(name, rows),
                 *[_chart(*chart) for chart in by_size(of_table).values()],
@@ -79,15 +77,20 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
                 *_curves(of_table),
             ]
             pictures = _pictures(of_table, runs)
-            notes = tables.notes(rows, header)
-            numeric = [all(map(NUMBER.fullmatch, column)) for column in zip(*lines, strict=True)]
-            sections.append(Section(name, table, header, numeric, lines, notes, section_charts, pictures, of_table))
+            notes = tables.notes(rows, grids[0][0])
+            shown = [(header, _numeric(lines), lines) for header, lines in grids]
+            sections.append(Section(name, table, shown, notes, section_charts, pictures, of_table))
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     template = environment.get_template(TEMPLATE)
     page = template.render(sections=sections, hours=_hours, policy=_policy())
     write_atomically(file, page.encode())
+
+
+def _numeric(lines: list[list[str]]) -> list[bool]:
+    """Whether each column holds numbers."""
+    return [all(map(NUMBER.fullmatch, column)) for column in zip(*lines, strict=True)]
 
 
 def _policy() -> str:
@@ -110,7 +113,7 @@ def _bar_charts(name: str, rows: Sequence[tables.Row]) -> list[Exhibit]:
     for experiment, figure in dict.fromkeys((row.plan.experiment, row.figure) for row in rows if row.figure.percent):
         models = [row for row in rows if (row.plan.experiment, row.figure) == (experiment, figure) and row.values]
         heights: dict[str, list[float | None]] = {"ours": [100 * spread(row.values)[0] for row in models]}
-        if any(row.published for row in models):
+        if TABLES[name].comparable and any(row.published for row in models):
             heights["paper"] = [row.published and row.published.value for row in models]
         if models:
             chart = charts.bars(heights, [row.plan.model for row in models], ("", "%"))

@@ -65,7 +65,7 @@ def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
         commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
         different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}; keep them apart"
         require(len(commands) < 2, different)
-        for figure in table.figures:
+        for figure in (*table.figures, *table.further):
             values, others = (
                 {i: value for i, x in enumerate(runs) if (value := look_up(x, keys, plan)) is not None}
                 for keys in (figure.keys, figure.other_keys)
@@ -151,9 +151,20 @@ def recorded(model_rows: Sequence[Row]) -> dict[str, str]:
     return {"commit": ", ".join(commits), "date": max((x.date for x in results), default="")}
 
 
-def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: a line for each figure, or for each model if there are few figures and none is published."""
-    wide = len(table.figures) <= MAX_COLUMNS and not table.other_title and not any(row.published for row in table_rows)
+Grid = tuple[list[str], list[list[str]]]  # header and lines
+
+
+def grids(table: Table, table_rows: Sequence[Row]) -> list[Grid]:
+    """The table of a table's figures, and that of its further ones, each unless nothing of it was measured."""
+    chosen = [[row for row in table_rows if row.figure in figures] for figures in (table.figures, table.further)]
+    return [grid(table, some) for some in chosen if some]
+
+
+def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
+    """Header and lines: a line for each figure, or for each model if none is published that ours could equal."""
+    figures = list(dict.fromkeys(row.figure.name for row in table_rows))
+    published = table.comparable and any(row.published for row in table_rows)
+    wide = not published and not table.other_title and (len(table.figures) <= MAX_COLUMNS)
     models: dict[tuple[str, str], list[Row]] = {}
     for row in table_rows:
         models.setdefault((row.plan.experiment, row.plan.model), []).append(row)
@@ -161,18 +172,24 @@ def grid(table: Table, table_rows: Sequence[Row]) -> tuple[list[str], list[list[
     for (experiment, model), model_rows in models.items():
         start = {"experiment": experiment, "model": model}
         if wide:
-            figures = {row.figure.name: ours(row.figure, row.values) for row in model_rows}
-            lines.append(start | figures | about(model_rows) | recorded(model_rows))
+            cells = {row.figure.name: ours(row.figure, row.values) for row in model_rows}
+            cells |= {beside(row.figure.name): paper(row) for row in model_rows}
+            lines.append(start | cells | about(model_rows) | recorded(model_rows))
         else:
             for row in model_rows:
-                figures = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
-                figures |= {"difference": difference(row), table.other_title: ours(row.figure, row.other_values)}
-                lines.append(start | figures | about([row]) | recorded([row]))
-    columns = [figure.name for figure in table.figures]
+                cells = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
+                cells |= {"difference": difference(row), table.other_title: ours(row.figure, row.other_values)}
+                lines.append(start | cells | about([row]) | recorded([row]))
+    columns = [name for figure in figures for name in (figure, beside(figure))]
     long = ["figure", "paper", "ours", "difference", table.other_title]
     names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples", "date", "commit"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]
+
+
+def beside(figure: str) -> str:
+    """The title of the column with a published figure of other data."""
+    return f"{figure}, published"
 
 
 def notes(table_rows: Iterable[Row], header: Sequence[str] = ()) -> list[str]:
@@ -188,8 +205,10 @@ def markdown(name: str, table: Table, results: Iterable[Result]) -> str:
     """A table in Markdown, with its title and footnotes."""
     table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
-    header, lines = grid(table, table_rows)
-    texts = [title, "", in_markdown(header, lines)]
+    texts = [title]
+    header = []
+    for header, lines in grids(table, table_rows):
+        texts += ["", in_markdown(header, lines)]
     for note in notes(table_rows, header):
         texts += ["", note]
     return "\n".join(texts) + "\n"
@@ -205,8 +224,10 @@ def experiments(results: Sequence[Result]) -> str:
     for name, table in TABLES.items():
         if not table.in_readme:
             continue
-        is_published = any(plan.published for plan in table.plans)
+        is_published = table.comparable and any(plan.published for plan in table.plans)
         table_rows = rows(name, table, results)
+        if not table.comparable:
+            table_rows = [row._replace(published=None) for row in table_rows]
         for plan in table.plans:
             measured = [row for row in table_rows if row.plan == plan and row.values]
             chosen = [row for row in measured if row.published] if is_published else measured[:1]

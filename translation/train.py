@@ -26,7 +26,7 @@ class Config(ObjectiveOptions, RunConfig):
     ANNEALING: ClassVar = 1 / 4
     DEMO: ClassVar = {"epochs": 6}
 
-    fusion: Literal["poe", "moe", "mopoe"] = "poe"
+    fusion: Literal["poe", "product", "moe", "mopoe", "mopoe-published"] = "poe"
     """how the experts are fused"""
     n_latents: LatentsOption = 32
     batch_size: int = 50

@@ -92,11 +92,14 @@ class JointFlows(Unnormalised):
         mu, logvar: means and log-variances, (..., M + 1, D): of each modality's base, and of the joint encoder.
         flows: the M f_m, see `masked_autoregressive_flow`.
         n: samples that an estimate draws from each component of r, four or more.
+        moves: of a chain.
     """
 
-    def __init__(self, present: Tensor, mu: Tensor, logvar: Tensor, flows: Sequence[nn.Module], n: int) -> None:
+    def __init__(
+        self, present: Tensor, mu: Tensor, logvar: Tensor, flows: Sequence[nn.Module], n: int, moves: int
+    ) -> None:
         super().__init__(present.shape[:-1], mu.shape[-1:], validate_args=False)
-        self.present, self.mu, self.logvar, self.n = present, mu, logvar, n
+        self.present, self.mu, self.logvar, self.n, self.moves = present, mu, logvar, n, moves
         self.experts = Flows(DiagonalGaussian(mu[..., :-1, :], logvar[..., :-1, :]), [flow() for flow in flows])
         self.joint = DiagonalGaussian(mu[..., -1, :], logvar[..., -1, :])
         self.prior = DiagonalGaussian(*[torch.zeros_like(mu[..., -1, :])] * 2)
@@ -172,7 +175,7 @@ class JointFlows(Unnormalised):
         """The kept points of Hamiltonian chains, (T, *sample_shape, ..., D); samples of r where it is q."""
         z = super().sample(sample_shape)
         scale = (0.5 * self.proposal.component_distribution.base.logvar[..., -1, :]).exp()
-        chain = hamiltonian_chain(self.log_density, z, scale.expand_as(z))
+        chain = hamiltonian_chain(self.log_density, z, scale.expand_as(z), self.moves)
         return torch.where(self.in_between.unsqueeze(-1), chain, z)
 
     @property

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MOVES, LEAPS = 16, 6  # moves in a chain; leapfrog steps in a move
+LEAPS = 10  # leapfrog steps in a move
 STEP = 0.3  # initial step size, in units of the scale
 ACCEPTED = 0.8  # mean acceptance probability that the step size is adapted to
 
 
 @torch.no_grad()
-def hamiltonian_chain(log_density: Callable[[Tensor], Tensor], z: Tensor, scale: Tensor) -> Tensor:
+def hamiltonian_chain(log_density: Callable[[Tensor], Tensor], z: Tensor, scale: Tensor, moves: int) -> Tensor:
     """Move points by Hamiltonian Monte Carlo: a Metropolis test of each move keeps the density invariant.
 
     (Neal 2011, arXiv 1206.1901, with masses 1 / scale^2.) In the first half of the moves, one step size for all points
@@ -22,13 +22,14 @@ def hamiltonian_chain(log_density: Callable[[Tensor], Tensor], z: Tensor, scale:
         log_density: z (..., D) -> its logarithm up to a constant, (...).
         z: where the chains start, (..., D).
         scale: about the standard deviation of each dimension, (..., D).
+        moves: in a chain; an even number.
 
     Returns:
-        the points after each kept move, (MOVES / 2, ..., D).
+        the points after each kept move, (moves / 2, ..., D).
     """
     log_p, slope = _with_slope(log_density, z)
     step, kept = STEP, []
-    for move in range(MOVES):
+    for move in range(moves):
         start = torch.randn_like(z)
         leap = step * scale
         x, momentum = z, start + 0.5 * leap * slope
@@ -43,7 +44,7 @@ def hamiltonian_chain(log_density: Callable[[Tensor], Tensor], z: Tensor, scale:
         z = torch.where(accepted.unsqueeze(-1), x, z)
         slope = torch.where(accepted.unsqueeze(-1), new_slope, slope)
         log_p = torch.where(accepted, new_log_p, log_p)
-        if move < MOVES // 2:
+        if move < moves // 2:
             step = step * (log_ratio.clamp(max=0).exp().mean() - ACCEPTED).exp()
         else:
             kept.append(z)

@@ -56,7 +56,8 @@ class TelboElbo(SumOfElbos):
 
     (Vedantam et al. 2018, arXiv 1705.10762, eq. 4.) A sum of lower bounds on log p(X) and the log p(x_m). The authors
     train in two stages, the encoders of single modalities last; here both go on at once, with the same optimum for a
-    fixed prior, since the second stage leaves the decoders alone. It learns from complete examples only.
+    fixed prior, since the second stage leaves the decoders alone. They weigh log p(x_m|z) by lambda_m in the first
+    stage and by gamma_m in the second; here both have lambda_m. It learns from complete examples only.
     """
 
     unimodal = True

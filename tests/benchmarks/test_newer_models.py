@@ -117,7 +117,9 @@ def test_mmvae_plus_and_cmvae(model, incomplete):
 
 @pytest.mark.slow
 def test_the_benchmark_prints_a_row_for_each_model(capsys):
-    polymnist.main(polymnist.Config(models=("mvtcae", "mmvae+, K = 1"), batch_size=4, rounds=2))
-    rows = capsys.readouterr().out.splitlines()[-2:]
-    assert [row.split("|")[1].strip() for row in rows] == ["mvtcae", "mmvae+, K = 1"]
-    assert all(float(row.split("|")[4]) > 0 for row in rows)
+    names = ("mopoe-published", "mvtcae", "mmvae+, K = 1", "crmvae", "cmvae", "mvae")
+    polymnist.main(polymnist.Config(models=names, batch_size=4, rounds=2))
+    rows = [[cell.strip() for cell in row.split("|")] for row in capsys.readouterr().out.splitlines()[-len(names) :]]
+    assert tuple(row[1] for row in rows) == names
+    assert all(float(row[4]) > 0 for row in rows[:-1]) and rows[-1][2] == rows[-1][4] == "-"
+    assert all(float(row[3].replace(",", "")) > 0 for row in rows)

@@ -163,6 +163,13 @@ def test_pictures_without_a_partner_are_named(tmp_path):
         data.read(tmp_path, "train", data.modalities(6))
 
 
+def test_pictures_of_another_size_are_refused(tmp_path):
+    write_pictures(tmp_path)
+    Image.new("RGB", (32, 28)).save(tmp_path / "train/m3/0.0.png")
+    with pytest.raises(InputError, match=r"m3/0\.0\.png has 32 x 28 pixels, the archives 28 x 28: unpack"):
+        data.read(tmp_path, "train", NAMES)
+
+
 def write_tensors(folder, **changes):
     files = {name: torch.randint(256, (6, 3, 28, 28)) / 255 for name in NAMES} | {"labels": torch.arange(6)}
     (folder / "train").mkdir()

@@ -136,7 +136,16 @@ def test_weak_supervision_has_a_line_for_each_fraction_of_pairs():
 def test_a_table_by_the_number_of_given_modalities():
     measured = result("mvae", 0, "polymnist-table", "polymnist", analysis=POLYMNIST)
     text = tables.markdown("polymnist-table", TABLES["polymnist-table"], [measured])
-    assert f"| polymnist | mvae | 30.0 | 40.0 | 10.0 | 70.0 | 410.000 | 500.000 | 0 | 80 | 50,000 |{RECORDED}" in text
+    first, second = text.split("\n\n")[1:3]
+    assert "| coherence, 1 given | coherence, 1 given, published | coherence, 2 given |" in first
+    ours_and_papers = "30.0 | 29.0 | 40.0 | 42.0 | 48.0 | 52.0 | 10.0 | 2.0 | 70.0 | 410.000 | 500.000"
+    assert f"| polymnist | mvae | {ours_and_papers} | 0 | 80 | 50,000 |{RECORDED}" in first
+    header = ("linear accuracy, 2 given", "linear accuracy, 5 given", "FD, 2 given")
+    assert second.startswith(f"| experiment | model | {' | '.join(header)} | seeds |")
+    assert f"| polymnist | mvae | 70.0 | 90.0 | 420.000 | 0 | 80 | 50,000 |{RECORDED}" in second
+    assert "difference" not in text and "The figures do not compare with ours." in text
+    line = next(line for line in tables.experiments([measured]).splitlines() if "[polymnist]" in line)
+    assert "| coherence, 1 given |  | 30.0 |" in line, "the README's column holds figures of the same data only"
 
 
 def test_a_run_comes_after_that_which_it_starts_from():
@@ -501,8 +510,8 @@ def test_a_report_is_one_file(page):
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
     assert text.count("<img ") == 1 and 'alt="mnist, mvae, seed 0: samples given a label or an attribute"' in text
-    # bounds of eight models, three shares, weak supervision; PolyMNIST's four shares, and two charts by number given
-    assert text.count('<svg role="img" aria-label="') == 18
+    # bounds of eight models, three shares, weak supervision; PolyMNIST's six shares, and two charts by number given
+    assert text.count('<svg role="img" aria-label="') == 20
     assert 'aria-label="Coherence against the Frechet distance' in text
     assert '<td style="--share: 0.680">68.0</td>' in text
 

@@ -11,6 +11,7 @@ from common.checkpoints import load_model
 from common.errors import InputError
 from common.objectives import MvaeElbo
 from common.training import run_from_command_line
+from common.training.option_groups import choices_of
 from multimnist.model import TextDecoder, TextEncoder
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
@@ -62,7 +63,7 @@ def test_texts_have_any_length_and_vocabulary(length):
     torch.testing.assert_close(logits, decoder.teacher_forced(z, logits.argmax(dim=-1)))
 
 
-@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
+@pytest.mark.parametrize("fusion", choices_of(train.Config, "fusion"))
 def test_every_fusion_trains(fusion, tmp_path):
     options = ["--limit", "60", "--epochs", "1", "--annealing-epochs", "0", "--n-latents", "4"]
     call(train, *options, "--fusion", fusion, "--save-dir", tmp_path)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal
 from zuko.flows import MAF
 
@@ -31,12 +32,15 @@ def bent(d, seed=0, by=0.4):
     return flow
 
 
+MOVES = 16  # enough for two latents
+
+
 def posterior(flows, patterns, d=2, n=8, narrow=0.0):
     """q(z|x_S) for a row with each pattern, and the parameters of the experts and of the joint encoder."""
     generator = torch.Generator().manual_seed(0)
     mu, logvar = 0.7 * torch.randn(2, 4, len(patterns), d, generator=generator, dtype=torch.float64)
     logvar = logvar.abs().neg() - 0.3 - narrow  # narrower than the prior
-    q = JointFlowsPosterior(flows, n)(JointFlowsStrategy(KEYS)((mu, logvar), mask_of(patterns)))
+    q = JointFlowsPosterior(flows, n, MOVES)(JointFlowsStrategy(KEYS)((mu, logvar), mask_of(patterns)))
     return q, mu, logvar
 
 
@@ -177,7 +181,7 @@ def test_with_the_identity_products_are_those_of_gaussians_over_powers_of_the_pr
     mu, logvar = torch.randn(2, 4, 1, 2, generator=generator, dtype=torch.float64)
     logvar, mask = logvar.abs().neg() - 0.3, torch.tensor([[True, True, False, True]])
     params = [torch.cat([x, x[:1]]).movedim(0, -2) for x in (mu, logvar)]
-    of_three, few = (JointFlows(mask, *params, [bent(2, by=0)] * 4, n=n) for n in (4000, 8))
+    of_three, few = (JointFlows(mask, *params, [bent(2, by=0)] * 4, n=n, moves=MOVES) for n in (4000, 8))
     mean, variance, log_z = quotient(mu, logvar, mask)
     torch.testing.assert_close(of_three.log_normaliser(), log_z, rtol=0, atol=0.02)
     torch.testing.assert_close(few.sample((10_000,)).mean(dim=0), mean, rtol=0, atol=0.03)
@@ -197,7 +201,7 @@ def test_products_of_bent_flows_against_their_integrals():
     torch.manual_seed(0)
     torch.testing.assert_close(q.log_normaliser(), log_z, rtol=0, atol=0.05)
     often = [(x.repeat(4000, *[1] * (x.dim() - 1))) for x in (q.present, q.mu, q.logvar)]
-    few = JointFlows(*often, [bent(2, seed, by=0.3) for seed in range(3)], n=8)
+    few = JointFlows(*often, [bent(2, seed, by=0.3) for seed in range(3)], 8, MOVES)
     sample, means, points = (x.view(-1, 2, 2) for x in (few.sample(), few.mean, few.point))
     torch.testing.assert_close(sample.mean(dim=0), mean, rtol=0, atol=0.03)
     torch.testing.assert_close(sample.var(dim=0), variance, rtol=0.1, atol=0)
@@ -212,7 +216,7 @@ def test_products_of_flows_of_many_latents_are_sampled():
     torch.manual_seed(0)
     mu, logvar = 0.5 * torch.randn(40, 6, 64), -1 - torch.rand(40, 6, 64)
     mask = torch.tensor([True, True, True, True, False]).expand(40, -1)
-    q = JointFlows(mask, mu.double(), logvar.double(), [bent(64, by=0)] * 5, n=8)
+    q = JointFlows(mask, mu.double(), logvar.double(), [bent(64, by=0)] * 5, 8, MOVES)
     mean, variance, _ = quotient(mu.double().movedim(1, 0)[:-1], logvar.double().movedim(1, 0)[:-1], mask)
 
     def deviation(z):
@@ -225,13 +229,53 @@ def test_products_of_flows_of_many_latents_are_sampled():
     assert log_q.item() == pytest.approx(-exact.entropy().sum(dim=-1).mean().item(), abs=4)
 
 
+class Linear(nn.Module):
+    """A flow z -> L z with a lower triangular L, which correlates the latents."""
+
+    def __init__(self, d, seed):
+        super().__init__()
+        noise = torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        self.factor = 2 * torch.eye(d, dtype=torch.float64) + 0.8 * noise.tril(-1)
+
+    def forward(self):
+        return self
+
+    def call_and_ladj(self, z):
+        return z @ self.factor.T, self.factor.diagonal().log().sum().expand(z.shape[:-1])
+
+    def inv(self, u):
+        return torch.linalg.solve_triangular(self.factor, u.unsqueeze(-1), upper=False).squeeze(-1)
+
+
+def test_chains_reach_products_of_flows_with_correlated_latents():
+    """Three flows that are linear give a Gaussian with known moments, whose variances differ by a factor of 36."""
+    torch.manual_seed(0)
+    n, d = 60, 32
+    mu, logvar = 0.7 * torch.randn(n, 5, d).double(), -1 - torch.rand(n, 5, d).double()
+    flows = [Linear(d, seed) for seed in range(4)]
+    precision = [
+        f.factor.T @ (w.unsqueeze(-1) * f.factor) for f, w in zip(flows[:3], (-logvar).exp().unbind(1)[:3], strict=True)
+    ]
+    pull = [(w * m) @ f.factor for f, w, m in zip(flows, (-logvar).exp().unbind(1), mu.unbind(1), strict=False)]
+    total = sum(precision) - 2 * torch.eye(d)
+    mean = torch.linalg.solve(total, sum(pull[:3]))
+
+    def distance(z):
+        """The squared Mahalanobis distance to the mean, of each latent; its expectation is 1 for samples."""
+        return torch.einsum("nd,nde,ne->n", z - mean, total, z - mean).mean().item() / d
+
+    q = JointFlowsPosterior(flows)((torch.tensor([[True] * 3 + [False]]).expand(n, -1), mu, logvar))
+    assert distance(q.sample()) == pytest.approx(1, abs=0.12) and distance(q.mean) < 0.2
+    assert distance(super(JointFlows, q).sample()) > 10, "weighted samples of the flows are far from it"
+
+
 def test_a_hamiltonian_chain_keeps_a_density_whose_scales_are_misjudged():
     """A Gaussian with correlation 0.8; the chains start in one point, and take its scales for 1.5 and 2/3 of them."""
     torch.manual_seed(0)
     covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double()
     p = torch.distributions.MultivariateNormal(torch.tensor([1.0, -2.0]).double(), covariance)
     z = torch.zeros(20_000, 2, dtype=torch.float64)
-    chain = hamiltonian_chain(p.log_prob, z, torch.tensor([1.5, 2 / 3]).double())
+    chain = hamiltonian_chain(p.log_prob, z, torch.tensor([1.5, 2 / 3]).double(), MOVES)
     assert chain.shape == (8, 20_000, 2) and not chain.requires_grad
     torch.testing.assert_close(chain[-1].mean(dim=0), p.mean, rtol=0, atol=0.05)
     torch.testing.assert_close(chain[-1].T.cov(), covariance, rtol=0, atol=0.05)
@@ -241,7 +285,10 @@ def test_moves_to_where_a_density_is_not_finite_are_rejected():
     """Absolute values of a standard Gaussian's samples keep their moments; the density is NaN below 0."""
     torch.manual_seed(0)
     z = torch.randn(20_000, 1, dtype=torch.float64).abs()
-    z = hamiltonian_chain(lambda z: torch.where(z > 0, -z.square() / 2, torch.nan).squeeze(-1), z, torch.ones(1))[-1]
+    chain = hamiltonian_chain(
+        lambda z: torch.where(z > 0, -z.square() / 2, torch.nan).squeeze(-1), z, torch.ones(1), MOVES
+    )
+    z = chain[-1]
     assert (z > 0).all()
     assert z.mean().item() == pytest.approx(math.sqrt(2 / math.pi), abs=0.03)
     assert z.square().mean().item() == pytest.approx(1, abs=0.05)
@@ -261,7 +308,7 @@ def test_few_samples_give_the_proposals_gaussian_the_right_precision_on_average(
     mu, logvar = torch.zeros(10_000, 4, 2, dtype=torch.float64), torch.full((10_000, 4, 2), -3.0, dtype=torch.float64)
     present = torch.tensor([True, True, False]).expand(10_000, -1)
     torch.manual_seed(0)
-    q = JointFlows(present, mu, logvar, [bent(2, by=0)] * 3, n=8)
+    q = JointFlows(present, mu, logvar, [bent(2, by=0)] * 3, 8, MOVES)
     precision = (-q.proposal.component_distribution.base.logvar[:, -1]).exp()
     exact = 2 * math.exp(3) - 1
     assert abs(precision.mean().item() - exact) < 4 * precision.std().item() / math.sqrt(20_000) < 0.05 * exact
@@ -308,7 +355,7 @@ def test_log_likelihoods_take_the_proposal():
 def test_posteriors_of_subsets_with_the_exact_experts():
     """With the exact posteriors of single modalities as experts the quotient is the exact posterior of several."""
     model, weights, scales = with_fusion("jnf", 3)
-    many, few = (JointFlowsPosterior([bent(2, by=0)] * 3, n) for n in (5000, 8))
+    many, few = (JointFlowsPosterior([bent(2, by=0)] * 3, n, MOVES) for n in (5000, 8))
     inputs = draw(weights, scales, 2)
     torch.manual_seed(0)
     for given in (("b",), ("a", "c"), ("a", "b", "c")):
