@@ -127,7 +127,7 @@ def others(name: str, config: Config, device: torch.device, rate: float) -> Row:
     examples, n = experiment.examples(config.images).to(device), 500
     model.generate(n)
     sampling = statistics.median(timed(lambda: model.generate(n)) for _ in range(config.rounds))
-    ours = partial(experiment.evaluate, model, examples, config.n_samples)
+    ours = partial(experiment.evaluate, model, examples, n_samples=config.n_samples)
     needed, seconds = operations(ours), timed(ours)
     plain = "-"
     if experiment.plain_evaluate:

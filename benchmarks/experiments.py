@@ -45,7 +45,7 @@ class Experiment(NamedTuple):
     plain: model -> a training step written as the originals write it.
     examples: n -> n random examples.
     files: how the originals store them (`benchmarks.loaders`).
-    evaluate: (model, examples, number of samples) -> the log-likelihoods that loglike.py estimates.
+    evaluate: (model, examples, n_samples=number) -> the log-likelihoods that loglike.py estimates.
     batch_size: examples a step.
     steps: steps of a turn, which takes some tenths of a second on a CPU.
     warm_up: steps of ours before the first turn. A model that has learnt nothing takes longer: more of its samples have
@@ -59,7 +59,7 @@ class Experiment(NamedTuple):
     plain: Callable[[MultimodalVAE], Callable[[Batch], None]]
     examples: Callable[[int], Examples]
     files: Files
-    evaluate: Callable[[MultimodalVAE, Examples, int], object]
+    evaluate: Callable[..., object]
     batch_size: int
     steps: int = 1
     warm_up: int = 0
@@ -112,7 +112,7 @@ def for_faces(
     folder: str,
     examples: Callable[[int], Examples],
     files: Files,
-    evaluate: Callable[[MultimodalVAE, Examples, int], object],
+    evaluate: Callable[..., object],
     n_latents: int = 100,
     batch_size: int = 100,
     n_subsets: int = 0,

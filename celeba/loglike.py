@@ -53,21 +53,26 @@ def main(
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = load("test", config)
     torch.manual_seed(config.seed)
-    values, predicted = evaluate(model, arranged(examples).without_others(model.modalities), config.n_samples)
+    values, predicted = evaluate(model, arranged(examples).without_others(model.modalities), **config.sampling)
     more = []
     if predicted is not None:
         more = [tables.attribute_table(scores(predicted, examples.modalities["attrs"].bool()))]
     return tables.report_estimates(values, config, experiment, len(examples), more=more)
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> tuple[dict[str, Tensor], Tensor | None]:
+def evaluate(
+    model: MultimodalVAE, examples: Examples, **sampling: float | None
+) -> tuple[dict[str, Tensor], Tensor | None]:
     """Every estimate of each example, {name: (N,)}, nats, and the attributes inferred from its image, (N, 18) bool.
 
     A model of the image alone, or of the image given attributes, infers none.
+
+    Args:
+        sampling: n_samples and tolerance of `common.estimators.importance_estimates`.
     """
-    evaluations = [partial(image_alone, n_samples=n_samples)]
+    evaluations = [partial(image_alone, **sampling)]
     if len(model.modelled) > 1:
-        evaluations = [inferred, partial(log_likelihoods, n_samples=n_samples)]
+        evaluations = [inferred, partial(log_likelihoods, **sampling)]
     values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
     return values, values.pop("predicted", None)
 
@@ -78,11 +83,11 @@ def inferred(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:
     return {"predicted": probabilities(model.decode(z)) > 0.5}
 
 
-def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def log_likelihoods(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
     """The estimates of p(image, attrs) and its parts, {name: (B,)}, nats, and the effective samples."""
     attributes = tuple(name for name in model.modalities if name != "image")
-    estimates = image_and_label(model, batch, attributes, "attrs", n_samples)
-    (attrs,) = importance_estimates(model, batch, [attributes], attributes, n_samples)
+    estimates = image_and_label(model, batch, attributes, "attrs", **sampling)
+    (attrs,) = importance_estimates(model, batch, [attributes], attributes, **sampling)
     return estimates | attrs.named("log p(attrs), z from q(z|attrs)")
 
 

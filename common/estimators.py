@@ -24,6 +24,7 @@ from common.modalities import Modality
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 
+FEWEST = 50  # samples of an example before its standard error is looked at
 QUALITIES = ("effective samples", "variance of log-weights")  # of an estimate, as the tables name them
 
 
@@ -68,29 +69,36 @@ def evaluate_batches(
 class ImportanceWeights:
     """Accumulates the importance weights of B examples, a few samples at a time."""
 
-    def __init__(self) -> None:
-        self.n = 0
-        # float64: a sum of -20,000 nats in float32 loses weights a thousand times smaller
-        self.mean = self.squares = torch.zeros(
-            (), dtype=torch.float64
-        )  # of the log-weights: their mean, and the sum of squared deviations
-        self.log_sum = self.log_sum_of_squares = torch.tensor(-torch.inf, dtype=torch.float64)
+    def __init__(self, n_examples: int, device: torch.device) -> None:
+        def filled(value: float) -> Tensor:
+            # float64: a sum of -20,000 nats in float32 loses weights a thousand times smaller
+            return torch.full((n_examples,), value, dtype=torch.float64, device=device)
 
-    def add(self, log_w: Tensor) -> None:
-        """Add the log-weights of more samples, (..., B), nats."""
+        self.n = filled(0)  # samples of each example
+        self.mean, self.squares = filled(0), filled(0)  # of the log-weights, and of their deviations the sum of squares
+        self.log_sum, self.log_sum_of_squares = filled(-torch.inf), filled(-torch.inf)
+
+    def add(self, log_w: Tensor, rows: Tensor | slice = slice(None)) -> None:
+        """Add the log-weights of more samples, (..., R), nats, of R examples; by default of all."""
         self.dtype, log_w = log_w.dtype, log_w.flatten(0, -2).double()
-        n, mean = self.n + len(log_w), log_w.mean(dim=0)
-        deviation = mean - self.mean.to(mean)
-        self.squares = self.squares.to(mean) + (log_w - mean).square().sum(dim=0)
-        self.squares += deviation.square() * (self.n * len(log_w) / n)  # Chan et al. 1979
-        self.n, self.mean = n, self.mean.to(mean) + deviation * (len(log_w) / n)
-        self.log_sum = torch.logaddexp(self.log_sum.to(log_w), log_w.logsumexp(dim=0))
-        self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares.to(log_w), (2 * log_w).logsumexp(dim=0))
+        k, n = len(log_w), self.n[rows]
+        deviation = log_w.mean(dim=0) - self.mean[rows]
+        self.squares[rows] += (log_w - log_w.mean(dim=0)).square().sum(dim=0)
+        self.squares[rows] += deviation.square() * (n * k / (n + k))  # Chan et al. 1979
+        self.mean[rows] += deviation * (k / (n + k))
+        self.log_sum[rows] = torch.logaddexp(self.log_sum[rows], log_w.logsumexp(dim=0))
+        self.log_sum_of_squares[rows] = torch.logaddexp(self.log_sum_of_squares[rows], (2 * log_w).logsumexp(dim=0))
+        self.n[rows] += k
 
     def estimate(self) -> Estimate:
         """The logarithm of the mean weight, the effective number of samples, and the log-weights' variance."""
-        value, log_ess = self.log_sum - math.log(self.n), 2 * self.log_sum - self.log_sum_of_squares
+        value, log_ess = self.log_sum - self.n.log(), 2 * self.log_sum - self.log_sum_of_squares
         return Estimate(*(x.to(self.dtype) for x in (value, log_ess.exp(), self.squares / self.n)))
+
+    def standard_error(self) -> Tensor:
+        """The standard error of the logarithm of the mean weight by the delta method, (B,), nats."""
+        log_ess = 2 * self.log_sum - self.log_sum_of_squares
+        return ((-log_ess).exp() - 1 / self.n).clamp(min=0).sqrt()
 
 
 @torch.no_grad()
@@ -101,8 +109,13 @@ def importance_estimates(
     given: Sequence[str] | Tensor,
     n_samples: int = 1000,
     at_once: int | None = None,
+    tolerance: float | None = None,
 ) -> list[Estimate]:
-    """Estimate log p of several sets of modalities with the same samples, so that differences are consistent.
+    r"""Estimate log p of several sets of modalities with the same samples, so that differences are consistent.
+
+    With a tolerance, an example's sampling ends when the standard errors :math:`\sqrt{1 / ESS - 1 / K}` of its
+    estimates after K samples, :math:`K \geq` `FEWEST`, are all below it. An estimate is too low by about half of its
+    squared standard error in expectation, and by more where weights look even until a large one is drawn.
 
     Args:
         inputs: {name: (B, ...)}.
@@ -110,8 +123,9 @@ def importance_estimates(
             select single elements of a set modality. The name of a set modality means the elements an example has.
         given: the modalities G of the proposal q(z|x_G), by names or by a mask (B, M) bool, which can also select
             single elements of a set. Empty: the prior.
-        n_samples: K.
+        n_samples: K, with a tolerance the largest one.
         at_once: samples to decode at once; by default the fastest number.
+        tolerance: nats; by default all samples are drawn.
 
     Returns:
         an Estimate for each target.
@@ -127,21 +141,27 @@ def importance_estimates(
     scored = _scored(model, targets)
     values = {name: _filled(batch, model.modality[name]) for name in scored}
     prior, q = model.prior(), _proposal(model, batch, given)
-    size = at_once or max(1, model.decoded_at_once // len(batch))
-    weights = [ImportanceWeights() for _ in targets]
-    for start in range(0, n_samples, size):
-        z = q.sample((min(size, n_samples - start),))  # (k, B, D)
-        log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
-        p = model.decode(z, scored, batch.modalities)
+    weights = [ImportanceWeights(len(batch), model.device) for _ in targets]
+    rows, drawn = torch.arange(len(batch), device=model.device), 0  # the examples that are still sampled, (R,)
+    while drawn < n_samples and len(rows):
+        k = at_once or max(1, model.decoded_at_once // len(rows))
+        k = min(k, n_samples - drawn)
+        z = q.sample((k,))  # (k, B, D)
+        log_ratio = (prior.log_prob(z) - q.log_prob(z))[:, rows]  # (k, R)
+        p = model.decode(z[:, rows], scored, {name: x[rows] for name, x in batch.modalities.items()})
         log_w = [log_ratio] * len(targets)
         for name, by_target in scored.items():
-            log_p = p[name].log_prob(values[name])  # (k, B), for a set (k, B, n)
-            terms = [torch.where(present, log_p, 0) for present in by_target]
+            log_p = p[name].log_prob(values[name][rows])  # (k, R), for a set (k, R, n)
+            terms = [torch.where(present[rows], log_p, 0) for present in by_target]
             if model.modality[name].is_set:
                 terms = [x.sum(dim=-1) for x in terms]
             log_w = [w + x for w, x in zip(log_w, terms, strict=True)]
         for target_weights, w in zip(weights, log_w, strict=True):
-            target_weights.add(w)
+            target_weights.add(w, rows)
+        drawn += k
+        if tolerance is not None and drawn >= FEWEST:
+            error = torch.stack([x.standard_error() for x in weights]).amax(dim=0)  # (B,)
+            rows = rows[error[rows] >= tolerance]
     return [target_weights.estimate() for target_weights in weights]
 
 
@@ -215,6 +235,7 @@ def log_marginal(
     given: Sequence[str] | None = None,
     n_samples: int = 1000,
     at_once: int | None = None,
+    tolerance: float | None = None,
 ) -> Tensor:
     """Estimate log p(x_A) of one set of modalities: (B,), nats; see `importance_estimates`.
 
@@ -222,13 +243,16 @@ def log_marginal(
         given: the modalities of the proposal, by default those of the target; () is the prior.
     """
     given = target if given is None else given
-    return importance_estimates(model, inputs, [target], given, n_samples, at_once)[0].value
+    return importance_estimates(model, inputs, [target], given, n_samples, at_once, tolerance)[0].value
 
 
-def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def joint_and_each(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
     """Estimate log p of all modalities together and of each alone.
 
     The estimates share samples of q(z|all modalities); log p of each modality is estimated from each q(z|x_m) too.
+
+    Args:
+        sampling: n_samples and tolerance of `importance_estimates`.
 
     Returns:
         {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
@@ -236,10 +260,10 @@ def joint_and_each(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[s
     names = model.modalities
     targets = [names, *((name,) for name in names)] if len(names) > 1 else [names]
     rows = {}
-    for target, estimate in zip(targets, importance_estimates(model, batch, targets, names, n_samples), strict=True):
+    for target, estimate in zip(targets, importance_estimates(model, batch, targets, names, **sampling), strict=True):
         rows |= estimate.named(f"log p({','.join(target)})")
     for source in names if len(names) > 1 else ():
-        each = importance_estimates(model, batch, [(name,) for name in names], (source,), n_samples)
+        each = importance_estimates(model, batch, [(name,) for name in names], (source,), **sampling)
         for name, estimate in zip(names, each, strict=True):
             rows |= estimate.named(f"log p({name}), z from q(z|{source})")
     return rows

@@ -32,10 +32,13 @@ class MmvaeLoglikeConfig(LoglikeConfig):
         require(samples or not self.paper, f"--paper weighs the samples of each encoder, but {self.model} {why}")
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int, paper: bool = False) -> dict[str, Tensor]:
+def evaluate(
+    model: MultimodalVAE, examples: Examples, n_samples: int, tolerance: float | None = None, paper: bool = False
+) -> dict[str, Tensor]:
     """Every estimate for every example: {name: (N,)}, nats."""
-    evaluations = [joint_and_each, papers_joint] if paper else [joint_and_each]
-    evaluations = [partial(f, n_samples=n_samples) for f in evaluations]
+    evaluations = [partial(joint_and_each, n_samples=n_samples, tolerance=tolerance)]
+    if paper:
+        evaluations.append(partial(papers_joint, n_samples=n_samples))
     return metrics.evaluate(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
 
 

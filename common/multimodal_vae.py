@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.data.batches import Batch, Columns, observe
+from common.data.batches import Batch, observe
 from common.encoders_decoders import has_batch_norm, outputs, outputs_where
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
@@ -21,7 +21,8 @@ DECODED_AT_ONCE = {"cpu": 500, "cuda": 20_000}
 class MultimodalVAE(nn.Module):
     """A VAE over named modalities, p(z) prod_m p(x_m|z), with a posterior for every subset of them.
 
-    `modalities` are the names, `modality[name]` the record of one (`common.modalities.Modality`).
+    `modalities` are the names, `modality[name]` the record of one (`common.modalities.Modality`), `columns[name]` its
+    columns of a mask (B, M).
 
     Args:
         encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D). A network that sees
@@ -64,7 +65,8 @@ class MultimodalVAE(nn.Module):
         private = dict(private or {})
         require(
             not private or variational_posterior.per_latent,
-            "private latents need a family with parameters for them: gaussian, laplace, softplus-laplace or -normal",
+            "private latents need a family with parameters for them (gaussian, laplace, softplus-laplace or -normal), "
+            "and no flows",
         )
         require(
             not private or variational_strategy.per_latent,
@@ -73,6 +75,7 @@ class MultimodalVAE(nn.Module):
         self.latent_dim = prior().event_shape[-1]  # D; 1 where the prior broadcasts to any
         self.modality = modalities_of(encoder, decoder, weights or {}, private, self.latent_dim)
         self.modalities = tuple(self.modality)
+        self.columns = {name: modality.columns for name, modality in self.modality.items()}
         self.encoder = nn.ModuleDict(encoder)
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
@@ -83,11 +86,6 @@ class MultimodalVAE(nn.Module):
         for p in self.parameters():
             if p.dim() == 4:  # convolutions with it are up to 1.6 times faster on the CPU
                 p.data = p.data.to(memory_format=torch.channels_last)
-
-    @property
-    def columns(self) -> dict[str, Columns]:
-        """The columns of the mask (B, M) of each modality, by name."""
-        return {name: modality.columns for name, modality in self.modality.items()}
 
     @property
     def weights(self) -> dict[str, float]:

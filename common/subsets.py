@@ -78,14 +78,14 @@ def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
     A set with at most `MAX_ENUMERATED` elements has a subset for each element, named "x[0]", "x[1]", ... A larger one
     has a single subset.
     """
-    terms = {}
+    terms, m = {}, n_columns(columns)
     for name, column in columns.items():
         elements = [slice(i, i + 1) for i in range(column.start, column.stop)]
         if len(elements) > MAX_ENUMERATED:
             elements = [column.slice]
         for i, element in enumerate(elements):
             term = f"{name}[{i}]" if len(elements) > 1 else name
-            terms[term] = torch.zeros(n_columns(columns), dtype=torch.bool)
+            terms[term] = torch.zeros(m, dtype=torch.bool)
             terms[term][element] = True
     return terms
 

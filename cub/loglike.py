@@ -33,7 +33,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check_fits(model)
     birds = load_birds("test", model, vocabulary, config)
     torch.manual_seed(config.seed)
-    values = evaluate(model, birds.examples, config.n_samples, config.paper)
+    values = evaluate(model, birds.examples, **config.sampling, paper=config.paper)
     about = ({} if config.demo else {"birds": "photographed"}) | {"captions each": str(CAPTIONS)}
     n, groups = len(birds.classes), birds.image_of_each_caption
     return tables.report_estimates(values, config, "cub", n, about, groups=groups)

@@ -173,7 +173,7 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
         if not (folder / name).exists():
             test = MNIST.load("test", replace(given, limit=config.n_test))
             torch.manual_seed(given.seed)
-            estimates = parts.evaluate(model, test, parts.Observed(config.observed), config.n_samples)
+            estimates = parts.evaluate(model, test, parts.Observed(config.observed), n_samples=config.n_samples)
             means = {name: x.double().mean().item() for name, x in estimates.items()}
             write_atomically(folder / name, json.dumps(means, indent=2).encode())
     rates = [epoch["examples_per_second"] for epoch in runs.read_metrics(folder)]

@@ -42,21 +42,25 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]
     model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
     examples = load_as_trained("test", config, dataset)
     torch.manual_seed(config.seed)
-    values = evaluate(model, examples, config.n_samples)
+    values = evaluate(model, examples, **config.sampling)
     return tables.report_estimates(values, config, dataset.name, len(examples))
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
-    """Every estimate for every example: {name: (N,)}, nats."""
-    likelihoods = partial(two_modalities if "text" in model.modelled else image_alone, n_samples=n_samples)
+def evaluate(model: MultimodalVAE, examples: Examples, **sampling: float | None) -> dict[str, Tensor]:
+    """Every estimate for every example: {name: (N,)}, nats.
+
+    Args:
+        sampling: n_samples and tolerance of `common.estimators.importance_estimates`, in all functions here.
+    """
+    likelihoods = partial(two_modalities if "text" in model.modelled else image_alone, **sampling)
     evaluations = [likelihoods, accuracies] if "text" in model.modelled else [likelihoods]
     return metrics.evaluate(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
 
 
-def two_modalities(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def two_modalities(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
     """The estimates of a model of p(image, text)."""
     one_of_few = batch.modalities["text"].dim() == 1
-    return image_and_label(model, batch, ("text",), "text", n_samples, () if one_of_few else ("text",))
+    return image_and_label(model, batch, ("text",), "text", () if one_of_few else ("text",), **sampling)
 
 
 def image_and_label(
@@ -64,8 +68,8 @@ def image_and_label(
     batch: Batch,
     label: Sequence[str],
     label_name: str,
-    n_samples: int,
     given: Sequence[str] = (),
+    **sampling: float | None,
 ) -> dict[str, Tensor]:
     """Estimate log p of an image, its label, the two together and each given the other.
 
@@ -81,19 +85,19 @@ def image_and_label(
         {name: (B,)}, log-likelihoods in nats, and the effective numbers of samples.
     """
     pair = ("image", *label)
-    (y,) = importance_estimates(model, batch, [label], given, n_samples)
+    (y,) = importance_estimates(model, batch, [label], given, **sampling)
     rows = {}
     for proposal, suffix in ((("image",), ""), (pair, f", z from q(z|image,{label_name})")):
-        image, joint = importance_estimates(model, batch, [("image",), pair], proposal, n_samples)
+        image, joint = importance_estimates(model, batch, [("image",), pair], proposal, **sampling)
         rows |= image.named(f"log p(image){suffix}") | joint.named(f"log p(image,{label_name}){suffix}")
         rows[f"log p(image|{label_name}){suffix}"] = joint.value - y.value
         rows[f"log p({label_name}|image){suffix}"] = joint.value - image.value
     return rows | y.named(f"log p({label_name})")
 
 
-def image_alone(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def image_alone(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
     """The estimate of a model of the image alone, p(image) or p(image|text)."""
-    (image,) = importance_estimates(model, batch, [("image",)], given=model.modalities, n_samples=n_samples)
+    (image,) = importance_estimates(model, batch, [("image",)], given=model.modalities, **sampling)
     return image.named(f"log p({'|'.join(['image', *model.modality['image'].given])})")
 
 

@@ -34,7 +34,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check_fits(model)
     pairs = load("test", config)
     torch.manual_seed(config.seed)
-    values = evaluate(model, pairs, config.n_samples, config.paper)
+    values = evaluate(model, pairs, **config.sampling, paper=config.paper)
     about = {} if config.demo else {"svhn": config.svhn}
     return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about)
 

@@ -58,7 +58,7 @@ class Config(DatasetOptions, options.LoglikeConfig):
             chosen.append(subset_likelihoods.by_size)
         if asked:
             chosen.append(partial(subset_likelihoods.conditional, target=target, given=self.given))
-        return [partial(estimate, n_samples=self.n_samples) for estimate in chosen]
+        return [partial(estimate, **self.sampling) for estimate in chosen]
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

@@ -32,7 +32,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model = load_model(config.model, "translation").to(devices.select(config.cuda))
     examples = load("test", config)
     torch.manual_seed(config.seed)
-    evaluations = [accuracies, partial(joint_and_each, n_samples=config.n_samples)]
+    evaluations = [accuracies, partial(joint_and_each, **config.sampling)]
     values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
     return tables.report_estimates(values, config, "translation", len(examples))
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import tyro
 from torch import Generator, Tensor
 
 from common import distributed, metrics
@@ -46,6 +47,7 @@ class Config(LoglikeConfig):
     n_samples: int = 100
     """importance samples for each image. For a set of images N/10 samples of its code, each with 10 samples of every
     z"""
+    tolerance: tyro.conf.Suppress[float | None] = None  # all samples are drawn here
     k_shot: tuple[int, ...] | None = None
     """numbers of other images of the character that are given. Default: 1, and the number in training"""
     set_size: int = 20

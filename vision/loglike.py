@@ -41,21 +41,21 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     if len(complete) < len(examples):
         print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
     torch.manual_seed(config.seed)
-    values = evaluate(model, complete, config.n_samples)
+    values = evaluate(model, complete, **config.sampling)
     return tables.report_estimates(values, config, "vision", len(complete))
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, n_samples: int) -> dict[str, Tensor]:
+def evaluate(model: MultimodalVAE, examples: Examples, **sampling: float | None) -> dict[str, Tensor]:
     """Every estimate for every example, which must all have six views: {name: (N,)}, nats."""
-    return metrics.evaluate(model, examples, [partial(log_likelihoods, n_samples=n_samples)], BATCH_SIZE)
+    return metrics.evaluate(model, examples, [partial(log_likelihoods, **sampling)], BATCH_SIZE)
 
 
-def log_likelihoods(model: MultimodalVAE, batch: Batch, n_samples: int) -> dict[str, Tensor]:
+def log_likelihoods(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
     """The estimates of all six views, of each, and of the image given the others, {name: (B,)}, nats."""
     views = model.modalities
     others = tuple(name for name in views if name != "image")
     targets = [views, others, *((name,) for name in views)]
-    every, rest, *each = importance_estimates(model, batch, targets, views, n_samples)
+    every, rest, *each = importance_estimates(model, batch, targets, views, **sampling)
     rows = every.named("log p(all six)") | rest.named("log p(the five others)")
     for name, estimate in zip(views, each, strict=True):
         rows |= estimate.named(f"log p({name})")

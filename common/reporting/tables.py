@@ -32,6 +32,7 @@ class SamplingOptions(EvaluationOptions, Protocol):
 
     demo: bool
     n_samples: int
+    tolerance: float | None
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,10 @@ def report_estimates(
     title, about = data_scored(config, experiment, about, n_examples)
     shown = [name for name in estimates if not name.startswith(QUALITIES)]
     columns = [kind for kind in QUALITIES if any(f"{kind}, {name}" in estimates for name in shown)]
-    head = (f"{title}, {count(config.n_samples, 'sample')}", "mean", "standard error", *columns)
+    samples = count(config.n_samples, "sample")
+    if config.tolerance is not None:
+        samples = f"at most {samples}, tolerance {config.tolerance:g} nats"
+    head = (f"{title}, {samples}", "mean", "standard error", *columns)
     rows = []
     for name in shown:
         qualities = (estimates.get(f"{kind}, {name}") for kind in columns)
@@ -162,6 +166,7 @@ def report_estimates(
         rows.append((name, *(_estimate_cell(name, x) for x in estimates[name].values()), *cells))
     notes = f"{other_data(config)} {few_effective(estimates)}".strip()
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
+    settings |= {} if config.tolerance is None else {"tolerance": config.tolerance}
     report(
         config,
         experiment,

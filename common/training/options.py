@@ -123,7 +123,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     dry_run: bool = False
     """print the configuration as JSON and exit"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """precision of the networks; densities and losses are always float32"""
+    """precision of the networks; densities and losses are always float32. bf16 is fast on GPUs and on processors with
+    instructions for it (AVX-512 BF16, AMX)"""
     compile: bool = False
     """compile the networks with torch.compile: takes about a minute, and needs a C++ compiler on the CPU"""
     capture: bool = True
@@ -248,6 +249,19 @@ class LoglikeConfig(ScoresConfig):
 
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
     """importance samples for each example. Default: as in the papers"""
+    tolerance: float | None = None
+    """stop sampling for an example when the standard errors of its estimates are below this number of nats; --n-samples
+    is then the most. Estimates become too low, by more than its square where weights have heavy tails. Default: take
+    all samples"""
+
+    @property
+    def sampling(self) -> dict[str, float | None]:
+        """The arguments of `common.estimators.importance_estimates` that these options give."""
+        return {"n_samples": self.n_samples, "tolerance": self.tolerance}
+
+    def check(self) -> None:
+        super().check()
+        require_positive(self, "tolerance")
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -220,17 +220,22 @@ def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = MNIST.load("test", config)
     torch.manual_seed(config.seed)
-    values = evaluate(model, examples, Observed(config.observed, config.seed), config.n_samples)
+    values = evaluate(model, examples, Observed(config.observed, config.seed), **config.sampling)
     return tables.report_estimates(values, config, experiment, len(examples))
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_samples: int) -> dict[str, Tensor]:
+def evaluate(
+    model: MultimodalVAE, examples: Examples, observed: Observed, **sampling: float | None
+) -> dict[str, Tensor]:
     """log p of whole images, of the observed part and of the rest given it, for every example: {name: (N,)}, nats.
 
     log p(image) and log p(part) share samples of q(z|image); rows named "z from q(z|part)" use samples of q(z|part).
     Both are lower bounds in expectation. log p(rest|part) is estimated twice. The first value is log p(image) minus
     the higher estimate of log p(part); it is too high if that estimate is too low. The second uses samples of
     q(z|part), as completions do; it is too low if these samples explain the rest poorly.
+
+    Args:
+        sampling: n_samples and tolerance of `common.estimators.importance_estimates`.
     """
     examples = examples.only(["image"])
     parts = {name: ("image", lambda x, name=name: inputs(model, x)[name]) for name in model.modalities}
@@ -241,8 +246,8 @@ def evaluate(model: MultimodalVAE, examples: Examples, observed: Observed, n_sam
         x = {name: batch.modalities[name] for name in model.modalities}
         given = columns(model, observed(len(batch))).to(batch.modalities["image"].device)
         everything = torch.ones_like(given)
-        image, of_part = importance_estimates(model, x, [everything, given], everything, n_samples)
-        completed, own = importance_estimates(model, x, [everything, given], given, n_samples)
+        image, of_part = importance_estimates(model, x, [everything, given], everything, **sampling)
+        completed, own = importance_estimates(model, x, [everything, given], given, **sampling)
         return {
             **image.named("log p(image)"),
             **of_part.named(f"log p({part})"),

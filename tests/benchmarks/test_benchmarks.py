@@ -80,7 +80,7 @@ def test_the_benchmark_prints_its_ratios(capsys, monkeypatch):
         assert start_up == "2.5" and [sys.executable, "train.py", "--dry-run"] in started
         assert all(number(rate) > 0 for rate in (evaluated, *rates)) and (theirs == "-") == (name == "mnist")
         experiment = benchmark.EXPERIMENTS[name]
-        work = partial(experiment.evaluate, experiment.build().eval(), experiment.examples(2), 100)
+        work = partial(experiment.evaluate, experiment.build().eval(), experiment.examples(2), n_samples=100)
         product = 1e9 * number(re.search(r"limit (.*) GFLOP", out)[1])
         assert number(share[:-1]) == pytest.approx(50 * operations(work) * number(evaluated) / product, abs=1)
         assert 0 < number(share[:-1]) <= 100
@@ -198,7 +198,7 @@ def test_the_plain_likelihoods_are_the_same():
     model = EXPERIMENTS["mnist_svhn"].build().eval()
     x = EXPERIMENTS["mnist_svhn"].examples(2)[:].modalities
     theirs = plain_mmvae.Plain(model, "mnist_svhn").eval().likelihoods(x, 1000)
-    ours = joint_and_each(model, Batch(x), 1000)
+    ours = joint_and_each(model, Batch(x), n_samples=1000)
     for mine, its in (("svhn, z from q(z|mnist)", "mnist, svhn"), ("mnist, z from q(z|mnist)", "mnist, mnist")):
         target, source = mine.split(", ")
         torch.testing.assert_close(ours[f"log p({target}), {source}"], theirs[its], rtol=0, atol=3)

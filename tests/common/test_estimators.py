@@ -7,7 +7,7 @@ import torch
 
 from common.data import Batch
 from common.errors import InputError
-from common.estimators import ImportanceWeights, importance_estimates, log_marginal, weighted_joint
+from common.estimators import FEWEST, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.multimodal_vae import DECODED_AT_ONCE
 from common.objectives import StandardElbo
 from mnist.model import build
@@ -88,7 +88,7 @@ def test_effective_sample_size_of_known_weights(monkeypatch):
 def test_the_variance_of_log_weights_is_that_of_all_samples():
     """Whatever the sizes of the parts they come in, and for numbers that float32 squares would lose."""
     log_w = (torch.randn(11, 3) * torch.tensor([0.1, 1.0, 10.0]) - 5e4).float()
-    weights = ImportanceWeights()
+    weights = ImportanceWeights(3, log_w.device)
     for part in log_w.split([1, 4, 6]):
         weights.add(part)
     variance = weights.estimate().variance
@@ -99,7 +99,7 @@ def test_sums_of_weights_lose_none_that_are_small():
     """Half of the weights are a thousandth of the other half, which near -20,000 nats is an ulp of float32."""
     log_w = torch.full((2000, 1), -20_000.0)
     log_w[::2] += math.log(1e-3)
-    weights = ImportanceWeights()
+    weights = ImportanceWeights(1, log_w.device)
     for part in log_w.split(1):
         weights.add(part)
     expected = -20_000 + math.log((1 + 1e-3) / 2)
@@ -134,6 +134,57 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch, given):
     log_marginal(model, draw(weights, scales, 3), ("a",), given, n_samples=50)
     assert max(scored) == 12, "samples times examples"
     assert sum(scored) == 150
+
+
+def decoded(monkeypatch, model):
+    """The numbers of samples and of examples, (k, R), of each call of the model's decoders."""
+    shapes, original = [], type(model).decode
+
+    def decode(self, z, modalities, given):
+        shapes.append(tuple(z.shape[:2]))
+        return original(self, z, modalities, given)
+
+    monkeypatch.setattr(type(model), "decode", decode)
+    return shapes
+
+
+def test_with_a_tolerance_the_exact_proposal_takes_the_fewest_samples(monkeypatch):
+    model, weights, scales = linear_gaussian(2)
+    inputs, shapes = draw(weights, scales, 5), decoded(monkeypatch, model)
+    (estimate,) = importance_estimates(model, inputs, [("a", "b")], ("a", "b"), 1000, at_once=10, tolerance=1e-6)
+    torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, ("a", "b")))
+    assert shapes == [(10, 5)] * (FEWEST // 10)
+
+
+def test_with_a_tolerance_each_example_is_sampled_until_its_error_is_small(monkeypatch):
+    """The posterior given a explains some b worse than others. Both targets have to be known well."""
+    torch.manual_seed(0)
+    model, weights, scales = linear_gaussian(2)
+    inputs, shapes = draw(weights, scales, 40), decoded(monkeypatch, model)
+    targets = [("a",), ("a", "b")]
+    estimates = importance_estimates(model, inputs, targets, ("a",), 2000, at_once=50, tolerance=0.1)
+    examples = [r for _, r in shapes]
+    assert examples[0] == 40 and examples == sorted(examples, reverse=True) and len(set(examples)) > 3
+    assert estimates[0].ess.min() >= FEWEST - 1, "the posterior given a is exact for a alone"
+    exact = exact_log_p(weights, scales, inputs, ("a", "b"))
+    assert 0.03 < (estimates[1].value - exact).square().mean().sqrt() < 0.13
+
+
+@pytest.mark.slow
+def test_a_tolerance_lowers_estimates_by_less_than_its_square():
+    """With a posterior that is too wide, whose weights are bounded."""
+    torch.manual_seed(0)
+    model, weights, scales = linear_gaussian(2)
+    with torch.no_grad():
+        model.encoder["a"].precision *= 0.3
+    inputs = {name: x.expand(20_000, -1) for name, x in draw(weights, scales, 1).items()}
+    exact = exact_log_p(weights, scales, inputs, ("a", "b"))[0]
+    for tolerance in (0.3, 0.1):
+        values = log_marginal(model, inputs, ("a", "b"), n_samples=5000, at_once=10, tolerance=tolerance)
+        error = standard_error(values)
+        assert -(tolerance**2) < (values.mean() - exact).item() - 4 * error
+        assert (values.mean() - exact).item() + 4 * error < 0, "it does lower them"
+        assert values.std().item() < 1.5 * tolerance
 
 
 def test_weights_never_enter():

@@ -95,15 +95,30 @@ def test_private_latents_of_other_modalities_come_from_auxiliary_priors(family):
             torch.testing.assert_close(w.std(dim=0), scale, rtol=0.06, atol=0)
 
 
+def log_p_of_clusters(prior, matrices, scales, inputs, target):
+    """log sum over c of pi_c p(x|c), (B,): where u has the mean mu_c, x has the mean W mu_c."""
+    log_p = []
+    for log_pi, mu in zip(prior.logits.detach().softmax(dim=0).log(), prior.loc.detach(), strict=True):
+        centred = {name: x - matrices[name][:, U] @ mu for name, x in inputs.items()}
+        log_p.append(log_pi + exact_log_p(matrices, scales, centred, target))
+    return torch.stack(log_p).logsumexp(dim=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern):
+@pytest.mark.parametrize("clusters", [False, True])
+def test_with_the_prior_as_auxiliary_it_bounds_log_p(pattern, clusters):
     """And the mean weight of all components is p(X), so that the bound is tight in the limit."""
-    model, matrices, scales = plus()
+    model, matrices, scales = clustered(3, "gaussian") if clusters else plus()
     nn.init.zeros_(model.auxiliary.scale)
     one, n = draw(matrices, scales, 1), 8000
-    batch, log_p = Batch(repeated(one, n), mask_of(pattern, n)), exact_log_p(matrices, scales, one, pattern).item()
-    values = []
+    log_p = exact_log_p(matrices, scales, one, pattern).item()
+    if clusters:
+        model.prior.loc.data = torch.tensor([[-2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], dtype=torch.float64)
+        model.prior.logits.data = torch.tensor([0.7, 0.1, 0.2], dtype=torch.float64).log()
+        without, log_p = log_p, log_p_of_clusters(model.prior, matrices, scales, one, pattern).item()
+        assert abs(log_p - without) > 0.2, "the clusters matter"
+    batch, values = Batch(repeated(one, n), mask_of(pattern, n)), []
     with torch.no_grad():
         for k, looser in ((1, True), (10, True), (1, False), (10, False)):
             value = IwaeElbo(model, K=k, looser=looser).bound(batch).value
@@ -186,8 +201,10 @@ def test_log_likelihoods_count_private_latents(family):
 
 
 @pytest.mark.parametrize("looser", [True, False])
-def test_gradient_against_finite_differences(looser):
-    model, matrices, scales = plus("gaussian", ("a", "b"))
+@pytest.mark.parametrize("clusters", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gradient_against_finite_differences(looser, clusters):
+    names = ("a", "b")
+    model, matrices, scales = clustered(3, "gaussian", names=names) if clusters else plus("gaussian", names)
     inputs = draw(matrices, scales, 3)
     inputs["b"][0], inputs["a"][1] = torch.nan, torch.nan
     assert gradients_agree(IwaeElbo(model, 3, looser, weights={"a": 2.0}), inputs)
@@ -268,7 +285,7 @@ def test_it_needs_private_latents():
 
 def clustered(n_clusters, family="laplace", **options):
     model, matrices, scales = plus(family, **options)
-    model.prior = ClusteredPrior(model.prior.family, LATENT_DIM, N_SHARED, n_clusters).double()
+    model.prior = ClusteredPrior(model.auxiliary.family, LATENT_DIM, N_SHARED, n_clusters).double()
     return model, matrices, scales
 
 

@@ -14,13 +14,14 @@ from tests.helpers.scripts import call
 MNIST = ("--demo", "--limit", 120, "--n-latents", 8, "--batch-size", 25, "--annealing-epochs", 1)
 EPOCHS = 20  # of mnist
 SMALL = ("--demo", "--limit", 12, "--batch-size", 4, "--epochs", 1)
-# folders with examples, objectives or batch norm of their own, and a newer model with absent modalities
+# folders with examples, objectives or batch norm of their own, and newer models with absent modalities
 TRAININGS = {
     "mnist": (mnist.train, *MNIST, "--epochs", EPOCHS),
     "cub": (cub.train, *SMALL, "--K", 2),
     "vhe": (vhe.train, *SMALL),
     "celeba": (celeba.train, *SMALL, "--sync-batch-norm"),
-    "polymnist": (polymnist.train, *SMALL, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3),
+    "cmvae": (polymnist.train, *SMALL, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3),
+    "mvtcae": (polymnist.train, *SMALL, "--model", "mvtcae", "--n-latents", 4, "--missing", 0.3),
 }
 
 if __name__ == "__main__":

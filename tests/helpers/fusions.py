@@ -56,11 +56,12 @@ def components(fusion, weights, scales, inputs, pattern):
     """Means and variances (T, D) of a mixture for one example, by textbook formulas with full matrices."""
     if not pattern:
         return torch.zeros(1, D, dtype=torch.float64), torch.ones(1, D, dtype=torch.float64)
-    if fusion == "mopoe":
-        parts = [exact_posterior(weights, scales, inputs, subset) for subset in subsets_of(pattern)]
-    else:  # the likelihood of z alone: least squares
-        parts = []
-        for name in pattern:
-            covariance = torch.linalg.inv(weights[name].T @ weights[name] / scales[name] ** 2)
-            parts.append((inputs[name] @ weights[name] @ covariance / scales[name] ** 2, covariance.diag()[None]))
+    parts = []
+    for subset in [(name,) for name in pattern] if fusion == "moe" else subsets_of(pattern):
+        if fusion == "mopoe" or (fusion == "mopoe-published" and len(subset) == len(weights)):
+            parts.append(exact_posterior(weights, scales, inputs, subset))
+        else:  # the likelihood of z alone: least squares
+            covariance = torch.linalg.inv(sum(weights[name].T @ weights[name] / scales[name] ** 2 for name in subset))
+            mean = sum(inputs[name] @ weights[name] / scales[name] ** 2 for name in subset) @ covariance
+            parts.append((mean, covariance.diag()[None]))
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))

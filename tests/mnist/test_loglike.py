@@ -20,7 +20,7 @@ def test_an_image_and_its_label():
     model = MVAE(*renamed, likelihood, latent_dim=D).double()
     weights, scales = ({new: x[old] for old, new in names.items()} for x in (weights, scales))
     inputs = draw(weights, scales, 6)
-    rows = image_and_label(model, Batch(inputs), ("text",), "text", 1, given=("text",))
+    rows = image_and_label(model, Batch(inputs), ("text",), "text", ("text",), n_samples=1)
     image, text, joint = (exact_log_p(weights, scales, inputs, x) for x in (("image",), ("text",), tuple(inputs)))
     of_both = ", z from q(z|image,text)"
     exact = {
@@ -45,5 +45,5 @@ def test_the_prior_is_the_proposal_of_a_label_by_default():
     nn.init.zeros_(vae.decoder["text"][1].weight)
     exact = vae.decoder["text"][1].bias.log_softmax(dim=0).detach()
     batch = Batch({"image": torch.rand(10, 1, 28, 28).double(), "text": torch.arange(10)})
-    rows = image_and_label(vae, batch, ("text",), "text", 1)
+    rows = image_and_label(vae, batch, ("text",), "text", n_samples=1)
     torch.testing.assert_close(rows["log p(text)"], exact)

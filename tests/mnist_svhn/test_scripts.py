@@ -239,7 +239,7 @@ def test_likelihoods_are_the_exact_ones(monkeypatch, fusion):
     for expert in model.encoder.values():
         expert.precision.data *= 0.05  # wide: all importance weights are bounded
     inputs = draw(weights, scales, 4)
-    found = joint_and_each(model, Batch(inputs), 100_000)
+    found = joint_and_each(model, Batch(inputs), n_samples=100_000)
     for target, sources in (("a,b", [""]), *((name, ["", ", z from q(z|a)", ", z from q(z|b)"]) for name in "ab")):
         exact = exact_log_p(weights, scales, inputs, tuple(target.split(",")))
         for source in sources:

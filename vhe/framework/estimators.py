@@ -131,7 +131,7 @@ def log_joint(
         mixture_size > 0 and n_inner > 0,
         f"mixture_size and n_inner must be positive, not {mixture_size} and {n_inner}",
     )
-    weights = ImportanceWeights()
+    weights = ImportanceWeights(b, sets.device)
     for start in range(0, n_samples, mixture_size):
         s = min(mixture_size, n_samples - start)
         support_sets = _random_support_sets(sets, shared, s)

@@ -263,7 +263,7 @@ def test_log_likelihoods_take_the_proposal():
     torch.testing.assert_close(both.value, exact_log_p(weights, scales, inputs, ("a", "b")), rtol=0, atol=0.03)
     torch.testing.assert_close(one.value, exact_log_p(weights, scales, inputs, ("a",)), rtol=0, atol=0.1)
     assert torch.isfinite(log_marginal(model, {"a": inputs["a"]}, ("a",), n_samples=10)).all()
-    row = joint_and_each(model, model.observe(inputs), 20000)  # of mnist_svhn/loglike.py
+    row = joint_and_each(model, model.observe(inputs), n_samples=20_000)  # of mnist_svhn/loglike.py
     torch.testing.assert_close(row["log p(a,b)"], both.value, rtol=0, atol=0.05)
     known = exact_log_p(weights, scales, inputs, ("b",))
     torch.testing.assert_close(row["log p(b), z from q(z|b)"], known, rtol=0, atol=0.05)

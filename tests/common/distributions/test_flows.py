@@ -346,7 +346,7 @@ def test_log_likelihoods_take_the_proposal():
             (estimate,) = importance_estimates(model, inputs, [target], given, 10_000)
             exact = exact_log_p(weights, scales, inputs, target)
             torch.testing.assert_close(estimate.value, exact, rtol=0, atol=0.15)
-    rows = joint_and_each(model, model.observe(inputs), 5_000)
+    rows = joint_and_each(model, model.observe(inputs), n_samples=5_000)
     known = exact_log_p(weights, scales, inputs, ("b",))
     torch.testing.assert_close(rows["log p(b), z from q(z|b)"], known, rtol=0, atol=0.1)
 

@@ -17,7 +17,7 @@ def test_the_exact_posterior_gives_exact_values():
     rows = conditional(model, x, ("c", "a"), ("b",), n_samples=1)
     assert list(rows) == ["log p(a,b,c), z from q(z|a,b,c)", "log p(b), z from q(z|b)", "log p(a,c|b)"]
     torch.testing.assert_close(rows["log p(a,c|b)"], exact["a", "b", "c"] - exact["b",])
-    torch.testing.assert_close(conditional(model, x, ("c",), (), 1), {"log p(c), z from q(z|c)": exact["c",]})
+    torch.testing.assert_close(conditional(model, x, ("c",), (), n_samples=1), {"log p(c), z from q(z|c)": exact["c",]})
     rows = by_size(model, x, n_samples=1)
     assert list(rows) == [
         *(f"log p(x_S), S of {n}" for n in (1, 2, 3)),
@@ -36,7 +36,7 @@ def test_private_latents_count(fusion):
     x = draw(matrices, scales, 4)
     joint, marginal = (exact_log_p(matrices, scales, x, names) for names in (("a", "b", "c"), ("a", "c")))
     n, error = (1, 1e-9) if fusion == "poe" else (20_000, 0.2)
-    rows = conditional(model, x, ("b",), ("a", "c"), n)
+    rows = conditional(model, x, ("b",), ("a", "c"), n_samples=n)
     torch.testing.assert_close(rows["log p(b|a,c)"], joint - marginal, rtol=0, atol=error)
 
 

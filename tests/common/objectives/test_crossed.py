@@ -108,8 +108,9 @@ def test_gradient_of_dmvaes_loss_against_finite_differences():
 # TELBO
 
 
-def test_telbo_at_the_exact_posteriors_is_the_sum_of_log_p():
-    model, weights, scales = with_fusion("own")
+@pytest.mark.parametrize("private", [False, True])
+def test_telbo_at_the_exact_posteriors_is_the_sum_of_log_p(private):
+    model, weights, scales = private_linear_gaussian(names=("a", "b")) if private else with_fusion("own")
     one = draw(weights, scales, 1)
     with torch.no_grad():
         value, terms = TelboElbo(model).bound(repeated(one, 20_000))
@@ -140,6 +141,11 @@ def test_telbo_trains_the_decoders_by_the_joint_elbo_alone():
         torch.testing.assert_close(gradient, (joint if name.startswith("decoder") else mvae)[name], msg=name)
         assert name.startswith("encoder") or not gradient.allclose(mvae[name]), "the singles would have counted"
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_gradient_of_telbos_loss_by_the_encoders_against_finite_differences():
+    model, weights, scales = with_fusion("own")
+    assert gradients_agree(TelboElbo(model, weights={"a": 2.0}), draw(weights, scales, 3), "encoder")
 
 
 def test_batch_norm_keeps_the_statistics_of_the_joint_term():

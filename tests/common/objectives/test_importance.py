@@ -32,7 +32,8 @@ from common.variational_posteriors import LaplacePosterior
 from common.variational_strategies import MoeStrategy, SetStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
+from tests.helpers.objectives import kl_to_prior, repeated
 from tests.helpers.private_latents import private_linear_gaussian
 
 GRADIENTS = ("exact", "stop-all", "published")
@@ -73,6 +74,22 @@ def test_with_many_samples_and_a_beta_above_1_it_bounds_nothing():
     with torch.no_grad():
         one, many = (IwaeElbo(model, K).bound(inputs, beta=4.0).value - exact for K in (1, 5000))
     assert one.mean() < -4 * standard_error(one) and many.mean() > 4 * standard_error(many)
+
+
+@pytest.mark.parametrize("K", [1, 20])
+def test_with_a_beta_below_1_it_bounds_nothing(K):
+    """At the exact posterior the mean of log w is log p(X) + (1 - beta) KL(q(z|X) || p(z)); more samples add to it."""
+    model, weights, scales = linear_gaussian(2)
+    one, beta = draw(weights, scales, 1), 0.3
+    kl = kl_to_prior(*exact_posterior(weights, scales, one, ("a", "b"))).item()
+    with torch.no_grad():
+        value = IwaeElbo(model, K).bound(repeated(one, 2000), beta).value
+    above = value - exact_log_p(weights, scales, one, ("a", "b"))
+    if K == 1:
+        assert above.mean().item() == pytest.approx((1 - beta) * kl, abs=5 * standard_error(above))
+        assert above.mean() > 5 * standard_error(above)
+    else:
+        assert above.mean() > (1 - beta) * kl + 5 * standard_error(above)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from common.variational_posteriors import JointFlowsPosterior
 from common.variational_strategies import SetStrategy
 from tests.common.distributions.test_flows import bent
 from tests.helpers.digits import BETA, LAMBDAS, certain_joint, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
-from tests.helpers.fusions import components, mask_of, with_fusion
+from tests.helpers.fusions import mask_of, with_fusion
 from tests.helpers.linear_gaussian import (
     NAMES,
     D,
@@ -27,6 +27,7 @@ from tests.helpers.linear_gaussian import (
     standard_error,
 )
 from tests.helpers.objectives import gradients_agree, kl_to_prior, repeated
+from tests.helpers.private_latents import N_SHARED, private_linear_gaussian
 
 
 def exact_jmvae(weights, scales, inputs):
@@ -295,11 +296,13 @@ PATTERNS = [("a", "b", "c"), ("a", "c"), ("b",)]
 
 
 def by_hand(weights, scales, inputs, pattern):
-    """q(z|X) and each q(z|x_m): means and variances, (1 + |X|, D), by textbook formulas."""
-    means, variances = components("moe", weights, scales, inputs, pattern)
-    precision = (1 / variances).sum(dim=0, keepdim=True)
-    mean = (means / variances).sum(dim=0, keepdim=True) / precision
-    return torch.cat([mean, means]), torch.cat([1 / precision, variances])
+    """q(z|X) and each q(z|x_m): means and variances, (1 + |X|, D). Shared latents, the first ones, lack the prior."""
+    exact = [exact_posterior(weights, scales, inputs, given) for given in (pattern, *((name,) for name in pattern))]
+    mean, variance = (torch.cat(part) for part in zip(*exact, strict=True))
+    of_prior = torch.zeros(mean.shape[1], dtype=torch.float64)
+    of_prior[:N_SHARED] = 1
+    precision = 1 / variance - of_prior
+    return mean / variance / precision, 1 / precision
 
 
 def expected_parts(weights, scales, inputs, pattern, lambdas):
@@ -322,10 +325,11 @@ def expected_crmvae(parts, _, beta, m=3):
     return (joint + own) / (2 * (m + 1)) - beta / (m + 1) * (kl + apart)
 
 
+@pytest.mark.parametrize("private", [False, True])
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("alpha", [0.0, 5 / 6, None])  # None: CRMVAE, which has no alpha
-def test_mvtcae_and_crmvae_in_expectation(pattern, alpha):
-    model, weights, scales = with_fusion("product", 3)
+def test_mvtcae_and_crmvae_in_expectation(pattern, alpha, private):
+    model, weights, scales = private_linear_gaussian("product") if private else with_fusion("product", 3)
     one, n = draw(weights, scales, 1), 20_000
     batch = Batch(repeated(one, n), mask_of([pattern]).expand(n, -1))
     for lambdas, beta in (({}, 1.0), ({"a": 3.0, "c": 0.2}, 0.4)):
@@ -358,10 +362,11 @@ def test_mvtcae_without_alpha_is_the_elbo_of_the_product_without_the_prior():
     torch.testing.assert_close(*values)
 
 
+@pytest.mark.parametrize("private", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 5 / 6, None])
-def test_what_bounds_log_p(alpha):
+def test_what_bounds_log_p(alpha, private):
     """The expectations of MVTCAE with alpha 0 are below log p(X); its others, and CRMVAE's, are not."""
-    _, weights, scales = with_fusion("product", 3)
+    _, weights, scales = private_linear_gaussian("product") if private else with_fusion("product", 3)
     above = []
     for _ in range(20):
         one = draw(weights, scales, 1)
@@ -371,9 +376,11 @@ def test_what_bounds_log_p(alpha):
     assert any(above) == (alpha != 0)
 
 
+@pytest.mark.parametrize("private", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", [MvtcaeElbo, CrmvaeElbo])
-def test_gradient_of_mvtcaes_and_crmvaes_loss_against_finite_differences(objective):
-    model, weights, scales = with_fusion("product")
+def test_gradient_of_mvtcaes_and_crmvaes_loss_against_finite_differences(objective, private):
+    names = ("a", "b")
+    model, weights, scales = private_linear_gaussian("product", names=names) if private else with_fusion("product")
     inputs = draw(weights, scales, 3)
     inputs["b"][0] = torch.nan
     assert gradients_agree(objective(model, weights={"a": 2.0}), inputs)

@@ -61,7 +61,7 @@ def test_terms_of_a_mixture_are_unweighted_and_add_up(name):
         torch.testing.assert_close(terms["mixture/kl"], sum(kls) / 2)
 
 
-@pytest.mark.parametrize("fusion", ["moe", "mopoe"])
+@pytest.mark.parametrize("fusion", ["moe", "mopoe", "mopoe-published"])
 @pytest.mark.parametrize(
     ("n_modalities", "pattern"), [(2, ("a", "b")), (2, ("b",)), (3, ("a", "b", "c")), (3, ("a", "c")), (3, ("c",))]
 )
@@ -134,28 +134,30 @@ def test_a_mixtures_networks_run_once_and_decode_what_is_scored(name, n_componen
     }
 
 
-@pytest.mark.parametrize("fusion", ["moe", "mopoe"])
-def test_gradient_of_the_mixtures_loss_against_finite_differences(fusion):
+@pytest.mark.parametrize("fusion", ["moe", "mopoe", "mopoe-published"])
+@pytest.mark.parametrize("draw_one", [False, True])
+def test_gradient_of_the_mixtures_loss_against_finite_differences(fusion, draw_one):
     model, weights, scales = with_fusion(fusion)
     inputs = draw(weights, scales, 3)
     inputs["b"][0] = torch.nan
-    assert gradients_agree(MmvaeElbo(model, weights={"a": 2.0}), inputs)
+    assert gradients_agree(MmvaeElbo(model, weights={"a": 2.0}, draw_one=draw_one), inputs)
 
 
 # one component drawn for each example
 
 
+@pytest.mark.parametrize("fusion", ["mopoe", "mopoe-published"])
 @pytest.mark.parametrize("pattern", [("a", "b", "c"), ("a", "c"), ()])
-def test_one_drawn_component_has_the_mixtures_bound_in_expectation(pattern):
-    model, weights, scales = with_fusion("mopoe", 3)
+def test_one_drawn_component_has_the_mixtures_bound_in_expectation(fusion, pattern):
+    model, weights, scales = with_fusion(fusion, 3)
     one, n = draw(weights, scales, 1), 20_000
     batch = Batch(repeated(one, n), mask_of([pattern]).expand(n, -1))
-    expected = expected_mixture("mopoe", weights, scales, one, pattern, {"a": 3.0}, 0.4) if pattern else 0
+    expected = expected_mixture(fusion, weights, scales, one, pattern, {"a": 3.0}, 0.4) if pattern else 0
     with torch.no_grad():
         value, terms = MmvaeElbo(model, weights={"a": 3.0}, draw_one=True).bound(batch, 0.4)
     assert value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
     if pattern:
-        kls = kl_to_prior(*components("mopoe", weights, scales, one, pattern))
+        kls = kl_to_prior(*components(fusion, weights, scales, one, pattern))
         torch.testing.assert_close(terms["mixture/kl"], kls.mean().expand(n))
         drawn = terms["mixture/a"].detach()
         assert drawn.std() > 1.5 * MmvaeElbo(model).bound(batch).terms["mixture/a"].std(), (

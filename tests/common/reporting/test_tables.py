@@ -84,7 +84,7 @@ def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
 
 def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):
     monkeypatch.setattr(tables, "load_config", lambda path: {})
-    config = SimpleNamespace(model=None, json=None, demo=False, seed=0, n_samples=1)
+    config = SimpleNamespace(model=None, json=None, demo=False, seed=0, n_samples=1, tolerance=None)
     values = {
         "log p(image)": torch.tensor([-1.0, -2.0]),
         "effective samples, log p(image)": torch.tensor([1.0, 4.0]),
@@ -97,12 +97,15 @@ def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, 
     assert "| mnist, 1 test example, 1 sample | mean | standard error | effective samples |\n" in out
     tables.report_estimates(values, SimpleNamespace(**vars(config) | {"demo": True}), "mnist", 1)
     assert "| mnist, demo data, 1 test example, 1 sample | mean |" in capsys.readouterr().out
+    tables.report_estimates(values, SimpleNamespace(**vars(config) | {"tolerance": 0.1}), "mnist", 1)
+    assert "1 test example, at most 1 sample, tolerance 0.1 nats | mean |" in capsys.readouterr().out
     assert [tables.count(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
 @pytest.mark.parametrize(("trained", "scored", "said"), [(True, False, "with"), (False, True, "without")])
 def test_scores_on_other_data_than_the_trainings_say_so(monkeypatch, capsys, trained, scored, said):
-    values, config = {"log p(x)": torch.zeros(2)}, {"model": None, "json": None, "seed": 0, "n_samples": 1}
+    values = {"log p(x)": torch.zeros(2)}
+    config = {"model": None, "json": None, "seed": 0, "n_samples": 1, "tolerance": None}
     for of_training, note in ((trained, True), (scored, False)):
         monkeypatch.setattr(tables, "load_config", lambda path, demo=of_training: {"demo": demo})
         tables.report_estimates(values, SimpleNamespace(**config, demo=scored), "mnist", 2)
@@ -112,7 +115,7 @@ def test_scores_on_other_data_than_the_trainings_say_so(monkeypatch, capsys, tra
 @pytest.mark.parametrize(("ess", "said"), [([1.0, 1.2], True), ([1.0, 5.0], False)])
 def test_estimates_that_rest_on_one_sample_are_named(monkeypatch, capsys, ess, said):
     monkeypatch.setattr(tables, "load_config", lambda path: {"demo": False})
-    config = SimpleNamespace(model=None, json=None, seed=0, n_samples=100, demo=False)
+    config = SimpleNamespace(model=None, json=None, seed=0, n_samples=100, tolerance=None, demo=False)
     values = {
         "log p(x)": torch.zeros(2),
         "effective samples, log p(x)": torch.tensor(ess),

@@ -1,3 +1,4 @@
+import copy
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.experiments import EXPERIMENTS
 from common.errors import InputError
 from common.training import devices
 from tests.helpers.scripts import ROOT
@@ -92,3 +94,24 @@ def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(given,
     if "GOMP_SPINCOUNT" not in run.stderr:
         pytest.skip("torch has another OpenMP than GNU's")
     assert f"GOMP_SPINCOUNT = '{expected}'" in run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_steps_in_bf16_have_the_bounds_and_gradients_of_float32(name):
+    """CUB's gradients weigh samples by weights that change with the fifth of a nat."""
+    experiment, found = EXPERIMENTS[name], []
+    torch.manual_seed(0)
+    model, batch = experiment.build(), experiment.examples(4)[:]
+    for precision in ("fp32", "bf16"):
+        objective = experiment.objective(
+            devices.prepare(copy.deepcopy(model), torch.device("cpu"), precision, compile=False)
+        )
+        torch.manual_seed(1)
+        experiment.objective.keywords.get("generator", torch.default_generator).manual_seed(1)  # of random subsets
+        bound = objective.backward(batch, experiment.beta, 4)
+        gradients = [p.grad.flatten() for p in objective.parameters() if p.grad is not None]
+        found.append((bound.value, torch.cat(gradients)))
+    (exact, gradient), (value, rounded) = found
+    torch.testing.assert_close(value, exact, rtol=2e-3, atol=0)
+    assert 1e-4 < (rounded - gradient).norm() / gradient.norm() < (0.25 if "cub" in name else 0.025)
