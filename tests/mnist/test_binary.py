@@ -44,7 +44,7 @@ def test_scripts_show_the_model_images_drawn_once(tmp_path, monkeypatch):
     assert set(known[0][0][:].modalities["image"].unique().tolist()) == {0, 1}
     assert known[0][1].name == "demo_mnist_binary_classifier.pt"
     seen = []
-    monkeypatch.setattr(loglike, "evaluate", lambda model, examples, _: seen.append(examples) or {"x": torch.ones(5)})
+    monkeypatch.setattr(loglike, "evaluate", lambda model, examples, **_: seen.append(examples) or {"x": torch.ones(5)})
     for _ in range(2):
         call(loglike, tmp_path, "--demo", "--limit", 5)
     first, again = (x[:].modalities["image"] for x in seen)

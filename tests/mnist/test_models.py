@@ -58,7 +58,7 @@ def test_every_parameter_gets_a_gradient(experiment, name, obj, posterior):
 @pytest.mark.parametrize(("name", "obj"), PAIRS)
 def test_names_of_terms(name, obj):
     model = model_of(name)
-    mixture = name in ("bivcca", "mopoe", "mmjsd")
+    mixture = name in ("bivcca", "mopoe", "mopoe-published", "mmjsd")
     of_mixture = "mixture/kl mixture/image mixture/text"
     each = "image/kl text/kl joint/kl image/image joint/image text/text joint/text"
     from_joint = "joint/kl joint/image joint/text image/kl_from_joint text/kl_from_joint"

@@ -19,7 +19,7 @@ from common.objectives.registry import OBJECTIVES, objectives_of
 from common.training.command_line import parse, run_from_command_line
 from common.training.earlier_runs import NOT_OF_THE_RUN
 from common.training.objective_options import ObjectiveOptions, Unset
-from common.training.option_groups import GROUPS
+from common.training.option_groups import GROUPS, choices_of
 from common.training.options import ModelArgument, RunConfig
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
@@ -142,7 +142,7 @@ def test_choices_are_told_by_the_registries(capsys, monkeypatch):
     from vision.train import Config
 
     rows = {row.split(" ")[0]: (row, told) for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
-    existing = {name for fusion in ("poe", "moe", "mopoe") for name in objectives_of(fusion)}
+    existing = {name for fusion in choices_of(Config, "fusion") for name in objectives_of(fusion)}
     assert "jmvae" not in existing
     row, told = rows["--obj"]
     assert row == f"--obj {{{','.join(name for name in OBJECTIVES if name in existing)}}}"
