@@ -243,8 +243,8 @@ def recorded(turn: Callable[[], object], n_steps: int, rounds: int) -> list[Oper
 def alone(operations: Sequence[Operation], rounds: int, title: str) -> list[tuple[float, str]]:
     """Of each operation the shortest seconds of a call by itself, and how: the name of the variant."""
     best: dict[tuple[str, str], tuple[float, str]] = {}
-    for operation in tqdm(operations, desc=title, unit=" operations"):
-        key = str(operation.function), repr(operation.arguments)
+    keys = [(str(operation.function), repr(operation.arguments)) for operation in operations]  # some change in place
+    for operation, key in zip(tqdm(operations, desc=title, unit=" operations"), keys, strict=True):
         if key not in best:
             times = {}
             for name, run in variants(operation):
@@ -252,7 +252,7 @@ def alone(operations: Sequence[Operation], rounds: int, title: str) -> list[tupl
                 times[name] = min(timed(run) for _ in range(rounds))
             how = min(times, key=times.get)
             best[key] = times[how], how
-    return [best[str(operation.function), repr(operation.arguments)] for operation in operations]
+    return [best[key] for key in keys]
 
 
 def variants(operation: Operation) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -130,7 +130,7 @@ def shown(figure: Figure, value: float) -> str:
 
 def about(model_rows: Sequence[Row]) -> dict[str, str]:
     """Seeds, epochs and training examples of a model's runs; if epochs were cut, also the planned number."""
-    results = list({x.seed: x for row in model_rows for x in row.results}.values())
+    results = sorted({x.seed: x for row in model_rows for x in row.results}.values(), key=lambda x: x.seed)
     given = sorted({x.epochs.given for x in results})
     planned = max((x.epochs.planned for x in results), default=0)
     epochs = " to ".join(str(x) for x in dict.fromkeys((given[0], given[-1]))) if given else ""
@@ -162,7 +162,8 @@ def grids(table: Table, table_rows: Sequence[Row]) -> list[Grid]:
 
 def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
     """Header and lines: a line for each figure, or for each model if none is published that ours could equal."""
-    figures = list(dict.fromkeys(row.figure.name for row in table_rows))
+    shown = {row.figure.name for row in table_rows}
+    figures = [figure.name for figure in (*table.figures, *table.further) if figure.name in shown]
     published = table.comparable and any(row.published for row in table_rows)
     wide = not published and not table.other_title and (len(table.figures) <= MAX_COLUMNS)
     models: dict[tuple[str, str], list[Row]] = {}
