@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LEAPS = 10  # leapfrog steps in a move
+LEAPS = 10  # most leapfrog steps in a move
 STEP = 0.3  # initial step size, in units of the scale
 ACCEPTED = 0.8  # mean acceptance probability that the step size is adapted to
 
@@ -33,7 +33,8 @@ def hamiltonian_chain(log_density: Callable[[Tensor], Tensor], z: Tensor, scale:
         start = torch.randn_like(z)
         leap = step * scale
         x, momentum = z, start + 0.5 * leap * slope
-        for _ in range(LEAPS):
+        # a random number: with a fixed one moves may go around and come back to where they started (Neal, section 3.2)
+        for _ in range(int(torch.randint((LEAPS + 1) // 2, LEAPS + 1, ()))):
             x = x + leap * momentum
             new_log_p, new_slope = _with_slope(log_density, x)
             momentum = momentum + leap * new_slope
