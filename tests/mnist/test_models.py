@@ -26,6 +26,7 @@ FAMILIES_OF = {
     "product": ("gaussian",),
     "quotient": ("gaussian",),
     "mopoe": ("gaussian", "vmf"),
+    "mopoe-published": ("gaussian",),
     "jnf": ("gaussian",),
 }
 EVERYTHING = [
