@@ -142,10 +142,9 @@ def importance_estimates(
     values = {name: _filled(batch, model.modality[name]) for name in scored}
     prior, q = model.prior(), _proposal(model, batch, given)
     weights = [ImportanceWeights(len(batch), model.device) for _ in targets]
-    rows, drawn = torch.arange(len(batch), device=model.device), 0  # the examples that are still sampled, (R,)
-    while drawn < n_samples and len(rows):
-        k = at_once or max(1, model.decoded_at_once // len(rows))
-        k = min(k, n_samples - drawn)
+    rows, n_rows, drawn = slice(None), len(batch), 0  # rows: the R examples that are still sampled
+    while drawn < n_samples and n_rows:
+        k = min(at_once or max(1, model.decoded_at_once // n_rows), n_samples - drawn)
         z = q.sample((k,))  # (k, B, D)
         log_ratio = (prior.log_prob(z) - q.log_prob(z))[:, rows]  # (k, R)
         p = model.decode(z[:, rows], scored, {name: x[rows] for name, x in batch.modalities.items()})
@@ -161,7 +160,8 @@ def importance_estimates(
         drawn += k
         if tolerance is not None and drawn >= FEWEST:
             error = torch.stack([x.standard_error() for x in weights]).amax(dim=0)  # (B,)
-            rows = rows[error[rows] >= tolerance]
+            rows = (~(error < tolerance)).nonzero().squeeze(1)  # those without a positive weight, of error NaN, go on
+            n_rows = len(rows)
     return [target_weights.estimate() for target_weights in weights]
 
 

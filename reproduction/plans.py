@@ -217,7 +217,7 @@ N_GAUSSIANS = 10  # fitted to the latents, in place of the prior
 POLYMNIST_DEMO = "--n-samples 500 --no-umap --limit 500"
 OTHER_BACKGROUNDS = (
     "published: on the authors' PolyMNIST, whose backgrounds and judges are others, with wider networks and fifteen "
-    "times the epochs. The figures do not compare with ours."
+    "times the epochs. The figures do not compare with ours. JNF's and joint ones are read off charts."
 )
 # all models have the same networks, steps and latents for each image; half of the latents are private if any are
 POLYMNIST = tuple(

@@ -77,7 +77,7 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
                 *_curves(of_table),
             ]
             pictures = _pictures(of_table, runs)
-            notes = tables.notes(rows, grids[0][0])
+            notes = tables.notes(rows, grids)
             shown = [(header, _numeric(lines), lines) for header, lines in grids]
             sections.append(Section(name, table, shown, notes, section_charts, pictures, of_table))
     environment = Environment(

@@ -25,7 +25,7 @@ DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
     "comparable with published figures."
 )
-MAX_COLUMNS = 8  # figures side by side, in tables without published ones; others have a line for each figure
+MAX_COLUMNS = 8  # figures side by side, in tables without papers' figures of our data; others have a line for each
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
 
@@ -165,7 +165,7 @@ def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
     shown = {row.figure.name for row in table_rows}
     figures = [figure.name for figure in (*table.figures, *table.further) if figure.name in shown]
     published = table.comparable and any(row.published for row in table_rows)
-    wide = not published and not table.other_title and (len(table.figures) <= MAX_COLUMNS)
+    wide = not published and not table.other_title and len(table.figures) <= MAX_COLUMNS
     models: dict[tuple[str, str], list[Row]] = {}
     for row in table_rows:
         models.setdefault((row.plan.experiment, row.plan.model), []).append(row)
@@ -193,26 +193,22 @@ def beside(figure: str) -> str:
     return f"{figure}, published"
 
 
-def notes(table_rows: Iterable[Row], header: Sequence[str] = ()) -> list[str]:
-    """The footnotes of rows, and of a column in the header."""
+def notes(table_rows: Iterable[Row], shown_in: Iterable[Grid] = ()) -> list[str]:
+    """The footnotes of rows, and of columns of the tables that show them."""
     table_rows = list(table_rows)
     plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
     demo = [DEMO] * any(x.demo for row in table_rows for x in row.results)
     dagger = [DAGGER] * any(row.published and row.published.recalled for row in table_rows)
-    return [*demo, *dagger, *[DIFFERENCE] * ("difference" in header), *plan_notes]
+    return [*demo, *dagger, *[DIFFERENCE] * any("difference" in header for header, _ in shown_in), *plan_notes]
 
 
 def markdown(name: str, table: Table, results: Iterable[Result]) -> str:
     """A table in Markdown, with its title and footnotes."""
     table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
-    texts = [title]
-    header = []
-    for header, lines in grids(table, table_rows):
-        texts += ["", in_markdown(header, lines)]
-    for note in notes(table_rows, header):
-        texts += ["", note]
-    return "\n".join(texts) + "\n"
+    shown_in = grids(table, table_rows)
+    texts = [title, *(in_markdown(*grid) for grid in shown_in), *notes(table_rows, shown_in)]
+    return "\n\n".join(texts) + "\n"
 
 
 def experiments(results: Sequence[Result]) -> str:

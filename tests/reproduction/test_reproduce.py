@@ -506,6 +506,13 @@ def page(tmp_path_factory):
     return folder / "report.html"
 
 
+def test_a_run_without_a_figure_of_its_table_is_reported_too(tmp_path):
+    run = result("dmvae", 0, "polymnist-table", "polymnist", analysis={"estimates": means({"classifier, m0": 0.9})})
+    report.write(tmp_path / "report.html", [run], tmp_path)
+    assert "polymnist, dmvae, seed 0" in (tmp_path / "report.html").read_text()
+    assert "|---|" not in tables.markdown("polymnist-table", TABLES["polymnist-table"], [run])
+
+
 def test_a_report_is_one_file(page):
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
