@@ -67,7 +67,7 @@ class LaplaceOrNormal(Distribution):
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         zero, one = torch.zeros_like(self.loc), torch.ones_like(self.loc)
-        noise = (family(zero, one, validate_args=False).sample(sample_shape) for family in (Laplace, Normal))
+        noise = (family(zero, one, validate_args=False).rsample(sample_shape) for family in (Laplace, Normal))
         return self.loc + self.scale * torch.where(self.laplace, *noise)
 
     def log_prob(self, value: Tensor) -> Tensor:

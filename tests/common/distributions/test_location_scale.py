@@ -43,6 +43,12 @@ def test_samples_of_laplace_and_normal_beside_each_other():
     torch.testing.assert_close(slopes, (torch.ones_like(loc), ((z[0] - loc) / scale)))
 
 
+def test_samples_need_no_value_of_a_tensor(monkeypatch):
+    """torch.normal of tensors looks whether all scales are positive, which no CUDA graph can capture."""
+    monkeypatch.setattr(torch, "normal", None)
+    assert LaplaceOrNormal(torch.zeros(2), torch.ones(2), torch.tensor([True, False])).rsample((3,)).shape == (3, 2)
+
+
 def test_joined_vectors_are_independent():
     factors = DiagonalGaussian(torch.randn(4, 3, 2).double(), torch.randn(4, 3, 2).double())
     p, z = Joined(factors), torch.randn(5, 4, 6).double()

@@ -28,6 +28,12 @@ from tests.helpers.runs import SMALL, assert_same_run, config, metrics
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+@pytest.fixture(autouse=True)
+def _whole_float32(monkeypatch):
+    """Captured and other steps may choose different convolutions, which TF32 rounds to ten bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture
 def replays(monkeypatch):
     """Counts the replays of graphs."""
