@@ -1,21 +1,22 @@
 """Sample a model of CelebA: from the prior, given an image, given attributes, given both.
 
     python sample.py trained_models                                       64 faces and their attributes from the prior
+    python sample.py trained_models --mixture 10 --data-dir data          from ten Gaussians fitted to latents
     python sample.py trained_models --condition-on-attrs Male Smiling     given attributes; ~Male for not Male
     python sample.py trained_models --condition-on-image FILE             given a photograph (or, with an attribute's
                                                                           name, a random test image that has it)
     python sample.py trained_models --reconstruct                         test images and their reconstructions
 
-Writes prior.png, given_attrs_Male_Smiling.png, given_image_FILE.png, ... or reconstructions.png, named by what was
-asked: the decoded means; and a .txt of the same name, a line with the predicted attributes of each. Given an image it
-also shows its reconstruction, and prints the probability of each attribute. If the attributes are one modality, those
-that are not asked for are drawn from the model's p(others|those asked for).
+Writes prior.png, mixture_10.png, given_attrs_Male_Smiling.png, ... or reconstructions.png, named by what was asked: the
+decoded means; and a .txt of the same name, a line with the predicted attributes of each. Given an image it also shows
+its reconstruction, and prints the probability of each attribute. If the attributes are one modality, those that are not
+asked for are drawn from the model's p(others|those asked for).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import tyro
@@ -29,8 +30,9 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import plots, sample_files, tables
+from common.reporting import generated, plots, sample_files, tables
 from common.training import devices, options, run_from_command_line
 
 COLUMNS = 8
@@ -38,7 +40,9 @@ N_POOL = 10_000  # draws from the prior from which those with given attributes a
 
 
 @dataclass
-class Config(FaceOptions, options.SamplesConfig):
+class Config(FaceOptions, options.PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("condition_on_image", "condition_on_attrs", "reconstruct")
+
     n_samples: int = 64
     """number of pictures"""
     condition_on_image: str | None = None
@@ -50,8 +54,13 @@ class Config(FaceOptions, options.SamplesConfig):
     """reconstruct the first test images instead"""
 
 
-def main(config: Config, experiment: str = "celeba") -> None:
+def main(
+    config: Config, experiment: str = "celeba", arranged: Callable[[Examples], Examples] = lambda faces: faces
+) -> None:
     """Save a picture and a file of attributes, and print their paths.
+
+    Args:
+        arranged: makes the model's modalities of those that `celeba.data.load` returns.
 
     Raises:
         InputError: the options exclude each other, or name no attribute or image.
@@ -73,7 +82,11 @@ def main(config: Config, experiment: str = "celeba") -> None:
             attributes = reconstructions(model, examples.take(slice(config.n_samples)), picture)
         else:
             image = given_image(config) if config.condition_on_image is not None else None
-            attributes = samples(model, asked, image, config.n_samples, picture)
+            latents = None
+            if config.mixture:
+                train = arranged(load("train", config)).without_others(model.modalities)
+                latents = gaussian_mixture(model, train, config.mixture)
+            attributes = samples(model, asked, image, config.n_samples, picture, latents)
             if image is not None and len(model.modelled) > 1:
                 print(prediction(model, image))
     print(picture)
@@ -88,7 +101,7 @@ def name_of(config: Config, asked: Mapping[str, int]) -> str:
         names["attrs"] = " ".join(negated(name, value) for name, value in asked.items())
     if config.condition_on_image is not None:
         names["image"] = Path(config.condition_on_image).name.replace("~", "not ")
-    return sample_files.name_of(**names)
+    return sample_files.name_of(config.mixture, **names)
 
 
 def negated(name: str, value: int) -> str:
@@ -96,7 +109,14 @@ def negated(name: str, value: int) -> str:
     return name if value else f"not {name}"
 
 
-def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None, n: int, path: Path) -> Tensor | None:
+def samples(
+    model: MultimodalVAE,
+    asked: Mapping[str, int],
+    image: Tensor | None,
+    n: int,
+    path: Path,
+    latents: Distribution | None = None,
+) -> Tensor | None:
     """Save n samples given attributes and an image, or from the prior; return their attributes' probabilities (n, 18).
 
     A model that only sees attributes (cvae) returns the given ones, one without attributes (vae) None.
@@ -105,6 +125,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
         asked: the given attributes, {name: 1 or 0}.
         image: the given image (1, 3, 64, 64) in [0, 1]; None for none.
         path: the picture to write; a given image and its reconstruction stand at the left.
+        latents: what to draw z from in place of the prior.
     """
     lacking = set(model.modality["image"].given) if not asked else set()
     require(not lacking, "this model makes faces of given attributes: name some, --condition-on-attrs NAME ...")
@@ -113,7 +134,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
     if image is not None:
         inputs["image"] = image.to(model.device).expand(n, -1, -1, -1)
         title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
-    z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
+    z = model.posterior(inputs).sample() if inputs else model.draw_latents(n, latents)  # (n, D)
     p = model.decode(z, given=inputs)
     images, _ = plots.in_rows(p["image"].mean, [""] * n, COLUMNS)
     if image is not None:
@@ -124,7 +145,7 @@ def samples(model: MultimodalVAE, asked: Mapping[str, int], image: Tensor | None
         own = {name: x[:1] for name, x in inputs.items() if name == "image" or model.modality["image"].given}
         first[:2] = torch.cat([image.to(first), model.reconstruct(own)["image"]])
         images = plots.beside(first, images)
-    plots.image_grid(path, images, title=f"samples given {title}" if title else "samples from the prior")
+    plots.image_grid(path, images, title=f"samples given {title}" if title else generated.title_of(latents))
     return probabilities(p) if len(p) > 1 else inputs.get("attrs")
 
 

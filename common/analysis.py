@@ -30,7 +30,7 @@ from common.reporting.analysis_tables import Figures, few_latents, figure_tables
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.training import devices, runs
-from common.training.options import SamplesConfig, ScoresConfig
+from common.training.options import PriorSamplesConfig, ScoresConfig
 
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
@@ -38,7 +38,7 @@ COLUMNS = 10  # examples in the picture of cross-generation
 
 
 @dataclass
-class AnalysisConfig(SamplesConfig, ScoresConfig):
+class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     """The options of all analyse.py."""
 
     N_SAMPLES: ClassVar[int] = 10_000
@@ -61,7 +61,6 @@ class AnalysisConfig(SamplesConfig, ScoresConfig):
     def check(self) -> None:
         super().check()
         require_positive(self, "n_test")
-        require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
         require(
             not self.umap or min(n for n in (self.limit, self.n_test, MIN_FOR_MAP) if n is not None) >= MIN_FOR_MAP,
             f"umap.png needs {MIN_FOR_MAP} test examples: raise --limit or --n-test, or give --no-umap",

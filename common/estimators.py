@@ -143,8 +143,9 @@ def importance_estimates(
     prior, q = model.prior(), _proposal(model, batch, given)
     weights = [ImportanceWeights(len(batch), model.device) for _ in targets]
     rows, n_rows, drawn = slice(None), len(batch), 0  # rows: the R examples that are still sampled
+    fastest = model.decoded_at_once(q.event_shape[-1])
     while drawn < n_samples and n_rows:
-        k = min(at_once or max(1, model.decoded_at_once // n_rows), n_samples - drawn)
+        k = min(at_once or max(1, fastest // n_rows), n_samples - drawn)
         z = q.sample((k,))  # (k, B, D)
         log_ratio = (prior.log_prob(z) - q.log_prob(z))[:, rows]  # (k, R)
         p = model.decode(z[:, rows], scored, {name: x[rows] for name, x in batch.modalities.items()})
@@ -283,7 +284,8 @@ def weighted_joint(
     """
     _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
-    size = at_once or max(1, model.decoded_at_once // (len(model.modalities) * len(batch)))
+    fastest = model.decoded_at_once(model.posterior(batch).event_shape[-1])
+    size = at_once or max(1, fastest // (len(model.modalities) * len(batch)))
     sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
     log_sums = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
     return torch.stack(log_sums).logsumexp(dim=0) - math.log(n_samples)

@@ -98,11 +98,10 @@ def joint_coherence(
         judges: at least two.
         latents: what to draw z from in place of the prior.
     """
-    latents, project = latents or model.prior(), model.variational_posterior.project
 
     def agree(rows: Tensor) -> dict[str, Tensor]:
         read = [name for judge in judges.values() for name in judge.modalities]
-        values = model.likelihood.point(model.decode(project(latents.sample((len(rows),))), read))
+        values = model.likelihood.point(model.decode(model.draw_latents(len(rows), latents), read))
         labels = torch.stack([judge.read(values) for judge in judges.values()])  # (judges, B, G)
         return {"agree": (labels == labels[0]).all(dim=0) & (labels[0] >= 0)}
 

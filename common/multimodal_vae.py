@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.module import register_module_forward_hook
 
 from common.data.batches import Batch, observe
 from common.encoders_decoders import has_batch_norm, outputs, outputs_where
@@ -13,9 +14,10 @@ from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values
 from common.private_latents import with_auxiliary, with_private
 
-# Samples of z decoded at once, over all examples, so that memory does not grow with their number: few enough for a
-# CPU's cache to hold the activations, enough to keep a GPU busy.
-DECODED_AT_ONCE = {"cpu": 500, "cuda": 20_000}
+# Samples of z decoded at once at most, over all examples, so that memory does not grow with their number, but enough to
+# keep a GPU busy, or to use each weight often.
+DECODED_AT_ONCE = {"cpu": 2000, "cuda": 20_000}
+CACHED = 2**22  # numbers that the largest output of a layer has for all of them on a CPU, whose caches should hold it
 
 
 class MultimodalVAE(nn.Module):
@@ -83,6 +85,7 @@ class MultimodalVAE(nn.Module):
         self.likelihood = likelihood
         self.prior = prior
         self.auxiliary = auxiliary
+        self._largest_output: int | None = None
         for p in self.parameters():
             if p.dim() == 4:  # convolutions with it are up to 1.6 times faster on the CPU
                 p.data = p.data.to(memory_format=torch.channels_last)
@@ -107,10 +110,35 @@ class MultimodalVAE(nn.Module):
         """The number of latents that all modalities share, the first ones; None where they share all."""
         return self.private[0].n_shared if self.private else None
 
-    @property
-    def decoded_at_once(self) -> int:
-        """How many samples of z to decode in one batch where there are many."""
-        return DECODED_AT_ONCE[self.device.type]
+    def decoded_at_once(self, n_latents: int) -> int:
+        """How many samples of z (..., D) to decode in one batch where there are many.
+
+        Args:
+            n_latents: D.
+        """
+        most = DECODED_AT_ONCE[self.device.type]
+        if self.device.type == "cuda":
+            return most
+        if self._largest_output is None:
+            self._largest_output = self._measured(n_latents)
+        return max(1, min(most, CACHED // self._largest_output))
+
+    @torch.no_grad()
+    def _measured(self, n_latents: int) -> int:
+        """How many numbers a decoder's layer gives for one sample of z, at most."""
+        sizes = [1]
+
+        def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            sizes.extend(x.numel() for x in (output if isinstance(output, tuple) else (output,)) if torch.is_tensor(x))
+
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()  # neither draws nor batch statistics
+        with register_module_forward_hook(note), torch.compiler.set_stance("force_eager"):
+            names = [name for name in self.modelled if not self.modality[name].given]
+            self._decoder_outputs(next(self.parameters()).new_zeros(1, n_latents), names, {})
+        for module, training in modes:
+            module.training = training
+        return max(sizes)
 
     @property
     def device(self) -> torch.device:
@@ -250,12 +278,16 @@ class MultimodalVAE(nn.Module):
         Raises:
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
-        decoded, given = {}, given or {}
-        names = tuple(self.modelled if modalities is None else modalities)
+        names = self.modelled if modalities is None else modalities
+        return self.likelihood(self._decoder_outputs(z, names, given or {}))
+
+    def _decoder_outputs(self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the decoders of the named modalities give, (..., *output), in the names' order."""
+        decoded = {}
         for name in names:
             if name not in decoded:
                 decoded |= self._decode_together(z, self._modelled(name, given), given)
-        return self.likelihood({name: decoded[name] for name in names})
+        return {name: decoded[name] for name in names}
 
     def _modelled(self, name: str, given: Mapping[str, Tensor]) -> Modality:
         modality = self.modality.get(name)
@@ -291,8 +323,11 @@ class MultimodalVAE(nn.Module):
     @torch.no_grad()
     def generate(self, n: int, latents: Distribution | None = None) -> dict[str, Tensor]:
         """Means or modes of all modalities for n draws of z from the prior, or from another distribution of it."""
-        z = (latents or self.prior()).sample((n,))
-        return self.likelihood.point(self.decode(self.variational_posterior.project(z) if latents else z))
+        return self.likelihood.point(self.decode(self.draw_latents(n, latents)))
+
+    def draw_latents(self, n: int, latents: Distribution | None = None) -> Tensor:
+        """n draws of z from the prior, or from another distribution of it: (n, D)."""
+        return self.variational_posterior.project(latents.sample((n,))) if latents else self.prior().sample((n,))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ both, and the mean cosine similarity of the projections of a pair is the "correl
     ground truth          test images and their captions: each of the ten captions is a pair
     image -> caption      test images, and for each pair a caption decoded from a sample of q(z|image)
     caption -> image      images decoded from a sample of q(z|caption), and the test captions
-    joint                 images and captions decoded from the same sample of the prior
+    joint                 images and captions decoded from the same sample of the prior; with --mixture N also those
+                          from N Gaussians fitted to latents of training pairs
 
 The features and the embeddings are not those of the paper, so its figures compare by their ratio to the ground truth.
 If all draws of a model are alike, its joint figure is that of one pair, and can have any value.
@@ -26,19 +27,22 @@ model's samples/.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from common import distributed
 from common.analysis import parameter_counts
 from common.data import Examples
 from common.errors import require, require_positive
 from common.evaluation.classifiers import judge_file
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, tables
 from common.reporting import umap as maps
@@ -46,7 +50,7 @@ from common.reporting.analysis_tables import kl_table, parameter_table
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot
 from common.training import devices, run_from_command_line
-from common.training.options import SamplesConfig, ScoresConfig
+from common.training.options import PriorSamplesConfig, ScoresConfig
 from cub import demo as drawn
 from cub.captions import Vocabulary
 from cub.cca import cca
@@ -65,7 +69,7 @@ CLASSES = 10  # in umap.png, those with most test birds
 
 
 @dataclass
-class Config(TrainedConfig, SamplesConfig, ScoresConfig):
+class Config(TrainedConfig, PriorSamplesConfig, ScoresConfig):
     n_samples: int | None = None
     """samples from the prior, for joint generation. Default: 1,000; with --limit N at most N"""
     components: int | None = None
@@ -73,6 +77,9 @@ class Config(TrainedConfig, SamplesConfig, ScoresConfig):
     feature_components: int | None = None
     """first reduce image features to this number of principal components of the training features, since few images
     overfit 2048 dimensions. Default: all features, as in the authors' code"""
+    mixture: int = 0
+    """also measure pairs from a mixture of this number of Gaussians, fitted to latents of training pairs, in place of
+    the prior"""
     umap: bool = True
     """draw umap.png, which takes half a minute"""
 
@@ -119,17 +126,22 @@ def main(config: Config) -> dict[str, dict]:
     canonical = distributed.on_first_process(lambda: cca(*views, config.components, config.feature_components))
     torch.manual_seed(config.seed)
     distributed.seed_each_process()
-    images, captions = generate(model, test, config.n_samples)
+    latents = {"prior": None}
+    if n := config.mixture:
+        latents[f"{n} Gaussians"] = gaussian_mixture(model, train.examples.only(model.modalities), n)
+    images, captions = generate(model, test, config.n_samples, latents)
     described = {name: describe(values) for name, values in images.items()}
     embedded = {name: sentences.embed(tokens) for name, tokens in captions.items()}
-    similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in pairs(source).items()}
-    joint = tables.summarise({"joint": similarity.pop("joint")})
-    figures = {"correlations": tables.summarise(similarity, test.image_of_each_caption) | joint}
+    compared = pairs(source, latents)
+    similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in compared.items()}
+    drawn_pairs = {name: similarity.pop(name) for name, (i, _) in compared.items() if i in latents}
+    of_captions = tables.summarise(similarity, test.image_of_each_caption)
+    figures = {"correlations": of_captions | tables.summarise(drawn_pairs)}
     if config.demo:
         cache = judge_file(config.cache_dir or config.data_dir, f"reader_of_{source}.pt", config)
         network = reader(source, cache, config.limit)
         looks = {name: read_all(network, x) for name, x in images.items()}
-        figures["coherence"] = coherence(source, looks, captions, test.attributes, vocabulary)
+        figures["coherence"] = coherence(source, compared, looks, captions, test.attributes, vocabulary)
     folder = config.samples_dir
     inside, pictures = latents_and_networks(model, test, vocabulary, folder)
     figures |= inside
@@ -161,19 +173,26 @@ def latents_and_networks(
     return {"nats": nats, "parameters": parameter_counts(model)}, pictures
 
 
-def pairs(source: str) -> dict[str, tuple[str, str]]:
+def pairs(source: str, latents: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Which images and which captions each figure compares: {name: keys of what `generate` returns}."""
     crossed = {f"{source} -> caption": ("given", "decoded"), f"caption -> {source}": ("decoded", "given")}
-    return {"ground truth": ("given", "given")} | crossed | {"joint": ("prior", "prior")}
+    joint = {"joint" if name == "prior" else f"joint, z from {name}": (name, name) for name in latents}
+    return {"ground truth": ("given", "given")} | crossed | joint
 
 
 @torch.no_grad()
-def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a model makes of birds, and of n draws of the prior.
+def generate(
+    model: MultimodalVAE, birds: Birds, n: int, latents: Mapping[str, Distribution | None]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a model makes of birds, and of n draws of z.
+
+    Args:
+        latents: what to draw z from, None for the prior.
 
     Returns:
-        images: {"given": test images (N, ...), "decoded": from their captions (10 N, ...), "prior": (n, ...)}, uint8
-        for images, float for features; and captions under the same keys: (10 N, 32), (10 N, 32) and (n, 32).
+        images: {"given": test images (N, ...), "decoded": from their captions (10 N, ...), and each name of latents:
+        (n, ...)}, uint8 for images, float for features; and captions under the same keys: (10 N, 32), (10 N, 32) and
+        (n, 32).
     """
     source, device = model.modalities[0], model.device
     given = {name: birds.examples.modalities[name] for name in model.modalities}
@@ -188,15 +207,17 @@ def generate(model: MultimodalVAE, birds: Birds, n: int) -> tuple[dict[str, Tens
         z = model.posterior({"caption": given["caption"][rows].to(device)}).sample()
         return {source: as_data(model.decode(z, [source])[source].mean)}
 
-    def pair(rows: Tensor) -> dict[str, Tensor]:
-        values = model.generate(len(rows))
+    def pair(drawn_from: Distribution | None, rows: Tensor) -> dict[str, Tensor]:
+        values = model.generate(len(rows), drawn_from)
         return {source: as_data(values[source]), "caption": values["caption"]}
 
     decoded = distributed.map_rows(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
     decoded["caption"] = decoded["caption"].flatten(0, 1)  # (10 N, 32)
     decoded |= distributed.map_rows(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
-    prior = distributed.map_rows(n, BATCH_SIZE, pair, "joint", " draws")
-    return tuple({"given": given[name], "decoded": decoded[name], "prior": prior[name]} for name in (source, "caption"))
+    made = {"given": given, "decoded": decoded}
+    for name, drawn_from in latents.items():
+        made[name] = distributed.map_rows(n, BATCH_SIZE, partial(pair, drawn_from), f"joint, {name}", " draws")
+    return tuple({name: values[which] for name, values in made.items()} for which in (source, "caption"))
 
 
 def as_data(x: Tensor) -> Tensor:
@@ -233,11 +254,17 @@ def read_all(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def coherence(
-    source: str, looks: Mapping[str, Tensor], captions: Mapping[str, Tensor], attributes: Tensor, vocabulary: Vocabulary
+    source: str,
+    pairs: Mapping[str, tuple[str, str]],
+    looks: Mapping[str, Tensor],
+    captions: Mapping[str, Tensor],
+    attributes: Tensor,
+    vocabulary: Vocabulary,
 ) -> dict[str, dict[str, float | None]]:
     """The share of right attributes among those that captions name, and their mean number.
 
     Args:
+        pairs: what is compared, see the function `pairs`.
         looks: attributes (N, A) that were read off the images of `generate`.
         captions: those of `generate`.
         attributes: (N, A), the true ones of the given birds.
@@ -248,7 +275,7 @@ def coherence(
         "ground truth, read": (texts["given"], looks["given"]),
         "captions of other birds": (texts["given"], attributes.roll(1, dims=0)),
     }
-    compared |= {name: (texts[c], looks[i]) for name, (i, c) in pairs(source).items() if name != "ground truth"}
+    compared |= {name: (texts[c], looks[i]) for name, (i, c) in pairs.items() if name != "ground truth"}
     compared[f"{source} -> caption"] = texts["decoded"], attributes
     agreements = {name: drawn.agreement(*pair) for name, pair in compared.items()}
     return {
@@ -288,11 +315,11 @@ def correlation_table(correlations: tables.Estimates, about: str, config: Config
     """The table of correlations beside the paper's, each also as a share of its ground truth."""
     truth, papers_truth = correlations["ground truth"]["mean"], PAPER["ground truth"]
     rows = []
-    for (name, value), paper in zip(correlations.items(), PAPER.values(), strict=True):
+    for (name, value), paper in zip_longest(correlations.items(), PAPER.values()):
         mean, error = (tables.decimals(x, 3) for x in value.values())
         share = f"{tables.percent(value['mean'] / truth)} %" if truth > 0 else "-"
-        ratio = f"{tables.percent(paper / papers_truth)} %"
-        rows.append((name, mean, error, share, f"{paper:.3f}", ratio))
+        published = (f"{paper:.3f}", f"{tables.percent(paper / papers_truth)} %") if paper else ("", "")
+        rows.append((name, mean, error, share, *published))
     reduced = config.feature_components and f", {config.feature_components} principal components"
     notes = (
         f"features: {about}{reduced or ''}; {config.components} canonical directions\n"

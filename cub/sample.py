@@ -1,30 +1,33 @@
 """Sample from a model of CUB: from the prior, or given an image or a caption.
 
     python sample.py trained_models --data-dir data                          birds and captions from the prior
+    python sample.py trained_models --mixture 10 --data-dir data             from ten Gaussians fitted to latents
     python sample.py trained_models --condition-on-image FILE                captions of a photograph
     python sample.py trained_models --condition-on-text "a small bird"       images for a caption
     python sample.py trained_models --given image --data-dir data            test birds, and birds decoded from their
                                                                              images (or features, or captions)
 
-Writes prior.png, given_text_a_small_bird.png, given_image_FILE.png or from_image.png (or feature, caption), named by
-what was asked: images with captions below them; and a .txt of the same name with one caption per line. For a model of
-features, each generated feature is shown as the training image with the nearest feature.
+Writes prior.png, mixture_10.png, given_text_a_small_bird.png, given_image_FILE.png or from_image.png (or feature,
+caption), named by what was asked: images with captions below them; and a .txt of the same name with one caption per
+line. For a model of features, each generated feature is shown as the training image with the nearest feature.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common.data.image_caches import decode
 from common.errors import require
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import plots, sample_files, tables
+from common.reporting import generated, plots, sample_files, tables
 from common.training import run_from_command_line
-from common.training.options import SamplesConfig
+from common.training.options import PriorSamplesConfig
 from cub import demo as drawn
 from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
@@ -35,7 +38,9 @@ COLUMNS = 6
 
 
 @dataclass
-class Config(TrainedConfig, SamplesConfig):
+class Config(TrainedConfig, PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("condition_on_image", "condition_on_text", "given")
+
     n_samples: int = 2 * COLUMNS
     """birds to generate, or test birds to show"""
     condition_on_image: Path | None = None
@@ -55,7 +60,8 @@ def main(config: Config) -> None:
         "--given takes test birds: leave out --condition-on-image and --condition-on-text",
     )
     model, vocabulary = load_trained(config)
-    training = load_birds("train", model, vocabulary, config) if "feature" in model.modalities else None
+    needed = config.mixture or "feature" in model.modalities
+    training = load_birds("train", model, vocabulary, config) if needed else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
     folder = config.samples_dir
@@ -71,7 +77,10 @@ def main(config: Config) -> None:
         condition = given(config, model, vocabulary)
         written = view.samples(condition, config.n_samples, folder / sample_files.name_of(**names))
     else:
-        written = view.samples(None, config.n_samples, folder / sample_files.name_of())
+        latents = None
+        if config.mixture:
+            latents = gaussian_mixture(model, training.examples.only(model.modalities), config.mixture)
+        written = view.samples(None, config.n_samples, folder / sample_files.name_of(config.mixture), latents)
     print(*written, sep="\n")
 
 
@@ -154,13 +163,18 @@ class View:
         return [""] * len(next(iter(values.values())))
 
     @torch.no_grad()
-    def samples(self, condition: Given | None, n: int, path: Path) -> list[Path]:
-        """Save n samples from the prior, or from the posterior given a condition; returns the files."""
-        q = self.model.posterior(condition.inputs) if condition else self.model.prior().expand((1,))
-        values = self.model.likelihood.point(self.model.decode(q.sample((n,)).squeeze(1)))
+    def samples(self, condition: Given | None, n: int, path: Path, latents: Distribution | None = None) -> list[Path]:
+        """Save n samples from the prior, or from the posterior given a condition; returns the files.
+
+        Args:
+            latents: what to draw z from in place of the prior.
+        """
+        model = self.model
+        z = model.posterior(condition.inputs).sample((n,)).squeeze(1) if condition else model.draw_latents(n, latents)
+        values = model.likelihood.point(model.decode(z))
         images, sentences = self.images(values), self.sentences(values)
         lines = sentences if "caption" in values else []
-        title = "samples from the prior"
+        title = generated.title_of(latents)
         if condition:
             title = f"samples given {' and '.join(condition.inputs)}, at the left"
             images = torch.cat([condition.image[None], images])

@@ -1,12 +1,13 @@
 """Sample a model of FashionMNIST: from the prior, given an image, given a class, given both.
 
     python sample.py trained_models                                        64 images and classes from the prior
+    python sample.py trained_models --mixture 10 --data-dir data           from ten Gaussians fitted to latents
     python sample.py trained_models --condition-on-text "ankle boot"       given a class, by its name or number
     python sample.py trained_models --condition-on-image sandal            given a random test image of one (or a file)
     python sample.py trained_models --reconstruct                          test images and their reconstructions
 
-Writes prior.png, given_text_ankle_boot.png, given_image_sandal.png or reconstructions.png, named by what was asked:
-the decoded means with their predicted classes beneath; and a .txt of the same name, these classes.
+Writes prior.png, mixture_10.png, given_text_ankle_boot.png, ... or reconstructions.png, named by what was asked: the
+decoded means with their predicted classes beneath; and a .txt of the same name, these classes.
 """
 
 from functools import partial

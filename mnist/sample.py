@@ -1,19 +1,21 @@
 """Sample a model of MNIST: from the prior, given an image, given a label, given both.
 
     python sample.py trained_models                              64 images and labels from the prior
+    python sample.py trained_models --mixture 10 --data-dir data from ten Gaussians fitted to latents
     python sample.py trained_models --condition-on-text 5        given the label 5
     python sample.py trained_models --condition-on-text 5 --sampler aggregate --data-dir data
     python sample.py trained_models --condition-on-image 5       given a random test image of a 5 (or an image file)
     python sample.py trained_models --reconstruct                test images and their reconstructions
 
-Writes prior.png, given_text_5.png, given_image_5.png, given_image_5_text_5.png or reconstructions.png, named by what
-was asked: the decoded means with their predicted labels beneath; and a .txt of the same name, these labels.
+Writes prior.png, mixture_10.png, given_text_5.png, given_image_5.png, given_image_5_text_5.png or reconstructions.png,
+named by what was asked: the decoded means with their predicted labels beneath; and a .txt of the same name, these
+labels.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,8 +25,9 @@ from common.checkpoints import load_config, load_model
 from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import plots, sample_files
+from common.reporting import generated, plots, sample_files
 from common.training import devices, options, run_from_command_line
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.data import MNIST, Dataset, load_as_trained
@@ -33,7 +36,9 @@ COLUMNS = 8
 
 
 @dataclass
-class Config(options.SamplesConfig):
+class Config(options.PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("condition_on_image", "condition_on_text", "reconstruct")
+
     n_samples: int = 64
     """number of pictures"""
     condition_on_image: str | None = None
@@ -69,7 +74,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     torch.manual_seed(config.seed)
     inputs, title, names = _inputs(config, dataset)
     folder = config.samples_dir
-    picture = folder / f"{sample_files.name_of(**names)}.png"
+    picture = folder / f"{sample_files.name_of(config.mixture, **names)}.png"
     with torch.no_grad():
         if config.reconstruct:
             picture = folder / "reconstructions.png"
@@ -77,8 +82,11 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
             z = None
-            if aggregate:
+            if aggregate or config.mixture:
                 train = load_as_trained("train", config, dataset).without_others(model.modalities)
+            if config.mixture:
+                z = model.draw_latents(config.n_samples, gaussian_mixture(model, train, config.mixture))
+            elif aggregate:
                 labels = inputs["text"].repeat_interleave(config.n_samples, dim=0)
                 z, title = AggregatePosterior(model, train, "text").sample(labels), f"{title}, aggregate posterior"
                 picture = picture.with_stem(f"{picture.stem}_aggregate")
@@ -103,13 +111,14 @@ def samples(
         inputs: image (1, 1, H, W) in [0, 1], text (1, ...), both or none.
         path: the picture to write: a given image at the left, the decoded means with their texts beneath.
         given: what the title says about the inputs.
-        z: the latents to decode, (n, D); by default draws of q(z|inputs).
+        z: the latents to decode, (n, D); by default draws of q(z|inputs), or of the prior.
     """
     device = model.device
     inputs = {name: x.to(device).expand(n, *x.shape[1:]) for name, x in inputs.items()}
-    if z is None:
-        z = model.posterior(inputs).sample() if inputs else model.prior().sample((n,))  # (n, D)
-    decoded = model.likelihood.point(model.decode(z, given=inputs))
+    latents = z
+    if latents is None:
+        latents = model.posterior(inputs).sample() if inputs else model.draw_latents(n)  # (n, D)
+    decoded = model.likelihood.point(model.decode(latents, given=inputs))
     texts = _texts(decoded, dataset)
     images, captions = plots.in_rows(decoded["image"], _captions(decoded, dataset), COLUMNS)
     if "image" in inputs:
@@ -117,7 +126,7 @@ def samples(
         first[0] = inputs["image"][0]
         images, captions = plots.beside(first, images), [["", "", *row] for row in captions]
         captions[0][0] = "given"
-    title = f"samples given {given}" if given else "samples from the prior"
+    title = f"samples given {given}" if given else generated.title_of(z)
     plots.image_grid(path, images, captions=captions, title=title)
     return texts
 

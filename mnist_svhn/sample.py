@@ -11,7 +11,7 @@ Writes prior.png, mixture_10.png, from_mnist.png (or svhn), or along_latents_mni
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -20,7 +20,7 @@ from common.data import Examples
 from common.errors import require
 from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated
+from common.reporting import generated, sample_files
 from common.reporting.generated import Shown
 from common.training import devices, options, run_from_command_line, runs
 from mnist_svhn.data import load
@@ -30,12 +30,11 @@ COLUMNS = 16
 
 
 @dataclass
-class Config(PairOptions, options.SamplesConfig):
+class Config(PairOptions, options.PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("given", "traverse")
+
     n_samples: int = 64
     """number of pictures of each modality"""
-    mixture: int = 0
-    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
-    prior"""
     given: Literal["mnist", "svhn"] | None = None
     """generate from test images of this modality"""
     traverse: bool = False
@@ -45,10 +44,7 @@ class Config(PairOptions, options.SamplesConfig):
 def main(config: Config) -> None:
     """Save the pictures that the options ask for, and print the names of the files."""
     config.check()
-    require(config.mixture >= 0, f"--mixture must not be negative, it is {config.mixture}")
-    require(not (config.mixture and config.given), "--mixture stands in for the prior: leave out --given")
     require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
-    require(not (config.mixture and config.traverse), "--traverse starts at the prior's mean: leave out --mixture")
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     folder = config.samples_dir
@@ -66,14 +62,13 @@ def main(config: Config) -> None:
             pairs = load("test", config)
             pictures = [folder / f"from_{config.given}.png"]
             generated.decoded(pictures[0], model, pairs.take(slice(config.n_samples)), (config.given,), COLUMNS)
-        elif config.mixture:
-            runs.check_same(dataset_options(config), config.model)
-            pictures = [folder / f"mixture_{config.mixture}.png"]
-            latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
-            generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
         else:
-            pictures = [folder / "prior.png"]
-            generated.samples(pictures[0], model, config.n_samples, COLUMNS)
+            latents = None
+            if config.mixture:
+                runs.check_same(dataset_options(config), config.model)
+                latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
+            pictures = [folder / f"{sample_files.name_of(config.mixture)}.png"]
+            generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
     print(*pictures, sep="\n")
 
 

@@ -9,6 +9,7 @@ Writes prior.png, mixture_10.png, or from_m0_m2.png.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +18,7 @@ from common.data import Examples
 from common.errors import require
 from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated
+from common.reporting import generated, sample_files
 from common.training import devices, options, run_from_command_line, runs
 from polymnist.data import load
 from polymnist.options import DatasetOptions, dataset_options
@@ -26,12 +27,11 @@ COLUMNS = 12
 
 
 @dataclass
-class Config(DatasetOptions, options.SamplesConfig):
+class Config(DatasetOptions, options.PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("given",)
+
     n_samples: int = 12
     """number of examples"""
-    mixture: int = 0
-    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
-    prior"""
     given: tuple[str, ...] = ()
     """generate from test images of these modalities"""
 
@@ -40,8 +40,6 @@ class Config(DatasetOptions, options.SamplesConfig):
 def main(config: Config) -> Path:
     """Save the picture that the options ask for; print its path and return it."""
     config.check()
-    require(config.mixture >= 0, f"--mixture must not be negative, it is {config.mixture}")
-    require(not (config.mixture and config.given), "--mixture stands in for the prior: leave out --given")
     model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
     for name in config.given:
         require(name in model.modalities, f"this model has no {name}: --given takes {', '.join(model.modalities)}")
@@ -52,14 +50,13 @@ def main(config: Config) -> Path:
         runs.check_same(dataset_options(config), config.model)
         path = folder / f"from_{'_'.join(config.given)}.png"
         generated.decoded(path, model, load("test", config).take(slice(config.n_samples)), config.given, COLUMNS)
-    elif config.mixture:
-        runs.check_same(dataset_options(config), config.model)
-        path = folder / f"mixture_{config.mixture}.png"
-        train = load("train", config).only(model.modalities)
-        generated.samples(path, model, config.n_samples, COLUMNS, gaussian_mixture(model, train, config.mixture))
     else:
-        path = folder / "prior.png"
-        generated.samples(path, model, config.n_samples, COLUMNS)
+        latents = None
+        if config.mixture:
+            runs.check_same(dataset_options(config), config.model)
+            latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
+        path = folder / f"{sample_files.name_of(config.mixture)}.png"
+        generated.samples(path, model, config.n_samples, COLUMNS, latents)
     print(path)
     return path
 

@@ -1,24 +1,28 @@
 """Sample a model of numbers in English and French: translate, or write numbers from the prior.
 
     python sample.py trained_models                                           from the prior, in both languages
+    python sample.py trained_models --mixture 10                              from ten Gaussians fitted to latents
     python sample.py trained_models --condition-on-english "twenty-one"       in French
     python sample.py trained_models --condition-on-french "deux cent un"      in English
     python sample.py trained_models --reconstruct                             test numbers
 
-Prints and writes prior.txt, given_english_twenty-one.txt or translations.txt, named by what was asked, a line for each
-number. A text's words are the most likely ones, one by one, given the mean of q(z|text). --reconstruct marks the
-translations that are wrong.
+Prints and writes prior.txt, mixture_10.txt, given_english_twenty-one.txt or translations.txt, named by what was asked,
+a line for each number. A text's words are the most likely ones, one by one, given the mean of q(z|text). --reconstruct
+marks the translations that are wrong.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import InputError, require
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import sample_files
 from common.training import devices, options, run_from_command_line
@@ -26,7 +30,9 @@ from translation.data import CODES, load, names, parse
 
 
 @dataclass
-class Config(options.SamplesConfig):
+class Config(options.PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("condition_on_english", "condition_on_french", "reconstruct")
+
     n_samples: int = 24
     """numbers from the prior, or test numbers"""
     condition_on_english: str | None = None
@@ -54,19 +60,25 @@ def main(config: Config) -> None:
     if config.reconstruct:
         name, lines = "translations", translations(model, load("test", config).take(slice(config.n_samples)))
     else:
-        name, lines = sample_files.name_of(**texts), samples(model, inputs, config.n_samples)
+        latents = gaussian_mixture(model, load("train", config), config.mixture) if config.mixture else None
+        name = sample_files.name_of(config.mixture, **texts)
+        lines = samples(model, inputs, config.n_samples, latents)
     folder = config.samples_dir
     print(*lines, sample_files.write_lines(folder / f"{name}.txt", lines), sep="\n")
 
 
 @torch.no_grad()
-def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int) -> list[str]:
-    """Return a line with the text in both languages: the inputs (1, 8) and what completes them, or n prior draws."""
+def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, latents: Distribution | None = None) -> list[str]:
+    """Return a line with the text in both languages: the inputs (1, 8) and what completes them, or n draws.
+
+    Args:
+        latents: what to draw z from in place of the prior.
+    """
     device = model.device
     if inputs:
         decoded = model.reconstruct({language: x.to(device) for language, x in inputs.items()}) | inputs
     else:
-        decoded = model.likelihood.point(model.decode(model.prior().sample((n,))))
+        decoded = model.generate(n, latents)
     texts = [names(decoded[language], language) for language in CODES]
     return [" = ".join(line) for line in zip(*texts, strict=True)]
 

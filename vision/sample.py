@@ -1,30 +1,33 @@
 """Sample a model of six views of a face: from the prior, or given one view.
 
     python sample.py trained_models                                                 16 faces from the prior, six views
+    python sample.py trained_models --mixture 10 --data-dir data                    from ten Gaussians fitted to latents
     python sample.py trained_models --condition-file FILE --condition-type edge     six views of a face, given its edges
     python sample.py trained_models --reconstruct                                   test images: all six from each view
 
 FILE for image, gray, obscured and watermark is a photograph, from which the view is made; for edge and mask it is a
 picture as setup.py writes it. The face should be framed as in CelebA's aligned images.
 
-Writes prior.png, given_edge_FILE.png or reconstructions.png, named by what was asked, into the model's samples/: a row
-for each face, a column for each view.
+Writes prior.png, mixture_10.png, given_edge_FILE.png or reconstructions.png, named by what was asked, into the model's
+samples/: a row for each face, a column for each view.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from celeba.options import FaceOptions
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.data.image_caches import Kind, decode
 from common.errors import require
+from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import plots, sample_files
+from common.reporting import generated, plots, sample_files
 from common.training import devices, options, run_from_command_line
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
@@ -35,7 +38,9 @@ View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
 @dataclass
-class Config(FaceOptions, options.SamplesConfig):
+class Config(FaceOptions, options.PriorSamplesConfig):
+    CONDITIONS: ClassVar = ("condition_file", "reconstruct")
+
     n_samples: int = 16
     """faces to generate. With --condition-file the first is the reconstruction, and the others are samples of
     q(z|picture)"""
@@ -66,7 +71,7 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     view = config.condition_type or "image"
     names = {view: config.condition_file.name} if config.condition_file else {}
-    name = "reconstructions" if config.reconstruct else sample_files.name_of(**names)
+    name = "reconstructions" if config.reconstruct else sample_files.name_of(config.mixture, **names)
     picture = config.samples_dir / f"{name}.png"
     with torch.no_grad():
         if config.reconstruct:
@@ -75,7 +80,8 @@ def main(config: Config) -> None:
         elif config.condition_file:
             conditional(model, given(config.condition_file, view), config.n_samples, picture)
         else:
-            prior(model, config.n_samples, picture)
+            latents = gaussian_mixture(model, load("train", config), config.mixture) if config.mixture else None
+            prior(model, config.n_samples, picture, latents)
     print(picture)
 
 
@@ -90,9 +96,10 @@ def given(path: Path, view: View) -> dict[str, Tensor]:
     return {view: make(torch.from_numpy(decode(path, kind) / 255).float()[None])}
 
 
-def prior(model: MultimodalVAE, n: int, path: Path) -> None:
-    """Save all views of n draws from the prior."""
-    plots.image_grid(path, _in_a_row(model.generate(n)), captions=[list(VIEWS)] * n, title="samples from the prior")
+def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None = None) -> None:
+    """Save all views of n draws from the prior, or from another distribution of z."""
+    views = _in_a_row(model.generate(n, latents))
+    plots.image_grid(path, views, captions=[list(VIEWS)] * n, title=generated.title_of(latents))
 
 
 def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path) -> None:

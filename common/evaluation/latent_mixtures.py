@@ -22,7 +22,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     `multivae` package.)
 
     Args:
-        train: examples of the model's modalities; the first `MAX_FITTED` are taken.
+        train: examples of the model's modalities, `MAX_FITTED` of them are taken at equal distances.
         n_components: with a mean and a full covariance each.
 
     Returns:
@@ -32,7 +32,8 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
         InputError: fewer examples than components, or than two.
     """
     device = model.device
-    few = train.take(slice(MAX_FITTED)).to(device)
+    n = min(len(train), MAX_FITTED)
+    few = train.take(torch.linspace(0, len(train) - 1, n).long()).to(device)
     needed = max(2, n_components)
     require(needed <= len(few), f"--mixture {n_components} needs {needed} training examples or more (got {len(few)})")
 

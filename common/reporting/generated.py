@@ -43,8 +43,12 @@ def framed(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def samples(path: Path, model: MultimodalVAE, n: int, columns: int, latents: Distribution | None = None) -> None:
     """Save images decoded from n draws of the prior, or of another distribution of z; all modalities must be images."""
-    title = "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
-    _in_rows(path, model.generate(n, latents), columns, title)
+    _in_rows(path, model.generate(n, latents), columns, title_of(latents))
+
+
+def title_of(latents: Distribution | Tensor | None) -> str:
+    """The title of samples from the prior, or from a mixture or its draws."""
+    return "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
 
 
 @torch.no_grad()

@@ -10,9 +10,15 @@ from common.io import write_atomically
 LONGEST = 60  # bytes that a user's text takes of a name; file systems allow 255 for the whole
 
 
-def name_of(**given: str) -> str:
-    """Return "prior", or what a sample was given, as in "given_image_4_text_5": a file's name without its suffix."""
-    return "_".join(["given", *(f"{name}_{readable(text)}" for name, text in given.items())]) if given else "prior"
+def name_of(n_gaussians: int = 0, /, **given: str) -> str:
+    """Return what a sample was given, as in "given_image_4_text_5", or what it is drawn from: a name without a suffix.
+
+    Args:
+        n_gaussians: of the mixture in place of the prior, as in "mixture_10"; 0 for "prior".
+    """
+    if given:
+        return "_".join(["given", *(f"{name}_{readable(text)}" for name, text in given.items())])
+    return f"mixture_{n_gaussians}" if n_gaussians else "prior"
 
 
 def readable(text: str) -> str:

@@ -227,6 +227,29 @@ class SamplesConfig(ModelConfig):
 
 
 @dataclasses.dataclass
+class PriorSamplesConfig(SamplesConfig):
+    """The options of scripts that draw from the prior.
+
+    CONDITIONS: the options with which they draw nothing from it.
+    """
+
+    GROUP: ClassVar = ""
+    CONDITIONS: ClassVar[tuple[str, ...]] = ()
+
+    mixture: int = dataclasses.field(default=0, kw_only=True)
+    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
+    prior"""
+
+    def check(self) -> None:
+        super().check()
+        require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
+        for name in self.CONDITIONS:
+            is_given = getattr(self, name) not in (None, False, ())
+            draws_nothing = f"from which {option(name)} draws nothing: leave one of them out"
+            require(not (self.mixture and is_given), f"--mixture stands in for the prior, {draws_nothing}")
+
+
+@dataclasses.dataclass
 class ScoresConfig(ModelConfig):
     """The options of scripts that score a model."""
 

@@ -31,6 +31,7 @@ from common.training import run_from_command_line
 from common.training.command_line import parse
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 
 ABSENT = next(name for name, has in zip(ATTRIBUTES, drawn("test", 1)["attrs"][0].tolist(), strict=True) if not has)
@@ -82,6 +83,13 @@ def test_sampling_given_anything(trained, tmp_path, capsys, folder, attrs, image
         assert picture.width > 300
     out = capsys.readouterr().out
     assert all((f"| {name} | " in out) == bool(image) for name in ATTRIBUTES), "the attributes predicted from the image"
+
+
+@pytest.mark.parametrize("script", [celeba.sample, celeba19.sample])
+def test_samples_of_a_mixture(trained, tmp_path, monkeypatch, script):
+    options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
+    folder = trained[script.__name__.split(".")[0]]
+    assert_samples_a_mixture(monkeypatch, script, folder, *options, fits=celeba.sample)
 
 
 def test_condition_on_text_is_the_authors_name_of_condition_on_attrs():

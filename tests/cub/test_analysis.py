@@ -127,8 +127,8 @@ class Oracle(nn.Module):
             for name in names
         }
 
-    def generate(self, n):
-        number = torch.randint(self.n, (n,))
+    def generate(self, n, latents=None):
+        number = torch.randint(self.n, (n,)) if latents is None else latents.sample((n,)).squeeze(1).round().long()
         captions = self.x["caption"][10 * ((number + self.wrong) % self.n) + torch.randint(10, (n,))]
         return {self.modalities[0]: self.x[self.modalities[0]][number], "caption": captions}
 
@@ -196,11 +196,14 @@ def test_a_model_that_confuses_birds_comes_to_chance(monkeypatch, tmp_path):
 
 def test_generated_birds_are_paired_with_what_they_are_of():
     birds = drawn("image", 45)
-    images, captions = analyse.generate(Oracle(birds, "image"), birds, 201)
-    assert images["given"].dtype == images["decoded"].dtype == images["prior"].dtype == torch.uint8
+    latents = {"prior": None, "fifth": Normal(torch.tensor([5.0]), 1e-3)}
+    images, captions = analyse.generate(Oracle(birds, "image"), birds, 201, latents)
+    assert {x.dtype for x in images.values()} == {torch.uint8}
     assert images["decoded"].equal(images["given"].repeat_interleave(10, dim=0))
     assert captions["decoded"].equal(captions["given"])
     assert len(images["prior"]) == len(captions["prior"]) == 201
+    assert images["fifth"].equal(images["given"][5].expand(201, -1, -1, -1))
+    assert {*map(tuple, captions["fifth"].tolist())} <= {*map(tuple, captions["given"][50:60].tolist())}
 
 
 def test_images_are_described_by_the_network_of_the_features(monkeypatch, tmp_path):
@@ -221,7 +224,8 @@ def test_captions_that_name_nothing_have_no_share():
     captions = {"given": given, "decoded": empty, "prior": empty}
     looks = {"given": birds.attributes, "decoded": birds.attributes.repeat_interleave(10, 0)}
     looks["prior"] = looks["decoded"]
-    found = analyse.coherence("feature", looks, captions, birds.attributes, birds.vocabulary)
+    pairs = analyse.pairs("feature", ["prior"])
+    found = analyse.coherence("feature", pairs, looks, captions, birds.attributes, birds.vocabulary)
     assert found["feature -> caption"] == found["joint"] == {"right": None, "named": 0}
     assert found["caption -> feature"]["right"] == 1
 

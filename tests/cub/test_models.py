@@ -111,9 +111,9 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
     assert names <= set(estimates) and all(torch.tensor(estimates[name]["mean"]).isfinite() for name in names)
     monkeypatch.setattr(sentences, "BUCKETS", 200)
     monkeypatch.setattr(readers, "BIRDS", 8)
-    options = ("--demo", "--limit", 6, "--n-samples", 5, "--components", 2, "--feature-components", 3, "--no-umap")
-    measured = call(analyse, trained, *options, "--data-dir", trained)
-    pairs = ("ground truth", "feature -> caption", "caption -> feature", "joint")
+    options = ("--demo", "--limit", 6, "--n-samples", 5, "--components", 2, "--feature-components", 3, "--mixture", 2)
+    measured = call(analyse, trained, *options, "--no-umap", "--data-dir", trained)
+    pairs = ("ground truth", "feature -> caption", "caption -> feature", "joint", "joint, z from 2 Gaussians")
     assert tuple(measured["correlations"]) == pairs and {*pairs} < {*measured["coherence"]}
 
 

@@ -21,6 +21,7 @@ from cub.model import build
 from cub.options import BirdOptions
 from tests.helpers.authors import WORDS, authors_folder
 from tests.helpers.data_config import data_config
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 
 SMALL = {"demo": True, "limit": 7, "valid": 2, "epochs": 1, "batch_size": 50, "n_latents": 6}
@@ -218,6 +219,12 @@ def test_test_birds_are_decoded(trained, tmp_path):
     for name in load_model(trained).modalities:
         call(sample, trained, "--demo", "--limit", 12, "--given", name, "--n-samples", 5, "--out-dir", tmp_path)
         assert (tmp_path / f"from_{name}.png").exists()
+
+
+@pytest.mark.slow
+def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
+    assert_samples_a_mixture(monkeypatch, sample, trained, "--demo", "--limit", 12, "--out-dir", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mixture_2.png", "mixture_2.txt"}
 
 
 def test_loglike(trained, tmp_path, capsys):

@@ -5,10 +5,12 @@ import pytest
 import fashionmnist.loglike
 import fashionmnist.sample
 import fashionmnist.train
+import mnist.sample
 import multimnist.loglike
 from common.training import run_from_command_line
 from fashionmnist.data import CLASSES
 from tests.helpers.demo_runs import OPTIONS, texts
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 
 
@@ -25,6 +27,11 @@ def test_a_class_is_given_by_number_or_name(fashion, tmp_path, monkeypatch, give
     monkeypatch.setattr("mnist.sample.samples", lambda model, inputs, *_: seen.append(inputs) or ["x"])
     call(fashionmnist.sample, fashion, "--condition-on-text", given, "--out-dir", tmp_path)
     assert seen[0]["text"].tolist() == [9]
+
+
+def test_samples_of_a_mixture(fashion, tmp_path, monkeypatch):
+    options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
+    assert_samples_a_mixture(monkeypatch, fashionmnist.sample, fashion, *options, fits=mnist.sample)
 
 
 def test_outputs_name_the_classes(fashion, tmp_path):

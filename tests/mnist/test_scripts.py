@@ -17,6 +17,7 @@ from mnist import loglike, sample
 from mnist.data import load
 from tests.helpers.authors import authors_file
 from tests.helpers.data_config import data_config
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import ROOT, call
 
 
@@ -52,6 +53,12 @@ def test_sampling_given_anything(trained, tmp_path, text, image):
     assert len(labels) == 10 and set(labels) <= set("0123456789")
     with Image.open(tmp_path / "out" / f"{name}.png") as picture:
         assert picture.width > 300
+
+
+def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
+    options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
+    assert_samples_a_mixture(monkeypatch, sample, trained, *options)
+    assert {path.name for path in tmp_path.iterdir()} == {"mixture_2.png", "mixture_2.txt"}
 
 
 def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path):

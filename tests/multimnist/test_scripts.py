@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mnist.sample
 import multimnist.data
 import multimnist.loglike
 import multimnist.sample
@@ -16,6 +17,7 @@ from common.training import run_from_command_line
 from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS, texts
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 
 
@@ -36,6 +38,11 @@ def forced(tmp_path_factory):
 @pytest.fixture(params=["feedback", "forced"])
 def multi(request):
     return request.getfixturevalue(request.param)
+
+
+def test_samples_of_a_mixture(feedback, tmp_path, monkeypatch):
+    options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
+    assert_samples_a_mixture(monkeypatch, multimnist.sample, feedback, *options, fits=mnist.sample)
 
 
 @pytest.mark.parametrize("given", ["1773", "42", ""])

@@ -204,7 +204,7 @@ def test_training_with_missing_images(tmp_path):
         (analyse, ("--demo", "--inception", "no.pth", "--no-by-size"), "--inception measures FID by size"),
         (sample, ("--mixture", -1), "--mixture must not be negative, it is -1"),
         (analyse, ("--mixture", -1), "--mixture must not be negative, it is -1"),
-        (sample, ("--mixture", 2, "--given", "m0"), "--mixture stands in for the prior: leave out --given"),
+        (sample, ("--mixture", 2, "--given", "m0"), "from which --given draws nothing: leave one"),
     ],
 )
 def test_another_set_than_the_models_is_refused(trained, script, args, message):

@@ -14,6 +14,7 @@ from common.training import run_from_command_line
 from common.training.option_groups import choices_of
 from multimnist.model import TextDecoder, TextEncoder
 from tests.helpers.data_config import data_config
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from translation import data, loglike, sample, train
 from translation.model import build
@@ -109,6 +110,11 @@ def test_what_is_given_is_shown_as_it_is(trained, tmp_path, capsys):
     call(sample, trained, "--condition-on-english", unseen, "--out-dir", tmp_path)
     (given,) = data.names(data.parse(unseen, "english"), "english")
     assert capsys.readouterr().out.startswith(f"{given} = ") and "seven hundred" in given
+
+
+def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
+    assert_samples_a_mixture(monkeypatch, sample, trained, "--limit", 20, "--out-dir", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture_2.txt"]
 
 
 def test_samples_and_translations_are_lines(trained, tmp_path):

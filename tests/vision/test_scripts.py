@@ -24,6 +24,7 @@ from common.training import run_from_command_line
 from tests.helpers.celeba_files import N, write_celeba
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
+from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from vision.model import CHANNELS
 
@@ -71,6 +72,10 @@ def test_views_from_the_prior_and_of_test_images(trained, tmp_path, options):
     call(vision.sample, trained, "--demo", "--n-samples", 3, *options, "--out-dir", tmp_path)
     (picture,) = tmp_path.iterdir()
     assert picture.name == ("reconstructions.png" if options else "prior.png") and picture.stat().st_size > 10_000
+
+
+def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
+    assert_samples_a_mixture(monkeypatch, vision.sample, trained, "--demo", "--limit", 20, "--out-dir", tmp_path)
 
 
 def test_loglike_of_views(trained):

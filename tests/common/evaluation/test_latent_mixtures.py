@@ -1,5 +1,8 @@
 """Mixtures of Gaussians fitted to latents, on a model whose latents are known clusters."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,3 +55,25 @@ def test_only_the_first_training_examples_are_taken():
     for n, few, message in ((51, 50, "needs 51 training examples or more .got 50"), (1, 1, "needs 2 .* .got 1")):
         with pytest.raises(InputError, match=f"--mixture {n} {message}"):
             gaussian_mixture(model(), train.take(slice(few)), n)
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        ("mnist", {"condition_on_image": "4", "condition_on_text": "", "reconstruct": True}),
+        ("multimnist", {"condition_on_text": ""}),
+        ("celeba", {"condition_on_image": "Male", "condition_on_attrs": ("Male",), "reconstruct": True}),
+        ("vision", {"condition_file": Path("face.png"), "reconstruct": True}),
+        ("cub", {"condition_on_image": Path("bird.png"), "condition_on_text": "a bird", "given": "image"}),
+        ("translation", {"condition_on_english": "one", "condition_on_french": "un", "reconstruct": True}),
+        ("mnist_svhn", {"given": "svhn", "traverse": True}),
+        ("polymnist", {"given": ("m0",)}),
+    ],
+)
+def test_a_mixture_stands_in_for_the_prior_alone(folder, options):
+    config = import_module(f"{folder}.sample").Config
+    assert set(options) <= set(config.CONDITIONS) and config(Path("run"), mixture=2).check() is None
+    for name, value in options.items():
+        config(Path("run"), **{name: value}).check()
+        with pytest.raises(InputError, match=f"from which --{name.replace('_', '-')} draws nothing: leave one"):
+            config(Path("run"), mixture=2, **{name: value}).check()

@@ -19,6 +19,7 @@ from common.reporting import sample_files
 )
 def test_files_are_named_by_what_was_given(given, name):
     assert sample_files.name_of(**given) == name
+    assert sample_files.name_of(10, **given) == ("mixture_10" if name == "prior" else name)
 
 
 @pytest.mark.parametrize("text", ["../../etc/passwd", "a/b", "a\\b:c*?", "x" * 5000, "é" * 300, "\n\0", "-" * 200])
