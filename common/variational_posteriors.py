@@ -39,6 +39,10 @@ class Posterior(nn.Module):
         """The z that represents q in reconstructions, its mean: (B, D). NaN where q is uniform on a sphere."""
         return self.project(q.mean)
 
+    def sample_and_point(self, q: Distribution) -> tuple[Tensor, Tensor]:
+        """A sample of q, and the point of a component that is drawn for each example: each (B, D)."""
+        return q.sample(), self.point(self.drawn_component(q))
+
     def project(self, z: Tensor) -> Tensor:
         """The point of the latent space nearest to z: (..., D) -> (..., D)."""
         return z
@@ -298,6 +302,9 @@ class JointFlowsPosterior(Posterior):
 
     def point(self, q: JointFlows | Distribution) -> Tensor:
         return q.point if isinstance(q, JointFlows) else q.mean  # the prior's
+
+    def sample_and_point(self, q: JointFlows) -> tuple[Tensor, Tensor]:
+        return q.sample_and_point()
 
     def proposal(self, q: JointFlows) -> Distribution:
         return q.proposal

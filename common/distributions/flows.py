@@ -188,6 +188,13 @@ class JointFlows(Unnormalised):
             return mean
         return torch.where(self.in_between.unsqueeze(-1), self._chain().mean(dim=0), mean)
 
+    def sample_and_point(self) -> tuple[Tensor, Tensor]:
+        """A sample and the point, each (..., D); given several modalities but not all, of the same chain."""
+        if not self.in_between.all():
+            return self.sample(), self.point
+        chain = self._chain()
+        return chain[-1], chain.mean(dim=0)
+
     @property
     def variance(self) -> Tensor:
         """The joint encoder's variance where all modalities are given, else an estimate, (..., D)."""

@@ -59,6 +59,11 @@ class Encoded:
         family, q = self.model.variational_posterior, self.posterior(rows, given)
         return family.point(family.drawn_component(q) if given else q)
 
+    def sample_and_point(self, rows: Tensor, given: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """One z of q(z|x_given) for each example in rows (B,), and `point`: each (B, D)."""
+        family, q = self.model.variational_posterior, self.posterior(rows, given)
+        return family.sample_and_point(q) if given else (q.sample(), family.point(q))
+
     @torch.no_grad()
     def points(self, given: Sequence[str]) -> Tensor:
         """The points of all examples, (N, D), on the CPU."""

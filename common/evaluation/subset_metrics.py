@@ -52,7 +52,7 @@ def conditional(
     distances: Mapping[str, FrechetDistance],
     given: Sequence[str],
     inception: Inception | None = None,
-) -> dict[str, dict[str, float]]:
+) -> tuple[dict[str, dict[str, float]], Tensor]:
     """Score what is decoded from one z ~ q(z|x_given) for each of N test examples.
 
     Args:
@@ -63,14 +63,15 @@ def conditional(
 
     Returns:
         {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features), "FID" (that
-        of Inception's, if given)}}.
+        of Inception's, if given)}}, and the points of q(z|x_given), (N, D).
     """
     model, labels = test.model, test.labels[:, 0]
 
     def scored(rows: Tensor) -> dict[str, Tensor]:
-        values = model.likelihood.point(model.decode(test.posterior(rows, given).sample()))
+        z, point = test.sample_and_point(rows, given)
+        values = model.likelihood.point(model.decode(z))
         right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
-        return right | _features(values, judges, inception)
+        return right | _features(values, judges, inception) | {"point": point.cpu()}
 
     columns = distributed.map_rows(len(test), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
     scores = {}
@@ -79,13 +80,16 @@ def conditional(
         frechet = {name: distances[f"{name} {target}"](columns[f"{name} {target}"]) for name in names}
         shares = {"coherence": right.double().mean().item(), "macro": macro_accuracy(right, labels)}
         scores[target] = (shares if given else {}) | frechet
-    return scores
+    return scores, columns["point"]
 
 
-def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str]) -> dict[str, float]:
+def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str], points: Tensor) -> dict[str, float]:
     """How often a logistic regression tells the label from the point of q(z|x_given), on test examples.
 
     It is fitted to the first `N_LINEAR` training examples (Sutter et al. 2021; their code draws them with replacement).
+
+    Args:
+        points: of the test examples, (N, D).
 
     Returns:
         {"linear accuracy"}, of the shared latents, in [0, 1], and with private latents {"linear accuracy, private"}, of
@@ -97,11 +101,11 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str]) -> di
     few = train.first(N_LINEAR)
     require(len(few.labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
     labels, expected = few.labels[:, 0], test.labels[:, 0]
-    z, of_test = few.points(given), test.points(given)
+    z = few.points(given)
     accuracies = {}
     for which, part in latent_parts(test.model.n_shared).items():
         fitted = LogisticRegression(max_iter=1000).fit(z[:, part], labels)
-        accuracies[f"linear accuracy{which}"] = float(fitted.score(of_test[:, part], expected))
+        accuracies[f"linear accuracy{which}"] = float(fitted.score(points[:, part], expected))
     return accuracies
 
 
@@ -122,14 +126,14 @@ def by_size(
     """
     distances, rows = distances_to(test.examples, judges, inception), {}
     for given in named_subsets(test.model.modalities):
-        scores = conditional(test, judges, distances, given, inception)
+        scores, points = conditional(test, judges, distances, given, inception)
         outside = [scores[target] for target in judges if target not in given]
         row = {"given targets": _mean([scores[target]["coherence"] for target in judges if target in given])}
         row |= {name: _mean([score[name] for score in outside]) for name in ("coherence", "macro", "FD") if outside}
         row |= _fid(scores)
-        row |= linear_accuracies(train, test, given)
+        row |= linear_accuracies(train, test, given, points)
         rows.setdefault(len(given), []).append(row)
-    prior = conditional(test, judges, distances, (), inception)
+    prior, _ = conditional(test, judges, distances, (), inception)
     sizes = {0: {"FD": _mean([score["FD"] for score in prior.values()]), **_fid(prior)}}
     for size, of_size in rows.items():
         sizes[size] = {name: _mean([row[name] for row in of_size]) for name in of_size[0]}

@@ -62,13 +62,13 @@ def test_the_macro_accuracy_gives_classes_equal_weights():
 def test_scores_given_a_subset():
     test = encode(model(wrong_a=0.3, wrong_c_decoder=0.2), *examples())
     distances = distances_to(test.examples, JUDGES)
-    scores = conditional(test, JUDGES, distances, ("b",))
+    scores, _ = conditional(test, JUDGES, distances, ("b",))
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
-    scores = conditional(test, JUDGES, distances, ("a",))
+    scores, _ = conditional(test, JUDGES, distances, ("a",))
     assert scores["b"]["coherence"] == pytest.approx(0.7, abs=0.03)
     assert scores["c"]["coherence"] == pytest.approx(0.7 * 0.8, abs=0.04)
-    prior = conditional(test, JUDGES, distances, ())
+    prior, _ = conditional(test, JUDGES, distances, ())
     assert set(prior["a"]) == {"FD"} and prior["a"]["FD"] < 0.05, "all classes are as frequent under the prior"
 
 
@@ -85,7 +85,7 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     distances = distances_to(test.examples, JUDGES)
     for given in itertools.combinations(NAMES, 2):
         (outside,) = set(NAMES) - set(given)
-        by_hand.append(conditional(test, JUDGES, distances, given)[outside]["coherence"])
+        by_hand.append(conditional(test, JUDGES, distances, given)[0][outside]["coherence"])
     assert sizes[2]["coherence"] == pytest.approx(sum(by_hand) / 3, abs=0.02)
     assert "coherence" not in sizes[3] and "given targets" in sizes[3] and "linear accuracy" in sizes[3]
 
@@ -97,20 +97,20 @@ def test_fid_by_size_is_a_mean_over_all_targets():
     sizes = by_size(train, test, JUDGES, inception=lambda x: x)
     assert sizes[0]["FID"] == sizes[0]["FD"]
     distances = distances_to(test.examples, JUDGES, inception=lambda x: x)
-    scores = conditional(test, JUDGES, distances, ("c",), inception=lambda x: x)
+    scores, _ = conditional(test, JUDGES, distances, ("c",), inception=lambda x: x)
     assert all(score["FID"] == score["FD"] for score in scores.values())
     uniform = examples()[0].modalities["a"]
     wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
     assert scores["c"]["FID"] == pytest.approx(FrechetDistance(uniform)(wrong), abs=0.01)
     by_hand = [
-        sum(s["FID"] for s in conditional(test, JUDGES, distances, given, lambda x: x).values()) / 3
+        sum(s["FID"] for s in conditional(test, JUDGES, distances, given, lambda x: x)[0].values()) / 3
         for given in (("a",), ("b",), ("c",))
     ]
     assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 3, abs=0.01) and "FID" in sizes[3]
 
 
 def linear_accuracy(train, test, given):
-    scores = linear_accuracies(train, test, given)
+    scores = linear_accuracies(train, test, given, test.points(given))
     assert set(scores) == {"linear accuracy"}
     return scores["linear accuracy"]
 
@@ -155,7 +155,7 @@ def test_shared_and_private_latents_are_scored_apart(in_shared):
         private=dict.fromkeys("ab", C),
     )
     train, test = (encode(vae, x.only(("a", "b")), y) for x, y in (examples(700), examples()))
-    scores = linear_accuracies(train, test, ("a",))
+    scores = linear_accuracies(train, test, ("a",), test.points(("a",)))
     shared, private = scores["linear accuracy"], scores["linear accuracy, private"]
     known, chance = (shared, private) if in_shared else (private, shared)
     assert known == 1 and chance == pytest.approx(1 / C, abs=0.05)
@@ -197,6 +197,6 @@ def test_the_macro_score_weighs_classes_equally():
     label = torch.where(torch.arange(1000) < 900, 0, torch.arange(1000) % n_classes)
     x = nn.functional.one_hot(label, n_classes).float()
     test = encode(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
-    scores = conditional(test, JUDGES, distances_to(test.examples, JUDGES), ("a",))["b"]
+    scores = conditional(test, JUDGES, distances_to(test.examples, JUDGES), ("a",))[0]["b"]
     assert scores["coherence"] == pytest.approx((label != 0).double().mean().item(), abs=0.01)
     assert scores["macro"] == pytest.approx(1 - 1 / n_classes, abs=0.01)
