@@ -1,4 +1,7 @@
-"""Convolutions and transposed convolutions that avoid what is slow on a CPU."""
+"""Convolutions and transposed convolutions that avoid what is slow on a CPU.
+
+They take batches (N, C, H, W), and there have first derivatives only, not those of torch.vmap.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -285,13 +285,14 @@ class JointFlowsPosterior(Posterior):
     Args:
         flows: f_m of each modality, see `common.distributions.flows.masked_autoregressive_flow`.
         n: samples that an estimate draws from each flow, and from a Gaussian that stands for their product.
-        moves: of the Hamiltonian chains that sample a product; the paper's number.
+        moves: of the Hamiltonian chains that sample a product. Trained flows may make a product that is not integrable,
+            where longer chains leave for infinity.
     """
 
     has_density = has_kl = False
     has_flows = True
 
-    def __init__(self, flows: Sequence[nn.Module], n: int = 8, moves: int = 100) -> None:
+    def __init__(self, flows: Sequence[nn.Module], n: int = 8, moves: int = 8) -> None:
         super().__init__()
         require(n > 3, f"products of flows need at least 4 samples from each (got {n})")
         self.flows, self.n, self.moves = nn.ModuleList(flows), n, moves

@@ -1,11 +1,11 @@
 """Sample a model of MNIST: from the prior, given an image, given a label, given both.
 
-    python sample.py trained_models                              64 images and labels from the prior
-    python sample.py trained_models --mixture 10 --data-dir data from ten Gaussians fitted to latents
-    python sample.py trained_models --condition-on-text 5        given the label 5
+    python sample.py trained_models                                64 images and labels from the prior
+    python sample.py trained_models --mixture 10 --data-dir data   from ten Gaussians fitted to latents
+    python sample.py trained_models --condition-on-text 5          given the label 5
     python sample.py trained_models --condition-on-text 5 --sampler aggregate --data-dir data
-    python sample.py trained_models --condition-on-image 5       given a random test image of a 5 (or an image file)
-    python sample.py trained_models --reconstruct                test images and their reconstructions
+    python sample.py trained_models --condition-on-image 5         given a random test image of a 5 (or an image file)
+    python sample.py trained_models --reconstruct                  test images and their reconstructions
 
 Writes prior.png, mixture_10.png, given_text_5.png, given_image_5.png, given_image_5_text_5.png or reconstructions.png,
 named by what was asked: the decoded means with their predicted labels beneath; and a .txt of the same name, these

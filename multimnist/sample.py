@@ -1,10 +1,10 @@
 """Sample a model of MultiMNIST: from the prior, given an image, given a string, given both.
 
-    python sample.py trained_models                              64 images and strings from the prior
-    python sample.py trained_models --mixture 10 --data-dir data from ten Gaussians fitted to latents
-    python sample.py trained_models --condition-on-text 1773     given a string of up to four digits ("" for none)
-    python sample.py trained_models --condition-on-image 42      given a random test image of 42 (or an image file)
-    python sample.py trained_models --reconstruct                test images and their reconstructions
+    python sample.py trained_models                                64 images and strings from the prior
+    python sample.py trained_models --mixture 10 --data-dir data   from ten Gaussians fitted to latents
+    python sample.py trained_models --condition-on-text 1773       given a string of up to four digits ("" for none)
+    python sample.py trained_models --condition-on-image 42        given a random test image of 42 (or an image file)
+    python sample.py trained_models --reconstruct                  test images and their reconstructions
 
 Writes prior.png, mixture_10.png, given_text_1773.png, ... or reconstructions.png, named by what was asked: the decoded
 means with their predicted strings beneath, (none) for the empty one; and a .txt of the same name, these strings. A

@@ -267,7 +267,7 @@ def test_chains_reach_products_of_flows_with_correlated_latents():
         """The squared Mahalanobis distance to the mean, of each latent; its expectation is 1 for samples."""
         return torch.einsum("nd,nde,ne->n", z - mean, total, z - mean).mean().item() / d
 
-    q = JointFlowsPosterior(flows)((torch.tensor([[True] * 3 + [False]]).expand(n, -1), mu, logvar))
+    q = JointFlowsPosterior(flows, moves=100)((torch.tensor([[True] * 3 + [False]]).expand(n, -1), mu, logvar))
     assert distance(q.sample()) == pytest.approx(1, abs=0.12) and distance(q.mean) < 0.2
     assert distance(super(JointFlows, q).sample()) > 10, "weighted samples of the flows are far from it"
 
