@@ -284,8 +284,9 @@ def weighted_joint(
     """
     _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
-    fastest = model.decoded_at_once(model.posterior(batch).event_shape[-1])
-    size = at_once or max(1, fastest // (len(model.modalities) * len(batch)))
-    sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
+    if at_once is None:
+        fastest = model.decoded_at_once(model.posterior(batch).event_shape[-1])
+        at_once = max(1, fastest // (len(model.modalities) * len(batch)))
+    sizes = [min(at_once, n_samples - start) for start in range(0, n_samples, at_once)]
     log_sums = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
     return torch.stack(log_sums).logsumexp(dim=0) - math.log(n_samples)

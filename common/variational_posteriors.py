@@ -285,8 +285,8 @@ class JointFlowsPosterior(Posterior):
     Args:
         flows: f_m of each modality, see `common.distributions.flows.masked_autoregressive_flow`.
         n: samples that an estimate draws from each flow, and from a Gaussian that stands for their product.
-        moves: of the Hamiltonian chains that sample a product. Trained flows may make a product that is not integrable,
-            where longer chains leave for infinity.
+        moves: of the Hamiltonian chains that sample a product. Few, since a product of trained flows may not be
+            integrable: longer chains then go ever farther away.
     """
 
     has_density = has_kl = False
