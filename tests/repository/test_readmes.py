@@ -189,7 +189,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     """Each as written, on small data: what a reader types must parse, and do its work on the run before it."""
     if readme in ("mnist/README.md", "celeba19/README.md"):  # of few and of many terms
         request.getfixturevalue("finely")
-    write_celeba(tmp_path / "data")
+    write_celeba(tmp_path / "data", n=16)
     write_cub(tmp_path / "data")
     write_image(tmp_path / "bird.jpg", 0)
     twenty = {"images_background": {"Greek": (20, 20), "Latin": (20, 20)}, "images_evaluation": {"Tengwar": (20, 20)}}
