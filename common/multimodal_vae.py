@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn.modules.module import register_module_forward_hook
 
 from common.data.batches import Batch, observe
 from common.encoders_decoders import has_batch_norm, outputs, outputs_where
@@ -13,11 +12,6 @@ from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values
 from common.private_latents import with_auxiliary, with_private
-
-# Samples of z decoded at once at most, over all examples, so that memory does not grow with their number, but enough to
-# keep a GPU busy, or to use each weight often.
-DECODED_AT_ONCE = {"cpu": 2000, "cuda": 20_000}
-CACHED = 2**22  # numbers that the largest output of a layer has for all of them on a CPU, whose caches should hold it
 
 
 class MultimodalVAE(nn.Module):
@@ -85,7 +79,6 @@ class MultimodalVAE(nn.Module):
         self.likelihood = likelihood
         self.prior = prior
         self.auxiliary = auxiliary
-        self._largest_output: int | None = None
         for p in self.parameters():
             if p.dim() == 4:  # convolutions with it are up to 1.6 times faster on the CPU
                 p.data = p.data.to(memory_format=torch.channels_last)
@@ -109,36 +102,6 @@ class MultimodalVAE(nn.Module):
     def n_shared(self) -> int | None:
         """The number of latents that all modalities share, the first ones; None where they share all."""
         return self.private[0].n_shared if self.private else None
-
-    def decoded_at_once(self, n_latents: int) -> int:
-        """How many samples of z (..., D) to decode in one batch where there are many.
-
-        Args:
-            n_latents: D.
-        """
-        most = DECODED_AT_ONCE[self.device.type]
-        if self.device.type == "cuda":
-            return most
-        if self._largest_output is None:
-            self._largest_output = self._measured(n_latents)
-        return max(1, min(most, CACHED // self._largest_output))
-
-    @torch.no_grad()
-    def _measured(self, n_latents: int) -> int:
-        """How many numbers a decoder's layer gives for one sample of z, at most."""
-        sizes = [1]
-
-        def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            sizes.extend(x.numel() for x in (output if isinstance(output, tuple) else (output,)) if torch.is_tensor(x))
-
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()  # neither draws nor batch statistics
-        with register_module_forward_hook(note), torch.compiler.set_stance("force_eager"):
-            names = [name for name in self.modelled if not self.modality[name].given]
-            self._decoder_outputs(next(self.parameters()).new_zeros(1, n_latents), names, {})
-        for module, training in modes:
-            module.training = training
-        return max(sizes)
 
     @property
     def device(self) -> torch.device:

@@ -9,12 +9,12 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from common.data.batches import Batch
+from common.decoding import fastest_number, samples_that_fit
 from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.objectives.importance_weights import changes_gradient, up_to_a_multiple
-from common.objectives.memory import samples_that_fit
 
 MOST = 0.6  # of the samples: if more matter, scoring all of them first costs more time than it saves
 PROBED = 16  # one of so many examples shows whether most samples matter
@@ -49,7 +49,7 @@ class ImportanceWeighted(MultimodalObjective):
 
     def decoded_at_once(self, z: Tensor) -> int:
         """The number of samples z (..., D) to decode in one batch."""
-        usual = self.model.decoded_at_once(z.shape[-1])
+        usual = fastest_number(self.model, z.shape[-1])
         return usual if self.max_samples is None else min(usual, self.max_samples)
 
     def _log_weights(

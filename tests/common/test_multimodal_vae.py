@@ -6,7 +6,6 @@ from torch import nn
 
 from common.data import Batch
 from common.errors import InputError
-from common.multimodal_vae import CACHED, DECODED_AT_ONCE
 from common.training.devices import run_in_bf16
 from mnist.model import build
 from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
@@ -192,17 +191,3 @@ def test_a_single_row_has_the_running_statistics_of_batch_norm():
     two = {"a": inputs["a"][:2]}
     assert not model.posterior(two).mean[:1].allclose(known)
     assert norm.num_batches_tracked == 1
-
-
-def test_few_samples_are_decoded_at_once_where_layers_are_large():
-    """Whatever the layers' order; measuring draws nothing and leaves statistics and modes as they are."""
-    model, _, _ = linear_gaussian(2)
-    large = nn.Sequential(nn.Linear(2, 3000), nn.BatchNorm1d(3000), nn.Dropout(0.5), nn.Linear(3000, 3)).double()
-    assert model.decoded_at_once(2) == DECODED_AT_ONCE["cpu"]
-    model, _, _ = linear_gaussian(2)
-    model.decoder["a"] = large
-    modes = [module.training for module in model.modules()]
-    state = torch.get_rng_state()
-    assert model.decoded_at_once(2) == CACHED // 3000 < DECODED_AT_ONCE["cpu"]
-    assert torch.get_rng_state().equal(state) and large[1].num_batches_tracked == 0
-    assert [module.training for module in model.modules()] == modes

@@ -16,9 +16,10 @@ from torch.distributions import Laplace, Normal
 
 from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Batch
+from common.decoding import DECODED_AT_ONCE
 from common.errors import InputError
 from common.estimators import joint_and_each, log_marginal
-from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
+from common.multimodal_vae import MultimodalVAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.objectives.registry import make_objective
 from common.reporting.generated import STEPS, Shown, traversals

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from benchmarks.experiments import EXPERIMENTS
-from common import multimodal_vae
+from common import decoding
 from common.data import Batch
 from common.errors import InputError
 from common.objectives import DregIwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
@@ -219,7 +219,7 @@ def test_weights_of_unknown_modalities_are_refused():
 @pytest.mark.parametrize("objective", [MvaeElbo, StandardElbo, lambda model: DregIwaeElbo(model, K=3)])
 def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
     """A CUDA graph cannot wait for one; tensors of the device "meta" have none."""
-    monkeypatch.setitem(multimodal_vae.DECODED_AT_ONCE, "meta", 500)
+    monkeypatch.setitem(decoding.DECODED_AT_ONCE, "meta", 500)
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).to("meta")
     goal = objective(model)
     inputs = {name: x.to("meta") for name, x in mnist_inputs().items()}

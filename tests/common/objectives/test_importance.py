@@ -12,10 +12,11 @@ from torch.distributions import Laplace
 
 import mnist_svhn.model
 from common.data import Batch
+from common.decoding import DECODED_AT_ONCE
 from common.errors import InputError
 from common.mixture_posteriors import MixturePosterior
 from common.models import VAE
-from common.multimodal_vae import DECODED_AT_ONCE, MultimodalVAE
+from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
     DregIwaeElbo,
     IwaeElbo,
