@@ -1,7 +1,6 @@
 """Mixtures fitted to the latents of training examples, to generate from in place of the prior."""
 
 import torch
-from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from common import distributed
@@ -44,6 +43,8 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     seed = int(torch.randint(2**31, ()))
 
     def fit() -> tuple[torch.Tensor, ...]:
+        from sklearn.mixture import GaussianMixture  # takes a second to import, and train.py imports sample.py
+
         fitted = GaussianMixture(n_components, random_state=seed).fit(z.numpy())
         weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))
         return weights, means, torch.linalg.cholesky(covariances)

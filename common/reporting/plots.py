@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 from torch.nn.functional import pad
 
 from common.io import write_atomically
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import, and training draws nothing before its first step
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 120
 MAX_WIDTH, MAX_HEIGHT = 15.5, 8.8  # inches: with the margin, what a screen of 1,900 x 1,100 pixels shows
@@ -24,8 +25,18 @@ TITLE, GAP, LETTER = 0.35, 0.25, 0.075  # height of a title, space between block
 SHARP = 2.5  # dots for a pixel of an image from which on its pixels have sharp edges
 PORTRAIT = 1.6  # width and height of an image with a caption below, inches
 CAPTION_WIDTH = 38  # characters a line
-# ticks that read 300 or 0.001, also where an axis is logarithmic; 0 is added for -0.0
-PLAIN = FuncFormatter(lambda x, _: f"{round(x, 10) + 0.0:,.10f}".rstrip("0").rstrip("."))
+
+
+def plain(x: float, position: int | None = None) -> str:
+    """The text of a tick, such as 300 or 0.001, also where an axis is logarithmic."""
+    return f"{round(x, 10) + 0.0:,.10f}".rstrip("0").rstrip(".")  # 0 is added for -0.0
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
 
 
 class Layout(NamedTuple):
@@ -90,7 +101,7 @@ def image_grid(
     plan = layout(rows, columns * right * inch, down * inch, row_labels)
     inch *= plan.scale
     width, height = plan.size[0] * len(plan.blocks), plan.size[1] + TITLE
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(width, height)
     figure.text(0.5, 1 - 0.5 * TITLE / height, fill(title, 100), ha="center", va="center", fontsize=10)
     for b, block in enumerate(plan.blocks):
         x, y = (b + 1) * plan.size[0] - columns * right * inch, plan.size[1] - len(block) * down * inch  # inches
@@ -128,7 +139,7 @@ def captioned(
     portrait = min(PORTRAIT, room / (1.05 * columns))
     wrapped = [[fill(caption, int(CAPTION_WIDTH * portrait / PORTRAIT)) for caption in row] for row in captions]
     beneath = 0.09 * max(caption.count("\n") + 2 for row in wrapped for caption in row)  # inches
-    figure = Figure(figsize=(1.05 * portrait * columns, (portrait + beneath) * rows))
+    figure = new_figure(1.05 * portrait * columns, (portrait + beneath) * rows)
     spaces = {"hspace": beneath / portrait, "wspace": 0.1, "left": 0, "right": 1, "top": 1, "bottom": 0}
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spaces)
     cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1).movedim(2, -1)
@@ -172,11 +183,11 @@ def error_bars(
         axes: labels of the x and the y axis.
         log: make the y axis logarithmic too.
     """
-    figure = Figure(figsize=(6, 4))
+    figure = new_figure(6, 4)
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
     if len(x) > 1:
         logarithmic(axis, "x")
-    axis.yaxis.set_major_formatter(PLAIN)
+    axis.yaxis.set_major_formatter(plain)
     if log:
         logarithmic(axis, "y")
     for label, points in curves.items():
@@ -187,12 +198,14 @@ def error_bars(
     save(figure, path)
 
 
-def logarithmic(axis: Axes, which: Literal["x", "y"]) -> None:
+def logarithmic(axis: "Axes", which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with ticks at 1, 2, 5, 10, ..., that are written in full."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axis.set(**{f"{which}scale": "log"})
     ruler = axis.xaxis if which == "x" else axis.yaxis
     ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ruler.set_major_formatter(PLAIN)
+    ruler.set_major_formatter(plain)
     ruler.set_minor_formatter(NullFormatter())
     axis.tick_params(axis=which, labelsize=8)  # 10,000 beside 20,000
 
@@ -204,13 +217,13 @@ def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, ti
         rows: {label: (mean, half the length of the bar)}.
         axis: label of the axis.
     """
-    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
+    figure = new_figure(7, 0.8 + 0.28 * len(rows))
     plot = figure.add_subplot(xlabel=axis, title=title)
     means, deviations = zip(*rows.values(), strict=True)
     plot.errorbar(means, range(len(rows)), xerr=deviations, fmt="o", markersize=4, capsize=3)
     plot.set_yticks(range(len(rows)), list(rows), fontsize=8)
     plot.invert_yaxis()
-    plot.xaxis.set_major_formatter(PLAIN)
+    plot.xaxis.set_major_formatter(plain)
     plot.grid(alpha=0.3)
     save(figure, path)
 
@@ -223,10 +236,10 @@ def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str], names
         axes: labels of the columns and of the values.
         names: D names of the columns.
     """
-    figure = Figure(figsize=(6, 2.4 * len(values)))
+    figure = new_figure(6, 2.4 * len(values))
     for axis, (title, x) in zip(figure.subplots(len(values), 1, squeeze=False).flat, values.items(), strict=True):
         axis.boxplot(x.numpy(), whis=(5, 95), showfliers=False)
-        axis.yaxis.set_major_formatter(PLAIN)
+        axis.yaxis.set_major_formatter(plain)
         axis.set_xticks(range(1, x.shape[1] + 1), names)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(axes[0], fontsize=8)
@@ -242,7 +255,7 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
     Args:
         panels: {title of a panel: {label: points (N, 2)}}.
     """
-    figure = Figure(figsize=(6 * len(panels), 5.5))
+    figure = new_figure(6 * len(panels), 5.5)
     for axis, (title, groups) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         for i, (label, points) in enumerate(groups.items()):
             axis.scatter(*points.T, s=3, color=f"C{i}", label=label, linewidths=0)
@@ -252,7 +265,7 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
     save(figure, path)
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Save a figure as PNG, on white with a margin all round; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()

@@ -119,7 +119,7 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]
         marker = _point(split) if len(points) == 1 else {}
         axis.plot(*zip(*points, strict=True), STYLES[split], color=colour, linewidth=1, **marker)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    axis.yaxis.set_major_formatter(plots.PLAIN)
+    axis.yaxis.set_major_formatter(plots.plain)
     axis.tick_params(labelsize=8)
     late = list(_late_ranges([[value for _, value in points] for *_, points in curves]))
     if not late:
