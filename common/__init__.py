@@ -59,6 +59,7 @@ The pieces
 The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
+    decoding: how many samples of z are decoded at a time, for speed and in a given amount of memory
     plain_pieces: the model of six pieces in a plain ModuleDict
     families: posterior families, and the prior, product and density of each
     fusions: ways to fuse their experts, and for which families each exists
@@ -68,7 +69,6 @@ The model
 Objectives
     objectives/: the bounds of the papers
         base: a bound, its terms and its loss; log-likelihoods of decoded samples
-        memory: how many samples can be decoded in a given amount of memory
         elbo: the ELBO, and MVAE's sum of ELBOs
         crossed: DMVAE and TELBO, sums of ELBOs that differ in what they score or train
         mixture: ELBOs of posteriors that are mixtures, and mmJSD
@@ -91,7 +91,7 @@ What is asked of a trained model
         latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
         encoded: examples after their encoders, run once for all subsets
         frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
-        subset_metrics: coherence, distances and classes in the latents by the number of given modalities
+        subset_metrics: coherence, distances and classes in the latents given each subset of the modalities, and by size
         reconstructions: structural similarity of images and their reconstructions
         latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
         classifiers: networks that judge what models generate

@@ -20,7 +20,7 @@ from common.evaluation.latent_clusters import cluster_accuracies, clustered_prio
 from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.evaluation.reconstructions import ssim
 from common.evaluation.right_labels import by_label, coherence, of_generated, read_right, shares_of
-from common.evaluation.subset_metrics import by_size
+from common.evaluation.subset_metrics import by_size, by_subset
 from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
@@ -87,7 +87,7 @@ class Labelled(NamedTuple):
     more: config, model, judges, the test examples' labels -> more columns of that table, {title: (G,)}.
     about: config -> what the tables say about the data, {name: value}.
     given_all: whether to measure q(z|X): reconstructions of the images shown, and clusters of its means.
-    by_size: whether to score what is generated given each subset of the modalities
+    by_subset: whether to score what is generated given each subset of the modalities
         (`common.evaluation.subset_metrics`); needs given_all.
     inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     must_match: config -> options that the model must have been trained with, {name: value}.
@@ -109,7 +109,7 @@ class Labelled(NamedTuple):
     more: Callable[..., dict[str, Tensor]] = lambda *_: {}
     about: Callable[[Any], dict[str, str]] = lambda config: {}
     given_all: bool = False
-    by_size: bool = False
+    by_subset: bool = False
     inception: Path | None = None
     must_match: Callable[[Any], dict[str, Any]] = lambda config: {}
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
@@ -140,7 +140,9 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     if distributed.rank() == 0:
         print("", *analysis.draw(), sep="\n")
     means = {name: x["mean"] for name, x in (figures.shares | figures.ssim | figures.nats).items()}
-    return means | {f"{name}, {n} given": x for n, scores in figures.by_size.items() for name, x in scores.items()}
+    return means | {
+        f"{name}, {n} given": x for n, scores in by_size(figures.by_subset).items() for name, x in scores.items()
+    }
 
 
 class Analysis:
@@ -185,7 +187,7 @@ class Analysis:
         shares = shares_of(right, self.data.all_right)
         shares |= cluster_accuracies(*encoded, priors) if encoded else {}
         similarities = ssim(encoded[1], self.data.shown.images) if encoded else {}
-        sizes = by_size(*encoded, self.judges, self.inception) if self.data.by_size else {}
+        subsets = by_subset(*encoded, self.judges, self.inception) if self.data.by_subset else {}
         columns = by_label(right, self.data.columns)
         columns |= self.data.more(self.config, self.model, self.judges, self.labels["test"])
         nats = {name: kl.sum(dim=1) for name, kl in self.kls.items()}
@@ -194,7 +196,7 @@ class Analysis:
             columns,
             tables.summarise(nats),
             tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()}),
-            sizes,
+            subsets,
             parameter_counts(self.model),
         )
 

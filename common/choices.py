@@ -158,7 +158,8 @@ MODELS = {
         summary="mopoe as in its authors' code",
         source=SUTTER,
         bounds=EVIDENCE,
-        difference="Unlike in mopoe, only the product of all modalities includes the prior.",
+        difference="Unlike in mopoe, only the product of all modalities includes the prior, and one component is drawn "
+        "for each example.",
         obj="elbo-one",
     ),
     "mvtcae": Model(

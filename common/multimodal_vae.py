@@ -242,9 +242,9 @@ class MultimodalVAE(nn.Module):
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
         names = self.modelled if modalities is None else modalities
-        return self.likelihood(self._decoder_outputs(z, names, given or {}))
+        return self.likelihood(self.decoder_outputs(z, names, given or {}))
 
-    def _decoder_outputs(self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def decoder_outputs(self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the decoders of the named modalities give, (..., *output), in the names' order."""
         decoded = {}
         for name in names:

@@ -38,7 +38,8 @@ class Config(DatasetOptions, AnalysisConfig):
     """The options of the dataset, and those of all analyse.py."""
 
     by_size: bool = True
-    """measure what is decoded given every subset of the images, 2^M - 1 of them; --no-by-size leaves this out"""
+    """measure what is decoded given every subset of the images, 2^M - 1 of them: the table has means by size, the file
+    of --json also each subset; --no-by-size leaves this out"""
     inception: Path | None = None
     """also measure FID by size: the weights of Inception-v3, the file pt_inception-2015-12-05-6726825d.pth, which is
     not downloaded; needs torch-fidelity, and a GPU for more than a few hundred examples"""
@@ -75,7 +76,7 @@ DATA = Labelled(
 
 def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `common.analysis.analyse`."""
-    return analyse(config, DATA._replace(by_size=config.by_size, inception=config.inception))
+    return analyse(config, DATA._replace(by_subset=config.by_size, inception=config.inception))
 
 
 if __name__ == "__main__":

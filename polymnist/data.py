@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from common import tensor_files
-from common.data import Examples, image_caches
+from common.data import Examples, files, image_caches
 from common.data.config import DataConfig
 from common.data.pictures import open_picture
+from common.data.zip_files import unpack
 from common.errors import InputError, require
 from mnist.data import digits
 
@@ -25,6 +26,7 @@ THRESHOLD = 128  # brighter pixels of MNIST belong to the digit
 SHRUNK = 21  # height and width of a digit of TranslatedPolyMNIST, 3/4 of MNIST's
 MAX_SHIFT = 6  # of its upper left corner
 ROOTS = ("", "MMNIST", "PolyMNIST")  # folders of the archives
+URL, ARCHIVE = "https://zenodo.org/record/4899160/files/PolyMNIST.zip", "PolyMNIST.zip"  # MVTCAE's, in a folder MMNIST
 NAME = re.compile(r"(\d+)\.(\d)\.png")
 PHOTOGRAPHS = (  # by modality
     ("skimage", "data/astronaut.png"),
@@ -63,7 +65,8 @@ def load(split: str, config: PolyConfig) -> Examples:
         split: "train" (60,000 examples, the demo's 1,500) or "test" (10,000, the demo's 297).
         config: data_dir holds MNIST, as `mnist.data.load` reads it, for generated images. For original ones it holds
             train/ and test/, or a folder MMNIST or PolyMNIST with these, as the archives have them: m0/ to m4/ with
-            PNG files I.CLASS.png, or m0.pt to m4.pt and labels.pt. The demo has scikit-learn's scanned digits.
+            PNG files I.CLASS.png, or m0.pt to m4.pt and labels.pt. The demo has scikit-learn's scanned digits. download
+            fetches what is missing.
 
     Returns:
         m0, m1, ... (N, 3, 28, 28) uint8 and digit (N,) int64, the class that all images of an example show.
@@ -82,6 +85,8 @@ def load(split: str, config: PolyConfig) -> Examples:
         background = dark_background if config.demo else photograph
         examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)
         return examples.take(slice(config.limit))
+    if config.download:
+        fetch(config.data_dir)
     examples = read(config.data_dir, split, names, config.cache_dir)
     return examples.take(torch.randperm(len(examples), generator=generator(split, "order"))[: config.limit])
 
@@ -186,6 +191,15 @@ def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Exa
     return examples.take(complete)
 
 
+def fetch(data_dir: Path) -> None:
+    """Download MVTCAE's archive and unpack its folder MMNIST, unless the data-dir has an archive's images already."""
+    if any((data_dir / root / "train" / first).exists() for root in ROOTS for first in ("m0", "m0.pt")):
+        return
+    if not (data_dir / ARCHIVE).is_file():
+        files.download([URL], data_dir / ARCHIVE, None)
+    unpack(data_dir / ARCHIVE, "MMNIST")
+
+
 def read(data_dir: Path, split: str, names: tuple[str, ...], cache_dir: Path | None = None) -> Examples:
     """Read a split of the original archives, by class and number.
 
@@ -203,27 +217,27 @@ def read(data_dir: Path, split: str, names: tuple[str, ...], cache_dir: Path | N
             return _read_tensors(folder, names)
     raise InputError(
         f"{folders[0]} holds no m0 (nor do {' and '.join(map(str, folders[1:]))}): unpack an archive of PolyMNIST "
-        "there, or leave out --images original"
+        "there, fetch one with --download, or leave out --images original"
     )
 
 
 def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Examples:
     """Read FOLDER/m0/I.CLASS.png and the other modalities' files of the same names."""
-    remedy, files = "unpack the archive again", {}
+    remedy, pictures = "unpack the archive again", {}
     for name in names:
         require((folder / name).is_dir(), f"{folder / name} is missing, the archives have five modalities: {remedy}")
     for name in names:
         matches = (NAME.fullmatch(path.name) for path in (folder / name).iterdir())
-        files[name] = {(int(match[2]), int(match[1])): match[0] for match in matches if match}
-        other = files[name].keys() ^ files[names[0]].keys()
+        pictures[name] = {(int(match[2]), int(match[1])): match[0] for match in matches if match}
+        other = pictures[name].keys() ^ pictures[names[0]].keys()
         if other:
             digit, i = min(other)
-            missing = name if (digit, i) in files[names[0]] else names[0]
+            missing = name if (digit, i) in pictures[names[0]] else names[0]
             raise InputError(f"{folder / missing / f'{i}.{digit}.png'} is missing, others have it: {remedy}")
-    keys = sorted(files[names[0]])
+    keys = sorted(pictures[names[0]])
     require(len(keys) > 0, f"{folder / names[0]} holds no files I.CLASS.png: {remedy}")
     for name in names:
-        first = folder / name / files[name][keys[0]]
+        first = folder / name / pictures[name][keys[0]]
         with open_picture(first, remedy) as picture:
             width, height = picture.size
         require(
@@ -233,7 +247,7 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Exa
     images = {
         name: image_caches.load(
             folder / name,
-            [files[name][key] for key in keys],
+            [pictures[name][key] for key in keys],
             cache_dir / f"polymnist_{folder.name}_{name}_28.npy",
             kind,
             remedy=remedy,

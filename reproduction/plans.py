@@ -9,6 +9,7 @@ from reproduction.published import (
     LATENTS,
     LIKELIHOODS,
     MNIST_SVHN,
+    N_GAUSSIANS,
     OMNIGLOT,
     POLYMNIST_COHERENCES,
     table2,
@@ -213,7 +214,6 @@ def _latents(model: str) -> str:
     return "" if choices.MODELS[model].private else " --n-latents 64"
 
 
-N_GAUSSIANS = 10  # fitted to the latents, in place of the prior
 POLYMNIST_DEMO = "--n-samples 500 --no-umap --limit 500"
 OTHER_BACKGROUNDS = (
     "published: on the authors' PolyMNIST, whose backgrounds and judges are others, with wider networks and fifteen "

@@ -15,6 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoded": ["Encoded", "encode"],
         "frechet_distances": ["FrechetDistance"],
         "reconstructions": ["ssim"],
-        "subset_metrics": ["by_size"],
+        "subset_metrics": ["by_size", "by_subset"],
     },
 )

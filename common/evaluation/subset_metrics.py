@@ -1,6 +1,7 @@
 """What a model makes of each subset of its modalities: coherence, distances to test images, classes in latents."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -109,9 +110,36 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str], point
     return accuracies
 
 
-def by_size(
+class SubsetScores(NamedTuple):
+    """Scores given one subset of the modalities.
+
+    targets: {target: scores}, see `conditional`.
+    latents: see `linear_accuracies`; none of the prior.
+    """
+
+    targets: dict[str, dict[str, float]]
+    latents: dict[str, float]
+
+
+def by_subset(
     train: Encoded, test: Encoded, judges: Mapping[str, Judge], inception: Inception | None = None
-) -> dict[int, dict[str, float]]:
+) -> dict[tuple[str, ...], SubsetScores]:
+    """Scores given every subset of the modalities, by their names; () is the prior.
+
+    Args:
+        judges: of every modality, by its name, with `features`.
+        inception: images -> features; None leaves "FID" out.
+    """
+    distances = distances_to(test.examples, judges, inception)
+    prior, _ = conditional(test, judges, distances, (), inception)
+    subsets = {(): SubsetScores(prior, {})}
+    for given in named_subsets(test.model.modalities):
+        targets, points = conditional(test, judges, distances, given, inception)
+        subsets[given] = SubsetScores(targets, linear_accuracies(train, test, given, points))
+    return subsets
+
+
+def by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int, dict[str, float]]:
     """Scores by the number of modalities that are given, {number: {score: value}}; 0 is the prior.
 
     "coherence" and "macro", in [0, 1], are means over the subsets of a size and the targets that are not given;
@@ -119,35 +147,22 @@ def by_size(
     targets. "FD" is a mean over targets that are not given. "FID" is a mean over all targets, given ones too; it
     decodes one image for each test example (MMVAE+'s code). The scores of `linear_accuracies` are means over the
     subsets.
-
-    Args:
-        judges: of every modality, by its name, with `features`.
-        inception: images -> features; None leaves "FID" out.
     """
-    distances, rows = distances_to(test.examples, judges, inception), {}
-    for given in named_subsets(test.model.modalities):
-        scores, points = conditional(test, judges, distances, given, inception)
-        outside = [scores[target] for target in judges if target not in given]
-        row = {"given targets": _mean([scores[target]["coherence"] for target in judges if target in given])}
-        row |= {name: _mean([score[name] for score in outside]) for name in ("coherence", "macro", "FD") if outside}
-        row |= _fid(scores)
-        row |= linear_accuracies(train, test, given, points)
-        rows.setdefault(len(given), []).append(row)
-    prior, _ = conditional(test, judges, distances, (), inception)
-    sizes = {0: {"FD": _mean([score["FD"] for score in prior.values()]), **_fid(prior)}}
+    rows = {}
+    for given, (targets, latents) in subsets.items():
+        inside, outside = ([x for name, x in targets.items() if (name in given) == side] for side in (True, False))
+        row = {"given targets": _means(inside)["coherence"]} if inside else {}
+        row |= _means(outside) | {name: x for name, x in _means([*targets.values()]).items() if name == "FID"}
+        rows.setdefault(len(given), []).append(row | latents)
+    sizes = {}
     for size, of_size in rows.items():
-        sizes[size] = {name: _mean([row[name] for row in of_size]) for name in of_size[0]}
+        sizes[size] = _means(of_size)
         if "coherence" in of_size[0]:
             each = torch.tensor([row["coherence"] for row in of_size], dtype=torch.float64)
             sizes[size]["spread"] = each.std(correction=0).item()
     return sizes
 
 
-def _fid(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The mean FID over targets, if they have one."""
-    each = [score["FID"] for score in scores.values() if "FID" in score]
-    return {"FID": _mean(each)} if each else {}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score; none if there are no scores."""
+    return {name: sum(x[name] for x in scores) / len(scores) for name in scores[0]} if scores else {}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from common.evaluation.subset_metrics import SubsetScores, by_size
 from common.reporting.tables import Estimates, Table, attribute_table, count, decimals, estimate_table, percent
 
 FEW = 1000  # training examples; fewer give the linear classifiers of latents too few steps
@@ -19,7 +20,7 @@ class Figures(NamedTuple):
     by_label: columns of the table by label, {title: (G,)}; none for a single label.
     nats: KLs.
     ssim: structural similarities, {"SSIM, PAIR": estimate}.
-    by_size: {number of given modalities: {score: value}}, see `common.evaluation.subset_metrics`.
+    by_subset: by the given modalities, see `common.evaluation.subset_metrics`.
     parameters: {network: number of trained parameters}.
     """
 
@@ -27,7 +28,7 @@ class Figures(NamedTuple):
     by_label: dict[str, Tensor]
     nats: Estimates
     ssim: Estimates
-    by_size: dict[int, dict[str, float]]
+    by_subset: dict[tuple[str, ...], SubsetScores]
     parameters: dict[str, int]
 
 
@@ -43,8 +44,8 @@ def figure_tables(
         notes: below the shares.
     """
     shown = [estimate_table(figures.shares, (head, "%"), percent, notes)]
-    if figures.by_size:
-        shown.append(by_size_table(figures.by_size))
+    if figures.by_subset:
+        shown += [by_size_table(by_size(figures.by_subset)), by_subset_table(figures.by_subset)]
     if figures.ssim:
         shown.append(estimate_table(figures.ssim, ("reconstruction", "similarity"), partial(decimals, n=3)))
     if figures.by_label:
@@ -71,6 +72,12 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     if "FID" in distances:
         notes += " FID: the same of Inception's features, mean over all targets, those that are given too."
     return Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
+
+
+def by_subset_table(subsets: Mapping[tuple[str, ...], SubsetScores]) -> Table:
+    """The scores of each subset and target, for the JSON alone."""
+    scores = {", ".join(given): {**x.targets, "latents": x.latents} for given, x in subsets.items()}
+    return Table("by_subset", scores, (), ())
 
 
 def kl_table(nats: Estimates, head: str) -> Table:

@@ -20,7 +20,11 @@ and `--obj` combine the pieces
 ([which go together](../README.md#objectives-and-posterior-families-of-each-fusion)). The default of `--obj` differs in
 some folders. `python -m common.reporting.models_page` prints this page.
 """
-COLUMNS = ("model", "what it is", "latents", "a lower bound on", "learns from incomplete examples", "source")
+COLUMNS = (
+    *("model", "generative model", "posterior", "objective", "a lower bound on"),
+    *("learns from incomplete examples", "source"),
+)
+OF_ONE = {"vae": "p(z) p(x_1|z)", "cvae": "p(z) p(x_1|z, x_2)"}  # models of the first modality alone
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
 PRIVATE_POSTERIORS = r"q(z|x_S) = q(u|x_S) \prod_m \{ q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m) \}"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
@@ -30,15 +34,30 @@ def page() -> str:
     """The page, in Markdown."""
     rows = []
     for name, model in choices.MODELS.items():
-        latents, incomplete = "shared and private" if model.private else "shared", "yes" if model.unpaired else "no"
-        rows.append([f"`{name}`", model.summary, latents, model.bounds, incomplete, model.source])
+        posterior, obj = choices.FUSIONS[model.fusion].split(" (")[0], objective(model)
+        objective_text = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
+        incomplete = "yes" if model.unpaired else "no"
+        rows.append([f"`{name}`", generative(name), posterior, objective_text, model.bounds, incomplete, model.source])
     return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
+
+
+def generative(name: str) -> str:
+    """The model of z and the modalities."""
+    model = choices.MODELS[name]
+    if not model.private:
+        return OF_ONE.get(name, "p(z) prod_m p(x_m|z)")
+    return "p(u) prod_m p(w_m) p(x_m|u, w_m)" + ", p(u) a mixture" * model.clusters
+
+
+def objective(model: choices.Model) -> str:
+    """The name of a model's objective without --obj."""
+    return model.obj or registry.objectives_of(model.fusion)[0]
 
 
 def _section(name: str) -> str:
     """A model's equations, and what tells it from the model most like it."""
     model = choices.MODELS[name]
-    obj = model.obj or registry.objectives_of(model.fusion)[0]
+    obj = objective(model)
     form = "MmvaeElbo" if model.fusion in registry.MIXTURES and obj == "elbo" else registry.OBJECTIVES[obj].form
     bound = model.bound or equation(form)
     posterior = FUSIONS[model.fusion].equation

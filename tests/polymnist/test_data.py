@@ -1,5 +1,8 @@
 """PolyMNIST: generated images against their definition, and the archives' two layouts."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +20,8 @@ DIGITS = torch.randint(256, (400, 1, 28, 28), generator=torch.Generator().manual
 NAMES = data.modalities(5)
 
 
-def config(data_dir="", limit=None, demo=False, **options):
-    return data_config(data_dir, DatasetOptions(**options), limit=limit, demo=demo)
+def config(data_dir="", limit=None, demo=False, download=False, **options):
+    return data_config(data_dir, DatasetOptions(**options), limit=limit, demo=demo, download=download)
 
 
 def test_missing_images_are_drawn_as_in_the_multivae_package():
@@ -159,8 +162,18 @@ def test_pictures_without_a_partner_are_named(tmp_path):
     (tmp_path / "train/m0/1.0.png").unlink()
     with pytest.raises(InputError, match=r"m0/1\.0\.png is missing"):
         data.read(tmp_path, "train", NAMES)
-    with pytest.raises(InputError, match="m5 is missing, the archives have five modalities"):
-        data.read(tmp_path, "train", data.modalities(6))
+    for name in ("m5", "m2"):
+        shutil.rmtree(tmp_path / "train" / name, ignore_errors=True)
+        with pytest.raises(InputError, match=f"train/{name} is missing, the archives have five modalities: unpack"):
+            data.read(tmp_path, "train", data.modalities(6 if name == "m5" else 5))
+
+
+def test_pictures_of_other_names_are_refused(tmp_path):
+    for name in NAMES:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (28, 28)).save(tmp_path / "train" / name / "0_1.png")
+    with pytest.raises(InputError, match=r"train/m0 holds no files I.CLASS.png: unpack the archive again"):
+        data.read(tmp_path, "train", NAMES)
 
 
 def test_pictures_of_another_size_are_refused(tmp_path):
@@ -176,6 +189,30 @@ def write_tensors(folder, **changes):
     for name, x in (files | changes).items():
         torch.save(x, folder / "train" / f"{name}.pt")
     return files
+
+
+def test_the_archive_is_fetched_and_unpacked(tmp_path, monkeypatch, server):
+    """Once, and not beside other images."""
+    (tmp_path / "source" / "MMNIST").mkdir(parents=True)
+    images = write_tensors(tmp_path / "source" / "MMNIST")
+    archive = shutil.make_archive(tmp_path / "PolyMNIST", "zip", tmp_path / "source")
+    server.content["/PolyMNIST.zip"] = Path(archive).read_bytes()
+    monkeypatch.setattr(data, "URL", f"{server.url}/PolyMNIST.zip")
+    for _ in range(2):
+        examples = data.load("train", config(tmp_path / "new", images="original", download=True))
+        order = examples.modalities["digit"]
+        assert examples.modalities["m3"].equal((255 * images["m3"]).round().to(torch.uint8)[order])
+    write_pictures(tmp_path)
+    data.load("train", config(tmp_path, images="original", download=True))
+    assert len(server.requests) == 1
+
+
+def test_an_archive_of_something_else_is_not_kept(tmp_path, monkeypatch, server):
+    server.content["/PolyMNIST.zip"] = b"PK no zip"
+    monkeypatch.setattr(data, "URL", f"{server.url}/PolyMNIST.zip")
+    with pytest.raises(InputError, match=r"PolyMNIST.zip could not be downloaded .*not a zip archive.* by hand"):
+        data.load("train", config(tmp_path / "new", images="original", download=True))
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_tensors_are_read_as_bytes(tmp_path):
@@ -210,7 +247,7 @@ def test_tensors_that_are_no_images_are_refused(tmp_path, changes, message):
         ({"n_modalities": 1}, "--n-modalities must lie between 2 and 10, it is 1"),
         ({"n_modalities": 11}, "--n-modalities must lie between 2 and 10, it is 11"),
         ({"translated": True, "images": "original"}, "--translated moves the digits of generated images"),
-        ({"images": "original"}, "holds no m0 .* unpack an archive of PolyMNIST there, or leave out --images original"),
+        ({"images": "original"}, "holds no m0 .* unpack .* PolyMNIST there, fetch one with --download, or leave"),
     ],
 )
 def test_sets_that_do_not_exist_are_refused(tmp_path, options, message):

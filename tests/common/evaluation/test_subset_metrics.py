@@ -1,7 +1,5 @@
 """Metrics by subset, on models whose coherence is known."""
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from common.evaluation.frechet_distances import FrechetDistance
 from common.evaluation.latent_clusters import kmeans_accuracy
 from common.evaluation.subset_metrics import (
     by_size,
+    by_subset,
     conditional,
     distances_to,
     linear_accuracies,
@@ -75,18 +74,18 @@ def test_scores_given_a_subset():
 def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     vae = model(wrong_a=0.3)
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
-    sizes = by_size(train, test, JUDGES)
+    subsets = by_subset(train, test, JUDGES)
+    sizes = by_size(subsets)
     assert list(sizes) == [0, 1, 2, 3] and set(sizes[0]) == {"FD"}
     # of the pairs, a,b and a,c see two certain classes that differ in 30 % of the examples: a's draw ties with b's
     assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["given targets"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["spread"] == pytest.approx(torch.tensor([0.7, 1.0, 1.0]).std(correction=0).item(), abs=0.02)
-    by_hand = []
-    distances = distances_to(test.examples, JUDGES)
-    for given in itertools.combinations(NAMES, 2):
-        (outside,) = set(NAMES) - set(given)
-        by_hand.append(conditional(test, JUDGES, distances, given)[0][outside]["coherence"])
-    assert sizes[2]["coherence"] == pytest.approx(sum(by_hand) / 3, abs=0.02)
+    pairs = [
+        subsets[given].targets[outside] for given, outside in ((("a", "b"), "c"), (("a", "c"), "b"), (("b", "c"), "a"))
+    ]
+    for score in ("coherence", "macro", "FD"):
+        assert sizes[2][score] == pytest.approx(sum(x[score] for x in pairs) / 3)
     assert "coherence" not in sizes[3] and "given targets" in sizes[3] and "linear accuracy" in sizes[3]
 
 
@@ -94,19 +93,16 @@ def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
-    sizes = by_size(train, test, JUDGES, inception=lambda x: x)
+    subsets = by_subset(train, test, JUDGES, inception=lambda x: x)
+    sizes = by_size(subsets)
     assert sizes[0]["FID"] == sizes[0]["FD"]
-    distances = distances_to(test.examples, JUDGES, inception=lambda x: x)
-    scores, _ = conditional(test, JUDGES, distances, ("c",), inception=lambda x: x)
+    scores = subsets["c",].targets
     assert all(score["FID"] == score["FD"] for score in scores.values())
     uniform = examples()[0].modalities["a"]
     wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
     assert scores["c"]["FID"] == pytest.approx(FrechetDistance(uniform)(wrong), abs=0.01)
-    by_hand = [
-        sum(s["FID"] for s in conditional(test, JUDGES, distances, given, lambda x: x)[0].values()) / 3
-        for given in (("a",), ("b",), ("c",))
-    ]
-    assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 3, abs=0.01) and "FID" in sizes[3]
+    by_hand = [score["FID"] for name in NAMES for score in subsets[name,].targets.values()]
+    assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 9) and "FID" in sizes[3]
 
 
 def linear_accuracy(train, test, given):
