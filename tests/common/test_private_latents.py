@@ -259,7 +259,7 @@ def test_gradients_reach_every_parameter(obj, fusion, family):
         assert_gradients_reach(make_objective(obj, model.train(), options()), batch, unused)
 
 
-@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
+@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe", "mopoe-published"])
 def test_gradient_against_finite_differences(fusion):
     model, matrices, scales = private_linear_gaussian(fusion, names=("a", "b"))
     inputs = draw(matrices, scales, 3)

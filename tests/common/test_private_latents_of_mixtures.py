@@ -95,6 +95,13 @@ def test_private_latents_of_other_modalities_come_from_auxiliary_priors(family):
             torch.testing.assert_close(w.std(dim=0), scale, rtol=0.06, atol=0)
 
 
+def test_each_example_has_its_own_draws_of_auxiliary_priors():
+    model, matrices, scales = plus()
+    _, _, z = IwaeElbo(model, K=2).sample(draw(matrices, scales, 3))
+    others = z[NAMES.index("c"), ..., N_SHARED:]  # (K, B, d): c has no private latents, all come from auxiliary priors
+    assert len(others.flatten(0, 1).unique(dim=0)) == 6
+
+
 def log_p_of_clusters(prior, matrices, scales, inputs, target):
     """log sum over c of pi_c p(x|c), (B,): where u has the mean mu_c, x has the mean W mu_c."""
     log_p = []
@@ -211,9 +218,15 @@ def test_gradient_against_finite_differences(looser, clusters):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "looser"), [("gaussian", False), ("laplace", True)])
-def test_dregs_gradient_is_iwaes_in_expectation_with_less_noise(family, looser):
-    model, matrices, scales = plus(family, ("a", "b"), learn_prior=True)
+@pytest.mark.parametrize(
+    ("family", "looser", "clusters"), [("gaussian", False, False), ("laplace", True, False), ("gaussian", True, True)]
+)
+def test_dregs_gradient_is_iwaes_in_expectation_with_less_noise(family, looser, clusters):
+    if clusters:
+        model, matrices, scales = clustered(3, family, names=("a", "b"))
+        model.prior.loc.data = torch.tensor([[-2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], dtype=torch.float64)
+    else:
+        model, matrices, scales = plus(family, ("a", "b"), learn_prior=True)
     inputs = draw(matrices, scales, 1)
     iwae, dreg = (
         gradients(objective(model, 6, looser), {n: inputs[n] for n in ("a", "b")}, n_chunks=50, n_rows=300, beta=0.8)

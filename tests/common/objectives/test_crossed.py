@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Independent, Normal, kl_divergence
 
 from common.data import Batch, Examples
 from common.data.splits import unpair
@@ -118,6 +119,25 @@ def test_telbo_at_the_exact_posteriors_is_the_sum_of_log_p(private):
     assert value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
     assert standard_error(value) < 0.03, "the comparison is tight"
     assert set(terms) == {"a/kl", "b/kl", "joint/kl", "a/a", "b/b", "joint/a", "joint/b"}
+
+
+def test_telbo_of_other_posteriors_is_less_by_their_kls():
+    model, weights, scales = with_fusion("own")
+    with torch.no_grad():
+        for encoder in model.encoder.values():
+            encoder.log_precision.add_(0.5 * torch.randn(D))
+    one, subsets = draw(weights, scales, 1), (("a",), ("b",), ("a", "b"))
+    with torch.no_grad():
+        value = TelboElbo(model).bound(repeated(one, 20_000)).value
+        gap = 0
+        for subset in subsets:
+            q, (mean, variance) = (
+                model.posterior({n: one[n] for n in subset}),
+                exact_posterior(weights, scales, one, subset),
+            )
+            gap += kl_divergence(q, Independent(Normal(mean, variance.sqrt()), 1)).item()
+    expected = sum(exact_log_p(weights, scales, one, s).item() for s in subsets) - gap
+    assert gap > 0.1 and value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
 
 
 def test_telbo_trains_the_decoders_by_the_joint_elbo_alone():
