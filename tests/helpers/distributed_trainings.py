@@ -20,8 +20,11 @@ TRAININGS = {
     "cub": (cub.train, *SMALL, "--K", 2),
     "vhe": (vhe.train, *SMALL),
     "celeba": (celeba.train, *SMALL, "--sync-batch-norm"),
-    "cmvae": (polymnist.train, *SMALL, "--model", "cmvae", "--n-latents", 4, "--missing", 0.3),
-    "mvtcae": (polymnist.train, *SMALL, "--model", "mvtcae", "--n-latents", 4, "--missing", 0.3),
+    **{
+        name: (polymnist.train, *SMALL, "--model", name, "--n-latents", 4, "--missing", 0.3)
+        for name in ("mvtcae", "crmvae", "mmjsd", "mopoe-published", "dmvae", "mmvae+", "cmvae")
+    },
+    "jnf": (polymnist.train, *SMALL, "--model", "jnf", "--n-latents", 4),
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""The newer models of two modalities, in folders with convolutions and batch norm: from training to log p."""
+
+import math
+from importlib import import_module
+
+import pytest
+
+from common.choices import MODELS, PAIR_MODELS
+from common.distributions import hamiltonian
+from tests.helpers.runs import assert_same_run
+from tests.helpers.scripts import call
+
+OLDER = ("mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca")  # in these folders' own tests
+NEWER = [name for name in PAIR_MODELS if name not in OLDER]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEWER)
+@pytest.mark.parametrize("folder", ["fashionmnist", "celeba"])
+def test_a_run_resumes_exactly_and_has_likelihoods(folder, name, tmp_path, monkeypatch):
+    """Half of the examples are unpaired, where the model can learn from them."""
+    monkeypatch.setattr(hamiltonian, "LEAPS", 1)  # of jnf's chains, for speed
+    train, loglike = (import_module(f"{folder}.{script}") for script in ("train", "loglike"))
+    small = ("--demo", "--limit", 12, "--batch-size", 4, "--n-latents", 4, "--annealing-epochs", 0)
+    unpaired = ("--paired-fraction", 0.5) if MODELS[name].unpaired else ()
+    for run, lengths in (("whole", (2,)), ("parts", (1, 2))):
+        for epochs in lengths:
+            options = ("--model", name, *unpaired, "--epochs", epochs, "--resume", "--save-dir", tmp_path / run)
+            call(train, *small, *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    found = call(loglike, tmp_path / "whole", "--demo", "--limit", 3, "--n-samples", 4)
+    second = "attrs" if folder == "celeba" else "text"
+    wanted = {"log p(image)", f"log p(image,{second})", f"log p(image|{second})"}
+    assert wanted <= set(found) and all(math.isfinite(found[log_p]["mean"]) for log_p in wanted)
