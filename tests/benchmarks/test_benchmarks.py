@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -25,7 +26,9 @@ from common.estimators import joint_and_each
 from common.mixture_posteriors import MixturePosterior
 from common.objectives import DregIwaeElbo, MvaeElbo, importance
 from common.training import devices
+from common.training.steps import Step
 from mnist.parts.model import build as build_parts
+from tests.helpers.scripts import ROOT
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_the_benchmark_prints_its_ratios(capsys, monkeypatch):
     monkeypatch.setattr(
         benchmark,
         "start_up",
-        lambda command, folder: {"--help": 1.5, "--dry-run": 2.5, "import torch": 1.0}[command[2]],
+        lambda command, folder: {"--help": 1.5, benchmark.FIRST_STEP: 2.5, "import torch": 1.0}[command[2]],
     )
     benchmark.main(benchmark.Config(("mnist", "mnist_svhn"), rounds=2, images=2, n_samples=100))
     out = capsys.readouterr().out
@@ -86,6 +89,16 @@ def test_the_benchmark_prints_its_ratios(capsys, monkeypatch):
         product = 1e9 * number(re.search(r"limit (.*) GFLOP", out)[1])
         assert number(share[:-1]) == pytest.approx(50 * operations(work) * number(evaluated) / product, abs=1)
         assert 0 < number(share[:-1]) <= 100
+
+
+def test_the_first_step_is_the_last_that_is_timed(monkeypatch, tmp_path):
+    steps = []
+    monkeypatch.setattr(Step, "__call__", lambda *given: steps.append(given))
+    monkeypatch.setattr(sys, "argv", ["-c", "--demo", "--limit", "200", "--save-dir", str(tmp_path)])
+    monkeypatch.chdir(ROOT / "mnist")
+    with pytest.raises(SystemExit):
+        exec(benchmark.FIRST_STEP, {})
+    assert len(steps) == 1
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
