@@ -17,7 +17,7 @@ CACHED = 2**22  # numbers that the largest output of a layer has for all of them
 _largest_outputs: WeakKeyDictionary[MultimodalVAE, int] = WeakKeyDictionary()
 
 
-def fastest_number(model: MultimodalVAE, n_latents: int) -> int:
+def samples_at_once(model: MultimodalVAE, n_latents: int) -> int:
     """How many samples of z (..., D) to decode in one batch where there are many.
 
     Args:

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from common import distributed
 from common.data.batches import Batch, Examples
-from common.decoding import fastest_number
+from common.decoding import samples_at_once
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
 from common.modalities import Modality
@@ -144,7 +144,7 @@ def importance_estimates(
     prior, q = model.prior(), _proposal(model, batch, given)
     weights = [ImportanceWeights(len(batch), model.device) for _ in targets]
     rows, n_rows, drawn = slice(None), len(batch), 0  # rows: the R examples that are still sampled
-    fastest = fastest_number(model, q.event_shape[-1])
+    fastest = samples_at_once(model, q.event_shape[-1])
     while drawn < n_samples and n_rows:
         k = min(at_once or max(1, fastest // n_rows), n_samples - drawn)
         z = q.sample((k,))  # (k, B, D)
@@ -286,7 +286,7 @@ def weighted_joint(
     _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
     if at_once is None:
-        fastest = fastest_number(model, model.posterior(batch).event_shape[-1])
+        fastest = samples_at_once(model, model.posterior(batch).event_shape[-1])
         at_once = max(1, fastest // (len(model.modalities) * len(batch)))
     sizes = [min(at_once, n_samples - start) for start in range(0, n_samples, at_once)]
     log_sums = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from common.data.batches import Batch
-from common.decoding import fastest_number, samples_that_fit
+from common.decoding import samples_at_once, samples_that_fit
 from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
@@ -49,7 +49,7 @@ class ImportanceWeighted(MultimodalObjective):
 
     def decoded_at_once(self, z: Tensor) -> int:
         """The number of samples z (..., D) to decode in one batch."""
-        usual = fastest_number(self.model, z.shape[-1])
+        usual = samples_at_once(self.model, z.shape[-1])
         return usual if self.max_samples is None else min(usual, self.max_samples)
 
     def _log_weights(

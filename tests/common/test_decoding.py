@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.decoding import CACHED, DECODED_AT_ONCE, fastest_number, samples_that_fit
+from common.decoding import CACHED, DECODED_AT_ONCE, samples_at_once, samples_that_fit
 from common.errors import InputError
 from common.likelihoods import CategoricalLikelihood, FunctionLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
@@ -32,12 +32,12 @@ def test_few_samples_are_decoded_at_once_where_layers_are_large():
     """Whatever the layers' order; measuring draws nothing and leaves statistics and modes as they are."""
     model, _, _ = linear_gaussian(2)
     large = nn.Sequential(nn.Linear(2, 3000), nn.BatchNorm1d(3000), nn.Dropout(0.5), nn.Linear(3000, 3)).double()
-    assert fastest_number(model, 2) == DECODED_AT_ONCE["cpu"]
+    assert samples_at_once(model, 2) == DECODED_AT_ONCE["cpu"]
     model, _, _ = linear_gaussian(2)
     model.decoder["a"] = large
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    assert fastest_number(model, 2) == CACHED // 3000 < DECODED_AT_ONCE["cpu"]
+    assert samples_at_once(model, 2) == CACHED // 3000 < DECODED_AT_ONCE["cpu"]
     assert torch.get_rng_state().equal(state) and large[1].num_batches_tracked == 0
     assert [module.training for module in model.modules()] == modes
 
