@@ -145,10 +145,14 @@ def about(model_rows: Sequence[Row]) -> dict[str, str]:
 
 
 def recorded(model_rows: Sequence[Row]) -> dict[str, str]:
-    """The commits of the results, and the day of the last one."""
+    """The hours of training of each run and the devices, the commits of the results, and the day of the last one."""
     results = [x for row in model_rows for x in row.results]
+    hours = sorted(x.seconds / 3600 for x in results if x.seconds)
+    ends = " to ".join(dict.fromkeys(f"{x:.2f}" for x in (*hours[:1], *hours[-1:])))
+    devices = dict.fromkeys(x.device.replace("(R)", "").replace(" Processor", "") for x in results)
     commits = dict.fromkeys(re.sub(r"^(\w{7})\w*", r"\1", x.commit) for x in results if x.commit)
-    return {"commit": ", ".join(commits), "date": max((x.date for x in results), default="")}
+    last = max((x.date for x in results), default="")
+    return {"training, h": ends, "device": ", ".join(devices), "date": last, "commit": ", ".join(commits)}
 
 
 Grid = tuple[list[str], list[list[str]]]  # header and lines
@@ -183,7 +187,8 @@ def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
                 lines.append(start | cells | about([row]) | recorded([row]))
     columns = [name for figure in figures for name in (figure, beside(figure))]
     long = ["figure", "paper", "ours", "difference", table.other_title]
-    names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples", "date", "commit"]
+    names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples"]
+    names += ["training, h", "device", "date", "commit"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]
 

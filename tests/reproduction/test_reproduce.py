@@ -42,7 +42,7 @@ POLYMNIST = {
     "by_size": {"0": {"FD": 500.0}} | GIVEN | {"5": {"linear accuracy": 0.9}},
 }
 
-RECORDED = " 2026-11-20 | 0123456+ |"  # the last columns
+RECORDED = " 0.03 | a CPU | 2026-11-20 | 0123456+ |"  # the last columns
 
 
 def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():
@@ -52,10 +52,10 @@ def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds()
     lines = [
         f"log p(x) | -90.619 | -91.000 ± 1.000 | -0.381 ± 0.577 | -91.500 ± 1.000 | 0, 1, 2 | 80 | 50,000 |{RECORDED}",
         f"log p(x,y) | -90.859 | -92.000 ± 1.000 | -1.141 ± 0.577 |  | 0, 1, 2 | 80 | 50,000 |{RECORDED}",
-        r"log p(x\|y) | -88.569 |  |  |  |  |  |  |  |  |",
+        r"log p(x\|y) | -88.569 |  |  |  |  |  |  |  |  |  |  |",
     ]
     assert "".join(f"| mnist | mvae | {line}\n" for line in lines) in text
-    assert "| fashionmnist | vae | log p(x) | -232.758 |  |  |  |  |  |  |  |  |" in text
+    assert "| fashionmnist | vae | log p(x) | -232.758 |  |  |  |  |  |  |  |  |  |  |" in text
     assert tables.DIFFERENCE in text and "†" not in text
 
 
@@ -601,9 +601,9 @@ def test_the_scripts_know_the_options_of_the_plans(plan, demo, tmp_path):
 def test_what_a_table_says_of_runs_that_differ():
     runs = [result(seed=s, given=g, loglike=loglike(-90.0)) for s, g in ((0, 80), (1, 40))]
     runs[0].date, runs[1].date, runs[1].examples = "2026-11-20", "2026-11-22", 10_000
-    runs[1].epochs.planned = 60
+    runs[1].epochs.planned, runs[1].seconds, runs[1].device = 60, 40.0, "a(R) GPU Processor"
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], runs)
-    assert "| 0, 1 | 40 to 80 of 80 | 10,000 to 50,000 | 2026-11-22 | 0123456+ |" in text
+    assert "| 0, 1 | 40 to 80 of 80 | 10,000 to 50,000 | 0.01 to 0.03 | a CPU, a GPU | 2026-11-22 | 0123456+ |" in text
 
 
 def test_the_error_of_a_difference_in_percent():
