@@ -43,7 +43,7 @@ def _largest_output(model: MultimodalVAE, n_latents: int) -> int:
     model.eval()  # neither draws nor batch statistics
     with register_module_forward_hook(note), torch.compiler.set_stance("force_eager"):
         names = [name for name in model.modelled if not model.modality[name].given]
-        model.decoder_outputs(next(model.parameters()).new_zeros(1, n_latents), names, {})
+        model.decoder_outputs(next(model.parameters()).new_zeros(1, n_latents), names)
     for module, training in modes:
         module.training = training
     return max(sizes)

@@ -242,11 +242,13 @@ class MultimodalVAE(nn.Module):
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
         names = self.modelled if modalities is None else modalities
-        return self.likelihood(self.decoder_outputs(z, names, given or {}))
+        return self.likelihood(self.decoder_outputs(z, names, given))
 
-    def decoder_outputs(self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the decoders of the named modalities give, (..., *output), in the names' order."""
-        decoded = {}
+    def decoder_outputs(
+        self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """What the decoders of the named modalities give, {name: (..., *output)}, for z (..., D); see `decode`."""
+        decoded, given = {}, given or {}
         for name in names:
             if name not in decoded:
                 decoded |= self._decode_together(z, self._modelled(name, given), given)

@@ -44,10 +44,6 @@ class LossesOfSamples(MultimodalVAE):
         mask = x.new_ones(len(x), len(self.modalities), dtype=torch.bool) if batch.mask is None else batch.mask
         return dict(zip(self.modalities, mask.unbind(dim=1), strict=True))
 
-    def decoder_outputs(self, z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """What the decoders of the named modalities give for z (..., D): {name: (..., *shape)}."""
-        return {name: self._decode_together(z, self._modelled(name, {}), {})[name] for name in names}
-
     def details(self, batch: Batch, params: tuple[Tensor, ...], z: Tensor) -> dict[str, object]:
         """What the losses take: the detailed output of `forward`.
 
