@@ -43,12 +43,13 @@ FIRST_STEP = """
 import runpy, sys
 from common.training.steps import Step
 step = Step.__call__
-def only_step(*given):
-    step(*given)
+def only_step(*args, **options):
+    step(*args, **options)
     sys.exit()
 Step.__call__ = only_step
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
+sys.exit("train.py took no step")
 """  # the code of a process that ends after the first step of the train.py in its folder
 Row = dict[str, str]
 

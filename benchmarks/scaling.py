@@ -5,8 +5,8 @@
     python -m benchmarks.scaling --layouts 1x1 2x1 4x1 8x1 --cuda           one GPU for each process
 
 Runs the experiments' train.py on built-in data, alternating between the layouts, and takes the examples/s of each run's
-last epoch. The chart has the time of a step by the number of processes, those of one thread, and the exponent: the
-slope of log time over log processes, -1 where a second process halves the time.
+last epoch. The chart shows the time of a step by the number of processes with one thread each. The exponent is the
+slope of log time over log processes: -1 where twice the processes take half the time.
 """
 
 import itertools
@@ -74,12 +74,16 @@ def main(config: Config) -> None:
     """Print the table, and save the chart."""
     for layout in config.layouts:
         require(re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", layout), f"--layouts are PROCESSESxTHREADS, not {layout!r}")
+    require(
+        not config.out_dir or any(layout.endswith("x1") for layout in config.layouts),
+        "--out-dir is for a chart of processes with one thread each: give --layouts such as 1x1 2x1, or leave it out",
+    )
     rates = {experiment: {layout: [] for layout in config.layouts} for experiment in config.experiments}
     parameters = {}
-    n_runs = config.rounds * len(config.layouts) * len(rates)
+    n_runs = config.rounds * len(set(config.layouts)) * len(rates)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=n_runs, unit=" runs") as bar:
         for experiment in rates:
-            for r, layout in itertools.product(range(config.rounds), config.layouts):
+            for r, layout in itertools.product(range(config.rounds), rates[experiment]):
                 save_dir = Path(folder) / f"{experiment}_{layout}_{r}"
                 rates[experiment][layout].append(rate(config, experiment, layout, save_dir))
                 bar.update()

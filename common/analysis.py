@@ -20,7 +20,7 @@ from common.evaluation.latent_clusters import cluster_accuracies, clustered_prio
 from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.evaluation.reconstructions import ssim
 from common.evaluation.right_labels import by_label, coherence, of_generated, read_right, shares_of
-from common.evaluation.subset_metrics import by_size, by_subset
+from common.evaluation.subset_metrics import by_subset
 from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
@@ -140,9 +140,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     if distributed.rank() == 0:
         print("", *analysis.draw(), sep="\n")
     means = {name: x["mean"] for name, x in (figures.shares | figures.ssim | figures.nats).items()}
-    return means | {
-        f"{name}, {n} given": x for n, scores in by_size(figures.by_subset).items() for name, x in scores.items()
-    }
+    return means | {f"{name}, {n} given": x for n, scores in figures.by_size.items() for name, x in scores.items()}
 
 
 class Analysis:

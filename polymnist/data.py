@@ -26,7 +26,8 @@ THRESHOLD = 128  # brighter pixels of MNIST belong to the digit
 SHRUNK = 21  # height and width of a digit of TranslatedPolyMNIST, 3/4 of MNIST's
 MAX_SHIFT = 6  # of its upper left corner
 ROOTS = ("", "MMNIST", "PolyMNIST")  # folders of the archives
-URL, ARCHIVE = "https://zenodo.org/record/4899160/files/PolyMNIST.zip", "PolyMNIST.zip"  # MVTCAE's, in a folder MMNIST
+URL = "https://zenodo.org/record/4899160/files/PolyMNIST.zip"  # MVTCAE's: MMNIST/ with tensors, without a known md5
+ARCHIVE = "PolyMNIST.zip"
 NAME = re.compile(r"(\d+)\.(\d)\.png")
 PHOTOGRAPHS = (  # by modality
     ("skimage", "data/astronaut.png"),

@@ -149,10 +149,10 @@ def recorded(model_rows: Sequence[Row]) -> dict[str, str]:
     results = [x for row in model_rows for x in row.results]
     hours = sorted(x.seconds / 3600 for x in results if x.seconds)
     ends = " to ".join(dict.fromkeys(f"{x:.2f}" for x in (*hours[:1], *hours[-1:])))
-    devices = dict.fromkeys(x.device.replace("(R)", "").replace(" Processor", "") for x in results)
+    devices = dict.fromkeys(re.sub(r"\(R\)| Processor", "", x.device) for x in results)  # as Intel names its own
     commits = dict.fromkeys(re.sub(r"^(\w{7})\w*", r"\1", x.commit) for x in results if x.commit)
     last = max((x.date for x in results), default="")
-    return {"training, h": ends, "device": ", ".join(devices), "date": last, "commit": ", ".join(commits)}
+    return {"training, h": ends, "device": " / ".join(devices), "date": last, "commit": ", ".join(commits)}
 
 
 Grid = tuple[list[str], list[list[str]]]  # header and lines

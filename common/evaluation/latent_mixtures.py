@@ -43,7 +43,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     seed = int(torch.randint(2**31, ()))
 
     def fit() -> tuple[torch.Tensor, ...]:
-        from sklearn.mixture import GaussianMixture  # takes a second to import, and train.py imports sample.py
+        from sklearn.mixture import GaussianMixture  # slow to import, and train.py imports sample.py
 
         fitted = GaussianMixture(n_components, random_state=seed).fit(z.numpy())
         weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))

@@ -150,7 +150,8 @@ def by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int, dict[s
     """
     rows = {}
     for given, (targets, latents) in subsets.items():
-        inside, outside = ([x for name, x in targets.items() if (name in given) == side] for side in (True, False))
+        inside = [x for name, x in targets.items() if name in given]
+        outside = [x for name, x in targets.items() if name not in given]
         row = {"given targets": _means(inside)["coherence"]} if inside else {}
         row |= _means(outside) | {name: x for name, x in _means([*targets.values()]).items() if name == "FID"}
         rows.setdefault(len(given), []).append(row | latents)

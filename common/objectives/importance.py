@@ -47,7 +47,7 @@ class ImportanceWeighted(MultimodalObjective):
         # a CUDA graph cannot restore the random state, as decoding again in the backward pass does
         return super().capturable and self.max_samples is None
 
-    def decoded_at_once(self, z: Tensor) -> int:
+    def samples_at_once(self, z: Tensor) -> int:
         """The number of samples z (..., D) to decode in one batch."""
         usual = samples_at_once(self.model, z.shape[-1])
         return usual if self.max_samples is None else min(usual, self.max_samples)
@@ -107,7 +107,7 @@ class ImportanceWeighted(MultimodalObjective):
             matters: the samples to score, (T, K, B); None: all.
         """
         t, k, b, _ = z.shape
-        n = max(1, self.decoded_at_once(z) // (t * b))
+        n = max(1, self.samples_at_once(z) // (t * b))
         has_weight = (share > 0)[:, None].expand(t, k, b)
         if matters is not None:
             has_weight = has_weight & up_to_a_multiple(matters, has_weight)
@@ -232,8 +232,8 @@ class IwaeElbo(ImportanceWeighted):
         if self.model.training and has_batch_norm(self.model.decoder):
             return b
         if n_with_gradients is None or self.max_samples is not None:
-            return max(1, self.decoded_at_once(z) // (t * k))
-        return max(1, int(self.decoded_at_once(z) / max(1, n_with_gradients)))
+            return max(1, self.samples_at_once(z) // (t * k))
+        return max(1, int(self.samples_at_once(z) / max(1, n_with_gradients)))
 
     @staticmethod
     def _parts(batch: Batch, params: tuple[Tensor, ...], z: Tensor, size: int, known: Known = None) -> Iterator[Part]:

@@ -31,6 +31,11 @@ class Figures(NamedTuple):
     by_subset: dict[tuple[str, ...], SubsetScores]
     parameters: dict[str, int]
 
+    @property
+    def by_size(self) -> dict[int, dict[str, float]]:
+        """The means of `by_subset`, {number of given modalities: {score: value}}."""
+        return by_size(self.by_subset)
+
 
 def figure_tables(
     figures: Figures, experiment: str, head: str, labels: Sequence[str], label: str, notes: str
@@ -45,7 +50,7 @@ def figure_tables(
     """
     shown = [estimate_table(figures.shares, (head, "%"), percent, notes)]
     if figures.by_subset:
-        shown += [by_size_table(by_size(figures.by_subset)), by_subset_table(figures.by_subset)]
+        shown += [by_size_table(figures.by_size), by_subset_table(figures.by_subset)]
     if figures.ssim:
         shown.append(estimate_table(figures.ssim, ("reconstruction", "similarity"), partial(decimals, n=3)))
     if figures.by_label:
@@ -75,9 +80,8 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
 
 
 def by_subset_table(subsets: Mapping[tuple[str, ...], SubsetScores]) -> Table:
-    """The scores of each subset and target, for the JSON alone."""
-    scores = {", ".join(given): {**x.targets, "latents": x.latents} for given, x in subsets.items()}
-    return Table("by_subset", scores, (), ())
+    """The scores of each subset, for the JSON alone; "" is the prior."""
+    return Table("by_subset", {", ".join(given): x._asdict() for given, x in subsets.items()}, (), ())
 
 
 def kl_table(nats: Estimates, head: str) -> Table:

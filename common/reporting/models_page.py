@@ -15,7 +15,8 @@ HEAD = """# Models
 A model consists of p(z) prod_m p(x_m|z), a posterior q(z|x_S) for each subset S of the modalities, and an objective. X
 are the modalities that an example has; the model has M. The weights lambda_m multiply log-likelihoods, beta multiplies
 KLs. If all are 1, values are in nats and the bounds hold. Importance-weighted bounds with K > 1 hold only for beta = 1.
-A mixture has components q_t with equal weights pi_t. `--model` takes one of the names below; `--fusion`, `--posterior`
+A mixture has components q_t with equal weights pi_t. Where modalities have private latents w_m, u are those that they
+share. `--model` takes one of the names below; `--fusion`, `--posterior`
 and `--obj` combine the pieces
 ([which go together](../README.md#objectives-and-posterior-families-of-each-fusion)). The default of `--obj` differs in
 some folders. `python -m common.reporting.models_page` prints this page.
@@ -24,7 +25,10 @@ COLUMNS = (
     *("model", "generative model", "posterior", "objective", "a lower bound on"),
     *("learns from incomplete examples", "source"),
 )
-OF_ONE = {"vae": "p(z) p(x_1|z)", "cvae": "p(z) p(x_1|z, x_2)"}  # models of the first modality alone
+OF_ONE = {  # the models of the first modality alone: generative model and posterior
+    "vae": ("p(z) p(x_1|z)", "q(z|x_1) from its encoder"),
+    "cvae": ("p(z) p(x_1|z, x_2)", "q(z|x_1, x_2) from a joint encoder"),
+}
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
 PRIVATE_POSTERIORS = r"q(z|x_S) = q(u|x_S) \prod_m \{ q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m) \}"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
@@ -34,19 +38,20 @@ def page() -> str:
     """The page, in Markdown."""
     rows = []
     for name, model in choices.MODELS.items():
-        posterior, obj = choices.FUSIONS[model.fusion].split(" (")[0], objective(model)
-        objective_text = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
-        incomplete = "yes" if model.unpaired else "no"
-        rows.append([f"`{name}`", generative(name), posterior, objective_text, model.bounds, incomplete, model.source])
+        obj, incomplete = objective(model), "yes" if model.unpaired else "no"
+        goal = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
+        rows.append([f"`{name}`", *pieces(name), goal, model.bounds, incomplete, model.source])
     return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
 
 
-def generative(name: str) -> str:
-    """The model of z and the modalities."""
+def pieces(name: str) -> tuple[str, str]:
+    """A generative model, and its posterior in words."""
+    if name in OF_ONE:
+        return OF_ONE[name]
     model = choices.MODELS[name]
-    if not model.private:
-        return OF_ONE.get(name, "p(z) prod_m p(x_m|z)")
-    return "p(u) prod_m p(w_m) p(x_m|u, w_m)" + ", p(u) a mixture" * model.clusters
+    private = "p(u) prod_m p(w_m) p(x_m|u, w_m)" + ", p(u) a mixture" * model.clusters
+    posterior = choices.FUSIONS[model.fusion].split(" (")[0]  # without the source, which the model's row has
+    return private if model.private else "p(z) prod_m p(x_m|z)", posterior
 
 
 def objective(model: choices.Model) -> str:

@@ -27,7 +27,7 @@ PORTRAIT = 1.6  # width and height of an image with a caption below, inches
 CAPTION_WIDTH = 38  # characters a line
 
 
-def plain(x: float, position: int | None = None) -> str:
+def plain(x: float, position: int | None) -> str:
     """The text of a tick, such as 300 or 0.001, also where an axis is logarithmic."""
     return f"{round(x, 10) + 0.0:,.10f}".rstrip("0").rstrip(".")  # 0 is added for -0.0
 

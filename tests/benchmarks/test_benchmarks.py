@@ -92,13 +92,20 @@ def test_the_benchmark_prints_its_ratios(capsys, monkeypatch):
 
 
 def test_the_first_step_is_the_last_that_is_timed(monkeypatch, tmp_path):
+    """Whatever the form of the call: a captured step has options."""
     steps = []
-    monkeypatch.setattr(Step, "__call__", lambda *given: steps.append(given))
+    monkeypatch.setattr(Step, "__call__", lambda *args, **options: steps.append(options))
     monkeypatch.setattr(sys, "argv", ["-c", "--demo", "--limit", "200", "--save-dir", str(tmp_path)])
     monkeypatch.chdir(ROOT / "mnist")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="^$"):
         exec(benchmark.FIRST_STEP, {})
     assert len(steps) == 1
+    with pytest.raises(SystemExit, match="^$"):
+        Step.__call__(None, every_row=True)
+    assert steps[1] == {"every_row": True}
+    monkeypatch.setattr(sys, "argv", ["-c", "--dry-run"])
+    with pytest.raises(SystemExit, match="train.py took no step"):
+        exec(benchmark.FIRST_STEP, {})
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -81,8 +81,11 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     written = json.loads((trained / "out.json").read_text())
     assert written["data"] == "demo" and written["by_size"]["1"]["FD"] == found["FD, 1 given"]
     subsets = written["by_subset"]
-    assert len(subsets) == 8 and subsets["m0, m2"]["m1"].keys() == {"coherence", "macro", "FD", "FID"}
-    others = [subsets[given][to]["coherence"] for given, to in (("m0, m1", "m2"), ("m0, m2", "m1"), ("m1, m2", "m0"))]
+    assert len(subsets) == 8 and subsets["m0, m2"]["targets"]["m1"].keys() == {"coherence", "macro", "FD", "FID"}
+    others = [
+        subsets[given]["targets"][to]["coherence"]
+        for given, to in (("m0, m1", "m2"), ("m0, m2", "m1"), ("m1, m2", "m0"))
+    ]
     assert found["coherence, 2 given"] == pytest.approx(sum(others) / 3)
 
 

@@ -28,7 +28,7 @@ def test_a_run_resumes_exactly_and_has_likelihoods(folder, name, tmp_path, monke
             options = ("--model", name, *unpaired, "--epochs", epochs, "--resume", "--save-dir", tmp_path / run)
             call(train, *small, *options)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    found = call(loglike, tmp_path / "whole", "--demo", "--limit", 3, "--n-samples", 4)
+    estimates = call(loglike, tmp_path / "whole", "--demo", "--limit", 3, "--n-samples", 4)
     second = "attrs" if folder == "celeba" else "text"
-    wanted = {"log p(image)", f"log p(image,{second})", f"log p(image|{second})"}
-    assert wanted <= set(found) and all(math.isfinite(found[log_p]["mean"]) for log_p in wanted)
+    for target in ("image", f"image,{second}", f"image|{second}"):
+        assert math.isfinite(estimates[f"log p({target})"]["mean"]), target

@@ -603,7 +603,7 @@ def test_what_a_table_says_of_runs_that_differ():
     runs[0].date, runs[1].date, runs[1].examples = "2026-11-20", "2026-11-22", 10_000
     runs[1].epochs.planned, runs[1].seconds, runs[1].device = 60, 40.0, "a(R) GPU Processor"
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], runs)
-    assert "| 0, 1 | 40 to 80 of 80 | 10,000 to 50,000 | 0.01 to 0.03 | a CPU, a GPU | 2026-11-22 | 0123456+ |" in text
+    assert "| 0, 1 | 40 to 80 of 80 | 10,000 to 50,000 | 0.01 to 0.03 | a CPU / a GPU | 2026-11-22 | 0123456+ |" in text
 
 
 def test_the_error_of_a_difference_in_percent():

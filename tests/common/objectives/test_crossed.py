@@ -131,10 +131,8 @@ def test_telbo_of_other_posteriors_is_less_by_their_kls():
         value = TelboElbo(model).bound(repeated(one, 20_000)).value
         gap = 0
         for subset in subsets:
-            q, (mean, variance) = (
-                model.posterior({n: one[n] for n in subset}),
-                exact_posterior(weights, scales, one, subset),
-            )
+            q = model.posterior({name: one[name] for name in subset})
+            mean, variance = exact_posterior(weights, scales, one, subset)
             gap += kl_divergence(q, Independent(Normal(mean, variance.sqrt()), 1)).item()
     expected = sum(exact_log_p(weights, scales, one, s).item() for s in subsets) - gap
     assert gap > 0.1 and value.mean().item() == pytest.approx(expected, abs=5 * standard_error(value))
