@@ -83,6 +83,7 @@ def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatc
         json.loads((found["folder"] / name).read_text()) for name in ("pairs.json", "characters.json")
     )
     written = {name: x["mean"] for name, x in of_pairs["estimates"].items()}
+    written |= {f"{name}, {n} given": x for n, scores in of_pairs["by_size"].items() for name, x in scores.items()}
     assert of_pairs["n_examples"] == 127 and written == first["figures"]
     assert of_characters["estimates"] == {"accuracy": first["told"]} and found["said"].count("coherence, joint") == 1
     for module, name in (
@@ -92,7 +93,8 @@ def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatc
     ):
         monkeypatch.setattr(module, name, None)  # so that what the job replaces is restored
     expected = distributed_jobs.analyses(found["folder"], tmp_path)
-    drawn = {"coherence": {"abs": 0.15}, "latent": {"abs": 0.15}, "clusters": {"abs": 0.15}}
+    shares = ("coherence", "latent", "clusters", "macro", "spread", "given targets", "linear")
+    drawn = {name: {"abs": 0.15} for name in shares} | {"FD": {"rel": 0.05}}
     drawn |= {"SSIM, all": {"rel": 0.05}}  # decodes a component of the mixture that is drawn for each row
     for name, value in expected["figures"].items():
         tolerance = next((of for start, of in drawn.items() if name.startswith(start)), {"rel": 1e-4})
