@@ -316,7 +316,8 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
         figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     told = {"classifier, mnist", "latent accuracy, mnist", "coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}
-    assert set(figures) == told | {"clusters, k-means", "SSIM, mnist -> mnist"}
+    by_size = {"FD, 0 given", "given targets, 1 given", "linear accuracy, 1 given"}
+    assert set(figures) == told | by_size | {"clusters, k-means", "SSIM, mnist -> mnist"}
     assert not (tmp_path / "run" / "samples" / "umap.png").exists()
     monkeypatch.setattr(classifiers, "STEPS", 2)
     digits[0, 0, 0] ^= 255
