@@ -33,18 +33,7 @@ from common.reporting import plots
 from common.training import run_from_command_line
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = (
-    "mnist",
-    "fashionmnist",
-    "multimnist",
-    "celeba",
-    "celeba19",
-    "vision",
-    "mnist_svhn",
-    "cub",
-    "vhe",
-    "polymnist",
-)
+EXPERIMENTS = tuple(sorted(path.parent.name for path in ROOT.glob("*/train.py")))
 
 
 @dataclass
@@ -52,8 +41,9 @@ class Config:
     """The options of the benchmark."""
 
     experiments: tyro.conf.Positional[
-        Annotated[tuple[Literal[EXPERIMENTS], ...], tyro.conf.arg(metavar="EXPERIMENT", help="folders")]
+        Annotated[tuple[Literal[EXPERIMENTS], ...], tyro.conf.arg(metavar="EXPERIMENT")]
     ] = ("mnist",)
+    """folders of the experiments"""
     layouts: tuple[str, ...] = ("1x1", "1x2", "2x1")
     """processes x threads; the others are compared with the first"""
     limit: int = 1500
