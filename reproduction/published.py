@@ -93,10 +93,10 @@ OMNIGLOT = {model: recalled(["5-shot, 20-way"], [accuracy]) for model, accuracy 
 OMNIGLOT["pixelcnn, vhe"] |= recalled(["1-shot, 20-way", "log p(character)/20"], [95.2, -61.2])
 
 
+N_GAUSSIANS = 10  # fitted to the latents, in place of the prior
 # %: Hwang et al. 2021, Table 1, coherences given 1 to 4 images and linear accuracies given 1 to 5; jnf's and all joint
 # coherences by the multivae package's case study
 POLYMNIST_COHERENCES = tuple(f"coherence, {n} given" for n in range(1, 5))
-N_GAUSSIANS = 10  # fitted to the latents, in place of the prior
 POLYMNIST_JOINT = ("joint", f"joint, z from {N_GAUSSIANS} Gaussians")
 POLYMNIST_LINEAR = tuple(f"linear accuracy, {n} given" for n in range(1, 6))
 HWANG_TABLE_1, MULTIVAE_STUDY = (*POLYMNIST_COHERENCES, *POLYMNIST_LINEAR), (*POLYMNIST_COHERENCES, *POLYMNIST_JOINT)
