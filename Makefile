@@ -42,7 +42,7 @@ release: $(patsubst %/train.py,release/%/README.md,$(wildcard */train.py))
 
 release/%/README.md: | .venv/ready-all
 	$(BIN)/python $*/train.py --demo --save-dir release/runs/$* --resume
-	$(BIN)/python -m common.publish release/runs/$* release/$*
+	$(BIN)/python -m common.scripts.publish release/runs/$* release/$*
 
 test: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults and not demos"

@@ -22,10 +22,10 @@ from benchmarks import plain, plain_faces, plain_mmvae
 from benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from benchmarks.race import Turn
 from celeba.attributes import ATTRIBUTES
-from common import mmvae_likelihoods
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective
+from common.scripts import mmvae_likelihoods
 from common.training import devices
 from common.training.meter import Meter
 from common.training.steps import CapturedStep, Step

@@ -18,8 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.race import Turn, machine, race, ratio
 from common.experts import product_of_experts
-from common.families import FAMILIES
 from common.models import MultimodalVAE
+from common.models.families import FAMILIES
 from common.objectives import StandardElbo
 from common.training import devices, run_from_command_line
 from mnist.parts.model import N_PIXELS, build

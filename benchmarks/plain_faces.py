@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from common.convolutions import Conv2d
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder
+from common.encoders_decoders.convolutions import Conv2d
 from common.models import MultimodalVAE
 from common.subsets import mvae_subsets
 from cub.caption_likelihood import VocabularyLayer

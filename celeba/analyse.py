@@ -34,13 +34,13 @@ from celeba.data import attribute_names, load
 from celeba.options import FaceOptions
 from celeba.sample import giver
 from common import distributed
-from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
 from common.evaluation.classifiers import judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
 from common.reporting.plots import visible
+from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 
 BATCH_SIZE = 500
@@ -132,7 +132,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.analysis.analyse`."""
+    """Analyse a model, see `common.scripts.analysis.analyse`."""
     return analyse(config, DATA)
 
 

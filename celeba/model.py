@@ -7,11 +7,11 @@ from typing import Protocol
 from torch import nn
 
 from celeba.attributes import ATTRIBUTES
-from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
-from common.pairs import Networks, build_pair
+from common.models.pairs import Networks, build_pair
 
 WIDTH = 512
 MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from celeba.attributes import ATTRIBUTES
 from celeba.model import IMAGE, WIDTH, image_decoder, image_encoder
 from common.encoders_decoders import SqueezeLayer, StackedDecoder, StackedLinear
-from common.families import FAMILIES
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.families import FAMILIES
 
 N = len(ATTRIBUTES)
 

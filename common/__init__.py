@@ -8,12 +8,7 @@ reads this list):
 
 The ground
     errors: the exception for mistakes that a user can fix
-    records: results whose values are items and attributes
-    markdown: tables
-    choices: names of models, fusions and families, and what --help says about them
     io: regular files as a whole, atomic writes, locked folders
-    schemas: JSON and plain values checked against types
-    tensor_files: files of tensors and plain containers, checked before use
     distributed: several processes at one run
 
 Mathematics
@@ -29,6 +24,9 @@ Mathematics
 
 Data
     data/: from files to batches
+        records: results whose values are items and attributes
+        schemas: JSON and plain values checked against types
+        tensor_files: files of tensors and plain containers, checked before use
         config: the options that every dataset's load(split, config) reads
         zip_files: archives, with limits on their sizes
         idx_files: MNIST's arrays of bytes
@@ -46,28 +44,36 @@ Data
         torchvision_import: torchvision beside any build of torch
 
 The pieces
-    convolutions: those that avoid what is slow on a CPU
-    encoders_decoders: other blocks that networks are built from, and their outputs where a modality is present
+    encoders_decoders/: what the experiments' networks are built from
+        convolutions: those that avoid what is slow on a CPU
+        blocks: layers, shared and stacked networks, and outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
-    private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
-    variational_posteriors: parameters in, q(z|x_S) out
-    mixture_posteriors: mixtures of a family's members
+    variational_posteriors/: parameters in, q(z|x_S) out
+        base: what every family can do
+        location_scale: Gaussian and Laplace
+        von_mises_fisher: on spheres
+        energy: energy-based products of experts
+        flows: a Gaussian, a flow or a product of flows
+        mixtures: mixtures of a family's members
+        private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
     priors: p(z)
     likelihoods: a decoder's output in, p(x_m|z) out
 
 The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
-    decoding: how many samples of z are decoded at a time, for speed and in a given amount of memory
-    plain_pieces: the model of six pieces in a plain ModuleDict
-    families: posterior families, and the prior, product and density of each
-    fusions: ways to fuse their experts, and for which families each exists
-    models: models by name, from a fusion and a family
-    pairs: the models of two modalities that --model names
+    models/: models by name
+        choices: names of models, fusions and families, and what --help says about them
+        families: posterior families, and the prior, product and density of each
+        fusions: ways to fuse their experts, and for which families each exists
+        assemblies: models from a fusion and a family
+        plain_pieces: the model of six pieces in a plain ModuleDict
+        pairs: the models of two modalities that --model names
 
 Objectives
     objectives/: the bounds of the papers
+        decoding: how many samples of z are decoded at a time, for speed and in a given amount of memory
         base: a bound, its terms and its loss; log-likelihoods of decoded samples
         elbo: the ELBO, and MVAE's sum of ELBOs
         crossed: DMVAE and TELBO, sums of ELBOs that differ in what they score or train
@@ -81,9 +87,10 @@ Objectives
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model
-    experiment_modules: the module that builds each experiment's model, by name
-    authors_files: the models that the original authors' code saved
-    checkpoints: models from our files and from the original authors'
+    checkpoints/: trained models on disk
+        experiment_modules: the module that builds each experiment's model, by name
+        authors_files: the models that the original authors' code saved
+        saved_models: models from our files and from the original authors'
     estimators: log p by importance sampling
     metrics: coherence, classes in the latents, KLs between posteriors
     evaluation/: metrics of one kind each
@@ -97,6 +104,7 @@ What is asked of a trained model
         classifiers: networks that judge what models generate
         right_labels: which labels are right that judges read, and their shares
     reporting/: what people look at
+        markdown: tables in Markdown
         tables: estimates as scripts print and write them
         plots: pictures
         training_curves: loss.png
@@ -106,6 +114,7 @@ What is asked of a trained model
         latents: divergences by latent
         analysis_tables: tables of what analyse.py measures
         models_page: docs/models.md, all models with their equations
+        readme_tables: which objective and family exists for which fusion
 
 Training
     training/: a run from its command line to its last epoch
@@ -129,10 +138,11 @@ Training
         loop: annealing, model selection, early stopping, exact resumption
         experiment: an experiment as a value, and the one function that trains it
         parallel: many training runs, each in its own process
-    publish: a trained model as safetensors with a model card, for the Hugging Face hub
-    analysis: what analyse.py computes in every folder
-    weak_supervision: training with few pairs, beside a classifier of them
-    mmvae_likelihoods: what loglike.py estimates in the folders of MMVAE's paper
+    scripts/: what the scripts of several folders do after training
+        publish: a trained model as safetensors with a model card, for the Hugging Face hub
+        analysis: what analyse.py computes in every folder
+        weak_supervision: training with few pairs, beside a classifier of them
+        mmvae_likelihoods: what loglike.py estimates in the folders of MMVAE's paper
 """
 
 import sys

@@ -18,11 +18,11 @@ from torch.distributions import Distribution
 
 from common import distributed
 from common.data.batches import Batch, Examples
-from common.decoding import samples_at_once
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
 from common.modalities import Modality
 from common.multimodal_vae import MultimodalVAE
+from common.objectives.decoding import samples_at_once
 from common.objectives.importance import IwaeElbo
 
 FEWEST = 50  # samples of an example before its standard error is looked at

@@ -11,7 +11,7 @@ from common.encoders_decoders import has_batch_norm, outputs, outputs_where
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values
-from common.private_latents import with_auxiliary, with_private
+from common.variational_posteriors.private_latents import with_auxiliary, with_private
 
 
 class MultimodalVAE(nn.Module):

@@ -38,7 +38,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common import distributed
-from common.analysis import parameter_counts
 from common.data import Examples
 from common.errors import require, require_positive
 from common.evaluation.classifiers import judge_file
@@ -49,6 +48,7 @@ from common.reporting import umap as maps
 from common.reporting.analysis_tables import kl_table, parameter_table
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot
+from common.scripts.analysis import parameter_counts
 from common.training import devices, run_from_command_line
 from common.training.options import PriorSamplesConfig, ScoresConfig
 from cub import demo as drawn

@@ -10,11 +10,10 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from common import tensor_files
-from common.data import npy_files
+from common.data import npy_files, tensor_files
 from common.data.image_caches import Kind, decode
+from common.data.schemas import read_json
 from common.errors import require
-from common.schemas import read_json
 from cub.feature_network import N_FEATURES, extractor, features_of
 from cub.layouts import BirdFiles
 

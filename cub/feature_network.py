@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
-from common import distributed, tensor_files
+from common import distributed
 from common.checkpoints import check_fit
+from common.data import tensor_files
 from common.errors import InputError, brief, require
 from common.training.resuming import Count, OptimizerState, restore_optimizer
 

@@ -24,12 +24,12 @@ from joblib import cpu_count
 from msgspec import structs
 from torch import Tensor, nn
 
-from common import distributed, tensor_files
-from common.data import image_caches
+from common import distributed
+from common.data import image_caches, tensor_files
 from common.data.image_caches import Kind, decode
+from common.data.schemas import check
 from common.errors import option, require, require_positive, require_seed
 from common.io import locked, write_atomically
-from common.schemas import check
 from common.training import devices, run_from_command_line
 from cub.feature_files import (
     NETWORK,

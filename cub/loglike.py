@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from common.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.reporting import tables
+from common.scripts.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.training import run_from_command_line
 from cub.data import CAPTIONS
 from cub.trained_model import TrainedConfig, load_birds, load_trained

@@ -5,15 +5,15 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from common.authors_files import LEARNED_PRIOR, MmvaeArgs, layer
 from common.checkpoints import NetworkOptions
-from common.choices import WITH_JOINT_ENCODER
-from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
+from common.checkpoints.authors_files import LEARNED_PRIOR, MmvaeArgs, layer
 from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
-from common.families import FAMILIES
+from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
-from common.pairs import JointEncoder
+from common.models.choices import WITH_JOINT_ENCODER
+from common.models.families import FAMILIES
+from common.models.pairs import JointEncoder
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS

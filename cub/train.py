@@ -14,8 +14,8 @@ A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and ca
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from common import choices
 from common.errors import require
+from common.models import choices
 from common.training import run_from_command_line
 from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from common.authors_files import layer
-from common.convolutions import Conv2d, ConvTranspose2d
+from common.checkpoints.authors_files import layer
 from common.encoders_decoders import swish_mlp
+from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.models import MultimodalVAE
 from mnist.model import WIDTH, Config, assemble
 

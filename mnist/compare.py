@@ -21,10 +21,10 @@ import tyro
 
 from common import distributed
 from common.checkpoints import load_model
+from common.data.schemas import read_json
 from common.errors import option, require, require_positive
 from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
-from common.schemas import read_json
 from common.training import devices, options, run_from_command_line, runs
 from common.training.parallel import default_jobs, in_parallel, logged
 from mnist import halves, pixels

@@ -20,15 +20,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from common import tensor_files
-from common.analysis import AnalysisConfig
 from common.checkpoints import load_config, load_model
+from common.data import tensor_files
 from common.distributed import progress
 from common.errors import option, require, require_positive
 from common.io import folder_of
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
+from common.scripts.analysis import AnalysisConfig
 from common.training import devices, run_from_command_line, runs
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.analyse import by_class

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import tyro
 
+from common.scripts.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 from common.training import Experiment, run_from_command_line
-from common.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 from mnist import train
 from mnist.model import N_CLASSES
 
@@ -40,7 +40,7 @@ class Config(WeakSupervisionOptions, train.Config):
 
 
 def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:
-    """Train all models and classifiers, see `common.weak_supervision.train_all`."""
+    """Train all models and classifiers, see `common.scripts.weak_supervision.train_all`."""
     return train_all(config, experiment, Task("text", N_CLASSES))
 
 

@@ -22,12 +22,12 @@ from functools import partial
 
 from torch import Tensor
 
-from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
 from common.evaluation.classifiers import judge, judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
+from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 from mnist_svhn import classifier
 from mnist_svhn.data import load
@@ -67,7 +67,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.analysis.analyse`."""
+    """Analyse a model, see `common.scripts.analysis.analyse`."""
     return analyse(config, DATA)
 
 

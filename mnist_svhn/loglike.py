@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from common.checkpoints import load_model
-from common.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.reporting import tables
+from common.scripts.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.training import devices, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, dataset_options

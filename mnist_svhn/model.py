@@ -5,15 +5,14 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from common import families
-from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
-from common.choices import WITH_JOINT_ENCODER
-from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
+from common.checkpoints.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
-from common.models import VAE, MultimodalVAE
-from common.pairs import JointEncoder
+from common.models import VAE, MultimodalVAE, families
+from common.models.choices import WITH_JOINT_ENCODER
+from common.models.pairs import JointEncoder
 from mnist_svhn.options import FAMILIES, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from common import choices
 from common.errors import require_positive, require_seed
+from common.models import choices
 
 NEWER = (  # with a fixed prior
     *("mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae", "mmvae+", "cmvae"),

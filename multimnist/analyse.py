@@ -15,10 +15,10 @@ from functools import partial
 
 from torch import Tensor
 
-from common.analysis import AnalysisConfig, Labelled, analyse
 from common.evaluation.classifiers import image_classifier
 from common.reporting.generated import Shown
 from common.reporting.plots import visible
+from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 from mnist.analyse import judges, labels
 from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE, names
@@ -56,7 +56,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.analysis.analyse`."""
+    """Analyse a model, see `common.scripts.analysis.analyse`."""
     return analyse(config, DATA)
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from common.authors_files import layer
 from common.checkpoints import NetworkOptions
-from common.convolutions import Conv2d, ConvTranspose2d
+from common.checkpoints.authors_files import layer
 from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
-from common.pairs import Networks, build_pair
+from common.models.pairs import Networks, build_pair
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from common.data.records import Record
 from common.errors import require
-from common.records import Record
 
 BaseEncoder = BaseDecoder = nn.Module  # MultiVae's networks inherit from its own classes, ours from any module
 

@@ -9,10 +9,10 @@ from typing import Any, TypedDict, get_type_hints
 import msgspec
 from torch import Tensor
 
-from common import tensor_files
+from common.data import tensor_files
+from common.data.schemas import check, read_json
 from common.errors import InputError, brief, require
 from common.io import write_atomically
-from common.schemas import check, read_json
 from multivae_api.config import MMVAEConfig
 
 CONFIG, PARAMETERS = "model_config.json", "model.pt"

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from common.data.batches import Batch
+from common.data.records import Record
 from common.experts import mixture_log_prob
 from common.multimodal_vae import MultimodalVAE
-from common.records import Record
 from multivae_api.config import MMVAEConfig
 from multivae_api.data import ModelOutput
 

@@ -12,8 +12,8 @@ from common.checkpoints import check_fit
 from common.errors import require
 from common.estimators import log_marginal, weighted_joint
 from common.likelihoods import GroupedLikelihood
-from common.mixture_posteriors import MixturePosterior
 from common.priors import LearnedPrior
+from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy
 from multivae_api import folders
 from multivae_api.config import (

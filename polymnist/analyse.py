@@ -19,13 +19,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from common.analysis import AnalysisConfig, Labelled, analyse
 from common.data import Examples
 from common.errors import require
 from common.evaluation.classifiers import image_classifier, judge, judge_file
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
+from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 from polymnist.data import N_CLASSES, SIZE, load, modalities
 from polymnist.options import MAX_MODALITIES, DatasetOptions, dataset_options
@@ -75,7 +75,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.analysis.analyse`."""
+    """Analyse a model, see `common.scripts.analysis.analyse`."""
     return analyse(config, DATA._replace(by_subset=config.by_size, inception=config.inception))
 
 

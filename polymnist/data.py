@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from common import tensor_files
-from common.data import Examples, files, image_caches
+from common.data import Examples, files, image_caches, tensor_files
 from common.data.config import DataConfig
 from common.data.pictures import open_picture
 from common.data.zip_files import unpack

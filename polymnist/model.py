@@ -8,12 +8,12 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from common.checkpoints import Name, NetworkOptions
-from common.choices import WITH_JOINT_ENCODER
-from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
-from common.families import FAMILIES
+from common.encoders_decoders.convolutions import ConvTranspose2d
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.choices import WITH_JOINT_ENCODER
+from common.models.families import FAMILIES
 from polymnist.data import modalities
 from polymnist.options import MODELS
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from common import choices
 from common.errors import require
+from common.models import choices
 
 MAX_MODALITIES = 10  # photographs to put digits on
 NAMES = ("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jnf", "dmvae", "mmvae+", "cmvae")

@@ -1,6 +1,6 @@
 """The plan of each table: the trainings, how each model is measured, and the published figures."""
 
-from common import choices
+from common.models import choices
 from polymnist.options import NAMES as POLYMNIST_MODELS
 from reproduction import published as papers
 from reproduction.published import (

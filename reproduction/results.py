@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from common import schemas
+from common.data import schemas
 from common.training.earlier_runs import NOT_OF_THE_RUN
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]

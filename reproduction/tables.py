@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from common.data.files import read_text
 from common.errors import require
-from common.markdown import table as in_markdown
+from common.reporting.markdown import table as in_markdown
 from common.reporting.tables import over_seeds, spread
 from reproduction.plans import TABLES
 from reproduction.published import Published

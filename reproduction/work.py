@@ -23,8 +23,8 @@ import torch
 from submitit.helpers import DelayedSubmission
 from tqdm import tqdm
 
-from common import schemas
 from common.checkpoints import LAST, load
+from common.data import schemas
 from common.errors import InputError
 from common.io import write_atomically
 from common.training.runs import git_commit, read_metrics

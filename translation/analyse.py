@@ -14,12 +14,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from common.analysis import AnalysisConfig as Config
-from common.analysis import Labelled, analyse
 from common.data import Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
+from common.scripts.analysis import AnalysisConfig as Config
+from common.scripts.analysis import Labelled, analyse
 from common.training import run_from_command_line
 from translation.data import CODES, load, names, numbers
 
@@ -66,7 +66,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.analysis.analyse`."""
+    """Analyse a model, see `common.scripts.analysis.analyse`."""
     return analyse(config, DATA)
 
 

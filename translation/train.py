@@ -11,7 +11,7 @@ A batch: english (B, 8) and french (B, 8) int64, words.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from common.choices import Assembly
+from common.models.choices import Assembly
 from common.training import run_from_command_line
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import LatentsOption, RunConfig

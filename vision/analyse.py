@@ -20,8 +20,8 @@ import tyro
 from celeba import analyse as celeba
 from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
-from common.analysis import analyse
 from common.reporting.generated import Shown
+from common.scripts.analysis import analyse
 from common.training import run_from_command_line
 from vision.data import load
 from vision.model import CHANNELS
@@ -45,7 +45,7 @@ DATA = celeba.DATA._replace(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.analysis.analyse`."""
+    """Analyse a model, see `common.scripts.analysis.analyse`."""
     return analyse(config, DATA)
 
 

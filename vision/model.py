@@ -2,9 +2,9 @@
 
 from celeba.model import image_decoder, image_encoder
 from celeba19.model import Config
-from common.families import FAMILIES
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.families import FAMILIES
 
 CHANNELS = {"image": 3, "gray": 1, "edge": 1, "mask": 1, "obscured": 3, "watermark": 3}
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from common.data import npy_files, zip_files
 from common.data.npy_files import Expected
+from common.data.schemas import decode
 from common.errors import brief, flag, require
 from common.io import write_atomically
-from common.schemas import decode
 
 Scalar = bool | int | float | str | None
 MAX_ABOUT = 2**16  # bytes

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from common import distributed
 from common.data.pictures import open_picture, upright
+from common.data.schemas import read_json
 from common.errors import InputError, require
 from common.io import check_writable, write_atomically
-from common.schemas import read_json
 
 AT_ONCE = 64  # images that a thread decodes before it hands them over
 NOTED_EVERY = 5.0  # seconds between notes of how many images are done; an interrupted build continues from there

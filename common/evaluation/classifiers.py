@@ -16,9 +16,9 @@ from common import distributed
 from common.checkpoints import check_fit
 from common.data.batches import Examples
 from common.data.config import DataConfig
+from common.data.tensor_files import load, save
 from common.io import AGAIN
 from common.metrics import Judge
-from common.tensor_files import load, save
 
 MAX_EPOCHS = 60
 FEATURES_END = -3  # index of a judge's first layer after its features

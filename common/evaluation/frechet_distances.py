@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import tensor_files
+from common.data import tensor_files
 from common.errors import InputError, require
 
 AT_ONCE = 50  # images in a batch of Inception-v3, whose first feature maps are large

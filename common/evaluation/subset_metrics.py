@@ -13,8 +13,8 @@ from common.errors import require
 from common.evaluation.encoded import Encoded
 from common.evaluation.frechet_distances import FrechetDistance
 from common.metrics import BATCH_SIZE, Judge
-from common.private_latents import latent_parts
 from common.subsets import named_subsets
+from common.variational_posteriors.private_latents import latent_parts
 
 Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
 N_LINEAR = 500  # training examples of a linear classifier of latents, as in MoPoE's paper

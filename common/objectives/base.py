@@ -11,8 +11,8 @@ from common.data.batches import Batch
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
 from common.modalities import stack_values
+from common.models.plain_pieces import assembled
 from common.multimodal_vae import MultimodalVAE
-from common.plain_pieces import assembled
 
 DECODED_NUMBERS = 2_000_000  # of a modality at once on a CPU: with larger activations its memory is the bottleneck
 
@@ -89,7 +89,7 @@ class MultimodalObjective(Objective):
 
     Args:
         model: the model, whose `weights` are the lambdas unless others are given; or its six pieces in a plain
-            ModuleDict (`common.plain_pieces.assembled`).
+            ModuleDict (`common.models.plain_pieces.assembled`).
         weights: {name: lambda}.
 
     Raises:

@@ -9,11 +9,11 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from common.data.batches import Batch
-from common.decoding import samples_at_once, samples_that_fit
 from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
+from common.objectives.decoding import samples_at_once, samples_that_fit
 from common.objectives.importance_weights import changes_gradient, up_to_a_multiple
 
 MOST = 0.6  # of the samples: if more matter, scoring all of them first costs more time than it saves

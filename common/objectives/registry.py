@@ -8,8 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common import markdown, objectives
-from common.choices import FUSIONS, MODELS
+from common import objectives
 from common.errors import option, require
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class ObjectiveRecord(NamedTuple):
 
     form: its class in `common.objectives`, whose docstring has its equation; elbo has another one for mixtures.
     make: model, options, weights {name: lambda} -> the objective.
-    fusions: those of `common.fusions.FUSIONS` that it exists for.
+    fusions: those of `common.models.fusions.FUSIONS` that it exists for.
     options: the options of `common.training.objective_options.ObjectiveOptions` that it takes.
     needs_density: whether it needs a posterior with a density or KL in closed form.
     gaussian: whether it needs Gaussian experts.
@@ -236,20 +235,6 @@ def with_default(name: str | None, exists: Sequence[str]) -> tuple[str, ...]:
 def with_option(name: str) -> tuple[str, ...]:
     """Names of the objectives that take an option."""
     return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
-
-
-def table() -> str:
-    """Which objective exists for which fusion, in Markdown; "default" is that of its first model without --obj."""
-    first = {model.fusion: model.obj for model in reversed(MODELS.values())}
-    defaults = [with_default(first.get(fusion), objectives_of(fusion))[0] for fusion in FUSIONS]
-    head = ["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]
-    rows = []
-    for name, record in OBJECTIVES.items():
-        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
-        cells = ["default" if name == default else cell for default, cell in zip(defaults, cells, strict=True)]
-        energy_based = "poe" in record.fusions and not record.needs_density
-        rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
-    return markdown.table(head, rows)
 
 
 def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: str, has_density: bool) -> None:

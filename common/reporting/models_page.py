@@ -6,9 +6,11 @@ python -m common.reporting.models_page > docs/models.md
 import inspect
 import re
 
-from common import choices, markdown, objectives
-from common.fusions import FUSIONS
+from common import objectives
+from common.models import choices
+from common.models.fusions import FUSIONS
 from common.objectives import registry
+from common.reporting import markdown
 
 HEAD = """# Models
 

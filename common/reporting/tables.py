@@ -9,10 +9,11 @@ import msgspec
 import torch
 from torch import Tensor
 
-from common import distributed, markdown
+from common import distributed
 from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
+from common.reporting import markdown
 
 FEW = 2  # effective samples
 MOST_NAMED = 4  # estimates in a note

@@ -6,8 +6,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from common.data.schemas import read_json
 from common.errors import InputError, brief, flag, require
-from common.schemas import read_json
 from common.training.objective_options import Unset
 from common.training.option_groups import choices_of
 from common.training.options import RunConfig

@@ -17,9 +17,9 @@ from common.checkpoints import BEST, LAST, start_from
 from common.data import streams
 from common.data.batches import Examples
 from common.data.streams import Stream
+from common.data.tensor_files import save
 from common.errors import Diverged, require
 from common.objectives.base import Objective
-from common.tensor_files import save
 from common.training import optimizers, random_states, resuming
 from common.training.ctrl_c import CtrlC
 from common.training.meter import DIVERGED, Meter

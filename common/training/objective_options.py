@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from common.choices import FUSIONS, MODELS, PAIR_MODELS, Assembly, Model
 from common.errors import install, option, require, require_positive
+from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, Assembly, Model
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -76,13 +76,13 @@ class ObjectiveOptions:
         Args:
             model: the option that names the model ("--model mvae").
             exists: names of the model's objectives, the default first.
-            fusion, posterior: of the model's experts (`common.fusions.FUSIONS`, `common.families.FAMILIES`).
+            fusion, posterior: names in `common.models.fusions.FUSIONS` and `common.models.families.FAMILIES`.
 
         Raises:
             InputError: says why, and what exists.
         """
-        from common.families import FAMILIES  # needs torch, which --help does without
-        from common.fusions import FUSIONS, check_fusion
+        from common.models.families import FAMILIES  # needs torch, which --help does without
+        from common.models.fusions import FUSIONS, check_fusion
 
         check_fusion(fusion, FAMILIES[posterior])
         obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
@@ -134,8 +134,8 @@ class NamedModels(ObjectiveOptions):
 
     def check_objective(self, model: str, exists: Sequence[str], fusion: str, posterior: str) -> None:
         """Also name the models that can have the family, if the chosen one cannot."""
-        from common.families import FAMILIES  # needs torch, which --help does without
-        from common.fusions import FUSIONS
+        from common.models.families import FAMILIES  # needs torch, which --help does without
+        from common.models.fusions import FUSIONS
 
         def can(other: Model) -> bool:
             first = registry.with_default(other.obj, registry.objectives_of(other.fusion))[0]
@@ -174,7 +174,7 @@ class PrivateOptions(ObjectiveOptions):
 
     def check(self) -> None:
         """Raise InputError for private latents or clusters that the model does not have."""
-        from common.families import FAMILIES  # needs torch, which --help does without
+        from common.models.families import FAMILIES  # needs torch, which --help does without
 
         super().check()
         (model, _, posterior), record, n = self.assembly(), self.record(), self.n_private

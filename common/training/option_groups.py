@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import docstring_parser
 import tyro
 
-from common.choices import FAMILIES, FUSIONS, MODELS
 from common.errors import flag
+from common.models.choices import FAMILIES, FUSIONS, MODELS
 from common.objectives.registry import OBJECTIVES
 from common.training.options import RunConfig
 

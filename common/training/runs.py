@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
-from common.schemas import read_json, read_json_lines
 from common.training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
 from common.training.options import RunConfig, as_json
 
@@ -145,8 +145,8 @@ class Run(contextlib.ExitStack):
 
     def _last_checkpoint(self, config: RunConfig) -> "Last | None":
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        from common import tensor_files
         from common.checkpoints import BEST, LAST
+        from common.data import tensor_files
         from common.training.resuming import REMEDY, Last
 
         config_file = self.dir / "config.json"

@@ -7,14 +7,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from common.authors_files import Depth, Size
 from common.checkpoints import Name, NetworkOptions
+from common.checkpoints.authors_files import Depth, Size
 from common.data.batches import n_columns
 from common.encoders_decoders import ConcatLayer, SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require
-from common.families import FAMILIES, vmf_family
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.families import FAMILIES, vmf_family
 from common.variational_strategies import SetStrategy, Strategy, UnstructuredStrategy
 
 SIZE, N_PIXELS = 28, 784

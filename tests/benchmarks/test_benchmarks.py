@@ -23,10 +23,10 @@ from benchmarks.race import Times, operations, race, ratio, timed
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.estimators import joint_and_each
-from common.mixture_posteriors import MixturePosterior
 from common.objectives import DregIwaeElbo, MvaeElbo, importance
 from common.training import devices
 from common.training.steps import Step
+from common.variational_posteriors.mixtures import MixturePosterior
 from mnist.parts.model import build as build_parts
 from tests.helpers.scripts import ROOT
 

@@ -10,10 +10,10 @@ from torch.distributions import Laplace, Normal, normal
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.plain_faces import separate
-from common.mixture_posteriors import MixturePosterior
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.subsets import random_subsets
 from common.variational_posteriors import LaplacePosterior
+from common.variational_posteriors.mixtures import MixturePosterior
 
 pytest.importorskip("multivae")
 from benchmarks import package

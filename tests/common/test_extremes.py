@@ -14,8 +14,6 @@ from torch import nn
 
 from common.data import Batch, Examples
 from common.errors import InputError
-from common.families import FAMILIES
-from common.fusions import FUSIONS
 from common.likelihoods import (
     BernoulliLikelihood,
     BinaryLikelihood,
@@ -25,6 +23,8 @@ from common.likelihoods import (
     SphericalGaussianLikelihood,
 )
 from common.models import VAE
+from common.models.families import FAMILIES
+from common.models.fusions import FUSIONS
 from common.objectives.dreg import GRADIENTS
 from common.objectives.registry import OBJECTIVES, make_objective
 from common.training.loop import Trainer

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
+from common.data.tensor_files import load, save
 from common.errors import InputError
-from common.tensor_files import load, save
 from cub import classifier as readers
 from cub import demo as birds
 from cub import drawing

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from common.checkpoints import load
+from common.data.tensor_files import save
 from common.errors import InputError
-from common.tensor_files import save
 from cub import feature_files, feature_network, features
 from cub.feature_files import about, features_of_file, load_features, nearest, network_of
 from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, fingerprint, random_crops

@@ -9,7 +9,7 @@ from common.data import Examples
 from common.objectives import StandardElbo
 from common.training import Trainer
 from common.training.runs import Run
-from tests.common.test_checkpoints import PairsConfig, build_pairs
+from tests.common.checkpoints.test_checkpoints import PairsConfig, build_pairs
 from tests.faults.attack import record, scaled
 
 STEPS = 50_000  # a twentieth of a million

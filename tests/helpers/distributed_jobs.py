@@ -9,8 +9,8 @@ import torch
 import cub.analyse
 import mnist_svhn.analyse
 from celeba.model import build as faces
-from common import distributed, io, tensor_files
-from common.data import Examples
+from common import distributed, io
+from common.data import Examples, tensor_files
 from common.distributions import DiagonalGaussian
 from common.evaluation import right_labels
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence

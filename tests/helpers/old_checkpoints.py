@@ -6,7 +6,7 @@ It uses only what every version of the repository has, so that an older one can 
 import torch
 
 from celeba.attributes import ATTRIBUTES
-from common.tensor_files import save
+from common.data.tensor_files import save
 from tests.reference import fill
 
 N = 2  # examples

@@ -12,8 +12,8 @@ import fashionmnist.model
 import mnist.data
 import mnist.model
 import mnist.train
-from common.choices import MODELS, PAIR_MODELS
 from common.data import unpair
+from common.models.choices import MODELS, PAIR_MODELS
 from common.objectives.registry import OBJECTIVES, objectives_of, with_option
 from common.training import objective_of
 from mnist.model import build

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common import markdown
 from common.checkpoints import load_model
 from common.errors import InputError
 from common.multimodal_vae import MultimodalVAE
+from common.reporting import markdown
 from common.training import run_from_command_line
 from mnist import loglike, sample
 from mnist.data import load

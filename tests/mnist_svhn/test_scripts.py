@@ -16,14 +16,14 @@ from torch.distributions import Laplace, Normal
 
 from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Batch
-from common.decoding import DECODED_AT_ONCE
+from common.data.tensor_files import save
 from common.errors import InputError
 from common.estimators import joint_and_each, log_marginal
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
+from common.objectives.decoding import DECODED_AT_ONCE
 from common.objectives.registry import make_objective
 from common.reporting.generated import STEPS, Shown, traversals
-from common.tensor_files import save
 from common.training import run_from_command_line
 from common.training.options import as_json
 from mnist_svhn import analyse, loglike, sample, train

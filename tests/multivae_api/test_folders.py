@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from common.data.tensor_files import save
 from common.errors import InputError
 from common.models import MMVAE, MMVAEConfig
-from common.tensor_files import save
 from tests.multivae_api.test_mmvae import DIMS, Halves, pair, small
 
 

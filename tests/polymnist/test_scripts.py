@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.distributions import Laplace
 
-from common import analysis, decoding
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.distributions import hamiltonian
 from common.errors import InputError
+from common.objectives import decoding
+from common.scripts import analysis
 from common.training import objective_of
 from polymnist import analyse, loglike, sample, train
 from polymnist.data import load

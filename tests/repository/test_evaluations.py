@@ -8,8 +8,8 @@ import pytest
 import torch
 import tyro
 
-from common import metrics, tensor_files
-from common.data import Examples
+from common import metrics
+from common.data import Examples, tensor_files
 from common.training import Experiment, objective_of
 from common.training.options import as_json
 from mnist import halves

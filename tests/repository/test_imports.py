@@ -18,9 +18,9 @@ import common
 ROOT = Path(__file__).parents[2]
 ENTRY = re.compile(r"^(    |        )(\w+)(/?): \S", re.MULTILINE)
 EXPERIMENTS_IMPORTED = {
-    ("common.models", "multivae_api"): "common.models re-exports MultiVae's MMVAE, where its users look for it",
+    ("common.models.assemblies", "multivae_api"): "MultiVae's users look for its MMVAE in common.models",
 }
-MODULES_BY_NAME = {"common.experiment_modules": "a checkpoint names its experiment, whose module builds the model"}
+MODULES_BY_NAME = {"common.checkpoints.experiment_modules": "a checkpoint names the experiment that builds its model"}
 
 
 def module_name(path):

@@ -40,13 +40,13 @@ def test_operators_constants_conditions_and_statements_change_and_messages_do_no
 
 @pytest.mark.slow
 def test_mutants_of_a_module_die_by_its_tests_and_not_by_others(tmp_path):
-    command = [sys.executable, "-m", "tests.mutations", "common/records.py"]
+    command = [sys.executable, "-m", "tests.mutations", "common/data/records.py"]
     results = {}
     for test in ("test_records", "test_subsets"):
         options = ["--tests", f"tests/common/{test}.py", "--log", tmp_path / test]
         run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
-        results[test] = re.findall(r"^common/records.py: .*", run.stdout, re.MULTILINE)
+        results[test] = re.findall(r"^common/data/records.py: .*", run.stdout, re.MULTILINE)
     assert results == {
-        "test_records": ["common/records.py: 3 mutants, 3 killed, 0 survived"],
-        "test_subsets": ["common/records.py: 3 mutants, 0 killed, 3 survived"],
+        "test_records": ["common/data/records.py: 3 mutants, 3 killed, 0 survived"],
+        "test_subsets": ["common/data/records.py: 3 mutants, 0 killed, 3 survived"],
     }

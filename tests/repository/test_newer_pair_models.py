@@ -5,8 +5,8 @@ from importlib import import_module
 
 import pytest
 
-from common.choices import MODELS, PAIR_MODELS
 from common.distributions import hamiltonian
+from common.models.choices import MODELS, PAIR_MODELS
 from tests.helpers.runs import assert_same_run
 from tests.helpers.scripts import call
 

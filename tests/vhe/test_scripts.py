@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import checkpoints, tensor_files
+from common import checkpoints
+from common.data import tensor_files
 from common.errors import InputError
 from common.training import run_from_command_line
 from tests.helpers.data_config import data_config

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import affine_grid, grid_sample
 
 from common.checkpoints import LAST, load, load_model, start_from
-from common.tensor_files import save
+from common.data.tensor_files import save
 from common.training import run_from_command_line
 from common.training.options import as_json
 from vhe import data, sample, train

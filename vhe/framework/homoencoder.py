@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from common.data.records import Record
 from common.errors import require
 from common.objectives import Bound
-from common.records import Record
 from vhe.framework.distributions import NormalPrior, Result, evaluate
 from vhe.framework.factors import Factors, Modules, descendants, topological_order
 

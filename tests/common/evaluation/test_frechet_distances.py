@@ -8,9 +8,9 @@ import torch
 from torch.distributions import MultivariateNormal
 
 import common.data.torchvision_import  # noqa: F401 (torch-fidelity imports torchvision)
+from common.data.tensor_files import save
 from common.errors import InputError
 from common.evaluation.frechet_distances import WEIGHTS, FrechetDistance, inception_features
-from common.tensor_files import save
 
 CPU = torch.device("cpu")
 

@@ -19,9 +19,9 @@ from common.evaluation.subset_metrics import (
 )
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
-from common.mixture_posteriors import MixturePosterior
 from common.models import MVAE, VAE
 from common.variational_posteriors import DiagonalGaussianPosterior
+from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy
 from tests.helpers.coherence import C, Decoder, Encoder
 

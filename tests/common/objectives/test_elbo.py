@@ -6,10 +6,9 @@ import torch
 from torch.distributions import kl_divergence
 
 from benchmarks.experiments import EXPERIMENTS
-from common import decoding
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import DregIwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
+from common.objectives import DregIwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, decoding
 from mnist.model import build
 from tests.helpers.captured import NoConstants
 from tests.helpers.digits import certain, mnist_inputs

@@ -12,9 +12,7 @@ from torch.distributions import Laplace
 
 import mnist_svhn.model
 from common.data import Batch
-from common.decoding import DECODED_AT_ONCE
 from common.errors import InputError
-from common.mixture_posteriors import MixturePosterior
 from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
@@ -28,8 +26,10 @@ from common.objectives import (
     importance,
     importance_weights,
 )
+from common.objectives.decoding import DECODED_AT_ONCE
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior
+from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy, SetStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores

@@ -17,9 +17,9 @@ import polymnist.train
 from benchmarks import __main__ as benchmark
 from benchmarks.experiments import EXPERIMENTS
 from common.checkpoints import LAST, load
-from common.choices import PAIR_MODELS
 from common.data import Examples, streams
 from common.evaluation import classifiers
+from common.models.choices import PAIR_MODELS
 from common.training.options import LoglikeConfig
 from common.training.steps import WARM_UP
 from mnist import train as mnist_train

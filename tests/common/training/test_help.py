@@ -13,8 +13,8 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import pytest
 import tyro
 
-from common import choices, families, fusions
 from common.errors import option
+from common.models import choices, families, fusions
 from common.objectives.registry import OBJECTIVES, objectives_of
 from common.training.command_line import parse, run_from_command_line
 from common.training.earlier_runs import NOT_OF_THE_RUN

@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.training import loop, optimizers
 from common.training.steps import Step, total_norm
 from mnist import train as mnist_train
-from tests.common.test_checkpoints import PairsConfig
+from tests.common.checkpoints.test_checkpoints import PairsConfig
 from tests.helpers.runs import assert_same_run, config, metrics
 
 SMALL = {"limit": 60, "batch_size": 10, "epochs": 4}  # five batches an epoch

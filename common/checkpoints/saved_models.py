@@ -1,0 +1,255 @@
+"""Checkpoints: models from our files and from the original authors'."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from common.checkpoints import authors_files
+from common.checkpoints.authors_files import (
+    MMVAE_MODEL,
+    MMVAE_PICKLE,
+    MMVAE_REMEDY,
+    Size,
+    Trained,
+    without_counts,
+)
+from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
+from common.data import tensor_files
+from common.data.schemas import check, read_json
+from common.data.tensor_files import load_safetensors
+from common.errors import InputError, brief, flag, option, require
+
+T = TypeVar("T")
+Name = Annotated[str, msgspec.Meta(max_length=100)]
+FORMAT = 1
+NEWER_OPTIONS = {  # of our networks; older files and the authors' lack them
+    "n_private": None,
+    "n_clusters": None,
+    "n_vmfs": 1,
+    "embed_dim": None,
+    "likelihood_scale": None,
+}
+
+LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `common.scripts.publish`
+REMEDY = "give a whole checkpoint, or the folder of a run"
+UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
+
+
+class Saved(msgspec.Struct):
+    """What every checkpoint of ours holds; see also `common.training.resuming.Last`.
+
+    config: the options of the run.
+    format: of the file; 1 so far.
+    """
+
+    experiment: Name
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    format: int = FORMAT
+
+
+class PublishedOptions(msgspec.Struct):
+    """The config.json of a published model; see `Saved`."""
+
+    experiment: Name
+    config: dict[str, Any]
+    format: int = FORMAT
+
+
+class NetworkOptions(msgspec.Struct):
+    """The options of our experiments that scripts or networks read; others may hold anything plain.
+
+    An experiment that reads more has a subclass `Options` in its module.
+    """
+
+    FIXED: ClassVar = ("model", "fusion", "posterior", "n_latents", "n_private")
+    """what --pre-trained cannot change: parameters would have other shapes, or mean something else"""
+    REINITIALISED: ClassVar[Mapping[str, str]] = {}
+    """{option: prefix of parameters}; these are not copied from a run where the option differs"""
+
+    n_latents: Size = 1
+    n_private: Size | list[Size] | None = None  # a list has one number for each modality
+    n_clusters: Size | None = None
+    model: Name | None = None
+    fusion: Name | None = None
+    posterior: Name | None = None
+    learn_prior: bool | None = None
+    llik_scaling: float | None = None
+
+
+def _options_of(experiment: str) -> type[NetworkOptions]:
+    """The options that an experiment's networks read; for one that is not ours, those that all have."""
+    return getattr(module_of(experiment), "Options", NetworkOptions) if experiment in EXPERIMENTS else NetworkOptions
+
+
+def load(path: Path, kind: type[T] = dict) -> T:
+    """Load a checkpoint's tensors and plain containers; see `common.data.tensor_files.load`."""
+    written = f"train.py writes {BEST} after the first epoch that it validates"
+    return tensor_files.load(path, kind, f"give a checkpoint, or the folder of a run ({written})", REMEDY)
+
+
+def load_model(
+    path: str | Path, experiment: str | None = None, build: Callable[[SimpleNamespace], nn.Module] | None = None
+) -> nn.Module:
+    """Load the model of a checkpoint, in evaluation mode: our own file, a published one, or the original authors'.
+
+    Args:
+        path: the file, or a save-dir (its best model), or a folder of `common.scripts.publish` or the MMVAE authors'
+            code.
+        experiment: the only experiment to accept; by default any.
+        build: makes the model from its options, as attributes of a namespace. Needed if the experiment is not in
+            `EXPERIMENTS`; by default the `build` of the experiment's module.
+
+    Returns:
+        a MultimodalVAE, or a VHE if the experiment is vhe.
+
+    Raises:
+        InputError: the file is unusable (see `load`), of another experiment, or needs `build`.
+    """
+    path = _file(path)
+    trained = _read(path, experiment)
+    name = trained.experiment
+    require(
+        build is not None or name in EXPERIMENTS,
+        f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}: load it in "
+        "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
+    )
+    try:
+        options = SimpleNamespace(**trained.config if build else NEWER_OPTIONS | trained.config)
+        build = build or module_of(name).build
+        with torch.device("meta"):  # allocates nothing: the options may ask for too much memory
+            sizes = build(options)
+        parameters = trained.state_dict(sizes)
+    except UNUSABLE as error:
+        raise InputError(f"{path} does not fit the networks of {name}: {brief(error)}") from error
+    check_fit(parameters, sizes, f"{path} does not fit the networks of {name}")
+    model = build(options)
+    model.load_state_dict(parameters)
+    return model.eval()
+
+
+def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapping[str, Any]) -> None:
+    """Copy a checkpoint's parameters into a model of the same experiment (--pre-trained).
+
+    Args:
+        path: as for `load_model`.
+        config: the options that the model was built with.
+
+    Raises:
+        InputError: the file is unusable, of another experiment, or its networks or the meaning of its parameters
+            differ.
+    """
+    trained = _read(_file(path), experiment)
+    options = _options_of(experiment)
+    for name in options.FIXED:
+        was, asked = trained.config.get(name, config.get(name)), config.get(name)
+        difference = f"{path} was trained with {flag(name, was)}, not {flag(name, asked)}"
+        require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
+    prefixes = tuple(
+        prefix for name, prefix in options.REINITIALISED.items() if trained.config.get(name) != config.get(name)
+    )
+    try:
+        parameters = trained.state_dict(model)
+    except UNUSABLE as error:
+        raise InputError(f"{path} has other networks: {brief(error)}") from error
+    copied = {name: x for name, x in parameters.items() if not name.startswith(prefixes)}
+    kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
+    check_fit(copied | kept, model, f"{path} has other networks")
+    model.load_state_dict(copied | kept)
+
+
+def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:
+    """The options that a checkpoint's model was trained with.
+
+    Args:
+        path, experiment: as for `load_model`.
+
+    Raises:
+        InputError: the file is unusable or of another experiment.
+    """
+    return _read(_file(path), experiment).config
+
+
+def experiment_of(path: str | Path) -> str:
+    """The name of a checkpoint's experiment.
+
+    Args:
+        path: as for `load_model`.
+
+    Raises:
+        InputError: the file is unusable.
+    """
+    return _read(_file(path)).experiment
+
+
+def _file(path: str | Path) -> Path:
+    """The checkpoint itself, or the best one of a folder."""
+    path = Path(path)
+    if path.is_dir():
+        return path / next((name for name in (BEST, MMVAE_MODEL, PUBLISHED) if (path / name).is_file()), BEST)
+    return path
+
+
+def _read(path: Path, experiment: str | None = None) -> Trained:
+    """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
+    require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
+    checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
+    if "experiment" in checkpoint:
+        trained = _ours(check(checkpoint, Saved, str(path), REMEDY), path)
+    elif path.name == MMVAE_MODEL:
+        trained = authors_files.read_mmvae(checkpoint, path)
+    else:
+        trained = authors_files.read_mvae(checkpoint, path)
+    name = trained.experiment
+    if name in EXPERIMENTS:  # other experiments define their own options
+        check(trained.config, _options_of(name), f"{path}, config,", REMEDY)
+    require(
+        experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: give one of {experiment}"
+    )
+    return trained
+
+
+def _published(path: Path) -> dict[str, Any]:
+    """What a published file and the options beside it hold, as a checkpoint of ours."""
+    again = "download the published folder again"
+    options = read_json(path.with_name(OPTIONS), PublishedOptions, f"{path.name} needs it, {again}")
+    return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
+
+
+def _ours(saved: Saved, path: Path) -> Trained:
+    """What a checkpoint of this repository's training loop holds."""
+    require(
+        saved.format <= FORMAT,
+        f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it",
+    )
+    config = saved.config
+    lacks_fusion = "model" not in config and "fusion" not in config
+    if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:
+        config = module_of(saved.experiment).AUTHORS_OPTIONS | config
+    return Trained(saved.experiment, config, lambda model: saved.state_dict)
+
+
+def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str) -> None:
+    """Raise InputError unless parameters and buffers have a model's names, shapes and types, and are finite.
+
+    Args:
+        model: may be on the meta device.
+        what: the beginning of the message.
+    """
+    ours = model.state_dict()
+    lacking = [key for key in without_counts(ours) if key not in parameters]
+    unknown = [str(key) for key in parameters if key not in ours]
+    require(not lacking, f"{what}: it lacks {', '.join(sorted(lacking)[:3])}")
+    require(not unknown, brief(f"{what}: it has the unknown {', '.join(sorted(unknown)[:3])}"))
+    for key in without_counts(parameters):
+        x, y = parameters[key], ours[key]
+        same = x.shape == y.shape and x.is_floating_point() == y.is_floating_point()
+        require(same, f"{what}: {key} is {tuple(x.shape)} of {x.dtype}, not {tuple(y.shape)} of {y.dtype}")
+    broken = [key for key, x in parameters.items() if not x.isfinite().all()]
+    require(not broken, f"{what}: values are not finite, in {', '.join(broken[:3])}")

@@ -1,0 +1,28 @@
+"""Blocks that the experiments' networks are built from. Networks see (N, ...): the model flattens (K, B) to N."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "convolutions": ["Conv2d", "ConvTranspose2d", "FromPixel"],
+        "blocks": [
+            "ConcatLayer",
+            "GatherLayer",
+            "ModalityEmbedding",
+            "NetworkList",
+            "SharedNetwork",
+            "SplitLinearLayer",
+            "SqueezeLayer",
+            "StackedDecoder",
+            "StackedLinear",
+            "UnsqueezeLayer",
+            "has_batch_norm",
+            "is_repeatable",
+            "outputs",
+            "outputs_where",
+            "swish_mlp",
+            "zero_where_absent",
+        ],
+    },
+)

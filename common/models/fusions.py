@@ -1,0 +1,201 @@
+"""Ways to fuse experts: one record each, which says for which posterior families it exists."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.distributions.flows import masked_autoregressive_flow
+from common.errors import require
+from common.modalities import n_elements
+from common.models.families import Family
+from common.variational_posteriors import JointFlowsPosterior, Posterior
+from common.variational_posteriors.mixtures import MixturePosterior, PrivateLatentsMixture
+from common.variational_strategies import (
+    GaussianProductStrategy,
+    GaussianQuotientStrategy,
+    JointFlowsStrategy,
+    MoeStrategy,
+    MopoeStrategy,
+    OwnExpertStrategy,
+    PublishedMopoeStrategy,
+    Strategy,
+)
+
+
+class Latents(NamedTuple):
+    """The latents of a model: first the shared ones, then each modality's private ones.
+
+    shared: the number of shared ones.
+    private: {encoder's key: number of that modality's private ones}.
+    """
+
+    shared: int
+    private: Mapping[str, int]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers that are not 0, the shared ones first."""
+        return self.shared, *(n for n in self.private.values() if n)
+
+    @property
+    def of_each_modality(self) -> Tensor:
+        """Which latents belong to each modality alone, (M, D) bool."""
+        sizes = torch.tensor(list(self.private.values()))
+        ends = self.shared + sizes.cumsum(0)
+        latents = torch.arange(sum(self.sizes))
+        return (latents >= (ends - sizes)[:, None]) & (latents < ends[:, None])
+
+
+def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The family itself: the strategy gives one member's parameters."""
+    return posterior
+
+
+def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The mixture of the family's members."""
+    return MixturePosterior(posterior)
+
+
+def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The mixture of the family's members, each of which gives the private latents of its own modality alone."""
+    require(any(latents.private.values()), "the fusion mmvae+ needs private latents: without them it is moe")
+    one_each = not any("," in key or n_elements(network) for key, network in encoder.items())
+    require(one_each, "the fusion mmvae+ needs an encoder for each modality, and no sets")
+    return PrivateLatentsMixture(posterior, latents.of_each_modality, latents.shared)
+
+
+def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """JNF's posterior, with a flow for each modality."""
+    d = sum(latents.sizes)
+    return JointFlowsPosterior([masked_autoregressive_flow(d) for key in encoder if "," not in key])
+
+
+class Fusion(NamedTuple):
+    """A way to fuse experts.
+
+    strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
+        `UnstructuredStrategy`).
+    exists: family -> whether the fusion exists for it.
+    why: why it does not exist for other families.
+    equation: q(z|x_S), in LaTeX.
+    posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
+        strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
+    is_mixture: whether the posterior is a mixture of the family's members.
+    auxiliary: whether training draws private latents of other modalities from auxiliary priors.
+    """
+
+    strategy: Callable[[Family, Sequence[str]], Strategy] | None
+    exists: Callable[[Family], bool]
+    why: str
+    equation: str
+    posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
+    is_mixture: bool = False
+    auxiliary: bool = False
+
+
+NOT_ALONE = "energy-based experts are only multiplied, laplace-normal ones only mixed"
+
+
+def stands_alone(family: Family) -> bool:
+    """Whether one network can give a whole posterior of the family."""
+    return family.has_density and not family.only_mixed
+
+
+SUBSETS = r"q(z|X) = \frac1{2^{|X|} - 1} \sum_{\emptyset \neq A \subseteq X} q_A, \qquad q(z|x_S) = q_S, \qquad "
+FUSIONS = {
+    "poe": Fusion(
+        strategy=lambda family, encoders: family.product(),
+        exists=lambda family: family.product is not None,
+        why="their product leaves the family, choose a mixture",
+        equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
+    ),
+    "product": Fusion(
+        strategy=lambda family, encoders: GaussianProductStrategy(),
+        exists=lambda family: family.name == "gaussian",
+        why="it needs Gaussian experts",
+        equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
+    ),
+    "quotient": Fusion(
+        strategy=lambda family, encoders: GaussianQuotientStrategy(),
+        exists=lambda family: family.name == "gaussian",
+        why="only Gaussians have this quotient",
+        equation=r"q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q(z|x_m)",
+    ),
+    "moe": Fusion(
+        strategy=lambda family, encoders: MoeStrategy(),
+        exists=lambda family: family.has_density,
+        why="energy-based experts are only multiplied",
+        equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
+        posterior=mixture,
+        is_mixture=True,
+    ),
+    "mmvae+": Fusion(
+        strategy=lambda family, encoders: MoeStrategy(),
+        exists=lambda family: family.private_latents,
+        why="a modality's private latents need their own parameters in the experts and in the prior",
+        equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
+        posterior=private_latents_mixture,
+        is_mixture=True,
+        auxiliary=True,
+    ),
+    "mopoe": Fusion(
+        strategy=lambda family, encoders: MopoeStrategy(family.product()),
+        exists=lambda family: family.product is not None and family.has_density,
+        why="the products that it mixes leave the family, or have no density in closed form",
+        equation=SUBSETS + r"q_A \propto p(z) \prod_{m \in A} q_m(z|x_m)",
+        posterior=mixture,
+        is_mixture=True,
+    ),
+    "mopoe-published": Fusion(
+        strategy=lambda family, encoders: PublishedMopoeStrategy(),
+        exists=lambda family: family.name == "gaussian",
+        why="MoPoE's code has Gaussian experts",
+        equation=SUBSETS + r"q_A \propto p(z)^{[|A| = M]} \prod_{m \in A} q_m(z|x_m)",
+        posterior=mixture,
+        is_mixture=True,
+    ),
+    "own": Fusion(
+        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
+        exists=stands_alone,
+        why=NOT_ALONE,
+        equation=r"q(z|x_S) \text{ from a network on } x_S",
+    ),
+    "joint": Fusion(
+        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
+        exists=stands_alone,
+        why=NOT_ALONE,
+        equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_m) \text{ from one on } x_m",
+    ),
+    "jnf": Fusion(
+        strategy=lambda family, encoders: JointFlowsStrategy(encoders),
+        exists=lambda family: family.name == "gaussian",
+        why="the bases of its flows, and its joint posterior, are Gaussian",
+        equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
+        r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",
+        posterior=joint_flows,
+    ),
+    "set": Fusion(
+        strategy=None,
+        exists=stands_alone,
+        why=NOT_ALONE,
+        equation=r"q(z|x_S) \text{ from a network on the sum of the encodings of } x_m, m \in S",
+    ),
+    "unstructured": Fusion(
+        strategy=None,
+        exists=stands_alone,
+        why=NOT_ALONE,
+        equation=r"q(z|x_S) \text{ from one network on } x_S \text{ and } S",
+    ),
+}
+
+
+def check_fusion(fusion: str, family: Family) -> None:
+    """Refuse a fusion that does not exist for the family.
+
+    Raises:
+        InputError: says why.
+    """
+    record = FUSIONS[fusion]
+    require(record.exists(family), f"there is no fusion {fusion} for {family.name} experts: {record.why}")

@@ -1,0 +1,112 @@
+"""The models of two modalities that --model names, from the networks of the two."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.encoders_decoders import SplitLinearLayer, swish_mlp
+from common.likelihoods import GroupedLikelihood
+from common.models import VAE, MultimodalVAE
+from common.models.choices import MODELS, WITH_JOINT_ENCODER
+from common.models.families import FAMILIES
+
+
+class Networks(NamedTuple):
+    """The networks of two modalities: a VAE has the first alone, a CVAE models the first given the second.
+
+    encoder: {name: builds x (N, ...) -> parameters of its expert, (N, D) each, from the D of each}.
+    features: {name: builds x (N, ...) -> features (N, width)}, for encoders that see both.
+    width: of the features.
+    decoder: {name: builds z (N, n_inputs) -> parameters of p(x|z), from n_inputs}.
+    likelihood: {name: builds the likelihood}.
+    condition: values of the second (N, ...) -> what a CVAE's decoder sees of them, (N, C) float.
+    n_condition: C.
+    """
+
+    encoder: Mapping[str, Callable[[tuple[int, ...]], nn.Module]]
+    features: Mapping[str, Callable[[], nn.Module]]
+    width: int
+    decoder: Mapping[str, Callable[[int], nn.Module]]
+    likelihood: Mapping[str, Callable[[], nn.Module]]
+    condition: Callable[[Tensor], Tensor]
+    n_condition: int
+
+
+class JointEncoder(nn.Module):
+    """Encoder of q(z|x_1, x_2): the features of both, one hidden layer, a head for each parameter."""
+
+    def __init__(self, features: Mapping[str, nn.Module], width: int, heads: tuple[int, ...]) -> None:
+        super().__init__()
+        for name, network in features.items():
+            self.add_module(name, network)
+        self.names = tuple(features)
+        self.head = nn.Sequential(swish_mlp(2 * width, width), SplitLinearLayer(width, heads))
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        features = [getattr(self, name)(x) for name, x in zip(self.names, values, strict=True)]
+        return self.head(torch.cat(features, dim=1))
+
+
+class PriorExpert(nn.Module):
+    """Encoder (N, ...) -> parameters of the prior, zeros (N, D): in a CVAE z is independent of the condition."""
+
+    def __init__(self, heads: tuple[int, ...]) -> None:
+        super().__init__()
+        self.n_params = len(heads)
+        self.register_buffer("zeros", torch.zeros(heads[0]), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.zeros.expand(len(x), -1),) * self.n_params
+
+
+class ConditionedDecoder(nn.Sequential):
+    """A decoder of z (N, D) and a condition (N, ...): its layers get z and the condition's encoding side by side."""
+
+    def __init__(self, decoder: nn.Sequential, condition: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(*decoder)
+        self.condition = condition
+
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        return super().forward(torch.cat([z, self.condition(condition).to(z)], dim=1))
+
+
+def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) -> MultimodalVAE:
+    """Build a model of two modalities.
+
+    Args:
+        model: a name in `common.models.choices.MODELS`.
+        latent_dim: D.
+        posterior: a name in `common.models.families.FAMILIES`.
+
+    Raises:
+        InputError: the model's fusion does not exist for the family.
+    """
+    heads, (first, second) = (latent_dim,) * FAMILIES[posterior].n_params, networks.decoder
+
+    def joint_encoder() -> nn.Module:
+        features = {name: build() for name, build in networks.features.items()}
+        return JointEncoder(features, networks.width, heads)
+
+    if model == "vae":
+        encoder = {first: networks.encoder[first](heads)}
+        decoder = {first: networks.decoder[first](latent_dim)}
+    elif model == "cvae":
+        encoder = {f"{first},{second}": joint_encoder(), second: PriorExpert(heads)}
+        conditioned = networks.decoder[first](latent_dim + networks.n_condition)
+        decoder = {f"{first}|{second}": ConditionedDecoder(conditioned, networks.condition)}
+    else:
+        encoder = {name: build(heads) for name, build in networks.encoder.items()}
+        if MODELS[model].fusion in WITH_JOINT_ENCODER:
+            encoder[f"{first},{second}"] = joint_encoder()
+        decoder = {name: build(latent_dim) for name, build in networks.decoder.items()}
+    likelihood = {name: build() for name, build in networks.likelihood.items()}
+    return VAE(
+        MODELS[model].fusion,
+        encoder,
+        decoder,
+        GroupedLikelihood(**likelihood),
+        latent_dim=latent_dim,
+        posterior=posterior,
+    )

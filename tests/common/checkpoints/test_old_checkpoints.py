@@ -1,0 +1,83 @@
+"""Checkpoints written before the redesign of `common/` open after it, and mean the same.
+
+tests/checkpoints/ holds what commit 63bdf43 wrote:
+
+- NAME.tar.xz: the folder of a run of `python halves.py train` or `pixels.py train` with one hidden unit, without
+  pictures.
+- runs.json: the options of the run's second epoch, and what `loglike --demo --limit 5 --n-samples 20` after the first
+  epoch and the second epoch itself gave there.
+- kinds.json: the configuration, the state dict's shapes and some numbers of each kind of model whose files are too
+  large to keep (`tests.helpers.old_checkpoints`).
+"""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+
+from common.checkpoints import experiment_of, load, load_config, load_model
+from common.estimators import QUALITIES
+from mnist import halves, pixels
+from tests.helpers import old_checkpoints
+
+FOLDER = Path(__file__).parents[2] / "checkpoints"
+RUNS = json.loads((FOLDER / "runs.json").read_text())
+KINDS = json.loads((FOLDER / "kinds.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_opens(tmp_path, kind):
+    experiment, config, shapes, values = (KINDS[kind][key] for key in ("experiment", "config", "shapes", "values"))
+    old_checkpoints.write(tmp_path / "model_best.pth.tar", experiment, config, shapes)
+    model = load_model(tmp_path)
+    assert old_checkpoints.shapes(model) == shapes, "what is saved now has the same keys, in the same order"
+    assert old_checkpoints.values_of(model, experiment, config) == pytest.approx(values, rel=1e-4, abs=1e-4)
+
+
+@pytest.fixture(params=RUNS)
+def run(request, tmp_path):
+    """A run's name, its folder and its script."""
+    with tarfile.open(FOLDER / f"{request.param}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return request.param, tmp_path / request.param, halves if request.param.startswith("halves") else pixels
+
+
+def call(script, *options):
+    return script.main(tyro.cli(script.Command, args=list(map(str, options))))
+
+
+def test_a_runs_folder_opens(run):
+    name, folder, script = run
+    experiment = script.main.keywords["name"]
+    options = json.loads((folder / "config.json").read_text())["config"]
+    assert experiment_of(folder) == experiment and load_config(folder) == options
+    estimates = call(script, "loglike", folder, "--demo", "--limit", 5, "--n-samples", 20)
+    before = {
+        re.sub(r"^effective samples, (\w+)", r"effective samples, log p(\1)", key): value
+        for key, value in RUNS[name]["estimates"].items()
+    }
+    newer = {key for key in estimates.keys() - before if key.startswith(QUALITIES)}
+    means = {key: value["mean"] for key, value in estimates.items() if key not in newer}
+    assert means == pytest.approx(before, rel=1e-3)
+
+
+def test_a_run_goes_on_as_it_would_have(run):
+    """Its second epoch is that of the code that wrote the first one, to the last parameter."""
+    name, folder, script = run
+    first = load(folder / "checkpoint.pth.tar")
+    call(script, "train", *RUNS[name]["options"], "--save-dir", folder, "--resume")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for split, terms in RUNS[name]["epoch 2"].items():
+        assert lines[1][split] == pytest.approx(terms, rel=1e-3, abs=1e-3)
+    second = load(folder / "checkpoint.pth.tar")
+    assert second["epoch"] == 2 and set(second) == {*first, "format"}, "what is saved has the same keys"
+    parameters = torch.cat([x.flatten() for x in second["state_dict"].values()]).double()
+    totals = {"sum": parameters.sum().item(), "squares": parameters.square().sum().item()}
+    assert totals == pytest.approx(RUNS[name]["parameters after epoch 2"], rel=1e-4, abs=1e-3)
+    assert second["resumed_from"][0]["commit"] == first["commit"]

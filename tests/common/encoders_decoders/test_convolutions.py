@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import nn
+
+from common.encoders_decoders import convolutions
+from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
+
+SHAPES = {
+    "as DCGAN's": (4, 2, 1),
+    "of one stage": (4, 1, 0),
+    "flat": ((1, 4), (1, 2), (0, 1)),
+    "odd": (3, 2, 1, 1),
+    "padded": (12, 1, 6),
+}
+
+
+def assert_torchs_up_to_rounding(ours, theirs):
+    """In bfloat16, outputs and gradients; ours with the memory layout that models give it."""
+    theirs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
+    x = torch.randn(7, ours.in_channels, 5, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = ours(x), theirs(x)
+    assert outputs[0].dtype == torch.bfloat16
+    pairs = zip((ours, theirs), outputs, strict=True)
+    found = [[y, *torch.autograd.grad(y.float().square().sum(), (x, *f.parameters()))] for f, y in pairs]
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() < 0.01 * other.norm()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(4, 2, 1), (4, 1, 0), ((1, 4), (1, 2), (0, 1)), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("most", [0, 1000])
+def test_a_convolution_in_bf16_is_torchs_up_to_rounding(most, shape, bias, monkeypatch):
+    monkeypatch.setattr(convolutions, "MOST_PIXELS", most)
+    ours, theirs = (f(64, 5, *shape, bias=bias) for f in (Conv2d, nn.Conv2d))
+    assert_torchs_up_to_rounding(ours, theirs)
+
+
+def test_the_weights_gradient_is_exact_where_it_is_a_product():
+    """Of whole numbers, which bfloat16 holds."""
+    layer = Conv2d(64, 2, 4, 2, 1, bias=False)
+    whole = torch.Generator().manual_seed(0)
+    x, g = (torch.randint(-2, 3, size, generator=whole).float() for size in ((2, 64, 6, 6), (2, 2, 3, 3)))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).float().backward(g)
+    expected = torch.nn.grad.conv2d_weight(x, layer.weight.shape, g, 2, 1)
+    assert layer.weight.grad.equal(expected) and expected.abs().max() < 256
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_a_convolution_with_a_frozen_parameter(frozen):
+    layer = Conv2d(64, 3, 4, 2, 1)
+    getattr(layer, frozen).requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(2, 64, 6, 6)).sum().backward()
+    other = layer.bias if frozen == "weight" else layer.weight
+    assert getattr(layer, frozen).grad is None and other.grad.abs().sum() > 0
+
+
+def test_a_convolution_of_no_examples():
+    layer = Conv2d(64, 3, 4, 2, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(torch.empty(0, 64, 6, 6))
+    y.sum().backward()
+    assert y.shape == (0, 3, 3, 3) and layer.weight.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_transposed_convolution_is_torchs(channels, shape, bias, monkeypatch):
+    monkeypatch.setattr(convolutions, "PRODUCT_NUMBERS", 1000)  # a batch in parts
+    ours = ConvTranspose2d(2, channels, *shape, bias=bias).double()
+    theirs = nn.ConvTranspose2d(2, channels, *shape, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
+    x = torch.randn(7, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    found = [[y := f(x), *torch.autograd.grad(y.square().sum(), (x, *f.parameters()))] for f in (ours, theirs)]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_transposed_convolution_in_bf16_is_torchs_up_to_rounding(channels, shape, monkeypatch):
+    monkeypatch.setattr(convolutions, "MANY_CHANNELS", 5)  # whose gradients are products
+    ours, theirs = (f(2, channels, *shape) for f in (ConvTranspose2d, nn.ConvTranspose2d))
+    assert_torchs_up_to_rounding(ours, theirs)
+
+
+def test_a_transposed_convolution_of_no_examples():
+    layer = ConvTranspose2d(2, 1, 4, 2, 1)
+    y = layer(torch.empty(0, 2, 5, 6))
+    y.sum().backward()
+    assert y.shape == (0, 1, 10, 12) and layer.weight.grad.eq(0).all()
+
+
+def test_a_transposed_convolution_in_bf16_of_no_examples():
+    layer = ConvTranspose2d(2, convolutions.MANY_CHANNELS, 4, 2, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.empty(0, 2, 5, 6)).sum().backward()
+    assert layer.weight.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_transposed_convolution_of_a_pixel_is_a_product(bias):
+    ours = FromPixel(3, 5, 4, bias).double()
+    theirs = nn.ConvTranspose2d(3, 5, 4, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.to(memory_format=torch.channels_last)
+    x = torch.randn(7, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, 4, 4)
+    found = [[y := f(x), *torch.autograd.grad((weight * y).sum(), (x, *f.parameters()))] for f in (ours, theirs)]
+    torch.testing.assert_close(*found)
+
+
+def test_a_transposed_convolution_of_a_pixel_has_a_bias_like_torchs():
+    assert FromPixel(3, 5, 4).bias is not None
