@@ -42,8 +42,8 @@ def test_operators_constants_conditions_and_statements_change_and_messages_do_no
 def test_mutants_of_a_module_die_by_its_tests_and_not_by_others(tmp_path):
     command = [sys.executable, "-m", "tests.mutations", "common/data/records.py"]
     results = {}
-    for test in ("test_records", "test_subsets"):
-        options = ["--tests", f"tests/common/{test}.py", "--log", tmp_path / test]
+    for test, path in {"test_records": "data/test_records.py", "test_subsets": "test_subsets.py"}.items():
+        options = ["--tests", f"tests/common/{path}", "--log", tmp_path / test]
         run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
         results[test] = re.findall(r"^common/data/records.py: .*", run.stdout, re.MULTILINE)
     assert results == {
