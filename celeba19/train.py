@@ -4,7 +4,7 @@
     python train.py --data-dir data --settings paper                 the authors' settings
     python train.py --demo                                           on drawn faces, in minutes
 
-ELBO terms: that of all modalities, of the image, of each attribute, and --approx-m random subsets of 2 to 18 of them;
+ELBO terms: all modalities, the image, each attribute, and --approx-m random subsets of 2 to 18 modalities;
 all scored with --lambda-image and --lambda-attrs. Options and data are celeba's.
 A batch: image (B, 3, 64, 64) float in [0, 1], each attribute under its name (B,) int64, 0 or 1.
 """

@@ -105,6 +105,7 @@ What is asked of a trained model
         right_labels: which labels are right that judges read, and their shares
     reporting/: what people look at
         markdown: tables in Markdown
+        provenance: the code and the machine that figures come from
         tables: estimates as scripts print and write them
         plots: pictures
         training_curves: loss.png

@@ -118,7 +118,7 @@ class MultimodalVAE(nn.Module):
         return observe(inputs, self.columns)
 
     def scorable(self, mask: Tensor) -> Tensor:
-        """Which modalities are present, and with them what their decoders see beside z: (B, M), of a mask (B, M)."""
+        """Which modalities are present together with what their decoders see beside z: (B, M), from a mask (B, M)."""
         scorable = mask.clone()
         for modality in self.modality.values():
             for condition in modality.given:

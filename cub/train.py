@@ -44,9 +44,9 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     fusion: Literal[tuple(FUSIONS)] = "moe"
     """how the experts are fused"""
     posterior: Literal[POSTERIORS] | None = None
-    """family of the experts and the prior. Default: gaussian for products, joint, jnf and --obj mmjsd, laplace for
-    --fusion mmvae+, and for moe as the authors: laplace-normal for --model images (image Laplace, caption Gaussian),
-    softplus-normal for features"""
+    """family of the experts and the prior. Default: laplace for --fusion mmvae+; for moe, except with
+    --obj mmjsd, as in the authors' code: laplace-normal for --model images (image Laplace, caption Gaussian) and
+    softplus-normal for features; otherwise gaussian"""
     obj: ObjectiveName | None = None
     """objective to maximise. Default: dreg for --fusion moe and mopoe, as in the paper; mvae for poe, mvtcae for
     product, jmvae for joint, jnf for jnf, elbo-one for mopoe-published, iwae for mmvae+"""

@@ -206,7 +206,7 @@ def report(results: list[Result], config: Config) -> None:
         notes=f"{notes}; examples/s of the fastest epoch.",
     )
     stem = config.save_dir / f"compare_{config.experiment}"
-    settings = {"config": options.as_json(config), "commit": runs.git_commit()}
+    settings = {"config": options.as_json(config)}
     tables.report_runs(stem, config.experiment, table, settings)
     plots.intervals(stem.with_suffix(".png"), points, "log p(image), nats", f"{config.experiment}, test images")
     print(f"{stem}.md, .json and .png")

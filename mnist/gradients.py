@@ -5,8 +5,8 @@
 
 For one batch of test images, the gradient of each bound with respect to the encoders' parameters is drawn --n-samples
 times. Its noise is its variance divided by its squared mean, each summed over the parameters: with IWAE's own gradient
-it grows with K (Rainforth et al. 2018, arXiv 1802.04537), with DReG's less or not at all (Tucker et al. 2019, arXiv
-1810.04152). STL has as little noise but is biased for K > 1, as are DReG's rules other than "exact" for mixtures.
+it grows with K (Rainforth et al. 2018, arXiv 1802.04537), with DReG's it grows less or not at all (Tucker et al. 2019,
+arXiv 1810.04152). STL has as little noise but is biased for K > 1, as are DReG's rules other than "exact" for mixtures.
 """
 
 from collections.abc import Iterable

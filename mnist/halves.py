@@ -28,8 +28,8 @@ class Train(parts.Train):
     fusion: Literal["poe", "moe", "mopoe", "unstructured"] = "poe"
     """how the experts are fused"""
     layout: Literal["list", "vectorised"] = "list"
-    """list: separate networks for top and bottom; vectorised: one network for both, which a learned embedding tells
-    apart"""
+    """list: separate networks for top and bottom; vectorised: one network for both, told apart by a learned
+    embedding"""
     decoder: tyro.conf.Suppress[str] = "shared"
 
     def objectives(self) -> Sequence[str]:

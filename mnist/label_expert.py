@@ -29,7 +29,7 @@ from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting import plots, tables
 from common.scripts.analysis import AnalysisConfig
-from common.training import devices, run_from_command_line, runs
+from common.training import devices, run_from_command_line
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, load_as_trained
@@ -151,7 +151,7 @@ def _report(config: Config, figures: dict[str, dict[str, float]], n: int) -> Non
         for name, x in figures.items()
     ]
     about = {"data": "demo"} if config.demo else {}
-    settings = {"n_examples": n, "steps": config.steps, "seed": config.seed, "commit": runs.git_commit()}
+    settings = {"n_examples": n, "steps": config.steps, "seed": config.seed}
     tables.report(config, MNIST.name, [tables.Table("ways", figures, head, rows)], settings, about)
 
 

@@ -33,7 +33,7 @@ class Train(parts.Train):
     fusion: Literal["poe", "set", "unstructured"] = "poe"
     """how the experts are fused"""
     decoder: Literal["mlp", "shared"] = "mlp"
-    """mlp: one network gives all pixels; shared: one network gives one pixel, which a learned embedding names"""
+    """mlp: one network gives all pixels; shared: one network gives one pixel at a time, named by a learned embedding"""
     layout: tyro.conf.Suppress[str] = "pixels"
 
     def objectives(self) -> Sequence[str]:

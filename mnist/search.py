@@ -255,7 +255,7 @@ def report(trials: "list[FrozenTrial]", config: Config) -> "list[FrozenTrial]":
         notes=f"Validation images, nats; mean and standard deviation over the seeds {seeds}.",
     )
     stem = config.save_dir / "search"
-    tables.report_runs(stem, MNIST.name, table, {"config": options.as_json(config), "commit": runs.git_commit()})
+    tables.report_runs(stem, MNIST.name, table, {"config": options.as_json(config)})
     print(f"{stem}.md and .json\n{command(config.runs(first.params)[0])}")
     return trials
 

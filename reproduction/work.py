@@ -7,7 +7,6 @@ result.json. Steps whose files exist are not repeated.
 import contextlib
 import json
 import math
-import platform
 import shlex
 import shutil
 import sys
@@ -27,7 +26,8 @@ from common.checkpoints import LAST, load
 from common.data import schemas
 from common.errors import InputError
 from common.io import write_atomically
-from common.training.runs import git_commit, read_metrics
+from common.reporting.provenance import processor, provenance
+from common.training.runs import read_metrics
 from reproduction.commands import (
     Failed,
     Run,
@@ -215,9 +215,8 @@ def result_of(run: Run, site: Site, epochs: int, commands: list[str]) -> dict[st
         "demo": site.demo,
         "epochs": {"planned": site.setting(run).epochs, "given": epochs},
         "commands": commands,
-        "commit": git_commit(),
         "date": datetime.now().date().isoformat(),
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        **provenance(),
         "device": torch.cuda.get_device_name() if site.cuda and torch.cuda.is_available() else processor(),
         "threads": site.threads,
         "examples": None if plan.writes else load(folder / LAST)["n_train"],
@@ -281,11 +280,3 @@ def cut_short(run: Run, site: Site) -> bool:
     if site.hours is not None or not epochs_file.exists():
         return False
     return read_epochs(epochs_file)[0] < site.setting(run).epochs
-
-
-def processor() -> str:
-    """The name of the CPU, or of its architecture if the system does not tell it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

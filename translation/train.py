@@ -3,8 +3,8 @@
     python train.py                                      the results of README.md, in nine minutes on one core
     python train.py --demo                               fewer epochs, in two minutes
 
-ELBO terms: ELBO(english), ELBO(french) and ELBO(english, french). num2words writes the numbers: no option of the data
-but --limit changes them.
+ELBO terms: ELBO(english), ELBO(french) and ELBO(english, french). num2words writes the numbers: of the data options
+only --limit changes them.
 A batch: english (B, 8) and french (B, 8) int64, words.
 """
 
@@ -33,7 +33,7 @@ class Config(ObjectiveOptions, RunConfig):
     epochs: int = 20
     lr: float = 2e-3
     lambda_english: float = 5.0
-    """weight of the English text's log-likelihood; 1 gives a bound in nats, 5 more right translations"""
+    """weight of the English text's log-likelihood; 1 gives a bound in nats; 5 translates more texts right"""
     lambda_french: float = 5.0
     """weight of the French text's log-likelihood, like the English one's"""
 

@@ -5,8 +5,8 @@
     python train.py --data-dir data --settings paper                    the authors' settings
     python train.py --demo                                              on drawn faces, in half an hour
 
-ELBO terms: that of all six, and of each alone; with --approx-m also of random subsets of 2 to 5. A face without a mask,
-where none was found, counts with what it has. Options and data are celeba's.
+ELBO terms: all six views, each alone, and with --approx-m random subsets of 2 to 5. A face for which no mask was found
+counts with its other views. Options and data are celeba's.
 A batch: image, obscured, watermark (B, 3, 64, 64), gray, edge, mask (B, 1, 64, 64), float in [0, 1].
 """
 

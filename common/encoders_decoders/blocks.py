@@ -165,7 +165,7 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 
 def is_repeatable(network: nn.Module) -> bool:
-    """Whether some of a training batch's rows alone give the same outputs again: without batch norm and dropout."""
+    """Whether some rows of a training batch, run again alone, give the same outputs: no batch norm, no dropout."""
     dropout = nn.modules.dropout._DropoutNd
     return not has_batch_norm(network) and not any(isinstance(module, dropout) for module in network.modules())
 

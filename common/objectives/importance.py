@@ -247,9 +247,9 @@ class IwaeElbo(ImportanceWeighted):
     def _score_before(
         self, batch: Batch, params: tuple[Tensor, ...], z: Tensor, beta: float
     ) -> tuple[Known, float | None]:
-        """What is known before samples are decoded with gradients, and the mean number of an example's that matter.
+        """log p(x_m|z) of all samples without gradients, and the mean number of an example's samples that matter.
 
-        Nothing and None where most matter.
+        (None, None) where most matter.
         """
         names = [names for names in self._decoded_together(batch) if self._decodes_alone(names)]
         if not names or z.device.type != "cpu" or batch.every_row or self.K == 1:
@@ -274,7 +274,7 @@ class IwaeElbo(ImportanceWeighted):
         return log_likelihoods, changes_gradient(log_w, share, self.looser)
 
     def _decodes_alone(self, names: tuple[str, ...]) -> bool:
-        """Whether a sample's log p(x_m|z) is the same without the others, and if it is computed again."""
+        """Whether a sample's log p(x_m|z) depends on no other sample, and is the same when computed again."""
         modality = self.model.modality[names[0]]
         return not modality.stacked and (not self.model.training or is_repeatable(self.model.decoder[modality.decoder]))
 

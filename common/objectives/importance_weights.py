@@ -7,7 +7,7 @@ ROWS = 64  # decoded with gradients in multiples of it: arrays of ever new sizes
 
 
 def normalised(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
-    """w over the sum of the estimator's own set: each component's samples if looser, else all, (T, K, B).
+    """w divided by its sum over the samples: each component's own if looser, else all: (T, K, B).
 
     Args:
         log_w: (T, K, B), of K samples of each component.

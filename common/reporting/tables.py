@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
 from common.reporting import markdown
+from common.reporting.provenance import provenance
 
 FEW = 2  # effective samples
 MOST_NAMED = 4  # estimates in a note
@@ -89,6 +91,7 @@ def report_runs(stem: Path, experiment: str, table: Table, settings: Mapping[str
 
 
 def _write_json(path: Path, content: dict[str, Any], tables: Sequence[Table]) -> None:
+    content |= {"date": datetime.now().date().isoformat(), **provenance()}
     for table in tables:
         content[table.key] = content[table.key] | table.figures if table.key in content else table.figures
     write_atomically(path, msgspec.json.format(msgspec.json.encode(content), indent=2))  # null where not finite

@@ -24,7 +24,7 @@ from common.errors import option, require, require_positive
 from common.io import AGAIN, write_atomically
 from common.models import choices
 from common.reporting import plots, tables
-from common.training import devices, options, runs
+from common.training import devices, options
 from common.training.experiment import Experiment, run
 from common.training.options import RunConfig
 from common.training.parallel import default_jobs, in_parallel, logged
@@ -225,7 +225,7 @@ def report(results: list[Result], config: Any, experiment: str, task: Task) -> N
         notes=f"{task.score_name}; {seeds}{': mean and standard deviation' * (len(config.seeds) > 1)}.",
     )
     stem = config.save_dir / "weak_supervision"
-    tables.report_runs(stem, experiment, table, {"config": options.as_json(config), "commit": runs.git_commit()})
+    tables.report_runs(stem, experiment, table, {"config": options.as_json(config)})
     title = f"weakly supervised learning on {experiment}"
     plots.error_bars(stem.with_suffix(".png"), n_paired, curves, ("paired examples", task.score_name), title)
     print(f"{stem}.md, .json and .png")

@@ -110,7 +110,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     experiment: str = ""
     """name of the run: a subfolder of the save-dir"""
     settings: Literal["recommended", "paper"] = "recommended"
-    """defaults of the other options: those of the results in README.md, or of the paper's authors"""
+    """defaults of the other options. recommended: this repository's"""
     config: Path | None = None
     """take the defaults of all options from the config.json of another run of this experiment; options given here
     override them, and defaults that depend on these change with them. With --save-dir alone the run is repeated"""
@@ -274,8 +274,8 @@ class LoglikeConfig(ScoresConfig):
     """importance samples for each example. Default: as in the papers"""
     tolerance: float | None = None
     """stop sampling for an example when the standard errors of its estimates are below this number of nats; --n-samples
-    is then the most. Estimates become too low, by more than its square where weights have heavy tails. Default: take
-    all samples"""
+    is then the most. Estimates become too low, by more than the square of that number where weights have heavy
+    tails. Default: take all samples"""
 
     @property
     def sampling(self) -> dict[str, float | None]:

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
+from common.reporting.provenance import provenance
 from common.training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
 from common.training.options import RunConfig, as_json
 
@@ -123,8 +122,6 @@ class Run(contextlib.ExitStack):
         remove_leftovers(files)
 
     def _about(self) -> dict[str, Any]:
-        import torch
-
         from common.checkpoints import FORMAT
 
         about = {
@@ -133,9 +130,7 @@ class Run(contextlib.ExitStack):
             "config": self.config,
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "commit": git_commit(),
-            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-            "threads": torch.get_num_threads(),
+            **provenance(),
             "resumed_from": [],
         }
         if self.checkpoint:
@@ -203,14 +198,3 @@ def read_metrics(folder: Path) -> list[Epoch]:
     """
     path = folder / METRICS
     return read_json_lines(path, Epoch, "move it away to go on without its curves") if path.exists() else []
-
-
-def git_commit() -> str | None:
-    """The repository's commit, marked "+" where files differ from it; None outside a clone."""
-    root = Path(__file__).parents[2]
-    git = ["git", "--no-optional-locks", "-C", str(root)]  # several runs may start at once
-    command = [*git, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

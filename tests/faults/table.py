@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from common.reporting.provenance import git_commit
 from common.reporting.tables import Table
-from common.training.runs import git_commit
 from tests.faults.attack import FACTOR, OUTCOMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"

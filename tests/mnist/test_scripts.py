@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from common.checkpoints import load_model
 from common.errors import InputError
 from common.multimodal_vae import MultimodalVAE
 from common.reporting import markdown
+from common.reporting.provenance import provenance
 from common.training import run_from_command_line
 from mnist import loglike, sample
 from mnist.data import load
@@ -115,6 +117,8 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
         "n_examples": 20,
         "n_samples": 50,
         "seed": 0,
+        "date": datetime.now().date().isoformat(),
+        **provenance(),
     }
     out = capsys.readouterr().out
     for name in ("image", "text", "image,text", "image|text", "text|image"):
