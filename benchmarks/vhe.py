@@ -47,8 +47,8 @@ EXPERIMENTS = {
 class Config:
     """The options of the benchmark."""
 
-    draws: int = 100_000
-    """examples whose support sets are drawn in a turn"""
+    passes: int = 5
+    """passes over the examples in a turn, which draws support sets for each example"""
     examples: int = 20_000
     """examples in memory"""
     rounds: int = 8
@@ -60,7 +60,7 @@ def main(config: Config) -> None:
     print(f"{machine()}; batch {BATCH_SIZE}, fp32\n")
     print("| | plain, examples/s | ours, examples/s | ratio | range of the ratio |\n|---|---|---|---|---|")
     for name, experiment in EXPERIMENTS.items():
-        report(f"{name}, support sets", config.draws, draws, name, config)
+        report(f"{name}, support sets", config.passes * config.examples, draws, name, config)
         report(f"{name}, training step", experiment.n_steps * BATCH_SIZE, steps, name, config)
 
 
@@ -86,7 +86,7 @@ def draws(name: str, config: Config, ours: bool) -> Turn:
     batches = loader(name, config.examples, ours)
 
     def turn() -> None:
-        for _ in range(config.draws // config.examples):
+        for _ in range(config.passes):
             for _ in batches:
                 pass
 

@@ -152,15 +152,17 @@ def samples(
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Tensor | None:
     """Save images above their reconstructions from the image alone; return their attributes' probabilities (N, 18).
 
-    A model that only sees attributes (cvae) gets them too, and returns them; one without attributes (vae) returns None.
+    A cvae is given the attributes too, and returns them; a model without attributes (vae) returns None.
     """
     batch = examples.without_others(model.modalities).to(model.device)[:]
-    given = ("image",) if "image" in model.encoder else model.modalities
+    from_image_alone = "image" in model.encoder
+    given = ("image",) if from_image_alone else model.modalities
     image = batch.modalities["image"]
     p = model.decode(model.variational_posterior.point(model.posterior(batch, given)), given=batch.modalities)
     rows = [plots.in_rows(x, [""] * len(x), COLUMNS)[0] for x in (image, p["image"].mean)]
     images = torch.stack(rows, dim=1).flatten(0, 1)  # (2 R, 8, 3, H, W)
-    plots.image_grid(path, images, ["given", "decoded"] * (len(images) // 2), title="reconstructions from the image")
+    title = f"reconstructions from the image{'' if from_image_alone else ' and its attributes'}"
+    plots.image_grid(path, images, ["given", "decoded"] * (len(images) // 2), title=title)
     return probabilities(p) if len(p) > 1 else batch.modalities.get("attrs")
 
 

@@ -301,7 +301,8 @@ def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None
     Args:
         about: what makes the features of images.
     """
-    title, data = tables.data_scored(config, "cub", None, n, "test pair")
+    birds = {} if config.demo else {"birds": "photographed"}
+    title, data = tables.data_scored(config, "cub", birds, n, "test pair")
     shown = [correlation_table(figures["correlations"], about, config, title)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))

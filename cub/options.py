@@ -43,8 +43,6 @@ class TrainingBirdOptions(WordOptions):
     valid: int | None = None
     """hold out the last N training images, with their captions, and select the best model on them. 0 holds out none,
     and the last model counts as the best, as in the authors' code. Default: the last tenth"""
-    paired_fraction: float = 1.0
-    """must be 1: captions belong to their images"""
     download: bool = False
     """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
     # what the model is kept with: the words, and the network of the features

@@ -31,7 +31,7 @@ from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 from mnist_svhn import classifier
 from mnist_svhn.data import load
-from mnist_svhn.options import PairOptions, dataset_options
+from mnist_svhn.options import PairOptions, about, dataset_options
 
 
 @dataclass
@@ -61,7 +61,7 @@ DATA = Labelled(
     shown=Shown(("mnist", "svhn")),
     given_all=True,
     by_subset=True,
-    about=lambda config: {} if config.demo else {"svhn": config.svhn},
+    about=about,
     must_match=dataset_options,
 )
 

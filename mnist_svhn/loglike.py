@@ -18,7 +18,7 @@ from common.reporting import tables
 from common.scripts.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.training import devices, run_from_command_line, runs
 from mnist_svhn.data import load
-from mnist_svhn.options import PairOptions, dataset_options
+from mnist_svhn.options import PairOptions, about, dataset_options
 
 
 @dataclass
@@ -35,8 +35,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     pairs = load("test", config)
     torch.manual_seed(config.seed)
     values = evaluate(model, pairs, **config.sampling, paper=config.paper)
-    about = {} if config.demo else {"svhn": config.svhn}
-    return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about)
+    return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about(config))
 
 
 if __name__ == "__main__":

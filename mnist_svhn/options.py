@@ -59,6 +59,11 @@ class TrainingPairOptions(PairOptions):
         require_positive(self, "matchings")
 
 
+def about(config: PairOptions) -> dict[str, str]:
+    """Facts about the data for tables and JSON."""
+    return {} if config.demo else {"svhn": config.svhn}
+
+
 def dataset_options(config: PairOptions) -> dict[str, str | int]:
     """The options that must be the same in training and scoring; none for the demo."""
     return {} if config.demo else {"svhn": config.svhn, "pair_seed": config.pair_seed}

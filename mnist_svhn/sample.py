@@ -4,7 +4,7 @@
     python sample.py trained_models --mixture 10 --data-dir data          draws from ten Gaussians fitted to latents
     python sample.py trained_models --given mnist --data-dir data         test images, and both decoded from them
     python sample.py trained_models --given svhn --svhn synthetic --data-dir data
-    python sample.py trained_models --traverse                            one latent at a time, from -3 to 3 scales
+    python sample.py trained_models --traverse                            one latent at a time, by -3 to 3 deviations
 
 Writes prior.png, mixture_10.png, from_mnist.png (or svhn), or along_latents_mnist.png and along_latents_svhn.png.
 """
@@ -45,6 +45,8 @@ def main(config: Config) -> None:
     """Save the pictures that the options ask for, and print the names of the files."""
     config.check()
     require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
+    all_shown = not config.traverse or config.n_samples == Config.n_samples
+    require(all_shown, "--traverse draws no samples: leave out --n-samples")
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     folder = config.samples_dir

@@ -12,6 +12,7 @@ A batch: image (B, 1, 50, 50) float in [0, 1], text (B, 4) int64: digits, 11 whe
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from common.errors import require
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions
 from mnist import train
@@ -36,6 +37,8 @@ class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
     def check(self) -> None:
         super().check()
         self.check_options()
+        text = self.model not in ("vae", "cvae")
+        require(text or not self.teacher_forcing, f"--model {self.model} models no text: leave out --teacher-forcing")
 
 
 def experiment() -> "Experiment":

@@ -28,7 +28,7 @@ from common.reporting.generated import Shown
 from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 from polymnist.data import N_CLASSES, SIZE, load, modalities
-from polymnist.options import MAX_MODALITIES, DatasetOptions, dataset_options
+from polymnist.options import MAX_MODALITIES, DatasetOptions, about, dataset_options
 
 STEPS = 3000  # of a classifier's training
 
@@ -69,7 +69,7 @@ DATA = Labelled(
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
     shown=Shown(modalities(MAX_MODALITIES)),
     given_all=True,
-    about=lambda config: {} if config.demo else {"images": config.images},
+    about=about,
     must_match=dataset_options,
 )
 

@@ -23,7 +23,7 @@ from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, options, run_from_command_line, runs
 from polymnist.data import load
-from polymnist.options import DatasetOptions, dataset_options
+from polymnist.options import DatasetOptions, about, dataset_options
 
 BATCH_SIZE = 50
 
@@ -69,8 +69,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     examples = load("test", config).only(model.modalities)
     torch.manual_seed(config.seed)
     values = metrics.evaluate(model, examples, config.evaluations(model), BATCH_SIZE)
-    about = {"images": "demo" if config.demo else config.images}
-    return tables.report_estimates(values, config, "polymnist", len(examples), about)
+    return tables.report_estimates(values, config, "polymnist", len(examples), about(config))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ class DatasetOptions:
         )
 
 
+def about(config: DatasetOptions) -> dict[str, str]:
+    """Facts about the data for tables and JSON."""
+    return {} if config.demo else {"images": config.images}
+
+
 def dataset_options(config: DatasetOptions) -> dict[str, str | int | bool]:
     """The options that must be the same in training and scoring."""
-    of_mnist = {} if config.demo else {"images": config.images}
-    return of_mnist | {"n_modalities": config.n_modalities, "translated": config.translated}
+    return about(config) | {"n_modalities": config.n_modalities, "translated": config.translated}

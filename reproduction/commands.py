@@ -98,8 +98,8 @@ def measure_commands(run: Run, site: Site) -> dict[str, list[str]]:
 
 def data_options(run: Run, site: Site) -> list[str]:
     """The options of data and device that all scripts take."""
-    data = ["--demo"] if site.demo else ["--data-dir", str(site.data(run.plan.data))]
-    return data + ["--cuda"] * site.cuda
+    files = [] if run.plan.generated else ["--data-dir", str(site.data(run.plan.data))]
+    return (["--demo"] if site.demo else files) + ["--cuda"] * site.cuda
 
 
 def module_command(plan: Plan, script: str, options: list[str]) -> list[str]:

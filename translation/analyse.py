@@ -9,6 +9,7 @@ umap.png is coloured by the thousands. Texts have no pictures: umap.png and kl.p
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -18,12 +19,17 @@ from common.data import Examples
 from common.metrics import Judge
 from common.models import MultimodalVAE
 from common.reporting.generated import Shown
-from common.scripts.analysis import AnalysisConfig as Config
-from common.scripts.analysis import Labelled, analyse
+from common.scripts.analysis import AnalysisConfig, Labelled, analyse
 from common.training import run_from_command_line
 from translation.data import CODES, load, names, numbers
+from translation.options import NoFiles
 
 PLACES = ("thousands", "hundreds", "tens", "units")
+
+
+@dataclass
+class Config(NoFiles, AnalysisConfig):
+    """The options of analyse.py."""
 
 
 @cache

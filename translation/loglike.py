@@ -8,6 +8,7 @@ samples of each encoder alone too (nats per number). A translation is right if a
 blanks after them too; analyse.py reads a text up to its first blank.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,10 +21,16 @@ from common.estimators import joint_and_each
 from common.models import MultimodalVAE
 from common.reporting import tables
 from common.training import devices, run_from_command_line
-from common.training.options import LoglikeConfig as Config
+from common.training.options import LoglikeConfig
 from translation.data import CODES, load
+from translation.options import NoFiles
 
 BATCH_SIZE = 100
+
+
+@dataclass
+class Config(NoFiles, LoglikeConfig):
+    """The options of loglike.py."""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:

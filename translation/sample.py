@@ -27,10 +27,11 @@ from common.models import MultimodalVAE
 from common.reporting import sample_files
 from common.training import devices, options, run_from_command_line
 from translation.data import CODES, load, names, parse
+from translation.options import NoFiles
 
 
 @dataclass
-class Config(options.PriorSamplesConfig):
+class Config(NoFiles, options.PriorSamplesConfig):
     CONDITIONS: ClassVar = ("condition_on_english", "condition_on_french", "reconstruct")
 
     n_samples: int = 24
@@ -55,6 +56,8 @@ def main(config: Config) -> None:
     inputs = {language: _parsed(text, language) for language, text in texts.items()}
     require(len(inputs) < 2, "a text in both languages leaves nothing to translate: give it in one")
     require(not config.reconstruct or not inputs, "--reconstruct takes no condition: leave one of them out")
+    one = not inputs or config.n_samples == Config.n_samples
+    require(one, "a given text has one translation, of its mean: leave out --n-samples")
     model = load_model(config.model, "translation").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     if config.reconstruct:

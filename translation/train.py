@@ -3,8 +3,7 @@
     python train.py                                      the results of README.md, in nine minutes on one core
     python train.py --demo                               fewer epochs, in two minutes
 
-ELBO terms: ELBO(english), ELBO(french) and ELBO(english, french). num2words writes the numbers: of the data options
-only --limit changes them.
+ELBO terms: ELBO(english), ELBO(french) and ELBO(english, french).
 A batch: english (B, 8) and french (B, 8) int64, words.
 """
 
@@ -15,13 +14,14 @@ from common.models.choices import Assembly
 from common.training import run_from_command_line
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import LatentsOption, RunConfig
+from translation.options import NoFiles
 
 if TYPE_CHECKING:
     from common.training import Experiment
 
 
 @dataclass
-class Config(ObjectiveOptions, RunConfig):
+class Config(NoFiles, ObjectiveOptions, RunConfig):
     GROUPS: ClassVar = {"objective": ("lambda_english", "lambda_french")}
     ANNEALING: ClassVar = 1 / 4
     DEMO: ClassVar = {"epochs": 6}

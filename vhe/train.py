@@ -64,8 +64,6 @@ class Config(RunConfig):
     the best. Default: the last sixth, 5 of Omniglot's 30"""
     limit: int | None = None
     """use only the first N characters of each split"""
-    paired_fraction: float = 1.0
-    """must be 1: there is only one modality"""
 
     def check(self) -> None:
         super().check()

@@ -209,6 +209,11 @@ class ModelOptions(NamedModels):
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
         require(self.approx_m == 0, "--approx-m: random subsets need at least 3 modalities, leave it out")
+        if self.model in ("vae", "cvae"):
+            _, *others = (field for field in dataclasses.fields(self) if field.name.startswith("lambda_"))
+            for field in others:
+                default = getattr(self, field.name) in (field.default, (self.PAPER or {}).get(field.name))
+                require(default, f"--model {self.model} scores the image alone: leave out {option(field.name)}")
 
 
 @dataclasses.dataclass(kw_only=True)

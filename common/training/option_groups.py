@@ -91,6 +91,8 @@ def _argument(
         source = f"{config.ANNEALING:.0%} of --epochs"
     if name == "settings":
         text += f". paper: {'not known' if config.PAPER is None else _flags(config.PAPER) or 'the same'}"
+    if name == "paired_fraction" and config.ALWAYS_PAIRED:
+        text = f"must be 1: {config.ALWAYS_PAIRED}"
     if name == "demo" and getattr(config, "DEMO", None):
         text += f". The defaults are then {_flags(config.DEMO)}"
 

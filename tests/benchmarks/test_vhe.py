@@ -65,7 +65,7 @@ def test_it_prints_its_ratios(capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "race", in_this_process)
     few = {name: e._replace(n_steps=1) for name, e in benchmark.EXPERIMENTS.items()}
     monkeypatch.setattr(benchmark, "EXPERIMENTS", few)
-    benchmark.main(benchmark.Config(draws=200, examples=100, rounds=2))
+    benchmark.main(benchmark.Config(passes=2, examples=100, rounds=2))
     out = capsys.readouterr().out
     rows = re.findall(r"^\| (.*?) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| .* to [\d.]+ \|$", out, re.M)
     assert [row for row, *_ in rows] == [

@@ -22,6 +22,10 @@ def test_models_of_subsets_learn_from_unpaired_examples(model):
     mnist.train.Config(model=model, paired_fraction=0.5).check()
 
 
+def test_a_vae_takes_the_settings_of_the_paper():
+    mnist.train.Config(model="vae", settings="paper", lambda_text=50.0).check()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -45,6 +49,8 @@ def test_models_of_subsets_learn_from_unpaired_examples(model):
             ["--obj", "dreg", "--looser"],
             "--looser takes the mean over a mixture's components, and --model mvae is no",
         ),
+        (["--model", "vae", "--lambda-text", "2"], "--model vae scores the image alone: leave out --lambda-text"),
+        (["--model", "cvae", "--lambda-text", "2"], "--model cvae scores the image alone: leave out --lambda-text"),
         (["--model", "vae", "--paired-fraction", "0.5"], "--model vae has no use for unpaired examples"),
         (["--model", "jmvae", "--alpha", "-1"], "--alpha must not be negative, it is -1"),
         (["--model", "mvae", "--obj", "jmvae"], "--obj jmvae needs a joint encoder"),

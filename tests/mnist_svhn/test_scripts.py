@@ -343,6 +343,8 @@ def test_sample_writes_a_picture_for_each_way_to_draw_z(trained, capsys):
             assert min(file.size) > 200
     with pytest.raises(InputError, match="leave out --given"):
         sample.main(sample.Config(trained, traverse=True, given="svhn"))
+    with pytest.raises(InputError, match="--traverse draws no samples: leave out --n-samples"):
+        sample.main(sample.Config(trained, traverse=True, n_samples=3))
 
 
 def test_a_modality_that_the_model_lacks_is_no_condition(tmp_path):

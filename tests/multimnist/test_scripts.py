@@ -79,6 +79,12 @@ def test_loglike_of_strings_reports_characters_and_strings(multi, tmp_path, monk
     assert estimates["log p(image,text)"]["mean"] < 0
 
 
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+def test_no_text_is_forced_where_none_is_modelled(model):
+    with pytest.raises(InputError, match=f"--model {model} models no text: leave out --teacher-forcing"):
+        multimnist.train.Config(model=model, teacher_forcing=True).check()
+
+
 @pytest.mark.parametrize(
     ("script", "args", "message"),
     [

@@ -130,6 +130,10 @@ def test_samples_and_translations_are_lines(trained, tmp_path):
     ("args", "message"),
     [
         (
+            ("--condition-on-english", "ten", "--n-samples", "2"),
+            "a given text has one translation, of its mean: leave out --n-samples",
+        ),
+        (
             ("--condition-on-english", "twenty-won"),
             "--condition-on-english: unknown english words: won; ",
         ),
