@@ -53,7 +53,7 @@ def main(
     model = load_model(config.model, experiment).to(devices.select(config.cuda))
     examples = load("test", config)
     torch.manual_seed(config.seed)
-    values, predicted = evaluate(model, arranged(examples).without_others(model.modalities), **config.sampling)
+    values, predicted = evaluate(model, arranged(examples).only(model.modalities), **config.sampling)
     more = []
     if predicted is not None:
         more = [tables.attribute_table(scores(predicted, examples.modalities["attrs"].bool()))]

@@ -84,7 +84,7 @@ def main(
             image = given_image(config) if config.condition_on_image is not None else None
             latents = None
             if config.mixture:
-                train = arranged(load("train", config)).without_others(model.modalities)
+                train = arranged(load("train", config)).only(model.modalities)
                 latents = gaussian_mixture(model, train, config.mixture)
             attributes = samples(model, asked, image, config.n_samples, picture, latents)
             if image is not None and len(model.modelled) > 1:
@@ -154,7 +154,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Ten
 
     A cvae is given the attributes too, and returns them; a model without attributes (vae) returns None.
     """
-    batch = examples.without_others(model.modalities).to(model.device)[:]
+    batch = examples.only(model.modalities).to(model.device)[:]
     from_image_alone = "image" in model.encoder
     given = ("image",) if from_image_alone else model.modalities
     image = batch.modalities["image"]

@@ -14,6 +14,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, Normal
 
+from common.errors import require
+
 
 class IndependentLogits(Independent):
     """Independent discrete variables with the logits of their base distribution."""
@@ -78,6 +80,7 @@ class LocationScaleLikelihood(nn.Module):
 
     def __init__(self, family: type[Distribution], scale: float, event_dims: int = 1) -> None:
         super().__init__()
+        require(family in (Laplace, Normal), f"the family must be torch's Laplace or Normal (got {family.__name__})")
         self.family, self.scale, self.event_dims = family, scale, event_dims
 
     def forward(self, loc: Tensor) -> SameScale:

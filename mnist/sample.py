@@ -83,7 +83,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         else:
             z = None
             if aggregate or config.mixture:
-                train = load_as_trained("train", config, dataset).without_others(model.modalities)
+                train = load_as_trained("train", config, dataset).only(model.modalities)
             if config.mixture:
                 z = model.draw_latents(config.n_samples, gaussian_mixture(model, train, config.mixture))
             elif aggregate:

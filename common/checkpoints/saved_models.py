@@ -27,22 +27,14 @@ from common.errors import InputError, brief, flag, option, require
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
 FORMAT = 1
-NEWER_OPTIONS = {  # of our networks; older files and the authors' lack them
-    "n_private": None,
-    "n_clusters": None,
-    "n_vmfs": 1,
-    "embed_dim": None,
-    "likelihood_scale": None,
-}
-
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `common.scripts.publish`
 REMEDY = "give a whole checkpoint, or the folder of a run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
 
 
-class Saved(msgspec.Struct):
-    """What every checkpoint of ours holds; see also `common.training.resuming.Last`.
+class PublishedOptions(msgspec.Struct):
+    """The config.json of a published model.
 
     config: the options of the run.
     format: of the file; 1 so far.
@@ -50,16 +42,13 @@ class Saved(msgspec.Struct):
 
     experiment: Name
     config: dict[str, Any]
+    format: int = FORMAT
+
+
+class Saved(PublishedOptions, kw_only=True):
+    """What every checkpoint of ours holds; see also `common.training.resuming.Last`."""
+
     state_dict: dict[str, Tensor]
-    format: int = FORMAT
-
-
-class PublishedOptions(msgspec.Struct):
-    """The config.json of a published model; see `Saved`."""
-
-    experiment: Name
-    config: dict[str, Any]
-    format: int = FORMAT
 
 
 class NetworkOptions(msgspec.Struct):
@@ -121,7 +110,8 @@ def load_model(
         "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
     )
     try:
-        options = SimpleNamespace(**trained.config if build else NEWER_OPTIONS | trained.config)
+        older = {} if build else msgspec.structs.asdict(_options_of(name)())  # older files lack newer options
+        options = SimpleNamespace(**older | trained.config)
         build = build or module_of(name).build
         with torch.device("meta"):  # allocates nothing: the options may ask for too much memory
             sizes = build(options)

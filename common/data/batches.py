@@ -224,19 +224,21 @@ class Examples:
         return Examples(modalities, rows, *masks, self.derived)
 
     def only(self, names: Sequence[str]) -> "Examples":
-        """The same examples with only the named modalities.
+        """The same examples without modalities that are not named, such as labels; itself if there are none.
 
         Raises:
-            InputError: the examples have a mask, with columns for all modalities.
+            InputError: they have a mask, with columns for all modalities, or a named one is derived from another that
+                is not named.
         """
+        if {*self.modalities, *self.derived} <= set(names):
+            return self
         require(self.mask is None, "examples with a mask keep all modalities: select modalities before masking")
-        modalities, rows = (x and {name: x[name] for name in names} for x in (self.modalities, self.rows))
+        kept = [name for name in names if name in self.modalities]
         derived = {name: made for name, made in self.derived.items() if {name, made[0]} <= set(names)}
+        lost = [name for name in self.derived if name in names and name not in (*kept, *derived)]
+        require(not lost, f"{', '.join(lost)} is derived: also name {', '.join(self.derived[n][0] for n in lost)}")
+        modalities, rows = (x and {name: x[name] for name in kept} for x in (self.modalities, self.rows))
         return Examples(modalities, rows, derived=derived)
-
-    def without_others(self, names: Sequence[str]) -> "Examples":
-        """The same examples without modalities that are not named, such as labels; itself if there are none."""
-        return self if set(self.modalities) <= set(names) else self.only([n for n in names if n in self.modalities])
 
     def take(self, index: slice | Tensor) -> "Examples":
         """Only the indexed examples; nothing is read from shards yet."""

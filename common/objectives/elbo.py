@@ -167,8 +167,10 @@ class SumOfElbos(MultimodalObjective):
         names, n_random = [], 0
         for subset in subsets.tolist():
             name = self._names.get(tuple(subset))
-            n_random += name is None
-            names.append(name or f"subset{n_random}")
+            if name is None or name in names:  # random subsets come last, and one can equal a term of its own
+                n_random += 1
+                name = f"subset{n_random}"
+            names.append(name)
         return names
 
     def _with_all_names(self, parts: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def title_of(latents: Distribution | Tensor | None) -> str:
 @torch.no_grad()
 def decoded(path: Path, model: MultimodalVAE, examples: Examples, given: Sequence[str], columns: int) -> None:
     """Save given images, and below them all modalities decoded from one draw of q(z|x_given); all must be images."""
-    batch = examples.without_others(model.modalities).to(model.device)[:]
+    batch = examples.only(model.modalities).to(model.device)[:]
     means = {name: p.mean for name, p in model.decode(model.posterior(batch, given).sample()).items()}
     title = f"decoded from a sample of q(z|{','.join(given)})"
     _in_rows(path, {f"{name}, given": batch.modalities[name] for name in given} | means, columns, title)

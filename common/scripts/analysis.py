@@ -171,7 +171,7 @@ class Analysis:
         )
         self.sources = data.sources(self.model)
         self.test_with_labels = splits["test"]
-        self.train, self.test = (examples.without_others(self.model.modalities) for examples in splits.values())
+        self.train, self.test = (examples.only(self.model.modalities) for examples in splits.values())
         self.folder = config.samples_dir
         torch.manual_seed(config.seed)
         distributed.seed_each_process()

@@ -29,7 +29,7 @@ Split = Any  # what `load` returns: Examples, or what an experiment makes them f
 
 def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Examples:
     """The data's modalities that the model has."""
-    return data.without_others(model.modalities)
+    return data.only(model.modalities)
 
 
 class Experiment(NamedTuple):

@@ -1,15 +1,22 @@
 import pytest
 import torch
-from torch.distributions import Independent, Laplace, Normal
+from torch.distributions import Cauchy, Independent, Laplace, Normal
 
+from common.errors import InputError
 from common.likelihoods import (
     BernoulliLikelihood,
     BinaryLikelihood,
     CategoricalLikelihood,
     FunctionLikelihood,
     LaplaceLikelihood,
+    LocationScaleLikelihood,
     SphericalGaussianLikelihood,
 )
+
+
+def test_other_families_are_refused():
+    with pytest.raises(InputError, match="the family must be torch's Laplace or Normal .got Cauchy."):
+        LocationScaleLikelihood(Cauchy, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_run_goes_on_as_it_would_have(run):
     for split, terms in RUNS[name]["epoch 2"].items():
         assert lines[1][split] == pytest.approx(terms, rel=1e-3, abs=1e-3)
     second = load(folder / "checkpoint.pth.tar")
-    assert second["epoch"] == 2 and set(second) == {*first, "format"}, "what is saved has the same keys"
+    assert second["epoch"] == 2 and set(second) == {*first, "format", "device"}, "what is saved has the same keys"
     parameters = torch.cat([x.flatten() for x in second["state_dict"].values()]).double()
     totals = {"sum": parameters.sum().item(), "squares": parameters.square().sum().item()}
     assert totals == pytest.approx(RUNS[name]["parameters after epoch 2"], rel=1e-4, abs=1e-3)

@@ -25,6 +25,16 @@ def test_only_some_modalities_keep_what_is_derived_of_them():
         Examples({"a": torch.ones(3), "b": torch.zeros(3)}, mask=torch.ones(3, 2, dtype=torch.bool)).only(["a"])
 
 
+def test_labels_are_left_out_and_derived_modalities_stay():
+    x = torch.ones(3)
+    examples = Examples({"a": x, "label": x}, derived={"twice": ("a", lambda x: 2 * x)})
+    chosen = examples.only(("a", "twice"))
+    assert {name: x.tolist() for name, x in chosen[:].modalities.items()} == {"a": [1.0] * 3, "twice": [2.0] * 3}
+    assert chosen.only(("a", "twice", "other")) is chosen and set(chosen.only(("a",))[:].modalities) == {"a"}
+    with pytest.raises(InputError, match="twice is derived: also name a"):
+        examples.only(("twice",))
+
+
 def test_absence_becomes_a_mask_and_callers_tensors_stay():
     a, b = torch.tensor([[1.0, torch.nan], [2.0, 3.0]]), torch.tensor([4, -1])
     batch = observe({"a": a, "b": b}, columns_of(dict.fromkeys("abc")))

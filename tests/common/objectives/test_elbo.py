@@ -67,6 +67,9 @@ def test_random_subsets_add_their_elbos():
         given = [name for name in terms if name.startswith(f"{j}/") and terms[name].any()]
         assert len(given) == 3, "two modalities and a KL"
     assert set(objective.bound(inputs).terms) == set(terms), "the same names whatever is drawn"
+    first = next(iter(model.modalities))
+    drawn = torch.eye(3, dtype=torch.bool)[[0, 0, 1, 1]]  # as a random subset of a set may be a term of its own
+    assert objective._subset_names(drawn)[:2] == [first, "subset1"] and objective._subset_names(drawn)[3] == "subset2"
     torch.testing.assert_close(value, sum(-x if n.endswith("kl") else x for n, x in terms.items()))
 
 
