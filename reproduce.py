@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from common.errors import InputError, install, option, require, require_positive
+from common.errors import InputError, install, option, require, require_different, require_positive
 
 if find_spec("submitit") is None and __name__ == "__main__":
     print(f"error: reproduce.py needs submitit: {install('submitit')}", file=sys.stderr)
@@ -88,7 +88,7 @@ class Config:
 
     def check(self) -> None:
         """Raise InputError for values that no call can have."""
-        require(0 < len(set(self.seeds)) == len(self.seeds), f"--seeds must be different numbers, not {self.seeds}")
+        require_different(self, "seeds")
         for seed in self.seeds:
             require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32, not {seed}")
         require_positive(self, "jobs", "budget")

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import nn
 
 from celeba.attributes import ATTRIBUTES
+from common.checkpoints.authors_files import MVAE_IMAGE, NORM, layer
 from common.encoders_decoders import SplitLinearLayer
 from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood
@@ -81,45 +82,20 @@ def hidden(*sizes: int) -> list[nn.Module]:
     return [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.BatchNorm1d(m), nn.SiLU())]
 
 
-def layer(ours: str, theirs: str, *kinds: str) -> dict[str, tuple[str, ...]]:
-    """Map the parameters of our layer, by their kinds, to those of the authors' layer."""
-    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in kinds}
-
-
-LINEAR, NORM = ("weight", "bias"), ("weight", "bias", "running_mean", "running_var")
 # our parameters -> the authors'
-IMAGE = {
-    **layer("encoder.image.0", "image_encoder.features.0", "weight"),
-    **layer("encoder.image.2", "image_encoder.features.2", "weight"),
-    **layer("encoder.image.3", "image_encoder.features.3", *NORM),
-    **layer("encoder.image.5", "image_encoder.features.5", "weight"),
-    **layer("encoder.image.6", "image_encoder.features.6", *NORM),
-    **layer("encoder.image.8", "image_encoder.features.8", "weight"),
-    **layer("encoder.image.9", "image_encoder.features.9", *NORM),
-    **layer("encoder.image.12", "image_encoder.classifier.0", *LINEAR),
-    **layer("encoder.image.15.linear", "image_encoder.classifier.3", *LINEAR),
-    **layer("decoder.image.0", "image_decoder.upsample.0", *LINEAR),
-    **layer("decoder.image.3", "image_decoder.hallucinate.0", "weight"),
-    **layer("decoder.image.4", "image_decoder.hallucinate.1", *NORM),
-    **layer("decoder.image.6", "image_decoder.hallucinate.3", "weight"),
-    **layer("decoder.image.7", "image_decoder.hallucinate.4", *NORM),
-    **layer("decoder.image.9", "image_decoder.hallucinate.6", "weight"),
-    **layer("decoder.image.10", "image_decoder.hallucinate.7", *NORM),
-    **layer("decoder.image.12", "image_decoder.hallucinate.9", "weight"),
-}
 AUTHORS = {
-    **IMAGE,
-    **layer("encoder.attrs.0", "attrs_encoder.net.0", *LINEAR),
-    **layer("encoder.attrs.1", "attrs_encoder.net.1", *NORM),
-    **layer("encoder.attrs.3", "attrs_encoder.net.3", *LINEAR),
-    **layer("encoder.attrs.4", "attrs_encoder.net.4", *NORM),
-    **layer("encoder.attrs.6.linear", "attrs_encoder.net.6", *LINEAR),
-    **layer("decoder.attrs.0", "attrs_decoder.net.0", *LINEAR),
-    **layer("decoder.attrs.1", "attrs_decoder.net.1", *NORM),
-    **layer("decoder.attrs.3", "attrs_decoder.net.3", *LINEAR),
-    **layer("decoder.attrs.4", "attrs_decoder.net.4", *NORM),
-    **layer("decoder.attrs.6", "attrs_decoder.net.6", *LINEAR),
-    **layer("decoder.attrs.7", "attrs_decoder.net.7", *NORM),
-    **layer("decoder.attrs.9", "attrs_decoder.net.9", *LINEAR),
+    **MVAE_IMAGE,
+    **layer("encoder.attrs.0", "attrs_encoder.net.0"),
+    **layer("encoder.attrs.1", "attrs_encoder.net.1", kinds=NORM),
+    **layer("encoder.attrs.3", "attrs_encoder.net.3"),
+    **layer("encoder.attrs.4", "attrs_encoder.net.4", kinds=NORM),
+    **layer("encoder.attrs.6.linear", "attrs_encoder.net.6"),
+    **layer("decoder.attrs.0", "attrs_decoder.net.0"),
+    **layer("decoder.attrs.1", "attrs_decoder.net.1", kinds=NORM),
+    **layer("decoder.attrs.3", "attrs_decoder.net.3"),
+    **layer("decoder.attrs.4", "attrs_decoder.net.4", kinds=NORM),
+    **layer("decoder.attrs.6", "attrs_decoder.net.6"),
+    **layer("decoder.attrs.7", "attrs_decoder.net.7", kinds=NORM),
+    **layer("decoder.attrs.9", "attrs_decoder.net.9"),
 }
 AUTHORS_OPTIONS = {"model": "mvae", "posterior": "gaussian"}

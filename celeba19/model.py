@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from celeba.attributes import ATTRIBUTES
-from celeba.model import IMAGE, WIDTH, image_decoder, image_encoder
+from celeba.model import WIDTH, image_decoder, image_encoder
+from common.checkpoints.authors_files import MVAE_IMAGE
 from common.encoders_decoders import SqueezeLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE
@@ -80,7 +81,7 @@ def stacked(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
 KEY = ",".join(ATTRIBUTES)
 # our parameters -> the authors'; those of the 18 attributes are stacked in one here
 AUTHORS = {
-    **IMAGE,
+    **MVAE_IMAGE,
     f"encoder.{KEY}.embedding": tuple(f"attr_encoders.{i}.net.0.weight" for i in range(N)),
     **stacked(f"encoder.{KEY}.hidden", "attr_encoders.{}.net.2"),
     **stacked(f"encoder.{KEY}.heads", "attr_encoders.{}.net.4"),

@@ -29,7 +29,6 @@ Data
         tensor_files: files of tensors and plain containers, checked before use
         config: the options that every dataset's load(split, config) reads
         zip_files: archives, with limits on their sizes
-        idx_files: MNIST's arrays of bytes
         npy_files: numpy's arrays
         pictures: images as Pillow reads them
         drawing: random measures, shapes and light of the pictures that demos draw

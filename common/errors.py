@@ -25,6 +25,14 @@ def require_positive(config: object, *fields: str) -> None:
         require(value is None or value > 0, f"{option(field)} must be positive, not {value}")
 
 
+def require_different(config: object, *fields: str) -> None:
+    """Raise `InputError` for options of a config that take several values and have none, or one twice."""
+    for field in fields:
+        values = getattr(config, field)
+        given = " ".join(map(str, values)) or "none"
+        require(0 < len(values) == len(set(values)), f"{option(field)} must name at least one, each once (got {given})")
+
+
 def require_seed(config: object, field: str = "seed") -> None:
     """Raise `InputError` for a seed that PyTorch and NumPy do not both take."""
     value = getattr(config, field)

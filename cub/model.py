@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from common.checkpoints import NetworkOptions
-from common.checkpoints.authors_files import LEARNED_PRIOR, MmvaeArgs, layer
+from common.checkpoints.authors_files import LEARNED_PRIOR, NORM, MmvaeArgs, layer
 from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
 from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
@@ -198,14 +198,13 @@ def _authors_parameters(model: str) -> dict[str, tuple[str, ...]]:
     """{our parameter: names of the authors' parameters, to be concatenated} of a --model."""
     affine = ("weight", "bias")
     bias = affine if MODELS[model].wide else ("weight",)
-    norm = (*affine, "running_mean", "running_var")
     layers = {  # {our layer: (their layers, kinds of parameters)}, first of the caption
         "encoder.caption.0": (("vaes.1.enc.embedding",), ("weight",)),
         **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), bias) for i in range(0, 15, 3)},
-        **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), norm) for i in range(1, 15, 3)},
+        **{f"encoder.caption.{i + 2}": ((f"vaes.1.enc.enc.{i}",), NORM) for i in range(1, 15, 3)},
         "encoder.caption.18.linear": (("vaes.1.enc.c1", "vaes.1.enc.c2"), bias),
         **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), bias) for i in range(0, 18, 3)},
-        **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), norm) for i in range(1, 15, 3)},
+        **{f"decoder.caption.{i + 1}": ((f"vaes.1.dec.dec.{i}",), NORM) for i in range(1, 15, 3)},
         "decoder.caption.19": (("vaes.1.dec.toVocabSize",), affine),
     }
     if model == "images":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from common.errors import require
 from common.models import choices
 from common.training import run_from_command_line
-from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
+from common.training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from cub.options import AUTHORS, FUSIONS, MODELS, POSTERIORS, TrainingBirdOptions, model_of
 
@@ -86,7 +86,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
             self.K = 50
         if isinstance(self.learn_prior, Unset):
             learned = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
-            self.learn_prior = learned and self.posterior not in WITHOUT_SCALES
+            self.learn_prior = learned and self.posterior not in choices.WITHOUT_SCALES
 
     def record(self) -> choices.Model:
         return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)

@@ -22,7 +22,7 @@ import tyro
 from common import distributed
 from common.checkpoints import load_model
 from common.data.schemas import read_json
-from common.errors import option, require, require_positive
+from common.errors import require, require_different, require_positive
 from common.io import AGAIN, write_atomically
 from common.reporting import plots, tables
 from common.training import devices, options, run_from_command_line, runs
@@ -97,10 +97,7 @@ class Config:
 
     def check(self) -> None:
         """Raise InputError for values that no call can have."""
-        for name in ("variants", "seeds"):
-            values = getattr(self, name)
-            require(len(values) == len(set(values)), f"{option(name)} must name each once, not {values}")
-        require(len(self.seeds) > 0, "--seeds needs at least one seed")
+        require_different(self, "seeds", *(["variants"] if self.variants else []))
         require_positive(self, "n_test", "n_samples", "jobs")
         parts.Observed(self.observed)
         halved = self.experiment == "pixels" or self.observed in ("top", "bottom")

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import load_config
-from common.data import Examples, checksums, files, idx_files
+from common.data import Examples, checksums, files
 from common.data.config import DataConfig
 from common.data.files import find
-from common.data.idx_files import read_idx
 from common.errors import brief, require
 from common.io import DOWNLOAD_AGAIN
+from mnist import idx_files
 from mnist.demo import scanned_digits
+from mnist.idx_files import read_idx
 
 if TYPE_CHECKING:
     from common.training.options import ModelConfig

@@ -26,7 +26,7 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.splits import hold_out
-from common.errors import Diverged, InputError, flag, install, option, require, require_positive
+from common.errors import Diverged, InputError, flag, install, option, require, require_different, require_positive
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
 from common.reporting import tables
@@ -88,7 +88,7 @@ class Config(train.Config):
 
     def check(self) -> None:
         super().check()
-        require(0 < len(self.seeds) == len(set(self.seeds)), f"--seeds must name each seed once, not {self.seeds}")
+        require_different(self, "seeds")
         require_positive(self, "trials", "n_samples", "jobs")
         n = math.prod(map(len, SPACE.values()))
         require(self.trials <= n, f"--trials {self.trials} is more than the {n} possible settings: give fewer")

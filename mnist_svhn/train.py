@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from common.errors import require, require_positive
+from common.models.choices import WITHOUT_SCALES
 from common.training import run_from_command_line
-from common.training.objective_options import WITHOUT_SCALES, MmvaeOptions, NamedModels, ObjectiveName, Unset
+from common.training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from mnist_svhn.options import FAMILIES, MODELS, NEWER, TrainingPairOptions
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from common.checkpoints import NetworkOptions
-from common.checkpoints.authors_files import layer
+from common.checkpoints.authors_files import MVAE_IMAGE, layer
 from common.encoders_decoders import SplitLinearLayer
 from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
@@ -154,14 +154,6 @@ def image_decoder(n_inputs: int) -> nn.Sequential:
     )
 
 
-def _conv(ours: str, theirs: str) -> dict[str, tuple[str]]:
-    return {f"{ours}.weight": (f"{theirs}.weight",)}
-
-
-def _norm(ours: str, theirs: str) -> dict[str, tuple[str]]:
-    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in ("weight", "bias", "running_mean", "running_var")}
-
-
 def _gru(ours: str, theirs: str, layer: str, suffix: str = "") -> dict[str, tuple[str]]:
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     return {f"{ours}.{kind}_{layer}": (f"{theirs}.{kind}_{layer}{suffix}",) for kind in kinds}
@@ -169,27 +161,11 @@ def _gru(ours: str, theirs: str, layer: str, suffix: str = "") -> dict[str, tupl
 
 # our parameters -> the authors'
 AUTHORS = {
-    **_conv("encoder.image.0", "image_encoder.features.0"),
-    **_conv("encoder.image.2", "image_encoder.features.2"),
-    **_norm("encoder.image.3", "image_encoder.features.3"),
-    **_conv("encoder.image.5", "image_encoder.features.5"),
-    **_norm("encoder.image.6", "image_encoder.features.6"),
-    **_conv("encoder.image.8", "image_encoder.features.8"),
-    **_norm("encoder.image.9", "image_encoder.features.9"),
-    **layer("encoder.image.12", "image_encoder.classifier.0"),
-    **layer("encoder.image.15.linear", "image_encoder.classifier.3"),
+    **MVAE_IMAGE,
     "encoder.text.embedding.weight": ("text_encoder.embed.weight",),
     **_gru("encoder.text.forwards", "text_encoder.gru", "l0"),
     **_gru("encoder.text.backwards", "text_encoder.gru", "l0", "_reverse"),
     **layer("encoder.text.heads.linear", "text_encoder.h2p"),
-    **layer("decoder.image.0", "image_decoder.upsample.0"),
-    **_conv("decoder.image.3", "image_decoder.hallucinate.0"),
-    **_norm("decoder.image.4", "image_decoder.hallucinate.1"),
-    **_conv("decoder.image.6", "image_decoder.hallucinate.3"),
-    **_norm("decoder.image.7", "image_decoder.hallucinate.4"),
-    **_conv("decoder.image.9", "image_decoder.hallucinate.6"),
-    **_norm("decoder.image.10", "image_decoder.hallucinate.7"),
-    **_conv("decoder.image.12", "image_decoder.hallucinate.9"),
     "decoder.text.embedding.weight": ("text_decoder.embed.weight",),
     **layer("decoder.text.start", "text_decoder.z2h"),
     **_gru("decoder.text.gru", "text_decoder.gru", "l0"),

@@ -24,11 +24,33 @@ MMVAE_REMEDY = (
 
 
 LEARNED_PRIOR = {"prior.loc": ("_pz_params.0",), "prior.scale": ("_pz_params.1",)}  # ours, and MMVAE's
+WEIGHT, NORM = ("weight",), ("weight", "bias", "running_mean", "running_var")  # kinds of parameters of layers
 
 
 def layer(ours: str, *theirs: str, kinds: Sequence[str] = ("weight", "bias")) -> dict[str, tuple[str, ...]]:
     """{parameter of our layer: those of the authors' layers, which are concatenated in ours}."""
     return {f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs) for kind in kinds}
+
+
+MVAE_IMAGE = {  # our parameters -> those of MVAE's image networks of MultiMNIST and CelebA
+    **layer("encoder.image.0", "image_encoder.features.0", kinds=WEIGHT),
+    **layer("encoder.image.2", "image_encoder.features.2", kinds=WEIGHT),
+    **layer("encoder.image.3", "image_encoder.features.3", kinds=NORM),
+    **layer("encoder.image.5", "image_encoder.features.5", kinds=WEIGHT),
+    **layer("encoder.image.6", "image_encoder.features.6", kinds=NORM),
+    **layer("encoder.image.8", "image_encoder.features.8", kinds=WEIGHT),
+    **layer("encoder.image.9", "image_encoder.features.9", kinds=NORM),
+    **layer("encoder.image.12", "image_encoder.classifier.0"),
+    **layer("encoder.image.15.linear", "image_encoder.classifier.3"),
+    **layer("decoder.image.0", "image_decoder.upsample.0"),
+    **layer("decoder.image.3", "image_decoder.hallucinate.0", kinds=WEIGHT),
+    **layer("decoder.image.4", "image_decoder.hallucinate.1", kinds=NORM),
+    **layer("decoder.image.6", "image_decoder.hallucinate.3", kinds=WEIGHT),
+    **layer("decoder.image.7", "image_decoder.hallucinate.4", kinds=NORM),
+    **layer("decoder.image.9", "image_decoder.hallucinate.6", kinds=WEIGHT),
+    **layer("decoder.image.10", "image_decoder.hallucinate.7", kinds=NORM),
+    **layer("decoder.image.12", "image_decoder.hallucinate.9", kinds=WEIGHT),
+}
 
 
 class Trained(NamedTuple):

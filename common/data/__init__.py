@@ -8,7 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["Batch", "Examples", "observe"],
         "files": ["download", "find"],
-        "idx_files": ["read_idx"],
         "shards": ["Shards"],
         "splits": ["draw_paired", "hold_out", "unpair"],
         "streams": ["Stream"],

@@ -26,6 +26,7 @@ FAMILIES = {  # those of `common.models.families.FAMILIES`
     "vmf": "von Mises-Fisher, z on the unit sphere, or on several side by side",
     "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
 }
+WITHOUT_SCALES = ("vmf", "ebm")  # families whose priors have none to learn
 
 
 class Assembly(NamedTuple):

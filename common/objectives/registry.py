@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import objectives
 from common.errors import option, require
+from common.models.choices import Model
 
 if TYPE_CHECKING:
     from common.multimodal_vae import MultimodalVAE
@@ -230,6 +231,11 @@ def objectives_of(fusion: str) -> tuple[str, ...]:
 def with_default(name: str | None, exists: Sequence[str]) -> tuple[str, ...]:
     """The objectives that exist, the one with this name first; None leaves their order."""
     return tuple(exists) if name is None else (name, *(other for other in exists if other != name))
+
+
+def default_of(model: Model) -> str:
+    """The name of a model's objective without --obj."""
+    return with_default(model.obj, objectives_of(model.fusion))[0]
 
 
 def with_option(name: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def page() -> str:
     """The page, in Markdown."""
     rows = []
     for name, model in choices.MODELS.items():
-        obj, incomplete = objective(model), "yes" if model.unpaired else "no"
+        obj, incomplete = registry.default_of(model), "yes" if model.unpaired else "no"
         goal = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
         rows.append([f"`{name}`", *pieces(name), goal, model.bounds, incomplete, model.source])
     return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
@@ -56,15 +56,10 @@ def pieces(name: str) -> tuple[str, str]:
     return private if model.private else "p(z) prod_m p(x_m|z)", posterior
 
 
-def objective(model: choices.Model) -> str:
-    """The name of a model's objective without --obj."""
-    return model.obj or registry.objectives_of(model.fusion)[0]
-
-
 def _section(name: str) -> str:
     """A model's equations, and what tells it from the model most like it."""
     model = choices.MODELS[name]
-    obj = objective(model)
+    obj = registry.default_of(model)
     form = "MmvaeElbo" if model.fusion in registry.MIXTURES and obj == "elbo" else registry.OBJECTIVES[obj].form
     bound = model.bound or equation(form)
     posterior = FUSIONS[model.fusion].equation

@@ -20,7 +20,7 @@ from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.data.schemas import read_json
 from common.data.splits import draw_paired
-from common.errors import option, require, require_positive
+from common.errors import require, require_different, require_positive
 from common.io import AGAIN, write_atomically
 from common.models import choices
 from common.reporting import plots, tables
@@ -90,9 +90,7 @@ class WeakSupervisionOptions:
 
     def check(self) -> None:
         super().check()
-        for name in ("fractions", "seeds"):
-            values = getattr(self, name)
-            require(0 < len(values) == len(set(values)), f"{option(name)} must name each value once, not {values}")
+        require_different(self, "fractions", "seeds")
         for fraction in self.fractions:
             require(0 < fraction <= 1, f"--fractions must lie in (0, 1], not {fraction}")
         require_positive(self, "jobs", "classifier_steps")

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from common.errors import install, option, require, require_positive
-from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, Assembly, Model
+from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, WITHOUT_SCALES, Assembly, Model
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -20,7 +20,6 @@ class Unset(int):
 
 
 ObjectiveName = Literal[tuple(OBJECTIVES)]
-WITHOUT_SCALES = ("vmf", "ebm")  # families whose priors have none to learn
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -138,8 +137,7 @@ class NamedModels(ObjectiveOptions):
         from common.models.fusions import FUSIONS
 
         def can(other: Model) -> bool:
-            first = registry.with_default(other.obj, registry.objectives_of(other.fusion))[0]
-            takes_it = posterior == "gaussian" or not registry.OBJECTIVES[first].gaussian
+            takes_it = posterior == "gaussian" or not OBJECTIVES[registry.default_of(other)].gaussian
             return takes_it and FUSIONS[other.fusion].exists(FAMILIES[posterior])
 
         able = [name for name, other in self.MODELS.items() if can(other)]

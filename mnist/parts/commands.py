@@ -16,6 +16,7 @@ from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
+from common.models.choices import WITHOUT_SCALES
 from common.reporting import plots, sample_files, tables
 from common.training import Experiment, devices, objective_of, options, run
 from common.training.objective_options import ObjectiveOptions
@@ -86,7 +87,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         shares = self.layout != "list" and (self.fusion != "unstructured" or self.decoder == "shared")
         require(self.embed_dim is None or shares, f"--embed-dim needs {self.SHARED}: the parts share no network")
         require(
-            not self.learn_prior or self.posterior in ("gaussian", "laplace"),
+            not self.learn_prior or self.posterior not in WITHOUT_SCALES,
             f"--learn-prior learns scales, and the prior of --posterior {self.posterior} has none: leave it out",
         )
         require(

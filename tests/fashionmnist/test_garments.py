@@ -7,8 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
-from common.data.idx_files import read_idx
 from fashionmnist.demo import draw
+from mnist.idx_files import read_idx
 
 N = 1300
 LABELS = torch.arange(N) % 10

@@ -18,10 +18,10 @@ import pytest
 import celeba.data
 import vhe.data
 from common.data import Shards, array_caches, image_caches
-from common.data.idx_files import read_idx
 from common.data.zip_files import unpack
 from cub import feature_files, layouts
 from cub.captions import SPECIAL, read_vocabulary
+from mnist.idx_files import read_idx
 from mnist_svhn.data import FILES, read_svhn
 from tests.faults.attack import GIB, attack, scaled
 from tests.faults.mutated import mutations

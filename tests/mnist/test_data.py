@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import fashionmnist.data
-from common.data import idx_files
-from common.data.idx_files import read_idx
 from common.errors import InputError
+from mnist import idx_files
 from mnist.data import load
+from mnist.idx_files import read_idx
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import IMAGES, LABELS, idx, write_mnist
 

@@ -428,7 +428,7 @@ def test_a_comparison_and_its_table(tmp_path, capsys, monkeypatch):
     [
         (["--variants", "obj"], "are NAME=VALUE, not 'obj'"),
         (["--variants", "posterior=laplace"], "there is no fusion poe for laplace experts"),
-        (["--seeds", "1", "1"], "--seeds must name each once"),
+        (["--seeds", "1", "1"], "--seeds must name at least one, each once .got 1 1"),
         (["--variants", "obj=elbo seed=3"], "cannot set seed=3"),
         (["--options", "settings=paper"], "cannot set settings=paper"),
         (["--observed", "left"], "models of halves need top or bottom"),

@@ -71,8 +71,8 @@ def test_runs_of_weak_supervision_go_in_parallel(tmp_path):
     [
         (["--fractions", "0.001"], "--fractions 0.001 of 60 images leaves no pair"),
         (["--fractions", "2"], r"--fractions must lie in \(0, 1\]"),
-        (["--fractions", "0.5", "0.5"], "--fractions must name each value once"),
-        (["--seeds", "0", "0"], "--seeds must name each value once"),
+        (["--fractions", "0.5", "0.5"], "--fractions must name at least one, each once .got 0.5 0.5"),
+        (["--seeds", "0", "0"], "--seeds must name at least one, each once .got 0 0"),
         (["--jobs", "0"], "--jobs must be positive"),
     ],
 )

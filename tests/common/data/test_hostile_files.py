@@ -18,9 +18,9 @@ import pytest
 import celeba.data
 import vhe.data
 from common.data import Shards, array_caches, image_caches
-from common.data.idx_files import read_idx
 from common.data.zip_files import unpack
 from common.errors import InputError
+from mnist.idx_files import read_idx
 from mnist_svhn.data import FILES, read_svhn
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.data_config import data_config
