@@ -71,13 +71,14 @@ class OwnExpertStrategy(Strategy):
         """(mu, logvar), each (E, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D).
 
         Raises:
-            InputError: no encoder sees exactly the modalities of an example (not checked in training on a GPU, which it
-                would stop). An example without any has the parameters of the standard prior, 0.
+            InputError: no encoder sees exactly the modalities of an example (checked only outside training, where CVAE
+                may get images without labels, which its decoder does not score). An example without any has the
+                parameters of the standard prior, 0.
         """
         mask = torch.ones_like(self.subsets[:1]) if mask is None else mask
         chosen = (mask.unsqueeze(-2) == self.subsets).all(dim=-1)  # (..., B, E)
         require(
-            (self.training and mask.is_cuda) or bool((chosen.any(dim=-1) | ~mask.any(dim=-1)).all()),
+            self.training or bool((chosen.any(dim=-1) | ~mask.any(dim=-1)).all()),
             "the model has no encoder for just these modalities: give others",
         )
         weight = chosen.to(params[0]).movedim(-1, 0).unsqueeze(-1)  # (E, ..., B, 1)

@@ -227,12 +227,6 @@ def test_a_subset_without_an_encoder_is_refused():
     assert model.posterior(inputs).mean.shape == (2, 4)
 
 
-def test_a_subset_without_an_encoder_is_refused_in_training_too():
-    strategy = OwnExpertStrategy(("a", "b", "a,b", "b,c")).train()
-    with pytest.raises(InputError, match="no encoder for just these modalities"):
-        strategy((torch.zeros(4, 1, D), torch.zeros(4, 1, D)), mask_of([("a", "c")]))
-
-
 @pytest.mark.parametrize("posterior", ["gaussian", "laplace"])
 def test_an_example_without_any_modality_has_the_prior(posterior):
     model = build(SimpleNamespace(n_latents=4, model="jmvae", posterior=posterior)).eval()

@@ -1,10 +1,12 @@
 import json
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.reporting import tables
+from common.reporting.provenance import provenance
 
 
 def test_means_and_standard_errors():
@@ -79,7 +81,9 @@ def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
     tables.report(config, "mnist", shown, {"n_examples": 3}, {"data": "demo"})
     assert capsys.readouterr().out == f"\n| name |\n|---|\n| x |\n\n{config.json}\n"
     about = {"experiment": "mnist", "data": "demo", "checkpoint": str(config.model), "split": "test", "n_examples": 3}
+    about |= {"date": datetime.now().date().isoformat(), **provenance()}
     assert json.loads(config.json.read_text()) == about | {"full": {"x": 1}, "empty": {}}
+    assert set(provenance()) == {"commit", "versions", "device", "threads"} and about["device"]
 
 
 def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):
