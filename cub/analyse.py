@@ -59,7 +59,7 @@ from cub.data import Birds
 from cub.demo import CAPTIONS
 from cub.feature_files import network_of
 from cub.feature_network import features_of as network_features
-from cub.options import PAPER
+from cub.options import PAPER, about
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 
@@ -295,20 +295,19 @@ def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
     maps.latents(path, model, z, {birds.class_names[c]: classes == c for c in commonest})
 
 
-def report(figures: dict[str, dict], about: str, config: Config, n: int) -> None:
+def report(figures: dict[str, dict], features: str, config: Config, n: int) -> None:
     """Report the correlations, and of the demo the coherence, each in a table.
 
     Args:
-        about: what makes the features of images.
+        features: what makes the features of images.
     """
-    birds = {} if config.demo else {"birds": "photographed"}
-    title, data = tables.data_scored(config, "cub", birds, n, "test pair")
-    shown = [correlation_table(figures["correlations"], about, config, title)]
+    title, data = tables.data_scored(config, "cub", about(config), n, "test pair")
+    shown = [correlation_table(figures["correlations"], features, config, title)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))
     shown += [kl_table(figures["nats"], "cub"), parameter_table(figures["parameters"], "cub")]
     chosen = ("n_samples", "seed", "components", "feature_components")
-    settings = {"n_examples": n, "features": about} | {name: getattr(config, name) for name in chosen}
+    settings = {"n_examples": n, "features": features} | {name: getattr(config, name) for name in chosen}
     tables.report(config, "cub", shown, settings, data)
 
 

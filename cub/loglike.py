@@ -18,6 +18,7 @@ from common.reporting import tables
 from common.scripts.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
 from common.training import run_from_command_line
 from cub.data import CAPTIONS
+from cub.options import about
 from cub.trained_model import TrainedConfig, load_birds, load_trained
 
 
@@ -34,9 +35,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     birds = load_birds("test", model, vocabulary, config)
     torch.manual_seed(config.seed)
     values = evaluate(model, birds.examples, **config.sampling, paper=config.paper)
-    about = ({} if config.demo else {"birds": "photographed"}) | {"captions each": str(CAPTIONS)}
+    facts = about(config) | {"captions each": str(CAPTIONS)}
     n, groups = len(birds.classes), birds.image_of_each_caption
-    return tables.report_estimates(values, config, "cub", n, about, groups=groups)
+    return tables.report_estimates(values, config, "cub", n, facts, groups=groups)
 
 
 if __name__ == "__main__":

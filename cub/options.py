@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import tyro
 
 from common.models import choices
+from common.training.options import DataOptions
 
 # correlations of the paper's MMVAE with features (Shi et al. 2019, section 4.2)
 PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}
@@ -86,6 +87,11 @@ FUSIONS = {  # of --fusion: a model that has it, with the objective that is its 
 }
 POSTERIORS = ("laplace-normal", "softplus-normal", "softplus-laplace", "gaussian", "laplace", "vmf", "ebm")
 AUTHORS = {"cubIS": "images", "cubISft": "features"}  # {the authors' --model: ours}
+
+
+def about(config: DataOptions) -> dict[str, str]:
+    """Facts about the data for tables and JSON."""
+    return {} if config.demo else {"birds": "photographed"}
 
 
 def model_of(fusion: str, obj: str | None, n_private: int | None, n_clusters: int | None) -> choices.Model:

@@ -239,3 +239,4 @@ PAIR_MODELS = (
     *("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca"),
     *("mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "telbo"),
 )
+FIRST_ALONE = ("vae", "cvae")  # these model the first modality alone; the cvae is given the second

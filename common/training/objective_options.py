@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from common.errors import install, option, require, require_positive
-from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, WITHOUT_SCALES, Assembly, Model
+from common.models.choices import FIRST_ALONE, FUSIONS, MODELS, PAIR_MODELS, WITHOUT_SCALES, Assembly, Model
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -207,7 +207,7 @@ class ModelOptions(NamedModels):
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
         require(self.approx_m == 0, "--approx-m: random subsets need at least 3 modalities, leave it out")
-        if self.model in ("vae", "cvae"):
+        if self.model in FIRST_ALONE:
             _, *others = (field for field in dataclasses.fields(self) if field.name.startswith("lambda_"))
             for field in others:
                 default = getattr(self, field.name) in (field.default, (self.PAPER or {}).get(field.name))
