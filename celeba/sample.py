@@ -84,8 +84,7 @@ def main(
             image = given_image(config) if config.condition_on_image is not None else None
             latents = None
             if config.mixture:
-                train = arranged(load("train", config)).only(model.modalities)
-                latents = gaussian_mixture(model, train, config.mixture)
+                latents = gaussian_mixture(model, arranged(load("train", config)), config.mixture)
             attributes = samples(model, asked, image, config.n_samples, picture, latents)
             if image is not None and len(model.modelled) > 1:
                 print(prediction(model, image))

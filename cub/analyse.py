@@ -27,15 +27,15 @@ model's samples/.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from common import distributed
 from common.data import Examples
@@ -48,9 +48,8 @@ from common.reporting import umap as maps
 from common.reporting.analysis_tables import kl_table, parameter_table
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot
-from common.scripts.analysis import parameter_counts
+from common.scripts.analysis import AnalysisConfig, parameter_counts
 from common.training import devices, run_from_command_line
-from common.training.options import PriorSamplesConfig, ScoresConfig
 from cub import demo as drawn
 from cub.captions import Vocabulary
 from cub.cca import cca
@@ -60,16 +59,18 @@ from cub.demo import CAPTIONS
 from cub.feature_files import network_of
 from cub.feature_network import features_of as network_features
 from cub.options import PAPER, about
+from cub.pairs import BATCH_SIZE, compared, generate
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 
-BATCH_SIZE = 200  # captions
 SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds
 
 
 @dataclass
-class Config(TrainedConfig, PriorSamplesConfig, ScoresConfig):
+class Config(TrainedConfig, AnalysisConfig):
+    N_SAMPLES: ClassVar = 1000
+
     n_samples: int | None = None
     """samples from the prior, for joint generation. Default: 1,000; with --limit N at most N"""
     components: int | None = None
@@ -77,18 +78,11 @@ class Config(TrainedConfig, PriorSamplesConfig, ScoresConfig):
     feature_components: int | None = None
     """first reduce image features to this number of principal components of the training features, since few images
     overfit 2048 dimensions. Default: all features, as in the authors' code"""
-    mixture: int = 0
-    """also measure pairs from a mixture of this number of Gaussians, fitted to latents of training pairs, in place of
-    the prior"""
-    umap: bool = True
-    """draw umap.png, which takes half a minute"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.components is None:
             self.components = 20 if self.demo else 40
-        if self.n_samples is None:
-            self.n_samples = min(1000, self.limit or 1000)
 
     def check(self) -> None:
         super().check()
@@ -99,8 +93,6 @@ class Config(TrainedConfig, PriorSamplesConfig, ScoresConfig):
         )
         enough = self.limit is None or self.limit > self.components
         require(enough, f"--limit {self.limit} is too low for --components {self.components}: raise it, or lower these")
-        if self.umap:
-            maps.require_installed()
 
 
 def main(config: Config) -> dict[str, dict]:
@@ -119,6 +111,7 @@ def main(config: Config) -> dict[str, dict]:
     )
     source = model.modalities[0]
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
+    test = test[: config.n_test]
     describe = descriptor(source, config)
     x, ids = (train.examples.modalities[name] for name in (source, "caption"))
     sentences = distributed.on_first_process(lambda: fit(train.words, ids, vocabulary, config.seed))
@@ -128,20 +121,20 @@ def main(config: Config) -> dict[str, dict]:
     distributed.seed_each_process()
     latents = {"prior": None}
     if n := config.mixture:
-        latents[f"{n} Gaussians"] = gaussian_mixture(model, train.examples.only(model.modalities), n)
+        latents[f"{n} Gaussians"] = gaussian_mixture(model, train.examples, n)
     images, captions = generate(model, test, config.n_samples, latents)
     described = {name: describe(values) for name, values in images.items()}
     embedded = {name: sentences.embed(tokens) for name, tokens in captions.items()}
-    compared = pairs(source, latents)
-    similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in compared.items()}
-    drawn_pairs = {name: similarity.pop(name) for name, (i, _) in compared.items() if i in latents}
+    pairs = compared(source, latents)
+    similarity = {name: canonical.similarity(described[i], embedded[c]) for name, (i, c) in pairs.items()}
+    drawn_pairs = {name: similarity.pop(name) for name, (i, _) in pairs.items() if i in latents}
     of_captions = tables.summarise(similarity, test.image_of_each_caption)
     figures = {"correlations": of_captions | tables.summarise(drawn_pairs)}
     if config.demo:
         cache = judge_file(config.cache_dir or config.data_dir, f"reader_of_{source}.pt", config)
         network = reader(source, cache, config.limit)
         looks = {name: read_all(network, x) for name, x in images.items()}
-        figures["coherence"] = coherence(source, compared, looks, captions, test.attributes, vocabulary)
+        figures["coherence"] = coherence(source, pairs, looks, captions, test.attributes, vocabulary)
     folder = config.samples_dir
     inside, pictures = latents_and_networks(model, test, vocabulary, folder)
     figures |= inside
@@ -171,58 +164,6 @@ def latents_and_networks(
         generated.cross_generation(pictures[-1], model, examples.take(rows), sources, shown)
     nats = tables.summarise({name: kl.sum(dim=1) for name, kl in kls.items()}, birds.image_of_each_caption)
     return {"nats": nats, "parameters": parameter_counts(model)}, pictures
-
-
-def pairs(source: str, latents: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Which images and which captions each figure compares: {name: keys of what `generate` returns}."""
-    crossed = {f"{source} -> caption": ("given", "decoded"), f"caption -> {source}": ("decoded", "given")}
-    joint = {"joint" if name == "prior" else f"joint, z from {name}": (name, name) for name in latents}
-    return {"ground truth": ("given", "given")} | crossed | joint
-
-
-@torch.no_grad()
-def generate(
-    model: MultimodalVAE, birds: Birds, n: int, latents: Mapping[str, Distribution | None]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a model makes of birds, and of n draws of z.
-
-    Args:
-        latents: what to draw z from, None for the prior.
-
-    Returns:
-        images: {"given": test images (N, ...), "decoded": from their captions (10 N, ...), and each name of latents:
-        (n, ...)}, uint8 for images, float for features; and captions under the same keys: (10 N, 32), (10 N, 32) and
-        (n, 32).
-    """
-    source, device = model.modalities[0], model.device
-    given = {name: birds.examples.modalities[name] for name in model.modalities}
-    shown = Examples({source: given[source]})
-
-    def describe(rows: Tensor) -> dict[str, Tensor]:
-        z = model.posterior({source: shown[rows].modalities[source].to(device)}).sample((CAPTIONS,))  # (10, B, D)
-        ids = model.decode(z.transpose(0, 1).flatten(0, 1), ["caption"])["caption"].mode  # (10 B, 32)
-        return {"caption": ids.unflatten(0, (-1, CAPTIONS))}
-
-    def picture(rows: Tensor) -> dict[str, Tensor]:
-        z = model.posterior({"caption": given["caption"][rows].to(device)}).sample()
-        return {source: as_data(model.decode(z, [source])[source].mean)}
-
-    def pair(drawn_from: Distribution | None, rows: Tensor) -> dict[str, Tensor]:
-        values = model.generate(len(rows), drawn_from)
-        return {source: as_data(values[source]), "caption": values["caption"]}
-
-    decoded = distributed.map_rows(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
-    decoded["caption"] = decoded["caption"].flatten(0, 1)  # (10 N, 32)
-    decoded |= distributed.map_rows(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
-    made = {"given": given, "decoded": decoded}
-    for name, drawn_from in latents.items():
-        made[name] = distributed.map_rows(n, BATCH_SIZE, partial(pair, drawn_from), f"joint, {name}", " draws")
-    return tuple({name: values[which] for name, values in made.items()} for which in (source, "caption"))
-
-
-def as_data(x: Tensor) -> Tensor:
-    """Images (N, 3, 64, 64) as real ones are held, uint8; features (N, 2048) as they are."""
-    return (x.cpu() * 255).round().byte() if x.dim() == 4 else x.cpu()
 
 
 def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
@@ -264,20 +205,20 @@ def coherence(
     """The share of right attributes among those that captions name, and their mean number.
 
     Args:
-        pairs: what is compared, see the function `pairs`.
+        pairs: what is compared, see `cub.pairs.compared`.
         looks: attributes (N, A) that were read off the images of `generate`.
         captions: those of `generate`.
         attributes: (N, A), the true ones of the given birds.
     """
     texts = {name: vocabulary.sentences(ids) for name, ids in captions.items()}
-    compared = {
+    said = {
         "ground truth": (texts["given"], attributes),
         "ground truth, read": (texts["given"], looks["given"]),
         "captions of other birds": (texts["given"], attributes.roll(1, dims=0)),
     }
-    compared |= {name: (texts[c], looks[i]) for name, (i, c) in pairs.items() if name != "ground truth"}
-    compared[f"{source} -> caption"] = texts["decoded"], attributes
-    agreements = {name: drawn.agreement(*pair) for name, pair in compared.items()}
+    said |= {name: (texts[c], looks[i]) for name, (i, c) in pairs.items() if name != "ground truth"}
+    said[f"{source} -> caption"] = texts["decoded"], attributes
+    agreements = {name: drawn.agreement(*pair) for name, pair in said.items()}
     return {
         name: {"right": None if math.isnan(share) else share, "named": n} for name, (share, n) in agreements.items()
     }

@@ -77,9 +77,7 @@ def main(config: Config) -> None:
         condition = given(config, model, vocabulary)
         written = view.samples(condition, config.n_samples, folder / sample_files.name_of(**names))
     else:
-        latents = None
-        if config.mixture:
-            latents = gaussian_mixture(model, training.examples.only(model.modalities), config.mixture)
+        latents = gaussian_mixture(model, training.examples, config.mixture) if config.mixture else None
         written = view.samples(None, config.n_samples, folder / sample_files.name_of(config.mixture), latents)
     print(*written, sep="\n")
 

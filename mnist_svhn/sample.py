@@ -68,7 +68,7 @@ def main(config: Config) -> None:
             latents = None
             if config.mixture:
                 runs.check_same(dataset_options(config), config.model)
-                latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
+                latents = gaussian_mixture(model, load("train", config), config.mixture)
             pictures = [folder / f"{sample_files.name_of(config.mixture)}.png"]
             generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
     print(*pictures, sep="\n")

@@ -54,7 +54,7 @@ def main(config: Config) -> Path:
         latents = None
         if config.mixture:
             runs.check_same(dataset_options(config), config.model)
-            latents = gaussian_mixture(model, load("train", config).only(model.modalities), config.mixture)
+            latents = gaussian_mixture(model, load("train", config), config.mixture)
         path = folder / f"{sample_files.name_of(config.mixture)}.png"
         generated.samples(path, model, config.n_samples, COLUMNS, latents)
     print(path)

@@ -17,6 +17,7 @@ from common.checkpoints import check_fit
 from common.data.batches import Examples
 from common.data.config import DataConfig
 from common.data.tensor_files import load, save
+from common.errors import require
 from common.io import AGAIN
 from common.metrics import Judge
 
@@ -38,7 +39,7 @@ def cached_network(
     made_from: Mapping[str, Any],
     device: torch.device,
 ) -> nn.Module:
-    """Return a trained network in evaluation mode: from the cache if it was made from the same, else trained anew.
+    """Return a trained network in evaluation mode: from the cache if that exists, else trained and kept there.
 
     Training has a fixed seed, so that the same examples give the same network, and runs on the first process alone. The
     random numbers of the caller go on as if nothing had been drawn.
@@ -46,12 +47,12 @@ def cached_network(
     Args:
         build: makes the untrained network.
         train: trains it, in place.
-        cache: file of the trained network, replaced if it was made from something else; None keeps nothing.
+        cache: file of the trained network; None keeps nothing.
         made_from: what determines the network, plain values such as the number of examples.
         device: of the network.
 
     Raises:
-        InputError: the cache is damaged.
+        InputError: the cache is damaged, or was made from something else.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -59,8 +60,11 @@ def cached_network(
         made_from = {"network": str(network), **made_from}
 
         def parameters() -> dict[str, Tensor]:
-            stored = load(cache, Kept, AGAIN, AGAIN) if cache and cache.exists() else None
-            if stored and stored.made_from == made_from:
+            if cache and cache.exists():
+                stored = load(cache, Kept, AGAIN, AGAIN)
+                changed = [key for key in made_from if stored.made_from.get(key) != made_from[key]]
+                other = f"{cache} is a classifier trained with other data or by another version"
+                require(not changed, f"{other} (other {', '.join(changed)}): {AGAIN}")
                 check_fit(stored.state_dict, network, f"{cache} is damaged: {AGAIN}")
                 return stored.state_dict
             train(network)

@@ -21,7 +21,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     `multivae` package.)
 
     Args:
-        train: examples of the model's modalities, `MAX_FITTED` of them are taken at equal distances.
+        train: examples, at most `MAX_FITTED` of them are taken, at equal distances.
         n_components: with a mean and a full covariance each.
 
     Returns:
@@ -32,7 +32,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     """
     device = model.device
     n = min(len(train), MAX_FITTED)
-    few = train.take(torch.linspace(0, len(train) - 1, n).long()).to(device)
+    few = train.only(model.modalities).take(torch.linspace(0, len(train) - 1, n).long()).to(device)
     needed = max(2, n_components)
     require(needed <= len(few), f"--mixture {n_components} needs {needed} training examples or more (got {len(few)})")
 

@@ -46,10 +46,10 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     n_samples: int | None = None
     """samples from the prior, for joint coherence. Default: 10,000, as in MMVAE's paper; with --limit N at most N"""
     n_test: int | None = None
-    """score only the first N test examples; unlike --limit, judges see all training examples"""
+    """score only the first N test examples; unlike --limit, this leaves all training examples"""
     mixture: int = 0
-    """also measure the joint coherence of draws from a mixture of this number of Gaussians, fitted to latents of
-    training examples, in place of the prior"""
+    """also score draws from a mixture of this number of Gaussians, fitted to latents of training examples, in place of
+    the prior"""
     umap: bool = True
     """draw umap.png (takes about half a minute)"""
 

@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 from common.errors import InputError
 from common.metrics import divergences
-from cub import analyse, sentences, train
+from cub import analyse, pairs, sentences, train
 from cub import classifier as readers
 from cub.captions import END, PADDING, UNKNOWN, Vocabulary, words
 from cub.data import load
@@ -163,8 +163,8 @@ def run(monkeypatch, tmp_path, source="image", wrong=False, n=60, **options):
 def test_a_perfect_model_comes_to_the_ground_truth(monkeypatch, tmp_path, capsys, source):
     path = tmp_path / "out.json"
     found = run(monkeypatch, tmp_path, source, json=path, feature_components=20)
-    pairs = ["ground truth", f"{source} -> caption", f"caption -> {source}", "joint"]
-    truth, *cross, joint = (found["correlations"][name]["mean"] for name in pairs)
+    names = ["ground truth", f"{source} -> caption", f"caption -> {source}", "joint"]
+    truth, *cross, joint = (found["correlations"][name]["mean"] for name in names)
     assert cross == pytest.approx([truth, truth], abs=1e-6)
     assert joint == pytest.approx(truth, abs=0.08)
     assert truth > 0.1, "pairs of other images than those of the fit"
@@ -194,10 +194,16 @@ def test_a_model_that_confuses_birds_comes_to_chance(monkeypatch, tmp_path):
     assert [right["caption -> feature"], right["joint"]] == pytest.approx([chance, chance], abs=0.06)
 
 
+@pytest.mark.slow
+def test_only_the_first_test_birds_are_scored(monkeypatch, tmp_path):
+    run(monkeypatch, tmp_path, "feature", n=60, n_test=25, json=tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["n_examples"] == 250
+
+
 def test_generated_birds_are_paired_with_what_they_are_of():
     birds = drawn("image", 45)
     latents = {"prior": None, "fifth": Normal(torch.tensor([5.0]), 1e-3)}
-    images, captions = analyse.generate(Oracle(birds, "image"), birds, 201, latents)
+    images, captions = pairs.generate(Oracle(birds, "image"), birds, 201, latents)
     assert {x.dtype for x in images.values()} == {torch.uint8}
     assert images["decoded"].equal(images["given"].repeat_interleave(10, dim=0))
     assert captions["decoded"].equal(captions["given"])
@@ -224,8 +230,8 @@ def test_captions_that_name_nothing_have_no_share():
     captions = {"given": given, "decoded": empty, "prior": empty}
     looks = {"given": birds.attributes, "decoded": birds.attributes.repeat_interleave(10, 0)}
     looks["prior"] = looks["decoded"]
-    pairs = analyse.pairs("feature", ["prior"])
-    found = analyse.coherence("feature", pairs, looks, captions, birds.attributes, birds.vocabulary)
+    compared = pairs.compared("feature", ["prior"])
+    found = analyse.coherence("feature", compared, looks, captions, birds.attributes, birds.vocabulary)
     assert found["feature -> caption"] == found["joint"] == {"right": None, "named": 0}
     assert found["caption -> feature"]["right"] == 1
 

@@ -18,7 +18,7 @@ def assert_samples_a_mixture(monkeypatch, script, *args, fits=None):
     fitted, decoded, decode = [], [], MultimodalVAE.decode
 
     def fit(model, train, n):
-        assert set(train[:1].modalities) == set(model.modalities)
+        assert set(train[:1].modalities) >= set(model.modalities)
         latents = gaussian_mixture(model, train, n)
         fitted.append(n)
         return SimpleNamespace(sample=lambda shape: torch.full((*shape, *latents.event_shape), 3.25))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.data import Examples
 from common.errors import InputError
 from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.metrics import joint_coherence
@@ -32,6 +33,15 @@ def test_the_same_seed_gives_the_same_mixture():
     for _ in range(2):
         torch.manual_seed(3)
         means.append(gaussian_mixture(model(), train, 2).component_distribution.mean)
+    assert means[0].equal(means[1])
+
+
+def test_modalities_that_the_model_lacks_do_not_matter():
+    train, labels = examples(300)
+    more, means = Examples(train.modalities | {"label": labels}), []
+    for given in (train, more):
+        torch.manual_seed(3)
+        means.append(gaussian_mixture(model(), given, 2).component_distribution.mean)
     assert means[0].equal(means[1])
 
 

@@ -52,7 +52,7 @@ def test_boxes_say_which_latents_they_show(monkeypatch, n, label):
 
 
 def test_a_network_is_trained_once_and_kept(tmp_path):
-    """A cache of other examples, or of another network, is not used; the caller's random numbers are not touched."""
+    """A file made from something else is refused; the caller's random numbers are not touched."""
     x, trained = Examples({"x": torch.rand(300, 5)}), []
     labels = (x.modalities["x"].argmax(dim=1, keepdim=True)).long()
 
@@ -74,12 +74,15 @@ def test_a_network_is_trained_once_and_kept(tmp_path):
     assert (first(x.modalities["x"]).argmax(dim=2) == labels).float().mean() > 0.8, "it has learned"
     again = kept({"n": 1})
     assert len(trained) == 1 and again[0].weight.equal(first[0].weight) and not again.training
-    kept({"n": 2})
-    kept({"n": 2}, lambda: torch.nn.Sequential(*network(), torch.nn.Identity()))
-    assert len(trained) == 3
+    content = (tmp_path / "new" / "net.pt").read_bytes()
+    with pytest.raises(InputError, match=r"net.pt is .* trained with other data .*\(other n\): delete it"):
+        kept({"n": 2})
+    with pytest.raises(InputError, match=r"\(other network\): delete it"):
+        kept({"n": 1}, lambda: torch.nn.Sequential(*network(), torch.nn.Identity()))
+    assert len(trained) == 1 and (tmp_path / "new" / "net.pt").read_bytes() == content
     (tmp_path / "new" / "net.pt").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"net.pt is truncated, damaged or not a checkpoint: delete it"):
-        kept({"n": 2})
+        kept({"n": 1})
 
 
 def test_few_examples_take_few_steps():
