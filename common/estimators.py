@@ -25,7 +25,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.decoding import samples_at_once
 from common.objectives.importance import IwaeElbo
 
-FEWEST = 50  # samples of an example before its standard error is looked at
+MIN_SAMPLES = 50  # of an example before its standard error is looked at
 QUALITIES = ("effective samples", "variance of log-weights")  # of an estimate, as the tables name them
 
 
@@ -115,8 +115,8 @@ def importance_estimates(
     r"""Estimate log p of several sets of modalities with the same samples, so that differences are consistent.
 
     With a tolerance, an example's sampling ends when the standard errors :math:`\sqrt{1 / ESS - 1 / K}` of its
-    estimates after K samples, :math:`K \geq` `FEWEST`, are all below it. An estimate is too low by about half of its
-    squared standard error in expectation, and by more where weights look even until a large one is drawn.
+    estimates after K samples, :math:`K \geq` `MIN_SAMPLES`, are all below it. An estimate is too low by about half of
+    its squared standard error in expectation, and by more where weights look even until a large one is drawn.
 
     Args:
         inputs: {name: (B, ...)}.
@@ -141,16 +141,16 @@ def importance_estimates(
     targets = [_mask(model, batch, target) for target in targets]
     scored = _scored(model, targets)
     values = {name: _filled(batch, model.modality[name]) for name in scored}
-    prior, q = model.prior(), _proposal(model, batch, given)
+    prior, proposal = model.prior(), _proposal(model, batch, given)
     weights = [ImportanceWeights(len(batch), model.device) for _ in targets]
-    rows, n_rows, drawn = slice(None), len(batch), 0  # rows: the R examples that are still sampled
+    rows, drawn = torch.arange(len(batch), device=model.device), 0  # rows: the R examples that are still sampled
+    q = proposal(rows)
     fastest = samples_at_once(model, q.event_shape[-1])
-    while drawn < n_samples and n_rows:
-        k = min(at_once or max(1, fastest // n_rows), n_samples - drawn)
-        z = q.sample((k,))  # (k, B, D)
-        log_ratio = (prior.log_prob(z) - q.log_prob(z))[:, rows]  # (k, R)
-        p = model.decode(z[:, rows], scored, {name: x[rows] for name, x in batch.modalities.items()})
-        log_w = [log_ratio] * len(targets)
+    while drawn < n_samples and len(rows):
+        k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
+        z = q.sample((k,))  # (k, R, D)
+        p = model.decode(z, scored, {name: x[rows] for name, x in batch.modalities.items()})
+        log_w = [prior.log_prob(z) - q.log_prob(z)] * len(targets)  # (k, R) each
         for name, by_target in scored.items():
             log_p = p[name].log_prob(values[name][rows])  # (k, R), for a set (k, R, n)
             terms = [torch.where(present[rows], log_p, 0) for present in by_target]
@@ -160,10 +160,11 @@ def importance_estimates(
         for target_weights, w in zip(weights, log_w, strict=True):
             target_weights.add(w, rows)
         drawn += k
-        if tolerance is not None and drawn >= FEWEST:
-            error = torch.stack([x.standard_error() for x in weights]).amax(dim=0)  # (B,)
+        if tolerance is not None and drawn >= MIN_SAMPLES:
+            error, before = torch.stack([x.standard_error() for x in weights]).amax(dim=0), len(rows)  # (B,)
             rows = (~(error < tolerance)).nonzero().squeeze(1)  # those without a positive weight, of error NaN, go on
-            n_rows = len(rows)
+            if 0 < len(rows) < before:
+                q = proposal(rows)
     return [target_weights.estimate() for target_weights in weights]
 
 
@@ -194,16 +195,26 @@ def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[T
     return scored
 
 
-def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Distribution:
-    """The distribution to draw from, batch shape (B,): q(z|x_G) or its proposal, for no modality the prior."""
+def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Callable[[Tensor], Distribution]:
+    """The distributions to draw from, q(z|x_G) or its proposal, for no modality the prior.
+
+    Returns:
+        rows (R,) -> their distribution, batch shape (R,); the encoders have run already.
+    """
     if isinstance(given, Tensor):
         batch = Batch(batch.modalities, given if batch.mask is None else given & batch.mask)
     elif given:
         batch = batch.only(given, model.columns)
     else:
-        return model.prior().expand((len(batch),))
-    q = model.fuse(model.experts(batch), batch.mask)  # for a mixture all components, so that no weight becomes large
-    return model.variational_posterior.proposal(q)
+        return lambda rows: model.prior().expand((len(rows),))
+    params, mask = model.experts(batch), batch.mask
+
+    def of_rows(rows: Tensor) -> Distribution:
+        # for a mixture all components, so that no weight becomes large
+        q = model.fuse(tuple(p[:, rows] for p in params), None if mask is None else mask[rows])
+        return model.variational_posterior.proposal(q)
+
+    return of_rows
 
 
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from common.data import Batch
 from common.errors import InputError
-from common.estimators import FEWEST, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
+from common.estimators import MIN_SAMPLES, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.objectives import StandardElbo
 from common.objectives.decoding import DECODED_AT_ONCE
 from mnist.model import build
@@ -153,7 +153,7 @@ def test_with_a_tolerance_the_exact_proposal_takes_the_fewest_samples(monkeypatc
     inputs, shapes = draw(weights, scales, 5), decoded(monkeypatch, model)
     (estimate,) = importance_estimates(model, inputs, [("a", "b")], ("a", "b"), 1000, at_once=10, tolerance=1e-6)
     torch.testing.assert_close(estimate.value, exact_log_p(weights, scales, inputs, ("a", "b")))
-    assert shapes == [(10, 5)] * (FEWEST // 10)
+    assert shapes == [(10, 5)] * (MIN_SAMPLES // 10)
 
 
 def test_with_a_tolerance_each_example_is_sampled_until_its_error_is_small(monkeypatch):
@@ -165,9 +165,22 @@ def test_with_a_tolerance_each_example_is_sampled_until_its_error_is_small(monke
     estimates = importance_estimates(model, inputs, targets, ("a",), 2000, at_once=50, tolerance=0.1)
     examples = [r for _, r in shapes]
     assert examples[0] == 40 and examples == sorted(examples, reverse=True) and len(set(examples)) > 3
-    assert estimates[0].ess.min() >= FEWEST - 1, "the posterior given a is exact for a alone"
+    assert estimates[0].ess.min() >= MIN_SAMPLES - 1, "the posterior given a is exact for a alone"
     exact = exact_log_p(weights, scales, inputs, ("a", "b"))
     assert 0.03 < (estimates[1].value - exact).square().mean().sqrt() < 0.13
+
+
+def test_examples_that_are_known_well_are_not_sampled_on(monkeypatch):
+    """The encoders run once, and the posterior of examples with a small error is not drawn from again."""
+    torch.manual_seed(0)
+    model, weights, scales = linear_gaussian(2)
+    encoded, drawn, experts, fuse = [], [], model.experts, model.fuse
+    monkeypatch.setattr(model, "experts", lambda batch: encoded.append(len(batch)) or experts(batch))
+    monkeypatch.setattr(model, "fuse", lambda p, mask=None: drawn.append(p[0].shape[1]) or fuse(p, mask))
+    shapes = decoded(monkeypatch, model)
+    inputs = draw(weights, scales, 40)
+    importance_estimates(model, inputs, [("a", "b")], ("a",), 2000, at_once=50, tolerance=0.1)
+    assert encoded == [40] and drawn == list(dict.fromkeys(r for _, r in shapes)) and len(drawn) > 3
 
 
 @pytest.mark.slow
