@@ -77,7 +77,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         super().__post_init__()
         record, defaults = self.record(), MODELS[self.model]._asdict()
         if record.fusion != "moe" or record.obj == "mmjsd":
-            defaults["posterior"] = "laplace" if record.fusion == "mmvae+" else "gaussian"
+            defaults["posterior"] = record.posterior
         defaults |= {"obj": record.obj or self.objectives()[0], "n_private": 16 if record.private else None}
         for name in ("posterior", "obj", "llik_scaling", "n_latents", "n_private", "epochs"):
             if getattr(self, name) is None:

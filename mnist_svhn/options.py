@@ -9,10 +9,10 @@ from common.models import choices
 NEWER = (  # with a fixed prior
     *("mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae", "mmvae+", "cmvae"),
 )
-MODELS = {  # of --model; MMVAE's paper trains its own by DReG
-    "mmvae": choices.MODELS["mmvae"]._replace(obj="dreg"),
-    "mnist": choices.MODELS["vae"]._replace(obj="dreg"),
-    "svhn": choices.MODELS["vae"]._replace(obj="dreg"),
+MODELS = {  # of --model; MMVAE's paper trains its own, with Laplace experts, by DReG
+    "mmvae": choices.MODELS["mmvae"]._replace(obj="dreg", posterior="laplace"),
+    "mnist": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
+    "svhn": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
     **{name: choices.MODELS[name] for name in ("mvae", "mopoe", *NEWER)},
 }
 FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}

@@ -76,8 +76,7 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
         super().__post_init__()
         model = self.record()
         if self.prior_and_posterior is None:
-            laplace = model.fusion in ("moe", "own", "mmvae+") and model.obj != "mmjsd"
-            self.prior_and_posterior = "laplace" if laplace else "normal"
+            self.prior_and_posterior = next(name for name, ours in FAMILIES.items() if ours == model.posterior)
         if self.obj is None:
             self.obj = self.objectives()[0]
         if self.n_latents is None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from common.errors import require
-from common.models.choices import FIRST_ALONE
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions
 from mnist import train
@@ -38,7 +37,7 @@ class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
     def check(self) -> None:
         super().check()
         self.check_options()
-        text = self.model not in FIRST_ALONE
+        text = not self.record().first_alone
         require(text or not self.teacher_forcing, f"--model {self.model} models no text: leave out --teacher-forcing")
 
 

@@ -69,7 +69,7 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
         super().__post_init__()
         model = self.record()
         if self.posterior is None:
-            self.posterior = "laplace" if model.fusion == "mmvae+" else "gaussian"
+            self.posterior = model.posterior
         if self.n_latents is None:
             self.n_latents = 32 if model.private else 512
         if self.n_private is None and model.private:

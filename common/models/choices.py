@@ -55,6 +55,12 @@ class Model(NamedTuple):
     private: whether each modality has private latents.
     clusters: whether the prior of the shared latents is a mixture.
     bound: its objective in LaTeX, where it differs from the equation in the objective's docstring.
+    posterior: the family of its experts without --posterior, where a script offers several.
+    K: the importance samples from each expert without --K.
+    first_alone: whether it models the first of two modalities alone.
+    given_second: whether its decoder sees the second.
+    generative: its generative model, where it differs from those with private latents and without.
+    inference: its posterior in words, where these differ from the fusion's.
     """
 
     fusion: str
@@ -67,6 +73,12 @@ class Model(NamedTuple):
     private: bool = False
     clusters: bool = False
     bound: str = ""
+    posterior: str = "gaussian"
+    K: int | None = None
+    first_alone: bool = False
+    given_second: bool = False
+    generative: str = ""
+    inference: str = ""
 
 
 EVIDENCE, EVIDENCES, NOTHING = "log p(X)", "the sum of the log p(x_S)", "nothing"
@@ -118,6 +130,9 @@ MODELS = {
         source="Kingma & Welling 2014, arXiv 1312.6114",
         bounds="log p(x_1)",
         difference="It models one modality.",
+        first_alone=True,
+        generative="p(z) p(x_1|z)",
+        inference="q(z|x_1) from its encoder",
     ),
     "cvae": Model(
         fusion="own",
@@ -127,6 +142,10 @@ MODELS = {
         bounds="log p(x_1|x_2)",
         difference="Unlike in all others, the decoder sees the second modality, which it never models.",
         bound=r"E_{q(z|x_1, x_2)} \lambda_1 \log p(x_1|z, x_2) - \beta KL(q(z|x_1, x_2) || p(z))",
+        first_alone=True,
+        given_second=True,
+        generative="p(z) p(x_1|z, x_2)",
+        inference="q(z|x_1, x_2) from a joint encoder",
     ),
     "bivcca": Model(
         fusion="moe",
@@ -220,6 +239,8 @@ MODELS = {
         obj="iwae",
         private=True,
         bound=PRIVATE_BOUND,
+        posterior="laplace",
+        K=1,
     ),
     "cmvae": Model(
         fusion="mmvae+",
@@ -232,6 +253,8 @@ MODELS = {
         private=True,
         clusters=True,
         bound=PRIVATE_BOUND,
+        posterior="laplace",
+        K=1,
     ),
 }
 # those of two modalities, an image and a label or text; their mixture of experts is called bivcca
@@ -239,4 +262,3 @@ PAIR_MODELS = (
     *("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca"),
     *("mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "telbo"),
 )
-FIRST_ALONE = ("vae", "cvae")  # these model the first modality alone; the cvae is given the second

@@ -31,6 +31,7 @@ class Family(NamedTuple):
     has_density: whether log q(z) is known in closed form.
     only_mixed: whether its members can only be components of mixtures.
     private_latents: whether modalities can have private latents, each with parameters of its own.
+    is_gaussian: whether an encoder gives the means and log-variances of diagonal Gaussians.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Family(NamedTuple):
     has_density: bool = True
     only_mixed: bool = False
     private_latents: bool = False
+    is_gaussian: bool = False
 
 
 def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
@@ -79,6 +81,7 @@ FAMILIES = {
             product=GaussianPoeStrategy,
             prior=gaussian_prior,
             private_latents=True,
+            is_gaussian=True,
         ),
         Family(
             name="laplace",

@@ -113,13 +113,13 @@ FUSIONS = {
     ),
     "product": Fusion(
         strategy=lambda family, encoders: GaussianProductStrategy(),
-        exists=lambda family: family.name == "gaussian",
+        exists=lambda family: family.is_gaussian,
         why="it needs Gaussian experts",
         equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
     ),
     "quotient": Fusion(
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
-        exists=lambda family: family.name == "gaussian",
+        exists=lambda family: family.is_gaussian,
         why="only Gaussians have this quotient",
         equation=r"q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q(z|x_m)",
     ),
@@ -150,7 +150,7 @@ FUSIONS = {
     ),
     "mopoe-published": Fusion(
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
-        exists=lambda family: family.name == "gaussian",
+        exists=lambda family: family.is_gaussian,
         why="MoPoE's code has Gaussian experts",
         equation=SUBSETS + r"q_A \propto p(z)^{[|A| = M]} \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
@@ -170,7 +170,7 @@ FUSIONS = {
     ),
     "jnf": Fusion(
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
-        exists=lambda family: family.name == "gaussian",
+        exists=lambda family: family.is_gaussian,
         why="the bases of its flows, and its joint posterior, are Gaussian",
         equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
         r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",

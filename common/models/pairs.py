@@ -83,27 +83,28 @@ def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) 
     Raises:
         InputError: the model's fusion does not exist for the family.
     """
-    heads, (first, second) = (latent_dim,) * FAMILIES[posterior].n_params, networks.decoder
+    record, heads = MODELS[model], (latent_dim,) * FAMILIES[posterior].n_params
+    first, second = networks.decoder
 
     def joint_encoder() -> nn.Module:
         features = {name: build() for name, build in networks.features.items()}
         return JointEncoder(features, networks.width, heads)
 
-    if model == "vae":
-        encoder = {first: networks.encoder[first](heads)}
-        decoder = {first: networks.decoder[first](latent_dim)}
-    elif model == "cvae":
+    if record.given_second:
         encoder = {f"{first},{second}": joint_encoder(), second: PriorExpert(heads)}
         conditioned = networks.decoder[first](latent_dim + networks.n_condition)
         decoder = {f"{first}|{second}": ConditionedDecoder(conditioned, networks.condition)}
+    elif record.first_alone:
+        encoder = {first: networks.encoder[first](heads)}
+        decoder = {first: networks.decoder[first](latent_dim)}
     else:
         encoder = {name: build(heads) for name, build in networks.encoder.items()}
-        if MODELS[model].fusion in WITH_JOINT_ENCODER:
+        if record.fusion in WITH_JOINT_ENCODER:
             encoder[f"{first},{second}"] = joint_encoder()
         decoder = {name: build(latent_dim) for name, build in networks.decoder.items()}
     likelihood = {name: build() for name, build in networks.likelihood.items()}
     return VAE(
-        MODELS[model].fusion,
+        record.fusion,
         encoder,
         decoder,
         GroupedLikelihood(**likelihood),

@@ -13,6 +13,7 @@ from common.errors import option, require
 from common.models.choices import Model
 
 if TYPE_CHECKING:
+    from common.models.families import Family
     from common.multimodal_vae import MultimodalVAE
     from common.objectives import Objective
 
@@ -243,32 +244,31 @@ def with_option(name: str) -> tuple[str, ...]:
     return tuple(obj for obj, record in OBJECTIVES.items() if name in record.options)
 
 
-def check_objective(obj: str, exists: tuple[str, ...], model: str, posterior: str, has_density: bool) -> None:
+def check_objective(obj: str, exists: tuple[str, ...], model: str, family: "Family") -> None:
     """Refuse an objective that does not exist for a model.
 
     Args:
         exists: the objectives that exist for the model.
         model: the option that names the model ("--model mvae").
-        posterior: the family of its experts.
-        has_density: whether the posterior's density and KL are known in closed form.
+        family: that of its experts.
 
     Raises:
         InputError: says why, and which objectives exist.
     """
     record = OBJECTIVES[obj]
     require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
-    fits = not record.gaussian or posterior == "gaussian"
-    require(fits, f"--obj {obj} needs Gaussian experts, not {posterior} ones: choose these, or another --obj")
+    fits = not record.gaussian or family.is_gaussian
+    require(fits, f"--obj {obj} needs Gaussian experts, not {family.name} ones: choose these, or another --obj")
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
-    lacking = f"a posterior with a density in closed form, --posterior {posterior} has none"
-    require(has_density or not record.needs_density, f"--obj {obj} needs {lacking}: choose {known}")
+    lacking = f"a posterior with a density in closed form, --posterior {family.name} has none"
+    require(family.has_density or not record.needs_density, f"--obj {obj} needs {lacking}: choose {known}")
 
 
-def check_options(obj: str, given: Mapping[str, object]) -> None:
+def check_options(obj: str, given: Sequence[str]) -> None:
     """Refuse options that the objective does not take.
 
     Args:
-        given: the objective's options that the user set, by name.
+        given: names of the objectives' options that the user set.
     """
     for name in given:
         *takers, last = with_option(name)

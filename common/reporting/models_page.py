@@ -27,10 +27,6 @@ COLUMNS = (
     *("model", "generative model", "posterior", "objective", "a lower bound on"),
     *("learns from incomplete examples", "source"),
 )
-OF_ONE = {  # the models of the first modality alone: generative model and posterior
-    "vae": ("p(z) p(x_1|z)", "q(z|x_1) from its encoder"),
-    "cvae": ("p(z) p(x_1|z, x_2)", "q(z|x_1, x_2) from a joint encoder"),
-}
 PRIVATE = r"p(z) = p(u) \prod_m p(w_m), \qquad p(x_m|z) = p(x_m|u, w_m)"
 PRIVATE_POSTERIORS = r"q(z|x_S) = q(u|x_S) \prod_m \{ q(w_m|x_m) \text{ if } m \in S, \text{ else } p(w_m) \}"
 CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
@@ -42,18 +38,16 @@ def page() -> str:
     for name, model in choices.MODELS.items():
         obj, incomplete = registry.default_of(model), "yes" if model.unpaired else "no"
         goal = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
-        rows.append([f"`{name}`", *pieces(name), goal, model.bounds, incomplete, model.source])
+        rows.append([f"`{name}`", *pieces(model), goal, model.bounds, incomplete, model.source])
     return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
 
 
-def pieces(name: str) -> tuple[str, str]:
-    """A generative model, and its posterior in words."""
-    if name in OF_ONE:
-        return OF_ONE[name]
-    model = choices.MODELS[name]
+def pieces(model: choices.Model) -> tuple[str, str]:
+    """The generative model, and the posterior in words."""
     private = "p(u) prod_m p(w_m) p(x_m|u, w_m)" + ", p(u) a mixture" * model.clusters
+    generative = model.generative or (private if model.private else "p(z) prod_m p(x_m|z)")
     posterior = choices.FUSIONS[model.fusion].split(" (")[0]  # without the source, which the model's row has
-    return private if model.private else "p(z) prod_m p(x_m|z)", posterior
+    return generative, model.inference or posterior
 
 
 def _section(name: str) -> str:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from common.errors import install, option, require, require_positive
-from common.models.choices import FIRST_ALONE, FUSIONS, MODELS, PAIR_MODELS, WITHOUT_SCALES, Assembly, Model
+from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, WITHOUT_SCALES, Assembly, Model
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -83,9 +83,9 @@ class ObjectiveOptions:
         from common.models.families import FAMILIES  # needs torch, which --help does without
         from common.models.fusions import FUSIONS, check_fusion
 
-        check_fusion(fusion, FAMILIES[posterior])
-        obj, has_density = self.objective_name(exists), FAMILIES[posterior].has_density
-        registry.check_objective(obj, tuple(exists), model, posterior, has_density)
+        obj, family = self.objective_name(exists), FAMILIES[posterior]
+        check_fusion(fusion, family)
+        registry.check_objective(obj, tuple(exists), model, family)
         registry.check_options(obj, self._given_options())
         require(
             FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
@@ -99,12 +99,12 @@ class ObjectiveOptions:
         in_range = self.alpha is None or self.alpha <= most
         require(in_range, f"--obj {obj} needs --alpha between 0 and {most:g} (got {self.alpha})")
         require(
-            has_density or obj != "iwae" or self.K != 1,
+            family.has_density or obj != "iwae" or self.K != 1,
             "--obj iwae with --posterior ebm needs --K 2 or more (got 1): --obj elbo is the same bound with less noise",
         )
 
-    def _given_options(self) -> dict[str, object]:
-        """{name: value} of the options of objectives that the user gave; --K 1 does not count, since all take it."""
+    def _given_options(self) -> tuple[str, ...]:
+        """Names of the objectives' options that the user gave; --K 1 does not count, since all take it."""
         asks = {
             "K": self.K not in (None, 1),
             "looser": bool(self.looser) and not isinstance(self.looser, Unset),
@@ -113,7 +113,7 @@ class ObjectiveOptions:
             "approx_m": self.approx_m != 0,
             "alpha": self.alpha is not None,
         }
-        return {name: getattr(self, name) for name, asked in asks.items() if asked}
+        return tuple(name for name, asked in asks.items() if asked)
 
 
 class NamedModels(ObjectiveOptions):
@@ -136,13 +136,15 @@ class NamedModels(ObjectiveOptions):
         from common.models.families import FAMILIES  # needs torch, which --help does without
         from common.models.fusions import FUSIONS
 
+        family = FAMILIES[posterior]
+
         def can(other: Model) -> bool:
-            takes_it = posterior == "gaussian" or not OBJECTIVES[registry.default_of(other)].gaussian
-            return takes_it and FUSIONS[other.fusion].exists(FAMILIES[posterior])
+            takes_it = family.is_gaussian or not OBJECTIVES[registry.default_of(other)].gaussian
+            return takes_it and FUSIONS[other.fusion].exists(family)
 
         able = [name for name, other in self.MODELS.items() if can(other)]
         reason = f"{model} cannot have {posterior} experts ({FUSIONS[fusion].why}): {', '.join(able)} can"
-        require(FUSIONS[fusion].exists(FAMILIES[posterior]), reason)
+        require(FUSIONS[fusion].exists(family), reason)
         super().check_objective(model, exists, fusion, posterior)
 
 
@@ -167,8 +169,8 @@ class PrivateOptions(ObjectiveOptions):
         model = self.record()
         if self.n_clusters is None and model.clusters:
             self.n_clusters = 40
-        if self.K is None and model.fusion == "mmvae+":
-            self.K = 1
+        if self.K is None:
+            self.K = model.K
 
     def check(self) -> None:
         """Raise InputError for private latents or clusters that the model does not have."""
@@ -207,7 +209,7 @@ class ModelOptions(NamedModels):
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
         require(self.approx_m == 0, "--approx-m: random subsets need at least 3 modalities, leave it out")
-        if self.model in FIRST_ALONE:
+        if self.record().first_alone:
             _, *others = (field for field in dataclasses.fields(self) if field.name.startswith("lambda_"))
             for field in others:
                 default = getattr(self, field.name) in (field.default, (self.PAPER or {}).get(field.name))

@@ -317,7 +317,7 @@ def test_energy_based_posteriors_have_the_objectives_that_take_no_density():
     allowed = []
     for obj in OBJECTIVES:
         try:
-            registry.check_objective(obj, tuple(OBJECTIVES), "--fusion poe", "ebm", has_density=False)
+            registry.check_objective(obj, tuple(OBJECTIVES), "--fusion poe", FAMILIES["ebm"])
             allowed.append(obj)
         except InputError as error:
             known = "--posterior ebm has none: choose telbo, mvae, elbo, elbo-one, iwae"
