@@ -127,7 +127,7 @@ def samples(
         latents: what to draw z from in place of the prior.
     """
     lacking = set(model.modality["image"].given) if not asked else set()
-    require(not lacking, "this model makes faces of given attributes: name some, --condition-on-attrs NAME ...")
+    require(not lacking, "this model needs attributes: give --condition-on-attrs NAME ...")
     inputs = giver(model)(asked, n) if asked else {}
     title = ", ".join(negated(name, value) for name, value in asked.items())
     if image is not None:
@@ -141,8 +141,10 @@ def samples(
         if len(images) == 1:  # a second row, for the reconstruction
             images = torch.cat([images, torch.full_like(images, torch.nan)])
             first = first.repeat(2, 1, 1, 1)
-        own = {name: x[:1] for name, x in inputs.items() if name == "image" or model.modality["image"].given}
-        first[:2] = torch.cat([image.to(first), model.reconstruct(own)["image"]])
+        for_reconstruction = {
+            name: x[:1] for name, x in inputs.items() if name == "image" or model.modality["image"].given
+        }
+        first[:2] = torch.cat([image.to(first), model.reconstruct(for_reconstruction)["image"]])
         images = plots.beside(first, images)
     plots.image_grid(path, images, title=f"samples given {title}" if title else generated.title_of(latents))
     return probabilities(p) if len(p) > 1 else inputs.get("attrs")
@@ -158,10 +160,10 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Ten
     given = ("image",) if from_image_alone else model.modalities
     image = batch.modalities["image"]
     p = model.decode(model.variational_posterior.point(model.posterior(batch, given)), given=batch.modalities)
-    rows = [plots.in_rows(x, [""] * len(x), COLUMNS)[0] for x in (image, p["image"].mean)]
-    images = torch.stack(rows, dim=1).flatten(0, 1)  # (2 R, 8, 3, H, W)
+    rows = {label: (x, [""] * len(x)) for label, x in {"given": image, "decoded": p["image"].mean}.items()}
+    images, labels, _ = plots.alternating(rows, COLUMNS)
     title = f"reconstructions from the image{'' if from_image_alone else ' and its attributes'}"
-    plots.image_grid(path, images, ["given", "decoded"] * (len(images) // 2), title=title)
+    plots.image_grid(path, images, labels, title=title)
     return probabilities(p) if len(p) > 1 else batch.modalities.get("attrs")
 
 

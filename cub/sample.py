@@ -190,13 +190,11 @@ class View:
         z = self.model.posterior({source: batch[source]}).sample()
         values = self.model.likelihood.point(self.model.decode(z))
         photographs = birds.examples.modalities["image"].float() / 255
-        rows = [
-            plots.in_rows(photographs, [birds.captions[i] for i in first], COLUMNS),
-            plots.in_rows(self.images(values), self.sentences(values), COLUMNS),
-        ]
-        images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)
-        captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
-        labels = [f"{source}\ngiven", "decoded"] * (len(images) // 2)
+        rows = {
+            f"{source}\ngiven": (photographs, [birds.captions[i] for i in first]),
+            "decoded": (self.images(values), self.sentences(values)),
+        }
+        images, labels, captions = plots.alternating(rows, COLUMNS)
         lines = self.sentences(values) if "caption" in values else []
         return self._save(path, images, captions, labels, f"decoded from a sample of q(z|{source})", lines)
 

@@ -141,10 +141,9 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, datase
     names = ("image",) if from_image_alone else model.modalities
     decoded = model.reconstruct({name: given[name] for name in names})
     texts = _texts(decoded, dataset)
-    rows = [plots.in_rows(x["image"], _captions(x, dataset), COLUMNS) for x in (given, decoded)]
-    images = torch.stack([images for images, _ in rows], dim=1).flatten(0, 1)  # (2 R, 8, 1, H, W)
-    captions = [row for pair in zip(*(captions for _, captions in rows), strict=True) for row in pair]
-    labels = ["given", "decoded"] * (len(images) // 2)
+    shown = {"given": given, "decoded": decoded}
+    rows = {label: (x["image"], _captions(x, dataset)) for label, x in shown.items()}
+    images, labels, captions = plots.alternating(rows, COLUMNS)
     title = f"reconstructions from the image{'' if from_image_alone else ' and its text'}"
     plots.image_grid(path, images, labels, captions, title)
     return texts

@@ -62,9 +62,9 @@ def decoded(path: Path, model: MultimodalVAE, examples: Examples, given: Sequenc
 
 def _in_rows(path: Path, images: Mapping[str, Tensor], columns: int, title: str) -> None:
     """Save N images of each name in rows; those of one draw stand above each other."""
-    rows = [plots.in_rows(x, [], columns)[0] for x in framed(images).values()]
-    labels = list(images) * len(rows[0])
-    plots.image_grid(path, torch.stack(rows, dim=1).flatten(0, 1), labels, title=title)
+    rows = {name: (x, [""] * len(x)) for name, x in framed(images).items()}
+    images, labels, _ = plots.alternating(rows, columns)
+    plots.image_grid(path, images, labels, title=title)
 
 
 @torch.no_grad()

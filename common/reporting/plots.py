@@ -168,6 +168,23 @@ def in_rows(images: Tensor, captions: Sequence[str], columns: int) -> tuple[Tens
     return images.unflatten(0, (-1, columns)), [captions[i : i + columns] for i in range(0, len(captions), columns)]
 
 
+def alternating(
+    sets: Mapping[str, tuple[Tensor, Sequence[str]]], columns: int
+) -> tuple[Tensor, list[str], list[list[str]]]:
+    """Arrange sets of images in rows of `columns`: the first row of each set below each other, then the second ones.
+
+    Args:
+        sets: {label: images (N, channels, H, W) and their captions}.
+
+    Returns:
+        images (R, columns, channels, H, W), the labels of the R rows, and their captions.
+    """
+    rows = [in_rows(images, captions, columns) for images, captions in sets.values()]
+    images = torch.stack([images for images, _ in rows], dim=1)
+    captions = [row for turn in zip(*(captions for _, captions in rows), strict=True) for row in turn]
+    return images.flatten(0, 1), list(sets) * len(images), captions
+
+
 def error_bars(
     path: Path,
     x: Sequence[float],

@@ -112,6 +112,13 @@ def test_the_last_row_is_filled_with_blanks():
     assert whole.shape == (1, 3, 1, 2, 2) and captions == [["a", "b", "c"]]
 
 
+def test_sets_of_images_take_turns_row_by_row():
+    a, b = torch.arange(3.0).view(3, 1, 1, 1), torch.arange(10.0, 13).view(3, 1, 1, 1)
+    images, labels, captions = plots.alternating({"a": (a, list("xyz")), "b": (b, list("uvw"))}, 2)
+    assert images.nan_to_num(-1).flatten(1).tolist() == [[0, 1], [10, 11], [2, -1], [12, -1]]
+    assert labels == ["a", "b"] * 2 and captions == [["x", "y"], ["u", "v"], ["z", ""], ["w", ""]]
+
+
 def test_error_bars_have_the_height_of_the_deviation(drawn):
     plots.error_bars("curve.png", [1, 10], {"mvae": [(2.0, 0.5), (3.0, 1.0)]}, ("pairs", "accuracy"), "learning")
     axis = drawn[0].axes[0]
