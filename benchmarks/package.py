@@ -32,6 +32,7 @@ from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, Categorica
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.variational_posteriors import LaplacePosterior, SoftplusPosterior
+from common.variational_posteriors.location_scale import MIN_SCALE
 from cub.caption_likelihood import CaptionLikelihood
 from cub.captions import PADDING
 
@@ -70,7 +71,7 @@ class Decoder(BaseDecoder):
 
 def log_covariance(family: nn.Module, a: Tensor) -> Tensor:
     """The package's parameter for the scale that the family computes from a."""
-    return 2 * (softplus(a) + family.min_scale).log() if isinstance(family, SoftplusPosterior) else a
+    return 2 * (softplus(a) + MIN_SCALE).log() if isinstance(family, SoftplusPosterior) else a
 
 
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ class Bound(NamedTuple):
 
     value: what is maximised, (B,); terms: its parts without weights and beta, nats, {name: (B,)}.
 
-    A term is named SUBSET/MODALITY or SUBSET/kl. The subset is "joint", a modality's name, NAME[i] for a set's element,
-    "mixture", or "subset1", "subset2" for the random ones. A term is 0 for examples that it does not apply to, so
-    that its batch mean is its contribution to the loss.
+    A term is named SUBSET/MODALITY, SUBSET/kl, or SUBSET/kl from joint. The subset is "joint", a modality's name,
+    NAME[i] for a set's element, "mixture", "ar" for the chain rule, or "subset1", "subset2" for the random ones. A term
+    is 0 for examples that it does not apply to, so that its batch mean is its contribution to the loss.
     """
 
     value: Tensor
@@ -178,6 +178,14 @@ class MultimodalObjective(Objective):
             else:
                 log_p[name] = self.log_likelihood(name, z[name], batch, scored[name])
         return log_p
+
+    def with_log_likelihoods(self, bound: Bound, subset: str, log_p: Mapping[str, Tensor]) -> Bound:
+        """The bound plus the weighted log p(x_m|z) of each modality, (B,), as terms SUBSET/NAME; 0 if not given."""
+        value, terms = bound.value, dict(bound.terms)
+        for name in self.model.modelled:
+            terms[f"{subset}/{name}"] = log_p[name] if name in log_p else torch.zeros_like(bound.value)
+            value = value + self.weights[name] * terms[f"{subset}/{name}"]
+        return Bound(value, terms)
 
     def _log_likelihoods_of_stack(
         self, names: tuple[str, ...], z: Mapping[str, Tensor], batch: Batch, scored: Mapping[str, Tensor | None]

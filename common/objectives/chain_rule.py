@@ -56,15 +56,11 @@ class ArElbo(MultimodalObjective):
 
         z = posteriors(slice(None)).rsample()  # (M, B, D)
         kl = self._kls(posteriors, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
-        value, terms = -beta * kl, {"ar/kl": kl}
         now = now if batch.mask is None else now & self.model.scorable(batch.mask)
         scored = {name: self.model.modality[name].present(now) for name in batch.modalities}
-        log_likelihoods = self.log_likelihoods(dict.fromkeys(scored, z), batch, scored)
-        for name in self.model.modalities:
-            log_p = log_likelihoods[name].sum(dim=0) if name in log_likelihoods else torch.zeros_like(kl)
-            value = value + self.weights[name] * log_p
-            terms[f"ar/{name}"] = log_p
-        return Bound(value, terms)
+        log_p = self.log_likelihoods(dict.fromkeys(scored, z), batch, scored)  # {name: (M, B)}
+        sums = {name: x.sum(dim=0) for name, x in log_p.items()}
+        return self.with_log_likelihoods(Bound(-beta * kl, {"ar/kl": kl}), "ar", sums)
 
     def _kls(self, posteriors: Callable[[slice], Distribution], m: int, begun: Tensor | None) -> Tensor:
         """The KL of each turn's posterior from that of the turn before, (M, B), nats.

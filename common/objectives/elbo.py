@@ -59,12 +59,12 @@ class SumOfElbos(MultimodalObjective):
         if terms.scored is not None:
             kl = torch.where(terms.scored.any(dim=-1), kl, 0)
         value = -beta * kl.sum(dim=0)
-        parts = {f"{name}/kl": kl[t] for t, name in enumerate(terms.names)}
+        named_terms = {f"{name}/kl": kl[t] for t, name in enumerate(terms.names)}
         for name, log_likelihoods in self._expected_log_likelihoods(z, share, batch, terms).items():
             for t, log_p in log_likelihoods.items():
                 value = value + self.weight(name, terms.names[t]) * log_p
-                parts[f"{terms.names[t]}/{name}"] = log_p
-        return Bound(value, self._with_all_names(parts, terms.names))
+                named_terms[f"{terms.names[t]}/{name}"] = log_p
+        return Bound(value, self._with_all_names(named_terms, terms.names))
 
     def weight(self, name: str, subset: str) -> float:
         """lambda of a modality in the term of a subset, by its name."""
@@ -167,18 +167,18 @@ class SumOfElbos(MultimodalObjective):
         names, n_random = [], 0
         for subset in subsets.tolist():
             name = self._names.get(tuple(subset))
-            if name is None or name in names:  # random subsets come last, and one can equal a term of its own
+            if name is None or name in names:  # random subsets come last, and can equal a fixed one
                 n_random += 1
                 name = f"subset{n_random}"
             names.append(name)
         return names
 
-    def _with_all_names(self, parts: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-        """The parts, and zeros for modalities outside a random subset, so that every step has the same names."""
+    def _with_all_names(self, named_terms: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+        """The terms, and zeros for modalities outside a random subset, so that every step has the same names."""
         known = set(self._names.values())
         random = [name for name in names if name not in known]
-        zero = torch.zeros_like(next(iter(parts.values())))
-        return {f"{subset}/{name}": zero for subset in random for name in self.model.modalities} | parts
+        zero = torch.zeros_like(next(iter(named_terms.values())))
+        return {f"{subset}/{name}": zero for subset in random for name in self.model.modalities} | named_terms
 
 
 class StandardElbo(SumOfElbos):

@@ -28,7 +28,7 @@ def changes_gradient(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
 
 
 def up_to_a_multiple(matters: Tensor, has_weight: Tensor) -> Tensor:
-    """The samples that matter, and others with weight up to a multiple of ROWS: (T, K, B) bool."""
+    """The samples that matter, filled up to a multiple of ROWS with others that have weight: (T, K, B) bool."""
     n = min(-(-int(matters.sum()) // ROWS) * ROWS, matters.numel())
     rows = (2 * matters.int() + has_weight).flatten().argsort(descending=True, stable=True)[:n]
     return torch.zeros_like(matters).flatten().index_fill(0, rows, True).view_as(matters)

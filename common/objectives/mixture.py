@@ -48,14 +48,11 @@ class MmvaeElbo(MultimodalObjective):
             z, share = family.drawn_component(q).rsample().unsqueeze(0), torch.ones_like(share[:1])  # T = 1
         else:
             z = family.sample_components(q, 1).squeeze(1)  # (T, B, D)
-        value, terms = -beta * kl, {"mixture/kl": kl}
         scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
         log_p = self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored)  # {name: (T, B)}
-        for name in self.model.modalities:
-            mean = (share * log_p[name]).sum(dim=0) if name in log_p else torch.zeros_like(kl)
-            value = value + self.weights[name] * mean
-            terms[f"mixture/{name}"] = mean
-        return Bound(value, terms).zero_without_modalities(batch.mask)
+        means = {name: (share * x).sum(dim=0) for name, x in log_p.items()}
+        bound = self.with_log_likelihoods(Bound(-beta * kl, {"mixture/kl": kl}), "mixture", means)
+        return bound.zero_without_modalities(batch.mask)
 
 
 class MmjsdElbo(MultimodalObjective):
@@ -93,13 +90,12 @@ class MmjsdElbo(MultimodalObjective):
         mean = DiagonalGaussian(*product_of_experts(mu, powers, present, with_prior=False))
         components = DiagonalGaussian(mu, logvar)
         kl = (share * kl_divergence(components, mean)).sum(dim=0)
-        value, terms = -beta * kl, {"mixture/kl": kl}
         z = components.rsample()  # (1 + M, B, D)
         scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
-        for name, log_p in self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored).items():
-            terms[f"mixture/{name}"] = (share * log_p).sum(dim=0)
-            value = value + self.weights[name] * terms[f"mixture/{name}"]
-        return Bound(value, terms).zero_without_modalities(batch.mask)
+        log_p = self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored)  # {name: (1 + M, B)}
+        means = {name: (share * x).sum(dim=0) for name, x in log_p.items()}
+        bound = self.with_log_likelihoods(Bound(-beta * kl, {"mixture/kl": kl}), "mixture", means)
+        return bound.zero_without_modalities(batch.mask)
 
 
 class ReweightedElbo(MultimodalObjective):
@@ -127,15 +123,13 @@ class ReweightedElbo(MultimodalObjective):
         z = experts.rsample().movedim(1, 0)  # (M, B, D)
         ratio = self._ratios(experts, z, share > 0)
         kl = (share * kl_divergence(experts, self.model.prior()).T).sum(dim=0)
-        value, terms = -beta * kl, {"mixture/kl": kl}
         z_of = {name: z[d : d + 1] for d, name in enumerate(self.model.modalities) if name in batch.modalities}
         everywhere = share.new_ones(1, len(batch), dtype=torch.bool)
         log_p = self.log_likelihoods(z_of, batch, {name: self.present(name, batch, everywhere) for name in z_of})
-        for d, name in enumerate(self.model.modalities):
-            mean = (share * ratio[:, d]).sum(dim=0) * log_p[name][0] if name in log_p else torch.zeros_like(kl)
-            value = value + self.weights[name] * mean
-            terms[f"mixture/{name}"] = mean
-        return Bound(value, terms).zero_without_modalities(batch.mask)
+        mean_ratio = dict(zip(self.model.modalities, (share[:, None] * ratio).sum(dim=0), strict=True))  # {name: (B,)}
+        means = {name: mean_ratio[name] * x[0] for name, x in log_p.items()}
+        bound = self.with_log_likelihoods(Bound(-beta * kl, {"mixture/kl": kl}), "mixture", means)
+        return bound.zero_without_modalities(batch.mask)
 
     @staticmethod
     def _ratios(experts: Distribution, z: Tensor, present: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch.nn.functional import softplus
 from common.distributions.location_scale import DiagonalGaussian, LaplaceOrNormal
 from common.variational_posteriors.base import Posterior
 
+MIN_SCALE = 1e-6  # epsilon, as in the MMVAE authors' code
+
 
 class DiagonalGaussianPosterior(Posterior):
     """N(mu, diag(exp(logvar))).
@@ -42,7 +44,7 @@ class LaplacePosterior(Posterior):
             to its size (MMVAE+, Palumbo et al. 2023). Default: one group of D.
     """
 
-    def __init__(self, min_scale: float = 1e-6, sizes: Sequence[int] | None = None) -> None:
+    def __init__(self, min_scale: float = MIN_SCALE, sizes: Sequence[int] | None = None) -> None:
         super().__init__()
         self.min_scale, self.sizes, self.per_latent = min_scale, sizes, sizes is not None
 
@@ -63,7 +65,6 @@ class SoftplusPosterior(Posterior):
     """
 
     per_latent = True
-    min_scale = 1e-6  # epsilon, the smallest scale
 
     def __init__(self, family: type[Distribution]) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class SoftplusPosterior(Posterior):
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., D) -> q, batch shape (...)."""
         loc, a = params
-        return Independent(self.family(loc, softplus(a) + self.min_scale, validate_args=False), 1)
+        return Independent(self.family(loc, softplus(a) + MIN_SCALE, validate_args=False), 1)
 
 
 class LaplaceOrNormalPosterior(Posterior):
@@ -84,8 +85,6 @@ class LaplaceOrNormalPosterior(Posterior):
         laplace: for each component, True for Laplace and False for normal.
     """
 
-    min_scale = 1e-6  # epsilon, the smallest scale
-
     def __init__(self, laplace: Sequence[bool]) -> None:
         super().__init__()
         self.register_buffer("laplace", torch.tensor(laplace)[:, None], persistent=False)  # (T, 1)
@@ -93,4 +92,4 @@ class LaplaceOrNormalPosterior(Posterior):
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., T, D) -> the components of q, batch shape (..., T)."""
         loc, a = params
-        return Independent(LaplaceOrNormal(loc, softplus(a) + self.min_scale, self.laplace), 1)
+        return Independent(LaplaceOrNormal(loc, softplus(a) + MIN_SCALE, self.laplace), 1)

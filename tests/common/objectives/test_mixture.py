@@ -223,6 +223,14 @@ def test_mmjsd_in_expectation_and_what_it_bounds(pattern):
             assert expected < evidence
 
 
+def test_mmjsds_terms_have_the_same_names_whatever_is_given():
+    model, weights, scales = with_fusion("moe", 3)
+    inputs = draw(weights, scales, 4)
+    bound = MmjsdElbo(model).bound({name: inputs[name] for name in ("a", "c")})
+    assert list(bound.terms) == list(MmjsdElbo(model).bound(inputs).terms)
+    assert bound.terms["mixture/b"].eq(0).all() and bound.terms["mixture/a"].ne(0).all()
+
+
 def test_mmjsd_bounds_no_log_p():
     """Far from the prior the geometric mean lies nearer to the data: the expectation is above log p(X)."""
     _, weights, scales = with_fusion("moe")
