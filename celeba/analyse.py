@@ -8,7 +8,7 @@ A convolutional network learns the attributes of the training images, all of the
 the cache-dir, else in the data-dir, and judges all models there. Shares of right attributes of 64 x 64 images, in %, by
 attribute:
 
-    test images           the classifier on the test images: what generated faces can come to
+    test images           the classifier's accuracy on test images: the ceiling for generated faces
     reconstructed         z of q(z|image) of a test image, decoded
     given all             z of q(z|attrs) of a test image's 18 attributes, decoded
     given alone           z given that attribute alone, or its absence, equally often: 50 is chance
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
-from celeba.classifier import classifier, tell
+from celeba.classifier import classifier, predict
 from celeba.data import attribute_names, load
 from celeba.options import FaceOptions
 from celeba.sample import giver
@@ -65,7 +65,7 @@ class Config(FaceOptions, AnalysisConfig):
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judges of the image, and of the attributes that the model decodes, as one modality or as 18."""
     network = classifier(train, labels, judge_file(config.cache_dir or config.data_dir, JUDGE, config))
-    judges = {"image": Judge(("image",), lambda values: tell(network, values["image"]).long())}
+    judges = {"image": Judge(("image",), lambda values: predict(network, values["image"]).long())}
     if "attrs" in model.modelled:
         judges["attrs"] = Judge(("attrs",), lambda values: (values["attrs"] > 0.5).long(), trained=False)
     if ATTRIBUTES[0] in model.modalities:

@@ -51,6 +51,6 @@ def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Mo
 
 
 @torch.no_grad()
-def tell(network: nn.Module, images: Tensor) -> Tensor:
+def predict(network: nn.Module, images: Tensor) -> Tensor:
     """Predict the attributes (N, 18) bool of images (N, 3, 64, 64) in [0, 1]."""
     return network(images)[0] > 0

@@ -133,8 +133,9 @@ def map_rows(
         {name: (n, ...)}, on the CPU.
 
     Raises:
-        InputError: there are more processes than rows.
+        InputError: there are no rows, or fewer than processes.
     """
+    require(n > 0, f"there are no{unit}: raise --limit, or give other data")
     require(world_size() <= n, f"{world_size()} processes cannot share {n}{unit}: start at most {n}")
     indices, results = torch.arange(n)[local_rows()], []
     with progress(total=len(indices), desc=desc, unit=unit) as bar:

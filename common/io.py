@@ -87,6 +87,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 raise
         _sync(path.parent)
     except OSError as error:
+        require(path.parent.is_dir(), f"{path} could not be written: there is no folder {path.parent}, make it")
         kept = "; the previous file is kept" if path.exists() else ""
         raise InputError(
             f"{path} could not be written ({error.strerror}): free disk space or check permissions{kept}"

@@ -167,6 +167,10 @@ class Binary(Bernoulli):
         """The more probable value, 0 or 1, int64 (...)."""
         return (self.logits > 0).long()
 
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draws, 0 or 1, int64 (*sample_shape, ...)."""
+        return super().sample(sample_shape).long()
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of value (...): (...), nats."""
         return super().log_prob(value.to(self.logits))

@@ -15,7 +15,7 @@ from common.errors import require
 class Modality:
     """What the model, the objectives, the estimators and the metrics ask about a modality.
 
-    name: of the modality.
+    name: the modality's name.
     columns: its columns of the mask (B, M): one, or n if it is a set of n like elements (B, n, ...).
     weight: lambda, what objectives weigh its log-likelihood by.
     decoder: the key of the network that decodes it; None if the model never decodes it (CVAE's label).

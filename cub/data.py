@@ -66,7 +66,7 @@ class Birds:
 
     @property
     def image_of_each_caption(self) -> Tensor:
-        """Indices (10 N,) of the images: what captions of one image say depends on each other."""
+        """The image of each caption, (10 N,): captions of one image are not independent."""
         return torch.arange(len(self.captions)) // CAPTIONS
 
 

@@ -71,7 +71,9 @@ def extractor(state_dict: Mapping[str, Tensor], source: str) -> nn.Module:
     try:
         network.load_state_dict({k: x for k, x in state_dict.items() if not str(k).startswith("fc.")}, assign=True)
     except (RuntimeError, AttributeError) as error:
-        raise InputError(f"{source} does not fit ResNet-101: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(
+            f"{source} does not fit ResNet-101: {' '.join(str(error).split())[:300]}: give other weights"
+        ) from error
     broken = [name for name, x in network.state_dict().items() if not x.isfinite().all()]
     require(not broken, f"{source} holds values that are not finite, in {', '.join(broken[:3])}: give other weights")
     return network.float().to(memory_format=torch.channels_last).eval()
@@ -204,7 +206,7 @@ def train(
         remedy = "delete it, or give another --cache-dir"
         kept = tensor_files.load(path, Training, remedy, remedy)
         require(kept.about == about, f"{path} belongs to another training run: {remedy}")
-        check_fit(kept.state_dict, network, f"{path} holds another network")
+        check_fit(kept.state_dict, network, f"{path} holds another network", remedy)
         network.load_state_dict(kept.state_dict)
         restore_optimizer(path, kept.optimizer, optimizer, {"momentum_buffer"}, remedy)
         done, accuracy = kept.epoch, kept.accuracy

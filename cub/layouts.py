@@ -145,7 +145,7 @@ def _captions_of_images(folder: Path, names: list[str], texts: Path) -> list[str
     captions = []
     for name in names:
         path = texts / f"{os.path.splitext(name)[0]}.txt"
-        require(path.is_file(), f"{folder / name} has no captions: {path} is missing")
+        require(path.is_file(), f"{folder / name} has no captions: {path} is missing, add it or remove the image")
         captions += _captions(path, 1)
     return captions
 

@@ -36,7 +36,7 @@ def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:
     Raises:
         InputError: an authors' model without --vocab, one of ours with it, or a vocabulary of another size.
     """
-    saved = load_config(model, "cub")["vocabulary"]
+    saved = load_config(model, "cub").get("vocabulary")
     require(saved is None or vocab is None, f"{model} holds its own vocabulary: leave out --vocab")
     require(
         saved is not None or vocab is not None,

@@ -6,9 +6,9 @@
 
 Cross coherence: how often a mean or mode decoded from one z of q(z|source) shows the source's digit; "text, aggregate"
 draws z from the label's aggregate posterior. Joint coherence: how often an image and a label decoded from the same draw
-of the prior agree. A convolutional network that is trained on the training images, once for each data-dir, tells an
-image's digit; its accuracy on test images is printed too. Latent accuracy: how often a linear classifier reads the
-digit from one sampled z. The KLs of the posteriors from the prior and from each other follow, and the networks' sizes.
+of the prior agree. A convolutional network classifies the images. It is trained on the training images, once for each
+data-dir, and its accuracy on test images is printed too. Latent accuracy: how often a linear classifier reads the digit
+from one sampled z. The KLs of the posteriors from the prior and from each other follow, and the networks' sizes.
 
 Writes cross_generation.png, traversal_image.png (along the latents that are used most), umap.png (draws of the prior
 and of the posteriors in the plane) and kl.png (KLs by latent) into the model's samples/.

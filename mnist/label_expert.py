@@ -12,7 +12,7 @@ model label_expert_W.pth.tar for sample.py.
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,6 +48,8 @@ class Config(AnalysisConfig):
     """weights W of log p(label|z)"""
     steps: int = 1500
     """steps of Adam for each of them"""
+    out_dir: Path | None = field(default=None, kw_only=True)
+    """folder to write to. Default: the model's, and for the picture samples/ beside the model"""
     # analyse.py's alone
     umap: tyro.conf.Suppress[bool] = False
     n_samples: tyro.conf.Suppress[int] = 1
@@ -72,6 +74,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     judge = data.judges(config, train, data.labels(config, "train", train), model)["image"]
     torch.manual_seed(config.seed)
     folder = config.out_dir or folder_of(config.model)
+    folder.mkdir(parents=True, exist_ok=True)
     ways = {"q(z|label), as trained": (model, drawn_from(model))}
     for weight in config.weights:
         refitted = refit(model, weight, config.steps)

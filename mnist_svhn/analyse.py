@@ -5,12 +5,12 @@
     python analyse.py trained_models --json out.json                     and a file
 
 Cross coherence: how often a modality decoded from the other one shows the digit of the given one; joint coherence:
-how often both decodings of a draw of the prior show the same one. Digits are told by convolutional networks that are
-trained on the training images, once for each data-dir, and whose accuracy on test images is printed too. Latent
+how often both decodings of a draw of the prior show the same one. Convolutional networks classify the digits. They are
+trained on the training images, once for each data-dir, and their accuracy on test images is printed too. Latent
 accuracy: how often a linear classifier reads the digit from one sampled z. Clusters: how often a pair's digit is the
 majority digit of its k-means cluster, of the means of q(z|X). By the number of given images: coherence, also with equal
 weights of the digits (macro), a logistic regression of the posterior's mean (linear accuracy), and the Frechet distance
-between the networks' features of decoded and of test images (FD; no FID). SSIM: of images and their reconstructions.
+between the classifiers' features of decoded and of test images (FD; no FID). SSIM: of images and their reconstructions.
 The KLs of the posteriors from the prior and from each other follow, and the networks' sizes.
 
 Writes cross_generation.png, traversal_mnist.png and traversal_svhn.png (along the latents that are used most),
@@ -41,11 +41,11 @@ class Config(PairOptions, AnalysisConfig):
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
-    kind = "_synthetic" if config.svhn == "synthetic" else ""
-    judges = {}
+    kind, judges = "_synthetic" if config.svhn == "synthetic" else "", {}
+    if (config.pair_seed, config.max_per_class) != (PairOptions.pair_seed, PairOptions.max_per_class):
+        kind += f"_pairs_{config.pair_seed}_{config.max_per_class}"
     for name in model.modalities:
-        all_images = config.max_per_class == PairOptions.max_per_class
-        file = judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config) if all_images else None
+        file = judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config)
         judges[name] = judge(partial(classifier.build, name), train, name, labels, classifier.STEPS, file)
     return judges
 

@@ -1,4 +1,4 @@
-"""The networks that tell the digits of images, to measure coherence (layers of the MMVAE authors' analysis)."""
+"""The classifiers of digits, to measure coherence (layers of the MMVAE authors' analysis)."""
 
 from torch import nn
 

@@ -119,8 +119,8 @@ def _images(split: str, config: PairConfig) -> tuple[Images, Images]:
     """All images of a split, of MNIST and of SVHN."""
     config.check_options()
     synthetic = config.svhn == "synthetic"
-    without_files = not config.demo or not synthetic
-    require(without_files, "--svhn synthetic is made of MNIST's files, --demo needs none: leave out one of them")
+    compatible = not config.demo or not synthetic
+    require(compatible, "--svhn synthetic is made of MNIST's files, --demo needs none: leave out one of them")
     examples = digits(split, config.data_dir, config.demo, config.download).modalities
     images, labels = examples["image"], examples["text"]
     if not config.demo and not synthetic:
@@ -229,7 +229,7 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     values = {name: torch.from_numpy(x) for name, x in mat_files.read(path, expected, DOWNLOAD_AGAIN).items()}
     images, labels = values["X"].view(-1, 3, 32, 32).transpose(2, 3), values["y"].long()  # columns before rows
     fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
-    told = f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's"
-    require(bool(fits), f"{told}: {DOWNLOAD_AGAIN}")
+    problem = f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's"
+    require(bool(fits), f"{problem}: {DOWNLOAD_AGAIN}")
     checksums.check(path, checksums.md5_unless_large(path), "SVHN", FILES[split], KNOWN)
     return images.contiguous(), labels % N_CLASSES  # in the file the digit 0 has the label 10

@@ -232,7 +232,7 @@ class MMVAE(LossesOfSamples):
         parameters = folders.read_parameters(folder)
         with torch.device("meta"):  # allocates nothing: the options may ask for too much memory
             sizes = cls(config, **networks)
-        check_fit(parameters, sizes, f"{folder} does not fit the networks, give those that were saved")
+        check_fit(parameters, sizes, f"{folder} does not fit the networks", "give those that were saved")
         model = cls(config, **networks)
         model.load_state_dict(parameters)
         return model.eval()

@@ -52,7 +52,7 @@ class Saved(PublishedOptions, kw_only=True):
 
 
 class NetworkOptions(msgspec.Struct):
-    """The options of our experiments that scripts or networks read; others may hold anything plain.
+    """The options that scripts or networks read, whose types are checked when a file is loaded; no others are checked.
 
     An experiment that reads more has a subclass `Options` in its module.
     """
@@ -73,7 +73,7 @@ class NetworkOptions(msgspec.Struct):
 
 
 def _options_of(experiment: str) -> type[NetworkOptions]:
-    """The options that an experiment's networks read; for one that is not ours, those that all have."""
+    """The options that an experiment's networks read; for one outside `EXPERIMENTS` the common ones."""
     return getattr(module_of(experiment), "Options", NetworkOptions) if experiment in EXPERIMENTS else NetworkOptions
 
 
@@ -118,7 +118,7 @@ def load_model(
         parameters = trained.state_dict(sizes)
     except UNUSABLE as error:
         raise InputError(f"{path} does not fit the networks of {name}: {brief(error)}") from error
-    check_fit(parameters, sizes, f"{path} does not fit the networks of {name}")
+    check_fit(parameters, sizes, f"{path} does not fit the networks of {name}", REMEDY)
     model = build(options)
     model.load_state_dict(parameters)
     return model.eval()
@@ -150,7 +150,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
         raise InputError(f"{path} has other networks: {brief(error)}") from error
     copied = {name: x for name, x in parameters.items() if not name.startswith(prefixes)}
     kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
-    check_fit(copied | kept, model, f"{path} has other networks")
+    check_fit(copied | kept, model, f"{path} has other networks", REMEDY)
     model.load_state_dict(copied | kept)
 
 
@@ -225,21 +225,21 @@ def _ours(saved: Saved, path: Path) -> Trained:
     return Trained(saved.experiment, config, lambda model: saved.state_dict)
 
 
-def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str) -> None:
+def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str, remedy: str) -> None:
     """Raise InputError unless parameters and buffers have a model's names, shapes and types, and are finite.
 
     Args:
         model: may be on the meta device.
-        what: the beginning of the message.
+        what, remedy: the beginning and the end of the message.
     """
     ours = model.state_dict()
     lacking = [key for key in without_counts(ours) if key not in parameters]
     unknown = [str(key) for key in parameters if key not in ours]
-    require(not lacking, f"{what}: it lacks {', '.join(sorted(lacking)[:3])}")
-    require(not unknown, brief(f"{what}: it has the unknown {', '.join(sorted(unknown)[:3])}"))
+    require(not lacking, f"{what}: it lacks {', '.join(sorted(lacking)[:3])}: {remedy}")
+    require(not unknown, f"{what}: it has the unknown {brief(', '.join(sorted(unknown)[:3]))}: {remedy}")
     for key in without_counts(parameters):
         x, y = parameters[key], ours[key]
         same = x.shape == y.shape and x.is_floating_point() == y.is_floating_point()
-        require(same, f"{what}: {key} is {tuple(x.shape)} of {x.dtype}, not {tuple(y.shape)} of {y.dtype}")
+        require(same, f"{what}: {key} is {tuple(x.shape)} of {x.dtype}, not {tuple(y.shape)} of {y.dtype}: {remedy}")
     broken = [key for key, x in parameters.items() if not x.isfinite().all()]
-    require(not broken, f"{what}: values are not finite, in {', '.join(broken[:3])}")
+    require(not broken, f"{what}: values are not finite, in {', '.join(broken[:3])}: {remedy}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -60,7 +61,8 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
         how: what to do if no url delivers it; by default: put it there by hand.
 
     Raises:
-        InputError: no url delivered the right file; the message has a reason for each url.
+        InputError: no url delivered the right file, and the message has a reason for each url; or the file could not be
+            written.
     """
     require(
         distributed.world_size() == 1, f"{path.name} is missing: run --download with one process first (no torchrun)"
@@ -72,9 +74,12 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
     for url in urls:
         try:
             _fetch(url, part)
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             failures.append(f"{url}: {error}")
             continue
+        except OSError as error:
+            remedy = "free disk space or check permissions, then the same command continues the download"
+            raise InputError(f"{part} could not be written ({error.strerror}): {remedy}") from error
         fault = _fault(part, md5)
         if not fault:
             part.rename(path)

@@ -175,12 +175,15 @@ def outputs(network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
 
     A single row has no statistics for batch norm: the running ones stand in for them, in training too.
     """
-    if len(inputs[0]) == 1 and network.training and has_batch_norm(network):
-        network.eval()
-        of_row = network(*inputs)
-        network.train()
-        return of_row
-    return network(*inputs)
+    if len(inputs[0]) > 1 or not network.training or not has_batch_norm(network):
+        return network(*inputs)
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        return network(*inputs)
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def outputs_where(present: Tensor, network: nn.Module, *inputs: Tensor, every_row: bool = False) -> tuple[Tensor, ...]:

@@ -65,7 +65,7 @@ def cached_network(
                 changed = [key for key in made_from if stored.made_from.get(key) != made_from[key]]
                 other = f"{cache} is a classifier trained with other data or by another version"
                 require(not changed, f"{other} (other {', '.join(changed)}): {AGAIN}")
-                check_fit(stored.state_dict, network, f"{cache} is damaged: {AGAIN}")
+                check_fit(stored.state_dict, network, f"{cache} is damaged", AGAIN)
                 return stored.state_dict
             train(network)
             state = {key: x.cpu() for key, x in network.state_dict().items()}

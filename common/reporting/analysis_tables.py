@@ -90,9 +90,11 @@ def kl_table(nats: Estimates, head: str) -> Table:
     return estimate_table(nats, (head, "nats"), partial(decimals, n=2), notes)
 
 
-def parameter_table(counts: Mapping[str, int], experiment: str) -> Table:
+def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
     """The table of the networks' numbers of parameters."""
-    return Table("parameters", counts, (experiment, "parameters"), [(name, f"{n:,}") for name, n in counts.items()])
+    return Table(
+        "parameters", n_parameters, (experiment, "parameters"), [(name, f"{n:,}") for name, n in n_parameters.items()]
+    )
 
 
 def few_latents(n: int) -> str:

@@ -11,7 +11,7 @@ LONGEST = 60  # bytes that a user's text takes of a name; file systems allow 255
 
 
 def name_of(n_gaussians: int = 0, /, **given: str) -> str:
-    """Return what a sample was given, as in "given_image_4_text_5", or what it is drawn from: a name without a suffix.
+    """A file name without suffix: what a sample was given, as in "given_image_4_text_5", or what it was drawn from.
 
     Args:
         n_gaussians: of the mixture in place of the prior, as in "mixture_10"; 0 for "prior".

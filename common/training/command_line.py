@@ -95,9 +95,9 @@ def _refuse_another_checkouts_code() -> None:
     """Raise InputError if the script lies in a checkout whose own `common` is not the one that Python imported."""
     script = Path(getattr(sys.modules["__main__"], "__file__", __file__)).resolve()
     root, imported = script.parent.parent, Path(__file__)
-    own = root / "common/training/command_line.py"
+    checkouts_copy = root / "common/training/command_line.py"
     require(
-        not own.exists() or own.samefile(imported),
+        not checkouts_copy.exists() or checkouts_copy.samefile(imported),
         f"{script} would run the code of {imported.parents[2]}, where this Python's environment was set up: run make "
         f"setup in {root} and its .venv/bin/python, or set PYTHONPATH={root}",
     )

@@ -28,7 +28,16 @@ Split = Any  # what `load` returns: Examples, or what an experiment makes them f
 
 
 def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Examples:
-    """The data's modalities that the model has."""
+    """The data's modalities that the model has.
+
+    Raises:
+        InputError: the data lack one of the model's.
+    """
+    known = {**data.modalities, **data.derived}
+    lacking = [name for name in model.modalities if name not in known]
+    require(
+        not lacking, f"the data lack {', '.join(lacking)}: they have {', '.join(known)}, name the model's encoders so"
+    )
     return data.only(model.modalities)
 
 
@@ -45,7 +54,8 @@ class Experiment(NamedTuple):
         --valid examples, are held out.
     examples: config, data, model -> the examples that a step takes batches from; by default the data, without what the
         model has no modality for.
-    analytics: model, examples, folder, epoch -> writes pictures of the latents, every --analytics-every epochs.
+    analytics: model, examples, folder, epoch -> writes pictures of the latents, every --analytics-every epochs, or
+        after each epoch if the config has no such option.
     """
 
     name: str
@@ -101,10 +111,11 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     if synchronised:
         batch_norm.check_synchronised(objective, examples, config.batch_size)
     held_out = valid and experiment.examples(config, valid, model)
-    pictures = experiment.draw and Pictures(partial(experiment.draw, model, train=train, valid=valid))
-    if experiment.analytics:
-        analytics = partial(experiment.analytics, model, held_out or examples)
-        pictures = pictures._replace(analytics=analytics, every=config.analytics_every)
+    pictures = (experiment.draw or experiment.analytics) and Pictures(
+        experiment.draw and partial(experiment.draw, model, train=train, valid=valid),
+        experiment.analytics and partial(experiment.analytics, model, held_out or examples),
+        getattr(config, "analytics_every", None) or 1,
+    )
     with Run(experiment.name, config) as opened:
         callbacks = [*callbacks, *trackers.start(config.track, opened)]
         Trainer(model, objective, examples, held_out, config, opened, pictures, callbacks).fit()

@@ -36,12 +36,12 @@ EVALUATION_BATCH = 500  # examples: without gradients there is room for more tha
 class Pictures(NamedTuple):
     """The pictures of a run.
 
-    draw: writes sample pictures into a folder, at most once a minute and at the end.
+    draw: writes sample pictures into a folder, at most once a minute and at the end. None: no such pictures.
     analytics: folder, epoch -> writes pictures of the latents; called by all processes. None: no such pictures.
     every: epochs between them.
     """
 
-    draw: Callable[[Path], None]
+    draw: Callable[[Path], None] | None = None
     analytics: Callable[[Path, int], None] | None = None
     every: int = 1
 
@@ -265,7 +265,8 @@ class Trainer:
                 self.pictures.analytics(self.run.samples, epoch)
         if self.run.writes and (finished or time.monotonic() - self.last_drawn > PICTURES_EVERY):
             with self._undisturbed():
-                self.pictures.draw(self.run.samples)
+                if self.pictures.draw:
+                    self.pictures.draw(self.run.samples)
             if self.run.metrics:  # none if the user moved a damaged metrics.jsonl away
                 training_curves.loss_curves(self.run.dir / CURVES, self.run.metrics)
             self.last_drawn = time.monotonic()
@@ -275,7 +276,7 @@ class Trainer:
         curves, last = self.run.dir / CURVES, self.run.dir / LAST
         return self.run.writes and (not curves.exists() or curves.stat().st_mtime < last.stat().st_mtime)
 
-    def _require_finite(self, where: str) -> None:
+    def _require_finite(self, when: str) -> None:
         """Raise InputError for broken weights, buffers or moments, so that no checkpoint holds them."""
         moments = {
             f"the optimiser's {name} of parameter {i}": x
@@ -284,7 +285,7 @@ class Trainer:
         }
         broken = [name for name, x in (self.model.state_dict() | moments).items() if not x.isfinite().all()]
         if broken:
-            raise Diverged(f"weights are not finite {where}: {', '.join(broken[:3])}; {DIVERGED}")
+            raise Diverged(f"weights are not finite {when}: {', '.join(broken[:3])}; {DIVERGED}")
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

@@ -34,11 +34,11 @@ class Meter:
         sums = torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1)
         self.pending.append(torch.cat([sums, (sums.new_zeros(()) if norm is None else norm)[None].to(sums)]))
 
-    def check(self, where: str) -> dict[str, float]:
+    def check(self, when: str) -> dict[str, float]:
         """Return the means so far. All processes must call it at the same batches.
 
         Raises:
-            InputError: a value is not finite; the error names `where` and the terms of the first such batch.
+            InputError: a value is not finite; the error names `when` and the terms of the first such batch.
         """
         nothing, names = torch.zeros(0, len(self.names) + 1), [*self.names, "norm of the gradient"]
         sums = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms + 1)
@@ -46,7 +46,7 @@ class Meter:
         suspect = [*sums[~sums.isfinite().all(dim=1)], total[:-1]][0].tolist()
         broken = [f"{name} = {x}" for name, x in zip(names, suspect, strict=True) if not math.isfinite(x)]
         if broken:
-            raise Diverged(f"the loss is not finite {where}: {', '.join(broken)}; {DIVERGED}")
+            raise Diverged(f"the loss is not finite {when}: {', '.join(broken)}; {DIVERGED}")
         for name, value in zip(self.names, total.tolist()[:-2], strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.n += int(total[-1])

@@ -119,7 +119,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     here override them. The original authors' files work too"""
     resume: bool = False
     """continue from the last checkpoint of the save-dir as if never stopped, with its options, or start if there is
-    none. Only --epochs, --patience and options of speed and reporting may change"""
+    none. Only --patience, options of speed and reporting, and with a constant --lr-schedule --epochs may change"""
     dry_run: bool = False
     """print the configuration as JSON and exit"""
     precision: Literal["fp32", "bf16"] = "fp32"

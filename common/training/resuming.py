@@ -58,7 +58,7 @@ def restore(path: Path, last: Last, model: torch.nn.Module, optimizer: torch.opt
     Raises:
         InputError: a tensor's name, shape or type differs from the model's, or it is not finite.
     """
-    check_fit(last.state_dict, model, f"{path} has other networks")
+    check_fit(last.state_dict, model, f"{path} has other networks", REMEDY)
     model.load_state_dict(last.state_dict)
     restore_optimizer(path, last.optimizer, optimizer, names, REMEDY)
 

@@ -185,7 +185,8 @@ class Run(contextlib.ExitStack):
                 difference = f"{flag(name, earlier)}, not {flag(name, value)}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
-                raise InputError(f"{self.dir} was run with {difference}: --resume needs the same")
+                why = f", since --lr-schedule {config.lr_schedule} ends with them" if name in fixed else ""
+                raise InputError(f"{self.dir} was run with {difference}: --resume needs the same{why}")
 
 
 def read_metrics(folder: Path) -> list[Epoch]:

@@ -109,7 +109,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
 
     @abstractmethod
     def objectives(self) -> Sequence[str]:
-        """Those that exist for the fusion, the usual one first."""
+        """Names of the objectives that exist for the fusion, the default first."""
 
 
 @dataclass
@@ -248,13 +248,13 @@ def evaluate(
         given = columns(model, observed(len(batch))).to(batch.modalities["image"].device)
         everything = torch.ones_like(given)
         image, of_part = importance_estimates(model, x, [everything, given], everything, **sampling)
-        completed, own = importance_estimates(model, x, [everything, given], given, **sampling)
+        completed, of_given = importance_estimates(model, x, [everything, given], given, **sampling)
         return {
             **image.named("log p(image)"),
             **of_part.named(f"log p({part})"),
-            **own.named(f"log p({part}), z from q(z|{part})"),
+            **of_given.named(f"log p({part}), z from q(z|{part})"),
             f"log p({rest}|{part})": image.value,  # less log p of the part, below
-            f"log p({rest}|{part}), z from q(z|{part})": completed.value - own.value,
+            f"log p({rest}|{part}), z from q(z|{part})": completed.value - of_given.value,
         }
 
     values = metrics.evaluate(model, examples, [estimate], BATCH_SIZE)

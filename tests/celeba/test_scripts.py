@@ -236,8 +236,8 @@ def test_the_classifier_learns_and_is_kept(tmp_path, monkeypatch):
     examples = celeba.data.Examples({"image": image})
     path = tmp_path / "classifier.pt"
     network = celeba.classifier.classifier(examples, attrs, path)
-    told = celeba.classifier.tell(network, examples[:].modalities["image"])[:, 4]
-    assert (told == attrs[:, 4].bool()).double().mean() > 0.95
+    predicted = celeba.classifier.predict(network, examples[:].modalities["image"])[:, 4]
+    assert (predicted == attrs[:, 4].bool()).double().mean() > 0.95
     with monkeypatch.context() as untrained:
         untrained.setattr(celeba.classifier, "at_most", None)
         again = celeba.classifier.classifier(examples, attrs, path)

@@ -111,6 +111,8 @@ def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_pat
     assert not [*tmp_path.iterdir()]
     with pytest.raises(InputError, match="2 processes cannot share 1 examples: start at most 1"):
         distributed.map_rows(1, 500, None)
+    with pytest.raises(InputError, match="there are no examples: raise --limit, or give other data"):
+        distributed.map_rows(0, 500, None)
 
 
 @pytest.mark.slow

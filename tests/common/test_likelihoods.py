@@ -42,6 +42,11 @@ def test_yes_and_no_are_scored_as_bernoulli_in_whole_numbers():
     assert p.mode.tolist() == [0, 0, 1, 1] and p.mode.dtype == torch.int64
 
 
+def test_draws_of_yes_and_no_are_whole_numbers():
+    drawn = BinaryLikelihood()(torch.tensor([-50.0, 50.0])).sample((3,))
+    assert drawn.dtype == torch.int64 and drawn.tolist() == [[0, 1]] * 3
+
+
 def test_intensities_are_scored_by_their_cross_entropy():
     logits, x = torch.randn(4, 2, 3).double(), torch.rand(2, 3).double()
     p = BernoulliLikelihood(2)(logits)

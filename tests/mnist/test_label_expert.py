@@ -62,6 +62,9 @@ def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
     args = ("--demo", "--weights", 2, "--steps", 3, "--json", tmp_path / "out.json", "--data-dir", tmp_path)
     found = call(label_expert, tmp_path, *args)
+    call(label_expert, tmp_path, *args, "--out-dir", tmp_path / "new" / "folder")
+    written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
+    assert written == {"label_expert.png", "label_expert_2.pth.tar"}
     assert list(found) == ["q(z|label), as trained", "q(z|label), refitted, W = 2", "aggregate posterior"]
     for figures in found.values():
         assert 0 <= figures["recognised"] <= 1 and figures["log p(label|z)"] < 0 < figures["variance"] < math.inf

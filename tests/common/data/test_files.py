@@ -1,4 +1,6 @@
 import hashlib
+import resource
+import signal
 
 import pytest
 
@@ -38,6 +40,23 @@ def test_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
     assert server.requests[-1] == ("/f", "bytes=100000-")
     assert [bar.n for bar in bars] == [100_000, len(CONTENT) - 100_000] and bars[1].total == bars[1].n
     assert [p.name for p in path.parent.iterdir()] == ["f"]
+
+
+def test_a_full_disk_stops_a_download_that_goes_on_later(tmp_path, server):
+    server.content["/f"] = CONTENT
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # Python's default: the write fails
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        with pytest.raises(
+            InputError, match=r"f.part could not be written .*: free disk space .* continues the download"
+        ):
+            download([f"{server.url}/f"], tmp_path / "f", MD5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert (tmp_path / "f").read_bytes() == CONTENT and server.requests[-1][1].startswith("bytes=")
 
 
 def test_download_takes_the_next_mirror(tmp_path, server):

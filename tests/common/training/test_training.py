@@ -366,6 +366,22 @@ def test_latents_are_drawn_every_few_epochs_of_the_examples_held_out(tmp_path, v
     assert drawn == [(seen, "samples", 2), (seen, "samples", 4)]
 
 
+def test_latents_alone_are_drawn_after_each_epoch_without_an_option(tmp_path):
+    drawn = []
+    experiment = mnist_train.experiment()._replace(draw=None, analytics=lambda *args: drawn.append(args[-1]))
+    run(config(tmp_path, limit=60, epochs=2), experiment)
+    assert drawn == [1, 2] and (tmp_path / "loss.png").exists()
+
+
+def test_data_without_a_modality_of_the_model_are_refused(tmp_path):
+    def load(split, options):
+        return Examples({"Image": torch.rand(60, 1, 28, 28), "text": torch.arange(60) % 10})
+
+    experiment = mnist_train.experiment()._replace(load=load)
+    with pytest.raises(InputError, match="the data lack image: they have Image, text, name the model's encoders so"):
+        run(config(tmp_path), experiment)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
