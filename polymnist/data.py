@@ -25,6 +25,7 @@ THRESHOLD = 128  # brighter pixels of MNIST belong to the digit
 SHRUNK = 21  # height and width of a digit of TranslatedPolyMNIST, 3/4 of MNIST's
 MAX_SHIFT = 6  # of its upper left corner
 ROOTS = ("", "MMNIST", "PolyMNIST")  # folders of the archives
+TRANSLATED_ROOT = "Translated_MMNIST_scale_75_translated_True"  # that the multivae package's script makes
 URL = "https://zenodo.org/record/4899160/files/PolyMNIST.zip"  # MVTCAE's: MMNIST/ with tensors, without a known md5
 ARCHIVE = "PolyMNIST.zip"
 NAME = re.compile(r"(\d+)\.(\d)\.png")
@@ -65,8 +66,9 @@ def load(split: str, config: PolyConfig) -> Examples:
         split: "train" (60,000 examples, the demo's 1,500) or "test" (10,000, the demo's 297).
         config: data_dir holds MNIST, as `mnist.data.load` reads it, for generated images. For original ones it holds
             train/ and test/, or a folder MMNIST or PolyMNIST with these, as the archives have them: m0/ to m4/ with
-            PNG files I.CLASS.png, or m0.pt to m4.pt and labels.pt. The demo has scikit-learn's scanned digits. download
-            fetches what is missing.
+            PNG files I.CLASS.png, or m0.pt to m4.pt and labels.pt; translated ones lie in the folder that the
+            `multivae` package's script makes. The demo has scikit-learn's scanned digits. download fetches what is
+            missing.
 
     Returns:
         m0, m1, ... (N, 3, 28, 28) uint8 and digit (N,) int64, the class that all images of an example show.
@@ -85,9 +87,9 @@ def load(split: str, config: PolyConfig) -> Examples:
         background = dark_background if config.demo else photograph
         examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)
         return examples.take(slice(config.limit))
-    if config.download:
+    if config.download and not config.translated:
         fetch(config.data_dir)
-    examples = read(config.data_dir, split, names, config.cache_dir)
+    examples = read(config.data_dir, split, names, config.cache_dir, config.translated)
     return examples.take(torch.randperm(len(examples), generator=generator(split, "order"))[: config.limit])
 
 
@@ -200,35 +202,53 @@ def fetch(data_dir: Path) -> None:
     unpack(data_dir / ARCHIVE, "MMNIST")
 
 
-def read(data_dir: Path, split: str, names: tuple[str, ...], cache_dir: Path | None = None) -> Examples:
+def read(
+    data_dir: Path, split: str, names: tuple[str, ...], cache_dir: Path | None = None, translated: bool = False
+) -> Examples:
     """Read a split of the original archives, by class and number.
 
     Args:
         cache_dir: keeps decoded pictures; by default the folder with the split's pictures.
+        translated: read TranslatedPolyMNIST.
 
     Raises:
         InputError: see `load`.
     """
-    folders = [data_dir / root / split for root in ROOTS]
+    folders = [data_dir / root / split for root in ([TRANSLATED_ROOT] if translated else ROOTS)]
     for folder in folders:
         if (folder / "m0").is_dir():
-            return _read_pictures(folder, names, cache_dir or folder)
+            cached = f"polymnist_translated_{split}" if translated else f"polymnist_{split}"
+            return _read_pictures(folder, names, (cache_dir or folder) / cached)
         if (folder / "m0.pt").is_file():
             return _read_tensors(folder, names)
+    require(
+        not translated,
+        f"{folders[0]} holds no m0: make it by the multivae package's script, or leave out --images original",
+    )
     raise InputError(
         f"{folders[0]} holds no m0 (nor do {' and '.join(map(str, folders[1:]))}): unpack an archive of PolyMNIST "
         "there, fetch one with --download, or leave out --images original"
     )
 
 
-def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Examples:
-    """Read FOLDER/m0/I.CLASS.png and the other modalities' files of the same names."""
+def _read_pictures(folder: Path, names: tuple[str, ...], cache: Path) -> Examples:
+    """Read FOLDER/m0/I.CLASS.png and the other modalities' files of the same names.
+
+    Args:
+        cache: the beginning of the names of the files that keep decoded pictures.
+    """
     remedy, pictures = "unpack the archive again", {}
     for name in names:
         require((folder / name).is_dir(), f"{folder / name} is missing, the archives have five modalities: {remedy}")
     for name in names:
-        matches = (NAME.fullmatch(path.name) for path in (folder / name).iterdir())
-        pictures[name] = {(int(match[2]), int(match[1])): match[0] for match in matches if match}
+        files_of_it = sorted(path.name for path in (folder / name).iterdir() if not path.name.startswith("."))
+        matches = [NAME.fullmatch(file) for file in files_of_it]
+        other = [file for file, match in zip(files_of_it, matches, strict=True) if match is None]
+        require(
+            not other,
+            f"{folder / name / other[0] if other else ''} is not named I.CLASS.png: move it away, or {remedy}",
+        )
+        pictures[name] = {(int(match[2]), int(match[1])): match[0] for match in matches}
         other = pictures[name].keys() ^ pictures[names[0]].keys()
         if other:
             digit, i = min(other)
@@ -236,21 +256,15 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache_dir: Path) -> Exa
             raise InputError(f"{folder / missing / f'{i}.{digit}.png'} is missing, others have it: {remedy}")
     keys = sorted(pictures[names[0]])
     require(len(keys) > 0, f"{folder / names[0]} holds no files I.CLASS.png: {remedy}")
-    for name in names:
-        first = folder / name / pictures[name][keys[0]]
-        with open_picture(first, remedy) as picture:
-            width, height = picture.size
-        require(
-            (width, height) == (SIZE, SIZE), f"{first} has {width} x {height} pixels, the archives 28 x 28: {remedy}"
-        )
     kind = image_caches.Kind(size=SIZE)
     images = {
         name: image_caches.load(
             folder / name,
             [pictures[name][key] for key in keys],
-            cache_dir / f"polymnist_{folder.name}_{name}_28.npy",
+            cache.with_name(f"{cache.name}_{name}_28.npy"),
             kind,
             remedy=remedy,
+            exact=True,
         )
         for name in names
     }

@@ -24,7 +24,8 @@ class DatasetOptions:
     n_modalities: int = 5
     """images in an example. Default: as in the original, which has no more"""
     translated: bool = False
-    """shrink each digit by a quarter and move it at random (TranslatedPolyMNIST); for generated images"""
+    """TranslatedPolyMNIST: each digit is a quarter smaller and lies anywhere. With --images original it is read from
+    the folder that the multivae package's script makes"""
     cache_dir: Path | None = None
     """folder of the decoded images of --images original, and of classifiers. Default: in the data-dir"""
 
@@ -32,10 +33,6 @@ class DatasetOptions:
         """Raise InputError for values that no set has."""
         n = self.n_modalities
         require(2 <= n <= MAX_MODALITIES, f"--n-modalities must lie between 2 and {MAX_MODALITIES}, it is {n}")
-        require(
-            not self.translated or self.images == "generated",
-            "--translated moves the digits of generated images: leave out --images original",
-        )
 
 
 def about(config: DatasetOptions) -> dict[str, str]:

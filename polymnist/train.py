@@ -78,6 +78,8 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     def check(self) -> None:
         super().check()
         self.check_options()
+        decodes = self.images == "original" or self.cache_dir is None
+        require(decodes, "--cache-dir keeps the decoded images of --images original, this set needs none: leave it out")
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0: add it")
         require(

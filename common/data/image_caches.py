@@ -77,6 +77,7 @@ def load(
     path: Path,
     kind: Kind,
     remedy: str = "download it again",
+    exact: bool = False,
 ) -> Tensor:
     """The named images of a folder, from their cache; the first call builds it on all cores.
 
@@ -86,14 +87,15 @@ def load(
     Args:
         path: the cache.
         remedy: what to do about an image that is missing or unreadable, the end of error messages.
+        exact: refuse images of other sizes than `kind.size`.
 
     Returns:
         (N, C, size, size) uint8, memory-mapped: pages are read on access and may be dropped again.
 
     Raises:
-        InputError: an image is missing or unreadable, or the cache is truncated or holds other images.
+        InputError: an image is missing, unreadable or of another size, or the cache is truncated or holds other images.
     """
-    cache = _Cache(folder, names, path, kind, remedy)
+    cache = _Cache(folder, names, path, kind, remedy, exact)
     if cache.notes.exists() and not os.access(path.parent, os.W_OK):
         cache.complete()  # built by somebody else, and only readable here
     else:
@@ -110,21 +112,24 @@ def load(
     return torch.from_numpy(np.memmap(path, np.uint8, "c", len(cache.header()), (len(names), *kind.shape)))
 
 
-def decode(path: Path, kind: Kind, remedy: str = "give another image") -> np.ndarray:
+def decode(path: Path, kind: Kind, remedy: str = "give another image", exact: bool = False) -> np.ndarray:
     """Read an image, resize its shorter side to `size` and cut out the square in its middle: (C, size, size) uint8.
 
     The same as torchvision's Resize and CenterCrop; with `kind.squashed` as Resize of both sides.
 
     Args:
         remedy: what to do about a missing or unreadable image, the end of the error message.
+        exact: refuse an image of another size than `kind.size`.
 
     Raises:
-        InputError: the image is missing or unreadable.
+        InputError: the image is missing, unreadable, or of another size.
     """
     with open_picture(path, remedy) as file:
         image = upright(file)
         image = image if image.mode == kind.mode else image.convert(kind.mode)
         w, h = image.size
+        fits = not exact or (w, h) == (kind.size, kind.size)
+        require(fits, f"{path} has {w} x {h} pixels, not {kind.size} x {kind.size}: {remedy}")
         w, h = (kind.size if kind.squashed else int(kind.size * side / min(w, h)) for side in (w, h))
         left, top = (round((side - kind.size) / 2) for side in (w, h))
         image = image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + kind.size, top + kind.size))
@@ -137,6 +142,7 @@ class _Cache:
     """The cache of a folder's images; see `load` for the fields.
 
     remedy: what to do about an image that is missing or unreadable.
+    exact: whether images of other sizes are refused.
     """
 
     folder: Path
@@ -144,6 +150,7 @@ class _Cache:
     path: Path
     kind: Kind
     remedy: str
+    exact: bool
 
     @property
     def notes(self) -> Path:
@@ -227,4 +234,4 @@ class _Cache:
 
     def _decode_batch(self, names: Sequence[str]) -> np.ndarray:
         """The named images, (n, C, size, size)."""
-        return np.stack([decode(self.folder / name, self.kind, self.remedy) for name in names])
+        return np.stack([decode(self.folder / name, self.kind, self.remedy, self.exact) for name in names])

@@ -169,18 +169,36 @@ def test_pictures_without_a_partner_are_named(tmp_path):
 
 
 def test_pictures_of_other_names_are_refused(tmp_path):
+    """Also beside others, in every modality alike."""
     for name in NAMES:
         (tmp_path / "train" / name).mkdir(parents=True)
-        Image.new("RGB", (28, 28)).save(tmp_path / "train" / name / "0_1.png")
     with pytest.raises(InputError, match=r"train/m0 holds no files I.CLASS.png: unpack the archive again"):
         data.read(tmp_path, "train", NAMES)
+    write_pictures(tmp_path)
+    for name in NAMES:
+        (tmp_path / "train" / name / ".hidden").touch()
+        Image.new("RGB", (28, 28)).save(tmp_path / "train" / name / "0.1C.png")
+    with pytest.raises(InputError, match=r"train/m0/0.1C.png is not named I.CLASS.png: move it away, or unpack"):
+        data.read(tmp_path, "train", NAMES)
+    for name in NAMES:
+        (tmp_path / "train" / name / "0.1C.png").unlink()
+    assert len(data.read(tmp_path, "train", NAMES)) == 4
 
 
 def test_pictures_of_another_size_are_refused(tmp_path):
     write_pictures(tmp_path)
-    Image.new("RGB", (32, 28)).save(tmp_path / "train/m3/0.0.png")
-    with pytest.raises(InputError, match=r"m3/0\.0\.png has 32 x 28 pixels, the archives 28 x 28: unpack"):
+    Image.new("RGB", (32, 28)).save(tmp_path / "train/m3/0.3.png")  # not the first one
+    with pytest.raises(InputError, match=r"m3/0\.3\.png has 32 x 28 pixels, not 28 x 28: unpack"):
         data.read(tmp_path, "train", NAMES)
+
+
+def test_translated_pictures_have_a_folder_of_their_own(tmp_path):
+    write_pictures(tmp_path / "MMNIST", classes=(1, 2))
+    write_pictures(tmp_path / data.TRANSLATED_ROOT, classes=(3, 4, 5))
+    cache = {"images": "original", "cache_dir": tmp_path / "cache"}
+    plain, translated = (data.load("train", config(tmp_path, translated=t, **cache)) for t in (False, True))
+    assert sorted(plain.modalities["digit"].tolist()) == [1, 2]
+    assert sorted(translated.modalities["digit"].tolist()) == [3, 4, 5]
 
 
 def write_tensors(folder, **changes):
@@ -246,7 +264,10 @@ def test_tensors_that_are_no_images_are_refused(tmp_path, changes, message):
     [
         ({"n_modalities": 1}, "--n-modalities must lie between 2 and 10, it is 1"),
         ({"n_modalities": 11}, "--n-modalities must lie between 2 and 10, it is 11"),
-        ({"translated": True, "images": "original"}, "--translated moves the digits of generated images"),
+        (
+            {"translated": True, "images": "original"},
+            "Translated_MMNIST_scale_75_translated_True/train holds no m0: make it by the multivae package's script",
+        ),
         ({"images": "original"}, "holds no m0 .* unpack .* PolyMNIST there, fetch one with --download, or leave"),
     ],
 )

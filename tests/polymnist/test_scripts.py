@@ -224,6 +224,7 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
     for options, message in (
         (("--model", "mvae", "--posterior", "laplace"), "--model mvae cannot have laplace experts"),
         (("--paired-fraction", 0.5), "PolyMNIST is paired by its digits"),
+        (("--cache-dir", "x"), "--cache-dir keeps the decoded images of --images original, this set needs none"),
         (("--n-modalities", 1), "--n-modalities must lie between 2 and 10"),
         (("--n-private", 2), "--n-private needs --model dmvae, mmvae. or cmvae .got --model mvae"),
         (("--model", "mmvae+", "--n-private", 0), "--n-private of --model mmvae. must be positive, not 0"),
