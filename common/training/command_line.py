@@ -4,9 +4,10 @@ The scripts import torch only when they run: nothing here imports it before the 
 """
 
 import contextlib
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import tyro
 
 from common.errors import InputError, brief, option, require
+from common.objectives.registry import OBJECTIVES
 from common.training import earlier_runs
-from common.training.option_groups import in_groups
+from common.training.option_groups import choices_of, in_groups
 from common.training.options import RunConfig
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
@@ -145,6 +147,21 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
     return named
 
 
+def _check_choices(config: type, args: Sequence[str]) -> None:
+    """Raise InputError, in one line, for a value that is none of its option's choices."""
+    names = {field.name for field in dataclasses.fields(config)}
+    for i, argument in enumerate(args):
+        flag, is_joined, value = argument.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or name not in names:
+            continue
+        choices = [*map(str, choices_of(config, name))]
+        known = OBJECTIVES if name == "obj" else choices  # why others do not exist for the model is said later
+        values = [value] if is_joined else args[i + 1 : i + 2]
+        wrong = [x for x in values if choices and x not in (*known, "None") and not x.startswith("--")]
+        require(not wrong, f"{flag} {' '.join(wrong)}: this script has {', '.join(choices)}")
+
+
 def parse(
     config: Any,  # noqa: ANN401
     description: str | None = None,
@@ -158,6 +175,10 @@ def parse(
         args: by default those of the program.
         defaults: of some options, in place of those of the class.
     """
-    if description and {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
-        print(description)
+    given = sys.argv[1:] if args is None else args
+    if {"-h", "--help"} & set(given):
+        if description:
+            print(description)
+    elif dataclasses.is_dataclass(config):
+        _check_choices(config, given)
     return tyro.cli(in_groups(config, defaults), args=args, description="").flat()

@@ -262,6 +262,28 @@ def test_every_kind_of_option_is_read_as_it_was_written(tmp_path, config, change
     }
 
 
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        (
+            mnist_train,
+            ("--model", "dmvae"),
+            "--model dmvae: this script has mvae, mvae-q, jmvae, jnf, vae, cvae, bivcca",
+        ),
+        (mnist_train, ("--model=dmvae",), "--model dmvae: this script has mvae, mvae-q"),
+        (mnist_svhn.train, ("--svhn", "fake"), "--svhn fake: this script has real, synthetic"),
+        (mnist_train, ("--track", "tensorbord"), "--track tensorbord: this script has tensorboard, wandb, mlflow"),
+        (mnist_train, ("--obj", "dmvea"), "--obj dmvea: this script has jmvae, student, telbo, jnf, mvtcae"),
+    ],
+)
+def test_values_that_are_none_of_the_choices_are_refused_in_one_line(script, args, message, capsys):
+    with pytest.raises(SystemExit) as exit_code:
+        run_from_command_line(script.main, script.Config, "", [*args])
+    assert exit_code.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
 def test_a_script_of_several_commands(tmp_path):
     run_from_command_line(
         halves.main, halves.Command, "", ["train", "--demo", "--limit=40", "--epochs=1", f"--save-dir={tmp_path / 'a'}"]
