@@ -22,8 +22,8 @@ class DmvaeElbo(SumOfElbos):
 
     (Lee & Pavlovic 2021, arXiv 2012.13024; u are the shared latents, w_m modality m's own, which its encoder gives in
     every term.) Each of the M + 1 terms is a lower bound on log p(X). An absent modality's term is 0, and an example
-    with one modality has one term. The model generates with q(u|x_m). With --fusion
-    poe the prior is one of its experts; the authors' code leaves it out in training.
+    with one modality has one term. The model generates with q(u|x_m). With --fusion poe the prior is one of its
+    experts; the authors' code leaves it out in training, and has a beta of its own for each modality's private latents.
     """
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
@@ -57,7 +57,8 @@ class TelboElbo(SumOfElbos):
     (Vedantam et al. 2018, arXiv 1705.10762, eq. 4.) A sum of lower bounds on log p(X) and the log p(x_m). The authors
     train in two stages, the encoders of single modalities last; here both go on at once, with the same optimum for a
     fixed prior, since the second stage leaves the decoders alone. They weigh log p(x_m|z) by lambda_m in the first
-    stage and by gamma_m in the second; here both have lambda_m. It learns from complete examples only.
+    stage and by gamma_m in the second, whose KL has the weight 1; here both have lambda_m and beta. It learns from
+    complete examples only.
     """
 
     unimodal = True

@@ -22,6 +22,15 @@ share. `--model` takes one of the names below; `--fusion`, `--posterior`
 and `--obj` combine the pieces
 ([which go together](../README.md#objectives-and-posterior-families-of-each-fusion)). The default of `--obj` differs in
 some folders. `python -m common.reporting.models_page` prints this page.
+
+`vae` infers from the first modality, `cvae` from both, `jmvae` and `telbo` from one modality or from all; every other
+model infers from any subset.
+
+Three models are not here. MHVAE (Dorent et al. 2023, arXiv 2309.08747) has a hierarchy of feature maps with networks as
+conditional priors p(z_l|z_{l+1}); the pieces here share one z and one prior. Nexus (Vasco et al. 2022) encodes messages
+of the modalities' latents. Its objective bounds nothing, and the `multivae` package, whose version drops no message by
+default, could not reproduce its figures. SBM-VAE (OpenReview JbuP6UV3Fk) trains a score model on the latents of
+separate VAEs.
 """
 COLUMNS = (
     *("model", "generative model", "posterior", "objective", "a lower bound on"),

@@ -24,6 +24,7 @@ TRAININGS = {
         name: (polymnist.train, *SMALL, "--model", name, "--n-latents", 4, "--missing", 0.3)
         for name in ("mvtcae", "crmvae", "mmjsd", "mopoe-published", "dmvae", "mmvae+", "cmvae")
     },
+    "telbo": (mnist.train, *MNIST, "--epochs", 1, "--model", "telbo"),
     "jnf": (polymnist.train, *SMALL, "--model", "jnf", "--n-latents", 4),
 }
 

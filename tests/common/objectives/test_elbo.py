@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from benchmarks.experiments import EXPERIMENTS
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import DregIwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, decoding
+from common.objectives import DregIwaeElbo, JmvaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, TelboElbo, decoding
 from mnist.model import build
 from tests.helpers.captured import NoConstants
 from tests.helpers.digits import certain, mnist_inputs
@@ -230,6 +230,16 @@ def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
     with pytest.raises(RuntimeError, match="meta tensors"):
         goal.backward(batch, 1.0, 5)
     goal.backward(replace(batch, every_row=True), 1.0, 5)
+
+
+@pytest.mark.parametrize("objective", [TelboElbo, JmvaeElbo])
+def test_a_captured_step_of_models_with_a_joint_encoder_copies_nothing(objective):
+    goal = objective(build(SimpleNamespace(n_latents=4, model="jmvae", posterior="gaussian")))
+    assert goal.capturable
+    inputs = mnist_inputs()
+    inputs["image"] = inputs["image"].float()
+    with NoConstants():
+        goal.backward(Batch(inputs, every_row=True), 0.5, len(inputs["text"]))
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "celeba19"])
