@@ -22,6 +22,8 @@ class Config(Protocol):
     """The options that determine the networks."""
 
     n_latents: int
+    n_private: int | None
+    n_clusters: int | None
     model: str
     posterior: str
 
@@ -41,7 +43,7 @@ def build(config: Config) -> MultimodalVAE:
         n_condition=len(ATTRIBUTES),
     )
     model = getattr(config, "model", None) or MODELS_BY_FUSION[config.fusion]
-    return build_pair(model, networks, config.n_latents, config.posterior)
+    return build_pair(model, networks, config.n_latents, config.posterior, config.n_private, config.n_clusters)
 
 
 def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:

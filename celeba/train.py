@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from celeba.options import FaceOptions
+from common.models.choices import MODELS, PAIR_MODELS
 from common.training import run_from_command_line
-from common.training.objective_options import ModelOptions, ObjectiveOptions
+from common.training.objective_options import ModelOptions, ObjectiveOptions, PrivateOptions
 from common.training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
     from common.training import Experiment
+
+NAMES = (*PAIR_MODELS, "dmvae", "mmvae+", "cmvae")  # of --model
 
 
 @dataclass
@@ -52,17 +55,35 @@ class FusionConfig(ObjectiveOptions, FacesConfig):
 
 
 @dataclass
-class Config(ModelOptions, FacesConfig):
+class Config(PrivateOptions, ModelOptions, FacesConfig):
     """The models on a photograph and its attributes."""
 
     GROUPS: ClassVar = {"objective": ("lambda_image", "lambda_attrs")}
     DEMO: ClassVar = {"epochs": 10, "batch_size": 20, "limit": 2400}
     PAPER: ClassVar = FacesConfig.PAPER | {"lambda_attrs": 10.0}
+    DEPEND_ON: ClassVar = PrivateOptions.DEPEND_ON | {"model": ("obj", "posterior", "n_private", "n_clusters")}
+    MODELS: ClassVar = {name: MODELS[name] for name in NAMES}
 
+    model: Literal[NAMES] = "mvae"
+    """the model"""
+    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] | None = None
+    """family of the experts and the prior. Default: laplace for --model mmvae+ and cmvae, as in their papers, else
+    gaussian"""
+    n_private: int | None = None
+    """number of private latents of the image, for --model dmvae, mmvae+ and cmvae; attributes have none. Default: 32,
+    as in MMVAE+'s code"""
     lambda_image: float = 1.0
     """weight of the image's log-likelihood"""
     lambda_attrs: float = 1.0
     """weight of the attributes' log-likelihood"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        model = self.record()
+        if self.posterior is None:
+            self.posterior = model.posterior
+        if self.n_private is None and model.private:
+            self.n_private = 32
 
 
 def experiment() -> "Experiment":

@@ -72,19 +72,29 @@ class ConditionedDecoder(nn.Sequential):
         return super().forward(torch.cat([z, self.condition(condition).to(z)], dim=1))
 
 
-def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) -> MultimodalVAE:
+def build_pair(
+    model: str,
+    networks: Networks,
+    latent_dim: int,
+    posterior: str,
+    n_private: int | None = None,
+    n_clusters: int | None = None,
+) -> MultimodalVAE:
     """Build a model of two modalities.
 
     Args:
         model: a name in `common.models.choices.MODELS`.
-        latent_dim: D.
+        latent_dim: the number of latents that both share.
         posterior: a name in `common.models.families.FAMILIES`.
+        n_private: the number of latents that belong to the first modality alone, for models that have such.
+        n_clusters: of the prior, for models whose prior is a mixture.
 
     Raises:
         InputError: the model's fusion does not exist for the family.
     """
-    record, heads = MODELS[model], (latent_dim,) * FAMILIES[posterior].n_params
+    record, n_params = MODELS[model], FAMILIES[posterior].n_params
     first, second = networks.decoder
+    heads, private = (latent_dim,) * n_params, {first: n_private} if n_private else {}
 
     def joint_encoder() -> nn.Module:
         features = {name: build() for name, build in networks.features.items()}
@@ -98,16 +108,19 @@ def build_pair(model: str, networks: Networks, latent_dim: int, posterior: str) 
         encoder = {first: networks.encoder[first](heads)}
         decoder = {first: networks.decoder[first](latent_dim)}
     else:
-        encoder = {name: build(heads) for name, build in networks.encoder.items()}
+        n_latents = {name: latent_dim + private.get(name, 0) for name in networks.decoder}
+        encoder = {name: build((n_latents[name],) * n_params) for name, build in networks.encoder.items()}
         if record.fusion in WITH_JOINT_ENCODER:
             encoder[f"{first},{second}"] = joint_encoder()
-        decoder = {name: build(latent_dim) for name, build in networks.decoder.items()}
+        decoder = {name: build(n_latents[name]) for name, build in networks.decoder.items()}
     likelihood = {name: build() for name, build in networks.likelihood.items()}
     return VAE(
         record.fusion,
         encoder,
         decoder,
         GroupedLikelihood(**likelihood),
-        latent_dim=latent_dim,
+        latent_dim=latent_dim + sum(private.values()),
         posterior=posterior,
+        private=private,
+        n_clusters=n_clusters,
     )

@@ -312,6 +312,25 @@ def test_fusions_families_and_objectives_by_name(tmp_path, script, options):
     load_model(tmp_path)
 
 
+@pytest.mark.parametrize("model", ["dmvae", "mmvae+", "cmvae"])
+def test_the_image_alone_has_private_latents(tmp_path, model):
+    """They come from the prior where the image is not given, and the decoder of attributes does not see them."""
+    config = celeba.train.Config(model=model, n_latents=4)
+    assert config.n_private == 32 and config.posterior == ("gaussian" if model == "dmvae" else "laplace")
+    config.check()
+    built = celeba.model.build(config).eval()
+    assert built.n_shared == 4 and len(built.prior().mean) == 36
+    assert [(x.name, len(x.private_latents)) for x in built.private] == [("image", 32)]
+    given = {"attrs": torch.zeros(500, 18), "image": torch.rand(500, 3, 64, 64)}
+    z = built.posterior({"attrs": given["attrs"]}).sample()
+    torch.testing.assert_close(z[:, 4:].std(), built.prior().stddev[4:].mean(), rtol=0.05, atol=0)
+    changed = torch.cat([z[:, :4], z[:, 4:] + 1], dim=1)
+    attrs, image = ([built.decode(x, [name])[name].mean for x in (z, changed)] for name in ("attrs", "image"))
+    assert attrs[0].equal(attrs[1]) and not image[0].equal(image[1])
+    of_image = built.posterior({"image": given["image"][:4]}).mean[:, 4:]
+    assert of_image.abs().max() > 0 or model == "cmvae", "its encoder gives them"
+
+
 @pytest.mark.parametrize(
     ("folder", "script", "args", "message"),
     [
@@ -348,6 +367,8 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
     [
         (celeba.train, ["--approx-m", 1], "random subsets need at least 3 modalities"),
         (celeba.train, ["--posterior", "laplace"], "--model mvae cannot have laplace experts"),
+        (celeba.train, ["--n-private", 3], "--n-private needs --model dmvae, mmvae. or cmvae .got --model mvae"),
+        (celeba.train, ["--model", "dmvae", "--n-private", 0], "--n-private of --model dmvae must be positive, not 0"),
         (
             celeba19.train,
             ["--weighting", "authors", "--obj", "elbo"],

@@ -78,7 +78,7 @@ def normalised(n_processes):
     """Gradients and running statistics of a model with batch norm after a step on 6 rows, without noise."""
     DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
     torch.manual_seed(0)
-    model = faces(SimpleNamespace(n_latents=4, fusion="poe", posterior="gaussian"))
+    model = faces(SimpleNamespace(n_latents=4, n_private=None, n_clusters=None, model="mvae", posterior="gaussian"))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

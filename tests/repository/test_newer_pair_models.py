@@ -2,6 +2,7 @@
 
 import math
 from importlib import import_module
+from itertools import product
 
 import pytest
 
@@ -12,11 +13,13 @@ from tests.helpers.scripts import call
 
 OLDER = ("mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca")  # in these folders' own tests
 NEWER = [name for name in PAIR_MODELS if name not in OLDER]
+PRIVATE = ["dmvae", "mmvae+", "cmvae"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NEWER)
-@pytest.mark.parametrize("folder", ["fashionmnist", "celeba"])
+@pytest.mark.parametrize(
+    ("folder", "name"), [*product(["fashionmnist", "celeba"], NEWER), *product(["celeba"], PRIVATE)]
+)
 def test_a_run_resumes_exactly_and_has_likelihoods(folder, name, tmp_path, monkeypatch):
     """Half of the examples are unpaired, where the model can learn from them."""
     monkeypatch.setattr(hamiltonian, "LEAPS", 1)  # of jnf's chains, for speed

@@ -251,6 +251,8 @@ def small(fit):
 @pytest.mark.parametrize(("folder", "n_latents"), [("mnist", 64), ("multimnist", 64), ("celeba", 100)])
 def test_numbers_of_parameters_are_those_of_the_models(folder, n_latents):
     build, readme = importlib.import_module(f"{folder}.model").build, (ROOT / folder / "README.md").read_text()
+    private = {"n_private": None, "n_clusters": None}
     for model in choices.PAIR_MODELS:
-        options = SimpleNamespace(n_latents=n_latents, model=model, posterior="gaussian", teacher_forcing=False)
+        options = {"n_latents": n_latents, "model": model, "posterior": "gaussian", "teacher_forcing": False}
+        options = SimpleNamespace(**options, **private)
         assert f"{parameter_counts(build(options))['all']:,}" in readme, model

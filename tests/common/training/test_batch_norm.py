@@ -14,7 +14,10 @@ from mnist.model import build as digits
 
 
 def of_faces(**options):
-    return MvaeElbo(faces(SimpleNamespace(n_latents=4, fusion="poe", posterior="gaussian")), **options)
+    return MvaeElbo(
+        faces(SimpleNamespace(n_latents=4, n_private=None, n_clusters=None, model="mvae", posterior="gaussian")),
+        **options,
+    )
 
 
 def of_digits():
