@@ -133,6 +133,18 @@ def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch
 
 
 @pytest.mark.slow
+def test_gradients_of_newer_models_are_those_of_one_process(found, monkeypatch):
+    monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
+    expected = distributed_jobs.of_newer_models()
+    for process in found["newer"]:
+        assert process.keys() == expected.keys() == set(distributed_jobs.NEWER)
+        for name, gradients in expected.items():
+            for x, y in zip(process[name], gradients, strict=True):
+                assert x is y is None or (x - y).norm() <= 1e-4 * y.norm() + 1e-6, name
+            assert any(y is not None and y.abs().sum() > 0 for y in gradients), name
+
+
+@pytest.mark.slow
 def test_steps_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
     for ours, theirs in zip(found["weights"], distributed_jobs.weights(), strict=True):

@@ -8,6 +8,7 @@ import torch
 
 import cub.analyse
 import mnist_svhn.analyse
+import polymnist.train
 from celeba.model import build as faces
 from common import distributed, io
 from common.data import Examples, tensor_files
@@ -16,7 +17,7 @@ from common.evaluation import right_labels
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
-from common.training import batch_norm, gradients, random_states
+from common.training import batch_norm, gradients, objective_of, random_states
 from common.training.options import as_json
 from common.training.steps import Step
 from cub.cca import cca
@@ -25,11 +26,13 @@ from mnist.model import build
 from mnist_svhn import classifier as classifiers
 from mnist_svhn import train as pairs
 from mnist_svhn.model import build as pairs_of_images
+from polymnist.model import build as images_of_a_digit
 from tests.helpers.coherence import JUDGES, SOURCES, examples, model
 from tests.helpers.homoencoders import Code, Noisy, characters_of
 from vhe import VHE, classify
 from vhe.model import build as characters
 
+NEWER = ("mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae", "jnf")  # but mopoe-published, which draws components
 SIZES = (6, 5, 1)  # of batches: of two processes, both have as many, one has more, one has none
 
 
@@ -59,6 +62,26 @@ def summed_gradients():
         step(examples, index[distributed.local_rows()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
     return found, early, step.gradients and len(step.gradients.buckets)
+
+
+def of_newer_models():
+    """The gradients of one step of each newer model without noise, {model: gradients}; some examples lack an image."""
+    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
+    names, mask = ("m0", "m1", "m2"), torch.ones(6, 3, dtype=torch.bool)
+    mask[1, 1] = mask[4, 0] = False
+    found = {}
+    for name in NEWER:
+        torch.manual_seed(0)
+        record = polymnist.train.MODELS[name]
+        private = {"n_private": 2} if record.private else {}
+        config = polymnist.train.Config(model=name, n_latents=4, n_modalities=3, posterior="gaussian", **private)
+        objective = objective_of(config, images_of_a_digit(config))
+        images = {name: torch.rand(6, 3, 28, 28) for name in names}
+        step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
+        examples = Examples(images, mask=mask if record.unpaired else None)
+        step(examples, torch.arange(6)[distributed.local_rows()], 6, 0.5)
+        found[name] = [x.grad for x in objective.parameters()]
+    return found
 
 
 def weights():
@@ -174,6 +197,7 @@ if __name__ == "__main__":
         "analyses": distributed.gather(analyses(out, out)),
         # the last ones, since no model draws after them
         "gradients": distributed.gather(summed_gradients()),
+        "newer": distributed.gather(of_newer_models()),
         "weights": weights(),
         "normalised": distributed.gather(normalised(2)),
     }
