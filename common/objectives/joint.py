@@ -76,15 +76,18 @@ class JointAndSingles(MultimodalObjective):
         places = (given if batch.mask is None else given & self.model.scorable(batch.mask)).expand(-1, len(batch), -1)
         rows, z_by_name, scored = {}, {}, {}
         for name, modality in self.model.modality.items():
-            if name not in batch.modalities:
-                continue
             holds = subsets[: len(z), modality.columns.slice].any(dim=1)
             rows[name] = holds.nonzero().squeeze(1).tolist()
+            if name not in batch.modalities:
+                continue
             z_by_name[name] = torch.stack([z[t] for t in rows[name]])
             everywhere = batch.mask is None and not modality.is_set
             scored[name] = None if everywhere else torch.stack([modality.present(places[t]) for t in rows[name]])
-        log_p = self.log_likelihoods(z_by_name, batch, scored)
-        return {name: dict(zip(rows[name], x, strict=True)) for name, x in log_p.items()}
+        log_p, absent = self.log_likelihoods(z_by_name, batch, scored), z.new_zeros(len(z), len(batch))
+        return {
+            name: dict(zip(rows[name], log_p.get(name, absent[: len(rows[name])]), strict=True))
+            for name in self.model.modelled
+        }
 
 
 class JmvaeElbo(JointAndSingles):

@@ -386,6 +386,19 @@ def test_gradient_of_mvtcaes_and_crmvaes_loss_against_finite_differences(objecti
     assert gradients_agree(objective(model, weights={"a": 2.0}), inputs)
 
 
+@pytest.mark.parametrize("objective", [MvtcaeElbo, CrmvaeElbo])
+def test_terms_have_the_same_names_whatever_is_given(objective):
+    model, weights, scales = with_fusion("product", 3)
+    inputs = draw(weights, scales, 4)
+    torch.manual_seed(0)
+    bound = objective(model).bound({name: inputs[name] for name in ("a", "c")})
+    torch.manual_seed(0)
+    masked = objective(model).bound(Batch(inputs, torch.tensor([[True, False, True]]).expand(4, -1)))
+    assert list(bound.terms) == list(objective(model).bound(inputs).terms)
+    torch.testing.assert_close(bound.value, masked.value)
+    assert bound.terms["joint/b"].eq(0).all() and bound.terms["joint/a"].ne(0).all()
+
+
 def test_mvtcaes_alpha_is_its_authors_by_default():
     assert MvtcaeElbo(with_fusion("product")[0]).alpha == 5 / 6
 
