@@ -124,7 +124,8 @@ def for_faces(
         n_subsets: random subsets that the objective adds.
         scores_all: see `benchmarks.plain_faces.PlainFaces`.
     """
-    options = SimpleNamespace(n_latents=n_latents, model="mvae", fusion="poe", posterior="gaussian")
+    private = {"n_private": None, "n_clusters": None}
+    options = SimpleNamespace(n_latents=n_latents, model="mvae", fusion="poe", posterior="gaussian", **private)
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
         partial(MvaeElbo, K=n_subsets, generator=torch.Generator().manual_seed(0)),
