@@ -29,7 +29,7 @@ def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Mo
         cache: file of the trained network; None keeps nothing.
 
     Raises:
-        InputError: the cache is damaged.
+        InputError: the cache is damaged, or was made from something else.
     """
 
     def fit(network: nn.Module) -> None:

@@ -244,10 +244,15 @@ def test_the_classifier_learns_and_is_kept(tmp_path, monkeypatch):
     x = torch.rand(2, 3, 64, 64)
     assert again(x)[0].equal(network(x)[0])
     monkeypatch.setattr(celeba.classifier, "STEPS", 1)
-    other = celeba.classifier.classifier(examples, 1 - attrs, path)
-    assert not other(x)[0].equal(network(x)[0]), "with other attributes it is another"
-    darker = celeba.data.Examples({"image": image // 2})
-    assert not celeba.classifier.classifier(darker, 1 - attrs, path)(x)[0].equal(other(x)[0]), "with other images too"
+    content, darker = path.read_bytes(), celeba.data.Examples({"image": image // 2})
+    with pytest.raises(InputError, match=r"classifier.pt is a classifier trained with other data .* \(other steps\)"):
+        celeba.classifier.classifier(examples, attrs, path)
+    monkeypatch.setattr(celeba.classifier, "STEPS", 50)
+    with pytest.raises(InputError, match=r"\(other attributes\)"):
+        celeba.classifier.classifier(examples, 1 - attrs, path)
+    with pytest.raises(InputError, match=r"\(other images\)"):
+        celeba.classifier.classifier(darker, attrs, path)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.slow
