@@ -219,7 +219,7 @@ OTHER_BACKGROUNDS = (
     "published: on the authors' PolyMNIST, whose backgrounds and judges are others, with wider networks and up to 40 "
     "times the epochs. The figures do not compare with ours. Coherence and linear accuracy: Hwang et al. 2021, Table "
     "1, 300 epochs; JNF's figures and joint ones: the multivae package's case study, read off charts; MMVAE+'s and "
-    "CMVAE's: as that package quotes their papers.\n\n"
+    "CMVAE's: as that package quotes their papers (89.7 and 78.1 presumably given one image and joint).\n\n"
     "FD: between features of the row's judges. Not all rows have the same judges (polymnist/README.md): FD compares "
     "only where they do."
 )

@@ -318,7 +318,7 @@ def test_fusions_families_and_objectives_by_name(tmp_path, script, options):
 
 
 @pytest.mark.parametrize("model", ["dmvae", "mmvae+", "cmvae"])
-def test_the_image_alone_has_private_latents(tmp_path, model):
+def test_the_image_alone_has_private_latents(model):
     """They come from the prior where the image is not given, and the decoder of attributes does not see them."""
     config = celeba.train.Config(model=model, n_latents=4)
     assert config.n_private == 32 and config.posterior == ("gaussian" if model == "dmvae" else "laplace")
@@ -326,14 +326,13 @@ def test_the_image_alone_has_private_latents(tmp_path, model):
     built = celeba.model.build(config).eval()
     assert built.n_shared == 4 and len(built.prior().mean) == 36
     assert [(x.name, len(x.private_latents)) for x in built.private] == [("image", 32)]
-    given = {"attrs": torch.zeros(500, 18), "image": torch.rand(500, 3, 64, 64)}
-    z = built.posterior({"attrs": given["attrs"]}).sample()
+    z = built.posterior({"attrs": torch.zeros(500, 18)}).sample()
     torch.testing.assert_close(z[:, 4:].std(), built.prior().stddev[4:].mean(), rtol=0.05, atol=0)
     changed = torch.cat([z[:, :4], z[:, 4:] + 1], dim=1)
     attrs, image = ([built.decode(x, [name])[name].mean for x in (z, changed)] for name in ("attrs", "image"))
     assert attrs[0].equal(attrs[1]) and not image[0].equal(image[1])
-    of_image = built.posterior({"image": given["image"][:4]}).mean[:, 4:]
-    assert of_image.abs().max() > 0 or model == "cmvae", "its encoder gives them"
+    private = built.posterior({"image": torch.rand(2, 3, 64, 64)}).mean[:, 4:]
+    assert (private[0] != private[1]).all(), "its encoder gives them"
 
 
 @pytest.mark.parametrize(

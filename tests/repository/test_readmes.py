@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import celeba.classifier
+import celeba.train
 import cub.classifier
 import cub.demo
 import cub.feature_network
 import mnist_svhn.classifier
 import multimnist.data
+import polymnist.train
 from common import checkpoints
 from common.evaluation import classifiers
 from common.models import choices
@@ -256,3 +258,15 @@ def test_numbers_of_parameters_are_those_of_the_models(folder, n_latents):
         options = {"n_latents": n_latents, "model": model, "posterior": "gaussian", "teacher_forcing": False}
         options = SimpleNamespace(**options, **private)
         assert f"{parameter_counts(build(options))['all']:,}" in readme, model
+
+
+@pytest.mark.parametrize(
+    ("script", "options"), [(celeba.train, {}), (polymnist.train, {"networks": "small", "n_latents": 64})]
+)
+def test_numbers_of_parameters_are_those_of_the_models_with_private_latents_too(script, options):
+    folder = script.__name__.split(".")[0]
+    build, readme = importlib.import_module(f"{folder}.model").build, (ROOT / folder / "README.md").read_text()
+    for name, model in script.Config.MODELS.items():
+        fewer = {key: value for key, value in options.items() if key != "n_latents" or not model.private}
+        config = script.Config(model=name, **fewer)
+        assert f"{parameter_counts(build(config))['all']:,}" in readme, name
