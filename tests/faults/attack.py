@@ -93,6 +93,7 @@ def _outcome(call: Callable[[], object], memory: int | None) -> tuple[str, str]:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    resident = _resident()  # this process may free memory while the child runs
     child = os.fork()
     if child == 0:
         os.close(reader)
@@ -109,8 +110,8 @@ def _outcome(call: Callable[[], object], memory: int | None) -> tuple[str, str]:
     status, usage = ended
     if os.WIFSIGNALED(status):
         return "signal", signal.Signals(os.WTERMSIG(status)).name
-    if usage.ru_maxrss * 1024 > _resident() + GIB:
-        return "over 1 GiB", f"{usage.ru_maxrss / 2**20:.1f} GiB"
+    if usage.ru_maxrss * 1024 > resident + GIB:
+        return "over 1 GiB", f"{usage.ru_maxrss / 2**20:.1f} GiB, {resident / GIB:.1f} GiB at its beginning"
     return OUTCOMES[os.WEXITSTATUS(status)], told
 
 
