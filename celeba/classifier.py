@@ -8,9 +8,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
-from common import distributed
 from common.data import Examples
-from common.evaluation.classifiers import at_most, cached_network, fingerprint
+from common.evaluation.classifiers import cached_network, fingerprint, fit
 
 STEPS = 2000  # of training
 FINGERPRINTED = 1000  # images whose checksum identifies a set
@@ -32,22 +31,17 @@ def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Mo
         InputError: the cache is damaged, or was made from something else.
     """
 
-    def fit(network: nn.Module) -> None:
-        steps = at_most(STEPS, len(train), BATCH_SIZE)
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in distributed.progress(range(steps), desc="classifier of attributes", unit=" steps"):
-            rows = torch.randint(len(train), (BATCH_SIZE,))
+    def train_network(network: nn.Module) -> None:
+        def loss(rows: Tensor) -> Tensor:
             image = train[rows.to(train.device)].modalities["image"]
             image = image.flip(-1) if torch.rand(()) < 0.5 else image
-            optimizer.zero_grad()
-            binary_cross_entropy_with_logits(network(image)[0], attributes[rows].to(image)).backward()
-            optimizer.step()
-            schedule.step()
+            return binary_cross_entropy_with_logits(network(image)[0], attributes[rows].to(image))
+
+        fit(network, loss, len(train), STEPS, "classifier of attributes", batch_size=BATCH_SIZE, weight_decay=1e-4)
 
     shown = train.take(slice(FINGERPRINTED))[:].modalities["image"]  # of images in a file, not all are read
     made_from = {"n": len(train), "images": fingerprint(shown), "attributes": fingerprint(attributes), "steps": STEPS}
-    return cached_network(lambda: image_encoder(3, (len(ATTRIBUTES),)), fit, cache, made_from, train.device)
+    return cached_network(lambda: image_encoder(3, (len(ATTRIBUTES),)), train_network, cache, made_from, train.device)
 
 
 @torch.no_grad()

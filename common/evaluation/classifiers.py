@@ -98,9 +98,20 @@ def judge(
         name: the modality.
         labels: what the training examples show, (N, G).
     """
+
+    def train_network(network: nn.Module) -> None:
+        wanted = labels.to(train.device)
+
+        def loss(rows: Tensor) -> Tensor:
+            rows = rows.to(train.device)
+            logits = network(train[rows].modalities[name])  # (B, G, n_values)
+            return cross_entropy(logits.flatten(0, 1), wanted[rows].flatten())
+
+        fit(network, loss, len(train), steps, f"classifier of {name}")
+
     images = fingerprint(train.modalities[name])
     made_from = {"n": len(train), "images": images, "labels": fingerprint(labels), "steps": steps}
-    network = cached_network(build, lambda net: fit(net, train, name, labels, steps), cache, made_from, train.device)
+    network = cached_network(build, train_network, cache, made_from, train.device)
     return Judge(
         (name,),
         lambda values: network(values[name]).argmax(dim=2),
@@ -135,27 +146,26 @@ def image_classifier(channels: int, size: int, n_labels: int, n_values: int) -> 
 
 def fit(
     network: nn.Module,
-    examples: Examples,
-    name: str,
-    labels: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    n: int,
     steps: int,
+    desc: str,
     lr: float = 1e-3,
     batch_size: int = 128,
+    weight_decay: float = 0.0,
 ) -> None:
-    """Train a network by the cross entropy of its logits (N, G, n_values), with Adam whose rate falls to zero.
+    """Train a network on n examples with Adam, whose learning rate falls to zero.
 
     Args:
-        examples: N examples; their modality `name` is the network's input.
-        labels: (N, G) int64.
+        loss: indices (B,) of examples, on the CPU -> their loss.
         steps: number of batches, see `at_most`.
+        desc: shown beside the progress bar.
     """
-    steps, labels = at_most(steps, len(examples), batch_size), labels.to(examples.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+    steps = at_most(steps, n, batch_size)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in distributed.progress(range(steps), desc=f"classifier of {name}", unit=" steps"):
-        rows = torch.randint(len(examples), (batch_size,)).to(examples.device)
+    for _ in distributed.progress(range(steps), desc=desc, unit=" steps"):
         optimizer.zero_grad()
-        logits = network(examples[rows].modalities[name])
-        cross_entropy(logits.flatten(0, 1), labels[rows].flatten()).backward()
+        loss(torch.randint(n, (batch_size,))).backward()
         optimizer.step()
         schedule.step()
