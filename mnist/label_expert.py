@@ -67,7 +67,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
     known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
-    require(known, f"{config.model} does not model images and labels with densities in closed form: give an MVAE")
+    no_density = "does not model images and labels with densities in closed form: give an mvae, mvae-q or bivcca"
+    require(known, f"{config.model} {no_density}")
     train, test = (load_as_trained(split, config, MNIST).to(model.device) for split in ("train", "test"))
     test = test.take(slice(config.n_test))
     data = by_class(MNIST, CLASSES)
@@ -144,7 +145,7 @@ def within_labels(images: Tensor, labels: Tensor) -> float:
 
 def _report(config: Config, figures: dict[str, dict[str, float]], n: int) -> None:
     head = (
-        f"mnist, {tables.count(n, 'test label')}",
+        f"mnist, {'demo data, ' * config.demo}{tables.count(n, 'test label')}",
         "recognised, %",
         "log p(label|z), nats",
         "variance within labels, % of the test images'",

@@ -18,8 +18,8 @@ from reproduction.results import Result, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
-    "difference: ours minus the paper's. Its standard error counts our seeds, and our test images where they are not "
-    "the paper's. The paper's own error is unknown."
+    "difference: ours minus the paper's. Its standard error counts the spread over our seeds if there are two or more, "
+    "and our test images where they are not the paper's. The paper's own error is unknown."
 )
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
@@ -98,7 +98,9 @@ def look_up(result: Result, keys: tuple, plan: Plan) -> float | None:
 
 def paper(row: Row) -> str:
     """The paper's figure, with a dagger if it is quoted from memory; empty if there is none."""
-    return shown(row.figure, row.published.value) + " †" * row.published.recalled if row.published else ""
+    if not row.published:
+        return ""
+    return f"{row.published.value} †" if row.published.recalled else shown(row.figure, row.published.value)
 
 
 def ours(figure: Figure, values: Sequence[float]) -> str:

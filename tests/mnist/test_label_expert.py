@@ -72,13 +72,14 @@ def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "samples" / "label_expert.png").stat().st_size > 1000
     old, new = (load_model(tmp_path / name).state_dict() for name in ("model_best.pth.tar", "label_expert_2.pth.tar"))
     assert {name.split(".")[:2] == ["encoder", "text"] for name in old if not old[name].equal(new[name])} == {True}
-    assert r"log p(label\|z), nats" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert r"log p(label\|z), nats" in printed and "mnist, demo data, " in printed
 
 
 @pytest.mark.parametrize(
     ("model", "args", "message"),
     [
-        ("vae", (), "does not model images and labels with densities in closed form: give an MVAE"),
+        ("vae", (), "does not model images and labels with densities in closed form: give an mvae, mvae-q or bivcca"),
         ("mvae", ("--weights", 0), "--weights must be positive numbers, not 0"),
         ("mvae", ("--steps", 0), "--steps must be positive, not 0"),
     ],
