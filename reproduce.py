@@ -90,7 +90,7 @@ class Config:
         """Raise InputError for values that no call can have."""
         require_different(self, "seeds")
         for seed in self.seeds:
-            require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32, not {seed}")
+            require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32 - 1, not {seed}")
         require_positive(self, "jobs", "budget")
         require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
         parameters = self.cluster_parameters()

@@ -120,7 +120,7 @@ Training
     training/: a run from its command line to its last epoch
         objective_options: the options that choose the model and its objective
         options: the options that scripts share
-        resuming: the last checkpoint, and how a training goes on from it
+        resuming: the last checkpoint, and how training resumes from it
         option_groups: the options of --help in groups, with their texts
         earlier_runs: the options of an earlier run, which --resume, --config and --pre-trained take up
         runs: a save-dir, and what is written there
@@ -128,7 +128,7 @@ Training
         devices: device, precision, compiled networks
         batch_norm: batch norm over the rows of all processes
         gradients: those of several processes, added up during the backward pass
-        steps: a step, as it is or captured as a CUDA graph
+        steps: a training step, eager or captured as a CUDA graph
         meter: running means of a bound and its terms
         progress: how far a run is
         ctrl_c: the first Ctrl-C ends a batch, the second the run

@@ -36,7 +36,7 @@ def require_different(config: object, *fields: str) -> None:
 def require_seed(config: object, field: str = "seed") -> None:
     """Raise `InputError` for a seed that PyTorch and NumPy do not both take."""
     value = getattr(config, field)
-    require(0 <= value < 2**32, f"{option(field)} must lie between 0 and 2^32, it is {value}")
+    require(0 <= value < 2**32, f"{option(field)} must lie between 0 and 2^32 - 1, it is {value}")
 
 
 def brief(error: Exception | str) -> str:

@@ -20,6 +20,7 @@ from common import distributed
 from common.data.batches import Batch, Examples
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
+from common.likelihoods import log_prob
 from common.modalities import Modality
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.decoding import samples_at_once
@@ -152,7 +153,7 @@ def importance_estimates(
         p = model.decode(z, scored, {name: x[rows] for name, x in batch.modalities.items()})
         log_w = [prior.log_prob(z) - q.log_prob(z)] * len(targets)  # (k, R) each
         for name, by_target in scored.items():
-            log_p = p[name].log_prob(values[name][rows])  # (k, R), for a set (k, R, n)
+            log_p = log_prob(name, p[name], values[name][rows], leading=2)  # (k, R), for a set (k, R, n)
             terms = [torch.where(present[rows], log_p, 0) for present in by_target]
             if model.modality[name].is_set:
                 terms = [x.sum(dim=-1) for x in terms]
@@ -227,7 +228,9 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
             "it with the batch's mask",
         )
         return target
-    conditions = [name for n in target if n in model.modality for name in model.modality[n].given]
+    unknown = [name for name in target if name not in model.modality]
+    require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(model.modalities)}")
+    conditions = [name for n in target for name in model.modality[n].given]
     for name in (*target, *conditions):
         known = name in batch.modalities
         # the name of a set means the elements that an example has

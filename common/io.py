@@ -25,7 +25,7 @@ def open_regular(path: Path, remedy: str) -> BinaryIO:
         remedy: how to get the file, the end of the error message.
 
     Raises:
-        InputError: the file is missing, unreadable, or no regular file.
+        InputError: the file is missing, unreadable, or not a regular file.
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (returned)
@@ -45,7 +45,7 @@ def read_bounded(path: Path, remedy: str, at_most: int) -> bytes:
     """The content of a regular file of at most `at_most` bytes.
 
     Raises:
-        InputError: the file is missing, unreadable, too large, or no regular file.
+        InputError: the file is missing, unreadable, too large, or not a regular file.
     """
     with open_regular(path, remedy) as file:
         content = file.read(at_most + 1)

@@ -188,6 +188,24 @@ class BinaryLikelihood(nn.Module):
         return p.mode
 
 
+def log_prob(name: str, p: Distribution, x: Tensor, leading: int) -> Tensor:
+    """Log-probability of a modality's values (B, ...) under p(x_m|z), nats.
+
+    Args:
+        leading: the number of dimensions of p before an example's own, (..., B).
+
+    Raises:
+        InputError: an example does not have the shape that the decoder gives, and would be broadcast.
+    """
+    shape = (p.batch_shape + p.event_shape)[leading:]
+    require(
+        x.shape[1:] == shape,
+        f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
+        f"{', '.join(map(str, shape))}), reshape the values",
+    )
+    return p.log_prob(x)
+
+
 class GroupedLikelihood(nn.ModuleDict):
     """The modalities' likelihoods, independent given z, by name; positional arguments are named "0", "1", ..."""
 

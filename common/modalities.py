@@ -76,10 +76,16 @@ def modalities_of(
         latent_dim: D, shared and private latents together; they lie in z in this order.
 
     Raises:
-        InputError: private latents of a modality without its own encoder, beside a joint encoder or decoder, or more
-            than there are latents.
+        InputError: decoders or weights of modalities without an encoder; private latents of a modality without its own
+            encoder, beside a joint encoder or decoder, or more than there are latents.
     """
     names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
+    in_decoders = (name for key in decoder for name in key.replace("|", ",").split(","))
+    for what, named in (("decoders", in_decoders), ("weights", weights)):
+        unknown = [name for name in named if name not in names]
+        require(
+            not unknown, f"{what} of unknown modalities: {', '.join(unknown)}; the encoders name {', '.join(names)}"
+        )
     columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
     unfit = [name for name in private if name not in encoder or columns[name].n_elements is not None]
     require(

@@ -76,6 +76,8 @@ class MultimodalVAE(nn.Module):
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
         self.decoder = nn.ModuleDict({key.split("|")[0]: network for key, network in decoder.items()})
+        lacking = [name for name in self.modelled if name not in likelihood]
+        require(not lacking, f"there is no likelihood for {', '.join(lacking)}, only for {', '.join(likelihood)}")
         self.likelihood = likelihood
         self.prior = prior
         self.auxiliary = auxiliary
@@ -137,7 +139,10 @@ class MultimodalVAE(nn.Module):
             given = [name in batch.modalities for name in names]
             if any(given) if n_elements(network) else all(given):
                 experts[key] = self._experts_of(network, names, batch)
-        require(bool(experts), f"the model has no encoder for just {', '.join(batch.modalities)}: give others")
+        known = "; ".join(self.encoder)
+        require(
+            bool(experts), f"the model has no encoder for just {', '.join(batch.modalities)}: it has those of {known}"
+        )
         like = next(iter(experts.values()))
         for key, network in self.encoder.items():
             if key not in experts:
@@ -241,6 +246,7 @@ class MultimodalVAE(nn.Module):
         Raises:
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
+        require(not isinstance(modalities, str), f"name modalities in a tuple: ({modalities!r},), not {modalities!r}")
         names = self.modelled if modalities is None else modalities
         return self.likelihood(self.decoder_outputs(z, names, given))
 

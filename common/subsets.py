@@ -39,7 +39,7 @@ def all_subsets(n_modalities: int) -> Tensor:
     """
     require(
         n_modalities <= MAX_ENUMERATED,
-        f"a mixture over all subsets needs at most {MAX_ENUMERATED} modalities (got {n_modalities})",
+        f"a mixture over all subsets needs at most {MAX_ENUMERATED} modalities (got {n_modalities}): take moe or poe",
     )
     codes = torch.arange(1, 2**n_modalities)
     return (codes[:, None] >> torch.arange(n_modalities)) % 2 == 1
@@ -52,7 +52,7 @@ def named_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
         InputError: more than `MAX_ENUMERATED` modalities.
     """
     n, largest = len(names), MAX_ENUMERATED
-    require(n <= largest, f"figures of all subsets need at most {largest} modalities, not {n}")
+    require(n <= largest, f"figures of all subsets need at most {largest} modalities (got {n}): leave them out")
     return [subset for size in range(1, n + 1) for subset in combinations(names, size)]
 
 

@@ -61,7 +61,7 @@ class OwnExpertStrategy(Strategy):
 
     def __init__(self, encoders: Sequence[str]) -> None:
         super().__init__()
-        seen = [key.split(",") for key in encoders]
+        self.encoders, seen = encoders, [key.split(",") for key in encoders]
         modalities = dict.fromkeys(name for names in seen for name in names)
         subsets = torch.tensor([[name in names for name in modalities] for names in seen])  # (E, M)
         self.register_buffer("subsets", subsets, persistent=False)
@@ -79,7 +79,7 @@ class OwnExpertStrategy(Strategy):
         chosen = (mask.unsqueeze(-2) == self.subsets).all(dim=-1)  # (..., B, E)
         require(
             self.training or bool((chosen.any(dim=-1) | ~mask.any(dim=-1)).all()),
-            "the model has no encoder for just these modalities: give others",
+            f"the model has no encoder for just these modalities: it has those of {'; '.join(self.encoders)}",
         )
         weight = chosen.to(params[0]).movedim(-1, 0).unsqueeze(-1)  # (E, ..., B, 1)
         return tuple(

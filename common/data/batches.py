@@ -139,6 +139,10 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
 def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
     """Mask the modalities that a batch leaves out, and set the absent elements of sets to zero."""
     _check_known(batch.modalities, columns)
+    if batch.mask is not None:
+        n, shape = n_columns(columns), tuple(batch.mask.shape)
+        fits = batch.mask.dtype == torch.bool and shape == (len(batch), n)
+        require(fits, f"a mask must be bool of shape ({len(batch)}, {n}) (got {batch.mask.dtype} of {shape})")
     if not all(name in batch.modalities for name in columns):
         batch = batch.only(tuple(batch.modalities), columns)
     if batch.mask is None:
@@ -156,6 +160,8 @@ def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None
     _check_known(inputs, columns)
     arrays = {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, Tensor)}
     require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
+    scalars = [name for name, x in inputs.items() if x.dim() == 0]
+    require(not scalars, f"modalities need a dimension of examples, (B, ...); these have none: {', '.join(scalars)}")
     require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
     sizes = {name: len(x) for name, x in inputs.items()}
     require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")

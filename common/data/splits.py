@@ -33,7 +33,9 @@ def only_complete(examples: Examples) -> tuple[Examples, Tensor | slice]:
     if examples.mask is None:
         return examples, slice(None)
     rows = examples.mask.all(dim=1).nonzero().squeeze(1)
-    require(len(rows) > 0, "no example has all modalities: give some that do")
+    require(
+        len(rows) > 0, f"none of {len(examples):,} examples has all modalities: take more of them, or complete ones"
+    )
     complete = examples.take(rows)
     return Examples(complete.modalities, complete.rows, derived=complete.derived), rows
 

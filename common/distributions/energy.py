@@ -12,7 +12,7 @@ from common.experts import product_of_experts
 
 
 class LocScaleEbm(Unnormalised):
-    r"""A product of experts of one location-scale family, its base density a Gaussian times a learned exp(-E).
+    r"""A product of experts, each a Gaussian times a learned factor exp(-E).
 
     .. math:: q(z|x_S) \propto p(z) \prod_{m \in S} N(z; \mu_m, \sigma_m^2)
               \exp \Big( -E \Big( \frac{z - \mu_m}{\sigma_m} \Big) \Big)

@@ -1,4 +1,4 @@
-"""Gaussians seen through normalizing flows, and JNF's products of them."""
+"""Gaussians transformed by normalizing flows, and JNF's products of them."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -38,7 +38,7 @@ def masked_autoregressive_flow(d: int) -> nn.Module:
 
 
 class Flows(Distribution):
-    r"""T Gaussians, each seen through a map of its own: batch shape (..., T).
+    r"""T Gaussians, each transformed by its own map: batch shape (..., T).
 
     .. math:: q_t(z) = N(f_t(z); \mu_t, \sigma_t^2) \Big| \det \frac{\partial f_t(z)}{\partial z} \Big|
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
-FEW_CHANNELS = 3  # a transposed convolution to so few channels is faster on a CPU as a product
-MANY_CHANNELS = 64  # from so many on, gradients in bfloat16 are faster on a CPU as products
-MOST_PIXELS = 8000  # of a batch's outputs: up to so many, also the gradient of a convolution's weight
+FEW_CHANNELS = 3  # a transposed convolution to at most these channels is faster on a CPU as a product
+MANY_CHANNELS = 64  # from this many channels on, gradients in bfloat16 are faster on a CPU as products
+MOST_PIXELS = 8000  # up to this many output pixels of a batch, so is the gradient of a convolution's weight
 PRODUCT_NUMBERS = 1_000_000  # of a product at once, which a processor's cache holds
 
 

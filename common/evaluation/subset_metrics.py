@@ -100,8 +100,8 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str], point
         InputError: the training examples show only one label.
     """
     few = train.first(N_LINEAR)
-    require(len(few.labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
     labels, expected = few.labels[:, 0], test.labels[:, 0]
+    require(len(labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
     z = few.points(given)
     accuracies = {}
     for which, part in latent_parts(test.model.n_shared).items():

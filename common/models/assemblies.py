@@ -44,6 +44,8 @@ def VAE(
     Raises:
         InputError: the fusion does not exist for the family, or it needs private latents.
     """
+    known = not isinstance(posterior, str) or posterior in FAMILIES
+    require(known, f"there is no posterior family {posterior}: there are {', '.join(FAMILIES)}")
     family = FAMILIES[posterior] if isinstance(posterior, str) else posterior
     private_of_each = {name: (private or {}).get(name, 0) for name in encoder}
     latents = Latents(n_shared_latents(latent_dim, private or {}), private_of_each)

@@ -53,6 +53,15 @@ def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.M
     return posterior
 
 
+def without_sets(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
+    """The family itself, for encoders that each give one whole posterior."""
+    sets = [key for key, network in encoder.items() if n_elements(network)]
+    require(
+        not sets, f"a fusion by encoders of their own takes no sets (got {', '.join(sets)}): choose poe, moe or set"
+    )
+    return posterior
+
+
 def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """The mixture of the family's members."""
     return MixturePosterior(posterior)
@@ -108,7 +117,7 @@ FUSIONS = {
     "poe": Fusion(
         strategy=lambda family, encoders: family.product(),
         exists=lambda family: family.product is not None,
-        why="their product leaves the family, choose a mixture",
+        why="their product leaves the family, take moe",
         equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     ),
     "product": Fusion(
@@ -161,12 +170,14 @@ FUSIONS = {
         exists=stands_alone,
         why=NOT_ALONE,
         equation=r"q(z|x_S) \text{ from a network on } x_S",
+        posterior=without_sets,
     ),
     "joint": Fusion(
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
         equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_m) \text{ from one on } x_m",
+        posterior=without_sets,
     ),
     "jnf": Fusion(
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
@@ -197,5 +208,6 @@ def check_fusion(fusion: str, family: Family) -> None:
     Raises:
         InputError: says why.
     """
+    require(fusion in FUSIONS, f"there is no fusion {fusion}: there are {', '.join(FUSIONS)}")
     record = FUSIONS[fusion]
     require(record.exists(family), f"there is no fusion {fusion} for {family.name} experts: {record.why}")

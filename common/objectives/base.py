@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from common.data.batches import Batch
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
+from common.likelihoods import log_prob
 from common.modalities import stack_values
 from common.models.plain_pieces import assembled
 from common.multimodal_vae import MultimodalVAE
 
-DECODED_NUMBERS = 2_000_000  # of a modality at once on a CPU: with larger activations its memory is the bottleneck
+DECODED_NUMBERS = 2_000_000  # most numbers that a decoder gives at once on a CPU: larger outputs wait for memory
 
 
 class Bound(NamedTuple):
@@ -58,7 +59,7 @@ class Objective(nn.Module):
     """
 
     capturable = False  # every batch takes the same operations, so that a step can be a CUDA graph
-    one_backward_pass = True  # `backward` runs autograd once, so a gradient is complete as soon as it is there
+    one_backward_pass = True  # `backward` runs autograd once, so each gradient is final as soon as it is computed
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -248,6 +249,7 @@ class MultimodalObjective(Objective):
         log_p = []
         for start in range(0, len(values[name]), size):
             rows = slice(start, start + size)
-            part = {name: x[rows] for name, x in values.items()}
-            log_p.append(self.model.decode(z[..., rows, :], [name], part)[name].log_prob(part[name]))
+            part, z_part = {name: x[rows] for name, x in values.items()}, z[..., rows, :]
+            p = self.model.decode(z_part, [name], part)[name]
+            log_p.append(log_prob(name, p, part[name], z.dim() - 1))
         return torch.cat(log_p, dim=z.dim() - 2)

@@ -9,10 +9,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 
-# Samples of z decoded at once at most, over all examples, so that memory does not grow with their number, but enough to
-# keep a GPU busy, or to use each weight often.
+# The most samples of z decoded at once, over all examples: few enough for the memory, enough to keep a GPU busy and, on
+# a CPU, to use each weight often.
 DECODED_AT_ONCE = {"cpu": 2000, "cuda": 20_000}
-CACHED = 2**22  # numbers that the largest output of a layer has for all of them on a CPU, whose caches should hold it
+CACHED = 2**22  # most numbers in one layer's output on a CPU, so that it stays in the cache
 
 _largest_outputs: WeakKeyDictionary[MultimodalVAE, int] = WeakKeyDictionary()
 

@@ -45,7 +45,7 @@ class DregIwaeElbo(IwaeElbo):
         max_memory: float | None = None,
     ) -> None:
         super().__init__(model, K, looser, weights, max_memory)
-        require(gradient in GRADIENTS, f"DReG's gradient is {', '.join(GRADIENTS)}, not {gradient!r}")
+        require(gradient in GRADIENTS, f"DReG's gradient must be one of {', '.join(GRADIENTS)} (got {gradient!r})")
         self.gradient = gradient
 
     def _surrogate(

@@ -16,8 +16,8 @@ from common.objectives.base import Bound, MultimodalObjective
 from common.objectives.decoding import samples_at_once, samples_that_fit
 from common.objectives.importance_weights import changes_gradient, up_to_a_multiple
 
-MOST = 0.6  # of the samples: if more matter, scoring all of them first costs more time than it saves
-PROBED = 16  # one of so many examples shows whether most samples matter
+MAX_SHARE = 0.6  # above this share of samples that matter, scoring them first costs more time than it saves
+PROBE_EVERY = 16  # one of these examples is scored first, to see whether most samples matter
 
 Known = Mapping[str, Tensor] | None
 Part = tuple[Batch, tuple[Tensor, ...], Tensor, Known]  # examples, their experts' parameters (M, B, D), z (T, K, B, D)
@@ -254,9 +254,9 @@ class IwaeElbo(ImportanceWeighted):
         names = [names for names in self._decoded_together(batch) if self._decodes_alone(names)]
         if not names or z.device.type != "cpu" or batch.every_row or self.K == 1:
             return None, None
-        n = -(-len(batch) // PROBED)
+        n = -(-len(batch) // PROBE_EVERY)
         known, matters = self._scored(names, batch[:n], tuple(p[:, :n] for p in params), z[:, :, :n], beta)
-        if matters.float().mean() > MOST:
+        if matters.float().mean() > MAX_SHARE:
             return None, None
         if n < len(batch):
             others = self._scored(names, batch[n:], tuple(p[:, n:] for p in params), z[:, :, n:], beta)

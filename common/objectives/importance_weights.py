@@ -19,7 +19,7 @@ def normalised(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
 
 
 def changes_gradient(log_w: Tensor, share: Tensor, looser: bool) -> Tensor:
-    """Where a sample's weight changes the gradient, (T, K, B) bool: others are lost in rounding, many times over.
+    """Which samples have a weight large enough to change the gradient in floating point, (T, K, B) bool.
 
     Args:
         log_w, share, looser: see `normalised`.

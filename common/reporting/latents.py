@@ -24,7 +24,7 @@ def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:
 def kl_plot(
     path: Path, model: MultimodalVAE, test: Examples, sources: Mapping[str, Sequence[str]]
 ) -> dict[str, Tensor]:
-    """Save box plots of the divergences by latent, those that are used most if there are many; returns all, (N, D)."""
+    """Save box plots of each latent's divergences, of the most used latents if there are many; return all, (N, D)."""
     if not model.variational_posterior.has_density or model.prior.is_mixture:
         print("\nno kl.png: the KLs of this model's posteriors from its prior have no closed form")
         return {}

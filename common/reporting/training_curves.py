@@ -49,7 +49,8 @@ class Term(NamedTuple):
 def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     """Save the curves of metrics.jsonl over epochs: training solid, validation dashed.
 
-    The bound has a panel, and so have the KLs and each modality, with a curve for each posterior that z is drawn from.
+    One panel for the bound, one for the KLs and one for each modality; in each a curve for each posterior that z is
+    drawn from.
     Random subsets have a curve of their KL alone: a modality that is not drawn adds 0 to the mean of its log p.
     The panels show the values after the first tenth of the epochs; what lies outside is written into the corner.
 

@@ -18,7 +18,7 @@ NEIGHBOURS = 40  # as in the MMVAE authors' code
 
 
 def require_installed() -> None:
-    """Raise InputError unless umap-learn is installed; before an analysis that takes minutes and ends with a map."""
+    """Raise InputError unless umap-learn is installed: call it before an analysis that takes minutes."""
     require(find_spec("umap") is not None, f"umap.png needs umap-learn: give --no-umap, {install('umap-learn')}")
 
 

@@ -1,7 +1,7 @@
 """Publish a trained model: its weights as safetensors, its options, and a model card.
 
-    python -m common.scripts.publish trained_models published                       into the folder published
-    python -m common.scripts.publish trained_models published --repo OWNER/NAME     and upload it to the Hugging Face
+    python -m common.scripts.publish trained_models published                     write the folder published
+    python -m common.scripts.publish trained_models published --repo OWNER/NAME   also upload it to the Hugging Face hub
 
 `load_model("published")` and all scripts open such a folder like that of a run.
 """

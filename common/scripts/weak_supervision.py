@@ -70,7 +70,7 @@ class WeakSupervisionOptions:
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run for each seed"""
     classifier_steps: int = 1000
-    """batches that each classifier learns from; more where they are fewer than --epochs passes over its images"""
+    """training steps of each classifier, raised to --epochs passes over its images where these are more"""
     model: Literal[UNPAIRED] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
     jobs: int | None = None

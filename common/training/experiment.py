@@ -97,7 +97,10 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     torch.manual_seed(config.seed)
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
     selects = valid is not None or (config.patience is None and config.eval_interval == 1)
-    require(selects, "--patience and --eval-interval need validation examples, the data leave none: raise --limit")
+    require(
+        selects,
+        "--patience and --eval-interval need validation examples, and so few examples leave none: raise --limit",
+    )
     if valid is None and config.valid != 0 and distributed.rank() == 0:
         print("warning: too few examples to hold any out: the last model will count as the best", file=sys.stderr)
     model = devices.prepare(experiment.build(config), device, config.precision, config.compile)

@@ -153,7 +153,7 @@ class Trainer:
         self.progress = Progress(**{key.name: getattr(last, key.name) for key in fields(Progress)})
 
     def _check_processes(self) -> None:
-        """Raise InputError where the processes are too many, or do not see the same save-dir."""
+        """Raise InputError if there are too many processes, or if they do not see the same save-dir."""
         world = distributed.world_size()
         for shared, n, remedy in (
             ("training examples", len(self.train), ""),

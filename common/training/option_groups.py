@@ -88,7 +88,7 @@ def _argument(
     if name in SET_BY_EXPERIMENTS:
         source = source or getattr(config, "DEFAULTS_FROM", "")
     if name == "annealing_epochs" and value is None:
-        source = f"{config.ANNEALING:.0%} of --epochs"
+        source = f"{100 * config.ANNEALING:.3g}% of --epochs" if config.ANNEALING else "no annealing"
     if name == "settings":
         text += f". paper: {'not known' if config.PAPER is None else _flags(config.PAPER) or 'the same'}"
     if name == "paired_fraction" and config.ALWAYS_PAIRED:

@@ -62,8 +62,8 @@ class TrainingOptions:
     beta: float = 1.0
     """weight of the KL after annealing; in importance weights, of log p(z) - log q(z|x). Default: as in the papers"""
     valid: int | None = None
-    """hold out the last N training examples, of those that --limit leaves, and select the best model on them. 0 holds
-    out none, and the last model counts as the best. Default: the last sixth, 10,000 of MNIST"""
+    """select the best model on the last N training examples (counted after --limit), and do not train on them. 0: no
+    validation, the last model counts as the best. Default: the last sixth"""
     eval_interval: int = 1
     """score the model on the validation examples after every Nth epoch and the last, to find the best one. A run that
     is resumed with more --epochs keeps the score of its former last epoch"""
@@ -273,9 +273,9 @@ class LoglikeConfig(ScoresConfig):
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
     """importance samples for each example. Default: as in the papers"""
     tolerance: float | None = None
-    """stop sampling for an example when the standard errors of its estimates are below this number of nats; --n-samples
-    is then the most. Estimates become too low, by more than the square of that number where weights have heavy
-    tails. Default: take all samples"""
+    """stop sampling an example when the standard errors of its estimates are below this number of nats; --n-samples is
+    then the maximum. This lowers the estimates, by more than the square of that number where weights have heavy tails.
+    Default: take all samples"""
 
     @property
     def sampling(self) -> dict[str, float | None]:

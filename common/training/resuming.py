@@ -1,4 +1,4 @@
-"""The last checkpoint of a run: what is in it beside the model, and how a training goes on from it."""
+"""The last checkpoint of a run: its fields beside the model, and how training resumes from it."""
 
 from collections.abc import Set
 from pathlib import Path

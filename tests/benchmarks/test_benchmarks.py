@@ -61,7 +61,7 @@ def number(text):
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_prints_its_ratios(capsys, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "mnist_svhn", EXPERIMENTS["mnist_svhn"]._replace(batch_size=8, warm_up=0))
-    monkeypatch.setattr(importance, "MOST", -1)  # the samples of one example are decoded first, whatever their weights
+    monkeypatch.setattr(importance, "MAX_SHARE", -1)  # the samples of one example come first, whatever their weights
     monkeypatch.setattr(
         benchmark,
         "start_up",

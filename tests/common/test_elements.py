@@ -115,7 +115,7 @@ def test_samples_that_do_not_count_are_left_out_of_a_sets_gradient(missing, monk
         return original(self, z, *args)
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    monkeypatch.setattr(importance, "MOST", 1)
+    monkeypatch.setattr(importance, "MAX_SHARE", 1)
     monkeypatch.setattr(importance_weights, "ROWS", 1)
     torch.manual_seed(0)
     goal.backward(inputs, 1.0, 4)

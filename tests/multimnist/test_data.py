@@ -437,7 +437,7 @@ def test_the_command_writes_the_cache_and_a_picture(tmp_path, mnist_dir, capsys)
     [
         (["--scramble", "--no-fixed"], "--scramble"),
         (["--mnist-dir", "nowhere"], "nowhere holds no MNIST"),
-        (["--seed", "-1"], "--seed must lie between 0 and 2^32, it is -1"),
+        (["--seed", "-1"], "--seed must lie between 0 and 2^32 - 1, it is -1"),
     ],
 )
 def test_errors_of_the_command_take_one_line(tmp_path, args, message, capsys):

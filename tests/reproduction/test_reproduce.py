@@ -203,7 +203,7 @@ def test_parameters_of_the_cluster():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": (-1,)}, "--seeds must lie between 0 and 2.32, not -1"),
+        ({"seeds": (-1,)}, "--seeds must lie between 0 and 2.32 - 1, not -1"),
         ({"parameters": ("slurm_partition=gpu",)}, "--parameters slurm_partition needs --cluster slurm"),
         ({"results_dir": Path("/dev/null/results")}, "/dev/null/results cannot be made"),
         ({"readme": Path(__file__)}, "has no lines"),

@@ -29,7 +29,7 @@ def test_only_examples_with_all_modalities_are_complete():
     mask = torch.tensor([[True, True], [False, True], [True, True], [True, False]])
     complete, rows = only_complete(Examples(whole.modalities, mask=mask))
     assert rows.tolist() == [0, 2] and complete.mask is None and complete[:].modalities["b"].tolist() == [0, 2]
-    with pytest.raises(InputError, match="no example has all modalities"):
+    with pytest.raises(InputError, match="none of 4 examples has all modalities"):
         only_complete(Examples(whole.modalities, mask=mask & torch.tensor([True, False])))
 
 

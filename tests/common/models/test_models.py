@@ -1,14 +1,21 @@
 """Models by name: what each family's encoders return, and which fusions are mixtures."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from common.encoders_decoders import SplitLinearLayer
+from common.data import Batch
+from common.encoders_decoders import SharedNetwork, SplitLinearLayer
+from common.errors import InputError
+from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
+from common.objectives import StandardElbo
+from mnist.model import build
 
 D = 4
 
@@ -42,3 +49,69 @@ def test_there_is_one_sphere_unless_more_are_asked_for():
     z = model_of("poe", "vmf").posterior({"a": torch.randn(5, 3)}).sample()
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(5))
     assert FAMILIES["vmf"].posterior((D,)).n == FAMILIES["vmf"].prior((D,), False).n == 1
+
+
+def pieces():
+    encoder, decoder = ({name: make() for name in "ab"} for make in (lambda: SplitLinearLayer(3, (D, D)), linear))
+    likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in "ab"})
+    return {"encoder": encoder, "decoder": decoder, "likelihood": likelihood, "latent_dim": D}
+
+
+def linear():
+    return nn.Linear(D, 3)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "changed", "message"),
+    [
+        (
+            "poe",
+            {"decoder": {"a": linear(), "B": linear()}},
+            "decoders of unknown modalities: B; the encoders name a, b",
+        ),
+        ("poe", {"weights": {"A": 2.0}}, "weights of unknown modalities: A; the encoders name a, b"),
+        (
+            "poe",
+            {"likelihood": GroupedLikelihood(a=SphericalGaussianLikelihood(1.0))},
+            "there is no likelihood for b, only for a",
+        ),
+        ("mop", {}, "there is no fusion mop: there are poe, "),
+        ("poe", {"posterior": "gauss"}, "there is no posterior family gauss: there are gaussian, "),
+        (
+            "own",
+            {"encoder": {"a": SharedNetwork(3, nn.Linear(1, 4), SplitLinearLayer(4, (D, D))), "b": linear()}},
+            r"sets \(got a",
+        ),
+    ],
+)
+def test_slips_of_names_are_refused(fusion, changed, message):
+    with pytest.raises(InputError, match=message):
+        VAE(fusion, **pieces() | changed)
+
+
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_values_are_not_broadcast_over_examples(name):
+    """Images (B, 1, ...) for a decoder of (B, ...) and labels (B, 1) would be scored under every example."""
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
+    inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])}
+    other = inputs | {name: inputs[name].unsqueeze(1)}
+    objective, z = StandardElbo(model), torch.randn(1, 3, 4)
+    assert objective._log_prob(name, z, inputs).shape == (1, 3)
+    with pytest.raises(InputError, match=f"{name} has values of shape .* which its decoder does not give"):
+        objective._log_prob(name, z, other)
+    with pytest.raises(InputError, match=f"{name} has values of shape .*, reshape the values"):
+        log_marginal(model, other, (name,), ("image",) if name == "text" else ("text",), n_samples=3)
+
+
+def test_targets_and_masks_are_checked():
+    model = model_of("poe", "gaussian")
+    inputs = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
+    with pytest.raises(InputError, match="unknown modality A: the model has a, b"):
+        log_marginal(model, inputs, ("A",), n_samples=2)
+    with pytest.raises(InputError, match=r"name modalities in a tuple: \('a',\), not 'a'"):
+        model.decode(torch.randn(5, D), "a")
+    with pytest.raises(InputError, match=r"a dimension of examples, \(B, ...\); these have none: a"):
+        model.posterior({"a": torch.tensor(3.0)})
+    for mask in (torch.ones(5, 2), torch.ones(5, 1, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)):
+        with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
+            model.posterior(Batch(inputs, mask))

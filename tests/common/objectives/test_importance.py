@@ -460,7 +460,7 @@ def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypat
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
     monkeypatch.setattr(importance_weights, "ROWS", 2)
     for most in (-1, 1):  # the second time samples that do not count are left out
-        monkeypatch.setattr(importance, "MOST", most)
+        monkeypatch.setattr(importance, "MAX_SHARE", most)
         with_gradients.clear()
         torch.manual_seed(0)
         model.zero_grad()
@@ -483,7 +483,7 @@ def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, l
         return original(self, z, modalities, *args)
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    monkeypatch.setattr(importance, "MOST", 1)
+    monkeypatch.setattr(importance, "MAX_SHARE", 1)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 10**6)
     bound = objective.backward(inputs, beta=1.0, n=9)
     runs = 2 if isinstance(layer, nn.BatchNorm1d) else 1  # the statistics are those of one encoder's samples
@@ -517,7 +517,7 @@ def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
     of_all = sum(with_gradients)
     monkeypatch.setattr(importance_weights, "ROWS", 2)
     for most in (-1, 1):
-        monkeypatch.setattr(importance, "MOST", most)
+        monkeypatch.setattr(importance, "MAX_SHARE", most)
         with_gradients.clear()
         torch.manual_seed(0)
         model.zero_grad()
@@ -649,7 +649,7 @@ def test_frozen_encoders_leave_the_decoders_to_learn():
 
 
 def test_other_gradients_are_refused():
-    with pytest.raises(InputError, match="DReG's gradient is exact, stop-all, published, not 'stop_all'"):
+    with pytest.raises(InputError, match="DReG's gradient must be one of exact, stop-all, published .got 'stop_all'"):
         DregIwaeElbo(laplace(1)[0], gradient="stop_all")
 
 

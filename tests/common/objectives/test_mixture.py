@@ -7,6 +7,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from common.data import Batch
 from common.errors import InputError
+from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from common.objectives import MmjsdElbo, MmvaeElbo
 from tests.helpers.digits import BETA, LAMBDAS, certain, experts_by_hand, log_p_by_hand, mnist_inputs, model_of
@@ -245,10 +246,11 @@ def test_mmjsd_refuses_other_experts():
     model, *_ = private_linear_gaussian("moe")
     with pytest.raises(InputError, match="mmJSD needs Gaussian experts and prior, and no private latents"):
         MmjsdElbo(model)
-    laplace = VAE("moe", *({"a": nn.Linear(2, 2)} for _ in range(2)), nn.Module(), 2, posterior="laplace")
+    likelihood = GroupedLikelihood(a=nn.Module(), b=nn.Module())
+    laplace = VAE("moe", *({"a": nn.Linear(2, 2)} for _ in range(2)), likelihood, 2, posterior="laplace")
     with pytest.raises(InputError, match="mmJSD needs Gaussian experts"):
         MmjsdElbo(laplace)
-    joint = VAE("moe", *({"a,b": nn.Linear(2, 2)} for _ in range(2)), nn.Module(), 2)
+    joint = VAE("moe", *({"a,b": nn.Linear(2, 2)} for _ in range(2)), likelihood, 2)
     with pytest.raises(InputError, match="mmJSD needs an encoder for each modality"):
         MmjsdElbo(joint)
 

@@ -11,6 +11,7 @@ from torch.distributions import Laplace, Normal
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
+from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from common.objectives import DregIwaeElbo, IwaeElbo, StlElbo
 from common.objectives.registry import make_objective
@@ -352,8 +353,8 @@ def test_a_clustered_prior_by_name():
     def model(**options):
         encoder = {name: nn.Linear(3, 2) for name in ("a", "b")}
         decoder = {name: nn.Linear(3, 2) for name in ("a", "b")}
-        private = {"a": 1, "b": 1}
-        return VAE("mmvae+", encoder, decoder, nn.Module(), 4, posterior="laplace", private=private, **options)
+        private, likelihood = {"a": 1, "b": 1}, GroupedLikelihood(a=nn.Module(), b=nn.Module())
+        return VAE("mmvae+", encoder, decoder, likelihood, 4, posterior="laplace", private=private, **options)
 
     prior = model(n_clusters=7).prior
     assert prior.loc.shape == (7, 2) and prior.loc.abs().max() <= 1 and prior.components().stddev[0, 0] == math.sqrt(2)
