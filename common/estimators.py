@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from common import distributed
-from common.data.batches import Batch, Examples
+from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
 from common.likelihoods import log_prob
@@ -228,8 +228,7 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
             "it with the batch's mask",
         )
         return target
-    unknown = [name for name in target if name not in model.modality]
-    require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(model.modalities)}")
+    check_known(target, model.modalities)
     conditions = [name for n in target for name in model.modality[n].given]
     for name in (*target, *conditions):
         known = name in batch.modalities

@@ -67,7 +67,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
     known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
-    no_density = "does not model images and labels with densities in closed form: give an mvae, mvae-q or bivcca"
+    no_density = (
+        "does not model images and labels with densities in closed form: give one that does, such as mvae or bivcca"
+    )
     require(known, f"{config.model} {no_density}")
     train, test = (load_as_trained(split, config, MNIST).to(model.device) for split in ("train", "test"))
     test = test.take(slice(config.n_test))

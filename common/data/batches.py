@@ -1,6 +1,6 @@
 """Batches with presence masks, and the examples that they are made of."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -138,7 +138,7 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
 
 def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
     """Mask the modalities that a batch leaves out, and set the absent elements of sets to zero."""
-    _check_known(batch.modalities, columns)
+    check_known(batch.modalities, columns)
     if batch.mask is not None:
         n, shape = n_columns(columns), tuple(batch.mask.shape)
         fits = batch.mask.dtype == torch.bool and shape == (len(batch), n)
@@ -157,7 +157,7 @@ def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
 
 def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None:
     """Raise InputError unless the inputs are known modalities of the same number of examples, at least one."""
-    _check_known(inputs, columns)
+    check_known(inputs, columns)
     arrays = {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, Tensor)}
     require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
     scalars = [name for name, x in inputs.items() if x.dim() == 0]
@@ -168,7 +168,7 @@ def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None
     require(0 not in sizes.values(), "the batch is empty: give at least one example")
 
 
-def _check_known(names: Iterable[str], columns: Mapping[str, Columns]) -> None:
+def check_known(names: Iterable[str], columns: Collection[str]) -> None:
     """Raise InputError for modalities that the model does not have."""
     unknown = [name for name in names if name not in columns]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")

@@ -100,12 +100,12 @@ def judge(
     """
 
     def train_network(network: nn.Module) -> None:
-        wanted = labels.to(train.device)
+        on_device = labels.to(train.device)
 
         def loss(rows: Tensor) -> Tensor:
             rows = rows.to(train.device)
             logits = network(train[rows].modalities[name])  # (B, G, n_values)
-            return cross_entropy(logits.flatten(0, 1), wanted[rows].flatten())
+            return cross_entropy(logits.flatten(0, 1), on_device[rows].flatten())
 
         fit(network, loss, len(train), steps, f"classifier of {name}")
 

@@ -77,6 +77,7 @@ def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Map
 
 def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """JNF's posterior, with a flow for each modality."""
+    without_sets(posterior, latents, encoder)
     d = sum(latents.sizes)
     return JointFlowsPosterior([masked_autoregressive_flow(d) for key in encoder if "," not in key])
 
