@@ -151,15 +151,11 @@ def importance_estimates(
         k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
         z = q.sample((k,))  # (k, R, D)
         p = model.decode(z, scored, {name: x[rows] for name, x in batch.modalities.items()})
-        log_w = [prior.log_prob(z) - q.log_prob(z)] * len(targets)  # (k, R) each
-        for name, by_target in scored.items():
-            log_p = log_prob(name, p[name], values[name][rows], leading=2)  # (k, R), for a set (k, R, n)
-            terms = [torch.where(present[rows], log_p, 0) for present in by_target]
-            if model.modality[name].is_set:
-                terms = [x.sum(dim=-1) for x in terms]
-            log_w = [w + x for w, x in zip(log_w, terms, strict=True)]
-        for target_weights, w in zip(weights, log_w, strict=True):
-            target_weights.add(w, rows)
+        log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, R)
+        log_p = {name: log_prob(name, p[name], x[rows], leading=2) for name, x in values.items()}
+        for t, target_weights in enumerate(weights):
+            terms = (_of_present(log_p[name], by_target[t][rows]) for name, by_target in scored.items())
+            target_weights.add(log_ratio + sum(terms), rows)
         drawn += k
         if tolerance is not None and drawn >= MIN_SAMPLES:
             error, before = torch.stack([x.standard_error() for x in weights]).amax(dim=0), len(rows)  # (B,)
@@ -167,6 +163,12 @@ def importance_estimates(
             if 0 < len(rows) < before:
                 q = proposal(rows)
     return [target_weights.estimate() for target_weights in weights]
+
+
+def _of_present(log_p: Tensor, present: Tensor) -> Tensor:
+    """log p of a modality (k, R) where it is present (R,), else 0; the sum over a set's elements, (k, R, n), (R, n)."""
+    log_p = torch.where(present, log_p, 0)
+    return log_p.sum(dim=-1) if present.dim() == 2 else log_p
 
 
 def _filled(batch: Batch, modality: Modality) -> Tensor:

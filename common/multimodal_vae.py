@@ -11,6 +11,7 @@ from common.encoders_decoders import has_batch_norm, outputs, outputs_where
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values
+from common.priors import LearnedPrior
 from common.variational_posteriors.private_latents import with_auxiliary, with_private
 
 
@@ -198,8 +199,6 @@ class MultimodalVAE(nn.Module):
             mask: the experts that are fused, (..., B, M).
             encoded: the modalities whose private latents come from their encoders, (..., B, M); default: `mask`.
         """
-        if not self.private:
-            return self.variational_strategy(params, mask)
         fused, encoded = self._fused_shared(params, mask), mask if encoded is None else encoded
         for modality in self.private:
             present = None if encoded is None else modality.present(encoded)
@@ -207,8 +206,15 @@ class MultimodalVAE(nn.Module):
         return fused
 
     def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
-        """The posterior's parameters of the shared latents, where modalities have private ones."""
-        return self.variational_strategy(tuple(p[..., : self.n_shared] for p in params), mask)
+        """The parameters of q(u|x_S) of the shared latents u; without any modality a learned prior's."""
+        fused = self.variational_strategy(tuple(p[..., : self.n_shared] for p in params), mask)
+        if mask is None or not isinstance(self.prior, LearnedPrior):
+            return fused
+        *logits, loc, scale = fused
+        absent = ~mask.any(dim=-1, keepdim=True)  # (..., B, 1); there the strategies give a standard prior's, 0
+        absent = absent.unsqueeze(-1) if logits else absent
+        of_prior = (p[: self.n_shared] for p in self.prior.params)
+        return *logits, *(torch.where(absent, p, q) for p, q in zip(of_prior, (loc, scale), strict=True))
 
     @staticmethod
     def _private_params(

@@ -51,6 +51,14 @@ def n_columns(columns: Mapping[str, Columns]) -> int:
     return max(column.stop for column in columns.values())
 
 
+def columns_mask(names: Iterable[str], columns: Mapping[str, Columns], device: torch.device | None = None) -> Tensor:
+    """Which columns belong to the named modalities, (M,) bool."""
+    mask = torch.zeros(n_columns(columns), dtype=torch.bool, device=device)
+    for name in names:
+        mask[columns[name].slice] = True
+    return mask
+
+
 @dataclass
 class Batch:
     """B examples, and a mask of the modalities that each of them has.
@@ -91,10 +99,8 @@ class Batch:
         x = next(iter(self.modalities.values()))
         absent = [name for name in given if name not in self.modalities]
         require(not absent, f"the inputs lack the modality {', '.join(absent)}: they have {', '.join(self.modalities)}")
-        selected = torch.zeros(len(x), n_columns(columns), dtype=torch.bool, device=x.device)
-        for name in given:
-            selected[:, columns[name].slice] = True
-        mask = selected if self.mask is None else self.mask & selected
+        selected = columns_mask(given, columns, x.device)
+        mask = selected.repeat(len(x), 1) if self.mask is None else self.mask & selected
         return Batch({name: self.modalities[name] for name in given}, mask, self.joint_only, self.every_row)
 
 

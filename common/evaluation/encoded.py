@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from common import distributed
-from common.data.batches import Examples, n_columns
+from common.data.batches import Examples, columns_mask, n_columns
 from common.metrics import BATCH_SIZE
 from common.multimodal_vae import MultimodalVAE
 
@@ -37,12 +37,10 @@ class Encoded:
         """The q(z|x_given) to generate from, for the examples in rows (B,); the prior if nothing is given."""
         if not given:
             return self.model.prior().expand((len(rows),))
-        selected = torch.zeros_like(self.present[0])
-        for name in given:
-            selected[self.model.columns[name].slice] = True
         device = self.examples.device
         params = tuple(p[rows].movedim(1, 0).to(device) for p in self.params)  # (M, B, D)
-        return self.model.conditional(params, (self.present[rows] & selected).to(device))
+        mask = self.present[rows] & columns_mask(given, self.model.columns)
+        return self.model.conditional(params, mask.to(device))
 
     def first(self, n: int) -> "Encoded":
         """The first n examples, or all if they are fewer."""

@@ -6,9 +6,13 @@ from torch import nn
 
 from common.data import Batch
 from common.errors import InputError
+from common.priors import LearnedPrior
 from common.training.devices import run_in_bf16
+from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist.model import build
+from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
+from tests.helpers.private_latents import private_linear_gaussian
 
 SUBSETS = {2: [("a",), ("b",), ("a", "b")], 3: [("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]}
 
@@ -143,6 +147,25 @@ def test_nothing_given_is_the_prior_for_each_example():
     assert q.sample().shape == (3, 2)
     with pytest.raises(InputError, match="no modality is given: name at least one of a, b"):
         model.reconstruct(draw(weights, scales, 3), given=())
+
+
+@pytest.mark.parametrize("fusion", ["poe", "moe", "mopoe"])
+@pytest.mark.parametrize("private", [False, True])
+def test_an_example_without_any_given_modality_has_the_learned_prior(fusion, private):
+    if private:
+        model, *_ = private_linear_gaussian(fusion, learn_prior=True)
+    else:
+        model = with_fusion(fusion, 3)[0]
+        model.prior = LearnedPrior(DiagonalGaussianPosterior(), model.latent_dim, learn_loc=True).double()
+        nn.init.normal_(model.prior.loc)
+    nn.init.normal_(model.prior.scale)
+    sizes = {name: network.weight.shape[0] for name, network in model.decoder.items()}
+    inputs = {name: torch.randn(2, n, dtype=torch.float64) for name, n in sizes.items()}
+    inputs["a"][0] = torch.nan
+    q, prior, alone = model.posterior(inputs, ("a",)), model.prior(), model.posterior({"a": inputs["a"][1:]})
+    z = torch.randn(2, model.latent_dim, dtype=torch.float64)
+    torch.testing.assert_close(q.log_prob(z)[0], prior.log_prob(z[0]))
+    torch.testing.assert_close(q.log_prob(z)[1], alone.log_prob(z[1:])[0])
 
 
 def test_a_single_name_is_not_taken_for_its_letters():
