@@ -125,19 +125,17 @@ class MultimodalObjective(Objective):
     def capturable(self) -> bool:
         return not self.random_subsets and not self.model.variational_posterior.uses_rejection
 
-    def complete(self, inputs: Mapping[str, Tensor] | Batch, needed_by: str) -> Batch:
+    def complete(self, inputs: Mapping[str, Tensor] | Batch) -> Batch:
         """The inputs as a batch without a mask.
-
-        Args:
-            needed_by: the error's first words, as in "--obj telbo needs".
 
         Raises:
             InputError: an example lacks a modality.
         """
         batch = self.model.observe(inputs)
-        complete = batch.mask is None or bool(batch.mask.all())
         require(
-            complete, f"{needed_by} every modality of every example: leave out incomplete ones, or train another model"
+            batch.mask is None or bool(batch.mask.all()),
+            f"{type(self).__name__} needs every modality of every example: leave out incomplete ones, or train another "
+            "model",
         )
         return replace(batch, mask=None)
 

@@ -72,7 +72,7 @@ class TelboElbo(SumOfElbos):
         Raises:
             InputError: an example lacks a modality.
         """
-        return super().bound(self.complete(inputs, "--obj telbo needs"), beta)
+        return super().bound(self.complete(inputs), beta)
 
     def _expected_log_likelihoods(
         self, z: Tensor, share: Tensor, batch: Batch, terms: Terms

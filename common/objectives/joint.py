@@ -123,7 +123,7 @@ class JmvaeElbo(JointAndSingles):
         Raises:
             InputError: an example lacks a modality.
         """
-        return super().bound(self.complete(inputs, "--obj jmvae and student need"), beta)
+        return super().bound(self.complete(inputs), beta)
 
 
 class JnfElbo(MultimodalObjective):
@@ -153,7 +153,7 @@ class JnfElbo(MultimodalObjective):
         Raises:
             InputError: an example lacks a modality.
         """
-        batch = self.complete(inputs, "--obj jnf needs")
+        batch = self.complete(inputs)
         q = self.model.fuse(self.model.experts(batch))
         z = q.joint.rsample()  # (B, D)
         kl = kl_divergence(q.joint, self.model.prior())

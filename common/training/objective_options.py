@@ -210,8 +210,8 @@ class ModelOptions(NamedModels):
         )
         require(self.approx_m == 0, "--approx-m: random subsets need at least 3 modalities, leave it out")
         if self.record().first_alone:
-            _, *others = (field for field in dataclasses.fields(self) if field.name.startswith("lambda_"))
-            for field in others:
+            lambdas = (field for field in dataclasses.fields(self) if field.name.startswith("lambda_"))
+            for field in (field for field in lambdas if field.name != "lambda_image"):
                 default = getattr(self, field.name) in (field.default, (self.PAPER or {}).get(field.name))
                 require(default, f"--model {self.model} scores the image alone: leave out {option(field.name)}")
 

@@ -186,5 +186,5 @@ def test_telbo_refuses_incomplete_examples():
     model, weights, scales = with_fusion("own")
     inputs = draw(weights, scales, 2)
     for batch in (Batch(inputs, mask_of([("a", "b"), ("a",)], ("a", "b"))), {"a": inputs["a"]}):
-        with pytest.raises(InputError, match="--obj telbo needs every modality of every example"):
+        with pytest.raises(InputError, match="TelboElbo needs every modality of every example"):
             TelboElbo(model).bound(batch)

@@ -100,7 +100,7 @@ def test_jmvae_refuses_incomplete_examples():
     lacking = {"image": inputs["image"], "text": torch.tensor([3, -1, 2])}
     mask = torch.tensor([[True, True], [True, True], [False, True]])
     for given in (lacking, {"image": inputs["image"]}, Batch(inputs, mask), Batch({"text": inputs["text"]})):
-        with pytest.raises(InputError, match="need every modality of every example"):
+        with pytest.raises(InputError, match="JmvaeElbo needs every modality of every example"):
             JmvaeElbo(model).bound(given)
 
 
@@ -285,7 +285,7 @@ def test_jnf_refuses_incomplete_examples():
     model, inputs = model_of("jnf"), mnist_inputs(3)
     lacking = Batch(inputs, torch.tensor([[True, True], [True, True], [False, True]]))
     for given in (lacking, {"image": inputs["image"]}):
-        with pytest.raises(InputError, match="--obj jnf needs every modality of every example"):
+        with pytest.raises(InputError, match="JnfElbo needs every modality of every example"):
             JnfElbo(model).bound(given)
     assert JnfElbo(model)(Batch(inputs, torch.ones(3, 2, dtype=torch.bool))).isfinite()
 
