@@ -1,5 +1,7 @@
 """The exception for whatever a user can cause and correct, checks that many configs have, and an option's spelling."""
 
+from collections.abc import Mapping
+
 
 class InputError(Exception):
     """A file, option, value or checkpoint is unusable, or a loss diverged.
@@ -62,3 +64,8 @@ def flag(field: str, value: object) -> str:
     if isinstance(value, tuple | list):
         value = " ".join(map(str, value))
     return f"{option(field)} {brief(str(value))}"
+
+
+def flags(options: Mapping[str, object]) -> str:
+    """Config fields and their values as the command line takes them."""
+    return " ".join(flag(name, value) for name, value in options.items())

@@ -13,7 +13,7 @@ from torch import Tensor
 from common.data import npy_files, zip_files
 from common.data.npy_files import Expected
 from common.data.schemas import decode
-from common.errors import brief, flag, require
+from common.errors import brief, flags, require
 from common.io import write_atomically
 
 Scalar = bool | int | float | str | None
@@ -56,7 +56,7 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
         lacking = [name for name in about if name not in saved]
         require(not lacking, f"{path} is damaged, it does not say {', '.join(lacking)}: {remedy}")
         changed = [name for name in about if saved[name] != about[name]]
-        was, asked = (" ".join(flag(name, values[name]) for name in changed) for values in (saved, about))
+        was, asked = (flags({name: values[name] for name in changed}) for values in (saved, about))
         again = f"give the same options, another --data-dir, or {remedy}"
         require(not changed, f"{path} was made with {brief(was)}, not {asked}: {again}")
         return [torch.from_numpy(_array(archive, name, kind, path, remedy)) for name, kind in expected.items()]

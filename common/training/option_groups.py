@@ -9,14 +9,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import docstring_parser
 import tyro
 
-from common.errors import flag
 from common.models.choices import FAMILIES, FUSIONS, MODELS
 from common.objectives.registry import OBJECTIVES
 from common.training.options import RunConfig
 
 GROUPS = ("data", "model", "objective", "training", "run")  # of --help, in its order
 FIRST = ("data_dir", "model", "fusion", "posterior", "obj")  # in their group
-SET_BY_EXPERIMENTS = [x.name for x in dataclasses.fields(RunConfig) if x.default is x.default_factory]  # both missing
 SUMMARIES = {
     "obj": {name: record.summary for name, record in OBJECTIVES.items()},
     "fusion": FUSIONS,
@@ -85,16 +83,8 @@ def _argument(
     choices, (text, _, source) = choices_of(config, name), _texts(config).get(name, "").partition(". Default: ")
     summaries = [f"{choice}: {SUMMARIES[name][choice]}" for choice in choices if choice in SUMMARIES.get(name, ())]
 
-    if name in SET_BY_EXPERIMENTS:
-        source = source or getattr(config, "DEFAULTS_FROM", "")
-    if name == "annealing_epochs" and value is None:
-        source = f"{100 * config.ANNEALING:.3g}% of --epochs" if config.ANNEALING else "no annealing"
-    if name == "settings":
-        text += f". paper: {'not known' if config.PAPER is None else _flags(config.PAPER) or 'the same'}"
-    if name == "paired_fraction" and config.ALWAYS_PAIRED:
-        text = f"must be 1: {config.ALWAYS_PAIRED}"
-    if name == "demo" and getattr(config, "DEMO", None):
-        text += f". The defaults are then {_flags(config.DEMO)}"
+    if issubclass(config, RunConfig):
+        text, source = config.explained(name, value, text, source)
 
     def shown(label: str) -> str:
         told = [part for part in ("" if value is None else label, source) if part]
@@ -105,10 +95,6 @@ def _argument(
     argument = tyro.conf.arg(help=text, help_behavior_hint="" if summaries else shown, metavar=_metavar(hint, choices))
     field = dataclasses.field(**({} if value is dataclasses.MISSING else {"default_factory": lambda: value}))
     return name, Annotated[hint, argument], field
-
-
-def _flags(options: Mapping[str, Any]) -> str:
-    return " ".join(flag(name, value) for name, value in options.items())
 
 
 def _default(option: dataclasses.Field) -> object:

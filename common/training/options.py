@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from common.errors import option, require, require_positive, require_seed
+from common.errors import flags, option, require, require_positive, require_seed
 from common.io import check_writable, folder_of
 from common.training.objective_options import Unset
 
@@ -97,7 +97,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
 
     GROUP: ClassVar = "run"
     GROUPS: ClassVar = {"model": ("n_latents",)}
-    DEFAULTS_FROM: ClassVar[str] = ""  # where the defaults of options without one here come from, for --help
+    SET_BY_EXPERIMENTS: ClassVar = ("epochs", "batch_size", "lr", "n_latents")  # options without a default here
+    DEFAULTS_FROM: ClassVar[str] = ""  # where their defaults come from, for --help
     ANNEALING: ClassVar[float] = 0.0  # the share of --epochs that --annealing-epochs is by default
     PAPER: ClassVar[dict[str, Any] | None] = None  # defaults with --settings paper; None: no paper has settings
     DEMO: ClassVar[dict[str, Any]] = {}  # defaults with --demo
@@ -142,6 +143,21 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
         """Make --annealing-epochs a number."""
         if self.annealing_epochs is None:
             self.annealing_epochs = max(1, round(self.ANNEALING * self.epochs)) if self.ANNEALING else 0
+
+    @classmethod
+    def explained(cls, name: str, value: Any, text: str, source: str) -> tuple[str, str]:  # noqa: ANN401 (any default)
+        """An option's help, and the source of its default: those given, with what holds for this experiment."""
+        if name == "annealing_epochs" and value is None:
+            source = f"{100 * cls.ANNEALING:.3g}% of --epochs" if cls.ANNEALING else "no annealing"
+        elif name == "settings":
+            text += f". paper: {'not known' if cls.PAPER is None else flags(cls.PAPER) or 'the same'}"
+        elif name == "paired_fraction" and cls.ALWAYS_PAIRED:
+            text = f"must be 1: {cls.ALWAYS_PAIRED}"
+        elif name == "demo" and cls.DEMO:
+            text += f". The defaults are then {flags(cls.DEMO)}"
+        elif name in RunConfig.SET_BY_EXPERIMENTS:
+            source = source or cls.DEFAULTS_FROM
+        return text, source
 
     def weights(self, model: "MultimodalVAE") -> dict[str, float]:
         """lambda by modality, from the options lambda_NAME; modalities without one keep the model's weight."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from common.data.schemas import read_json, read_json_lines
-from common.errors import InputError, flag, require
+from common.errors import InputError, flag, flags, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
 from common.reporting.provenance import provenance
 from common.training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
@@ -49,8 +49,8 @@ def check_same(options: dict[str, Any], model: Path) -> None:
     trained = load_config(model)  # the authors' checkpoints lack some options
     different = [name for name, value in options.items() if value != trained.get(name, value)]
     names = ["demo", *different] if trained.get("demo") else different
-    flags = " ".join(flag(name, trained[name]) for name in names)
-    require(not different, f"{model} was trained with {flags}: give the same options")
+    trained_with = flags({name: trained[name] for name in names})
+    require(not different, f"{model} was trained with {trained_with}: give the same options")
 
 
 class Run(contextlib.ExitStack):
