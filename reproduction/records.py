@@ -79,6 +79,8 @@ class Figure(NamedTuple):
     percent: bool = False
     other_keys: tuple = ()
     """the keys of a second estimate of the same quantity, which the table shows in a further column"""
+    of_judges: bool = False
+    """a distance between judges' features, which compares only where the judges are the same"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from reproduction import charts, tables
 from reproduction.commands import slug
 from reproduction.plans import TABLES
 from reproduction.records import Table
-from reproduction.results import Numbers, Result
+from reproduction.results import Numbers, Result, letters
 
 FOLDER, TEMPLATE = Path(__file__).parent, "report.html"
 MAX_WIDTH = 1200  # pixels of a picture
@@ -143,19 +143,29 @@ def by_size(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
 
     They show coherence by the number of given modalities, and against the Frechet distance.
     """
-    scores: dict[str, dict[int, list[Numbers]]] = {}
+    judges = letters(results)
+    by_model: dict[str, dict[int, list[Numbers]]] = {}
+    by_judges: dict[str, dict[int, list[Numbers]]] = {}
     for result in results:
+        judged_by = f", {judges[result.judges]}" if result.judges in judges else ""
         for measure in result.measured.values():
             for n, score in measure.by_size.items():
                 if None not in (score.get("coherence"), score.get("FD")):
-                    scores.setdefault(result.model, {}).setdefault(int(n), []).append(score)
-    if not scores:
+                    by_model.setdefault(result.model, {}).setdefault(int(n), []).append(score)
+                    by_judges.setdefault(result.model + judged_by, {}).setdefault(int(n), []).append(score)
+    if not by_model:
         return {}
-    by_number, by_distance = {}, {}
-    for model, sizes in scores.items():
-        coherence = {n: spread([100 * x["coherence"] for x in of_seeds]) for n, of_seeds in sizes.items()}
-        by_number[model] = [(n, *coherence[n]) for n in sorted(sizes)]
-        by_distance[model] = [(spread([x["FD"] for x in sizes[n]])[0], *coherence[n]) for n in sorted(sizes)]
+
+    def coherence(of_seeds: Sequence[Numbers]) -> tuple[float, float]:
+        return spread([100 * x["coherence"] for x in of_seeds])
+
+    by_number = {
+        model: [(n, *coherence(of_seeds)) for n, of_seeds in sorted(sizes.items())] for model, sizes in by_model.items()
+    }
+    by_distance = {
+        name: [(spread([x["FD"] for x in of_seeds])[0], *coherence(of_seeds)) for _, of_seeds in sorted(sizes.items())]
+        for name, sizes in by_judges.items()
+    }
     label = "coherence, %"
     return {
         "by_number": (
@@ -164,7 +174,8 @@ def by_size(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
         ),
         "by_distance": (
             charts.spreads(by_distance, ("Frechet distance", label)),
-            "Coherence against the Frechet distance, by the number of given modalities from 1 upwards",
+            "Coherence against the Frechet distance, by the number of given modalities from 1 upwards"
+            + "; distances compare only between curves with the same judges, A, B, ..." * bool(judges),
         ),
     }
 

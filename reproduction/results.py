@@ -1,6 +1,8 @@
 """The JSON files of a run, as work.py writes them and tables.py and report.py read them."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -86,6 +88,18 @@ class Result(Struct):
     curves: Curves
     measured: dict[Name, Measured]
     """by the measure's name"""
+
+    @property
+    def judges(self) -> tuple[Number, ...]:
+        """The accuracies of the judges whose features were measured, which tell them from others; () if none were."""
+        measures = [x.estimates for x in self.measured.values() if x.by_size]
+        return tuple(x.mean for estimates in measures for name, x in estimates.items() if name.startswith("classifier"))
+
+
+def letters(results: Iterable[Result]) -> dict[tuple[Number, ...], str]:
+    """A letter for each set of judges, by `Result.judges`; empty if all runs had the same."""
+    sets = sorted({x.judges for x in results if x.judges})
+    return dict(zip(sets, ascii_uppercase, strict=False)) if len(sets) > 1 else {}
 
 
 class Split(Struct):

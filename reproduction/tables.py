@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,15 @@ from common.reporting.tables import over_seeds, spread
 from reproduction.plans import TABLES
 from reproduction.published import Published
 from reproduction.records import Figure, Plan, Table
-from reproduction.results import Result, read_result
+from reproduction.results import Result, letters, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
     "difference: ours minus the paper's. Its standard error counts the spread over our seeds if there are two or more, "
     "and our test images where they are not the paper's. The paper's own error is unknown."
+)
+JUDGES = (
+    "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
 )
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
@@ -110,6 +113,16 @@ def ours(figure: Figure, values: Sequence[float]) -> str:
     return over_seeds([100 * x if figure.percent else x for x in values], partial(shown, figure))
 
 
+def ours_by_judges(row: Row) -> str:
+    """Our figure; a distance between judges' features for each set of judges, in the order of their letters."""
+    if not row.figure.of_judges:
+        return ours(row.figure, row.values)
+    by_judges: dict[tuple, list[float]] = {}
+    for value, result in sorted(zip(row.values, row.results, strict=True), key=lambda pair: pair[1].judges):
+        by_judges.setdefault(result.judges, []).append(value)
+    return " / ".join(ours(row.figure, values) for values in by_judges.values())
+
+
 def difference(row: Row) -> str:
     """Our figure less the paper's, with its standard error as far as it is known; empty if one of them is missing."""
     if not row.values or not row.published:
@@ -163,11 +176,16 @@ Grid = tuple[list[str], list[list[str]]]  # header and lines
 def grids(table: Table, table_rows: Sequence[Row]) -> list[Grid]:
     """The table of a table's figures, and that of its further ones, each unless nothing of it was measured."""
     chosen = [[row for row in table_rows if row.figure in figures] for figures in (table.figures, table.further)]
-    return [grid(table, some) for some in chosen if some]
+    judges = letters(x for row in table_rows for x in row.results)
+    return [grid(table, some, judges) for some in chosen if some]
 
 
-def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
-    """Header and lines: a line for each figure, or for each model if none is published that ours could equal."""
+def grid(table: Table, table_rows: Sequence[Row], judges: Mapping[tuple, str]) -> Grid:
+    """Header and lines: a line for each figure, or for each model if none is published that ours could equal.
+
+    Args:
+        judges: a letter for each set of judges, see `letters`.
+    """
     shown = {row.figure.name for row in table_rows}
     figures = [figure.name for figure in (*table.figures, *table.further) if figure.name in shown]
     published = table.comparable and any(row.published for row in table_rows)
@@ -179,8 +197,10 @@ def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
     for (experiment, model), model_rows in models.items():
         start = {"experiment": experiment, "model": model}
         if wide:
-            cells = {row.figure.name: ours(row.figure, row.values) for row in model_rows}
+            cells = {row.figure.name: ours_by_judges(row) for row in model_rows}
             cells |= {beside(row.figure.name): paper(row) for row in model_rows}
+            sets = {judges[x.judges] for row in model_rows for x in row.results if x.judges in judges}
+            cells["judges"] = " / ".join(sorted(sets))
             lines.append(start | cells | about(model_rows) | recorded(model_rows))
         else:
             for row in model_rows:
@@ -189,7 +209,7 @@ def grid(table: Table, table_rows: Sequence[Row]) -> Grid:
                 lines.append(start | cells | about([row]) | recorded([row]))
     columns = [name for figure in figures for name in (figure, beside(figure))]
     long = ["figure", "paper", "ours", "difference", table.other_title]
-    names = ["experiment", "model", *columns, *long, "seeds", "epochs", "examples"]
+    names = ["experiment", "model", *columns, *long, "judges", "seeds", "epochs", "examples"]
     names += ["training, h", "device", "date", "commit"]
     header = [name for name in names if any(line.get(name) for line in lines)]
     return header, [[line.get(name, "") for name in header] for line in lines]
@@ -206,7 +226,9 @@ def notes(table_rows: Iterable[Row], shown_in: Iterable[Grid] = ()) -> list[str]
     plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
     demo = [DEMO] * any(x.demo for row in table_rows for x in row.results)
     dagger = [DAGGER] * any(row.published and row.published.recalled for row in table_rows)
-    return [*demo, *dagger, *[DIFFERENCE] * any("difference" in header for header, _ in shown_in), *plan_notes]
+    columns = {name for header, _ in shown_in for name in header}
+    of_columns = [text for name, text in (("difference", DIFFERENCE), ("judges", JUDGES)) if name in columns]
+    return [*demo, *dagger, *of_columns, *plan_notes]
 
 
 def markdown(name: str, table: Table, results: Iterable[Result]) -> str:

@@ -485,6 +485,27 @@ def test_what_was_measured_by_size_is_drawn_beside_its_table(tmp_path):
     assert files[1].read_text().startswith('<svg style="background: #fff; color: #1b1f24" ')
 
 
+def test_distances_of_other_judges_stand_apart():
+    def run(model, seed, accuracy, distance):
+        by_size = {"1": {"coherence": 0.5, "FD": distance}}
+        analysis = {"estimates": means({"classifier, m0": accuracy}), "by_size": by_size}
+        return result(model, seed, "polymnist-table", "polymnist", analysis=analysis)
+
+    runs = [run("mvae", 0, 0.97, 100.0), run("mvae", 1, 0.98, 300.0), run("mvtcae", 0, 0.98, 120.0)]
+    table = TABLES["polymnist-table"]
+    text = tables.markdown("polymnist-table", table, runs)
+    assert re.search(r"\| mvae \| 50.0 ± 0.0 \|.* \| 100.000 / 300.000 \| A / B \| 0, 1 \|", text)
+    assert re.search(r"\| mvtcae \| 50.0 \|.* \| 120.000 \| B \| 0 \|", text)
+    assert tables.JUDGES in text
+    by_number, by_distance = report.by_size(runs).values()
+    assert {">mvae, A<", ">mvae, B<", ">mvtcae, B<"} <= set(re.findall(">mv[^<]*<", by_distance[0]))
+    assert ">mvae<" in by_number[0] and "judges, A, B" in by_distance[1]
+    alike = [runs[1], run("mvae", 2, 0.98, 100.0)]
+    text = tables.markdown("polymnist-table", table, alike)
+    assert "200.000 ± 141.421" in text and "judges |" not in text and tables.JUDGES not in text
+    assert "judges" not in report.by_size(alike)["by_distance"][1]
+
+
 def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
     site = commands.Site(Path("runs"), Path("data"), False, False, "fp32", None, 1)
     runs = {plan.experiment: commands.Run("", plan, 0) for table in TABLES.values() for plan in table.plans}
