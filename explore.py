@@ -54,6 +54,7 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         InputError: the file is unusable, VIEWS lacks its experiment, or it is a CVAE.
     """
     experiment = experiment_of(path)
+    require(experiment == "cub" or not config.vocab, f"--vocab is for models of cub, {path} is one of {experiment}")
     views: dict[str, View]
     if experiment == "cub":
         words = vocabulary_of(path, config.vocab)

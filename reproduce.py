@@ -12,6 +12,7 @@ Results (one JSON file for each run) and tables go into the results-dir, report.
 """
 
 import itertools
+import math
 import re
 import shlex
 import sys
@@ -92,6 +93,9 @@ class Config:
         for seed in self.seeds:
             require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32 - 1, not {seed}")
         require_positive(self, "jobs", "budget")
+        require(self.budget is None or math.isfinite(self.budget), "--budget must be a number of hours, or left out")
+        of_all = self.table == "all" and not self.demo
+        require(of_all or not self.readme, "--readme holds the results of all tables: give it with all, not --demo")
         require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
         parameters = self.cluster_parameters()
         for name in ("timeout_min", "cpus_per_task"):
@@ -141,7 +145,10 @@ class Config:
         models = shlex.join(dict.fromkeys(plan.model for plans in possible.values() for plan in plans))
         experiments = ["--experiments", *self.experiments] if self.experiments else []
         table = shlex.join([self.table, *experiments, *["--demo"] * self.demo])
-        require(any(chosen.values()), f"no such model: {table} has {models or 'none'}")
+        known = {plan.model for plans in possible.values() for plan in plans}
+        absent = [model for model in self.models if model not in known]
+        asked = f"--models {shlex.join(absent)}: " if absent else ""
+        require(known and not absent, f"{asked}no such model: {table} has {models or 'none'}")
         return {name: plans for name, plans in chosen.items() if plans}
 
 

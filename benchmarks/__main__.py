@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from benchmarks.experiments import EXPERIMENTS, loaded_turn, n_steps, our_turn, package_turn, plain_turn
 from benchmarks.race import machine, operations, peak, race, ratio, timed
+from common.errors import require_positive
 from common.training import devices, run_from_command_line
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the tables."""
+    require_positive(config, "images", "n_samples")
     device = devices.select(config.cuda)
     rate = peak(device, config.precision)
     ours = config.precision + ", compiled" * config.compile

@@ -22,6 +22,7 @@ from benchmarks.experiments import EXPERIMENTS
 from benchmarks.race import machine, most_memory, timed
 from celeba.attributes import ATTRIBUTES
 from common.data import Examples, image_caches
+from common.errors import require_positive
 from common.subsets import random_subsets
 from common.training import run_from_command_line
 from common.training.steps import Step
@@ -44,6 +45,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the figures."""
+    require_positive(config, "images")
     print(f"{machine()}\n")
     subsets = plain_faces.pool(19)
     search = timed(lambda: [plain_faces.drawn(subsets) for _ in range(5)]) / 5

@@ -39,7 +39,7 @@ from benchmarks.experiments import BETA, EXPERIMENTS, digits, pairs
 from benchmarks.race import Turn, check_rounds, machine, timed
 from common.data import Examples, Shards, Stream
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
-from common.errors import require
+from common.errors import require, require_positive
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
 from common.models import VAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective, StandardElbo
@@ -86,6 +86,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print a table for each thing that grows, and save its chart."""
+    require_positive(config, "batch_size")
     devices.select(cuda=False)
     print(f"{machine()}; batch {config.batch_size}")
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:

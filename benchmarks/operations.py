@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from benchmarks.experiments import CPU, EXPERIMENTS, our_turn
 from benchmarks.race import machine, peak, timed
+from common.errors import require_positive
 from common.training import devices, run_from_command_line
 
 aten = torch.ops.aten
@@ -62,6 +63,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print a table for each experiment, and one of all."""
+    require_positive(config, "rounds", "rows")
     devices.select(cuda=False)
     rate = peak(CPU, config.precision)
     print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s ({config.precision})")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.race import Turn, machine, race, ratio
+from common.errors import require_positive
 from common.experts import product_of_experts
 from common.models import MultimodalVAE
 from common.models.families import FAMILIES
@@ -55,6 +56,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print both tables."""
+    require_positive(config, "batch_sizes", "hidden", "posteriors")
     print(f"{machine()}\n")
     print("| 784 pixels, training step | loop, images/s | ours, images/s | ratio | range |\n|---|---|---|---|---|")
     for n in config.batch_sizes:

@@ -19,7 +19,7 @@ import torch
 from benchmarks.plain_faces import as_written
 from benchmarks.race import Turn, machine, operations, peak, race, ratio
 from common.data import Examples
-from common.errors import require
+from common.errors import require, require_positive
 from common.objectives import Objective
 from common.training import devices, objective_of, run_from_command_line
 from common.training.meter import Meter
@@ -73,9 +73,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the table."""
+    require_positive(config, "batch_size")
     for name in config.models:
         require(name in RACES, f"--models {name!r}: there are {', '.join(map(repr, RACES))}")
-    require(find_spec("multivae") is not None, 'the package multivae is not installed: pip install -e ".[bench]"')
+    needed = any(RACES[name].kind for name in config.models)
+    installed = find_spec("multivae") is not None
+    require(installed or not needed, 'the package multivae is not installed: pip install -e ".[bench]"')
     rate = peak(torch.device("cpu"), config.precision)
     print(f"{machine()}; limit {rate / 1e9:,.0f} GFLOP/s ({config.precision})\n")
     print("| PolyMNIST, training step | multivae, examples/s | ours, examples/s | ratio | range | share of the limit |")

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from benchmarks.growth import legend
 from benchmarks.race import machine
 from common.checkpoints import load_model
-from common.errors import require
+from common.errors import require, require_positive
 from common.reporting import plots
 from common.training import run_from_command_line
 
@@ -62,6 +62,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the table, and save the chart."""
+    require_positive(config, "limit", "batch_size", "epochs", "rounds")
     for layout in config.layouts:
         require(re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", layout), f"--layouts are PROCESSESxTHREADS, not {layout!r}")
     require(

@@ -20,6 +20,7 @@ import torch
 import vhe.model
 from benchmarks import plain_vhe
 from benchmarks.race import Turn, machine, race, ratio
+from common.errors import require_positive
 from common.training import devices, run_from_command_line
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
@@ -57,6 +58,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the table."""
+    require_positive(config, "passes", "examples")
     print(f"{machine()}; batch {BATCH_SIZE}, fp32\n")
     print("| | plain, examples/s | ours, examples/s | ratio | range of the ratio |\n|---|---|---|---|---|")
     for name, experiment in EXPERIMENTS.items():

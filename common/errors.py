@@ -21,10 +21,11 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_positive(config: object, *fields: str) -> None:
-    """Raise `InputError` for options of a config that are neither None nor positive."""
+    """Raise `InputError` for options of a config, numbers or tuples of them, that are neither None nor positive."""
     for field in fields:
         value = getattr(config, field)
-        require(value is None or value > 0, f"{option(field)} must be positive, not {value}")
+        for number in value if isinstance(value, tuple) else (value,):
+            require(number is None or number > 0, f"{option(field)} must be positive, not {number}")
 
 
 def require_different(config: object, *fields: str) -> None:

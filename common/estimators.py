@@ -26,7 +26,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.decoding import samples_at_once
 from common.objectives.importance import IwaeElbo
 
-MIN_SAMPLES = 50  # of an example before its standard error is looked at
+MIN_SAMPLES = 50  # of an example, before its sampling may end
 QUALITIES = ("effective samples", "variance of log-weights")  # of an estimate, as the tables name them
 
 
@@ -77,7 +77,7 @@ class ImportanceWeights:
             return torch.full((n_examples,), value, dtype=torch.float64, device=device)
 
         self.n = filled(0)  # samples of each example
-        self.mean, self.squares = filled(0), filled(0)  # of the log-weights, and of their deviations the sum of squares
+        self.mean, self.squares = filled(0), filled(0)  # of the log-weights; the sum of their squared deviations
         self.log_sum, self.log_sum_of_squares = filled(-torch.inf), filled(-torch.inf)
 
     def add(self, log_w: Tensor, rows: Tensor | slice = slice(None)) -> None:

@@ -5,9 +5,9 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-THICKNESS = 2.4  # pixels, whose ink for each pixel of the skeleton is the mean of MNIST's test digits: 2.8
+THICKNESS = 2.4  # pixels: the ink for each pixel of the skeleton is then 2.8, the mean of MNIST's test digits
 BOX, DIGIT = 20, 28  # MNIST's longer side of a digit, and of its image, pixels
-DOT = 6  # longer side in pixels of a drawing's skeleton from which on it is enlarged; what is smaller is a dot
+DOT = 6  # longer side of a drawing's skeleton, pixels; a smaller drawing is a dot, and is not enlarged
 FINE = 4  # parts of a pixel's side, over which ink is averaged
 
 

@@ -56,6 +56,8 @@ class Plan:
     """the modality that y stands for in the figures' names"""
     other_test_images: bool = False
     """the test images are not those of the paper"""
+    other_data: bool = False
+    """the published figures are of other data: the table shows no difference from them"""
     note: str = ""
     """how the published figures' data differ from ours"""
 

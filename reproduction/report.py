@@ -113,8 +113,9 @@ def _bar_charts(name: str, rows: Sequence[tables.Row]) -> list[Exhibit]:
     for experiment, figure in dict.fromkeys((row.plan.experiment, row.figure) for row in rows if row.figure.percent):
         models = [row for row in rows if (row.plan.experiment, row.figure) == (experiment, figure) and row.values]
         heights: dict[str, list[float | None]] = {"ours": [100 * spread(row.values)[0] for row in models]}
-        if TABLES[name].comparable and any(row.published for row in models):
-            heights["paper"] = [row.published and row.published.value for row in models]
+        published = [None if row.plan.other_data or not row.published else row.published.value for row in models]
+        if TABLES[name].comparable and any(published):
+            heights["paper"] = published
         if models:
             chart = charts.bars(heights, [row.plan.model for row in models], ("", "%"))
             exhibits.append(_chart(chart, f"{experiment}: {figure.name}, %, by model"))

@@ -39,7 +39,8 @@ class Measured(Struct):
     """What the tables read of a measure's JSON; each script writes some of these, and more."""
 
     estimates: dict[Name, Estimate] = {}
-    by_size: dict[Name, Numbers] = {}
+    by_size: dict[Annotated[str, Meta(pattern=r"^\d{1,4}$")], Numbers] = {}
+    """by the number of given modalities"""
     results: list[Share] = []
 
 

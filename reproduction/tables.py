@@ -124,8 +124,11 @@ def ours_by_judges(row: Row) -> str:
 
 
 def difference(row: Row) -> str:
-    """Our figure less the paper's, with its standard error as far as it is known; empty if one of them is missing."""
-    if not row.values or not row.published:
+    """Our figure less the paper's, with its standard error as far as it is known.
+
+    Empty if one of them is missing, or if they are of different data.
+    """
+    if not row.values or not row.published or row.plan.other_data:
         return ""
     scale = 100 if row.figure.percent else 1
     mean, deviation = (scale * x for x in spread(row.values))

@@ -9,7 +9,7 @@ from torch import Tensor
 from common.evaluation.subset_metrics import SubsetScores, by_size
 from common.reporting.tables import Estimates, Table, attribute_table, count, decimals, estimate_table, percent
 
-FEW = 1000  # training examples; fewer give the linear classifiers of latents too few steps
+FEW_EXAMPLES = 1000  # in training; fewer give the linear classifiers of latents too few steps
 TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 
 
@@ -99,7 +99,7 @@ def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
 
 def few_latents(n: int) -> str:
     """A warning if the linear classifiers of latents were trained on few examples; else empty."""
-    if n >= FEW:
+    if n >= FEW_EXAMPLES:
         return ""
     return f"Latent accuracy may be far too low: its linear classifiers took few steps, on {n} training examples."
 

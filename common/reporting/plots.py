@@ -22,7 +22,7 @@ MAX_WIDTH, MAX_HEIGHT = 15.5, 8.8  # inches: with the margin, what a screen of 1
 MARGIN = 0.15  # inches around a figure, which may lie on a dark page
 CELL = 0.7  # height of an image, inches
 TITLE, GAP, LETTER = 0.35, 0.25, 0.075  # height of a title, space between blocks, width of a label's letter, inches
-SHARP = 2.5  # dots for a pixel of an image from which on its pixels have sharp edges
+SHARP = 2.5  # dots for each pixel of an image, from which its pixels are drawn with sharp edges
 PORTRAIT = 1.6  # width and height of an image with a caption below, inches
 CAPTION_WIDTH = 38  # characters a line
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.io import write_atomically
 
-LONGEST = 60  # bytes that a user's text takes of a name; file systems allow 255 for the whole
+LONGEST = 60  # bytes of a user's text in a file name; file systems allow 255 for the whole name
 
 
 def name_of(n_gaussians: int = 0, /, **given: str) -> str:

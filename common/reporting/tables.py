@@ -17,7 +17,7 @@ from common.io import write_atomically
 from common.reporting import markdown
 from common.reporting.provenance import provenance
 
-FEW = 2  # effective samples
+FEW_EFFECTIVE = 2  # samples
 MOST_NAMED = 4  # estimates in a note
 Estimates = dict[str, dict[str, float | None]]  # {name: {"mean", "stderr"}}; no stderr of one example or group
 
@@ -190,11 +190,11 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
     """A note if an estimate rests on one sample or little more, by its mean effective number; else ""."""
     kind = QUALITIES[0]
     effective = {name.removeprefix(f"{kind}, "): x["mean"] for name, x in estimates.items() if name.startswith(kind)}
-    few = [f'"{name}"' for name, n in effective.items() if n < FEW]
+    few = [f'"{name}"' for name, n in effective.items() if n < FEW_EFFECTIVE]
     if not few:
         return ""
     named = "; ".join(few) if len(few) <= MOST_NAMED else f"{len(few)} of {len(effective)} estimates"
-    return f"Fewer than {FEW} samples are effective for {named}: these estimates may be far below log p."
+    return f"Fewer than {FEW_EFFECTIVE} samples are effective for {named}: these estimates may be far below log p."
 
 
 def data_scored(

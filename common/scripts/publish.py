@@ -71,7 +71,10 @@ def write(model: Path, folder: Path) -> None:
     # safetensors refuses parameters that share memory, and layouts such as channels-last: each gets memory of its own
     copies = {name: x.clone().contiguous() for name, x in saved.state_dict.items()}
     weights = save(copies)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     write_atomically(folder / PUBLISHED, weights)
     write_atomically(folder / OPTIONS, json.dumps(about, indent=2).encode())
     write_atomically(folder / CARD, card(about, lines[-1] if lines else None).encode())

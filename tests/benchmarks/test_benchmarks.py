@@ -22,6 +22,7 @@ from benchmarks.plain import LAMBDA_TEXT, Plain
 from benchmarks.race import Times, operations, race, ratio, timed
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
+from common.errors import InputError
 from common.estimators import joint_and_each
 from common.objectives import DregIwaeElbo, MvaeElbo, importance
 from common.training import devices
@@ -42,6 +43,20 @@ def _raced_in_this_process(monkeypatch):
 
 def sleeper(seconds):
     return partial(time.sleep, seconds)
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (benchmark, {"images": 0}, "--images must be positive, not 0"),
+        (pixels, {"batch_sizes": (10, 0)}, "--batch-sizes must be positive, not 0"),
+        (growth, {"batch_size": 0}, "--batch-size must be positive, not 0"),
+        (scaling, {"rounds": 0}, "--rounds must be positive, not 0"),
+    ],
+)
+def test_numbers_that_leave_nothing_to_time_are_refused(script, options, message):
+    with pytest.raises(InputError, match=message):
+        script.main(script.Config(**options))
 
 
 @pytest.mark.slow

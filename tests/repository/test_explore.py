@@ -271,6 +271,12 @@ def test_what_the_page_cannot_show_is_refused(tmp_path, monkeypatch):
         explore.load(tmp_path, explore.Config((tmp_path,)))
 
 
+def test_a_vocabulary_is_for_cub_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
+    with pytest.raises(InputError, match=f"--vocab is for models of cub, {tmp_path} is one of mnist"):
+        explore.load(tmp_path, explore.Config((tmp_path,), vocab=tmp_path / "cub.vocab"))
+
+
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
     with pytest.raises(InputError, match=r"shows models of mnist, .* and cub, not of vhe .*: add its views"):

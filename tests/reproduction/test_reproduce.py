@@ -169,8 +169,10 @@ def test_an_unknown_experiment_is_named():
         InputError, match="no such model: mvae-table2 --experiments celeba has vae cvae bivcca jmvae mvae-q mvae$"
     ):
         reproduce.main(reproduce.Config("mvae-table2", experiments=("celeba",), models=("mopoe",)))
-    with pytest.raises(InputError, match="no such model: polymnist-table --demo has mopoe-published$"):
+    with pytest.raises(InputError, match="--models mmvae: no such model: polymnist-table --demo has mopoe-published$"):
         reproduce.main(reproduce.Config("polymnist-table", models=("mmvae",), demo=True))
+    with pytest.raises(InputError, match="--models 'mvae, binary': no such model: mvae-table2 --experiments fashion"):
+        reproduce.Config("mvae-table2", experiments=("fashionmnist",), models=("mvae", "mvae, binary")).plans()
 
 
 def test_the_commands_of_the_readme_and_of_the_help_name_what_there_is():
@@ -206,13 +208,16 @@ def test_parameters_of_the_cluster():
         ({"seeds": (-1,)}, "--seeds must lie between 0 and 2.32 - 1, not -1"),
         ({"parameters": ("slurm_partition=gpu",)}, "--parameters slurm_partition needs --cluster slurm"),
         ({"results_dir": Path("/dev/null/results")}, "/dev/null/results cannot be made"),
-        ({"readme": Path(__file__)}, "has no lines"),
+        ({"table": "all", "readme": Path(__file__)}, "has no lines"),
+        ({"readme": Path(__file__)}, "--readme holds the results of all tables: give it with all, not --demo"),
+        ({"table": "all", "demo": True, "readme": Path(__file__)}, "--readme holds the results of all tables"),
+        ({"budget": math.inf}, "--budget must be a number of hours, or left out"),
     ],
 )
 def test_what_no_run_could_use_is_refused_before_any(tmp_path, monkeypatch, options, message):
     monkeypatch.setattr(reproduce, "run", None)
     with pytest.raises(InputError, match=message):
-        reproduce.main(reproduce.Config("mvae-table2", save_dir=tmp_path, **options))
+        reproduce.main(reproduce.Config(**{"table": "mvae-table2", "save_dir": tmp_path} | options))
 
 
 @pytest.mark.parametrize(
@@ -483,6 +488,17 @@ def test_what_was_measured_by_size_is_drawn_beside_its_table(tmp_path):
         "_by_distance.svg",
     ]
     assert files[1].read_text().startswith('<svg style="background: #fff; color: #1b1f24" ')
+
+
+def test_figures_of_other_data_have_no_difference():
+    coherence = {"estimates": means({"coherence, joint": 0.5})}
+    runs = [
+        result(model, 0, "mmvae-table", "mnist_svhn", coherence=coherence)
+        for model in ("mmvae", "mmvae, synthetic SVHN")
+    ]
+    text = tables.markdown("mmvae-table", TABLES["mmvae-table"], runs)
+    assert "| mmvae | joint | 42.1 | 50.0 | +7.9 | 0 |" in text
+    assert "| mmvae, synthetic SVHN | joint | 42.1 | 50.0 |  | 0 |" in text
 
 
 def test_distances_of_other_judges_stand_apart():

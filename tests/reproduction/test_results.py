@@ -105,6 +105,15 @@ def test_a_damaged_result_takes_one_line(tmp_path, capsys, damage):
     assert tried >= 20
 
 
+def test_a_number_of_given_modalities_that_is_none_is_damage(tmp_path, capsys):
+    content = WHOLE | {"measured": {"analysis": {"by_size": {"x": {"coherence": 0.4, "FD": 100.0}}}}}
+    file = tmp_path / "mvae-table2" / "mvae_seed0.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content))
+    assert run(["mvae-table2", "--tables-only", "--save-dir", str(tmp_path), "--results-dir", str(tmp_path)]) == 2
+    assert f"error: {file} is damaged, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "content",
     [

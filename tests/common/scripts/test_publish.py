@@ -102,6 +102,11 @@ def test_nothing_is_overwritten(run, capsys):
     assert publish(capsys, run, run) == f"error: {run} holds config.json already: choose another folder\n"
 
 
+def test_a_file_is_no_folder(run, capsys):
+    file = run / "config.json"
+    assert publish(capsys, run, file) == f"error: {file} cannot be made (File exists): choose another folder\n"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
