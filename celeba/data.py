@@ -145,7 +145,7 @@ def parse(words: Sequence[str]) -> dict[str, int]:
     """
     names, values = {name.lower(): name for name in ATTRIBUTES}, {}
     for word in words:
-        bare = word.lower().lstrip("~")
+        bare = word.lower().removeprefix("~")
         similar = difflib.get_close_matches(bare, names, n=1)
         hint = f"did you mean {names[similar[0]]}? There are" if similar else "there are"
         require(bare in names, f"{word!r} is not an attribute: {hint} {', '.join(ATTRIBUTES)}; ~ negates one")

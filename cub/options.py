@@ -23,7 +23,7 @@ class BirdOptions:
     """in the original layout, the folder of the classes' folders of images, below the data-dir. Default:
     CUB_200_2011/images"""
     cache_dir: Path | None = None
-    """folder of the caches: images at 64 x 64, words, features. Default: the data-dir"""
+    """folder of the caches: images at 64 x 64, words, features, networks. Default: the data-dir"""
 
 
 @dataclass(kw_only=True)

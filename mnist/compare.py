@@ -132,12 +132,13 @@ def _arguments(name: str, value: str) -> list[str]:
 
 
 class Result(NamedTuple):
-    """estimates: means over the test images, nats; rate: training examples per second."""
+    """estimates: means over n_test images, nats; rate: training examples per second."""
 
     variant: str
     seed: int
     n_parameters: int
     rate: float
+    n_test: int
     estimates: dict[str, float]
 
 
@@ -167,8 +168,8 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
     with logged(folder):
         SCRIPTS[config.experiment].main(given)
         model = load_model(folder, config.experiment).to(devices.select(config.cuda))
+        test = MNIST.load("test", replace(given, limit=config.n_test))
         if not (folder / name).exists():
-            test = MNIST.load("test", replace(given, limit=config.n_test))
             torch.manual_seed(given.seed)
             estimates = parts.evaluate(model, test, parts.Observed(config.observed), n_samples=config.n_samples)
             means = {name: x.double().mean().item() for name, x in estimates.items()}
@@ -178,7 +179,7 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
     measured = read_json(folder / name, dict[str, float], AGAIN)
     complete = rates and any(name.startswith("log p") for name in measured)
     require(complete, f"{folder} lacks metrics or estimates: {AGAIN}")
-    return Result(variant, given.seed, n_parameters, max(rates), measured)
+    return Result(variant, given.seed, n_parameters, max(rates), len(test), measured)
 
 
 def report(results: list[Result], config: Config) -> None:
@@ -193,8 +194,9 @@ def report(results: list[Result], config: Config) -> None:
         texts = [tables.over_seeds(values, "{:.2f}".format) for values in estimates]
         rate = max(result.rate for result in mine)
         rows.append((f"`{variant}`", *texts, f"{mine[0].n_parameters:,}", f"{rate:,.0f}"))
-    size = tables.count(config.n_test, "test image")
-    notes = f"{tables.count(len(config.seeds), 'seed')}: mean and standard deviation; {size}, nats"
+    size = tables.count(results[0].n_test, "test image")
+    spread = ": mean and standard deviation" * (len(config.seeds) > 1)
+    notes = f"{'demo data, ' * config.demo}{tables.count(len(config.seeds), 'seed')}{spread}; {size}, nats"
     table = tables.Table(
         "results",
         [result._asdict() for result in results],

@@ -64,7 +64,9 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
                 curves[name].append(noise(objective, batch, model.encoder.parameters(), config.n_samples))
                 bar.update()
     rows = [(str(k), *(f"{value:.3g}" for value in row)) for k, *row in zip(config.K, *curves.values(), strict=True)]
-    print(f"\n{tables.Table('noise', curves, (f'{dataset.name}, noise of the gradient: K', *curves), rows)}")
+    notes = f"{'demo data, ' * config.demo}{tables.count(len(batch), 'test image')}, {config.n_samples} draws."
+    head = (f"{dataset.name}, noise of the gradient: K", *curves)
+    print(f"\n{tables.Table('noise', curves, head, rows, notes=notes)}")
     path = config.samples_dir / "gradients.png"
     points = {name: [(value, 0.0) for value in values] for name, values in curves.items()}
     plots.error_bars(path, config.K, points, ("K", "variance / squared mean"), "the encoders' gradient", log=True)

@@ -12,6 +12,7 @@ named by what was asked: the decoded means with their predicted labels beneath; 
 labels.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +201,7 @@ def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str, d
         (names["text"],) = dataset.names(inputs["text"])
         titles.append(f"the text {plots.visible([names['text']])[0]}")
     if config.condition_on_image is not None:
-        image, names["image"] = _given_image(config, dataset)
-        binary = load_config(config.model, dataset.name).get("binary")
-        inputs["image"] = torch.bernoulli(image) if binary else image
+        inputs["image"], names["image"] = _given_image(config, dataset)
         titles.append("the image at the left")
     return inputs, " and ".join(titles), dict(sorted(names.items()))
 
@@ -210,19 +209,23 @@ def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str, d
 def _given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:
     """Return the image that --condition-on-image names, a file or a random test image of a text.
 
+    A model of binary images gets test images as they were in training, and files with pixels drawn anew.
+
     Returns:
         (1, 1, H, W) in [0, 1], and the name of the file or the text.
     """
     value = config.condition_on_image
-    if Path(value).is_file():
+    if os.path.isfile(value):  # False too where a text is too long for a file's name
         with open_picture(Path(value), "give another", f"--condition-on-image {value}") as file:
             image = file.convert("L").resize((dataset.size, dataset.size))
-        return torch.from_numpy(np.asarray(image) / 255).float()[None, None], Path(value).name
+        image = torch.from_numpy(np.asarray(image) / 255).float()[None, None]
+        binary = load_config(config.model, dataset.name).get("binary")
+        return torch.bernoulli(image) if binary else image, Path(value).name
     try:
         text = dataset.parse(value)
     except InputError as error:
         raise InputError(f"--condition-on-image {value}: there is no such file, and {error}") from error
-    examples = dataset.load("test", config)
+    examples = load_as_trained("test", config, dataset)
     rows = (examples.modalities["text"] == text).view(len(examples), -1).all(dim=1).nonzero().squeeze(1)
     more = "raise --limit" if config.limit else "ask for another"
     require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: {more}")

@@ -29,7 +29,7 @@ N = {"train": 60_000, "test": 10_000}
 N_DEMO = {"train": 3_000, "test": 500}
 CACHE = "multimnist.npz"
 BATCH = 4000  # images drawn at once
-MAX_FAILURES = 100  # batches in a row without an image to keep, after which `generate` gives up
+MAX_FAILURES = 100_000  # images in a row that are drawn and not kept, after which `generate` gives up
 SHOWN = ("", "7", "42", "88", "305", "964", "1773", "2016")  # texts for which pictures show samples
 
 
@@ -141,7 +141,7 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
             image[rows[good], 0] = canvas[good].to(torch.uint8)
             text[rows[good]] = characters.gather(1, _order(used, options, generator))[good]
             pending = torch.cat([rows[~good], pending])
-            failures = 0 if good.any() else failures + 1
+            failures = 0 if good.any() else failures + len(rows)
             require(failures < MAX_FAILURES, "the digits leave no room for each other: ask for fewer (--max-digits)")
             bar.update(int(good.sum()))
     return Examples({"image": image, "text": text})

@@ -111,13 +111,18 @@ def _check_numbers(config: MMVAEConfig) -> None:
     """Check the ranges of the numeric options."""
     for option in ("K", "latent_dim"):
         value = getattr(config, option)
-        require(isinstance(value, int) and value > 0, f"{option} must be a positive integer, not {value}")
+        positive = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        require(positive, f"{option} must be a positive integer, not {value!r}")
     for name, shape in (config.input_dims or {}).items():
         sizes = all(isinstance(n, int) and n > 0 for n in shape)
         require(sizes, f"input_dims of {name}: a shape consists of positive integers, not {shape}")
-    require(0 <= config.beta < math.inf, f"beta must be finite and not negative (got {config.beta})")
+    factors = {f"the rescale factor of {name}": weight for name, weight in (config.rescale_factors or {}).items()}
+    for option, value in {"beta": config.beta, **factors}.items():
+        fits = isinstance(value, int | float) and 0 <= value < math.inf
+        require(fits, f"{option} must be a finite number, not negative (got {value!r})")
     for name, params in (config.decoder_dist_params or {}).items():
-        require(params.get("scale", 1) > 0, f"the scale of {name} must be positive, not {params.get('scale')}")
+        scale = params.get("scale", 1)
+        require(isinstance(scale, int | float) and scale > 0, f"the scale of {name} must be positive, not {scale!r}")
 
 
 def weights(config: MMVAEConfig) -> dict[str, float] | None:

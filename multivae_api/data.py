@@ -81,9 +81,22 @@ class IncompleteDataset(MultimodalBaseDataset):
             set(self.masks) == set(self.data),
             f"masks are given for {', '.join(self.masks)}, data for {', '.join(self.data)}: both need all modalities",
         )
-        self._check_lengths(self.data | {f"the mask of {name}": x for name, x in self.masks.items()})
+        check_masks(self.masks, {name: (len(x),) for name, x in self.data.items()})
 
     def __getitem__(self, index: object) -> DatasetOutput:
         output = super().__getitem__(index)
         output.masks = {name: x[index] for name, x in self.masks.items()}
         return output
+
+
+def check_masks(masks: Mapping[str, Tensor], shapes: Mapping[str, tuple[int]]) -> None:
+    """Raise InputError for masks that are not of these modalities, have other shapes (B,), or values but 0 and 1."""
+    unknown = [name for name in masks if name not in shapes]
+    require(not unknown, f"masks of unknown modalities: {', '.join(unknown)}; known: {', '.join(shapes)}")
+    for name, mask in masks.items():
+        fits = tuple(mask.shape) == shapes[name]
+        require(
+            fits, f"the mask of {name} needs the shape {shapes[name]}, one value an example (got {tuple(mask.shape)})"
+        )
+        binary = mask.dtype == torch.bool or bool((mask == mask.bool()).all())
+        require(binary, f"the mask of {name} must be True or False for each example")

@@ -12,7 +12,7 @@ from common.data.records import Record
 from common.experts import mixture_log_prob
 from common.multimodal_vae import MultimodalVAE
 from multivae_api.config import MMVAEConfig
-from multivae_api.data import ModelOutput
+from multivae_api.data import ModelOutput, check_masks
 
 
 class LossesOfSamples(MultimodalVAE):
@@ -26,6 +26,9 @@ class LossesOfSamples(MultimodalVAE):
         Args:
             inputs: what `MultimodalVAE.observe` takes; or an object or mapping that has this as `data`, and optionally
                 `masks`, {name: (B,) bool}, True where an example has the modality.
+
+        Raises:
+            InputError: see `MultimodalVAE.observe`; masks of unknown modalities, of other shapes, or of other values.
         """
         if isinstance(inputs, Mapping) and "data" in inputs and "data" not in self.modalities:
             inputs = Record(inputs)
@@ -35,6 +38,7 @@ class LossesOfSamples(MultimodalVAE):
         if masks is None:
             return batch
         present = self.present(batch)
+        check_masks(masks, {name: tuple(x.shape) for name, x in present.items()})
         mask = torch.stack([x & masks.get(name, x).bool() for name, x in present.items()], dim=1)
         return Batch(batch.modalities, None if mask.all() else mask)
 

@@ -193,7 +193,12 @@ class MMVAE(LossesOfSamples):
 
     @torch.no_grad()
     def generate_from_prior(self, n_samples: int, **kwargs: object) -> ModelOutput:
-        """Draw `z`, (n_samples, D), from the prior."""
+        """Draw `z`, (n_samples, D), from the prior.
+
+        Raises:
+            InputError: no samples.
+        """
+        require(n_samples > 0, f"n_samples must be positive, not {n_samples}")
         return ModelOutput(z=self.prior().sample((n_samples,)), one_latent_space=True)
 
     def save(self, dir_path: str | Path) -> None:

@@ -81,13 +81,17 @@ def load(split: str, config: PolyConfig) -> Examples:
     require(
         not config.demo or not from_files, "--images original reads files, --demo has its own: leave out one of them"
     )
+    require(
+        not (config.download and from_files and config.translated),
+        "--download has no TranslatedPolyMNIST: leave it out, and make the files by the multivae package's script",
+    )
     names = modalities(config.n_modalities)
     if not from_files:
         of_mnist = digits(split, config.data_dir, config.demo, config.download).modalities
         background = dark_background if config.demo else photograph
         examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)
         return examples.take(slice(config.limit))
-    if config.download and not config.translated:
+    if config.download:
         fetch(config.data_dir)
     examples = read(config.data_dir, split, names, config.cache_dir, config.translated)
     return examples.take(torch.randperm(len(examples), generator=generator(split, "order"))[: config.limit])

@@ -45,8 +45,8 @@ class Config(LoglikeConfig):
     limit: int | None = None
     """use only the first N test characters"""
     n_samples: int = 100
-    """importance samples for each image. For a set of images N/10 samples of its code, each with 10 samples of every
-    z"""
+    """importance samples for each image. For a set of images N/10 samples of its code, rounded up, each with 10 samples
+    of every z"""
     tolerance: tyro.conf.Suppress[float | None] = None  # all samples are drawn here
     k_shot: tuple[int, ...] | None = None
     """numbers of other images of the character that are given. Default: 1, and the number in training"""

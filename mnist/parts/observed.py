@@ -1,5 +1,6 @@
 """The part of an image that --observed names."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.data.pictures import open_picture
-from common.errors import require
+from common.errors import brief, require
 from mnist.parts.model import N_PIXELS, SIZE
 
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
@@ -49,6 +50,7 @@ def _half(name: str) -> Tensor:
 
 def _mask_of(path: str) -> np.ndarray:
     meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
-    require(Path(path).is_file(), f"--observed {path} is none of {meant}")
+    # False too where a text is too long for a file's name
+    require(os.path.isfile(path), f"--observed {brief(path)} is none of {meant}")
     with open_picture(Path(path), f"give {meant}", f"--observed {path}") as file:
         return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127

@@ -268,6 +268,7 @@ def test_attributes_are_asked_for_by_name():
     for wanted, message in (
         (["Smilling"], "'Smilling' is not an attribute: did you mean Smiling"),
         (["~Wearing_Hats"], "'~Wearing_Hats' is not an attribute: did you mean Wearing_Hat"),
+        (["~~Male"], "'~~Male' is not an attribute"),
         (["xyz"], "'xyz' is not an attribute: there are Bald, Bangs"),
         (["Male", "~Male"], "Male is asked for and excluded at once"),
     ):

@@ -58,7 +58,8 @@ def test_the_script_tabulates_and_plots(tmp_path, capsys):
     curves = gradients.main(gradients.Config(tmp_path, demo=True, K=(1, 3), n_samples=3, limit=4))
     assert list(curves) == ["IWAE", "STL", "DReG, exact", "DReG, stop-all", "DReG, published"]
     assert all(len(values) == 2 for values in curves.values())
-    assert "| mnist, noise of the gradient: K | IWAE | STL |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| mnist, noise of the gradient: K | IWAE | STL |" in out and "demo data, 4 test images, 3 draws." in out
     with Image.open(tmp_path / "samples" / "gradients.png") as picture:
         assert picture.width > 300
     with pytest.raises(InputError, match="--K must be positive numbers"):

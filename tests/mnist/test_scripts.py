@@ -150,6 +150,11 @@ def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
             ["--condition-on-image", "no.png"],
             "--condition-on-image no.png: there is no such file, and a class is",
         ),
+        (
+            sample,
+            ["--condition-on-image", "x" * 300],
+            f"--condition-on-image {'x' * 300}: there is no such file, and a",
+        ),
         (sample, ["--n-samples", 0], "--n-samples must be positive, not 0"),
         (sample, ["--reconstruct", "--condition-on-text", 1], "--reconstruct takes no condition"),
         (sample, ["--data-dir", "nowhere", "--condition-on-image", 1], "there is no folder nowhere: --data-dir"),

@@ -447,6 +447,14 @@ def test_errors_of_the_command_take_one_line(tmp_path, args, message, capsys):
     assert exit.value.code == 2 and message in error and error.count("\n") == 1
 
 
+def test_digits_that_seldom_fit_are_drawn_until_they_do():
+    """Three such squares have room in one of 105 draws; this seed needs more than a hundred."""
+    digit = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    digit[:, 6:22, 6:22] = 200
+    images, _ = draw(1, digit, seed=1, fixed=False, resize=False, min_digits=3, max_digits=3)
+    assert (images == 200).sum() == 3 * 16**2
+
+
 def test_digits_that_always_overlap_are_given_up():
     with pytest.raises(InputError, match="leave no room for each other"):
         draw(5, squares(200, 200), min_digits=4)

@@ -226,6 +226,7 @@ def test_encodings_are_draws_of_the_posterior_in_the_shapes_of_multivae():
         lambda: model(inputs, K=0),
         lambda: model.compute_joint_nll(inputs, K=0),
         lambda: model.compute_joint_nll_paper(inputs, K=5, batch_size_K=0),
+        lambda: model.generate_from_prior(0),
     ):
         with pytest.raises(InputError, match="positive|at least one"):
             call()
@@ -467,7 +468,14 @@ def test_it_learns():
         ({"K": 2.5}, "K must be a positive integer, not 2.5"),
         ({"input_dims": {"a": (3,), "b": (2, -1)}}, "input_dims of b: a shape consists of positive integers"),
         ({"latent_dim": 0}, "latent_dim must be a positive integer, not 0"),
-        ({"beta": -1.0}, "beta must be finite and not negative"),
+        ({"latent_dim": True}, "latent_dim must be a positive integer, not True"),
+        ({"beta": -1.0}, "beta must be a finite number, not negative .got -1.0"),
+        ({"beta": "1"}, "beta must be a finite number, not negative .got '1'"),
+        (
+            {"uses_likelihood_rescaling": True, "rescale_factors": {"a": math.nan, "b": 1.0}},
+            "the rescale factor of a must be a finite number, not negative .got nan",
+        ),
+        ({"decoder_dist_params": {"a": {"scale": "1"}}}, "the scale of a must be positive, not '1'"),
         ({"decoder_dist_params": {"a": {"scale": 0.0}}}, "the scale of a must be positive, not 0.0"),
         ({"input_dims": {"a,b": (2,), "c": (2,)}}, "a modality's name must not be empty or contain"),
     ],
@@ -475,6 +483,22 @@ def test_it_learns():
 def test_configurations_that_do_not_exist(options, message):
     with pytest.raises(InputError, match=message):
         MMVAE(MMVAEConfig(**({"n_modalities": 2, "input_dims": DIMS} | options)))
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"A": torch.ones(4, dtype=torch.bool)}, "masks of unknown modalities: A; known: a, b"),
+        (
+            {"a": torch.ones(1, dtype=torch.bool)},
+            r"the mask of a needs the shape \(4,\), one value an example \(got \(1,\)",
+        ),
+        ({"a": torch.full((4,), 0.5)}, "the mask of a must be True or False for each example"),
+    ],
+)
+def test_masks_must_fit_the_batch(masks, message):
+    with pytest.raises(InputError, match=message):
+        small()(incomplete(pair(), **masks))
 
 
 def test_networks_must_fit_the_modalities():

@@ -268,6 +268,10 @@ def test_tensors_that_are_no_images_are_refused(tmp_path, changes, message):
             {"translated": True, "images": "original"},
             "Translated_MMNIST_scale_75_translated_True/train holds no m0: make it by the multivae package's script",
         ),
+        (
+            {"translated": True, "images": "original", "download": True},
+            "--download has no TranslatedPolyMNIST: leave it out, and make the files",
+        ),
         ({"images": "original"}, "holds no m0 .* unpack .* PolyMNIST there, fetch one with --download, or leave"),
     ],
 )
