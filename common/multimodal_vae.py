@@ -11,7 +11,6 @@ from common.encoders_decoders import has_batch_norm, outputs, outputs_where
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values
-from common.priors import LearnedPrior
 from common.variational_posteriors.private_latents import with_auxiliary, with_private
 
 
@@ -206,12 +205,15 @@ class MultimodalVAE(nn.Module):
         return fused
 
     def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
-        """The parameters of q(u|x_S) of the shared latents u; without any modality a learned prior's."""
+        """The parameters of q(u|x_S) of the shared latents u; without any modality the prior's.
+
+        A clustered prior has no such parameters: an example without any modality gets its family's standard member.
+        """
         fused = self.variational_strategy(tuple(p[..., : self.n_shared] for p in params), mask)
-        if mask is None or not isinstance(self.prior, LearnedPrior):
+        if mask is None or self.prior.is_standard:
             return fused
         *logits, loc, scale = fused
-        absent = ~mask.any(dim=-1, keepdim=True)  # (..., B, 1); there the strategies give a standard prior's, 0
+        absent = ~mask.any(dim=-1, keepdim=True)  # (..., B, 1)
         absent = absent.unsqueeze(-1) if logits else absent
         of_prior = (p[: self.n_shared] for p in self.prior.params)
         return *logits, *(torch.where(absent, p, q) for p, q in zip(of_prior, (loc, scale), strict=True))

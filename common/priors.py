@@ -22,6 +22,7 @@ class LearnedPrior(nn.Module):
     """
 
     is_mixture = False
+    is_standard = False
 
     def __init__(self, family: nn.Module, latent_dim: int, learn: bool = True, learn_loc: bool = False) -> None:
         super().__init__()
@@ -54,6 +55,7 @@ class StandardGaussianPrior(nn.Module):
     """
 
     is_mixture = False
+    is_standard = True  # its parameters are 0, as strategies have them without modalities
 
     def __init__(self, latent_dim: int = 1) -> None:
         super().__init__()
@@ -92,6 +94,7 @@ class ClusteredPrior(nn.Module):
     """
 
     is_mixture = True
+    is_standard = False
 
     def __init__(self, family: nn.Module, latent_dim: int, n_shared: int, n_clusters: int) -> None:
         super().__init__()
@@ -146,6 +149,7 @@ class UniformHypersphericalPrior(nn.Module):
     """
 
     is_mixture = False
+    is_standard = True
 
     def __init__(self, latent_dim: int, n: int = 1) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """What analyse.py computes in every folder: coherence, what latents hold, KLs, and pictures."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from common.evaluation.latent_clusters import cluster_accuracies, clustered_prio
 from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.evaluation.reconstructions import ssim
 from common.evaluation.right_labels import by_label, coherence, of_generated, read_right, shares_of
-from common.evaluation.subset_metrics import by_subset
+from common.evaluation.subset_metrics import SubsetScores, by_subset
 from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
@@ -35,6 +36,7 @@ from common.variational_posteriors.private_latents import latent_parts
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
 COLUMNS = 10  # examples in the picture of cross-generation
+MANY_IMAGES = 10**7  # hours of a CPU
 
 
 @dataclass
@@ -185,7 +187,7 @@ class Analysis:
         shares = shares_of(right, self.data.all_right)
         shares |= cluster_accuracies(*encoded, priors) if encoded else {}
         similarities = ssim(encoded[1], self.data.shown.images) if encoded else {}
-        subsets = by_subset(*encoded, self.judges, self.inception) if self.data.by_subset else {}
+        subsets = self._by_subset(*encoded) if self.data.by_subset else {}
         columns = by_label(right, self.data.columns)
         columns |= self.data.more(self.config, self.model, self.judges, self.labels["test"])
         nats = {name: kl.sum(dim=1) for name, kl in self.kls.items()}
@@ -197,6 +199,13 @@ class Analysis:
             subsets,
             parameter_counts(self.model),
         )
+
+    def _by_subset(self, train: Encoded, test: Encoded) -> dict[tuple[str, ...], SubsetScores]:
+        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test)
+        if n_images > MANY_IMAGES and distributed.rank() == 0:
+            remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
+            print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)
+        return by_subset(train, test, self.judges, self.inception)
 
     @cached_property
     def z(self) -> dict[str, Tensor]:
