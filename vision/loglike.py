@@ -2,11 +2,14 @@
 
     python loglike.py trained_models --data-dir data --limit 200         a table
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
+    python loglike.py trained_models --target mask --given image gray    also log p(mask|image,gray)
+    python loglike.py trained_models --by-size --limit 50                also of all subsets, and of the rest given them
 
 Reports log p of all six views, of each view, and of the image given the other five, a difference of two lower bounds,
 which may err either way. All share samples of q(z|all six). Test faces without a mask are left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +31,7 @@ BATCH_SIZE = 50
 
 
 @dataclass
-class Config(FaceOptions, options.LoglikeConfig):
+class Config(FaceOptions, options.SubsetLikelihoodsConfig):
     pass
 
 
@@ -41,13 +44,15 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     if len(complete) < len(examples):
         print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
     torch.manual_seed(config.seed)
-    values = evaluate(model, complete, **config.sampling)
+    values = evaluate(model, complete, config.of_subsets(model), **config.sampling)
     return tables.report_estimates(values, config, "vision", len(complete))
 
 
-def evaluate(model: MultimodalVAE, examples: Examples, **sampling: float | None) -> dict[str, Tensor]:
-    """Every estimate for every example, which must all have six views: {name: (N,)}, nats."""
-    return metrics.evaluate(model, examples, [partial(log_likelihoods, **sampling)], BATCH_SIZE)
+def evaluate(
+    model: MultimodalVAE, examples: Examples, more: Sequence[metrics.Evaluation] = (), **sampling: float | None
+) -> dict[str, Tensor]:
+    """Every estimate, and more, for every example, which must all have six views: {name: (N,)}, nats."""
+    return metrics.evaluate(model, examples, [partial(log_likelihoods, **sampling), *more], BATCH_SIZE)
 
 
 def log_likelihoods(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:

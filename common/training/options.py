@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -12,6 +13,7 @@ from common.io import check_writable, folder_of
 from common.training.objective_options import Unset
 
 if TYPE_CHECKING:
+    from common.metrics import Evaluation
     from common.multimodal_vae import MultimodalVAE
 
 LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
@@ -301,6 +303,39 @@ class LoglikeConfig(ScoresConfig):
     def check(self) -> None:
         super().check()
         require_positive(self, "tolerance")
+
+
+@dataclasses.dataclass
+class SubsetLikelihoodsConfig(LoglikeConfig):
+    """The options of loglike.py for models with posteriors of many subsets of the modalities."""
+
+    by_size: bool = dataclasses.field(default=False, kw_only=True)
+    """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T: means over the
+    subsets of a size, each estimate with samples of its q(z|x_S). 2^M - 1 estimates"""
+    target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET). Default: with --given,
+    all others"""
+    given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """the modalities that --target is given"""
+
+    def of_subsets(self, model: "MultimodalVAE") -> "list[Evaluation]":
+        """The estimates that these options ask for, of complete examples.
+
+        Raises:
+            InputError: modalities that the model lacks, or that are both given and targets.
+        """
+        from common.evaluation import subset_likelihoods  # needs torch, which --help does without
+
+        names, asked = model.modalities, (*self.target, *self.given)
+        for name in asked:
+            require(name in names, f"this model has no {name}: --target and --given take {', '.join(names)}")
+            require(asked.count(name) == 1, f"--target and --given name {name} more than once: name it once")
+        target = self.target or tuple(name for name in names if name not in self.given)
+        require(bool(target), "--given names all modalities: leave one to be the target")
+        chosen = [subset_likelihoods.by_size] if self.by_size else []
+        if asked:
+            chosen.append(partial(subset_likelihoods.conditional, target=target, given=self.given))
+        return [partial(estimate, **self.sampling) for estimate in chosen]
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:
