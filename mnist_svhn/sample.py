@@ -6,7 +6,7 @@
     python sample.py trained_models --given svhn --svhn synthetic --data-dir data
     python sample.py trained_models --traverse                            one latent at a time, by -3 to 3 deviations
 
-Writes prior.png, mixture_10.png, from_mnist.png (or svhn), or traversal_mnist.png and traversal_svhn.png.
+Writes prior.png, mixture_10.png, from_mnist.png (or svhn), or along_latents_mnist.png and along_latents_svhn.png.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
         if config.traverse:
             on_spheres = model.variational_posterior.on_spheres
             require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
-            pictures = generated.traversals(folder / "traversal", model, Shown(model.modalities))
+            pictures = generated.traversals(folder / "along_latents", model, Shown(model.modalities))
         elif config.given:
             require(
                 config.given in model.modalities,

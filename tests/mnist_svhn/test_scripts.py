@@ -339,7 +339,7 @@ def test_sample_writes_a_picture_for_each_way_to_draw_z(trained, capsys):
         sample.main(sample.Config(trained, n_samples=20, given=given, demo=True))
     sample.main(sample.Config(trained, n_samples=20, mixture=2, demo=True))
     sample.main(sample.Config(trained, traverse=True))
-    names = ("prior", "from_mnist", "from_svhn", "mixture_2", "traversal_mnist", "traversal_svhn")
+    names = ("prior", "from_mnist", "from_svhn", "mixture_2", "along_latents_mnist", "along_latents_svhn")
     pictures = [trained / "samples" / f"{name}.png" for name in names]
     assert capsys.readouterr().out.splitlines()[-6:] == [str(picture) for picture in pictures]
     for picture in pictures:
