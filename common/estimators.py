@@ -288,7 +288,7 @@ def joint_and_each(model: MultimodalVAE, batch: Batch, **sampling: float | None)
 
 @torch.no_grad()
 def weighted_joint(
-    model: MultimodalVAE, inputs: Mapping[str, Tensor] | Batch, n_samples: int = 1000, at_once: int | None = None
+    model: MultimodalVAE, inputs: Mapping[str, Tensor] | Batch, n_samples: int = 1000, at_once: int = 100
 ) -> Tensor:
     """MMVAE's figure for log p(x_1, ..., x_M) in the paper: IWAE's tight bound over all components, (B,), nats.
 
@@ -296,13 +296,10 @@ def weighted_joint(
 
     Args:
         n_samples: K, samples from each component.
-        at_once: samples from each component to decode at once; by default the fastest number.
+        at_once: samples from each component to draw at once; they are decoded a few at a time where that is faster.
     """
     _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
-    if at_once is None:
-        fastest = samples_at_once(model, model.posterior(batch).event_shape[-1])
-        at_once = max(1, fastest // (len(model.modalities) * len(batch)))
     sizes = [min(at_once, n_samples - start) for start in range(0, n_samples, at_once)]
     log_sums = [IwaeElbo(model, K).bound(batch).value + math.log(K) for K in sizes]
     return torch.stack(log_sums).logsumexp(dim=0) - math.log(n_samples)

@@ -255,7 +255,7 @@ def test_absent_values_of_a_batch_have_no_meaning():
     assert found[0].value.isfinite().all() and found[0].value.equal(found[1].value)
 
 
-@pytest.mark.parametrize("at_once", [None, 3, 100])
+@pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_the_joint_of_all_components_is_exact_where_the_posterior_is(at_once):
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 5)
