@@ -181,7 +181,7 @@ def main(config: Config) -> list[Path]:
             files.append(results_dir / f"{name}.md")
             write_atomically(files[-1], text.encode())
             print(f"\n{text}")
-            for chart, (svg, _) in report.by_size([x for x in results if x.table == name]).items():
+            for chart, (svg, _) in report.charts_by_size([x for x in results if x.table == name]).items():
                 files.append(results_dir / f"{name}_{chart}.svg")
                 write_atomically(files[-1], charts.on_white(svg).encode())
     if config.readme:

@@ -72,7 +72,7 @@ def write(file: Path, results: Sequence[Result], runs: Path) -> None:
             grids = tables.grids(table, rows)
             section_charts = [
                 *_bar_charts(name, rows),
-                *[_chart(*chart) for chart in by_size(of_table).values()],
+                *[_chart(*chart) for chart in charts_by_size(of_table).values()],
                 *_matrices(of_table),
                 *_curves(of_table),
             ]
@@ -139,7 +139,7 @@ def _weak_supervision(rows: Sequence[tables.Row]) -> list[Exhibit]:
     return exhibits
 
 
-def by_size(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
+def charts_by_size(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
     """Charts with a curve for each model, {name: (SVG, caption)}; none if nothing was measured by size.
 
     They show coherence by the number of given modalities, and against the Frechet distance.

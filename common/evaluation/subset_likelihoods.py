@@ -16,7 +16,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.subsets import named_subsets
 
 
-def conditional(
+def likelihood_given(
     model: MultimodalVAE, batch: Batch, target: Sequence[str], given: Sequence[str], **sampling: float | None
 ) -> dict[str, Tensor]:
     """Estimate log p(x_T|x_S), with log p(x_T, x_S) and log p(x_S), or log p(x_T) if S is empty: {name: (B,)}, nats.
@@ -41,7 +41,7 @@ def conditional(
     return rows
 
 
-def by_size(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
+def likelihoods_by_size(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:
     """Estimate log p(x_S) and log p(x_T|x_S), T all others, means over the subsets S of each size: {name: (B,)}, nats.
 
     Args:

@@ -47,7 +47,7 @@ def distances_to(
 
 
 @torch.no_grad()
-def conditional(
+def scores_given(
     test: Encoded,
     judges: Mapping[str, Judge],
     distances: Mapping[str, FrechetDistance],
@@ -113,7 +113,7 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str], point
 class SubsetScores(NamedTuple):
     """Scores given one subset of the modalities.
 
-    targets: {target: scores}, see `conditional`.
+    targets: {target: scores}, see `scores_given`.
     latents: see `linear_accuracies`; none of the prior.
     """
 
@@ -121,7 +121,7 @@ class SubsetScores(NamedTuple):
     latents: dict[str, float]
 
 
-def by_subset(
+def scores_by_subset(
     train: Encoded, test: Encoded, judges: Mapping[str, Judge], inception: Inception | None = None
 ) -> dict[tuple[str, ...], SubsetScores]:
     """Scores given every subset of the modalities, by their names; () is the prior.
@@ -131,15 +131,15 @@ def by_subset(
         inception: images -> features; None leaves "FID" out.
     """
     distances = distances_to(test.examples, judges, inception)
-    prior, _ = conditional(test, judges, distances, (), inception)
+    prior, _ = scores_given(test, judges, distances, (), inception)
     subsets = {(): SubsetScores(prior, {})}
     for given in named_subsets(test.model.modalities):
-        targets, points = conditional(test, judges, distances, given, inception)
+        targets, points = scores_given(test, judges, distances, given, inception)
         subsets[given] = SubsetScores(targets, linear_accuracies(train, test, given, points))
     return subsets
 
 
-def by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int, dict[str, float]]:
+def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int, dict[str, float]]:
     """Scores by the number of modalities that are given, {number: {score: value}}; 0 is the prior.
 
     "coherence" and "macro", in [0, 1], are means over the subsets of a size and the targets that are not given;

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from common.evaluation.subset_metrics import SubsetScores, by_size
+from common.evaluation.subset_metrics import SubsetScores, scores_by_size
 from common.reporting.tables import Estimates, Table, attribute_table, count, decimals, estimate_table, percent
 
 FEW_EXAMPLES = 1000  # in training; fewer give the linear classifiers of latents too few steps
@@ -34,7 +34,7 @@ class Figures(NamedTuple):
     @property
     def by_size(self) -> dict[int, dict[str, float]]:
         """The means of `by_subset`, {number of given modalities: {score: value}}."""
-        return by_size(self.by_subset)
+        return scores_by_size(self.by_subset)
 
 
 def figure_tables(

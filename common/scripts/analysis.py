@@ -21,7 +21,7 @@ from common.evaluation.latent_clusters import cluster_accuracies, clustered_prio
 from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
 from common.evaluation.reconstructions import ssim
 from common.evaluation.right_labels import by_label, coherence, of_generated, read_right, shares_of
-from common.evaluation.subset_metrics import SubsetScores, by_subset
+from common.evaluation.subset_metrics import SubsetScores, scores_by_subset
 from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
@@ -205,7 +205,7 @@ class Analysis:
         if n_images > MANY_IMAGES and distributed.rank() == 0:
             remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
             print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)
-        return by_subset(train, test, self.judges, self.inception)
+        return scores_by_subset(train, test, self.judges, self.inception)
 
     @cached_property
     def z(self) -> dict[str, Tensor]:

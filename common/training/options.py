@@ -332,9 +332,9 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
             require(asked.count(name) == 1, f"--target and --given name {name} more than once: name it once")
         target = self.target or tuple(name for name in names if name not in self.given)
         require(bool(target), "--given names all modalities: leave one to be the target")
-        chosen = [subset_likelihoods.by_size] if self.by_size else []
+        chosen = [subset_likelihoods.likelihoods_by_size] if self.by_size else []
         if asked:
-            chosen.append(partial(subset_likelihoods.conditional, target=target, given=self.given))
+            chosen.append(partial(subset_likelihoods.likelihood_given, target=target, given=self.given))
         return [partial(estimate, **self.sampling) for estimate in chosen]
 
 

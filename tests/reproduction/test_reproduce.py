@@ -513,13 +513,13 @@ def test_distances_of_other_judges_stand_apart():
     assert re.search(r"\| mvae \| 50.0 ± 0.0 \|.* \| 100.000 / 300.000 \| A / B \| 0, 1 \|", text)
     assert re.search(r"\| mvtcae \| 50.0 \|.* \| 120.000 \| B \| 0 \|", text)
     assert tables.JUDGES in text
-    by_number, by_distance = report.by_size(runs).values()
+    by_number, by_distance = report.charts_by_size(runs).values()
     assert {">mvae, A<", ">mvae, B<", ">mvtcae, B<"} <= set(re.findall(">mv[^<]*<", by_distance[0]))
     assert ">mvae<" in by_number[0] and "judges, A, B" in by_distance[1]
     alike = [runs[1], run("mvae", 2, 0.98, 100.0)]
     text = tables.markdown("polymnist-table", table, alike)
     assert "200.000 ± 141.421" in text and "judges |" not in text and tables.JUDGES not in text
-    assert "judges" not in report.by_size(alike)["by_distance"][1]
+    assert "judges" not in report.charts_by_size(alike)["by_distance"][1]
 
 
 def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():

@@ -10,12 +10,12 @@ from common.evaluation.encoded import encode
 from common.evaluation.frechet_distances import FrechetDistance
 from common.evaluation.latent_clusters import kmeans_accuracy
 from common.evaluation.subset_metrics import (
-    by_size,
-    by_subset,
-    conditional,
     distances_to,
     linear_accuracies,
     macro_accuracy,
+    scores_by_size,
+    scores_by_subset,
+    scores_given,
 )
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.metrics import Judge
@@ -61,21 +61,21 @@ def test_the_macro_accuracy_gives_classes_equal_weights():
 def test_scores_given_a_subset():
     test = encode(model(wrong_a=0.3, wrong_c_decoder=0.2), *examples())
     distances = distances_to(test.examples, JUDGES)
-    scores, _ = conditional(test, JUDGES, distances, ("b",))
+    scores, _ = scores_given(test, JUDGES, distances, ("b",))
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
-    scores, _ = conditional(test, JUDGES, distances, ("a",))
+    scores, _ = scores_given(test, JUDGES, distances, ("a",))
     assert scores["b"]["coherence"] == pytest.approx(0.7, abs=0.03)
     assert scores["c"]["coherence"] == pytest.approx(0.7 * 0.8, abs=0.04)
-    prior, _ = conditional(test, JUDGES, distances, ())
+    prior, _ = scores_given(test, JUDGES, distances, ())
     assert set(prior["a"]) == {"FD"} and prior["a"]["FD"] < 0.05, "all classes are as frequent under the prior"
 
 
 def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     vae = model(wrong_a=0.3)
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
-    subsets = by_subset(train, test, JUDGES)
-    sizes = by_size(subsets)
+    subsets = scores_by_subset(train, test, JUDGES)
+    sizes = scores_by_size(subsets)
     assert list(sizes) == [0, 1, 2, 3] and set(sizes[0]) == {"FD"}
     # of the pairs, a,b and a,c see two certain classes that differ in 30 % of the examples: a's draw ties with b's
     assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
@@ -93,8 +93,8 @@ def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
-    subsets = by_subset(train, test, JUDGES, inception=lambda x: x)
-    sizes = by_size(subsets)
+    subsets = scores_by_subset(train, test, JUDGES, inception=lambda x: x)
+    sizes = scores_by_size(subsets)
     assert sizes[0]["FID"] == sizes[0]["FD"]
     scores = subsets["c",].targets
     assert all(score["FID"] == score["FD"] for score in scores.values())
@@ -193,6 +193,6 @@ def test_the_macro_score_weighs_classes_equally():
     label = torch.where(torch.arange(1000) < 900, 0, torch.arange(1000) % n_classes)
     x = nn.functional.one_hot(label, n_classes).float()
     test = encode(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
-    scores = conditional(test, JUDGES, distances_to(test.examples, JUDGES), ("a",))[0]["b"]
+    scores = scores_given(test, JUDGES, distances_to(test.examples, JUDGES), ("a",))[0]["b"]
     assert scores["coherence"] == pytest.approx((label != 0).double().mean().item(), abs=0.01)
     assert scores["macro"] == pytest.approx(1 - 1 / n_classes, abs=0.01)
