@@ -2,15 +2,16 @@
 
     python sample.py trained_models                                       64 faces and their attributes from the prior
     python sample.py trained_models --mixture 10 --data-dir data          from ten Gaussians fitted to latents
+    python sample.py trained_models --cluster 3                           from a cluster of CMVAE's prior
     python sample.py trained_models --condition-on-attrs Male Smiling     given attributes; ~Male for not Male
     python sample.py trained_models --condition-on-image FILE             given a photograph (or, with an attribute's
                                                                           name, a random test image that has it)
     python sample.py trained_models --reconstruct                         test images and their reconstructions
 
-Writes prior.png, mixture_10.png, given_attrs_Male_Smiling.png, ... or reconstructions.png, named by what was asked: the
-decoded means; and a .txt of the same name, a line with the predicted attributes of each. Given an image it also shows
-its reconstruction, and prints the probability of each attribute. If the attributes are one modality, those that are not
-asked for are drawn from the model's p(others|those asked for).
+Writes prior.png, mixture_10.png, cluster_3.png, given_attrs_Male_Smiling.png, ... or reconstructions.png, named by what
+was asked: the decoded means; and a .txt of the same name, a line with the predicted attributes of each. Given an image
+it also shows its reconstruction, and prints the probability of each attribute. If the attributes are one modality,
+those that are not asked for are drawn from the model's p(others|those asked for).
 """
 
 import os
@@ -31,7 +32,7 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
-from common.evaluation.latent_mixtures import gaussian_mixture
+from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots, sample_files, tables
 from common.training import devices, options, run_from_command_line
@@ -41,7 +42,7 @@ N_POOL = 10_000  # draws from the prior from which those with given attributes a
 
 
 @dataclass
-class Config(FaceOptions, options.PriorSamplesConfig):
+class Config(FaceOptions, options.ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("condition_on_image", "condition_on_attrs", "reconstruct")
 
     n_samples: int = 64
@@ -86,6 +87,8 @@ def main(
             latents = None
             if config.mixture:
                 latents = gaussian_mixture(model, arranged(load("train", config)), config.mixture)
+            if config.cluster is not None:
+                latents = cluster_of(model.prior, config.cluster)
             attributes = samples(model, asked, image, config.n_samples, picture, latents)
             if image is not None and len(model.modelled) > 1:
                 print(prediction(model, image))
@@ -101,7 +104,7 @@ def name_of(config: Config, asked: Mapping[str, int]) -> str:
         names["attrs"] = " ".join(negated(name, value) for name, value in asked.items())
     if config.condition_on_image is not None:
         names["image"] = Path(config.condition_on_image).name.replace("~", "not ")
-    return sample_files.name_of(config.mixture, **names)
+    return sample_files.name_of(config.mixture, config.cluster, **names)
 
 
 def negated(name: str, value: int) -> str:

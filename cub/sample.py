@@ -2,14 +2,16 @@
 
     python sample.py trained_models --data-dir data                          birds and captions from the prior
     python sample.py trained_models --mixture 10 --data-dir data             from ten Gaussians fitted to latents
+    python sample.py trained_models --cluster 3                              from a cluster of CMVAE's prior
     python sample.py trained_models --condition-on-image FILE                captions of a photograph
     python sample.py trained_models --condition-on-text "a small bird"       images for a caption
     python sample.py trained_models --given image --data-dir data            test birds, and birds decoded from their
                                                                              images (or features, or captions)
 
-Writes prior.png, mixture_10.png, given_text_a_small_bird.png, given_image_FILE.png or from_image.png (or feature,
-caption), named by what was asked: images with captions below them; and a .txt of the same name with one caption per
-line. For a model of features, each generated feature is shown as the training image with the nearest feature.
+Writes prior.png, mixture_10.png, cluster_3.png, given_text_a_small_bird.png, given_image_FILE.png or from_image.png
+(or feature, caption), named by what was asked: images with captions below them; and a .txt of the same name with one
+caption per line. For a model of features, each generated feature is shown as the training image with the nearest
+feature.
 """
 
 from collections.abc import Mapping
@@ -23,11 +25,11 @@ from torch.distributions import Distribution
 
 from common.data.image_caches import decode
 from common.errors import require
-from common.evaluation.latent_mixtures import gaussian_mixture
+from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots, sample_files, tables
 from common.training import run_from_command_line
-from common.training.options import PriorSamplesConfig
+from common.training.options import ClusterSamplesConfig
 from cub import demo as drawn
 from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
@@ -38,7 +40,7 @@ COLUMNS = 6
 
 
 @dataclass
-class Config(TrainedConfig, PriorSamplesConfig):
+class Config(TrainedConfig, ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("condition_on_image", "condition_on_text", "given")
 
     n_samples: int = 2 * COLUMNS
@@ -78,7 +80,10 @@ def main(config: Config) -> None:
         written = view.samples(condition, config.n_samples, folder / sample_files.name_of(**names))
     else:
         latents = gaussian_mixture(model, training.examples, config.mixture) if config.mixture else None
-        written = view.samples(None, config.n_samples, folder / sample_files.name_of(config.mixture), latents)
+        if config.cluster is not None:
+            latents = cluster_of(model.prior, config.cluster)
+        name = sample_files.name_of(config.mixture, config.cluster)
+        written = view.samples(None, config.n_samples, folder / name, latents)
     print(*written, sep="\n")
 
 

@@ -2,11 +2,13 @@
 
     python sample.py trained_models                                       draws from the prior, in both modalities
     python sample.py trained_models --mixture 10 --data-dir data          draws from ten Gaussians fitted to latents
+    python sample.py trained_models --cluster 3                           draws from a cluster of CMVAE's prior
     python sample.py trained_models --given mnist --data-dir data         test images, and both decoded from them
     python sample.py trained_models --given svhn --svhn synthetic --data-dir data
     python sample.py trained_models --traverse                            one latent at a time, by -3 to 3 deviations
 
-Writes prior.png, mixture_10.png, from_mnist.png (or svhn), or along_latents_mnist.png and along_latents_svhn.png.
+Writes prior.png, mixture_10.png, cluster_3.png, from_mnist.png (or svhn), or along_latents_mnist.png and
+along_latents_svhn.png.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import torch
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.evaluation.latent_mixtures import gaussian_mixture
+from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, sample_files
 from common.reporting.generated import Shown
@@ -30,7 +32,7 @@ COLUMNS = 16
 
 
 @dataclass
-class Config(PairOptions, options.PriorSamplesConfig):
+class Config(PairOptions, options.ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("given", "traverse")
 
     n_samples: int = 64
@@ -69,7 +71,9 @@ def main(config: Config) -> None:
             if config.mixture:
                 runs.check_same(dataset_options(config), config.model)
                 latents = gaussian_mixture(model, load("train", config), config.mixture)
-            pictures = [folder / f"{sample_files.name_of(config.mixture)}.png"]
+            if config.cluster is not None:
+                latents = cluster_of(model.prior, config.cluster)
+            pictures = [folder / f"{sample_files.name_of(config.mixture, config.cluster)}.png"]
             generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
     print(*pictures, sep="\n")
 

@@ -2,9 +2,10 @@
 
     python sample.py trained_models                                        draws from the prior, in all modalities
     python sample.py trained_models --mixture 10 --data-dir data           draws from ten Gaussians fitted to latents
+    python sample.py trained_models --cluster 3                            draws from a cluster of CMVAE's prior
     python sample.py trained_models --given m0 m2 --data-dir data          test images, and all decoded from them
 
-Writes prior.png, mixture_10.png, or from_m0_m2.png.
+Writes prior.png, mixture_10.png, cluster_3.png, or from_m0_m2.png.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.evaluation.latent_mixtures import gaussian_mixture
+from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, sample_files
 from common.training import devices, options, run_from_command_line, runs
@@ -27,7 +28,7 @@ COLUMNS = 12
 
 
 @dataclass
-class Config(DatasetOptions, options.PriorSamplesConfig):
+class Config(DatasetOptions, options.ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("given",)
 
     n_samples: int = 12
@@ -55,7 +56,9 @@ def main(config: Config) -> Path:
         if config.mixture:
             runs.check_same(dataset_options(config), config.model)
             latents = gaussian_mixture(model, load("train", config), config.mixture)
-        path = folder / f"{sample_files.name_of(config.mixture)}.png"
+        if config.cluster is not None:
+            latents = cluster_of(model.prior, config.cluster)
+        path = folder / f"{sample_files.name_of(config.mixture, config.cluster)}.png"
         generated.samples(path, model, config.n_samples, COLUMNS, latents)
     print(path)
     return path

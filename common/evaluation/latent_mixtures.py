@@ -1,7 +1,8 @@
-"""Mixtures fitted to the latents of training examples, to generate from in place of the prior."""
+"""What to generate from in place of the prior: mixtures fitted to latents of training examples, or one cluster."""
 
 import torch
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch import nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 
 from common import distributed
 from common.data.batches import Examples
@@ -10,6 +11,18 @@ from common.metrics import BATCH_SIZE
 from common.multimodal_vae import MultimodalVAE
 
 MAX_FITTED = 10_000  # training examples that a mixture is fitted to
+
+
+def cluster_of(prior: nn.Module, cluster: int) -> Distribution:
+    """p(z|c) of one cluster c of a clustered prior, event shape (D,).
+
+    Raises:
+        InputError: the prior has no clusters, or not this one.
+    """
+    require(prior.is_mixture, "--cluster needs a prior of clusters, as models of --model cmvae have: leave it out")
+    n = len(prior.logits)
+    require(0 <= cluster < n, f"--cluster must lie between 0 and {n - 1}, it is {cluster}")
+    return prior.only(torch.tensor([cluster]))()
 
 
 @torch.no_grad()

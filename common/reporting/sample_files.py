@@ -10,14 +10,17 @@ from common.io import write_atomically
 LONGEST = 60  # bytes of a user's text in a file name; file systems allow 255 for the whole name
 
 
-def name_of(n_gaussians: int = 0, /, **given: str) -> str:
+def name_of(n_gaussians: int = 0, cluster: int | None = None, /, **given: str) -> str:
     """A file name without suffix: what a sample was given, as in "given_image_4_text_5", or what it was drawn from.
 
     Args:
         n_gaussians: of the mixture in place of the prior, as in "mixture_10"; 0 for "prior".
+        cluster: of the prior, as in "cluster_3".
     """
     if given:
         return "_".join(["given", *(f"{name}_{readable(text)}" for name, text in given.items())])
+    if cluster is not None:
+        return f"cluster_{cluster}"
     return f"mixture_{n_gaussians}" if n_gaussians else "prior"
 
 

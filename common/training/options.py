@@ -268,6 +268,23 @@ class PriorSamplesConfig(SamplesConfig):
 
 
 @dataclasses.dataclass
+class ClusterSamplesConfig(PriorSamplesConfig):
+    """The options of sample.py in folders whose models include CMVAE."""
+
+    cluster: int | None = dataclasses.field(default=None, kw_only=True)
+    """draw z from this cluster of the prior alone, 0 to C - 1 (models of --model cmvae)"""
+
+    def check(self) -> None:
+        super().check()
+        whole = self.cluster is None
+        require(whole or not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
+        for name in self.CONDITIONS:
+            is_given = getattr(self, name) not in (None, False, ())
+            draws_nothing = f"from which {option(name)} draws nothing: leave one of them out"
+            require(whole or not is_given, f"--cluster is a part of the prior, {draws_nothing}")
+
+
+@dataclasses.dataclass
 class ScoresConfig(ModelConfig):
     """The options of scripts that score a model."""
 

@@ -317,6 +317,17 @@ def test_fusions_families_and_objectives_by_name(tmp_path, script, options):
     load_model(tmp_path)
 
 
+def test_samples_of_a_cluster(tmp_path, monkeypatch):
+    built = celeba.model.build(celeba.train.Config(model="cmvae", n_latents=4)).eval()
+    built.prior.loc.data = torch.full_like(built.prior.loc, 9)
+    drawn, decode = [], built.decode
+    monkeypatch.setattr(built, "decode", lambda z, *args, **given: drawn.append(z) or decode(z, *args, **given))
+    monkeypatch.setattr(celeba.sample, "load_model", lambda *_: built)
+    call(celeba.sample, tmp_path, "--cluster", 3, "--n-samples", 2, "--out-dir", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"cluster_3.png", "cluster_3.txt"}
+    assert (drawn[0][:, :4] > 0).all(), "the first latents, which are shared, lie around the cluster"
+
+
 @pytest.mark.parametrize("model", ["dmvae", "mmvae+", "cmvae"])
 def test_the_image_alone_has_private_latents(model):
     """They come from the prior where the image is not given, and the decoder of attributes does not see them."""

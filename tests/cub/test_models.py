@@ -6,6 +6,7 @@ import pytest
 import torch
 import tyro
 
+from common.checkpoints import load_model
 from common.errors import InputError
 from common.training import objective_of
 from cub import analyse, loglike, sample, sentences, train
@@ -104,6 +105,9 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
     call(sample, trained, *demo, "--n-samples", 3, "--condition-on-text", "a bird has yellow wings")
     for given in ("feature", "caption"):
         call(sample, trained, *demo, "--n-samples", 3, "--given", given)
+    if load_model(trained).prior.is_mixture:
+        call(sample, trained, *demo, "--n-samples", 3, "--cluster", 3)
+        assert {path.name for path in (trained / "samples").glob("cluster_3.*")} == {"cluster_3.png", "cluster_3.txt"}
     written = {path.stem for path in (trained / "samples").glob("*.png")}
     assert {"prior", "given_text_a_bird_has_yellow_wings", "from_feature", "from_caption"} <= written
     estimates = call(loglike, trained, "--demo", "--limit", 2, "--n-samples", 3)

@@ -120,6 +120,9 @@ def test_training_samples_likelihoods_and_coherence(trained, monkeypatch, capsys
         call(sample, trained, "--demo", "--limit", 6, "--given", given, "--n-samples", 4)
     call(sample, trained, "--demo", "--limit", 24, "--mixture", 2, "--n-samples", 4)
     call(sample, trained, "--traverse")
+    if load_model(trained).prior.is_mixture:
+        call(sample, trained, "--cluster", 3, "--n-samples", 4)
+        assert (trained / "samples" / "cluster_3.png").exists()
     kinds = ("prior", "mixture_2", "from_mnist", "from_svhn", "along_latents_mnist", "along_latents_svhn")
     assert {f"{kind}.png" for kind in kinds} <= {path.name for path in (trained / "samples").iterdir()}
     estimates = call(loglike, trained, "--demo", "--limit", 3, "--n-samples", 3)

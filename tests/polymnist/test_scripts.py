@@ -63,6 +63,8 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch, capsys):
     assert call(sample, trained).name == "prior.png"
     assert call(sample, trained, "--given", "m0", "m2", *demo, "--n-samples", 5).name == "from_m0_m2.png"
     assert call(sample, trained, "--mixture", 2, *demo).name == "mixture_2.png"
+    if load_model(trained).prior.is_mixture:
+        assert call(sample, trained, "--cluster", 39).name == "cluster_39.png"
     found = call(loglike, trained, *demo, "--n-samples", 3)
     assert {"log p(m0,m1,m2)", "log p(m0)", "log p(m2), z from q(z|m0)"} <= set(found)
     found = call(loglike, trained, *demo, "--n-samples", 2, "--by-size", "--given", "m0", "m2")
@@ -214,6 +216,12 @@ def test_training_with_missing_images(tmp_path):
         (analyse, ("--demo", "--inception", "no.pth", "--no-by-size"), "--inception measures FID by size"),
         (sample, ("--mixture", -1), "--mixture must not be negative, it is -1"),
         (analyse, ("--mixture", -1), "--mixture must not be negative, it is -1"),
+        (
+            sample,
+            ("--mixture", 2, "--cluster", 1),
+            "--mixture and --cluster both stand in for the prior: leave out one",
+        ),
+        (sample, ("--cluster", 999), "--cluster (needs a prior of clusters|must lie between 0 and 39, it is 999)"),
         (sample, ("--mixture", 2, "--given", "m0"), "from which --given draws nothing: leave one"),
     ],
 )

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributions import Normal
 
 from common.data import Examples
 from common.errors import InputError
-from common.evaluation.latent_mixtures import MAX_FITTED, gaussian_mixture
+from common.evaluation.latent_mixtures import MAX_FITTED, cluster_of, gaussian_mixture
 from common.metrics import joint_coherence
+from common.priors import ClusteredPrior, StandardGaussianPrior
+from common.variational_posteriors import DiagonalGaussianPosterior
 from tests.helpers.coherence import JUDGES, C, examples, model
 
 
@@ -67,6 +70,19 @@ def test_only_the_first_training_examples_are_taken():
             gaussian_mixture(model(), train.take(slice(few)), n)
 
 
+def test_a_cluster_of_the_prior_is_its_component_with_the_private_latents():
+    prior = ClusteredPrior(DiagonalGaussianPosterior(), 3, 2, 2).double()
+    prior.loc.data = torch.tensor([[5.0, 0.0], [-5.0, 1.0]]).double()
+    p, z = cluster_of(prior, 1), torch.randn(4, 3, dtype=torch.float64)
+    expected = Normal(torch.tensor([-5.0, 1.0, 0.0]).double(), 1).log_prob(z).sum(dim=1)
+    torch.testing.assert_close(p.log_prob(z), expected)
+    assert p.sample((7,)).shape == (7, 3) and (p.sample((100,))[:, 0] < 0).all()
+    with pytest.raises(InputError, match="--cluster must lie between 0 and 1, it is 2"):
+        cluster_of(prior, 2)
+    with pytest.raises(InputError, match="--cluster needs a prior of clusters, as models of --model cmvae have"):
+        cluster_of(StandardGaussianPrior(3), 0)
+
+
 @pytest.mark.parametrize(
     ("folder", "options"),
     [
@@ -85,5 +101,8 @@ def test_a_mixture_stands_in_for_the_prior_alone(folder, options):
     assert set(options) <= set(config.CONDITIONS) and config(Path("run"), mixture=2).check() is None
     for name, value in options.items():
         config(Path("run"), **{name: value}).check()
-        with pytest.raises(InputError, match=f"from which --{name.replace('_', '-')} draws nothing: leave one"):
-            config(Path("run"), mixture=2, **{name: value}).check()
+        for other in (
+            ({"mixture": 2}, {"cluster": 0}) if "cluster" in config.__dataclass_fields__ else ({"mixture": 2},)
+        ):
+            with pytest.raises(InputError, match=f"from which --{name.replace('_', '-')} draws nothing: leave one"):
+                config(Path("run"), **other, **{name: value}).check()
