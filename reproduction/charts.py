@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common.reporting import plots
+from common.reporting.training_curves import late_values
 
 INK = "#010203"  # stands for the page's own colour
 COLOURS = (  # on white and on black
@@ -36,7 +37,7 @@ def curves(solid: Mapping[str, Sequence[float]], labels: tuple[str, str], dashed
         if dashed.get(name):
             axis.plot(range(1, len(dashed[name]) + 1), dashed[name], color=colour, linestyle="--")
     all_values = (*solid.values(), *dashed.values())
-    late = [x for values in all_values for x in values[max(len(values) // 10, len(values) > 2) :]]
+    late = [x for values in all_values for x in late_values(values)]
     if late:
         margin = 0.05 * (max(late) - min(late) or 1)
         axis.set_ylim(min(late) - margin, max(late) + margin)

@@ -145,9 +145,14 @@ def _point(split: str) -> dict[str, object]:
     return {"marker": "o", "markersize": 5, "fillstyle": FILLS[split]}
 
 
+def late_values(values: Sequence[float]) -> list[float]:
+    """The finite values after the first tenth of a curve, at least after its first one if it has more than two."""
+    return [x for x in values[max(len(values) // 10, len(values) > 2) :] if math.isfinite(x)]
+
+
 def _late_ranges(curves: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
-    """Where most values of each curve lie after its first tenth, or its first value if it has more than two."""
+    """Where most of the late values of each curve lie."""
     for values in curves:
-        late = [x for x in values[max(len(values) // 10, len(values) > 2) :] if math.isfinite(x)]
+        late = late_values(values)
         if late:
             yield tuple(np.quantile(late, (0.02, 0.98)))
