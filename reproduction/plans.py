@@ -262,8 +262,12 @@ POLYMNIST = tuple(
         dataset="mnist",
         note=OTHER_BACKGROUNDS,
     )
-    for model in POLYMNIST_MODELS
-    for options in [f"--model {model} --networks small{_latents(model)} --batch-size 32 --lr 1e-3 --beta 1"]
+    for model, own in (
+        *((name, f"--model {name} --networks small{_latents(name)}") for name in POLYMNIST_MODELS),
+        # with 32 private latents its decoders ignore the shared ones
+        ("dmvae, 4 private", "--model dmvae --networks small --n-latents 60 --n-private 4"),
+    )
+    for options in [f"{own} --batch-size 32 --lr 1e-3 --beta 1"]
 )
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
