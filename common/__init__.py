@@ -94,7 +94,7 @@ What is asked of a trained model
     metrics: coherence, classes in the latents, KLs between posteriors
     evaluation/: metrics of one kind each
         subset_likelihoods: log p of subsets of the modalities, also given others
-        latent_mixtures: mixtures of Gaussians to draw z from in place of the prior
+        latent_mixtures: what to draw z from in place of the prior: a mixture of Gaussians, a cluster
         encoded: examples after their encoders, run once for all subsets
         frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
         subset_metrics: coherence, distances and classes in the latents given each subset of the modalities, and by size

@@ -15,6 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoded": ["Encoded", "encode"],
         "frechet_distances": ["FrechetDistance"],
         "reconstructions": ["ssim"],
-        "subset_metrics": ["by_size", "by_subset"],
+        "subset_metrics": ["scores_by_size", "scores_by_subset"],
     },
 )
