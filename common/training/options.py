@@ -261,10 +261,15 @@ class PriorSamplesConfig(SamplesConfig):
     def check(self) -> None:
         super().check()
         require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
+        if self.mixture:
+            self.check_draws_from_prior("mixture")
+
+    def check_draws_from_prior(self, in_its_place: str) -> None:
+        """Raise InputError for an option in the prior's place beside one that draws nothing from the prior."""
         for name in self.CONDITIONS:
             is_given = getattr(self, name) not in (None, False, ())
             draws_nothing = f"from which {option(name)} draws nothing: leave one of them out"
-            require(not (self.mixture and is_given), f"--mixture stands in for the prior, {draws_nothing}")
+            require(not is_given, f"{option(in_its_place)} stands in for the prior, {draws_nothing}")
 
 
 @dataclasses.dataclass
@@ -276,12 +281,9 @@ class ClusterSamplesConfig(PriorSamplesConfig):
 
     def check(self) -> None:
         super().check()
-        whole = self.cluster is None
-        require(whole or not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
-        for name in self.CONDITIONS:
-            is_given = getattr(self, name) not in (None, False, ())
-            draws_nothing = f"from which {option(name)} draws nothing: leave one of them out"
-            require(whole or not is_given, f"--cluster is a part of the prior, {draws_nothing}")
+        if self.cluster is not None:
+            require(not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
+            self.check_draws_from_prior("cluster")
 
 
 @dataclasses.dataclass
