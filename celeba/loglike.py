@@ -30,7 +30,8 @@ from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
-from common.training import devices, options, run_from_command_line
+from common.scripts import options
+from common.training import devices, run_from_command_line
 from mnist.loglike import image_alone, image_and_label
 
 BATCH_SIZE = 100

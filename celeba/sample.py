@@ -32,10 +32,10 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
-from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots, sample_files, tables
-from common.training import devices, options, run_from_command_line
+from common.scripts import options
+from common.training import devices, run_from_command_line
 
 COLUMNS = 8
 N_POOL = 10_000  # draws from the prior from which those with given attributes are chosen
@@ -84,11 +84,7 @@ def main(
             attributes = reconstructions(model, examples.take(slice(config.n_samples)), picture)
         else:
             image = given_image(config) if config.condition_on_image is not None else None
-            latents = None
-            if config.mixture:
-                latents = gaussian_mixture(model, arranged(load("train", config)), config.mixture)
-            if config.cluster is not None:
-                latents = cluster_of(model.prior, config.cluster)
+            latents = config.latents(model, lambda: arranged(load("train", config)))
             attributes = samples(model, asked, image, config.n_samples, picture, latents)
             if image is not None and len(model.modelled) > 1:
                 print(prediction(model, image))
@@ -104,7 +100,7 @@ def name_of(config: Config, asked: Mapping[str, int]) -> str:
         names["attrs"] = " ".join(negated(name, value) for name, value in asked.items())
     if config.condition_on_image is not None:
         names["image"] = Path(config.condition_on_image).name.replace("~", "not ")
-    return sample_files.name_of(config.mixture, config.cluster, **names)
+    return config.sample_name(**names)
 
 
 def negated(name: str, value: int) -> str:

@@ -119,7 +119,7 @@ What is asked of a trained model
 Training
     training/: a run from its command line to its last epoch
         objective_options: the options that choose the model and its objective
-        options: the options that scripts share
+        options: the options of train.py
         resuming: the last checkpoint, and how training resumes from it
         option_groups: the options of --help in groups, with their texts
         earlier_runs: the options of an earlier run, which --resume, --config and --pre-trained take up
@@ -139,6 +139,7 @@ Training
         experiment: an experiment as a value, and the one function that trains it
         parallel: many training runs, each in its own process
     scripts/: what the scripts of several folders do after training
+        options: the options of the scripts that take a trained model
         publish: a trained model as safetensors with a model card, for the Hugging Face hub
         analysis: what analyse.py computes in every folder
         weak_supervision: training with few pairs, beside a classifier of them

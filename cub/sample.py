@@ -25,11 +25,10 @@ from torch.distributions import Distribution
 
 from common.data.image_caches import decode
 from common.errors import require
-from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots, sample_files, tables
+from common.scripts.options import ClusterSamplesConfig
 from common.training import run_from_command_line
-from common.training.options import ClusterSamplesConfig
 from cub import demo as drawn
 from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
@@ -77,13 +76,10 @@ def main(config: Config) -> None:
         names = {"text": config.condition_on_text} if config.condition_on_text is not None else {}
         names |= {"image": config.condition_on_image.name} if config.condition_on_image else {}
         condition = given(config, model, vocabulary)
-        written = view.samples(condition, config.n_samples, folder / sample_files.name_of(**names))
+        written = view.samples(condition, config.n_samples, folder / config.sample_name(**names))
     else:
-        latents = gaussian_mixture(model, training.examples, config.mixture) if config.mixture else None
-        if config.cluster is not None:
-            latents = cluster_of(model.prior, config.cluster)
-        name = sample_files.name_of(config.mixture, config.cluster)
-        written = view.samples(None, config.n_samples, folder / name, latents)
+        latents = config.latents(model, lambda: training.examples)
+        written = view.samples(None, config.n_samples, folder / config.sample_name(), latents)
     print(*written, sep="\n")
 
 

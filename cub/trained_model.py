@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from common.checkpoints import load_config, load_model
 from common.errors import InputError, require
 from common.models import MultimodalVAE
+from common.scripts.options import ModelConfig
 from common.training import devices
-from common.training.options import ModelConfig
 from cub import data
 from cub.captions import Vocabulary, read_vocabulary
 from cub.data import Birds, load

@@ -8,8 +8,8 @@ What is estimated, and how: `python ../mnist/loglike.py --help`.
 
 from functools import partial
 
+from common.scripts.options import LoglikeConfig as Config
 from common.training import run_from_command_line
-from common.training.options import LoglikeConfig as Config
 from fashionmnist.data import FASHIONMNIST
 from mnist import loglike
 

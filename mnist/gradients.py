@@ -23,7 +23,8 @@ from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
 from common.reporting import plots, tables
-from common.training import devices, options, run_from_command_line
+from common.scripts import options
+from common.training import devices, run_from_command_line
 from mnist.data import MNIST, Dataset, load_as_trained
 
 

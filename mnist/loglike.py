@@ -29,8 +29,8 @@ from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
+from common.scripts.options import LoglikeConfig as Config
 from common.training import devices, run_from_command_line
-from common.training.options import LoglikeConfig as Config
 from mnist.data import MNIST, Dataset, load_as_trained
 
 BATCH_SIZE = 100

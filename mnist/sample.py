@@ -15,6 +15,7 @@ labels.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -26,10 +27,10 @@ from common.checkpoints import load_config, load_model
 from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
-from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import generated, plots, sample_files
-from common.training import devices, options, run_from_command_line
+from common.scripts import options
+from common.training import devices, run_from_command_line
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.data import MNIST, Dataset, load_as_trained
 
@@ -75,19 +76,18 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     torch.manual_seed(config.seed)
     inputs, title, names = _inputs(config, dataset)
     folder = config.samples_dir
-    picture = folder / f"{sample_files.name_of(config.mixture, **names)}.png"
+    picture = folder / f"{config.sample_name(**names)}.png"
     with torch.no_grad():
         if config.reconstruct:
             picture = folder / "reconstructions.png"
             examples = load_as_trained("test", config, dataset)
             texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
         else:
-            z = None
-            if aggregate or config.mixture:
-                train = load_as_trained("train", config, dataset).only(model.modalities)
-            if config.mixture:
-                z = model.draw_latents(config.n_samples, gaussian_mixture(model, train, config.mixture))
-            elif aggregate:
+            training = partial(load_as_trained, "train", config, dataset)
+            latents = config.latents(model, training)
+            z = None if latents is None else model.draw_latents(config.n_samples, latents)
+            if aggregate:
+                train = training().only(model.modalities)
                 labels = inputs["text"].repeat_interleave(config.n_samples, dim=0)
                 z, title = AggregatePosterior(model, train, "text").sample(labels), f"{title}, aggregate posterior"
                 picture = picture.with_stem(f"{picture.stem}_aggregate")

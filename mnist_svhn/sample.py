@@ -20,11 +20,11 @@ import torch
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated, sample_files
+from common.reporting import generated
 from common.reporting.generated import Shown
-from common.training import devices, options, run_from_command_line, runs
+from common.scripts import options
+from common.training import devices, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, dataset_options
 
@@ -52,6 +52,8 @@ def main(config: Config) -> None:
     model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
     torch.manual_seed(config.seed)
     folder = config.samples_dir
+    if config.given or config.mixture:
+        runs.check_same(dataset_options(config), config.model)
     with torch.no_grad():
         if config.traverse:
             on_spheres = model.variational_posterior.on_spheres
@@ -62,18 +64,12 @@ def main(config: Config) -> None:
                 config.given in model.modalities,
                 f"this model has no {config.given}: use --given {model.modalities[0]}",
             )
-            runs.check_same(dataset_options(config), config.model)
             pairs = load("test", config)
             pictures = [folder / f"from_{config.given}.png"]
             generated.decoded(pictures[0], model, pairs.take(slice(config.n_samples)), (config.given,), COLUMNS)
         else:
-            latents = None
-            if config.mixture:
-                runs.check_same(dataset_options(config), config.model)
-                latents = gaussian_mixture(model, load("train", config), config.mixture)
-            if config.cluster is not None:
-                latents = cluster_of(model.prior, config.cluster)
-            pictures = [folder / f"{sample_files.name_of(config.mixture, config.cluster)}.png"]
+            latents = config.latents(model, lambda: load("train", config))
+            pictures = [folder / f"{config.sample_name()}.png"]
             generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
     print(*pictures, sep="\n")
 

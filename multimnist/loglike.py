@@ -9,7 +9,8 @@ and of whole strings that are inferred rightly from the image (four characters e
 
 from dataclasses import dataclass
 
-from common.training import options, run_from_command_line, runs
+from common.scripts import options
+from common.training import run_from_command_line, runs
 from mnist import loglike
 from multimnist.data import MULTIMNIST
 from multimnist.options import DatasetOptions, dataset_options

@@ -18,7 +18,8 @@ from common import metrics
 from common.checkpoints import load_model
 from common.estimators import joint_and_each
 from common.reporting import tables
-from common.training import devices, options, run_from_command_line, runs
+from common.scripts import options
+from common.training import devices, run_from_command_line, runs
 from polymnist.data import load
 from polymnist.options import DatasetOptions, about, dataset_options
 

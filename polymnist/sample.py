@@ -17,10 +17,10 @@ import torch
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
-from common.evaluation.latent_mixtures import cluster_of, gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated, sample_files
-from common.training import devices, options, run_from_command_line, runs
+from common.reporting import generated
+from common.scripts import options
+from common.training import devices, run_from_command_line, runs
 from polymnist.data import load
 from polymnist.options import DatasetOptions, dataset_options
 
@@ -47,18 +47,14 @@ def main(config: Config) -> Path:
         require(config.given.count(name) == 1, f"--given names {name} twice: name each modality once")
     torch.manual_seed(config.seed)
     folder = config.samples_dir
-    if config.given:
+    if config.given or config.mixture:
         runs.check_same(dataset_options(config), config.model)
+    if config.given:
         path = folder / f"from_{'_'.join(config.given)}.png"
         generated.decoded(path, model, load("test", config).take(slice(config.n_samples)), config.given, COLUMNS)
     else:
-        latents = None
-        if config.mixture:
-            runs.check_same(dataset_options(config), config.model)
-            latents = gaussian_mixture(model, load("train", config), config.mixture)
-        if config.cluster is not None:
-            latents = cluster_of(model.prior, config.cluster)
-        path = folder / f"{sample_files.name_of(config.mixture, config.cluster)}.png"
+        path = folder / f"{config.sample_name()}.png"
+        latents = config.latents(model, lambda: load("train", config))
         generated.samples(path, model, config.n_samples, COLUMNS, latents)
     print(path)
     return path

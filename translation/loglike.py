@@ -20,8 +20,8 @@ from common.data import Batch
 from common.estimators import joint_and_each
 from common.models import MultimodalVAE
 from common.reporting import tables
+from common.scripts.options import LoglikeConfig
 from common.training import devices, run_from_command_line
-from common.training.options import LoglikeConfig
 from translation.data import CODES, load
 from translation.options import NoFiles
 

@@ -22,10 +22,10 @@ from torch.distributions import Distribution
 from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import InputError, require
-from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
 from common.reporting import sample_files
-from common.training import devices, options, run_from_command_line
+from common.scripts import options
+from common.training import devices, run_from_command_line
 from translation.data import CODES, load, names, parse
 from translation.options import NoFiles
 
@@ -63,8 +63,7 @@ def main(config: Config) -> None:
     if config.reconstruct:
         name, lines = "translations", translations(model, load("test", config).take(slice(config.n_samples)))
     else:
-        latents = gaussian_mixture(model, load("train", config), config.mixture) if config.mixture else None
-        name = sample_files.name_of(config.mixture, **texts)
+        name, latents = config.sample_name(**texts), config.latents(model, lambda: load("train", config))
         lines = samples(model, inputs, config.n_samples, latents)
     folder = config.samples_dir
     print(*lines, sample_files.write_lines(folder / f"{name}.txt", lines), sep="\n")

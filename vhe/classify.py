@@ -20,8 +20,8 @@ from torch import Tensor
 from common import distributed
 from common.errors import option, require
 from common.reporting import tables
+from common.scripts.options import ScoresConfig
 from common.training import run_from_command_line
-from common.training.options import ScoresConfig
 from vhe.character_sets import images_of
 from vhe.data import Characters
 from vhe.framework import VHE

@@ -27,8 +27,8 @@ from common import distributed, metrics
 from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.reporting import tables
+from common.scripts.options import LoglikeConfig
 from common.training import run_from_command_line
-from common.training.options import LoglikeConfig
 from vhe.character_sets import images_of, support_sets
 from vhe.data import Characters
 from vhe.framework import VHE, SupportSets

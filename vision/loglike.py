@@ -24,7 +24,8 @@ from common.data.splits import only_complete
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.reporting import tables
-from common.training import devices, options, run_from_command_line
+from common.scripts import options
+from common.training import devices, run_from_command_line
 from vision.data import load
 
 BATCH_SIZE = 50

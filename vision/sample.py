@@ -25,10 +25,10 @@ from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.data.image_caches import Kind, decode
 from common.errors import require
-from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated, plots, sample_files
-from common.training import devices, options, run_from_command_line
+from common.reporting import generated, plots
+from common.scripts import options
+from common.training import devices, run_from_command_line
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
@@ -71,7 +71,7 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     view = config.condition_type or "image"
     names = {view: config.condition_file.name} if config.condition_file else {}
-    name = "reconstructions" if config.reconstruct else sample_files.name_of(config.mixture, **names)
+    name = "reconstructions" if config.reconstruct else config.sample_name(**names)
     picture = config.samples_dir / f"{name}.png"
     with torch.no_grad():
         if config.reconstruct:
@@ -80,7 +80,7 @@ def main(config: Config) -> None:
         elif config.condition_file:
             conditional(model, given(config.condition_file, view), config.n_samples, picture)
         else:
-            latents = gaussian_mixture(model, load("train", config), config.mixture) if config.mixture else None
+            latents = config.latents(model, lambda: load("train", config))
             prior(model, config.n_samples, picture, latents)
     print(picture)
 

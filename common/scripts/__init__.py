@@ -3,5 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["analysis", "mmvae_likelihoods", "publish", "weak_supervision"]
+    __name__, submodules=["analysis", "mmvae_likelihoods", "options", "publish", "weak_supervision"]
 )

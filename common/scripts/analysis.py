@@ -29,8 +29,8 @@ from common.reporting import generated, tables, umap
 from common.reporting.analysis_tables import Figures, few_latents, figure_tables, left_out, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
+from common.scripts.options import PriorSamplesConfig, ScoresConfig
 from common.training import devices, runs
-from common.training.options import PriorSamplesConfig, ScoresConfig
 from common.variational_posteriors.private_latents import latent_parts
 
 MIN_FOR_MAP = 20  # test examples

@@ -10,7 +10,7 @@ from common.data.batches import Batch, Examples
 from common.errors import require
 from common.estimators import joint_and_each, weighted_joint
 from common.multimodal_vae import MultimodalVAE
-from common.training.options import LoglikeConfig
+from common.scripts.options import LoglikeConfig
 
 BATCH_SIZE = 10  # so that progress is shown often: samples fill the batches of decoders
 

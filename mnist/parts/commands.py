@@ -18,6 +18,7 @@ from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.models.choices import WITHOUT_SCALES
 from common.reporting import plots, sample_files, tables
+from common.scripts.options import LoglikeConfig, SamplesConfig
 from common.training import Experiment, devices, objective_of, options, run
 from common.training.objective_options import ObjectiveOptions
 from mnist.data import MNIST
@@ -113,7 +114,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
 
 
 @dataclass
-class Sample(options.SamplesConfig):
+class Sample(SamplesConfig):
     """Complete test images from a part of them, or draw from the prior."""
 
     observed: str | None = None
@@ -124,7 +125,7 @@ class Sample(options.SamplesConfig):
 
 
 @dataclass
-class Loglike(options.LoglikeConfig):
+class Loglike(LoglikeConfig):
     """Log-likelihoods of the test images, of a part of them, and of the rest given it."""
 
     observed: str = "top"

@@ -89,7 +89,7 @@ def test_sampling_given_anything(trained, tmp_path, capsys, folder, attrs, image
 def test_samples_of_a_mixture(trained, tmp_path, monkeypatch, script):
     options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
     folder = trained[script.__name__.split(".")[0]]
-    assert_samples_a_mixture(monkeypatch, script, folder, *options, fits=celeba.sample)
+    assert_samples_a_mixture(monkeypatch, script, folder, *options)
 
 
 def test_condition_on_text_is_the_authors_name_of_condition_on_attrs():

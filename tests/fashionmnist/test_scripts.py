@@ -5,7 +5,6 @@ import pytest
 import fashionmnist.loglike
 import fashionmnist.sample
 import fashionmnist.train
-import mnist.sample
 import multimnist.loglike
 from common.training import run_from_command_line
 from fashionmnist.data import CLASSES
@@ -31,7 +30,7 @@ def test_a_class_is_given_by_number_or_name(fashion, tmp_path, monkeypatch, give
 
 def test_samples_of_a_mixture(fashion, tmp_path, monkeypatch):
     options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
-    assert_samples_a_mixture(monkeypatch, fashionmnist.sample, fashion, *options, fits=mnist.sample)
+    assert_samples_a_mixture(monkeypatch, fashionmnist.sample, fashion, *options)
 
 
 def test_outputs_name_the_classes(fashion, tmp_path):

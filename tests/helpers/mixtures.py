@@ -4,18 +4,15 @@ from types import SimpleNamespace
 
 import torch
 
-from common.evaluation.latent_mixtures import gaussian_mixture
+from common.evaluation import latent_mixtures
 from common.multimodal_vae import MultimodalVAE
 from tests.helpers.scripts import call
 
 
-def assert_samples_a_mixture(monkeypatch, script, *args, fits=None):
-    """With --mixture it fits one to training examples of all of the model's modalities, and decodes its draws.
-
-    Args:
-        fits: the module that fits it, by default the script.
-    """
-    fitted, decoded, decode = [], [], MultimodalVAE.decode
+def assert_samples_a_mixture(monkeypatch, script, *args):
+    """With --mixture it fits one to training examples of all of the model's modalities, and decodes its draws."""
+    fitted, decoded = [], []
+    gaussian_mixture, decode = latent_mixtures.gaussian_mixture, MultimodalVAE.decode
 
     def fit(model, train, n):
         assert set(train[:1].modalities) >= set(model.modalities)
@@ -27,7 +24,7 @@ def assert_samples_a_mixture(monkeypatch, script, *args, fits=None):
         decoded.append(z)
         return decode(self, z, *args, **options)
 
-    monkeypatch.setattr(fits or script, "gaussian_mixture", fit)
+    monkeypatch.setattr(latent_mixtures, "gaussian_mixture", fit)
     monkeypatch.setattr(MultimodalVAE, "decode", spied)
     call(script, *args, "--mixture", 2, "--n-samples", 3)
     assert fitted == [2]

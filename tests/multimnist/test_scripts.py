@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-import mnist.sample
 import multimnist.data
 import multimnist.loglike
 import multimnist.sample
@@ -42,7 +41,7 @@ def multi(request):
 
 def test_samples_of_a_mixture(feedback, tmp_path, monkeypatch):
     options = ("--demo", "--limit", 20, "--out-dir", tmp_path)
-    assert_samples_a_mixture(monkeypatch, multimnist.sample, feedback, *options, fits=mnist.sample)
+    assert_samples_a_mixture(monkeypatch, multimnist.sample, feedback, *options)
 
 
 @pytest.mark.parametrize("given", ["1773", "42", ""])

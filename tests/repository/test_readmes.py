@@ -27,8 +27,10 @@ from common.evaluation import classifiers
 from common.models import choices
 from common.reporting import models_page, readme_tables
 from common.scripts.analysis import parameter_counts
+from common.scripts.options import ModelArgument
 from common.training import Trainer, run_from_command_line
 from common.training.command_line import parse
+from common.training.options import RunConfig
 from mnist import train as mnist_train
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
@@ -169,8 +171,9 @@ def test_each_folder_has_the_commands_of_its_original():
 
 @pytest.mark.parametrize("readme", READMES)
 def test_commands_of_the_readmes_are_read(readme, capsys):
-    """By the scripts' own parsers and checks."""
-    for folder, (script, *args) in [*readme_commands(readme), *translated_commands(readme)]:
+    """By the scripts' own parsers and checks; a command that reads a run comes after the training that saves it."""
+    commands, saved = [*readme_commands(readme)], set()
+    for folder, (script, *args) in [*commands, *translated_commands(readme)]:
         module = importlib.import_module(".".join([*folder.parts, script.removesuffix(".py")]))
         config = module.Command if hasattr(module, "Command") else module.Config
         if args in (["-h"], ["--help"]):
@@ -183,6 +186,12 @@ def test_commands_of_the_readmes_are_read(readme, capsys):
             pytest.fail(f"{readme}: {folder / script} {' '.join(args)}\n{capsys.readouterr().err}")
         if hasattr(given, "check"):
             given.check()
+        if isinstance(given, RunConfig):
+            saved.add((folder, given.save_dir / given.experiment))
+        elif isinstance(given, ModelArgument) and (folder, [script, *args]) in commands:
+            run = given.model.parent if given.model.suffix else given.model
+            command = f"{folder / script} {' '.join(args)}"
+            assert (folder, run) in saved, f"{readme}: {command} reads a run that no command before it saves"
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from common.checkpoints import LAST, load
 from common.data import Examples, streams
 from common.evaluation import classifiers
 from common.models.choices import PAIR_MODELS
-from common.training.options import LoglikeConfig
+from common.scripts.options import LoglikeConfig
 from common.training.steps import WARM_UP
 from mnist import train as mnist_train
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics

@@ -16,11 +16,12 @@ import tyro
 from common.errors import option
 from common.models import choices, families, fusions
 from common.objectives.registry import OBJECTIVES, objectives_of
+from common.scripts.options import ModelArgument
 from common.training.command_line import parse, run_from_command_line
 from common.training.earlier_runs import NOT_OF_THE_RUN
 from common.training.objective_options import ObjectiveOptions, Unset
 from common.training.option_groups import GROUPS, choices_of
-from common.training.options import ModelArgument, RunConfig
+from common.training.options import RunConfig
 from tests.helpers.scripts import ROOT
 from tests.repository.test_scripts import SCRIPTS
 
