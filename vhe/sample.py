@@ -48,12 +48,14 @@ class Config(SamplesConfig):
     alphabet: str | None = None
     """draw new characters of this test alphabet"""
     n_samples: int = 8
-    """new images in a row; --new styles always draws one in each style"""
+    """new images in a row; --new styles draws one in each style"""
 
     def check(self) -> None:
         super().check()
         chosen = [x for x in (self.given, self.new, self.alphabet) if x is not None]
         require(len(chosen) < 2, "--given, --new and --alphabet make different pictures: give one of them")
+        fits = self.new != "styles" or self.n_samples == Config.n_samples
+        require(fits, "--new styles draws one image in each style: leave out --n-samples")
         if self.given is not None:
             require(1 <= len(self.given) <= GIVEN, f"--given takes 1 to {GIVEN} images, not {len(self.given)}")
 

@@ -303,6 +303,7 @@ def test_the_seed_decides(saved, shown):
         (sample, ["--given", "a", "--new", "characters"], "give one of them"),
         (sample, ["--new", "alphabets"], "does not model alphabets: use a model of train.py --model hierarchical"),
         (sample, ["--alphabet", "test01"], "does not model alphabets"),
+        (sample, ["--new", "styles", "--n-samples", "4"], "--new styles draws one image in each style: leave out"),
         (sample, ["--new", "styles"], "does not model styles: use a model of train.py --model factorial"),
         (sample, ["--n-samples", "0"], "--n-samples must be positive, not 0"),
         (loglike, ["--k-shot", "0"], "--k-shot must be positive"),
