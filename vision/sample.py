@@ -33,7 +33,7 @@ from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
 VIEWS = tuple(CHANNELS)
-MAX_RECONSTRUCTED = 3  # faces that --reconstruct shows at most, each in up to seven rows
+N_SAMPLES, N_RECONSTRUCTED = 16, 3  # by default; a reconstructed face has up to seven rows
 View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
@@ -41,15 +41,20 @@ View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 class Config(FaceOptions, options.PriorSamplesConfig):
     CONDITIONS: ClassVar = ("condition_file", "reconstruct")
 
-    n_samples: int = 16
+    n_samples: int | None = None
     """faces to generate. With --condition-file the first is the reconstruction, and the others are samples of
-    q(z|picture)"""
+    q(z|picture). Default: 16, with --reconstruct 3"""
     condition_file: Path | None = None
     """path of a picture of a face"""
     condition_type: View | None = None
     """view that the picture shows. Default: image"""
     reconstruct: bool = False
-    """reconstruct the first test images, three at most, from each view instead"""
+    """reconstruct the first test images from each view instead"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_samples is None:
+            self.n_samples = N_RECONSTRUCTED if self.reconstruct else N_SAMPLES
 
 
 def main(config: Config) -> None:
@@ -75,8 +80,7 @@ def main(config: Config) -> None:
     picture = config.samples_dir / f"{name}.png"
     with torch.no_grad():
         if config.reconstruct:
-            examples = load("test", config)
-            reconstructions(model, examples.take(slice(min(config.n_samples, MAX_RECONSTRUCTED))), picture)
+            reconstructions(model, load("test", config).take(slice(config.n_samples)), picture)
         elif config.condition_file:
             conditional(model, given(config.condition_file, view), config.n_samples, picture)
         else:
@@ -140,7 +144,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Non
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save the pictures of a training run: samples from the prior, and reconstructions."""
-    prior(model, 16, folder / "prior.png")
+    prior(model, N_SAMPLES, folder / "prior.png")
     reconstructions(model, (valid or train).take(slice(2)), folder / "reconstructions.png")
 
 

@@ -74,6 +74,14 @@ def test_views_from_the_prior_and_of_test_images(trained, tmp_path, options):
     assert picture.name == ("reconstructions.png" if options else "prior.png") and picture.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("options", "n"), [((), 3), (("--n-samples", 5), 5)])
+def test_reconstructs_the_faces_that_are_asked_for(trained, tmp_path, monkeypatch, options, n):
+    shown = []
+    monkeypatch.setattr(vision.sample, "reconstructions", lambda model, faces, path: shown.append(len(faces)))
+    call(vision.sample, trained, "--demo", "--limit", 20, "--reconstruct", *options, "--out-dir", tmp_path)
+    assert shown == [n]
+
+
 def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
     assert_samples_a_mixture(monkeypatch, vision.sample, trained, "--demo", "--limit", 20, "--out-dir", tmp_path)
 
