@@ -455,6 +455,7 @@ def test_digits_that_seldom_fit_are_drawn_until_they_do():
     assert (images == 200).sum() == 3 * 16**2
 
 
-def test_digits_that_always_overlap_are_given_up():
+def test_digits_that_always_overlap_are_given_up(monkeypatch):
+    monkeypatch.setattr(data, "MAX_FAILURES", 1000)
     with pytest.raises(InputError, match="leave no room for each other"):
         draw(5, squares(200, 200), min_digits=4)

@@ -88,7 +88,7 @@ def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
 
 def test_loglike_of_views(trained):
     asked = ("--by-size", "--target", "mask", "--given", "image", "gray")
-    estimates = call(vision.loglike, trained, "--demo", "--limit", 4, "--n-samples", 5, *asked)
+    estimates = call(vision.loglike, trained, "--demo", "--limit", 2, "--n-samples", 2, *asked)
     assert {"log p(x_S), S of 6", "log p(x_T|x_S), S of 2, T all others", "log p(mask|image,gray)"} <= set(estimates)
     rest = estimates["log p(all six)"]["mean"] - estimates["log p(image|the five others)"]["mean"]
     assert rest < 0
