@@ -164,14 +164,25 @@ def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
 def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None:
     """Raise InputError unless the inputs are known modalities of the same number of examples, at least one."""
     check_known(inputs, columns)
-    arrays = {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, Tensor)}
-    require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
+    _check_tensors(inputs)
     scalars = [name for name, x in inputs.items() if x.dim() == 0]
     require(not scalars, f"modalities need a dimension of examples, (B, ...); these have none: {', '.join(scalars)}")
     require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
-    sizes = {name: len(x) for name, x in inputs.items()}
-    require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")
+    sizes = _sizes(inputs)
     require(0 not in sizes.values(), "the batch is empty: give at least one example")
+
+
+def _check_tensors(values: Mapping[str, object], kinds: tuple[type, ...] = (Tensor,)) -> None:
+    """Raise InputError for modalities that are neither tensors nor of another of these kinds."""
+    arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, kinds)}
+    require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
+
+
+def _sizes(values: Mapping[str, Tensor | Shards]) -> dict[str, int]:
+    """The number of examples of each modality, {name: N}; raises InputError if they differ."""
+    sizes = {name: len(x) for name, x in values.items()}
+    require(len(set(sizes.values())) <= 1, f"all modalities need the same number of examples (got {sizes})")
+    return sizes
 
 
 def check_known(names: Iterable[str], columns: Collection[str]) -> None:
@@ -187,10 +198,14 @@ class Examples:
         modalities: {name: (N, ...)}, in memory or memory-mapped; N may differ between modalities that `rows` pairs.
         rows: {name: (R,)}, the row of the N that each of R examples takes; (R, G) for examples of G rows each. By
             default example i is row i of every modality.
-        mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all.
+        mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all. Its columns are the
+            model's modalities, in the order of its encoders.
         joint_only: (R,) or (R, G) bool, see Batch.
         derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...)
             float, whenever a batch is made. One with its source's name replaces it.
+
+    Raises:
+        InputError: modalities that are no tensors or of different lengths, or a mask that is not bool or does not fit.
     """
 
     def __init__(
@@ -201,6 +216,12 @@ class Examples:
         joint_only: Tensor | None = None,
         derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] | None = None,
     ) -> None:
+        _check_tensors(modalities, (Tensor, Shards))
+        n = next(iter(_sizes(rows or modalities).values()), 0)
+        if mask is not None:
+            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            require(kind == torch.bool, f"a mask must be a tensor of bool, not {kind}")
+            require(len(mask) == n, f"a mask needs a row for each of {n:,} examples, not {len(mask):,}")
         self.modalities = modalities
         self.rows = rows
         self.mask = mask
@@ -250,7 +271,7 @@ class Examples:
         lost = [name for name in self.derived if name in names and name not in (*kept, *derived)]
         require(not lost, f"{', '.join(lost)} is derived: also name {', '.join(self.derived[n][0] for n in lost)}")
         modalities, rows = (x and {name: x[name] for name in kept} for x in (self.modalities, self.rows))
-        return Examples(modalities, rows, derived=derived)
+        return Examples(modalities, rows, None, self.joint_only, derived)
 
     def take(self, index: slice | Tensor) -> "Examples":
         """Only the indexed examples; nothing is read from shards yet."""

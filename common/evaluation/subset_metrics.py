@@ -1,6 +1,7 @@
 """What a model makes of each subset of its modalities: coherence, distances to test images, classes in latents."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -28,10 +29,14 @@ def macro_accuracy(right: Tensor, labels: Tensor) -> float:
 def _features(
     values: Mapping[str, Tensor], judges: Mapping[str, Judge], inception: Inception | None
 ) -> dict[str, Tensor]:
-    """The features that are compared, {"FD TARGET", "FID TARGET": (N, F)}, on the CPU; without `inception` no FID."""
-    features = {f"FD {target}": judge.features(values).cpu() for target, judge in judges.items()}
+    """The features that are compared, {"FD TARGET", "FID TARGET": (N, F)}, on the CPU.
+
+    Targets whose judges have no features have no distances; without `inception` there is no FID.
+    """
+    compared = {target: judge.features for target, judge in judges.items() if judge.features is not None}
+    features = {f"FD {target}": of_judge(values).cpu() for target, of_judge in compared.items()}
     if inception:
-        features |= {f"FID {target}": inception(values[target]).cpu() for target in judges}
+        features |= {f"FID {target}": inception(values[target]).cpu() for target in compared}
     return features
 
 
@@ -77,7 +82,7 @@ def scores_given(
     columns = distributed.map_rows(len(test), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
     scores = {}
     for target in judges:
-        right, names = columns[f"right {target}"], ("FD", "FID") if inception else ("FD",)
+        right, names = columns[f"right {target}"], [name for name in ("FD", "FID") if f"{name} {target}" in distances]
         frechet = {name: distances[f"{name} {target}"](columns[f"{name} {target}"]) for name in names}
         shares = {"coherence": right.double().mean().item(), "macro": macro_accuracy(right, labels)}
         scores[target] = (shares if given else {}) | frechet
@@ -127,7 +132,7 @@ def scores_by_subset(
     """Scores given every subset of the modalities, by their names; () is the prior.
 
     Args:
-        judges: of every modality, by its name, with `features`.
+        judges: of every modality, by its name; those without `features` have no distances.
         inception: images -> features; None leaves "FID" out.
     """
     distances = distances_to(test.examples, judges, inception)
@@ -145,8 +150,8 @@ def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int,
     "coherence" and "macro", in [0, 1], are means over the subsets of a size and the targets that are not given;
     "spread" is the standard deviation of "coherence" over the subsets; "given targets" is the coherence of given
     targets. "FD" is a mean over targets that are not given. "FID" is a mean over all targets, given ones too; it
-    decodes one image for each test example (MMVAE+'s code). The scores of `linear_accuracies` are means over the
-    subsets.
+    decodes one image for each test example (MMVAE+'s code). Both leave out targets whose judges have no features. The
+    scores of `linear_accuracies` are means over the subsets.
     """
     rows = {}
     for given, (targets, latents) in subsets.items():
@@ -165,5 +170,6 @@ def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int,
 
 
 def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each score; none if there are no scores."""
-    return {name: sum(x[name] for x in scores) / len(scores) for name in scores[0]} if scores else {}
+    """The mean of each score over those that have it."""
+    names = dict.fromkeys(name for x in scores for name in x)
+    return {name: fmean([x[name] for x in scores if name in x]) for name in names}

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import pad
 
 from common.data.batches import Examples
+from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.reporting import plots
 
@@ -61,7 +62,14 @@ def decoded(path: Path, model: MultimodalVAE, examples: Examples, given: Sequenc
 
 
 def _in_rows(path: Path, images: Mapping[str, Tensor], columns: int, title: str) -> None:
-    """Save N images of each name in rows; those of one draw stand above each other."""
+    """Save N images of each name in rows; those of one draw stand above each other.
+
+    Raises:
+        InputError: values that are no images.
+    """
+    others = {name: tuple(x.shape) for name, x in images.items() if x.dim() != 4 or x.shape[1] not in (1, 3)}
+    remedy = "leave these out, or use cross_generation, whose Shown names the images"
+    require(not others, f"pictures show images (N, 1 or 3, H, W), which these are not: {others}; {remedy}")
     rows = {name: (x, [""] * len(x)) for name, x in framed(images).items()}
     images, labels, _ = plots.alternating(rows, columns)
     plots.image_grid(path, images, labels, title=title)

@@ -114,7 +114,8 @@ Trained on {data} with *Multimodal VAEs*, a reference library. config.json has a
 ## Metrics
 
 Means over examples after epoch {about.get("epoch", "?")}, in nats. bound: what training maximises;
-SUBSET/MODALITY: log p(MODALITY|z), with z drawn from the posterior given the SUBSET; SUBSET/kl: its KL from the prior.
+SUBSET/MODALITY: log p(MODALITY|z), with z drawn from the posterior given the SUBSET, and 0 for examples that lack the
+MODALITY; SUBSET/kl: its KL from the prior.
 
 | split | metric | value |
 |---|---|---|

@@ -16,6 +16,21 @@ def test_batches_cover_the_examples_in_order_and_scale_images():
     torch.testing.assert_close(torch.cat([b.modalities["image"] for b in batches]).squeeze(1), order / 255)
 
 
+@pytest.mark.parametrize(
+    ("modalities", "mask", "message"),
+    [
+        ({"a": torch.zeros(3), "b": torch.zeros(4)}, None, r"the same number of examples \(got {'a': 3, 'b': 4}\)"),
+        ({"a": np.zeros(3)}, None, "must be tensors, these are not: {'a': 'ndarray'}"),
+        ({"a": torch.zeros(3)}, torch.ones(3, 1), "a mask must be a tensor of bool, not torch.float32"),
+        ({"a": torch.zeros(3)}, np.ones((3, 1), bool), "a mask must be a tensor of bool, not ndarray"),
+        ({"a": torch.zeros(3)}, torch.ones(2, 1).bool(), "a mask needs a row for each of 3 examples, not 2"),
+    ],
+)
+def test_tensors_that_are_no_examples_are_refused(modalities, mask, message):
+    with pytest.raises(InputError, match=message):
+        Examples(modalities, mask=mask)
+
+
 def test_only_some_modalities_keep_what_is_derived_of_them():
     derived = {"twice": ("a", lambda x: 2 * x), "a": ("a", torch.neg), "b": ("a", torch.neg)}
     examples = Examples({"a": torch.ones(3), "b": torch.zeros(3)}, derived=derived)

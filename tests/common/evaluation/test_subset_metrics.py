@@ -89,6 +89,19 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert "coherence" not in sizes[3] and "given targets" in sizes[3] and "linear accuracy" in sizes[3]
 
 
+def test_a_target_whose_judge_has_no_features_has_no_distances():
+    """A label judges itself."""
+    vae = model(wrong_a=0.3)
+    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    subsets = scores_by_subset(train, test, JUDGES | {"b": JUDGES["b"]._replace(features=None)}, inception=lambda x: x)
+    assert set(subsets["a",].targets["b"]) == {"coherence", "macro"} and subsets[()].targets["b"] == {}
+    assert set(subsets["a",].targets["c"]) == {"coherence", "macro", "FD", "FID"}
+    sizes = scores_by_size(subsets)
+    assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
+    outside = [subsets[given].targets[x]["FD"] for given, x in ((("a", "b"), "c"), (("b", "c"), "a"))]
+    assert sizes[2]["FD"] == pytest.approx(sum(outside) / 2)
+
+
 def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)

@@ -385,6 +385,45 @@ def test_data_without_a_modality_of_the_model_are_refused(tmp_path):
         run(config(tmp_path), experiment)
 
 
+def pairs_of(image=None, text=None, mask=None, **others):
+    image, text = torch.rand(60, 1, 28, 28) if image is None else image, torch.arange(60) % 10 if text is None else text
+    return Examples({"image": image, "text": text, **others}, mask=mask)
+
+
+ALL = torch.ones(60, 2, dtype=torch.bool)
+WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan)),
+            "image has NaN in 50 of 50 examples that should have",
+        ),
+        (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=ALL), "image has NaN in 50 of 50 examples"),
+        (lambda: pairs_of(text=torch.arange(60) % 10 - 1), "text has a negative number in 5 of 50 examples"),
+        (lambda: pairs_of(torch.rand(60, 1, 28, 28).double()), "image is torch.float64, and the model torch.float32"),
+        (lambda: pairs_of(mask=torch.ones(60, 3).bool()), "a mask needs 2 columns, for image, text, not 3"),
+        (
+            lambda: Examples({"text": torch.arange(60) % 10, "image": torch.rand(60, 1, 28, 28)}, mask=ALL),
+            "a mask's columns are image, text, as the model's encoders, and the data have text, image: give both",
+        ),
+    ],
+)
+def test_data_that_the_model_cannot_take_are_refused(tmp_path, data, message):
+    experiment = mnist_train.experiment()._replace(load=lambda *_: data())
+    with pytest.raises(InputError, match=message):
+        run(config(tmp_path), experiment)
+
+
+def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
+    mnist, options = mnist_train.experiment(), config(tmp_path)
+    data = pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=WITHOUT_IMAGE, id=torch.arange(60))
+    kept = mnist.examples(options, data, mnist.build(options))
+    assert set(kept.modalities) == {"image", "text"} and kept.mask.equal(WITHOUT_IMAGE)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
