@@ -136,6 +136,7 @@ Training
         optimizers: the optimiser, and the schedule of its learning rate
         trackers: TensorBoard, Weights & Biases and MLflow
         loop: annealing, model selection, early stopping, exact resumption
+        model_data: the modalities of the data that the model has, checked
         experiment: an experiment as a value, and the one function that trains it
         parallel: many training runs, each in its own process
     scripts/: what the scripts of several folders do after training

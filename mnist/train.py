@@ -58,7 +58,7 @@ def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examp
     import torch
 
     from common.data import Examples
-    from common.training.experiment import modelled
+    from common.training.model_data import modelled
 
     data = modelled(config, data, model)
     return Examples(data.modalities, derived={"image": ("image", torch.bernoulli)}) if config.binary else data

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from common import distributed
-from common.data.batches import Examples, n_columns
-from common.data.shards import Shards
+from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
@@ -21,65 +20,12 @@ from common.objectives.registry import make_objective
 from common.training import batch_norm, devices, trackers
 from common.training.earlier_runs import read_about
 from common.training.loop import Pictures, Trainer
+from common.training.model_data import modelled
 from common.training.objective_options import ObjectiveOptions
 from common.training.options import RunConfig, as_json
 from common.training.runs import Callback, Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
-
-
-def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Examples:
-    """The data's modalities that the model has, checked before a training on them.
-
-    Raises:
-        InputError: the data lack one of the model's, or have values that it cannot take; a mask's columns are not the
-            model's modalities.
-    """
-    known = {**data.modalities, **data.derived}
-    lacking = [name for name in model.modalities if name not in known]
-    require(
-        not lacking, f"the data lack {', '.join(lacking)}: they have {', '.join(known)}, name the model's encoders so"
-    )
-    selected = Examples(data.modalities, data.rows, None, data.joint_only, data.derived).only(model.modalities)
-    if data.mask is not None:
-        ordered = tuple(name for name in known if name in model.modalities)
-        require(
-            ordered == model.modalities,
-            f"a mask's columns are {', '.join(model.modalities)}, as the model's encoders, and the data have "
-            f"{', '.join(ordered)}: give both the same order",
-        )
-        n = n_columns(model.columns)
-        require(
-            data.mask.shape[-1] == n,
-            f"a mask needs {n} columns, for {', '.join(model.modalities)}, not {data.mask.shape[-1]}",
-        )
-        selected = Examples(selected.modalities, selected.rows, data.mask, data.joint_only, selected.derived)
-    _check_values(selected, model)
-    return selected
-
-
-def _check_values(examples: Examples, model: MultimodalVAE) -> None:
-    """Raise InputError for floats of another type than the model's, and for NaN or -1 where the mask is True."""
-    dtype = next(model.parameters()).dtype
-    for name, x in examples.modalities.items():
-        if isinstance(x, Shards) or x.dtype in (torch.uint8, torch.bool):
-            continue
-        floats = x.is_floating_point()
-        fits = not floats or x.dtype == dtype
-        require(fits, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})")
-        columns = model.columns[name]
-        missing, n_dims = x.isnan() if floats else x < 0, 1 if columns.n_elements is None else 2
-        missing = missing.reshape(*x.shape[:n_dims], -1).any(dim=-1)  # (N,), of a set (N, n)
-        if not missing.any():
-            continue
-        if examples.rows:
-            missing = missing[examples.rows[name]]
-        if examples.mask is not None:
-            missing = missing & columns.of(examples.mask)
-        n = int(missing.reshape(len(examples), -1).any(dim=1).sum())
-        kind = "NaN" if floats else "a negative number"
-        remedy = "Examples(..., mask=mask) tells what is absent, False there"
-        require(n == 0, f"{name} has {kind} in {n:,} of {len(examples):,} examples that should have it: {remedy}")
 
 
 class Experiment(NamedTuple):

@@ -1,0 +1,80 @@
+"""The modalities of the data that a model has, checked before a training on them."""
+
+import torch
+from torch import Tensor
+
+from common.data.batches import Examples, n_columns
+from common.data.shards import Shards
+from common.errors import require
+from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood
+from common.multimodal_vae import MultimodalVAE
+from common.training.options import RunConfig
+
+
+def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Examples:
+    """The data's modalities that the model has, checked before a training on them.
+
+    Raises:
+        InputError: the data lack one of the model's, or have values that it cannot take; a mask's columns are not the
+            model's modalities.
+    """
+    known = {**data.modalities, **data.derived}
+    lacking = [name for name in model.modalities if name not in known]
+    require(
+        not lacking, f"the data lack {', '.join(lacking)}: they have {', '.join(known)}, name the model's encoders so"
+    )
+    selected = Examples(data.modalities, data.rows, None, data.joint_only, data.derived).only(model.modalities)
+    if data.mask is not None:
+        ordered = tuple(name for name in known if name in model.modalities)
+        require(
+            ordered == model.modalities,
+            f"a mask's columns are {', '.join(model.modalities)}, as the model's encoders, and the data have "
+            f"{', '.join(ordered)}: give both the same order",
+        )
+        n = n_columns(model.columns)
+        require(
+            data.mask.shape[-1] == n,
+            f"a mask needs {n} columns, for {', '.join(model.modalities)}, not {data.mask.shape[-1]}",
+        )
+        selected = Examples(selected.modalities, selected.rows, data.mask, data.joint_only, selected.derived)
+    _check_values(selected, model)
+    return selected
+
+
+def _check_values(examples: Examples, model: MultimodalVAE) -> None:
+    """Raise InputError for values of a type or a range that the model cannot take, where the mask is True."""
+    dtype, likelihoods = next(model.parameters()).dtype, dict(model.likelihood.items())
+    for name, x in examples.modalities.items():
+        likelihood, floats = likelihoods.get(name), x.dtype.is_floating_point
+        is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
+        require(
+            not is_class or not (floats or x.dtype == torch.uint8),
+            f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0",
+        )
+        require(
+            not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})"
+        )
+        if isinstance(x, Shards) or x.dtype in (torch.uint8, torch.bool):
+            continue
+        remedy = "Examples(..., mask=mask) tells what is absent, False there"
+        if floats:
+            _require_none(x.isnan(), "NaN", name, examples, model, remedy)
+        else:
+            _require_none(x < 0, "a negative number", name, examples, model, remedy)
+        if floats and isinstance(likelihood, BernoulliLikelihood):
+            outside, remedy = (x < 0) | (x > 1), "scale them, or give uint8, which becomes [0, 1]"
+            _require_none(outside, "values outside [0, 1]", name, examples, model, remedy)
+
+
+def _require_none(wrong: Tensor, what: str, name: str, examples: Examples, model: MultimodalVAE, remedy: str) -> None:
+    """Raise InputError for examples that have a modality with wrong values, which `wrong` (N, ...) tells."""
+    columns = model.columns[name]
+    wrong = wrong.reshape(*wrong.shape[: 1 if columns.n_elements is None else 2], -1).any(dim=-1)  # (N,), set (N, n)
+    if not wrong.any():
+        return
+    if examples.rows:
+        wrong = wrong[examples.rows[name]]
+    if examples.mask is not None:
+        wrong = wrong & columns.of(examples.mask)
+    n = int(wrong.reshape(len(examples), -1).any(dim=1).sum())
+    require(n == 0, f"{name} has {what} in {n:,} of {len(examples):,} examples that should have it: {remedy}")
