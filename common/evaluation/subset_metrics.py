@@ -132,7 +132,7 @@ def scores_by_subset(
     """Scores given every subset of the modalities, by their names; () is the prior.
 
     Args:
-        judges: of every modality, by its name; those without `features` have no distances.
+        judges: by the modality that they judge, others are not scored; those without `features` have no distances.
         inception: images -> features; None leaves "FID" out.
     """
     distances = distances_to(test.examples, judges, inception)
@@ -163,8 +163,8 @@ def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int,
     sizes = {}
     for size, of_size in rows.items():
         sizes[size] = _means(of_size)
-        if "coherence" in of_size[0]:
-            each = torch.tensor([row["coherence"] for row in of_size], dtype=torch.float64)
+        each = torch.tensor([row["coherence"] for row in of_size if "coherence" in row], dtype=torch.float64)
+        if len(each):
             sizes[size]["spread"] = each.std(correction=0).item()
     return sizes
 
