@@ -58,7 +58,7 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
             continue
         remedy = "Examples(..., mask=mask) tells what is absent, False there"
         if floats:
-            _require_none(x.isnan(), "NaN", name, examples, model, remedy)
+            _require_none(~x.isfinite(), "NaN or infinity", name, examples, model, remedy)
         else:
             _require_none(x < 0, "a negative number", name, examples, model, remedy)
         if floats and isinstance(likelihood, BernoulliLikelihood):

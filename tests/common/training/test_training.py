@@ -399,9 +399,12 @@ WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
     [
         (
             lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan)),
-            "image has NaN in 50 of 50 examples that should have",
+            "image has NaN or infinity in 50 of 50 examples that should have",
         ),
-        (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=ALL), "image has NaN in 50 of 50 examples"),
+        (
+            lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=ALL),
+            "image has NaN or infinity in 50 of 50 examples",
+        ),
         (lambda: pairs_of(text=torch.arange(60) % 10 - 1), "text has a negative number in 5 of 50 examples"),
         (lambda: pairs_of(torch.rand(60, 1, 28, 28).double()), "image is torch.float64, and the model torch.float32"),
         (lambda: pairs_of(255 * torch.rand(60, 1, 28, 28)), r"image has values outside \[0, 1\] in 50 of 50 examples"),
