@@ -1,0 +1,41 @@
+"""The checks of data before a training: rows that are paired, and sets of like elements."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.data import Examples
+from common.data.batches import columns_of
+from common.errors import InputError
+from common.training.model_data import modelled
+
+MODEL = SimpleNamespace(
+    modalities=("a", "s"),
+    columns=columns_of({"a": None, "s": 2}),
+    likelihood={},
+    parameters=lambda: iter([torch.zeros(1)]),
+)
+
+
+def data(mask=None, rows=None):
+    """Row 1 of a, and the element 0 of row 2 of the set s, are NaN."""
+    a, s = torch.zeros(4, 3), torch.zeros(4, 2, 3)
+    a[1, 2] = s[2, 0, 1] = torch.nan
+    return Examples({"a": a, "s": s}, rows, mask)
+
+
+def test_elements_that_a_mask_leaves_out_may_hold_anything():
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    mask[1, 0] = mask[2, 1] = False  # a of example 1, the first element of example 2
+    assert modelled(None, data(mask), MODEL).mask is mask
+    mask[2] = torch.tensor([True, True, False])  # the other element in its place
+    with pytest.raises(InputError, match="s has NaN or infinity in 1 of 4 examples"):
+        modelled(None, data(mask), MODEL)
+
+
+def test_only_the_rows_that_examples_take_count():
+    whole = torch.tensor([0, 3, 3])
+    assert len(modelled(None, data(rows={"a": whole, "s": whole}), MODEL)) == 3
+    with pytest.raises(InputError, match="a has NaN or infinity in 2 of 3 examples"):
+        modelled(None, data(rows={"a": torch.tensor([1, 0, 1]), "s": whole}), MODEL)
