@@ -261,7 +261,8 @@ def run_chains(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str
 
 def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work, str | None]]:
     """`pool.execute` with a progress bar."""
-    with distributed.progress(total=len(todo), unit=f" {unit}") as bar:
+    # miniters, smoothing: tqdm would show nothing between two ends, and expect each work to take a second
+    with distributed.progress(total=len(todo), unit=f" {unit}", miniters=0, smoothing=0) as bar:
         show = partial(progress, bar)
         for work, error in pool.execute(todo, show):
             bar.update()

@@ -23,6 +23,15 @@ LINE_INTERVAL = 10.0  # seconds between lines of progress where standard error i
 LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left, {rate_fmt}{postfix}\n"
 
 
+class ProgressBar(tqdm):
+    """tqdm's, for units that begin with a blank: a slow rate is "12.5 s/images", not "12.5s/ images"."""
+
+    @staticmethod
+    def format_meter(*args: Any, **options: Any) -> str:  # noqa: ANN401 (those of tqdm)
+        """Return the line to show."""
+        return tqdm.format_meter(*args, **options).replace("s/ ", " s/")
+
+
 def start() -> None:
     """Connect to the other processes if torchrun started them; only the first process keeps its standard output."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
@@ -62,7 +71,7 @@ def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa:
     """
     if not sys.stderr.isatty():
         options |= {"delay": LINE_INTERVAL, "mininterval": LINE_INTERVAL, "bar_format": LINE, "leave": True}
-    return tqdm(items, disable=rank() > 0, **options)
+    return ProgressBar(items, disable=rank() > 0, **options)
 
 
 @cache
