@@ -2,11 +2,12 @@
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from common.data import Examples
+from common.data import Examples, files
 
 N_TEST = 297
 
@@ -22,9 +23,8 @@ def scanned_digits(split: str) -> Examples:
 @cache  # a demo takes both splits
 def _digits() -> tuple[Tensor, Tensor]:
     """All 1,797 images and their labels."""
-    from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)  # (1797, 1, 8, 8)
+    # not by sklearn.datasets, whose import takes one to two seconds
+    rows = torch.from_numpy(np.loadtxt(files.of_package("sklearn", "datasets/data/digits.csv.gz"), delimiter=","))
+    images = (rows[:, :-1] / 16).float().view(-1, 1, 8, 8)
     images = pad(interpolate(images, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))  # MNIST's margins
-    return (255 * images).round().to(torch.uint8), torch.from_numpy(digits.target).long()
+    return (255 * images).round().to(torch.uint8), rows[:, -1].long()

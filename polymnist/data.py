@@ -3,7 +3,6 @@
 import re
 import zlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -105,8 +104,7 @@ def generator(split: str, part: str) -> torch.Generator:
 def photograph(i: int) -> Tensor:
     """The photograph of modality i, (3, H, W) uint8."""
     package, name = PHOTOGRAPHS[i]
-    path = Path(find_spec(package).origin).parent / name
-    with open_picture(path, f"install {package} again") as image:
+    with open_picture(files.of_package(package, name), f"install {package} again") as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 

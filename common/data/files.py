@@ -6,6 +6,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from common import distributed
@@ -32,6 +33,11 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
     require(data_dir.is_dir(), f"there is no folder {data_dir}: {how}")
     others = f", and so {'are' if len(names) > 2 else 'is'} {' and '.join(names[1:])}" if len(names) > 1 else ""
     raise InputError(f"{data_dir / names[0]} is missing{others}: {how}")
+
+
+def of_package(package: str, name: str) -> Path:
+    """The path of a file in an installed package, without an import of the package."""
+    return Path(find_spec(package).origin).parent / name
 
 
 def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
