@@ -61,9 +61,23 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
             _require_none(~x.isfinite(), "NaN or infinity", name, examples, model, remedy)
         else:
             _require_none(x < 0, "a negative number", name, examples, model, remedy)
+        if isinstance(likelihood, CategoricalLikelihood) and not model.modality[name].given:
+            last = _n_classes(model, name) - 1
+            remedy = f"its decoder gives the classes 0 to {last}: count classes from 0, or give the decoder more"
+            _require_none(x > last, f"a class above {last}", name, examples, model, remedy)
         if floats and isinstance(likelihood, BernoulliLikelihood):
             outside, remedy = (x < 0) | (x > 1), "scale them, or give uint8, which becomes [0, 1]"
             _require_none(outside, "values outside [0, 1]", name, examples, model, remedy)
+
+
+@torch.no_grad()
+def _n_classes(model: MultimodalVAE, name: str) -> int:
+    """The number of classes that the decoder of a modality gives."""
+    weight, training = next(model.parameters()), model.training
+    model.eval()  # batch norm refuses a batch of one in training
+    p = model.decode(weight.new_zeros(1, model.latent_dim), (name,))[name]
+    model.train(training)
+    return p.logits.shape[-1]
 
 
 def _require_none(wrong: Tensor, what: str, name: str, examples: Examples, model: MultimodalVAE, remedy: str) -> None:

@@ -406,6 +406,10 @@ WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
             "image has NaN or infinity in 50 of 50 examples",
         ),
         (lambda: pairs_of(text=torch.arange(60) % 10 - 1), "text has a negative number in 5 of 50 examples"),
+        (
+            lambda: pairs_of(text=torch.arange(60) % 10 + 1),
+            "text has a class above 9 in 5 of 50 examples .* gives the classes 0 to 9: count classes from 0",
+        ),
         (lambda: pairs_of(torch.rand(60, 1, 28, 28).double()), "image is torch.float64, and the model torch.float32"),
         (lambda: pairs_of(255 * torch.rand(60, 1, 28, 28)), r"image has values outside \[0, 1\] in 50 of 50 examples"),
         (
