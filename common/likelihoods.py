@@ -195,19 +195,13 @@ def log_prob(name: str, p: Distribution, x: Tensor, leading: int) -> Tensor:
         leading: the number of dimensions of p before an example's own, (..., B).
 
     Raises:
-        InputError: an example does not have the shape that the decoder gives, and would be broadcast; or the
-            likelihood does not know how many of the dimensions are an example's own.
+        InputError: an example does not have the shape that the decoder gives, and would be broadcast.
     """
     shape = (p.batch_shape + p.event_shape)[leading:]
     require(
         x.shape[1:] == shape,
         f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
         f"{', '.join(map(str, shape))}), reshape the values",
-    )
-    require(
-        len(p.batch_shape) == leading,
-        f"the log-density of {name} must be one number for each example, of {len(shape)} dimensions: give its "
-        f"likelihood event_dims={len(shape)}",
     )
     return p.log_prob(x)
 

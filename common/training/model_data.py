@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common.data.batches import Examples, n_columns
 from common.data.shards import Shards
@@ -54,6 +55,15 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
         require(
             not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})"
         )
+        p = _decoded(model, name)
+        if p is not None:
+            is_set = model.columns[name].n_elements is not None
+            n = x.dim() - 1 - is_set
+            require(
+                len(p.batch_shape) == 1 + is_set,
+                f"the log-density of {name} must be one number for each {'element' if is_set else 'example'}, which "
+                f"has {n} dimensions: give its likelihood event_dims={n}",
+            )
         if isinstance(x, Shards) or x.dtype in (torch.uint8, torch.bool):
             continue
         remedy = "Examples(..., mask=mask) tells what is absent, False there"
@@ -61,8 +71,8 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
             _require_none(~x.isfinite(), "NaN or infinity", name, examples, model, remedy)
         else:
             _require_none(x < 0, "a negative number", name, examples, model, remedy)
-        if isinstance(likelihood, CategoricalLikelihood) and not model.modality[name].given:
-            last = _n_classes(model, name) - 1
+        if isinstance(likelihood, CategoricalLikelihood) and p is not None:
+            last = p.logits.shape[-1] - 1
             remedy = f"its decoder gives the classes 0 to {last}: count classes from 0, or give the decoder more"
             _require_none(x > last, f"a class above {last}", name, examples, model, remedy)
         if floats and isinstance(likelihood, BernoulliLikelihood):
@@ -71,13 +81,15 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
 
 
 @torch.no_grad()
-def _n_classes(model: MultimodalVAE, name: str) -> int:
-    """The number of classes that the decoder of a modality gives."""
-    weight, training = next(model.parameters()), model.training
+def _decoded(model: MultimodalVAE, name: str) -> Distribution | None:
+    """p(x_m|z) for one z, batch shape (1,), or (1, n) for a set; None where there is none without a condition."""
+    if name not in model.modelled or model.modality[name].given:
+        return None
+    training = model.training
     model.eval()  # batch norm refuses a batch of one in training
-    p = model.decode(weight.new_zeros(1, model.latent_dim), (name,))[name]
+    p = model.decode(next(model.parameters()).new_zeros(1, model.latent_dim), (name,))[name]
     model.train(training)
-    return p.logits.shape[-1]
+    return p
 
 
 def _require_none(wrong: Tensor, what: str, name: str, examples: Examples, model: MultimodalVAE, remedy: str) -> None:

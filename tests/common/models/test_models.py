@@ -10,7 +10,7 @@ from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import log_marginal
-from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
+from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
@@ -101,14 +101,6 @@ def test_values_are_not_broadcast_over_examples(name):
         objective._log_prob(name, z, other)
     with pytest.raises(InputError, match=f"{name} has values of shape .*, reshape the values"):
         log_marginal(model, other, (name,), ("image",) if name == "text" else ("text",), n_samples=3)
-
-
-@pytest.mark.parametrize("event_dims", [1, 4])
-def test_a_likelihood_with_too_few_or_too_many_dimensions_is_refused(event_dims):
-    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
-    model.likelihood["image"] = BernoulliLikelihood(event_dims=event_dims)
-    with pytest.raises(InputError, match="log-density of image must be one number .* give its likelihood event_dims=3"):
-        StandardElbo(model)._log_prob("image", torch.randn(1, 3, 4), {"image": torch.rand(3, 1, 28, 28)})
 
 
 def test_targets_and_masks_are_checked():

@@ -12,6 +12,7 @@ from common.training.model_data import modelled
 
 MODEL = SimpleNamespace(
     modalities=("a", "s"),
+    modelled=(),
     columns=columns_of({"a": None, "s": 2}),
     likelihood={},
     parameters=lambda: iter([torch.zeros(1)]),

@@ -14,6 +14,7 @@ import torch
 from common.checkpoints import BEST, LAST, load
 from common.data import Examples
 from common.errors import InputError
+from common.likelihoods import BernoulliLikelihood
 from common.objectives import MvaeElbo, StandardElbo
 from common.training import loop as training
 from common.training import run, run_from_command_line
@@ -428,6 +429,20 @@ def test_data_that_the_model_cannot_take_are_refused(tmp_path, data, message):
     experiment = mnist_train.experiment()._replace(load=lambda *_: data())
     with pytest.raises(InputError, match=message):
         run(config(tmp_path), experiment)
+
+
+@pytest.mark.parametrize("event_dims", [1, 2])
+def test_a_likelihood_of_other_dimensions_than_an_example_is_refused(tmp_path, event_dims):
+    mnist = mnist_train.experiment()
+
+    def build(options):
+        model = mnist.build(options)
+        model.likelihood["image"] = BernoulliLikelihood(event_dims)
+        return model
+
+    message = "log-density of image must be one number for each example, which has 3 dimensions: .* event_dims=3"
+    with pytest.raises(InputError, match=message):
+        run(config(tmp_path), mnist._replace(build=build, load=lambda *_: pairs_of()))
 
 
 def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
