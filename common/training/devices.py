@@ -51,7 +51,7 @@ def prepare(model: Model, device: torch.device, precision: str, compile: bool) -
             run_in_bf16(network)
         if compile:
             _check_compiler(device)
-            network.compile()
+            compile_network(network)
     return model.to(device)
 
 
@@ -75,6 +75,17 @@ def _in_float32(output: object) -> object:
         tensors = [_in_float32(x) for x in output]
         return type(output)(*tensors) if hasattr(output, "_fields") else tuple(tensors)
     return output
+
+
+def compile_network(network: nn.Module) -> None:
+    """Compile a network by torch.compile when it is first called."""
+    forward = network.forward
+
+    def compiled(*inputs: object, **named: object) -> object:
+        return forward(*inputs, **named)
+
+    # not network.compile(), which leaves a Sequential as it is: torch does not compile its own functions
+    network.forward = torch.compile(compiled)
 
 
 def _check_compiler(device: torch.device) -> None:

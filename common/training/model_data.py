@@ -87,7 +87,8 @@ def _decoded(model: MultimodalVAE, name: str) -> Distribution | None:
         return None
     training = model.training
     model.eval()  # batch norm refuses a batch of one in training
-    p = model.decode(next(model.parameters()).new_zeros(1, model.latent_dim), (name,))[name]
+    with torch.compiler.set_stance("force_eager"):  # compiling for one row would take long and slow down other rows
+        p = model.decode(next(model.parameters()).new_zeros(1, model.latent_dim), (name,))[name]
     model.train(training)
     return p
 

@@ -2,6 +2,7 @@ import copy
 import os
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from benchmarks.experiments import EXPERIMENTS
 from common.errors import InputError
 from common.training import devices
+from mnist.model import build
 from tests.helpers.scripts import ROOT
 
 
@@ -71,6 +73,28 @@ def test_compiling_needs_a_compiler(monkeypatch, device, missing):
     model = SimpleNamespace(networks=lambda: [torch.nn.Linear(1, 1)])
     with pytest.raises(InputError, match=f"--compile needs a {missing}: install it"):
         devices.prepare(model, torch.device(device), "fp32", compile=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.filterwarnings("ignore")  # torch compiles with warnings
+def test_all_networks_are_compiled(monkeypatch, precision):
+    """torch's own Sequential too, which Module.compile leaves as it is."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(devices, "_check_compiler", lambda device: None)
+    model, x = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")), torch.rand(3, 1, 28, 28)
+    expected = model.encoder["image"](x)
+    devices.prepare(model, torch.device("cpu"), precision, compile=True)
+    torch.testing.assert_close(model.encoder["image"](x), expected, rtol=0.05, atol=0.05)
+    assert len(graphs) == 1
+    with torch.no_grad():
+        model.decode(torch.zeros(3, 4))
+    assert len(graphs) == 3, "the image's decoder and the text's"
 
 
 def test_no_more_threads_than_a_container_may_use(monkeypatch):
