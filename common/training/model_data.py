@@ -58,7 +58,7 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
         p = _decoded(model, name)
         if p is not None:
             is_set = model.columns[name].n_elements is not None
-            n = x.dim() - 1 - is_set
+            n = len(x.shape) - 1 - is_set
             require(
                 len(p.batch_shape) == 1 + is_set,
                 f"the log-density of {name} must be one number for each {'element' if is_set else 'example'}, which "

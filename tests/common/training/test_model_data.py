@@ -2,13 +2,15 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from common.data import Examples
+from common.data import Examples, Shards
 from common.data.batches import columns_of
 from common.errors import InputError
 from common.training.model_data import modelled
+from mnist.model import build
 
 MODEL = SimpleNamespace(
     modalities=("a", "s"),
@@ -40,3 +42,10 @@ def test_only_the_rows_that_examples_take_count():
     assert len(modelled(None, data(rows={"a": whole, "s": whole}), MODEL)) == 3
     with pytest.raises(InputError, match="a has NaN or infinity in 2 of 3 examples"):
         modelled(None, data(rows={"a": torch.tensor([1, 0, 1]), "s": whole}), MODEL)
+
+
+def test_data_in_files_fit_a_model(tmp_path):
+    np.save(tmp_path / "image.npy", np.ones((5, 1, 28, 28), dtype=np.float32))
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
+    data = Examples({"image": Shards([tmp_path / "image.npy"]), "text": torch.arange(5)})
+    assert len(modelled(None, data, model)) == 5
