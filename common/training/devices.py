@@ -84,7 +84,9 @@ def compile_network(network: nn.Module) -> None:
     def compiled(*inputs: object, **named: object) -> object:
         return forward(*inputs, **named)
 
-    # not network.compile(), which leaves a Sequential as it is: torch does not compile its own functions
+    # not network.compile(), which leaves a Sequential as it is: torch does not compile its own functions. Code of its
+    # own for each network, since torch compiles the same code eight times at most
+    compiled.__code__ = compiled.__code__.replace()
     network.forward = torch.compile(compiled)
 
 

@@ -95,6 +95,11 @@ def test_all_networks_are_compiled(monkeypatch, precision):
     with torch.no_grad():
         model.decode(torch.zeros(3, 4))
     assert len(graphs) == 3, "the image's decoder and the text's"
+    for n in range(10):
+        network = torch.nn.Sequential(torch.nn.Linear(3, 3 + n))
+        devices.compile_network(network)
+        network(torch.zeros(2, 3))
+    assert len(graphs) == 13, "torch compiles the same code eight times at most"
 
 
 def test_no_more_threads_than_a_container_may_use(monkeypatch):
