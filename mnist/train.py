@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from common.training import run_from_command_line
 from common.training.objective_options import ModelOptions
-from common.training.options import LatentsOption, RunConfig
+from common.training.options import LatentsOption, LrSchedule, RunConfig
 
 if TYPE_CHECKING:
     from common.data import Examples
@@ -46,8 +46,10 @@ class Config(ModelOptions, DigitsConfig):
     """The models on an image and a label."""
 
     GROUPS: ClassVar = {"data": ("binary",)}
+    PAPER: ClassVar = DigitsConfig.PAPER | {"lr_schedule": "constant"}
     DEMO: ClassVar = {"batch_size": 50}
 
+    lr_schedule: LrSchedule = "cosine"
     binary: bool = False
     """draw each pixel as 0 or 1, with its grey value as the probability of 1: for training anew in each batch, for
     the other scripts once"""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
 LatentsOption = Annotated[int, LATENT_NAMES]
 OptimizerName = Literal["adam", "amsgrad", "adamw", "sgd"]
+LrSchedule = Literal["constant", "linear", "cosine", "step"]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -51,7 +52,7 @@ class TrainingOptions:
     optimizer: OptimizerName = "adam"
     """amsgrad: the variant of Adam by Reddi et al. 2018; adamw: with a decoupled weight decay of 0.01; sgd: with a
     momentum of 0.9"""
-    lr_schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
+    lr_schedule: LrSchedule = "constant"
     """how the learning rate falls, minibatch by minibatch, from --lr after the warm-up until the last epoch. linear,
     cosine: to 0; step: to a tenth after half of the way, to a hundredth after three quarters"""
     warmup_epochs: int = 0
