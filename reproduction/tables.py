@@ -24,10 +24,15 @@ DIFFERENCE = (
 JUDGES = (
     "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
 )
+SCHEDULE = (
+    "cosine, linear, step: how the learning rate falls (--lr-schedule). Epochs without such a word: it is constant, "
+    "--lr-schedule constant."
+)
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
     "comparable with published figures."
 )
+CONSTANT = "constant"
 MAX_COLUMNS = 8  # figures side by side, in tables without papers' figures of our data; others have a line for each
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
@@ -66,8 +71,9 @@ def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
     for plan in table.plans:
         runs = [x for x in results if (x.table, x.experiment, x.model) == (name, plan.experiment, plan.model)]
         commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
-        different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}; keep them apart"
-        require(len(commands) < 2, different)
+        for trained in (commands, {f"--lr-schedule {schedule(x)}" for x in runs}):
+            different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(trained))}; keep them apart"
+            require(len(trained) < 2, different)
         for figure in (*table.figures, *table.further):
             values, others = (
                 {i: value for i, x in enumerate(runs) if (value := look_up(x, keys, plan)) is not None}
@@ -146,14 +152,23 @@ def shown(figure: Figure, value: float) -> str:
     return f"{value:.1f}" if figure.percent else f"{value:.3f}"
 
 
+def schedule(result: Result) -> str:
+    """How the learning rate of a run's training fell: a value of --lr-schedule."""
+    return str(result.config.get("lr_schedule", CONSTANT))
+
+
 def about(model_rows: Sequence[Row]) -> dict[str, str]:
-    """Seeds, epochs and training examples of a model's runs; if epochs were cut, also the planned number."""
+    """Seeds, epochs and training examples of a model's runs.
+
+    With the epochs stand the planned number, if they were cut, and a schedule of the learning rate.
+    """
     results = sorted({x.seed: x for row in model_rows for x in row.results}.values(), key=lambda x: x.seed)
     given = sorted({x.epochs.given for x in results})
     planned = max((x.epochs.planned for x in results), default=0)
     epochs = " to ".join(str(x) for x in dict.fromkeys((given[0], given[-1]))) if given else ""
     if given and given[0] < planned:
         epochs += f" of {planned}"
+    epochs = ", ".join([epochs, *sorted({schedule(x) for x in results} - {CONSTANT})])
     examples = sorted({x.examples for x in results if x.examples})
     return {
         "seeds": ", ".join(str(x.seed) for x in results),
@@ -229,9 +244,10 @@ def notes(table_rows: Iterable[Row], shown_in: Iterable[Grid] = ()) -> list[str]
     plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
     demo = [DEMO] * any(x.demo for row in table_rows for x in row.results)
     dagger = [DAGGER] * any(row.published and row.published.recalled for row in table_rows)
+    scheduled = [SCHEDULE] * any(schedule(x) != CONSTANT for row in table_rows for x in row.results)
     columns = {name for header, _ in shown_in for name in header}
     of_columns = [text for name, text in (("difference", DIFFERENCE), ("judges", JUDGES)) if name in columns]
-    return [*demo, *dagger, *of_columns, *plan_notes]
+    return [*demo, *dagger, *of_columns, *scheduled, *plan_notes]
 
 
 def markdown(name: str, table: Table, results: Iterable[Result]) -> str:

@@ -101,6 +101,25 @@ def test_a_table_says_where_epochs_are_fewer_than_planned():
     assert f"| 0 | 3 of 80 | 50,000 |{RECORDED}" in text
 
 
+def falling(seed):
+    """A result of a training whose learning rate fell."""
+    return replace_fields(result(seed=seed, loglike=loglike(-90.0)), config={"lr_schedule": "cosine"})
+
+
+def test_a_table_says_how_the_learning_rate_fell():
+    text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [falling(0), result("vae", loglike=loglike(-91.0))])
+    assert "| 0 | 80, cosine | 50,000 |" in text and "| 0 | 80 | 50,000 |" in text
+    assert tables.SCHEDULE in text
+    *_, line, _, note, _, _ = tables.experiments([falling(0)]).splitlines()
+    assert "| 0 | 80, cosine | 50,000 |" in line and note == tables.SCHEDULE
+
+
+def test_seeds_whose_learning_rates_fell_otherwise_are_not_averaged():
+    results = [falling(0), result(seed=1, loglike=loglike(-90.0))]
+    with pytest.raises(InputError, match="alike: --lr-schedule constant or --lr-schedule cosine; keep"):
+        tables.rows("mvae-table2", TABLES["mvae-table2"], results)
+
+
 def test_built_in_data_have_no_figure_in_a_paper():
     measured = replace_fields(result(loglike=loglike(-90.0)), demo=True)
     text = tables.markdown("mvae-table2", TABLES["mvae-table2"], [measured])
