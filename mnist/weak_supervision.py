@@ -20,6 +20,7 @@ import tyro
 
 from common.scripts.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 from common.training import Experiment, run_from_command_line
+from common.training.options import LrSchedule
 from mnist import train
 from mnist.model import N_CLASSES
 
@@ -36,6 +37,7 @@ class Config(WeakSupervisionOptions, train.Config):
     """batch size: this number of pairs, of images and of labels; also the classifier's batch size"""
     lr: float = 5e-4
     """learning rate, for the model and the classifier"""
+    lr_schedule: LrSchedule = "constant"
     binary: tyro.conf.Suppress[bool] = False
 
 

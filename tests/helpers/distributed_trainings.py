@@ -12,6 +12,7 @@ from common import distributed
 from tests.helpers.scripts import call
 
 MNIST = ("--demo", "--limit", 120, "--n-latents", 8, "--batch-size", 25, "--annealing-epochs", 1)
+MNIST += ("--lr-schedule", "constant")  # so that a run can be resumed with more epochs
 EPOCHS = 20  # of mnist
 SMALL = ("--demo", "--limit", 12, "--batch-size", 4, "--epochs", 1)
 # folders with examples, objectives or batch norm of their own, and newer models with absent modalities

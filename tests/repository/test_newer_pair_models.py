@@ -25,6 +25,7 @@ def test_a_run_resumes_exactly_and_has_likelihoods(folder, name, tmp_path, monke
     monkeypatch.setattr(hamiltonian, "LEAPS", 1)  # of jnf's chains, for speed
     train, loglike = (import_module(f"{folder}.{script}") for script in ("train", "loglike"))
     small = ("--demo", "--limit", 12, "--batch-size", 4, "--n-latents", 4, "--annealing-epochs", 0)
+    small += ("--lr-schedule", "constant")  # so that a run can be resumed with more epochs
     unpaired = ("--paired-fraction", 0.5) if MODELS[name].unpaired else ()
     for run, lengths in (("whole", (2,)), ("parts", (1, 2))):
         for epochs in lengths:
