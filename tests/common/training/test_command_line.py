@@ -105,7 +105,7 @@ def test_a_run_is_not_resumed_with_the_papers_settings(old, capsys):
 @pytest.mark.slow
 def test_more_epochs_of_a_resumed_run_leave_its_annealing(tmp_path):
     assert (mnist_train.Config(epochs=8).annealing_epochs, mnist_train.Config(epochs=1).annealing_epochs) == (3, 1)
-    args = "--demo", "--limit", 100, "--n-latents", 4, "--save-dir", tmp_path, "--epochs"
+    args = "--demo", "--limit", 100, "--n-latents", 4, "--lr-schedule", "constant", "--save-dir", tmp_path, "--epochs"
     call(mnist_train, *args, 3)
     call(mnist_train, *args, 6, "--resume")
     assert [line["beta"] for line in metrics(tmp_path)] == [1.0] * 6
