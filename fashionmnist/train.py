@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(train.Config):
-    DEMO: ClassVar = {"epochs": 30, "batch_size": 50}
+    DEMO: ClassVar = train.Config.DEMO | {"epochs": 30}
 
 
 def experiment() -> "Experiment":

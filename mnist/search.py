@@ -58,7 +58,7 @@ class Config(train.Config):
 
     GROUP: ClassVar = ""
     DEFAULTS_FROM: ClassVar = ""
-    DEMO: ClassVar = {"epochs": 10, "trials": 3, "seeds": (0,)}
+    DEMO: ClassVar = {"epochs": 10, "lr_schedule": "constant", "trials": 3, "seeds": (0,)}
 
     trials: int = 12
     """settings to try in all"""

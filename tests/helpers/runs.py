@@ -6,7 +6,7 @@ from common.checkpoints import BEST, LAST, load
 from mnist import train as mnist_train
 
 SMALL = {"demo": True, "limit": 300, "epochs": 5, "annealing_epochs": 3, "batch_size": 50, "n_latents": 8}
-SMALL |= {"lr_schedule": "constant"}  # so that a run can be resumed with more epochs
+SMALL |= {"lr_schedule": "constant"}  # as the demo has it
 
 
 def config(save_dir, **changes):

@@ -38,7 +38,6 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.slow
 def test_resumed_after_kill_9_is_as_if_never_stopped(tmp_path, uninterrupted):
     options = ["--demo", "--limit=300", "--epochs=5", "--annealing-epochs=3", "--batch-size=50", "--n-latents=8"]
-    options.append("--lr-schedule=constant")  # as SMALL has it
     command = [sys.executable, "train.py", *options, f"--save-dir={tmp_path}"]
     process = subprocess.Popen(command, cwd=ROOT / "mnist", stdout=subprocess.DEVNULL)
     while not (tmp_path / LAST).exists() or len(metrics(tmp_path)) < 2:
