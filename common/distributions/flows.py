@@ -111,6 +111,11 @@ class JointFlows(Unnormalised):
         return (self.n_given > 1) & ~self.complete
 
     @cached_property
+    def is_gaussian(self) -> Tensor:
+        """Where q is the Gaussian of the proposal: all modalities are given, or none; (..., 1) bool."""
+        return (self.complete | (self.n_given == 0)).unsqueeze(-1)
+
+    @cached_property
     def maps(self) -> list[Transform | None]:
         """The maps that an example uses; an inverse takes many steps, so that others are left out."""
         used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
@@ -180,10 +185,10 @@ class JointFlows(Unnormalised):
 
     @property
     def mean(self) -> Tensor:
-        """The joint encoder's mean given all modalities, a chain's given several, else an estimate."""
+        """Exact given all modalities or none; of a chain given several, else an estimate: (..., D)."""
         if self.in_between.all():
             return self._chain().mean(dim=0)
-        mean = torch.where(self.complete.unsqueeze(-1), self.joint.mean, super().mean)
+        mean = torch.where(self.is_gaussian, self.proposal.component_distribution.base.mean[..., -1, :], super().mean)
         if not self.in_between.any():
             return mean
         return torch.where(self.in_between.unsqueeze(-1), self._chain().mean(dim=0), mean)
@@ -197,8 +202,9 @@ class JointFlows(Unnormalised):
 
     @property
     def variance(self) -> Tensor:
-        """The joint encoder's variance where all modalities are given, else an estimate, (..., D)."""
-        return torch.where(self.complete.unsqueeze(-1), self.joint.variance, super().variance)
+        """Exact given all modalities or none, else an estimate: (..., D)."""
+        base = self.proposal.component_distribution.base
+        return torch.where(self.is_gaussian, base.variance[..., -1, :], super().variance)
 
     @property
     def point(self) -> Tensor:
