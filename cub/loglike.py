@@ -6,8 +6,8 @@ Means over the ten captions of an image, and over images, whose spread gives the
     python loglike.py trained_models --paper --json out.json           with the paper's number, and a file
 
 log p(image,caption), log p(image) and log p(caption) share samples of q(z|image,caption), all components of a mixture.
-Each is also estimated with samples of each encoder alone: log p(caption) with z from q(z|image) shows how much of the
-caption the image tells. Padding adds nothing; only --paper uses the weights of the likelihoods.
+The last two are also estimated with samples of each encoder alone: log p(caption) with z from q(z|image) shows how
+much of the caption the image tells. Padding adds nothing; only --paper uses the weights of the likelihoods.
 """
 
 from dataclasses import dataclass

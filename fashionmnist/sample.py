@@ -6,7 +6,7 @@
     python sample.py trained_models --condition-on-image sandal            given a random test image of one (or a file)
     python sample.py trained_models --reconstruct                          test images and their reconstructions
 
-Writes prior.png, mixture_10.png, given_text_ankle_boot.png, ... or reconstructions.png, named by what was asked: the
+Writes prior.png, mixture_10.png, given_text_Ankle_boot.png, ... or reconstructions.png, named by what was asked: the
 decoded means with their predicted classes beneath; and a .txt of the same name, these classes.
 """
 

@@ -1,6 +1,6 @@
 """MVAE on FashionMNIST: images of garments and their classes (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python train.py --data-dir data                       the results of README.md
+    python train.py --data-dir data                       the default settings
     python train.py --data-dir data --settings paper      the authors' settings
     python train.py --demo                                on drawn garments, in two minutes
 

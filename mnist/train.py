@@ -1,6 +1,6 @@
 """MVAE on MNIST: images of digits and their labels (Wu & Goodman 2018, arXiv 1802.05335).
 
-    python train.py --data-dir data                       the results of README.md, 16 to 60 minutes on a core
+    python train.py --data-dir data                       the results of README.md, 16 minutes or more on a core
     python train.py --data-dir data --settings paper      the authors' settings, whose label and image share nothing
     python train.py --data-dir data --binary              BinaryMNIST of the paper's Table 2
     python train.py --demo                                on scikit-learn's digits, in half a minute

@@ -71,8 +71,8 @@ def load(split: str, config: PairConfig) -> Examples:
 def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
     """Load training pairs, and one matching of held-out images for validation (None for --valid 0); see `load`.
 
-    The last --valid images of each modality are held out, by default the last sixth; --limit applies to the pairs of
-    each part. If the data-dir has a mnist_svhn_idx.npz (`save_pairs`), the training pairs come from there.
+    The last --valid images of each modality are held out, by default a sixth of the rarer one's; --limit applies to
+    the pairs of each part. If the data-dir has a mnist_svhn_idx.npz (`save_pairs`), the training pairs come from there.
     """
     train, held_out = _hold_out(_images("train", config), config.valid)
     kept = None

@@ -4,9 +4,9 @@
     python loglike.py trained_models --data-dir data --svhn synthetic    a model of synthetic SVHN
     python loglike.py trained_models --paper --json out.json             with the paper's number, and a file
 
-log p(mnist,svhn), log p(mnist) and log p(svhn) share samples of q(z|mnist,svhn), all components of a mixture. Each is
-estimated with samples of each encoder alone too: log p(svhn) with z from q(z|mnist) shows how much mnist tells
-about svhn. Only --paper uses the weights of the likelihoods.
+log p(mnist,svhn), log p(mnist) and log p(svhn) share samples of q(z|mnist,svhn), all components of a mixture. The
+last two are estimated with samples of each encoder alone too: log p(svhn) with z from q(z|mnist) shows how much
+mnist tells about svhn. Only --paper uses the weights of the likelihoods.
 """
 
 from dataclasses import dataclass

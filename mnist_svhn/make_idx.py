@@ -31,7 +31,8 @@ class Config(TrainingPairOptions):
     download: bool = False
     """download missing files; resumes, and verifies checksums"""
     valid: int | None = None
-    """hold out the last N images of each modality for validation. Default: the last sixth"""
+    """hold out the last N images of each modality for validation. Default: a sixth of the rarer
+    modality's"""
     demo: tyro.conf.Suppress[bool] = False
     limit: tyro.conf.Suppress[int | None] = None
 

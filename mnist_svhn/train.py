@@ -61,7 +61,8 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     limit: int | None = None
     """use only the first N training pairs, and the first N pairs of the images that --valid holds out"""
     valid: int | None = None
-    """hold out the last N images of each modality for validation. Default: the last sixth"""
+    """hold out the last N images of each modality for validation. Default: a sixth of the rarer
+    modality's"""
     batch_size: int = 128
     """pairs in a batch. Default: as in the paper"""
     epochs: int = 30

@@ -1,7 +1,7 @@
 """MVAE on MultiMNIST: images of up to four digits and their strings (Wu & Goodman 2018, arXiv 1802.05335).
 
     python generate.py --mnist-dir ../mnist/data --data-dir data          the dataset, in seconds
-    python train.py --data-dir data                                       the results of README.md
+    python train.py --data-dir data                                       the default settings
     python train.py --data-dir data --settings paper                      the authors' settings
     python train.py --demo                                                on scikit-learn's digits, in minutes
 
@@ -29,6 +29,7 @@ class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
     PAPER: ClassVar = train.DigitsConfig.PAPER | {"lambda_text": 10.0}
 
     epochs: int = 220
+    """passes over the training examples. Default: README.md's results stopped earlier"""
     teacher_forcing: bool = False
     """give the text decoder the true preceding characters, which makes p(text|z) autoregressive; it then runs in
     float32, whatever --precision. Without it the decoder sees the characters that it finds most likely, as in the

@@ -25,8 +25,8 @@ JUDGES = (
     "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
 )
 SCHEDULE = (
-    "cosine, linear, step: how the learning rate falls (--lr-schedule). Epochs without such a word: it is constant, "
-    "--lr-schedule constant."
+    "cosine, linear, step: how the learning rate falls (--lr-schedule). Epochs without such a word: it is constant; "
+    "commands of mnist, fashionmnist and multimnist then need --lr-schedule constant."
 )
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "

@@ -3,8 +3,8 @@
     python loglike.py trained_models                                     a table
     python loglike.py trained_models --n-samples 5000 --json out.json    and a file
 
-log p(english,french), log p(english) and log p(french) share samples of q(z|english,french), and are estimated with
-samples of each encoder alone too (nats per number). A translation is right if all of its words are, and the
+log p(english,french), log p(english) and log p(french) share samples of q(z|english,french); the last two are estimated
+with samples of each encoder alone too (nats per number). A translation is right if all of its words are, and the
 blanks after them too; analyse.py reads a text up to its first blank.
 """
 

@@ -114,8 +114,9 @@ class Trainer:
         checkpoint, config = self.run.checkpoint, self.config
         if checkpoint:
             self._load(checkpoint)
-            more = ": all epochs are done, a larger --epochs adds to them" if self._finished() else ""
-            print(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}{more}")
+            more = ", a larger --epochs adds to them" if config.lr_schedule == "constant" else ""
+            done = f": all epochs are done{more}" if self._finished() else ""
+            print(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}{done}")
         elif config.pre_trained:
             start_from(config.pre_trained, self.model, self.run.experiment, self.run.config)
         if config.resume and not checkpoint:

@@ -117,10 +117,12 @@ def _texts(config: type) -> dict[str, str]:
 
 
 def choices_of(config: type, option: str) -> list:
-    """The values of an option whose type is a Literal; for --obj those that exist for the script's fusions."""
+    """The values of an option, none if it takes others too; for --obj those that exist for the script's fusions."""
     hint = _hints(config).get(option)
     hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    choices = [x for part in (hint, *get_args(hint)) if get_origin(part) is Literal for x in get_args(part)]
+    parts = [hint] if get_origin(hint) is Literal else [x for x in get_args(hint) if x not in (NoneType, Ellipsis)]
+    is_open = any(get_origin(part) is not Literal for part in parts)
+    choices = [] if is_open else [x for part in parts for x in get_args(part)]
     if option != "obj":
         return choices
     fusions = choices_of(config, "fusion") or getattr(config, "FUSIONS", FUSIONS)

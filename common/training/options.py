@@ -66,7 +66,7 @@ class TrainingOptions:
     validation, the last model counts as the best. Default: the last sixth"""
     eval_interval: int = 1
     """score the model on the validation examples after every Nth epoch and the last, to find the best one. A run that
-    is resumed with more --epochs keeps the score of its former last epoch"""
+    is resumed with more --epochs keeps the score of its former last epoch (only with a constant --lr-schedule)"""
     patience: int | None = None
     """stop after this many epochs without a better model. Default: never"""
     paired_fraction: float = 1.0
@@ -120,7 +120,8 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     here override them. The original authors' files work too"""
     resume: bool = False
     """continue from the last checkpoint of the save-dir as if never stopped, with its options, or start if there is
-    none. Only --patience, options of speed and reporting, and with a constant --lr-schedule --epochs may change"""
+    none. Only paths, --patience, options of speed and reporting, and with a constant --lr-schedule --epochs may
+    change"""
     dry_run: bool = False
     """print the configuration as JSON and exit"""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -18,7 +18,9 @@ import translation.train
 import vhe.train
 import vision.train
 from common.training import run_from_command_line
+from common.training.command_line import parse
 from common.training.options import as_json
+from cub import features
 from mnist import halves
 from mnist import train as mnist_train
 from reproduction.plans import TABLES
@@ -282,6 +284,11 @@ def test_values_that_are_none_of_the_choices_are_refused_in_one_line(script, arg
     assert exit_code.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("weights", "expected"), [("train", "train"), ("net.pth", Path("net.pth"))])
+def test_an_option_of_choices_or_a_path_takes_both(weights, expected):
+    assert parse(features.Config, args=["--weights", weights]).weights == expected
 
 
 def test_a_script_of_several_commands(tmp_path):
