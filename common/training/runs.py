@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
 REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
-MAY_CHANGE = (
-    SPEED | REPORTING | {"epochs", "patience"}
-)  # what a resumed run may change; epochs: if the rate is constant
+MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # by a resumed run; epochs: with a constant learning rate
 
 
 class Epoch(TypedDict):
