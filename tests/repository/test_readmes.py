@@ -198,7 +198,7 @@ def test_commands_of_the_readmes_are_read(readme, capsys):
 @pytest.mark.parametrize("readme", READMES)
 def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, request):
     """Each as written, on small data: what a reader types must parse, and do its work on the run before it."""
-    if readme in ("mnist/README.md", "celeba19/README.md"):  # of few and of many terms
+    if readme == "mnist/README.md":
         request.getfixturevalue("finely")
     write_celeba(tmp_path / "data", n=16)
     write_cub(tmp_path / "data")
@@ -224,8 +224,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
             args[args.index(option) + 1] = "data"
         monkeypatch.setattr(sys, "argv", [os.fspath(ROOT / folder / script), *args])
         if script == "analyse.py" and folder.name != "cub":
-            draws = [] if folder.name == "vision" else ["--n-samples", "20"]
-            args += ["--limit", "25", *draws, *([] if folder.name == "mnist_svhn" else ["--no-umap"])]
+            args += ["--limit", "25", "--no-umap", *([] if folder.name == "vision" else ["--n-samples", "10"])]
         if folder.name == "cub":
             tiny = {"train.py": "--K 1", "features.py": "--size 32 --epochs 1 --batch-size 4"}
             args += (tiny | {"analyse.py": "--n-samples 5 --components 2 --no-umap"}).get(script, "").split()
@@ -236,7 +235,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
         if script == "train.py" or args[:1] == ["train"]:
             args += ["--limit", "12"]
         if script == "loglike.py" or args[:1] == ["loglike"]:
-            args += ["--limit", "5", "--n-samples", "2" if folder.name == "vhe" else "20"]
+            args += ["--limit", "5", "--n-samples", "2"]
         if script == "compare.py":
             args += ["--variants", "hidden=8", "--seeds", "0", "--n-test", "5", "--n-samples", "5", "--jobs", "1"]
         if script == "label_expert.py":
