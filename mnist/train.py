@@ -29,14 +29,12 @@ class DigitsConfig(RunConfig):
     DEFAULTS_FROM: ClassVar = "as for README.md's results"
     GROUPS: ClassVar = {"objective": ("lambda_image", "lambda_text")}
     ANNEALING: ClassVar = 3 / 8
-    PAPER: ClassVar = {"epochs": 500, "annealing_epochs": 200, "lambda_text": 50.0, "lr_schedule": "constant"}
-    DEMO: ClassVar = {"lr_schedule": "constant"}
+    PAPER: ClassVar = {"epochs": 500, "annealing_epochs": 200, "lambda_text": 50.0}
 
     n_latents: LatentsOption = 64
     batch_size: int = 100
     epochs: int = 80
     lr: float = 1e-3
-    lr_schedule: LrSchedule = "cosine"
     lambda_image: float = 1.0
     """weight of the image's log-likelihood"""
     lambda_text: float = 1.0
@@ -48,8 +46,10 @@ class Config(ModelOptions, DigitsConfig):
     """The models on an image and a label."""
 
     GROUPS: ClassVar = {"data": ("binary",)}
-    DEMO: ClassVar = DigitsConfig.DEMO | {"batch_size": 50}
+    PAPER: ClassVar = DigitsConfig.PAPER | {"lr_schedule": "constant"}
+    DEMO: ClassVar = {"batch_size": 50, "lr_schedule": "constant"}
 
+    lr_schedule: LrSchedule = "cosine"
     binary: bool = False
     """draw each pixel as 0 or 1, with its grey value as the probability of 1: for training anew in each batch, for
     the other scripts once"""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass
 class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
     ANNEALING: ClassVar = 15 / 220
-    DEMO: ClassVar = train.DigitsConfig.DEMO | {"epochs": 14, "annealing_epochs": 10, "batch_size": 20}
+    DEMO: ClassVar = {"epochs": 14, "annealing_epochs": 10, "batch_size": 20}
     PAPER: ClassVar = train.DigitsConfig.PAPER | {"lambda_text": 10.0}
 
     epochs: int = 220

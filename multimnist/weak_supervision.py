@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from common.scripts.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 from common.training import run_from_command_line
-from common.training.options import LrSchedule
 from multimnist import train
 from multimnist.data import N_CHARACTERS
 
@@ -25,7 +24,6 @@ class Config(WeakSupervisionOptions, train.Config):
     DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
 
     epochs: int = 15
-    lr_schedule: LrSchedule = "constant"
     batch_size: int = 200
     """batch size: this number of pairs, of images and of strings; also the classifier's batch size"""
     lambda_text: float = 10.0

@@ -26,7 +26,7 @@ JUDGES = (
 )
 SCHEDULE = (
     "cosine, linear, step: how the learning rate falls (--lr-schedule). Epochs without such a word: it is constant; "
-    "commands of mnist, fashionmnist and multimnist then need --lr-schedule constant."
+    "commands of mnist and fashionmnist then need --lr-schedule constant."
 )
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
