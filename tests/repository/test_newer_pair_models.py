@@ -16,34 +16,23 @@ NEWER = [name for name in PAIR_MODELS if name not in OLDER]
 PRIVATE = ["dmvae", "mmvae+", "cmvae"]
 
 
-def trained(folder, name, save_dir, epochs):
-    """Half of the examples are unpaired, where the model can learn from them."""
-    small = ("--demo", "--limit", 12, "--batch-size", 4, "--n-latents", 4, "--annealing-epochs", 0, "--epochs", epochs)
-    small += ("--lr-schedule", "constant")  # so that a run can be resumed with more epochs
-    unpaired = ("--paired-fraction", 0.5) if MODELS[name].unpaired else ()
-    call(import_module(f"{folder}.train"), *small, "--model", name, *unpaired, "--resume", "--save-dir", save_dir)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("folder", "name"), [*product(["fashionmnist"], NEWER), *product(["celeba"], ["jnf", *PRIVATE])]
-)
-def test_a_run_resumes_exactly(folder, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(hamiltonian, "LEAPS", 1)  # of jnf's chains, for speed
-    for run, lengths in (("whole", (2,)), ("parts", (1, 2))):
-        for epochs in lengths:
-            trained(folder, name, tmp_path / run, epochs)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "name"), [*product(["fashionmnist", "celeba"], NEWER), *product(["celeba"], PRIVATE)]
 )
-def test_a_run_has_likelihoods(folder, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(hamiltonian, "LEAPS", 1)
-    trained(folder, name, tmp_path, 1)
-    estimates = call(import_module(f"{folder}.loglike"), tmp_path, "--demo", "--limit", 3, "--n-samples", 4)
+def test_a_run_resumes_exactly_and_has_likelihoods(folder, name, tmp_path, monkeypatch):
+    """Half of the examples are unpaired, where the model can learn from them."""
+    monkeypatch.setattr(hamiltonian, "LEAPS", 1)  # of jnf's chains, for speed
+    train, loglike = (import_module(f"{folder}.{script}") for script in ("train", "loglike"))
+    small = ("--demo", "--limit", 12, "--batch-size", 4, "--n-latents", 4, "--annealing-epochs", 0)
+    small += ("--lr-schedule", "constant")  # so that a run can be resumed with more epochs
+    unpaired = ("--paired-fraction", 0.5) if MODELS[name].unpaired else ()
+    for run, lengths in (("whole", (2,)), ("parts", (1, 2))):
+        for epochs in lengths:
+            options = ("--model", name, *unpaired, "--epochs", epochs, "--resume", "--save-dir", tmp_path / run)
+            call(train, *small, *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    estimates = call(loglike, tmp_path / "whole", "--demo", "--limit", 3, "--n-samples", 4)
     second = "attrs" if folder == "celeba" else "text"
     for target in ("image", f"image,{second}", f"image|{second}"):
         assert math.isfinite(estimates[f"log p({target})"]["mean"]), target
