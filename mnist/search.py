@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SPACE = {
-    "lambda_text": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
-    "annealing": (0.0, 0.1, 0.2, 0.4, 0.6),  # share of the epochs
+    "lambda_text": (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
+    "annealing": (0.0, 0.1, 0.2, 0.4, 0.6, 0.8),  # share of the epochs
     "lr": (3e-4, 5e-4, 1e-3, 2e-3),
     "batch_size": (50, 100, 200),
 }
