@@ -3,8 +3,9 @@
     python label_expert.py trained_models --data-dir data --json label_expert.json
 
 The label's expert is refitted with all other networks frozen, to maximise W log p(label|z) - KL(q(z|label) || p(z)) for
-each W of --weights. It is compared with the expert as trained and the label's aggregate posterior (python sample.py
---sampler aggregate). One image is generated for each test label. The table has the share of images that the classifier
+each W of --weights. For W = 1 its parameters are also fitted freely for each label, which no larger label network can
+surpass. Both are compared with the expert as trained and the label's aggregate posterior (python sample.py --sampler
+aggregate). One image is generated for each test label. The table has the share of images that the classifier
 of analyse.py assigns to their label; log p(label|z); and the variance of pixels within a label, in % of the variance
 within labels of the test images (small if all images of a digit are alike). Writes label_expert.png, and for each W a
 model label_expert_W.pth.tar for sample.py.
@@ -18,7 +19,7 @@ from typing import ClassVar
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.checkpoints import load_config, load_model
 from common.data import tensor_files
@@ -86,6 +87,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         path = folder / f"label_expert_{weight:g}.pth.tar"
         tensor_files.save(path, content)
         print(path)
+    free = refit(model, 1, config.steps, FreeParameters(model.encoder["text"]))
+    ways["q(z|label), free parameters, W = 1"] = (free, drawn_from(free))
     ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
     labels, images = test.modalities["text"], test[:].modalities["image"]
     test_variance = within_labels(images, labels)
@@ -100,9 +103,30 @@ def drawn_from(model: MultimodalVAE) -> Callable[[Tensor], Tensor]:
     return lambda labels: model.posterior({"text": labels}).sample()
 
 
-def refit(model: MultimodalVAE, weight: float, steps: int) -> MultimodalVAE:
-    """A copy of the model whose label encoder maximises weight * log p(label|z) - KL(q(z|label) || p(z))."""
-    model = deepcopy(model).requires_grad_(False)
+class FreeParameters(nn.Module):
+    """The parameters of q(z|label), free for each label, from those that a label encoder gives."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        device = next(encoder.parameters()).device
+        with torch.no_grad():
+            given = encoder(torch.arange(N_CLASSES, device=device))
+        self.given = nn.ParameterList(x.clone() for x in given)
+
+    def forward(self, label: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x[label] for x in self.given)
+
+
+def refit(model: MultimodalVAE, weight: float, steps: int, encoder: nn.Module | None = None) -> MultimodalVAE:
+    """A copy of the model whose label encoder maximises weight * log p(label|z) - KL(q(z|label) || p(z)).
+
+    Args:
+        encoder: labels (N,) -> the parameters of q(z|label), where to begin; the model's own if not given.
+    """
+    model = deepcopy(model)
+    if encoder is not None:
+        model.encoder["text"] = encoder
+    model.requires_grad_(False)
     encoder = model.encoder["text"].requires_grad_(True)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
     labels = torch.arange(N_CLASSES, device=model.device).repeat(DRAWS)

@@ -28,6 +28,17 @@ class Expert(nn.Module):
         return 15 * self.mu[label], 15 * self.logvar[label]
 
 
+class Shared(nn.Module):
+    """The same mu and log-variance for all labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.mu, self.logvar = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+
+    def forward(self, label):
+        return tuple(x.expand(len(label), 1) for x in (self.mu, self.logvar))
+
+
 class TenTimes(nn.Module):
     """z -> 10 z."""
 
@@ -50,6 +61,20 @@ def test_a_refitted_expert_gives_the_exact_posterior_at_weight_1_and_a_narrower_
     assert all(x.equal(before[name]) for name, x in model.state_dict().items()), "the model is left as it is"
 
 
+def test_free_parameters_give_each_label_the_exact_posterior():
+    """The same model with one Gaussian for all labels, which free parameters turn into one for each."""
+    torch.manual_seed(0)
+    likelihood = GroupedLikelihood(text=SphericalGaussianLikelihood(10.0, event_dims=0))
+    model = MVAE({"text": Shared()}, {"text": TenTimes()}, likelihood, 1)
+    labels = torch.arange(10)
+    free = label_expert.FreeParameters(model.encoder["text"])
+    torch.testing.assert_close(free(labels), model.encoder["text"](labels))
+    q = label_expert.refit(model, 1, 1500, free).posterior({"text": labels})
+    torch.testing.assert_close(q.mean[:, 0], labels / 20, atol=0.05, rtol=0)
+    torch.testing.assert_close(q.variance[:, 0], torch.full((10,), 1 / 2), atol=0.05, rtol=0)
+    assert isinstance(model.encoder["text"], Shared), "the model is left as it is"
+
+
 def test_variance_is_that_within_labels():
     images, labels = torch.tensor([[0.0], [2.0], [10.0], [10.0]]), torch.tensor([0, 0, 1, 1])
     assert label_expert.within_labels(images, labels) == pytest.approx(2 / 4)
@@ -65,7 +90,8 @@ def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
     call(label_expert, tmp_path, *args, "--out-dir", tmp_path / "new" / "folder")
     written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert written == {"label_expert.png", "label_expert_2.pth.tar"}
-    assert list(found) == ["q(z|label), as trained", "q(z|label), refitted, W = 2", "aggregate posterior"]
+    refitted = ["q(z|label), refitted, W = 2", "q(z|label), free parameters, W = 1"]
+    assert list(found) == ["q(z|label), as trained", *refitted, "aggregate posterior"]
     for figures in found.values():
         assert 0 <= figures["recognised"] <= 1 and figures["log p(label|z)"] < 0 < figures["variance"] < math.inf
     assert json.loads((tmp_path / "out.json").read_text())["ways"] == found
