@@ -132,7 +132,7 @@ def report(what: str, sizes: Sequence[int], ms: Mapping[str, Mapping[int, float]
     """Print the table of milliseconds, with the exponents in its last row, and save the chart."""
     print(f"\n| {what} | {' | '.join(f'{name}, ms per step' for name in ms)} |\n|{'---|' * (len(ms) + 1)}")
     for n in sizes:
-        print(f"| {n:,} | {' | '.join(f'{x[n]:.1f}' if n in x else '-' for x in ms.values())} |")
+        print(f"| {n:,} | {' | '.join(f'{x[n]:,.1f}' if n in x else '-' for x in ms.values())} |")
     if len(sizes) > 1:
         print(f"| exponent | {' | '.join(f'{exponent(x):.2f}' for x in ms.values())} |", flush=True)
     if out_dir:

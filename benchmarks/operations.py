@@ -6,8 +6,8 @@
 
 Every operation of a step is timed where it runs. Then it is repeated alone on random numbers of the same shapes: as it
 is, in other memory layouts, without oneDNN, on one thread, and convolutions also as matrix products (im2col). The sum
-of the shortest times of all operations is what the step could reach without overhead and with the best known kernels;
-the arithmetic limit is that of `python -m benchmarks`, in the same precision.
+of the shortest times of all operations, alone or in the step, is what the step could reach without overhead and with
+the best known kernels; the arithmetic limit is that of `python -m benchmarks`, in the same precision.
 """
 
 import sys
@@ -73,48 +73,48 @@ def main(config: Config) -> None:
         turn()
         step = min(timed(turn) for _ in range(config.rounds)) / n_steps
         operations = recorded(turn, n_steps, config.rounds)
-        best = alone(operations, config.rounds, name)
+        best = shortest(operations, config.rounds, name)
         print_parts(name, operations, best, config.rows)
         arithmetic = sum(operation.calls * operation.flops for operation in operations) / rate
-        shortest = sum(operation.calls * seconds for operation, (seconds, _) in zip(operations, best, strict=True))
+        at_best = sum(operation.calls * seconds for operation, (seconds, _) in zip(operations, best, strict=True))
         inside = sum(operation.seconds for operation in operations)
-        rows.append((name, step, inside, shortest, arithmetic))
+        rows.append((name, step, inside, at_best, arithmetic))
     print(
-        "\n| | a step, ms | its operations, ms | each alone at its best, ms | share of the step | "
+        "\n| | a step, ms | its operations, ms | each at its best, ms | share of the step | "
         "arithmetic limit, ms | share of the step |"
         "\n|---|---|---|---|---|---|---|"
     )
     for name, step, *times in rows:
-        inside, shortest, arithmetic = (f"{1000 * x:,.1f}" for x in times)
+        inside, at_best, arithmetic = (f"{1000 * x:,.1f}" for x in times)
         shares = [f"{x / step:.0%}" for x in times[1:]]
-        print(f"| {name} | {1000 * step:,.1f} | {inside} | {shortest} | {shares[0]} | {arithmetic} | {shares[1]} |")
+        print(f"| {name} | {1000 * step:,.1f} | {inside} | {at_best} | {shares[0]} | {arithmetic} | {shares[1]} |")
 
 
 def print_parts(name: str, operations: Sequence["Operation"], best: Sequence[tuple[float, str]], n_rows: int) -> None:
     """The table of one experiment: its layers, forward and backward, and the other parts of the step.
 
     Args:
-        best: of each operation, the shortest seconds of a call alone, and how.
+        best: of each operation, the shortest seconds of a call, and how.
     """
 
     def row(*cells: str) -> None:
         print(f"| {' | '.join(cells)} |")
 
     parts = defaultdict(list)
-    for operation, alone_at_best in zip(operations, best, strict=True):
-        parts[operation.part].append((operation, *alone_at_best))
+    for operation, at_best in zip(operations, best, strict=True):
+        parts[operation.part].append((operation, *at_best))
     total = sum(operation.seconds for operation in operations)
 
     def cells(members: Sequence[tuple["Operation", float, str]]) -> list[str]:
         seconds = sum(operation.seconds for operation, *_ in members)
-        shortest = sum(operation.calls * alone for operation, alone, _ in members)
+        at_best = sum(operation.calls * best for operation, best, _ in members)
         gflop = sum(operation.calls * operation.flops for operation, *_ in members) / 1e9
-        rates = [f"{gflop / x:,.0f}" if gflop else "" for x in (seconds, shortest)]
-        return [f"{1e3 * seconds:,.2f}", f"{seconds / total:.0%}", rates[0], f"{1e3 * shortest:,.2f}", rates[1]]
+        rates = [f"{gflop / x:,.0f}" if gflop else "" for x in (seconds, at_best)]
+        return [f"{1e3 * seconds:,.2f}", f"{seconds / total:.0%}", rates[0], f"{1e3 * at_best:,.2f}", rates[1]]
 
     ranked = sorted(parts.items(), key=lambda part: -sum(operation.seconds for operation, *_ in part[1]))
     print()
-    row(name, "ms", "share", "GFLOP/s", "alone at its best, ms", "GFLOP/s", "its longest operation", "best")
+    row(name, "ms", "share", "GFLOP/s", "at its best, ms", "GFLOP/s", "its longest operation", "best")
     row(*8 * ["---"])
     for part, members in ranked[:n_rows]:
         longest, _, how = max(members, key=lambda member: member[0].seconds)
@@ -242,8 +242,8 @@ def recorded(turn: Callable[[], object], n_steps: int, rounds: int) -> list[Oper
     return sorted(operations, key=lambda operation: -operation.seconds)
 
 
-def alone(operations: Sequence[Operation], rounds: int, title: str) -> list[tuple[float, str]]:
-    """Of each operation the shortest seconds of a call by itself, and how: the name of the variant."""
+def shortest(operations: Sequence[Operation], rounds: int, title: str) -> list[tuple[float, str]]:
+    """Of each operation the shortest seconds of a call, and how: "in the step", or the name of the variant alone."""
     best: dict[tuple[str, str], tuple[float, str]] = {}
     keys = [(str(operation.function), repr(operation.arguments)) for operation in operations]  # some change in place
     for operation, key in zip(tqdm(operations, desc=title, unit=" operations"), keys, strict=True):
@@ -254,7 +254,8 @@ def alone(operations: Sequence[Operation], rounds: int, title: str) -> list[tupl
                 times[name] = min(timed(run) for _ in range(rounds))
             how = min(times, key=times.get)
             best[key] = times[how], how
-    return [best[key] for key in keys]
+    inside = [(operation.seconds / operation.calls, "in the step") for operation in operations]
+    return [min(best[key], in_step) for key, in_step in zip(keys, inside, strict=True)]
 
 
 def variants(operation: Operation) -> Iterator[tuple[str, Callable[[], object]]]:

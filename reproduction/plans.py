@@ -345,6 +345,7 @@ TABLES = {
             Figure("log p(character)/20", ("loglike", "estimates", "log p(character)/20", "mean")),
         ),
         VHE,
+        shows_untrained=True,
     ),
     "poe-vae-table": Table(
         "Parts of MNIST's images as modalities, nats a test image (nothing was published)",

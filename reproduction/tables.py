@@ -18,8 +18,9 @@ from reproduction.results import Result, letters, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
-    "difference: ours minus the paper's. Its standard error counts the spread over our seeds if there are two or more, "
-    "and our test images where they are not the paper's. The paper's own error is unknown."
+    "difference: ours minus the paper's. Its standard error counts the spread over our seeds, and our test images where they "
+    "are not the paper's. A single seed has the spread of the experiment's model that has several seeds, if one has. "
+    "The paper's own error is unknown."
 )
 JUDGES = (
     "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
@@ -129,22 +130,38 @@ def ours_by_judges(row: Row) -> str:
     return " / ".join(ours(row.figure, values) for values in by_judges.values())
 
 
-def difference(row: Row) -> str:
+def difference(row: Row, table_rows: Iterable[Row]) -> str:
     """Our figure less the paper's, with its standard error as far as it is known.
 
     Empty if one of them is missing, or if they are of different data.
+
+    Args:
+        table_rows: other rows, whose spread over seeds stands in for that of a single seed.
     """
     if not row.values or not row.published or row.plan.other_data:
         return ""
     scale = 100 if row.figure.percent else 1
-    mean, deviation = (scale * x for x in spread(row.values))
-    variances = [deviation**2 / len(row.values)] if len(row.values) > 1 else []
+    mean = scale * spread(row.values)[0]
+    deviation = deviation_over_seeds(row, table_rows)
+    variances = [] if deviation is None else [(scale * deviation) ** 2 / len(row.values)]
     errors = [look_up(x, (*row.figure.keys[:-1], "stderr"), row.plan) for x in row.results]
     if row.plan.other_test_images and None not in errors:
         variances.append(scale**2 * sum(error**2 for error in errors) / len(errors))  # all seeds score the same images
     sign = "+" if mean >= row.published.value else ""
     error = f" ± {shown(row.figure, math.sqrt(sum(variances)))}" if variances else ""
     return f"{sign}{shown(row.figure, mean - row.published.value)}{error}"
+
+
+def deviation_over_seeds(row: Row, table_rows: Iterable[Row]) -> float | None:
+    """The standard deviation of a figure over the seeds of its model.
+
+    For a single seed it is the largest one of the experiment's models with several seeds and the same test images; None
+    if there is no such model.
+    """
+    alike = (row.figure, row.plan.experiment, row.plan.other_test_images)
+    others = [x for x in table_rows if (x.figure, x.plan.experiment, x.plan.other_test_images) == alike]
+    known = [row.values] if len(row.values) > 1 else [x.values or x.other_values for x in others]
+    return max((spread(values)[1] for values in known if len(values) > 1), default=None)
 
 
 def shown(figure: Figure, value: float) -> str:
@@ -223,7 +240,7 @@ def grid(table: Table, table_rows: Sequence[Row], judges: Mapping[tuple, str]) -
         else:
             for row in model_rows:
                 cells = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
-                cells |= {"difference": difference(row), table.other_title: ours(row.figure, row.other_values)}
+                cells |= {"difference": difference(row, table_rows), table.other_title: ours(row.figure, row.other_values)}
                 lines.append(start | cells | about([row]) | recorded([row]))
     columns = [name for figure in figures for name in (figure, beside(figure))]
     long = ["figure", "paper", "ours", "difference", table.other_title]

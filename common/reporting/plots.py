@@ -203,7 +203,7 @@ def error_bars(
     figure = new_figure(6, 4)
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
     if len(x) > 1:
-        logarithmic(axis, "x")
+        logarithmic(axis, "x", (1, 2, 5) if max(x) < 300 * min(x) else (1,))  # more labels would run into each other
     axis.yaxis.set_major_formatter(plain)
     if log:
         logarithmic(axis, "y")
@@ -215,13 +215,13 @@ def error_bars(
     save(figure, path)
 
 
-def logarithmic(axis: "Axes", which: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic, with ticks at 1, 2, 5, 10, ..., that are written in full."""
+def logarithmic(axis: "Axes", which: Literal["x", "y"], ticks: Sequence[int] = (1, 2, 5)) -> None:
+    """Make an axis logarithmic, with ticks at 1, 2, 5, 10, ... or others of each decade, that are written in full."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set(**{f"{which}scale": "log"})
     ruler = axis.xaxis if which == "x" else axis.yaxis
-    ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ruler.set_major_locator(LogLocator(subs=ticks))
     ruler.set_major_formatter(plain)
     ruler.set_minor_formatter(NullFormatter())
     axis.tick_params(axis=which, labelsize=8)  # 10,000 beside 20,000

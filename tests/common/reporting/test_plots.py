@@ -1,5 +1,7 @@
 """What the figures show: matplotlib's artists, before they become pixels."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,15 @@ def test_logarithmic_ticks_are_written_in_full(drawn):
     plots.error_bars("curve.png", [300, 400], {"mvae": points[:2]}, ("pairs", "variance"))
     drawn[1].draw_without_rendering()
     assert len(ticks(drawn[1].axes[0], "x")) > 2, "also where 1, 2, 5, ... do not fall"
+
+
+def test_the_labels_of_a_long_axis_do_not_touch(drawn):
+    plots.error_bars("curve.png", [10**4, 10**5, 10**7], {"mvae": [(1.0, 0.0)] * 3}, ("examples", "ms"), log=True)
+    drawn[0].draw_without_rendering()
+    labels = ticks(drawn[0].axes[0], "x")
+    assert [x.get_text() for x in labels] == ["10,000", "100,000", "1,000,000", "10,000,000"]
+    boxes = [x.get_window_extent() for x in labels]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_linear_ticks_are_written_in_full(drawn):
