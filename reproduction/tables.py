@@ -18,9 +18,9 @@ from reproduction.results import Result, letters, read_result
 
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
-    "difference: ours minus the paper's. Its standard error counts the spread over our seeds, and our test images where they "
-    "are not the paper's. A single seed has the spread of the experiment's model that has several seeds, if one has. "
-    "The paper's own error is unknown."
+    "difference: ours minus the paper's. Its standard error counts the spread over our seeds, and our test images "
+    "where they are not the paper's. A single seed has the spread of the experiment's model that has several seeds, "
+    "if one has. The paper's own error is unknown."
 )
 JUDGES = (
     "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
@@ -240,7 +240,8 @@ def grid(table: Table, table_rows: Sequence[Row], judges: Mapping[tuple, str]) -
         else:
             for row in model_rows:
                 cells = {"figure": row.figure.name, "paper": paper(row), "ours": ours(row.figure, row.values)}
-                cells |= {"difference": difference(row, table_rows), table.other_title: ours(row.figure, row.other_values)}
+                cells[table.other_title] = ours(row.figure, row.other_values)
+                cells["difference"] = difference(row, table_rows)
                 lines.append(start | cells | about([row]) | recorded([row]))
     columns = [name for figure in figures for name in (figure, beside(figure))]
     long = ["figure", "paper", "ours", "difference", table.other_title]
