@@ -101,13 +101,13 @@ def print_parts(name: str, operations: Sequence["Operation"], best: Sequence[tup
         print(f"| {' | '.join(cells)} |")
 
     parts = defaultdict(list)
-    for operation, at_best in zip(operations, best, strict=True):
-        parts[operation.part].append((operation, *at_best))
+    for operation, shortest_call in zip(operations, best, strict=True):
+        parts[operation.part].append((operation, *shortest_call))
     total = sum(operation.seconds for operation in operations)
 
     def cells(members: Sequence[tuple["Operation", float, str]]) -> list[str]:
         seconds = sum(operation.seconds for operation, *_ in members)
-        at_best = sum(operation.calls * best for operation, best, _ in members)
+        at_best = sum(operation.calls * shortest_call for operation, shortest_call, _ in members)
         gflop = sum(operation.calls * operation.flops for operation, *_ in members) / 1e9
         rates = [f"{gflop / x:,.0f}" if gflop else "" for x in (seconds, at_best)]
         return [f"{1e3 * seconds:,.2f}", f"{seconds / total:.0%}", rates[0], f"{1e3 * at_best:,.2f}", rates[1]]

@@ -3,12 +3,12 @@
     python label_expert.py trained_models --data-dir data --json label_expert.json
 
 The label's expert is refitted with all other networks frozen, to maximise W log p(label|z) - KL(q(z|label) || p(z)) for
-each W of --weights. For W = 1 its parameters are also fitted freely for each label, which no larger label network can
-surpass. Both are compared with the expert as trained and the label's aggregate posterior (python sample.py --sampler
-aggregate). One image is generated for each test label. The table has the share of images that the classifier
-of analyse.py assigns to their label; log p(label|z); and the variance of pixels within a label, in % of the variance
-within labels of the test images (small if all images of a digit are alike). Writes label_expert.png, and for each W a
-model label_expert_W.pth.tar for sample.py.
+each W of --weights. For W = 1 its parameters are also fitted freely for each label: their optimum bounds what a larger
+label network can reach. Both are compared with the expert as trained and the label's aggregate posterior (python
+sample.py --sampler aggregate). One image is generated for each test label. The table has the share of images that the
+classifier of analyse.py assigns to their label; log p(label|z); and the variance of pixels within a label, in % of the
+variance within labels of the test images (small if all images of a digit are alike). Writes label_expert.png,
+and for each W a model label_expert_W.pth.tar for sample.py.
 """
 
 from collections.abc import Callable
@@ -111,21 +111,21 @@ class FreeParameters(nn.Module):
         device = next(encoder.parameters()).device
         with torch.no_grad():
             given = encoder(torch.arange(N_CLASSES, device=device))
-        self.given = nn.ParameterList(x.clone() for x in given)
+        self.of_labels = nn.ParameterList(x.clone() for x in given)
 
     def forward(self, label: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x[label] for x in self.given)
+        return tuple(x[label] for x in self.of_labels)
 
 
 def refit(model: MultimodalVAE, weight: float, steps: int, encoder: nn.Module | None = None) -> MultimodalVAE:
     """A copy of the model whose label encoder maximises weight * log p(label|z) - KL(q(z|label) || p(z)).
 
     Args:
-        encoder: labels (N,) -> the parameters of q(z|label), where to begin; the model's own if not given.
+        encoder: labels (N,) -> the parameters of q(z|label), where to begin, copied; None for the model's own.
     """
     model = deepcopy(model)
     if encoder is not None:
-        model.encoder["text"] = encoder
+        model.encoder["text"] = deepcopy(encoder)
     model.requires_grad_(False)
     encoder = model.encoder["text"].requires_grad_(True)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)

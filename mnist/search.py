@@ -160,6 +160,9 @@ def _require_same_options(opened: "Study", config: Config) -> None:
     different = [flag(name, theirs.get(name)) for name in ours if theirs.get(name) != ours[name]]
     in_words = f"{config.save_dir} holds a search with {' '.join(different)}: choose another --save-dir"
     require(not different, in_words)
+    spaces = [trial.distributions.items() for trial in opened.get_trials()]
+    same = all(tuple(choice.choices) == SPACE[name] for space in spaces for name, choice in space)
+    require(same, f"{config.save_dir} holds a search among other settings than SPACE here: choose another --save-dir")
     opened.set_user_attr("options", ours)
 
 

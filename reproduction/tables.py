@@ -19,8 +19,8 @@ from reproduction.results import Result, letters, read_result
 DAGGER = "† As recalled; not re-checked against the paper."
 DIFFERENCE = (
     "difference: ours minus the paper's. Its standard error counts the spread over our seeds, and our test images "
-    "where they are not the paper's. A single seed has the spread of the experiment's model that has several seeds, "
-    "if one has. The paper's own error is unknown."
+    "where they are not the paper's. A single seed has the largest spread of the experiment's models with several "
+    "seeds and the same test images, if there are any. The paper's own error is unknown."
 )
 JUDGES = (
     "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
@@ -136,7 +136,7 @@ def difference(row: Row, table_rows: Iterable[Row]) -> str:
     Empty if one of them is missing, or if they are of different data.
 
     Args:
-        table_rows: other rows, whose spread over seeds stands in for that of a single seed.
+        table_rows: the table's rows; the spread of others over seeds stands in for that of a single seed.
     """
     if not row.values or not row.published or row.plan.other_data:
         return ""
@@ -155,8 +155,8 @@ def difference(row: Row, table_rows: Iterable[Row]) -> str:
 def deviation_over_seeds(row: Row, table_rows: Iterable[Row]) -> float | None:
     """The standard deviation of a figure over the seeds of its model.
 
-    For a single seed it is the largest one of the experiment's models with several seeds and the same test images; None
-    if there is no such model.
+    For a single seed it is the largest one of the experiment's models with several seeds and the same test images, of
+    their other estimate if they have that alone; None if there is no such model.
     """
     alike = (row.figure, row.plan.experiment, row.plan.other_test_images)
     others = [x for x in table_rows if (x.figure, x.plan.experiment, x.plan.other_test_images) == alike]

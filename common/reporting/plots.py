@@ -1,6 +1,7 @@
 """Pictures, drawn on figures without pyplot: no window, no global state."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -203,7 +204,8 @@ def error_bars(
     figure = new_figure(6, 4)
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
     if len(x) > 1:
-        logarithmic(axis, "x", (1, 2, 5) if max(x) < 300 * min(x) else (1,))  # more labels would run into each other
+        n_characters = 3 * math.log10(max(x) / min(x)) * len(f"{max(x):,.0f} ")
+        logarithmic(axis, "x", (1, 2, 5) if n_characters < 70 else (1,))  # longer labels would run into each other
     axis.yaxis.set_major_formatter(plain)
     if log:
         logarithmic(axis, "y")

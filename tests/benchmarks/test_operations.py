@@ -41,10 +41,11 @@ def test_all_products_of_a_step_are_found_and_timed():
     assert "addmm, 784, 200x512, 512x784" in names and any(name.startswith("fused adam") for name in names)
     instant, *others = found[:6]
     instant = instant._replace(seconds=1e-12)
+    others = [operation._replace(seconds=1e9) for operation in others]
     (seconds, how), *others = operations.shortest([instant, *others], 1, "mnist")
     assert (seconds, how) == (1e-12 / instant.calls, "in the step")
     for seconds, how in others:
-        assert seconds > 0 and how in ("as it is", "without oneDNN", "one thread", "in the step")
+        assert seconds > 0 and how in ("as it is", "without oneDNN", "one thread")
 
 
 @pytest.mark.slow

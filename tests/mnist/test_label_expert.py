@@ -72,7 +72,8 @@ def test_free_parameters_give_each_label_the_exact_posterior():
     q = label_expert.refit(model, 1, 1500, free).posterior({"text": labels})
     torch.testing.assert_close(q.mean[:, 0], labels / 20, atol=0.05, rtol=0)
     torch.testing.assert_close(q.variance[:, 0], torch.full((10,), 1 / 2), atol=0.05, rtol=0)
-    assert isinstance(model.encoder["text"], Shared), "the model is left as it is"
+    torch.testing.assert_close(free(labels), model.encoder["text"](labels), msg="both are left as they are")
+    assert all(x.eq(0).all() for x in free(labels))
 
 
 def test_variance_is_that_within_labels():

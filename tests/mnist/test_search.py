@@ -92,6 +92,14 @@ def test_scores_of_other_options_are_not_mixed(tmp_path, monkeypatch):
         call(search, *SMALL, "--model", "jmvae", "--trials", 2, "--seeds", 0, "--save-dir", tmp_path)
 
 
+def test_other_settings_to_choose_from_are_not_mixed(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "score", lambda *_: -1.0)
+    call(search, *SMALL, "--trials", 1, "--seeds", 0, "--save-dir", tmp_path)
+    monkeypatch.setitem(search.SPACE, "annealing", (0.4, 0.9))
+    with pytest.raises(InputError, match=r"holds a search among other settings than SPACE here: choose another --save"):
+        call(search, *SMALL, "--trials", 2, "--seeds", 0, "--save-dir", tmp_path)
+
+
 def test_a_damaged_study_is_named(tmp_path):
     (tmp_path / "study.log").write_text("{{{\n{{{\n")
     with pytest.raises(InputError, match=r"study.log is damaged: delete it"):

@@ -152,11 +152,20 @@ def test_logarithmic_ticks_are_written_in_full(drawn):
     assert len(ticks(drawn[1].axes[0], "x")) > 2, "also where 1, 2, 5, ... do not fall"
 
 
-def test_the_labels_of_a_long_axis_do_not_touch(drawn):
-    plots.error_bars("curve.png", [10**4, 10**5, 10**7], {"mvae": [(1.0, 0.0)] * 3}, ("examples", "ms"), log=True)
+@pytest.mark.parametrize(
+    ("ends", "texts"),
+    [
+        ((10**4, 10**7), ["10,000", "100,000", "1,000,000", "10,000,000"]),
+        ((10**4, 29 * 10**5), ["10,000", "100,000", "1,000,000"]),
+        ((60, 60_000), ["50", "100", "200", "500", "1,000", "2,000", "5,000", "10,000", "20,000", "50,000"]),
+        ((1, 1000), ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1,000"]),
+    ],
+)
+def test_the_labels_of_a_long_axis_do_not_touch(drawn, ends, texts):
+    plots.error_bars("curve.png", ends, {"mvae": [(1.0, 0.0)] * 2}, ("examples", "ms"), log=True)
     drawn[0].draw_without_rendering()
     labels = ticks(drawn[0].axes[0], "x")
-    assert [x.get_text() for x in labels] == ["10,000", "100,000", "1,000,000", "10,000,000"]
+    assert [x.get_text() for x in labels] == texts
     boxes = [x.get_window_extent() for x in labels]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
