@@ -49,7 +49,7 @@ test: setup-all
 
 # with DEMO=FOLDER, the run that `make demo` left there is not trained again
 test-slow: setup-all
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not faults"
 
 # train.py --demo of all folders but mnist, and what it has learnt; minutes each. test-slow has that of mnist
 test-demos: setup-all

@@ -181,7 +181,7 @@ def test_omniglot_is_all_there():
 
 def test_omniglot_trains_and_scores(tmp_path):
     data = DATA_ROOT / "omniglot"
-    several = {"limit": 100, "epochs": 6, "annealing_epochs": 0, "batch_size": 25, "lr": 2e-3}
+    several = {"limit": 100, "epochs": 3, "annealing_epochs": 0, "batch_size": 25, "lr": 2e-3}
     vhe.train.main(vhe.train.Config(data_dir=data, save_dir=tmp_path, **several))
     settings = {"limit": 10, "n_samples": 20, "k_shot": (5,)}
     estimates = vhe_loglike.main(vhe_loglike.Config(tmp_path, data_dir=data, **settings))
