@@ -10,6 +10,7 @@ The ground
     errors: the exception for mistakes that a user can fix
     io: regular files as a whole, atomic writes, locked folders
     distributed: several processes at one run
+    random_states: saving and restoring random states, draws that leave them alone
 
 Mathematics
     experts: products and quotients of Gaussian experts, the density of a mixture
@@ -132,7 +133,6 @@ Training
         meter: running means of a bound and its terms
         progress: how far a run is
         ctrl_c: the first Ctrl-C ends a batch, the second the run
-        random_states: saving and restoring random states
         optimizers: the optimiser, and the schedule of its learning rate
         trackers: TensorBoard, Weights & Biases and MLflow
         loop: annealing, model selection, early stopping, exact resumption

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
-from common import distributed
+from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data import tensor_files
 from common.errors import InputError, brief, require
@@ -195,8 +195,7 @@ def train(
     Raises:
         InputError: the file belongs to another training run, or the loss is not finite.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+    with random_states.fixed_noise(recipe.seed, device):
         network = resnet101(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.lr, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True, fused=True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.models import MultimodalVAE
+from common.random_states import fixed_noise
 from exploration.views import Picture, View
 
 N_SLIDERS = 8
@@ -48,8 +49,7 @@ class Explorer:
         point = self.model.variational_posterior.point(q)
         if not draw and point.isfinite().all():  # the uniform prior on a sphere has no mean direction
             return point
-        with torch.random.fork_rng():
-            torch.manual_seed(draw)
+        with fixed_noise(draw, self.device):
             return q.sample()
 
     @torch.no_grad()

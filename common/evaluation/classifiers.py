@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from common import distributed
+from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data.batches import Examples
 from common.data.config import DataConfig
@@ -54,8 +54,7 @@ def cached_network(
     Raises:
         InputError: the cache is damaged, or was made from something else.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with random_states.fixed_noise(0, device):
         network = build().to(device)
         made_from = {"network": str(network), **made_from}
 

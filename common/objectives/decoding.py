@@ -8,6 +8,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
+from common.random_states import fixed_noise
 
 # The most samples of z decoded at once, over all examples: few enough for the memory, enough to keep a GPU busy and, on
 # a CPU, to use each weight often.
@@ -61,7 +62,7 @@ def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
         f"--max-memory needs decoders of z alone, that of {', '.join(conditional)} has more inputs: leave it out",
     )
     statistics = [x.clone() for x in model.decoder.buffers()]
-    with torch.random.fork_rng():  # the run's own draws stay as they are
+    with fixed_noise(0, model.device):  # the run's own draws stay as they are
         bytes_of_8, bytes_of_16 = (_bytes_for_backward(model, n) for n in (8, 16))
     for x, before in zip(model.decoder.buffers(), statistics, strict=True):  # batch norm's
         x.copy_(before)

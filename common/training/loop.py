@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from common import distributed
+from common import distributed, random_states
 from common.checkpoints import BEST, LAST, start_from
 from common.data import streams
 from common.data.batches import Examples
@@ -20,7 +20,7 @@ from common.data.streams import Stream
 from common.data.tensor_files import save
 from common.errors import Diverged, require
 from common.objectives.base import Objective
-from common.training import optimizers, random_states, resuming
+from common.training import optimizers, resuming
 from common.training.ctrl_c import CtrlC
 from common.training.meter import DIVERGED, Meter
 from common.training.options import RunConfig

@@ -10,14 +10,14 @@ import cub.analyse
 import mnist_svhn.analyse
 import polymnist.train
 from celeba.model import build as faces
-from common import distributed, io
+from common import distributed, io, random_states
 from common.data import Examples, tensor_files
 from common.distributions import DiagonalGaussian
 from common.evaluation import right_labels
 from common.metrics import Judge, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
 from common.reporting import plots, tables
-from common.training import batch_norm, gradients, objective_of, random_states
+from common.training import batch_norm, gradients, objective_of
 from common.training.options import as_json
 from common.training.steps import Step
 from cub.cca import cca

@@ -1,4 +1,4 @@
-"""The random states of a training: its order of examples, what a checkpoint keeps, and fixed noise beside it."""
+"""Random states: a training's order of examples, what a checkpoint keeps, and draws beside it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 @contextmanager
 def fixed_noise(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from the seed inside, and leave the random state of the training as it was."""
+    """Draw from the seed inside; the caller's random state stays as it was, and so does every other GPU."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -1,10 +1,10 @@
-"""The random states that a run goes on from."""
+"""The random states that a run goes on from, and draws beside them."""
 
 import pytest
 import torch
 
+from common import random_states
 from common.errors import InputError
-from common.training import random_states
 
 CPU = torch.device("cpu")
 
@@ -38,3 +38,18 @@ def test_another_number_of_processes_draws_anew_and_never_what_it_drew_before():
 def test_what_is_no_random_state_is_refused(saved):
     with pytest.raises(InputError, match="the last checkpoint is damaged, rng is not a random state: choose another"):
         draws_after([saved])
+
+
+def test_draws_beside_leave_the_callers_and_touch_no_other_gpu(monkeypatch):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", None)
+    torch.manual_seed(5)
+    drawn = [torch.rand(1)]
+    with random_states.fixed_noise(7, CPU):
+        beside = torch.rand(2)
+    drawn.append(torch.rand(1))
+    assert torch.cat(drawn).equal(expected)
+    torch.manual_seed(7)
+    assert torch.rand(2).equal(beside)
