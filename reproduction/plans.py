@@ -35,8 +35,8 @@ def _digits(experiment: str, model: str, binary: bool = False) -> Plan:
     note = ""
     if binary:
         note = (
-            "BinaryMNIST: the images are the paper's, the binarisation is another: the standard error over images is "
-            "an upper bound."
+            "BinaryMNIST: the paper's test images, made binary anew. The standard error of a difference counts them as "
+            "other images, so it is an upper bound."
         )
     elif (experiment, model) == ("mnist", "mvae"):
         note = (
@@ -186,7 +186,7 @@ VHE = tuple(
         dataset="omniglot",
         starts_from="" if decoder == "deconv" else f"deconv, {objective}",
         other_test_images=True,
-        note="Our accuracies come from 200 images, our log p(character) from the 25 first characters.",
+        note="vhe: our accuracies come from 200 images, our log p(character) from the first 25 test characters.",
     )
     for decoder in ("deconv", "pixelcnn")
     for objective in ("statistician", "resample", "rescale", "vhe")

@@ -84,8 +84,8 @@ class Model(NamedTuple):
 EVIDENCE, EVIDENCES, NOTHING = "log p(X)", "the sum of the log p(x_S)", "nothing"
 WU, SUTTER = "Wu & Goodman 2018, arXiv 1802.05335", "Sutter et al. 2021, arXiv 2105.02470"
 PRIVATE_BOUND = (
-    r"\sum_t \pi_t \log \frac1K \sum_k w_{tk}, \qquad "
-    r"w = \Big[ \frac{p(u) p(w_t)}{\sum_j \pi_j q_j(u|x_j) \, q(w_t|x_t)} \Big]^\beta "
+    r"\sum_t \pi_t \log \frac1K \sum_k \omega_{tk}, \qquad "
+    r"\omega = \Big[ \frac{p(u) p(w_t)}{\sum_j \pi_j q_j(u|x_j) \, q(w_t|x_t)} \Big]^\beta "
     r"\prod_m p(x_m|u, w_m)^{\lambda_m}, \quad u, w_t \sim q_t, \quad w_n \sim r_n(w_n), \quad n \neq t"
 )
 MODELS = {

@@ -16,7 +16,8 @@ HEAD = """# Models
 
 A model consists of p(z) prod_m p(x_m|z), a posterior q(z|x_S) for each subset S of the modalities, and an objective. X
 are the modalities that an example has; the model has M. The weights lambda_m multiply log-likelihoods, beta multiplies
-KLs. If all are 1, values are in nats and the bounds hold. Importance-weighted bounds with K > 1 hold only for beta = 1.
+KLs. If all are 1, values are in nats and the bounds hold. K is the number of random subsets in mvae's objective
+(`--approx-m`), and of samples of each component in importance-weighted bounds, which with K > 1 hold only for beta = 1.
 A mixture has components q_t with equal weights pi_t. Where modalities have private latents w_m, u are those that they
 share. `--model` takes one of the names below; `--fusion`, `--posterior`
 and `--obj` combine the pieces
