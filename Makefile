@@ -45,7 +45,7 @@ release/%/README.md: | .venv/ready-all
 	$(BIN)/python -m common.scripts.publish release/runs/$* release/$*
 
 test: setup-all
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not faults and not demos"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not faults and not demos"
 
 # with DEMO=FOLDER, the run that `make demo` left there is not trained again
 test-slow: setup-all
@@ -53,7 +53,7 @@ test-slow: setup-all
 
 # train.py --demo of all folders but mnist, and what it has learnt; minutes each. test-slow has that of mnist
 test-demos: setup-all
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m demos
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m demos
 
 # damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; only all write the table of the docs
 FAULTS ?= 20

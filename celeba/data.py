@@ -68,7 +68,8 @@ def load(split: str, config: FaceConfig) -> Examples:
         _fetch(data_dir)
     folder, names, splits = source(data_dir)
     attributes = _attributes(data_dir, names)
-    images = image_caches.load(folder, names, (config.cache_dir or data_dir) / CACHE, image_caches.Kind())
+    cache, remedy = (config.cache_dir or data_dir) / CACHE, f"unpack {ARCHIVE} again, or delete {folder} and --download"
+    images = image_caches.load(folder, names, cache, image_caches.Kind(), remedy)
     rows = rows_of(split, splits, config.limit)
     return Examples({"image": images[rows], "attrs": attributes[rows]})
 
@@ -132,7 +133,7 @@ def rows_of(split: str, splits: np.ndarray, limit: int | None) -> slice | Tensor
         splits: each image's split, (N,) indices into SPLITS.
     """
     rows = np.flatnonzero(splits == SPLITS.index(split))[:limit]
-    require(len(rows) > 0, f"{FILES['partition']} has no image of the split {split}: download it again (--download)")
+    require(len(rows) > 0, f"{FILES['partition']} has no image of the split {split}: {DOWNLOAD_AGAIN}")
     first, last = int(rows[0]), int(rows[-1])
     return slice(first, last + 1) if last - first == len(rows) - 1 else torch.from_numpy(rows)
 

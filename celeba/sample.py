@@ -11,7 +11,7 @@
 Writes prior.png, mixture_10.png, cluster_3.png, given_attrs_Male_Smiling.png, ... or reconstructions.png, named by what
 was asked: the decoded means; and a .txt of the same name, a line with the predicted attributes of each. Given an image
 it also shows its reconstruction, and prints the probability of each attribute. If the attributes are one modality,
-those that are not asked for are drawn from the model's p(others|those asked for).
+those that are not asked for are drawn from the model's p(others|those asked for); a cvae takes them as 0.
 """
 
 import os
@@ -190,7 +190,7 @@ def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, 
     """Return a function (asked, n) -> the model's inputs for n examples with the attributes asked, {name: 1 or 0}.
 
     If attrs is one modality, the function draws the other attributes from the model (`completed`); in a model that only
-    sees attributes (cvae) they are absent.
+    sees attributes (cvae) the others are 0.
     """
     require(len(model.modalities) > 1, "this model has no attributes: leave out --condition-on-attrs")
     if "attrs" not in model.modalities:

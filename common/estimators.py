@@ -43,7 +43,7 @@ class Estimate(NamedTuple):
     variance: Tensor
 
     def named(self, name: str) -> dict[str, Tensor]:
-        """The estimate under a name, and under QUALITY, NAME how well its proposal fits: {name: (B,)}."""
+        """{name: value}, and under "QUALITY, name" how well the proposal fits, for each of QUALITIES; each (B,)."""
         qualities = zip(QUALITIES, (self.ess, self.variance), strict=True)
         return {name: self.value} | {f"{quality}, {name}": values for quality, values in qualities}
 
@@ -226,8 +226,8 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
         lacking = batch.mask is not None and bool((target & ~model.scorable(batch.mask)).any())
         require(
             not lacking,
-            "a target's mask selects modalities that examples lack, or whose decoders see one that they lack: combine "
-            "it with the batch's mask",
+            "a target's mask selects modalities that an example lacks, or whose decoder sees one that it lacks: give "
+            "target & model.scorable(batch.mask)",
         )
         return target
     check_known(target, model.modalities)

@@ -17,8 +17,7 @@ def product_of_experts(
     (Wu & Goodman 2018, arXiv 1802.05335, section 2.2; the prior N(0, I) is an expert even if S has one member.)
     Computed over the experts as mean = sum of softmax(-logvar) * mu and logvar = -logsumexp(-logvar), which is exact
     and keeps finite gradients where precisions or variances would overflow. Several products of the same experts in
-    float32 are matrix products of mask and precisions, in float64, where precisions are finite up to variances of
-    e^-709.
+    float32 are matrix products of mask and precisions in float64; these are finite for variances down to e^-709.
 
     Args:
         mu, logvar: the experts' means and log-variances, (M, B, D).

@@ -231,7 +231,12 @@ class MopoeStrategy(Strategy):
         return _equally_weighted(complete, *products)
 
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
-        """The parameters of the products of the experts (T, ..., B, M) given of each subset (T, M)."""
+        """The parameters of each subset's product, each (T, ..., B, D).
+
+        Args:
+            given: the experts of each subset that an example has, (T, ..., B, M) bool.
+            subsets: (T, M) bool.
+        """
         return self.product(params, given)
 
     def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:

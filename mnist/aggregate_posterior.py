@@ -29,7 +29,7 @@ class AggregatePosterior:
         """One draw for each label (B, ...): (B, D).
 
         Raises:
-            InputError: no example has a label.
+            InputError: a label that no training example has.
         """
         labels = labels.to(self.labels).view(len(labels), -1)
         rows = torch.empty(len(labels), dtype=torch.long, device=self.labels.device)

@@ -4,9 +4,9 @@
     python compare.py pixels --data-dir data            network architectures
     python compare.py halves --variants obj=mvae "posterior=vmf obj=dreg" --options "n-latents=8" --data-dir data
 
-Trains a model for each variant, options of `python halves.py train` or `pixels.py train`, and seed; writes
-a table and a plot into the save-dir, where each run has its folder. A run that is there is not repeated: the same
-command goes on after Ctrl-C, or adds variants and seeds.
+A variant is a set of options of `python halves.py train` or `pixels.py train`. Trains a model for each variant and
+seed, and writes a table and a plot into the save-dir, where each run has its folder. A run that is there is not
+repeated: the same command goes on after Ctrl-C, or adds variants and seeds.
 """
 
 import json

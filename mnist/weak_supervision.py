@@ -3,11 +3,11 @@
     python weak_supervision.py --data-dir data --precision bf16
     python weak_supervision.py --demo
 
-For each fraction and seed a model is trained as `python train.py --paired-fraction F --seed S` does, with the options
-given here, and beside it a classifier, the model's image encoder with one linear layer in place of its heads, on the
-paired images alone. Writes a table and a plot of their accuracies on the test images, mean and standard deviation over
-the seeds, into the save-dir, where each run has its folder. Finished runs are not repeated: the same command goes on
-after Ctrl-C, or adds fractions and seeds.
+Trains a model for each fraction and seed, as `python train.py --paired-fraction F --seed S` with these options does.
+Beside it trains a classifier on the paired images alone: the model's image encoder with one linear layer in place of
+its heads. Writes a table and a plot of their accuracies on the test images, mean and standard deviation over the seeds,
+into the save-dir, where each run has its folder. Finished runs are not repeated: the same command goes on after Ctrl-C,
+or adds fractions and seeds.
 
 The last model is scored, and no example is held out: choosing the best one would need more labels.
 """

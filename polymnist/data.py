@@ -28,6 +28,7 @@ TRANSLATED_ROOT = "Translated_MMNIST_scale_75_translated_True"  # that the multi
 URL = "https://zenodo.org/record/4899160/files/PolyMNIST.zip"  # MVTCAE's: MMNIST/ with tensors, without a known md5
 ARCHIVE = "PolyMNIST.zip"
 NAME = re.compile(r"(\d+)\.(\d)\.png")
+AT_MOST_FIVE = "give --n-modalities 5 at most, since the archives have no more"
 PHOTOGRAPHS = (  # by modality
     ("skimage", "data/astronaut.png"),
     ("skimage", "data/chelsea.png"),
@@ -162,7 +163,7 @@ def moved(digits: Tensor, random: torch.Generator) -> Tensor:
 def on_crops(masks: Tensor, background: Tensor, random: torch.Generator) -> Tensor:
     """Random crops of a background (3, H, W) uint8, inverted where masks (N, 28, 28) are True: (N, 3, 28, 28)."""
     windows = background.unfold(1, SIZE, 1).unfold(2, SIZE, 1)  # (3, H - 27, W - 27, 28, 28), nothing is copied
-    # the original's last place is never drawn
+    # as in the original code, the last place is never drawn
     y, x = (torch.randint(windows.shape[i] - 1, (len(masks),), generator=random) for i in (1, 2))
     crops = torch.empty(len(masks), 3, SIZE, SIZE, dtype=torch.uint8)
     for c in range(3):
@@ -241,7 +242,7 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache: Path) -> Example
     """
     remedy, pictures = "unpack the archive again", {}
     for name in names:
-        require((folder / name).is_dir(), f"{folder / name} is missing, the archives have five modalities: {remedy}")
+        require((folder / name).is_dir(), f"{folder / name} is missing: {AT_MOST_FIVE}, or {remedy}")
     for name in names:
         files_of_it = sorted(path.name for path in (folder / name).iterdir() if not path.name.startswith("."))
         matches = [NAME.fullmatch(file) for file in files_of_it]
@@ -280,7 +281,7 @@ def _read_tensors(folder: Path, names: tuple[str, ...]) -> Examples:
     images = {}
     for name in names:
         path = folder / f"{name}.pt"
-        x = tensor_files.load(path, Tensor, f"the archives have five modalities, {remedy}", remedy)
+        x = tensor_files.load(path, Tensor, f"{AT_MOST_FIVE}, or {remedy}", remedy)
         fits = x.is_floating_point() and x.shape == (len(labels), 3, SIZE, SIZE)
         require(
             fits and bool(((x >= 0) & (x <= 1)).all()),

@@ -244,11 +244,10 @@ def _page(path: Path, archive: zipfile.ZipFile | None, name: str) -> np.ndarray:
     """Read the page of an image: (105, 105) bool, whether there is ink."""
     source = zip_files.content(archive, f"{path.stem}/{name}", MAX_PAGE_BYTES) if archive else path / name
     shown = f"{path}: {name}"
-    again = "download it again (--download)"
-    with open_picture(source, again, shown) as page:
+    with open_picture(source, DOWNLOAD_AGAIN, shown) as page:
         if page.size != (PAGE, PAGE):
             width, height = page.size
-            raise InputError(f"{shown} is {height} x {width} pixels, not {PAGE} x {PAGE}: {again}")
+            raise InputError(f"{shown} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}")
         return np.asarray(page.convert("L")) < 128
 
 

@@ -21,7 +21,7 @@ class Draws:
         n_measures: number of columns.
 
     Attributes:
-        pattern: uniform numbers (n, 3, CELLS, CELLS) for `background`.
+        pattern: uniform numbers (n, 3, CELLS, CELLS) for `patterned`.
         grain: uniform numbers (n, 3, SIZE, SIZE) for `photograph`.
     """
 

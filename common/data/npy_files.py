@@ -140,6 +140,5 @@ def mapped(path: Path, dtypes: Collection[str], remedy: str, mode: str = "c") ->
 
 def _check_size(n_bytes: int, dtype: str, shape: tuple[int, ...], name: str, remedy: str) -> None:
     promised = np.dtype(dtype).itemsize * math.prod(shape)
-    require(
-        n_bytes == promised, f"{name} is truncated or damaged, its values take {n_bytes} bytes of {promised}: {remedy}"
-    )
+    in_place = f"it has {n_bytes} bytes of values in place of {promised}"
+    require(n_bytes == promised, f"{name} is truncated or damaged, {in_place}: {remedy}")

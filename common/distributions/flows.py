@@ -185,7 +185,7 @@ class JointFlows(Unnormalised):
 
     @property
     def mean(self) -> Tensor:
-        """Exact given all modalities or none; of a chain given several, else an estimate: (..., D)."""
+        """(..., D): exact given all modalities or none, the mean of a chain given several, an estimate given one."""
         if self.in_between.all():
             return self._chain().mean(dim=0)
         mean = torch.where(self.is_gaussian, self.proposal.component_distribution.base.mean[..., -1, :], super().mean)
@@ -194,7 +194,7 @@ class JointFlows(Unnormalised):
         return torch.where(self.in_between.unsqueeze(-1), self._chain().mean(dim=0), mean)
 
     def sample_and_point(self) -> tuple[Tensor, Tensor]:
-        """A sample and the point, each (..., D); given several modalities but not all, of the same chain."""
+        """A sample and the point, each (..., D): of one chain if every example has several modalities, but not all."""
         if not self.in_between.all():
             return self.sample(), self.point
         chain = self._chain()
@@ -202,13 +202,13 @@ class JointFlows(Unnormalised):
 
     @property
     def variance(self) -> Tensor:
-        """Exact given all modalities or none, else an estimate: (..., D)."""
+        """The variance of each latent, (..., D): exact given all modalities or none, else an estimate."""
         base = self.proposal.component_distribution.base
         return torch.where(self.is_gaussian, base.variance[..., -1, :], super().variance)
 
     @property
     def point(self) -> Tensor:
-        """Like `mean`, but given one modality without noise, the flow's inverse at its base's mean: (..., D)."""
+        """As `mean`, but given one modality the flow's inverse at the mean of its base, without noise: (..., D)."""
         if self.in_between.all():
             return self.mean
         r = self.proposal

@@ -26,8 +26,9 @@ class Unnormalised(Distribution):
 
         Returns:
             z (*shape, J, *batch_shape, D), with gradients, and log :math:`\tilde q` and log w, each (*shape, J,
-            *batch_shape). w is :math:`\tilde q / r` divided by the number of samples, so that its sum over J estimates
-            the normaliser; it is 0 for samples from components that an example does not use.
+            *batch_shape). A sample of component t, whose weight in r is :math:`\pi_t`, has
+            :math:`w = \pi_t \tilde q / (n r)`: the sum of w over J estimates the normaliser. w is 0 where an example
+            does not use the component.
         """
         r = self.proposal
         z = r.component_distribution.rsample((*shape, self.n))  # (*shape, n, ..., T, D)

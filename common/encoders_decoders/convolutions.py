@@ -1,6 +1,6 @@
 """Convolutions and transposed convolutions that avoid what is slow on a CPU.
 
-They take batches (N, C, H, W), and there have first derivatives only, not those of torch.vmap.
+They take batches (N, C, H, W). On a CPU they have first derivatives only, and none inside torch.vmap.
 """
 
 import torch
@@ -15,7 +15,7 @@ PRODUCT_NUMBERS = 1_000_000  # of a product at once, which a processor's cache h
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution, on a CPU in bfloat16 with a matrix product as the gradient of its weight where oneDNN is slow.
+    """A convolution. On a CPU in bfloat16 the gradient of its weight is a matrix product where oneDNN is slow.
 
     With many channels and few pixels oneDNN takes up to seven times as long for it.
     """

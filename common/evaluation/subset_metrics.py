@@ -98,8 +98,8 @@ def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str], point
         points: of the test examples, (N, D).
 
     Returns:
-        {"linear accuracy"}, of the shared latents, in [0, 1], and with private latents {"linear accuracy, private"}, of
-        all of these.
+        {"linear accuracy"} from the shared latents, in [0, 1]; if the model has private ones, also {"linear accuracy,
+        private"}, from those of all modalities together.
 
     Raises:
         InputError: the training examples show only one label.

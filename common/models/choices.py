@@ -59,7 +59,7 @@ class Model(NamedTuple):
     K: the importance samples from each expert without --K.
     first_alone: whether it models the first of two modalities alone.
     given_second: whether its decoder sees the second.
-    generative: its generative model, where it differs from those with private latents and without.
+    generative: its generative model, if it is neither of the usual ones, with private latents and without.
     inference: its posterior in words, where these differ from the fusion's.
     """
 

@@ -56,9 +56,10 @@ def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.M
 def without_sets(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """The family itself, for encoders that each give one whole posterior."""
     sets = [key for key, network in encoder.items() if n_elements(network)]
-    require(
-        not sets, f"a fusion by encoders of their own takes no sets (got {', '.join(sets)}): choose poe, moe or set"
+    several = (
+        f"a set's encoder ({', '.join(sets)}) gives a posterior for each element, and this fusion needs one in all"
     )
+    require(not sets, f"{several}: choose poe, moe or set")
     return posterior
 
 

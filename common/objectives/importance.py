@@ -249,7 +249,7 @@ class IwaeElbo(ImportanceWeighted):
     ) -> tuple[Known, float | None]:
         """log p(x_m|z) of all samples without gradients, and the mean number of an example's samples that matter.
 
-        (None, None) where most matter.
+        (None, None) if most matter, and on a GPU, for K = 1, with `every_row` and where no decoder can run again.
         """
         names = [names for names in self._decoded_together(batch) if self._decodes_alone(names)]
         if not names or z.device.type != "cpu" or batch.every_row or self.K == 1:

@@ -133,7 +133,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=("approx_m",),
         needs_density=False,
         summary="ELBO of all modalities, of each one, and of --approx-m random subsets",
-        why=f"needs a posterior of every subset, as {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have",
+        why=f"needs a posterior of every subset that is no mixture, as {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have",
     ),
     "elbo": ObjectiveRecord(
         form="StandardElbo",
@@ -170,7 +170,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=True,
         summary="ELBO of all modalities with the posterior of all, and with that of each one",
-        why="needs a posterior of all modalities and of each one, which products have",
+        why="is defined for products of experts (poe, product, quotient)",
     ),
     "ar": ObjectiveRecord(
         form="ArElbo",
@@ -179,7 +179,7 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         options=(),
         needs_density=True,
         summary="chain rule over the modalities in a random order, no bound",
-        why="needs KLs in closed form between the posteriors of subsets, which mixtures and flows lack",
+        why="needs a posterior of every subset of the modalities, and KLs in closed form between these",
     ),
     "elbo-importance": ObjectiveRecord(
         form="ReweightedElbo",

@@ -70,9 +70,9 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     head = ["modalities given", *(c if c in distances else f"{c}, %" for c in columns)]
     notes = (
         "Coherence: mean over subsets and over the targets that are not given; macro: the same with equal weights of "
-        "the classes; spread: its standard deviation over subsets; given targets: coherence of the modalities that are "
-        "given. Linear accuracy: from the shared latents. FD: Frechet distance between the judges' features of decoded "
-        "and of test images; with 0 given, z comes from the prior."
+        "the classes; spread: the standard deviation of coherence over subsets; given targets: coherence of the "
+        "modalities that are given. Linear accuracy: from the shared latents. FD: Frechet distance between the judges' "
+        "features of decoded and of test images; with 0 given, z comes from the prior."
     )
     if "FID" in distances:
         notes += " FID: the same of Inception's features, mean over all targets, those that are given too."
@@ -97,7 +97,7 @@ def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
     )
 
 
-def few_latents(n: int) -> str:
+def few_training_examples(n: int) -> str:
     """A warning if the linear classifiers of latents were trained on few examples; else empty."""
     if n >= FEW_EXAMPLES:
         return ""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MixtureSameFamily
 from torch.nn.functional import pad
 
 from common.data.batches import Examples
@@ -48,8 +48,11 @@ def samples(path: Path, model: MultimodalVAE, n: int, columns: int, latents: Dis
 
 
 def title_of(latents: Distribution | Tensor | None) -> str:
-    """The title of samples from the prior, or from a mixture or its draws."""
-    return "samples from the prior" if latents is None else "samples from a mixture of Gaussians"
+    """The title of samples from the prior, from a mixture of Gaussians or its draws, or from a cluster of the prior."""
+    if latents is None:
+        return "samples from the prior"
+    of_mixture = isinstance(latents, Tensor | MixtureSameFamily)
+    return f"samples from {'a mixture of Gaussians' if of_mixture else 'a cluster of the prior'}"
 
 
 @torch.no_grad()

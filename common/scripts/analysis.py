@@ -26,7 +26,7 @@ from common.metrics import Judge, latent_accuracy, sampled_latents
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.reporting import generated, tables, umap
-from common.reporting.analysis_tables import Figures, few_latents, figure_tables, left_out, weak_judges
+from common.reporting.analysis_tables import Figures, few_training_examples, figure_tables, left_out, weak_judges
 from common.reporting.generated import Shown
 from common.reporting.latents import each_modality, kl_plot, most_used
 from common.scripts.options import PriorSamplesConfig, ScoresConfig
@@ -132,7 +132,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     notes = (
         tables.other_data(config),
         weak_judges(figures.shares),
-        few_latents(len(analysis.train)),
+        few_training_examples(len(analysis.train)),
         left_out(analysis.n_incomplete),
     )
     drawn = {"n_samples": config.n_samples} if "coherence, joint" in figures.shares else {}

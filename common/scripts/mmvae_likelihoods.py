@@ -25,11 +25,11 @@ class MmvaeLoglikeConfig(LoglikeConfig):
 
     def check_fits(self, model: MultimodalVAE) -> None:
         """Raise InputError if --paper asks for what the model does not have."""
-        density, samples = model.variational_posterior.has_density, model.auxiliary is None
+        density, weighs_all_latents = model.variational_posterior.has_density, model.auxiliary is None
         lacking = f"--paper needs a density in closed form, which {self.model} lacks"
         require(density or not self.paper, f"{lacking}: leave it out")
-        why = "draws private latents from auxiliary priors, whose densities no weight counts: leave it out"
-        require(samples or not self.paper, f"--paper weighs the samples of each encoder, but {self.model} {why}")
+        why = f"--paper needs importance weights of all latents, those of {self.model} leave out its auxiliary priors"
+        require(weighs_all_latents or not self.paper, f"{why}: leave --paper out")
 
 
 def evaluate(

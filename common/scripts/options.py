@@ -109,8 +109,8 @@ class PriorSamplesConfig(SamplesConfig):
         """Raise InputError for an option in the prior's place beside one that draws nothing from the prior."""
         for name in self.CONDITIONS:
             is_given = getattr(self, name) not in (None, False, ())
-            draws_nothing = f"from which {option(name)} draws nothing: leave one of them out"
-            require(not is_given, f"{option(in_its_place)} stands in for the prior, {draws_nothing}")
+            does_not = f"{option(name)} does not draw from the prior: leave one of them out"
+            require(not is_given, f"{option(in_its_place)} stands in for the prior, and {does_not}")
 
 
 @dataclasses.dataclass

@@ -16,6 +16,7 @@ from common.training.options import RunConfig
 NOT_TAKEN_OVER = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
 # may differ from the resumed run's options; paths are included, since a folder has many names
 NOT_OF_THE_RUN = NOT_TAKEN_OVER | {"data_dir", "cache_dir", "download", "pre_trained", "vocab"}
+OF_THIS_EXPERIMENT = "give the file of a run of this experiment"
 
 
 class About(msgspec.Struct):
@@ -49,7 +50,8 @@ def options_of(given: RunConfig) -> dict[str, Any]:
     if resumed or given.config:
         file = before if resumed else given.config
         options = {name: value for name, value in read_about(file).config.items() if name not in NOT_TAKEN_OVER}
-        taken = taken_up(config, options, file)
+        remedy = "choose another --save-dir" if resumed else OF_THIS_EXPERIMENT
+        taken = taken_up(config, options, file, remedy)
         return taken if resumed else without_derived(config, taken)
     if not given.pre_trained:
         return {}
@@ -57,7 +59,7 @@ def options_of(given: RunConfig) -> dict[str, Any]:
 
     names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda"}
     options = {name: value for name, value in load_config(given.pre_trained).items() if name in names}
-    return without_derived(config, taken_up(config, options, given.pre_trained))
+    return without_derived(config, taken_up(config, options, given.pre_trained, OF_THIS_EXPERIMENT))
 
 
 def without_derived(config: type, options: dict[str, Any]) -> dict[str, Any]:
@@ -71,18 +73,18 @@ def without_derived(config: type, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def taken_up(config: type, options: dict[str, Any], source: Path) -> dict[str, Any]:
+def taken_up(config: type, options: dict[str, Any], source: Path, remedy: str) -> dict[str, Any]:
     """The options of another run, as config.json and checkpoints hold them, with the types of a config.
 
     Options that are None are left out.
 
     Args:
-        source: where the options were read, for messages.
+        source, remedy: where the options were read, and what to do if they do not fit, for messages.
 
     Raises:
         InputError: `config` lacks an option, or does not allow its value.
     """
-    remedy, hints = "give the file of a run of this experiment", get_type_hints(config)
+    hints = get_type_hints(config)
     unknown = [name for name in options if name not in config.__dataclass_fields__]
     require(not unknown, f"{source} has options that this script lacks, {', '.join(unknown[:3])}: {remedy}")
     taken = {name: value for name, value in options.items() if value is not None}

@@ -47,7 +47,7 @@ class Pictures(NamedTuple):
 
 
 def annealed(step: int, annealing_steps: int) -> float:
-    """beta of a step (from 0): rises linearly, minibatch by minibatch, to 1 at the last annealing step."""
+    """The share of --beta at a step (from 0), which rises linearly with the steps to 1 at the last annealing step."""
     return min(1.0, (step + 1) / annealing_steps) if annealing_steps else 1.0
 
 

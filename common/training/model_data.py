@@ -21,9 +21,8 @@ def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Example
     """
     known = {**data.modalities, **data.derived}
     lacking = [name for name in model.modalities if name not in known]
-    require(
-        not lacking, f"the data lack {', '.join(lacking)}: they have {', '.join(known)}, name the model's encoders so"
-    )
+    named = f"the model's encoders name {', '.join(lacking)}, which the data lack (they have {', '.join(known)})"
+    require(not lacking, f"{named}: give both the same names")
     selected = Examples(data.modalities, data.rows, None, data.joint_only, data.derived).only(model.modalities)
     if data.mask is not None:
         ordered = tuple(name for name in known if name in model.modalities)
@@ -104,4 +103,4 @@ def _require_none(wrong: Tensor, what: str, name: str, examples: Examples, model
     if examples.mask is not None:
         wrong = wrong & columns.of(examples.mask)
     n = int(wrong.reshape(len(examples), -1).any(dim=1).sum())
-    require(n == 0, f"{name} has {what} in {n:,} of {len(examples):,} examples that should have it: {remedy}")
+    require(n == 0, f"{name} has {what} in {n:,} of {len(examples):,} examples: {remedy}")

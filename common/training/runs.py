@@ -159,7 +159,8 @@ class Run(contextlib.ExitStack):
             return None
         message = f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another"
         require(config.resume, message)
-        self._check_options(config, type(config)(**taken_up(type(config), before.config, config_file)))
+        options = taken_up(type(config), before.config, config_file, "choose another --save-dir")
+        self._check_options(config, type(config)(**options))
         return tensor_files.load(self.dir / LAST, Last, REMEDY, REMEDY)
 
     def _remove_lone_best(self, started: str, resume: bool) -> None:

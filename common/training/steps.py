@@ -73,7 +73,7 @@ class Step:
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of gradients together, which lie in memory as their parameters do, dense in any order.
+    """The Euclidean norm of all gradients as one vector; each is dense in memory, its dimensions in any order.
 
     torch's norm runs on one thread of a CPU; scalar products run on all, three times as fast.
     """

@@ -41,7 +41,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""
     learn_prior: bool = False
-    """learn the scales of a gaussian or laplace prior; products of experts keep N(0, I)"""
+    """learn the scales of a gaussian or laplace prior; not with --fusion poe or mopoe, whose products hold N(0, I)"""
     likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
     """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities, whose
     log-likelihoods cannot be compared with bernoulli's"""

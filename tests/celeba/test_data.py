@@ -155,7 +155,7 @@ def make_again(folder):
         (make_again, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
         (
             lambda folder: (folder / "img_align_celeba" / "000005.jpg").unlink(),
-            "05.jpg is missing: download it again",
+            "05.jpg is missing: unpack img_align_celeba.zip again, or delete",
         ),
         (lambda folder: (folder / "celeba_64.json").write_text("[]"), "celeba_64.json is damaged, .*: delete"),
         (lambda folder: (folder / "celeba_64.npy").unlink(), "celeba_64.npy is truncated, it has 0 bytes"),

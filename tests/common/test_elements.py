@@ -170,7 +170,7 @@ def test_likelihoods_of_elements_share_samples():
     q = vectorised.posterior({"x": missing})
     torch.testing.assert_close(q.mean, vectorised.posterior(Batch({"x": x}, observed)).mean)
     assert missing.isnan().any(), "the caller's tensor is left as it is"
-    with pytest.raises(InputError, match="that examples lack"):
+    with pytest.raises(InputError, match="that an example lacks"):
         importance_estimates(vectorised, {"x": missing}, [everything], everything, 2)
 
 

@@ -240,7 +240,7 @@ def test_a_targets_mask_selects_from_what_examples_have():
     torch.testing.assert_close(estimate.value, torch.where(rows, exact["b",], exact["a", "b"]), msg="given what it has")
     with pytest.raises(InputError, match=r"name modalities in tuples: \('b',\), not 'b'"):
         importance_estimates(model, inputs, ["b"], ("b",))
-    with pytest.raises(InputError, match="selects modalities that examples lack"):
+    with pytest.raises(InputError, match="selects modalities that an example lacks"):
         importance_estimates(model, inputs, [torch.ones_like(has)], has, n_samples=1)
 
 

@@ -35,7 +35,10 @@ def test_a_vae_takes_the_settings_of_the_paper():
             ["--model", "jmvae", "--obj", "elbo"],
             "--obj elbo would leave posteriors of single modalities or auxiliary priors untrained: --model jmvae has",
         ),
-        (["--model", "bivcca", "--obj", "ar"], "--obj ar needs KLs in closed form between the posteriors of subsets"),
+        (
+            ["--model", "bivcca", "--obj", "ar"],
+            "--obj ar needs a posterior of every subset of the modalities, and KLs in c",
+        ),
         (
             ["--posterior", "laplace"],
             "--model mvae cannot have laplace experts .*: jmvae, vae, cvae, bivcca, telbo can",

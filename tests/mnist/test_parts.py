@@ -300,7 +300,11 @@ def test_pixels_that_a_user_means(tmp_path):
     [
         (halves, ["train", "--posterior", "laplace"], "there is no fusion poe for laplace experts"),
         (halves, ["train", "--fusion", "moe", "--posterior", "ebm"], "there is no fusion moe for ebm experts"),
-        (halves, ["train", "--fusion", "moe", "--obj", "ar"], "--obj ar needs KLs in closed form"),
+        (
+            halves,
+            ["train", "--fusion", "moe", "--obj", "ar"],
+            "--obj ar needs a posterior of every subset of the modalities, and KLs in closed form",
+        ),
         (halves, ["train", "--posterior", "ebm", "--obj", "stl"], "choose mvae, elbo, iwae"),
         (halves, ["train", "--posterior", "ebm", "--obj", "iwae", "--K", "1"], "the same bound with less noise"),
         (halves, ["train", "--missing", "1"], "--missing must lie in [0, 1), it is 1.0"),

@@ -167,7 +167,9 @@ def test_a_dry_run_prints_what_a_file_can_hold(name, capsys):
 
 def test_the_papers_estimate_is_refused_where_latents_come_from_auxiliary_priors(tmp_path):
     call(train, *SMALL, "--model", "mmvae+", "--no-analytics", "--save-dir", tmp_path)
-    with pytest.raises(InputError, match="--paper weighs the samples of each encoder, but .* auxiliary priors"):
+    with pytest.raises(
+        InputError, match="--paper needs importance weights of all latents, those of .* leave out its auxiliary priors"
+    ):
         call(loglike, tmp_path, "--demo", "--limit", 2, "--paper")
 
 

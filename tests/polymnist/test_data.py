@@ -164,7 +164,7 @@ def test_pictures_without_a_partner_are_named(tmp_path):
         data.read(tmp_path, "train", NAMES)
     for name in ("m5", "m2"):
         shutil.rmtree(tmp_path / "train" / name, ignore_errors=True)
-        with pytest.raises(InputError, match=f"train/{name} is missing, the archives have five modalities: unpack"):
+        with pytest.raises(InputError, match=f"train/{name} is missing: give --n-modalities 5 at most"):
             data.read(tmp_path, "train", data.modalities(6 if name == "m5" else 5))
 
 

@@ -222,7 +222,7 @@ def test_training_with_missing_images(tmp_path):
             "--mixture and --cluster both stand in for the prior: leave out one",
         ),
         (sample, ("--cluster", 999), "--cluster (needs a prior of clusters|must lie between 0 and 39, it is 999)"),
-        (sample, ("--mixture", 2, "--given", "m0"), "from which --given draws nothing: leave one"),
+        (sample, ("--mixture", 2, "--given", "m0"), "and --given does not draw from the prior: leave one"),
     ],
 )
 def test_another_set_than_the_models_is_refused(trained, script, args, message):

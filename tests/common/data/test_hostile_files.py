@@ -164,7 +164,10 @@ HOSTILE = {
     ),
     "idx of 10^9 items": Hostile(written(lambda: idx_header(10**9)), read_images, "x", "10+ items"),
     "npy of 10^12 rows": Hostile(
-        written(claiming_npy), lambda path: Shards([path]), "x.npy", "its values take 4000 bytes of 40+: write"
+        written(claiming_npy),
+        lambda path: Shards([path]),
+        "x.npy",
+        "it has 4000 bytes of values in place of 40+: write",
     ),
     "npz of 3 GiB": Hostile(
         written(lambda: archive(b"about.npy", zeros(-15), BLOCK * BLOCKS)), read_cache, "x.npz", "unpacks to 3221225472"

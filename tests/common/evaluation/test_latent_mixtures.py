@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.evaluation.latent_mixtures import MAX_FITTED, cluster_of, gaussian_mixture
 from common.metrics import joint_coherence
 from common.priors import ClusteredPrior, StandardGaussianPrior
+from common.reporting.generated import title_of
 from common.variational_posteriors import DiagonalGaussianPosterior
 from tests.helpers.coherence import JUDGES, C, examples, model
 
@@ -20,6 +21,7 @@ def test_the_mixture_finds_the_clusters_of_the_latents():
     """Each class has its latents near 10 times its one-hot vector; q(z|a, b) has half the variance of an expert."""
     train, labels = examples(2000)
     latents = gaussian_mixture(model(), train, C)
+    assert title_of(latents) == title_of(latents.sample()) == "samples from a mixture of Gaussians"
     means = latents.component_distribution.mean
     order = means.argmax(dim=1)
     torch.testing.assert_close(means, 10 * torch.eye(C)[order], rtol=0, atol=0.02)
@@ -77,6 +79,7 @@ def test_a_cluster_of_the_prior_is_its_component_with_the_private_latents():
     expected = Normal(torch.tensor([-5.0, 1.0, 0.0]).double(), 1).log_prob(z).sum(dim=1)
     torch.testing.assert_close(p.log_prob(z), expected)
     assert p.sample((7,)).shape == (7, 3) and (p.sample((100,))[:, 0] < 0).all()
+    assert title_of(p) == "samples from a cluster of the prior" and title_of(None) == "samples from the prior"
     with pytest.raises(InputError, match="--cluster must lie between 0 and 1, it is 2"):
         cluster_of(prior, 2)
     with pytest.raises(InputError, match="--cluster needs a prior of clusters, as models of --model cmvae have"):
@@ -104,5 +107,7 @@ def test_a_mixture_stands_in_for_the_prior_alone(folder, options):
         for other in (
             ({"mixture": 2}, {"cluster": 0}) if "cluster" in config.__dataclass_fields__ else ({"mixture": 2},)
         ):
-            with pytest.raises(InputError, match=f"from which --{name.replace('_', '-')} draws nothing: leave one"):
+            with pytest.raises(
+                InputError, match=f"and --{name.replace('_', '-')} does not draw from the prior: leave one"
+            ):
                 config(Path("run"), **other, **{name: value}).check()

@@ -80,7 +80,7 @@ def linear():
         (
             "own",
             {"encoder": {"a": SharedNetwork(3, nn.Linear(1, 4), SplitLinearLayer(4, (D, D))), "b": linear()}},
-            r"sets \(got a",
+            r"a set's encoder \(a",
         ),
     ],
 )

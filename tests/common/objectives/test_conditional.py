@@ -257,7 +257,7 @@ def test_an_image_without_a_label_has_no_estimate(given):
     with pytest.raises(InputError, match=r"log p\(image\) needs text in every example"):
         importance_estimates(model, inputs | {"text": torch.tensor([1, -1, 3])}, [("image",)], given, n_samples=2)
     image = torch.tensor([[True, False]]).expand(3, 2)  # the model's modalities are image and text
-    with pytest.raises(InputError, match="whose decoders see one that they lack"):
+    with pytest.raises(InputError, match="whose decoder sees one that it lacks"):
         importance_estimates(model, inputs | {"text": torch.tensor([1, -1, 3])}, [image], given, n_samples=2)
 
 

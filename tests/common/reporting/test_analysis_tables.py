@@ -11,8 +11,8 @@ def test_judges_that_err_are_named():
 
 
 def test_few_training_examples_are_noted():
-    assert "on 999 training examples" in analysis_tables.few_latents(999)
-    assert analysis_tables.few_latents(1000) == ""
+    assert "on 999 training examples" in analysis_tables.few_training_examples(999)
+    assert analysis_tables.few_training_examples(1000) == ""
 
 
 def test_divergences_have_their_errors_and_j_is_explained():

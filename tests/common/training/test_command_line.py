@@ -336,6 +336,13 @@ def test_files_that_cannot_be_used(tmp_path, capsys, file, message):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_save_dir_of_other_options_is_not_resumed(tmp_path, capsys):
+    written(tmp_path / "config.json", "celeba", lambda_attrs=1.0)
+    with pytest.raises(SystemExit):
+        call(mnist_train, "--resume", "--save-dir", tmp_path, "--demo")
+    assert "options that this script lacks, lambda_attrs: choose another --save-dir\n" in capsys.readouterr().err
+
+
 def test_experiments_with_the_same_options_are_told_apart(old, tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(fashionmnist.train, "--config", old / "config.json", "--save-dir", tmp_path / "new")
