@@ -35,8 +35,8 @@ def _digits(experiment: str, model: str, binary: bool = False) -> Plan:
     note = ""
     if binary:
         note = (
-            "BinaryMNIST: the paper's test images, made binary anew. The standard error of a difference counts them as "
-            "other images, so it is an upper bound."
+            "BinaryMNIST: the paper's test images, made binary anew. The standard errors of differences, in "
+            "results/mvae-table2.md, treat them as other images, so they are upper bounds."
         )
     elif (experiment, model) == ("mnist", "mvae"):
         note = (
