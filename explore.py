@@ -62,12 +62,12 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         values = examples.load_birds(words)
     else:
         shown = f"explore.py shows models of {', '.join(VIEWS)} and cub, not of {experiment} ({path})"
-        require(experiment in VIEWS, f"{shown}: add its views to VIEWS in exploration/views.py")
+        require(experiment in VIEWS, f"{shown}: use its sample.py, or add your folder to VIEWS in exploration/views.py")
         views, values = VIEWS[experiment], examples.load(experiment)
     model = load_model(path).to(devices.select(config.cuda))
     require(
         not any(modality.given for modality in model.modality.values()),
-        f"{path} is a CVAE, which models only p(image|text): use its sample.py",
+        f"{path} is a CVAE, which models an image only given its label: use its sample.py",
     )
     require(
         not views.keys().isdisjoint(model.modalities),

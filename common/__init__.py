@@ -63,6 +63,7 @@ The pieces
 The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
+    model_data: the modalities of the data that a model has, checked
     models/: models by name
         choices: names of models, fusions and families, and what --help says about them
         families: posterior families, and the prior, product and density of each
@@ -136,7 +137,6 @@ Training
         optimizers: the optimiser, and the schedule of its learning rate
         trackers: TensorBoard, Weights & Biases and MLflow
         loop: annealing, model selection, early stopping, exact resumption
-        model_data: the modalities of the data that the model has, checked
         experiment: an experiment as a value, and the one function that trains it
         parallel: many training runs, each in its own process
     scripts/: what the scripts of several folders do after training

@@ -1,11 +1,12 @@
-r"""Importance-sampling estimates of marginal log-likelihoods, in nats. The weights lambda and beta never enter them.
+r"""Importance-sampling estimates of marginal log-likelihoods, in nats. Of the weights lambda and beta none enters
+them, except lambda in `weighted_joint`.
 
 .. math:: \log p(x_A) \approx \log \frac1K \sum_k \frac{p(z_k) \prod_{m \in A} p(x_m|z_k)}{q(z_k)}, \quad z_k \sim q
 
-(Burda et al. 2016, arXiv 1509.00519, eq. 8.) The proposal q is q(z|x_G) of the `given` modalities G, an energy-based
-posterior's own proposal, or the prior if G is empty. The expectation of the estimate is a lower bound on log p(x_A),
-which it approaches as K grows. No two examples share samples, so that the standard error of a mean over examples counts
-the noise of the estimates too.
+(Burda et al. 2016, arXiv 1509.00519, eq. 8.) The proposal q is q(z|x_G) of the `given` modalities G, for energy-based
+and JNF's posteriors their own proposal, or the prior if G is empty. The expectation of the estimate is a lower bound on
+log p(x_A), which it approaches as K grows. No two examples share samples, so that the standard error of a mean over
+examples counts the noise of the estimates too.
 """
 
 import math
@@ -240,7 +241,8 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
         )
         require(
             bool(complete),
-            f"log p({','.join(target)}) needs {name} in every example: leave out those that lack it, or give a mask",
+            f"log p({','.join(target)}) needs {name} in every example: common.data.splits.only_complete leaves out "
+            "those that lack it; a mask (B, M) as target names what each example has",
         )
     return batch.only(target, model.columns).mask
 

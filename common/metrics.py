@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from common import distributed
 from common.data.batches import Batch, Examples
 from common.estimators import evaluate_batches
+from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 
 BATCH_SIZE = 500
@@ -211,9 +212,14 @@ def evaluate(
 
     Args:
         evaluations: a script's own; those of `EVALUATIONS` follow.
+
+    Raises:
+        InputError: values that a MultimodalVAE cannot take.
     """
 
     def values(batch: Batch) -> dict[str, Tensor]:
         return {name: x for f in (*evaluations, *EVALUATIONS) for name, x in f(model, batch).items()}
 
+    if isinstance(model, MultimodalVAE):
+        check_values(examples, model)
     return evaluate_batches(examples.to(model.device), batch_size, values)

@@ -76,16 +76,21 @@ def modalities_of(
         latent_dim: D, shared and private latents together; they lie in z in this order.
 
     Raises:
-        InputError: decoders or weights of modalities without an encoder; private latents of a modality without its own
-            encoder, beside a joint encoder or decoder, or more than there are latents.
+        InputError: a name that torch.nn.ModuleDict refuses; decoders or weights of modalities without an encoder, or
+            negative weights; private latents of a modality without its own encoder, beside a joint encoder or decoder,
+            or more than there are latents.
     """
     names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
+    unfit = [name for name in names if not name or "." in name or hasattr(nn.ModuleDict, name)]
+    require(not unfit, f"torch.nn.ModuleDict refuses the name {', '.join(map(repr, unfit))}: rename the modality")
     in_decoders = (name for key in decoder for name in key.replace("|", ",").split(","))
     for what, named in (("decoders", in_decoders), ("weights", weights)):
         unknown = [name for name in named if name not in names]
         require(
             not unknown, f"{what} of unknown modalities: {', '.join(unknown)}; the encoders name {', '.join(names)}"
         )
+    negative = {name: weight for name, weight in weights.items() if not weight >= 0}
+    require(not negative, f"weights of likelihoods must not be negative, these are: {negative}")
     columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
     unfit = [name for name in private if name not in encoder or columns[name].n_elements is not None]
     require(

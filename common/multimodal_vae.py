@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Batch, observe
-from common.encoders_decoders import has_batch_norm, outputs, outputs_where
+from common.encoders_decoders import expert_params, expert_params_where, has_batch_norm, outputs
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import Modality, modalities_of, n_elements, stack_values
@@ -131,7 +131,8 @@ class MultimodalVAE(nn.Module):
         """The stacked parameters of all experts, each (M, B, D), without meaning where a modality is absent.
 
         Raises:
-            InputError: no encoder sees the batch's modalities.
+            InputError: no encoder sees the batch's modalities, or encoders give no parameters, or of
+                different shapes.
         """
         experts = {}
         for key, network in self.encoder.items():
@@ -143,6 +144,8 @@ class MultimodalVAE(nn.Module):
         require(
             bool(experts), f"the model has no encoder for just {', '.join(batch.modalities)}: it has those of {known}"
         )
+        shapes = {key: tuple(tuple(p.shape[1:]) for p in params) for key, params in experts.items()}
+        require(len(set(shapes.values())) == 1, f"encoders must give equally many parameters of equal shapes: {shapes}")
         like = next(iter(experts.values()))
         for key, network in self.encoder.items():
             if key not in experts:
@@ -154,13 +157,13 @@ class MultimodalVAE(nn.Module):
         modality = self.modality[names[0]]  # only one if some have private latents
         if n_elements(network):
             x = batch.modalities[names[0]] if len(names) == 1 else stack_values(names, batch, self.modality)
-            return tuple(modality.spread(p, self.latent_dim).movedim(1, 0) for p in outputs(network, x))
+            return tuple(modality.spread(p, self.latent_dim).movedim(1, 0) for p in expert_params(network, x))
         xs = [batch.modalities[name] for name in names]
         if batch.mask is None:
-            params = outputs(network, *xs)
+            params = expert_params(network, *xs)
         else:
             present = torch.stack([self.modality[name].present(batch.mask) for name in names]).all(dim=0)  # (B,)
-            params = outputs_where(present, network, *xs, every_row=batch.every_row)
+            params = expert_params_where(present, network, *xs, every_row=batch.every_row)
         return tuple(modality.spread(p, self.latent_dim).unsqueeze(0) for p in params)
 
     def fuse(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
@@ -197,17 +200,23 @@ class MultimodalVAE(nn.Module):
         Args:
             mask: the experts that are fused, (..., B, M).
             encoded: the modalities whose private latents come from their encoders, (..., B, M); default: `mask`.
+
+        Raises:
+            InputError: the encoders give another number of latents than the prior.
         """
         fused, encoded = self._fused_shared(params, mask), mask if encoded is None else encoded
         for modality in self.private:
             present = None if encoded is None else modality.present(encoded)
             fused = with_private(fused, *self._private_params(modality, params, self.prior), present)
+        given, latents = fused[-1].shape[-1], self.latent_dim
+        require(latents in (1, given), f"the encoders give {given} latents and the prior {latents}: make them equal")
         return fused
 
     def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
         """The parameters of q(u|x_S) of the shared latents u; without any modality the prior's.
 
-        A clustered prior has no such parameters: an example without any modality gets its family's standard member.
+        A clustered prior, and that of laplace-normal experts, has no such parameters: an example without any modality
+        gets the member of the posterior's family with the numbers of the prior's, which is another distribution.
         """
         fused = self.variational_strategy(tuple(p[..., : self.n_shared] for p in params), mask)
         if mask is None or self.prior.is_standard:

@@ -22,7 +22,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 def fixed_noise(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from the seed inside; the caller's random state stays as it was, and so does every other GPU."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, which nothing restores
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -71,8 +71,8 @@ class OwnExpertStrategy(Strategy):
         """(mu, logvar), each (E, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D).
 
         Raises:
-            InputError: no encoder sees exactly the modalities of an example (checked only outside training, where CVAE
-                may get images without labels, which its decoder does not score). An example without any has the
+            InputError: no encoder sees exactly the modalities of an example. Not checked in training: CVAE may get
+                images without labels there, which its decoder does not score. An example without any modality has the
                 parameters of the standard prior, 0.
         """
         mask = torch.ones_like(self.subsets[:1]) if mask is None else mask

@@ -151,7 +151,7 @@ def _paired(modalities: dict[str, Tensor]) -> Examples:
 def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
     """Words of each caption, cached, since splitting takes longer than the rest of loading."""
     about = {"captions": md5_of_lines(captions), "tokenizer": tokenizer()}
-    path = cache_dir / f"cub_words_{about['captions'][:8]}.npz"
+    path = cache_dir / f"cub_words_{md5_of_lines(about.values())[:8]}.npz"
     if path.exists():
         most = 4 * sum(len(caption.encode()) + 1 for caption in captions)  # each character may become a word
         (text,) = caches.load(path, about, {"words": Expected("|u1", (range(most),))}, AGAIN)

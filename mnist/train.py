@@ -60,7 +60,7 @@ def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examp
     import torch
 
     from common.data import Examples
-    from common.training.model_data import modelled
+    from common.model_data import modelled
 
     data = modelled(config, data, model)
     return Examples(data.modalities, derived={"image": ("image", torch.bernoulli)}) if config.binary else data

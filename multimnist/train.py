@@ -44,7 +44,7 @@ class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
 
 def experiment() -> "Experiment":
     """MultiMNIST's images and strings."""
-    from common.training.model_data import modelled
+    from common.model_data import modelled
     from mnist.sample import drawn_by
     from multimnist.data import MULTIMNIST
     from multimnist.model import build

@@ -90,7 +90,7 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
 
 def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":
     """The model's modalities, without those that --missing draws."""
-    from common.training.model_data import modelled
+    from common.model_data import modelled
     from polymnist.data import with_missing
 
     return with_missing(modelled(config, data, model), config.missing, config.keep_incomplete)

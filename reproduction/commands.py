@@ -99,7 +99,7 @@ def measure_commands(run: Run, site: Site) -> dict[str, list[str]]:
 def data_options(run: Run, site: Site) -> list[str]:
     """The options of data and device that all scripts take."""
     files = [] if run.plan.generated else ["--data-dir", str(site.data(run.plan.data))]
-    return (["--demo"] if site.demo else files) + ["--cuda"] * site.cuda
+    return files + ["--demo"] * site.demo + ["--cuda"] * site.cuda
 
 
 def module_command(plan: Plan, script: str, options: list[str]) -> list[str]:

@@ -61,7 +61,7 @@ def load(folder: Path) -> list[Result]:
     return [read_result(file) for file in sorted(x for table in TABLES for x in (folder / table).rglob("*.json"))]
 
 
-def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
+def rows(name: str, table: Table, results: Sequence[Result]) -> list[Row]:
     """The figures of a table that are published or measured, in the table's order.
 
     Raises:
@@ -73,8 +73,8 @@ def rows(name: str, table: Table, results: Iterable[Result]) -> list[Row]:
         runs = [x for x in results if (x.table, x.experiment, x.model) == (name, plan.experiment, plan.model)]
         commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
         for trained in (commands, {f"--lr-schedule {schedule(x)}" for x in runs}):
-            different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(trained))}; keep them apart"
-            require(len(trained) < 2, different)
+            different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(trained))}"
+            require(len(trained) < 2, f"{different}; move those of one kind to another --results-dir")
         for figure in (*table.figures, *table.further):
             values, others = (
                 {i: value for i, x in enumerate(runs) if (value := look_up(x, keys, plan)) is not None}
@@ -268,7 +268,7 @@ def notes(table_rows: Iterable[Row], shown_in: Iterable[Grid] = ()) -> list[str]
     return [*demo, *dagger, *of_columns, *scheduled, *plan_notes]
 
 
-def markdown(name: str, table: Table, results: Iterable[Result]) -> str:
+def markdown(name: str, table: Table, results: Sequence[Result]) -> str:
     """A table in Markdown, with its title and footnotes."""
     table_rows = rows(name, table, results)
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"

@@ -18,6 +18,7 @@ samples of a set's code the estimate is too low. The bound is the VHE's for any 
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 import tyro
@@ -44,7 +45,7 @@ SAMPLES_PER_CODE = 10  # samples of the z of each image for each sample of the c
 class Config(LoglikeConfig):
     limit: int | None = None
     """use only the first N test characters"""
-    n_samples: int = 100
+    n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 100
     """importance samples for each image. For a set of images N/10 samples of its code, rounded up, each with 10 samples
     of every z"""
     tolerance: tyro.conf.Suppress[float | None] = None  # all samples are drawn here

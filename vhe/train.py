@@ -14,7 +14,7 @@ A batch: target (B, 1, 28, 28) float, 0 or 1; support sets (B, k, 1, 28, 28) of 
 if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 28).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.errors import require, require_positive
@@ -50,7 +50,7 @@ class Config(RunConfig):
     """images in a support set. Default: as in the paper"""
     rotations: bool = True
     """add the characters rotated by 90, 180 and 270 degrees as further characters"""
-    test_alphabets: list[str] = field(default_factory=list)
+    test_alphabets: tuple[str, ...] = ()
     """test on these alphabets, of either set, and train on all others. Default: the alphabets of the evaluation set"""
     n_latents: LatentsOption = 64
     """dimensions of a character's code c"""

@@ -106,9 +106,11 @@ def load_model(
     name = trained.experiment
     require(
         build is not None or name in EXPERIMENTS,
-        f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}: load it in "
-        "Python with load_model(path, build=BUILD), where BUILD makes its model from its options",
+        f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}: add it "
+        "to OTHERS in common/checkpoints/experiment_modules.py, or load it in Python with "
+        "load_model(path, build=BUILD)",
     )
+    remedy = f"{REMEDY}, and the build that it was trained with" if build else REMEDY
     try:
         older = {} if build else msgspec.structs.asdict(_options_of(name)())  # older files lack newer options
         options = SimpleNamespace(**older | trained.config)
@@ -118,7 +120,7 @@ def load_model(
         parameters = trained.state_dict(sizes)
     except UNUSABLE as error:
         raise InputError(f"{path} does not fit the networks of {name}: {brief(error)}") from error
-    check_fit(parameters, sizes, f"{path} does not fit the networks of {name}", REMEDY)
+    check_fit(parameters, sizes, f"{path} does not fit the networks of {name}", remedy)
     model = build(options)
     model.load_state_dict(parameters)
     return model.eval()

@@ -125,6 +125,8 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         inputs = [inputs]
     if isinstance(inputs, list | tuple):
         inputs = {str(i): x for i, x in enumerate(inputs)}
+    kind = type(inputs).__name__
+    require(isinstance(inputs, Mapping), f"give a batch or tensors by name, not {kind}: examples[:] makes one")
     _check(inputs, columns)
     first = next(iter(inputs.values()))
     filled, mask = {}, torch.zeros(len(first), n_columns(columns), dtype=torch.bool, device=first.device)  # (B, M)

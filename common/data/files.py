@@ -78,15 +78,20 @@ def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") ->
     check_writable(part)
     failures = []
     for url in urls:
+        resumed = part.exists()
         try:
             _fetch(url, part)
+            fault = _fault(part, md5)
+            if fault and resumed:  # perhaps what was there before is damaged: start again
+                part.unlink()
+                _fetch(url, part)
+                fault = _fault(part, md5)
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             failures.append(f"{url}: {error}")
             continue
         except OSError as error:
             remedy = "free disk space or check permissions, then the same command continues the download"
             raise InputError(f"{part} could not be written ({error.strerror}): {remedy}") from error
-        fault = _fault(part, md5)
         if not fault:
             part.rename(path)
             return

@@ -17,8 +17,9 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
         the training examples, and the validation examples or None.
 
     Raises:
-        InputError: n leaves no training example.
+        InputError: there is no example, or n leaves none to train on.
     """
+    require(len(examples) > 0, "there is no training example: give another --data-dir")
     n = min(max(1, len(examples) // 6), len(examples) - 1) if n is None else n
     require(n < len(examples), f"--valid {n} leaves no training example: give fewer than {len(examples)}")
     return examples.take(slice(len(examples) - n)), examples.take(slice(len(examples) - n, None)) if n else None

@@ -37,6 +37,7 @@ class LocScaleEbm(Unnormalised):
         self.present, self.mu, self.logvar, self.energy, self.n = present, mu, logvar, energy, n
 
     @cached_property
+    @torch.enable_grad()  # its first use may be in `sample`, without gradients, and a later one in a density
     def proposal(self) -> MixtureSameFamily:
         """r, a mixture of M + 2 components: the experts, their product, the prior. Absent experts have weight 0."""
         present = self.present.unsqueeze(-1)
@@ -49,6 +50,7 @@ class LocScaleEbm(Unnormalised):
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), DiagonalGaussian(*components), False)
 
     @cached_property
+    @torch.enable_grad()  # its first use may be in `sample`, without gradients, and a later one in a density
     def product(self) -> DiagonalGaussian:
         """The Gaussian product of the present experts and the prior, which is q where E is 0."""
         flat = (x.flatten(0, -3).movedim(-2, 0) for x in (self.mu, self.logvar))  # (M, N, D)

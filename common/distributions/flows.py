@@ -123,6 +123,7 @@ class JointFlows(Unnormalised):
         return [f if use else None for f, use in zip(self.experts.maps, needed, strict=True)]
 
     @cached_property
+    @torch.enable_grad()  # its first use may be in `sample`, without gradients, and a later one in a density
     def proposal(self) -> Mixture:
         """r, a mixture of M + 1 components: the flows, and a Gaussian."""
         used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)

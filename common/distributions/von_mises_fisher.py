@@ -2,8 +2,8 @@ r"""The von Mises-Fisher and the uniform distribution on the sphere S^{D-1}.
 
 Relative to the uniform density, vMF's is :math:`e^{\kappa \mu^\top z} / h(\kappa)` with
 :math:`h(\kappa) = {}_0F_1(; D/2; \kappa^2 / 4) = \Gamma(D/2) (2/\kappa)^\nu I_\nu(\kappa)` and
-:math:`\nu = D/2 - 1`. The code computes log h(kappa) - kappa, an exponentially scaled Bessel function, which neither
-overflows nor cancels.
+:math:`\nu = D/2 - 1`. The code computes log h(kappa) - kappa, an exponentially scaled Bessel function, which does not
+overflow. Beyond kappa = 1e12 KLs lose their digits.
 """
 
 import math

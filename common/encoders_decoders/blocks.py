@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from common.errors import require
+
 CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
 
 
@@ -186,19 +188,34 @@ def outputs(network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
             module.training = mode
 
 
-def outputs_where(present: Tensor, network: nn.Module, *inputs: Tensor, every_row: bool = False) -> tuple[Tensor, ...]:
-    """The network's outputs, each (B, D), computed only for the rows that are present, (B,), and 0 elsewhere.
+def expert_params(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The parameters of an expert, each (B, D), for a set (B, n, D), that an encoder gives.
+
+    Raises:
+        InputError: it gives something else.
+    """
+    params = outputs(network, *inputs)
+    kind = type(params).__name__
+    remedy = "SplitLinearLayer(width, (d, d)) makes them"
+    require(isinstance(params, tuple), f"an encoder must give a tuple of parameters (B, D), not a {kind}: {remedy}")
+    return params
+
+
+def expert_params_where(
+    present: Tensor, encoder: nn.Module, *inputs: Tensor, every_row: bool = False
+) -> tuple[Tensor, ...]:
+    """The expert's parameters, each (B, D), computed only for the rows that are present, (B,), and 0 elsewhere.
 
     Args:
         every_row: compute those of all rows, so that no operation depends on which are present.
     """
     if every_row:
-        params = outputs(network, *(zero_where_absent(x, present) for x in inputs))
+        params = expert_params(encoder, *(zero_where_absent(x, present) for x in inputs))
         return tuple(torch.where(present[:, None], p, 0) for p in params)
     if present.all():
-        return outputs(network, *inputs)
+        return expert_params(encoder, *inputs)
     rows = present.nonzero().squeeze(1)
-    params = outputs(network, *(x[rows] for x in inputs))
+    params = expert_params(encoder, *(x[rows] for x in inputs))
     return tuple(p.new_zeros(len(present), *p.shape[1:]).index_copy(0, rows, p) for p in params)
 
 

@@ -54,12 +54,15 @@ def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.M
 
 
 def without_sets(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
-    """The family itself, for encoders that each give one whole posterior."""
+    """The family itself, for encoders that each give one whole posterior; one of them sees all modalities."""
     sets = [key for key, network in encoder.items() if n_elements(network)]
     several = (
         f"a set's encoder ({', '.join(sets)}) gives a posterior for each element, and this fusion needs one in all"
     )
     require(not sets, f"{several}: choose poe, moe or set")
+    seen = [frozenset(key.split(",")) for key in encoder]
+    names = list(dict.fromkeys(name for key in encoder for name in key.split(",")))
+    require(frozenset(names) in seen, f"no encoder sees all modalities: add {','.join(names)!r}, or choose poe or moe")
     return posterior
 
 
@@ -119,7 +122,7 @@ FUSIONS = {
     "poe": Fusion(
         strategy=lambda family, encoders: family.product(),
         exists=lambda family: family.product is not None,
-        why="their product leaves the family, take moe",
+        why="products exist for gaussian, vmf and ebm experts, choose one of these, or moe",
         equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     ),
     "product": Fusion(

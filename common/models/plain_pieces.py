@@ -18,14 +18,18 @@ def assembled(pieces: nn.ModuleDict) -> MultimodalVAE:
             variational_posterior, decoder (a NetworkList, or one network of all modalities), likelihood, prior.
 
     Raises:
-        InputError: a piece is missing.
+        InputError: a piece is missing, or encoders and decoders differ in number.
     """
     lacking = [name for name in PIECES if name not in pieces]
     require(not lacking, f"a VAE is made of {', '.join(PIECES)}: this one lacks {', '.join(lacking)}")
     encoder, decoder, likelihood = (pieces[name] for name in ("encoder", "decoder", "likelihood"))
     encoders = list(encoder.networks) if isinstance(encoder, NetworkList) else [encoder]
     names = [str(i) for i in range(len(encoders))]
-    decoders = dict(zip(names, decoder.networks, strict=True)) if isinstance(decoder, NetworkList) else None
+    decoders = None
+    if isinstance(decoder, NetworkList):
+        n, m = len(names), len(decoder.networks)
+        require(n == m, f"there are {n} encoders and {m} decoders: give the same number of each")
+        decoders = dict(zip(names, decoder.networks, strict=True))
     return MultimodalVAE(
         encoder=dict(zip(names, encoders, strict=True)),
         decoder=decoders or {",".join(names): decoder},

@@ -110,7 +110,7 @@ class MultimodalObjective(Objective):
         require(not unknown, f"weights of unknown modalities: {', '.join(unknown)}; the model has {known}")
         fits = self.of_mixtures in (None, model.variational_posterior.is_mixture)
         mixture = 'mixture as posterior: VAE("moe", ...) has one'
-        needed = mixture if self.of_mixtures else "posterior that is not a mixture: MmvaeElbo takes these"
+        needed = mixture if self.of_mixtures else "posterior that is not a mixture: take MmvaeElbo for mixtures"
         require(fits, f"{type(self).__name__} needs a {needed}")
         clustered = model.prior.is_mixture and not model.variational_posterior.is_energy_based
         require(

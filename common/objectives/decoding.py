@@ -1,5 +1,6 @@
 """How many samples of z are decoded at a time: the fastest number, and the one that fits a given amount of memory."""
 
+import math
 from weakref import WeakKeyDictionary
 
 import torch
@@ -54,8 +55,9 @@ def samples_that_fit(model: MultimodalVAE, gib: float) -> int:
     """The number of samples whose decoding fits into `gib` GiB, activations and gradients included.
 
     Raises:
-        InputError: not one sample fits, or a decoder sees more than z.
+        InputError: `gib` is no positive number, not one sample fits, or a decoder sees more than z.
     """
+    require(0 < gib < math.inf, f"--max-memory must be positive and finite, it is {gib}")
     conditional = [name for name, modality in model.modality.items() if modality.given]
     require(
         not conditional,

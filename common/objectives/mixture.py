@@ -65,8 +65,11 @@ class MmjsdElbo(MultimodalObjective):
     prior, not on log p(X). One sample of each component (stratified).
 
     Raises:
-        InputError: experts that are no Gaussians, a prior of clusters, or private latents.
+        InputError: a posterior that is not a mixture, experts that are no Gaussians, a prior of clusters, private
+            latents, or an encoder of several modalities.
     """
+
+    of_mixtures = True
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
@@ -85,7 +88,7 @@ class MmjsdElbo(MultimodalObjective):
         present = mu.new_ones(mu.shape[1], len(mu), dtype=torch.bool)
         if batch.mask is not None:
             present = torch.cat([present[:, :1], batch.mask], dim=1)  # (B, 1 + M)
-        share = present.T / present.sum(dim=1)  # (1 + M, B)
+        share = present.T.to(mu) / present.sum(dim=1)  # (1 + M, B)
         powers = logvar + present.sum(dim=1).log()[:, None]  # precisions times pi
         mean = DiagonalGaussian(*product_of_experts(mu, powers, present, with_prior=False))
         components = DiagonalGaussian(mu, logvar)

@@ -37,14 +37,30 @@ class Shown(NamedTuple):
 
 
 def framed(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Images (N, C, H, W) by name, each padded to the size of the largest: (N, 3, H, W)."""
-    size = max((x.shape[-1] for x in images.values()), default=0)
-    return {name: pad(x, 4 * [(size - x.shape[-1]) // 2]).expand(-1, 3, -1, -1) for name, x in images.items()}
+    """Images (N, C, H, W) by name, each padded to the height and the width of the largest: (N, 3, H, W)."""
+    height, width = (max((x.shape[d] for x in images.values()), default=0) for d in (-2, -1))
+    padded = {}
+    for name, x in images.items():
+        down, right = height - x.shape[-2], width - x.shape[-1]
+        padded[name] = pad(x, (right // 2, right - right // 2, down // 2, down - down // 2)).expand(-1, 3, -1, -1)
+    return padded
 
 
-def samples(path: Path, model: MultimodalVAE, n: int, columns: int, latents: Distribution | None = None) -> None:
-    """Save images decoded from n draws of the prior, or of another distribution of z; all modalities must be images."""
-    _in_rows(path, model.generate(n, latents), columns, title_of(latents))
+def samples(
+    path: Path,
+    model: MultimodalVAE,
+    n: int,
+    columns: int,
+    latents: Distribution | None = None,
+    shown: Shown | None = None,
+) -> None:
+    """Save images decoded from n draws of the prior, or of another distribution of z.
+
+    Args:
+        shown: which modalities are images, and the captions of the others; by default all are images.
+    """
+    values = model.generate(n, latents)
+    _in_rows(path, shown.rows(values) if shown else _without_captions(values), columns, title_of(latents))
 
 
 def title_of(latents: Distribution | Tensor | None) -> str:
@@ -61,21 +77,23 @@ def decoded(path: Path, model: MultimodalVAE, examples: Examples, given: Sequenc
     batch = examples.only(model.modalities).to(model.device)[:]
     means = {name: p.mean for name, p in model.decode(model.posterior(batch, given).sample()).items()}
     title = f"decoded from a sample of q(z|{','.join(given)})"
-    _in_rows(path, {f"{name}, given": batch.modalities[name] for name in given} | means, columns, title)
+    images = {f"{name}, given": batch.modalities[name] for name in given} | means
+    _in_rows(path, _without_captions(images), columns, title)
 
 
-def _in_rows(path: Path, images: Mapping[str, Tensor], columns: int, title: str) -> None:
-    """Save N images of each name in rows; those of one draw stand above each other.
-
-    Raises:
-        InputError: values that are no images.
-    """
+def _without_captions(images: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, list[str]]]:
+    """Rows as `Shown.rows` gives them, of values that all are images; raises InputError for others."""
     others = {name: tuple(x.shape) for name, x in images.items() if x.dim() != 4 or x.shape[1] not in (1, 3)}
-    remedy = "leave these out, or use cross_generation, whose Shown names the images"
+    remedy = "give samples a Shown, which names the images; in place of decoded take cross_generation"
     require(not others, f"pictures show images (N, 1 or 3, H, W), which these are not: {others}; {remedy}")
-    rows = {name: (x, [""] * len(x)) for name, x in framed(images).items()}
-    images, labels, _ = plots.alternating(rows, columns)
-    plots.image_grid(path, images, labels, title=title)
+    return {name: (x, [""] * len(x)) for name, x in framed(images).items()}
+
+
+def _in_rows(path: Path, rows: Mapping[str, tuple[Tensor, list[str]]], columns: int, title: str) -> None:
+    """Save N images of each name in rows; those of one draw stand above each other."""
+    images, labels, captions = plots.alternating(rows, columns)
+    captioned = any(text for row in captions for text in row)
+    plots.image_grid(path, images, labels, captions if captioned else None, title)
 
 
 @torch.no_grad()

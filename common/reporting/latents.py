@@ -50,7 +50,7 @@ def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoc
     kl_plot(folder / f"kl_{epoch:03}.png", model, shown, sources)
     z = sampled_latents(model, shown, sources)
     if distributed.rank() == 0:
-        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {})
+        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {}, "no --analytics-every")
 
 
 def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:

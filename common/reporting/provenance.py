@@ -1,5 +1,6 @@
 """The code and the machine that figures come from."""
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -24,7 +25,8 @@ def git_commit() -> str | None:
     git = ["git", "--no-optional-locks", "-C", str(root)]  # several runs may start at once
     command = [*git, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        ceiling = os.environ | {"GIT_CEILING_DIRECTORIES": str(root.parent)}  # no repository around this one
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=ceiling).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

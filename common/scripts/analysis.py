@@ -23,6 +23,7 @@ from common.evaluation.reconstructions import ssim
 from common.evaluation.right_labels import by_label, coherence, of_generated, read_right, shares_of
 from common.evaluation.subset_metrics import SubsetScores, scores_by_subset
 from common.metrics import Judge, latent_accuracy, sampled_latents
+from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.reporting import generated, tables, umap
@@ -166,6 +167,10 @@ class Analysis:
         self.n_incomplete = len(splits["test"]) - len(complete["test"][0])
         splits = {split: examples.to(device) for split, (examples, _) in complete.items()}
         self.labels = {split: labels[split][rows] for split, (_, rows) in complete.items()}
+        largest, label = max(int(x.max()) for x in self.labels.values()), data.n_values - 1
+        require(largest <= label, f"labels go from 0 to {label}, and one is {largest}: raise n_values of {data.name}")
+        for examples in splits.values():
+            check_values(examples, self.model)
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
         require(
             not config.mixture or len(of_generated(self.model, self.judges)) > 1,

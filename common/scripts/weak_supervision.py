@@ -153,7 +153,7 @@ def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task,
     folder, trained = config.save_dir, experiment()
     with logged(folder):
         run(config, trained)
-    device = devices.select(config.cuda)
+        device = devices.select(config.cuda)
     examples, test = trained.load("train", config), trained.load("test", config).to(device)
     paired = examples.take(draw_paired(examples, config.paired_fraction, config.seed)).to(device)
     steps = max(steps, config.epochs * len(paired) // config.batch_size)

@@ -71,7 +71,8 @@ def _errors_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:  # many modules are imported where they are used
-        remedy = "if it is a module of yours, add it; else the installation is incomplete or unreadable, run make setup"
+        own = "if it is a folder of yours, add it to include in pyproject.toml"
+        remedy = f"{own}; else the installation is incomplete or unreadable; in both cases run make setup"
         print(f"error: {brief(error)}: {remedy}", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:

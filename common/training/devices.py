@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 def select(cuda: bool) -> torch.device:
     """The GPU if it is asked for and available, otherwise the CPU; warns if the GPU is not available."""
-    if cuda and not torch.cuda.is_available():
+    if cuda and not torch.cuda.is_available() and distributed.rank() == 0:
         print("warning: no GPU is available, using the CPU", file=sys.stderr)
     if cuda and torch.cuda.is_available():
         if distributed.world_size() > 1:

@@ -11,17 +11,19 @@ import torch
 from torch import nn
 
 from common import distributed
+from common.checkpoints.experiment_modules import EXPERIMENTS
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require
+from common.model_data import check_present, modelled
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
 from common.training import batch_norm, devices, trackers
 from common.training.earlier_runs import read_about
 from common.training.loop import Pictures, Trainer
-from common.training.model_data import modelled
 from common.training.objective_options import ObjectiveOptions
+from common.training.option_groups import check_choices
 from common.training.options import RunConfig, as_json
 from common.training.runs import Callback, Run
 
@@ -71,9 +73,12 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
         the finished run; None for a dry run.
 
     Raises:
-        InputError: options, data or a save-dir that cannot be used, or a loss that diverged.
+        InputError: options, data or a save-dir that cannot be used, the train.py of a copied folder that trains the
+            original, or a loss that diverged.
     """
     config.check()
+    check_choices(config)
+    _check_folder(experiment.name)
     trackers.check_installed(config.track)
     if config.config:
         read_about(config.config, experiment.name)  # some experiments have the same options
@@ -96,13 +101,14 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
         batch_norm.synchronise(model)
     objective = experiment.objective(config, model)
     examples = experiment.examples(config, train, model)
+    check_present(examples, model)
     if config.paired_fraction < 1:
         examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
     if synchronised:
         batch_norm.check_synchronised(objective, examples, config.batch_size)
     held_out = valid and experiment.examples(config, valid, model)
     pictures = (experiment.draw or experiment.analytics) and Pictures(
-        experiment.draw and partial(experiment.draw, model, train=train, valid=valid),
+        experiment.draw and (lambda folder: experiment.draw(model, folder, train, valid)),
         experiment.analytics and partial(experiment.analytics, model, held_out or examples),
         getattr(config, "analytics_every", None) or 1,
     )
@@ -112,6 +118,17 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     return opened
 
 
+def _check_folder(name: str) -> None:
+    """Raise InputError if the running script is the train.py of a copied folder that still imports the original."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", "")).resolve()
+    folder = script.parent
+    is_copy = name in EXPERIMENTS and script.name == "train.py" and (folder / "__init__.py").exists()
+    message = f"{script} trains {name}, not {folder.name}: write {folder.name} for {name} in the files of this folder"
+    require(not is_copy or folder.name == name, message)
+
+
 def _held_out(config: RunConfig, experiment: Experiment) -> tuple[Examples, Examples | None]:
     """The training split without its last examples, and these."""
-    return hold_out(experiment.load("train", config), config.valid)
+    loaded = experiment.load("train", config)
+    require(isinstance(loaded, Examples), f'load("train", config) must return Examples, not {type(loaded).__name__}')
+    return hold_out(loaded, config.valid)

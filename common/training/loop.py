@@ -253,7 +253,8 @@ class Trainer:
             save(self.run.dir / LAST, self._checkpoint() | resumable)
 
     def _stop(self, epoch: int) -> NoReturn:
-        print(f"stopped in epoch {epoch}; --resume continues from {self.run.dir / LAST}", file=sys.stderr)
+        if self.run.writes:
+            print(f"stopped in epoch {epoch}; --resume continues from {self.run.dir / LAST}", file=sys.stderr)
         raise KeyboardInterrupt
 
     def _draw(self, epoch: int) -> None:

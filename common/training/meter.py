@@ -9,7 +9,9 @@ from common import distributed
 from common.errors import Diverged
 from common.objectives.base import Bound
 
-DIVERGED = "checkpoints so far are kept: try a smaller --lr, in another --save-dir"
+DIVERGED = (
+    "checkpoints so far are kept: try a smaller --lr in another --save-dir, or look for extreme values in the data"
+)
 
 
 class Meter:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import docstring_parser
 import tyro
 
+from common.errors import require
 from common.models.choices import FAMILIES, FUSIONS, MODELS
 from common.objectives.registry import OBJECTIVES
 from common.training.options import RunConfig
@@ -127,6 +128,14 @@ def choices_of(config: type, option: str) -> list:
         return choices
     fusions = choices_of(config, "fusion") or getattr(config, "FUSIONS", FUSIONS)
     return [name for name in choices if name not in OBJECTIVES or set(fusions) & set(OBJECTIVES[name].fusions)]
+
+
+def check_choices(config: RunConfig) -> None:
+    """Raise InputError for an option that has a value which is none of its choices, as only Python can give it."""
+    for name, value in vars(config).items():
+        choices = choices_of(type(config), name)
+        allowed = not choices or value is None or {*choices}.issuperset(value if isinstance(value, tuple) else [value])
+        require(allowed, f"{name} = {value!r} is no choice: there are {', '.join(map(repr, choices))}")
 
 
 def _metavar(hint: Any, choices: Sequence[str]) -> str | None:  # noqa: ANN401 (a type hint)

@@ -56,7 +56,7 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
                 # submit one task for each that finished, since a pool cannot take back what was submitted
                 running |= {pool.submit(work, task) for task in islice(waiting, len(done))}
                 yield from results
-        except (InputError, OSError, BrokenProcessPool) as error:
+        except (InputError, OSError, MemoryError, RuntimeError) as error:  # torch's for memory is a RuntimeError
             for process in active_children():  # the terminal sends Ctrl-C to them itself, but not a failure
                 with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
                     os.kill(process.pid, signal.SIGINT)

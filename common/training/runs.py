@@ -14,6 +14,7 @@ from common.errors import InputError, flag, flags, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
 from common.reporting.provenance import provenance
 from common.training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
+from common.training.objective_options import Unset
 from common.training.options import RunConfig, as_json
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Run(contextlib.ExitStack):
         for name, value in vars(config).items():
             earlier = getattr(before, name)
             if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
-                difference = f"{flag(name, earlier)}, not {flag(name, value)}"
+                theirs, ours = (bool(x) if isinstance(x, Unset) else x for x in (earlier, value))
+                difference = f"{flag(name, theirs)}, not {flag(name, ours)}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
                 why = f", since --lr-schedule {config.lr_schedule} ends with them" if name in fixed else ""

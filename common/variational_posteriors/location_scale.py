@@ -8,6 +8,7 @@ from torch.distributions import Distribution, Independent, Laplace
 from torch.nn.functional import softplus
 
 from common.distributions.location_scale import DiagonalGaussian, LaplaceOrNormal
+from common.errors import require
 from common.variational_posteriors.base import Posterior
 
 MIN_SCALE = 1e-6  # epsilon, as in the MMVAE authors' code
@@ -16,7 +17,7 @@ MIN_SCALE = 1e-6  # epsilon, as in the MMVAE authors' code
 class DiagonalGaussianPosterior(Posterior):
     """N(mu, diag(exp(logvar))).
 
-    Range: |mu| <= 1e9 and |logvar| <= 40; |logvar| <= 80 where the only other distribution is N(0, I).
+    Range: |mu| <= 1e9 and |logvar| <= 40; |logvar| <= 80 where the only other distribution is N(0, I). For D <= 256.
     """
 
     per_latent = is_gaussian = True
@@ -92,4 +93,6 @@ class LaplaceOrNormalPosterior(Posterior):
     def forward(self, params: tuple[Tensor, Tensor]) -> Independent:
         """(loc, a), each (..., T, D) -> the components of q, batch shape (..., T)."""
         loc, a = params
+        n, given = len(self.laplace), loc.shape[-2]
+        require(n == given, f"laplace-normal is for {n} modalities (got {given}): choose softplus-laplace or -normal")
         return Independent(LaplaceOrNormal(loc, softplus(a) + MIN_SCALE, self.laplace), 1)

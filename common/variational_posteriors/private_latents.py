@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def latent_parts(n_shared: int | None) -> dict[str, slice]:
-    """Where z has the shared latents, "", and the private ones, ", private"; n_shared None: all are shared."""
+    """The parts of z, {suffix of a figure's name: latents}: the shared ones, and the private ones if there are any.
+
+    Args:
+        n_shared: the number of shared latents, which come first; None if all are shared.
+    """
     shared = {"": slice(n_shared)}
     return shared if n_shared is None else shared | {", private": slice(n_shared, None)}
 
@@ -28,9 +32,9 @@ def with_private(
     Returns:
         the same as `fused`, with D + d latents.
     """
-    *logits, first = fused[: len(fused) - len(private) + 1]
-    appended = []
-    for shared, encoded, default in zip((first, *fused[len(logits) + 1 :]), private, prior, strict=True):
+    n = len(private)
+    logits, appended = fused[:-n], []  # no logits if it is not a mixture
+    for shared, encoded, default in zip(fused[-n:], private, prior, strict=True):
         latents = encoded if present is None else torch.where(present.unsqueeze(-1), encoded, default)  # (..., B, d)
         if logits:
             latents = latents.unsqueeze(-2)  # the same for all components

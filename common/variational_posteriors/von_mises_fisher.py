@@ -17,7 +17,7 @@ class VmfProductPosterior(Posterior):
 
     The parameter is the natural one divided by the dimensions of a sphere, :math:`\kappa \mu / d`. The mean's length is
     near kappa / d, so that network outputs of order 1 are informative in any dimension. 0 is the uniform distribution.
-    Range: up to 1e18.
+    Range: up to 1e18 / d^1.5, so that kappa is at most 1e18; KLs are right up to kappa = 1e12.
 
     Args:
         n: the number of spheres.

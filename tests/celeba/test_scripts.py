@@ -22,7 +22,7 @@ from celeba.attributes import ATTRIBUTES
 from celeba.data import drawn
 from celeba.sample import giver
 from celeba19.objective import AuthorsElbo
-from common.checkpoints import load_model
+from common.checkpoints import load_config, load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.evaluation import right_labels
@@ -314,6 +314,9 @@ def test_the_authors_weights_reach_two_terms_only(trained):
 )
 def test_fusions_families_and_objectives_by_name(tmp_path, script, options):
     call(script, "--demo", *TINY, "--limit", 10, "--batch-size", 5, "--valid", 0, *options, "--save-dir", tmp_path)
+    trained = load_config(tmp_path)
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        assert trained[name[2:].replace("-", "_")] == value
     load_model(tmp_path)
 
 

@@ -75,3 +75,9 @@ def test_a_function_of_output_and_value_is_summed_over_the_event(event_dims):
     assert (p.batch_shape, p.event_shape) == shapes[event_dims]
     torch.testing.assert_close(p.log_prob(x), (output * x).reshape(*p.batch_shape, -1).sum(dim=-1))
     assert likelihood.point(p) is output and FunctionLikelihood(torch.mul)(output).batch_shape == (4, 2)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_scales_are_positive(scale):
+    with pytest.raises(InputError, match=f"a likelihood's scale must be positive and finite, it is {scale}"):
+        LaplaceLikelihood(scale)

@@ -142,6 +142,9 @@ def test_pieces_in_other_shapes():
     vae["decoder"] = NetworkList(nn.ModuleList([nn.Linear(latent_dim, m_dim) for _ in range(2)]))
     DregIwaeElbo(vae, K=4)(xs).backward()
     assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+    vae["decoder"] = NetworkList(nn.ModuleList([nn.Linear(latent_dim, m_dim)]))
+    with pytest.raises(InputError, match="there are 2 encoders and 1 decoders: give the same number of each"):
+        StandardElbo(vae)
     del vae["prior"]
     with pytest.raises(InputError, match="this one lacks prior"):
         StandardElbo(vae)

@@ -45,11 +45,14 @@ def test_draws_beside_leave_the_callers_and_touch_no_other_gpu(monkeypatch):
     expected = torch.rand(2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_rng_state", None)
+    seeded = []
     torch.manual_seed(5)
     drawn = [torch.rand(1)]
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     with random_states.fixed_noise(7, CPU):
         beside = torch.rand(2)
     drawn.append(torch.rand(1))
+    assert seeded == []
     assert torch.cat(drawn).equal(expected)
     torch.manual_seed(7)
     assert torch.rand(2).equal(beside)

@@ -219,6 +219,7 @@ def test_test_birds_are_decoded(trained, tmp_path):
     for name in load_model(trained).modalities:
         call(sample, trained, "--demo", "--limit", 12, "--given", name, "--n-samples", 5, "--out-dir", tmp_path)
         assert (tmp_path / f"from_{name}.png").exists()
+        assert len((tmp_path / f"from_{name}.txt").read_text().splitlines()) == 5
 
 
 @pytest.mark.slow

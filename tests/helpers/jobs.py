@@ -10,6 +10,8 @@ from common.errors import InputError
 def sleep_or_fail(config):
     if config == 0:
         raise InputError("the first one fails")
+    if config == -2:
+        raise MemoryError("no memory is left")
     if config == -1:
         os._exit(9)
     with contextlib.suppress(KeyboardInterrupt):

@@ -256,7 +256,7 @@ def build(experiment, **options):
 def test_a_cvae_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
     monkeypatch.setattr(explore, "load_model", lambda _: build("mnist", model="cvae"))
-    with pytest.raises(InputError, match=r"is a CVAE, which models only p\(image\|text\): use its sample\.py"):
+    with pytest.raises(InputError, match=r"is a CVAE, which models an image only given its label: use its sample\.py"):
         explore.load(tmp_path, explore.Config((tmp_path,)))
 
 
@@ -279,7 +279,10 @@ def test_a_vocabulary_is_for_cub_alone(tmp_path, monkeypatch):
 
 def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
-    with pytest.raises(InputError, match=r"shows models of mnist, .* and cub, not of vhe .*: add its views"):
+    with pytest.raises(
+        InputError,
+        match=r"shows models of mnist, .* and cub, not of vhe .*: use its sample.py, or add your folder to VIEWS",
+    ):
         explore.load(tmp_path, explore.Config((tmp_path,)))
 
 

@@ -132,7 +132,7 @@ def test_a_table_says_how_the_learning_rate_fell():
 
 def test_seeds_whose_learning_rates_fell_otherwise_are_not_averaged():
     results = [falling(0), result(seed=1, loglike=loglike(-90.0))]
-    with pytest.raises(InputError, match="alike: --lr-schedule constant or --lr-schedule cosine; keep"):
+    with pytest.raises(InputError, match="alike: --lr-schedule constant or --lr-schedule cosine; move those"):
         tables.rows("mvae-table2", TABLES["mvae-table2"], results)
 
 
@@ -280,7 +280,10 @@ def test_runs_of_other_options_are_not_averaged():
         for s, x in enumerate(options)
     ]
     assert tables.rows("mvae-table2", TABLES["mvae-table2"], results[:2])
-    with pytest.raises(InputError, match="trained alike: python train.py --lr 1e-3 or python train.py --lr 1e-4; keep"):
+    with pytest.raises(
+        InputError,
+        match="trained alike: python train.py --lr 1e-3 or python train.py --lr 1e-4; move those of one kind to",
+    ):
         tables.rows("mvae-table2", TABLES["mvae-table2"], results)
 
 

@@ -309,6 +309,7 @@ def test_the_seed_decides(saved, shown):
         (loglike, ["--k-shot", "0"], "--k-shot must be positive"),
         (loglike, ["--k-shot", "1", "20"], "--k-shot needs 21 images of a character, there are 20: lower it"),
         (loglike, ["--set-size", "21"], "--set-size needs 21 images of a character, there are 20: lower it"),
+        (loglike, ["--iwae-samples", "0"], "--n-samples must be positive, not 0"),
         (loglike, ["--set-size", "0"], "--set-size must be positive, not 0"),
         (classify, ["--n-way", "100"], "--n-way 100: there are 60 characters, give fewer classes"),
         (classify, ["--n-way", "1"], "--n-way must be at least 2, not 1"),

@@ -187,7 +187,9 @@ def test_a_run_outside_the_repository_is_loaded_with_its_build(tmp_path):
     assert_same_parameters(model, trained)
     assert_same_parameters(load_model(tmp_path / BEST, "pairs", build_pairs), trained)
     assert experiment_of(tmp_path) == "pairs" and load_config(tmp_path, "pairs")["n_latents"] == 3
-    way_out = r"'pairs', which is none of mnist.*: load it in Python with load_model\(path, build="
+    way_out = (
+        r"'pairs', which is none of mnist.*: add it to OTHERS .*, or load it in Python with load_model\(path, build="
+    )
     with pytest.raises(InputError, match=way_out):
         load_model(tmp_path)
     with pytest.raises(InputError, match="a checkpoint of pairs, not of mnist"):

@@ -67,6 +67,7 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, "need the same number of examples"),
         ({"a": torch.zeros(2), "c": torch.zeros(2)}, "unknown modality c: the model has a, b"),
         (Batch({"a": torch.zeros(2), "c": torch.zeros(2)}), "unknown modality c: the model has a, b"),
+        (Examples({"a": torch.zeros(2)}), "give a batch or tensors by name, not Examples: .* makes one"),
         ({"a": np.zeros(2)}, "must be tensors, these are not: {'a': 'ndarray'}"),
     ],
 )

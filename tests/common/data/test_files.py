@@ -72,6 +72,13 @@ def test_a_complete_part_needs_its_checksum_only(tmp_path, server):
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
+def test_a_damaged_part_is_fetched_anew(tmp_path, server):
+    server.content["/f"] = CONTENT
+    (tmp_path / "f.part").write_bytes(b"something else")
+    download([f"{server.url}/f"], tmp_path / "f", MD5)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
 def test_wrong_content_never_gets_the_name(tmp_path, server):
     server.content["/f"] = CONTENT[:-1]
     with pytest.raises(InputError, match=rf"md5 .* instead of {MD5}.*by hand"):

@@ -21,6 +21,8 @@ def test_the_last_examples_are_held_out():
     assert hold_out(examples.take(slice(1)), None)[1] is None
     with pytest.raises(InputError, match="--valid 60 leaves no training example"):
         hold_out(examples, 60)
+    with pytest.raises(InputError, match="there is no training example: give another --data-dir"):
+        hold_out(examples.take(slice(0)), None)
 
 
 def test_only_examples_with_all_modalities_are_complete():

@@ -52,6 +52,20 @@ def log_integral(mu, logvar, mask, a):
     return (exponent - 0.5 * total.log()).sum(dim=-1)
 
 
+def test_a_density_has_its_gradient_after_samples_too():
+    mu, logvar = experts()
+    gradients = []
+    for sampled in (False, True):
+        q = posterior(3.0, mu.requires_grad_(), logvar, n=5)
+        if sampled:
+            q.sample()
+        z = torch.ones(3, 2, dtype=torch.float64)
+        total = q.log_density(z).sum() + q.proposal.log_prob(z).sum()
+        gradients.append(torch.autograd.grad(total, mu)[0])
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].any()
+
+
 @pytest.mark.parametrize("a", [0.0, 3.0])
 def test_density_normaliser_and_moments_are_those_of_a_gaussian(a):
     mu, logvar = experts()

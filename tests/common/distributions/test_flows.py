@@ -408,3 +408,16 @@ def test_the_joint_encoder_may_stand_anywhere():
 def test_a_single_sample_has_no_variance():
     with pytest.raises(InputError, match="products of flows need at least 4 samples from each .got 3"):
         JointFlowsPosterior([], n=3)
+
+
+def test_a_density_has_its_gradient_after_samples_too():
+    gradients = []
+    for sampled in (False, True):
+        flows = [bent(2, seed) for seed in range(3)]
+        q, _, _ = posterior(flows, PATTERNS)
+        if sampled:
+            q.proposal.sample()
+        q.log_density(torch.ones(len(PATTERNS), 2, dtype=torch.float64)).sum().backward()
+        gradients.append([p.grad for flow in flows for p in flow.parameters()])
+    torch.testing.assert_close(*gradients)
+    assert all(x.any() for x in gradients[0])

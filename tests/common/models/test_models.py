@@ -82,11 +82,42 @@ def linear():
             {"encoder": {"a": SharedNetwork(3, nn.Linear(1, 4), SplitLinearLayer(4, (D, D))), "b": linear()}},
             r"a set's encoder \(a",
         ),
+        ("own", {}, "no encoder sees all modalities: add 'a,b', or choose poe or moe"),
+        ("joint", {}, "no encoder sees all modalities: add 'a,b'"),
+        ("poe", {"weights": {"a": -1.0}}, "must not be negative, these are: {'a': -1.0}"),
+        ("poe", {"encoder": {"a": linear(), "type": linear()}}, "refuses the name 'type': rename the modality"),
+        ("poe", {"posterior": "softplus-normal"}, "products exist for gaussian, vmf and ebm experts"),
     ],
 )
 def test_slips_of_names_are_refused(fusion, changed, message):
     with pytest.raises(InputError, match=message):
         VAE(fusion, **pieces() | changed)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "message"),
+    [
+        (nn.Linear(3, D), {}, "an encoder must give a tuple of parameters .* not a Tensor: SplitLinearLayer"),
+        (SplitLinearLayer(3, (D, D, D)), {}, "encoders must give equally many parameters of equal shapes"),
+        (SplitLinearLayer(3, (D + 1, D + 1)), {}, "encoders must give equally many parameters of equal shapes"),
+        (
+            SplitLinearLayer(3, (D, D)),
+            {"latent_dim": D + 1},
+            f"encoders give {D} latents and the prior {D + 1}",
+        ),
+    ],
+)
+def test_encoders_of_other_shapes_are_refused(encoder, options, message):
+    model = VAE("poe", **pieces() | {"encoder": {"a": SplitLinearLayer(3, (D, D)), "b": encoder}} | options)
+    with pytest.raises(InputError, match=message):
+        model.posterior({"a": torch.randn(5, 3), "b": torch.randn(5, 3)})
+
+
+def test_laplace_and_normal_experts_are_two():
+    three = {name: SplitLinearLayer(3, (D, D)) for name in "abc"}
+    model = VAE("moe", three, {}, GroupedLikelihood(), D, posterior="laplace-normal")
+    with pytest.raises(InputError, match=r"laplace-normal is for 2 modalities \(got 3\): choose softplus-laplace"):
+        model.posterior({name: torch.randn(5, 3) for name in "abc"})
 
 
 @pytest.mark.parametrize("name", ["image", "text"])

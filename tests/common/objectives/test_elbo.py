@@ -76,6 +76,8 @@ def test_random_subsets_add_their_elbos():
 def test_random_subsets_of_two_modalities_are_refused():
     with pytest.raises(InputError, match=r"at least 3 modalities \(got 2\): leave out --approx-m"):
         MvaeElbo(linear_gaussian(2)[0], K=1)
+    with pytest.raises(InputError, match="must not be negative, it is -1"):
+        MvaeElbo(linear_gaussian(3)[0], K=-1)
 
 
 def count_rows(module, counts, name):

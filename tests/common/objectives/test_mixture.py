@@ -250,6 +250,9 @@ def test_mmjsd_refuses_other_experts():
     laplace = VAE("moe", *({"a": nn.Linear(2, 2)} for _ in range(2)), likelihood, 2, posterior="laplace")
     with pytest.raises(InputError, match="mmJSD needs Gaussian experts"):
         MmjsdElbo(laplace)
+    product = VAE("poe", *({"a": nn.Linear(2, 2)} for _ in range(2)), likelihood, 2)
+    with pytest.raises(InputError, match='MmjsdElbo needs a mixture as posterior: VAE."moe", ...'):
+        MmjsdElbo(product)
     joint = VAE("moe", *({"a,b": nn.Linear(2, 2)} for _ in range(2)), likelihood, 2)
     with pytest.raises(InputError, match="mmJSD needs an encoder for each modality"):
         MmjsdElbo(joint)

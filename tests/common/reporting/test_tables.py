@@ -1,10 +1,12 @@
 import json
+import subprocess
 from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from common.reporting import provenance as provenance_module
 from common.reporting import tables
 from common.reporting.provenance import provenance
 
@@ -84,6 +86,18 @@ def test_empty_tables_are_in_the_json_alone(tmp_path, capsys):
     about |= {"date": datetime.now().date().isoformat(), **provenance()}
     assert json.loads(config.json.read_text()) == about | {"full": {"x": 1}, "empty": {}}
     assert set(provenance()) == {"commit", "versions", "device", "threads"} and about["device"]
+
+
+def test_the_commit_is_not_that_of_a_repository_around_this_one(tmp_path, monkeypatch):
+    author = ("-c", "user.name=a", "-c", "user.email=a")
+    for command in (("init", "-q"), (*author, "commit", "-q", "-m", "a", "--allow-empty")):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "unpacked" / "common" / "reporting" / "x.py"))
+    (tmp_path / "unpacked").mkdir()
+    assert provenance_module.git_commit() is None
+    (tmp_path / "unpacked").rename(tmp_path / "moved")
+    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "common" / "reporting" / "x.py"))
+    assert provenance_module.git_commit()
 
 
 def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):

@@ -326,6 +326,13 @@ def test_a_map_of_too_few_draws_is_refused(tmp_path):
         umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(1, C)}, {})
 
 
+def test_labels_above_their_number_are_refused(tmp_path):
+    call(import_module("mnist.train"), "--demo", *TINY, "--valid", 0, "--save-dir", tmp_path)
+    data = digits.by_class(digits.MNIST, digits.CLASSES)._replace(n_values=5)
+    with pytest.raises(InputError, match="labels go from 0 to 4, and one is 9: raise n_values of mnist"):
+        analysis.analyse(digits.Config(tmp_path, demo=True, limit=30, umap=False, data_dir=tmp_path), data)
+
+
 def test_examples_that_lack_a_modality_are_left_out(tmp_path, monkeypatch, capsys):
     """MNIST's demo, with every third test image left out: its figures are those of the others."""
     call(import_module("mnist.train"), "--demo", *TINY, "--valid", 0, "--save-dir", tmp_path)

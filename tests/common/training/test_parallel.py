@@ -9,10 +9,17 @@ from tests.helpers.jobs import later_the_smaller, sleep_or_fail
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "message"), [(0, "the first one fails"), (-1, "a run was killed")])
-def test_a_run_that_fails_stops_the_others(first, message):
+@pytest.mark.parametrize(
+    ("first", "error", "message"),
+    [
+        (0, InputError, "the first one fails"),
+        (-1, InputError, "a run was killed"),
+        (-2, MemoryError, "no memory is left"),
+    ],
+)
+def test_a_run_that_fails_stops_the_others(first, error, message):
     started = time.monotonic()
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(error, match=message):
         list(in_parallel(sleep_or_fail, [first, 1, 2, 3], jobs=2))
     assert time.monotonic() - started < 100, "none of the others slept its time"
 

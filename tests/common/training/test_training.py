@@ -203,6 +203,7 @@ def test_the_culprit_among_the_terms_is_named(tmp_path):
         ({"resume": False}, "holds a run already: --resume continues"),
         ({"lr": 1e-4}, "was run with --lr 0.001, not --lr 0.0001"),
         ({"seed": 1}, "was run with --seed 0, not --seed 1"),
+        ({"model": "bivcca"}, "was run with --model mvae, not --model bivcca"),
     ],
 )
 def test_a_save_dir_is_never_mixed_up(uninterrupted, changes, message):
@@ -420,7 +421,10 @@ WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
             "text is torch.uint8, which is no class: convert it with",
         ),
         (lambda: pairs_of(text=torch.arange(60) / 10), "text is torch.float32, which is no class: convert it with"),
-        (lambda: pairs_of(mask=torch.ones(60, 3).bool()), "a mask needs 2 columns, for image, text, not 3"),
+        (
+            lambda: pairs_of(mask=torch.ones(60, 3).bool()),
+            r"a mask needs 2 columns, .50, 2., for image, text; its shape is .50, 3.",
+        ),
         (
             lambda: Examples({"text": torch.arange(60) % 10, "image": torch.rand(60, 1, 28, 28)}, mask=ALL),
             "a mask's columns are image, text, as the model's encoders, and the data have text, image: give both",
@@ -578,3 +582,34 @@ def test_steps_that_differ_from_batch_to_batch_are_not_captured():
     model.encoder["a"] = torch.nn.Sequential(torch.nn.BatchNorm1d(3), model.encoder["a"])
     assert capturable(MvaeElbo(model), whole)
     assert not capturable(MvaeElbo(model), partly), "its statistics would count what is absent"
+
+
+def test_a_default_that_is_not_set_is_named_as_an_option(tmp_path):
+    iwae = {"model": "bivcca", "obj": "iwae", "K": 2, "epochs": 1, "limit": 20}
+    mnist_train.main(config(tmp_path, **iwae))
+    with pytest.raises(InputError, match="was run with --looser, not --no-looser: --resume needs the same"):
+        mnist_train.main(config(tmp_path, **iwae, looser=False, resume=True))
+
+
+def test_choices_are_checked_in_python_too(tmp_path):
+    for changes, message in (
+        ({"precision": "fp16"}, "precision = 'fp16' is no choice: there are 'fp32', 'bf16'"),
+        ({"track": ("board",)}, "track = .'board',. is no choice: there are 'tensorboard'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mnist_train.main(config(tmp_path, **changes))
+
+
+def test_a_copied_folder_that_trains_the_original_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "mydata"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "train.py"), raising=False)
+    with pytest.raises(InputError, match="train.py trains mnist, not mydata: write mydata for mnist in the files"):
+        mnist_train.main(config(tmp_path))
+
+
+def test_a_load_that_returns_something_else_is_named(tmp_path):
+    experiment = mnist_train.experiment()._replace(load=lambda split, config: {})
+    with pytest.raises(InputError, match="load.* must return Examples, not dict"):
+        run(config(tmp_path), experiment)

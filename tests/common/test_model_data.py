@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from common import metrics
 from common.data import Examples, Shards
 from common.data.batches import columns_of
 from common.errors import InputError
-from common.training.model_data import modelled
+from common.model_data import check_present, modelled
 from mnist.model import build
 
 MODEL = SimpleNamespace(
@@ -49,3 +50,28 @@ def test_data_in_files_fit_a_model(tmp_path):
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
     data = Examples({"image": Shards([tmp_path / "image.npy"]), "text": torch.arange(5)})
     assert len(modelled(None, data, model)) == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"text": torch.arange(5)[:, None]}, r"an example of text has the shape \(1,\), its decoder gives \(\)"),
+        ({"image": torch.rand(5, 1, 28, 27)}, r"image has the shape \(1, 28, 27\), its decoder gives \(1, 28, 28\)"),
+        ({"image": torch.ones(5, 1, 28, 28).long()}, "image is torch.int64, and its likelihood takes floats or uint8"),
+    ],
+)
+def test_shapes_and_types_that_do_not_fit_are_named(changed, message):
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
+    data = Examples({"image": torch.rand(5, 1, 28, 28), "text": torch.arange(5)} | changed)
+    for check in (lambda: modelled(None, data, model), lambda: metrics.evaluate(model, data, [], 5)):
+        with pytest.raises(InputError, match=message):
+            check()
+
+
+def test_a_mask_of_another_shape_or_without_a_modality_is_refused():
+    with pytest.raises(InputError, match=r"a mask needs 3 columns, \(4, 3\), for a, s; its shape is \(4,\)"):
+        modelled(None, data(torch.ones(4, dtype=torch.bool)), MODEL)
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    mask[:, 0] = False
+    with pytest.raises(InputError, match="the mask leaves a out of all examples: True is for what is present"):
+        check_present(data(mask), MODEL)

@@ -1,4 +1,4 @@
-"""The modalities of the data that a model has, checked before a training on them."""
+"""The modalities of the data that a model has, checked before the model sees them."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,11 @@ from torch.distributions import Distribution
 from common.data.batches import Examples, n_columns
 from common.data.shards import Shards
 from common.errors import require
-from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood
+from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.training.options import RunConfig
 
 
-def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Examples:
+def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
     """The data's modalities that the model has, checked before a training on them.
 
     Raises:
@@ -31,25 +30,38 @@ def modelled(config: RunConfig, data: Examples, model: MultimodalVAE) -> Example
             f"a mask's columns are {', '.join(model.modalities)}, as the model's encoders, and the data have "
             f"{', '.join(ordered)}: give both the same order",
         )
-        n = n_columns(model.columns)
+        n, shape = n_columns(model.columns), tuple(data.mask.shape)
         require(
-            data.mask.shape[-1] == n,
-            f"a mask needs {n} columns, for {', '.join(model.modalities)}, not {data.mask.shape[-1]}",
+            len(shape) > 1 and shape[-1] == n,
+            f"a mask needs {n} columns, ({shape[0]}, {n}), for {', '.join(model.modalities)}; its shape is {shape}",
         )
         selected = Examples(selected.modalities, selected.rows, data.mask, data.joint_only, selected.derived)
-    _check_values(selected, model)
+    check_values(selected, model)
     return selected
 
 
-def _check_values(examples: Examples, model: MultimodalVAE) -> None:
-    """Raise InputError for values of a type or a range that the model cannot take, where the mask is True."""
+def check_present(examples: Examples, model: MultimodalVAE) -> None:
+    """Raise InputError for a mask that leaves a modality out of all examples, as one with False for present does."""
+    if examples.mask is not None:
+        nowhere = [name for name, column in model.columns.items() if not column.of(examples.mask).any()]
+        require(not nowhere, f"the mask leaves {', '.join(nowhere)} out of all examples: True is for what is present")
+
+
+def check_values(examples: Examples, model: MultimodalVAE) -> None:
+    """Raise InputError for values of a type, shape or range that the model cannot take, where the mask is True."""
     dtype, likelihoods = next(model.parameters()).dtype, dict(model.likelihood.items())
-    for name, x in examples.modalities.items():
+    for name in (name for name in model.modalities if name in examples.modalities):
+        x = examples.modalities[name]
         likelihood, floats = likelihoods.get(name), x.dtype.is_floating_point
         is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
+        is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
         require(
             not is_class or not (floats or x.dtype == torch.uint8),
             f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0",
+        )
+        require(
+            not is_number or floats or x.dtype == torch.uint8,
+            f"{name} is {x.dtype}, and its likelihood takes floats or uint8: convert it with .to({dtype})",
         )
         require(
             not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})"
@@ -63,6 +75,9 @@ def _check_values(examples: Examples, model: MultimodalVAE) -> None:
                 f"the log-density of {name} must be one number for each {'element' if is_set else 'example'}, which "
                 f"has {n} dimensions: give its likelihood event_dims={n}",
             )
+            given, decoded = tuple(x.shape[1:]), tuple(p.batch_shape[1:] + p.event_shape)
+            fits = given == decoded or name in examples.derived
+            require(fits, f"an example of {name} has the shape {given}, its decoder gives {decoded}: make them equal")
         if isinstance(x, Shards) or x.dtype in (torch.uint8, torch.bool):
             continue
         remedy = "Examples(..., mask=mask) tells what is absent, False there"
