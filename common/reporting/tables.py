@@ -27,13 +27,13 @@ class EvaluationOptions(Protocol):
 
     model: Path
     seed: int
+    demo: bool
     json: Path | None
 
 
 class SamplingOptions(EvaluationOptions, Protocol):
     """The options of a script that estimates by sampling."""
 
-    demo: bool
     n_samples: int
     tolerance: float | None
 
@@ -198,7 +198,7 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def data_scored(
-    config: SamplingOptions, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
+    config: EvaluationOptions, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
 ) -> tuple[str, dict[str, str]]:
     """What a table's title and its JSON say about the data.
 
@@ -212,7 +212,7 @@ def data_scored(
     return ", ".join(described), about
 
 
-def other_data(config: SamplingOptions) -> str:
+def other_data(config: EvaluationOptions) -> str:
     """A note if the model was trained on the demo's data and is scored on others, or the other way round; else ""."""
     trained = load_config(config.model).get("demo", False)
     return "" if trained == config.demo else f"The model was trained {'with' if trained else 'without'} --demo."

@@ -4,6 +4,8 @@ import signal
 import sys
 from types import FrameType
 
+from common import distributed
+
 
 class CtrlC:
     """While open, the first Ctrl-C only sets `asked`, so that no step is cut in two; the second stops at once."""
@@ -21,4 +23,5 @@ class CtrlC:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
+        if distributed.rank() == 0:
+            print("\nstopping after this batch (Ctrl-C again: at once)", file=sys.stderr)
