@@ -1,5 +1,6 @@
-r"""Importance-sampling estimates of marginal log-likelihoods, in nats. Of the weights lambda and beta none enters
-them, except lambda in `weighted_joint`.
+r"""Importance-sampling estimates of marginal log-likelihoods, in nats.
+
+The weights lambda and beta do not enter them; only `weighted_joint` keeps lambda.
 
 .. math:: \log p(x_A) \approx \log \frac1K \sum_k \frac{p(z_k) \prod_{m \in A} p(x_m|z_k)}{q(z_k)}, \quad z_k \sim q
 

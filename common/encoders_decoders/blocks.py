@@ -195,9 +195,11 @@ def expert_params(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
         InputError: it gives something else.
     """
     params = outputs(network, *inputs)
-    kind = type(params).__name__
-    remedy = "SplitLinearLayer(width, (d, d)) makes them"
-    require(isinstance(params, tuple), f"an encoder must give a tuple of parameters (B, D), not a {kind}: {remedy}")
+    several = isinstance(params, tuple)
+    given = [tuple(p.shape) for p in params] if several else f"a {type(params).__name__}"
+    remedy = "SplitLinearLayer(width, (d, d)) makes them of (B, width)"
+    fits = several and all(p.dim() > 1 for p in params)
+    require(fits, f"an encoder must give a tuple of parameters (B, D), not {given}: {remedy}")
     return params
 
 

@@ -147,8 +147,8 @@ class IwaeElbo(ImportanceWeighted):
     (Burda et al. 2016, arXiv 1509.00519; for mixtures Shi et al. 2019, arXiv 1911.03393, eq. 3.) `looser` has the mean
     over the components outside, :math:`\sum_t \pi_t \log \frac1K \sum_k w_{tk}`: lower, and what MMVAE trains. Both are
     lower bounds on log p(X), where X are the modalities that an example has. lambda weighs log p(x_m|z), beta weighs
-    log p(z) - log q(z|X). With a beta other than 1 they bound nothing, except for K = 1, a beta above 1
-    and no mixture or `looser`.
+    log p(z) - log q(z|X). With a beta other than 1 they bound nothing (except for K = 1 and a beta above 1, where a
+    mixture needs `looser`).
 
     Args:
         K: samples of each component.

@@ -113,6 +113,11 @@ def test_encoders_of_other_shapes_are_refused(encoder, options, message):
         model.posterior({"a": torch.randn(5, 3), "b": torch.randn(5, 3)})
 
 
+def test_values_without_a_dimension_of_examples_are_refused():
+    with pytest.raises(InputError, match=r"a tuple of parameters \(B, D\), not \[\(4,\), \(4,\)\]: SplitLinearLayer"):
+        VAE("poe", **pieces()).posterior({"a": torch.randn(3)})
+
+
 def test_laplace_and_normal_experts_are_two():
     three = {name: SplitLinearLayer(3, (D, D)) for name in "abc"}
     model = VAE("moe", three, {}, GroupedLikelihood(), D, posterior="laplace-normal")
