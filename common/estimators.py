@@ -135,7 +135,7 @@ def importance_estimates(
         an Estimate for each target.
 
     Raises:
-        InputError: no samples, or an example lacks a target.
+        InputError: no samples, a mask that is not bool of shape (B, M), or an example lacks a target.
     """
     strings = [names for names in (given, *targets) if isinstance(names, str)]
     require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
@@ -207,6 +207,7 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
         rows (R,) -> their distribution, batch shape (R,); the encoders have run already.
     """
     if isinstance(given, Tensor):
+        given = model.observe(Batch(batch.modalities, given)).mask  # refuses what is no mask
         batch = Batch(batch.modalities, given if batch.mask is None else given & batch.mask)
     elif given:
         batch = batch.only(given, model.columns)
@@ -225,6 +226,7 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
     """A target as a mask over the model's modalities and elements, (B, M)."""
     if isinstance(target, Tensor):
+        target = model.observe(Batch(batch.modalities, target)).mask
         lacking = batch.mask is not None and bool((target & ~model.scorable(batch.mask)).any())
         require(
             not lacking,

@@ -9,7 +9,7 @@ from torch import nn
 from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
-from common.estimators import log_marginal
+from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
@@ -151,3 +151,7 @@ def test_targets_and_masks_are_checked():
     for mask in (torch.ones(5, 2), torch.ones(5, 1, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)):
         with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
             model.posterior(Batch(inputs, mask))
+        with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
+            importance_estimates(model, inputs, [mask], ("a",), n_samples=2)
+        with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
+            importance_estimates(model, inputs, [("a",)], mask, n_samples=2)
