@@ -92,12 +92,10 @@ def test_the_commit_is_not_that_of_a_repository_around_this_one(tmp_path, monkey
     author = ("-c", "user.name=a", "-c", "user.email=a")
     for command in (("init", "-q"), (*author, "commit", "-q", "-m", "a", "--allow-empty")):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
-    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "unpacked" / "common" / "reporting" / "x.py"))
     (tmp_path / "unpacked").mkdir()
-    assert provenance_module.git_commit() is None
-    (tmp_path / "unpacked").rename(tmp_path / "moved")
-    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "common" / "reporting" / "x.py"))
-    assert provenance_module.git_commit()
+    for root, has_one in ((tmp_path, True), (tmp_path / "unpacked", False)):
+        monkeypatch.setattr(provenance_module, "__file__", str(root / "common" / "reporting" / "provenance.py"))
+        assert bool(provenance_module.git_commit()) == has_one
 
 
 def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):
