@@ -157,7 +157,8 @@ def importance_estimates(
         log_p = {name: log_prob(name, p[name], x[rows], leading=2) for name, x in values.items()}
         for t, target_weights in enumerate(weights):
             terms = (_of_present(log_p[name], by_target[t][rows]) for name, by_target in scored.items())
-            target_weights.add(log_ratio + sum(terms), rows)
+            # log p of an empty target, a set without any of its elements, is 0 without noise
+            target_weights.add(torch.where(targets[t][rows].any(dim=1), log_ratio + sum(terms), 0), rows)
         drawn += k
         if tolerance is not None and drawn >= MIN_SAMPLES:
             error, before = torch.stack([x.standard_error() for x in weights]).amax(dim=0), len(rows)  # (B,)

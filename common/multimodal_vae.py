@@ -42,7 +42,7 @@ class MultimodalVAE(nn.Module):
             modality the posterior of its own latents is the prior (`with_private`).
 
     Raises:
-        InputError: private latents with a posterior family or a strategy that does not treat each latent alone.
+        InputError: a prior, private latents or encoders that the strategy or the posterior family cannot have.
     """
 
     def __init__(
@@ -67,6 +67,17 @@ class MultimodalVAE(nn.Module):
         require(
             not private or variational_strategy.per_latent,
             "private latents need a strategy that fuses each latent alone, which a set encoder's sum does not",
+        )
+        require(
+            prior.is_standard or not variational_strategy.needs_standard_prior,
+            "this posterior holds the standard prior, not a learned or clustered one: leave out learn_prior and "
+            "n_clusters; a model that was trained with them must be trained again",
+        )
+        joint = [key for key, network in encoder.items() if "," in key and n_elements(network) is None]
+        require(
+            not joint or variational_strategy.takes_joint_encoders,
+            f"this posterior fuses one expert for each modality (got an encoder of {' and '.join(joint)}): give each "
+            "modality an encoder, or choose own, joint or jnf",
         )
         self.latent_dim = prior().event_shape[-1]  # D; 1 where the prior broadcasts to any
         self.modality = modalities_of(encoder, decoder, weights or {}, private, self.latent_dim)

@@ -16,6 +16,8 @@ class Strategy(nn.Module):
     is_product = False  # q(z|x_m) can be computed from the expert m alone
     per_latent = True  # a latent's parameters come only from the experts' parameters of that latent
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
+    takes_joint_encoders = False  # an encoder may see several modalities
+    needs_standard_prior = False  # q(z|x_S) holds p(z) as N(0, I), for vmf experts as the uniform distribution
 
     def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
         """The parameters of the q(z|x_S) to generate from, given the fused ones and a mask (..., B, M)."""
@@ -23,9 +25,9 @@ class Strategy(nn.Module):
 
 
 class GaussianPoeStrategy(Strategy):
-    """The product of Gaussian experts and the prior (`common.experts.product_of_experts`)."""
+    """The product of Gaussian experts and the prior N(0, I) (`common.experts.product_of_experts`)."""
 
-    is_product = True
+    is_product = needs_standard_prior = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
@@ -43,9 +45,9 @@ class GaussianProductStrategy(Strategy):
 
 
 class GaussianQuotientStrategy(Strategy):
-    """The product of Gaussian posteriors over powers of the prior (`common.experts.quotient_of_experts`)."""
+    """The product of Gaussian posteriors over powers of N(0, I) (`common.experts.quotient_of_experts`)."""
 
-    is_product = True
+    is_product = needs_standard_prior = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
@@ -58,6 +60,8 @@ class OwnExpertStrategy(Strategy):
     Args:
         encoders: for each of E encoders the modalities that it sees, joined by commas.
     """
+
+    takes_joint_encoders = True
 
     def __init__(self, encoders: Sequence[str]) -> None:
         super().__init__()
@@ -93,7 +97,7 @@ class VmfPoeStrategy(Strategy):
     .. math:: \prod_{m \in S} vMF(z; \mu_m, \kappa_m) \propto \exp \Big( z^\top \sum_{m \in S} \kappa_m \mu_m \Big)
     """
 
-    is_product = True
+    is_product = needs_standard_prior = True
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
         """Natural parameters (M, B, D), all on one scale, and a mask (..., B, M) -> the product's, (..., B, D)."""
@@ -156,6 +160,8 @@ class UnstructuredStrategy(Strategy):
 class LocScaleEbmStrategy(Strategy):
     """Passes the experts on to the posterior, which multiplies those present (`common.distributions.LocScaleEbm`)."""
 
+    needs_standard_prior = True
+
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> the mask, (mu, logvar), each (..., B, M, D)."""
         mu, logvar = (p.movedim(0, -2) for p in params)  # (B, M, D)
@@ -173,6 +179,8 @@ class JointFlowsStrategy(Strategy):
     Raises:
         InputError: other encoders.
     """
+
+    takes_joint_encoders = needs_standard_prior = True
 
     def __init__(self, encoders: Sequence[str]) -> None:
         super().__init__()
@@ -214,6 +222,8 @@ class MopoeStrategy(Strategy):
     Args:
         product: the strategy that fuses one subset, by default the Gaussian product.
     """
+
+    needs_standard_prior = True
 
     def __init__(self, product: nn.Module | None = None) -> None:
         super().__init__()

@@ -85,8 +85,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         if self.K is None and self.obj in ("dreg", "iwae", "stl"):
             self.K = 50
         if isinstance(self.learn_prior, Unset):
-            learned = record in (FUSIONS["moe"], FUSIONS["poe"], FUSIONS["mopoe"])
-            self.learn_prior = learned and self.posterior not in choices.WITHOUT_SCALES
+            self.learn_prior = record == FUSIONS["moe"] and self.posterior not in choices.WITHOUT_SCALES
 
     def record(self) -> choices.Model:
         return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)

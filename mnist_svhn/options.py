@@ -6,15 +6,13 @@ from typing import ClassVar, Literal
 from common.errors import require_positive, require_seed
 from common.models import choices
 
-NEWER = (  # with a fixed prior
-    *("mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae", "mmvae+", "cmvae"),
-)
-MODELS = {  # of --model; MMVAE's paper trains its own, with Laplace experts, by DReG
+PAPER_MODELS = {  # MMVAE's paper trains them by DReG, with Laplace experts and a learned prior
     "mmvae": choices.MODELS["mmvae"]._replace(obj="dreg", posterior="laplace"),
     "mnist": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
     "svhn": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
-    **{name: choices.MODELS[name] for name in ("mvae", "mopoe", *NEWER)},
 }
+OTHERS = ("mvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae")
+MODELS = PAPER_MODELS | {name: choices.MODELS[name] for name in (*OTHERS, "mmvae+", "cmvae")}  # of --model
 FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
     "laplace": "laplace",
     "normal": "gaussian",

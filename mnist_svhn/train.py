@@ -20,7 +20,7 @@ from common.models.choices import WITHOUT_SCALES
 from common.training import run_from_command_line
 from common.training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
 from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
-from mnist_svhn.options import FAMILIES, MODELS, NEWER, TrainingPairOptions
+from mnist_svhn.options import FAMILIES, MODELS, PAPER_MODELS, TrainingPairOptions
 
 if TYPE_CHECKING:
     from common.training import Experiment
@@ -87,7 +87,7 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
         elif model.private:
             self.n_private = (1, 4) if self.model == "dmvae" else (10, 10)
         if isinstance(self.learn_prior, Unset):
-            self.learn_prior = self.model not in NEWER and self.posterior not in WITHOUT_SCALES
+            self.learn_prior = self.model in PAPER_MODELS and self.posterior not in WITHOUT_SCALES
 
     @property
     def posterior(self) -> str:

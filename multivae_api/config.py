@@ -18,6 +18,7 @@ from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePost
 
 FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}
 LOCATION_SCALE = {"normal": SphericalGaussianLikelihood, "laplace": LaplaceLikelihood}
+LOG_DENSITIES = {"categorical": lambda logits, x: x * logits.log_softmax(dim=-1)}  # of one-hot vectors x
 OBJECTIVES = {"dreg_looser": DregIwaeElbo, "iwae_looser": IwaeElbo}
 N_HIDDEN = 512  # hidden units of the default networks
 
@@ -33,7 +34,8 @@ class MMVAEConfig:
         uses_likelihood_rescaling: weigh the modalities' log-likelihoods (Javaloy et al. 2022).
         rescale_factors: {name: weight}; by default the size of the largest modality divided by the modality's.
         decoders_dist: {name: distribution}: "normal" (the default), "laplace", "bernoulli" (the decoder gives logits),
-            or a function: the decoder's output and x, both (..., *shape) -> the log-density of each value, nats.
+            "categorical" (of one-hot vectors along the last dimension; the decoder gives logits), or a function: the
+            decoder's output and x, both (..., *shape) -> the log-density of each value, nats.
         decoder_dist_params: {name: {"scale": scale of the normal or Laplace distribution}}, by default 1.
         custom_architectures: "encoders" and "decoders", if they are not the default ones; set by the model.
         K: importance samples from each encoder.
@@ -100,8 +102,8 @@ def _check_names(config: MMVAEConfig, names: tuple[str, ...], mappings: Mapping[
 def _check_choices(config: MMVAEConfig) -> None:
     """Check the options that name a piece."""
     for dist in (config.decoders_dist or {}).values():
-        known = callable(dist) or dist in (*LOCATION_SCALE, "bernoulli")
-        require(known, f"decoders_dist is normal, bernoulli, laplace or a function, not {dist!r}")
+        known = callable(dist) or dist in (*LOCATION_SCALE, "bernoulli", *LOG_DENSITIES)
+        require(known, f"decoders_dist is normal, laplace, bernoulli, categorical or a function, not {dist!r}")
     for option, known in (("prior_and_posterior_dist", FAMILIES), ("loss", OBJECTIVES)):
         value = getattr(config, option)
         require(value in known, f"{option} is {' or '.join(known)}, not {value!r}")
@@ -145,7 +147,9 @@ def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
         require(not unknown, f"decoder_dist_params of {name}: {dist} has a scale, no {', '.join(sorted(unknown))}")
         return LOCATION_SCALE[dist](params.get("scale", 1.0), event_dims)
     require(not params, f"decoder_dist_params of {name}: {dist} has none, leave out {', '.join(sorted(params))}")
-    return BernoulliLikelihood(event_dims) if dist == "bernoulli" else FunctionLikelihood(dist, event_dims)
+    if dist == "bernoulli":
+        return BernoulliLikelihood(event_dims)
+    return FunctionLikelihood(dist if callable(dist) else LOG_DENSITIES[dist], event_dims)
 
 
 @contextmanager

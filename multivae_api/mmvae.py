@@ -79,6 +79,16 @@ class MMVAE(LossesOfSamples):
         )
         self.model_config = config
 
+    @property
+    def encoders(self) -> nn.ModuleDict:
+        """The modalities' encoders, {name: network}, as they were given."""
+        return nn.ModuleDict({name: named.network for name, named in self.encoder.items()})
+
+    @property
+    def decoders(self) -> nn.ModuleDict:
+        """The modalities' decoders, {name: network}, as they were given."""
+        return nn.ModuleDict({name: named.network for name, named in self.decoder.items()})
+
     def forward(
         self, inputs: object, K: int | None = None, detailed_output: bool = False, **kwargs: object
     ) -> ModelOutput:
@@ -159,8 +169,9 @@ class MMVAE(LossesOfSamples):
         if isinstance(embedding, Tensor):
             return super().decode(embedding, names, given)
         require(
-            "z" in embedding,
-            f"decode needs what encode or generate_from_prior returned, with z: this has {', '.join(embedding)}",
+            isinstance(embedding, Mapping) and "z" in embedding,
+            "decode needs what encode or generate_from_prior returned, with z, or a tensor: this is "
+            f"{', '.join(embedding) if isinstance(embedding, Mapping) else type(embedding).__name__}",
         )
         with evaluation_mode(self), torch.no_grad():
             return ModelOutput(self.decoder_outputs(embedding["z"], names))

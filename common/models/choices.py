@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from common.errors import require
+
 FUSIONS = {  # those of `common.models.fusions.FUSIONS`
     "poe": "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
     "product": "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
@@ -27,6 +29,19 @@ FAMILIES = {  # those of `common.models.families.FAMILIES`
     "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
 }
 WITHOUT_SCALES = ("vmf", "ebm")  # families whose priors have none to learn
+STANDARD_PRIOR = ("poe", "quotient", "mopoe", "mopoe-published", "jnf")  # fusions whose posterior holds N(0, I)
+
+
+def check_learn_prior(learn_prior: bool, model: str, fusion: str, posterior: str) -> None:
+    """Refuse --learn-prior where no scale could be learned, or where q(z|x_S) holds N(0, I).
+
+    Args:
+        model: the option that names the model ("--model mvae").
+    """
+    scales = f"the prior of {posterior} experts has no scales: leave out --learn-prior"
+    require(not learn_prior or posterior not in WITHOUT_SCALES, scales)
+    standard = f"the posterior of {model} holds the prior N(0, I), not a learned one: leave out --learn-prior"
+    require(not learn_prior or fusion not in STANDARD_PRIOR, standard)
 
 
 class Assembly(NamedTuple):

@@ -74,8 +74,8 @@ def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Mod
 def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """The mixture of the family's members, each of which gives the private latents of its own modality alone."""
     require(any(latents.private.values()), "the fusion mmvae+ needs private latents: without them it is moe")
-    one_each = not any("," in key or n_elements(network) for key, network in encoder.items())
-    require(one_each, "the fusion mmvae+ needs an encoder for each modality, and no sets")
+    sets = [key for key, network in encoder.items() if n_elements(network)]
+    require(not sets, f"the fusion mmvae+ needs an encoder for each modality, and no sets (got {', '.join(sets)})")
     return PrivateLatentsMixture(posterior, latents.of_each_modality, latents.shared)
 
 

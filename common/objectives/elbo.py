@@ -79,7 +79,8 @@ class SumOfElbos(MultimodalObjective):
             return Terms(subsets, names, complete, None)
         given = complete & batch.mask  # (T, B, M)
         several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
-        scored = given & ~_repeated(several, complete, given)[..., None] & self.model.scorable(batch.mask)
+        repeated = _repeated(several, complete, given) & ~batch.mask.all(dim=-1)
+        scored = given & ~repeated[..., None] & self.model.scorable(batch.mask)
         if batch.joint_only is not None:
             for t, name in enumerate(names):
                 if name in self._single_names:
@@ -230,9 +231,9 @@ class MvaeElbo(SumOfElbos):
 
 
 def _repeated(several: list[int], complete: Tensor, given: Tensor) -> Tensor:
-    """The terms to leave out, (T, B): missing modalities make them equal to another term of the same example.
+    """The terms that are equal to another term of the same example, all but one of them, (T, B).
 
-    Of equal terms the one whose subset is complete in the example is kept, otherwise the first.
+    Kept is the first one whose subset is complete in the example, or else the first one.
 
     Args:
         several: indices of the terms with more than one modality. (A single one without its modality scores nothing.)
@@ -243,5 +244,6 @@ def _repeated(several: list[int], complete: Tensor, given: Tensor) -> Tensor:
     repeated = torch.zeros_like(reduced)
     for t in several:
         same = (given == given[t]).all(dim=-1)  # (T, B)
-        repeated[t] = reduced[t] & (same[:t].any(dim=0) | (same & ~reduced).any(dim=0))
+        before = (same[:t] & (reduced[t] | ~reduced[:t])).any(dim=0)
+        repeated[t] = before | (reduced[t] & (same & ~reduced).any(dim=0))
     return repeated

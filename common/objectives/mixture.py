@@ -65,8 +65,7 @@ class MmjsdElbo(MultimodalObjective):
     prior, not on log p(X). One sample of each component (stratified).
 
     Raises:
-        InputError: a posterior that is not a mixture, experts that are no Gaussians, a prior of clusters, private
-            latents, or an encoder of several modalities.
+        InputError: a posterior that is not a mixture, experts that are no Gaussians, or private latents.
     """
 
     of_mixtures = True
@@ -75,8 +74,6 @@ class MmjsdElbo(MultimodalObjective):
         super().__init__(model, weights)
         fits = self.model.variational_posterior.is_gaussian and not self.model.private
         require(fits, "mmJSD needs Gaussian experts and prior, and no private latents: take MmvaeElbo")
-        one_each = not any("," in key for key in self.model.encoder)
-        require(one_each, "mmJSD needs an encoder for each modality, and none of several: take MmvaeElbo")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""

@@ -27,6 +27,10 @@ some folders. `python -m common.reporting.models_page` prints this page.
 `vae` infers from the first modality, `cvae` from both, `jmvae` and `telbo` from one modality or from all; every other
 model infers from any subset.
 
+Where p(z) stands in the product or quotient of a posterior (`mvae`, `mvae-q`, `jnf`, `mopoe`, `mopoe-published`,
+`dmvae`), it is N(0, I), as in the papers, and for von Mises-Fisher experts uniform: these models have no learned prior.
+A decoder whose first layer is linear absorbs the scales of a Gaussian prior, so that learned ones add nothing.
+
 Three models are not here. MHVAE (Dorent et al. 2023, arXiv 2309.08747) has a hierarchy of feature maps with networks as
 conditional priors p(z_l|z_{l+1}); the pieces here share one z and one prior. Nexus (Vasco et al. 2022) encodes messages
 of the modalities' latents. Its objective bounds nothing, and the `multivae` package, whose version drops no message by

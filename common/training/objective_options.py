@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from common.errors import install, option, require, require_positive
-from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, WITHOUT_SCALES, Assembly, Model
+from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, Assembly, Model, check_learn_prior
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
 
@@ -224,8 +224,9 @@ class MmvaeOptions(PrivateOptions):
     GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "analytics_every", "logp")}
 
     learn_prior: bool = Unset(True)
-    """learn the scales of the prior. Not for vmf and ebm, whose priors have none. The prior inside a product of experts
-    stays N(0, I). Default: as in the paper; not for the newer models, whose papers have fixed ones"""
+    """learn the scales of the prior. Not for vmf and ebm, whose priors have none, and not for products of experts and
+    prior and jnf, whose posteriors hold N(0, I). Default: as in MMVAE's paper; other models have a fixed prior, as in
+    theirs"""
     llik_scaling: float | None = 0.0
     """weight of the first modality's log-likelihood; 0: the second modality's number of dimensions divided by the
     first's. Default: as in the paper"""
@@ -248,5 +249,4 @@ class MmvaeOptions(PrivateOptions):
         require(not scaling or fusion != "own", f"--llik-scaling: {model} has one modality, leave it out")
         fixed = self.n_clusters is not None
         require(not fixed or not self.learn_prior, "a prior of clusters has fixed scales: leave out --learn-prior")
-        learned = self.learn_prior and posterior in WITHOUT_SCALES
-        require(not learned, f"the prior of {posterior} experts has no scales: leave out --learn-prior")
+        check_learn_prior(self.learn_prior, model, fusion, posterior)

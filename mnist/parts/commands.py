@@ -16,7 +16,7 @@ from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.models.choices import WITHOUT_SCALES
+from common.models.choices import check_learn_prior
 from common.reporting import plots, sample_files, tables
 from common.scripts.options import LoglikeConfig, SamplesConfig
 from common.training import Experiment, devices, objective_of, options, run
@@ -87,14 +87,7 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         )
         shares = self.layout != "list" and (self.fusion != "unstructured" or self.decoder == "shared")
         require(self.embed_dim is None or shares, f"--embed-dim needs {self.SHARED}: the parts share no network")
-        require(
-            not self.learn_prior or self.posterior not in WITHOUT_SCALES,
-            f"--learn-prior learns scales, and the prior of --posterior {self.posterior} has none: leave it out",
-        )
-        require(
-            not self.learn_prior or self.fusion not in ("poe", "mopoe"),
-            f"--learn-prior: the products of --fusion {self.fusion} include the fixed prior N(0, I): leave it out",
-        )
+        check_learn_prior(self.learn_prior, f"--fusion {self.fusion}", self.fusion, self.posterior)
 
     def _check_spheres(self) -> None:
         """Raise InputError if --n-vmfs, --vmf-dim and --n-latents contradict each other or --posterior."""

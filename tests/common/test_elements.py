@@ -102,6 +102,16 @@ def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, mi
     assert results[0][1].abs().sum() > 0
 
 
+@pytest.mark.parametrize("tolerance", [None, 0.1])
+def test_the_probability_of_no_element_is_1(tolerance):
+    vectorised, _ = both()
+    x = example()  # the third example has no element
+    for given in (("x",), ()):
+        none = importance_estimates(vectorised, {"x": x}, [("x",)], given, 60, tolerance=tolerance)[0]
+        assert (none.value[2], none.variance[2]) == (0, 0)
+        assert (none.value[:2] < 0).all()
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_samples_that_do_not_count_are_left_out_of_a_sets_gradient(missing, monkeypatch):
     vectorised, _ = both()

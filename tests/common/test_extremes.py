@@ -23,6 +23,7 @@ from common.likelihoods import (
     SphericalGaussianLikelihood,
 )
 from common.models import VAE
+from common.models.choices import STANDARD_PRIOR
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives.dreg import GRADIENTS
@@ -124,7 +125,7 @@ def model_of(fusion, family, params, learn_prior=True):
         GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in params}),
         latent_dim=D,
         posterior=family,
-        learn_prior=learn_prior,
+        learn_prior=learn_prior and fusion not in STANDARD_PRIOR,
         private=private,
     )
 
@@ -144,7 +145,7 @@ def tensors(draw, shape, limit):
 def cases(draw, fusion, family, obj):
     """An objective of a model with parameters in its family's range, and a batch."""
     n = 2 if family == "laplace-normal" else draw(st.integers(2 if fusion == "jnf" else 1, 3))
-    learn_prior = draw(st.booleans())
+    learn_prior = fusion not in STANDARD_PRIOR and draw(st.booleans())
     ranges = RANGES if learn_prior or obj in COMPARING else BESIDE_STANDARD_NORMAL
     limits = FLOWS if fusion == "jnf" else (RATIOS if obj == "elbo-importance" else ranges)[family]
     params = {name: tuple(draw(tensors((B, D), limit)) for limit in limits) for name in NAMES[:n]}
@@ -205,7 +206,7 @@ def test_experts_of_any_width_in_products(fusion, obj):
 def test_beyond_the_range_training_stops(tmp_path, family, prior):
     """Where the prior's scales are far apart the bound is finite, and its gradient overflows."""
     location, *scale = (torch.full((B, D), 1e9 if prior else LARGEST) for _ in range(FAMILIES[family].n_params))
-    fusion = "poe" if FAMILIES[family].product else "moe"
+    fusion = "moe" if FAMILIES[family].has_density else "poe"
     model = model_of(fusion, family, dict.fromkeys("ab", (location, *map(torch.zeros_like, scale))))
     objective, inputs = objective_of(model, "elbo"), {"a": ROWS, "b": ROWS}
     if prior:

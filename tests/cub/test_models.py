@@ -18,8 +18,8 @@ from tests.helpers.scripts import call
 SMALL = ("--demo", "--limit", 4, "--valid", 1, "--epochs", 1, "--batch-size", 15, "--n-latents", 4)
 MODELS = {  # options: objective, family, K, private latents, whether the prior's scales are learned
     "": ("dreg", "laplace-normal", 50, None, True),
-    "--fusion poe": ("mvae", "gaussian", None, None, True),
-    "--fusion mopoe": ("dreg", "gaussian", 50, None, True),
+    "--fusion poe": ("mvae", "gaussian", None, None, False),
+    "--fusion mopoe": ("dreg", "gaussian", 50, None, False),
     "--fusion product": ("mvtcae", "gaussian", None, None, False),
     "--fusion product --obj crmvae": ("crmvae", "gaussian", None, None, False),
     "--fusion mopoe-published": ("elbo-one", "gaussian", None, None, False),

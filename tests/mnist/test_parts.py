@@ -310,8 +310,16 @@ def test_pixels_that_a_user_means(tmp_path):
         (halves, ["train", "--missing", "1"], "--missing must lie in [0, 1), it is 1.0"),
         (halves, ["train", "--approx-m", "1"], "random subsets need at least 3 modalities"),
         (halves, ["train", "--obj", "elbo", "--approx-m", "1"], "--approx-m needs --obj mvae"),
-        (halves, ["train", "--posterior", "vmf", "--learn-prior"], "the prior of --posterior vmf has none"),
-        (halves, ["train", "--learn-prior"], "the products of --fusion poe include the fixed prior"),
+        (
+            halves,
+            ["train", "--posterior", "vmf", "--learn-prior"],
+            "the prior of vmf experts has no scales: leave out --learn-prior",
+        ),
+        (
+            halves,
+            ["train", "--learn-prior"],
+            "the posterior of --fusion poe holds the prior N(0, I), not a learned one",
+        ),
         (
             halves,
             ["train", "--fusion", "moe", "--layout", "vectorised", "--obj", "elbo-importance"],

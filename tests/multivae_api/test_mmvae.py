@@ -15,6 +15,8 @@ from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood
 from common.models import MMVAE, MMVAEConfig
 from common.objectives import DregIwaeElbo, IwaeElbo
+from multivae_api import ModelOutput
+from multivae_api.config import default_decoder, default_encoder
 from tests.helpers.linear_gaussian import Decoder, Expert, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.scripts import ROOT
 
@@ -305,6 +307,39 @@ def test_the_number_of_samples_and_the_detailed_output():
         assert list(value) == ["a"], "no row has b"
 
 
+def test_one_hot_vectors_are_scored_by_cross_entropy(tmp_path):
+    dims = {"class": (10,), "word": (4, 26)}
+    config = MMVAEConfig(2, latent_dim=3, input_dims=dims, decoders_dist=dict.fromkeys(dims, "categorical"))
+    model, x = MMVAE(config), {name: torch.zeros(5, *shape) for name, shape in dims.items()}
+    for values in x.values():
+        values[..., 3] = 1
+    logits = model.decoder_outputs(torch.randn(5, 3), dims)
+    p = model.likelihood(logits)
+    expected = -torch.nn.functional.cross_entropy(
+        logits["word"].transpose(1, 2), torch.full((5, 4), 3), reduction="none"
+    )
+    torch.testing.assert_close(p["word"].log_prob(x["word"]), expected.sum(dim=1))
+    torch.testing.assert_close(p["class"].log_prob(x["class"]), logits["class"].log_softmax(dim=1)[:, 3])
+    model.save(tmp_path)
+    assert MMVAE.load_from_folder(tmp_path).model_config.decoders_dist == config.decoders_dist
+
+
+def test_networks_by_name():
+    encoders, decoders = ({name: make() for name in "ab"} for make in (lambda: default_encoder((2,), 3), plain_decoder))
+    model = MMVAE(MMVAEConfig(2, latent_dim=3), encoders, decoders)
+    assert dict(model.encoders.items()) == encoders and dict(model.decoders.items()) == decoders
+
+
+def plain_decoder():
+    return default_decoder((2,), 3)
+
+
+@pytest.mark.parametrize(("embedding", "given"), [(None, "NoneType"), ("z", "str"), (ModelOutput(x=1), "x")])
+def test_only_what_encode_returns_is_decoded(embedding, given):
+    with pytest.raises(InputError, match=f"returned, with z, or a tensor: this is {given}"):
+        small().decode(embedding)
+
+
 def test_networks_of_volumes():
     encoder = nn.Sequential(nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(16, 6))
     config = MMVAEConfig(n_modalities=1, latent_dim=3)
@@ -459,7 +494,10 @@ def test_it_learns():
         ({"n_modalities": 3}, "n_modalities is 3, but there are 2"),
         ({"loss": "elbo"}, "loss is dreg_looser or iwae_looser, not 'elbo'"),
         ({"prior_and_posterior_dist": "laplace"}, "prior_and_posterior_dist is laplace_with_softmax or normal"),
-        ({"decoders_dist": {"a": "gamma"}}, "decoders_dist is normal, bernoulli, laplace or a function, not 'gamma'"),
+        (
+            {"decoders_dist": {"a": "gamma"}},
+            "decoders_dist is normal, laplace, bernoulli, categorical or a function, not 'gamma'",
+        ),
         ({"decoders_dist": {"c": "normal"}}, "decoders_dist of unknown modalities: c"),
         ({"decoder_dist_params": {"a": {"loc": 1}}}, "normal has a scale, no loc"),
         ({"decoders_dist": {"a": "bernoulli"}, "decoder_dist_params": {"a": {"scale": 1}}}, "bernoulli has none"),

@@ -49,6 +49,19 @@ def test_fewer_examples_than_features():
     assert FrechetDistance(y)(x) == pytest.approx(direct(x.numpy(), y.numpy()), rel=1e-5)
 
 
+@pytest.mark.parametrize(("n", "n_features"), [(2, 40), (6, 40), (50, 3)])
+def test_a_set_has_no_distance_from_itself(n, n_features):
+    x = 100 * torch.randn(n, n_features) + 1000
+    assert 0 <= FrechetDistance(x)(x) < 1e-6
+
+
+def test_one_feature():
+    """The squared difference of the means plus that of the standard deviations."""
+    x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [8.0]])
+    expected = (2 - 4) ** 2 + (2**0.5 - 32**0.5) ** 2
+    assert FrechetDistance(y)(x) == pytest.approx(expected)
+
+
 def direct(x, y):
     """With the trace of the root as the sum of the singular values of the product of the centred features."""
     (x_mean, y_mean), (a, b) = zip(*((v.mean(axis=0), v.astype(np.float64)) for v in (x, y)), strict=True)

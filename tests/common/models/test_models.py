@@ -1,5 +1,6 @@
 """Models by name: what each family's encoders return, and which fusions are mixtures."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
+from common.models.choices import STANDARD_PRIOR
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives import StandardElbo
@@ -43,6 +45,59 @@ def test_an_encoder_returns_a_familys_parameters(posterior):
 def test_the_first_of_laplace_and_normal_experts_is_laplace():
     q = model_of("moe", "laplace-normal").posterior({name: torch.randn(5, 3) for name in "ab"})
     assert q.component_distribution.base_dist.laplace[0].tolist() == [[True] * D, [False] * D]
+
+
+class Sum(nn.Module):
+    """A joint encoder of N(x_1 + x_2, I)."""
+
+    def forward(self, *xs):
+        return sum(xs), 0 * xs[0]
+
+
+@pytest.mark.parametrize("fusion", [name for name, fusion in FUSIONS.items() if fusion.strategy and name != "mmvae+"])
+def test_only_fusions_with_encoders_of_several_modalities_take_one(fusion):
+    """Others would take the columns of a mask, one a modality, for the experts of encoders."""
+    likelihood = GroupedLikelihood(a=SphericalGaussianLikelihood(1.0), b=SphericalGaussianLikelihood(1.0))
+    decoder = {name: nn.Linear(1, 1) for name in "ab"}
+
+    def model(encoder):
+        return VAE(fusion, encoder, decoder, likelihood, 1)
+
+    joint, single = {"a,b": Sum()}, {"a": Sum(), "b": Sum()}
+    if fusion in ("own", "joint", "jnf"):
+        q = model(single | joint).posterior({name: torch.ones(2, 1) for name in "ab"})
+        torch.testing.assert_close(q.mean, torch.full((2, 1), 2.0))
+    else:
+        for encoder in (joint, single | joint):
+            with pytest.raises(InputError, match="one expert for each modality .got an encoder of a,b.: give each"):
+                model(encoder)
+
+
+@pytest.mark.parametrize("fusion", ["poe", "quotient", "mopoe", "mopoe-published", "jnf"])
+def test_posteriors_that_hold_the_standard_prior_have_no_other(fusion):
+    """With exact experts the posterior would not be exact: 1.333 and 0.333 for 1.895 and 0.474 in the test below."""
+    assert fusion in STANDARD_PRIOR
+    for options in ({"learn_prior": True}, {"n_clusters": 3}):
+        with pytest.raises(InputError, match="holds the standard prior, not a learned or clustered one: leave out"):
+            of_sums(fusion, **options)
+
+
+def of_sums(fusion, **options):
+    """A model of one latent, whose experts are N(x_m, 1)."""
+    encoder = {name: Sum() for name in "ab"} | ({"a,b": Sum()} if fusion == "jnf" else {})
+    likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in "ab"})
+    return VAE(fusion, encoder, {name: nn.Linear(1, 1) for name in "ab"}, likelihood, 1, **options)
+
+
+def test_exact_experts_give_the_exact_posterior_with_the_prior_that_the_product_holds():
+    inputs = {name: torch.full((1, 1), 2.0) for name in "ab"}
+    q = of_sums("poe").posterior(inputs)
+    assert (q.mean.item(), q.variance.item()) == (pytest.approx(4 / 3), pytest.approx(1 / 3))
+    model = of_sums("product", learn_prior=True)  # without p(z): N(2, 1) N(2, 1)
+    model.prior.scale.data.fill_(math.log(9))
+    q = model.posterior(inputs)
+    assert (q.mean.item(), q.variance.item()) == (pytest.approx(2), pytest.approx(1 / 2))
+    assert model.posterior(inputs, ()).variance.item() == pytest.approx(9)
 
 
 def test_there_is_one_sphere_unless_more_are_asked_for():

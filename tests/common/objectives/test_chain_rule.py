@@ -77,7 +77,7 @@ class Encoding(nn.Module):
         return (torch.cat(self.expert(x), dim=-1),)
 
 
-@pytest.mark.parametrize("fusion", ["poe", "set"])
+@pytest.mark.parametrize("fusion", ["product", "set"])
 def test_the_chain_starts_from_a_learned_prior_at_the_first_modality_that_an_example_has(fusion):
     model, weights, scales = linear_gaussian(2)
     strategy = SetStrategy(SplitLinearLayer(2 * D, (D, D))) if fusion == "set" else fusion

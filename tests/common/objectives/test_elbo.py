@@ -58,6 +58,20 @@ def test_elbo_at_the_exact_posterior_is_log_p(n_modalities):
     assert standard_error(mvae) < 0.02, "the comparison is tight"
 
 
+def test_equal_random_subsets_count_once_in_an_example_that_lacks_a_modality(monkeypatch):
+    """Of four modalities {a, b} is drawn twice; the second example lacks d, the third c and d."""
+    model, weights, scales = linear_gaussian(4)
+    inputs = draw(weights, scales, 3)
+    pair = torch.tensor([[True, True, False, False]])
+    monkeypatch.setattr("common.subsets.random_subsets", lambda *args: pair.expand(2, -1))
+    mask = torch.tensor([[True] * 4, [True] * 3 + [False], [True] * 2 + [False] * 2])
+    _, terms = MvaeElbo(model, K=2).bound(Batch(inputs, mask))
+    first, second, joint = (terms[f"{name}/kl"] != 0 for name in ("subset1", "subset2", "joint"))
+    assert first.tolist() == [True, True, True]
+    assert second.tolist() == [True, False, False], "a complete example has a term for each draw"
+    assert joint.tolist() == [True, True, False], "cut to what the third has it is {a, b} again"
+
+
 def test_random_subsets_add_their_elbos():
     model, weights, scales = linear_gaussian(3)
     inputs = draw(weights, scales, 6)

@@ -17,6 +17,7 @@ from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError, option
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
+from common.models.choices import STANDARD_PRIOR
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives import IwaeElbo, registry
@@ -89,7 +90,7 @@ def model_of(fusion, family, names=("a", "b")):
         GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in names}),
         latent_dim=D + sum(private.values()) - 2 if private else D,
         posterior=family,
-        learn_prior=True,
+        learn_prior=fusion not in STANDARD_PRIOR,
         private=private,
     )
 
