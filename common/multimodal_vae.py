@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.data.batches import Batch, observe
+from common.data.batches import Batch, n_columns, observe
 from common.encoders_decoders import expert_params, expert_params_where, has_batch_norm, outputs
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
@@ -70,19 +70,20 @@ class MultimodalVAE(nn.Module):
         )
         require(
             prior.is_standard or not variational_strategy.needs_standard_prior,
-            "this posterior holds the standard prior, not a learned or clustered one: leave out learn_prior and "
-            "n_clusters; a model that was trained with them must be trained again",
-        )
-        joint = [key for key, network in encoder.items() if "," in key and n_elements(network) is None]
-        require(
-            not joint or variational_strategy.takes_joint_encoders,
-            f"this posterior fuses one expert for each modality (got an encoder of {' and '.join(joint)}): give each "
-            "modality an encoder, or choose own, joint or jnf",
+            "this posterior holds the standard prior, not a learned or clustered one: give a StandardGaussianPrior, by "
+            "VAE without learn_prior and n_clusters",
         )
         self.latent_dim = prior().event_shape[-1]  # D; 1 where the prior broadcasts to any
         self.modality = modalities_of(encoder, decoder, weights or {}, private, self.latent_dim)
         self.modalities = tuple(self.modality)
         self.columns = {name: modality.columns for name, modality in self.modality.items()}
+        joint = any("," in key and n_elements(network) is None for key, network in encoder.items())
+        n_experts = sum(n_elements(network) or 1 for network in encoder.values())
+        require(
+            variational_strategy.takes_joint_encoders or (not joint and n_experts == n_columns(self.columns)),
+            f"this posterior fuses one expert for each modality (got encoders of {'; '.join(encoder)}): give each "
+            "modality one encoder, or choose own, joint or jnf",
+        )
         self.encoder = nn.ModuleDict(encoder)
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior

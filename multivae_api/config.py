@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, OneHotCategorical
 
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import require
@@ -16,9 +17,38 @@ from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceL
 from common.objectives import DregIwaeElbo, IwaeElbo
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
+
+class OneHot(OneHotCategorical):
+    """A one-hot vector, (..., C), or the probabilities of classes, which MultiVae scores too."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Minus the cross entropy, (...), nats."""
+        return (value * self.logits).sum(dim=-1)
+
+
+class OneHotLikelihood(nn.Module):
+    """One-hot vectors along the last dimension, from logits.
+
+    Args:
+        event_dims: the number of trailing dimensions of one example, the classes' dimension among them.
+    """
+
+    def __init__(self, event_dims: int) -> None:
+        super().__init__()
+        self.event_dims = event_dims
+
+    def forward(self, logits: Tensor) -> Independent:
+        """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
+        return Independent(OneHot(logits=logits, validate_args=False), self.event_dims - 1)
+
+    def point(self, p: Distribution) -> Tensor:
+        """The probabilities of the classes, (..., *event)."""
+        return p.mean
+
+
 FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}
 LOCATION_SCALE = {"normal": SphericalGaussianLikelihood, "laplace": LaplaceLikelihood}
-LOG_DENSITIES = {"categorical": lambda logits, x: x * logits.log_softmax(dim=-1)}  # of one-hot vectors x
+DISCRETE = {"bernoulli": BernoulliLikelihood, "categorical": OneHotLikelihood}
 OBJECTIVES = {"dreg_looser": DregIwaeElbo, "iwae_looser": IwaeElbo}
 N_HIDDEN = 512  # hidden units of the default networks
 
@@ -102,7 +132,7 @@ def _check_names(config: MMVAEConfig, names: tuple[str, ...], mappings: Mapping[
 def _check_choices(config: MMVAEConfig) -> None:
     """Check the options that name a piece."""
     for dist in (config.decoders_dist or {}).values():
-        known = callable(dist) or dist in (*LOCATION_SCALE, "bernoulli", *LOG_DENSITIES)
+        known = callable(dist) or dist in (*LOCATION_SCALE, *DISCRETE)
         require(known, f"decoders_dist is normal, laplace, bernoulli, categorical or a function, not {dist!r}")
     for option, known in (("prior_and_posterior_dist", FAMILIES), ("loss", OBJECTIVES)):
         value = getattr(config, option)
@@ -147,9 +177,7 @@ def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
         require(not unknown, f"decoder_dist_params of {name}: {dist} has a scale, no {', '.join(sorted(unknown))}")
         return LOCATION_SCALE[dist](params.get("scale", 1.0), event_dims)
     require(not params, f"decoder_dist_params of {name}: {dist} has none, leave out {', '.join(sorted(params))}")
-    if dist == "bernoulli":
-        return BernoulliLikelihood(event_dims)
-    return FunctionLikelihood(dist if callable(dist) else LOG_DENSITIES[dist], event_dims)
+    return FunctionLikelihood(dist, event_dims) if callable(dist) else DISCRETE[dist](event_dims)
 
 
 @contextmanager

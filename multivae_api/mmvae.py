@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -80,14 +81,14 @@ class MMVAE(LossesOfSamples):
         self.model_config = config
 
     @property
-    def encoders(self) -> nn.ModuleDict:
-        """The modalities' encoders, {name: network}, as they were given."""
-        return nn.ModuleDict({name: named.network for name, named in self.encoder.items()})
+    def encoders(self) -> Mapping[str, nn.Module]:
+        """The modalities' encoders as they were given, {name: network}, which cannot be replaced."""
+        return MappingProxyType({name: named.network for name, named in self.encoder.items()})
 
     @property
-    def decoders(self) -> nn.ModuleDict:
-        """The modalities' decoders, {name: network}, as they were given."""
-        return nn.ModuleDict({name: named.network for name, named in self.decoder.items()})
+    def decoders(self) -> Mapping[str, nn.Module]:
+        """The modalities' decoders as they were given, {name: network}, which cannot be replaced."""
+        return MappingProxyType({name: named.network for name, named in self.decoder.items()})
 
     def forward(
         self, inputs: object, K: int | None = None, detailed_output: bool = False, **kwargs: object
@@ -169,9 +170,9 @@ class MMVAE(LossesOfSamples):
         if isinstance(embedding, Tensor):
             return super().decode(embedding, names, given)
         require(
-            isinstance(embedding, Mapping) and "z" in embedding,
-            "decode needs what encode or generate_from_prior returned, with z, or a tensor: this is "
-            f"{', '.join(embedding) if isinstance(embedding, Mapping) else type(embedding).__name__}",
+            isinstance(embedding, Mapping) and isinstance(embedding.get("z"), Tensor),
+            "decode needs what encode or generate_from_prior returned, with a tensor z, or a tensor (got a "
+            f"{type(embedding).__name__})",
         )
         with evaluation_mode(self), torch.no_grad():
             return ModelOutput(self.decoder_outputs(embedding["z"], names))

@@ -118,7 +118,7 @@ def load_model(
         with torch.device("meta"):  # allocates nothing: the options may ask for too much memory
             sizes = build(options)
         parameters = trained.state_dict(sizes)
-    except UNUSABLE as error:
+    except (*UNUSABLE, InputError) as error:
         raise InputError(f"{path} does not fit the networks of {name}: {brief(error)}") from error
     check_fit(parameters, sizes, f"{path} does not fit the networks of {name}", remedy)
     model = build(options)

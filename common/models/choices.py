@@ -40,8 +40,9 @@ def check_learn_prior(learn_prior: bool, model: str, fusion: str, posterior: str
     """
     scales = f"the prior of {posterior} experts has no scales: leave out --learn-prior"
     require(not learn_prior or posterior not in WITHOUT_SCALES, scales)
-    standard = f"the posterior of {model} holds the prior N(0, I), not a learned one: leave out --learn-prior"
-    require(not learn_prior or fusion not in STANDARD_PRIOR, standard)
+    standard = f"the posterior of {model} holds the prior N(0, I), not a learned one"
+    remedy = "leave out --learn-prior, and train a run that had it anew"
+    require(not learn_prior or fusion not in STANDARD_PRIOR, f"{standard}: {remedy}")
 
 
 class Assembly(NamedTuple):

@@ -320,6 +320,8 @@ def test_one_hot_vectors_are_scored_by_cross_entropy(tmp_path):
     )
     torch.testing.assert_close(p["word"].log_prob(x["word"]), expected.sum(dim=1))
     torch.testing.assert_close(p["class"].log_prob(x["class"]), logits["class"].log_softmax(dim=1)[:, 3])
+    generated = model.generate(2)
+    torch.testing.assert_close(generated["word"].sum(dim=-1), torch.ones(2, 4))
     model.save(tmp_path)
     assert MMVAE.load_from_folder(tmp_path).model_config.decoders_dist == config.decoders_dist
 
@@ -327,16 +329,16 @@ def test_one_hot_vectors_are_scored_by_cross_entropy(tmp_path):
 def test_networks_by_name():
     encoders, decoders = ({name: make() for name in "ab"} for make in (lambda: default_encoder((2,), 3), plain_decoder))
     model = MMVAE(MMVAEConfig(2, latent_dim=3), encoders, decoders)
-    assert dict(model.encoders.items()) == encoders and dict(model.decoders.items()) == decoders
+    assert dict(model.encoders) == encoders and dict(model.decoders) == decoders
 
 
 def plain_decoder():
     return default_decoder((2,), 3)
 
 
-@pytest.mark.parametrize(("embedding", "given"), [(None, "NoneType"), ("z", "str"), (ModelOutput(x=1), "x")])
-def test_only_what_encode_returns_is_decoded(embedding, given):
-    with pytest.raises(InputError, match=f"returned, with z, or a tensor: this is {given}"):
+@pytest.mark.parametrize("embedding", [None, "z", ModelOutput(x=1), ModelOutput(z=None), [torch.zeros(2, 3)]])
+def test_only_what_encode_returns_is_decoded(embedding):
+    with pytest.raises(InputError, match=f"with a tensor z, or a tensor .got a {type(embedding).__name__}"):
         small().decode(embedding)
 
 

@@ -49,10 +49,15 @@ def test_fewer_examples_than_features():
     assert FrechetDistance(y)(x) == pytest.approx(direct(x.numpy(), y.numpy()), rel=1e-5)
 
 
-@pytest.mark.parametrize(("n", "n_features"), [(2, 40), (6, 40), (50, 3)])
-def test_a_set_has_no_distance_from_itself(n, n_features):
-    x = 100 * torch.randn(n, n_features) + 1000
-    assert 0 <= FrechetDistance(x)(x) < 1e-6
+@pytest.mark.parametrize(("n", "n_features"), [(2, 40), (6, 40), (50, 3), (200, 101)])
+@pytest.mark.parametrize("widest", [1, 3e3])
+def test_a_set_has_no_distance_from_itself(n, n_features, widest):
+    x = torch.randn(n, n_features, dtype=torch.float64) + 10
+    x[:, 0] *= widest
+    trace = x.var(dim=0).sum().item()
+    assert 0 <= FrechetDistance(x)(x) < 1e-8 * trace
+    y = 2 * torch.randn(n + 1, n_features, dtype=torch.float64)
+    assert FrechetDistance(y)(x) == pytest.approx(direct(x.numpy(), y.numpy()), rel=1e-6)
 
 
 def test_one_feature():

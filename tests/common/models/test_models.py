@@ -68,8 +68,9 @@ def test_only_fusions_with_encoders_of_several_modalities_take_one(fusion):
         q = model(single | joint).posterior({name: torch.ones(2, 1) for name in "ab"})
         torch.testing.assert_close(q.mean, torch.full((2, 1), 2.0))
     else:
-        for encoder in (joint, single | joint):
-            with pytest.raises(InputError, match="one expert for each modality .got an encoder of a,b.: give each"):
+        twice = {"a": Sum(), "a,b": SharedNetwork(2, nn.Linear(1, 1), SplitLinearLayer(1, (1, 1)))}
+        for encoder in (joint, single | joint, twice):
+            with pytest.raises(InputError, match=f"one expert for each modality .got encoders of {'; '.join(encoder)}"):
                 model(encoder)
 
 
@@ -78,7 +79,7 @@ def test_posteriors_that_hold_the_standard_prior_have_no_other(fusion):
     """With exact experts the posterior would not be exact: 1.333 and 0.333 for 1.895 and 0.474 in the test below."""
     assert fusion in STANDARD_PRIOR
     for options in ({"learn_prior": True}, {"n_clusters": 3}):
-        with pytest.raises(InputError, match="holds the standard prior, not a learned or clustered one: leave out"):
+        with pytest.raises(InputError, match="holds the standard prior, not a learned or clustered one: give a"):
             of_sums(fusion, **options)
 
 
