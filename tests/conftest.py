@@ -8,7 +8,7 @@ from pathlib import Path
 
 # small models gain nothing from more threads, lose much where cores are busy, and resume bit for bit only with the
 # same number; scripts that tests start inherit it
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ pytest.register_assert_rewrite("tests.helpers")
 
 from tests.helpers.celeba_files import write_celeba  # noqa: E402 (after its asserts are to be rewritten)
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell runs in the background ignore it
 
 

@@ -98,8 +98,7 @@ class SumOfElbos(MultimodalObjective):
         each_alone = terms.subsets[:m].equal(torch.eye(m, dtype=torch.bool))
         if m <= MAX_ENUMERATED or not each_alone or not fuse.is_product or self.model.private:
             return self.model.fuse(params, terms.given)
-        present = terms.given[:m].diagonal(dim1=0, dim2=2).T.expand(m, b)
-        single = fuse(tuple(p.view(1, m * b, -1) for p in params), present.reshape(-1, 1))  # (M B, D) each
+        single = fuse(tuple(p.view(1, m * b, -1) for p in params))  # (M B, D) each; absent ones score nothing
         others = fuse(params, terms.given[m:])  # (T - M, B, D) each
         pairs = zip(single, others, strict=True)
         return self.model.variational_posterior(tuple(torch.cat([x.view(m, b, -1), y]) for x, y in pairs))

@@ -14,6 +14,8 @@ from common.data import download
 from common.errors import InputError
 from common.io import locked, open_regular, read_bounded, remove_leftovers, write_atomically
 from common.training.parallel import logged
+from mnist import train
+from tests.helpers.runs import config
 
 REMEDY = "give another"
 
@@ -24,6 +26,29 @@ def test_a_file_is_read_up_to_the_limit(tmp_path):
     assert read_bounded(path, REMEDY, 5) == b"12345"
     with pytest.raises(InputError, match=f"file has more than .* too much for its kind: {REMEDY}$"):
         read_bounded(path, REMEDY, 4)
+
+
+def test_all_that_a_run_replaces_is_on_the_disk_before_its_name_and_the_name_after(tmp_path, monkeypatch):
+    """Without this order a power cut leaves an empty checkpoint under the name of a whole one."""
+    events, replace = [], os.replace
+
+    def synced(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        events.append(("sync", path, path.read_bytes() if path.is_file() else b""))
+
+    def renamed(source, target):
+        events.append(("rename", Path(source), Path(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    train.main(config(tmp_path, epochs=2, limit=60))
+    names = {target.name: i for i, (event, _, target) in enumerate(events) if event == "rename"}
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar", "config.json"):
+        i = names[name]
+        (before, temporary, content), (_, source, target), (after, folder, _) = events[i - 1 : i + 2]
+        assert (before, after, temporary, folder) == ("sync", "sync", source, target.parent)
+        assert content == (tmp_path / name).read_bytes()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])

@@ -223,8 +223,9 @@ class DiscreteQwAlone(Discrete):
         return self.of(inputs[:, 0], w, True)
 
 
+@pytest.mark.parametrize("kl_factor", [{"c": 1.0, "w": 1.0, "v": 1.0}, {"c": 0.5, "w": 3.0, "v": 0.0}])
 @pytest.mark.parametrize("encoder_of_w", [DiscreteQw(4, 3, 2), DiscreteQwAlone(4, 2)])
-def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w):
+def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w, kl_factor):
     """Without noise: each pair of draws by its probability. The baseline is the other example's reward."""
     torch.manual_seed(0)
     prior = [DiscretePc(1, 2), DiscretePw(2, 2), DiscretePv(1, 2)]
@@ -237,7 +238,8 @@ def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w):
         q = {name: model.q(name, inputs[name], values, values[name]).log_prob for name in "cwv"}
         kl = {name: q[name] - model.p(name, values, values[name]).log_prob for name in "cwv"}
         log_q.append(sum(q.values()))
-        bounds.append(model.p("x", values, torch.tensor(x)).log_prob - sum(kl[name] / SIZES[name] for name in "cwv"))
+        weighted = sum(kl_factor[name] * kl[name] / SIZES[name] for name in "cwv")
+        bounds.append(model.p("x", values, torch.tensor(x)).log_prob - weighted)
     log_q, bounds = torch.stack(log_q), torch.stack(bounds)
     parameters = list(model.parameters())
     exact = torch.autograd.grad((log_q.exp() * bounds).sum(), parameters, retain_graph=True)
@@ -246,7 +248,7 @@ def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w):
         drawn = dict(zip("cwv", zip(draws[i], draws[j], strict=True), strict=True))
         in_order = iter([torch.tensor(drawn[name]) for name in model.latents])
         monkeypatch.setattr(Categorical, "sample", lambda self, in_order=in_order: next(in_order))
-        value = model.bound(inputs, SIZES, x=torch.tensor(x)).value
+        value = model.bound(inputs, SIZES, kl_factor, x=torch.tensor(x)).value
         probability = (log_q[i, 0] + log_q[j, 1]).exp().detach()
         for total, gradient in zip(estimate, torch.autograd.grad(probability * value.sum(), parameters), strict=True):
             total += gradient
