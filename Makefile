@@ -42,7 +42,7 @@ release: $(patsubst %/train.py,release/%/README.md,$(wildcard */train.py))
 
 release/%/README.md: | .venv/ready-all
 	$(BIN)/python $*/train.py --demo --save-dir release/runs/$* --resume
-	$(BIN)/python -m common.scripts.publish release/runs/$* release/$*
+	$(BIN)/python -m tools.publish release/runs/$* release/$*
 
 test: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not faults and not demos"
@@ -76,11 +76,11 @@ tables: setup-all
 
 bench: setup-all
 	$(BIN)/pip install --quiet --editable ".[bench]"
-	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.operations
-	$(BIN)/python -m benchmarks.faces
-	$(BIN)/python -m benchmarks.pixels
-	$(BIN)/python -m benchmarks.polymnist
-	$(BIN)/python -m benchmarks.vhe
-	$(BIN)/python -m benchmarks.growth
-	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m tools.benchmarks
+	$(BIN)/python -m tools.benchmarks.operations
+	$(BIN)/python -m tools.benchmarks.faces
+	$(BIN)/python -m tools.benchmarks.pixels
+	$(BIN)/python -m tools.benchmarks.polymnist
+	$(BIN)/python -m tools.benchmarks.vhe
+	$(BIN)/python -m tools.benchmarks.growth
+	$(BIN)/python -m tools.benchmarks.scaling

@@ -25,12 +25,12 @@ import tyro
 from torch import Tensor
 
 from common.checkpoints import experiment_of, load_model
-from common.training import devices, run_from_command_line
 from cub.trained_model import vocabulary_of
-from exploration import examples, server
-from exploration.explorer import Explorer
-from exploration.page import page
-from exploration.views import FACE, VIEWS, View, Words
+from tools.exploration import examples, server
+from tools.exploration.explorer import Explorer
+from tools.exploration.page import page
+from tools.exploration.views import FACE, VIEWS, View, Words
+from training import devices, run_from_command_line
 
 
 @dataclass
@@ -62,7 +62,10 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         values = examples.load_birds(words)
     else:
         shown = f"explore.py shows models of {', '.join(VIEWS)} and cub, not of {experiment} ({path})"
-        require(experiment in VIEWS, f"{shown}: use its sample.py, or add your folder to VIEWS in exploration/views.py")
+        require(
+            experiment in VIEWS,
+            f"{shown}: use its sample.py, or add your folder to VIEWS in tools/exploration/views.py",
+        )
         views, values = VIEWS[experiment], examples.load(experiment)
     model = load_model(path).to(devices.select(config.cuda))
     require(

@@ -36,15 +36,15 @@ from tqdm import tqdm
 
 from common import distributed
 from common.io import MIB, read_bounded, write_atomically
-from common.training import devices, run_from_command_line
-from common.training.parallel import threads_each
-from reproduction import charts, report, tables
-from reproduction.commands import Run, Site
-from reproduction.plans import TABLES
-from reproduction.records import Plan
-from reproduction.results import DELETE
-from reproduction.scheduler import Pool, Work
-from reproduction.work import RESULT, Chain, Preparation
+from tools.reproduction import charts, report, tables
+from tools.reproduction.commands import Run, Site
+from tools.reproduction.plans import TABLES
+from tools.reproduction.records import Plan
+from tools.reproduction.results import DELETE
+from tools.reproduction.scheduler import Pool, Work
+from tools.reproduction.work import RESULT, Chain, Preparation
+from training import devices, run_from_command_line
+from training.parallel import threads_each
 
 
 @dataclass

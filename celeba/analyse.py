@@ -35,13 +35,13 @@ from celeba.options import FaceOptions
 from celeba.sample import giver
 from common import distributed
 from common.data import Examples
-from common.evaluation.classifiers import judge_file
-from common.metrics import Judge
 from common.models import MultimodalVAE
-from common.reporting.generated import Shown
-from common.reporting.plots import visible
-from common.scripts.analysis import AnalysisConfig, Labelled, analyse
-from common.training import run_from_command_line
+from reports.analysis import AnalysisConfig, Labelled, analyse
+from reports.classifiers import judge_file
+from reports.generated import Shown
+from reports.metrics import Judge
+from reports.plots import visible
+from training import run_from_command_line
 
 BATCH_SIZE = 500
 JUDGE = "classifier_of_attributes.pt"
@@ -132,7 +132,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA)
 
 

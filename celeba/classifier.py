@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
 from common.data import Examples
-from common.evaluation.classifiers import cached_network, fingerprint, fit
+from reports.classifiers import cached_network, fingerprint, fit
 
 STEPS = 2000  # of training
 FINGERPRINTED = 1000  # images whose checksum identifies a set
@@ -19,7 +19,7 @@ BATCH_SIZE = 100
 def classifier(train: Examples, attributes: Tensor, cache: Path | None) -> nn.Module:
     """Return a network: images (N, 3, 64, 64) in [0, 1] -> a tuple of the logits of the attributes, (N, 18).
 
-    See `common.evaluation.classifiers.cached_network`. Training mirrors images at random and lets the learning rate
+    See `reports.classifiers.cached_network`. Training mirrors images at random and lets the learning rate
     fall to zero.
 
     Args:

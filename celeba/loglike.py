@@ -24,15 +24,13 @@ from celeba.attributes import ATTRIBUTES
 from celeba.data import load
 from celeba.options import FaceOptions
 from celeba.sample import probabilities
-from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import tables
-from common.scripts import options
-from common.training import devices, run_from_command_line
 from mnist.loglike import image_alone, image_and_label
+from reports import metrics, options, tables
+from training import devices, run_from_command_line
 
 BATCH_SIZE = 100
 

@@ -33,9 +33,8 @@ from common.data import Examples
 from common.data.image_caches import Kind, decode
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from common.reporting import generated, plots, sample_files, tables
-from common.scripts import options
-from common.training import devices, run_from_command_line
+from reports import generated, options, plots, sample_files, tables
+from training import devices, run_from_command_line
 
 COLUMNS = 8
 N_POOL = 10_000  # draws from the prior from which those with given attributes are chosen

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from celeba.options import FaceOptions
 from common.models.choices import MODELS, PAIR_MODELS
-from common.training import run_from_command_line
-from common.training.objective_options import ModelOptions, ObjectiveOptions, PrivateOptions
-from common.training.options import LatentsOption, RunConfig
+from training import run_from_command_line
+from training.objective_options import ModelOptions, ObjectiveOptions, PrivateOptions
+from training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 NAMES = (*PAIR_MODELS, "dmvae", "mmvae+", "cmvae")  # of --model
 
@@ -91,14 +91,14 @@ def experiment() -> "Experiment":
     from celeba.data import load, load_train
     from celeba.model import build
     from celeba.sample import draw
-    from common.training import Experiment, objective_of
+    from training import Experiment, objective_of
 
     return Experiment("celeba", load, build, objective_of, draw, load_train)
 
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run  # imported here, like the others: --help does without torch
+    from training import run  # imported here, like the others: --help does without torch
 
     run(config, experiment())
 

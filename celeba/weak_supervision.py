@@ -15,8 +15,8 @@ from torch import Tensor
 from celeba import train
 from celeba.loglike import scores
 from common.errors import require
-from common.scripts.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
-from common.training import run_from_command_line
+from training import run_from_command_line
+from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 
 
 @dataclass
@@ -42,7 +42,7 @@ def mean_f1(predicted: Tensor, labels: Tensor) -> float:
 
 
 def main(config: Config) -> list[Result]:
-    """Train all models and classifiers, see `common.scripts.weak_supervision.train_all`."""
+    """Train all models and classifiers, see `training.weak_supervision.train_all`."""
     return train_all(config, train.experiment, Task("attrs", 2, mean_f1, "mean F1 of attributes from the image"))
 
 

@@ -14,8 +14,8 @@ from celeba import analyse as celeba
 from celeba.analyse import Config
 from celeba.attributes import ATTRIBUTES
 from celeba19.data import load
-from common.scripts.analysis import analyse
-from common.training import run_from_command_line
+from reports.analysis import analyse
+from training import run_from_command_line
 
 DATA = celeba.DATA._replace(
     name="celeba19",
@@ -26,7 +26,7 @@ DATA = celeba.DATA._replace(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from celeba import loglike
 from celeba.loglike import Config
 from celeba19.data import apart
-from common.training import run_from_command_line
+from training import run_from_command_line
 
 main = partial(loglike.main, experiment="celeba19", arranged=apart)
 

@@ -15,7 +15,7 @@ from functools import partial
 from celeba import sample
 from celeba.sample import Config
 from celeba19.data import apart
-from common.training import run_from_command_line
+from training import run_from_command_line
 
 main = partial(sample.main, experiment="celeba19", arranged=apart)
 

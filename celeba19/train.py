@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from celeba import train
 from common.errors import require
-from common.training import run_from_command_line
+from training import run_from_command_line
 
 if TYPE_CHECKING:
     from common.models import MultimodalVAE
     from common.objectives import Objective
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Config(train.FusionConfig):
 def objective(config: Config, model: "MultimodalVAE") -> "Objective":
     """The objective that --obj names, with the weights that --weighting names."""
     from celeba19.objective import AuthorsElbo
-    from common.training import objective_of
+    from training import objective_of
 
     if config.weighting == "authors":
         return AuthorsElbo(model, config.approx_m, config.weights(model))
@@ -81,7 +81,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run
+    from training import run
 
     run(config, experiment())
 

@@ -1,4 +1,4 @@
-"""The pieces that every multimodal VAE of this repository is assembled from, and what trains and judges the models.
+"""The pieces that every multimodal VAE of this repository is assembled from; training/ trains, reports/ judges them.
 
     encoder -> variational strategy -> variational posterior -> z -> decoder -> likelihood
     x_1..x_M     fuse the experts        q(z|x_S)            prior p(z)     log p(x_m|z)
@@ -93,58 +93,6 @@ What is asked of a trained model
         authors_files: the models that the original authors' code saved
         saved_models: models from our files and from the original authors'
     estimators: log p by importance sampling
-    metrics: coherence, classes in the latents, KLs between posteriors
-    evaluation/: metrics of one kind each
-        subset_likelihoods: log p of subsets of the modalities, also given others
-        latent_mixtures: what to draw z from in place of the prior: a mixture of Gaussians, a cluster
-        encoded: examples after their encoders, run once for all subsets
-        frechet_distances: between what a model decodes and test images, by a judge's features or Inception's
-        subset_metrics: coherence, distances and classes in the latents given each subset of the modalities, and by size
-        reconstructions: structural similarity of images and their reconstructions
-        latent_clusters: clusters that k-means finds in the latents, and those of a clustered prior
-        classifiers: networks that judge what models generate
-        right_labels: which labels are right that judges read, and their shares
-    reporting/: what people look at
-        markdown: tables in Markdown
-        provenance: the code and the machine that figures come from
-        tables: estimates as scripts print and write them
-        plots: pictures
-        training_curves: loss.png
-        sample_files: names of the files of sample.py
-        generated: pictures across modalities, and along each latent
-        umap: maps of latents in the plane
-        latents: divergences by latent
-        analysis_tables: tables of what analyse.py measures
-        models_page: docs/models.md, all models with their equations
-        readme_tables: which objective and family exists for which fusion
-
-Training
-    training/: a run from its command line to its last epoch
-        objective_options: the options that choose the model and its objective
-        options: the options of train.py
-        resuming: the last checkpoint, and how training resumes from it
-        option_groups: the options of --help in groups, with their texts
-        earlier_runs: the options of an earlier run, which --resume, --config and --pre-trained take up
-        runs: a save-dir, and what is written there
-        command_line: from the command line to main(config)
-        devices: device, precision, compiled networks
-        batch_norm: batch norm over the rows of all processes
-        gradients: those of several processes, added up during the backward pass
-        steps: a training step, eager or captured as a CUDA graph
-        meter: running means of a bound and its terms
-        progress: how far a run is
-        ctrl_c: the first Ctrl-C ends a batch, the second the run
-        optimizers: the optimiser, and the schedule of its learning rate
-        trackers: TensorBoard, Weights & Biases and MLflow
-        loop: annealing, model selection, early stopping, exact resumption
-        experiment: an experiment as a value, and the one function that trains it
-        parallel: many training runs, each in its own process
-    scripts/: what the scripts of several folders do after training
-        options: the options of the scripts that take a trained model
-        publish: a trained model as safetensors with a model card, for the Hugging Face hub
-        analysis: what analyse.py computes in every folder
-        weak_supervision: training with few pairs, beside a classifier of them
-        mmvae_likelihoods: what loglike.py estimates in the folders of MMVAE's paper
 """
 
 import sys

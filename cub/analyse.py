@@ -40,16 +40,7 @@ from torch import Tensor, nn
 from common import distributed
 from common.data import Examples
 from common.errors import require, require_positive
-from common.evaluation.classifiers import judge_file
-from common.evaluation.latent_mixtures import gaussian_mixture
 from common.models import MultimodalVAE
-from common.reporting import generated, tables
-from common.reporting import umap as maps
-from common.reporting.analysis_tables import kl_table, parameter_table
-from common.reporting.generated import Shown
-from common.reporting.latents import each_modality, kl_plot
-from common.scripts.analysis import AnalysisConfig, parameter_counts
-from common.training import devices, run_from_command_line
 from cub import demo as drawn
 from cub.captions import Vocabulary
 from cub.cca import cca
@@ -62,6 +53,15 @@ from cub.options import PAPER, about
 from cub.pairs import BATCH_SIZE, compared, generate
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
+from reports import generated, tables
+from reports import umap as maps
+from reports.analysis import AnalysisConfig, parameter_counts
+from reports.analysis_tables import kl_table, parameter_table
+from reports.classifiers import judge_file
+from reports.generated import Shown
+from reports.latent_mixtures import gaussian_mixture
+from reports.latents import each_modality, kl_plot
+from training import devices, run_from_command_line
 
 SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds

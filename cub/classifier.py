@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from common import distributed
-from common.evaluation.classifiers import cached_network
 from cub.demo import ATTRIBUTES, draw, features, random_attributes
+from reports.classifiers import cached_network
 
 BIRDS, BATCH_SIZE = 8000, 64
 EPOCHS, LR = {"image": 6, "feature": 12}, {"image": 6e-3, "feature": 2e-3}

@@ -17,7 +17,7 @@ from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data import tensor_files
 from common.errors import InputError, brief, require
-from common.training.resuming import Count, OptimizerState, restore_optimizer
+from training.resuming import Count, OptimizerState, restore_optimizer
 
 N_FEATURES = 2048
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet

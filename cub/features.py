@@ -30,7 +30,6 @@ from common.data.image_caches import Kind, decode
 from common.data.schemas import check
 from common.errors import option, require, require_positive, require_seed
 from common.io import locked, write_atomically
-from common.training import devices, run_from_command_line
 from cub.feature_files import (
     NETWORK,
     SPLITS,
@@ -50,6 +49,7 @@ from cub.feature_files import (
 from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
 from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
+from training import devices, run_from_command_line
 
 TRAINING_OPTIONS = ("train_size", "epochs", "batch_size", "lr", "seed", "precision")
 TRAINING = "cub_resnet101_training.pth.tar"

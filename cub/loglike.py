@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from common.reporting import tables
-from common.scripts.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
-from common.training import run_from_command_line
 from cub.data import CAPTIONS
 from cub.options import about
 from cub.trained_model import TrainedConfig, load_birds, load_trained
+from reports import tables
+from reports.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
+from training import run_from_command_line
 
 
 @dataclass

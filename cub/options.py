@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import tyro
 
 from common.models import choices
-from common.training.options import DataOptions
+from training.options import DataOptions
 
 # correlations of the paper's MMVAE with features (Shi et al. 2019, section 4.2)
 PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}

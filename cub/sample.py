@@ -26,14 +26,14 @@ from torch.distributions import Distribution
 from common.data.image_caches import decode
 from common.errors import require
 from common.models import MultimodalVAE
-from common.reporting import generated, plots, sample_files, tables
-from common.scripts.options import ClusterSamplesConfig
-from common.training import run_from_command_line
 from cub import demo as drawn
 from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
 from cub.data import CAPTIONS, IMAGES, Birds
 from cub.trained_model import TrainedConfig, load_birds, load_trained
+from reports import generated, plots, sample_files, tables
+from reports.options import ClusterSamplesConfig
+from training import run_from_command_line
 
 COLUMNS = 6
 

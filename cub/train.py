@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from common.errors import require
 from common.models import choices
-from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
-from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from cub.options import AUTHORS, FUSIONS, MODELS, POSTERIORS, TrainingBirdOptions, model_of
+from training import run_from_command_line
+from training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
+from training.options import LATENT_NAMES, OptimizerName, RunConfig
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -105,12 +105,12 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
 
 def experiment(config: Config) -> "Experiment":
     """Photographs or features of birds, and captions."""
-    from common.reporting.latents import latent_pictures
-    from common.training import Experiment, objective_of
     from cub.data import load
     from cub.model import build
     from cub.sample import draw
     from cub.trained_model import load_train
+    from reports.latents import latent_pictures
+    from training import Experiment, objective_of
 
     return Experiment(
         "cub",
@@ -126,8 +126,8 @@ def experiment(config: Config) -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model, and with --logp estimate its log-likelihoods."""
-    from common.training import run  # imported here, like the others: --help does without torch
     from cub import loglike
+    from training import run  # imported here, like the others: --help does without torch
 
     finished = run(config, experiment(config))
     if finished and config.logp:

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 from common.checkpoints import load_config, load_model
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from common.scripts.options import ModelConfig
-from common.training import devices
 from cub import data
 from cub.captions import Vocabulary, read_vocabulary
 from cub.data import Birds, load
 from cub.feature_files import about
 from cub.model import AUTHORS_WORDS
 from cub.options import MODELS, WordOptions
+from reports.options import ModelConfig
+from training import devices
 
 
 class FeatureSource(Protocol):

@@ -27,6 +27,10 @@ SHOWN = (
     "notebooks/*.ipynb",
 )
 FRAMEWORKS = {"vhe": ("vhe", "vhe.framework"), "multivae_api": ("multivae_api.config", "multivae_api.mmvae")}
+FRAMEWORKS |= {
+    room: tuple(f"{room}.{path.stem}" for path in sorted((ROOT / room).glob("[!_]*.py")))
+    for room in ("training", "reports")
+}
 ENTRY = re.compile(r"^( {4}| {8})(\w+)(/?): ", re.MULTILINE)  # of the table of contents
 LINK = re.compile(r"(?<=\]\()([^)#:]+)(?=[)#])")  # inside the repository, without its anchor
 

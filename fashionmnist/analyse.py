@@ -7,15 +7,15 @@
 What is measured and drawn: `python ../mnist/analyse.py --help`.
 """
 
-from common.scripts.analysis import AnalysisConfig as Config
-from common.scripts.analysis import analyse
-from common.training import run_from_command_line
 from fashionmnist.data import CLASSES, FASHIONMNIST
 from mnist.analyse import by_class
+from reports.analysis import AnalysisConfig as Config
+from reports.analysis import analyse
+from training import run_from_command_line
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, by_class(FASHIONMNIST, CLASSES))
 
 

@@ -8,10 +8,10 @@ What is estimated, and how: `python ../mnist/loglike.py --help`.
 
 from functools import partial
 
-from common.scripts.options import LoglikeConfig as Config
-from common.training import run_from_command_line
 from fashionmnist.data import FASHIONMNIST
 from mnist import loglike
+from reports.options import LoglikeConfig as Config
+from training import run_from_command_line
 
 main = partial(loglike.main, dataset=FASHIONMNIST)
 

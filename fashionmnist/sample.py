@@ -12,10 +12,10 @@ decoded means with their predicted classes beneath; and a .txt of the same name,
 
 from functools import partial
 
-from common.training import run_from_command_line
 from fashionmnist.data import FASHIONMNIST
 from mnist import sample
 from mnist.sample import Config
+from training import run_from_command_line
 
 main = partial(sample.main, dataset=FASHIONMNIST)
 

@@ -12,11 +12,11 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from common.training import run_from_command_line
 from mnist import train
+from training import run_from_command_line
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -37,7 +37,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run
+    from training import run
 
     run(config, experiment())
 

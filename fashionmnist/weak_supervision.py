@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from common.training import run_from_command_line
 from fashionmnist.train import experiment
 from mnist import weak_supervision
+from training import run_from_command_line
 
 
 @dataclass

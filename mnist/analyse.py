@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 from common.checkpoints import load_config
 from common.data import Batch, Examples
-from common.evaluation.classifiers import image_classifier, judge, judge_file
-from common.metrics import Judge
 from common.models import MultimodalVAE
-from common.reporting.generated import Shown
-from common.scripts.analysis import AnalysisConfig as Config
-from common.scripts.analysis import Labelled, analyse
-from common.training import run_from_command_line
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.data import CLASSES, MNIST, Dataset, load_as_trained
 from mnist.model import N_CLASSES
+from reports.analysis import AnalysisConfig as Config
+from reports.analysis import Labelled, analyse
+from reports.classifiers import image_classifier, judge, judge_file
+from reports.generated import Shown
+from reports.metrics import Judge
+from training import run_from_command_line
 
 STEPS = 3000  # of the classifier's training
 
@@ -95,7 +95,7 @@ def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, by_class(MNIST, CLASSES))
 
 

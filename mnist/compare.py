@@ -24,12 +24,12 @@ from common.checkpoints import load_model
 from common.data.schemas import read_json
 from common.errors import require, require_different, require_positive
 from common.io import AGAIN, write_atomically
-from common.reporting import plots, tables
-from common.training import devices, options, run_from_command_line, runs
-from common.training.parallel import default_jobs, in_parallel, logged
 from mnist import halves, pixels
 from mnist.data import MNIST
 from mnist.parts import commands as parts
+from reports import plots, tables
+from training import devices, options, run_from_command_line, runs
+from training.parallel import default_jobs, in_parallel, logged
 
 SCRIPTS = {"halves": halves, "pixels": pixels}
 VARIANTS = {

@@ -19,7 +19,7 @@ from mnist.demo import scanned_digits
 from mnist.idx_files import read_idx
 
 if TYPE_CHECKING:
-    from common.scripts.options import ModelConfig
+    from reports.options import ModelConfig
 
 CLASSES = tuple("0123456789")
 FILES = {

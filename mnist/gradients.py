@@ -22,10 +22,9 @@ from common.data import Batch
 from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
-from common.reporting import plots, tables
-from common.scripts import options
-from common.training import devices, run_from_command_line
 from mnist.data import MNIST, Dataset, load_as_trained
+from reports import options, plots, tables
+from training import devices, run_from_command_line
 
 
 @dataclass

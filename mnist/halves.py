@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 import tyro
 
 from common.objectives.registry import objectives_of
-from common.training import run_from_command_line
 from mnist.parts import commands as parts
+from training import run_from_command_line
 
 
 @dataclass

@@ -26,15 +26,15 @@ from common.data import tensor_files
 from common.distributed import progress
 from common.errors import option, require, require_positive
 from common.io import folder_of
-from common.metrics import Judge
 from common.models import MultimodalVAE
-from common.reporting import plots, tables
-from common.scripts.analysis import AnalysisConfig
-from common.training import devices, run_from_command_line
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, load_as_trained
 from mnist.model import N_CLASSES
+from reports import plots, tables
+from reports.analysis import AnalysisConfig
+from reports.metrics import Judge
+from training import devices, run_from_command_line
 
 DRAWS = 100  # of each label for a step
 AT_ONCE = 1000  # images that are decoded and judged at once

@@ -23,15 +23,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import tables
-from common.scripts.options import LoglikeConfig as Config
-from common.training import devices, run_from_command_line
 from mnist.data import MNIST, Dataset, load_as_trained
+from reports import metrics, tables
+from reports.options import LoglikeConfig as Config
+from training import devices, run_from_command_line
 
 BATCH_SIZE = 100
 

@@ -21,8 +21,8 @@ import tyro
 
 from common.errors import require
 from common.objectives.registry import objectives_of
-from common.training import run_from_command_line
 from mnist.parts import commands as parts
+from training import run_from_command_line
 
 
 @dataclass

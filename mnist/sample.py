@@ -28,11 +28,10 @@ from common.data import Examples
 from common.data.pictures import open_picture
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from common.reporting import generated, plots, sample_files
-from common.scripts import options
-from common.training import devices, run_from_command_line
 from mnist.aggregate_posterior import AggregatePosterior
 from mnist.data import MNIST, Dataset, load_as_trained
+from reports import generated, options, plots, sample_files
+from training import devices, run_from_command_line
 
 COLUMNS = 8
 
@@ -151,7 +150,7 @@ def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, datase
 
 
 def drawn_by(dataset: Dataset) -> Callable[..., None]:
-    """Return the function that saves the pictures of a training run (`draw` of `common.training.Experiment`)."""
+    """Return the function that saves the pictures of a training run (`draw` of `training.Experiment`)."""
 
     def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
         pictures(model, folder, (valid or train).only(model.modalities), dataset)

@@ -29,11 +29,11 @@ from common.data.splits import hold_out
 from common.errors import Diverged, InputError, flag, install, option, require, require_different, require_positive
 from common.estimators import evaluate_batches, log_marginal
 from common.io import locked
-from common.reporting import tables
-from common.training import devices, earlier_runs, options, run_from_command_line, runs
-from common.training.parallel import default_jobs, in_parallel, logged
 from mnist import train
 from mnist.data import MNIST, binarised
+from reports import tables
+from training import devices, earlier_runs, options, run_from_command_line, runs
+from training.parallel import default_jobs, in_parallel, logged
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -12,14 +12,14 @@ A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from common.training import run_from_command_line
-from common.training.objective_options import ModelOptions
-from common.training.options import LatentsOption, LrSchedule, RunConfig
+from training import run_from_command_line
+from training.objective_options import ModelOptions
+from training.options import LatentsOption, LrSchedule, RunConfig
 
 if TYPE_CHECKING:
     from common.data import Examples
     from common.multimodal_vae import MultimodalVAE
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -68,10 +68,10 @@ def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examp
 
 def experiment() -> "Experiment":
     """MNIST's images and labels."""
-    from common.training import Experiment, objective_of
     from mnist.data import MNIST
     from mnist.model import build
     from mnist.sample import drawn_by
+    from training import Experiment, objective_of
 
     return Experiment(
         MNIST.name,
@@ -85,7 +85,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run  # imported here, like the others: --help does without torch
+    from training import run  # imported here, like the others: --help does without torch
 
     run(config, experiment())
 

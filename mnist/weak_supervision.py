@@ -18,11 +18,11 @@ from typing import ClassVar
 
 import tyro
 
-from common.scripts.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
-from common.training import Experiment, run_from_command_line
-from common.training.options import LrSchedule
 from mnist import train
 from mnist.model import N_CLASSES
+from training import Experiment, run_from_command_line
+from training.options import LrSchedule
+from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Config(WeakSupervisionOptions, train.Config):
 
 
 def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:
-    """Train all models and classifiers, see `common.scripts.weak_supervision.train_all`."""
+    """Train all models and classifiers, see `training.weak_supervision.train_all`."""
     return train_all(config, experiment, Task("text", N_CLASSES))
 
 

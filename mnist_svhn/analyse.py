@@ -23,15 +23,15 @@ from functools import partial
 from torch import Tensor
 
 from common.data import Examples
-from common.evaluation.classifiers import judge, judge_file
-from common.metrics import Judge
 from common.models import MultimodalVAE
-from common.reporting.generated import Shown
-from common.scripts.analysis import AnalysisConfig, Labelled, analyse
-from common.training import run_from_command_line
 from mnist_svhn import classifier
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
+from reports.analysis import AnalysisConfig, Labelled, analyse
+from reports.classifiers import judge, judge_file
+from reports.generated import Shown
+from reports.metrics import Judge
+from training import run_from_command_line
 
 
 @dataclass
@@ -67,7 +67,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA)
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from common.checkpoints import load_model
-from common.reporting import tables
-from common.scripts.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
-from common.training import devices, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
+from reports import tables
+from reports.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
+from training import devices, run_from_command_line, runs
 
 
 @dataclass

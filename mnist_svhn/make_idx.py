@@ -17,9 +17,9 @@ import tyro
 
 from common.errors import require
 from common.io import locked
-from common.training import run_from_command_line
 from mnist_svhn.data import save_pairs
 from mnist_svhn.options import TrainingPairOptions
+from training import run_from_command_line
 
 
 @dataclass

@@ -21,12 +21,11 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from common.reporting import generated
-from common.reporting.generated import Shown
-from common.scripts import options
-from common.training import devices, run_from_command_line, runs
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, dataset_options
+from reports import generated, options
+from reports.generated import Shown
+from training import devices, run_from_command_line, runs
 
 COLUMNS = 16
 

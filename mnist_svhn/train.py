@@ -17,13 +17,13 @@ import tyro
 
 from common.errors import require, require_positive
 from common.models.choices import WITHOUT_SCALES
-from common.training import run_from_command_line
-from common.training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
-from common.training.options import LATENT_NAMES, OptimizerName, RunConfig
 from mnist_svhn.options import FAMILIES, MODELS, PAPER_MODELS, TrainingPairOptions
+from training import run_from_command_line
+from training.objective_options import MmvaeOptions, NamedModels, ObjectiveName, Unset
+from training.options import LATENT_NAMES, OptimizerName, RunConfig
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -104,11 +104,11 @@ class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
 
 def experiment(config: Config) -> "Experiment":
     """Pairs of MNIST and SVHN."""
-    from common.reporting.latents import latent_pictures
-    from common.training import Experiment, objective_of
     from mnist_svhn.data import load, load_train
     from mnist_svhn.model import build
     from mnist_svhn.sample import draw
+    from reports.latents import latent_pictures
+    from training import Experiment, objective_of
 
     return Experiment(
         "mnist_svhn",
@@ -123,8 +123,8 @@ def experiment(config: Config) -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model, and with --logp estimate its log-likelihoods."""
-    from common.training import run  # imported here, like the others: --help does without torch
     from mnist_svhn import loglike
+    from training import run  # imported here, like the others: --help does without torch
 
     finished = run(config, experiment(config))
     if finished and config.logp:

@@ -15,14 +15,14 @@ from functools import partial
 
 from torch import Tensor
 
-from common.evaluation.classifiers import image_classifier
-from common.reporting.generated import Shown
-from common.reporting.plots import visible
-from common.scripts.analysis import AnalysisConfig, Labelled, analyse
-from common.training import run_from_command_line
 from mnist.analyse import judges, labels
 from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE, names
 from multimnist.options import LENGTH, DatasetOptions, dataset_options
+from reports.analysis import AnalysisConfig, Labelled, analyse
+from reports.classifiers import image_classifier
+from reports.generated import Shown
+from reports.plots import visible
+from training import run_from_command_line
 
 STEPS = 6000  # of the reader's training
 
@@ -56,7 +56,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA)
 
 

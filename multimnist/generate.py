@@ -17,10 +17,10 @@ import tyro
 
 from common.errors import require_seed
 from common.io import locked
-from common.reporting import plots
-from common.training import run_from_command_line
 from multimnist.data import SEED, load, make, names
 from multimnist.options import DatasetOptions, dataset_options
+from reports import plots
+from training import run_from_command_line
 
 COLUMNS = 8
 

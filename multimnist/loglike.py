@@ -9,11 +9,11 @@ and of whole strings that are inferred rightly from the image (four characters e
 
 from dataclasses import dataclass
 
-from common.scripts import options
-from common.training import run_from_command_line, runs
 from mnist import loglike
 from multimnist.data import MULTIMNIST
 from multimnist.options import DatasetOptions, dataset_options
+from reports import options
+from training import run_from_command_line, runs
 
 
 @dataclass

@@ -14,10 +14,10 @@ string that a beam search finds.
 
 from dataclasses import dataclass
 
-from common.training import run_from_command_line, runs
 from mnist import sample
 from multimnist.data import MULTIMNIST
 from multimnist.options import DatasetOptions, dataset_options
+from training import run_from_command_line, runs
 
 
 @dataclass

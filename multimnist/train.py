@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from common.errors import require
-from common.training import run_from_command_line
-from common.training.objective_options import ModelOptions
 from mnist import train
 from multimnist.options import DatasetOptions
+from training import run_from_command_line
+from training.objective_options import ModelOptions
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -56,7 +56,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run
+    from training import run
 
     run(config, experiment())
 

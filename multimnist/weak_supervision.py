@@ -10,10 +10,10 @@ written: `python ../mnist/weak_supervision.py --help`.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from common.scripts.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
-from common.training import run_from_command_line
 from multimnist import train
 from multimnist.data import N_CHARACTERS
+from training import run_from_command_line
+from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Config(WeakSupervisionOptions, train.Config):
 
 
 def main(config: Config) -> list[Result]:
-    """Train all models and classifiers, see `common.scripts.weak_supervision.train_all`."""
+    """Train all models and classifiers, see `training.weak_supervision.train_all`."""
     task = Task("text", N_CHARACTERS, score_name="accuracy of characters from the image")
     return train_all(config, train.experiment, task)
 

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from common.data import Examples
 from common.errors import require
-from common.evaluation.classifiers import image_classifier, judge, judge_file
-from common.metrics import Judge
 from common.models import MultimodalVAE
-from common.reporting.generated import Shown
-from common.scripts.analysis import AnalysisConfig, Labelled, analyse
-from common.training import run_from_command_line
 from polymnist.data import N_CLASSES, SIZE, load, modalities
 from polymnist.options import MAX_MODALITIES, DatasetOptions, about, dataset_options
+from reports.analysis import AnalysisConfig, Labelled, analyse
+from reports.classifiers import image_classifier, judge, judge_file
+from reports.generated import Shown
+from reports.metrics import Judge
+from training import run_from_command_line
 
 STEPS = 3000  # of a classifier's training
 
@@ -75,7 +75,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA._replace(by_subset=config.by_size, inception=config.inception))
 
 

@@ -14,14 +14,12 @@ from functools import partial
 
 import torch
 
-from common import metrics
 from common.checkpoints import load_model
 from common.estimators import joint_and_each
-from common.reporting import tables
-from common.scripts import options
-from common.training import devices, run_from_command_line, runs
 from polymnist.data import load
 from polymnist.options import DatasetOptions, about, dataset_options
+from reports import metrics, options, tables
+from training import devices, run_from_command_line, runs
 
 BATCH_SIZE = 50
 

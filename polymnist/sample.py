@@ -18,11 +18,10 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from common.reporting import generated
-from common.scripts import options
-from common.training import devices, run_from_command_line, runs
 from polymnist.data import load
 from polymnist.options import DatasetOptions, dataset_options
+from reports import generated, options
+from training import devices, run_from_command_line, runs
 
 COLUMNS = 12
 

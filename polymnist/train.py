@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from common.errors import require
-from common.training import run_from_command_line
-from common.training.objective_options import NamedModels, PrivateOptions
-from common.training.options import LATENT_NAMES, RunConfig
 from polymnist.options import MODELS, DatasetOptions
+from training import run_from_command_line
+from training.objective_options import NamedModels, PrivateOptions
+from training.options import LATENT_NAMES, RunConfig
 
 if TYPE_CHECKING:
     from common.data import Examples
     from common.multimodal_vae import MultimodalVAE
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -98,17 +98,17 @@ def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examp
 
 def experiment() -> "Experiment":
     """Images of the same digit."""
-    from common.training import Experiment, objective_of
     from polymnist.data import load
     from polymnist.model import build
     from polymnist.sample import draw
+    from training import Experiment, objective_of
 
     return Experiment("polymnist", load, build, objective_of, draw, examples=examples)
 
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run  # imported here, like the others: --help does without torch
+    from training import run  # imported here, like the others: --help does without torch
 
     run(config, experiment())
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 # small models gain nothing from more threads, lose much where cores are busy, and resume bit for bit only with the
 # same number; scripts that tests start inherit it
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")
 
 import pytest
 import torch
 from PIL import Image
 
 import celeba.data
-from common.reporting import plots, training_curves
-from common.training import devices
+from reports import plots, training_curves
 from tests.reference import fill
+from training import devices
 
 pytest.register_assert_rewrite("tests.helpers")
 

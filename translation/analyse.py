@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from common.data import Examples
-from common.metrics import Judge
 from common.models import MultimodalVAE
-from common.reporting.generated import Shown
-from common.scripts.analysis import AnalysisConfig, Labelled, analyse
-from common.training import run_from_command_line
+from reports.analysis import AnalysisConfig, Labelled, analyse
+from reports.generated import Shown
+from reports.metrics import Judge
+from training import run_from_command_line
 from translation.data import CODES, load, names, numbers
 from translation.options import NoFiles
 
@@ -72,7 +72,7 @@ DATA = Labelled(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA)
 
 

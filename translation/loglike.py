@@ -14,14 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch
 from common.estimators import joint_and_each
 from common.models import MultimodalVAE
-from common.reporting import tables
-from common.scripts.options import LoglikeConfig
-from common.training import devices, run_from_command_line
+from reports import metrics, tables
+from reports.options import LoglikeConfig
+from training import devices, run_from_command_line
 from translation.data import CODES, load
 from translation.options import NoFiles
 

@@ -23,9 +23,8 @@ from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import InputError, require
 from common.models import MultimodalVAE
-from common.reporting import sample_files
-from common.scripts import options
-from common.training import devices, run_from_command_line
+from reports import options, sample_files
+from training import devices, run_from_command_line
 from translation.data import CODES, load, names, parse
 from translation.options import NoFiles
 

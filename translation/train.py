@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.models.choices import Assembly
-from common.training import run_from_command_line
-from common.training.objective_options import ObjectiveOptions
-from common.training.options import LatentsOption, RunConfig
+from training import run_from_command_line
+from training.objective_options import ObjectiveOptions
+from training.options import LatentsOption, RunConfig
 from translation.options import NoFiles
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Config(NoFiles, ObjectiveOptions, RunConfig):
 
 def experiment() -> "Experiment":
     """Numbers in English and French."""
-    from common.training import Experiment, objective_of
+    from training import Experiment, objective_of
     from translation.data import load
     from translation.model import build
     from translation.sample import draw
@@ -53,7 +53,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run  # imported here, like the others: --help does without torch
+    from training import run  # imported here, like the others: --help does without torch
 
     run(config, experiment())
 

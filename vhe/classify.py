@@ -19,9 +19,9 @@ from torch import Tensor
 
 from common import distributed
 from common.errors import option, require
-from common.reporting import tables
-from common.scripts.options import ScoresConfig
-from common.training import run_from_command_line
+from reports import tables
+from reports.options import ScoresConfig
+from training import run_from_command_line
 from vhe.character_sets import images_of
 from vhe.data import Characters
 from vhe.framework import VHE

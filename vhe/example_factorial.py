@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from common.training import run_from_command_line
+from training import run_from_command_line
 from vhe import VHE, DataLoader
 
 A, B, NOISE = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 0.5, 1.0]), 0.3

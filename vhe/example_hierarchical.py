@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from common.training import run_from_command_line
+from training import run_from_command_line
 from vhe import VHE, DataLoader
 
 FAMILY_STD, CLASS_STD, ELEMENT_STD = 2.0, 1.0, 0.5  # standard deviation that each level adds to x

@@ -24,12 +24,12 @@ import torch
 import tyro
 from torch import Generator, Tensor
 
-from common import distributed, metrics
+from common import distributed
 from common.data import Batch, Examples
 from common.errors import require, require_positive
-from common.reporting import tables
-from common.scripts.options import LoglikeConfig
-from common.training import run_from_command_line
+from reports import metrics, tables
+from reports.options import LoglikeConfig
+from training import run_from_command_line
 from vhe.character_sets import images_of, support_sets
 from vhe.data import Characters
 from vhe.framework import VHE, SupportSets

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from common.errors import require
-from common.reporting import plots, sample_files
-from common.scripts.options import SamplesConfig
-from common.training import run_from_command_line
+from reports import plots, sample_files
+from reports.options import SamplesConfig
+from training import run_from_command_line
 from vhe.character_sets import STYLES, images_of, in_style
 from vhe.data import Characters, decode
 from vhe.framework import VHE

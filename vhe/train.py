@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from common.errors import require, require_positive
-from common.training import run_from_command_line
-from common.training.options import LatentsOption, RunConfig
+from training import run_from_command_line
+from training.options import LatentsOption, RunConfig
 
 if TYPE_CHECKING:
     from common.objectives import Objective
-    from common.training import Experiment
+    from training import Experiment
     from vhe.data import Characters
     from vhe.framework import VHE, SupportSets
 
@@ -101,7 +101,7 @@ def examples(config: Config, characters: "Characters", model: "VHE") -> "Support
 
 def experiment() -> "Experiment":
     """Omniglot's characters."""
-    from common.training import Experiment
+    from training import Experiment
     from vhe.data import load
     from vhe.model import build
     from vhe.sample import draw
@@ -111,7 +111,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run  # imported here, like the others: --help does without torch
+    from training import run  # imported here, like the others: --help does without torch
 
     run(config, experiment())
 

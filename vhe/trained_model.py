@@ -3,8 +3,8 @@
 from typing import Any
 
 from common.checkpoints import load_config, load_model
-from common.scripts.options import ModelConfig
-from common.training import devices
+from reports.options import ModelConfig
+from training import devices
 from vhe.data import Characters, load
 from vhe.framework import VHE
 

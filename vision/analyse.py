@@ -20,9 +20,9 @@ import tyro
 from celeba import analyse as celeba
 from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
-from common.reporting.generated import Shown
-from common.scripts.analysis import analyse
-from common.training import run_from_command_line
+from reports.analysis import analyse
+from reports.generated import Shown
+from training import run_from_command_line
 from vision.data import load
 from vision.model import CHANNELS
 
@@ -45,7 +45,7 @@ DATA = celeba.DATA._replace(
 
 
 def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `common.scripts.analysis.analyse`."""
+    """Analyse a model, see `reports.analysis.analyse`."""
     return analyse(config, DATA)
 
 

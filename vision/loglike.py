@@ -17,15 +17,13 @@ import torch
 from torch import Tensor
 
 from celeba.options import FaceOptions
-from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.data.splits import only_complete
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.reporting import tables
-from common.scripts import options
-from common.training import devices, run_from_command_line
+from reports import metrics, options, tables
+from training import devices, run_from_command_line
 from vision.data import load
 
 BATCH_SIZE = 50

@@ -26,9 +26,8 @@ from common.data import Batch, Examples
 from common.data.image_caches import Kind, decode
 from common.errors import require
 from common.models import MultimodalVAE
-from common.reporting import generated, plots
-from common.scripts import options
-from common.training import devices, run_from_command_line
+from reports import generated, options, plots
+from training import devices, run_from_command_line
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
 

@@ -33,8 +33,8 @@ from common.data.files import read_text
 from common.data.pictures import open_picture
 from common.errors import InputError, require, require_positive
 from common.io import locked, write_atomically
-from common.training import run_from_command_line
-from common.training.parallel import in_order
+from training import run_from_command_line
+from training.parallel import in_order
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 CHUNK = 32  # images that a process takes at a time

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from celeba import train
-from common.training import run_from_command_line
-from common.training.options import LatentsOption
+from training import run_from_command_line
+from training.options import LatentsOption
 
 if TYPE_CHECKING:
-    from common.training import Experiment
+    from training import Experiment
 
 
 @dataclass
@@ -57,7 +57,7 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from common.training import run
+    from training import run
 
     run(config, experiment())
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
 FORMAT = 1
 LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
-PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `common.scripts.publish`
+PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `tools.publish`
 REMEDY = "give a whole checkpoint, or the folder of a run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
 
@@ -46,7 +46,7 @@ class PublishedOptions(msgspec.Struct):
 
 
 class Saved(PublishedOptions, kw_only=True):
-    """What every checkpoint of ours holds; see also `common.training.resuming.Last`."""
+    """What every checkpoint of ours holds; see also `training.resuming.Last`."""
 
     state_dict: dict[str, Tensor]
 
@@ -89,7 +89,7 @@ def load_model(
     """Load the model of a checkpoint, in evaluation mode: our own file, a published one, or the original authors'.
 
     Args:
-        path: the file, or a save-dir (its best model), or a folder of `common.scripts.publish` or the MMVAE authors'
+        path: the file, or a save-dir (its best model), or a folder of `tools.publish` or the MMVAE authors'
             code.
         experiment: the only experiment to accept; by default any.
         build: makes the model from its options, as attributes of a namespace. Needed if the experiment is not in

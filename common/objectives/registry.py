@@ -30,7 +30,7 @@ class ObjectiveRecord(NamedTuple):
     form: its class in `common.objectives`, whose docstring has its equation; elbo has another one for mixtures.
     make: model, options, weights {name: lambda} -> the objective.
     fusions: those of `common.models.fusions.FUSIONS` that it exists for.
-    options: the options of `common.training.objective_options.ObjectiveOptions` that it takes.
+    options: the options of `training.objective_options.ObjectiveOptions` that it takes.
     needs_density: whether it needs a posterior with a density or KL in closed form.
     gaussian: whether it needs Gaussian experts.
     summary: what --help says.

@@ -10,21 +10,20 @@ import torch
 import tyro
 from torch import Tensor
 
-from common import metrics
 from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from common.models.choices import check_learn_prior
-from common.reporting import plots, sample_files, tables
-from common.scripts.options import LoglikeConfig, SamplesConfig
-from common.training import Experiment, devices, objective_of, options, run
-from common.training.objective_options import ObjectiveOptions
 from mnist.data import MNIST
 from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
 from mnist.parts.observed import Observed
+from reports import metrics, plots, sample_files, tables
+from reports.options import LoglikeConfig, SamplesConfig
+from training import Experiment, devices, objective_of, options, run
+from training.objective_options import ObjectiveOptions
 
 BATCH_SIZE = 100
 COMPLETIONS = 6

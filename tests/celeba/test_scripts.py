@@ -25,14 +25,14 @@ from celeba19.objective import AuthorsElbo
 from common.checkpoints import load_config, load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
-from common.evaluation import right_labels
 from common.objectives import MvaeElbo
-from common.training import run_from_command_line
-from common.training.command_line import parse
+from reports import right_labels
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+from training import run_from_command_line
+from training.command_line import parse
 
 ABSENT = next(name for name, has in zip(ATTRIBUTES, drawn("test", 1)["attrs"][0].tolist(), strict=True) if not has)
 

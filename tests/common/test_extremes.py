@@ -28,10 +28,10 @@ from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives.dreg import GRADIENTS
 from common.objectives.registry import OBJECTIVES, make_objective
-from common.training.loop import Trainer
-from common.training.runs import Run
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.helpers.runs import config
+from training.loop import Trainer
+from training.runs import Run
 
 B, D, N_FEATURES = 16, 2, 1
 ROWS = torch.arange(B).float()[:, None]  # what encoders see, and decoders score

@@ -13,9 +13,9 @@ from common import io
 from common.data import download
 from common.errors import InputError
 from common.io import locked, open_regular, read_bounded, remove_leftovers, write_atomically
-from common.training.parallel import logged
 from mnist import train
 from tests.helpers.runs import config
+from training.parallel import logged
 
 REMEDY = "give another"
 

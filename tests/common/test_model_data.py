@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from common import metrics
 from common.data import Examples, Shards
 from common.data.batches import columns_of
 from common.errors import InputError
 from common.model_data import check_present, modelled
 from mnist.model import build
+from reports import metrics
 
 MODEL = SimpleNamespace(
     modalities=("a", "s"),

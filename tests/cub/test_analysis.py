@@ -10,7 +10,6 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.errors import InputError
-from common.metrics import divergences
 from cub import analyse, pairs, sentences, train
 from cub import classifier as readers
 from cub.captions import END, PADDING, UNKNOWN, Vocabulary, words
@@ -19,6 +18,7 @@ from cub.demo import CAPTIONS, demo
 from cub.options import BirdOptions
 from cub.sentences import Sentences
 from cub.trained_model import load_birds, load_trained
+from reports.metrics import divergences
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
 

@@ -15,13 +15,13 @@ from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo
-from common.training.options import as_json
 from cub import train
 from cub.caption_likelihood import Captions
 from cub.captions import END, PADDING
 from cub.model import MODELS, build
 from tests.helpers.authors import ARGS, WORDS, authors_folder
 from tests.reference import fill
+from training.options import as_json
 
 
 def networks(w, name):

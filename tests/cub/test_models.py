@@ -8,12 +8,12 @@ import tyro
 
 from common.checkpoints import load_model
 from common.errors import InputError
-from common.training import objective_of
 from cub import analyse, loglike, sample, sentences, train
 from cub import classifier as readers
 from cub.model import build
 from tests.helpers.authors import WORDS
 from tests.helpers.scripts import call
+from training import objective_of
 
 SMALL = ("--demo", "--limit", 4, "--valid", 1, "--epochs", 1, "--batch-size", 15, "--n-latents", 4)
 MODELS = {  # options: objective, family, K, private latents, whether the prior's scales are learned

@@ -12,7 +12,6 @@ from common.checkpoints import LAST, load, load_config, load_model
 from common.errors import InputError
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
 from common.objectives.registry import make_objective
-from common.training import run_from_command_line
 from cub import loglike, sample, train, trained_model
 from cub.data import load_train
 from cub.demo import draw as draw_birds
@@ -23,6 +22,7 @@ from tests.helpers.authors import WORDS, authors_folder
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+from training import run_from_command_line
 
 SMALL = {"demo": True, "limit": 7, "valid": 2, "epochs": 1, "batch_size": 50, "n_latents": 6}
 

@@ -6,11 +6,11 @@ import fashionmnist.loglike
 import fashionmnist.sample
 import fashionmnist.train
 import multimnist.loglike
-from common.training import run_from_command_line
 from fashionmnist.data import CLASSES
 from tests.helpers.demo_runs import OPTIONS, texts
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+from training import run_from_command_line
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.reporting.provenance import git_commit
-from common.reporting.tables import Table
+from reports.tables import Table
 from tests.faults.attack import FACTOR, OUTCOMES
+from training.provenance import git_commit
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from common import training as runs
+import training as runs
 from common.checkpoints import BEST, LAST, load, load_config, load_model
 from mnist import sample
 from mnist import train as mnist_train

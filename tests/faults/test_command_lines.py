@@ -8,9 +8,9 @@ from importlib import import_module
 import pytest
 
 from common.errors import option
-from common.training import run_from_command_line
 from tests.faults.attack import GIB, attack, scaled
 from tests.faults.test_kills import FOLDERS
+from training import run_from_command_line
 
 ODD = [
     *("", " ", "x", "x" * 5000, "ü\n", "-", "--", "None", "True", "[]", "{}", "../x", "/dev/null", "/dev/zero"),

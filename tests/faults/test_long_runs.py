@@ -7,10 +7,10 @@ import torch
 
 from common.data import Examples
 from common.objectives import StandardElbo
-from common.training import Trainer
-from common.training.runs import Run
 from tests.common.checkpoints.test_checkpoints import PairsConfig, build_pairs
 from tests.faults.attack import record, scaled
+from training import Trainer
+from training.runs import Run
 
 STEPS = 50_000  # a twentieth of a million
 EPOCHS = 20

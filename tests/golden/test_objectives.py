@@ -21,7 +21,7 @@ from common.objectives.registry import OBJECTIVES, default_of, make_objective
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.golden import check
 
-D, N_PRIVATE, N_FEATURES, HIDDEN = 3, 1, 3, 5
+D, N_PRIVATE, N_FEATURES, HIDDEN = 3, 2, 3, 5
 LAMBDAS = {"a": 2.0, "b": 0.5}
 ABSENT = {2: {"a": (1, 3), "b": (2,)}, 3: {"a": (1, 3), "b": (2, 4), "c": (1, 2, 3)}}  # rows, by number of modalities
 COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no incomplete examples
@@ -145,11 +145,9 @@ def exists(fusion, family, obj):
 def test_objectives_of_a_fusion(fusion):
     found = {}
     for family, record in FAMILIES.items():
-        for private in (False, True) if family == "gaussian" and fusion in WITH_PRIVATE else (False,):
+        for private in (False, True) if record.private_latents and fusion in WITH_PRIVATE else (False,):
             for obj in (obj for obj in OBJECTIVES if exists(fusion, record, obj) and not (private and obj == "mmjsd")):
                 for name, options in variants(obj, fusion).items():
-                    if options.get("approx_m") and family == "laplace-normal":
-                        continue
                     key = f"{family}{', private latents' if private else ''}: {obj}{name}"
                     found[key] = figures(model_of(fusion, family, private), obj, **options)
     check(f"objectives/{fusion}", found)
@@ -158,10 +156,13 @@ def test_objectives_of_a_fusion(fusion):
 def test_objectives_of_models_that_are_more_than_a_fusion():
     found = {}
     for name in ("vae", "cvae"):
-        for obj in (default_of(MODELS[name]), "dreg"):
+        for obj in (default_of(MODELS[name]), "dreg", "iwae", "stl"):
             found[f"{name}: {obj}"] = figures(model_of("own", "gaussian", name=name), obj)
     for family in ("gaussian", "laplace"):
         for obj in ("iwae", "dreg", "stl"):
-            model = model_of("mmvae+", family, private=True, n_clusters=4)
-            found[f"cmvae, {family}: {obj}"] = figures(model, obj, looser=True)
+            for looser in (False, True):
+                model = model_of("mmvae+", family, private=True, n_clusters=4)
+                found[f"cmvae, {family}: {obj}{', looser' if looser else ''}"] = figures(model, obj, looser=looser)
+    for fusion, obj in (("joint", "jmvae"), ("product", "mvtcae"), ("moe", "iwae")):
+        found[f"{obj} by default"] = figures(model_of(fusion, "gaussian"), obj, K=None, alpha=None)
     check("objectives/models", found)

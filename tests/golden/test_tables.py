@@ -4,8 +4,8 @@ import filecmp
 import shutil
 
 import reproduce
-from common.training import run_from_command_line
 from tests.helpers.scripts import ROOT
+from training import run_from_command_line
 
 
 def test_the_tables_are_those_of_the_results(tmp_path):

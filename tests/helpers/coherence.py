@@ -5,8 +5,8 @@ from torch import nn
 
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.metrics import Judge
 from common.models import MVAE
+from reports.metrics import Judge
 
 C = 4  # classes
 

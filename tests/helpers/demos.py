@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import load_model
-from common.training import run_from_command_line
+from training import run_from_command_line
 
 
 def trained(script, folder):

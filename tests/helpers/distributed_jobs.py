@@ -13,13 +13,7 @@ from celeba.model import build as faces
 from common import distributed, io, random_states
 from common.data import Examples, tensor_files
 from common.distributions import DiagonalGaussian
-from common.evaluation import right_labels
-from common.metrics import Judge, cross_coherence, divergences, joint_coherence
 from common.objectives import MvaeElbo
-from common.reporting import plots, tables
-from common.training import batch_norm, gradients, objective_of
-from common.training.options import as_json
-from common.training.steps import Step
 from cub.cca import cca
 from fashionmnist.model import build as garments
 from mnist.model import build
@@ -27,8 +21,13 @@ from mnist_svhn import classifier as classifiers
 from mnist_svhn import train as pairs
 from mnist_svhn.model import build as pairs_of_images
 from polymnist.model import build as images_of_a_digit
+from reports import plots, right_labels, tables
+from reports.metrics import Judge, cross_coherence, divergences, joint_coherence
 from tests.helpers.coherence import JUDGES, SOURCES, examples, model
 from tests.helpers.homoencoders import Code, Noisy, characters_of
+from training import batch_norm, gradients, objective_of
+from training.options import as_json
+from training.steps import Step
 from vhe import VHE, classify
 from vhe.model import build as characters
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import torch
 
-from common.evaluation import latent_mixtures
 from common.multimodal_vae import MultimodalVAE
+from reports import latent_mixtures
 from tests.helpers.scripts import call
 
 

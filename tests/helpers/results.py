@@ -2,7 +2,7 @@
 
 import msgspec
 
-from reproduction.results import Result
+from tools.reproduction.results import Result
 
 
 def contents(model="mvae", seed=0, table="mvae-table2", experiment="mnist", given=80, **measured):

@@ -5,11 +5,11 @@ import torch
 
 import mnist.train
 from common.checkpoints import load_model
-from common.reporting import plots
 from mnist import analyse, loglike, sample
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, binarised, load
 from mnist.model import build
+from reports import plots
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
 

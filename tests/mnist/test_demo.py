@@ -9,9 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
-from common.reporting import tables
 from mnist import loglike, train
 from mnist.demo import scanned_digits
+from reports import tables
 from tests.helpers.demos import accuracy, nearest, trained
 
 

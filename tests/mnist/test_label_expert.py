@@ -9,10 +9,10 @@ from torch import nn
 
 from common.checkpoints import load_model
 from common.errors import InputError
-from common.evaluation import classifiers
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from mnist import analyse, label_expert, train
+from reports import classifiers
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
 

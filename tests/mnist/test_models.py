@@ -15,10 +15,10 @@ import mnist.train
 from common.data import unpair
 from common.models.choices import MODELS, PAIR_MODELS
 from common.objectives.registry import OBJECTIVES, objectives_of, with_option
-from common.training import objective_of
 from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of
+from training import objective_of
 
 PAIRS = [(name, obj) for name in PAIR_MODELS for obj in objectives_of(MODELS[name].fusion)]
 FAMILIES_OF = {

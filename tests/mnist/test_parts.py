@@ -16,7 +16,6 @@ from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.objectives import MvaeElbo, StandardElbo
-from common.training import run_from_command_line
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import SetStrategy
 from mnist import compare, halves, pixels
@@ -25,6 +24,7 @@ from mnist.data import load
 from mnist.parts import commands as parts
 from mnist.parts import model as part_models
 from tests.helpers.data_config import data_config
+from training import run_from_command_line
 
 OPTIONS = {
     "layout": "list",

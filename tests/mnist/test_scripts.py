@@ -12,15 +12,15 @@ from PIL import Image
 from common.checkpoints import load_model
 from common.errors import InputError
 from common.multimodal_vae import MultimodalVAE
-from common.reporting import markdown
-from common.reporting.provenance import provenance
-from common.training import run_from_command_line
 from mnist import loglike, sample
 from mnist.data import load
+from reports import markdown
 from tests.helpers.authors import authors_file
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import ROOT, call
+from training import run_from_command_line
+from training.provenance import provenance
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import mnist.weak_supervision
 from common.checkpoints import load_model
 from common.data.splits import draw_paired
 from common.errors import InputError
-from common.scripts import weak_supervision
 from mnist.data import load as load_mnist
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS
 from tests.helpers.scripts import ROOT, call
+from training import weak_supervision
 
 
 @pytest.mark.slow

@@ -14,13 +14,13 @@ import mnist_svhn.data
 from common.data import checksums
 from common.data.torchvision_import import datasets
 from common.errors import InputError
-from common.training import run_from_command_line
 from mnist_svhn import make_idx
 from mnist_svhn.data import FILES, load, load_train, pair, read_svhn, save_pairs
 from mnist_svhn.options import PairOptions, TrainingPairOptions
 from mnist_svhn.street import street_digits
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import write_mnist
+from training import run_from_command_line
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (32, 32, 3, 24), dtype=np.uint8)

@@ -8,12 +8,12 @@ from torch.distributions import Laplace, Normal
 
 from common.checkpoints import load_model
 from common.errors import InputError
-from common.training import objective_of, run_from_command_line
 from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn import classifier as classifiers
 from mnist_svhn.model import Clamp, build
 from mnist_svhn.options import MODELS
 from tests.helpers.scripts import call
+from training import objective_of, run_from_command_line
 
 SMALL = ("--demo", "--limit", 24, "--epochs", 1, "--batch-size", 12, "--n-latents", 4)
 PRIVATE = [name for name, model in MODELS.items() if model.private]

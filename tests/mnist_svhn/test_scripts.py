@@ -23,19 +23,19 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.objectives.decoding import DECODED_AT_ONCE
 from common.objectives.registry import make_objective
-from common.reporting.generated import STEPS, Shown, traversals
-from common.training import run_from_command_line
-from common.training.options import as_json
 from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn import classifier as classifiers
 from mnist_svhn.data import load as load_pairs
 from mnist_svhn.data import load_train
 from mnist_svhn.model import build
 from mnist_svhn.options import PairOptions, TrainingPairOptions
+from reports.generated import STEPS, Shown, traversals
 from tests.helpers.data_config import data_config
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw, exact_log_p
 from tests.helpers.mnist_files import write_mnist
+from training import run_from_command_line
+from training.options import as_json
 
 SMALL = {"demo": True, "limit": 96, "epochs": 1, "batch_size": 32}
 
@@ -315,7 +315,7 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
     path = tmp_path / "digits_of_mnist_synthetic.pt"
     first = path.read_bytes()
     with monkeypatch.context() as untrained:
-        untrained.setattr("common.evaluation.classifiers.fit", None)
+        untrained.setattr("reports.classifiers.fit", None)
         figures = analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     told = {"classifier, mnist", "latent accuracy, mnist", "coherence, mnist -> mnist", "KL(q(z|mnist) || p(z))"}

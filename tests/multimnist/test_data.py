@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from common.errors import InputError
-from common.training import run_from_command_line
 from mnist.data import FILES
 from mnist.data import load as load_mnist
 from multimnist import data, generate
 from multimnist.data import FILL, PAPER, SHOWN, SOS, DatasetOptions, load, make, names, parse
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import idx, write_mnist
+from training import run_from_command_line
 
 SCANS, LABELS = (load_mnist("train", data_config("nowhere", demo=True)).modalities[name] for name in ("image", "text"))
 SCANS = SCANS.squeeze(1)

@@ -12,12 +12,12 @@ import multimnist.sample
 import multimnist.train
 from common.checkpoints import load_model
 from common.errors import InputError
-from common.training import run_from_command_line
 from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS, texts
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+from training import run_from_command_line
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from common.data import Batch, Examples
 from common.distributions import hamiltonian
 from common.errors import InputError
 from common.objectives import decoding
-from common.scripts import analysis
-from common.training import objective_of
 from polymnist import analyse, loglike, sample, train
 from polymnist.data import load
 from polymnist.model import build
 from polymnist.options import MODELS, DatasetOptions
+from reports import analysis
 from tests.helpers.captured import NoConstants
 from tests.helpers.data_config import data_config
 from tests.helpers.runs import assert_same_run
 from tests.helpers.scripts import call
+from training import objective_of
 
 # one fast; beside it a mixture of products, one with flows, a mixture's ELBO and a prior of clusters
 TRAINED = ["mmvae+", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mopoe", "jnf", "mmjsd", "cmvae"))]

@@ -8,13 +8,13 @@ import pytest
 import torch
 import tyro
 
-from common import metrics
 from common.data import Examples, tensor_files
-from common.training import Experiment, objective_of
-from common.training.options import as_json
 from mnist import halves
 from mnist.parts import commands as parts
+from reports import metrics
 from tests.helpers.scripts import call
+from training import Experiment, objective_of
+from training.options import as_json
 
 PLAIN = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "polymnist", "translation")
 FOLDERS = {

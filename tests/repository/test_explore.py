@@ -30,14 +30,14 @@ from starlette.testclient import TestClient
 import explore
 from common.checkpoints import EXPERIMENTS
 from common.errors import InputError
-from common.training import run_from_command_line
 from cub.captions import Vocabulary
-from exploration import examples, pictures, server
-from exploration.explorer import Explorer
-from exploration.page import N_IN_VIEW, instructions, page
-from exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
 from tests.helpers.authors import authors_file
 from tests.helpers.scripts import ROOT
+from tools.exploration import examples, pictures, server
+from tools.exploration.explorer import Explorer
+from tools.exploration.page import N_IN_VIEW, instructions, page
+from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
+from training import run_from_command_line
 
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,

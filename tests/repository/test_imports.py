@@ -20,6 +20,7 @@ ENTRY = re.compile(r"^(    |        )(\w+)(/?): \S", re.MULTILINE)
 EXPERIMENTS_IMPORTED = {
     ("common.models.assemblies", "multivae_api"): "MultiVae's users look for its MMVAE in common.models",
 }
+LAYERS = ("common", "training", "reports")
 MODULES_BY_NAME = {"common.checkpoints.experiment_modules": "a checkpoint names the experiment that builds its model"}
 
 
@@ -118,6 +119,12 @@ def test_a_module_imports_only_what_stands_above_it(name):
         if target in ORDER and ORDER.index(target) > ORDER.index(name)
     }
     assert not below, f"{name} imports what stands below it in common/__init__.py: {below}"
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_a_room_imports_no_experiment_and_no_tool(room):
+    inside = [name for name in MODULES if name.split(".")[0] == room]
+    assert {target.split(".")[0] for name in inside for target in imports(name)} <= {*LAYERS, "multivae_api"}
 
 
 @pytest.mark.parametrize("name", ["common", *ORDER])

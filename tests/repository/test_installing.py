@@ -26,7 +26,7 @@ from tests.repository.test_imports import MODULES, tree_of
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOT_PINNED = ("bench", "tensorboard", "wandb", "mlflow")  # hundreds of MB, which .ci/run installs itself
-PROGRAMS_WITH_EXTRAS = ("explore", "exploration", "reproduce", "reproduction", "benchmarks", "tests", "setup")
+PROGRAMS_WITH_EXTRAS = ("explore", "reproduce", "tools", "tests", "setup")
 
 
 def normal(name):

@@ -23,21 +23,20 @@ import mnist_svhn.classifier
 import multimnist.data
 import polymnist.train
 from common import checkpoints
-from common.evaluation import classifiers
 from common.models import choices
-from common.reporting import models_page, readme_tables
-from common.scripts.analysis import parameter_counts
-from common.scripts.options import ModelArgument
-from common.training import Trainer, run_from_command_line
-from common.training.command_line import parse
-from common.training.options import RunConfig
 from mnist import train as mnist_train
+from reports import classifiers, models_page, readme_tables
+from reports.analysis import parameter_counts
+from reports.options import ModelArgument
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
 from tests.helpers.mnist_files import IMAGES, write_mnist
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.resnet import small_resnet
 from tests.helpers.scripts import ROOT, python_of_the_readme
+from training import Trainer, run_from_command_line
+from training.command_line import parse
+from training.options import RunConfig
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 TEXTS = [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/speed.md"]
@@ -71,7 +70,7 @@ def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, 
 
 
 def test_the_page_on_models_is_what_the_registries_say():
-    assert (ROOT / "docs" / "models.md").read_text() == models_page.page(), "python -m common.reporting.models_page"
+    assert (ROOT / "docs" / "models.md").read_text() == models_page.page(), "python -m reports.models_page"
 
 
 def test_every_model_has_its_equations_on_the_page():
@@ -163,6 +162,12 @@ def translated_commands(readme):
             yield from ((Path(readme).parent, shlex.split(command)[1:]) for command in re.findall("`(.*?)`", ours))
 
 
+def tabulated_commands(readme):
+    """(folder, command) of each row of README.md's table of results."""
+    rows = re.findall(r"^\| \[(\w+)\]\(\w+\) \| [^|]* \| `python (.*?)`", (ROOT / readme).read_text(), re.MULTILINE)
+    return [(Path(folder), shlex.split(command)) for folder, command in rows]
+
+
 def test_each_folder_has_the_commands_of_its_original():
     assert {readme for readme in READMES if [*translated_commands(readme)]} == {
         f"{script.parent.name}/README.md" for script in ROOT.glob("*/train.py")
@@ -217,7 +222,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
     monkeypatch.setattr(mnist_svhn.classifier, "STEPS", 2)
     monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
     for folder, (script, *args) in readme_commands(readme):
-        if folder == Path():  # reproduce.py, which calls scripts in processes: tests/reproduction/test_reproduce.py
+        if folder == Path():  # reproduce.py calls scripts in processes: tests/tools/reproduction
             continue
         module = importlib.import_module(f"{folder.as_posix().replace('/', '.')}.{script.removesuffix('.py')}")
         for option in {"--data-dir", "--mnist-dir"} & set(args):

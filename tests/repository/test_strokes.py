@@ -10,10 +10,10 @@ from PIL import Image
 from skimage.morphology import skeletonize
 from torch.nn.functional import cross_entropy
 
-from exploration import strokes
 from mnist.data import load
 from tests.helpers import handwriting
 from tests.helpers.data_config import data_config
+from tools.exploration import strokes
 
 DRAWN = handwriting.digits(2, seed=1)
 

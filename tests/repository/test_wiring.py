@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import fields
 
 import pytest
 import torch
@@ -15,24 +16,23 @@ import multimnist.train
 from common import checkpoints
 from common.data import Examples
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
-from common.evaluation import classifiers
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.metrics import Judge, joint_coherence
 from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import MvtcaeElbo
 from common.priors import ClusteredPrior, LearnedPrior
-from common.reporting import generated
-from common.reporting.generated import Shown
-from common.scripts import analysis
-from common.scripts.analysis import analyse
-from common.training import run
 from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist import analyse as analyse_mnist
 from mnist import loglike, sample
 from mnist.data import CLASSES, MNIST
+from reports import analysis, classifiers, generated, metrics
+from reports.analysis import analyse
+from reports.generated import Shown
+from reports.metrics import Judge, joint_coherence
 from tests.helpers.scripts import call
 from tests.repository.test_evaluations import FEW, FOLDERS, untrained
+from training import run
+from training.runs import REPORTING, SPEED
 
 TINY = "--demo --limit 60 --epochs 2 --batch-size 10 --n-latents 3 --lr-schedule constant"
 FACES = "--demo --limit 12 --epochs 1 --batch-size 6 --n-latents 3 --lambda-attrs 5"
@@ -56,6 +56,17 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
     (multimnist.train, TEXTS, "--lambda-text 2"),
     *((celeba19.train, FACES, option) for option in ("--lambda-attrs 1", "--weighting authors", "--approx-m 0")),
 ]
+
+
+# options of mnist's train.py that change how fast it learns, what it tells, where files lie, or other options
+OTHERS = SPEED | REPORTING | {"data_dir", "demo", "download", "save_dir", "experiment", "settings", "config", "resume"}
+OTHERS |= {"pre_trained", "dry_run", "warmup_epochs", "eval_interval", "patience", "sync_batch_norm", "approx_m"}
+
+
+def test_every_option_of_mnist_is_tried():
+    tried = {word.strip("-").replace("-", "_") for *_, option in EFFECTS for word in option.split() if word[:2] == "--"}
+    options = {field.name for field in fields(mnist.train.Config)}
+    assert {name.removeprefix("no_") for name in tried} | OTHERS >= options
 
 
 def learnt(script, folder, options):
@@ -170,8 +181,13 @@ def test_log_likelihoods_are_of_the_test_split(folder, tmp_path, monkeypatch):
     for module in [x for name, x in sys.modules.items() if name.split(".")[0] in FOLDERS]:
         for name in {"load", "load_as_trained", "load_birds", "load_test"} & set(vars(module)):
             monkeypatch.setattr(module, name, recording(getattr(module, name), splits))
+    scored, evaluate = [], metrics.evaluate
+    monkeypatch.setattr(metrics, "evaluate", lambda model, x, *args: scored.append(x) or evaluate(model, x, *args))
     call(script, path, *FEW)
     assert splits == {"test"}
+    if folder == "mnist":  # the others' loaders are told the split by name
+        known = MNIST.load("test", loglike.Config(path, demo=True, limit=4))
+        assert scored[0][:].modalities["image"].equal(known[:].modalities["image"])
 
 
 def test_posteriors_in_pictures_of_cross_generation_are_given_their_source_alone(tmp_path, latents):
@@ -207,6 +223,7 @@ def test_latent_accuracy_is_measured_on_test_examples(of_digits, tmp_path, monke
     data, measured = analyse_mnist.by_class(MNIST, CLASSES), []
 
     def accuracy(train, test, n_values):
+        assert len(train[0]) == len(test[0]) and not train[0].equal(test[0])
         measured.append((train[1], test[1]))
         return torch.ones_like(test[1], dtype=torch.bool)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.metrics import evaluate
+from reports.metrics import evaluate
 from tests.helpers.data_config import data_config
 from tests.helpers.demos import trained
 from translation import data, loglike, train

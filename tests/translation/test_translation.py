@@ -5,17 +5,17 @@ import sys
 import pytest
 import torch
 
-import common.metrics
 import multimnist.model
+import reports.metrics
 from common.checkpoints import load_model
 from common.errors import InputError
 from common.objectives import MvaeElbo
-from common.training import run_from_command_line
-from common.training.option_groups import choices_of
 from multimnist.model import TextDecoder, TextEncoder
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+from training import run_from_command_line
+from training.option_groups import choices_of
 from translation import data, loglike, sample, train
 from translation.model import build
 
@@ -95,7 +95,7 @@ def test_a_model_learns_to_translate(tmp_path, capsys, monkeypatch):
     train_on_a_few(tmp_path / "run", epochs=40)
     trained = tmp_path / "run"
     learnt = data.load("train", data_config(limit=12))
-    accuracies = common.metrics.evaluate(load_model(trained), learnt, [loglike.accuracies], 10)
+    accuracies = reports.metrics.evaluate(load_model(trained), learnt, [loglike.accuracies], 10)
     assert accuracies[RIGHT].mean() > 0.7 and accuracies["accuracy, french -> english"].mean() > 0.7
     known = int(accuracies[RIGHT].argmax())
     english, french = (data.names(learnt.modalities[name][known : known + 1], name)[0] for name in data.CODES)

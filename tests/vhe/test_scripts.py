@@ -13,10 +13,10 @@ from torch import nn
 from common import checkpoints
 from common.data import tensor_files
 from common.errors import InputError
-from common.training import run_from_command_line
 from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
 from tests.helpers.scripts import call
+from training import run_from_command_line
 from vhe import VHE, classify, loglike, sample, train, trained_model
 from vhe.data import load
 from vhe.model import Images, IndependentPixels, build

@@ -6,8 +6,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from common.checkpoints import LAST, load, load_model, start_from
 from common.data.tensor_files import save
-from common.training import run_from_command_line
-from common.training.options import as_json
+from training import run_from_command_line
+from training.options import as_json
 from vhe import data, sample, train
 from vhe.character_sets import support_sets
 from vhe.data import Characters

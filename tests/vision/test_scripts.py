@@ -20,12 +20,12 @@ from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import InputError
 from common.objectives import MvaeElbo
-from common.training import run_from_command_line
 from tests.helpers.celeba_files import N, write_celeba
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+from training import run_from_command_line
 from vision.model import CHANNELS
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.training import run_from_command_line
 from tests.helpers.scripts import ROOT
+from training import run_from_command_line
 from vision import setup
 from vision.transforms import obscure, picture, watermark
 

@@ -18,11 +18,11 @@ from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
-from common.training import Trainer
-from common.training.options import RunConfig
-from common.training.runs import Run
 from mnist.model import build
 from tests.helpers.authors import authors_file
+from training import Trainer
+from training.options import RunConfig
+from training.runs import Run
 
 
 def ours(**changes):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from benchmarks.experiments import EXPERIMENTS
 from common.data import Batch
 from common.errors import InputError
 from common.objectives import DregIwaeElbo, JmvaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, TelboElbo, decoding
@@ -13,6 +12,7 @@ from mnist.model import build
 from tests.helpers.captured import NoConstants
 from tests.helpers.digits import certain, mnist_inputs
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+from tools.benchmarks.experiments import EXPERIMENTS
 
 
 def elbo_in_the_originals_manner(model, inputs, given, weights, beta):

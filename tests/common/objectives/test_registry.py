@@ -22,9 +22,9 @@ from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives import IwaeElbo, registry
 from common.objectives.registry import OBJECTIVES, ObjectiveRecord, make_objective, objectives_of, with_option
-from common.reporting import readme_tables
-from common.training.objective_options import ObjectiveOptions
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
+from reports import readme_tables
+from training.objective_options import ObjectiveOptions
 
 D, N_FEATURES, HIDDEN = 4, 3, 5
 OPTIONS = {"K": 3, "looser": False, "dreg": None, "max_memory": None, "approx_m": 0, "alpha": 0.1}
@@ -297,7 +297,7 @@ HELP = """
 from common.objectives import registry
 mine = registry.ObjectiveRecord("IwaeElbo", None, ("poe",), ("K",), True, "my-own-bound", "is for products")
 registry.OBJECTIVES["mine"] = mine
-from common.training.command_line import parse
+from training.command_line import parse
 from mnist import halves
 print(parse(halves.Command, "", ["train", "--obj", "mine"]).obj)
 parse(halves.Command, "", ["train", "--help"])

@@ -12,13 +12,13 @@ from common.distributions import HypersphericalUniform, Joined, VonMisesFisher
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.metrics import divergences
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, StlElbo, dreg
 from common.priors import UniformHypersphericalPrior
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior, VmfProductPosterior
 from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy, MopoeStrategy, VmfPoeStrategy
+from reports.metrics import divergences
 from tests.helpers.gradients import gradients, z_scores
 
 ANGLES = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)[:-1]

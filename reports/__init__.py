@@ -1,0 +1,1 @@
+"""Metrics, analyses, tables and pictures of trained models."""

@@ -1,0 +1,59 @@
+"""Pictures of the posteriors' divergences by latent, and which latents are used most."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common import distributed
+from common.data.batches import Examples
+from common.multimodal_vae import MultimodalVAE
+from reports import plots, umap
+from reports.metrics import divergences, sampled_latents
+
+BOXES = 20  # latents in kl.png
+MAX_PAIRED_SOURCES = 3  # with more sources kl.png leaves out the divergences between pairs of posteriors
+
+
+def each_modality(model: MultimodalVAE) -> dict[str, Sequence[str]]:
+    """The sources {name: modalities given} that are one modality each: those that have their own encoder."""
+    return {name: (name,) for name in model.modalities if name in model.encoder}
+
+
+def kl_plot(
+    path: Path, model: MultimodalVAE, test: Examples, sources: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Save box plots of each latent's divergences, of the most used latents if there are many; return all, (N, D)."""
+    if not model.variational_posterior.has_density or model.prior.is_mixture:
+        print("\nno kl.png: the KLs of this model's posteriors from its prior have no closed form")
+        return {}
+    if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
+        sources = {name: given for name, given in sources.items() if len(given) == 1}
+    kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
+    if distributed.rank() == 0:
+        latents = most_used(kls, BOXES)
+        drawn = {
+            name: kl[~kl.isnan().any(dim=1)][:, latents]
+            for name, kl in kls.items()
+            if len(sources) <= MAX_PAIRED_SOURCES or name.startswith("KL")
+        }
+        n = next(iter(kls.values())).shape[1]
+        shown = "latent" if len(latents) == n else f"latent, the {len(latents)} of {n} that are used most"
+        plots.boxes(path, drawn, (shown, "nats"), latents.tolist())
+    return kls
+
+
+def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoch: int) -> None:
+    """Save kl_EPOCH.png and umap_EPOCH.png of the first examples, as MMVAE's code does while it trains."""
+    shown, sources = examples.take(slice(umap.MAX_DRAWS)), each_modality(model)
+    kl_plot(folder / f"kl_{epoch:03}.png", model, shown, sources)
+    z = sampled_latents(model, shown, sources)
+    if distributed.rank() == 0:
+        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {}, "no --analytics-every")
+
+
+def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
+    """The n latents, or spheres, whose mean KL from the prior is largest: (n,) int64, in their order, or all."""
+    used = torch.stack([kl.nanmean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
+    return used.topk(min(n, len(used))).indices.sort().values

@@ -1,0 +1,208 @@
+"""The options that sample.py, loglike.py and analyse.py share: a trained model, and what to make of it."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
+
+from common.errors import option, require, require_positive, require_seed
+from common.io import check_writable, folder_of
+from reports import sample_files
+from training.options import ComputeOptions, DataOptions
+
+if TYPE_CHECKING:
+    from torch.distributions import Distribution
+
+    from common.data import Examples
+    from common.multimodal_vae import MultimodalVAE
+    from reports.metrics import Evaluation
+
+
+@dataclasses.dataclass
+class ModelArgument:
+    """The trained model; a class of its own, so that it stays the first argument of all configs."""
+
+    model: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="MODEL")]] = None
+    """a checkpoint, or a run's folder for its best model. The original authors' files work too"""
+    save_dir: Path | None = dataclasses.field(default=None, kw_only=True)
+    """the model, in place of MODEL, as in the MMVAE authors' scripts"""
+
+    def __post_init__(self) -> None:
+        """Move a --save-dir to `model`; raise InputError unless exactly one of the two is given."""
+        require(
+            self.model is not None or self.save_dir is not None,
+            "no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR",
+        )
+        require(
+            self.model is None or self.save_dir is None,
+            f"{self.model} and --save-dir {self.save_dir} both name a model: give one of them",
+        )
+        self.model, self.save_dir = self.model or self.save_dir, None
+
+
+@dataclasses.dataclass
+class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
+    """The options that all sample.py, loglike.py and analyse.py share."""
+
+    def check(self) -> None:
+        """Raise InputError for values that no call can have."""
+        require_positive(self, *(name for name in ("limit", "n_samples") if hasattr(self, name)))
+        require_seed(self)
+
+
+@dataclasses.dataclass
+class SamplesConfig(ModelConfig):
+    """The options of scripts that write pictures or texts."""
+
+    GROUP: ClassVar = "run"
+
+    out_dir: Path | None = dataclasses.field(default=None, kw_only=True)
+    """folder to write to. Default: samples/ beside the model"""
+
+    @property
+    def samples_dir(self) -> Path:
+        """The folder to write to."""
+        return self.out_dir or folder_of(self.model) / "samples"
+
+
+@dataclasses.dataclass
+class PriorSamplesConfig(SamplesConfig):
+    """The options of scripts that draw from the prior.
+
+    CONDITIONS: the options with which they draw nothing from it.
+    """
+
+    GROUP: ClassVar = ""
+    CONDITIONS: ClassVar[tuple[str, ...]] = ()
+
+    mixture: int = dataclasses.field(default=0, kw_only=True)
+    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
+    prior"""
+
+    def check(self) -> None:
+        super().check()
+        require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
+        if self.mixture:
+            self.check_draws_from_prior("mixture")
+
+    def sample_name(self, **given: str) -> str:
+        """The name of the files of these samples, by what they are given, or by what z is drawn from."""
+        return sample_files.name_of(self.mixture, **given)
+
+    def latents(self, model: "MultimodalVAE", training: "Callable[[], Examples]") -> "Distribution | None":
+        """The distribution of z in place of the prior, event shape (D,); None for the prior.
+
+        Args:
+            training: reads the training examples, to which --mixture fits its Gaussians.
+
+        Raises:
+            InputError: too few training examples, or a --cluster that the prior does not have.
+        """
+        from reports import latent_mixtures  # needs torch, which --help does without
+
+        return latent_mixtures.gaussian_mixture(model, training(), self.mixture) if self.mixture else None
+
+    def check_draws_from_prior(self, in_its_place: str) -> None:
+        """Raise InputError for an option in the prior's place beside one that draws nothing from the prior."""
+        for name in self.CONDITIONS:
+            is_given = getattr(self, name) not in (None, False, ())
+            does_not = f"{option(name)} does not draw from the prior: leave one of them out"
+            require(not is_given, f"{option(in_its_place)} stands in for the prior, and {does_not}")
+
+
+@dataclasses.dataclass
+class ClusterSamplesConfig(PriorSamplesConfig):
+    """The options of sample.py in folders whose models include CMVAE."""
+
+    cluster: int | None = dataclasses.field(default=None, kw_only=True)
+    """draw z from this cluster of the prior alone, 0 to C - 1 (models of --model cmvae)"""
+
+    def check(self) -> None:
+        super().check()
+        if self.cluster is not None:
+            require(not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
+            self.check_draws_from_prior("cluster")
+
+    def sample_name(self, **given: str) -> str:
+        return sample_files.name_of(self.mixture, self.cluster, **given)
+
+    def latents(self, model: "MultimodalVAE", training: "Callable[[], Examples]") -> "Distribution | None":
+        from reports import latent_mixtures
+
+        if self.cluster is None:
+            return super().latents(model, training)
+        return latent_mixtures.cluster_of(model.prior, self.cluster)
+
+
+@dataclasses.dataclass
+class ScoresConfig(ModelConfig):
+    """The options of scripts that score a model."""
+
+    GROUP: ClassVar = "run"
+
+    json: Path | None = dataclasses.field(default=None, kw_only=True)
+    """also write the figures to this file"""
+
+    def check(self) -> None:
+        super().check()
+        if self.json is not None:
+            folder = self.json.parent
+            require(folder.is_dir(), f"--json {self.json}: there is no folder {folder}, make it or give another file")
+            check_writable(self.json)
+
+
+@dataclasses.dataclass
+class LoglikeConfig(ScoresConfig):
+    """The options of all loglike.py."""
+
+    n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
+    """importance samples for each example. Default: as in the papers"""
+    tolerance: float | None = None
+    """stop sampling an example when the standard errors of its estimates are below this number of nats; --n-samples is
+    then the maximum. This lowers the estimates, by more than the square of that number where weights have heavy tails.
+    Default: take all samples"""
+
+    @property
+    def sampling(self) -> dict[str, float | None]:
+        """The arguments of `common.estimators.importance_estimates` that these options give."""
+        return {"n_samples": self.n_samples, "tolerance": self.tolerance}
+
+    def check(self) -> None:
+        super().check()
+        require_positive(self, "tolerance")
+
+
+@dataclasses.dataclass
+class SubsetLikelihoodsConfig(LoglikeConfig):
+    """The options of loglike.py for models with posteriors of many subsets of the modalities."""
+
+    by_size: bool = dataclasses.field(default=False, kw_only=True)
+    """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T: means over the
+    subsets of a size, each estimate with samples of its q(z|x_S). 2^M - 1 estimates"""
+    target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET). Default: with --given,
+    all others"""
+    given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """the modalities that --target is given"""
+
+    def of_subsets(self, model: "MultimodalVAE") -> "list[Evaluation]":
+        """The estimates that these options ask for, of complete examples.
+
+        Raises:
+            InputError: modalities that the model lacks, or that are both given and targets.
+        """
+        from reports import subset_likelihoods  # needs torch, which --help does without
+
+        names, asked = model.modalities, (*self.target, *self.given)
+        for name in asked:
+            require(name in names, f"this model has no {name}: --target and --given take {', '.join(names)}")
+            require(asked.count(name) == 1, f"--target and --given name {name} more than once: name it once")
+        target = self.target or tuple(name for name in names if name not in self.given)
+        require(bool(target), "--given names all modalities: leave one to be the target")
+        chosen = [subset_likelihoods.likelihoods_by_size] if self.by_size else []
+        if asked:
+            chosen.append(partial(subset_likelihoods.likelihood_given, target=target, given=self.given))
+        return [partial(estimate, **self.sampling) for estimate in chosen]

@@ -1,0 +1,158 @@
+"""loss.png: the bound and its terms over the epochs of a training."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports import plots
+
+STYLES = {"train": "-", "valid": "--"}
+FILLS = {"train": "full", "valid": "none"}  # of the marker of a single epoch
+MAX_NAMED = 8  # posteriors in the legend; if there are more, those of single modalities share a colour and an entry
+LONGEST = 24  # characters of the modalities that a posterior is named by
+SINGLE = "q(z|one modality)"
+KL = "kl"
+
+
+class Term(NamedTuple):
+    """A term of the bound, as metrics.jsonl names it.
+
+    name: "bound", SUBSET/MODALITY or SUBSET/kl (`common.objectives.Bound`), or the name of another model's term.
+    quantity: what its panel shows.
+    subset: the modalities that z is inferred from; empty for a term without a posterior.
+    """
+
+    name: str
+    quantity: str
+    subset: str
+
+    @classmethod
+    def of(cls, name: str) -> "Term":
+        subset, _, quantity = name.partition("/")
+        return cls(name, quantity, subset) if quantity else cls(name, name, "")
+
+    def is_modality(self) -> bool:
+        return bool(self.subset) and not self.quantity.startswith(KL)
+
+    def is_random(self) -> bool:
+        return self.subset.startswith("subset")
+
+
+def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
+    """Save the curves of metrics.jsonl over epochs: training solid, validation dashed.
+
+    One panel for the bound, one for the KLs and one for each modality; in each a curve for each posterior that z is
+    drawn from.
+    Random subsets have a curve of their KL alone: a modality that is not drawn adds 0 to the mean of its log p.
+    The panels show the values after the first tenth of the epochs; what lies outside is written into the corner.
+
+    Args:
+        metrics: the lines of metrics.jsonl; those without "valid" were not evaluated.
+    """
+    terms = [term for term in map(Term.of, metrics[0]["train"]) if not (term.is_random() and term.is_modality())]
+    names = _posteriors(terms)
+    labels = list(dict.fromkeys(names.values()))
+    colours = {label: "0.6" if label == SINGLE else f"C{i % 10}" for i, label in enumerate(labels)}
+    panels = defaultdict(list)
+    for term in terms:
+        panels[term.quantity].append(term)
+    columns = min(len(panels), 4 if len(panels) <= 12 else 6)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(min(3.6 * columns, 15), min(2.6 * rows, 8) + 0.6), layout="constrained")
+    for i, (quantity, shown) in enumerate(panels.items()):
+        axis = figure.add_subplot(rows, columns, i + 1)
+        curves = [
+            (split, colours.get(names.get(term.subset), "0.2"), points)
+            for term in shown
+            for split in STYLES
+            if (points := [(line["epoch"], line[split][term.name]) for line in metrics if split in line])
+        ]
+        _draw(axis, curves)
+        axis.set_title(_title(quantity, shown, names), fontsize=9)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("nats per example", fontsize=9)
+    splits = {"train": "training", "valid": "validation"} if any("valid" in line for line in metrics) else {}
+    keys = [
+        Line2D([], [], color="0.2", linestyle=STYLES[split], label=name, **({} if len(metrics) > 1 else _point(split)))
+        for split, name in splits.items()
+    ]
+    keys += [Line2D([], [], color=colours[label], linewidth=3, label=label) for label in labels]
+    if keys:
+        figure.legend(handles=keys, loc="outside upper center", ncols=min(len(keys), 6), fontsize=9, frameon=False)
+    plots.save(figure, path)
+
+
+def _posteriors(terms: Sequence[Term]) -> dict[str, str]:
+    """What the legend calls the posterior of each subset."""
+    modalities = list(dict.fromkeys(term.quantity for term in terms if term.is_modality()))
+    subsets = dict.fromkeys(term.subset for term in terms if term.subset)
+    everything = ",".join(modalities)
+    random = {term.subset for term in terms if term.is_random()}
+    joint = f"q(z|{everything if len(everything) <= LONGEST else 'all'})"
+    known = {"joint": joint, "mixture": joint, "ar": "one modality after the other"}
+    known |= dict.fromkeys(random, "q(z|random subset)")
+    single = SINGLE if len(subsets) > MAX_NAMED else "q(z|{})"
+    return {name: known.get(name) or single.format(name) for name in subsets}
+
+
+def _title(quantity: str, shown: Sequence[Term], names: dict[str, str]) -> str:
+    """The plain name of what a panel shows."""
+    if quantity == KL:
+        return f"KL of {names[shown[0].subset]}" if len(shown) == 1 else "KL from the prior"
+    if quantity == "kl from joint":
+        return f"KL of {names['joint']} from each"
+    if quantity.startswith("kl "):  # of a latent variable of vhe
+        return f"KL of {quantity.removeprefix('kl ')}"
+    return f"log p({quantity}|z)" if shown[0].is_modality() else quantity
+
+
+def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]) -> None:
+    """Draw curves (split, colour, [(epoch, value)]), and write what the limits of the panel leave out."""
+    for split, colour, points in curves:
+        marker = _point(split) if len(points) == 1 else {}
+        axis.plot(*zip(*points, strict=True), STYLES[split], color=colour, linewidth=1, **marker)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    axis.yaxis.set_major_formatter(plots.plain)
+    axis.tick_params(labelsize=8)
+    late = list(_late_ranges([[value for _, value in points] for *_, points in curves]))
+    if not late:
+        return
+    low, high = min(low for low, _ in late), max(high for _, high in late)
+    margin = 0.08 * (high - low) or 0.05 * abs(high) or 1
+    axis.set_ylim(low - margin, high + margin)
+    ends = [(value, epoch) for *_, points in curves for epoch, value in points if math.isfinite(value)]
+    for name, (value, epoch), y, is_cut in (
+        ("lowest", min(ends), 0.04, min(ends)[0] < low - margin),
+        ("highest", max(ends), 0.96, max(ends)[0] > high + margin),
+    ):
+        if is_cut:
+            text, side = f"{name}: {value:,.4g} in epoch {epoch}", "bottom" if name == "lowest" else "top"
+            ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            place = {"ha": "right", "va": side, "transform": axis.transAxes}
+            axis.text(0.97, y, text, fontsize=7, color="0.4", bbox=ground, **place)
+
+
+def _point(split: str) -> dict[str, object]:
+    """The marker of a curve of a single epoch."""
+    return {"marker": "o", "markersize": 5, "fillstyle": FILLS[split]}
+
+
+def late_values(values: Sequence[float]) -> list[float]:
+    """The finite values after the first tenth of a curve, at least after its first one if it has more than two."""
+    return [x for x in values[max(len(values) // 10, len(values) > 2) :] if math.isfinite(x)]
+
+
+def _late_ranges(curves: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
+    """Where most of the late values of each curve lie."""
+    for values in curves:
+        late = late_values(values)
+        if late:
+            yield tuple(np.quantile(late, (0.02, 0.98)))

@@ -1,0 +1,260 @@
+"""--help of every script: groups, each option once, whole sentences; and the configs that the command line gives."""
+
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import tyro
+
+from common.errors import option
+from common.models import choices, families, fusions
+from common.objectives.registry import OBJECTIVES, objectives_of
+from reports.options import ModelArgument
+from tests.helpers.scripts import ROOT
+from tests.repository.test_scripts import SCRIPTS
+from training.command_line import parse, run_from_command_line
+from training.earlier_runs import NOT_OF_THE_RUN
+from training.objective_options import ObjectiveOptions, Unset
+from training.option_groups import GROUPS, choices_of
+from training.options import RunConfig
+
+WIDTH = 100
+CHOICES = [*OBJECTIVES, *choices.FUSIONS, *choices.FAMILIES, *choices.MODELS]
+OF_THE_SAME = f"(?:{'|'.join(map(re.escape, CHOICES))}): "  # a choice's line
+
+
+def commands():
+    """(script, command or "", config) of every script that reads its options by `run_from_command_line`."""
+    for script in sorted(SCRIPTS | {"reproduce.py"}):
+        if "run_from_command_line(" in (ROOT / script).read_text():
+            module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+            if hasattr(module, "Config"):
+                yield module, "", module.Config
+            else:
+                for command in get_args(module.Command):
+                    config = get_args(command)[0] if get_origin(command) is Annotated else command
+                    yield module, config.__name__.lower(), config
+
+
+def shown(config, args, capsys, description=None):
+    with pytest.raises(SystemExit) as exit_:
+        parse(config, description, [*args, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+def boxes(text):
+    """{title: [(flags and placeholders, lines of help)]} of what tyro prints below the description, in one column."""
+    titles, lines = {}, text.split("\n")
+    for line, following in pairwise(lines):
+        if following.strip() and not following.strip(" -"):
+            box = titles.setdefault(line.strip(), [])
+        elif re.match("  [^ ]", line):
+            flags, _, told = line.strip().partition("  ")
+            if box and box[-1][0].count("{") > box[-1][0].count("}"):  # its choices go on
+                flags = f"{box.pop()[0]}{flags}"
+            box.append((flags, [told.strip()] if told else []))
+        elif line.startswith("   ") and line.strip() and titles:
+            box[-1][1].append(line.strip())
+    return titles
+
+
+def options_of(config):
+    hints = get_type_hints(config, include_extras=True)
+    hidden = {tyro.conf.Suppress[int].__metadata__[0], tyro.conf.Positional[int].__metadata__[0]}
+    fields = [field.name for field in dataclasses.fields(config)]
+    return {option(name) for name in fields if not hidden & set(getattr(hints[name], "__metadata__", ()))}
+
+
+ALL = list(commands())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "command", "config"), ALL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ALL])
+def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command, config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    whole = getattr(module, "Config", None) or module.Command
+    text = shown(whole, [command] if command else [], capsys, module.__doc__)
+    assert text.startswith(module.__doc__), "as it is, with its examples"
+    assert "default: None" not in text and "{None}" not in text and "ANNOTATED" not in text
+
+    titles = boxes(text.removeprefix(module.__doc__))
+    groups = [title.removesuffix(" options").split(" ")[-1] for title in titles if title.endswith(" options")]
+    assert groups == [name for name in GROUPS if name in groups]
+    if issubclass(config, RunConfig):
+        assert {"data", "training", "run"} <= set(groups)
+    rows = [row for box in titles.values() for row in box]
+    flags = [flag.split(" ")[0] for row, _ in rows for flag in row.split(", ")]
+    assert len(flags) == len(set(flags))
+    assert options_of(config) <= set(flags)
+    for row, told in rows:
+        assert told, f"{row} has no help"
+        assert " ".join(told).count("(default: ") <= 1
+        for line, following in pairwise(told):
+            ends = re.match(OF_THE_SAME, following) or len(line) > (WIDTH - 28) / 2
+            assert ends, f"{row}: {line!r} is short"
+
+
+ON_A_MODEL = [(module, command, config) for module, command, config in ALL if issubclass(config, ModelArgument)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "command", "config"), ON_A_MODEL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ON_A_MODEL]
+)
+def test_the_model_is_given_as_an_argument_or_as_save_dir(module, command, config, capsys):
+    whole = getattr(module, "Config", None) or module.Command
+    expected = config(Path("model"))
+    for named in (["model"], ["--save-dir", "model"]):
+        assert parse(whole, args=[*([command] if command else []), *named]) == expected
+    for named, message in (
+        ([], "error: no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR\n"),
+        (["a", "--save-dir", "b"], "error: a and --save-dir b both name a model: give one of them\n"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            run_from_command_line(module.main, whole, "", [*([command] if command else []), *named])
+        assert (exit_.value.code, capsys.readouterr().err) == (2, message)
+
+
+def test_groups_of_a_script_that_trains(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    from mnist.train import Config
+
+    titles = boxes(shown(Config, [], capsys))
+    names = {title: [re.findall(r"--[\w-]+", row)[-1] for row, _ in box] for title, box in titles.items()}
+    assert list(names) == ["options", *(f"{group} options" for group in GROUPS)]
+    assert names["data options"] == ["--data-dir", "--no-demo", "--no-download", "--limit", "--no-binary"]
+    assert names["model options"] == ["--model", "--posterior", "--n-latents"]
+    assert names["objective options"][0] == "--obj"
+    assert {"--lambda-image", "--lambda-text", "--alpha"} < set(names["objective options"])
+    assert names["training options"][:4] == ["--epochs", "--batch-size", "--lr", "--annealing-epochs"]
+    assert {"--save-dir", "--seed", "--no-resume", "--precision"} <= set(names["run options"])
+
+
+def test_choices_are_told_by_the_registries(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    from vision.train import Config
+
+    rows = {row.split(" ")[0]: (row, told) for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
+    existing = {name for fusion in choices_of(Config, "fusion") for name in objectives_of(fusion)}
+    assert "jmvae" not in existing
+    row, told = rows["--obj"]
+    assert row == f"--obj {{{','.join(name for name in OBJECTIVES if name in existing)}}}"
+    for name in OBJECTIVES:
+        assert (f"{name}: {OBJECTIVES[name].summary}" in " ".join(told)) == (name in existing)
+    assert "poe: " + choices.FUSIONS["poe"] in " ".join(rows["--fusion"][1])
+    assert "own: " not in " ".join(rows["--fusion"][1])
+    assert "vmf: " + choices.FAMILIES["vmf"] in " ".join(rows["--posterior"][1])
+
+
+def test_every_fusion_and_family_has_a_summary():
+    assert list(choices.FUSIONS) == list(fusions.FUSIONS)
+    assert list(choices.FAMILIES) == list(families.FAMILIES)
+
+
+@dataclass
+class Config(RunConfig, ObjectiveOptions):
+    """Options that nothing shares."""
+
+    posterior: Literal["gaussian", "mine"] = "gaussian"
+    """family. Default: the usual one"""
+    n_latents: int = 4
+    """dimensions of z"""
+    epochs: int = 1
+    batch_size: int = 2
+    lr: float = 1e-3
+    """as it was found to
+    work"""
+    sizes: tuple[int, ...] | None = None
+
+
+def test_a_new_config(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    rows = {row: told for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
+    assert rows["--posterior {gaussian,mine}"] == [
+        "family (default: gaussian, the usual one)",
+        "gaussian: diagonal Gaussian",
+    ]
+    assert rows["--lr FLOAT"] == ["as it was found to work (default: 0.001)"]
+    assert rows["--epochs INT"] == ["passes over the training examples (default: 1)"]
+    assert rows["--sizes [INT [INT ...]]"] == []
+    assert parse(Config, args=["--sizes", "1", "2"]).sizes == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--demo", "--no-capture", "--n_latents", "7", "--print-freq", "3"],
+        ["--obj", "None", "--limit", "None", "--K", "5", "--looser"],
+    ],
+)
+def test_the_config_is_what_tyro_reads_without_groups(args):
+    config = parse(Config, args=args)
+    assert config == tyro.cli(Config, args=args)
+    assert isinstance(config.looser, Unset) == ("--looser" not in args)
+    defaults = {"lr": 0.5, "sizes": (3,)}
+    assert parse(Config, args=args, defaults=defaults) == dataclasses.replace(config, **defaults)
+
+
+def test_without_torch():
+    code = (
+        "import sys; from training import command_line, options; "
+        "from training import run_from_command_line; "
+        "print(*{'torch', 'matplotlib', 'numpy'} & sys.modules.keys())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "\n")
+
+
+def test_the_help_of_training_scripts_needs_no_torch():
+    """Its import alone takes two seconds."""
+    code = """
+import runpy, sys
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    sys.path.insert(0, script.rsplit("/", 1)[0])
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as done:
+        assert done.code == 0
+    heavy = [name for name in ("torch", "matplotlib", "sklearn", "scipy") if name in sys.modules]
+    assert not heavy, f"{script} --help imports {heavy}"
+"""
+    scripts = [str(path) for path in sorted(ROOT.glob("*/train.py"))]
+    assert len(scripts) == 11
+    subprocess.run([sys.executable, "-c", code, *scripts], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_experiments_are_described_without_what_draws_and_fits():
+    """matplotlib and scikit-learn are slow to import, and the first step needs neither."""
+    code = """
+import importlib, sys
+from training import run
+for folder in sys.argv[1:]:
+    train = importlib.import_module(f"{folder}.train")
+    train.experiment(*[train.Config()] * train.experiment.__code__.co_argcount)
+    heavy = [name for name in ("matplotlib", "sklearn", "scipy", "pandas") if name in sys.modules]
+    assert not heavy, f"{folder}/train.py imports {heavy} before it loads data"
+"""
+    folders = [path.parent.name for path in sorted(ROOT.glob("*/train.py"))]
+    subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=ROOT)
+
+
+def test_no_place_on_the_users_machine_is_an_option_of_the_run():
+    """Paths may differ when a run is resumed, and are not published; images_dir lies in the data-dir."""
+    places = {
+        field.name
+        for _, _, config in commands()
+        if issubclass(config, RunConfig)
+        for field in dataclasses.fields(config)
+        if Path in (hint := get_type_hints(config)[field.name], *get_args(hint))
+    }
+    assert {"save_dir", "data_dir", "vocab"} <= places and places - NOT_OF_THE_RUN <= {"images_dir"}

@@ -1,0 +1,615 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.checkpoints import BEST, LAST, load
+from common.data import Examples
+from common.errors import InputError
+from common.likelihoods import BernoulliLikelihood
+from common.objectives import MvaeElbo, StandardElbo
+from mnist import train as mnist_train
+from mnist.data import load as load_mnist
+from tests.helpers.data_config import data_config
+from tests.helpers.linear_gaussian import draw, linear_gaussian
+from tests.helpers.runs import assert_same_run, config, metrics
+from tests.helpers.scripts import ROOT
+from training import loop as training
+from training import run, run_from_command_line
+from training.meter import Meter
+from training.steps import Step
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    save_dir = tmp_path_factory.mktemp("uninterrupted")
+    mnist_train.main(config(save_dir))
+    return save_dir
+
+
+@pytest.mark.slow
+def test_resumed_after_kill_9_is_as_if_never_stopped(tmp_path, uninterrupted):
+    options = ["--demo", "--limit=300", "--epochs=5", "--annealing-epochs=3", "--batch-size=50", "--n-latents=8"]
+    command = [sys.executable, "train.py", *options, f"--save-dir={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT / "mnist", stdout=subprocess.DEVNULL)
+    while not (tmp_path / LAST).exists() or len(metrics(tmp_path)) < 2:
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 5, "tr')  # a line that the kill cut in two
+    assert load(tmp_path / LAST)["epoch"] < 5
+    mnist_train.main(config(tmp_path, resume=True))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 8], ids=["first epoch", "second epoch"])
+def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch, step):
+    def annealed(at, total, original=training.annealed):
+        if at == step:
+            signal.raise_signal(signal.SIGINT)
+        return original(at, total)
+
+    monkeypatch.setattr(training, "annealed", annealed)
+    with pytest.raises(KeyboardInterrupt):
+        mnist_train.main(config(tmp_path))
+    checkpoint = load(tmp_path / LAST)
+    assert (checkpoint["epoch"], checkpoint["batch"]) == (step // 5, step % 5 + 1)
+    monkeypatch.undo()
+    mnist_train.main(config(tmp_path, resume=True))
+    assert_same_run(tmp_path, uninterrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
+
+
+@pytest.mark.slow
+def test_resuming_a_finished_run_adds_epochs(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=3))
+    mnist_train.main(config(tmp_path, epochs=5, resume=True))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_the_save_dir_explains_itself(uninterrupted):
+    names = {p.relative_to(uninterrupted).as_posix() for p in uninterrupted.rglob("*") if p.is_file()}
+    pictures = {f"samples/{name}.png" for name in ("prior", "conditional", "reconstructions")}
+    assert names == {LAST, BEST, "config.json", "metrics.jsonl", "loss.png", ".lock"} | pictures
+    about = json.loads((uninterrupted / "config.json").read_text())
+    assert about["experiment"] == "mnist"
+    assert about["config"]["batch_size"] == 50 and about["config"]["seed"] == 0
+    assert about["versions"]["torch"] == torch.__version__
+    lines = metrics(uninterrupted)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["beta"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    last = lines[-1]
+    for split in ("train", "valid"):
+        weights = {"image": 1.0, "text": 1.0, "kl": -1.0}
+        terms = {name: value for name, value in last[split].items() if name != "bound"}
+        assert last[split]["bound"] == pytest.approx(
+            sum(weights[n.split("/")[1]] * v for n, v in terms.items()), rel=1e-5
+        )
+
+
+def test_the_best_model_is_the_one_with_the_best_validation_bound(uninterrupted):
+    scores = [line["valid"]["bound"] for line in metrics(uninterrupted)]
+    best = load(uninterrupted / BEST)
+    assert best["best"] == max(scores) and best["epoch"] == best["best_epoch"] == 1 + scores.index(max(scores))
+
+
+def test_beta_rises_minibatch_by_minibatch_to_one():
+    assert [training.annealed(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert training.annealed(0, 0) == 1.0
+
+
+def test_the_batches_of_all_epochs_anneal(tmp_path, monkeypatch):
+    steps, annealed = [], training.annealed
+    monkeypatch.setattr(training, "annealed", lambda at, total: steps.append((at, total)) or annealed(at, total))
+    mnist_train.main(config(tmp_path, limit=100, batch_size=30, epochs=3, annealing_epochs=2))
+    assert steps == [(step, 6) for step in range(9)], "84 images are three batches"
+    assert [line["beta"] for line in metrics(tmp_path)] == [0.5, 1.0, 1.0], "that of the epoch's last batch"
+
+
+def test_the_model_is_chosen_by_the_bound_that_is_trained(tmp_path):
+    mnist_train.main(config(tmp_path, limit=60, valid=20, epochs=1, beta=0.25, annealing_epochs=0))
+    line = metrics(tmp_path)[0]["valid"]
+    terms = [value * (-0.25 if name.endswith("/kl") else 1) for name, value in line.items() if "/" in name]
+    assert line["bound"] == pytest.approx(sum(terms), rel=1e-5)
+
+
+@pytest.mark.parametrize(("options", "warned"), [({"limit": 1}, True), ({"limit": 2}, False), ({"valid": 0}, False)])
+def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys, options, warned):
+    mnist_train.main(config(tmp_path, epochs=1, **options))
+    assert ("warning: too few examples to hold any out" in capsys.readouterr().err) == warned
+
+
+def test_early_stopping(tmp_path, monkeypatch):
+    scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
+    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
+    mnist_train.main(config(tmp_path, patience=2, epochs=50))
+    checkpoint = load(tmp_path / LAST)
+    assert (checkpoint["epoch"], checkpoint["best_epoch"], checkpoint["best"]) == (4, 2, -1.0)
+    mnist_train.main(config(tmp_path, patience=3, epochs=5, resume=True))
+    assert load(tmp_path / LAST)["best_epoch"] == 5, "more patience goes on"
+
+
+def test_the_validation_examples_are_evaluated_at_intervals(tmp_path, monkeypatch):
+    scores = iter([-1.0, -3.0])
+    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
+    mnist_train.main(config(tmp_path, limit=100, eval_interval=2, epochs=3))
+    assert [line["epoch"] for line in metrics(tmp_path) if "valid" in line] == [2, 3], "and after the last"
+    best = load(tmp_path / BEST)
+    assert (best["epoch"], best["best"]) == (2, -1.0) and load(tmp_path / LAST)["epoch"] == 3
+
+
+def test_long_gradients_are_scaled_down():
+    model, weights, scales = linear_gaussian(2)
+    objective, examples = StandardElbo(model), Examples(draw(weights, scales, 20))
+    start = deepcopy(objective.state_dict())
+    moved = []
+    for max_grad_norm in (None, 0.1, 1e9):
+        objective.load_state_dict(start)
+        torch.manual_seed(0)
+        step = Step(objective, torch.optim.SGD(objective.parameters(), lr=1.0, fused=True), max_grad_norm)
+        step(examples, torch.arange(20), 20, 1.0)
+        moved.append(torch.cat([(p.detach() - start[name]).flatten() for name, p in objective.named_parameters()]))
+    assert moved[0].norm() > 0.2 and moved[2].equal(moved[0])
+    torch.testing.assert_close(moved[1], 0.1 * moved[0] / moved[0].norm(), rtol=1e-4, atol=1e-8)
+
+
+def test_a_run_scales_long_gradients_down(tmp_path):
+    """So far down that Adam's epsilon hides them: nothing is learned."""
+    mnist_train.main(config(tmp_path / "clipped", limit=100, epochs=2, max_grad_norm=1e-12))
+    mnist_train.main(config(tmp_path / "free", limit=100, epochs=2))
+    clipped, free = (metrics(tmp_path / name)[1]["valid"]["bound"] for name in ("clipped", "free"))
+    assert clipped < free - 50
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
+    mnist_train.main(config(tmp_path, epochs=1))
+    before = load(tmp_path / LAST)
+
+    def poison(at, total):
+        return float("nan") if at == 7 else 1.0
+
+    monkeypatch.setattr(training, "annealed", poison)
+    with pytest.raises(
+        InputError, match=r"not finite at epoch 2, batch 5.*: bound = nan, .*checkpoints so far are kept"
+    ) as error:
+        mnist_train.main(config(tmp_path, epochs=3, resume=True))
+    assert "\n" not in str(error.value)
+    after = load(tmp_path / LAST)
+    assert after["epoch"] == 1
+    assert all(after["state_dict"][k].equal(before["state_dict"][k]) for k in before["state_dict"])
+
+
+def test_the_culprit_among_the_terms_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"not finite at epoch .*(image|joint)/(image|kl) = (-?inf|nan)"):
+        mnist_train.main(config(tmp_path, lr=1e20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resume": False}, "holds a run already: --resume continues"),
+        ({"lr": 1e-4}, "was run with --lr 0.001, not --lr 0.0001"),
+        ({"seed": 1}, "was run with --seed 0, not --seed 1"),
+        ({"model": "bivcca"}, "was run with --model mvae, not --model bivcca"),
+    ],
+)
+def test_a_save_dir_is_never_mixed_up(uninterrupted, changes, message):
+    before = (uninterrupted / "metrics.jsonl").read_text()
+    with pytest.raises(InputError, match=message):
+        mnist_train.main(config(uninterrupted, **{"resume": True, **changes}))
+    assert (uninterrupted / "metrics.jsonl").read_text() == before
+
+
+def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    about = json.loads((tmp_path / "config.json").read_text())
+    for name in ("looser", "valid", "optimizer"):
+        about["config"].pop(name)
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_a_damaged_checkpoint_says_what_to_do_with_its_run(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint.pth.tar").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"checkpoint.pth.tar is truncated.*: train anew in another --save-dir$"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_another_experiments_save_dir_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "celeba", "config": {}}))
+    with pytest.raises(InputError, match="holds a run of celeba: choose another --save-dir"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be positive, not 0"),
+        ({"batch_size": -1}, "--batch-size must be positive, not -1"),
+        ({"n_latents": 0}, "--n-latents must be positive, not 0"),
+        ({"lr": float("nan")}, "--lr must be positive, not nan"),
+        ({"limit": -5}, "--limit must be positive, not -5"),
+        ({"lambda_text": -1.0}, "--lambda-text must not be negative, it is -1"),
+        ({"annealing_epochs": -1}, "--annealing-epochs must not be negative"),
+        ({"paired_fraction": 1.5}, r"--paired-fraction must lie in \[0, 1\], it is 1.5"),
+        ({"valid": 0, "patience": 3}, "--patience needs validation examples"),
+        (
+            {"limit": 1, "patience": 3},
+            "--patience and --eval-interval need validation examples, and so few examples leave none",
+        ),
+        ({"eval_interval": 0}, "--eval-interval must be positive, not 0"),
+        ({"valid": 0, "eval_interval": 2}, "--eval-interval needs validation examples: leave out --valid 0"),
+        ({"patience": 3, "eval_interval": 4}, "--patience 3 is shorter than --eval-interval 4: raise it to 4"),
+        ({"max_grad_norm": -1.0}, "--max-grad-norm must be positive, not -1.0"),
+        ({"valid": 300}, "--valid 300 leaves no training example"),
+        ({"log_interval": 0}, "--log-interval must be positive"),
+        ({"seed": -1}, r"--seed must lie between 0 and 2\^32 - 1, it is -1"),
+        ({"seed": 2**32}, r"--seed must lie between 0 and 2\^32 - 1, it is 4294967296"),
+        ({"beta": -0.1}, "--beta must be a number that is not negative, it is -0.1"),
+        ({"seed": 10**20}, r"--seed must lie between 0 and 2\^32 - 1"),
+        ({"n_latents": 10**9}, "--n-latents 1000000000 is more than any memory holds"),
+    ],
+)
+def test_impossible_values_leave_no_trace(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        mnist_train.main(config(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_shows_the_configuration_and_writes_nothing(tmp_path, capsys):
+    mnist_train.main(config(tmp_path / "run", dry_run=True))
+    out = capsys.readouterr().out
+    assert json.loads(out)["n_latents"] == 8 and '\n  "n_latents": 8' in out, "an option a line"
+    assert not (tmp_path / "run").exists()
+
+
+def test_weak_supervision_uses_the_unpaired(tmp_path):
+    """With one label in ten paired, training still sees every image, and the terms say what was scored."""
+    mnist_train.main(config(tmp_path, paired_fraction=0.1, epochs=1))
+    checkpoint = load(tmp_path / LAST)
+    terms = metrics(tmp_path)[0]["train"]
+    assert checkpoint["epoch"] == 1
+    assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
+    whole = tmp_path / "whole"
+    mnist_train.main(config(whole, epochs=1))
+    of_whole = metrics(whole)[0]["train"]
+    assert terms["bound"] == pytest.approx(of_whole["bound"], rel=0.15), "a mean over examples"
+    assert terms["joint/kl"] != of_whole["joint/kl"], "of other examples"
+    steps = checkpoint["optimizer"]["state"][0]["step"].item()
+    assert steps == 5, "a batch has the terms of as many whole examples"
+
+
+def test_separate_runs_of_one_seed_agree_and_of_another_do_not(tmp_path, uninterrupted):
+    mnist_train.main(replace(config(tmp_path / "a"), experiment="named"))
+    assert_same_run(tmp_path / "a" / "named", uninterrupted)
+    mnist_train.main(config(tmp_path / "b", seed=1, epochs=1))
+    assert metrics(tmp_path / "b")[0] != metrics(uninterrupted)[0]
+
+
+def test_callbacks_follow_a_run_and_leave_it_as_it_is(tmp_path, uninterrupted):
+    seen = []
+
+    def callback(opened, line):
+        torch.rand(7)
+        seen.append((opened.dir, line, load(opened.dir / LAST)["epoch"]))
+
+    run(config(tmp_path), mnist_train.experiment(), callbacks=[callback])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seen == [(tmp_path, line, line["epoch"]) for line in lines], "once an epoch, with its checkpoint saved"
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def fails_otherwise():
+    raise RuntimeError("a mistake of ours")
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--K", "--seed", "--limit"])
+def test_numbers_beyond_any_memory_are_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        run_from_command_line(mnist_train.main, mnist_train.Config, "", ["--demo", option, "99999999999999999999"])
+    assert capsys.readouterr().err == (
+        f"error: {option} 99999999999999999999 is too large: give a number below 4294967296\n"
+    )
+
+
+def test_exit_codes(capsys):
+    def fails(error):
+        def main(_):
+            raise error
+
+        with pytest.raises(SystemExit) as exit_:
+            run_from_command_line(main, mnist_train.Config, "", ["--demo"])
+        return exit_.value.code
+
+    assert fails(InputError("the thing, and the way out")) == 2
+    assert capsys.readouterr().err == "error: the thing, and the way out\n"
+    for error, told in (
+        (ModuleNotFoundError("No module named 'importlib.readers'"), "the installation is incomplete or unreadable"),
+        (MemoryError("Unable to allocate 4 PiB"), r"memory ran out (Unable to allocate 4 PiB): give a smaller --limit"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "memory ran out"),
+    ):
+        assert fails(error) == 2
+        message = capsys.readouterr().err
+        assert told in message and message.startswith("error: ") and message.count("\n") == 1
+    with pytest.raises(RuntimeError, match="mistake"):
+        run_from_command_line(lambda _: fails_otherwise(), mnist_train.Config, "", ["--demo"])
+    assert fails(KeyboardInterrupt()) == 130
+    with pytest.raises(SystemExit) as exit_:
+        run_from_command_line(lambda _: None, mnist_train.Config, "", ["--no-such-option"])
+    assert exit_.value.code == 2
+
+
+def test_the_smallest_values_are_allowed(tmp_path):
+    config(tmp_path, beta=0.0, seed=2**32 - 1, annealing_epochs=0, paired_fraction=1.0, lambda_text=0.0).check()
+    config(tmp_path, valid=1, patience=1, eval_interval=1, epochs=1, batch_size=1, n_latents=1).check()
+
+
+@pytest.mark.parametrize(("valid", "seen"), [(20, 20), (0, 60)])
+def test_latents_are_drawn_every_few_epochs_of_the_examples_held_out(tmp_path, valid, seen):
+    drawn = []
+    experiment = mnist_train.experiment()._replace(
+        draw=lambda *_, **__: None,
+        analytics=lambda model, examples, folder, epoch: drawn.append((len(examples), folder.name, epoch)),
+    )
+    options = config(tmp_path, limit=60, valid=valid, epochs=4)
+    options.analytics_every = 2
+    run(options, experiment)
+    assert drawn == [(seen, "samples", 2), (seen, "samples", 4)]
+
+
+def test_latents_alone_are_drawn_after_each_epoch_without_an_option(tmp_path):
+    drawn = []
+    experiment = mnist_train.experiment()._replace(draw=None, analytics=lambda *args: drawn.append(args[-1]))
+    run(config(tmp_path, limit=60, epochs=2), experiment)
+    assert drawn == [1, 2] and (tmp_path / "loss.png").exists()
+
+
+def test_data_without_a_modality_of_the_model_are_refused(tmp_path):
+    def load(split, options):
+        return Examples({"Image": torch.rand(60, 1, 28, 28), "text": torch.arange(60) % 10})
+
+    experiment = mnist_train.experiment()._replace(load=load)
+    with pytest.raises(
+        InputError, match=r"encoders name image, which the data lack \(they have Image, text\): give both the same"
+    ):
+        run(config(tmp_path), experiment)
+
+
+def pairs_of(image=None, text=None, mask=None, **others):
+    image, text = torch.rand(60, 1, 28, 28) if image is None else image, torch.arange(60) % 10 if text is None else text
+    return Examples({"image": image, "text": text, **others}, mask=mask)
+
+
+ALL = torch.ones(60, 2, dtype=torch.bool)
+WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan)),
+            "image has NaN or infinity in 50 of 50 examples: Examples",
+        ),
+        (
+            lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=ALL),
+            "image has NaN or infinity in 50 of 50 examples",
+        ),
+        (lambda: pairs_of(text=torch.arange(60) % 10 - 1), "text has a negative number in 5 of 50 examples"),
+        (
+            lambda: pairs_of(text=torch.arange(60) % 10 + 1),
+            "text has a class above 9 in 5 of 50 examples: its decoder gives the classes 0 to 9: count classes from 0",
+        ),
+        (lambda: pairs_of(torch.rand(60, 1, 28, 28).double()), "image is torch.float64, and the model torch.float32"),
+        (lambda: pairs_of(255 * torch.rand(60, 1, 28, 28)), r"image has values outside \[0, 1\] in 50 of 50 examples"),
+        (
+            lambda: pairs_of(text=torch.arange(60).byte() % 10),
+            "text is torch.uint8, which is no class: convert it with",
+        ),
+        (lambda: pairs_of(text=torch.arange(60) / 10), "text is torch.float32, which is no class: convert it with"),
+        (
+            lambda: pairs_of(mask=torch.ones(60, 3).bool()),
+            r"a mask needs 2 columns, .50, 2., for image, text; its shape is .50, 3.",
+        ),
+        (
+            lambda: Examples({"text": torch.arange(60) % 10, "image": torch.rand(60, 1, 28, 28)}, mask=ALL),
+            "a mask's columns are image, text, as the model's encoders, and the data have text, image: give both",
+        ),
+    ],
+)
+def test_data_that_the_model_cannot_take_are_refused(tmp_path, data, message):
+    experiment = mnist_train.experiment()._replace(load=lambda *_: data())
+    with pytest.raises(InputError, match=message):
+        run(config(tmp_path), experiment)
+
+
+@pytest.mark.parametrize("event_dims", [1, 2])
+def test_a_likelihood_of_other_dimensions_than_an_example_is_refused(tmp_path, event_dims):
+    mnist = mnist_train.experiment()
+
+    def build(options):
+        model = mnist.build(options)
+        model.likelihood["image"] = BernoulliLikelihood(event_dims)
+        return model
+
+    message = "log-density of image must be one number for each example, which has 3 dimensions: .* event_dims=3"
+    with pytest.raises(InputError, match=message):
+        run(config(tmp_path), mnist._replace(build=build, load=lambda *_: pairs_of()))
+
+
+def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
+    mnist, options = mnist_train.experiment(), config(tmp_path)
+    data = pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=WITHOUT_IMAGE, id=torch.arange(60))
+    kept = mnist.examples(options, data, mnist.build(options))
+    assert set(kept.modalities) == {"image", "text"} and kept.mask.equal(WITHOUT_IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "60 processes cannot share 50 validation examples: start fewer, or raise --valid"),
+        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples of a batch: start fewer, or raise --batch-size"),
+        ({"valid": 270}, "60 processes cannot share 30 training examples: start fewer$"),
+    ],
+)
+def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, options, message):
+    """A sixth of the 300 examples is held out, and these are shared too."""
+    monkeypatch.setattr(training.distributed, "world_size", lambda: 60)
+    with pytest.raises(InputError, match=message):
+        mnist_train.main(config(tmp_path, **{"batch_size": 100} | options))
+
+
+def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
+    orders = []
+
+    def call(self, examples, own, n, beta, original=Step.__call__):
+        orders.append(own)
+        return original(self, examples, own, n, beta)
+
+    monkeypatch.setattr(Step, "__call__", call)
+    mnist_train.main(config(tmp_path, epochs=2))
+    first, second = torch.cat(orders).split(250)
+    assert not first.equal(second)
+    assert first.sort().values.equal(torch.arange(250))
+    assert second.sort().values.equal(torch.arange(250))
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The last step's loss was fine; what it did to the weights was not."""
+    with pytest.raises(InputError, match=r"weights are not finite at epoch 1: .*in another --save-dir"):
+        mnist_train.main(config(tmp_path, lr=1e38, valid=0, batch_size=300, epochs=1))
+    assert not (tmp_path / LAST).exists()
+    mnist_train.main(config(tmp_path, epochs=1))
+    assert load(tmp_path / LAST)["epoch"] == 1, "a folder without a checkpoint is no run yet"
+
+
+def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / BEST)
+    before = (tmp_path / BEST).read_bytes()
+    for message in (
+        "holds model_best.pth.tar without config.json",
+        "holds model_best.pth.tar without checkpoint.pth.tar",
+    ):
+        for resume in (False, True):
+            with pytest.raises(InputError, match=message):
+                mnist_train.main(config(tmp_path, resume=resume))
+        (tmp_path / "config.json").write_text(json.dumps({"experiment": "mnist", "config": {}}))
+    assert (tmp_path / BEST).read_bytes() == before
+
+
+def test_a_run_that_was_killed_between_the_files_of_its_first_epoch_begins_anew(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / LAST).unlink()
+    with pytest.raises(InputError, match="holds model_best.pth.tar without"):
+        mnist_train.main(config(tmp_path))
+    mnist_train.main(config(tmp_path, resume=True))
+    expected, found = (load(folder / BEST)["state_dict"] for folder in (uninterrupted, tmp_path))
+    assert all(found[key].equal(x) for key, x in expected.items())
+
+
+def test_resuming_remembers_what_came_before(tmp_path):
+    for epochs in (1, 2, 3):
+        mnist_train.main(config(tmp_path, epochs=epochs, resume=True))
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert len(about["resumed_from"]) == 2
+    assert {"command", "started", "commit"} == set(about["resumed_from"][0])
+
+
+def test_resuming_from_what_is_no_last_checkpoint(tmp_path, uninterrupted):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / LAST).write_bytes((uninterrupted / BEST).read_bytes())
+    with pytest.raises(InputError, match="missing required field `rng`"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_resuming_on_other_data(tmp_path):
+    mnist_train.main(config(tmp_path, epochs=1))
+    smaller = load_mnist("train", data_config("", demo=True, limit=200))
+    with pytest.raises(InputError, match="had 250 training examples, now there are 167: check --data-dir"):
+        run(config(tmp_path, resume=True), mnist_train.experiment()._replace(load=lambda *_: smaller))
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    mnist_train.main(config(tmp_path, epochs=1))
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl, line 1 is damaged"):
+        mnist_train.main(config(tmp_path, resume=True))
+
+
+def test_the_meter_adds_up_random_subsets_by_name():
+    model, weights, scales = linear_gaussian(4)
+    objective, meter = MvaeElbo(model, K=1), Meter()
+    sums, n = {}, 0
+    for size in (3, 5, 2, 4, 6):
+        bound = objective.bound(draw(weights, scales, size))
+        meter.add(bound, size)
+        n += size
+        for name, values in {"bound": bound.value, **bound.terms}.items():
+            sums[name] = sums.get(name, 0.0) + values.sum().item()
+    assert meter.check("") == pytest.approx({name: value / n for name, value in sums.items()})
+
+
+def test_compiling_needs_the_compiler_that_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"--compile needs a C\+\+ compiler, and there is no no-such-compiler"):
+        mnist_train.main(config(tmp_path, compile=True))
+
+
+def test_steps_that_differ_from_batch_to_batch_are_not_captured():
+    model = linear_gaussian(3)[0]
+    whole = Examples({name: torch.zeros(4, 3) for name in ("a", "b", "c")})
+    partly = Examples(whole.modalities, mask=torch.ones(4, 3, dtype=torch.bool))
+
+    def capturable(objective, examples):
+        return Step(objective, torch.optim.Adam(objective.parameters())).capturable(examples)
+
+    assert capturable(MvaeElbo(model), whole) and capturable(MvaeElbo(model), partly)
+    assert not capturable(MvaeElbo(model, K=1), whole), "other subsets at each step"
+    model.encoder["a"] = torch.nn.Sequential(torch.nn.BatchNorm1d(3), model.encoder["a"])
+    assert capturable(MvaeElbo(model), whole)
+    assert not capturable(MvaeElbo(model), partly), "its statistics would count what is absent"
+
+
+def test_a_default_that_is_not_set_is_named_as_an_option(tmp_path):
+    iwae = {"model": "bivcca", "obj": "iwae", "K": 2, "epochs": 1, "limit": 20}
+    mnist_train.main(config(tmp_path, **iwae))
+    with pytest.raises(InputError, match="was run with --looser, not --no-looser: --resume needs the same"):
+        mnist_train.main(config(tmp_path, **iwae, looser=False, resume=True))
+
+
+def test_choices_are_checked_in_python_too(tmp_path):
+    for changes, message in (
+        ({"precision": "fp16"}, "precision = 'fp16' is no choice: there are 'fp32', 'bf16'"),
+        ({"track": ("board",)}, "track = .'board',. is no choice: there are 'tensorboard'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mnist_train.main(config(tmp_path, **changes))
+
+
+def test_a_copied_folder_that_trains_the_original_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "mydata"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "train.py"), raising=False)
+    with pytest.raises(InputError, match="train.py trains mnist, not mydata: write mydata for mnist in the files"):
+        mnist_train.main(config(tmp_path))
+
+
+def test_a_load_that_returns_something_else_is_named(tmp_path):
+    experiment = mnist_train.experiment()._replace(load=lambda split, config: {})
+    with pytest.raises(InputError, match="load.* must return Examples, not dict"):
+        run(config(tmp_path), experiment)

@@ -1,0 +1,1 @@
+"""What explore.py, reproduce.py and the measurements of speed are made of."""

@@ -1,0 +1,94 @@
+"""The explorer's page: what is given beside what the models decode, which stays in view."""
+
+import html
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from common.errors import InputError
+from tools.exploration.explorer import Explorer
+from tools.exploration.views import Picture
+
+STYLE = Path(__file__).with_name("page.css").read_text()
+N_IN_VIEW = 4  # sliders that are not folded away
+RANKS = ("most", *(f"{n} most" for n in ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")))
+LATEST = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False, "api_visibility": "private"}
+
+
+def page(explorers: dict[str, Explorer], title: str, examples: dict[str, Tensor]) -> gr.Blocks:
+    """Return the page: inputs and sliders, and at their right (above them on a phone) what each model decodes.
+
+    Args:
+        explorers: the models by the names that the page shows; all have the same modalities.
+        examples: values of the modalities to click, {modality: (N, ...)}.
+    """
+    first, *_ = explorers.values()
+    with gr.Blocks(title=title, analytics_enabled=False) as blocks:
+        gr.Markdown(f"# {html.escape(title)}\n{instructions(explorers)}")
+        with gr.Row():
+            with gr.Column():
+                given = [view.input(f"given {name}", examples.get(name, ())) for name, view in first.views.items()]
+                sliders, draw = _sliders(list(explorers.values()))
+            with gr.Column(elem_id="decoded"):
+                decoded = gr.HTML()
+        inputs = [*given, draw, *sliders]
+        update = partial(frames, explorers, len(given))
+        for component in inputs:
+            component.change(update, inputs, decoded, **LATEST)
+        blocks.load(update, inputs, decoded, **LATEST)
+    return blocks
+
+
+def instructions(explorers: dict[str, Explorer]) -> str:
+    """Return the sentence at the top of the page."""
+    first, *_ = explorers.values()
+    *most, last = dict.fromkeys([*(view.help for view in first.views.values()), "click an example"])
+    who = "the model decodes" if len(explorers) == 1 else "each model decodes"
+    ways = ", ".join(most) + " or " + last
+    return (
+        f"{ways[0].upper()}{ways[1:]}: {who} every modality from what you give, or from the prior if you give nothing. "
+        "The sliders move the latent code from there."
+    )
+
+
+def frames(explorers: dict[str, Explorer], n_given: int, *values: Any) -> str:  # noqa: ANN401 (gradio's values)
+    """Return what the models decode, as HTML.
+
+    Args:
+        n_given: how many of the values are the modalities'; the draw and the sliders follow.
+
+    Raises:
+        gr.Error: a value cannot be read.
+    """
+    given, draw, moves = values[:n_given], int(values[n_given]), values[n_given + 1 :]
+    start = time.perf_counter()
+    try:
+        shown = {name: explorer.frame(given, draw, moves) for name, explorer in explorers.items()}
+    except InputError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    models = [f"<section><h2>{html.escape(name)}</h2>{content}</section>" for name, content in shown.items()]
+    took = f"{1000 * (time.perf_counter() - start):.0f} ms"
+    return f'<div class="models">{"".join(models)}</div><p class="took">decoded in {took}</p>'
+
+
+def _sliders(explorers: Sequence[Explorer]) -> tuple[list[gr.Slider], gr.Slider]:
+    """Return the sliders of the latents, which move the same rank in every model, and the one of the draw."""
+    noun = "pictures" if any(isinstance(view, Picture) for view in explorers[0].views.values()) else "texts"
+    ranked = list(zip(*(explorer.dimensions for explorer in explorers), strict=False))  # those that all models have
+    labels = [
+        f"latent{'s' * (len(set(numbers)) > 1)} {', '.join(map(str, numbers))}: changes the {noun} {rank}"
+        for numbers, rank in zip(ranked, RANKS, strict=False)
+    ]
+    sliders = [gr.Slider(-4, 4, 0, step=0.1, label=label) for label in labels[:N_IN_VIEW]]
+    reset = gr.Button("reset all sliders")
+    with gr.Accordion("More latents, and random draws", open=False):
+        sliders += [gr.Slider(-4, 4, 0, step=0.1, label=label) for label in labels[N_IN_VIEW:]]
+        draw = gr.Slider(0, 100, step=1, label="random draw of z (0: no draw, but the mean)")
+    moved = [*sliders, draw]
+    reset.click(lambda: [0] * len(moved), None, moved, queue=False, api_visibility="private")
+    return sliders, draw

@@ -1,0 +1,158 @@
+"""The JSON files of a run, as work.py writes them and tables.py and report.py read them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from common.data import schemas
+from training.earlier_runs import NOT_OF_THE_RUN
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Command = Annotated[str, Meta(max_length=5000)]
+Count = Annotated[int, Meta(ge=0, le=10**12)]
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Numbers = dict[Name, Number | None]  # None where a figure is undefined
+
+DELETE = "delete it, and the same command makes it again"
+
+
+class Estimate(Struct):
+    """A figure with a mean over examples or episodes."""
+
+    mean: Number | None
+    stderr: Number | None = None
+    """of the mean, over these examples or episodes"""
+
+
+class Share(Struct):
+    """Scores, in [0, 1], of a run of weak supervision."""
+
+    fraction: Number
+    model: Number
+    classifier: Number
+
+
+class Measured(Struct):
+    """What the tables read of a measure's JSON; each script writes some of these, and more."""
+
+    estimates: dict[Name, Estimate] = {}
+    by_size: dict[Annotated[str, Meta(pattern=r"^\d{1,4}$")], Numbers] = {}
+    """by the number of given modalities"""
+    results: list[Share] = []
+
+
+class Epochs(Struct):
+    """Epochs that the plan has, and those that a budget left."""
+
+    planned: Count
+    given: Count
+
+
+class Versions(Struct):
+    """Versions of the software."""
+
+    torch: Name
+    python: Name | None = None
+
+
+class Curves(Struct):
+    """The bound after each epoch, nats."""
+
+    train: list[Number]
+    valid: list[Number]
+
+
+class Result(Struct):
+    """A run: how it was trained, and what was measured. The file result.json."""
+
+    table: Name
+    experiment: Name
+    model: Name
+    seed: Count
+    demo: bool
+    epochs: Epochs
+    commands: Annotated[list[Command], Meta(min_length=1, max_length=100)]
+    """training first, then the measures"""
+    commit: Name | None
+    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
+    """of the last measure"""
+    versions: Versions
+    device: Name
+    threads: Count | None
+    config: dict[Name, Any]
+    examples: Count | None
+    """in training; None if several models were trained"""
+    seconds: Annotated[float, Meta(ge=0, le=1e12)] | None
+    curves: Curves
+    measured: dict[Name, Measured]
+    """by the measure's name"""
+
+    @property
+    def judges(self) -> tuple[Number, ...]:
+        """The accuracies of the judges whose features were measured, which tell them from others; () if none were."""
+        measures = [x.estimates for x in self.measured.values() if x.by_size]
+        return tuple(x.mean for estimates in measures for name, x in estimates.items() if name.startswith("classifier"))
+
+
+def letters(results: Iterable[Result]) -> dict[tuple[Number, ...], str]:
+    """A letter for each set of judges, by `Result.judges`; empty if all runs had the same."""
+    sets = sorted({x.judges for x in results if x.judges})
+    return dict(zip(sets, ascii_uppercase, strict=False)) if len(sets) > 1 else {}
+
+
+class Split(Struct):
+    """A split's part of a line of metrics.jsonl."""
+
+    bound: Number
+
+
+class Epoch(Struct):
+    """What is read of a line of metrics.jsonl."""
+
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    train: Split | None = None
+    valid: Split | None = None
+
+
+class About(Struct):
+    """What is read of config.json."""
+
+    config: dict[Name, Any]
+
+
+def read_result(file: Path) -> Result:
+    """The result in a file.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return schemas.read_json(file, Result, "delete it, and the same command measures its run again")
+
+
+def read_epochs(file: Path) -> tuple[int, int]:
+    """The epochs of a run, and how many of them are annealing, from the file epochs.json.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return schemas.read_json(file, tuple[Annotated[int, Meta(ge=1, le=10**9)], Count], DELETE)
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """A result's fields that come from the files of its training, except `examples`.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    lines = {file.parent: schemas.read_json_lines(file, Epoch, DELETE) for file in folder.rglob("metrics.jsonl")}
+    epochs = lines.get(folder, [])  # none if the script trains several models in folders below
+    config = schemas.read_json(folder / "config.json", About, DELETE).config if epochs else {}
+    splits = {"train": [epoch.train for epoch in epochs], "valid": [epoch.valid for epoch in epochs]}
+    return {
+        "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},
+        "seconds": sum(epoch.seconds for run in lines.values() for epoch in run),
+        "curves": {name: [round(x.bound, 3) for x in each if x] for name, each in splits.items()},
+    }

@@ -1,0 +1,134 @@
+"""An experiment as a value, and the one function that trains it."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from common import distributed
+from common.checkpoints.experiment_modules import EXPERIMENTS
+from common.data.batches import Examples
+from common.data.splits import hold_out, unpair
+from common.errors import require
+from common.model_data import check_present, modelled
+from common.multimodal_vae import MultimodalVAE
+from common.objectives.base import Objective
+from common.objectives.registry import make_objective
+from training import batch_norm, devices, trackers
+from training.earlier_runs import read_about
+from training.loop import Pictures, Trainer
+from training.objective_options import ObjectiveOptions
+from training.option_groups import check_choices
+from training.options import RunConfig, as_json
+from training.runs import Callback, Run
+
+Split = Any  # what `load` returns: Examples, or what an experiment makes them from
+
+
+class Experiment(NamedTuple):
+    """What a train.py says about its experiment.
+
+    name: the folder, which checkpoints name.
+    load: split ("train", "test"), config -> the data of that split.
+    build: config -> the model.
+    objective: config, model -> what to maximise.
+    draw: model, folder, train, valid -> writes sample pictures into the folder; None for no pictures.
+    load_train: config -> the data to train on, and those to select the best model by (None for none). It may complete
+        the config with what the data say, such as a vocabulary. By default the last sixth of the training split, or
+        --valid examples, are held out.
+    examples: config, data, model -> the examples that a step takes batches from; by default the data, without what the
+        model has no modality for.
+    analytics: model, examples, folder, epoch -> writes pictures of the latents, every --analytics-every epochs, or
+        after each epoch if the config has no such option.
+    """
+
+    name: str
+    load: Callable[[str, Any], Split]
+    build: Callable[[Any], nn.Module]
+    objective: Callable[[Any, nn.Module], Objective]
+    draw: Callable[[nn.Module, Path, Split, Split | None], None] | None
+    load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
+    examples: Callable[[Any, Split, nn.Module], Examples] = modelled
+    analytics: Callable[[nn.Module, Examples, Path, int], None] | None = None
+
+
+def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
+    """The objective that --obj names, by default the first one that exists for the model."""
+    name = config.objective_name(config.objectives())
+    return make_objective(name, model, config, config.weights(model))
+
+
+def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback] = ()) -> Run | None:
+    """Train an experiment's model; with --dry-run only print the configuration.
+
+    Args:
+        callbacks: called after each epoch (see `Trainer`), beside the trackers of --track.
+
+    Returns:
+        the finished run; None for a dry run.
+
+    Raises:
+        InputError: options, data or a save-dir that cannot be used, the train.py of a copied folder that trains the
+            original, or a loss that diverged.
+    """
+    config.check()
+    check_choices(config)
+    _check_folder(experiment.name)
+    trackers.check_installed(config.track)
+    if config.config:
+        read_about(config.config, experiment.name)  # some experiments have the same options
+    if config.dry_run:
+        print(json.dumps(as_json(config), indent=2))
+        return None
+    device = devices.select(config.cuda)  # before any work on several threads, which keep the settings they start with
+    torch.manual_seed(config.seed)
+    train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
+    selects = valid is not None or (config.patience is None and config.eval_interval == 1)
+    require(
+        selects,
+        "--patience and --eval-interval need validation examples, and so few examples leave none: raise --limit",
+    )
+    if valid is None and config.valid != 0 and distributed.rank() == 0:
+        print("warning: too few examples to hold any out: the last model will count as the best", file=sys.stderr)
+    model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
+    synchronised = config.sync_batch_norm and distributed.world_size() > 1
+    if synchronised:
+        batch_norm.synchronise(model)
+    objective = experiment.objective(config, model)
+    examples = experiment.examples(config, train, model)
+    check_present(examples, model)
+    if config.paired_fraction < 1:
+        examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
+    if synchronised:
+        batch_norm.check_synchronised(objective, examples, config.batch_size)
+    held_out = valid and experiment.examples(config, valid, model)
+    pictures = (experiment.draw or experiment.analytics) and Pictures(
+        experiment.draw and (lambda folder: experiment.draw(model, folder, train, valid)),
+        experiment.analytics and partial(experiment.analytics, model, held_out or examples),
+        getattr(config, "analytics_every", None) or 1,
+    )
+    with Run(experiment.name, config) as opened:
+        callbacks = [*callbacks, *trackers.start(config.track, opened)]
+        Trainer(model, objective, examples, held_out, config, opened, pictures, callbacks).fit()
+    return opened
+
+
+def _check_folder(name: str) -> None:
+    """Raise InputError if the running script is the train.py of a copied folder that still imports the original."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", "")).resolve()
+    folder = script.parent
+    is_copy = name in EXPERIMENTS and script.name == "train.py" and (folder / "__init__.py").exists()
+    message = f"{script} trains {name}, not {folder.name}: write {folder.name} for {name} in the files of this folder"
+    require(not is_copy or folder.name == name, message)
+
+
+def _held_out(config: RunConfig, experiment: Experiment) -> tuple[Examples, Examples | None]:
+    """The training split without its last examples, and these."""
+    loaded = experiment.load("train", config)
+    require(isinstance(loaded, Examples), f'load("train", config) must return Examples, not {type(loaded).__name__}')
+    return hold_out(loaded, config.valid)

@@ -1,0 +1,204 @@
+"""A run: its command line, its save-dir, and what it writes there."""
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+from common.data.schemas import read_json, read_json_lines
+from common.errors import InputError, flag, flags, require
+from common.io import check_writable, locked, remove_leftovers, write_atomically
+from training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
+from training.objective_options import Unset
+from training.options import RunConfig, as_json
+from training.provenance import provenance
+
+if TYPE_CHECKING:
+    from training.resuming import Last
+
+# torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
+
+METRICS, CURVES = "metrics.jsonl", "loss.png"
+SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
+REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
+MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # by a resumed run; epochs: with a constant learning rate
+
+
+class Epoch(TypedDict):
+    """A line of metrics.jsonl: means over the examples in nats, beta, learning rate and speed."""
+
+    epoch: int
+    train: dict[str, float]
+    beta: float
+    lr: float
+    seconds: float
+    examples_per_second: float
+    valid: NotRequired[dict[str, float]]
+
+
+Callback = Callable[["Run", Epoch], None]  # called after each epoch, with the run and its line of metrics.jsonl
+
+
+def check_same(options: dict[str, Any], model: Path) -> None:
+    """Raise InputError if a checkpoint, or the best one of a folder, was trained with other options."""
+    from common.checkpoints import load_config
+
+    trained = load_config(model)  # the authors' checkpoints lack some options
+    different = [name for name, value in options.items() if value != trained.get(name, value)]
+    names = ["demo", *different] if trained.get("demo") else different
+    trained_with = flags({name: trained[name] for name in names})
+    require(not different, f"{model} was trained with {trained_with}: give the same options")
+
+
+class Run(contextlib.ExitStack):
+    """A save-dir, open and locked until the end of a `with`. Several processes share a run; only the first one writes.
+
+    Args:
+        experiment: the experiment's name, kept in config.json and in every checkpoint.
+        config: the run's configuration.
+
+    Attributes:
+        dir, samples: the save-dir, and the folder of pictures in it.
+        about: what config.json and every checkpoint hold about the run: its configuration, command, versions, ...
+        checkpoint: the last checkpoint of the run that is resumed, or None.
+        metrics: lines of metrics.jsonl, one an epoch.
+        writes: whether this process writes.
+
+    Raises:
+        InputError: the save-dir holds a run and `resume` is off, or another experiment's run, or a run with other
+            options (those in MAY_CHANGE may differ); or another process is at work in it.
+    """
+
+    def __init__(self, experiment: str, config: RunConfig) -> None:
+        from common import distributed
+
+        super().__init__()
+        self.experiment = experiment
+        self.writes = distributed.rank() == 0
+        self.config = as_json(config)
+        self.dir = config.save_dir / config.experiment
+        self.samples = self.dir / "samples"
+        self.metrics_file = self.dir / METRICS
+        with contextlib.ExitStack() as lock:
+            if self.writes:
+                lock.enter_context(locked(self.dir))
+            self.checkpoint = self._last_checkpoint(config)
+            if self.writes:
+                self._prepare()
+            self.about = self._about()
+            epochs_done = self.checkpoint.epoch if self.checkpoint else 0
+            self.metrics = [line for line in read_metrics(self.dir) if line["epoch"] <= epochs_done]
+            if self.writes:
+                write_atomically(self.dir / "config.json", json.dumps(self.about, indent=2, allow_nan=False).encode())
+                write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in self.metrics).encode())
+            self.push(lock.pop_all())  # an error above this line unlocks the save-dir
+
+    def log(self, line: Epoch) -> None:
+        """Append an epoch to metrics.jsonl."""
+        self.metrics.append(line)
+        if not self.writes:
+            return
+        try:
+            with open(self.metrics_file, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            remedy = "free disk space, then --resume"
+            raise InputError(f"{self.metrics_file} could not be written ({error.strerror}): {remedy}") from error
+
+    def _prepare(self) -> None:
+        """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""
+        from common.checkpoints import BEST, LAST
+
+        try:
+            self.samples.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.samples} cannot be made ({error.strerror}): choose another --save-dir") from error
+        files = [self.dir / name for name in (LAST, BEST, METRICS, CURVES, "config.json")]
+        for path in files:
+            check_writable(path)
+        remove_leftovers(files)
+
+    def _about(self) -> dict[str, Any]:
+        from common.checkpoints import FORMAT
+
+        about = {
+            "format": FORMAT,
+            "experiment": self.experiment,
+            "config": self.config,
+            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            **provenance(),
+            "resumed_from": [],
+        }
+        if self.checkpoint:
+            earlier = {name: getattr(self.checkpoint, name) for name in ("command", "started", "commit")}
+            about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
+        return about
+
+    def _last_checkpoint(self, config: RunConfig) -> "Last | None":
+        """The last checkpoint of the run in the save-dir; None if there is none yet."""
+        from common.checkpoints import BEST, LAST
+        from common.data import tensor_files
+        from training.resuming import REMEDY, Last
+
+        config_file = self.dir / "config.json"
+        if not config_file.exists():
+            strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
+            require(not strangers, f"{self.dir} holds {strangers} without config.json: choose another --save-dir")
+            return None
+        before = read_json(config_file, About, "choose another --save-dir")
+        require(
+            before.experiment == self.experiment,
+            f"{self.dir} holds a run of {before.experiment[:100]}: choose another --save-dir",
+        )
+        if not (self.dir / LAST).exists():
+            self._remove_lone_best(before.started, config.resume)
+            return None
+        message = f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another"
+        require(config.resume, message)
+        options = taken_up(type(config), before.config, config_file, "choose another --save-dir")
+        self._check_options(config, type(config)(**options))
+        return tensor_files.load(self.dir / LAST, Last, REMEDY, REMEDY)
+
+    def _remove_lone_best(self, started: str, resume: bool) -> None:
+        """Remove a best model without a last checkpoint, if it is this run's.
+
+        A run that is killed between the two files of its first epoch leaves it; there is nothing to keep of it.
+        """
+        from common import distributed
+        from common.checkpoints import BEST, LAST, load
+
+        best = self.dir / BEST
+        if distributed.rank() == 0 and best.exists():
+            same_run = resume and load(best).get("started") == started
+            require(same_run, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
+            best.unlink(missing_ok=True)
+
+    def _check_options(self, config: RunConfig, before: RunConfig) -> None:
+        """Raise InputError if an option that must stay the same differs from the resumed run's."""
+        fixed = {"epochs"} if config.lr_schedule != "constant" else set()  # the schedule ends with them
+        for name, value in vars(config).items():
+            earlier = getattr(before, name)
+            if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
+                theirs, ours = (bool(x) if isinstance(x, Unset) else x for x in (earlier, value))
+                difference = f"{flag(name, theirs)}, not {flag(name, ours)}"
+                if isinstance(value, list | dict):  # not an option, but a fact about the data
+                    difference = f"another {name.replace('_', ' ')}"
+                why = f", since --lr-schedule {config.lr_schedule} ends with them" if name in fixed else ""
+                raise InputError(f"{self.dir} was run with {difference}: --resume needs the same{why}")
+
+
+def read_metrics(folder: Path) -> list[Epoch]:
+    """The lines of a run's metrics.jsonl; none if there is no such file.
+
+    A killed run can leave half a last line; its epoch is not in the checkpoint and will be run again.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / METRICS
+    return read_json_lines(path, Epoch, "move it away to go on without its curves") if path.exists() else []
