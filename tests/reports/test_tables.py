@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reports import provenance as provenance_module
 from reports import tables
+from training import provenance as provenance_module
 from training.provenance import provenance
 
 
@@ -94,7 +94,7 @@ def test_the_commit_is_not_that_of_a_repository_around_this_one(tmp_path, monkey
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     (tmp_path / "unpacked").mkdir()
     for root, has_one in ((tmp_path, True), (tmp_path / "unpacked", False)):
-        monkeypatch.setattr(provenance_module, "__file__", str(root / "common" / "reporting" / "provenance.py"))
+        monkeypatch.setattr(provenance_module, "__file__", str(root / "training" / "provenance.py"))
         assert bool(provenance_module.git_commit()) == has_one
 
 
