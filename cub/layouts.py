@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import distributed
-from common.data.files import download, read_text
-from common.data.zip_files import unpack
+from common.data.files import read_text
 from common.errors import require
 from cub.demo import CAPTIONS
 
@@ -68,15 +67,6 @@ def find_birds(data_dir: Path, images_dir: Path | None = None) -> BirdFiles:
     for split in CLASSES:
         require(len(files.names[split]) > 0, f"{files.folder} has no image with captions of a {split} class: {HOW}")
     return files
-
-
-def fetch_birds(data_dir: Path) -> None:
-    """Download the authors' archive and unpack its folder cub/, unless the data-dir has captions already."""
-    if any((folder / name).exists() for folder in (data_dir, data_dir / "cub") for name in (AUTHORS["train"], TEXTS)):
-        return
-    if not (data_dir / ARCHIVE).is_file():
-        download([URL], data_dir / ARCHIVE, None, HOW)
-    unpack(data_dir / ARCHIVE, "cub")
 
 
 def _find_authors(root: Path) -> BirdFiles:

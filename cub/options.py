@@ -24,6 +24,7 @@ class BirdOptions:
     CUB_200_2011/images"""
     cache_dir: Path | None = None
     """folder of the caches: images at 64 x 64, words, features, networks. Default: the data-dir"""
+    download: tyro.conf.Suppress[bool] = False  # the authors' archive is gone from its host
 
 
 @dataclass(kw_only=True)
@@ -44,8 +45,6 @@ class TrainingBirdOptions(WordOptions):
     valid: int | None = None
     """hold out the last N training images, with their captions, and select the best model on them. 0 holds out none,
     and the last model counts as the best, as in the authors' code. Default: the last tenth"""
-    download: bool = False
-    """try to download the authors' archive. It is gone from its host, so this says what to get instead"""
     # what the model is kept with: the words, and the network of the features
     vocabulary: tyro.conf.Suppress[list[str] | None] = None
     feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None

@@ -14,6 +14,8 @@ A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and ca
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import tyro
+
 from common.errors import require
 from common.models import choices
 from cub.options import AUTHORS, FUSIONS, MODELS, POSTERIORS, TrainingBirdOptions, model_of
@@ -28,9 +30,7 @@ if TYPE_CHECKING:
 @dataclass
 class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
-    ALWAYS_PAIRED: ClassVar = "captions belong to their images"
     DEMO: ClassVar = {"model": "features", "epochs": 5, "batch_size": 16, "limit": 600, "K": 1}
-    PAPER: ClassVar = {}  # the defaults
     WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
     WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
     DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {
@@ -41,6 +41,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
     """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and
     captions; image, feature, caption: a VAE of this modality alone"""
+    settings: tyro.conf.Suppress[str] = "recommended"  # the defaults are the authors'
     fusion: Literal[tuple(FUSIONS)] = "moe"
     """how the experts are fused"""
     posterior: Literal[POSTERIORS] | None = None
@@ -109,7 +110,6 @@ def experiment(config: Config) -> "Experiment":
     from cub.model import build
     from cub.sample import draw
     from cub.trained_model import load_train
-    from reports.latents import latent_pictures
     from training import Experiment, objective_of
 
     return Experiment(
@@ -120,7 +120,6 @@ def experiment(config: Config) -> "Experiment":
         draw if config.analytics else None,
         load_train,
         examples=lambda config, birds, model: birds.examples.only(model.modalities),
-        analytics=latent_pictures if config.analytics_every else None,
     )
 
 

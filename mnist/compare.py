@@ -62,8 +62,8 @@ VARIANTS = {
 }
 
 REFUSED = {  # options of train that --variants and --options cannot set: the comparison sets or ignores them
-    *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "config", "pre-trained"),
-    *("settings", "dry-run", "download"),
+    *("data-dir", "demo", "cuda", "resume", "seed", "save-dir", "experiment", "pre-trained"),
+    *("settings", "download"),
 }
 
 

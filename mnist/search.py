@@ -82,9 +82,7 @@ class Config(train.Config):
     seed: tyro.conf.Suppress[int] = 0
     experiment: tyro.conf.Suppress[str] = ""
     pre_trained: tyro.conf.Suppress[Path | None] = None
-    config: tyro.conf.Suppress[Path | None] = None
     settings: tyro.conf.Suppress[str] = "recommended"
-    dry_run: tyro.conf.Suppress[bool] = False
 
     def check(self) -> None:
         super().check()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 @dataclass
 class Config(TrainingPairOptions, NamedModels, MmvaeOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in the authors' code"
-    ALWAYS_PAIRED: ClassVar = "MNIST-SVHN is paired by its digits"
     DEMO: ClassVar = {"epochs": 2, "batch_size": 32, "K": 5}
     PAPER: ClassVar = {}  # the defaults
     DEPEND_ON: ClassVar = MmvaeOptions.DEPEND_ON | {
@@ -107,7 +106,6 @@ def experiment(config: Config) -> "Experiment":
     from mnist_svhn.data import load, load_train
     from mnist_svhn.model import build
     from mnist_svhn.sample import draw
-    from reports.latents import latent_pictures
     from training import Experiment, objective_of
 
     return Experiment(
@@ -117,7 +115,6 @@ def experiment(config: Config) -> "Experiment":
         objective_of,
         draw if config.analytics else None,
         load_train,
-        analytics=latent_pictures if config.analytics_every else None,
     )
 
 

@@ -13,6 +13,8 @@ A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1].
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import tyro
+
 from common.errors import require
 from polymnist.options import MODELS, DatasetOptions
 from training import run_from_command_line
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 @dataclass
 class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     DEFAULTS_FROM: ClassVar = "as in MoPoE's code"
-    ALWAYS_PAIRED: ClassVar = "PolyMNIST is paired by its digits"
     DEMO: ClassVar = {
         "model": "mopoe-published",
         "networks": "small",
@@ -58,6 +59,7 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     missing: float = 0.0
     """share of the images m1, m2, ... that training and validation examples lack, drawn as in the multivae package; all
     have m0"""
+    paired_fraction: tyro.conf.Suppress[float] = 1.0
     keep_incomplete: bool = True
     """train on examples that lack images too; --no-keep-incomplete leaves them out"""
     batch_size: int = 256

@@ -9,8 +9,8 @@ from torch import Tensor
 from common import distributed
 from common.data.batches import Examples
 from common.multimodal_vae import MultimodalVAE
-from reports import plots, umap
-from reports.metrics import divergences, sampled_latents
+from reports import plots
+from reports.metrics import divergences
 
 BOXES = 20  # latents in kl.png
 MAX_PAIRED_SOURCES = 3  # with more sources kl.png leaves out the divergences between pairs of posteriors
@@ -42,15 +42,6 @@ def kl_plot(
         shown = "latent" if len(latents) == n else f"latent, the {len(latents)} of {n} that are used most"
         plots.boxes(path, drawn, (shown, "nats"), latents.tolist())
     return kls
-
-
-def latent_pictures(model: MultimodalVAE, examples: Examples, folder: Path, epoch: int) -> None:
-    """Save kl_EPOCH.png and umap_EPOCH.png of the first examples, as MMVAE's code does while it trains."""
-    shown, sources = examples.take(slice(umap.MAX_DRAWS)), each_modality(model)
-    kl_plot(folder / f"kl_{epoch:03}.png", model, shown, sources)
-    z = sampled_latents(model, shown, sources)
-    if distributed.rank() == 0:
-        umap.latents(folder / f"umap_{epoch:03}.png", model, z, {}, "no --analytics-every")
 
 
 def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:

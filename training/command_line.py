@@ -22,7 +22,7 @@ from training.options import RunConfig
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
-LESS_MEMORY = "give a smaller --limit, --batch-size, --n-latents, --K, --max-memory or --n-samples"
+LESS_MEMORY = "give a smaller --limit, --batch-size, --n-latents, --K or --n-samples"
 SPINS = "10000"  # rounds of a waiting thread before it sleeps, about 60 microseconds
 
 
@@ -139,7 +139,7 @@ def _named_defaults(given: RunConfig) -> dict[str, Any]:
     named = given.DEMO if given.demo else {}
     if given.settings == "paper":
         require(given.PAPER is not None, "--settings paper: no paper has settings for this script, leave it out")
-        for name in ("demo", "config", "pre_trained"):
+        for name in ("demo", "pre_trained"):
             alone = not getattr(given, name)
             require(alone, f"--settings paper and {option(name)} set the same defaults: leave one out")
         named = given.PAPER

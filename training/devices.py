@@ -1,8 +1,7 @@
-"""Device, precision and compiled networks."""
+"""Device and precision."""
 
 import ctypes
 import os
-import shutil
 import sys
 from typing import TypeVar
 
@@ -34,24 +33,18 @@ def select(cuda: bool) -> torch.device:
     return torch.device("cpu")
 
 
-def prepare(model: Model, device: torch.device, precision: str, compile: bool) -> Model:
-    """Move a model to a device; set its networks' precision, and compile them if `compile` is set.
+def prepare(model: Model, device: torch.device, precision: str) -> Model:
+    """Move a model to a device, and set its networks' precision.
 
     Densities, products of experts and sums stay in float32.
 
     Args:
         model: must have `networks()`.
         precision: "fp32" or "bf16".
-
-    Raises:
-        InputError: compiling needs a compiler of C++ (for the CPU) or C (for a GPU), and there is none.
     """
     for network in model.networks():
         if precision == "bf16":
             run_in_bf16(network)
-        if compile:
-            _check_compiler(device)
-            compile_network(network)
     return model.to(device)
 
 
@@ -75,29 +68,6 @@ def _in_float32(output: object) -> object:
         tensors = [_in_float32(x) for x in output]
         return type(output)(*tensors) if hasattr(output, "_fields") else tuple(tensors)
     return output
-
-
-def compile_network(network: nn.Module) -> None:
-    """Compile a network by torch.compile when it is first called."""
-    forward = network.forward
-
-    def compiled(*inputs: object, **named: object) -> object:
-        return forward(*inputs, **named)
-
-    # not network.compile(), which leaves a Sequential as it is: torch does not compile its own functions. Code of its
-    # own for each network, since torch compiles the same code eight times at most
-    compiled.__code__ = compiled.__code__.replace()
-    network.forward = torch.compile(compiled)
-
-
-def _check_compiler(device: torch.device) -> None:
-    if device.type == "cpu":
-        kind, compilers = "C++", [os.environ.get("CXX", "g++")]
-    else:  # Triton's launchers
-        kind, compilers = "C", [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
-    names = " or ".join(compilers)
-    message = f"--compile needs a {kind} compiler, and there is no {names}: install it, or leave out --compile"
-    require(any(shutil.which(name) for name in compilers), message)
 
 
 def _keep_pages() -> None:

@@ -1,4 +1,4 @@
-"""The options of an earlier run, as --resume, --config and --pre-trained take them up."""
+"""The options of an earlier run, as --resume and --pre-trained take them up."""
 
 import dataclasses
 from pathlib import Path
@@ -12,8 +12,7 @@ from training.objective_options import Unset
 from training.option_groups import choices_of
 from training.options import RunConfig
 
-# what --config does not take over
-NOT_TAKEN_OVER = {"save_dir", "experiment", "resume", "dry_run", "config", "settings"}
+NOT_TAKEN_OVER = {"save_dir", "experiment", "resume", "settings"}  # by a resumed run
 # may differ from the resumed run's options; paths are included, since a folder has many names
 NOT_OF_THE_RUN = NOT_TAKEN_OVER | {"data_dir", "cache_dir", "download", "pre_trained", "vocab"}
 OF_THIS_EXPERIMENT = "give the file of a run of this experiment"
@@ -27,32 +26,13 @@ class About(msgspec.Struct):
     started: str = ""
 
 
-def read_about(path: Path, experiment: str | None = None) -> About:
-    """What a run's config.json says.
-
-    Args:
-        experiment: the only experiment to accept; by default any.
-
-    Raises:
-        InputError: the file is missing, damaged, or of another experiment.
-    """
-    about = read_json(path, About, "give the config.json of a run")
-    name = about.experiment[:100]
-    message = f"{path} belongs to a run of {name}, not of {experiment}: use {name}'s train.py"
-    require(experiment in (None, name), message)
-    return about
-
-
 def options_of(given: RunConfig) -> dict[str, Any]:
-    """The options of the run that --resume continues, else --config names, else --pre-trained names."""
+    """The options of the run that --resume continues, else of the one that --pre-trained names."""
     config, before = type(given), given.save_dir / given.experiment / "config.json"
-    resumed = given.resume and before.exists()
-    if resumed or given.config:
-        file = before if resumed else given.config
-        options = {name: value for name, value in read_about(file).config.items() if name not in NOT_TAKEN_OVER}
-        remedy = "choose another --save-dir" if resumed else OF_THIS_EXPERIMENT
-        taken = taken_up(config, options, file, remedy)
-        return taken if resumed else without_derived(config, taken)
+    if given.resume and before.exists():
+        options = read_json(before, About, "choose another --save-dir").config
+        options = {name: value for name, value in options.items() if name not in NOT_TAKEN_OVER}
+        return taken_up(config, options, before, "choose another --save-dir")
     if not given.pre_trained:
         return {}
     from common.checkpoints import load_config  # needs torch, which --help does without

@@ -1,9 +1,7 @@
 """An experiment as a value, and the one function that trains it."""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +17,11 @@ from common.model_data import check_present, modelled
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
-from training import batch_norm, devices, trackers
-from training.earlier_runs import read_about
-from training.loop import Pictures, Trainer
+from training import devices, trackers
+from training.loop import Trainer
 from training.objective_options import ObjectiveOptions
 from training.option_groups import check_choices
-from training.options import RunConfig, as_json
+from training.options import RunConfig
 from training.runs import Callback, Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
@@ -43,8 +40,6 @@ class Experiment(NamedTuple):
         --valid examples, are held out.
     examples: config, data, model -> the examples that a step takes batches from; by default the data, without what the
         model has no modality for.
-    analytics: model, examples, folder, epoch -> writes pictures of the latents, every --analytics-every epochs, or
-        after each epoch if the config has no such option.
     """
 
     name: str
@@ -54,7 +49,6 @@ class Experiment(NamedTuple):
     draw: Callable[[nn.Module, Path, Split, Split | None], None] | None
     load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
     examples: Callable[[Any, Split, nn.Module], Examples] = modelled
-    analytics: Callable[[nn.Module, Examples, Path, int], None] | None = None
 
 
 def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
@@ -63,14 +57,14 @@ def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
     return make_objective(name, model, config, config.weights(model))
 
 
-def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback] = ()) -> Run | None:
-    """Train an experiment's model; with --dry-run only print the configuration.
+def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback] = ()) -> Run:
+    """Train an experiment's model.
 
     Args:
         callbacks: called after each epoch (see `Trainer`), beside the trackers of --track.
 
     Returns:
-        the finished run; None for a dry run.
+        the finished run.
 
     Raises:
         InputError: options, data or a save-dir that cannot be used, the train.py of a copied folder that trains the
@@ -80,41 +74,24 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     check_choices(config)
     _check_folder(experiment.name)
     trackers.check_installed(config.track)
-    if config.config:
-        read_about(config.config, experiment.name)  # some experiments have the same options
-    if config.dry_run:
-        print(json.dumps(as_json(config), indent=2))
-        return None
     device = devices.select(config.cuda)  # before any work on several threads, which keep the settings they start with
     torch.manual_seed(config.seed)
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
-    selects = valid is not None or (config.patience is None and config.eval_interval == 1)
-    require(
-        selects,
-        "--patience and --eval-interval need validation examples, and so few examples leave none: raise --limit",
-    )
+    selects = valid is not None or config.patience is None
+    require(selects, "--patience needs validation examples, and so few examples leave none: raise --limit")
     if valid is None and config.valid != 0 and distributed.rank() == 0:
         print("warning: too few examples to hold any out: the last model will count as the best", file=sys.stderr)
-    model = devices.prepare(experiment.build(config), device, config.precision, config.compile)
-    synchronised = config.sync_batch_norm and distributed.world_size() > 1
-    if synchronised:
-        batch_norm.synchronise(model)
+    model = devices.prepare(experiment.build(config), device, config.precision)
     objective = experiment.objective(config, model)
     examples = experiment.examples(config, train, model)
     check_present(examples, model)
     if config.paired_fraction < 1:
         examples = unpair(examples, config.paired_fraction, config.seed, objective.unimodal)
-    if synchronised:
-        batch_norm.check_synchronised(objective, examples, config.batch_size)
     held_out = valid and experiment.examples(config, valid, model)
-    pictures = (experiment.draw or experiment.analytics) and Pictures(
-        experiment.draw and (lambda folder: experiment.draw(model, folder, train, valid)),
-        experiment.analytics and partial(experiment.analytics, model, held_out or examples),
-        getattr(config, "analytics_every", None) or 1,
-    )
+    draw = experiment.draw and (lambda folder: experiment.draw(model, folder, train, valid))
     with Run(experiment.name, config) as opened:
         callbacks = [*callbacks, *trackers.start(config.track, opened)]
-        Trainer(model, objective, examples, held_out, config, opened, pictures, callbacks).fit()
+        Trainer(model, objective, examples, held_out, config, opened, draw, callbacks).fit()
     return opened
 
 

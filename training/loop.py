@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from common.data.streams import Stream
 from common.data.tensor_files import save
 from common.errors import Diverged, require
 from common.objectives.base import Objective
+from reports import training_curves
 from training import optimizers, resuming
 from training.ctrl_c import CtrlC
 from training.meter import DIVERGED, Meter
@@ -31,19 +32,6 @@ from training.steps import CapturedStep, Step
 
 PICTURES_EVERY = 60.0  # seconds between pictures during training
 EVALUATION_BATCH = 500  # examples: without gradients there is room for more than training's batch
-
-
-class Pictures(NamedTuple):
-    """The pictures of a run.
-
-    draw: writes sample pictures into a folder, at most once a minute and at the end. None: no such pictures.
-    analytics: folder, epoch -> writes pictures of the latents; called by all processes. None: no such pictures.
-    every: epochs between them.
-    """
-
-    draw: Callable[[Path], None] | None = None
-    analytics: Callable[[Path, int], None] | None = None
-    every: int = 1
 
 
 def annealed(step: int, annealing_steps: int) -> float:
@@ -72,7 +60,7 @@ class Trainer:
     Args:
         train, valid: the splits; moved to the model's device where they fit, streamed to it otherwise.
         config: needs epochs, annealing_epochs, batch_size and lr beside the common options.
-        pictures: None for no pictures.
+        draw: writes sample pictures into a folder, at most once a minute and at the end; None for no pictures.
         callbacks: called after each epoch by all processes, with the checkpoint saved and the model in evaluation mode.
             Their random draws do not change those of the training.
     """
@@ -83,7 +71,7 @@ class Trainer:
     valid: Examples | Stream | None
     config: RunConfig
     run: Run
-    pictures: Pictures | None = None
+    draw: Callable[[Path], None] | None = None
     callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
@@ -91,7 +79,7 @@ class Trainer:
         self.device = _device_of(self.model)
         self.optimizer = optimizers.make(config, self.objective.parameters(), self.device)
         self.step = Step(self.objective, self.optimizer, config.max_grad_norm)
-        if self.device.type == "cuda" and config.capture and self.step.capturable(train):
+        if self.device.type == "cuda" and self.step.capturable(train):
             self.step = CapturedStep(self.step)
         self.train = streams.place(train, self.device)
         self.valid = streams.place(self.valid, self.device) if self.valid else None
@@ -130,8 +118,8 @@ class Trainer:
     def _train(self) -> None:
         """Train until the last epoch, until --patience is used up, or until Ctrl-C."""
         self.last_drawn = time.monotonic()
-        if self.pictures and self._finished() and distributed.any_process(self._killed_while_drawing()):
-            self._draw(self.progress.epoch)
+        if self.draw and self._finished() and distributed.any_process(self._killed_while_drawing()):
+            self._draw()
         with self.ctrl_c:
             while not self._finished():
                 epoch = self.progress.epoch + 1
@@ -145,7 +133,7 @@ class Trainer:
                 if distributed.any_process(self.ctrl_c.asked):
                     self._stop(epoch)
         print(f"best epoch {self.progress.best_epoch} of {self.progress.epoch}: {self.run.dir / BEST}", end="")
-        print(f"; pictures in {self.run.samples}" if self.pictures else "")
+        print(f"; pictures in {self.run.samples}" if self.draw else "")
 
     def _load(self, last: Last) -> None:
         before, now, path = last.n_train, len(self.train), self.run.dir / LAST
@@ -240,8 +228,8 @@ class Trainer:
         for callback in self.callbacks:
             with self._undisturbed():
                 callback(self.run, line)
-        if self.pictures:
-            self._draw(epoch)
+        if self.draw:
+            self._draw()
 
     def _checkpoint(self) -> dict[str, Any]:
         return self.run.about | vars(self.progress) | {"state_dict": self.model.state_dict()}
@@ -257,18 +245,11 @@ class Trainer:
             print(f"stopped in epoch {epoch}; --resume continues from {self.run.dir / LAST}", file=sys.stderr)
         raise KeyboardInterrupt
 
-    def _draw(self, epoch: int) -> None:
-        """Draw what is due after an epoch; loss.png comes last."""
-        from reports import training_curves  # loads matplotlib, which few commands need
-
-        finished = self._finished()
-        with self._undisturbed():
-            if self.pictures.analytics and (finished or epoch % self.pictures.every == 0):
-                self.pictures.analytics(self.run.samples, epoch)
-        if self.run.writes and (finished or time.monotonic() - self.last_drawn > PICTURES_EVERY):
+    def _draw(self) -> None:
+        """Draw if it is due; loss.png comes last."""
+        if self.run.writes and (self._finished() or time.monotonic() - self.last_drawn > PICTURES_EVERY):
             with self._undisturbed():
-                if self.pictures.draw:
-                    self.pictures.draw(self.run.samples)
+                self.draw(self.run.samples)
             if self.run.metrics:  # none if the user moved a damaged metrics.jsonl away
                 training_curves.loss_curves(self.run.dir / CURVES, self.run.metrics)
             self.last_drawn = time.monotonic()

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from common.errors import install, option, require, require_positive
+import tyro
+
+from common.errors import option, require, require_positive
 from common.models.choices import FUSIONS, MODELS, PAIR_MODELS, Assembly, Model, check_learn_prior
 from common.objectives import registry
 from common.objectives.registry import OBJECTIVES
@@ -45,11 +46,9 @@ class ObjectiveOptions:
     """weight of the KLs between the joint posterior and those of single modalities; for --obj mvtcae the weight of its
     conditional terms, 0 to 1. Default: 0.1, as in Suzuki et al. 2016; for mvtcae 5/6, as in the authors' script
     for PolyMNIST"""
-    max_memory: float | None = None
-    """decode only as many samples at once as fit into this many GiB with their gradients: less memory, same result"""
 
     # {option: options whose defaults from another run are dropped if it changes}
-    DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha", "max_memory")}
+    DEPEND_ON: ClassVar = {"obj": ("K", "looser", "dreg", "approx_m", "alpha")}
 
     def assembly(self) -> Assembly:
         """How the config's model is assembled."""
@@ -91,7 +90,7 @@ class ObjectiveOptions:
             FUSIONS[fusion].is_mixture or isinstance(self.looser, Unset) or not self.looser,
             f"--looser takes the mean over a mixture's components, and {model} is not a mixture: leave it out",
         )
-        require_positive(self, "K", "max_memory")
+        require_positive(self, "K")
         for name in ("approx_m", "alpha"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
@@ -109,7 +108,6 @@ class ObjectiveOptions:
             "K": self.K not in (None, 1),
             "looser": bool(self.looser) and not isinstance(self.looser, Unset),
             "dreg": self.dreg is not None,
-            "max_memory": self.max_memory is not None,
             "approx_m": self.approx_m != 0,
             "alpha": self.alpha is not None,
         }
@@ -201,6 +199,7 @@ class ModelOptions(NamedModels):
     """the model"""
     posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
     """family of the experts and the prior"""
+    approx_m: tyro.conf.Suppress[int] = 0  # two modalities have no other subsets
 
     def check(self) -> None:
         super().check()
@@ -208,7 +207,6 @@ class ModelOptions(NamedModels):
             self.paired_fraction == 1 or self.record().unpaired,
             f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1",
         )
-        require(self.approx_m == 0, "--approx-m: random subsets need at least 3 modalities, leave it out")
         if self.record().first_alone:
             lambdas = (field for field in dataclasses.fields(self) if field.name.startswith("lambda_"))
             for field in (field for field in lambdas if field.name != "lambda_image"):
@@ -221,8 +219,10 @@ class MmvaeOptions(PrivateOptions):
     """What the experiments of MMVAE's paper share."""
 
     GROUP: ClassVar = "model"
-    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "analytics_every", "logp")}
+    GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
 
+    approx_m: tyro.conf.Suppress[int] = 0  # two modalities have no other subsets
+    paired_fraction: tyro.conf.Suppress[float] = 1.0
     learn_prior: bool = Unset(True)
     """learn the scales of the prior. Not for vmf and ebm, whose priors have none, and not for products of experts and
     prior and jnf, whose posteriors hold N(0, I). Default: as in MMVAE's paper; other models have a fixed prior, as in
@@ -232,18 +232,12 @@ class MmvaeOptions(PrivateOptions):
     first's. Default: as in the paper"""
     analytics: bool = True
     """draw pictures during training"""
-    analytics_every: int | None = None
-    """also draw kl_EPOCH.png and umap_EPOCH.png every N epochs (see python analyse.py --help), as the authors' code
-    does after each epoch. Default: never"""
     logp: bool = False
     """after training, estimate the best model's log-likelihoods of the test split (python loglike.py)"""
 
     def check(self) -> None:
         super().check()
-        every, scaling, (model, fusion, posterior) = self.analytics_every, self.llik_scaling, self.assembly()
-        require_positive(self, "analytics_every")
-        require(every is None or find_spec("umap"), f"--analytics-every needs umap-learn: {install('umap-learn')}")
-        require(every is None or self.analytics, "--analytics-every draws pictures: leave out --no-analytics")
+        scaling, (model, fusion, posterior) = self.llik_scaling, self.assembly()
         in_range = scaling is None or 0 <= scaling < math.inf
         require(in_range, f"--llik-scaling must be a number that is not negative, it is {scaling}")
         require(not scaling or fusion != "own", f"--llik-scaling: {model} has one modality, leave it out")

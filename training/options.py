@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
 LatentsOption = Annotated[int, LATENT_NAMES]
-OptimizerName = Literal["adam", "amsgrad", "adamw", "sgd"]
-LrSchedule = Literal["constant", "linear", "cosine", "step"]
+OptimizerName = Literal["adam", "amsgrad"]
+LrSchedule = Literal["constant", "cosine"]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -50,13 +50,9 @@ class TrainingOptions:
     annealing_epochs: int | None = None
     """epochs over which the weight of the KL rises from 0 to --beta"""
     optimizer: OptimizerName = "adam"
-    """amsgrad: the variant of Adam by Reddi et al. 2018; adamw: with a decoupled weight decay of 0.01; sgd: with a
-    momentum of 0.9"""
+    """amsgrad: the variant of Adam by Reddi et al. 2018"""
     lr_schedule: LrSchedule = "constant"
-    """how the learning rate falls, minibatch by minibatch, from --lr after the warm-up until the last epoch. linear,
-    cosine: to 0; step: to a tenth after half of the way, to a hundredth after three quarters"""
-    warmup_epochs: int = 0
-    """epochs over which the learning rate first rises from 0 to --lr, minibatch by minibatch"""
+    """how the learning rate falls, minibatch by minibatch. cosine: from --lr to 0 at the end of the last epoch"""
     max_grad_norm: float | None = None
     """scale the gradient of a step down to this norm if it is longer. Default: never"""
     beta: float = 1.0
@@ -64,9 +60,7 @@ class TrainingOptions:
     valid: int | None = None
     """select the best model on the last N training examples (counted after --limit), and do not train on them. 0: no
     validation, the last model counts as the best. Default: the last sixth"""
-    eval_interval: int = 1
-    """score the model on the validation examples after every Nth epoch and the last, to find the best one. A run that
-    is resumed with more --epochs keeps the score of its former last epoch (only with a constant --lr-schedule)"""
+    eval_interval: tyro.conf.Suppress[int] = 1
     patience: int | None = None
     """stop after this many epochs without a better model. Default: never"""
     paired_fraction: float = 1.0
@@ -102,7 +96,6 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     ANNEALING: ClassVar[float] = 0.0  # the share of --epochs that --annealing-epochs is by default
     PAPER: ClassVar[dict[str, Any] | None] = None  # defaults with --settings paper; None: no paper has settings
     DEMO: ClassVar[dict[str, Any]] = {}  # defaults with --demo
-    ALWAYS_PAIRED: ClassVar[str] = ""  # why --paired-fraction must be 1, if it must
 
     n_latents: LatentsOption
     """dimensions of z"""
@@ -112,9 +105,6 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """name of the run: a subfolder of the save-dir"""
     settings: Literal["recommended", "paper"] = "recommended"
     """defaults of the other options. recommended: this repository's"""
-    config: Path | None = None
-    """take the defaults of all options from the config.json of another run of this experiment; options given here
-    override them, and defaults that depend on these change with them. With --save-dir alone the run is repeated"""
     pre_trained: Path | None = None
     """start from the weights and options of this checkpoint, or of the best one in this run's folder; options given
     here override them. The original authors' files work too"""
@@ -122,19 +112,9 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
     """continue from the last checkpoint of the save-dir as if never stopped, with its options, or start if there is
     none. Only paths, --patience, options of speed and reporting, and with a constant --lr-schedule --epochs may
     change"""
-    dry_run: bool = False
-    """print the configuration as JSON and exit"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """precision of the networks; densities and losses are always float32. bf16 is fast on GPUs and on processors with
     instructions for it (AVX-512 BF16, AMX)"""
-    compile: bool = False
-    """compile the networks with torch.compile: takes about a minute, and needs a C++ compiler on the CPU"""
-    capture: bool = True
-    """on the GPU, run each training step as one CUDA graph, so that small models do not wait for kernel launches. Use
-    --no-capture for networks whose operations change from batch to batch"""
-    sync_batch_norm: bool = False
-    """under torchrun, batch norm takes mean and variance over the rows of all processes, so that steps equal those of
-    one process; otherwise over a process's own rows"""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """also write options and metrics for these trackers, into folders of their names in the save-dir. Default: none"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
@@ -152,8 +132,6 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
             source = f"{100 * cls.ANNEALING:.3g}% of --epochs" if cls.ANNEALING else "no annealing"
         elif name == "settings":
             text += f". paper: {'not known' if cls.PAPER is None else flags(cls.PAPER) or 'the same'}"
-        elif name == "paired_fraction" and cls.ALWAYS_PAIRED:
-            text = f"must be 1: {cls.ALWAYS_PAIRED}"
         elif name == "demo" and cls.DEMO:
             text += f". The defaults are then {flags(cls.DEMO)}"
         elif name in RunConfig.SET_BY_EXPERIMENTS:
@@ -171,12 +149,12 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
             self.n_latents < 10**6,
             f"--n-latents {self.n_latents} is more than any memory holds: give less than 1,000,000",
         )
-        positive = ("epochs", "batch_size", "n_latents", "log_interval", "limit", "eval_interval", "patience", "lr")
+        positive = ("epochs", "batch_size", "n_latents", "log_interval", "limit", "patience", "lr")
         require_positive(self, *positive, "max_grad_norm")
         for name, value in vars(self).items():
             finite = not isinstance(value, float) or math.isfinite(value)
             require(finite, f"{option(name)} must be finite, it is {value}")
-            if name.startswith("lambda_") or name in ("annealing_epochs", "warmup_epochs", "valid"):
+            if name.startswith("lambda_") or name in ("annealing_epochs", "valid"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require(0 <= self.beta < math.inf, f"--beta must be a number that is not negative, it is {self.beta}")
         require_seed(self)
@@ -184,16 +162,7 @@ class RunConfig(ComputeOptions, TrainingOptions, DataOptions):
         below = not name.is_absolute() and ".." not in name.parts
         require(below, f"--experiment must be a folder below the save-dir, not {self.experiment}")
         require(0 <= self.paired_fraction <= 1, f"--paired-fraction must lie in [0, 1], it is {self.paired_fraction}")
-        require(
-            not self.ALWAYS_PAIRED or self.paired_fraction == 1, f"{self.ALWAYS_PAIRED}: leave --paired-fraction at 1"
-        )
         require(self.patience is None or self.valid != 0, "--patience needs validation examples: leave out --valid 0")
-        interval = self.eval_interval
-        require(interval == 1 or self.valid != 0, "--eval-interval needs validation examples: leave out --valid 0")
-        require(
-            self.patience is None or interval <= self.patience,
-            f"--patience {self.patience} is shorter than --eval-interval {interval}: raise it to {interval}",
-        )
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
 
 METRICS, CURVES = "metrics.jsonl", "loss.png"
-SPEED = {"cuda", "precision", "compile", "capture", "max_memory"}
-REPORTING = {"log_interval", "track", "analytics", "analytics_every", "logp"}
+SPEED = {"cuda", "precision"}
+REPORTING = {"log_interval", "track", "analytics", "logp"}
 MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # by a resumed run; epochs: with a constant learning rate
 
 

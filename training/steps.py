@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from common import distributed
@@ -13,7 +14,6 @@ from common.data.batches import Examples
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives.base import Bound, Objective
-from training.gradients import SummedGradients
 
 WARM_UP = 3  # steps that run before one is captured
 
@@ -29,7 +29,6 @@ class Step:
         self, objective: Objective, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
     ) -> None:
         self.objective, self.optimizer, self.max_grad_norm = objective, optimizer, max_grad_norm
-        self.gradients = SummedGradients(objective.parameters()) if distributed.world_size() > 1 else None
 
     def __call__(
         self, examples: Examples, index: Tensor, n: int, beta: float | Tensor, every_row: bool = False
@@ -49,12 +48,10 @@ class Step:
         bound = None
         if len(index):
             batch = replace(examples[index], every_row=True) if every_row else examples[index]
-            if self.gradients and self.objective.one_backward_pass:
-                self.gradients.start()
             # n, since the loss is a mean over examples, and an example may have several rows
             bound = self.objective.backward(batch, beta, n)
-        if self.gradients:
-            self.gradients.finish()
+        if distributed.world_size() > 1:
+            sum_gradients([x for x in self.objective.parameters() if x.requires_grad])
         parameters = [x for x in self.objective.parameters() if x.grad is not None]
         norm = total_norm([x.grad for x in parameters])
         if self.max_grad_norm is not None:
@@ -70,6 +67,22 @@ class Step:
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
         return same_rows and self.objective.capturable and distributed.world_size() == 1
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Sum each parameter's gradient over all processes, in place; it stays None if no process has one.
+
+    A process has no gradient where its rows lack a modality, or if it has no rows.
+    """
+    has_gradient = torch.tensor([float(x.grad is not None) for x in parameters], device=parameters[0].device)
+    gradients = [(torch.zeros_like(x) if x.grad is None else x.grad).flatten() for x in parameters]
+    message = torch.cat([has_gradient, *gradients])
+    dist.all_reduce(message)
+    counts, *sums = message.split([len(parameters), *(x.numel() for x in parameters)])
+    for x, count, total in zip(parameters, counts.tolist(), sums, strict=True):
+        # in the parameter's own memory layout, which the fused optimiser requires
+        gradient = torch.zeros_like(x) if x.grad is None else x.grad
+        x.grad = gradient.copy_(total.view_as(x)) if count else None
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
@@ -134,7 +147,8 @@ class CapturedStep:
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(
-                f"the training step cannot be captured as a CUDA graph ({cause}): use --no-capture"
+                f"the training step cannot be captured as a CUDA graph ({cause}): give its objective's class "
+                "`capturable = False`, if a network's operations change from batch to batch"
             ) from error
         finally:
             for group in groups:

@@ -83,10 +83,8 @@ class WeakSupervisionOptions:
     seed: tyro.conf.Suppress[int] = 0
     paired_fraction: tyro.conf.Suppress[float] = 1.0
     experiment: tyro.conf.Suppress[str] = ""
-    config: tyro.conf.Suppress[Path | None] = None
     settings: tyro.conf.Suppress[str] = "recommended"
     patience: tyro.conf.Suppress[int | None] = None
-    eval_interval: tyro.conf.Suppress[int] = 1
 
     def check(self) -> None:
         super().check()
@@ -128,9 +126,6 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
         InputError: options or data that cannot be used.
     """
     config.check()
-    if config.dry_run:
-        print(json.dumps(options.as_json(config), indent=2))
-        return []
     load = experiment().load
     n = len(load("train", config))
     load("test", config)

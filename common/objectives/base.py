@@ -59,7 +59,6 @@ class Objective(nn.Module):
     """
 
     capturable = False  # every batch takes the same operations, so that a step can be a CUDA graph
-    one_backward_pass = True  # `backward` runs autograd once, so each gradient is final as soon as it is computed
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -42,9 +42,8 @@ class DregIwaeElbo(IwaeElbo):
         looser: bool = False,
         weights: Mapping[str, float] | None = None,
         gradient: Literal["exact", "stop-all", "published"] = "exact",
-        max_memory: float | None = None,
     ) -> None:
-        super().__init__(model, K, looser, weights, max_memory)
+        super().__init__(model, K, looser, weights)
         require(gradient in GRADIENTS, f"DReG's gradient must be one of {', '.join(GRADIENTS)} (got {gradient!r})")
         self.gradient = gradient
 

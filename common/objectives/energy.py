@@ -27,7 +27,6 @@ class EnergyIwaeElbo(ImportanceWeighted):
 
     Args:
         K: samples, two or more: StandardElbo is the bound with one, without the noise of choosing.
-        max_memory: see `ImportanceWeighted`.
 
     Raises:
         InputError: fewer than two samples, or another posterior.
@@ -38,9 +37,8 @@ class EnergyIwaeElbo(ImportanceWeighted):
         model: MultimodalVAE,
         K: int = 2,
         weights: Mapping[str, float] | None = None,
-        max_memory: float | None = None,
     ) -> None:
-        super().__init__(model, weights, max_memory)
+        super().__init__(model, weights)
         is_energy_based = self.model.variational_posterior.is_energy_based
         require(is_energy_based, "EnergyIwaeElbo needs an energy-based posterior: IwaeElbo takes others")
         require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.utils.checkpoint import checkpoint
 
 from common.data.batches import Batch
 from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.objectives.decoding import samples_at_once, samples_that_fit
+from common.objectives.decoding import samples_at_once
 from common.objectives.importance_weights import changes_gradient, up_to_a_multiple
 
 MAX_SHARE = 0.6  # above this share of samples that matter, scoring them first costs more time than it saves
@@ -24,33 +23,10 @@ Part = tuple[Batch, tuple[Tensor, ...], Tensor, Known]  # examples, their expert
 
 
 class ImportanceWeighted(MultimodalObjective):
-    """Base class of importance-weighted bounds: their weights, and decoding in a limited memory.
+    """Base class of importance-weighted bounds: their weights, and decoding a few examples or samples at a time."""
 
-    Args:
-        model, weights: see `MultimodalObjective`.
-        max_memory: GiB; decode only as many samples at a time as fit with their gradients, and decode them again in the
-            backward pass. By default all at once.
-    """
-
-    one_backward_pass = False
     has_kl_to_prior = False
     looser = False
-
-    def __init__(
-        self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, max_memory: float | None = None
-    ) -> None:
-        super().__init__(model, weights)
-        self.max_samples = None if max_memory is None else samples_that_fit(self.model, max_memory)
-
-    @property
-    def capturable(self) -> bool:
-        # a CUDA graph cannot restore the random state, as decoding again in the backward pass does
-        return super().capturable and self.max_samples is None
-
-    def samples_at_once(self, z: Tensor) -> int:
-        """The number of samples z (..., D) to decode in one batch."""
-        usual = samples_at_once(self.model, z.shape[-1])
-        return usual if self.max_samples is None else min(usual, self.max_samples)
 
     def _log_weights(
         self,
@@ -101,31 +77,25 @@ class ImportanceWeighted(MultimodalObjective):
     ) -> dict[str, Tensor]:
         """log p(x_m|z) of each group's modalities where a component has weight: {name: (T, K, B)}.
 
-        A few of the K samples at a time if that saves memory: without gradients, or with --max-memory.
+        Without gradients a few of the K samples at a time, which saves memory.
 
         Args:
             matters: the samples to score, (T, K, B); None: all.
         """
         t, k, b, _ = z.shape
-        n = max(1, self.samples_at_once(z) // (t * b))
+        size = k if torch.is_grad_enabled() else max(1, samples_at_once(self.model, z.shape[-1]) // (t * b))
         has_weight = (share > 0)[:, None].expand(t, k, b)
         if matters is not None:
             has_weight = has_weight & up_to_a_multiple(matters, has_weight)
         log_likelihoods = {}
         for names in groups:
-            again = self.max_samples is not None and not self.model.decoder_has_batch_norm(names[0])
-            at_once = n < k and (again or not torch.is_grad_enabled())
-            size, parts = n if at_once else k, []
+            parts = []
             for z_part, weighted in zip(z.split(size, dim=1), has_weight.split(size, dim=1), strict=True):
                 scored = {name: self.present(name, batch, weighted) for name in names}
                 if matters is not None and batch.mask is None:
                     of_set = weighted.unsqueeze(-1)
                     scored = {name: of_set if self.model.modality[name].is_set else weighted for name in names}
-                arguments = dict.fromkeys(names, z_part), batch, scored
-                if at_once and torch.is_grad_enabled():
-                    parts.append(checkpoint(self.log_likelihoods, *arguments, use_reentrant=False))
-                else:
-                    parts.append(self.log_likelihoods(*arguments))
+                parts.append(self.log_likelihoods(dict.fromkeys(names, z_part), batch, scored))
             log_likelihoods |= {name: torch.cat([part[name] for part in parts], dim=1) for name in names}
         return log_likelihoods
 
@@ -153,7 +123,6 @@ class IwaeElbo(ImportanceWeighted):
     Args:
         K: samples of each component.
         looser: see above; no effect if T is 1.
-        max_memory: see `ImportanceWeighted`.
 
     Raises:
         InputError: no samples, or a posterior without a density in closed form.
@@ -165,9 +134,8 @@ class IwaeElbo(ImportanceWeighted):
         K: int = 1,
         looser: bool = False,
         weights: Mapping[str, float] | None = None,
-        max_memory: float | None = None,
     ) -> None:
-        super().__init__(model, weights, max_memory)
+        super().__init__(model, weights)
         require(K > 0, f"an importance-weighted bound needs at least one sample, not {K}")
         has_density = self.model.variational_posterior.has_density
         require(
@@ -232,9 +200,8 @@ class IwaeElbo(ImportanceWeighted):
         t, k, b, _ = z.shape
         if self.model.training and has_batch_norm(self.model.decoder):
             return b
-        if n_with_gradients is None or self.max_samples is not None:
-            return max(1, self.samples_at_once(z) // (t * k))
-        return max(1, int(self.samples_at_once(z) / max(1, n_with_gradients)))
+        n_samples = t * k if n_with_gradients is None else max(1, n_with_gradients)
+        return max(1, int(samples_at_once(self.model, z.shape[-1]) / n_samples))
 
     @staticmethod
     def _parts(batch: Batch, params: tuple[Tensor, ...], z: Tensor, size: int, known: Known = None) -> Iterator[Part]:

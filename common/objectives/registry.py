@@ -65,8 +65,8 @@ def _elbo(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -
 
 def _iwae(model: "MultimodalVAE", o: Any, weights: Mapping[str, float] | None) -> "Objective":  # noqa: ANN401
     if not model.variational_posterior.has_density:
-        return objectives.EnergyIwaeElbo(model, _samples(o), weights, max_memory=o.max_memory)
-    return objectives.IwaeElbo(model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory)
+        return objectives.EnergyIwaeElbo(model, _samples(o), weights)
+    return objectives.IwaeElbo(model, _samples(o), bool(o.looser), weights)
 
 
 SINGLES_UNTRAINED = "would leave the posteriors of single modalities untrained"
@@ -193,10 +193,10 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     "dreg": ObjectiveRecord(
         form="DregIwaeElbo",
         make=lambda model, o, weights: objectives.DregIwaeElbo(
-            model, _samples(o), bool(o.looser), weights, o.dreg or "exact", max_memory=o.max_memory
+            model, _samples(o), bool(o.looser), weights, o.dreg or "exact"
         ),
         fusions=WEIGHTED,
-        options=("K", "looser", "dreg", "max_memory"),
+        options=("K", "looser", "dreg"),
         needs_density=True,
         summary="importance-weighted bound with the doubly reparameterised gradient",
         why=SINGLES_UNTRAINED,
@@ -205,18 +205,16 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         form="IwaeElbo",
         make=_iwae,
         fusions=WEIGHTED,
-        options=("K", "looser", "max_memory"),
+        options=("K", "looser"),
         needs_density=False,
         summary="importance-weighted bound with its own gradient",
         why=SINGLES_UNTRAINED,
     ),
     "stl": ObjectiveRecord(
         form="StlElbo",
-        make=lambda model, o, weights: objectives.StlElbo(
-            model, _samples(o), bool(o.looser), weights, max_memory=o.max_memory
-        ),
+        make=lambda model, o, weights: objectives.StlElbo(model, _samples(o), bool(o.looser), weights),
         fusions=WEIGHTED,
-        options=("K", "looser", "max_memory"),
+        options=("K", "looser"),
         needs_density=True,
         summary="importance-weighted bound without the score of q, biased for K > 1",
         why=SINGLES_UNTRAINED,

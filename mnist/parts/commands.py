@@ -68,6 +68,8 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     """passes over the training examples. Default: as in poe-vae's README"""
     lr: float = 1e-3
     """learning rate"""
+    eval_interval: int = 1
+    """score the model on the validation examples after every Nth epoch and the last, to find the best one"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
     def __post_init__(self) -> None:
@@ -78,6 +80,10 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     def check(self) -> None:
         self._check_spheres()
         super().check()
+        require_positive(self, "eval_interval")
+        often = self.patience is None or self.eval_interval <= self.patience
+        require(often, f"--patience {self.patience} is shorter than --eval-interval: raise it to {self.eval_interval}")
+        require(self.eval_interval == 1 or self.valid != 0, "--eval-interval needs validation examples: raise --valid")
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         require_positive(self, "hidden", "layers", "embed_dim", "likelihood_scale")
         require(

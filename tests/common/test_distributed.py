@@ -118,8 +118,8 @@ def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_pat
 @pytest.mark.slow
 def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
-    expected, *_ = distributed_jobs.summed_gradients()
-    (first, *sent), (second, *sent_by_second) = found["gradients"]
+    expected = distributed_jobs.summed_gradients()
+    first, second = found["gradients"]
     for ours, theirs, others in zip(first, expected, second, strict=True):
         assert all(x is y is None or x.equal(y) for x, y in zip(ours, others, strict=True))
         assert [x is None for x in ours] == [x is None for x in theirs]
@@ -127,9 +127,6 @@ def test_gradients_are_those_of_one_process_at_the_same_batch(found, monkeypatch
             torch.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(ours, theirs, strict=True) if y is not None
         )
     assert any(x.abs().sum() > 0 for x in first[-1] if x is not None)
-    (early, n), (early_by_second, _) = sent, sent_by_second
-    assert n > 5 and min(early[0], early_by_second[0]) > n / 2, "buckets set out during the backward pass"
-    assert early_by_second[-1] == 0, "the second process has no row of the last batch"
 
 
 @pytest.mark.slow
@@ -149,17 +146,6 @@ def test_steps_are_those_of_one_process_at_the_same_batch(found, monkeypatch):
     monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
     for ours, theirs in zip(found["weights"], distributed_jobs.weights(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_synchronised_batch_norm_is_that_of_one_process(found, monkeypatch):
-    monkeypatch.setattr(distributed_jobs.DiagonalGaussian, "rsample", None)
-    expected = distributed_jobs.normalised(1)
-    assert any("running_var" in name for name in expected)
-    for process in found["normalised"]:
-        assert process.keys() == expected.keys()
-        for name, x in expected.items():
-            torch.testing.assert_close(process[name], x, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.fixture(scope="module")

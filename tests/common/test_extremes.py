@@ -37,7 +37,7 @@ B, D, N_FEATURES = 16, 2, 1
 ROWS = torch.arange(B).float()[:, None]  # what encoders see, and decoders score
 NAMES = ("a", "b", "c")
 LARGEST = torch.finfo(torch.float32).max
-OPTIONS = {"K": 3, "looser": False, "dreg": "exact", "max_memory": None, "approx_m": 0, "alpha": 0.1}
+OPTIONS = {"K": 3, "looser": False, "dreg": "exact", "approx_m": 0, "alpha": 0.1}
 
 # The largest magnitudes of each family's parameters, as `common.variational_posteriors` states them.
 RANGES = {

@@ -430,30 +430,6 @@ def host(server, tmp_path, monkeypatch):
     return server
 
 
-def test_the_authors_archive_is_fetched_and_unpacked(host, tmp_path):
-    found = load("train", data_config(tmp_path / "new" / "data", OPTIONS, download=True))
-    expected = load("train", data_config(tmp_path / "source", OPTIONS))
-    assert found.captions == expected.captions and len(found.classes) == 6
-    assert found.examples.modalities["image"].equal(expected.examples.modalities["image"])
-    assert not (tmp_path / "new" / "escaped.txt").exists(), "the archive keeps to its folder"
-    load("test", data_config(tmp_path / "new" / "data", OPTIONS, download=True))
-    load("test", data_config(write_cub(tmp_path / "others"), OPTIONS, download=True))
-    assert len(host.requests) == 1, "nothing is fetched twice, or beside other birds"
-
-
-@pytest.mark.parametrize("content", [None, b"PK no zip", "damaged"])
-def test_without_an_archive_the_way_is_told(host, tmp_path, content):
-    whole = host.content.pop("/cub.zip")
-    if content is not None:
-        middle = len(whole) // 2
-        host.content["/cub.zip"] = (
-            whole[:middle] + bytes(40) + whole[middle + 40 :] if content == "damaged" else content
-        )
-    with pytest.raises(InputError, match=r"cub.zip could not be downloaded .*CUB_200_2011.tgz .*text_c10.*--demo") as e:
-        load("train", data_config(tmp_path / "new", OPTIONS, download=True))
-    assert "\n" not in str(e.value) and list((tmp_path / "new").iterdir()) == []
-
-
 def test_a_zip_archive_without_a_known_md5_is_checked_by_itself(host, tmp_path):
     url = f"{host.url}/cub.zip"
     download([url], tmp_path / "a.zip", None)

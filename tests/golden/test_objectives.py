@@ -106,7 +106,7 @@ def inputs_of(model, complete):
 
 def figures(model, obj, **options):
     """The bound with beta 1 and 1/2, the terms, and the norm of the gradient by piece."""
-    given = {"K": 3, "looser": False, "dreg": None, "max_memory": None, "approx_m": 0, "alpha": 0.3}
+    given = {"K": 3, "looser": False, "dreg": None, "approx_m": 0, "alpha": 0.3}
     weights = {name: weight for name, weight in LAMBDAS.items() if name in model.modalities}
     objective = make_objective(obj, model, SimpleNamespace(**given | options), weights)
     inputs, found = inputs_of(model, obj in COMPLETE), {}

@@ -9,7 +9,6 @@ import torch
 import cub.analyse
 import mnist_svhn.analyse
 import polymnist.train
-from celeba.model import build as faces
 from common import distributed, io, random_states
 from common.data import Examples, tensor_files
 from common.distributions import DiagonalGaussian
@@ -25,7 +24,7 @@ from reports import plots, right_labels, tables
 from reports.metrics import Judge, cross_coherence, divergences, joint_coherence
 from tests.helpers.coherence import JUDGES, SOURCES, examples, model
 from tests.helpers.homoencoders import Code, Noisy, characters_of
-from training import batch_norm, gradients, objective_of
+from training import objective_of
 from training.options import as_json
 from training.steps import Step
 from vhe import VHE, classify
@@ -39,10 +38,7 @@ OPTIONS = {"n_latents": 4, "model": "mvae", "lambda_image": 1.0, "lambda_text": 
 
 
 def summed_gradients():
-    """Gradients of batches of each size, of a model without noise; of the last one, only where both have labels.
-
-    And for each batch how many buckets of them set out during the backward pass, and how many buckets there are.
-    """
+    """Gradients of batches of each size, of a model without noise; of the last one, only where both have labels."""
     DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
     torch.manual_seed(0)
     model = build(SimpleNamespace(**OPTIONS))
@@ -51,16 +47,12 @@ def summed_gradients():
     mask[::3, 1] = False
     examples = Examples({"image": torch.rand(n, 1, 28, 28), "text": torch.randint(10, (n,))}, mask=mask)
     objective = MvaeElbo(model)
-    gradients.BUCKET_BYTES = 2**20
     step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
-    found, early = [], []
-    if step.gradients:
-        finish = step.gradients.finish
-        step.gradients.finish = lambda: (early.append(len(step.gradients.sent)), finish())
+    found = []
     for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
         step(examples, index[distributed.local_rows()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
-    return found, early, step.gradients and len(step.gradients.buckets)
+    return found
 
 
 def of_newer_models():
@@ -94,23 +86,6 @@ def weights():
     for _ in range(2):
         step(examples, torch.arange(4)[distributed.local_rows()], 4, 0.5)
     return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
-
-
-def normalised(n_processes):
-    """Gradients and running statistics of a model with batch norm after a step on 6 rows, without noise."""
-    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
-    torch.manual_seed(0)
-    model = faces(SimpleNamespace(n_latents=4, n_private=None, n_clusters=None, model="mvae", posterior="gaussian"))
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    if n_processes > 1:
-        batch_norm.synchronise(model)
-    objective = MvaeElbo(model)
-    examples = Examples({"image": torch.rand(6, 3, 64, 64), "attrs": torch.randint(2, (6, 18)).float()})
-    step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
-    step(examples, torch.arange(6)[distributed.local_rows()], 6, 0.5)
-    return {name: x.grad for name, x in model.named_parameters()} | dict(model.named_buffers())
 
 
 def anew():
@@ -198,7 +173,6 @@ if __name__ == "__main__":
         "gradients": distributed.gather(summed_gradients()),
         "newer": distributed.gather(of_newer_models()),
         "weights": weights(),
-        "normalised": distributed.gather(normalised(2)),
     }
     if distributed.rank() == 0:
         torch.save(found, out / "found.pt")

@@ -20,7 +20,7 @@ TRAININGS = {
     "mnist": (mnist.train, *MNIST, "--epochs", EPOCHS),
     "cub": (cub.train, *SMALL, "--K", 2),
     "vhe": (vhe.train, *SMALL),
-    "celeba": (celeba.train, *SMALL, "--sync-batch-norm"),
+    "celeba": (celeba.train, *SMALL),
     **{
         name: (polymnist.train, *SMALL, "--model", name, "--n-latents", 4, "--missing", 0.3)
         for name in ("mvtcae", "crmvae", "mmjsd", "mopoe-published", "dmvae", "mmvae+", "cmvae")

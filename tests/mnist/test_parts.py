@@ -415,7 +415,7 @@ def compared(*args):
 
 
 def test_a_comparison_and_its_table(tmp_path, capsys, monkeypatch):
-    options = "epochs=1 limit=60 hidden=16 n-latents=4 capture=False"
+    options = "epochs=1 limit=60 hidden=16 n-latents=4"
     few = ("--seeds", 0, 1, "--n-test", 10, "--n-samples", 10, "--jobs", 1, "--save-dir", tmp_path)
     args = ("halves", "--demo", "--options", options, *few)
     results = compared(*args, "--variants", "posterior=vmf obj=dreg K=3", "fusion=moe")

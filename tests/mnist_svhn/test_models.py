@@ -158,14 +158,6 @@ def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_a_dry_run_prints_what_a_file_can_hold(name, capsys):
-    run_from_command_line(train.main, train.Config, "", ["--model", name, "--dry-run"])
-    printed = json.loads(capsys.readouterr().out)
-    assert (printed["model"], printed["obj"]) == (name, DEFAULTS[name][0])
-
-
 def test_the_papers_estimate_is_refused_where_latents_come_from_auxiliary_priors(tmp_path):
     call(train, *SMALL, "--model", "mmvae+", "--no-analytics", "--save-dir", tmp_path)
     with pytest.raises(

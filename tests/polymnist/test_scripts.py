@@ -233,7 +233,6 @@ def test_another_set_than_the_models_is_refused(trained, script, args, message):
 def test_models_that_do_not_exist_are_refused(tmp_path):
     for options, message in (
         (("--model", "mvae", "--posterior", "laplace"), "--model mvae cannot have laplace experts"),
-        (("--paired-fraction", 0.5), "PolyMNIST is paired by its digits"),
         (("--cache-dir", "x"), "--cache-dir keeps the decoded images of --images original, this set needs none"),
         (("--n-modalities", 1), "--n-modalities must lie between 2 and 10"),
         (("--n-private", 2), "--n-private needs --model dmvae, mmvae. or cmvae .got --model mvae"),

@@ -19,7 +19,6 @@ from common.errors import InputError
 from cub import analyse
 from mnist import analyse as mnist_analyse
 from mnist import search
-from mnist_svhn import train
 from tests.helpers.scripts import ROOT
 from tests.repository.test_imports import MODULES, tree_of
 
@@ -95,7 +94,6 @@ def test_a_program_names_the_extra_that_it_lacks(script, package, monkeypatch, c
     [
         lambda folder: mnist_analyse.Config(folder).check(),
         lambda folder: analyse.Config(folder).check(),
-        lambda folder: train.Config(analytics_every=1).check(),
     ],
 )
 def test_umap_is_missed_before_minutes_of_work(use, tmp_path, monkeypatch):

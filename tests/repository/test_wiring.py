@@ -59,8 +59,8 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
 
 
 # options of mnist's train.py that change how fast it learns, what it tells, where files lie, or other options
-OTHERS = SPEED | REPORTING | {"data_dir", "demo", "download", "save_dir", "experiment", "settings", "config", "resume"}
-OTHERS |= {"pre_trained", "dry_run", "warmup_epochs", "eval_interval", "patience", "sync_batch_norm", "approx_m"}
+OTHERS = SPEED | REPORTING | {"data_dir", "demo", "download", "save_dir", "experiment", "settings", "resume"}
+OTHERS |= {"pre_trained", "eval_interval", "patience", "approx_m"}
 
 
 def test_every_option_of_mnist_is_tried():

@@ -80,7 +80,7 @@ def test_streamed_batches_are_the_batches(tmp_path, replays, monkeypatch):
 
 @pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "adamw", "sgd"])
 def test_captured_steps_see_the_rate_change(tmp_path, replays, optimizer):
-    lr = {"optimizer": optimizer, "lr": 1e-5, "lr_schedule": "step", "warmup_epochs": 1}
+    lr = {"optimizer": optimizer, "lr": 1e-5, "lr_schedule": "cosine"}
     options = {"cuda": True, "batch_size": 50, "epochs": 5} | lr
     captured = trained(mnist_train.main, config(tmp_path / "a", **options))
     assert replays

@@ -2,14 +2,10 @@ import copy
 import os
 import subprocess
 import sys
-from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from common.errors import InputError
-from mnist.model import build
 from tests.helpers.scripts import ROOT
 from tools.benchmarks.experiments import EXPERIMENTS
 from training import devices
@@ -62,46 +58,6 @@ def test_denormal_numbers_are_zero_on_all_threads():
     assert done.stdout == "0\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("device", "missing"),
-    [("cpu", "C[+][+] compiler, and there is no g[+][+]"), ("cuda", "C compiler, .* gcc or clang")],
-)
-def test_compiling_needs_a_compiler(monkeypatch, device, missing):
-    for name in ("CC", "CXX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", "")
-    model = SimpleNamespace(networks=lambda: [torch.nn.Linear(1, 1)])
-    with pytest.raises(InputError, match=f"--compile needs a {missing}: install it"):
-        devices.prepare(model, torch.device(device), "fp32", compile=True)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.filterwarnings("ignore")  # torch compiles with warnings
-def test_all_networks_are_compiled(monkeypatch, precision):
-    """torch's own Sequential too, which Module.compile leaves as it is."""
-    graphs = []
-
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    monkeypatch.setattr(devices, "_check_compiler", lambda device: None)
-    model, x = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")), torch.rand(3, 1, 28, 28)
-    expected = model.encoder["image"](x)
-    devices.prepare(model, torch.device("cpu"), precision, compile=True)
-    torch.testing.assert_close(model.encoder["image"](x), expected, rtol=0.05, atol=0.05)
-    assert len(graphs) == 1
-    with torch.no_grad():
-        model.decode(torch.zeros(3, 4))
-    assert len(graphs) == 3, "the image's decoder and the text's"
-    for n in range(10):
-        network = torch.nn.Sequential(torch.nn.Linear(3, 3 + n))
-        devices.compile_network(network)
-        network(torch.zeros(2, 3))
-    assert len(graphs) == 13, "torch compiles the same code eight times at most"
-
-
 def test_no_more_threads_than_a_container_may_use(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -116,7 +72,7 @@ def test_no_more_threads_than_a_container_may_use(monkeypatch):
 @pytest.mark.parametrize(("given", "expected"), [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")])
 def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(given, expected):
     """OpenMP itself says what it does."""
-    code = "from mnist.train import *; run_from_command_line(main, Config, '', ['--demo', '--dry-run'])"
+    code = "from mnist.train import *; run_from_command_line(lambda config: None, Config, '', ['--demo'])"
     environment = os.environ | {"OMP_DISPLAY_ENV": "verbose", **given}
     environment.pop("GOMP_SPINCOUNT", None)
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -133,9 +89,7 @@ def test_steps_in_bf16_have_the_bounds_and_gradients_of_float32(name):
     torch.manual_seed(0)
     model, batch = experiment.build(), experiment.examples(4)[:]
     for precision in ("fp32", "bf16"):
-        objective = experiment.objective(
-            devices.prepare(copy.deepcopy(model), torch.device("cpu"), precision, compile=False)
-        )
+        objective = experiment.objective(devices.prepare(copy.deepcopy(model), torch.device("cpu"), precision))
         torch.manual_seed(1)
         experiment.objective.keywords.get("generator", torch.default_generator).manual_seed(1)  # of random subsets
         bound = objective.backward(batch, experiment.beta, 4)

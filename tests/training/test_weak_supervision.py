@@ -83,4 +83,4 @@ def test_strings_and_attributes(tmp_path, script):
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
 def test_fractions_lie_between_0_and_1(tmp_path, fraction):
     with pytest.raises(InputError, match=r"^--fractions must lie in \(0, 1\], not "):
-        call(multimnist.weak_supervision, "--demo", *TINY, "--fractions", fraction, "--dry-run", "--save-dir", tmp_path)
+        call(multimnist.weak_supervision, "--demo", *TINY, "--fractions", fraction, "--save-dir", tmp_path)

@@ -27,7 +27,7 @@ from reports import readme_tables
 from training.objective_options import ObjectiveOptions
 
 D, N_FEATURES, HIDDEN = 4, 3, 5
-OPTIONS = {"K": 3, "looser": False, "dreg": None, "max_memory": None, "approx_m": 0, "alpha": 0.1}
+OPTIONS = {"K": 3, "looser": False, "dreg": None, "approx_m": 0, "alpha": 0.1}
 COMBINATIONS = list(product(FUSIONS, FAMILIES, OBJECTIVES))
 
 
@@ -211,7 +211,6 @@ VALUES = {
     "K": 5,
     "looser": True,
     "dreg": "stop-all",
-    "max_memory": 0.5,
     "approx_m": 2,
     "alpha": 0.5,
 }  # that ask for something
@@ -234,10 +233,9 @@ def test_an_option_is_taken_or_refused(name, obj):
 
 def test_options_reach_the_objective():
     model = model_of("moe", "gaussian")
-    given = SimpleNamespace(**OPTIONS | {"K": 7, "looser": True, "dreg": "stop-all", "max_memory": 0.001})
+    given = SimpleNamespace(**OPTIONS | {"K": 7, "looser": True, "dreg": "stop-all"})
     dreg = make_objective("dreg", model, given, weights={"a": 5.0})
     assert (dreg.K, dreg.looser, dreg.gradient, dreg.weights) == (7, True, "stop-all", {"a": 5.0, "b": 1.0})
-    assert dreg.max_samples is not None
     assert make_objective("dreg", model, SimpleNamespace(**OPTIONS | {"K": None})).K == registry.IMPORTANCE_SAMPLES
     joint = model_of("joint", "gaussian")
     for obj, students in (("jmvae", False), ("student", True)):

@@ -222,9 +222,7 @@ def test_generate_and_reconstruct():
 
 
 def options(**changes):
-    return SimpleNamespace(
-        **{"K": 3, "looser": False, "dreg": None, "max_memory": None, "approx_m": 1, "alpha": 0.1} | changes
-    )
+    return SimpleNamespace(**{"K": 3, "looser": False, "dreg": None, "approx_m": 1, "alpha": 0.1} | changes)
 
 
 def assert_gradients_reach(objective, inputs, exempt=()):

@@ -283,7 +283,7 @@ def test_stl_is_unbiased_for_one_sample():
 @pytest.mark.parametrize("obj", ["iwae", "dreg", "stl"])
 def test_the_auxiliary_priors_learn_and_come_back(obj):
     model, matrices, scales = plus("laplace")
-    options = SimpleNamespace(K=2, looser=True, dreg=None, max_memory=None)
+    options = SimpleNamespace(K=2, looser=True, dreg=None)
     make_objective(obj, model, options)(draw(matrices, scales, 5)).backward()
     assert model.auxiliary.scale.grad[PLACES["a"]].ne(0).all()  # b's only private latent has the scale 1
     assert "auxiliary.scale" in model.state_dict()
