@@ -409,6 +409,5 @@ TABLES = {
         ),
         WEAK,
         in_readme=False,
-        by_pairs=True,
     ),
 }
