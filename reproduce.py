@@ -237,15 +237,9 @@ def run_chains(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str
 
 
 def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work, str | None]]:
-    """`pool.execute` with a progress bar, which shows how far the running work is."""
-    # miniters, smoothing: tqdm would show nothing between two ends, and expect each work to take a second
-    with distributed.progress(total=len(todo), unit=f" {unit}", miniters=0, smoothing=0) as bar:
-
-        def show(running: Sequence[Work]) -> None:
-            bar.set_postfix_str(", ".join(work.progress() for work in running), refresh=False)
-            bar.update(0)
-
-        for work, error in pool.execute(todo, show):
+    """`pool.execute` with a progress bar."""
+    with distributed.progress(total=len(todo), unit=f" {unit}", smoothing=0) as bar:
+        for work, error in pool.execute(todo):
             bar.update()
             bar.write(f"{work.name}: {'failed: ' + error if error else 'done'}", file=sys.stderr)
             yield work, error

@@ -22,7 +22,6 @@ from filelock import lock_descriptor
 from msgspec.structs import replace as replace_fields
 
 import reproduce
-from common import distributed
 from common.errors import InputError
 from tests.helpers.results import contents, loglike, means, result
 from tests.helpers.scripts import ROOT
@@ -326,44 +325,6 @@ def table(monkeypatch):
     )
     figures = (Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),)
     monkeypatch.setitem(reproduce.TABLES, "mvae-table2", Table("Nats", "a paper", figures, (good, bad)))
-
-
-def test_the_progress_of_a_training(tmp_path):
-    assert work.training_progress(tmp_path) == ""
-    (tmp_path / "epochs.json").write_text("[4, 2]")
-    assert work.training_progress(tmp_path) == "epoch 1/4"
-    line = {"train": {"bound": -1.0}, "beta": 1.0, "lr": 1e-3, "seconds": 50.0, "examples_per_second": 1234.5}
-    lines = [json.dumps({"epoch": epoch} | line) + "\n" for epoch in range(1, 5)]
-    (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
-    assert work.training_progress(tmp_path) == "epoch 3/4, 1,234 examples/s, 01:40 left"
-    (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    assert work.training_progress(tmp_path) == "is being measured"
-
-
-def test_the_bar_shows_what_is_running_after_a_run_has_ended(monkeypatch, capsys):
-    """tqdm's own miniters would hide updates by 0 once there was one by 1."""
-
-    class Step:
-        name = "a run"
-
-        def progress(self):
-            time.sleep(0.02)
-            return "epoch 2/3"
-
-    class Two:
-        def execute(self, todo, meanwhile):
-            for step in todo:
-                for _ in range(5):
-                    meanwhile([step])
-                yield step, None
-
-    monkeypatch.setattr(distributed, "LINE_INTERVAL", 0.01)
-    ended = []
-    for _, error in reproduce.watched(Two(), [Step(), Step()], "runs"):
-        ended.append(error)
-        shown = capsys.readouterr().err
-        assert len(re.findall(rf"{len(ended) - 1} of 2, .*epoch 2/3\n", shown)) == 5
-    assert ended == [None, None]
 
 
 @pytest.mark.parametrize(
