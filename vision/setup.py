@@ -11,7 +11,6 @@ A stopped run keeps what it has written, and the same command continues it. mask
 which is written at the end.
 """
 
-import hashlib
 import itertools
 import json
 import os
@@ -90,9 +89,7 @@ class Mask(Setup):
 
     def about(self) -> dict[str, Any]:
         masks.detector_and_predictor(self.landmarks)
-        with open(masks.predictor_file(self.landmarks), "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return super().about() | {"landmarks sha256": digest, "drawn by": "OpenCV"}
+        return super().about() | {"landmarks": str(self.landmarks or masks.PREDICTOR), "drawn by": "OpenCV"}
 
     def draw(self, gray: Image.Image) -> Image.Image:
         return masks.draw(masks.find_landmarks(gray, self.landmarks), gray.size)
