@@ -77,10 +77,4 @@ tables: setup-all
 bench: setup-all
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m tools.benchmarks
-	$(BIN)/python -m tools.benchmarks.operations
-	$(BIN)/python -m tools.benchmarks.faces
-	$(BIN)/python -m tools.benchmarks.pixels
-	$(BIN)/python -m tools.benchmarks.polymnist
 	$(BIN)/python -m tools.benchmarks.vhe
-	$(BIN)/python -m tools.benchmarks.growth
-	$(BIN)/python -m tools.benchmarks.scaling

@@ -12,13 +12,11 @@ Results (one JSON file for each run) and tables go into the results-dir, report.
 """
 
 import itertools
-import math
 import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -32,7 +30,6 @@ if find_spec("submitit") is None and __name__ == "__main__":
 import torch
 import tyro
 from joblib import cpu_count
-from tqdm import tqdm
 
 from common import distributed
 from common.io import MIB, read_bounded, write_atomically
@@ -42,7 +39,7 @@ from tools.reproduction.plans import TABLES
 from tools.reproduction.records import Plan
 from tools.reproduction.results import DELETE
 from tools.reproduction.scheduler import Pool, Work
-from tools.reproduction.work import RESULT, Chain, Preparation
+from tools.reproduction.work import RESULT, Chain
 from training import devices, run_from_command_line
 from training.parallel import threads_each
 
@@ -93,19 +90,12 @@ class Config:
         for seed in self.seeds:
             require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32 - 1, not {seed}")
         require_positive(self, "jobs", "budget")
-        require(self.budget is None or math.isfinite(self.budget), "--budget must be a number of hours, or left out")
         of_all = self.table == "all" and not self.demo
         require(of_all or not self.readme, "--readme holds the results of all tables: give it with all, not --demo")
         require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
-        parameters = self.cluster_parameters()
-        for name in ("timeout_min", "cpus_per_task"):
-            value = parameters.get(name, 1)
-            whole = isinstance(value, int) and value > 0
-            require(whole, f"--parameters {name}={value}: it must be a whole number above 0")
-        foreign = [key for key in parameters if key.startswith("slurm_") and self.cluster != "slurm"]
-        require(not foreign, f"--parameters {' '.join(foreign)} needs --cluster slurm")
-        needed = {"timeout_min", "cpus_per_task"} - set(parameters) if self.cluster == "slurm" else ()
-        require(not needed, f"--cluster slurm needs --parameters {' '.join(f'{name}=N' for name in sorted(needed))}")
+        needed = {"timeout_min", "cpus_per_task"} - self.cluster_parameters().keys()
+        missing = " ".join(f"{name}=N" for name in sorted(needed))
+        require(self.cluster == "local" or not needed, f"--cluster slurm needs --parameters {missing}")
 
     def cluster_parameters(self) -> dict[str, str | int]:
         """The parameters of the cluster's jobs, by submitit's names.
@@ -124,32 +114,19 @@ class Config:
         Raises:
             InputError: there is no such experiment or model.
         """
-        selected = TABLES if self.table == "all" else {self.table: TABLES[self.table]}
-        for name, attribute in (("experiments", "experiment"), ("models", "model")):
-            plans = [plan for table in selected.values() for plan in table.plans]
-            known = list(dict.fromkeys(getattr(plan, attribute) for plan in plans))
-            for value in getattr(self, name):
-                require(value in known, f"{option(name)} {value}: {self.table} has {shlex.join(known)}")
-        possible = {
-            name: [
-                plan
-                for plan in table.plans
-                if (not self.experiments or plan.experiment in self.experiments) and (plan.demo or not self.demo)
-            ]
-            for name, table in selected.items()
-        }
-        chosen = {
-            name: [plan for plan in plans if not self.models or plan.model in self.models]
-            for name, plans in possible.items()
-        }
-        models = shlex.join(dict.fromkeys(plan.model for plans in possible.values() for plan in plans))
-        experiments = ["--experiments", *self.experiments] if self.experiments else []
-        table = shlex.join([self.table, *experiments, *["--demo"] * self.demo])
-        known = {plan.model for plans in possible.values() for plan in plans}
-        absent = [model for model in self.models if model not in known]
-        asked = f"--models {shlex.join(absent)}: " if absent else ""
-        require(known and not absent, f"{asked}no such model: {table} has {models or 'none'}")
-        return {name: plans for name, plans in chosen.items() if plans}
+        possible = {name: table.plans for name, table in TABLES.items() if self.table in (name, "all")}
+        possible = {name: [x for x in plans if x.demo or not self.demo] for name, plans in possible.items()}
+        for field, attribute in (("experiments", "experiment"), ("models", "model")):
+            known = list(dict.fromkeys(getattr(plan, attribute) for plans in possible.values() for plan in plans))
+            given = getattr(self, field)
+            for value in given:
+                there = f"{self.table}{' --demo' * self.demo} has {shlex.join(known)}"
+                require(value in known, f"{option(field)} {shlex.quote(value)}: {there}")
+            possible = {
+                name: [plan for plan in plans if not given or getattr(plan, attribute) in given]
+                for name, plans in possible.items()
+            }
+        return {name: plans for name, plans in possible.items() if plans}
 
 
 def main(config: Config) -> list[Path]:
@@ -181,13 +158,13 @@ def main(config: Config) -> list[Path]:
             files.append(results_dir / f"{name}.md")
             write_atomically(files[-1], text.encode())
             print(f"\n{text}")
-            for chart, (svg, _) in report.charts_by_size([x for x in results if x.table == name]).items():
+            for chart, (svg, _) in charts.by_size([x for x in results if x.table == name]).items():
                 files.append(results_dir / f"{name}_{chart}.svg")
-                write_atomically(files[-1], charts.on_white(svg).encode())
+                write_atomically(files[-1], svg.encode())
     if config.readme:
         write_atomically(config.readme, tables.put_in(config.readme, results).encode())
     files.append(runs_dir / "report.html")
-    report.write(files[-1], results, runs_dir)
+    report.write(files[-1], results)
     print(*files, sep="\n")
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)
@@ -261,19 +238,11 @@ def run_chains(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str
 
 def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work, str | None]]:
     """`pool.execute` with a progress bar."""
-    # miniters, smoothing: tqdm would show nothing between two ends, and expect each work to take a second
-    with distributed.progress(total=len(todo), unit=f" {unit}", miniters=0, smoothing=0) as bar:
-        show = partial(progress, bar)
-        for work, error in pool.execute(todo, show):
+    with distributed.progress(total=len(todo), unit=f" {unit}", smoothing=0) as bar:
+        for work, error in pool.execute(todo):
             bar.update()
             bar.write(f"{work.name}: {'failed: ' + error if error else 'done'}", file=sys.stderr)
             yield work, error
-
-
-def progress(bar: tqdm, running: Sequence[Chain | Preparation]) -> None:
-    """Show beside the bar how far the running work is."""
-    bar.set_postfix_str(", ".join(work.progress() for work in running), refresh=False)
-    bar.update(0)
 
 
 if __name__ == "__main__":

@@ -42,16 +42,11 @@ def random_attributes(n: int, generator: torch.Generator) -> Tensor:
     return torch.stack([flags[name] for name in ATTRIBUTES], dim=1).long()
 
 
-def draw(attributes: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw random faces (N, 3, 64, 64) uint8 with the attributes (N, 18), 0 or 1."""
-    return draw_with_masks(attributes, generator)[0]
-
-
 def draw_with_masks(attributes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw the faces of `draw`, and masks (N, 1, 64, 64) uint8 of their mouth, eyes, brows, nose and jaw, 255 on 0.
+    """Draw random faces (N, 3, 64, 64) uint8 with the attributes (N, 18), 0 or 1, and masks (N, 1, 64, 64) uint8.
 
-    The masks look like those that vision/setup.py draws from a detector's 68 landmarks: filled convex hulls, and a jaw
-    line 2 pixels wide.
+    The masks show mouth, eyes, brows, nose and jaw, 255 on 0. They look like those that vision/setup.py draws from a
+    detector's 68 landmarks: filled convex hulls, and a jaw line 2 pixels wide.
     """
     batches = [_Portraits(rows, generator).finished() for rows in attributes.split(BATCH)]
     faces, masks = (torch.cat(pictures) for pictures in zip(*batches, strict=True))

@@ -17,6 +17,7 @@ from vhe import VHE, DataLoader
 
 A, B, NOISE = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 0.5, 1.0]), 0.3
 CLASSES, ELEMENTS, K_SHOT = 200, 10, 5
+Recovered = dict[str, tuple[float, float]]  # the true and the recovered value of each quantity
 
 
 @dataclass
@@ -29,44 +30,48 @@ class Config:
     """seed of the data, the parameters and the random draws"""
 
 
-def normal(mu: Tensor, log_sigma: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
-    dist = Normal(mu, log_sigma.exp())
-    value = dist.rsample() if value is None else value
-    return value, dist.log_prob(value).sum(dim=1)
+class Linear(nn.Module):
+    """N(W inputs + w, sigma^2) with a learned sigma."""
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.mu, self.log_sigma = nn.Linear(n_inputs, n_outputs), nn.Parameter(torch.zeros(1))
+
+    def draw_or_score(self, inputs: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
+        dist = Normal(self.mu(inputs), self.log_sigma.exp())
+        value = dist.rsample() if value is None else value
+        return value, dist.log_prob(value).sum(dim=1)
 
 
-class Px(nn.Module):
+class Px(Linear):
     """p(x|c, z)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.mu, self.log_sigma = nn.Linear(2, len(A)), nn.Parameter(torch.zeros(1))
+        super().__init__(2, len(A))
 
     def forward(self, c: Tensor, z: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return normal(self.mu(torch.cat([c, z], dim=1)), self.log_sigma, x)
+        return self.draw_or_score(torch.cat([c, z], dim=1), x)
 
 
-class Qc(nn.Module):
+class Qc(Linear):
     """q(c|D) of a support set D (B, k, 3)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.mu, self.log_sigma = nn.Linear(len(A), 1), nn.Parameter(torch.zeros(1))
+        super().__init__(len(A), 1)
 
     def forward(self, inputs: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return normal(self.mu(inputs.mean(dim=1)), self.log_sigma, c)
+        return self.draw_or_score(inputs.mean(dim=1), c)
 
 
-class Qz(nn.Module):
+class Qz(Linear):
     """q(z|x, c) of an element x, as a support set (B, 1, 3)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.mu, self.log_sigma = nn.Linear(len(A) + 1, 1), nn.Parameter(torch.zeros(1))
+        super().__init__(len(A) + 1, 1)
 
     def forward(self, inputs: Tensor, c: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return normal(self.mu(torch.cat([inputs.squeeze(1), c], dim=1)), self.log_sigma, z)
+        return self.draw_or_score(torch.cat([inputs.squeeze(1), c], dim=1), z)
 
 
 def draw() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -85,20 +90,11 @@ def exact_log_p(x: Tensor) -> float:
     return class_distribution.log_prob(x.view(CLASSES, -1)).mean().item() / ELEMENTS
 
 
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Return the absolute correlation of two series (N,); the sign of a code is arbitrary."""
-    return torch.corrcoef(torch.stack([x, y]))[0, 1].abs().item()
-
-
-def main(config: Config) -> dict[str, tuple[float, float]]:
-    """Train; print and return each quantity with its true and its recovered value: {name: (truth, recovered)}."""
-    torch.manual_seed(config.seed)
-    x, classes, c, z = draw()
-    model = VHE(encoder=[Qc(), Qz()], decoder=Px())  # c, z ~ N(0, 1) by default
-    loader = DataLoader(x, labels={"c": classes, "z": range(len(x))}, k_shot={"c": K_SHOT, "z": 1}, batch_size=100)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, config.epochs * len(loader))
-    for _ in range(config.epochs):
+def train(model: VHE, loader: DataLoader, epochs: int, lr: float) -> float:
+    """Train with a learning rate that falls to 0; return the mean bound of ten passes, nats an element."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, epochs * len(loader))
+    for _ in range(epochs):
         for batch in loader:
             bound = model.score(inputs=batch.inputs, sizes=batch.sizes, x=batch.target)
             optimizer.zero_grad()
@@ -107,16 +103,37 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
             schedule.step()
     with torch.no_grad():
         bounds = [model.score(batch.inputs, batch.sizes, x=batch.target).item() for _ in range(10) for batch in loader]
+    return sum(bounds) / len(bounds)
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Return the absolute correlation of two series (N,); the sign of a code is arbitrary."""
+    return torch.corrcoef(torch.stack([x, y]))[0, 1].abs().item()
+
+
+def show(recovered: Recovered) -> None:
+    """Print a table."""
+    print(f"{'':31}{'truth':>9}{'recovered':>11}")
+    for name, (truth, value) in recovered.items():
+        print(f"{name:31}{truth:9.3f}{value:11.3f}")
+
+
+def main(config: Config) -> Recovered:
+    """Train; print and return what was recovered."""
+    torch.manual_seed(config.seed)
+    x, classes, c, z = draw()
+    model = VHE(encoder=[Qc(), Qz()], decoder=Px())  # c, z ~ N(0, 1) by default
+    loader = DataLoader(x, labels={"c": classes, "z": range(len(x))}, k_shot={"c": K_SHOT, "z": 1}, batch_size=100)
+    bound = train(model, loader, config.epochs, lr=0.03)
+    with torch.no_grad():
         sampled = model.sample(inputs={"c": x.view(CLASSES, ELEMENTS, -1)[classes], "z": x[:, None]})
     recovered = {
-        "log p(data)/N and its bound": (exact_log_p(x), sum(bounds) / len(bounds)),
+        "log p(data)/N and its bound": (exact_log_p(x), bound),
         "correlation of c's codes": (1.0, correlation(c[classes], sampled.c[:, 0])),
         "correlation of z's codes": (1.0, correlation(z, sampled.z[:, 0])),
         "noise": (NOISE, model.decoder.log_sigma.exp().item()),
     }
-    print(f"{'':28}{'truth':>9}{'recovered':>11}")
-    for name, (truth, value) in recovered.items():
-        print(f"{name:28}{truth:9.3f}{value:11.3f}")
+    show(recovered)
     return recovered
 
 

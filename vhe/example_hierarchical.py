@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
 from training import run_from_command_line
-from vhe import VHE, DataLoader
+from vhe import VHE, DataLoader, example_czx
+from vhe.example_czx import Recovered, show, train
 
 FAMILY_STD, CLASS_STD, ELEMENT_STD = 2.0, 1.0, 0.5  # standard deviation that each level adds to x
 FAMILIES, CLASSES, ELEMENTS = 100, 8, 10  # families; classes in a family; elements in a class
@@ -21,13 +22,11 @@ DIMENSIONS = 2  # of a, c and x
 
 
 @dataclass
-class Config:
+class Config(example_czx.Config):
     """The options of the example."""
 
     epochs: int = 15
     """passes over the data"""
-    seed: int = 0
-    """seed of the data, the parameters and the random draws"""
 
 
 class Gaussian(nn.Module):
@@ -98,32 +97,20 @@ def exact_log_p(x: Tensor) -> float:
     return family_distribution.log_prob(x.view(FAMILIES, n, DIMENSIONS).mT).sum().item() / len(x)
 
 
-def main(config: Config) -> dict[str, tuple[float, float]]:
-    """Train; print and return each quantity with its true and its recovered value: {name: (truth, recovered)}."""
+def main(config: Config) -> Recovered:
+    """Train; print and return what was recovered."""
     torch.manual_seed(config.seed)
     x, families, classes = draw()
     model = VHE(encoder=[Qa(), Qc()], decoder=Px(learned=False), prior=Pc())  # a ~ N(0, I) by default
     loader = DataLoader(x, labels={"a": families, "c": classes}, k_shot={"a": 20, "c": 8}, batch_size=100)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, config.epochs * len(loader))
-    for _ in range(config.epochs):
-        for batch in loader:
-            bound = model.score(inputs=batch.inputs, sizes=batch.sizes, x=batch.target)
-            optimizer.zero_grad()
-            (-bound).backward()
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        bounds = [model.score(batch.inputs, batch.sizes, x=batch.target).item() for _ in range(10) for batch in loader]
+    bound = train(model, loader, config.epochs, lr=0.03)
     recovered = {
-        "log p(data)/N and its bound": (exact_log_p(x), sum(bounds) / len(bounds)),
+        "log p(data)/N and its bound": (exact_log_p(x), bound),
         "deviation of families": (FAMILY_STD, model.prior["c"].scale.abs().item()),
         "of classes of a family": (CLASS_STD, model.prior["c"].log_sigma.exp().item()),
         "of elements of a class": (ELEMENT_STD, model.decoder.log_sigma.exp().item()),
     }
-    print(f"{'':28}{'truth':>9}{'recovered':>11}")
-    for name, (truth, value) in recovered.items():
-        print(f"{name:28}{truth:9.3f}{value:11.3f}")
+    show(recovered)
     return recovered
 
 

@@ -6,27 +6,23 @@
 
 Each image of SRC gives one of the same name and size in DST; train.py inverts masks, so that lines are bright in both.
 A stopped run keeps what it has written, and the same command continues it. mask needs dlib
-(pip install dlib-bin) and its predictor of 68 landmarks (pip install face_recognition_models, or --landmarks). A mask
-is blank if no face is found; these images are listed in DST/no_face.txt, which is written at the end.
+(pip install dlib-bin), its predictor of 68 landmarks (pip install face_recognition_models, or --landmarks) and OpenCV
+(pip install opencv-python-headless). A mask is blank if no face is found; these images are listed in DST/no_face.txt,
+which is written at the end.
 """
 
-import hashlib
+import itertools
 import json
-import math
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from joblib import cpu_count
-from PIL import Image, ImageDraw
-from scipy.spatial import ConvexHull
+from joblib import Parallel, cpu_count, delayed
+from PIL import Image
+from skimage.feature import canny
 
 from common import distributed
 from common.data.files import read_text
@@ -34,20 +30,13 @@ from common.data.pictures import open_picture
 from common.errors import InputError, require, require_positive
 from common.io import locked, write_atomically
 from training import run_from_command_line
-from training.parallel import in_order
+from vision import masks
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-CHUNK = 32  # images that a process takes at a time
-WIDTH = 178  # of CelebA's images, in pixels
-FINE = 4  # masks are drawn FINE times larger and then reduced, for smooth lines
-PREDICTOR = "shape_predictor_68_face_landmarks.dat"
-JAW = slice(0, 17)
-# the landmarks of the eyebrows, nose, eyes and mouth
-PARTS = slice(17, 22), slice(22, 27), slice(27, 36), slice(36, 42), slice(42, 48), slice(48, 68)
 
 
 @dataclass
-class Setup(ABC):
+class Setup:
     """A command."""
 
     src: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SRC")]]
@@ -66,16 +55,13 @@ class Setup(ABC):
         require_positive(self, "jobs")
         return {"command": type(self).__name__.lower()}
 
-    @abstractmethod
     def draw(self, gray: Image.Image) -> Image.Image:
         """Return the picture that the command makes of a gray image, of the same size."""
+        return gray
 
 
 class Grayscale(Setup):
     """The luminance of each image."""
-
-    def draw(self, gray: Image.Image) -> Image.Image:
-        return gray
 
 
 @dataclass
@@ -91,8 +77,6 @@ class Edge(Setup):
         return super().about() | {"sigma": self.sigma}
 
     def draw(self, gray: Image.Image) -> Image.Image:
-        from skimage.feature import canny
-
         return Image.fromarray(canny(np.asarray(gray), self.sigma)).convert("L")
 
 
@@ -104,12 +88,11 @@ class Mask(Setup):
     """dlib's shape_predictor_68_face_landmarks.dat. Default: that of the package face_recognition_models"""
 
     def about(self) -> dict[str, Any]:
-        detector_and_predictor(self.landmarks)
-        with open(predictor_file(self.landmarks), "rb") as file:
-            return super().about() | {"landmarks sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        masks.detector_and_predictor(self.landmarks)
+        return super().about() | {"landmarks": str(self.landmarks or masks.PREDICTOR), "drawn by": "OpenCV"}
 
     def draw(self, gray: Image.Image) -> Image.Image:
-        return face(find_landmarks(gray, self.landmarks), gray.size)
+        return masks.draw(masks.find_landmarks(gray, self.landmarks), gray.size)
 
 
 Command = Grayscale | Edge | Mask
@@ -129,29 +112,17 @@ def main(config: Setup) -> None:
     about = json.dumps(config.about())
     with locked(config.dst):
         claim(config.dst, about)
-        make_all(sources, config)
-
-
-def make_all(sources: Sequence[Path], config: Setup) -> None:
-    """Make the pictures that DST lacks, and the list of masks without a face.
-
-    Raises:
-        InputError: an image is unreadable.
-    """
-    no_face = config.dst / "no_face.txt"
-    no_face.unlink(missing_ok=True)
-    chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
-    jobs = min(config.jobs or cpu_count(), len(chunks))
-    blank = []
-    with distributed.progress(total=len(sources), unit=" images") as bar:
-        for done in in_order(partial(complete, config=config), chunks, jobs):
-            blank += [name for name, is_blank in done.items() if is_blank]
-            bar.update(len(done))
-    print(f"{len(sources)} images in {config.dst}")
-    if isinstance(config, Mask):
-        write_atomically(no_face, "".join(f"{name}\n" for name in sorted(blank)).encode())
-        result = f"no face found in {len(blank)} of {len(sources)} images"
-        print(f"{result}: listed in {no_face}, treated as an absent mask" if blank else result)
+        no_face = config.dst / "no_face.txt"
+        no_face.unlink(missing_ok=True)
+        jobs = min(config.jobs or cpu_count(), len(sources))
+        made = Parallel(jobs, return_as="generator")(delayed(complete)(source, config) for source in sources)
+        is_blank = list(distributed.progress(made, total=len(sources), unit=" images"))
+        print(f"{len(sources)} images in {config.dst}")
+        if isinstance(config, Mask):
+            blank = "".join(f"{source.name}\n" for source in itertools.compress(sources, is_blank))
+            write_atomically(no_face, blank.encode())
+            result = f"no face found in {sum(is_blank)} of {len(sources)} images"
+            print(f"{result}: listed in {no_face}, treated as an absent mask" if blank else result)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -176,112 +147,31 @@ def claim(folder: Path, about: str) -> None:
         write_atomically(path, about.encode())
 
 
-def complete(sources: Sequence[Path], config: Setup) -> dict[str, bool]:
-    """Make the pictures of the sources that are not finished yet; return whether each picture is blank, by name.
+def complete(source: Path, config: Setup) -> bool:
+    """Make the picture of a source unless it is finished; return whether it is blank.
 
     Raises:
-        InputError: an image is unreadable; the pictures of those before it are written.
+        InputError: the image is unreadable.
     """
-    blank = {}
-    for source in sources:
-        path = config.dst / source.name
-        with open_picture(source, "repair it, or remove it") as image:
-            picture = finished_picture(path, image.size, source.stat().st_mtime)
-            gray = image.convert("L") if picture is None else None
-        if picture is None:
-            picture = config.draw(gray)
-            temporary = path.with_name(path.name + ".tmp")
-            picture.save(temporary, SUFFIXES[source.suffix.lower()], quality=95)
-            os.replace(temporary, path)  # no fsync: a file that a power cut truncates is not taken for finished
-        blank[source.name] = picture.getextrema() == (255, 255)
-    return blank
+    path = config.dst / source.name
+    with open_picture(source, "repair it, or remove it") as image:
+        picture = finished_picture(path, image.size)
+        gray = image.convert("L") if picture is None else None
+    if picture is None:
+        picture = config.draw(gray)
+        temporary = path.with_name(path.name + ".tmp")
+        picture.save(temporary, SUFFIXES[source.suffix.lower()], quality=95)
+        os.replace(temporary, path)  # no fsync: a file that a power cut truncates is not taken for finished
+    return picture.getextrema() == (255, 255)
 
 
-def finished_picture(path: Path, size: tuple[int, int], source_time: float) -> Image.Image | None:
-    """Return the image at path; None if it is missing, incomplete, of another size, or older than its source.
-
-    Args:
-        size: expected width and height in pixels.
-        source_time: when the source was modified, in seconds since the epoch.
-    """
-    if not path.exists() or path.stat().st_mtime < source_time:
-        return None
+def finished_picture(path: Path, size: tuple[int, int]) -> Image.Image | None:
+    """Return the image at path; None if it is missing, incomplete, or of another size (width, height)."""
     try:
         with open_picture(path, "delete it") as image:
             return image.copy() if image.size == size else None
     except InputError:
         return None
-
-
-def predictor_file(landmarks: Path | None) -> Path:
-    """Return the file of dlib's predictor: the given one, or that of the package face_recognition_models.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    if landmarks is not None:
-        return landmarks
-    package = find_spec("face_recognition_models")  # not imported, since that needs setuptools' old pkg_resources
-    install = "pip install face_recognition_models, or give --landmarks PATH"
-    require(package is not None, f"mask needs dlib's predictor of landmarks: {install}")
-    return Path(package.origin).parent / "models" / PREDICTOR
-
-
-@cache
-def detector_and_predictor(landmarks: Path | None) -> tuple[Any, Any]:
-    """Return dlib's detector of faces, and its predictor of landmarks, which is read from the given file.
-
-    Raises:
-        InputError: dlib is not installed, or the file is missing or not a predictor of 68 landmarks.
-    """
-    try:
-        import dlib
-    except ImportError as error:
-        raise InputError(f"mask needs dlib ({error}): pip install dlib-bin") from error
-    path = predictor_file(landmarks)
-    try:
-        predictor = dlib.shape_predictor(os.fspath(path))
-    except RuntimeError as error:
-        raise InputError(f"{path} is missing, or not a predictor of landmarks: give dlib's {PREDICTOR}") from error
-    n = predictor(np.zeros((8, 8), np.uint8), dlib.rectangle(0, 0, 7, 7)).num_parts
-    require(n == 68, f"{path} predicts {n} landmarks, not 68: give dlib's {PREDICTOR}")
-    return dlib.get_frontal_face_detector(), predictor
-
-
-def find_landmarks(gray: Image.Image, landmarks: Path | None) -> np.ndarray | None:
-    """Return the landmarks (68, 2) of the first face found, x and y in the image's pixels; None if there is no face.
-
-    Args:
-        landmarks: the file of dlib's predictor; None for the installed one.
-    """
-    detect, predict = detector_and_predictor(landmarks)
-    # at half of CelebA's size landmarks are off by 1.2 of its pixels; if the image is enlarged first, by 0.7
-    scale = math.ceil(WIDTH / min(gray.size))
-    pixels = np.asarray(gray.resize((gray.width * scale, gray.height * scale), Image.Resampling.BICUBIC))
-    faces = detect(pixels, 1)  # 1: enlarged twofold, for smaller faces
-    if len(faces) == 0:
-        return None
-    points = np.array([(point.x, point.y) for point in predict(pixels, faces[0]).parts()])
-    return (points + 0.5) / scale - 0.5
-
-
-def face(points: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
-    """Draw the convex hulls of a face's features, and its jaw line, black on white; blank without a face.
-
-    Args:
-        points: the landmarks (68, 2), x and y in pixels; None without a face.
-        size: width and height in pixels.
-    """
-    image = Image.new("L", (size[0] * FINE, size[1] * FINE), 255)
-    if points is not None:
-        pen = ImageDraw.Draw(image)
-        points = (points + 0.5) * FINE - 0.5
-        for part in PARTS:
-            # QJ joggles the points, since the landmarks of a closed eye may lie on one line
-            hull = ConvexHull(points[part], qhull_options="QJ").vertices
-            pen.polygon(points[part][hull].flatten().tolist(), fill=0)
-        pen.line(points[JAW].flatten().tolist(), fill=0, width=2 * FINE, joint="curve")
-    return image.reduce(FINE)
 
 
 if __name__ == "__main__":

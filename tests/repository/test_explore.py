@@ -35,7 +35,7 @@ from tests.helpers.authors import authors_file
 from tests.helpers.scripts import ROOT
 from tools.exploration import examples, pictures, server
 from tools.exploration.explorer import Explorer
-from tools.exploration.page import N_IN_VIEW, instructions, page
+from tools.exploration.page import N_IN_VIEW, page
 from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
 from training import run_from_command_line
 
@@ -350,9 +350,10 @@ def values(picture="", moves=(0,) * 6):
     return {"data": [picture, NONE, 0, *moves], "fn_index": FN_INDEX, "session_hash": "a", "trigger_id": 0}
 
 
-def test_the_page_names_no_other_host_and_may_ask_none(client):
+def test_the_page_loads_from_no_other_host_and_may_ask_none(client):
     answer = client.get("/")
-    hosts = set(re.findall(r"(?:https?:)?//([\w.-]+\.\w+)", answer.text))
+    loaded = re.sub(r"<meta\s[^>]*>", "", answer.text)
+    hosts = set(re.findall(r"(?:https?:)?//([\w.-]+\.\w+)", loaded))
     assert answer.status_code == 200 and hosts <= {"127.0.0.1"}, hosts
     assert "<script>alert" not in answer.text
     policy = dict(part.split(maxsplit=1) for part in answer.headers["content-security-policy"].split("; "))
@@ -372,7 +373,6 @@ def test_a_frame_shows_what_each_model_decodes(client):
     assert names == ("one", "&lt;script&gt;alert(&#x27;two&#x27;)")
     one, two = map(figures, sections)
     assert one == two and pixels_of(one["image"]).shape == (224, 224, 3) and len(shares_of(one["text"])) == 3
-    assert re.search(r"decoded in \d+ ms", content)
 
 
 def test_a_slider_moves_the_latent_of_its_rank_in_each_model(client):
@@ -385,17 +385,9 @@ def test_a_slider_moves_the_latent_of_its_rank_in_each_model(client):
 
 def test_few_sliders_are_in_view_and_each_says_what_it_does(client):
     shown = client.get("/").text
-    labels = re.findall(r'"label":\s*"(latents? [^"]*)"', shown)
+    labels = re.findall(r'"label":\s*"(effect [^"]*)"', shown)
     assert len(labels) == 6 > N_IN_VIEW
-    assert all(re.fullmatch(r"latents \d, \d: changes the pictures (\w+ )?most", label) for label in labels)
-
-
-def test_the_page_says_what_to_do():
-    explorer = Explorer(model_of("mnist"), VIEWS["mnist"])
-    assert instructions({"a": explorer}).startswith(
-        "Draw or upload a picture, choose a label or click an example: the model decodes every modality"
-    )
-    assert "each model decodes" in instructions({"a": explorer, "b": explorer})
+    assert all(re.fullmatch(r"effect \d: latent \d, \d", label) for label in labels)
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

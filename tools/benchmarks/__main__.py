@@ -1,8 +1,7 @@
 """Speed of all experiments beside plain code like the originals', the package multivae, and the hardware's limit.
 
-    python -m tools.benchmarks                        all experiments; `make bench` runs the others too
+    python -m tools.benchmarks                        all experiments; `make bench` also runs tools.benchmarks.vhe
     python -m tools.benchmarks mnist celeba           only these
-    python -m tools.benchmarks mnist --compile        ours with compiled networks
     python -m tools.benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
 Plain: one pass of all networks for each term of the objective, and an unfused Adam (`benchmarks.plain*`). multivae:
@@ -65,8 +64,6 @@ class Config:
     """folders to measure"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """precision of our networks"""
-    compile: bool = False
-    """compile our networks with torch.compile in training"""
     rounds: int = 6
     """turns of each implementation, alternating; the first turn is a warm-up that does not count"""
     images: int = 10
@@ -82,8 +79,7 @@ def main(config: Config) -> None:
     require_positive(config, "images", "n_samples")
     device = devices.select(config.cuda)
     rate = peak(device, config.precision)
-    ours = config.precision + ", compiled" * config.compile
-    print(f"{machine(device.type == 'cuda')}; ours {ours}; limit {rate / 1e9:,.0f} GFLOP/s ({config.precision})\n")
+    print(f"{machine(device.type == 'cuda')}; ours and limit in {config.precision}: {rate / 1e9:,.0f} GFLOP/s\n")
     if not find_spec("multivae"):
         print('the package multivae is not installed (pip install --editable ".[bench]"): its columns stay empty\n')
     table(partial(training, rate=rate), config, device)
@@ -110,7 +106,7 @@ def table(row_of: Callable[[str, Config, torch.device], Row], config: Config, de
 def training(name: str, config: Config, device: torch.device, rate: float) -> Row:
     """The row of training: the step by itself, and end to end."""
     experiment = EXPERIMENTS[name]
-    ours = partial(our_turn, precision=config.precision, compile=config.compile)
+    ours = partial(our_turn, precision=config.precision)
     makers = {"plain": plain_turn, "loaded": loaded_turn, "ours": ours}
     if find_spec("multivae") and name != MIXED:
         makers["package"] = package_turn

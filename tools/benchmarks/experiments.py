@@ -212,11 +212,11 @@ def n_steps(name: str, device: torch.device) -> int:
     return EXPERIMENTS[name].steps * (1 if device.type == "cpu" else GPU_FACTOR)
 
 
-def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32", compile: bool = False) -> Turn:
+def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> Turn:
     """A turn of our steps, on batches out of a split in memory as in `training.loop.Trainer`."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
-    model = devices.prepare(experiment.build(), device, precision, compile)
+    model = devices.prepare(experiment.build(), device, precision, compile=False)
     objective = experiment.objective(model)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, amsgrad=experiment.amsgrad, fused=True)
     step, meter, n = Step(objective, optimizer), Meter(), experiment.batch_size

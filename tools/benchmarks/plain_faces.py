@@ -115,16 +115,3 @@ def training_step(model: MultimodalVAE, k: int, beta: float, scores_all: bool = 
         loss.item()
 
     return step
-
-
-def pool(n: int) -> Tensor:
-    """All subsets of n modalities, (2^n, n), as the authors' code holds them."""
-    return (torch.arange(2**n)[:, None] >> torch.arange(n)) % 2 == 1
-
-
-def drawn(subsets: Tensor) -> Tensor:
-    """A random subset of 2 to n - 1 modalities as the authors draw it: a size, then a subset of that size, (n,)."""
-    sizes = subsets.sum(dim=1)
-    size = torch.randint(2, subsets.shape[1], ())
-    of_size = subsets[sizes == size]
-    return of_size[torch.randint(len(of_size), ())]

@@ -1,7 +1,6 @@
 """The explorer's page: what is given beside what the models decode, which stays in view."""
 
 import html
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,13 @@ from torch import Tensor
 
 from common.errors import InputError
 from tools.exploration.explorer import Explorer
-from tools.exploration.views import Picture
 
 STYLE = Path(__file__).with_name("page.css").read_text()
 N_IN_VIEW = 4  # sliders that are not folded away
-RANKS = ("most", *(f"{n} most" for n in ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")))
+HELP = (
+    "Give what you like, or click an example: every modality is decoded from what you give, or from the prior if you "
+    "give nothing. The sliders move the latent code from there."
+)
 LATEST = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False, "api_visibility": "private"}
 
 
@@ -29,7 +30,7 @@ def page(explorers: dict[str, Explorer], title: str, examples: dict[str, Tensor]
     """
     first, *_ = explorers.values()
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {html.escape(title)}\n{instructions(explorers)}")
+        gr.Markdown(f"# {html.escape(title)}\n{HELP}")
         with gr.Row():
             with gr.Column():
                 given = [view.input(f"given {name}", examples.get(name, ())) for name, view in first.views.items()]
@@ -44,18 +45,6 @@ def page(explorers: dict[str, Explorer], title: str, examples: dict[str, Tensor]
     return blocks
 
 
-def instructions(explorers: dict[str, Explorer]) -> str:
-    """Return the sentence at the top of the page."""
-    first, *_ = explorers.values()
-    *most, last = dict.fromkeys([*(view.help for view in first.views.values()), "click an example"])
-    who = "the model decodes" if len(explorers) == 1 else "each model decodes"
-    ways = ", ".join(most) + " or " + last
-    return (
-        f"{ways[0].upper()}{ways[1:]}: {who} every modality from what you give, or from the prior if you give nothing. "
-        "The sliders move the latent code from there."
-    )
-
-
 def frames(explorers: dict[str, Explorer], n_given: int, *values: Any) -> str:  # noqa: ANN401 (gradio's values)
     """Return what the models decode, as HTML.
 
@@ -66,24 +55,18 @@ def frames(explorers: dict[str, Explorer], n_given: int, *values: Any) -> str:  
         gr.Error: a value cannot be read.
     """
     given, draw, moves = values[:n_given], int(values[n_given]), values[n_given + 1 :]
-    start = time.perf_counter()
     try:
         shown = {name: explorer.frame(given, draw, moves) for name, explorer in explorers.items()}
     except InputError as error:
         raise gr.Error(str(error), print_exception=False) from error
     models = [f"<section><h2>{html.escape(name)}</h2>{content}</section>" for name, content in shown.items()]
-    took = f"{1000 * (time.perf_counter() - start):.0f} ms"
-    return f'<div class="models">{"".join(models)}</div><p class="took">decoded in {took}</p>'
+    return f'<div class="models">{"".join(models)}</div>'
 
 
 def _sliders(explorers: Sequence[Explorer]) -> tuple[list[gr.Slider], gr.Slider]:
     """Return the sliders of the latents, which move the same rank in every model, and the one of the draw."""
-    noun = "pictures" if any(isinstance(view, Picture) for view in explorers[0].views.values()) else "texts"
     ranked = list(zip(*(explorer.dimensions for explorer in explorers), strict=False))  # those that all models have
-    labels = [
-        f"latent{'s' * (len(set(numbers)) > 1)} {', '.join(map(str, numbers))}: changes the {noun} {rank}"
-        for numbers, rank in zip(ranked, RANKS, strict=False)
-    ]
+    labels = [f"effect {i}: latent {', '.join(map(str, numbers))}" for i, numbers in enumerate(ranked, 1)]
     sliders = [gr.Slider(-4, 4, 0, step=0.1, label=label) for label in labels[:N_IN_VIEW]]
     reset = gr.Button("reset all sliders")
     with gr.Accordion("More latents, and random draws", open=False):

@@ -34,8 +34,6 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
-# these tags name gradio's host and GitHub's
-FOR_OTHER_SITES = re.compile(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>')
 
 
 def listen(port: int) -> socket.socket:
@@ -79,11 +77,6 @@ async def guard(request: Request, answer: Callable[[Request], Awaitable[Response
         return PlainTextResponse("there is no such page", 404)
     if request.method == "POST" and not (length and int(length) <= MAX_BYTES):
         return PlainTextResponse(f"a request has at most {MAX_BYTES / 2**20:g} MiB", 413)
-    request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"accept-encoding"]
     response = await answer(request)
     response.headers["Content-Security-Policy"] = POLICY
-    if response.headers.get("content-type", "").startswith("text/html"):
-        content = FOR_OTHER_SITES.sub(b"", b"".join([part async for part in response.body_iterator]))
-        response.headers["content-length"] = str(len(content))
-        return Response(content, response.status_code, response.headers)
     return response

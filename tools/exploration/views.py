@@ -43,10 +43,6 @@ class Picture:
     drawing: Callable[[Image.Image], np.ndarray] | None = None
     brush: float = 2
 
-    @property
-    def help(self) -> str:
-        return "draw or upload a picture" if self.channels == 1 else "upload a picture"
-
     def input(self, label: str, examples: Tensor) -> gr.components.Component:
         """The component that takes it, with examples (N, C, H, W) in [0, 1] to click; blank ones are left out."""
         tags = [pictures.tag(rgb(x), f"example {i}") for i, x in enumerate(examples, 1) if x.any()]
@@ -76,7 +72,6 @@ class Choice:
     """The view of a class: chosen by name, and shown as the most probable names; for two classes, only the second."""
 
     names: Sequence[str]
-    help = "choose a label"
 
     def input(self, label: str, _: Tensor) -> gr.components.Component:
         return gr.Radio([NONE, *self.names], value=NONE, label=label)
@@ -96,7 +91,6 @@ class Attributes:
     """The view of many binary attributes in one modality; all or none of them are given."""
 
     names: Sequence[str]
-    help = "tick attributes"
 
     def input(self, label: str, _: Tensor) -> gr.components.Component:
         return gr.CheckboxGroup([NO_ATTRIBUTE, *self.names], label=f"{label} (those that you do not tick are no)")
@@ -114,7 +108,6 @@ class Words:
 
     encode: Callable[[str], Tensor]
     decode: Callable[[Tensor], Sequence[str]]
-    help = "type a text"
 
     def input(self, label: str, examples: Tensor) -> gr.components.Component:
         """The component that takes it, with examples (N, ...) int64 to choose."""
@@ -145,7 +138,7 @@ def shares(probabilities: dict[str, float]) -> str:
 
 
 # input: the component of the page that takes a modality; read: the modality's value (1, ...) from what it holds, None
-# if it is not given; show: a decoded distribution as HTML; help: what a user does to give it
+# if it is not given; show: a decoded distribution as HTML
 View = Picture | Choice | Attributes | Words
 FACE = Picture(3, 64)
 DIGIT = Picture(1, strokes.DIGIT, strokes.digit, strokes.THICKNESS)

@@ -26,6 +26,11 @@ def _named(model: str) -> str:
     return "" if model == "mvae" else f"--model {model} "
 
 
+def _mean(name: str, measure: str, key: str = "", percent: bool = False) -> Figure:
+    """A figure that a measure estimates under its own name, or under a key."""
+    return Figure(name, (measure, "estimates", key or name, "mean"), percent)
+
+
 def _digits(experiment: str, model: str, binary: bool = False) -> Plan:
     name, options = f"{model}, binary" if binary else model, _named(model) + "--binary" * binary
     # FashionMNIST's convolutions take longer: its demo is shorter, and of one model
@@ -308,7 +313,7 @@ TABLES = {
         "Six views of a face, nats a test example (nothing was published)",
         "Wu & Goodman 2018, arXiv 1802.05335, section 5.4",
         tuple(
-            Figure(f"log p({view})", ("loglike", "estimates", f"log p({view})", "mean"))
+            _mean(f"log p({view})", "loglike")
             for view in ("all six", "image", "gray", "edge", "mask", "obscured", "watermark")
         ),
         (VISION,),
@@ -317,33 +322,27 @@ TABLES = {
         "Coherence of generated samples, and digit classification from latents, % of test pairs",
         "Shi et al. 2019, arXiv 1911.03393, Tables 1 and 2",
         (
-            *(Figure(name, ("coherence", "estimates", f"coherence, {name}", "mean"), True) for name in COHERENCES),
-            *(
-                Figure(name, ("coherence", "estimates", f"latent accuracy, {name.split()[0]}", "mean"), True)
-                for name in LATENTS
-            ),
+            *(_mean(name, "coherence", f"coherence, {name}", percent=True) for name in COHERENCES),
+            *(_mean(name, "coherence", f"latent accuracy, {name.split()[0]}", percent=True) for name in LATENTS),
         ),
         DIGIT_PAIRS,
     ),
     "cub-table": Table(
         "Correlation of birds and captions",
         "Shi et al. 2019, arXiv 1911.03393, section 4.2",
-        tuple(
-            Figure(name, ("correlations", "estimates", f"correlation, {name.replace('image', '{y}')}", "mean"))
-            for name in CUB_FEATURES
-        ),
+        tuple(_mean(name, "correlations", f"correlation, {name.replace('image', '{y}')}") for name in CUB_FEATURES),
         CUB,
     ),
     "vhe-table": Table(
         "Classification of test characters (%), and the code's KL (nats)",
         "Hewitt et al. 2018, arXiv 1807.08919",
         (
-            Figure("5-shot, 20-way", ("accuracy", "estimates", "accuracy", "mean"), True),
-            Figure("1-shot, 20-way", ("one_shot", "estimates", "accuracy", "mean"), True),
-            Figure("KL of the character's code", ("bound", "estimates", "bound: KL of c", "mean")),
-            Figure("bound, nats an image", ("bound", "estimates", "bound", "mean")),
-            Figure("log p(image|5 others)", ("bound", "estimates", "log p(image|5 others)", "mean")),
-            Figure("log p(character)/20", ("loglike", "estimates", "log p(character)/20", "mean")),
+            _mean("5-shot, 20-way", "accuracy", "accuracy", percent=True),
+            _mean("1-shot, 20-way", "one_shot", "accuracy", percent=True),
+            _mean("KL of the character's code", "bound", "bound: KL of c"),
+            _mean("bound, nats an image", "bound", "bound"),
+            _mean("log p(image|5 others)", "bound"),
+            _mean("log p(character)/20", "loglike"),
         ),
         VHE,
         shows_untrained=True,
@@ -351,10 +350,7 @@ TABLES = {
     "poe-vae-table": Table(
         "Parts of MNIST's images as modalities, nats a test image (nothing was published)",
         "modular PoE-VAE",
-        tuple(
-            Figure(name, ("loglike", "estimates", name, "mean"))
-            for name in ("log p(image)", "log p(top)", "log p(bottom|top)")
-        ),
+        tuple(_mean(name, "loglike") for name in ("log p(image)", "log p(top)", "log p(bottom|top)")),
         PARTS,
     ),
     "translation-table": Table(
@@ -362,10 +358,10 @@ TABLES = {
         "our generated pairs",
         (
             *(
-                Figure(f"{a} -> {b}", ("loglike", "estimates", f"accuracy, {a} -> {b}", "mean"), True)
+                _mean(f"{a} -> {b}", "loglike", f"accuracy, {a} -> {b}", percent=True)
                 for a, b in (("english", "french"), ("french", "english"))
             ),
-            Figure("log p(english,french)", ("loglike", "estimates", "log p(english,french)", "mean")),
+            _mean("log p(english,french)", "loglike"),
         ),
         TRANSLATION,
     ),
@@ -377,26 +373,27 @@ TABLES = {
                 Figure(name, ("analysis", "by_size", str(n), "coherence"), True)
                 for n, name in enumerate(POLYMNIST_COHERENCES, 1)
             ),
-            Figure("joint", ("analysis", "estimates", "coherence, joint", "mean"), True),
+            _mean("joint", "analysis", "coherence, joint", percent=True),
             Figure("linear accuracy, 1 given", ("analysis", "by_size", "1", "linear accuracy"), True),
             Figure("FD, 1 given", ("analysis", "by_size", "1", "FD"), of_judges=True),
             Figure("FD, prior", ("analysis", "by_size", "0", "FD"), of_judges=True),
         ),
         POLYMNIST,
         further=(
-            Figure(
+            _mean(
                 f"joint, z from {N_GAUSSIANS} Gaussians",
-                ("analysis", "estimates", f"coherence, joint, z from {N_GAUSSIANS} Gaussians", "mean"),
-                True,
+                "analysis",
+                f"coherence, joint, z from {N_GAUSSIANS} Gaussians",
+                percent=True,
             ),
             *(
                 Figure(f"linear accuracy, {n} given", ("analysis", "by_size", str(n), "linear accuracy"), True)
                 for n in range(2, 6)
             ),
             *(Figure(f"FD, {n} given", ("analysis", "by_size", str(n), "FD"), of_judges=True) for n in range(2, 5)),
-            Figure("clusters, k-means", ("analysis", "estimates", "clusters, k-means", "mean"), True),
-            Figure("SSIM, m0 from all", ("analysis", "estimates", "SSIM, all -> m0", "mean")),
-            Figure("log p(X), nats", ("loglike", "estimates", "log p(m0,m1,m2,m3,m4)", "mean")),
+            _mean("clusters, k-means", "analysis", percent=True),
+            _mean("SSIM, m0 from all", "analysis", "SSIM, all -> m0"),
+            _mean("log p(X), nats", "loglike", "log p(m0,m1,m2,m3,m4)"),
         ),
         comparable=False,
     ),
@@ -409,6 +406,5 @@ TABLES = {
         ),
         WEAK,
         in_readme=False,
-        by_pairs=True,
     ),
 }

@@ -103,5 +103,3 @@ class Table:
     """figures that stand in a second table of the same models"""
     comparable: bool = True
     """the published figures are of our data. If not, each has a column of its own beside ours, without a difference"""
-    by_pairs: bool = False
-    """its plans differ in the share of pairs, which the report's charts have as their axis"""

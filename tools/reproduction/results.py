@@ -10,11 +10,7 @@ from msgspec import Meta, Struct
 from common.data import schemas
 from training.earlier_runs import NOT_OF_THE_RUN
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Command = Annotated[str, Meta(max_length=5000)]
-Count = Annotated[int, Meta(ge=0, le=10**12)]
-Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
-Numbers = dict[Name, Number | None]  # None where a figure is undefined
+Numbers = dict[str, float | None]  # None where a figure is undefined
 
 DELETE = "delete it, and the same command makes it again"
 
@@ -22,24 +18,24 @@ DELETE = "delete it, and the same command makes it again"
 class Estimate(Struct):
     """A figure with a mean over examples or episodes."""
 
-    mean: Number | None
-    stderr: Number | None = None
+    mean: float | None
+    stderr: float | None = None
     """of the mean, over these examples or episodes"""
 
 
 class Share(Struct):
     """Scores, in [0, 1], of a run of weak supervision."""
 
-    fraction: Number
-    model: Number
-    classifier: Number
+    fraction: float
+    model: float
+    classifier: float
 
 
 class Measured(Struct):
     """What the tables read of a measure's JSON; each script writes some of these, and more."""
 
-    estimates: dict[Name, Estimate] = {}
-    by_size: dict[Annotated[str, Meta(pattern=r"^\d{1,4}$")], Numbers] = {}
+    estimates: dict[str, Estimate] = {}
+    by_size: dict[Annotated[str, Meta(pattern=r"^\d+$")], Numbers] = {}
     """by the number of given modalities"""
     results: list[Share] = []
 
@@ -47,57 +43,48 @@ class Measured(Struct):
 class Epochs(Struct):
     """Epochs that the plan has, and those that a budget left."""
 
-    planned: Count
-    given: Count
+    planned: int
+    given: int
 
 
 class Versions(Struct):
     """Versions of the software."""
 
-    torch: Name
-    python: Name | None = None
-
-
-class Curves(Struct):
-    """The bound after each epoch, nats."""
-
-    train: list[Number]
-    valid: list[Number]
+    torch: str
 
 
 class Result(Struct):
     """A run: how it was trained, and what was measured. The file result.json."""
 
-    table: Name
-    experiment: Name
-    model: Name
-    seed: Count
+    table: str
+    experiment: str
+    model: str
+    seed: int
     demo: bool
     epochs: Epochs
-    commands: Annotated[list[Command], Meta(min_length=1, max_length=100)]
+    commands: Annotated[list[str], Meta(min_length=1)]
     """training first, then the measures"""
-    commit: Name | None
-    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
+    commit: str | None
+    date: str
     """of the last measure"""
     versions: Versions
-    device: Name
-    threads: Count | None
-    config: dict[Name, Any]
-    examples: Count | None
+    device: str
+    threads: int | None
+    config: dict[str, Any]
+    examples: int | None
     """in training; None if several models were trained"""
-    seconds: Annotated[float, Meta(ge=0, le=1e12)] | None
-    curves: Curves
-    measured: dict[Name, Measured]
+    seconds: float | None
+    measured: dict[str, Measured]
     """by the measure's name"""
 
     @property
-    def judges(self) -> tuple[Number, ...]:
+    def judges(self) -> tuple[float, ...]:
         """The accuracies of the judges whose features were measured, which tell them from others; () if none were."""
         measures = [x.estimates for x in self.measured.values() if x.by_size]
         return tuple(x.mean for estimates in measures for name, x in estimates.items() if name.startswith("classifier"))
 
 
-def letters(results: Iterable[Result]) -> dict[tuple[Number, ...], str]:
+def letters(results: Iterable[Result]) -> dict[tuple[float, ...], str]:
     """A letter for each set of judges, by `Result.judges`; empty if all runs had the same."""
     sets = sorted({x.judges for x in results if x.judges})
     return dict(zip(sets, ascii_uppercase, strict=False)) if len(sets) > 1 else {}
@@ -106,13 +93,13 @@ def letters(results: Iterable[Result]) -> dict[tuple[Number, ...], str]:
 class Split(Struct):
     """A split's part of a line of metrics.jsonl."""
 
-    bound: Number
+    bound: float
 
 
 class Epoch(Struct):
     """What is read of a line of metrics.jsonl."""
 
-    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    seconds: float
     train: Split | None = None
     valid: Split | None = None
 
@@ -120,7 +107,7 @@ class Epoch(Struct):
 class About(Struct):
     """What is read of config.json."""
 
-    config: dict[Name, Any]
+    config: dict[str, Any]
 
 
 def read_result(file: Path) -> Result:
@@ -138,7 +125,7 @@ def read_epochs(file: Path) -> tuple[int, int]:
     Raises:
         InputError: it is missing or damaged.
     """
-    return schemas.read_json(file, tuple[Annotated[int, Meta(ge=1, le=10**9)], Count], DELETE)
+    return schemas.read_json(file, tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=0)]], DELETE)
 
 
 def read_training(folder: Path) -> dict[str, Any]:

@@ -36,14 +36,11 @@ class Pool:
     parameters: Mapping[str, Any]
     """parameters of the cluster's jobs, by submitit's names"""
 
-    def execute(
-        self, todo: Sequence[Work], meanwhile: Callable[[list[Work]], None] = lambda _: None
-    ) -> Iterator[tuple[Work, str | None]]:
+    def execute(self, todo: Sequence[Work]) -> Iterator[tuple[Work, str | None]]:
         """Yield each work as it ends, with its error or None; a failure stops no other work.
 
         Args:
             todo: the work; each returns its error or None.
-            meanwhile: called every second with the work that is running.
 
         Raises:
             InputError: there is no such cluster here, or it knows no such parameter.
@@ -68,7 +65,6 @@ class Pool:
                     except FailedJobError as error:
                         free.append(slot)
                         yield work, f"it was not accepted: {str(error).splitlines()[0]}"
-                meanwhile([work for work, _ in running.values()])
                 time.sleep(1)
                 for job in [job for job in running if job.done()]:
                     work, slot = running.pop(job)

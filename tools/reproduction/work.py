@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from submitit.helpers import DelayedSubmission
-from tqdm import tqdm
 
 from common.checkpoints import LAST, load
 from common.data import schemas
@@ -39,30 +38,22 @@ from tools.reproduction.commands import (
 from tools.reproduction.records import Setting
 from tools.reproduction.results import DELETE, Result, read_epochs, read_training
 from training.provenance import processor, provenance
-from training.runs import read_metrics
 
 # what scripts keep beside a dataset; scripts write no links, so a table has its own
 CACHES = {".json", ".lock", ".npy", ".npz", ".part", ".pt", ".tmp"}
 RESULT, PROBE, EPOCHS = "result.json", "probe", "epochs.json"
 
 
-def training_progress(folder: Path) -> str:
-    """How far the training in a folder is: epoch, examples/s, time left; empty before it begins."""
-    if not (folder / EPOCHS).exists():
-        return ""
-    total, _ = read_epochs(folder / EPOCHS)
-    lines = read_metrics(folder)
-    if not lines:
-        return f"epoch 1/{total}"
-    last = lines[-1]
-    if last["epoch"] >= total:
-        return "is being measured"
-    left = tqdm.format_interval((total - last["epoch"]) * last["seconds"])
-    return f"epoch {last['epoch'] + 1}/{total}, {last['examples_per_second']:,.0f} examples/s, {left} left"
+class Resumable:
+    """Work that goes on where it was stopped."""
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit puts back into the queue if the job is preempted: the same work."""
+        return DelayedSubmission(self)
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Resumable):
     """Runs of one process, in order; each but the first starts from the model of the run before."""
 
     runs: tuple[Run, ...]
@@ -91,20 +82,9 @@ class Chain:
         """Whether all results are there, with all epochs that are asked for."""
         return all((self.site.folder(run) / RESULT).exists() and not cut_short(run, self.site) for run in self.runs)
 
-    def progress(self) -> str:
-        """How far the current run is, for the progress bar."""
-        run = next((run for run in self.runs if not (self.site.folder(run) / RESULT).exists()), self.runs[-1])
-        below = run.plan.writes  # the script trains in a folder of its own
-        how_far = "" if below else training_progress(self.site.folder(run))
-        return f"{run.plan.experiment} {run.plan.model} {how_far}".rstrip()
-
-    def checkpoint(self) -> DelayedSubmission:
-        """What submitit puts back into the queue if the job is preempted: the same work, which then resumes."""
-        return DelayedSubmission(self)
-
 
 @dataclass(frozen=True)
-class Preparation:
+class Preparation(Resumable):
     """Commands, one after the other, that make the missing files of a dataset."""
 
     dataset: str
@@ -160,14 +140,6 @@ class Preparation:
                 place.symlink_to(file)
             if place.is_symlink() and place.resolve() != file.resolve():
                 raise Failed(f"{folder} links to {place.resolve().parent}, not to {source}: choose another --save-dir")
-
-    def progress(self) -> str:
-        """The preparation's name, for the progress bar."""
-        return self.name
-
-    def checkpoint(self) -> DelayedSubmission:
-        """What submitit puts back into the queue if the job is preempted."""
-        return DelayedSubmission(self)
 
 
 def train_and_measure(run: Run, before: Run | None, site: Site) -> None:

@@ -18,7 +18,7 @@ from multivae.models.mvtcae import mvtcae_model
 from common.data import Batch
 from polymnist import train
 from polymnist.model import build
-from tools.benchmarks import newer_package, polymnist
+from tests.helpers import newer_package
 from training import objective_of
 
 N, BETA = 4, 0.7
@@ -113,13 +113,3 @@ def test_mmvae_plus_and_cmvae(model, incomplete):
             for c, loc in enumerate(vae.prior.loc):
                 package.mean_clusters[c].copy_(loc.view_as(package.mean_clusters[c]))
     assert_same(objective, package, incomplete, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_the_benchmark_prints_a_row_for_each_model(capsys):
-    names = ("mopoe-published", "mvtcae", "mmvae+, K = 1", "crmvae", "cmvae", "mvae")
-    polymnist.main(polymnist.Config(models=names, batch_size=4, rounds=2))
-    rows = [[cell.strip() for cell in row.split("|")] for row in capsys.readouterr().out.splitlines()[-len(names) :]]
-    assert tuple(row[1] for row in rows) == names
-    assert all(float(row[4]) > 0 for row in rows[:-1]) and rows[-1][2] == rows[-1][4] == "-"
-    assert all(float(row[3].replace(",", "")) > 0 for row in rows)

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,17 +18,14 @@ from pathlib import Path
 
 import pytest
 import tyro
-from axe_playwright_python.sync_playwright import Axe
 from filelock import lock_descriptor
 from msgspec.structs import replace as replace_fields
-from playwright.sync_api import sync_playwright
 
 import reproduce
-from common import distributed
 from common.errors import InputError
 from tests.helpers.results import contents, loglike, means, result
 from tests.helpers.scripts import ROOT
-from tools.reproduction import commands, report, tables, work
+from tools.reproduction import charts, commands, report, tables, work
 from tools.reproduction.commands import Failed, call
 from tools.reproduction.plans import TABLES
 from tools.reproduction.published import Published
@@ -201,13 +197,11 @@ def test_a_run_comes_after_that_which_it_starts_from():
 def test_an_unknown_experiment_is_named():
     with pytest.raises(InputError, match="--experiments emnist: vhe-table has vhe"):
         reproduce.main(reproduce.Config("vhe-table", experiments=("emnist",)))
-    with pytest.raises(
-        InputError, match="no such model: mvae-table2 --experiments celeba has vae cvae bivcca jmvae mvae-q mvae$"
-    ):
+    with pytest.raises(InputError, match="--models mopoe: mvae-table2 has vae cvae bivcca jmvae mvae-q mvae$"):
         reproduce.main(reproduce.Config("mvae-table2", experiments=("celeba",), models=("mopoe",)))
-    with pytest.raises(InputError, match="--models mmvae: no such model: polymnist-table --demo has mopoe-published$"):
+    with pytest.raises(InputError, match="--models mmvae: polymnist-table --demo has mopoe-published$"):
         reproduce.main(reproduce.Config("polymnist-table", models=("mmvae",), demo=True))
-    with pytest.raises(InputError, match="--models 'mvae, binary': no such model: mvae-table2 --experiments fashion"):
+    with pytest.raises(InputError, match="--models 'mvae, binary': mvae-table2 has vae"):
         reproduce.Config("mvae-table2", experiments=("fashionmnist",), models=("mvae", "mvae, binary")).plans()
 
 
@@ -229,9 +223,6 @@ def test_parameters_of_the_cluster():
     assert config.cluster_parameters() == {"timeout_min": 60, "cpus_per_task": 4, "slurm_partition": "gpu"}
     for wrong, message in (
         (["gpu"], "--parameters are KEY=VALUE, not 'gpu'"),
-        (["timeout_min=x"], "--parameters timeout_min=x: it must be a whole number above 0"),
-        (["cpus_per_task=0"], "--parameters cpus_per_task=0: it must be a whole number above 0"),
-        (["cpus_per_task=\N{SUPERSCRIPT TWO}"], "it must be a whole number above 0"),
         (["timeout_min=60"], "--cluster slurm needs --parameters cpus_per_task=N"),
     ):
         with pytest.raises(InputError, match=message):
@@ -242,12 +233,10 @@ def test_parameters_of_the_cluster():
     ("options", "message"),
     [
         ({"seeds": (-1,)}, "--seeds must lie between 0 and 2.32 - 1, not -1"),
-        ({"parameters": ("slurm_partition=gpu",)}, "--parameters slurm_partition needs --cluster slurm"),
         ({"results_dir": Path("/dev/null/results")}, "/dev/null/results cannot be made"),
         ({"table": "all", "readme": Path(__file__)}, "has no lines"),
         ({"readme": Path(__file__)}, "--readme holds the results of all tables: give it with all, not --demo"),
         ({"table": "all", "demo": True, "readme": Path(__file__)}, "--readme holds the results of all tables"),
-        ({"budget": math.inf}, "--budget must be a number of hours, or left out"),
     ],
 )
 def test_what_no_run_could_use_is_refused_before_any(tmp_path, monkeypatch, options, message):
@@ -336,44 +325,6 @@ def table(monkeypatch):
     )
     figures = (Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),)
     monkeypatch.setitem(reproduce.TABLES, "mvae-table2", Table("Nats", "a paper", figures, (good, bad)))
-
-
-def test_the_progress_of_a_training(tmp_path):
-    assert work.training_progress(tmp_path) == ""
-    (tmp_path / "epochs.json").write_text("[4, 2]")
-    assert work.training_progress(tmp_path) == "epoch 1/4"
-    line = {"train": {"bound": -1.0}, "beta": 1.0, "lr": 1e-3, "seconds": 50.0, "examples_per_second": 1234.5}
-    lines = [json.dumps({"epoch": epoch} | line) + "\n" for epoch in range(1, 5)]
-    (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
-    assert work.training_progress(tmp_path) == "epoch 3/4, 1,234 examples/s, 01:40 left"
-    (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    assert work.training_progress(tmp_path) == "is being measured"
-
-
-def test_the_bar_shows_what_is_running_after_a_run_has_ended(monkeypatch, capsys):
-    """tqdm's own miniters would hide updates by 0 once there was one by 1."""
-
-    class Step:
-        name = "a run"
-
-        def progress(self):
-            time.sleep(0.02)
-            return "epoch 2/3"
-
-    class Two:
-        def execute(self, todo, meanwhile):
-            for step in todo:
-                for _ in range(5):
-                    meanwhile([step])
-                yield step, None
-
-    monkeypatch.setattr(distributed, "LINE_INTERVAL", 0.01)
-    ended = []
-    for _, error in reproduce.watched(Two(), [Step(), Step()], "runs"):
-        ended.append(error)
-        shown = capsys.readouterr().err
-        assert len(re.findall(rf"{len(ended) - 1} of 2, .*epoch 2/3\n", shown)) == 5
-    assert ended == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -577,13 +528,13 @@ def test_distances_of_other_judges_stand_apart():
     assert re.search(r"\| mvae \| 50.0 ± 0.0 \|.* \| 100.000 / 300.000 \| A / B \| 0, 1 \|", text)
     assert re.search(r"\| mvtcae \| 50.0 \|.* \| 120.000 \| B \| 0 \|", text)
     assert tables.JUDGES in text
-    by_number, by_distance = report.charts_by_size(runs).values()
+    by_number, by_distance = charts.by_size(runs).values()
     assert {">mvae, A<", ">mvae, B<", ">mvtcae, B<"} <= set(re.findall(">mv[^<]*<", by_distance[0]))
     assert ">mvae<" in by_number[0] and "judges, A, B" in by_distance[1]
     alike = [runs[1], run("mvae", 2, 0.98, 100.0)]
     text = tables.markdown("polymnist-table", table, alike)
     assert "200.000 ± 141.421" in text and "judges |" not in text and tables.JUDGES not in text
-    assert "judges" not in report.charts_by_size(alike)["by_distance"][1]
+    assert "judges" not in charts.by_size(alike)["by_distance"][1]
 
 
 def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
@@ -594,89 +545,26 @@ def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
     assert needed[0] == needed[1]
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A report of made-up results, with one picture."""
-    folder = tmp_path_factory.mktemp("report")
-    samples = folder / "mvae-table2" / "mnist" / "mvae_seed0" / "samples"
-    samples.mkdir(parents=True)
-    shutil.copy(ROOT / "docs" / "mnist_conditional.png", samples / "conditional.png")
-    names = [f"coherence, {a} -> {b}" for a in ("mnist", "svhn") for b in ("mnist", "svhn")]
-    figures = dict(zip(names, (0.91, 0.68, 0.72, 0.74), strict=True)) | {"latent accuracy, mnist": 0.8}
-    results = [
-        *(result(seed=s, loglike=loglike(-90.0 - s)) for s in range(2)),
-        result("jmvae", loglike=loglike(-95.0)),
-        result("mmvae", 0, "mmvae-table", "mnist_svhn", coherence={"estimates": means(figures)}),
-        *(weak_supervision(f, 0.9 * f**0.1, f**0.2) for f in (0.01, 0.1, 1.0)),
-        *(result(m, 0, "polymnist-table", "polymnist", analysis=POLYMNIST) for m in ("mvae", "mvtcae")),
-    ]
-    report.write(folder / "report.html", results, folder)
-    return folder / "report.html"
-
-
 def test_a_run_without_a_figure_of_its_table_is_reported_too(tmp_path):
     run = result("dmvae", 0, "polymnist-table", "polymnist", analysis={"estimates": means({"classifier, m0": 0.9})})
-    report.write(tmp_path / "report.html", [run], tmp_path)
+    report.write(tmp_path / "report.html", [run])
     assert "polymnist, dmvae, seed 0" in (tmp_path / "report.html").read_text()
     assert "|---|" not in tables.markdown("polymnist-table", TABLES["polymnist-table"], [run])
 
 
-def test_a_report_is_one_file(page):
-    text = page.read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)|url\(|@import', re.sub(r"url\(#\w+\)", "", text))
-    assert text.count("<img ") == 1 and 'alt="mnist, mvae, seed 0: samples given a label or an attribute"' in text
-    # bounds of eight models, three shares, weak supervision; PolyMNIST's six shares, and two charts by number given
-    assert text.count('<svg role="img" aria-label="') == 20
-    assert 'aria-label="Coherence against the Frechet distance' in text
-    assert '<td style="--share: 0.680">68.0</td>' in text
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("there is no chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("colours", ["light", "dark"])
-def test_a_report_is_accessible(page, browser, colours):
-    tab = browser.new_page(color_scheme=colours)
-    tab.goto(page.as_uri())
-    found = Axe().run(tab)  # alternative texts, contrast, headings, landmarks
-    assert not found.violations_count, found.generate_report()
-    tab.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
-def test_a_report_is_read_in_a_browser(page, browser, width, colours):
-    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colours)
-    errors = []
-    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(page.as_uri())
-    tab.get_by_role("img").first.scroll_into_view_if_needed()
-    tab.locator("img").scroll_into_view_if_needed()
-    tab.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth)")
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # what is wider scrolls in a box of its own
-
-    table, hint = tab.locator("#mvae-table2 .wide"), tab.locator("#mvae-table2 .hint")
-    sizes = table.evaluate("x => [x.scrollWidth > x.clientWidth, x.scrollHeight > x.clientHeight]")
-    assert hint.is_visible() == any(sizes) and (width > 360 or sizes[0]), "a hint where a table scrolls"
-    assert table.evaluate("x => x.clientHeight") <= 800, "one screen a table"
-    column = tab.locator("#mvae-table2 tbody td:nth-child(5)")
-    for order in (sorted, lambda x: sorted(x, reverse=True)):
-        tab.locator("#mvae-table2").get_by_role("button", name=re.compile(r"^ours\W*$")).click()
-        shown = [float(text.split()[0]) for text in column.all_text_contents() if text]
-        assert shown == order(shown) and len(shown) > 1
-    assert not errors
-    tab.close()
+def test_a_report_has_the_pictures_of_the_first_seed(tmp_path):
+    for seed in (0, 1):
+        samples = tmp_path / "mvae-table2" / "mnist" / f"mvae_seed{seed}" / "samples"
+        samples.mkdir(parents=True)
+        for file in (samples.parent / "loss.png", samples / "conditional.png"):
+            file.touch()
+    measured = result("mvae", 0, "polymnist-table", "polymnist", analysis=POLYMNIST)
+    report.write(tmp_path / "report.html", [*(result(seed=s, loglike=loglike(-90.0)) for s in range(2)), measured])
+    text = (tmp_path / "report.html").read_text()
+    folder = "mvae-table2/mnist/mvae_seed0"
+    assert re.findall('src="(.*?)"', text) == [f"{folder}/loss.png", f"{folder}/samples/conditional.png"]
+    assert 'alt="mnist, mvae, seed 0: conditional"' in text and text.count("<svg ") == 2
+    assert "<td>-90.000 ± 0.000</td>" in text and "python -m mnist.train" in text
 
 
 @pytest.mark.slow

@@ -5,17 +5,16 @@ import html
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import msgspec
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 import reproduce
 from common.errors import InputError
@@ -32,7 +31,7 @@ WHOLE = contents(
     coherence={"estimates": {"coherence, joint": {"mean": 0.4, "stderr": None}}},
     weak_supervision=WEAK,
     analysis={"by_size": {"1": {"coherence": 0.4, "FD": 100.0}}},
-) | {"commit": "0123", "date": "2026-11-20", "config": {"lr": 0.001}, "versions": {"torch": "2", "python": "3.11"}}
+) | {"commit": "0123", "date": "2026-11-20", "config": {"lr": 0.001}, "versions": {"torch": "2"}}
 
 
 def places(value, path=()):
@@ -43,18 +42,12 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-MAY_BE_MISSING = {
-    "python",
-    "estimates",
-    "by_size",
-    "results",
-}  # those of another measure
-MAY_BE_NULL = {"commit", "threads", "examples", "seconds", "python", "mean", "stderr"}
+MAY_BE_MISSING = {"estimates", "by_size", "results"}  # those of another measure
+MAY_BE_NULL = {"commit", "threads", "examples", "seconds", "mean", "stderr"}
 DAMAGES = {
     "missing": ...,
     "another type": lambda value: {"a": 1} if isinstance(value, str | int | float | list) else "x",
     "null": None,
-    "10 kB": "x" * 10_000,
     "nested": [[[[]]]],
 }
 
@@ -225,15 +218,14 @@ def hostile(tmp_path, monkeypatch):
         experiment=HEIRS,
         loglike={"estimates": {HOSTILE: {"mean": -1.0}}},
         accuracy={"estimates": {"accuracy": {"mean": 0.5}}},
-        coherence={"estimates": {f"coherence, {HOSTILE} -> {x}": {"mean": 0.5} for x in (HOSTILE, "x")}},
     )
     content |= {name: f"{name} {HOSTILE}" for name in ("commit", "device")}
     content |= {"commands": [f"command {HOSTILE}", HOSTILE], "config": {HOSTILE: HOSTILE}}
-    content |= {"versions": {"torch": f"torch {HOSTILE}", "python": HOSTILE}}
+    content |= {"versions": {"torch": f"torch {HOSTILE}"}}
     samples = tmp_path / HEIRS / HEIRS / f"{commands.slug(HOSTILE)}_seed0" / "samples"
     samples.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(samples / f"from_{HEIRS}.png")
-    report.write(tmp_path / "report.html", [msgspec.convert(content, Result)], tmp_path)
+    report.write(tmp_path / "report.html", [msgspec.convert(content, Result)])
     return tmp_path / "report.html"
 
 
@@ -252,39 +244,13 @@ class Tags(HTMLParser):
 def test_a_report_escapes_what_results_hold(hostile):
     text = hostile.read_text()
     tags = Tags(text).tags
-    assert [name for name, _ in tags].count("script") == 1
+    assert "script" not in {name for name, _ in tags}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
-    assert [attributes["src"][:16] for name, attributes in tags if name == "img"] == ["data:image/webp;"]
+    (picture,) = [unquote(attributes["src"]) for name, attributes in tags if name == "img"]
+    assert (hostile.parent / picture).exists()
     shown = html.unescape(text)
     for field in ("title", "source", "note", "a", "b", "commit", "device", "torch", "command"):
         assert f"{field} {HOSTILE}" in shown, field
-    assert f"given {HOSTILE}" in shown, "the matrix of coherences"
-
-
-def test_a_report_runs_its_own_script_only(hostile):
-    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', hostile.read_text())
-    rules = dict(rule.split(maxsplit=1) for rule in html.unescape(policy).split("; "))
-    assert rules.pop("default-src") == "'none'" and rules.pop("style-src-attr") == "'unsafe-inline'"
-    assert re.fullmatch(r"'sha256-\S{44}'", rules["script-src"]) and "unsafe" not in str(rules)
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("there is no chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page()
-        said, asked = [], []
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(hostile.as_uri())
-        tab.get_by_role("img").last.scroll_into_view_if_needed()
-        tab.get_by_role("button", name="model").first.click()  # the page's own script runs
-        assert tab.locator("[aria-sort=ascending]").count() == 1
-        assert tab.title() == "Multimodal VAEs, reproduced" and not said
-        assert [url for url in asked if not url.startswith("data:")] == [hostile.as_uri()]
-        tab.evaluate("document.body.insertAdjacentHTML('beforeend', '<p onclick=\"document.title=1\">here</p>')")
-        tab.get_by_text("here", exact=True).click()
-        assert tab.title() != "1" and "Content Security Policy" in said[0]
-        browser.close()
 
 
 def test_ctrl_c_stops_a_command_without_a_traceback(tmp_path):
