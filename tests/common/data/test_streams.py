@@ -83,7 +83,7 @@ def test_damaged_shards_are_named(tmp_path, paths):
     for path, message in (
         (tmp_path / "none.npy", "is missing"),
         (tmp_path / "text.npy", "is damaged or not an array that np.save wrote"),
-        (paths[1], "is truncated or damaged, it has"),
+        (paths[1], "is damaged or not an array that np.save wrote"),
     ):
         with pytest.raises(InputError, match=f"{path.name} {message}"):
             Shards([path])
