@@ -33,7 +33,6 @@ Data
         npy_files: numpy's arrays, mapped into memory
         pictures: images as Pillow reads them
         drawing: random measures, shapes and light of the pictures that demos draw
-        shards: rows of several files, mapped into memory
         batches: examples in memory, and which modality each has
         splits: what is held out, and which examples keep their pairing
         streams: splits on the device, as a whole or a batch at a time

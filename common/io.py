@@ -133,8 +133,11 @@ def locked(folder: Path) -> Iterator[None]:
     The folder is made if it does not exist.
 
     Raises:
-        InputError: another process holds the lock, or the folder cannot be written, or its file system has no locks.
+        InputError: another process holds the lock, or the folder cannot be written, or its file system has no locks,
+            or its name is not in UTF-8.
     """
+    is_utf8 = os.fsencode(folder).decode(errors="ignore") == str(folder)
+    require(is_utf8, f"{str(folder)!a} is not in UTF-8, and no JSON could hold it: choose another folder")
     with contextlib.ExitStack() as opened:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -145,3 +145,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "lock_descriptor", refuse)
     with pytest.raises(InputError, match=r"cannot be written \(No locks available\)"), locked(tmp_path):
         pass
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused_before_anything_is_written(tmp_path):
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    with pytest.raises(InputError, match=r"run\\udcff' is not in UTF-8.*: choose another folder"), locked(folder):
+        pass
+    assert not folder.exists()

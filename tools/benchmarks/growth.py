@@ -9,8 +9,8 @@ have the same: mnist's model for batches, latents and data, mnist_svhn's under D
 objective for their length. Modalities are single numbers: either elements of a set with shared networks, under the
 ELBO, or named modalities with stacked networks, under MVAE's objective.
 
-Examples are random images in files of a million, which a stream reads batch by batch (`common.data.streams`). "Cached":
-the system still holds the files in memory; "from the disk": it was told to drop them.
+Examples are random images in a file, which a stream reads batch by batch (`common.data.streams`). "Cached":
+the system still holds the file in memory; "from the disk": it was told to drop it.
 
 The exponent is the slope of log time over log size, by least squares: 1 is linear growth.
 """
@@ -34,7 +34,7 @@ from torch import nn
 from tqdm import tqdm
 
 import mnist.model
-from common.data import Examples, Shards, Stream
+from common.data import Examples, Stream, mapped_rows
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
 from common.errors import require, require_positive
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
@@ -49,7 +49,7 @@ from training import devices, run_from_command_line
 from training.steps import Step
 
 CPU = torch.device("cpu")
-SHARD = 10**6  # examples a file
+DRAWN_AT_ONCE = 10**6
 STEPS = 50  # of a turn on a stream of examples
 WARM_UP = 20  # steps of ours before the first turn on samples
 WIDTH, LATENTS = 32, 20  # size of a single number's networks
@@ -274,38 +274,37 @@ def step_of(objective: Objective) -> Step:
     return Step(objective, torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True))
 
 
-def written(folder: Path, n: int) -> list[Path]:
-    """Write n random images; returns the files."""
-    paths = []
-    for start in tqdm(range(0, n, SHARD), desc=f"{n:,} examples", unit=" files", leave=False):
-        paths.append(folder / f"{n}_{len(paths)}.npy")
-        rng, size = np.random.default_rng(start), min(SHARD, n - start)
-        np.save(paths[-1], rng.integers(0, 256, (size, 1, 28, 28), dtype=np.uint8))
-    os.sync()  # the system cannot drop what is not on the disk yet
-    return paths
+def written(folder: Path, n: int) -> Path:
+    """Write n random images; returns the file."""
+    path = folder / f"{n}.npy"
+    images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 1, 28, 28))
+    for start in tqdm(range(0, n, DRAWN_AT_ONCE), desc=f"{n:,} examples", leave=False):
+        part = images[start : start + DRAWN_AT_ONCE]
+        part[:] = np.random.default_rng(start).integers(0, 256, part.shape, dtype=np.uint8)
+    images.flush()  # the system cannot drop what is not on the disk yet
+    return path
 
 
-def streaming(paths: Sequence[Path], n: int, cold: bool, batch_size: int) -> Turn:
-    """A turn of steps on a stream of the n images in files, cold or cached."""
+def streaming(path: Path, n: int, cold: bool, batch_size: int) -> Turn:
+    """A turn of steps on a stream of the n images in a file, cold or cached."""
     step = step_of(MvaeElbo(EXPERIMENTS["mnist"].build()))
     text, generator = torch.randint(10, (n,)), torch.Generator().manual_seed(0)
 
     def turn() -> None:
         if cold:
-            forget(paths)
-        stream = Stream(Examples({"image": Shards(paths), "text": text}), CPU)
+            forget(path)
+        stream = Stream(Examples({"image": mapped_rows(path), "text": text}), CPU)
         for examples, index in stream.feed(torch.randint(n, (STEPS, batch_size), generator=generator)):
             step(examples, index, len(index), 1.0)
 
     return turn
 
 
-def forget(paths: Sequence[Path]) -> None:
-    """Tell the system to drop the files from memory."""
-    for path in paths:
-        file = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(file)
+def forget(path: Path) -> None:
+    """Tell the system to drop the file from memory."""
+    file = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ import pytest
 
 import celeba.data
 import vhe.data
-from common.data import Shards, array_caches, image_caches
+from common.data import array_caches, image_caches, mapped_rows
 from common.data.zip_files import unpack
 from common.errors import InputError
 from mnist.idx_files import read_idx
 from mnist_svhn.data import FILES, read_svhn
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.data_config import data_config
-from tests.helpers.small_files import ABOUT, EXPECTED, png
+from tests.helpers.small_files import ABOUT, EXPECTED, npy, npz, png
 
 BLOCK, BLOCKS = 2**26, 48  # 3 GiB
 PAGES, IMAGE = "images_evaluation.zip", "x.img"
@@ -139,7 +139,7 @@ HOSTILE = {
     "idx of 10^9 items": Hostile(written(lambda: idx_header(10**9)), read_images, "x", "10+ items"),
     "npy of 10^12 rows": Hostile(
         written(claiming_npy),
-        lambda path: Shards([path]),
+        mapped_rows,
         "x.npy",
         "is damaged or not an array .*: write",
     ),
@@ -148,6 +148,12 @@ HOSTILE = {
     ),
     "npz that promises less": Hostile(
         written(lambda: archive(b"about.npy", zeros(-15), 1000)), read_cache, "x.npz", "is damaged or not"
+    ),
+    "npz with a text of 2^29 letters": Hostile(
+        written(lambda: npz(about=npy(np.array("x")).replace(b"<U1'", b"<U536870912'").replace(b" " * 9, b"", 1))),
+        read_cache,
+        "x.npz",
+        "is damaged or not an archive of arrays",
     ),
     "zip of a page of 3 GiB": Hostile(
         written(lambda: archive(PAGE, zeros(-15), BLOCK * BLOCKS)), read_pages, PAGES, "unpacks to 3221225472"
@@ -170,7 +176,7 @@ HOSTILE = {
         for name, write in NO_FILE.items()
         for kind, read, file in (
             ("idx", read_images, "x"),
-            ("npy", lambda path: Shards([path]), "x.npy"),
+            ("npy", mapped_rows, "x.npy"),
             ("npz", read_cache, "x.npz"),
             ("zip", read_pages, PAGES),
             ("mat", read_mat, FILES["test"]),
