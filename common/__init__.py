@@ -8,7 +8,7 @@ reads this list):
 
 The ground
     errors: the exception for mistakes that a user can fix
-    io: regular files as a whole, atomic writes, locked folders
+    io: regular files, one line for damaged ones, atomic writes, locked folders
     distributed: several processes at one run
     random_states: saving and restoring random states, draws that leave them alone
 
@@ -27,13 +27,12 @@ Data
     data/: from files to batches
         records: results whose values are items and attributes
         schemas: JSON and plain values checked against types
+        zip_files: archives, with a limit on what they unpack to
         tensor_files: files of tensors and plain containers, checked before use
         config: the options that every dataset's load(split, config) reads
-        zip_files: archives, with limits on their sizes
-        npy_files: numpy's arrays
+        npy_files: numpy's arrays, mapped into memory
         pictures: images as Pillow reads them
         drawing: random measures, shapes and light of the pictures that demos draw
-        shards: rows of several files, mapped into memory
         batches: examples in memory, and which modality each has
         splits: what is held out, and which examples keep their pairing
         streams: splits on the device, as a whole or a batch at a time

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import io
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import BinaryIO
 
 from filelock import lock_descriptor
 
-from common.errors import InputError, require
+from common.errors import InputError, brief, require
 
 # what to do about a damaged file, the end of error messages
 AGAIN = "delete it, and it will be made again"
@@ -29,16 +31,39 @@ def open_regular(path: Path, remedy: str) -> BinaryIO:
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (returned)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: {remedy}") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder, not a file: {remedy}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        missing = isinstance(error, FileNotFoundError)
-        raise InputError(f"{path} is missing: {remedy}" if missing else f"{path}: {reason}: {remedy}") from error
+        raise InputError(f"{path}: {getattr(error, 'strerror', error)}: {remedy}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise InputError(f"{path} is not a regular file: {remedy}")
     return file
+
+
+@contextlib.contextmanager
+def reading(source: Path | bytes, remedy: str, what: str, name: str = "") -> Iterator[BinaryIO]:
+    """Open a regular file, and make one line of whatever a library raises while it reads the file in the with block.
+
+    Args:
+        source: the file, or the content of one.
+        remedy: what to do about a missing or damaged file, the end of error messages.
+        what: what the file should be, such as "a zip archive".
+        name: the beginning of error messages; by default the path.
+
+    Raises:
+        InputError: the file is missing, damaged, or not a regular file.
+    """
+    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, remedy) as file:
+        try:
+            yield file
+        except InputError:
+            raise
+        # torch, numpy, Pillow, zipfile and safetensors raise some twenty types for changed bytes, without a common one
+        except Exception as error:
+            raise InputError(f"{name or source} is damaged or not {what} ({brief(error)}): {remedy}") from error
 
 
 def read_bounded(path: Path, remedy: str, at_most: int) -> bytes:
@@ -65,26 +90,25 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at path, or leave it unchanged: write NAME.tmp, fsync, rename, fsync the folder.
+    """Replace the file at path, or leave it unchanged: write NAME.*.tmp, fsync, rename, fsync the folder.
 
-    A process that is killed leaves NAME.tmp, which the next write of the file takes over (see `remove_leftovers`).
+    A process that is killed leaves NAME.*.tmp (see `remove_leftovers`).
 
     Raises:
         InputError: the file could not be written (a full disk, no permission), or path is not a regular file.
     """
     check_writable(path)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _taken(temporary) as file:
-            try:
-                file.truncate(0)
+        try:
+            with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         _sync(path.parent)
     except OSError as error:
         require(path.parent.is_dir(), f"{path} could not be written: there is no folder {path.parent}, make it")
@@ -95,13 +119,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove the temporary files that killed processes left of these files."""
+    """Remove the temporary files that killed processes left of these files, in a folder that is `locked`."""
     for path in paths:
-        temporary = path.with_name(f"{path.name}.tmp")
-        if temporary.is_file() and not temporary.is_symlink():
-            with open_regular(temporary, "move it away") as file:
-                if lock_descriptor(file.fileno(), blocking=False):
-                    temporary.unlink(missing_ok=True)
+        for temporary in path.parent.glob(f"{path.name}.*tmp"):
+            if temporary.is_file() and not temporary.is_symlink():
+                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -111,8 +133,11 @@ def locked(folder: Path) -> Iterator[None]:
     The folder is made if it does not exist.
 
     Raises:
-        InputError: another process holds the lock, or the folder cannot be written, or its file system has no locks.
+        InputError: another process holds the lock, or the folder cannot be written, or its file system has no locks,
+            or its name is not in UTF-8.
     """
+    is_utf8 = os.fsencode(folder).decode(errors="ignore") == str(folder)
+    require(is_utf8, f"{str(folder)!a} is not in UTF-8, and no JSON could hold it: choose another folder")
     with contextlib.ExitStack() as opened:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,24 +149,6 @@ def locked(folder: Path) -> Iterator[None]:
             raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
         require(is_locked, f"another process is at work in {folder}: wait for its end, or choose another folder")
         yield
-
-
-@contextlib.contextmanager
-def _taken(temporary: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file for this process alone; another process that writes the same file waits."""
-    while True:
-        with open(temporary, "ab", opener=_no_link) as file:
-            status = os.fstat(file.fileno())
-            regular = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
-            require(regular, f"{temporary} is a link or not a regular file: move it away")
-            lock_descriptor(file.fileno())
-            try:
-                still_there = os.path.samestat(os.fstat(file.fileno()), temporary.stat())
-            except FileNotFoundError:  # whoever held the lock before has renamed or removed the file
-                still_there = False
-            if still_there:
-                yield file
-                return
 
 
 def _no_link(path: str, flags: int) -> int:

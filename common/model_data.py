@@ -1,14 +1,17 @@
 """The modalities of the data that a model has, checked before the model sees them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from common.data.batches import Examples, n_columns
-from common.data.shards import Shards
 from common.errors import require
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.multimodal_vae import MultimodalVAE
+
+ROWS_AT_ONCE = 10_000  # whose values are checked
 
 
 def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
@@ -78,20 +81,20 @@ def check_values(examples: Examples, model: MultimodalVAE) -> None:
             given, decoded = tuple(x.shape[1:]), tuple(p.batch_shape[1:] + p.event_shape)
             fits = given == decoded or name in examples.derived
             require(fits, f"an example of {name} has the shape {given}, its decoder gives {decoded}: make them equal")
-        if isinstance(x, Shards) or x.dtype in (torch.uint8, torch.bool):
+        if x.dtype in (torch.uint8, torch.bool):
             continue
         remedy = "Examples(..., mask=mask) tells what is absent, False there"
         if floats:
-            _require_none(~x.isfinite(), "NaN or infinity", name, examples, model, remedy)
+            _require_none(lambda x: ~x.isfinite(), "NaN or infinity", name, examples, model, remedy)
         else:
-            _require_none(x < 0, "a negative number", name, examples, model, remedy)
+            _require_none(lambda x: x < 0, "a negative number", name, examples, model, remedy)
         if isinstance(likelihood, CategoricalLikelihood) and p is not None:
             last = p.logits.shape[-1] - 1
             remedy = f"its decoder gives the classes 0 to {last}: count classes from 0, or give the decoder more"
-            _require_none(x > last, f"a class above {last}", name, examples, model, remedy)
+            _require_none(lambda x, last=last: x > last, f"a class above {last}", name, examples, model, remedy)
         if floats and isinstance(likelihood, BernoulliLikelihood):
-            outside, remedy = (x < 0) | (x > 1), "scale them, or give uint8, which becomes [0, 1]"
-            _require_none(outside, "values outside [0, 1]", name, examples, model, remedy)
+            remedy = "scale them, or give uint8, which becomes [0, 1]"
+            _require_none(lambda x: (x < 0) | (x > 1), "values outside [0, 1]", name, examples, model, remedy)
 
 
 @torch.no_grad()
@@ -107,10 +110,17 @@ def _decoded(model: MultimodalVAE, name: str) -> Distribution | None:
     return p
 
 
-def _require_none(wrong: Tensor, what: str, name: str, examples: Examples, model: MultimodalVAE, remedy: str) -> None:
-    """Raise InputError for examples that have a modality with wrong values, which `wrong` (N, ...) tells."""
+def _require_none(
+    is_wrong: Callable[[Tensor], Tensor], what: str, name: str, examples: Examples, model: MultimodalVAE, remedy: str
+) -> None:
+    """Raise InputError for examples that have a modality with wrong values, as `is_wrong`, (N, ...) -> (N, ...), tells.
+
+    Rows are looked at in parts, since a mapped file can be larger than memory.
+    """
     columns = model.columns[name]
-    wrong = wrong.reshape(*wrong.shape[: 1 if columns.n_elements is None else 2], -1).any(dim=-1)  # (N,), set (N, n)
+    dims = 1 if columns.n_elements is None else 2
+    parts = (is_wrong(x) for x in examples.modalities[name].split(ROWS_AT_ONCE))
+    wrong = torch.cat([x.reshape(*x.shape[:dims], -1).any(dim=-1) for x in parts])  # (N,), of a set (N, n)
     if not wrong.any():
         return
     if examples.rows:

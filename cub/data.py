@@ -11,8 +11,8 @@ from torch import Tensor
 
 from common.data import Examples, image_caches
 from common.data import array_caches as caches
+from common.data.array_caches import Expected
 from common.data.config import DataConfig
-from common.data.npy_files import Expected
 from common.distributed import progress
 from common.errors import require
 from common.io import AGAIN

@@ -7,14 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.data import Examples, checksums, files
 from common.data import array_caches as caches
+from common.data.array_caches import Expected
 from common.data.config import DataConfig
 from common.data.files import find
-from common.data.npy_files import Expected
 from common.errors import require
 from common.io import AGAIN, DOWNLOAD_AGAIN, write_atomically
 from mnist.data import digits
@@ -226,10 +227,11 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     )
     n = range(1, MAX_SVHN + 1)
     expected = {"X": Expected("|u1", (32, 32, 3, n)), "y": Expected("|u1", (n, 1))}
-    values = {name: torch.from_numpy(x) for name, x in mat_files.read(path, expected, DOWNLOAD_AGAIN).items()}
-    images, labels = values["X"].view(-1, 3, 32, 32).transpose(2, 3), values["y"].long()  # columns before rows
+    values = mat_files.read(path, expected, DOWNLOAD_AGAIN)
+    images = torch.from_numpy(values["X"].transpose(3, 2, 0, 1).copy())
+    labels = torch.from_numpy(values["y"][:, 0].astype(np.int64))
     fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
     problem = f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's"
     require(bool(fits), f"{problem}: {DOWNLOAD_AGAIN}")
-    checksums.check(path, checksums.md5_unless_large(path), "SVHN", FILES[split], KNOWN)
-    return images.contiguous(), labels % N_CLASSES  # in the file the digit 0 has the label 10
+    checksums.check(path, files.md5_of(path), "SVHN", FILES[split], KNOWN)
+    return images, labels % N_CLASSES  # in the file the digit 0 has the label 10

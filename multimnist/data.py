@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate, one_hot
 from common import distributed
 from common.data import Examples
 from common.data import array_caches as caches
+from common.data.array_caches import Expected
 from common.data.config import DataConfig
-from common.data.npy_files import Expected
 from common.errors import flag, require
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits

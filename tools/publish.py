@@ -67,6 +67,10 @@ def write(model: Path, folder: Path) -> None:
     options = {name: value for name, value in saved.config.items() if name not in NOT_OF_THE_RUN}
     about = {"format": saved.format, "experiment": saved.experiment, "config": options}
     about |= {name: checkpoint[name] for name in ("commit", "versions", "epoch") if name in checkpoint}
+    try:  # of a checkpoint of anybody's: tensors, sets and bytes are loaded too
+        written = json.dumps(about, indent=2, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} holds options that JSON cannot hold ({brief(error)}): remove them from it") from error
     lines = [line for line in read_metrics(folder_of(model)) if line["epoch"] == about.get("epoch")]
     # safetensors refuses parameters that share memory, and layouts such as channels-last: each gets memory of its own
     copies = {name: x.clone().contiguous() for name, x in saved.state_dict.items()}
@@ -76,7 +80,7 @@ def write(model: Path, folder: Path) -> None:
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     write_atomically(folder / PUBLISHED, weights)
-    write_atomically(folder / OPTIONS, json.dumps(about, indent=2).encode())
+    write_atomically(folder / OPTIONS, written)
     write_atomically(folder / CARD, card(about, lines[-1] if lines else None).encode())
 
 

@@ -9,21 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import pad
 
 from common.data import zip_files
 from common.data.config import DataConfig
 from common.data.files import download
-from common.data.pictures import open_picture, upright
+from common.data.pictures import open_picture
 from common.errors import InputError, require
 from common.io import DOWNLOAD_AGAIN
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
 PAGE, SIZE = 105, 28  # height and width of a page in the files, and of an image in the data, in pixels
-MAX_PAGE_BYTES = 2**16  # of a page in the files, which has some 200
 MAX_SIDE = 4096  # height or width of a user's image
 DECODED_AT_ONCE = 100  # pages; more of them do not fit the cache
 LONGEST_NAME = 200  # characters of an image's path in the files
@@ -140,7 +139,7 @@ def decode(path: Path) -> Tensor:
         width, height = file.size
         small = max(width, height) <= MAX_SIDE
         require(small, f"{path} is {height} x {width} pixels, more than {MAX_SIDE} a side: give a smaller one")
-        grey = _grey(upright(file))
+        grey = _grey(ImageOps.exif_transpose(file))
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     difference = (grey - border.median()).abs()
     require(bool(difference.max() > 0), f"{path} is blank: give an image of a character")
@@ -242,7 +241,7 @@ def _images(path: Path, names: Sequence[str]) -> Tensor:
 
 def _page(path: Path, archive: zipfile.ZipFile | None, name: str) -> np.ndarray:
     """Read the page of an image: (105, 105) bool, whether there is ink."""
-    source = zip_files.content(archive, f"{path.stem}/{name}", MAX_PAGE_BYTES) if archive else path / name
+    source = archive.read(f"{path.stem}/{name}") if archive else path / name
     shown = f"{path}: {name}"
     with open_picture(source, DOWNLOAD_AGAIN, shown) as page:
         if page.size != (PAGE, PAGE):

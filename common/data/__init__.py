@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["Batch", "Examples", "observe"],
         "files": ["download", "find"],
-        "shards": ["Shards"],
+        "npy_files": ["mapped_rows"],
         "splits": ["draw_paired", "hold_out", "unpair"],
         "streams": ["Stream"],
         "zip_files": ["unpack"],

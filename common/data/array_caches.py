@@ -2,22 +2,48 @@
 
 import io
 import json
-import zipfile
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.data import npy_files, zip_files
-from common.data.npy_files import Expected
+from common.data import zip_files
 from common.data.schemas import decode
 from common.errors import brief, flags, require
-from common.io import write_atomically
+from common.io import reading, write_atomically
 
 Scalar = bool | int | float | str | None
-MAX_ABOUT = 2**16  # bytes
+MAX_ABOUT = 2**17  # bytes of the options and of the arrays' headers
+
+
+class Expected(NamedTuple):
+    """What an array must be.
+
+    dtype: numpy's name of its type, such as "|u1".
+    shape: its sizes; a range allows several.
+    """
+
+    dtype: str
+    shape: tuple[int | range, ...]
+
+    @property
+    def at_most(self) -> int:
+        """Bytes of the largest such array."""
+        sizes = (size[-1] if isinstance(size, range) else size for size in self.shape)
+        return np.dtype(self.dtype).itemsize * math.prod(sizes)
+
+    def check(self, array: np.ndarray, name: str, remedy: str) -> None:
+        """Raise InputError, which begins with `name`, unless an array is as expected."""
+        ranges = [size if isinstance(size, range) else range(size, size + 1) for size in self.shape]
+        fits = array.dtype.str == self.dtype and array.ndim == len(ranges)
+        fits = fits and all(size in allowed for size, allowed in zip(array.shape, ranges, strict=True))
+        sizes = ", ".join(f"{x[0]} to {x[-1]}" if len(x) > 1 else str(x[0]) for x in ranges)
+        expected = f"{np.dtype(self.dtype).name} of ({sizes})"
+        require(fits, f"{name} holds {array.dtype} of shape {array.shape}, not {expected}: {remedy}")
 
 
 def save(path: Path, about: Mapping[str, Scalar], arrays: Mapping[str, Tensor]) -> None:
@@ -41,7 +67,7 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
 
     Args:
         about: {option: value} that they must have been made with.
-        expected: what the arrays must be, by name; their sizes are checked before they are unpacked.
+        expected: what the arrays must be, by name.
         remedy: how to make the file again, the end of error messages.
 
     Returns:
@@ -50,18 +76,16 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
     Raises:
         InputError: the file is missing or damaged, was made with other options, or an array is not as expected.
     """
-    with zip_files.opened(path, remedy) as archive:
-        name, content = f"{path}: about", zip_files.content(archive, "about.npy", MAX_ABOUT)
-        saved = decode(npy_files.parse_text(content, name, remedy), dict[str, Scalar], name, remedy)
+    with reading(path, remedy, "an archive of arrays") as file, np.load(file, allow_pickle=False) as archive:
+        zip_files.check_total(archive.zip, MAX_ABOUT + sum(kind.at_most for kind in expected.values()))
+        saved = decode(str(archive["about"]), dict[str, Scalar], f"{path}: about", remedy)
         lacking = [name for name in about if name not in saved]
         require(not lacking, f"{path} is damaged, it does not say {', '.join(lacking)}: {remedy}")
         changed = [name for name in about if saved[name] != about[name]]
         was, asked = (flags({name: values[name] for name in changed}) for values in (saved, about))
         again = f"give the same options, another --data-dir, or {remedy}"
         require(not changed, f"{path} was made with {brief(was)}, not {asked}: {again}")
-        return [torch.from_numpy(_array(archive, name, kind, path, remedy)) for name, kind in expected.items()]
-
-
-def _array(archive: zipfile.ZipFile, name: str, kind: Expected, path: Path, remedy: str) -> np.ndarray:
-    content = zip_files.content(archive, f"{name}.npy", npy_files.MAX_HEADER + kind.at_most)
-    return npy_files.parse(content, kind, f"{path}: {name}", remedy)
+        arrays = {name: archive[name] for name in expected}
+        for name, array in arrays.items():
+            expected[name].check(array, f"{path}: {name}", remedy)
+        return [torch.from_numpy(array) for array in arrays.values()]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.shards import Shards
 from common.errors import require
 
 
@@ -174,13 +173,13 @@ def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None
     require(0 not in sizes.values(), "the batch is empty: give at least one example")
 
 
-def _check_tensors(values: Mapping[str, object], kinds: tuple[type, ...] = (Tensor,)) -> None:
-    """Raise InputError for modalities that are neither tensors nor of another of these kinds."""
-    arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, kinds)}
+def _check_tensors(values: Mapping[str, object]) -> None:
+    """Raise InputError for modalities that are no tensors."""
+    arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, Tensor)}
     require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
 
 
-def _sizes(values: Mapping[str, Tensor | Shards]) -> dict[str, int]:
+def _sizes(values: Mapping[str, Tensor]) -> dict[str, int]:
     """The number of examples of each modality, {name: N}; raises InputError if they differ."""
     sizes = {name: len(x) for name, x in values.items()}
     require(len(set(sizes.values())) <= 1, f"all modalities need the same number of examples (got {sizes})")
@@ -212,13 +211,13 @@ class Examples:
 
     def __init__(
         self,
-        modalities: dict[str, Tensor | Shards],
+        modalities: dict[str, Tensor],
         rows: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
         joint_only: Tensor | None = None,
         derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] | None = None,
     ) -> None:
-        _check_tensors(modalities, (Tensor, Shards))
+        _check_tensors(modalities)
         n = next(iter(_sizes(rows or modalities).values()), 0)
         if mask is not None:
             kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
@@ -276,10 +275,10 @@ class Examples:
         return Examples(modalities, rows, None, self.joint_only, derived)
 
     def take(self, index: slice | Tensor) -> "Examples":
-        """Only the indexed examples; nothing is read from shards yet."""
+        """Only the indexed examples; a slice reads nothing of mapped files."""
         masks = [None if x is None else x[index] for x in (self.mask, self.joint_only)]
         if self.rows is None:
-            values = {n: x.take(index) if isinstance(x, Shards) else x[index] for n, x in self.modalities.items()}
+            values = {name: x[index] for name, x in self.modalities.items()}
             return Examples(values, None, *masks, self.derived)
         return Examples(self.modalities, {name: x[index] for name, x in self.rows.items()}, *masks, self.derived)
 
@@ -299,6 +298,6 @@ class Examples:
             yield self[start : start + batch_size]
 
 
-def _rows(x: Tensor | Shards, index: Tensor) -> Tensor:
+def _rows(x: Tensor, index: Tensor) -> Tensor:
     """Copy the indexed rows with numpy: unlike torch it takes no threads from the training step that runs meanwhile."""
-    return x[index] if isinstance(x, Shards) else torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))
+    return torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))

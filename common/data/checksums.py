@@ -4,16 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common import distributed
-from common.data import files
 from common.errors import require
-from common.io import MIB
-
-LARGEST = 256 * MIB  # of the files that are known; SVHN's largest has 174
-
-
-def md5_unless_large(path: Path) -> str:
-    """The md5 of a file in hex; empty for a file that is larger than all that are known."""
-    return files.md5_of(path) if path.stat().st_size <= LARGEST else ""
 
 
 def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[str, str], str]) -> None:
@@ -21,7 +12,7 @@ def check(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[st
 
     Args:
         path: the file.
-        md5: its digest in hex, see `md5_unless_large`.
+        md5: its digest in hex, see `files.md5_of`.
         dataset: the dataset that it should belong to, such as "MNIST".
         name: the file of that dataset that it should be.
         known: {(dataset, file): md5} of published files that could be mistaken for each other.

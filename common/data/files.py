@@ -11,8 +11,8 @@ from pathlib import Path
 
 from common import distributed
 from common.data import zip_files
-from common.errors import InputError, brief, require
-from common.io import MIB, check_writable, read_bounded
+from common.errors import InputError, require
+from common.io import MIB, check_writable, reading
 
 MAX_TEXT = 64 * MIB  # CelebA's attributes have 26
 
@@ -50,10 +50,10 @@ def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
     Raises:
         InputError: the file is missing, unreadable, too large, or not in UTF-8.
     """
-    try:
-        return read_bounded(path, remedy, MAX_TEXT).decode(errors=errors).replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} cannot be read as text ({brief(error)}): {remedy}") from error
+    with reading(path, remedy, "a text in UTF-8") as file:
+        content = file.read(MAX_TEXT + 1)
+        require(len(content) <= MAX_TEXT, f"{path} has more than {MAX_TEXT / MIB:g} MiB, too much for a text: {remedy}")
+        return content.decode(errors=errors).replace("\r\n", "\n")
 
 
 def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") -> None:

@@ -16,11 +16,11 @@ import torch
 from filelock import lock_descriptor
 from joblib import cpu_count
 from msgspec import Meta, Struct
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from common import distributed
-from common.data.pictures import open_picture, upright
+from common.data.pictures import open_picture
 from common.data.schemas import read_json
 from common.errors import InputError, require
 from common.io import check_writable, write_atomically
@@ -28,6 +28,7 @@ from common.io import check_writable, write_atomically
 AT_ONCE = 64  # images that a thread decodes before it hands them over
 NOTED_EVERY = 5.0  # seconds between notes of how many images are done; an interrupted build continues from there
 LOOKED_AT = 1000  # files whose sizes tell whether the images have changed
+MAX_RATIO = 100
 CHANNELS = {"RGB": 3, "L": 1}
 
 
@@ -125,8 +126,10 @@ def decode(path: Path, kind: Kind, remedy: str = "give another image", exact: bo
         InputError: the image is missing, unreadable, or of another size.
     """
     with open_picture(path, remedy) as file:
-        image = upright(file)
-        image = image if image.mode == kind.mode else image.convert(kind.mode)
+        w, h = file.size
+        allowed = max(w, h) <= MAX_RATIO * min(w, h)  # enlarging the shorter side of a strip would fill the memory
+        require(allowed, f"{path} has {w:,} x {h:,} pixels; sides may differ {MAX_RATIO}-fold at most: {remedy}")
+        image = ImageOps.exif_transpose(file).convert(kind.mode)
         w, h = image.size
         fits = not exact or (w, h) == (kind.size, kind.size)
         require(fits, f"{path} has {w} x {h} pixels, not {kind.size} x {kind.size}: {remedy}")

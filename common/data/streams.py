@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -36,18 +36,13 @@ class Stream:
 
     def feed(self, indices: Iterable[Tensor]) -> Iterator[tuple[Examples, Tensor]]:
         """The function `feed` for this split; each batch overwrites the one before."""
-        indices, waiting = iter(indices), deque[Future[Examples]]()
-        pool = ThreadPoolExecutor(AHEAD)
-        try:
-            for index in islice(indices, AHEAD):
-                waiting.append(pool.submit(self._read, index))
+        indices = iter(indices)
+        with ThreadPoolExecutor(AHEAD) as pool:
+            waiting = deque(pool.submit(self._read, index) for index in islice(indices, AHEAD))
             while waiting:
                 batch = waiting.popleft().result()
-                for index in islice(indices, 1):
-                    waiting.append(pool.submit(self._read, index))
+                waiting.extend(pool.submit(self._read, index) for index in islice(indices, 1))
                 yield self._put(batch)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _read(self, index: Tensor) -> Examples:
         """Copy a batch's examples into memory; pinned, if they go to a GPU."""

@@ -3,24 +3,20 @@
 import io
 import pickle
 import re
-import struct
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.data.schemas import check, leaves
-from common.errors import InputError, brief, install, require
-from common.io import open_regular, write_atomically
+from common.data import zip_files
+from common.data.schemas import check
+from common.errors import InputError, install, require
+from common.io import open_regular, reading, write_atomically
 
 T = TypeVar("T")
-# what torch.load raises for damaged files, zip archives or pickles
-DAMAGE = (
-    *(zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
-    *(AssertionError, EOFError, struct.error, OverflowError, MemoryError, OSError),
-)
+MAX_VALUES = 10**6  # values that a file of ours never reaches
 
 
 def save(path: Path, content: dict) -> None:
@@ -44,18 +40,20 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
     Raises:
         InputError: the file is missing, truncated or damaged, holds code, or is not what the type says.
     """
-    with open_regular(path, missing) as file:
+    open_regular(path, missing).close()
+    with reading(path, damaged, "a checkpoint") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:  # torch.save compresses nothing
+                zip_files.check_total(archive, path.stat().st_size)
+        file.seek(0)
         try:
-            _check_archive(file, path, damaged)
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except DAMAGE as error:
+        except pickle.UnpicklingError as error:  # whose message advises to load it all the same
             foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-            if foreign:
-                code = f"it holds {foreign[1][:100]}, and loading that could run code"
-                raise InputError(f"{path} is refused: {code}: {damaged}") from error
-            raise InputError(f"{path} is truncated, damaged or not a checkpoint: {damaged}") from error
-    for x in leaves(content, str(path), damaged):
-        require(not isinstance(x, Tensor) or _is_plain(x), f"{path} is damaged, it holds an odd tensor: {damaged}")
+            code = f"{path} is refused: it holds {foreign and foreign[1][:100]}, and loading that could run code"
+            require(foreign is None, f"{code}: {damaged}")
+            raise InputError(f"{path} is damaged or not a checkpoint: {damaged}") from error
+        _check_values(content, path, damaged)
     return check(content, kind, str(path), damaged)
 
 
@@ -69,38 +67,27 @@ def load_safetensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor
         InputError: the file is missing or damaged, or the package safetensors is not installed.
     """
     try:
-        from safetensors import SafetensorError, torch
+        from safetensors import torch
     except ImportError as error:
         raise InputError(f"{path} needs safetensors: {install('safetensors')}") from error
-    with open_regular(path, missing) as file:
-        try:
-            return torch.load(file.read())
-        except SafetensorError as error:
-            raise InputError(f"{path} is damaged ({brief(error)}): {damaged}") from error
+    open_regular(path, missing).close()
+    with reading(path, damaged, "a file of safetensors that this version of torch can read") as file:
+        return torch.load(file.read())
 
 
-def _check_archive(file: BinaryIO, path: Path, damaged: str) -> None:
-    """Check the sizes and checksums of a zip archive, which torch does not.
+def _check_values(content: object, path: Path, remedy: str) -> None:
+    """Raise InputError for tensors or lists that would be larger in memory than in their file.
 
-    torch.save compresses nothing: an archive that promises more than its own size would only fill the memory.
+    A tensor can repeat its values, and a list can hold another one many times, or itself.
     """
-    if file.read(4) == b"PK\3\4":
-        size = file.seek(0, io.SEEK_END)
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-            plain = stored and sum(entry.file_size for entry in entries) <= size
-            broken = archive.testzip() if plain else "its entries"
-        require(broken is None, f"{path} is damaged (in {broken}): {damaged}")
-    file.seek(0)
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Whether a tensor holds its values itself: it is neither sparse nor repeated beyond what was stored."""
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.layout == torch.strided
-        and x.device.type == "cpu"
-        and not x.is_quantized
-        and x.numel() * x.element_size() <= x.untyped_storage().nbytes()
-    )
+    waiting, n = [content], 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple | dict):
+            n += len(value)
+            require(n <= MAX_VALUES, f"{path} is damaged, it holds more than {MAX_VALUES} values: {remedy}")
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, Tensor):
+            plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            plain = plain and value.nbytes <= value.untyped_storage().nbytes()
+            require(plain, f"{path} is damaged, it holds an odd tensor: {remedy}")

@@ -107,7 +107,7 @@ def test_a_broken_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
     seventh = tmp_path / "img_align_celeba" / "000007.jpg"
     content = seventh.read_bytes()
     seventh.write_bytes(content[:300])
-    with pytest.raises(InputError, match=r"000007.jpg is not a readable image"):
+    with pytest.raises(InputError, match=r"000007.jpg is damaged or not an image"):
         load("train", data_config(tmp_path))
     seventh.unlink()
     with pytest.raises(InputError, match=r"000007.jpg is missing"):
@@ -216,7 +216,10 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         (change(ATTRS, ("000003.jpg ", "000003.jpg 30")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg x")), "has lines of other values than -1 and 1"),
         (lambda folder: (folder / ATTRS).write_text(""), "lacks the attributes Bald, Bangs"),
-        (lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe\x00"), "list_attr_celeba.txt cannot be read"),
+        (
+            lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe\x00"),
+            "list_attr_celeba.txt is damaged or not a text in UTF-8",
+        ),
         (
             lambda folder: (folder / "img_align_celeba").rename(folder / "x"),
             "img_align_celeba is missing, and so is images: --data-dir DIR ",

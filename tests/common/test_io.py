@@ -4,15 +4,15 @@ import stat
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
-from filelock import lock_descriptor
 
 from common import io
 from common.data import download
 from common.errors import InputError
-from common.io import locked, open_regular, read_bounded, remove_leftovers, write_atomically
+from common.io import locked, open_regular, read_bounded, reading, remove_leftovers, write_atomically
 from mnist import train
 from tests.helpers.runs import config
 from training.parallel import logged
@@ -96,7 +96,7 @@ def test_a_device_stays_a_device(tmp_path):
     assert stat.S_ISCHR(device.stat().st_mode)
 
 
-def test_writers_of_one_file_wait_for_each_other(tmp_path):
+def test_writers_of_one_file_do_not_mix_it(tmp_path):
     path, contents = tmp_path / "file", [bytes([65 + i]) * 100_000 for i in range(8)]
     threads = [threading.Thread(target=write_atomically, args=(path, content)) for content in contents]
     for thread in threads:
@@ -107,41 +107,22 @@ def test_writers_of_one_file_wait_for_each_other(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_file_that_another_writer_renames_while_this_one_waits(tmp_path, monkeypatch):
-    def wait(descriptor):
-        calls.append(descriptor)
-        if len(calls) == 1:
-            (tmp_path / "file.tmp").rename(tmp_path / "file")
-
-    calls = []
-    monkeypatch.setattr(io, "lock_descriptor", wait)
-    write_atomically(tmp_path / "file", b"new")
-    assert len(calls) == 2 and (tmp_path / "file").read_bytes() == b"new"
-
-
-def test_what_a_killed_process_left_is_taken_over_or_removed(tmp_path):
-    (tmp_path / "file.tmp").write_bytes(b"half of something longer")
-    write_atomically(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"new"
-    for name in ("dead.tmp", "thesis.tmp"):
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    for name in ("file.tmp", "file.1234abcd.tmp", "thesis.tmp"):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "folder.tmp").mkdir()
     (tmp_path / "link.tmp").symlink_to("nowhere")
-    with open(tmp_path / "alive.tmp", "wb") as file:
-        lock_descriptor(file.fileno())
-        remove_leftovers(tmp_path / name for name in ("dead", "alive", "folder", "link", "missing"))
-    assert sorted(os.listdir(tmp_path)) == ["alive.tmp", "file", "folder.tmp", "link.tmp", "thesis.tmp"]
+    remove_leftovers(tmp_path / name for name in ("file", "folder", "link", "missing"))
+    assert sorted(os.listdir(tmp_path)) == ["folder.tmp", "link.tmp", "thesis.tmp"]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.link(path.with_name("other"), path)])
-def test_what_is_no_temporary_file_stays(make, tmp_path):
-    (tmp_path / "other").write_bytes(b"kept")
-    make(tmp_path / "file.tmp")
-    reader = os.open(tmp_path / "file.tmp", os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(InputError, match=r"file.tmp is a link or not a regular file: move it away|Illegal seek"):
-        write_atomically(tmp_path / "file", b"new")
-    os.close(reader)
-    assert (tmp_path / "file.tmp").exists() and (tmp_path / "other").read_bytes() == b"kept"
+def test_what_a_library_raises_for_damage_takes_one_line(tmp_path):
+    (tmp_path / "it").write_bytes(b"")
+    for fault in (KeyError("x"), zlib.error("bad\nheader"), MemoryError()):
+        refused = pytest.raises(InputError, match=f"it is damaged or not an array .*: {REMEDY}$")
+        with refused as error, reading(tmp_path / "it", REMEDY, "an array"):
+            raise fault
+        assert "\n" not in str(error.value)
 
 
 def test_a_locked_folder_refuses_a_second_process_until_the_first_is_dead(tmp_path):
@@ -164,3 +145,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "lock_descriptor", refuse)
     with pytest.raises(InputError, match=r"cannot be written \(No locks available\)"), locked(tmp_path):
         pass
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused_before_anything_is_written(tmp_path):
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    with pytest.raises(InputError, match=r"run\\udcff' is not in UTF-8.*: choose another folder"), locked(folder):
+        pass
+    assert not folder.exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data import Examples, Shards
+from common.data import Examples, mapped_rows
 from common.data.batches import columns_of
 from common.errors import InputError
 from common.model_data import check_present, modelled
@@ -48,7 +48,7 @@ def test_only_the_rows_that_examples_take_count():
 def test_data_in_files_fit_a_model(tmp_path):
     np.save(tmp_path / "image.npy", np.ones((5, 1, 28, 28), dtype=np.float32))
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
-    data = Examples({"image": Shards([tmp_path / "image.npy"]), "text": torch.arange(5)})
+    data = Examples({"image": mapped_rows(tmp_path / "image.npy"), "text": torch.arange(5)})
     assert len(modelled(None, data, model)) == 5
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import celeba.data
 import vhe.data
-from common.data import Shards, array_caches, image_caches
+from common.data import array_caches, image_caches, mapped_rows
 from common.data.zip_files import unpack
 from cub import feature_files, layouts
 from cub.captions import SPECIAL, read_vocabulary
@@ -174,7 +174,7 @@ CASES = {
     "idx": Case(lambda _: idx(IMAGES), _read_images, "images"),
     "idx.gz": Case(lambda _: gzip.compress(idx(IMAGES)), _read_images, "images.gz"),
     "idx in gz": Case(lambda _: idx(IMAGES), _read_images, "images.gz", gzip.compress),
-    "npy": Case(_shard, lambda path: Shards([path])[:], "x.npy"),
+    "npy": Case(_shard, lambda path: mapped_rows(path).clone(), "x.npy"),
     "npz": Case(lambda _: npz(), _read_cache, "x.npz"),
     **{
         f"npz, its {name}": Case(

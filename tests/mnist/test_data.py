@@ -42,14 +42,15 @@ def damaged_files(name):
     content = gzip.compress(idx(IMAGES))
     flipped = bytearray(content)
     flipped[len(flipped) // 2] ^= 0xFF
+    damaged = "is damaged or not an idx file"
     cases = {
-        "truncated gz": (".gz", content[: len(content) // 2], "cannot be read"),
-        "corrupted gz": (".gz", bytes(flipped), "cannot be read"),
-        "not gz": (".gz", b"<html>quota exceeded</html>", "cannot be read"),
-        "empty": ("", b"", "starts with"),
-        "header only": ("", idx(IMAGES)[:6], "holds items of shape"),
-        "truncated": ("", idx(IMAGES)[:-1], "fewer bytes than its header says"),
-        "too long": ("", idx(IMAGES) + b"x", "more bytes than its header says"),
+        "truncated gz": (".gz", content[: len(content) // 2], damaged),
+        "corrupted gz": (".gz", bytes(flipped), damaged),
+        "not gz": (".gz", b"<html>quota exceeded</html>", damaged),
+        "empty": ("", b"", damaged),
+        "header only": ("", idx(IMAGES)[:6], damaged),
+        "truncated": ("", idx(IMAGES)[:-1], damaged),
+        "too long": ("", idx(IMAGES) + b"x", damaged),
         "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "is not an idx file: it starts with 00000d03"),
         "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\), not \(28, 28\)"),
     }

@@ -179,5 +179,5 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, a
 
 def test_damaged_pictures_are_named(trained, tmp_path):
     (tmp_path / "given.ppm").write_bytes(b"P6 40 x")
-    with pytest.raises(InputError, match=r"given.ppm is not a readable image"):
+    with pytest.raises(InputError, match=r"given.ppm is damaged or not an image"):
         call(sample, trained, "--condition-on-image", tmp_path / "given.ppm")

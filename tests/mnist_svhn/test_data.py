@@ -11,7 +11,6 @@ import torch
 from scipy.io import savemat
 
 import mnist_svhn.data
-from common.data import checksums
 from common.data.torchvision_import import datasets
 from common.errors import InputError
 from mnist_svhn import make_idx
@@ -69,13 +68,13 @@ def test_svhn_is_read_in_its_own_format(tmp_path):
     ("change", "message"),
     [
         ({"x": X[:31]}, r"X holds uint8 of shape \(31, 32, 3, 24\), not uint8 of \(32, 32, 3, 1 to 100000\)"),
-        ({"x": X.astype(float)}, "X holds another type of shape"),
-        ({"x": X + 1j * X}, "X holds another type of shape"),
+        ({"x": X.astype(float)}, "X holds another type"),
+        ({"x": X + 1j * X}, "X holds another type"),
         ({"y": Y[:-1]}, "does not hold a label from 1 to 10 for each image"),
         ({"y": Y + 1}, "does not hold a label from 1 to 10 for each image"),
         ({"y": Y - 1}, "does not hold a label from 1 to 10 for each image"),
         ({"x": X[..., :0], "y": Y[:0]}, r"X holds uint8 of shape \(32, 32, 3, 0\)"),
-        ({"y": {"a": 1}}, "y holds another type of shape"),
+        ({"y": {"a": 1}}, "y holds another type"),
     ],
 )
 def test_files_that_are_not_svhns_are_refused(tmp_path, change, message):
@@ -105,8 +104,6 @@ def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mnist_svhn.data, "KNOWN", {("SVHN", FILES["test"]): md5})
     with pytest.raises(InputError, match=f"^{path} holds SVHN's test_32x32.mat, not SVHN's train_32x32.mat: put the"):
         read_svhn("train", tmp_path)
-    monkeypatch.setattr(checksums, "LARGEST", path.stat().st_size - 1)
-    assert len(read_svhn("train", tmp_path)[0]) == 24, "too large to be any of the known files"
 
 
 def test_svhn_is_downloaded_and_checked(tmp_path, monkeypatch, server):
@@ -253,7 +250,7 @@ def test_synthetic_svhn_is_made_once(mnist_dir, monkeypatch):
     with pytest.raises(InputError, match="made from other digits: delete it"):
         load("train", data_config(mnist_dir, OPTIONS))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="npz is damaged or not a zip archive .*: delete it"):
+    with pytest.raises(InputError, match="npz is damaged or not an archive of arrays .*: delete it"):
         load("train", data_config(mnist_dir, OPTIONS))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from common.data.npy_files import Expected
+from common.data.array_caches import Expected
 from common.errors import InputError
 from mnist_svhn import mat_files
 from tests.helpers.small_files import mat
@@ -26,7 +26,7 @@ def test_values_are_those_that_scipy_reads(tmp_path, compressed):
     content = mat(compressed)
     theirs, ours = loadmat(io.BytesIO(content)), read(tmp_path, content)
     for name, shape in SHAPES.items():
-        assert np.array_equal(ours[name].reshape(shape, order="F"), theirs[name])
+        assert ours[name].shape == shape and np.array_equal(ours[name], theirs[name])
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -37,7 +37,7 @@ def test_vectors_of_any_length_and_other_variables(tmp_path, compressed, n):
     others = {"text": "a", "cell": np.array([1, "b"], dtype=object), "big": np.random.default_rng(0).random(10_000)}
     savemat(file, {**others, "labels_of_images": values, "last": 1j}, do_compression=compressed)
     (ours,) = read(tmp_path, file.getvalue(), {"labels_of_images": Expected("|u1", (range(1, 2000), 1))}).values()
-    assert np.array_equal(ours, values[:, 0])
+    assert np.array_equal(ours, values)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -48,18 +48,6 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, compressed):
             read(tmp_path, content[:length])
 
 
-def test_a_compressed_variable_that_is_longer_than_its_element_is_refused(tmp_path):
-    """The bytes that follow an element are another's: they are not unpacked."""
-    content, compressed, last = mat(True), struct.pack("<i", 15), 128
-    while (following := last + 8 + struct.unpack_from("<i", content, last + 4)[0]) < len(content):
-        last = following
-    n = len(content) - last - 8
-    assert content[last : last + 4] == compressed
-    shorter = content[:last] + compressed + struct.pack("<i", n - 4) + content[last + 8 :]
-    with pytest.raises(InputError, match="its values are truncated|its end is missing"):
-        read(tmp_path, shorter)
-
-
 def test_another_version_or_byte_order_is_refused(tmp_path):
     content = mat(False)
     for end in (b"\x00\x02IM", b"\x01\x00MI"):
@@ -67,21 +55,10 @@ def test_another_version_or_byte_order_is_refused(tmp_path):
             read(tmp_path, content[:124] + end + content[128:])
 
 
-def test_an_element_of_another_type_is_refused(tmp_path):
-    """Dimensions are of type 5, int32."""
-    content = mat(False)
-    dimensions = content.index(struct.pack("<4i", *SHAPES["X"]))
-    assert struct.unpack_from("<2i", content, dimensions - 8) == (5, 16)
-    for kind, n in ((6, 16), (5, 36)):
-        changed = content[: dimensions - 8] + struct.pack("<2i", kind, n) + content[dimensions:]
-        with pytest.raises(InputError, match=rf"an element has the type {kind} and {n} bytes, not 5 and 32"):
-            read(tmp_path, changed)
-
-
 def test_lengths_that_contradict_each_other_are_refused(tmp_path):
     content = mat(False)
     dimensions = content.index(struct.pack("<4i", *SHAPES["X"]))
-    for n in (5, 7, -1, 2**31 - 1):
+    for n in (7, -1, 2**31 - 1):
         changed = content[: dimensions + 12] + struct.pack("<i", n) + content[dimensions + 16 :]
-        with pytest.raises(InputError, match="values have the type 2|its dimensions are|holds uint8 of"):
+        with pytest.raises(InputError, match="is damaged or not a MATLAB 5 file|holds uint8 of"):
             read(tmp_path, changed, {"X": Expected("|u1", (32, 32, 3, range(100))), "y": EXPECTED["y"]})

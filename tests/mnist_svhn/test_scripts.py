@@ -322,7 +322,7 @@ def test_classifiers_are_trained_once_for_a_folder_of_data(tmp_path, monkeypatch
         analyse.main(analyse.Config(tmp_path / "run", **options))
     assert path.read_bytes() == first
     path.write_bytes(first[:-100])
-    with pytest.raises(InputError, match="digits_of_mnist_synthetic.pt is truncated, damaged"):
+    with pytest.raises(InputError, match="digits_of_mnist_synthetic.pt is damaged or not a checkpoint"):
         analyse.main(analyse.Config(tmp_path / "run", **options))
 
 

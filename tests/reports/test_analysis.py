@@ -84,7 +84,7 @@ def test_a_network_is_trained_once_and_kept(tmp_path):
         kept({"n": 1}, lambda: torch.nn.Sequential(*network(), torch.nn.Identity()))
     assert len(trained) == 1 and (tmp_path / "new" / "net.pt").read_bytes() == content
     (tmp_path / "new" / "net.pt").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"net.pt is truncated, damaged or not a checkpoint: delete it"):
+    with pytest.raises(InputError, match=r"net.pt is damaged or not a checkpoint.*: delete it"):
         kept({"n": 1})
 
 

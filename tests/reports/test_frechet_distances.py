@@ -106,7 +106,7 @@ def test_other_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match=f"is missing: {remedy}"):
         inception_features(path, CPU)
     path.write_bytes(b"PK")
-    with pytest.raises(InputError, match=f"is truncated, damaged or not a checkpoint: {remedy}"):
+    with pytest.raises(InputError, match=f"is damaged or not a checkpoint.*: {remedy}"):
         inception_features(path, CPU)
     save(path, {"fc.weight": torch.zeros(1000, 2048)})
     with pytest.raises(InputError, match=f"holds other weights than Inception-v3's: {remedy}"):

@@ -219,7 +219,7 @@ def damaged(content):
 
 
 PNG = base64.b64decode(uri(Image.new("L", (8, 8)))[len(pictures.START) :])
-DAMAGED = "the picture is not a readable image"
+DAMAGED = "the picture is damaged or not an image"
 UNREADABLE = {
     "text": ("hello", "a picture is given as data:image/png;base64,..., not as 'hello'"),
     "base64": (pictures.START + "%", "the picture is not base64: choose another one"),

@@ -53,6 +53,16 @@ def test_a_published_model_is_the_model(run, tmp_path):
     assert f"| valid | bound | {metrics(run)[1]['valid']['bound']:.3f} |" in text
 
 
+@pytest.mark.parametrize("value", [torch.zeros(2), {1}, b"x", float("nan"), "\udcff"])
+@pytest.mark.parametrize("name", ["config", "versions"])
+def test_what_json_cannot_hold_is_refused(run, tmp_path, capsys, name, value):
+    checkpoint = torch.load(run / BEST, weights_only=True)
+    torch.save(checkpoint | {name: checkpoint[name] | {"odd": value}}, tmp_path / "odd.pth.tar")
+    error = publish(capsys, tmp_path / "odd.pth.tar", tmp_path / "new")
+    assert "odd.pth.tar holds options that JSON cannot hold (" in error and error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "options"), [("fashionmnist", {}), ("cub", {"model": "caption", "K": 1})])
 def test_convolutions_and_tied_weights_are_published(tmp_path, experiment, options):
@@ -110,7 +120,7 @@ def test_a_file_is_no_folder(run, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.safetensors", "model.safetensors is damaged ("),
+        ("model.safetensors", "model.safetensors is damaged or not a file of safetensors"),
         ("config.json", "config.json is damaged, JSON is malformed"),
         (None, "config.json is missing: model.safetensors needs it, download the published folder again"),
     ],

@@ -225,7 +225,9 @@ def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
 def test_a_damaged_checkpoint_says_what_to_do_with_its_run(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoint.pth.tar").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"checkpoint.pth.tar is truncated.*: train anew in another --save-dir$"):
+    with pytest.raises(
+        InputError, match=r"checkpoint.pth.tar is damaged or not a checkpoint.*: train anew in another --save-dir$"
+    ):
         mnist_train.main(config(tmp_path, resume=True))
 
 

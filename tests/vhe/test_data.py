@@ -186,7 +186,7 @@ def test_useless_images_are_named(tmp_path):
     for name, why in (
         ("blank", "is blank"),
         ("dot", "shows too little ink"),
-        ("no", "is not a readable image"),
+        ("no", "is damaged or not an image"),
         ("absent", "is missing"),
     ):
         with pytest.raises(InputError, match=f"{name}.png {why}"):
@@ -208,7 +208,7 @@ def test_damage_and_absence_are_named(tmp_path):
     with zipfile.ZipFile(archive, "w") as damaged:
         damaged.writestr("images_background/a/b/c.png", b"no image")
     with pytest.raises(
-        InputError, match=r"images_background.zip: a/b/c.png is not a readable image .* download it again"
+        InputError, match=r"images_background.zip: a/b/c.png is damaged or not an image .* download it again"
     ):
         load("train", data_config(tmp_path))
     png(np.eye(28, dtype=bool), tmp_path / "small.png")

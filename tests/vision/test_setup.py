@@ -111,7 +111,7 @@ def test_unreadable_images_are_named_and_those_before_kept(faces, tmp_path, caps
     for damaged in (content[: len(content) // 2], b"", b"no image"):
         (faces / "004.jpg").write_bytes(damaged)
         error = refused(capsys, "grayscale", faces, tmp_path / "gray")
-        assert f"{faces / '004.jpg'} is not a readable image" in error
+        assert f"{faces / '004.jpg'} is damaged or not an image" in error
     made = {path.name for path in (tmp_path / "gray").iterdir()}
     assert made >= {*list(noise(4)), "about.json", ".lock"} and "004.jpg" not in made
 
@@ -142,7 +142,7 @@ def test_several_processes_stop_at_a_damaged_image_in_one_line(tmp_path):
     result = subprocess.run(command, cwd=ROOT / "vision", capture_output=True, text=True)
     assert result.returncode == 2
     *progress, error = result.stderr.strip().splitlines()
-    assert error.startswith(f"error: {damaged} is not a readable image")
+    assert error.startswith(f"error: {damaged} is damaged or not an image")
     assert all("images/s" in line for line in progress if line), "a slow machine prints progress"
     assert damaged.name not in {path.name for path in (tmp_path / "gray").iterdir()}
     damaged.write_bytes(whole)

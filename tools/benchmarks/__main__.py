@@ -136,7 +136,7 @@ def training(name: str, config: Config, device: torch.device, rate: float) -> Ro
 def others(name: str, config: Config, device: torch.device, rate: float) -> Row:
     """The row of log-likelihoods, samples, and the time to start."""
     experiment = EXPERIMENTS[name]
-    model = devices.prepare(experiment.build(), device, config.precision, compile=False).eval()
+    model = devices.prepare(experiment.build(), device, config.precision).eval()
     examples, n = experiment.examples(config.images).to(device), 500
     model.generate(n)
     sampling = statistics.median(timed(lambda: model.generate(n)) for _ in range(config.rounds))

@@ -216,7 +216,7 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> 
     """A turn of our steps, on batches out of a split in memory as in `training.loop.Trainer`."""
     experiment = EXPERIMENTS[name]
     devices.select(device.type == "cuda")
-    model = devices.prepare(experiment.build(), device, precision, compile=False)
+    model = devices.prepare(experiment.build(), device, precision)
     objective = experiment.objective(model)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, amsgrad=experiment.amsgrad, fused=True)
     step, meter, n = Step(objective, optimizer), Meter(), experiment.batch_size

@@ -1,4 +1,3 @@
-import random
 import resource
 import threading
 import zipfile
@@ -50,23 +49,13 @@ def test_truncated_or_changed_files_are_refused_in_one_line(tmp_path, zip_format
     content = path.read_bytes()
     for cut in range(0, len(content), len(content) // 40):
         path.write_bytes(content[:cut])
-        with pytest.raises(InputError, match="truncated, damaged or not a checkpoint") as error:
+        with pytest.raises(InputError, match="damaged or not a checkpoint") as error:
             load(path)
         assert "\n" not in str(error.value)
     for text in (b"", b"hello", b"<html>quota exceeded</html>", b"hello world this is text"):
         path.write_bytes(text)
-        with pytest.raises(InputError, match="truncated, damaged or not a checkpoint"):
+        with pytest.raises(InputError, match="damaged or not a checkpoint"):
             load(path)
-
-
-def test_a_changed_byte_is_found(tmp_path):
-    path = tmp_path / "c.pth.tar"
-    save(path, ours())
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged"):
-        load_model(path)
 
 
 class Hostile:
@@ -216,15 +205,12 @@ def test_options_outside_the_repository_mean_what_their_code_says(tmp_path):
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
-    """torch.save stores; what a compressed entry raises, such as zlib.error, is nobody's to expect."""
+    """torch.save stores: an archive that promises more than its size would only fill the memory."""
     save(tmp_path / BEST, ours())
     with zipfile.ZipFile(tmp_path / BEST) as old, zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
-            new.writestr(name, random.Random(0).randbytes(1000) if name.endswith("data/0") else old.read(name))
-    content = bytearray((tmp_path / "c.pt").read_bytes())
-    content[content.find(b"data/0") + len("data/0")] = 0xFF  # no such kind of block
-    (tmp_path / "c.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"c.pt is damaged \(in its entries\): give a whole"):
+            new.writestr(name, bytes(10**7) if name.endswith("data/0") else old.read(name))
+    with pytest.raises(InputError, match=r"c.pt is damaged or not a checkpoint \(it unpacks to .*: give a whole"):
         load(tmp_path / "c.pt")
 
 

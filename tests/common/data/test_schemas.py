@@ -23,13 +23,6 @@ class Weights(msgspec.Struct):
     options: dict[str, Any] = {}
 
 
-def nested_aliases(depth: int) -> list:
-    value = []
-    for _ in range(depth):
-        value = [value, value]
-    return value
-
-
 def test_json_of_the_type_is_read(tmp_path):
     (tmp_path / "x").write_text('{"epoch": 1, "train": {"bound": -3}, "other": null}')
     assert read_json(tmp_path / "x", Epoch, REMEDY) == Epoch(1, {"bound": -3.0})
@@ -65,6 +58,8 @@ def test_lines_are_read_without_a_last_one_that_was_cut_off(tmp_path):
     (tmp_path / "x").write_text('{"epoch": 1, "train": {}}\n{"epoch": []}\n')
     with pytest.raises(InputError, match=r"x, line 2 is damaged, .*epoch"):
         read_json_lines(tmp_path / "x", Epoch, REMEDY)
+    with pytest.raises(InputError, match=r"x, line 1 has more than .* too much for its kind"):
+        read_json_lines(tmp_path / "x", Epoch, REMEDY, at_most=10)
 
 
 def test_values_with_tensors_are_checked():
@@ -74,14 +69,6 @@ def test_values_with_tensors_are_checked():
         ("name", torch.ones(1), "name"),
         ("weights", {"w": [1.0]}, "expected Tensor, got list - at `.*weights"),
         ("weights", {1: torch.ones(1)}, "key"),
-        ("options", nested_aliases(60), "more than 1000000 values"),
     ):
         with pytest.raises(InputError, match=rf"it is damaged, .*{fault}.*: {REMEDY}$"):
             check(good | {key: value}, Weights, "it", REMEDY)
-
-
-def test_a_list_that_holds_itself_is_refused():
-    loop = []
-    loop.append(loop)
-    with pytest.raises(InputError, match="more than 1000000 values"):
-        check({"name": "a", "weights": {}, "options": {"x": loop}}, Weights, "it", REMEDY)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data import Examples, Shards, Stream, hold_out, streams, unpair
+from common.data import Examples, Stream, hold_out, mapped_rows, streams, unpair
 from common.data.streams import feed, place
 from common.errors import InputError
 from mnist import train as mnist_train
@@ -10,19 +10,12 @@ from tests.helpers.runs import assert_same_run, config
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(256, (23, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-SIZES = (10, 1, 12)
-
-
-def write(folder, parts):
-    paths = [folder / f"{i}.npy" for i in range(len(parts))]
-    for path, part in zip(paths, parts, strict=True):
-        np.save(path, part.numpy())
-    return paths
 
 
 @pytest.fixture
-def paths(tmp_path):
-    return write(tmp_path, IMAGES.split(SIZES))
+def path(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES.numpy())
+    return tmp_path / "images.npy"
 
 
 def same(a, b):
@@ -32,67 +25,47 @@ def same(a, b):
         assert y is None if x is None else x.equal(y)
 
 
-def test_shards_are_the_rows_of_their_files_one_after_the_other(paths):
-    x = Shards(paths)
-    assert (len(x), x.shape, x.dtype, x.nbytes) == (23, IMAGES.shape, torch.uint8, IMAGES.nbytes)
-    rows = torch.randperm(23)
-    assert x[rows].equal(IMAGES[rows]) and x[torch.tensor([9, 10, 10, 11])].equal(IMAGES[[9, 10, 10, 11]])
-    assert x[3:15:2].equal(IMAGES[3:15:2]) and x[:].equal(IMAGES)
-    assert len(x[torch.zeros(0, dtype=torch.int64)]) == 0
-    with pytest.raises(IndexError):
-        x[torch.tensor([23])]
-
-
-def test_parts_of_shards_are_not_read(paths, monkeypatch):
-    examples = Examples({"image": Shards(paths), "text": torch.arange(23)})
-    with monkeypatch.context() as patch:
-        patch.setattr(Shards, "__getitem__", None)
-        train, valid = hold_out(examples.take(slice(20)), 6)
-        train = train.take(torch.tensor([13, 0]))
-    assert (len(train), len(valid)) == (2, 6)
-    same(train[:], Examples({"image": IMAGES[[13, 0]], "text": torch.tensor([13, 0])})[:])
-    same(valid[1:3], Examples({"image": IMAGES[15:17], "text": torch.tensor([15, 16])})[:])
+def test_mapped_rows_are_those_of_the_file(path):
+    rows = mapped_rows(path)
+    assert rows.equal(IMAGES) and rows.dtype == torch.uint8
+    train, valid = hold_out(Examples({"image": rows, "text": torch.arange(23)}), 6)
+    same(valid[1:3], Examples({"image": IMAGES[18:20], "text": torch.tensor([18, 19])})[:])
+    assert train.nbytes == 17 * (IMAGES[0].nbytes + 8)
 
 
 @pytest.mark.parametrize(
-    ("parts", "says"),
+    ("array", "message"),
     [
-        (
-            [IMAGES[:2], IMAGES[:2].long()],
-            r"1.npy has int64 rows of shape \(1, 4, 4\), .*0.npy has uint8 rows of shape \(1, 4, 4\)",
-        ),
-        ([IMAGES[:2], IMAGES[:2, 0]], r"1.npy has uint8 rows of shape \(4, 4\)"),
-        ([IMAGES[:0]], "0.npy holds no values"),
-        ([torch.tensor(3)], "0.npy holds a single number: write rows"),
-        ([IMAGES[:2].double()], "0.npy holds values of type float64, not uint8 or int64 or float32"),
+        (IMAGES[:0], "holds no values"),
+        (torch.tensor(3), "holds a single number: write rows"),
+        (IMAGES.double(), "holds values of type float64, not uint8 or int64 or float32"),
     ],
 )
-def test_shards_that_are_not_alike_are_named(tmp_path, parts, says):
-    with pytest.raises(InputError, match=says):
-        Shards(write(tmp_path, parts))
+def test_other_arrays_are_refused(path, array, message):
+    np.save(path, array.numpy())
+    with pytest.raises(InputError, match=f"images.npy {message}"):
+        mapped_rows(path)
 
 
-def test_shards_of_numbers(tmp_path):
-    labels = Shards(write(tmp_path, [torch.arange(5), torch.arange(5, 7)]))
-    assert labels[:].tolist() == list(range(7))
+def header(shape, dtype="|u1"):
+    """The beginning of an .npy file, whatever its shape promises."""
+    text = str({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
 
 
-def test_damaged_shards_are_named(tmp_path, paths):
-    (tmp_path / "text.npy").write_text("no array")
-    paths[1].write_bytes(paths[1].read_bytes()[:-1])
-    for path, message in (
-        (tmp_path / "none.npy", "is missing"),
-        (tmp_path / "text.npy", "is damaged or not an array that np.save wrote"),
-        (paths[1], "is truncated or damaged, it has"),
-    ):
-        with pytest.raises(InputError, match=f"{path.name} {message}"):
-            Shards([path])
-    with pytest.raises(InputError, match="Shards need at least one file"):
-        Shards([])
+def test_damaged_files_are_named(path):
+    for content in (b"no array", path.read_bytes()[:-1], header((1,) * 65) + b"\0", header((10**12, 10**12)), b""):
+        path.write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"images.npy is damaged or not an array that np.save wrote \(.*: write rows"
+        ):
+            mapped_rows(path)
+    with pytest.raises(InputError, match=r"none.npy is missing"):
+        mapped_rows(path.with_name("none.npy"))
 
 
-def kinds(paths):
-    """As they are, paired by rows, in groups with a mask, with a derived modality, with absent ones, of shards."""
+def kinds(path):
+    """As they are, paired by rows, in groups with a mask, with a derived modality, with absent ones, mapped."""
     text = torch.arange(23)
     whole = Examples({"image": IMAGES, "text": text})
     rows = {"image": torch.randperm(23).repeat(2), "text": torch.randperm(23).repeat(2)}
@@ -103,13 +76,13 @@ def kinds(paths):
         "groups": unpair(whole, 0.3, seed=0),
         "derived": Examples(whole.modalities, derived=derived),
         "mask": Examples(whole.modalities, mask=torch.rand(23, 2) < 0.5),
-        "shards": Examples({"image": Shards(paths), "text": text}).take(slice(2, None)),
+        "mapped": Examples({"image": mapped_rows(path), "text": text}).take(slice(2, None)),
     }
 
 
-@pytest.mark.parametrize("kind", ["whole", "rows", "groups", "derived", "mask", "shards"])
-def test_streamed_batches_are_those_of_memory(paths, kind):
-    examples = kinds(paths)[kind]
+@pytest.mark.parametrize("kind", ["whole", "rows", "groups", "derived", "mask", "mapped"])
+def test_streamed_batches_are_those_of_memory(path, kind):
+    examples = kinds(path)[kind]
     batches = [*torch.randperm(len(examples)).split(4), torch.zeros(0, dtype=torch.int64), torch.tensor([3])]
     n = 0
     for index, (some, here) in zip(batches, feed(Stream(examples, CPU), batches), strict=True):
@@ -118,23 +91,16 @@ def test_streamed_batches_are_those_of_memory(paths, kind):
     assert n == len(examples) + 1
 
 
-def test_only_what_exceeds_memory_is_streamed(paths, monkeypatch):
-    examples = Examples({"image": Shards(paths)})
+def test_only_what_exceeds_memory_is_streamed(path, monkeypatch):
+    examples = Examples({"image": mapped_rows(path)})
     monkeypatch.setattr(streams, "_memory", lambda device: 2 * IMAGES.nbytes)
     assert isinstance(place(examples, CPU), Examples)
     monkeypatch.setattr(streams, "_memory", lambda device: 2 * IMAGES.nbytes - 1)
     assert isinstance(place(examples, CPU), Stream)
 
 
-def test_of_shards_a_device_gets_the_split_alone(paths):
-    part = Examples({"image": Shards(paths)}).take(slice(5, 16)).take(torch.arange(0, 11, 2))
-    assert part.nbytes == 6 * IMAGES[0].nbytes
-    assert part[:].modalities["image"].equal(IMAGES[5:16:2].float() / 255)
-    assert part.to(torch.device("meta")).modalities["image"].shape == (6, *IMAGES.shape[1:])
-
-
-def test_what_cannot_be_read_ends_the_stream(paths):
-    stream = Stream(Examples({"image": Shards(paths)}), CPU)
+def test_what_cannot_be_read_ends_the_stream(path):
+    stream = Stream(Examples({"image": mapped_rows(path)}), CPU)
     with pytest.raises(IndexError):
         list(stream.feed([torch.tensor([0]), torch.tensor([23])]))
 
