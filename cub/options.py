@@ -24,7 +24,6 @@ class BirdOptions:
     CUB_200_2011/images"""
     cache_dir: Path | None = None
     """folder of the caches: images at 64 x 64, words, features, networks. Default: the data-dir"""
-    download: tyro.conf.Suppress[bool] = False  # the authors' archive is gone from its host
 
 
 @dataclass(kw_only=True)
@@ -33,6 +32,7 @@ class WordOptions(BirdOptions):
 
     limit: int | None = None
     """use only the first N images of each split, with their captions"""
+    download: tyro.conf.Suppress[bool] = False  # the authors' archive is gone from its host
     vocab: Path | None = None
     """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them. Models trained here hold
     their words"""

@@ -17,6 +17,8 @@ if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import tyro
+
 from common.errors import require, require_positive
 from training import run_from_command_line
 from training.options import LatentsOption, RunConfig
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 class Config(RunConfig):
     GROUPS: ClassVar = {"data": ("k_shot", "rotations", "test_alphabets"), "objective": ("objective",)}
     DEFAULTS_FROM: ClassVar = "our choice"
-    ALWAYS_PAIRED: ClassVar = "there is only one modality"
     ANNEALING: ClassVar = 1 / 40
     DEMO: ClassVar = {"epochs": 6, "rotations": False}
 
@@ -43,6 +44,7 @@ class Config(RunConfig):
     """deconv: pixels are independent given the codes; pixelcnn: a gated PixelCNN, as in the paper, at three times the
     cost. A PixelCNN that starts from scratch learns to ignore the codes: start it from a deconv run with --pre-trained,
     which takes over all weights except those of the pixel network"""
+    paired_fraction: tyro.conf.Suppress[float] = 1.0
     objective: Literal["vhe", "resample", "rescale", "statistician"] = "vhe"
     """vhe: draw images independently of their support sets (resample) and divide KLs by the groups' sizes (rescale);
     resample, rescale: only one of the two; statistician: neither, as the Neural Statistician"""

@@ -77,7 +77,8 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
         InputError: the file is missing or damaged, was made with other options, or an array is not as expected.
     """
     with reading(path, remedy, "an archive of arrays") as file, np.load(file, allow_pickle=False) as archive:
-        zip_files.check_total(archive.zip, MAX_ABOUT + sum(kind.at_most for kind in expected.values()))
+        read = [f"{name}.npy" for name in ("about", *expected)]  # a file may hold other splits too
+        zip_files.check_total(archive.zip, MAX_ABOUT + sum(kind.at_most for kind in expected.values()), read)
         saved = decode(str(archive["about"]), dict[str, Scalar], f"{path}: about", remedy)
         lacking = [name for name in about if name not in saved]
         require(not lacking, f"{path} is damaged, it does not say {', '.join(lacking)}: {remedy}")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from common.errors import require
 from common.io import reading
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
 MAX_PIXELS = 64_000_000
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # also for sizes that a picture's own blocks claim; beyond twice as many it raises
 warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @contextmanager
@@ -32,4 +32,7 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
     """
     what = f"an image in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
     with reading(source, remedy, what, name) as file, Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        fits = width * height <= MAX_PIXELS
+        require(fits, f"{name or source} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}: {remedy}")
         yield image

@@ -2,7 +2,7 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,13 +29,13 @@ def opened(path: Path, remedy: str) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def check_total(archive: zipfile.ZipFile, at_most: int) -> int:
-    """The bytes that an archive unpacks to; zipfile stops where a file has more than its header says.
+def check_total(archive: zipfile.ZipFile, at_most: int, names: Collection[str] | None = None) -> int:
+    """The bytes that an archive, or those of its files, unpack to; zipfile stops where one has more than it promises.
 
     Raises:
         zipfile.BadZipFile: these are more than `at_most`; `reading` makes an InputError of it.
     """
-    promised = sum(entry.file_size for entry in archive.infolist())
+    promised = sum(entry.file_size for entry in archive.infolist() if names is None or entry.filename in names)
     if promised > at_most:
         raise zipfile.BadZipFile(f"it unpacks to {promised} bytes, more than {at_most}")
     return promised

@@ -383,7 +383,6 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
-        (celeba.train, ["--approx-m", 1], "random subsets need at least 3 modalities"),
         (celeba.train, ["--posterior", "laplace"], "--model mvae cannot have laplace experts"),
         (celeba.train, ["--n-private", 3], "--n-private needs --model dmvae, mmvae. or cmvae .got --model mvae"),
         (celeba.train, ["--model", "dmvae", "--n-private", 0], "--n-private of --model dmvae must be positive, not 0"),

@@ -104,7 +104,6 @@ def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, options):
             "--objective statistician needs --model character (got --model factorial)",
         ),
         (["--valid", "24"], "--valid must lie between 0 and 23, since there are 24 alphabets: it is 24"),
-        (["--paired-fraction", "0.5"], "there is only one modality"),
         (["--test-alphabets", "Greek"], "--test-alphabets needs Omniglot: leave out either --test-alphabets or --demo"),
     ],
 )
