@@ -362,7 +362,7 @@ def damaged(case, content):
     ("cases", "message"),
     [
         (["truncated", "empty", "no archive", "an array", "corrupted header", "corrupted pixels"], "is damaged or"),
-        (["no text", "no about"], r"is damaged or .* \('\\w+ is not a file in the archive'"),
+        (["no text", "no about"], r"is damaged or .* \('\w+ is not a file in the archive'"),
         (["about no json", "about a list", "about lacks an option"], "is damaged, "),
         (["code"], r"Object arrays cannot be loaded when allow_pickle=False"),
         (["code about"], r"Object arrays cannot be loaded when allow_pickle=False"),

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from common.data import Examples
@@ -264,22 +263,6 @@ def test_too_few_examples_for_a_map_are_refused(tmp_path, capsys):
         run_from_command_line(digits.main, digits.Config, "", [str(tmp_path), "--limit", "19"])
     assert exit_.value.code == 2
     assert "umap.png needs 20 test examples: raise --limit or --n-test, or give --no-umap" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_pictures_of_the_latents_every_few_epochs(tmp_path):
-    import mnist_svhn.train as pairs
-
-    args = ("--demo", "--limit", 60, "--epochs", 3, "--K", 2, "--batch-size", 30, "--save-dir", tmp_path)
-    call(pairs, *args, "--analytics-every", 2)
-    drawn = sorted(path.name for path in (tmp_path / "samples").glob("*_0*.png"))
-    assert drawn == ["kl_002.png", "kl_003.png", "umap_002.png", "umap_003.png"], "and after the last epoch"
-    with Image.open(tmp_path / "samples" / "umap_002.png") as picture:
-        assert picture.width > 300
-    with pytest.raises(InputError, match="--analytics-every draws pictures: leave out --no-analytics"):
-        call(pairs, *args, "--analytics-every", 2, "--no-analytics")
-    with pytest.raises(InputError, match="--analytics-every must be positive, not 0"):
-        call(pairs, *args, "--analytics-every", 0)
 
 
 @pytest.mark.slow
