@@ -4,13 +4,19 @@ import contextlib
 import errno
 import io
 import os
+import pickle
 import secrets
 import stat
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import lock_descriptor
+from PIL import Image
 
 from common.errors import InputError, brief, require
 
@@ -18,6 +24,12 @@ from common.errors import InputError, brief, require
 AGAIN = "delete it, and it will be made again"
 DOWNLOAD_AGAIN = "delete it and download it again (--download)"
 MIB = 2**20
+# what torch, numpy, Pillow, zipfile and scipy raise for changed bytes
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, TypeError, ValueError, pickle.UnpicklingError, struct.error, tokenize.TokenError, zlib.error),
+    *(zipfile.BadZipFile, Image.DecompressionBombError, Warning),  # Warning: where `python -W error` asks for it
+)
 
 
 def open_regular(path: Path, remedy: str) -> BinaryIO:
@@ -61,8 +73,7 @@ def reading(source: Path | bytes, remedy: str, what: str, name: str = "") -> Ite
             yield file
         except InputError:
             raise
-        # torch, numpy, Pillow, zipfile and safetensors raise some twenty types for changed bytes, without a common one
-        except Exception as error:
+        except DAMAGE as error:
             raise InputError(f"{name or source} is damaged or not {what} ({brief(error)}): {remedy}") from error
 
 

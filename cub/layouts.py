@@ -15,7 +15,6 @@ IMAGES_DIR, TEXTS = Path("CUB_200_2011/images"), "text_c10"
 CLASSES = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
 TEST_EVERY = 4  # without class lists, every fourth captioned class is a test class
 ARCHIVE = "cub.zip"
-URL = f"https://www.robots.ox.ac.uk/~yshi/mmdgm/datasets/{ARCHIVE}"
 HOW = (
     f"unpack CUB_200_2011.tgz (https://data.caltech.edu/records/65de6-vp158) and the captions of Reed et al., {TEXTS}/ "
     f"with {' and '.join(CLASSES.values())} (https://github.com/reedscott/cvpr2016), into the data-dir, or the MMVAE "

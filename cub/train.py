@@ -129,7 +129,7 @@ def main(config: Config) -> None:
     from training import run  # imported here, like the others: --help does without torch
 
     finished = run(config, experiment(config))
-    if finished and config.logp:
+    if config.logp:
         same = ("data_dir", "images_dir", "cache_dir", "demo", "limit", "seed", "cuda")
         loglike.main(loglike.Config(finished.dir, **{name: getattr(config, name) for name in same}))
 

@@ -11,8 +11,11 @@ PAPER_MODELS = {  # MMVAE's paper trains them by DReG, with Laplace experts and 
     "mnist": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
     "svhn": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
 }
-OTHERS = ("mvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae")
-MODELS = PAPER_MODELS | {name: choices.MODELS[name] for name in (*OTHERS, "mmvae+", "cmvae")}  # of --model
+OTHERS = (
+    *("mvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae"),
+    *("mmvae+", "cmvae"),
+)
+MODELS = PAPER_MODELS | {name: choices.MODELS[name] for name in OTHERS}  # of --model
 FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
     "laplace": "laplace",
     "normal": "gaussian",

@@ -51,7 +51,9 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor, int]:
 
 def _largest(eigenvalues: Tensor, rank: int) -> Tensor:
     """The largest eigenvalues of (F,) in ascending order; the others are 0 but for rounding, and get 0: (F,)."""
-    return torch.where(torch.arange(len(eigenvalues), 0, -1) <= rank, eigenvalues.clamp(min=0).cpu(), 0).to(eigenvalues)
+    largest = eigenvalues.clamp(min=0)
+    largest[: len(largest) - rank] = 0
+    return largest
 
 
 def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:

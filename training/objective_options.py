@@ -222,7 +222,7 @@ class MmvaeOptions(PrivateOptions):
     GROUPS: ClassVar = {"objective": ("llik_scaling",), "run": ("analytics", "logp")}
 
     approx_m: tyro.conf.Suppress[int] = 0  # two modalities have no other subsets
-    paired_fraction: tyro.conf.Suppress[float] = 1.0
+    paired_fraction: tyro.conf.Suppress[float] = 1.0  # MMVAE's paper trains on pairs alone
     learn_prior: bool = Unset(True)
     """learn the scales of the prior. Not for vmf and ebm, whose priors have none, and not for products of experts and
     prior and jnf, whose posteriors hold N(0, I). Default: as in MMVAE's paper; other models have a fixed prior, as in

@@ -65,29 +65,6 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
             raise
 
 
-def in_order(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int) -> Iterator[Result]:
-    """Yield the results of many small tasks in the order of the tasks; several jobs share them out.
-
-    If one task fails, or on Ctrl-C, tasks that already run are finished.
-
-    Raises:
-        InputError: a process was killed.
-    """
-    if jobs == 1:
-        yield from map(work, todo)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes that map starts
-        results = pool.map(work, todo)
-        signal.signal(signal.SIGINT, handler)
-        try:
-            yield from results
-        except BrokenProcessPool as error:
-            raise InputError("a process was killed, perhaps because memory ran out: try fewer at once") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Redirect what is printed to log.txt in a run's folder, which is created; errors name the folder."""

@@ -147,8 +147,8 @@ class CapturedStep:
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(
-                f"the training step cannot be captured as a CUDA graph ({cause}): give its objective's class "
-                "`capturable = False`, if a network's operations change from batch to batch"
+                f"the training step cannot be captured as a CUDA graph ({cause}): if a network's operations "
+                "change from batch to batch, set `capturable = False` in its objective's class"
             ) from error
         finally:
             for group in groups:

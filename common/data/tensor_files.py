@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.data import zip_files
 from common.data.schemas import check
-from common.errors import InputError, install, require
+from common.errors import InputError, brief, install, require
 from common.io import open_regular, reading, write_atomically
 
 T = TypeVar("T")
@@ -67,12 +67,15 @@ def load_safetensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor
         InputError: the file is missing or damaged, or the package safetensors is not installed.
     """
     try:
-        from safetensors import torch
+        from safetensors import SafetensorError, torch
     except ImportError as error:
         raise InputError(f"{path} needs safetensors: {install('safetensors')}") from error
     open_regular(path, missing).close()
     with reading(path, damaged, "a file of safetensors that this version of torch can read") as file:
-        return torch.load(file.read())
+        try:
+            return torch.load(file.read())
+        except SafetensorError as error:
+            raise ValueError(brief(error)) from error
 
 
 def _check_values(content: object, path: Path, remedy: str) -> None:

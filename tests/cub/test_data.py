@@ -416,7 +416,7 @@ def test_drawn_birds_need_no_files():
 
 
 @pytest.fixture
-def host(server, tmp_path, monkeypatch):
+def host(server, tmp_path):
     """A host of the authors' archive."""
     write_authors(tmp_path / "source" / "cub")
     archive = io.BytesIO()
@@ -426,7 +426,6 @@ def host(server, tmp_path, monkeypatch):
                 files.write(path, path.relative_to(tmp_path / "source"))
         files.writestr("../escaped.txt", "kept inside")
     server.content["/cub.zip"] = archive.getvalue()
-    monkeypatch.setattr(cub.layouts, "URL", f"{server.url}/cub.zip")
     return server
 
 

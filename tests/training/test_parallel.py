@@ -5,7 +5,7 @@ import pytest
 from common.errors import InputError
 from tests.helpers.jobs import later_the_smaller, sleep_or_fail
 from training import parallel
-from training.parallel import in_order, in_parallel
+from training.parallel import in_parallel
 
 
 @pytest.mark.slow
@@ -28,14 +28,10 @@ def test_a_run_that_fails_stops_the_others(first, error, message):
 def test_all_tasks_are_done_by_as_many_processes_as_asked_for():
     tasks = [0, 5, 1, 7]
     assert sorted(in_parallel(later_the_smaller, tasks, jobs=2)) == sorted(tasks)
-    assert list(in_order(later_the_smaller, tasks, jobs=2)) == tasks
-    with pytest.raises(InputError, match="-1 is negative"):
-        list(in_order(later_the_smaller, [3, -1, 3], jobs=2))
 
 
 def test_one_job_needs_no_process():
-    for run in (in_parallel, in_order):
-        assert list(run(abs, [-1, 2], jobs=1)) == [1, 2]
+    assert list(in_parallel(abs, [-1, 2], jobs=1)) == [1, 2]
 
 
 @pytest.mark.parametrize(("asked", "jobs", "threads"), [(4, 1, 4), (1, 1, 1), (16, 2, 4), (3, 2, 3), (2, 16, 1)])
