@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import distributed
 from tests.golden import FOLDER, WRITES, check
 from tests.repository.test_scripts import SCRIPTS
 from training import run_from_command_line
@@ -93,6 +94,7 @@ def test_the_scripts_of_a_folder_on_its_demo(name, tmp_path, monkeypatch, capsys
         module = importlib.import_module(f"{folder}.{script.removesuffix('.py')}")
         monkeypatch.setattr(sys, "argv", [script, *args])
         capsys.readouterr()
+        distributed.print_once.cache_clear()  # another test of this process may have printed the same message
         config = module.Command if hasattr(module, "Command") else module.Config
         run_from_command_line(module.main, config, None, args)
         printed = capsys.readouterr()
