@@ -59,10 +59,10 @@ class Config:
     demo: bool = False
     """use the folders' built-in data, with small and short runs of some models, to check that everything works"""
     budget: float | None = None
-    """hours for all training runs together, without the evaluations. Each run gets the number of epochs that fits its
-    share, and the table says how many"""
+    """hours for all training runs together, without the evaluations.
+    Each run gets the number of epochs that fits its share, and the table says how many"""
     jobs: int | None = None
-    """runs at once, each in a process. Default: one per core; with --cuda one per GPU"""
+    """runs at once, each in a process. None: one per core; with --cuda one per GPU"""
     cuda: bool = False
     """use the GPUs"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -73,7 +73,7 @@ class Config:
     save_dir: Path = Path("reproduced")
     """folder for the runs"""
     results_dir: Path | None = None
-    """folder for results and tables. Default: results/ in the save-dir"""
+    """folder for results and tables. None: results/ in the save-dir"""
     tables_only: bool = False
     """run nothing: make tables and report from the results so far"""
     readme: Path | None = None
@@ -81,8 +81,7 @@ class Config:
     cluster: Literal["local", "slurm"] = "local"
     """where the runs are. local: processes on this machine; slurm: Slurm jobs"""
     parameters: tuple[str, ...] = ()
-    """parameters of the cluster's jobs as KEY=VALUE, with submitit's names: timeout_min, cpus_per_task,
-    slurm_partition, ..."""
+    """parameters of the cluster's jobs as KEY=VALUE, by submitit's names: timeout_min, slurm_partition, ..."""
 
     def check(self) -> None:
         """Raise InputError for values that no call can have."""

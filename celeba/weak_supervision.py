@@ -8,7 +8,6 @@ is trained and written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,11 +22,12 @@ from training.weak_supervision import Result, Task, WeakSupervisionOptions, trai
 class Config(WeakSupervisionOptions, train.Config):
     """The options of weak supervision, and those of train.py."""
 
-    DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
-
     epochs: int = 10
     batch_size: int = 100
     """batch size: this number of pairs, of faces and of attributes; also the classifier's batch size"""
+
+
+DEMO = Config(epochs=10, batch_size=20, limit=2400, fractions=(0.1, 1.0), seeds=(0,))
 
 
 def mean_f1(predicted: Tensor, labels: Tensor) -> float:
@@ -47,4 +47,4 @@ def main(config: Config) -> list[Result]:
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

@@ -10,45 +10,39 @@ A batch: image (B, 3, 64, 64) float in [0, 1], each attribute under its name (B,
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from celeba import train
+from celeba19.data import load, load_train
+from celeba19.model import build
+from celeba19.objective import AuthorsElbo
 from common.errors import require
-from training import run_from_command_line
-
-if TYPE_CHECKING:
-    from common.models import MultimodalVAE
-    from common.objectives import Objective
-    from training import Experiment
+from common.multimodal_vae import MultimodalVAE
+from common.objectives import Objective
+from training import Experiment, objective_of, run, run_from_command_line
+from training.model_options import fusion_option
 
 
 @dataclass
 class Config(train.FusionConfig):
-    GROUPS: ClassVar = {"objective": ("weighting", "lambda_image", "lambda_attrs")}
-
-    DEMO: ClassVar = {"epochs": 8, "batch_size": 20, "limit": 2400}
-    PAPER: ClassVar = train.Config.PAPER
-
-    fusion: Literal["poe", "product", "moe"] = "poe"
-    """how the experts are fused"""
+    fusion: fusion_option(("poe", "product", "moe")) = "poe"
     approx_m: int | None = None
-    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch. Default:
-    1, as in the authors' code"""
+    """number of random subsets, of two modalities to all but one, whose ELBOs --obj mvae adds in each batch.
+    None: 1, as in the authors' code"""
     lambda_image: float = 1.0
     """weight of the image's log-likelihood"""
     lambda_attrs: float = 1.0
     """weight of each attribute's log-likelihood"""
     weighting: Literal["every", "authors"] = "every"
-    """ELBO terms of --obj mvae that --lambda-image and --lambda-attrs weigh. every: all terms; authors: ELBO(all) and
-    ELBO(image) only, as in the authors' code, where an attribute has ten times the weight in these terms that it has in
-    its own ELBO"""
+    """every: --lambda-image and --lambda-attrs weigh all ELBO terms of --obj mvae;
+    authors: ELBO(all) and ELBO(image) alone, as in the authors' code, where an attribute weighs ten times what it
+    weighs in its own ELBO"""
 
     def __post_init__(self) -> None:
+        self.fill(approx_m=int((self.obj or self.objectives()[0]) == "mvae"))
         super().__post_init__()
-        if self.approx_m is None:
-            self.approx_m = int(self.objective_name(self.objectives()) == "mvae")
 
-    def weights(self, model: "MultimodalVAE") -> dict[str, float]:
+    def weights(self, model: MultimodalVAE) -> dict[str, float]:
         """lambda by modality: all but the image are attributes."""
         return dict.fromkeys(model.modalities, self.lambda_attrs) | {"image": self.lambda_image}
 
@@ -59,21 +53,19 @@ class Config(train.FusionConfig):
         require(self.weighting == "every" or of_mvae, f"--weighting authors needs --obj mvae and --fusion poe {given}")
 
 
-def objective(config: Config, model: "MultimodalVAE") -> "Objective":
-    """The objective that --obj names, with the weights that --weighting names."""
-    from celeba19.objective import AuthorsElbo
-    from training import objective_of
+PAPER = Config(epochs=100, annealing_epochs=20, lr=1e-4, lambda_attrs=10.0)
+DEMO = Config(epochs=8, batch_size=20, limit=2400)
 
+
+def objective(config: Config, model: MultimodalVAE) -> Objective:
+    """The objective that --obj names, with the weights that --weighting names."""
     if config.weighting == "authors":
         return AuthorsElbo(model, config.approx_m, config.weights(model))
     return objective_of(config, model)
 
 
-def experiment() -> "Experiment":
+def experiment() -> Experiment:
     """CelebA's faces and each attribute as a modality."""
-    from celeba19.data import load, load_train
-    from celeba19.model import build
-
     return train.experiment()._replace(
         name="celeba19", load=load, build=build, objective=objective, load_train=load_train
     )
@@ -81,10 +73,8 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, paper=PAPER, demo=DEMO)

@@ -62,13 +62,13 @@ The pieces
 The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z
     multimodal_vae: the one class, six pieces and the modalities that they serve
+    plain_pieces: the model of six pieces in a plain ModuleDict
     model_data: the modalities of the data that a model has, checked
     models/: models by name
         choices: names of models, fusions and families, and what --help says about them
         families: posterior families, and the prior, product and density of each
         fusions: ways to fuse their experts, and for which families each exists
         assemblies: models from a fusion and a family
-        plain_pieces: the model of six pieces in a plain ModuleDict
         pairs: the models of two modalities that --model names
 
 Objectives
@@ -94,8 +94,14 @@ What is asked of a trained model
     estimators: log p by importance sampling
 """
 
+import os
 import sys
 from pathlib import Path
+
+# Waiting threads of GNU's OpenMP, which torch's wheels hold, spin for milliseconds: on a busy machine two threads then
+# train several times slower than one. It reads the variable when torch is loaded. 10,000 rounds take 60 microseconds.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # after the script's own folder and before site-packages, where PyPI's mnist would hide ours
 sys.path.insert(1, str(Path(__file__).parents[1]))

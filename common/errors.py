@@ -59,7 +59,12 @@ def install(package: str) -> str:
 
 
 def flag(field: str, value: object) -> str:
-    """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda", "--seeds 0 1"."""
+    """A config field and its value as the command line takes them: "--batch-size 100", "--no-cuda", "--seeds 0 1".
+
+    None is "no --batch-size".
+    """
+    if value is None:
+        return f"no {option(field)}"
     if isinstance(value, bool):
         return option(field if value else f"no_{field}")
     if isinstance(value, tuple | list):

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -60,19 +60,17 @@ MARGIN = 8 / 7  # edge of the cached training images over the size that the netw
 
 @dataclass
 class Config(BirdOptions):
-    GROUPS: ClassVar = {"data": ("data_dir",)}
-
     data_dir: Path = Path("data")
     """folder of CUB in its original format, or in that of the MMVAE authors"""
     weights: Literal["torchvision", "train"] | Path = "torchvision"
     """torchvision: weights for ImageNet, which torchvision downloads; train: learn them here from the birds' classes;
     or a file: a state dict of torchvision's resnet101, or cub_resnet101.pth.tar from another cache-dir"""
     size: int | None = None
-    """pixels of an image's shorter side after resizing, and of its central square, which the network sees. Default:
-    224, or the validation size of a network that was trained here"""
+    """pixels of an image's shorter side after resizing, and of its central square, which the network sees.
+    None: 224, or the validation size of a network that was trained here"""
     train_size: int | None = None
-    """with --weights train: side of the random crops, in pixels. Birds look larger in crops, so a little less than
-    --size works well. Default: --size"""
+    """with --weights train: side of the random crops, in pixels.
+    Birds look larger in crops, so a little less than --size works well. None: --size"""
     epochs: int = 90
     """with --weights train: passes over the images"""
     batch_size: int = 32

@@ -11,8 +11,8 @@ from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
 from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
-from common.models.choices import WITH_JOINT_ENCODER
 from common.models.families import FAMILIES
+from common.models.fusions import FUSIONS
 from common.models.pairs import JointEncoder
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
@@ -60,7 +60,7 @@ def build(config: Config) -> MultimodalVAE:
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
         embedding = encoder["caption"][0]
-        if config.fusion in WITH_JOINT_ENCODER:
+        if FUSIONS[config.fusion].joint_encoder:
             # the decoder shares the joint encoder's embedding: training the caption's encoder must not change it
             embedding = nn.Embedding(n_words, N_EMBEDDING, padding_idx=0)
             encoder[",".join(names)] = joint_encoder(names[0], embedding, heads, wide)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -17,13 +17,11 @@ PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0
 class BirdOptions:
     """Where the images, captions and caches lie: options that all scripts share."""
 
-    GROUP: ClassVar = "data"
-
     images_dir: Path | None = None
-    """in the original layout, the folder of the classes' folders of images, below the data-dir. Default:
-    CUB_200_2011/images"""
+    """in the original layout, the folder of the classes' folders of images, below the data-dir.
+    None: CUB_200_2011/images"""
     cache_dir: Path | None = None
-    """folder of the caches: images at 64 x 64, words, features, networks. Default: the data-dir"""
+    """folder of the caches: images at 64 x 64, words, features, networks. None: the data-dir"""
 
 
 @dataclass(kw_only=True)
@@ -34,8 +32,8 @@ class WordOptions(BirdOptions):
     """use only the first N images of each split, with their captions"""
     download: tyro.conf.Suppress[bool] = False  # the authors' archive is gone from its host
     vocab: Path | None = None
-    """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them. Models trained here hold
-    their words"""
+    """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them.
+    Models trained here hold their words"""
 
 
 @dataclass(kw_only=True)
@@ -43,8 +41,8 @@ class TrainingBirdOptions(WordOptions):
     """`WordOptions`, and which birds a training takes."""
 
     valid: int | None = None
-    """hold out the last N training images, with their captions, and select the best model on them. 0 holds out none,
-    and the last model counts as the best, as in the authors' code. Default: the last tenth"""
+    """hold out the last N training images, with their captions, and select the best model on them.
+    0 holds out none, and the last model counts as the best, as in the authors' code. None: the last tenth"""
     # what the model is kept with: the words, and the network of the features
     vocabulary: tyro.conf.Suppress[list[str] | None] = None
     feature_network: tyro.conf.Suppress[dict[str, Any] | None] = None

@@ -12,106 +12,106 @@ A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and ca
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from common.errors import require
-from common.models import choices
+from common.models.choices import Model
+from common.models.families import FAMILIES
+from cub import loglike
+from cub.data import load
+from cub.model import build
 from cub.options import AUTHORS, FUSIONS, MODELS, POSTERIORS, TrainingBirdOptions, model_of
-from training import run_from_command_line
-from training.objective_options import MmvaeOptions, ObjectiveName, ObjectiveOptions, Unset
+from cub.sample import draw
+from cub.trained_model import load_train
+from training import Experiment, objective_of, run, run_from_command_line
+from training.model_options import MmvaeOptions, fusion_option, objective_option, posterior_option
 from training.options import LATENT_NAMES, OptimizerName, RunConfig
-
-if TYPE_CHECKING:
-    from training import Experiment
 
 
 @dataclass
 class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
-    DEFAULTS_FROM: ClassVar = "as in the authors' code"
-    DEMO: ClassVar = {"model": "features", "epochs": 5, "batch_size": 16, "limit": 600, "K": 1}
-    WITH_PRIVATE: ClassVar = "--fusion poe or mmvae+, or --obj dmvae"
-    WITH_CLUSTERS: ClassVar = "--fusion mmvae+"
-    DEPEND_ON: ClassVar = ObjectiveOptions.DEPEND_ON | {
-        "fusion": ("obj", "posterior", "n_private", "n_clusters"),
-        "posterior": ("learn_prior",),
-    }
+    """The defaults are those of the authors' runs, or else of their code."""
 
     model: Literal["images", "features", "image", "feature", "caption", "cubIS", "cubISft"] = "images"
-    """images, also cubIS: photographs and captions; features, also cubISft: ResNet-101's features of photographs, and
-    captions; image, feature, caption: a VAE of this modality alone"""
+    """images, also cubIS: photographs and captions;
+    features, also cubISft: ResNet-101's features of photographs, and captions;
+    image, feature, caption: a VAE of this modality alone"""
     settings: tyro.conf.Suppress[str] = "recommended"  # the defaults are the authors'
-    fusion: Literal[tuple(FUSIONS)] = "moe"
-    """how the experts are fused"""
-    posterior: Literal[POSTERIORS] | None = None
-    """family of the experts and the prior. Default: laplace for --fusion mmvae+; for moe, except with
-    --obj mmjsd, as in the authors' code: laplace-normal for --model images (image Laplace, caption Gaussian) and
-    softplus-normal for features; otherwise gaussian"""
-    obj: ObjectiveName | None = None
-    """objective to maximise. Default: dreg for --fusion moe and mopoe, as in the paper; mvae for poe, mvtcae for
-    product, jmvae for joint, jnf for jnf, elbo-one for mopoe-published, iwae for mmvae+"""
+    fusion: fusion_option(FUSIONS) = "moe"
+    posterior: posterior_option(
+        POSTERIORS,
+        "family of the experts and the prior. None: laplace for --fusion mmvae+; for moe, except with --obj mmjsd, as "
+        "in the authors' code: laplace-normal for --model images (image Laplace, caption Gaussian) and softplus-normal "
+        "for features; otherwise gaussian",
+    ) = None
+    obj: objective_option(
+        FUSIONS,
+        "objective to maximise. None: dreg for --fusion moe and mopoe, as in the paper; mvae for poe, mvtcae for "
+        "product, jmvae for joint, jnf for jnf, elbo-one for mopoe-published, iwae for mmvae+",
+    ) = None
     K: int | None = None
-    """samples from each encoder, for --obj dreg, iwae and stl. Default: 50, as in the authors' runs; 1 for --fusion
-    mmvae+, as in its code"""
+    """samples from each encoder, for --obj dreg, iwae and stl. None: 50, as in the authors' runs;
+    1 for --fusion mmvae+, as in its code"""
     llik_scaling: float | None = None
-    """weight of the image's or the feature's log-likelihood; 0 stands for the ratio of the dimensions, 32 / 12288 or 32
-    / 2048. Default: 0, with --model features 0.002, as in the authors' runs"""
+    """weight of the image's or the feature's log-likelihood;
+    0 stands for the ratio of the dimensions, 32 / 12288 or 32 / 2048.
+    None: 0, with --model features 0.002, as in the authors' runs"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
-    """dimensions of z, of its shared part beside private latents. Default: 128, with features 64, as in the authors'
-    runs"""
+    """dimensions of z, of its shared part beside private latents.
+    None: 128, with features 64, as in the authors' runs"""
     n_private: int | None = None
-    """number of private latents of each modality, for --fusion mmvae+ and poe (DMVAE). Default: 16, a choice of ours;
+    """number of private latents of each modality, for --fusion mmvae+ and poe (DMVAE). None: 16, a choice of ours;
     none for poe without --obj dmvae"""
     n_clusters: int | None = None
-    """clusters of the prior, for --fusion mmvae+ (CMVAE). Default: no clusters, MMVAE+"""
+    """clusters of the prior, for --fusion mmvae+ (CMVAE). None: no clusters, MMVAE+"""
     batch_size: int = 64
-    """examples in a batch, each an image with a caption. Default: as in the authors' runs"""
+    """examples in a batch, each an image with a caption"""
     epochs: int | None = None
-    """passes over the captions. Default: 200, with features 50, as in the authors' runs"""
+    """passes over the captions. None: 200, with features 50, as in the authors' runs"""
     lr: float = 1e-3
-    """learning rate. Default: as in the authors' code; their README says 1e-4"""
+    """learning rate; the authors' README says 1e-4"""
     optimizer: OptimizerName = "amsgrad"
 
     def __post_init__(self) -> None:
         self.model = AUTHORS.get(self.model, self.model)
+        record, named = self.record(), MODELS[self.model]
+        as_published = record._replace(fusion=self.fusion) == FUSIONS["moe"]
+        self.fill(
+            posterior=named.posterior if as_published else record.posterior,
+            obj=record.obj or self.objectives()[0],
+            llik_scaling=named.llik_scaling,
+            n_latents=named.n_latents,
+            n_private=16 if record.private else None,
+            epochs=named.epochs,
+            K=record.K,
+        )
+        self.fill(
+            K=50 if self.obj in ("dreg", "iwae", "stl") else None,
+            learn_prior=as_published and not FAMILIES[self.posterior].fixed_prior,
+        )
         super().__post_init__()
-        record, defaults = self.record(), MODELS[self.model]._asdict()
-        if record.fusion != "moe" or record.obj == "mmjsd":
-            defaults["posterior"] = record.posterior
-        defaults |= {"obj": record.obj or self.objectives()[0], "n_private": 16 if record.private else None}
-        for name in ("posterior", "obj", "llik_scaling", "n_latents", "n_private", "epochs"):
-            if getattr(self, name) is None:
-                setattr(self, name, defaults[name])
-        if self.K is None and self.obj in ("dreg", "iwae", "stl"):
-            self.K = 50
-        if isinstance(self.learn_prior, Unset):
-            self.learn_prior = record == FUSIONS["moe"] and self.posterior not in choices.WITHOUT_SCALES
 
-    def record(self) -> choices.Model:
-        return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)
+    def record(self) -> Model:
+        fusion = "own" if len(MODELS[self.model].modalities) == 1 else self.fusion
+        return model_of(self.fusion, self.obj, self.n_private, self.n_clusters)._replace(fusion=fusion)
 
-    def assembly(self) -> choices.Assembly:
-        if len(MODELS[self.model].modalities) == 1:
-            return choices.Assembly(f"--model {self.model}", "own", self.posterior)
-        return super().assembly()
+    def named(self) -> str:
+        return f"--model {self.model}" if self.record().fusion == "own" else super().named()
 
     def check(self) -> None:
-        model, fusion, _ = self.assembly()
-        fuses = fusion != "own" or self.fusion == "moe"
-        require(fuses, f"--fusion {self.fusion}: {model} has one expert, leave it out")
+        fuses = self.record().fusion != "own" or self.fusion == "moe"
+        require(fuses, f"--fusion {self.fusion}: --model {self.model} has one expert, leave it out")
         super().check()
         require(not self.vocab or self.pre_trained, "--vocab needs --pre-trained with the authors' model: add it")
 
 
-def experiment(config: Config) -> "Experiment":
-    """Photographs or features of birds, and captions."""
-    from cub.data import load
-    from cub.model import build
-    from cub.sample import draw
-    from cub.trained_model import load_train
-    from training import Experiment, objective_of
+DEMO = Config(model="features", epochs=5, batch_size=16, limit=600, K=1)
 
+
+def experiment(config: Config) -> Experiment:
+    """Photographs or features of birds, and captions."""
     return Experiment(
         "cub",
         load,
@@ -125,9 +125,6 @@ def experiment(config: Config) -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model, and with --logp estimate its log-likelihoods."""
-    from cub import loglike
-    from training import run  # imported here, like the others: --help does without torch
-
     finished = run(config, experiment(config))
     if config.logp:
         same = ("data_dir", "images_dir", "cache_dir", "demo", "limit", "seed", "cuda")
@@ -135,4 +132,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

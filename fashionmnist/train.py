@@ -9,27 +9,18 @@ with --lambda-image and --lambda-text. Other models by --model.
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
+from fashionmnist.data import FASHIONMNIST
+from fashionmnist.model import build
 from mnist import train
-from training import run_from_command_line
+from mnist.sample import drawn_by
+from training import Experiment, run, run_from_command_line
 
-if TYPE_CHECKING:
-    from training import Experiment
-
-
-@dataclass
-class Config(train.Config):
-    DEMO: ClassVar = train.Config.DEMO | {"epochs": 30}
+Config, PAPER = train.Config, train.PAPER
+DEMO = Config(batch_size=50, epochs=30, lr_schedule="constant")
 
 
-def experiment() -> "Experiment":
+def experiment() -> Experiment:
     """FashionMNIST's images and classes."""
-    from fashionmnist.data import FASHIONMNIST
-    from fashionmnist.model import build
-    from mnist.sample import drawn_by
-
     return train.experiment()._replace(
         name=FASHIONMNIST.name, load=FASHIONMNIST.load, build=build, draw=drawn_by(FASHIONMNIST)
     )
@@ -37,10 +28,8 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, paper=PAPER, demo=DEMO)

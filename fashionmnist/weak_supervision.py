@@ -6,21 +6,15 @@
 What is trained and measured, and what it writes: `python ../mnist/weak_supervision.py --help`.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 from fashionmnist.train import experiment
 from mnist import weak_supervision
 from training import run_from_command_line
 
-
-@dataclass
-class Config(weak_supervision.Config):
-    DEMO: ClassVar = {"epochs": 20, "fractions": (0.1, 1.0), "seeds": (0,)}
-
-
+Config = weak_supervision.Config
+DEMO = Config(epochs=20, fractions=(0.1, 1.0), seeds=(0,))
 main = partial(weak_supervision.main, experiment=experiment)
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

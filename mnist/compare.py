@@ -29,6 +29,7 @@ from mnist.data import MNIST
 from mnist.parts import commands as parts
 from reports import plots, tables
 from training import devices, options, run_from_command_line, runs
+from training.command_line import parse
 from training.parallel import default_jobs, in_parallel, logged
 
 SCRIPTS = {"halves": halves, "pixels": pixels}
@@ -72,8 +73,8 @@ class Config:
     experiment: tyro.conf.Positional[Literal["halves", "pixels"]]
     """script whose models are compared"""
     variants: tuple[str, ...] = ()
-    """options of `train` as NAME=VALUE, several in quotes. Default: posterior families and objectives for halves,
-    networks for pixels"""
+    """options of `train` as NAME=VALUE, several in quotes.
+    None: posterior families and objectives for halves, networks for pixels"""
     options: str = "epochs=20"
     """options of all variants"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -85,7 +86,7 @@ class Config:
     n_samples: int = 1000
     """importance samples for each image"""
     jobs: int | None = None
-    """runs at once, each in a process. Default: one per core; one with --cuda"""
+    """runs at once, each in a process. None: one per core; one with --cuda"""
     data_dir: Path = Path("data")
     """folder of the dataset in its original format"""
     demo: bool = False
@@ -115,7 +116,7 @@ class Config:
             refused = [setting for setting in settings if setting.split("=")[0].replace("_", "-") in REFUSED]
             require(not refused, f"--variants and --options cannot set {', '.join(refused)}: leave these out")
             args = [arg for setting in settings for arg in _arguments(*setting.split("=", 1))]
-            run = tyro.cli(SCRIPTS[self.experiment].Train, args=args, prog=f"{self.experiment}.py train")
+            run = parse(SCRIPTS[self.experiment].Train, args=args)
             given = {"data_dir": self.data_dir, "demo": self.demo, "cuda": self.cuda, "resume": True}
             folder = "_".join(settings).replace("/", "-")
             todo += [

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from common.io import DOWNLOAD_AGAIN
 from mnist import idx_files
 from mnist.demo import scanned_digits
 from mnist.idx_files import read_idx
-
-if TYPE_CHECKING:
-    from reports.options import ModelConfig
+from reports.options import ModelConfig
 
 CLASSES = tuple("0123456789")
 FILES = {
@@ -87,7 +85,12 @@ def binarised(examples: Examples) -> Examples:
     return Examples(examples.modalities | {"image": drawn})
 
 
-def load_as_trained(split: str, config: "ModelConfig", dataset: Dataset) -> Examples:
+def binarised_anew(examples: Examples) -> Examples:
+    """BinaryMNIST whose pixels are drawn whenever a batch is made."""
+    return Examples(examples.modalities, derived={"image": ("image", torch.bernoulli)})
+
+
+def load_as_trained(split: str, config: ModelConfig, dataset: Dataset) -> Examples:
     """Load a split as the model knows its images: `binarised` if it was trained with --binary."""
     examples = dataset.load(split, config)
     return binarised(examples) if load_config(config.model, dataset.name).get("binary") else examples

@@ -11,25 +11,23 @@ A batch: top and bottom, each (B, 392) float in [0, 1]; with --layout vectorised
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import tyro
 
 from common.objectives.registry import objectives_of
 from mnist.parts import commands as parts
 from training import run_from_command_line
+from training.model_options import fusion_option
 
 
 @dataclass
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
-    SHARED: ClassVar = "--layout vectorised"
-    DEMO: ClassVar = {"epochs": 20}
-    fusion: Literal["poe", "moe", "mopoe", "unstructured"] = "poe"
-    """how the experts are fused"""
+    fusion: fusion_option(("poe", "moe", "mopoe", "unstructured")) = "poe"
     layout: Literal["list", "vectorised"] = "list"
-    """list: separate networks for top and bottom; vectorised: one network for both, told apart by a learned
-    embedding"""
+    """list: separate networks for top and bottom;
+    vectorised: one network for both, told apart by a learned embedding"""
     decoder: tyro.conf.Suppress[str] = "shared"
 
     def objectives(self) -> Sequence[str]:
@@ -38,8 +36,9 @@ class Train(parts.Train):
         return [obj for obj in objectives_of(self.fusion) if is_list or obj != "elbo-importance"]
 
 
+DEMO = Train(epochs=20)
 Command = parts.commands(Train)
 main = partial(parts.main, name="halves")
 
 if __name__ == "__main__":
-    run_from_command_line(main, Command, __doc__)
+    run_from_command_line(main, Command, __doc__, demo=DEMO)

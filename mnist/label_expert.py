@@ -15,7 +15,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import tyro
@@ -43,14 +42,12 @@ ROWS = 2  # images of each label in the picture
 
 @dataclass
 class Config(AnalysisConfig):
-    GROUP: ClassVar = ""
-
     weights: tuple[float, ...] = (1.0, 5.0, 50.0)
     """weights W of log p(label|z)"""
     steps: int = 1500
     """steps of Adam for each of them"""
     out_dir: Path | None = field(default=None, kw_only=True)
-    """folder to write to. Default: the model's, and for the picture samples/ beside the model"""
+    """folder to write to. None: the model's, and for the picture samples/ beside the model"""
     # analyse.py's alone
     umap: tyro.conf.Suppress[bool] = False
     n_samples: tyro.conf.Suppress[int] = 1

@@ -15,7 +15,7 @@ there.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import tyro
 
@@ -23,15 +23,13 @@ from common.errors import require
 from common.objectives.registry import objectives_of
 from mnist.parts import commands as parts
 from training import run_from_command_line
+from training.model_options import fusion_option
 
 
 @dataclass
 class Train(parts.Train):
     __doc__ = parts.Train.__doc__
-    SHARED: ClassVar = "--fusion poe or set, or --decoder shared"
-    DEMO: ClassVar = {"epochs": 30, "batch_size": 25, "lr": 2e-3}
-    fusion: Literal["poe", "set", "unstructured"] = "poe"
-    """how the experts are fused"""
+    fusion: fusion_option(("poe", "set", "unstructured")) = "poe"
     decoder: Literal["mlp", "shared"] = "mlp"
     """mlp: one network gives all pixels; shared: one network gives one pixel at a time, named by a learned embedding"""
     layout: tyro.conf.Suppress[str] = "pixels"
@@ -50,8 +48,9 @@ class Train(parts.Train):
         super().check()
 
 
+DEMO = Train(epochs=30, batch_size=25, lr=2e-3)
 Command = parts.commands(Train)
 main = partial(parts.main, name="pixels")
 
 if __name__ == "__main__":
-    run_from_command_line(main, Command, __doc__)
+    run_from_command_line(main, Command, __doc__, demo=DEMO)

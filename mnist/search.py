@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import tyro
@@ -32,7 +32,8 @@ from common.io import locked
 from mnist import train
 from mnist.data import MNIST, binarised
 from reports import tables
-from training import devices, earlier_runs, options, run_from_command_line, runs
+from training import devices, options, run_from_command_line, runs
+from training.defaults import NOT_OF_THE_RUN
 from training.parallel import default_jobs, in_parallel, logged
 
 if TYPE_CHECKING:
@@ -48,17 +49,13 @@ SPACE = {
 # tried first: the settings of the authors' code, with a low and with a high weight of the label
 FIRST = tuple({"lambda_text": x, "annealing": 0.4, "lr": 1e-3, "batch_size": 100} for x in (1.0, 10.0, 50.0))
 CHOSEN = ("lambda_text", "annealing_epochs", "lr", "batch_size")
-NOT_COMPARED = earlier_runs.NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
+NOT_COMPARED = NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", *CHOSEN}
 BATCH_SIZE = 100
 
 
 @dataclass
 class Config(train.Config):
     """The options of the search, and those of train.py that it does not choose."""
-
-    GROUP: ClassVar = ""
-    DEFAULTS_FROM: ClassVar = ""
-    DEMO: ClassVar = {"epochs": 10, "lr_schedule": "constant", "trials": 3, "seeds": (0,)}
 
     trials: int = 12
     """settings to try in all"""
@@ -67,7 +64,7 @@ class Config(train.Config):
     n_samples: int = 100
     """importance samples for each validation image"""
     jobs: int | None = None
-    """settings at once, each in a process. Default: one per core; one with --cuda"""
+    """settings at once, each in a process. None: one per core; one with --cuda"""
     epochs: int = 40
     save_dir: Path = Path("search")
     """folder for the runs, the study and the table"""
@@ -98,6 +95,9 @@ class Config(train.Config):
         config = train.Config(**{field.name: getattr(self, field.name) for field in fields(train.Config)} | chosen)
         folder = "_".join(f"{name}={value}" for name, value in chosen.items())
         return [replace(config, seed=seed, save_dir=self.save_dir / f"{folder}_seed{seed}") for seed in self.seeds]
+
+
+DEMO = Config(epochs=10, lr_schedule="constant", trials=3, seeds=(0,))
 
 
 def main(config: Config) -> "list[FrozenTrial]":
@@ -270,4 +270,4 @@ def command(config: train.Config) -> str:
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

@@ -14,23 +14,19 @@ The last model is scored, and no example is held out: choosing the best one woul
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import tyro
 
 from mnist import train
 from mnist.model import N_CLASSES
 from training import Experiment, run_from_command_line
-from training.options import LrSchedule
+from training.options import LrSchedule, share
 from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 
 
 @dataclass
 class Config(WeakSupervisionOptions, train.Config):
     """The options of weak supervision, and those of train.py."""
-
-    ANNEALING: ClassVar = 1 / 3
-    DEMO: ClassVar = {"epochs": 150, "annealing_epochs": 20, "fractions": (0.05, 0.2, 1.0), "seeds": (0,)}
 
     epochs: int = 15
     batch_size: int = 200
@@ -40,6 +36,13 @@ class Config(WeakSupervisionOptions, train.Config):
     lr_schedule: LrSchedule = "constant"
     binary: tyro.conf.Suppress[bool] = False
 
+    def __post_init__(self) -> None:
+        self.fill(annealing_epochs=share(1 / 3, self.epochs))
+        super().__post_init__()
+
+
+DEMO = Config(epochs=150, annealing_epochs=20, fractions=(0.05, 0.2, 1.0), seeds=(0,))
+
 
 def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:
     """Train all models and classifiers, see `training.weak_supervision.train_all`."""
@@ -47,4 +50,4 @@ def main(config: Config, experiment: Callable[[], Experiment] = train.experiment
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

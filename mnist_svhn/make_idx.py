@@ -11,7 +11,6 @@ the pairs of our tests. The training pairs leave out the images that --valid hol
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import tyro
 
@@ -24,15 +23,12 @@ from training import run_from_command_line
 
 @dataclass
 class Config(TrainingPairOptions):
-    GROUPS: ClassVar = {"data": ("data_dir", "download", "valid")}
-
     data_dir: Path = Path("data")
     """folder of MNIST and SVHN in their original formats"""
     download: bool = False
     """download missing files; resumes, and verifies checksums"""
     valid: int | None = None
-    """hold out the last N images of each modality for validation. Default: a sixth of the rarer
-    modality's"""
+    """hold out the last N images of each modality for validation. None: a sixth of the rarer modality's"""
     demo: tyro.conf.Suppress[bool] = False
     limit: tyro.conf.Suppress[int | None] = None
 

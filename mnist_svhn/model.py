@@ -10,10 +10,11 @@ from common.checkpoints.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, la
 from common.encoders_decoders import SplitLinearLayer
 from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
-from common.models import VAE, MultimodalVAE, families
-from common.models.choices import WITH_JOINT_ENCODER
+from common.models import VAE, MultimodalVAE
+from common.models.families import FAMILIES
+from common.models.fusions import FUSIONS
 from common.models.pairs import JointEncoder
-from mnist_svhn.options import FAMILIES, MODELS
+from mnist_svhn.options import FAMILY_OF, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN, N_SVHN_FLAT = 400, 128 * 4 * 4
@@ -45,13 +46,13 @@ class Config(Protocol):
 def build(config: Config) -> MultimodalVAE:
     """Model of mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or of one of them."""
     d, h = config.n_latents, config.num_hidden_layers
-    family = FAMILIES[config.prior_and_posterior]
+    family = FAMILY_OF[config.prior_and_posterior]
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
     n_own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
-    heads = {name: (d + n_own[name],) * families.FAMILIES[family].n_params for name in names}
+    heads = {name: (d + n_own[name],) * FAMILIES[family].n_params for name in names}
     encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
     encoders = {name: encoder[name]() for name in names}
-    if MODELS[config.model].fusion in WITH_JOINT_ENCODER:
+    if FUSIONS[MODELS[config.model].fusion].joint_encoder:
         svhn = nn.Sequential(*svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN), nn.ReLU())
         features = {"mnist": mnist_features(h), "svhn": svhn}
         encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])

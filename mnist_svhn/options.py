@@ -1,7 +1,7 @@
 """Options of pairing MNIST and SVHN, which all scripts share, and the models that --model names."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from common.errors import require_positive, require_seed
 from common.models import choices
@@ -16,7 +16,7 @@ OTHERS = (
     *("mmvae+", "cmvae"),
 )
 MODELS = PAPER_MODELS | {name: choices.MODELS[name] for name in OTHERS}  # of --model
-FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
+FAMILY_OF = {  # {--prior-and-posterior, as the authors call it: our name}
     "laplace": "laplace",
     "normal": "gaussian",
     "vmf": "vmf",
@@ -28,13 +28,11 @@ FAMILIES = {  # {--prior-and-posterior, as the authors call it: our name}
 class PairOptions:
     """Which images are paired, and how many of a class: options that all scripts share."""
 
-    GROUP: ClassVar = "data"
-
     svhn: Literal["real", "synthetic"] = "real"
-    """second modality. real: SVHN's train_32x32.mat and test_32x32.mat; synthetic: MNIST digits that are not in the
-    first modality, made to look like house numbers"""
+    """second modality. real: SVHN's train_32x32.mat and test_32x32.mat;
+    synthetic: MNIST digits that are not in the first modality, made to look like house numbers"""
     max_per_class: int = 10_000
-    """pair at most this number of images of each class and modality. Default: as in the authors' code"""
+    """pair at most this number of images of each class and modality, as in the authors' code"""
     pair_seed: int = 0
     """seed of the pairing and of the synthetic images"""
 
@@ -48,11 +46,8 @@ class PairOptions:
 class TrainingPairOptions(PairOptions):
     """`PairOptions`, and how often the training images are paired."""
 
-    GROUP: ClassVar = "data"
-
     matchings: int = 30
-    """number of partners of each training image, all of its class. Default: as in the authors' code; their README says
-    20"""
+    """number of partners of each training image, all of its class, as in the authors' code; their README says 20"""
 
     def check_options(self) -> None:
         """Raise InputError for values outside their range."""

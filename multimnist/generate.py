@@ -11,7 +11,6 @@ multimnist.png, a picture of 64 of its training examples. Takes seconds, with --
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import tyro
 
@@ -27,14 +26,12 @@ COLUMNS = 8
 
 @dataclass
 class Config(DatasetOptions):
-    GROUPS: ClassVar = {"data": ("mnist_dir", "data_dir", "download")}
-
     mnist_dir: Path = Path("data")
     """folder of MNIST in its original format"""
     data_dir: Path = Path("data")
     """folder to write to"""
     seed: int = SEED
-    """seed of all random draws. Default: as in the authors' code"""
+    """seed of all random draws, as in the authors' code"""
     download: bool = False
     """download missing files of MNIST from its mirrors; resumes, and verifies checksums"""
     demo: tyro.conf.Suppress[bool] = False

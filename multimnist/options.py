@@ -1,7 +1,6 @@
 """The options that define a MultiMNIST dataset, which all its scripts share."""
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
 
 from common.errors import require
 
@@ -12,15 +11,12 @@ LENGTH = 4  # characters of a text
 class DatasetOptions:
     """The options that define a MultiMNIST dataset, which all its scripts share. The defaults are the paper's."""
 
-    GROUP: ClassVar = "data"
-
     min_digits: int = 0
     """lowest number of digits in an image"""
     max_digits: int = 4
     """highest number of digits in an image; all numbers from --min-digits on are equally frequent"""
     fixed: bool = True
-    """digits in the corners of a 2x2 grid, in reading order. --no-fixed: anywhere, without overlap. Default: as in the
-    paper"""
+    """digits in the corners of a 2x2 grid, in reading order. --no-fixed: anywhere, without overlap, as in the paper"""
     resize: bool = True
     """with --no-fixed: digits of 28 / (1.3 + 0.1 N(0, 1)) pixels. --no-resize: digits of 28 pixels"""
     translate: bool = True

@@ -10,30 +10,31 @@ A batch: image (B, 1, 50, 50) float in [0, 1], text (B, 4) int64: digits, 11 whe
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from common.errors import require
+from common.model_data import modelled
 from mnist import train
+from mnist.sample import drawn_by
+from multimnist.data import MULTIMNIST
+from multimnist.model import build
 from multimnist.options import DatasetOptions
-from training import run_from_command_line
-from training.objective_options import ModelOptions
-
-if TYPE_CHECKING:
-    from training import Experiment
+from training import Experiment, run, run_from_command_line
+from training.model_options import PairModelOptions
+from training.options import share
 
 
 @dataclass
-class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
-    ANNEALING: ClassVar = 15 / 220
-    DEMO: ClassVar = {"epochs": 14, "annealing_epochs": 10, "batch_size": 20}
-    PAPER: ClassVar = train.DigitsConfig.PAPER | {"lambda_text": 10.0}
-
+class Config(DatasetOptions, PairModelOptions, train.DigitsConfig):
     epochs: int = 220
-    """passes over the training examples. Default: README.md's results stopped earlier"""
+    """passes over the training examples; README.md's results stopped earlier"""
     teacher_forcing: bool = False
-    """give the text decoder the true preceding characters, which makes p(text|z) autoregressive; it then runs in
-    float32, whatever --precision. Without it the decoder sees the characters that it finds most likely, as in the
-    authors' code"""
+    """give the text decoder the true preceding characters, which makes p(text|z) autoregressive;
+    it then runs in float32, whatever --precision.
+    Without it the decoder sees the characters that it finds most likely, as in the authors' code"""
+
+    def __post_init__(self) -> None:
+        self.fill(annealing_epochs=share(15 / 220, self.epochs))
+        super().__post_init__()
 
     def check(self) -> None:
         super().check()
@@ -42,13 +43,12 @@ class Config(DatasetOptions, ModelOptions, train.DigitsConfig):
         require(text or not self.teacher_forcing, f"--model {self.model} models no text: leave out --teacher-forcing")
 
 
-def experiment() -> "Experiment":
-    """MultiMNIST's images and strings."""
-    from common.model_data import modelled
-    from mnist.sample import drawn_by
-    from multimnist.data import MULTIMNIST
-    from multimnist.model import build
+PAPER = Config(epochs=500, annealing_epochs=200, lambda_text=10.0)
+DEMO = Config(epochs=14, annealing_epochs=10, batch_size=20)
 
+
+def experiment() -> Experiment:
+    """MultiMNIST's images and strings."""
     return train.experiment()._replace(
         name=MULTIMNIST.name, load=MULTIMNIST.load, build=build, draw=drawn_by(MULTIMNIST), examples=modelled
     )
@@ -56,10 +56,8 @@ def experiment() -> "Experiment":
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, paper=PAPER, demo=DEMO)

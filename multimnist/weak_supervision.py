@@ -8,11 +8,11 @@ written: `python ../mnist/weak_supervision.py --help`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from multimnist import train
 from multimnist.data import N_CHARACTERS
 from training import run_from_command_line
+from training.options import share
 from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
 
 
@@ -20,14 +20,18 @@ from training.weak_supervision import Result, Task, WeakSupervisionOptions, trai
 class Config(WeakSupervisionOptions, train.Config):
     """The options of weak supervision, and those of train.py."""
 
-    ANNEALING: ClassVar = 1 / 3
-    DEMO: ClassVar = train.Config.DEMO | {"fractions": (0.1, 1.0), "seeds": (0,)}
-
     epochs: int = 15
     batch_size: int = 200
     """batch size: this number of pairs, of images and of strings; also the classifier's batch size"""
     lambda_text: float = 10.0
-    """weight of the string's log-likelihood. Default: as in the authors' code"""
+    """weight of the string's log-likelihood, as in the authors' code"""
+
+    def __post_init__(self) -> None:
+        self.fill(annealing_epochs=share(1 / 3, self.epochs))
+        super().__post_init__()
+
+
+DEMO = Config(epochs=14, annealing_epochs=10, batch_size=20, fractions=(0.1, 1.0), seeds=(0,))
 
 
 def main(config: Config) -> list[Result]:
@@ -37,4 +41,4 @@ def main(config: Config) -> list[Result]:
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

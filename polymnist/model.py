@@ -12,8 +12,8 @@ from common.encoders_decoders import SplitLinearLayer
 from common.encoders_decoders.convolutions import ConvTranspose2d
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
-from common.models.choices import WITH_JOINT_ENCODER
 from common.models.families import FAMILIES
+from common.models.fusions import FUSIONS
 from polymnist.data import modalities
 from polymnist.options import MODELS
 
@@ -52,7 +52,7 @@ def build(config: Config) -> MultimodalVAE:
         "resnet": partial(resnet_encoder, (shared,) * n_params, (n_own,) * n_params if n_own else ()),
     }
     encoder_of = {name: encoders[config.networks]() for name in names}
-    if model.fusion in WITH_JOINT_ENCODER:
+    if FUSIONS[model.fusion].joint_encoder:
         encoder_of[",".join(names)] = Stacked(encoders[config.networks](n_images=len(names)))
     decoders = {name: partial(decoder, width=width) for name, width in WIDTHS.items()} | {"resnet": resnet_decoder}
     return VAE(

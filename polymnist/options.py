@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from common.errors import require
 from common.models import choices
@@ -16,18 +16,16 @@ MODELS = {name: choices.MODELS[name] for name in NAMES}  # of --model
 class DatasetOptions:
     """Which images the modalities m0, m1, ... show."""
 
-    GROUP: ClassVar = "data"
-
     images: Literal["generated", "original"] = "generated"
-    """generated: MNIST's digits on photographs from scikit-image and scikit-learn, so that figures cannot be compared
-    with published ones; original: the files of MoPoE's, MVTCAE's or MMVAE+'s archive"""
+    """generated: MNIST's digits on photographs from scikit-image and scikit-learn, not comparable with published ones;
+    original: the files of MoPoE's, MVTCAE's or MMVAE+'s archive"""
     n_modalities: int = 5
-    """images in an example. Default: as in the original, which has no more"""
+    """images in an example, as in the original, which has no more"""
     translated: bool = False
-    """TranslatedPolyMNIST: each digit is a quarter smaller and lies anywhere. With --images original it is read from
-    the folder that the multivae package's script makes"""
+    """TranslatedPolyMNIST: each digit is a quarter smaller and lies anywhere.
+    With --images original it is read from the folder that the multivae package's script makes"""
     cache_dir: Path | None = None
-    """folder of the decoded images of --images original, and of classifiers. Default: in the data-dir"""
+    """folder of the decoded images of --images original, and of classifiers. None: in the data-dir"""
 
     def check_options(self) -> None:
         """Raise InputError for values that no set has."""

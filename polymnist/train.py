@@ -11,54 +11,45 @@ A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1].
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from common.data import Examples
 from common.errors import require
+from common.model_data import modelled
+from common.multimodal_vae import MultimodalVAE
+from polymnist.data import load, with_missing
+from polymnist.model import build
 from polymnist.options import MODELS, DatasetOptions
-from training import run_from_command_line
-from training.objective_options import NamedModels, PrivateOptions
+from polymnist.sample import draw
+from training import Experiment, objective_of, run, run_from_command_line
+from training.model_options import PrivateOptions, model_option, objective_option, posterior_option
 from training.options import LATENT_NAMES, RunConfig
-
-if TYPE_CHECKING:
-    from common.data import Examples
-    from common.multimodal_vae import MultimodalVAE
-    from training import Experiment
 
 
 @dataclass
-class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
-    DEFAULTS_FROM: ClassVar = "as in MoPoE's code"
-    DEMO: ClassVar = {
-        "model": "mopoe-published",
-        "networks": "small",
-        "n_latents": 32,
-        "batch_size": 16,
-        "lr": 1e-3,
-        "beta": 1.0,
-        "epochs": 60,
-    }
-    PAPER: ClassVar = {}  # the defaults
-    MODELS: ClassVar = MODELS
-    FUSIONS: ClassVar = tuple(dict.fromkeys(model.fusion for model in MODELS.values()))
+class Config(DatasetOptions, PrivateOptions, RunConfig):
+    """The defaults are those of MoPoE's code."""
 
-    model: Literal[tuple(MODELS)] = "mvae"
-    """the model"""
-    posterior: Literal["gaussian", "laplace"] | None = None
-    """family of the experts and the prior; laplace for --model mmvae, mmvae+ and cmvae only. Default: laplace for
-    mmvae+ and cmvae, as in their papers, else gaussian"""
+    model: model_option(MODELS) = "mvae"
+    obj: objective_option({model.fusion for model in MODELS.values()}) = None
+    posterior: posterior_option(
+        ("gaussian", "laplace"),
+        "family of the experts and the prior; laplace for --model mmvae, mmvae+ and cmvae only. None: laplace for "
+        "mmvae+ and cmvae, as in their papers, else gaussian",
+    ) = None
     networks: Literal["conv", "small", "resnet"] = "conv"
-    """conv: three convolutions, as in MoPoE's code; small: the same with half the channels; resnet: residual blocks, as
-    in MMVAE+'s code"""
+    """conv: three convolutions, as in MoPoE's code; small: the same with half the channels;
+    resnet: residual blocks, as in MMVAE+'s code"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
-    """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. Default: 512, as in MoPoE's code; 32
-    beside private latents, as in MMVAE+'s"""
+    """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. None: 512, as in MoPoE's code;
+    32 beside private latents, as in MMVAE+'s"""
     n_private: int | None = None
-    """number of private latents of each image, for --model dmvae, mmvae+ and cmvae. Default: 32, as in MMVAE+'s code"""
+    """number of private latents of each image, for --model dmvae, mmvae+ and cmvae. None: 32, as in MMVAE+'s code"""
     missing: float = 0.0
-    """share of the images m1, m2, ... that training and validation examples lack, drawn as in the multivae package; all
-    have m0"""
+    """share of the images m1, m2, ... that training and validation examples lack, drawn as in the multivae package;
+    all have m0"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
     keep_incomplete: bool = True
     """train on examples that lack images too; --no-keep-incomplete leaves them out"""
@@ -68,14 +59,13 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
     beta: float = 2.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         model = self.record()
-        if self.posterior is None:
-            self.posterior = model.posterior
-        if self.n_latents is None:
-            self.n_latents = 32 if model.private else 512
-        if self.n_private is None and model.private:
-            self.n_private = 32
+        self.fill(
+            posterior=model.posterior,
+            n_latents=32 if model.private else 512,
+            n_private=32 if model.private else None,
+        )
+        super().__post_init__()
 
     def check(self) -> None:
         super().check()
@@ -90,30 +80,24 @@ class Config(DatasetOptions, NamedModels, PrivateOptions, RunConfig):
         )
 
 
-def examples(config: Config, data: "Examples", model: "MultimodalVAE") -> "Examples":
-    """The model's modalities, without those that --missing draws."""
-    from common.model_data import modelled
-    from polymnist.data import with_missing
+PAPER = Config()
+DEMO = Config(model="mopoe-published", networks="small", n_latents=32, batch_size=16, lr=1e-3, beta=1.0, epochs=60)
 
+
+def examples(config: Config, data: Examples, model: MultimodalVAE) -> Examples:
+    """The model's modalities, without those that --missing draws."""
     return with_missing(modelled(config, data, model), config.missing, config.keep_incomplete)
 
 
-def experiment() -> "Experiment":
+def experiment() -> Experiment:
     """Images of the same digit."""
-    from polymnist.data import load
-    from polymnist.model import build
-    from polymnist.sample import draw
-    from training import Experiment, objective_of
-
     return Experiment("polymnist", load, build, objective_of, draw, examples=examples)
 
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run  # imported here, like the others: --help does without torch
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, paper=PAPER, demo=DEMO)

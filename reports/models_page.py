@@ -50,7 +50,7 @@ def page() -> str:
     """The page, in Markdown."""
     rows = []
     for name, model in choices.MODELS.items():
-        obj, incomplete = registry.default_of(model), "yes" if model.unpaired else "no"
+        obj, incomplete = registry.with_default(model)[0], "yes" if model.unpaired else "no"
         goal = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
         rows.append([f"`{name}`", *pieces(model), goal, model.bounds, incomplete, model.source])
     return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
@@ -60,15 +60,15 @@ def pieces(model: choices.Model) -> tuple[str, str]:
     """The generative model, and the posterior in words."""
     private = "p(u) prod_m p(w_m) p(x_m|u, w_m)" + ", p(u) a mixture" * model.clusters
     generative = model.generative or (private if model.private else "p(z) prod_m p(x_m|z)")
-    posterior = choices.FUSIONS[model.fusion].split(" (")[0]  # without the source, which the model's row has
+    posterior = FUSIONS[model.fusion].summary.split(" (")[0]  # without the source, which the model's row has
     return generative, model.inference or posterior
 
 
 def _section(name: str) -> str:
     """A model's equations, and what tells it from the model most like it."""
     model = choices.MODELS[name]
-    obj = registry.default_of(model)
-    form = "MmvaeElbo" if model.fusion in registry.MIXTURES and obj == "elbo" else registry.OBJECTIVES[obj].form
+    obj = registry.with_default(model)[0]
+    form = registry.form_of(obj, FUSIONS[model.fusion].is_mixture).__name__
     bound = model.bound or equation(form)
     posterior = FUSIONS[model.fusion].equation
     if model.private:  # the fusion is that of the shared latents

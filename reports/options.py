@@ -57,10 +57,8 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
 class SamplesConfig(ModelConfig):
     """The options of scripts that write pictures or texts."""
 
-    GROUP: ClassVar = "run"
-
     out_dir: Path | None = dataclasses.field(default=None, kw_only=True)
-    """folder to write to. Default: samples/ beside the model"""
+    """folder to write to. None: samples/ beside the model"""
 
     @property
     def samples_dir(self) -> Path:
@@ -75,7 +73,6 @@ class PriorSamplesConfig(SamplesConfig):
     CONDITIONS: the options with which they draw nothing from it.
     """
 
-    GROUP: ClassVar = ""
     CONDITIONS: ClassVar[tuple[str, ...]] = ()
 
     mixture: int = dataclasses.field(default=0, kw_only=True)
@@ -141,8 +138,6 @@ class ClusterSamplesConfig(PriorSamplesConfig):
 class ScoresConfig(ModelConfig):
     """The options of scripts that score a model."""
 
-    GROUP: ClassVar = "run"
-
     json: Path | None = dataclasses.field(default=None, kw_only=True)
     """also write the figures to this file"""
 
@@ -159,11 +154,11 @@ class LoglikeConfig(ScoresConfig):
     """The options of all loglike.py."""
 
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
-    """importance samples for each example. Default: as in the papers"""
+    """importance samples for each example, as in the papers"""
     tolerance: float | None = None
     """stop sampling an example when the standard errors of its estimates are below this number of nats; --n-samples is
     then the maximum. This lowers the estimates, by more than the square of that number where weights have heavy tails.
-    Default: take all samples"""
+    None: take all samples"""
 
     @property
     def sampling(self) -> dict[str, float | None]:
@@ -183,7 +178,7 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
     """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T: means over the
     subsets of a size, each estimate with samples of its q(z|x_S). 2^M - 1 estimates"""
     target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
-    """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET). Default: with --given,
+    """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET). None: with --given,
     all others"""
     given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """the modalities that --target is given"""

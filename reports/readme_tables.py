@@ -1,6 +1,5 @@
 """README.md's tables of what exists for what."""
 
-from common.models import choices
 from common.models.choices import MODELS
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
@@ -13,19 +12,19 @@ def fusions_table() -> str:
     rows = []
     for name, fusion in FUSIONS.items():
         cells = ["yes" if fusion.exists(family) else "" for family in FAMILIES.values()]
-        rows.append([f"`{name}`", *cells, choices.FUSIONS[name]])
+        rows.append([f"`{name}`", *cells, fusion.summary])
     return markdown.table(["`--fusion`", *(f"`{family}`" for family in FAMILIES), "what it is"], rows)
 
 
 def objectives_table() -> str:
     """Which objective exists for which fusion, in Markdown; "default" is that of its first model without --obj."""
-    first = {model.fusion: model.obj for model in reversed(MODELS.values())}
-    defaults = [with_default(first.get(fusion), objectives_of(fusion))[0] for fusion in FUSIONS]
+    first = {fusion: objectives_of(fusion)[0] for fusion in FUSIONS}
+    first |= {model.fusion: with_default(model)[0] for model in reversed(MODELS.values())}
     head = ["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]
     rows = []
     for name, record in OBJECTIVES.items():
         cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
-        cells = ["default" if name == default else cell for default, cell in zip(defaults, cells, strict=True)]
+        cells = ["default" if name == first[x] else cell for x, cell in zip(FUSIONS, cells, strict=True)]
         energy_based = "poe" in record.fusions and not record.needs_density
         rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
     return markdown.table(head, rows)

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from common.checkpoints.experiment_modules import EXPERIMENTS
+from common.checkpoints import BEST, EXPERIMENTS, OPTIONS, PUBLISHED, Saved, load
 from common.errors import InputError, brief, install, require
 from common.io import folder_of, write_atomically
 from training.command_line import run_from_command_line
-from training.earlier_runs import NOT_OF_THE_RUN
+from training.defaults import NOT_OF_THE_RUN
 from training.runs import Epoch, read_metrics
 
 CARD = "README.md"
@@ -53,8 +53,6 @@ def write(model: Path, folder: Path) -> None:
     Raises:
         InputError: the model is unusable, the folder holds one of the files, or safetensors is not installed.
     """
-    from common.checkpoints import BEST, OPTIONS, PUBLISHED, Saved, load
-
     try:
         from safetensors.torch import save
     except ImportError as error:
@@ -147,8 +145,6 @@ def push(folder: Path, repo: str) -> str:
     Raises:
         InputError: the hub refuses it or does not answer, or huggingface_hub is not installed.
     """
-    from common.checkpoints import OPTIONS, PUBLISHED
-
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError, HTTPError

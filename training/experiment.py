@@ -18,10 +18,10 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
 from training import devices, trackers
+from training.defaults import taken_up
 from training.loop import Trainer
-from training.objective_options import ObjectiveOptions
-from training.option_groups import check_choices
-from training.options import RunConfig
+from training.model_options import ObjectiveOptions
+from training.options import RunConfig, as_json
 from training.runs import Callback, Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
@@ -53,8 +53,7 @@ class Experiment(NamedTuple):
 
 def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
     """The objective that --obj names, by default the first one that exists for the model."""
-    name = config.objective_name(config.objectives())
-    return make_objective(name, model, config, config.weights(model))
+    return make_objective(config.obj or config.objectives()[0], model, config, config.weights(model))
 
 
 def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback] = ()) -> Run:
@@ -70,8 +69,8 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
         InputError: options, data or a save-dir that cannot be used, the train.py of a copied folder that trains the
             original, or a loss that diverged.
     """
+    taken_up(type(config), as_json(config), "the config", "give another value")  # Python checks no types
     config.check()
-    check_choices(config)
     _check_folder(experiment.name)
     trackers.check_installed(config.track)
     device = devices.select(config.cuda)  # before any work on several threads, which keep the settings they start with

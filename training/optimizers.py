@@ -8,13 +8,13 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.options import TrainingOptions
+from training.options import RunConfig
 
 MOMENTS = frozenset({"step", "exp_avg", "exp_avg_sq"})
 TENSORS = {"adam": MOMENTS, "amsgrad": MOMENTS | {"max_exp_avg_sq"}}  # that --optimizer keeps for each parameter
 
 
-def make(config: TrainingOptions, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:
+def make(config: RunConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:
     """The optimiser that --optimizer names."""
     changes = config.lr_schedule != "constant"
     # a replayed CUDA graph reads a tensor's current value, but a plain number stays as it was at the capture
@@ -23,7 +23,7 @@ def make(config: TrainingOptions, parameters: Iterable[nn.Parameter], device: to
     return Adam(parameters, lr=lr, amsgrad=config.optimizer == "amsgrad", fused=True)
 
 
-def schedule(config: TrainingOptions, optimizer: Optimizer, n_batches: int, steps: int) -> LambdaLR:
+def schedule(config: RunConfig, optimizer: Optimizer, n_batches: int, steps: int) -> LambdaLR:
     """The learning rates that --lr-schedule names; its `step()` is due after each minibatch.
 
     A rate depends only on the number of the step, so that checkpoints need not hold the schedule's state.
@@ -37,7 +37,7 @@ def schedule(config: TrainingOptions, optimizer: Optimizer, n_batches: int, step
     return LambdaLR(optimizer, lambda step: factor(config, step, n_batches), last_epoch=steps - 1)
 
 
-def factor(config: TrainingOptions, step: int, n_batches: int) -> float:
+def factor(config: RunConfig, step: int, n_batches: int) -> float:
     """The share of --lr at a step (from 0)."""
     if config.lr_schedule == "constant":
         return 1.0

@@ -7,20 +7,18 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from common import distributed
+from common.checkpoints import BEST, FORMAT, LAST, load, load_config
+from common.data import tensor_files
 from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, flags, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
-from training.earlier_runs import NOT_OF_THE_RUN, About, taken_up
-from training.objective_options import Unset
+from training.defaults import NOT_OF_THE_RUN, About, taken_up
 from training.options import RunConfig, as_json
 from training.provenance import provenance
-
-if TYPE_CHECKING:
-    from training.resuming import Last
-
-# torch takes seconds to import, and --help needs this module: what needs torch is imported where it is used
+from training.resuming import REMEDY, Last
 
 METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision"}
@@ -45,8 +43,6 @@ Callback = Callable[["Run", Epoch], None]  # called after each epoch, with the r
 
 def check_same(options: dict[str, Any], model: Path) -> None:
     """Raise InputError if a checkpoint, or the best one of a folder, was trained with other options."""
-    from common.checkpoints import load_config
-
     trained = load_config(model)  # the authors' checkpoints lack some options
     different = [name for name, value in options.items() if value != trained.get(name, value)]
     names = ["demo", *different] if trained.get("demo") else different
@@ -74,8 +70,6 @@ class Run(contextlib.ExitStack):
     """
 
     def __init__(self, experiment: str, config: RunConfig) -> None:
-        from common import distributed
-
         super().__init__()
         self.experiment = experiment
         self.writes = distributed.rank() == 0
@@ -111,8 +105,6 @@ class Run(contextlib.ExitStack):
 
     def _prepare(self) -> None:
         """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""
-        from common.checkpoints import BEST, LAST
-
         try:
             self.samples.mkdir(exist_ok=True)
         except OSError as error:
@@ -123,8 +115,6 @@ class Run(contextlib.ExitStack):
         remove_leftovers(files)
 
     def _about(self) -> dict[str, Any]:
-        from common.checkpoints import FORMAT
-
         about = {
             "format": FORMAT,
             "experiment": self.experiment,
@@ -139,12 +129,8 @@ class Run(contextlib.ExitStack):
             about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
 
-    def _last_checkpoint(self, config: RunConfig) -> "Last | None":
+    def _last_checkpoint(self, config: RunConfig) -> Last | None:
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        from common.checkpoints import BEST, LAST
-        from common.data import tensor_files
-        from training.resuming import REMEDY, Last
-
         config_file = self.dir / "config.json"
         if not config_file.exists():
             strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
@@ -169,9 +155,6 @@ class Run(contextlib.ExitStack):
 
         A run that is killed between the two files of its first epoch leaves it; there is nothing to keep of it.
         """
-        from common import distributed
-        from common.checkpoints import BEST, LAST, load
-
         best = self.dir / BEST
         if distributed.rank() == 0 and best.exists():
             same_run = resume and load(best).get("started") == started
@@ -180,15 +163,15 @@ class Run(contextlib.ExitStack):
 
     def _check_options(self, config: RunConfig, before: RunConfig) -> None:
         """Raise InputError if an option that must stay the same differs from the resumed run's."""
-        fixed = {"epochs"} if config.lr_schedule != "constant" else set()  # the schedule ends with them
+        schedule = config.lr_schedule
+        fixed = {"settings"} if schedule == "constant" else {"settings", "epochs"}  # a schedule ends with the epochs
         for name, value in vars(config).items():
             earlier = getattr(before, name)
             if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
-                theirs, ours = (bool(x) if isinstance(x, Unset) else x for x in (earlier, value))
-                difference = f"{flag(name, theirs)}, not {flag(name, ours)}"
+                difference = f"{flag(name, earlier)}, not {flag(name, value)}"
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
-                why = f", since --lr-schedule {config.lr_schedule} ends with them" if name in fixed else ""
+                why = f", since --lr-schedule {schedule} ends with them" if name == "epochs" else ""
                 raise InputError(f"{self.dir} was run with {difference}: --resume needs the same{why}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
@@ -61,12 +61,8 @@ class Task(NamedTuple):
 class WeakSupervisionOptions:
     """The options of all weak_supervision.py, beside those of train.py."""
 
-    GROUP: ClassVar = ""
-    DEFAULTS_FROM: ClassVar = ""
-    PAPER: ClassVar = None
-
     fractions: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
-    """fractions of the training images that are paired with their labels. Default: as in the paper, 0.1% to 100%"""
+    """fractions of the training images that are paired with their labels; as in the paper, 0.1% to 100%"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run for each seed"""
     classifier_steps: int = 1000
@@ -74,7 +70,7 @@ class WeakSupervisionOptions:
     model: Literal[UNPAIRED] = "mvae"
     """the models that learn from unpaired examples (see python train.py --help)"""
     jobs: int | None = None
-    """runs at once, each in a process. Default: one per core; one with --cuda"""
+    """runs at once, each in a process. None: one per core; one with --cuda"""
     save_dir: Path = Path("weak_supervision")
     """folder for the runs, the table and the plot"""
     # set by each run, or without use here

@@ -8,26 +8,22 @@ A batch: english (B, 8) and french (B, 8) int64, words.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
 
-from common.models.choices import Assembly
-from training import run_from_command_line
-from training.objective_options import ObjectiveOptions
-from training.options import LatentsOption, RunConfig
+from training import Experiment, objective_of, run, run_from_command_line
+from training.model_options import ObjectiveOptions, fusion_option, objective_option
+from training.options import LatentsOption, RunConfig, share
+from translation.data import load
+from translation.model import build
 from translation.options import NoFiles
+from translation.sample import draw
 
-if TYPE_CHECKING:
-    from training import Experiment
+FUSIONS = ("poe", "product", "moe", "mopoe", "mopoe-published")
 
 
 @dataclass
 class Config(NoFiles, ObjectiveOptions, RunConfig):
-    GROUPS: ClassVar = {"objective": ("lambda_english", "lambda_french")}
-    ANNEALING: ClassVar = 1 / 4
-    DEMO: ClassVar = {"epochs": 6}
-
-    fusion: Literal["poe", "product", "moe", "mopoe", "mopoe-published"] = "poe"
-    """how the experts are fused"""
+    fusion: fusion_option(FUSIONS) = "poe"
+    obj: objective_option(FUSIONS) = None
     n_latents: LatentsOption = 32
     batch_size: int = 50
     epochs: int = 20
@@ -37,26 +33,28 @@ class Config(NoFiles, ObjectiveOptions, RunConfig):
     lambda_french: float = 5.0
     """weight of the French text's log-likelihood, like the English one's"""
 
-    def assembly(self) -> Assembly:
-        return Assembly(f"--fusion {self.fusion}", self.fusion, "gaussian")
+    def __post_init__(self) -> None:
+        self.fill(annealing_epochs=share(1 / 4, self.epochs))
+        super().__post_init__()
+
+    @property
+    def posterior(self) -> str:
+        """The family of the experts."""
+        return "gaussian"
 
 
-def experiment() -> "Experiment":
+DEMO = Config(epochs=6)
+
+
+def experiment() -> Experiment:
     """Numbers in English and French."""
-    from training import Experiment, objective_of
-    from translation.data import load
-    from translation.model import build
-    from translation.sample import draw
-
     return Experiment("translation", load, build, objective_of, draw)
 
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run  # imported here, like the others: --help does without torch
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

@@ -35,9 +35,9 @@ class Config(ScoresConfig):
     limit: int | None = None
     """use only the first N test characters"""
     n_way: int = 20
-    """number of classes. Default: as in the paper"""
+    """number of classes, as in the paper"""
     k_shot: int = 5
-    """examples of each class. Default: as in the paper, which also has 1"""
+    """examples of each class, as in the paper, which also has 1"""
     episodes: int = 10
     """number of draws of classes, examples and images; 100 narrow the interval to a third, and take ten times longer"""
     n_queries: int = 1

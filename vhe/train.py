@@ -15,57 +15,59 @@ if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import tyro
 
 from common.errors import require, require_positive
-from training import run_from_command_line
-from training.options import LatentsOption, RunConfig
-
-if TYPE_CHECKING:
-    from common.objectives import Objective
-    from training import Experiment
-    from vhe.data import Characters
-    from vhe.framework import VHE, SupportSets
+from common.objectives import Objective
+from training import Experiment, run, run_from_command_line
+from training.options import LatentsOption, RunConfig, share
+from vhe.character_sets import support_sets
+from vhe.data import Characters, hold_out, load
+from vhe.framework import VHE, SupportSets
+from vhe.model import LATENTS, build
+from vhe.objectives import HomoencoderObjective
+from vhe.sample import draw
 
 
 @dataclass
 class Config(RunConfig):
-    GROUPS: ClassVar = {"data": ("k_shot", "rotations", "test_alphabets"), "objective": ("objective",)}
-    DEFAULTS_FROM: ClassVar = "our choice"
-    ANNEALING: ClassVar = 1 / 40
-    DEMO: ClassVar = {"epochs": 6, "rotations": False}
+    """The defaults that no docstring explains are our choice."""
 
     model: Literal["character", "hierarchical", "factorial"] = "character"
     """character: each character has a code c; hierarchical: each alphabet also has a code a, on which c depends;
     factorial: each image is drawn in five styles, which have codes s"""
     decoder: Literal["deconv", "pixelcnn"] = "deconv"
-    """deconv: pixels are independent given the codes; pixelcnn: a gated PixelCNN, as in the paper, at three times the
-    cost. A PixelCNN that starts from scratch learns to ignore the codes: start it from a deconv run with --pre-trained,
-    which takes over all weights except those of the pixel network"""
+    """deconv: pixels are independent given the codes;
+    pixelcnn: a gated PixelCNN, as in the paper, at three times the cost. From scratch it learns to ignore the codes:
+    start it from a deconv run with --pre-trained, which takes over all weights but those of the pixel network"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
     objective: Literal["vhe", "resample", "rescale", "statistician"] = "vhe"
     """vhe: draw images independently of their support sets (resample) and divide KLs by the groups' sizes (rescale);
     resample, rescale: only one of the two; statistician: neither, as the Neural Statistician"""
     k_shot: int = 5
-    """images in a support set. Default: as in the paper"""
+    """images in a support set, as in the paper"""
     rotations: bool = True
     """add the characters rotated by 90, 180 and 270 degrees as further characters"""
     test_alphabets: tuple[str, ...] = ()
-    """test on these alphabets, of either set, and train on all others. Default: the alphabets of the evaluation set"""
+    """test on these alphabets, of either set, and train on all others. (): the alphabets of the evaluation set"""
     n_latents: LatentsOption = 64
     """dimensions of a character's code c"""
     batch_size: int = 100
     """images in a batch, each with its support sets"""
     epochs: int = 40
     lr: float = 1e-3
-    """learning rate. Default: our choice; 2e-3 can diverge"""
+    """learning rate; 2e-3 can diverge"""
     valid: int | None = None
-    """hold out the last N alphabets and select the best model on them. 0 holds out none, and the last model counts as
-    the best. Default: the last sixth, 5 of Omniglot's 30"""
+    """hold out the last N alphabets and select the best model on them.
+    0 holds out none, and the last model counts as the best. None: the last sixth, 5 of Omniglot's 30"""
     limit: int | None = None
     """use only the first N characters of each split"""
+
+    def __post_init__(self) -> None:
+        self.fill(annealing_epochs=share(1 / 40, self.epochs))
+        super().__post_init__()
 
     def check(self) -> None:
         super().check()
@@ -76,47 +78,36 @@ class Config(RunConfig):
         )
 
 
-def objective(config: Config, model: "VHE") -> "Objective":
-    """The objective that --objective names."""
-    from vhe.objectives import HomoencoderObjective
+DEMO = Config(epochs=6, rotations=False)
 
+
+def objective(config: Config, model: VHE) -> Objective:
+    """The objective that --objective names."""
     return HomoencoderObjective(model, config.objective)
 
 
-def load_train(config: Config) -> tuple["Characters", "Characters | None"]:
+def load_train(config: Config) -> tuple[Characters, Characters | None]:
     """Load characters to train on, and those of the last alphabets to validate on."""
-    from vhe.data import hold_out, load
-
     characters = load("train", config, config.test_alphabets)
     n_images = int(characters.character.bincount().min())
     require(config.k_shot <= n_images, f"--k-shot {config.k_shot} is too large: a character has only {n_images} images")
     return hold_out(characters, config.valid)
 
 
-def examples(config: Config, characters: "Characters", model: "VHE") -> "SupportSets":
+def examples(config: Config, characters: Characters, model: VHE) -> SupportSets:
     """Each image with its support sets."""
-    from vhe.character_sets import support_sets
-    from vhe.model import LATENTS
-
     return support_sets(characters, LATENTS[config.model], config.k_shot, config.rotations)
 
 
-def experiment() -> "Experiment":
+def experiment() -> Experiment:
     """Omniglot's characters."""
-    from training import Experiment
-    from vhe.data import load
-    from vhe.model import build
-    from vhe.sample import draw
-
     return Experiment("vhe", load, build, objective, draw, load_train, examples)
 
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run  # imported here, like the others: --help does without torch
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, demo=DEMO)

@@ -44,7 +44,7 @@ class Setup:
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """folder to write to"""
     jobs: int | None = None
-    """number of processes. Default: one per core"""
+    """number of processes. None: one per core"""
 
     def about(self) -> dict[str, Any]:
         """Return what determines the images that the command makes; two runs with the same can share a folder.
@@ -69,8 +69,8 @@ class Edge(Setup):
     """Canny's edges of each image."""
 
     sigma: float = 2.0
-    """width, in pixels, of the Gaussian that first smooths the image; a larger one leaves fewer edges. Default: as in
-    the authors' code, for CelebA's 178x218; 1 does the same at half that size"""
+    """width, in pixels, of the Gaussian that first smooths the image;
+    a larger one leaves fewer edges, as in the authors' code, for CelebA's 178x218; 1 does the same at half that size"""
 
     def about(self) -> dict[str, Any]:
         require(0 < self.sigma < 100, f"--sigma must lie between 0 and 100, it is {self.sigma}")
@@ -85,7 +85,7 @@ class Mask(Setup):
     """The facial features of the first face found in each image, drawn from its landmarks."""
 
     landmarks: Path | None = None
-    """dlib's shape_predictor_68_face_landmarks.dat. Default: that of the package face_recognition_models"""
+    """dlib's shape_predictor_68_face_landmarks.dat. None: that of the package face_recognition_models"""
 
     def about(self) -> dict[str, Any]:
         masks.detector_and_predictor(self.landmarks)

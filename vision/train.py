@@ -11,24 +11,17 @@ A batch: image, obscured, watermark (B, 3, 64, 64), gray, edge, mask (B, 1, 64, 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from celeba import train
-from training import run_from_command_line
+from training import Experiment, run, run_from_command_line
 from training.options import LatentsOption
-
-if TYPE_CHECKING:
-    from training import Experiment
+from vision.data import load, load_train
+from vision.model import build
+from vision.sample import draw
 
 
 @dataclass
 class Config(train.FusionConfig):
-    GROUPS: ClassVar = {
-        "objective": tuple(f"lambda_{view}" for view in ("image", "gray", "edge", "mask", "obscured", "watermark"))
-    }
-
-    DEMO: ClassVar = {"epochs": 12, "batch_size": 10, "limit": 1000}
-
     n_latents: LatentsOption = 250
     batch_size: int = 50
     epochs: int = 14
@@ -46,21 +39,19 @@ class Config(train.FusionConfig):
     """weight of watermark's log-likelihood"""
 
 
-def experiment() -> "Experiment":
-    """Six views of CelebA's faces."""
-    from vision.data import load, load_train
-    from vision.model import build
-    from vision.sample import draw
+PAPER = Config(epochs=100, annealing_epochs=20, lr=1e-4)
+DEMO = Config(epochs=12, batch_size=10, limit=1000)
 
+
+def experiment() -> Experiment:
+    """Six views of CelebA's faces."""
     return train.experiment()._replace(name="vision", load=load, build=build, draw=draw, load_train=load_train)
 
 
 def main(config: Config) -> None:
     """Train a model."""
-    from training import run
-
     run(config, experiment())
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__)
+    run_from_command_line(main, Config, __doc__, paper=PAPER, demo=DEMO)

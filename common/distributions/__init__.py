@@ -1,14 +1,18 @@
 """Distributions that torch.distributions lacks, with its interface."""
 
-import lazy_loader
+from common.distributions.energy import LocScaleEbm
+from common.distributions.flows import JointFlows
+from common.distributions.location_scale import DiagonalGaussian, Joined, LaplaceOrNormal
+from common.distributions.mixtures import Mixture
+from common.distributions.von_mises_fisher import HypersphericalUniform, VonMisesFisher
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "location_scale": ["DiagonalGaussian", "Joined", "LaplaceOrNormal"],
-        "von_mises_fisher": ["HypersphericalUniform", "VonMisesFisher"],
-        "mixtures": ["Mixture"],
-        "energy": ["LocScaleEbm"],
-        "flows": ["JointFlows"],
-    },
-)
+__all__ = [
+    "DiagonalGaussian",
+    "HypersphericalUniform",
+    "Joined",
+    "JointFlows",
+    "LaplaceOrNormal",
+    "LocScaleEbm",
+    "Mixture",
+    "VonMisesFisher",
+]

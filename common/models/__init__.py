@@ -1,9 +1,8 @@
 """The models by name: assemblies of the one class, `common.multimodal_vae.MultimodalVAE`."""
 
-import lazy_loader
+from common.models.assemblies import MVAE, VAE
+from common.multimodal_vae import MultimodalVAE
+from multivae_api.config import MMVAEConfig
+from multivae_api.mmvae import MMVAE
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=["choices", "families", "fusions"],
-    submod_attrs={"assemblies": ["MMVAE", "MVAE", "VAE", "MMVAEConfig", "MultimodalVAE"]},
-)
+__all__ = ["MMVAE", "MVAE", "VAE", "MMVAEConfig", "MultimodalVAE"]

@@ -1,4 +1,4 @@
-"""The models by name: assemblies of the one class, `common.multimodal_vae.MultimodalVAE`."""
+"""Models from a fusion and a posterior family."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,10 +13,6 @@ from common.models.fusions import FUSIONS, Latents, check_fusion
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_strategies import Strategy
-from multivae_api.config import MMVAEConfig
-from multivae_api.mmvae import MMVAE
-
-__all__ = ["MMVAE", "MVAE", "VAE", "MMVAEConfig", "MultimodalVAE"]
 
 
 def VAE(

@@ -1,61 +1,6 @@
-"""The choices of --model, --fusion and --posterior; nothing here imports torch, so that --help needs none."""
+"""The models that --model names: a record each."""
 
 from typing import NamedTuple
-
-from common.errors import require
-
-FUSIONS = {  # those of `common.models.fusions.FUSIONS`
-    "poe": "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
-    "product": "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
-    "quotient": "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
-    "moe": "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
-    "mmvae+": "mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
-    "mopoe": "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
-    "mopoe-published": "mopoe as in its authors' code: only the product of all modalities includes the prior",
-    "own": "each subset of the modalities has its own encoder (VAE, CVAE)",
-    "joint": "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
-    "jnf": "a joint encoder, and a normalizing flow for each modality (JNF: Senellart et al. 2023, arXiv 2305.11832)",
-    "set": "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
-    "unstructured": "one posterior from one network on all values, zeros where absent, and the mask: a baseline",
-}
-WITH_JOINT_ENCODER = ("joint", "jnf")  # fusions that need an encoder of all modalities too
-FAMILIES = {  # those of `common.models.families.FAMILIES`
-    "gaussian": "diagonal Gaussian",
-    "laplace": "Laplace whose scales sum to the number of latents; mixtures and single encoders only",
-    "softplus-laplace": "Laplace with softplus scales; mixtures and single encoders only",
-    "softplus-normal": "Gaussian with softplus scales; mixtures and single encoders only",
-    "laplace-normal": "first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
-    "vmf": "von Mises-Fisher, z on the unit sphere, or on several side by side",
-    "ebm": "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
-}
-WITHOUT_SCALES = ("vmf", "ebm")  # families whose priors have none to learn
-STANDARD_PRIOR = ("poe", "quotient", "mopoe", "mopoe-published", "jnf")  # fusions whose posterior holds N(0, I)
-
-
-def check_learn_prior(learn_prior: bool, model: str, fusion: str, posterior: str) -> None:
-    """Refuse --learn-prior where no scale could be learned, or where q(z|x_S) holds N(0, I).
-
-    Args:
-        model: the option that names the model ("--model mvae").
-    """
-    scales = f"the prior of {posterior} experts has no scales: leave out --learn-prior"
-    require(not learn_prior or posterior not in WITHOUT_SCALES, scales)
-    standard = f"the posterior of {model} holds the prior N(0, I), not a learned one"
-    remedy = "leave out --learn-prior, and train a run that had it anew"
-    require(not learn_prior or fusion not in STANDARD_PRIOR, f"{standard}: {remedy}")
-
-
-class Assembly(NamedTuple):
-    """How a model is assembled.
-
-    option: the option that names it, such as "--model mvae".
-    fusion: a name in `FUSIONS`.
-    posterior: the family of its experts, a name in `FAMILIES`.
-    """
-
-    option: str
-    fusion: str
-    posterior: str
 
 
 class Model(NamedTuple):

@@ -24,10 +24,12 @@ class Family(NamedTuple):
     """A posterior family.
 
     name: the key in FAMILIES.
+    summary: what --help says.
     n_params: number of vectors (N, D) that an encoder gives.
     posterior: sizes, numbers of shared and of each modality's own latents -> the family's module.
     product: the strategy that multiplies the family's experts and the prior; None if such a product leaves the family.
     prior: the same sizes, whether scales are learned -> the prior's module.
+    fixed_prior: whether the prior has no scales to learn.
     has_density: whether log q(z) is known in closed form.
     only_mixed: whether its members can only be components of mixtures.
     private_latents: whether modalities can have private latents, each with parameters of its own.
@@ -35,10 +37,12 @@ class Family(NamedTuple):
     """
 
     name: str
+    summary: str
     n_params: int
     posterior: Callable[[Sequence[int]], Posterior]
     product: type[Strategy] | None
     prior: Callable[[Sequence[int], bool], nn.Module]
+    fixed_prior: bool = False
     has_density: bool = True
     only_mixed: bool = False
     private_latents: bool = False
@@ -64,10 +68,12 @@ def vmf_family(n_vmfs: int) -> Family:
     """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
     return Family(
         name="vmf",
+        summary="von Mises-Fisher, z on the unit sphere, or on several side by side",
         n_params=1,
         posterior=lambda sizes: VmfProductPosterior(n_vmfs),
         product=VmfPoeStrategy,
         prior=lambda sizes, learn: UniformHypersphericalPrior(sum(sizes), n_vmfs),
+        fixed_prior=True,
     )
 
 
@@ -76,6 +82,7 @@ FAMILIES = {
     for family in (
         Family(
             name="gaussian",
+            summary="diagonal Gaussian",
             n_params=2,
             posterior=lambda sizes: DiagonalGaussianPosterior(),
             product=GaussianPoeStrategy,
@@ -85,6 +92,7 @@ FAMILIES = {
         ),
         Family(
             name="laplace",
+            summary="Laplace whose scales sum to the number of latents; mixtures and single encoders only",
             n_params=2,
             posterior=lambda sizes: LaplacePosterior(sizes=sizes),
             product=None,
@@ -93,6 +101,7 @@ FAMILIES = {
         ),
         Family(
             name="softplus-laplace",
+            summary="Laplace with softplus scales; mixtures and single encoders only",
             n_params=2,
             posterior=lambda sizes: SoftplusPosterior(Laplace),
             product=None,
@@ -101,6 +110,7 @@ FAMILIES = {
         ),
         Family(
             name="softplus-normal",
+            summary="Gaussian with softplus scales; mixtures and single encoders only",
             n_params=2,
             posterior=lambda sizes: SoftplusPosterior(Normal),
             product=None,
@@ -109,6 +119,7 @@ FAMILIES = {
         ),
         Family(
             name="laplace-normal",
+            summary="first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
             n_params=2,
             posterior=lambda sizes: LaplaceOrNormalPosterior((True, False)),
             product=None,
@@ -118,10 +129,12 @@ FAMILIES = {
         vmf_family(n_vmfs=1),
         Family(
             name="ebm",
+            summary="energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
             n_params=2,
             posterior=energy_based,
             product=LocScaleEbmStrategy,
             prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
+            fixed_prior=True,
             has_density=False,
         ),
     )

@@ -89,6 +89,7 @@ def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn
 class Fusion(NamedTuple):
     """A way to fuse experts.
 
+    summary: what --help says, with the paper.
     strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
         `UnstructuredStrategy`).
     exists: family -> whether the fusion exists for it.
@@ -97,15 +98,18 @@ class Fusion(NamedTuple):
     posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
         strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
     is_mixture: whether the posterior is a mixture of the family's members.
+    joint_encoder: whether it needs an encoder of all modalities too.
     auxiliary: whether training draws private latents of other modalities from auxiliary priors.
     """
 
+    summary: str
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[Family], bool]
     why: str
     equation: str
     posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
     is_mixture: bool = False
+    joint_encoder: bool = False
     auxiliary: bool = False
 
 
@@ -120,24 +124,28 @@ def stands_alone(family: Family) -> bool:
 SUBSETS = r"q(z|X) = \frac1{2^{|X|} - 1} \sum_{\emptyset \neq A \subseteq X} q_A, \qquad q(z|x_S) = q_S, \qquad "
 FUSIONS = {
     "poe": Fusion(
+        summary="product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
         strategy=lambda family, encoders: family.product(),
         exists=lambda family: family.product is not None,
         why="products exist for gaussian, vmf and ebm experts, choose one of these, or moe",
         equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     ),
     "product": Fusion(
+        summary="product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
         strategy=lambda family, encoders: GaussianProductStrategy(),
         exists=lambda family: family.is_gaussian,
         why="it needs Gaussian experts",
         equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
     ),
     "quotient": Fusion(
+        summary="quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
         exists=lambda family: family.is_gaussian,
         why="only Gaussians have this quotient",
         equation=r"q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q(z|x_m)",
     ),
     "moe": Fusion(
+        summary="mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda family: family.has_density,
         why="energy-based experts are only multiplied",
@@ -146,6 +154,7 @@ FUSIONS = {
         is_mixture=True,
     ),
     "mmvae+": Fusion(
+        summary="mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda family: family.private_latents,
         why="a modality's private latents need their own parameters in the experts and in the prior",
@@ -155,6 +164,7 @@ FUSIONS = {
         auxiliary=True,
     ),
     "mopoe": Fusion(
+        summary="mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
         exists=lambda family: family.product is not None and family.has_density,
         why="the products that it mixes leave the family, or have no density in closed form",
@@ -163,6 +173,7 @@ FUSIONS = {
         is_mixture=True,
     ),
     "mopoe-published": Fusion(
+        summary="mopoe as in its authors' code: only the product of all modalities includes the prior",
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
         exists=lambda family: family.is_gaussian,
         why="MoPoE's code has Gaussian experts",
@@ -171,6 +182,7 @@ FUSIONS = {
         is_mixture=True,
     ),
     "own": Fusion(
+        summary="each subset of the modalities has its own encoder (VAE, CVAE)",
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
@@ -178,27 +190,34 @@ FUSIONS = {
         posterior=without_sets,
     ),
     "joint": Fusion(
+        summary="a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
         equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_m) \text{ from one on } x_m",
         posterior=without_sets,
+        joint_encoder=True,
     ),
     "jnf": Fusion(
+        summary="a joint encoder, and a normalizing flow for each modality "
+        "(JNF: Senellart et al. 2023, arXiv 2305.11832)",
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
         exists=lambda family: family.is_gaussian,
         why="the bases of its flows, and its joint posterior, are Gaussian",
         equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
         r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",
         posterior=joint_flows,
+        joint_encoder=True,
     ),
     "set": Fusion(
+        summary="one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
         strategy=None,
         exists=stands_alone,
         why=NOT_ALONE,
         equation=r"q(z|x_S) \text{ from a network on the sum of the encodings of } x_m, m \in S",
     ),
     "unstructured": Fusion(
+        summary="one posterior from one network on all values, zeros where absent, and the mask: a baseline",
         strategy=None,
         exists=stands_alone,
         why=NOT_ALONE,

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import GroupedLikelihood
-from common.models import VAE, MultimodalVAE
-from common.models.choices import MODELS, WITH_JOINT_ENCODER
+from common.models.assemblies import VAE
+from common.models.choices import MODELS
 from common.models.families import FAMILIES
+from common.models.fusions import FUSIONS
+from common.multimodal_vae import MultimodalVAE
 
 
 class Networks(NamedTuple):
@@ -110,7 +112,7 @@ def build_pair(
     else:
         n_latents = {name: latent_dim + private.get(name, 0) for name in networks.decoder}
         encoder = {name: build((n_latents[name],) * n_params) for name, build in networks.encoder.items()}
-        if record.fusion in WITH_JOINT_ENCODER:
+        if FUSIONS[record.fusion].joint_encoder:
             encoder[f"{first},{second}"] = joint_encoder()
         decoder = {name: build(n_latents[name]) for name, build in networks.decoder.items()}
     likelihood = {name: build() for name, build in networks.likelihood.items()}

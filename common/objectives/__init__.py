@@ -4,19 +4,35 @@ An objective's `bound(inputs, beta)` is what training maximises, per example; ca
 loss. With all weights and beta at 1 the bound's value is in nats, and its class says what it bounds.
 """
 
-import lazy_loader
+from common.objectives.base import Bound, MultimodalObjective, Objective
+from common.objectives.chain_rule import ArElbo
+from common.objectives.crossed import DmvaeElbo, TelboElbo
+from common.objectives.dreg import DregIwaeElbo
+from common.objectives.elbo import MvaeElbo, StandardElbo, SumOfElbos
+from common.objectives.energy import EnergyIwaeElbo
+from common.objectives.importance import IwaeElbo, StlElbo
+from common.objectives.joint import CrmvaeElbo, JmvaeElbo, JnfElbo, MvtcaeElbo
+from common.objectives.mixture import MmjsdElbo, MmvaeElbo, ReweightedElbo
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "base": ["Bound", "MultimodalObjective", "Objective"],
-        "elbo": ["MvaeElbo", "StandardElbo", "SumOfElbos"],
-        "crossed": ["DmvaeElbo", "TelboElbo"],
-        "mixture": ["MmjsdElbo", "MmvaeElbo", "ReweightedElbo"],
-        "importance": ["IwaeElbo", "StlElbo"],
-        "dreg": ["DregIwaeElbo"],
-        "energy": ["EnergyIwaeElbo"],
-        "chain_rule": ["ArElbo"],
-        "joint": ["CrmvaeElbo", "JmvaeElbo", "JnfElbo", "MvtcaeElbo"],
-    },
-)
+__all__ = [
+    "ArElbo",
+    "Bound",
+    "CrmvaeElbo",
+    "DmvaeElbo",
+    "DregIwaeElbo",
+    "EnergyIwaeElbo",
+    "IwaeElbo",
+    "JmvaeElbo",
+    "JnfElbo",
+    "MmjsdElbo",
+    "MmvaeElbo",
+    "MultimodalObjective",
+    "MvaeElbo",
+    "MvtcaeElbo",
+    "Objective",
+    "ReweightedElbo",
+    "StandardElbo",
+    "StlElbo",
+    "SumOfElbos",
+    "TelboElbo",
+]

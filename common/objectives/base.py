@@ -12,8 +12,8 @@ from common.encoders_decoders import zero_where_absent
 from common.errors import require
 from common.likelihoods import log_prob
 from common.modalities import stack_values
-from common.models.plain_pieces import assembled
 from common.multimodal_vae import MultimodalVAE
+from common.plain_pieces import assembled
 
 DECODED_NUMBERS = 2_000_000  # most numbers that a decoder gives at once on a CPU: larger outputs wait for memory
 
@@ -89,7 +89,7 @@ class MultimodalObjective(Objective):
 
     Args:
         model: the model, whose `weights` are the lambdas unless others are given; or its six pieces in a plain
-            ModuleDict (`common.models.plain_pieces.assembled`).
+            ModuleDict (`common.plain_pieces.assembled`).
         weights: {name: lambda}.
 
     Raises:

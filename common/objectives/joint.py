@@ -111,6 +111,7 @@ class JmvaeElbo(JointAndSingles):
         weights: Mapping[str, float] | None = None,
         students: bool = False,
     ) -> None:
+        require(alpha >= 0, f"alpha must not be negative, it is {alpha}")
         super().__init__(model, weights)
         self.alpha, self.students = alpha, students
 

@@ -1,20 +1,26 @@
 """Posterior families: parameters of q(z|x_S) in, a Distribution over z out. A learned prior is in such a family too."""
 
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "base": ["Posterior"],
-        "location_scale": [
-            "DiagonalGaussianPosterior",
-            "LaplaceOrNormalPosterior",
-            "LaplacePosterior",
-            "SoftplusPosterior",
-        ],
-        "von_mises_fisher": ["VmfProductPosterior"],
-        "energy": ["LocScaleEbmPosterior"],
-        "flows": ["JointFlowsPosterior"],
-        "mixtures": ["MixturePosterior", "PrivateLatentsMixture"],
-    },
+from common.variational_posteriors.base import Posterior
+from common.variational_posteriors.energy import LocScaleEbmPosterior
+from common.variational_posteriors.flows import JointFlowsPosterior
+from common.variational_posteriors.location_scale import (
+    DiagonalGaussianPosterior,
+    LaplaceOrNormalPosterior,
+    LaplacePosterior,
+    SoftplusPosterior,
 )
+from common.variational_posteriors.mixtures import MixturePosterior, PrivateLatentsMixture
+from common.variational_posteriors.von_mises_fisher import VmfProductPosterior
+
+__all__ = [
+    "DiagonalGaussianPosterior",
+    "JointFlowsPosterior",
+    "LaplaceOrNormalPosterior",
+    "LaplacePosterior",
+    "LocScaleEbmPosterior",
+    "MixturePosterior",
+    "Posterior",
+    "PrivateLatentsMixture",
+    "SoftplusPosterior",
+    "VmfProductPosterior",
+]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -15,7 +15,6 @@ from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
-from common.models.choices import check_learn_prior
 from mnist.data import MNIST
 from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
@@ -23,7 +22,7 @@ from mnist.parts.observed import Observed
 from reports import metrics, plots, sample_files, tables
 from reports.options import LoglikeConfig, SamplesConfig
 from training import Experiment, devices, objective_of, options, run
-from training.objective_options import ObjectiveOptions
+from training.model_options import ObjectiveOptions, PosteriorOption
 
 BATCH_SIZE = 100
 COMPLETIONS = 6
@@ -34,38 +33,33 @@ N_LATENTS = 20  # as in poe-vae's README
 class Train(ObjectiveOptions, options.RunConfig, ABC):
     """Train a model."""
 
-    GROUPS: ClassVar = {"data": ("missing",)}
-    SHARED: ClassVar[str]  # the options with which parts share a network
-
-    posterior: Literal["gaussian", "laplace", "vmf", "ebm"] = "gaussian"
-    """family of the experts and the prior"""
+    posterior: PosteriorOption = "gaussian"
     learn_prior: bool = False
     """learn the scales of a gaussian or laplace prior; not with --fusion poe or mopoe, whose products hold N(0, I)"""
     likelihood: Literal["bernoulli", "laplace", "normal"] = "bernoulli"
-    """distribution of the pixels given z. bernoulli: cross entropy of intensities; laplace, normal: densities, whose
-    log-likelihoods cannot be compared with bernoulli's"""
+    """distribution of the pixels given z. bernoulli: cross entropy of intensities;
+    laplace, normal: densities, whose log-likelihoods cannot be compared with bernoulli's"""
     likelihood_scale: float | None = None
-    """standard deviation of --likelihood normal, scale of laplace. Default: 0.2"""
+    """standard deviation of --likelihood normal, scale of laplace. None: 0.2"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
     n_latents: Annotated[int | None, options.LATENT_NAMES] = None
-    """dimensions of z. Default: 20, as in poe-vae's README, or what --n-vmfs and --vmf-dim need"""
+    """dimensions of z. None: 20, as in poe-vae's README, or what --n-vmfs and --vmf-dim need"""
     n_vmfs: int = 1
-    """unit spheres of --posterior vmf: z consists of equal parts, each on a sphere with its own von Mises-Fisher
-    distribution"""
+    """unit spheres of --posterior vmf: each has an equal part of z and a von Mises-Fisher distribution"""
     vmf_dim: int | None = None
-    """dimensions of each sphere of --posterior vmf; its part of z has one more. Default: from --n-latents"""
+    """dimensions of each sphere of --posterior vmf; its part of z has one more. None: from --n-latents"""
     hidden: int = 200
-    """width of the networks' hidden layers. Default: as in poe-vae's README"""
+    """width of the networks' hidden layers, as in poe-vae's README"""
     layers: int = 1
-    """hidden layers of each network. Default: as in poe-vae's README"""
+    """hidden layers of each network, as in poe-vae's README"""
     embed_dim: int | None = None
-    """size of the embeddings that tell the halves or pixels apart in networks that they share. Default: 2 for each
-    hidden unit, its scale and its shift"""
+    """size of the embeddings that tell the halves or pixels apart in networks that they share.
+    None: 2 for each hidden unit, its scale and its shift"""
     batch_size: int = 100
     """examples in a batch"""
     epochs: int = 100
-    """passes over the training examples. Default: as in poe-vae's README"""
+    """passes over the training examples, as in poe-vae's README"""
     lr: float = 1e-3
     """learning rate"""
     eval_interval: int = 1
@@ -73,9 +67,8 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
     paired_fraction: tyro.conf.Suppress[float] = 1.0
 
     def __post_init__(self) -> None:
+        self.fill(n_latents=N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1))
         super().__post_init__()
-        if self.n_latents is None:
-            self.n_latents = N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1)
 
     def check(self) -> None:
         self._check_spheres()
@@ -91,8 +84,10 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
             "--likelihood-scale needs --likelihood normal or laplace (got bernoulli)",
         )
         shares = self.layout != "list" and (self.fusion != "unstructured" or self.decoder == "shared")
-        require(self.embed_dim is None or shares, f"--embed-dim needs {self.SHARED}: the parts share no network")
-        check_learn_prior(self.learn_prior, f"--fusion {self.fusion}", self.fusion, self.posterior)
+        require(
+            self.embed_dim is None or shares,
+            "--embed-dim needs parts that share a network (--layout vectorised; --decoder shared, --fusion poe or set)",
+        )
 
     def _check_spheres(self) -> None:
         """Raise InputError if --n-vmfs, --vmf-dim and --n-latents contradict each other or --posterior."""
@@ -116,8 +111,8 @@ class Sample(SamplesConfig):
     """Complete test images from a part of them, or draw from the prior."""
 
     observed: str | None = None
-    """part that is given: top, bottom, left, right; a fraction of the pixels, drawn anew for each image; or the path of
-    an image that is bright where pixels are given. Default: none, for samples from the prior"""
+    """part that is given: top, bottom, left, right; a fraction of the pixels, drawn anew for each image;
+    or the path of an image that is bright where pixels are given. None: none, for samples from the prior"""
     n_samples: int = 8
     """images to complete, or to draw"""
 
@@ -127,8 +122,7 @@ class Loglike(LoglikeConfig):
     """Log-likelihoods of the test images, of a part of them, and of the rest given it."""
 
     observed: str = "top"
-    """part that is given: top, bottom, left, right, a fraction of the pixels, or the path of an image (see sample
-    --help)"""
+    """part that is given: top, bottom, left, right, a fraction of the pixels, or an image's path (see sample --help)"""
 
 
 def commands(train: type[Train]) -> object:

@@ -30,8 +30,7 @@ from reports import right_labels
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 from training.command_line import parse
 
 ABSENT = next(name for name, has in zip(ATTRIBUTES, drawn("test", 1)["attrs"][0].tolist(), strict=True) if not has)
@@ -374,7 +373,7 @@ def test_the_image_alone_has_private_latents(model):
 )
 def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, script, args, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(script.main, script.Config, "", [str(trained[folder]), "--demo", *args])
+        run_script(script, [str(trained[folder]), "--demo", *args])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1
@@ -383,8 +382,8 @@ def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, folder, s
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
-        (celeba.train, ["--posterior", "laplace"], "--model mvae cannot have laplace experts"),
-        (celeba.train, ["--n-private", 3], "--n-private needs --model dmvae, mmvae. or cmvae .got --model mvae"),
+        (celeba.train, ["--posterior", "laplace"], "there is no fusion poe for laplace experts"),
+        (celeba.train, ["--n-private", 3], "--n-private needs a model with private latents, not --model mvae"),
         (celeba.train, ["--model", "dmvae", "--n-private", 0], "--n-private of --model dmvae must be positive, not 0"),
         (
             celeba19.train,

@@ -11,7 +11,6 @@ from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
-from common.models.plain_pieces import assembled
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
     ArElbo,
@@ -23,6 +22,7 @@ from common.objectives import (
     importance,
     importance_weights,
 )
+from common.plain_pieces import assembled
 from common.priors import StandardGaussianPrior
 from common.subsets import mvae_subsets
 from common.variational_posteriors import DiagonalGaussianPosterior

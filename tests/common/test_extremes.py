@@ -23,12 +23,12 @@ from common.likelihoods import (
     SphericalGaussianLikelihood,
 )
 from common.models import VAE
-from common.models.choices import STANDARD_PRIOR
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives.dreg import GRADIENTS
 from common.objectives.registry import OBJECTIVES, make_objective
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
+from tests.helpers.fusions import learns_prior
 from tests.helpers.runs import config
 from training.loop import Trainer
 from training.runs import Run
@@ -125,7 +125,7 @@ def model_of(fusion, family, params, learn_prior=True):
         GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in params}),
         latent_dim=D,
         posterior=family,
-        learn_prior=learn_prior and fusion not in STANDARD_PRIOR,
+        learn_prior=learn_prior and learns_prior(fusion, family),
         private=private,
     )
 
@@ -145,7 +145,7 @@ def tensors(draw, shape, limit):
 def cases(draw, fusion, family, obj):
     """An objective of a model with parameters in its family's range, and a batch."""
     n = 2 if family == "laplace-normal" else draw(st.integers(2 if fusion == "jnf" else 1, 3))
-    learn_prior = fusion not in STANDARD_PRIOR and draw(st.booleans())
+    learn_prior = learns_prior(fusion, family) and draw(st.booleans())
     ranges = RANGES if learn_prior or obj in COMPARING else BESIDE_STANDARD_NORMAL
     limits = FLOWS if fusion == "jnf" else (RATIOS if obj == "elbo-importance" else ranges)[family]
     params = {name: tuple(draw(tensors((B, D), limit)) for limit in limits) for name in NAMES[:n]}

@@ -124,12 +124,12 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--n-private 3", "--n-private needs --fusion poe or mmvae., or --obj dmvae .got --fusion moe"),
+        ("--n-private 3", "--n-private needs a model with private latents, not --fusion moe"),
         ("--fusion poe --n-private 0", "--n-private of --fusion poe must be positive, not 0"),
         ("--fusion mmvae+ --n-private 0", "--n-private of --fusion mmvae. must be positive, not 0"),
-        ("--fusion poe --n-clusters 4", "--n-clusters needs --fusion mmvae. .got --fusion poe"),
+        ("--fusion poe --n-clusters 4", "--n-clusters needs a model with a prior of clusters, not --fusion poe"),
         ("--fusion mmvae+ --n-clusters 0", "--n-clusters must be positive, not 0"),
-        ("--fusion mmvae+ --n-clusters 3 --learn-prior", "a prior of clusters has fixed scales: leave out"),
+        ("--fusion mmvae+ --n-clusters 3 --learn-prior", "a clustered prior has fixed scales"),
         ("--fusion mmvae+ --posterior laplace-normal", "there is no fusion mmvae. for laplace-normal experts"),
         ("--fusion mopoe-published --posterior vmf", "there is no fusion mopoe-published for vmf experts"),
         ("--fusion poe --obj dmvae --posterior vmf", "private latents need another family: vmf experts"),

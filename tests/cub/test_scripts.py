@@ -22,8 +22,7 @@ from cub.options import BirdOptions
 from tests.helpers.authors import WORDS, authors_folder
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 
 SMALL = {"demo": True, "limit": 7, "valid": 2, "epochs": 1, "batch_size": 50, "n_latents": 6}
 
@@ -129,7 +128,7 @@ def test_a_run_is_not_resumed_on_other_words(tmp_path, monkeypatch):
         birds.vocabulary.words[5] = "penguin"
         return birds, valid
 
-    monkeypatch.setattr(trained_model, "load_train", other_words)
+    monkeypatch.setattr(train, "load_train", other_words)
     with pytest.raises(InputError, match=r"was run with another vocabulary: --resume needs the same$"):
         train.main(config(tmp_path, epochs=2, resume=True, **options))
 
@@ -151,12 +150,12 @@ def test_weights_of_another_run_bring_their_words(tmp_path):
         "5",
         "--no-analytics",
     ]
-    run_from_command_line(train.main, train.Config, "", [str(arg) for arg in args])
+    run_script(train, [str(arg) for arg in args])
     about = load_config(tmp_path / "third")
     assert about["vocabulary"] == before and (about["model"], about["limit"]) == ("caption", 5)
     shutil.rmtree(tmp_path / "first")
     args = ["--save-dir", tmp_path / "third", "--resume", "--epochs", "2"]
-    run_from_command_line(train.main, train.Config, "", [str(arg) for arg in args])
+    run_script(train, [str(arg) for arg in args])
     assert load_config(tmp_path / "third")["vocabulary"] == before, "the run holds its words"
 
 
@@ -271,7 +270,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
 )
 def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, args, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(sample.main, sample.Config, "", [str(trained), "--demo", "--limit", "12", *args])
+        run_script(sample, [str(trained), "--demo", "--limit", "12", *args])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

@@ -9,8 +9,7 @@ import multimnist.loglike
 from fashionmnist.data import CLASSES
 from tests.helpers.demo_runs import OPTIONS, texts
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def test_every_model_is_trained_sampled_and_scored(tmp_path, model):
 )
 def test_impossible_requests_take_one_line_and_exit_2(fashion, capsys, script, args, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(script.main, script.Config, "", [str(fashion), *args])
+        run_script(script, [str(fashion), *args])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

@@ -10,7 +10,7 @@ import pytest
 from common.errors import option
 from tests.faults.attack import GIB, attack, scaled
 from tests.faults.test_kills import FOLDERS
-from training import run_from_command_line
+from tests.helpers.scripts import run_script
 
 ODD = [
     *("", " ", "x", "x" * 5000, "ü\n", "-", "--", "None", "True", "[]", "{}", "../x", "/dev/null", "/dev/zero"),
@@ -34,7 +34,7 @@ def odd_lines(module, n, seed):
 
 def run(module, args):
     sys.argv = [module.__file__, *args]
-    run_from_command_line(module.main, module.Config, module.__doc__, args)
+    run_script(module, args)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

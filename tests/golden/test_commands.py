@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 from common.errors import InputError
 from tests.golden import check
+from tests.helpers.scripts import run_script
 from tests.repository.test_readmes import READMES, readme_commands, tabulated_commands, translated_commands
-from training.command_line import parse, run_from_command_line
 from training.options import as_json
 
 
 def meant(module, args: list[str]) -> Any:
     """The config of a command; of one that names a run, its options without those of the run, which is not there."""
-    config, found = module.Command if hasattr(module, "Command") else module.Config, []
+    found = []
     try:
-        run_from_command_line(found.append, config, None, args)
+        run_script(module, args, found.append)
     except SystemExit:
         assert "--pre-trained" in args, args
-        found.append(parse(config, args=args))
+        found.append(tyro.cli(module.Config, args=args, config=(tyro.conf.DisallowNone,)))
     return found[0]
 
 

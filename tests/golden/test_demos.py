@@ -18,8 +18,8 @@ import torch
 
 from common import distributed
 from tests.golden import FOLDER, WRITES, check
+from tests.helpers.scripts import run_script
 from tests.repository.test_scripts import SCRIPTS
-from training import run_from_command_line
 
 TRAIN = "--demo --epochs 2 --limit 60 --batch-size 20 --n-latents 4 --save-dir run"
 MNIST = f"train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-text 1\nsample.py run --reconstruct --demo"
@@ -95,8 +95,7 @@ def test_the_scripts_of_a_folder_on_its_demo(name, tmp_path, monkeypatch, capsys
         monkeypatch.setattr(sys, "argv", [script, *args])
         capsys.readouterr()
         distributed.print_once.cache_clear()  # another test of this process may have printed the same message
-        config = module.Command if hasattr(module, "Command") else module.Config
-        run_from_command_line(module.main, config, None, args)
+        run_script(module, args)
         printed = capsys.readouterr()
         now = {path.as_posix() for path in Path().rglob("*") if path.is_file()}
         written, known = sorted(now - known), now

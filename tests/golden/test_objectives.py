@@ -14,12 +14,13 @@ from torch import nn
 from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
-from common.models.choices import MODELS, STANDARD_PRIOR
+from common.models.choices import MODELS
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.objectives.registry import OBJECTIVES, default_of, make_objective
+from common.objectives.registry import OBJECTIVES, make_objective, with_default
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.golden import check
+from tests.helpers.fusions import learns_prior
 
 D, N_PRIVATE, N_FEATURES, HIDDEN = 3, 2, 3, 5
 LAMBDAS = {"a": 2.0, "b": 0.5}
@@ -85,7 +86,7 @@ def model_of(fusion, family, private=False, n_clusters=None, name=None):
         GroupedLikelihood(**{m: likelihoods[m] for m in names}),
         latent_dim=D + n_private * len(names),
         posterior=family,
-        learn_prior=fusion not in STANDARD_PRIOR and n_clusters is None,
+        learn_prior=learns_prior(fusion, family) and n_clusters is None,
         private=dict.fromkeys(names, n_private) if n_private else None,
         n_clusters=n_clusters,
     ).double()
@@ -156,7 +157,7 @@ def test_objectives_of_a_fusion(fusion):
 def test_objectives_of_models_that_are_more_than_a_fusion():
     found = {}
     for name in ("vae", "cvae"):
-        for obj in (default_of(MODELS[name]), "dreg", "iwae", "stl"):
+        for obj in (with_default(MODELS[name])[0], "dreg", "iwae", "stl"):
             found[f"{name}: {obj}"] = figures(model_of("own", "gaussian", name=name), obj)
     for family in ("gaussian", "laplace"):
         for obj in ("iwae", "dreg", "stl"):

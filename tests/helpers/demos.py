@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import load_model
-from training import run_from_command_line
+from tests.helpers.scripts import run_script
 
 
 def trained(script, folder):
     """The best model of a script's demo, trained with its own settings; nothing is trained if the folder has it."""
-    run_from_command_line(script.main, script.Config, "", ["--demo", "--resume", "--save-dir", str(folder)])
+    run_script(script, ["--demo", "--resume", "--save-dir", str(folder)])
     return load_model(folder)
 
 

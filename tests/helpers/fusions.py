@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from common.models import VAE
+from common.models.families import FAMILIES
+from common.models.fusions import FUSIONS
 from tests.helpers.linear_gaussian import NAMES, D, exact_posterior, linear_gaussian
 
 PATTERNS = [("a", "b", "c"), ("b",), ("a", "c"), ("b", "c"), ()]
@@ -65,3 +67,16 @@ def components(fusion, weights, scales, inputs, pattern):
             mean = sum(inputs[name] @ weights[name] / scales[name] ** 2 for name in subset) @ covariance
             parts.append((mean, covariance.diag()[None]))
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+# fusions whose posterior holds p(z) as N(0, I)
+STANDARD_PRIOR = [
+    name
+    for name, fusion in FUSIONS.items()
+    if fusion.strategy and fusion.strategy(FAMILIES["gaussian"], ("a", "b", "a,b")).needs_standard_prior
+]
+
+
+def learns_prior(fusion, family):
+    """Whether a model with a fusion of a family's experts can learn its prior."""
+    return fusion not in STANDARD_PRIOR and not FAMILIES[family].fixed_prior

@@ -18,8 +18,7 @@ from reports import markdown
 from tests.helpers.authors import authors_file
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import ROOT, call
-from training import run_from_command_line
+from tests.helpers.scripts import ROOT, call, run_script
 from training.provenance import provenance
 
 
@@ -171,7 +170,7 @@ def test_the_authors_checkpoint_works_wherever_ours_does(tmp_path):
 def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, args, message):
     data = [] if "--data-dir" in args else ["--demo"]
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(script.main, script.Config, "", [str(arg) for arg in [trained, *data, *args]])
+        run_script(script, [str(arg) for arg in [trained, *data, *args]])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

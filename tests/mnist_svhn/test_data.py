@@ -19,7 +19,7 @@ from mnist_svhn.options import PairOptions, TrainingPairOptions
 from mnist_svhn.street import street_digits
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import write_mnist
-from training import run_from_command_line
+from tests.helpers.scripts import run_script
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (32, 32, 3, 24), dtype=np.uint8)
@@ -201,7 +201,7 @@ def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
 def test_pairs_of_the_real_svhn_are_also_saved_as_the_authors_code_reads_them(mnist_dir, capsys):
     write_svhn(mnist_dir)
     args = ["--data-dir", str(mnist_dir), "--matchings", "3", "--valid", "0"]
-    run_from_command_line(make_idx.main, make_idx.Config, "", args)
+    run_script(make_idx, args)
     names = [f"{split}-ms-{name}-idx.pt" for split in ("train", "test") for name in ("mnist", "svhn")]
     paths = [mnist_dir / name for name in ("mnist_svhn_idx.npz", *names)]
     assert capsys.readouterr().out.splitlines() == [str(path) for path in paths]

@@ -12,8 +12,8 @@ from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn import classifier as classifiers
 from mnist_svhn.model import Clamp, build
 from mnist_svhn.options import MODELS
-from tests.helpers.scripts import call
-from training import objective_of, run_from_command_line
+from tests.helpers.scripts import call, run_script
+from training import objective_of
 
 SMALL = ("--demo", "--limit", 24, "--epochs", 1, "--batch-size", 12, "--n-latents", 4)
 PRIVATE = [name for name, model in MODELS.items() if model.private]
@@ -141,10 +141,10 @@ def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
     args = [str(x) for x in (*SMALL, "--model", "dmvae", "--n-private", 2, 3, "--no-analytics")]
     for epochs in ("1", "2"):
         more = ["--epochs", epochs, "--resume", "--save-dir", str(tmp_path / "run")]
-        run_from_command_line(train.main, train.Config, "", [*args, *more])
+        run_script(train, [*args, *more])
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     taken = ["--pre-trained", str(tmp_path / "run"), "--epochs", "1", "--save-dir"]
-    run_from_command_line(train.main, train.Config, "", [*taken, str(tmp_path / "more")])
+    run_script(train, [*taken, str(tmp_path / "more")])
     assert load_model(tmp_path / "more").latent_dim == 4 + 2 + 3
     for options, message in (
         (
@@ -154,7 +154,7 @@ def test_a_run_with_private_latents_goes_on(tmp_path, capsys):
         ([*taken, str(tmp_path / "other"), "--n-private", "2", "4"], "2 3, not --n-private 2 4: --pre-trained"),
     ):
         with pytest.raises(SystemExit, match="^2$"):
-            run_from_command_line(train.main, train.Config, "", options)
+            run_script(train, options)
         assert message in capsys.readouterr().err
 
 
@@ -169,13 +169,19 @@ def test_the_papers_estimate_is_refused_where_latents_come_from_auxiliary_priors
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--n-private", 1, 4), "--n-private needs --model dmvae, mmvae. or cmvae .got --model mmvae"),
+        (("--n-private", 1, 4), "--n-private needs a model with private latents, not --model mmvae"),
         (("--model", "dmvae", "--n-private", 0, 1), "--n-private of --model dmvae must be positive, not 0 1"),
-        (("--model", "mmvae+", "--n-clusters", 3), "--n-clusters needs --model cmvae .got --model mmvae"),
+        (
+            ("--model", "mmvae+", "--n-clusters", 3),
+            "--n-clusters needs a model with a prior of clusters, not --model mmvae",
+        ),
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
-        (("--prior-and-posterior", "vmf", "--learn-prior"), "the prior of vmf experts has no scales: leave out"),
-        (("--model", "cmvae", "--learn-prior"), "a prior of clusters has fixed scales: leave out --learn-prior"),
-        (("--model", "mvtcae", "--prior-and-posterior", "laplace"), "--model mvtcae cannot have laplace experts"),
+        (
+            ("--prior-and-posterior", "vmf", "--learn-prior"),
+            "the prior of vmf experts has no scales",
+        ),
+        (("--model", "cmvae", "--learn-prior"), "a clustered prior has fixed scales"),
+        (("--model", "mvtcae", "--prior-and-posterior", "laplace"), "there is no fusion product for laplace experts"),
         (("--model", "mmjsd", "--prior-and-posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace"),
         (("--model", "mmvae", "--obj", "mmjsd"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
         (("--model", "dmvae", "--prior-and-posterior", "vmf"), "private latents need another family: vmf experts"),

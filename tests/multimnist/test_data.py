@@ -15,7 +15,7 @@ from multimnist import data, generate
 from multimnist.data import FILL, PAPER, SHOWN, SOS, DatasetOptions, load, make, names, parse
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import idx, write_mnist
-from training import run_from_command_line
+from tests.helpers.scripts import run_script
 
 SCANS, LABELS = (load_mnist("train", data_config("nowhere", demo=True)).modalities[name] for name in ("image", "text"))
 SCANS = SCANS.squeeze(1)
@@ -419,7 +419,7 @@ def test_what_is_no_text_is_refused(text):
 
 
 def run(*args):
-    run_from_command_line(generate.main, generate.Config, generate.__doc__, [str(arg) for arg in args])
+    run_script(generate, [str(arg) for arg in args])
 
 
 @pytest.mark.usefixtures("finely")

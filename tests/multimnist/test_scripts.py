@@ -16,8 +16,7 @@ from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS, texts
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_no_text_is_forced_where_none_is_modelled(model):
 )
 def test_impossible_requests_take_one_line_and_exit_2(feedback, capsys, script, args, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(script.main, script.Config, "", [str(feedback), *args])
+        run_script(script, [str(feedback), *args])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

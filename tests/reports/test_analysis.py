@@ -18,8 +18,7 @@ from reports.classifiers import judge_file
 from reports.generated import STEPS, Shown, cross_generation, traversals
 from tests.helpers.coherence import C, model
 from tests.helpers.demo_runs import TINY
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 
 
 def test_parameters_are_counted_by_network():
@@ -260,7 +259,7 @@ def test_a_judge_of_few_examples_does_not_replace_that_of_all(mvae, tmp_path, mo
 
 def test_too_few_examples_for_a_map_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(digits.main, digits.Config, "", [str(tmp_path), "--limit", "19"])
+        run_script(digits, [str(tmp_path), "--limit", "19"])
     assert exit_.value.code == 2
     assert "umap.png needs 20 test examples: raise --limit or --n-test, or give --no-umap" in capsys.readouterr().err
 

@@ -32,12 +32,11 @@ from common.checkpoints import EXPERIMENTS
 from common.errors import InputError
 from cub.captions import Vocabulary
 from tests.helpers.authors import authors_file
-from tests.helpers.scripts import ROOT
+from tests.helpers.scripts import ROOT, run_script
 from tools.exploration import examples, pictures, server
 from tools.exploration.explorer import Explorer
 from tools.exploration.page import N_IN_VIEW, page
 from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
-from training import run_from_command_line
 
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,
@@ -295,7 +294,7 @@ def refused(monkeypatch, capsys):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         with pytest.raises(SystemExit, match="2"):
-            run_from_command_line(explore.main, explore.Config, None, [*models, "--port", str(port)])
+            run_script(explore, [*models, "--port", str(port)])
         return capsys.readouterr().err
 
     monkeypatch.setattr(explore, "experiment_of", lambda path: path.name.split("-")[0])
@@ -500,7 +499,7 @@ def test_a_port_that_cannot_be_had_takes_one_line(tmp_path, capsys, port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1] if port == "in use" else port
         with pytest.raises(SystemExit, match="2"):
-            run_from_command_line(explore.main, explore.Config, None, [str(tmp_path), "--port", str(number)])
+            run_script(explore, [str(tmp_path), "--port", str(number)])
     in_use = f"error: --port {number}: Address already in use: choose another port\n"
     said = in_use if port == "in use" else f"error: --port must be 1 to 65535, not {port}\n"
     assert capsys.readouterr().err == said

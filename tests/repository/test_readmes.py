@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ from tests.helpers.cub_files import write_cub, write_image
 from tests.helpers.mnist_files import IMAGES, write_mnist
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.resnet import small_resnet
-from tests.helpers.scripts import ROOT, python_of_the_readme
-from training import Trainer, run_from_command_line
+from tests.helpers.scripts import ROOT, python_of_the_readme, run_script
+from training import Trainer
 from training.command_line import parse
 from training.options import RunConfig
 
@@ -61,7 +62,7 @@ def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, 
     train = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "mnist/train.py" in line)
     args = shlex.split(train.replace("$(DEMO)", "demo"))[2:]
     monkeypatch.chdir(tmp_path)
-    run_from_command_line(mnist_train.main, mnist_train.Config, "", [*args, "--epochs", "1", "--n-latents", "4"])
+    run_script(mnist_train, [*args, "--epochs", "1", "--n-latents", "4"])
     names = {}
     exec(code, names)
     assert names["p"]["text"].mode.shape == names["log_p"].shape == (100,)
@@ -131,7 +132,7 @@ def test_a_folder_of_pairs_is_an_experiment(tmp_path, monkeypatch):
         write_image(tmp_path / split / name / f"{i}.png", i)
     pairs = importlib.import_module("pairs")
     args = f"--data-dir {tmp_path} --save-dir {tmp_path / 'run'} --epochs 1 --n-latents 4 --batch-size 5".split()
-    run_from_command_line(pairs.main, pairs.Config, pairs.__doc__, args)
+    run_script(pairs, args)
     assert (tmp_path / "run" / "samples" / "from_a.png").exists()
 
     model = checkpoints.load_model(tmp_path / "run", build=pairs.build)
@@ -181,12 +182,15 @@ def test_commands_of_the_readmes_are_read(readme, capsys):
     for folder, (script, *args) in [*commands, *translated_commands(readme)]:
         module = importlib.import_module(".".join([*folder.parts, script.removesuffix(".py")]))
         config = module.Command if hasattr(module, "Command") else module.Config
+        named = {name.lower(): getattr(module, name) for name in ("PAPER", "DEMO") if hasattr(module, name)}
         if args in (["-h"], ["--help"]):
             with pytest.raises(SystemExit, match="^0$"):
                 parse(config, args=args)
             continue
+        if "--pre-trained" in args:  # a run that is not there
+            args = [arg for arg in args if arg not in ("--pre-trained", args[args.index("--pre-trained") + 1])]
         try:
-            given = parse(config, args=args)
+            given = parse(config, args=args, **named)
         except SystemExit:
             pytest.fail(f"{readme}: {folder / script} {' '.join(args)}\n{capsys.readouterr().err}")
         if hasattr(given, "check"):
@@ -249,8 +253,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
             args += ["--limit", "60", "--trials", "1", "--seeds", "0", "--n-samples", "2", "--jobs", "1"]
         if script == "weak_supervision.py":
             args += ["--limit", "100", "--fractions", "0.5", "--seeds", "0", "--classifier-steps", "2", "--jobs", "1"]
-        config = module.Command if hasattr(module, "Command") else module.Config
-        run_from_command_line(module.main, config, "", args)
+        run_script(module, args)
         if script == "setup.py" and args[0] == "mask":  # finds no face in such images
             shutil.copytree("data/grayscale", args[2], dirs_exist_ok=True)
 
@@ -279,7 +282,7 @@ def test_numbers_of_parameters_are_those_of_the_models(folder, n_latents):
 def test_numbers_of_parameters_are_those_of_the_models_with_private_latents_too(script, options):
     folder = script.__name__.split(".")[0]
     build, readme = importlib.import_module(f"{folder}.model").build, (ROOT / folder / "README.md").read_text()
-    for name, model in script.Config.MODELS.items():
-        fewer = {key: value for key, value in options.items() if key != "n_latents" or not model.private}
+    for name in get_args(get_type_hints(script.Config)["model"]):
+        fewer = {key: value for key, value in options.items() if key != "n_latents" or not choices.MODELS[name].private}
         config = script.Config(model=name, **fewer)
         assert f"{parameter_counts(build(config))['all']:,}" in readme, name

@@ -11,6 +11,7 @@ import torch
 from common.checkpoints import BEST, load_config, load_model
 from mnist import train as mnist_train
 from tests.helpers.runs import config, metrics
+from tests.helpers.scripts import run_script
 from tools.publish import Config, main
 from training import run_from_command_line
 
@@ -133,7 +134,7 @@ def test_a_damaged_folder_is_refused(run, tmp_path, capsys, name, message):
         (tmp_path / "new" / name).write_bytes(b"broken" * 9)
     args = ["--demo", "--pre-trained", str(tmp_path / "new"), "--save-dir", str(tmp_path / "x")]
     with pytest.raises(SystemExit):
-        run_from_command_line(mnist_train.main, mnist_train.Config, "", args)
+        run_script(mnist_train, args)
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

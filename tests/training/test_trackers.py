@@ -10,7 +10,8 @@ import pytest
 
 from mnist import train as mnist_train
 from tests.helpers.runs import config
-from training import run_from_command_line, trackers
+from tests.helpers.scripts import run_script
+from training import trackers
 
 LINE = {"epoch": 3, "train": {"bound": -2.0, "a/kl": 1.0}, "beta": 0.5, "lr": 1e-3, "valid": {"bound": -3.0}}
 
@@ -25,7 +26,7 @@ def test_missing_packages_are_named_before_the_training(tmp_path, monkeypatch, c
     for name, missing in (("wandb", "wandb"), ("mlflow", "alembic")):
         args = ["--demo", "--save-dir", str(tmp_path / "run"), "--track", "tensorboard", name]
         with pytest.raises(SystemExit) as exit_:
-            run_from_command_line(mnist_train.main, mnist_train.Config, "", args)
+            run_script(mnist_train, args)
         message = f'error: --track {name} needs {missing}: pip install -e ".[{name}]"\n'
         assert (exit_.value.code, capsys.readouterr().err) == (2, message)
     assert not (tmp_path / "run").exists()

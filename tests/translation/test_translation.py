@@ -13,9 +13,7 @@ from common.objectives import MvaeElbo
 from multimnist.model import TextDecoder, TextEncoder
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import call
-from training import run_from_command_line
-from training.option_groups import choices_of
+from tests.helpers.scripts import call, run_script
 from translation import data, loglike, sample, train
 from translation.model import build
 
@@ -64,7 +62,7 @@ def test_texts_have_any_length_and_vocabulary(length):
     torch.testing.assert_close(logits, decoder.teacher_forced(z, logits.argmax(dim=-1)))
 
 
-@pytest.mark.parametrize("fusion", choices_of(train.Config, "fusion"))
+@pytest.mark.parametrize("fusion", train.FUSIONS)
 def test_every_fusion_trains(fusion, tmp_path):
     options = ["--limit", "60", "--epochs", "1", "--annealing-epochs", "0", "--n-latents", "4"]
     call(train, *options, "--fusion", fusion, "--save-dir", tmp_path)
@@ -145,7 +143,7 @@ def test_samples_and_translations_are_lines(trained, tmp_path):
 )
 def test_impossible_requests(trained, capsys, args, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(sample.main, sample.Config, sample.__doc__, [str(trained), *args])
+        run_script(sample, [str(trained), *args])
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and message in error and error.count("\n") == 1
 

@@ -15,8 +15,7 @@ from common.data import tensor_files
 from common.errors import InputError
 from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 from vhe import VHE, classify, loglike, sample, train, trained_model
 from vhe.data import load
 from vhe.model import Images, IndependentPixels, build
@@ -318,7 +317,7 @@ def test_the_seed_decides(saved, shown):
 )
 def test_errors_are_one_line(saved, script, args, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        run_from_command_line(script.main, script.Config, None, [str(saved["character"]), "--demo", *args])
+        run_script(script, [str(saved["character"]), "--demo", *args])
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 

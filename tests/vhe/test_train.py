@@ -6,7 +6,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from common.checkpoints import LAST, load, load_model, start_from
 from common.data.tensor_files import save
-from training import run_from_command_line
+from tests.helpers.scripts import run_script
 from training.options import as_json
 from vhe import data, sample, train
 from vhe.character_sets import support_sets
@@ -109,7 +109,7 @@ def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, options):
 )
 def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(train.main, train.Config, "", ["--demo", "--save-dir", str(tmp_path / "run"), *options])
+        run_script(train, ["--demo", "--save-dir", str(tmp_path / "run"), *options])
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -118,5 +118,5 @@ def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
 def test_weights_of_another_experiment_are_refused(tmp_path, capsys):
     save(tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}})
     with pytest.raises(SystemExit):
-        run_from_command_line(train.main, train.Config, "", ["--pre-trained", str(tmp_path)])
-    assert "was trained with --model mvae, this script has character, hierarchical" in capsys.readouterr().err
+        run_script(train, ["--pre-trained", str(tmp_path)])
+    assert "has --model mvae, Invalid enum value" in capsys.readouterr().err

@@ -24,8 +24,7 @@ from tests.helpers.celeba_files import N, write_celeba
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
-from tests.helpers.scripts import call
-from training import run_from_command_line
+from tests.helpers.scripts import call, run_script
 from vision.model import CHANNELS
 
 
@@ -199,7 +198,7 @@ def test_training_on_photographs(photographs, tmp_path):
 )
 def test_impossible_requests_take_one_line_and_exit_2(trained, capsys, script, args, message):
     with pytest.raises(SystemExit) as exit_:
-        run_from_command_line(script.main, script.Config, "", [str(trained), "--demo", *args])
+        run_script(script, [str(trained), "--demo", *args])
     assert exit_.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

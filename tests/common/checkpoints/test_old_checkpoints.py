@@ -21,9 +21,9 @@ import tyro
 from common.checkpoints import experiment_of, load_config, load_model
 from common.errors import InputError
 from common.estimators import QUALITIES
-from common.models.choices import STANDARD_PRIOR
 from mnist import halves, pixels
 from tests.helpers import old_checkpoints
+from tests.helpers.fusions import STANDARD_PRIOR
 
 FOLDER = Path(__file__).parents[2] / "checkpoints"
 RUNS = json.loads((FOLDER / "runs.json").read_text())

@@ -13,11 +13,11 @@ from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
-from common.models.choices import STANDARD_PRIOR
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives import StandardElbo
 from mnist.model import build
+from tests.helpers.fusions import STANDARD_PRIOR
 
 D = 4
 
@@ -79,7 +79,7 @@ def test_posteriors_that_hold_the_standard_prior_have_no_other(fusion):
     """With exact experts the posterior would not be exact: 1.333 and 0.333 for 1.895 and 0.474 in the test below."""
     assert fusion in STANDARD_PRIOR
     for options in ({"learn_prior": True}, {"n_clusters": 3}):
-        with pytest.raises(InputError, match="holds the standard prior, not a learned or clustered one: give a"):
+        with pytest.raises(InputError, match="holds the prior N.0, I., no learned or clustered one: leave out"):
             of_sums(fusion, **options)
 
 

@@ -14,12 +14,12 @@ from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
-from common.models.choices import STANDARD_PRIOR
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
 from common.objectives.registry import OBJECTIVES, make_objective
 from common.variational_strategies import SetStrategy
+from tests.helpers.fusions import learns_prior
 from tests.helpers.gradients import gradients, z_scores
 from tests.helpers.linear_gaussian import Decoder, Gaussian, draw, exact_log_p, exact_posterior, standard_error
 from tests.helpers.objectives import gradients_agree, kl_to_prior, repeated
@@ -245,7 +245,7 @@ def assert_gradients_reach(objective, inputs, exempt=()):
     ],
 )
 def test_gradients_reach_every_parameter(obj, fusion, family):
-    model, matrices, scales = private_linear_gaussian(fusion, family, learn_prior=fusion not in STANDARD_PRIOR)
+    model, matrices, scales = private_linear_gaussian(fusion, family, learn_prior=learns_prior(fusion, family))
     inputs = draw(matrices, scales, 6)
     batches, unused = (inputs, mixed(matrices, scales)[0]), ()
     if family == "laplace":  # b's only private latent has the scale 1

@@ -19,11 +19,11 @@ from PIL import Image
 import reproduce
 from common.errors import InputError
 from tests.helpers.results import contents, loglike
+from tests.helpers.scripts import run_script
 from tools.reproduction import commands, report, tables, work
 from tools.reproduction.published import Published
 from tools.reproduction.records import Figure, Measure, Plan, Setting, Table
 from tools.reproduction.results import Result, read_epochs, read_training
-from training import run_from_command_line
 
 WEAK = {"results": [{"fraction": 0.1, "model": 0.9, "classifier": 0.5}]}
 WHOLE = contents(
@@ -76,7 +76,7 @@ def damaged(path, damage):
 
 def run(args):
     with pytest.raises(SystemExit) as caught:
-        run_from_command_line(reproduce.main, reproduce.Config, None, args)
+        run_script(reproduce, args)
     return caught.value.code
 
 
