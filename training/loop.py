@@ -22,10 +22,8 @@ from common.errors import Diverged, require
 from common.objectives.base import Objective
 from reports import training_curves
 from training import optimizers, resuming
-from training.ctrl_c import CtrlC
-from training.meter import DIVERGED, Meter
 from training.options import RunConfig
-from training.progress import Progress, progress_bar, report_epoch, show_means
+from training.progress import DIVERGED, CtrlC, Meter, Progress, progress_bar, report_epoch, show_means
 from training.resuming import Last
 from training.runs import CURVES, Callback, Run
 from training.steps import CapturedStep, Step

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def provenance() -> dict[str, Any]:
     """The commit, versions, device and threads of this process."""
-    import torch  # takes seconds, and --help needs the modules that import this one
-
     return {
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},

@@ -24,7 +24,7 @@ from tests.helpers.runs import assert_same_run, config, metrics
 from tests.helpers.scripts import ROOT, run_script
 from training import loop as training
 from training import run
-from training.meter import Meter
+from training.progress import Meter
 from training.steps import Step
 
 

@@ -28,7 +28,7 @@ from tools.benchmarks import plain, plain_faces, plain_mmvae
 from tools.benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from tools.benchmarks.race import Turn
 from training import devices
-from training.meter import Meter
+from training.progress import Meter
 from training.steps import CapturedStep, Step
 from vision.data import DERIVED
 
