@@ -121,9 +121,9 @@ def parse(
     if default is None:
         return given
     given = read(default)
-    if given.epochs == default.epochs:
+    if given.epochs == default.epochs or type(given).annealing_epochs is not None:
         return given
-    default.annealing_epochs = None  # it is part of the default's epochs
+    default.annealing_epochs = None  # that of the default is part of its epochs
     return read(default)
 
 

@@ -416,7 +416,7 @@ def test_a_run_goes_on_from_another_ones_weights_and_options(tmp_path, monkeypat
     ("first", "args", "second"),
     [
         ({"K": 3, "looser": False}, ["--obj", "elbo", "--K", "1"], (MmvaeElbo, None, None)),
-        ({"obj": "elbo"}, ["--obj", "dreg"], (DregIwaeElbo, 30, True)),
+        ({"obj": "elbo"}, ["--obj", "dreg"], (DregIwaeElbo, 5, True)),
         ({"K": 3, "looser": False}, ["--obj", "iwae"], (IwaeElbo, 3, False)),
         ({"K": 3, "looser": False}, [], (DregIwaeElbo, 3, False)),
         ({"K": 3, "looser": False}, ["--K", "4"], (DregIwaeElbo, 4, False)),
