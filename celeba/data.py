@@ -11,10 +11,8 @@ from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
-from common.data import Examples, checksums, hold_out, image_caches
-from common.data.config import DataConfig
-from common.data.files import download, find, md5_of, read_text
-from common.data.zip_files import unpack
+from common.data import Examples, hold_out, image_caches
+from common.data.files import DataConfig, check_published, download, find, md5_of, read_text, unpack
 from common.errors import InputError, brief, require
 from common.io import DOWNLOAD_AGAIN
 
@@ -117,7 +115,7 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     require(folder is not None, f"{data_dir / IMAGES} is missing, and so is {AUTHORS_IMAGES}: {how_to_get}")
     path = _file(data_dir, "partition")
     lines = [line.split() for line in _lines(path)]
-    checksums.check(path, md5_of(path), "CelebA", FILES["partition"], KNOWN)
+    check_published(path, md5_of(path), "CelebA", FILES["partition"], KNOWN)
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
     require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {DOWNLOAD_AGAIN}")
     names = [name for name, _ in lines]
@@ -171,7 +169,7 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     """
     path, remedy = _file(data_dir, "attributes"), "delete both and download them again (--download)"
     n, head, *lines = [*_lines(path), "", ""]
-    checksums.check(path, md5_of(path), "CelebA", FILES["attributes"], KNOWN)
+    check_published(path, md5_of(path), "CelebA", FILES["attributes"], KNOWN)
     lines, columns = [line.split() for line in lines if line], head.split()
     lacking = [name for name in ATTRIBUTES if name not in columns]
     require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {remedy}")

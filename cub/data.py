@@ -9,10 +9,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from common.data import Examples, image_caches
-from common.data import array_caches as caches
-from common.data.array_caches import Expected
-from common.data.config import DataConfig
+from common.data import Examples, arrays, image_caches
+from common.data.arrays import Expected
+from common.data.files import DataConfig
 from common.distributed import progress
 from common.errors import require
 from common.io import AGAIN
@@ -152,14 +151,14 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
     path = cache_dir / f"cub_words_{md5_of_lines(about.values())[:8]}.npz"
     if path.exists():
         most = 4 * sum(len(caption.encode()) + 1 for caption in captions)  # each character may become a word
-        (text,) = caches.load(path, about, {"words": Expected("|u1", (range(most),))}, AGAIN)
+        (text,) = arrays.load(path, about, {"words": Expected("|u1", (range(most),))}, AGAIN)
         split = [line.split() for line in text.numpy().tobytes().decode(errors="replace").split("\n")]
         require(len(split) == len(captions), f"{path} holds {len(split)} captions instead of {len(captions)}: {AGAIN}")
         return split
     split = _split(captions)
     if os.access(cache_dir, os.W_OK):
         text = "\n".join(map(" ".join, split)).encode()
-        caches.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+        arrays.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
     return split
 
 

@@ -10,7 +10,7 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from common.data import npy_files, tensor_files
+from common.data import arrays, tensor_files
 from common.data.image_caches import Kind, decode
 from common.data.schemas import read_json
 from common.errors import require
@@ -166,7 +166,7 @@ def read_network(path: Path, remedy: str) -> Kept:
 
 def map_features(path: Path, n: int, mode: str = "c") -> np.ndarray:
     """Features (n, 2048) of a file, memory-mapped."""
-    features, expected = npy_files.mapped(path, ["<f4"], remedy_for(path.parent), mode), (n, N_FEATURES)
+    features, expected = arrays.mapped(path, ["<f4"], remedy_for(path.parent), mode), (n, N_FEATURES)
     same = features.shape == expected
     require(same, f"{path} has the shape {features.shape} instead of {expected}: {remedy_for(path.parent)}")
     return features

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import load_config
-from common.data import Examples, checksums, files
-from common.data.config import DataConfig
-from common.data.files import find
+from common.data import Examples, files
+from common.data.files import DataConfig, find
 from common.errors import brief, require
 from common.io import DOWNLOAD_AGAIN
 from mnist import idx_files
@@ -126,7 +125,7 @@ def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
     paths = [_path(name, dataset, data_dir, download) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
     for path, name, items in zip(paths, FILES[split], (images, labels), strict=True):
-        checksums.check(path, idx_files.md5_of_items(items), dataset, name, KNOWN)
+        files.check_published(path, idx_files.md5_of_items(items), dataset, name, KNOWN)
     require(
         len(images) == len(labels),
         f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: "

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data import Examples, checksums, files
-from common.data import array_caches as caches
-from common.data.array_caches import Expected
-from common.data.config import DataConfig
-from common.data.files import find
+from common.data import Examples, arrays, files
+from common.data.arrays import Expected
+from common.data.files import DataConfig, find
 from common.errors import require
 from common.io import AGAIN, DOWNLOAD_AGAIN, write_atomically
 from mnist.data import digits
@@ -81,7 +79,7 @@ def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
         about = _about(config, len(held_out[0][1]))
         most = config.matchings * min(len(labels) for _, labels in train)
         expected = {"train": Expected("<i8", (2, range(1, most + 1)))}
-        (kept,) = caches.load(config.data_dir / IDX, about, expected, "make it again with make_idx.py")
+        (kept,) = arrays.load(config.data_dir / IDX, about, expected, "make it again with make_idx.py")
     train = _paired(train, config, "train", config.matchings, kept).take(slice(config.limit))
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
@@ -102,7 +100,7 @@ def save_pairs(config: TrainingPairConfig) -> list[Path]:
         rows["test"] = _paired(_images("test", config), config, "test").rows
     pairs = {"train": torch.stack([rows["train"]["mnist"], rows["train"]["svhn"]])}
     paths = [config.data_dir / IDX]
-    caches.save(paths[0], _about(config, len(held_out[0][1])), pairs)
+    arrays.save(paths[0], _about(config, len(held_out[0][1])), pairs)
     if config.svhn == "real":
         for split, name in itertools.product(rows, ("mnist", "svhn")):
             paths.append(config.data_dir / AUTHORS_IDX.format(split=split, name=name))
@@ -141,12 +139,12 @@ def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path) -> Tensor:
     if cache.exists():
         n = len(labels)
         expected = {"images": Expected("|u1", (n, 3, 32, 32)), "labels": Expected("<i8", (n,))}
-        images, cached_labels = caches.load(cache, about, expected, AGAIN)
+        images, cached_labels = arrays.load(cache, about, expected, AGAIN)
         require(cached_labels.equal(labels), f"{cache} was made from other digits: {AGAIN}")
         return images
     images = street_digits(digits, seed)
     if os.access(cache.parent, os.W_OK):
-        caches.save(cache, about, {"images": images, "labels": labels})
+        arrays.save(cache, about, {"images": images, "labels": labels})
     return images
 
 
@@ -233,5 +231,5 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
     problem = f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's"
     require(bool(fits), f"{problem}: {DOWNLOAD_AGAIN}")
-    checksums.check(path, files.md5_of(path), "SVHN", FILES[split], KNOWN)
+    files.check_published(path, files.md5_of(path), "SVHN", FILES[split], KNOWN)
     return images, labels % N_CLASSES  # in the file the digit 0 has the label 10

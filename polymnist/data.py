@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from common.data import Examples, files, image_caches, tensor_files
-from common.data.config import DataConfig
-from common.data.pictures import open_picture
-from common.data.zip_files import unpack
+from common.data.files import DataConfig, unpack
+from common.data.image_caches import open_picture
 from common.errors import InputError, require
 from mnist.data import digits
 

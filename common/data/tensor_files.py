@@ -10,21 +10,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from common.data import zip_files
 from common.data.schemas import check
 from common.errors import InputError, brief, install, require
-from common.io import open_regular, reading, write_atomically
+from common.io import check_total, open_regular, reading, write_atomically
 
 T = TypeVar("T")
 MAX_VALUES = 10**6  # values that a file of ours never reaches
 
 
 def save(path: Path, content: dict) -> None:
-    """Save tensors and plain containers atomically.
-
-    Raises:
-        InputError: the file could not be written.
-    """
+    """Save tensors and plain containers atomically; InputError if the file cannot be written."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getbuffer())
@@ -44,7 +39,7 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
     with reading(path, damaged, "a checkpoint") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:  # torch.save compresses nothing
-                zip_files.check_total(archive, path.stat().st_size)
+                check_total(archive, path.stat().st_size)
         file.seek(0)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
