@@ -22,23 +22,24 @@ DRAWN_AT_ONCE = 100
 IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
 AUTHORS_IMAGES = "images"  # in MVAE's README
 FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
-KNOWN = {  # md5
-    ("CelebA", "list_attr_celeba.txt"): "75e246fa4810816ffd6ee81facbd244c",
-    ("CelebA", "list_eval_partition.txt"): "d32c9cbf5e040fd4025c592c306e6668",
-}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+SOURCES = {  # id at the host, md5
+    "list_attr_celeba.txt": ("0B7EVK8r0v71pblRyaVFSWGxPY0U", "75e246fa4810816ffd6ee81facbd244c"),
+    "list_eval_partition.txt": ("0B7EVK8r0v71pY0NSMzRuSXJEVkk", "d32c9cbf5e040fd4025c592c306e6668"),
+    "img_align_celeba.zip": ("0B7EVK8r0v71pZjFTYXZWM3FlRnM", "00d2c5bc6d35e252742224ab0c1e8fcb"),
+}
+KNOWN = {("CelebA", name): SOURCES[name][1] for name in FILES.values()}
 HOW_TO_GET_FILES = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
 
 
 class FaceConfig(DataConfig, Protocol):
-    """`DataConfig`, and cache_dir: where the images are kept at 64 x 64; None for the data_dir."""
+    """`DataConfig`, and what faces need.
+
+    cache_dir: where the images are kept at 64 x 64; None for the data_dir.
+    valid: for `load_train` alone, the number of training images to hold out; None for the dataset's validation split.
+    """
 
     cache_dir: Path | None
-
-
-class TrainingFaceConfig(FaceConfig, Protocol):
-    """`FaceConfig`, and valid: number of training images to hold out; None for the dataset's validation split."""
-
     valid: int | None
 
 
@@ -65,15 +66,14 @@ def load(split: str, config: FaceConfig) -> Examples:
     if config.download:
         _fetch(data_dir)
     folder, names, splits = source(data_dir)
-    attributes = _attributes(data_dir, names)
+    rows, attributes = rows_of(split, splits, config.limit), _attributes(data_dir, names)
     cache, remedy = (config.cache_dir or data_dir) / CACHE, f"unpack {ARCHIVE} again, or delete {folder} and --download"
     images = image_caches.load(folder, names, cache, image_caches.Kind(), remedy)
-    rows = rows_of(split, splits, config.limit)
     return Examples({"image": images[rows], "attrs": attributes[rows]})
 
 
 def load_train(
-    config: TrainingFaceConfig, load: Callable[[str, FaceConfig], Examples] = load
+    config: FaceConfig, load: Callable[[str, FaceConfig], Examples] = load
 ) -> tuple[Examples, Examples | None]:
     """Load the training examples, and the validation examples that select the best model (None with --valid 0).
 
@@ -219,15 +219,12 @@ def _lines(path: Path) -> list[str]:
 
 def _fetch(data_dir: Path) -> None:
     """Download missing files, into torchvision's layout, and unpack the images."""
-    from common.data.torchvision_import import datasets
-
-    sources = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
     missing = [FILES[kind] for kind in FILES if not any((data_dir / place).is_file() for place in _places(kind))]
     unpacked = _folder(data_dir) is not None
     if not unpacked and not (data_dir / ARCHIVE).is_file():
         missing.append(ARCHIVE)
     for name in missing:
-        file_id, md5 = sources[name]
+        file_id, md5 = SOURCES[name]
         download([HOST + file_id], data_dir / name, md5)
     if not unpacked:
         unpack(data_dir / ARCHIVE, IMAGES)

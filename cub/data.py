@@ -70,15 +70,13 @@ class Birds:
 
 
 class BirdConfig(DataConfig, Protocol):
-    """`DataConfig` and the fields of `BirdOptions`."""
+    """`DataConfig` and the fields of `BirdOptions`.
+
+    valid: for `load_train` alone, the number of training images to hold out; None for the last tenth.
+    """
 
     images_dir: Path | None
     cache_dir: Path | None
-
-
-class TrainingBirdConfig(BirdConfig, Protocol):
-    """`BirdConfig`, and valid: the number of training images to hold out; None for the last tenth."""
-
     valid: int | None
 
 
@@ -122,7 +120,7 @@ def load(
 
 
 def load_train(
-    config: TrainingBirdConfig,
+    config: BirdConfig,
     source: Literal["image", "feature"] = "image",
     vocabulary: Vocabulary | None = None,
 ) -> tuple[Birds, Birds | None]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,17 +16,28 @@ from common.io import DOWNLOAD_AGAIN
 from mnist import idx_files
 from mnist.demo import scanned_digits
 from mnist.idx_files import read_idx
-
-if TYPE_CHECKING:
-    from reports.options import ModelConfig
+from reports.options import ModelConfig
 
 CLASSES = tuple("0123456789")
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# md5 of the unpacked files
-KNOWN = {
+MIRRORS = {
+    "MNIST": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+    "FashionMNIST": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+}
+PACKED = {  # md5 of the gzipped files
+    ("MNIST", "train-images-idx3-ubyte"): "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    ("MNIST", "train-labels-idx1-ubyte"): "d53e105ee54ea40749a09fcbcd1e9432",
+    ("MNIST", "t10k-images-idx3-ubyte"): "9fb629c4189551a2d022fa330f9573f3",
+    ("MNIST", "t10k-labels-idx1-ubyte"): "ec29112dd5afa0611ce80d1b7f02629c",
+    ("FashionMNIST", "train-images-idx3-ubyte"): "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    ("FashionMNIST", "train-labels-idx1-ubyte"): "25c81989df183df01b3e8a0aad5dffbe",
+    ("FashionMNIST", "t10k-images-idx3-ubyte"): "bef4ecab320f06d8554ea6380940ec79",
+    ("FashionMNIST", "t10k-labels-idx1-ubyte"): "bb300cfdad3c16e7a12a480ee83cd310",
+}
+KNOWN = {  # md5 of the unpacked files
     ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
     ("MNIST", "train-labels-idx1-ubyte"): "a25bea736e30d166cdddb491f175f624",
     ("MNIST", "t10k-images-idx3-ubyte"): "2646ac647ad5339dbf082846283269ea",
@@ -86,7 +97,7 @@ def binarised(examples: Examples) -> Examples:
     return Examples(examples.modalities | {"image": drawn})
 
 
-def load_as_trained(split: str, config: "ModelConfig", dataset: Dataset) -> Examples:
+def load_as_trained(split: str, config: ModelConfig, dataset: Dataset) -> Examples:
     """Load a split as the model knows its images: `binarised` if it was trained with --binary."""
     examples = dataset.load(split, config)
     return binarised(examples) if load_config(config.model, dataset.name).get("binary") else examples
@@ -143,11 +154,8 @@ def _path(name: str, dataset: str, data_dir: Path, download: bool) -> Path:
     # MNIST and FashionMNIST have the same file names: only the folder tells them apart
     candidates = [f"{folder}{name}{suffix}" for folder in (f"{dataset}/raw/", "") for suffix in (".gz", "")]
     if download and not any((data_dir / candidate).is_file() for candidate in candidates):
-        from common.data.torchvision_import import datasets
-
-        source = getattr(datasets, dataset)
-        md5 = dict(source.resources)[f"{name}.gz"]
-        files.download([f"{mirror}{name}.gz" for mirror in source.mirrors], data_dir / candidates[0], md5)
+        urls = [f"{mirror}{name}.gz" for mirror in MIRRORS[dataset]]
+        files.download(urls, data_dir / candidates[0], PACKED[dataset, name])
     return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
 
 

@@ -23,6 +23,7 @@ from mnist_svhn.street import CLEAN, street_digits
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+URL = "http://ufldl.stanford.edu/housenumbers/"
 KNOWN = {  # md5
     ("SVHN", "train_32x32.mat"): "e26dedcc434d2e4c54c9b2d4a06d8373",
     ("SVHN", "test_32x32.mat"): "eb5a983be6a315427106f1b164d9cef3",
@@ -34,20 +35,18 @@ AUTHORS_IDX = "{split}-ms-{name}-idx.pt"  # of the MMVAE authors' bin/make-mnist
 
 
 class PairConfig(DataConfig, Protocol):
-    """`DataConfig` and the fields of `PairOptions`."""
+    """`DataConfig` and the fields of `PairOptions`; for `load_train` and `save_pairs` those of `TrainingPairOptions`.
+
+    valid: for these two alone, the number of images of each modality to hold out.
+    """
 
     svhn: Literal["real", "synthetic"]
     max_per_class: int
     pair_seed: int
-
-    def check_options(self) -> None: ...
-
-
-class TrainingPairConfig(PairConfig, Protocol):
-    """`PairConfig`, the fields of `TrainingPairOptions`, and valid: the images of each modality to hold out."""
-
     matchings: int
     valid: int | None
+
+    def check_options(self) -> None: ...
 
 
 def load(split: str, config: PairConfig) -> Examples:
@@ -67,7 +66,7 @@ def load(split: str, config: PairConfig) -> Examples:
     return _paired(_images(split, config), config, split).take(slice(config.limit))
 
 
-def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
+def load_train(config: PairConfig) -> tuple[Examples, Examples | None]:
     """Load training pairs, and one matching of held-out images for validation (None for --valid 0); see `load`.
 
     The last --valid images of each modality are held out, by default a sixth of the rarer one's; --limit applies to
@@ -84,7 +83,7 @@ def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
 
-def save_pairs(config: TrainingPairConfig) -> list[Path]:
+def save_pairs(config: PairConfig) -> list[Path]:
     """Write the pairs to the data-dir, and return the files.
 
     The first file, mnist_svhn_idx.npz, holds the training pairs as "train" (2, N): row numbers of MNIST's and SVHN's
@@ -157,7 +156,7 @@ def _hold_out(images: tuple[Images, Images], valid: int | None) -> tuple[tuple[I
     return train, tuple((x[len(x) - valid :], labels[len(x) - valid :]) for x, labels in images)
 
 
-def _about(options: TrainingPairConfig, valid: int) -> dict[str, str | int]:
+def _about(options: PairConfig, valid: int) -> dict[str, str | int]:
     """The options that the saved pairs depend on."""
     return {field.name: getattr(options, field.name) for field in fields(TrainingPairOptions)} | {"valid": valid}
 
@@ -216,10 +215,7 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     """
     path = data_dir / FILES[split]
     if download and not path.is_file():
-        from common.data.torchvision_import import datasets
-
-        url, _, md5 = datasets.SVHN.split_list[split]
-        files.download([url], path, md5)
+        files.download([URL + FILES[split]], path, KNOWN["SVHN", FILES[split]])
     path = find(
         data_dir, [FILES[split]], "fetch it with --download, or use --svhn synthetic or --demo, which do without"
     )

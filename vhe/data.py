@@ -20,6 +20,11 @@ from common.io import DOWNLOAD_AGAIN
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
+URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+ARCHIVES = {  # md5
+    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
+}
 PAGE, SIZE = 105, 28  # height and width of a page in the files, and of an image in the data, in pixels
 MAX_SIDE = 4096  # height or width of a user's image
 DECODED_AT_ONCE = 100  # pages; more of them do not fit the cache
@@ -200,10 +205,7 @@ def _find(data_dir: Path, name: str, fetch: bool) -> Path:
     candidates = [data_dir / folder / f"{name}{suffix}" for suffix in (".zip", "") for folder in ("", "omniglot-py")]
     existing = [path for path in candidates if path.exists()]
     if fetch and not existing:
-        from common.data.torchvision_import import datasets
-
-        omniglot = datasets.Omniglot
-        download([f"{omniglot.download_url_prefix}/{name}.zip"], candidates[1], omniglot.zips_md5[name])
+        download([f"{URL}/{name}.zip"], candidates[1], ARCHIVES[name])
         return candidates[1]
     require(
         bool(existing),

@@ -51,8 +51,8 @@ def test_images_may_lie_where_mvaes_readme_has_them(tmp_path):
 
 
 def test_files_are_recognised_and_what_nobody_knows_is_used_with_a_warning(tmp_path, monkeypatch, capsys):
-    published = {("CelebA", name): md5 for _, md5, name in datasets.CelebA.file_list if name.startswith("list_")}
-    assert celeba.data.KNOWN.items() <= published.items()
+    published = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
+    assert celeba.data.SOURCES.items() <= published.items()
     load("test", data_config(write_celeba(tmp_path)))
     assert (
         capsys.readouterr().err
@@ -272,11 +272,11 @@ def host(server, tmp_path, monkeypatch):
         images.writestr("../escaped.txt", "kept inside")
     contents = {name: (source / name).read_bytes() for name in (ATTRS, PARTITION)}
     contents["img_align_celeba.zip"] = archive.getvalue()
-    known = []
+    known = {}
     for i, (name, content) in enumerate(contents.items()):
         server.content[f"/?id={i}"] = content
-        known.append((str(i), hashlib.md5(content).hexdigest(), name))
-    monkeypatch.setattr(datasets.CelebA, "file_list", known)
+        known[name] = str(i), hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(celeba.data, "SOURCES", known)
     monkeypatch.setattr(celeba.data, "HOST", f"{server.url}/?id=")
     return server
 
