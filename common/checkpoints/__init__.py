@@ -1,27 +1,39 @@
 """Trained models on disk: those of our files and of the original authors'."""
 
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "experiment_modules": ["EXPERIMENTS"],
-        "authors_files": ["Size"],
-        "saved_models": [
-            "BEST",
-            "FORMAT",
-            "LAST",
-            "OPTIONS",
-            "PUBLISHED",
-            "Name",
-            "NetworkOptions",
-            "Saved",
-            "check_fit",
-            "experiment_of",
-            "load",
-            "load_config",
-            "load_model",
-            "start_from",
-        ],
-    },
+from common.checkpoints.authors_files import Size
+from common.checkpoints.experiment_modules import EXPERIMENTS
+from common.checkpoints.saved_models import (
+    BEST,
+    FORMAT,
+    LAST,
+    OPTIONS,
+    PUBLISHED,
+    Name,
+    NetworkOptions,
+    Saved,
+    check_fit,
+    experiment_of,
+    load,
+    load_config,
+    load_model,
+    start_from,
 )
+
+__all__ = [
+    "BEST",
+    "EXPERIMENTS",
+    "FORMAT",
+    "LAST",
+    "OPTIONS",
+    "PUBLISHED",
+    "Name",
+    "NetworkOptions",
+    "Saved",
+    "Size",
+    "check_fit",
+    "experiment_of",
+    "load",
+    "load_config",
+    "load_model",
+    "start_from",
+]
