@@ -17,9 +17,11 @@ from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data import tensor_files
 from common.errors import InputError, brief, require
+from common.io import DAMAGE
 from training.resuming import Count, OptimizerState, restore_optimizer
 
 N_FEATURES = 2048
+IMAGENET = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet
 EXTRACTED_AT_ONCE = 64
 SMALLEST, WIDEST = 0.25, 4 / 3  # of a training crop: smallest share of the image's area, largest aspect ratio
@@ -83,24 +85,14 @@ def imagenet() -> dict[str, Tensor]:
     """torchvision's ImageNet weights (IMAGENET1K_V1, as in the MMVAE authors' code), which torch.hub downloads.
 
     Raises:
-        InputError: the download failed; the message names the file to download by hand.
+        InputError: the download failed, or its file is damaged; the message names the file to download by hand.
     """
-    from common.data.torchvision_import import models
-
-    weights = models.ResNet101_Weights.IMAGENET1K_V1
-    folder, name = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[1]
-    if not (folder / name).exists():
-        digest = name.removesuffix(".pth").split("-")[1]  # the beginning of its sha256
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(folder / name), digest)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: another digest
-            raise InputError(
-                f"{weights.url} could not be downloaded ({brief(error)}): download it by hand to {folder / name}, or "
-                "give --weights PATH, or train a network on the birds with --weights train"
-            ) from error
-    again = "delete it, and it will be downloaded again"
-    return tensor_files.load(folder / name, dict[str, Tensor], again, again)
+    try:
+        return torch.hub.load_state_dict_from_url(IMAGENET, map_location="cpu", check_hash=True, weights_only=True)
+    except (*DAMAGE, http.client.HTTPException) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET.rsplit("/", 1)[1]
+        remedy = f"download it by hand to {file}, or give --weights PATH, or train a network with --weights train"
+        raise InputError(f"{IMAGENET} could not be loaded ({brief(error)}): {remedy}") from error
 
 
 def fingerprint(network: nn.Module) -> str:
