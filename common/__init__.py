@@ -31,7 +31,6 @@ Data
         arrays: numpy's files, cached with their options or mapped into memory
         files: finding, downloading and unpacking a dataset's files, and whether they are the published ones
         image_caches: images as Pillow reads them, decoded once and kept
-        drawing: random measures, shapes and light of the pictures that demos draw
         batches: examples in memory, and which modality each has
         splits: what is held out, and which examples keep their pairing
         streams: splits on the device, as a whole or a batch at a time

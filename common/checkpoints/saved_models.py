@@ -21,8 +21,8 @@ from common.checkpoints.authors_files import (
 from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
 from common.data import tensor_files
 from common.data.schemas import check, read_json
-from common.data.tensor_files import load_safetensors
-from common.errors import InputError, brief, flag, option, require
+from common.errors import InputError, brief, flag, install, option, require
+from common.io import reading
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
@@ -209,9 +209,19 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
 
 def _published(path: Path) -> dict[str, Any]:
     """What a published file and the options beside it hold, as a checkpoint of ours."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors import torch as safetensors
+    except ImportError as error:
+        raise InputError(f"{path} needs safetensors: {install('safetensors')}") from error
     again = "download the published folder again"
     options = read_json(path.with_name(OPTIONS), PublishedOptions, f"{path.name} needs it, {again}")
-    return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
+    with reading(path, again, "a file of safetensors that this version of torch can read") as file:
+        try:
+            parameters = safetensors.load(file.read())
+        except SafetensorError as error:
+            raise ValueError(brief(error)) from error
+    return msgspec.structs.asdict(options) | {"state_dict": parameters}
 
 
 def _ours(saved: Saved, path: Path) -> Trained:

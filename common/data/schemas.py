@@ -14,26 +14,25 @@ from common.io import MIB, open_regular, read_bounded
 T = TypeVar("T")
 
 
-def read_json(path: Path, kind: type[T], remedy: str, at_most: int = MIB) -> T:
-    """Read a JSON file of at most so many bytes as a type, such as a msgspec.Struct.
+def read_json(path: Path, kind: type[T], remedy: str) -> T:
+    """Read a JSON file of at most a MiB as a type, such as a msgspec.Struct.
 
     Raises:
         InputError: the file is missing, too large, or not what the type says; the message names the field.
     """
-    return decode(read_bounded(path, remedy, at_most), kind, str(path), remedy)
+    return decode(read_bounded(path, remedy, MIB), kind, str(path), remedy)
 
 
-def read_json_lines(path: Path, kind: type[T], remedy: str, at_most: int = MIB) -> list[T]:
-    """Read a file with one JSON value a line, of at most so many bytes. A last line without its end is left out.
+def read_json_lines(path: Path, kind: type[T], remedy: str) -> list[T]:
+    """Read a file with one JSON value a line, of at most a MiB. A last line without its end is left out.
 
     Raises: as `read_json`.
     """
     values = []
     with open_regular(path, remedy) as file:
-        while (line := file.readline(at_most + 1)).endswith(b"\n"):
+        while (line := file.readline(MIB + 1)).endswith(b"\n"):
             values.append(decode(line, kind, f"{path}, line {len(values) + 1}", remedy))
-    long = f"{path}, line {len(values) + 1} has more than {at_most / MIB:g} MiB, too much for its kind: {remedy}"
-    require(len(line) <= at_most, long)
+    require(len(line) <= MIB, f"{path}, line {len(values) + 1} has more than a MiB, too much for its kind: {remedy}")
     return values
 
 
