@@ -58,7 +58,7 @@ def test_files_are_recognised_and_what_nobody_knows_is_used_with_a_warning(tmp_p
         capsys.readouterr().err
         == f"warning: {tmp_path} does not hold CelebA as published: its files are used unchecked\n"
     )
-    known = {("CelebA", name): md5_of(tmp_path / name) for name in celeba.data.FILES.values()}
+    known = {("CelebA", name): md5_of(tmp_path / name) for name in celeba.data.PLACES}
     monkeypatch.setattr(celeba.data, "KNOWN", known)
     load("test", data_config(tmp_path))
     assert capsys.readouterr().err == ""
