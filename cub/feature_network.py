@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from common import distributed, random_states
 from common.checkpoints import check_fit
@@ -51,7 +51,7 @@ class Recipe(NamedTuple):
 
 def resnet101(n_classes: int | None = None) -> nn.Module:
     """torchvision's ResNet-101 with random weights: images -> logits (N, n_classes), or features (N, 2048) for None."""
-    from common.data.torchvision_import import models  # slow to import
+    from common.data.torchvision_import import models  # here and below: it takes two seconds, and few scripts need it
 
     network = models.resnet101(num_classes=n_classes or 1, zero_init_residual=True)
     if n_classes is None:
@@ -120,20 +120,12 @@ def features_of(network: nn.Module, images: Tensor, size: int) -> Tensor:
     Returns:
         (N, 2048) float32 for an `extractor`, on the network's device.
     """
+    from common.data.torchvision_import import transforms
+
+    framed = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
     device = next(network.parameters()).device
-    return torch.cat([network(normalised(_framed(x.to(device), size))) for x in images.split(EXTRACTED_AT_ONCE)])
-
-
-def _framed(images: Tensor, size: int) -> Tensor:
-    """Resize the shorter side to `size` and crop the square in the middle: (N, 3, size, size) in [0, 1]."""
-    images = images / 255 if images.dtype == torch.uint8 else images
-    sides = images.shape[-2:]
-    if sides == (size, size):
-        return images
-    height, width = (int(size * side / min(sides)) for side in sides)
-    images = interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
-    top, left = (round((side - size) / 2) for side in (height, width))
-    return images[..., top : top + size, left : left + size]
+    batches = (x.to(device) / 255 if x.dtype == torch.uint8 else x.to(device) for x in images.split(EXTRACTED_AT_ONCE))
+    return torch.cat([network(normalised(framed(x))) for x in batches])
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
