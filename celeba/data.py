@@ -11,10 +11,8 @@ from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
-from common.data import Examples, checksums, hold_out, image_caches
-from common.data.config import DataConfig
-from common.data.files import download, find, md5_of, read_text
-from common.data.zip_files import unpack
+from common.data import Examples, hold_out, image_caches
+from common.data.files import DataConfig, check_published, download, find, md5_of, read_text, unpack
 from common.errors import InputError, brief, require
 from common.io import DOWNLOAD_AGAIN
 
@@ -23,24 +21,26 @@ N_DEMO = {"train": 6000, "valid": 500, "test": 1000}
 DRAWN_AT_ONCE = 100
 IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
 AUTHORS_IMAGES = "images"  # in MVAE's README
-FILES = {"attributes": "list_attr_celeba.txt", "partition": "list_eval_partition.txt"}
-KNOWN = {  # md5
-    ("CelebA", "list_attr_celeba.txt"): "75e246fa4810816ffd6ee81facbd244c",
-    ("CelebA", "list_eval_partition.txt"): "d32c9cbf5e040fd4025c592c306e6668",
-}
+ATTRIBUTES_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
+PLACES = {ATTRIBUTES_FILE: ("Anno/", "", "celeba/"), PARTITION_FILE: ("Eval/", "", "celeba/")}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+SOURCES = {  # id at the host, md5
+    ATTRIBUTES_FILE: ("0B7EVK8r0v71pblRyaVFSWGxPY0U", "75e246fa4810816ffd6ee81facbd244c"),
+    PARTITION_FILE: ("0B7EVK8r0v71pY0NSMzRuSXJEVkk", "d32c9cbf5e040fd4025c592c306e6668"),
+    ARCHIVE: ("0B7EVK8r0v71pZjFTYXZWM3FlRnM", "00d2c5bc6d35e252742224ab0c1e8fcb"),
+}
+KNOWN = {("CelebA", name): SOURCES[name][1] for name in PLACES}
 HOW_TO_GET_FILES = "--data-dir DIR says where it is, --download fetches it, --demo needs no files"
 
 
 class FaceConfig(DataConfig, Protocol):
-    """`DataConfig`, and cache_dir: where the images are kept at 64 x 64; None for the data_dir."""
+    """`DataConfig`, and what faces need.
+
+    cache_dir: where the images are kept at 64 x 64; None for the data_dir.
+    valid: for `load_train` alone, the number of training images to hold out; None for the dataset's validation split.
+    """
 
     cache_dir: Path | None
-
-
-class TrainingFaceConfig(FaceConfig, Protocol):
-    """`FaceConfig`, and valid: number of training images to hold out; None for the dataset's validation split."""
-
     valid: int | None
 
 
@@ -67,15 +67,14 @@ def load(split: str, config: FaceConfig) -> Examples:
     if config.download:
         _fetch(data_dir)
     folder, names, splits = source(data_dir)
-    attributes = _attributes(data_dir, names)
+    rows, attributes = rows_of(split, splits, config.limit), _attributes(data_dir, names)
     cache, remedy = (config.cache_dir or data_dir) / CACHE, f"unpack {ARCHIVE} again, or delete {folder} and --download"
     images = image_caches.load(folder, names, cache, image_caches.Kind(), remedy)
-    rows = rows_of(split, splits, config.limit)
     return Examples({"image": images[rows], "attrs": attributes[rows]})
 
 
 def load_train(
-    config: TrainingFaceConfig, load: Callable[[str, FaceConfig], Examples] = load
+    config: FaceConfig, load: Callable[[str, FaceConfig], Examples] = load
 ) -> tuple[Examples, Examples | None]:
     """Load the training examples, and the validation examples that select the best model (None with --valid 0).
 
@@ -115,9 +114,8 @@ def source(data_dir: Path) -> tuple[Path, list[str], np.ndarray]:
     folder = _folder(data_dir)
     how_to_get = f"{HOW_TO_GET_FILES}; --download also unpacks {ARCHIVE} if you put it there"
     require(folder is not None, f"{data_dir / IMAGES} is missing, and so is {AUTHORS_IMAGES}: {how_to_get}")
-    path = _file(data_dir, "partition")
-    lines = [line.split() for line in _lines(path)]
-    checksums.check(path, md5_of(path), "CelebA", FILES["partition"], KNOWN)
+    path, lines = _lines(data_dir, PARTITION_FILE)
+    lines = [line.split() for line in lines]
     wrong = next((i for i, line in enumerate(lines) if len(line) != 2 or line[1] not in ("0", "1", "2")), None)
     require(wrong is None, f"{path} does not give a split, 0, 1 or 2, in line {(wrong or 0) + 1}: {DOWNLOAD_AGAIN}")
     names = [name for name, _ in lines]
@@ -133,7 +131,7 @@ def rows_of(split: str, splits: np.ndarray, limit: int | None) -> slice | Tensor
         splits: each image's split, (N,) indices into SPLITS.
     """
     rows = np.flatnonzero(splits == SPLITS.index(split))[:limit]
-    require(len(rows) > 0, f"{FILES['partition']} has no image of the split {split}: {DOWNLOAD_AGAIN}")
+    require(len(rows) > 0, f"{PARTITION_FILE} has no image of the split {split}: {DOWNLOAD_AGAIN}")
     first, last = int(rows[0]), int(rows[-1])
     return slice(first, last + 1) if last - first == len(rows) - 1 else torch.from_numpy(rows)
 
@@ -169,14 +167,14 @@ def _attributes(data_dir: Path, names: Sequence[str]) -> Tensor:
     Args:
         names: the N images in the partition file, which must be those in the attributes' file.
     """
-    path, remedy = _file(data_dir, "attributes"), "delete both and download them again (--download)"
-    n, head, *lines = [*_lines(path), "", ""]
-    checksums.check(path, md5_of(path), "CelebA", FILES["attributes"], KNOWN)
+    remedy = "delete both and download them again (--download)"
+    path, lines = _lines(data_dir, ATTRIBUTES_FILE)
+    n, head, *lines = [*lines, "", ""]
     lines, columns = [line.split() for line in lines if line], head.split()
     lacking = [name for name in ATTRIBUTES if name not in columns]
     require(not lacking, f"{path} lacks the attributes {', '.join(lacking)} in its second line: {remedy}")
     difference = _difference(n, [line[0] for line in lines], names)
-    require(difference is None, f"{path} and {FILES['partition']} disagree ({difference}): {remedy}")
+    require(difference is None, f"{path} and {PARTITION_FILE} disagree ({difference}): {remedy}")
     try:
         values = np.array([line[1:] for line in lines], dtype=np.int8)
     except (ValueError, OverflowError) as error:
@@ -204,32 +202,22 @@ def _folder(data_dir: Path) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def _file(data_dir: Path, kind: str) -> Path:
-    """Return the path of a file of FILES; raise InputError if it is missing."""
-    return find(data_dir, _places(kind), HOW_TO_GET_FILES)
-
-
-def _places(kind: str) -> list[str]:
-    """Return the paths, relative to the data_dir, at which a file of FILES may lie."""
-    return [f"{place}{FILES[kind]}" for place in ("Anno/" if kind == "attributes" else "Eval/", "", "celeba/")]
-
-
-def _lines(path: Path) -> list[str]:
-    """Return the lines of a text file; raise InputError if it is unreadable."""
-    return read_text(path, DOWNLOAD_AGAIN).rstrip().splitlines()
+def _lines(data_dir: Path, name: str) -> tuple[Path, list[str]]:
+    """Return the path and the lines of a text file; raise InputError if it is missing, unreadable, or another one."""
+    path = find(data_dir, [f"{place}{name}" for place in PLACES[name]], HOW_TO_GET_FILES)
+    lines = read_text(path, DOWNLOAD_AGAIN).rstrip().splitlines()
+    check_published(path, md5_of(path), "CelebA", name, KNOWN)
+    return path, lines
 
 
 def _fetch(data_dir: Path) -> None:
     """Download missing files, into torchvision's layout, and unpack the images."""
-    from common.data.torchvision_import import datasets
-
-    sources = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
-    missing = [FILES[kind] for kind in FILES if not any((data_dir / place).is_file() for place in _places(kind))]
+    missing = [name for name in PLACES if not any((data_dir / f"{place}{name}").is_file() for place in PLACES[name])]
     unpacked = _folder(data_dir) is not None
     if not unpacked and not (data_dir / ARCHIVE).is_file():
         missing.append(ARCHIVE)
     for name in missing:
-        file_id, md5 = sources[name]
+        file_id, md5 = SOURCES[name]
         download([HOST + file_id], data_dir / name, md5)
     if not unpacked:
         unpack(data_dir / ARCHIVE, IMAGES)

@@ -27,19 +27,13 @@ Data
     data/: from files to batches
         records: results whose values are items and attributes
         schemas: JSON and plain values checked against types
-        zip_files: archives, with a limit on what they unpack to
         tensor_files: files of tensors and plain containers, checked before use
-        config: the options that every dataset's load(split, config) reads
-        npy_files: numpy's arrays, mapped into memory
-        pictures: images as Pillow reads them
-        drawing: random measures, shapes and light of the pictures that demos draw
+        arrays: numpy's files, cached with their options or mapped into memory
+        files: finding, downloading and unpacking a dataset's files, and whether they are the published ones
+        image_caches: images as Pillow reads them, decoded once and kept
         batches: examples in memory, and which modality each has
         splits: what is held out, and which examples keep their pairing
         streams: splits on the device, as a whole or a batch at a time
-        files: finding, downloading and checking a dataset's files
-        checksums: files of published datasets, recognised whatever their names say
-        array_caches: arrays that are made once and kept
-        image_caches: images that are decoded once and kept
         torchvision_import: torchvision beside any build of torch
 
 The pieces

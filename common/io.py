@@ -1,7 +1,6 @@
 """Files read and written as a whole: regular files only, read up to a limit, written atomically."""
 
 import contextlib
-import errno
 import io
 import os
 import pickle
@@ -11,11 +10,11 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import lock_descriptor
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from common.errors import InputError, brief, require
@@ -45,10 +44,8 @@ def open_regular(path: Path, remedy: str) -> BinaryIO:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (returned)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: {remedy}") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, not a file: {remedy}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise InputError(f"{path}: {getattr(error, 'strerror', error)}: {remedy}") from error
+        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', error)}): {remedy}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise InputError(f"{path} is not a regular file: {remedy}")
@@ -78,15 +75,22 @@ def reading(source: Path | bytes, remedy: str, what: str, name: str = "") -> Ite
 
 
 def read_bounded(path: Path, remedy: str, at_most: int) -> bytes:
-    """The content of a regular file of at most `at_most` bytes.
-
-    Raises:
-        InputError: the file is missing, unreadable, too large, or not a regular file.
-    """
+    """The content of a regular file; InputError if it has more than `at_most` bytes, or as `open_regular`."""
     with open_regular(path, remedy) as file:
         content = file.read(at_most + 1)
     require(len(content) <= at_most, f"{path} has more than {at_most / MIB:g} MiB, too much for its kind: {remedy}")
     return content
+
+
+def check_total(archive: zipfile.ZipFile, at_most: int, names: Collection[str] | None = None) -> None:
+    """Check what an archive, or its files of these names, unpacks to; zipfile stops where a file exceeds its promise.
+
+    Raises:
+        zipfile.BadZipFile: this is more than `at_most` bytes; `reading` makes an InputError of it.
+    """
+    promised = sum(entry.file_size for entry in archive.infolist() if names is None or entry.filename in names)
+    if promised > at_most:
+        raise zipfile.BadZipFile(f"it unpacks to {promised} bytes, more than {at_most}")
 
 
 def folder_of(path: Path) -> Path:
@@ -120,13 +124,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # so that the new name survives a power cut
+        os.close(folder)
     except OSError as error:
         require(path.parent.is_dir(), f"{path} could not be written: there is no folder {path.parent}, make it")
         kept = "; the previous file is kept" if path.exists() else ""
-        raise InputError(
-            f"{path} could not be written ({error.strerror}): free disk space or check permissions{kept}"
-        ) from error
+        remedy = f"free disk space or check permissions{kept}"
+        raise InputError(f"{path} could not be written ({error.strerror}): {remedy}") from error
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
@@ -139,9 +144,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process: its file .lock is locked until the end or until this process dies.
-
-    The folder is made if it does not exist.
+    """Make a folder, and lock its file .lock until the end of the with block or the death of this process.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be written, or its file system has no locks,
@@ -149,27 +152,16 @@ def locked(folder: Path) -> Iterator[None]:
     """
     is_utf8 = os.fsencode(folder).decode(errors="ignore") == str(folder)
     require(is_utf8, f"{str(folder)!a} is not in UTF-8, and no JSON could hold it: choose another folder")
-    with contextlib.ExitStack() as opened:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):  # the lock itself may be there already
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            file = opened.enter_context(open(folder / ".lock", "ab", opener=_no_link))
-            is_locked = lock_descriptor(file.fileno(), blocking=False)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
-        require(is_locked, f"another process is at work in {folder}: wait for its end, or choose another folder")
-        yield
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        os.fsync(descriptor)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        busy = f"another process is at work in {folder}"
+        raise InputError(f"{busy}: wait for its end, or choose another folder") from error
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+    try:
+        yield
     finally:
-        os.close(descriptor)
+        lock.release()

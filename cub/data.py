@@ -9,10 +9,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from common.data import Examples, image_caches
-from common.data import array_caches as caches
-from common.data.array_caches import Expected
-from common.data.config import DataConfig
+from common.data import Examples, arrays, image_caches
+from common.data.arrays import Expected
+from common.data.files import DataConfig
 from common.distributed import progress
 from common.errors import require
 from common.io import AGAIN
@@ -71,15 +70,13 @@ class Birds:
 
 
 class BirdConfig(DataConfig, Protocol):
-    """`DataConfig` and the fields of `BirdOptions`."""
+    """`DataConfig` and the fields of `BirdOptions`.
+
+    valid: for `load_train` alone, the number of training images to hold out; None for the last tenth.
+    """
 
     images_dir: Path | None
     cache_dir: Path | None
-
-
-class TrainingBirdConfig(BirdConfig, Protocol):
-    """`BirdConfig`, and valid: the number of training images to hold out; None for the last tenth."""
-
     valid: int | None
 
 
@@ -123,7 +120,7 @@ def load(
 
 
 def load_train(
-    config: TrainingBirdConfig,
+    config: BirdConfig,
     source: Literal["image", "feature"] = "image",
     vocabulary: Vocabulary | None = None,
 ) -> tuple[Birds, Birds | None]:
@@ -152,14 +149,14 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
     path = cache_dir / f"cub_words_{md5_of_lines(about.values())[:8]}.npz"
     if path.exists():
         most = 4 * sum(len(caption.encode()) + 1 for caption in captions)  # each character may become a word
-        (text,) = caches.load(path, about, {"words": Expected("|u1", (range(most),))}, AGAIN)
+        (text,) = arrays.load(path, about, {"words": Expected("|u1", (range(most),))}, AGAIN)
         split = [line.split() for line in text.numpy().tobytes().decode(errors="replace").split("\n")]
         require(len(split) == len(captions), f"{path} holds {len(split)} captions instead of {len(captions)}: {AGAIN}")
         return split
     split = _split(captions)
     if os.access(cache_dir, os.W_OK):
         text = "\n".join(map(" ".join, split)).encode()
-        caches.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+        arrays.save(path, about, {"words": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
     return split
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from common.data.drawing import BATCH, SIZE
+from celeba.drawing import BATCH, SIZE
 from common.distributed import progress
 from cub.drawing import ATTRIBUTES, HORNS, PIGMENTS, SCENES, draw, random_attributes
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Required, TypedDict
 
-import numpy as np
 import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from common.data import npy_files, tensor_files
+from common.data import arrays, tensor_files
 from common.data.image_caches import Kind, decode
 from common.data.schemas import read_json
 from common.errors import require
@@ -19,13 +18,12 @@ from cub.layouts import BirdFiles
 
 SPLITS = ("train", "test")
 NETWORK = "cub_resnet101.pth.tar"
-Pixels = Annotated[int, Meta(ge=1, le=10_000)]
 NEAREST_AT_ONCE = 256
 MAKE_THEM = "run features.py with the same --data-dir to compute the features, or add --demo for the demo's birds"
 
 
 class Network(TypedDict, total=False):
-    """Description of a network; one that was trained here has all fields.
+    """Description of a network that makes features; one that was trained here has all fields.
 
     weights: where they come from.
     size: edge of the images that it sees, in pixels.
@@ -37,8 +35,8 @@ class Network(TypedDict, total=False):
     """
 
     weights: Required[str]
-    size: Pixels
-    md5: str
+    size: Required[Annotated[int, Meta(ge=1, le=10_000)]]
+    md5: Required[str]
     names: str
     train_size: int
     epochs: int
@@ -49,13 +47,6 @@ class Network(TypedDict, total=False):
     images: int
     learnt: list[str]
     accuracy: float
-
-
-class Extracted(Network):
-    """Description of a network that makes features."""
-
-    size: Required[Pixels]
-    md5: Required[str]
 
 
 class Kept(Struct):
@@ -70,12 +61,17 @@ class Notes(Struct):
 
     names: md5 of the names of the images.
     network: what makes the features.
-    done: number of finished rows.
+    done: number of images.
     """
 
     names: str
-    network: Extracted
-    done: Annotated[int, Meta(ge=0)] = 0
+    network: Network
+    done: int
+
+    @classmethod
+    def of(cls, names: Sequence[str], network: Network) -> "Notes":
+        """The notes of the features of named images."""
+        return cls(md5_of_lines(names), network, len(names))
 
 
 class Extractor(NamedTuple):
@@ -89,19 +85,17 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     """Features (N, 2048) float32 of the images of a split, memory-mapped.
 
     Raises:
-        InputError: the features are missing, incomplete or not finite, belong to other images, or the two splits'
+        InputError: the features are missing, damaged or not finite, belong to other images, or the two splits'
             features were made by different networks.
     """
-    notes, names = read_notes(cache_dir, split), birds.names[split]
-    path = cache_dir / file_name(split)
+    notes, path = read_notes(cache_dir, split), cache_dir / file_name(split)
     same = notes.network == read_notes(cache_dir, SPLITS[0]).network
     require(same, f"{path} was made by another network than the features of training images: {remedy_for(cache_dir)}")
-    same = notes.names == md5_of_lines(names)
+    features = arrays.mapped(path, ("<f4",), remedy_for(cache_dir))
+    same = notes == Notes.of(birds.names[split], notes.network) and features.shape == (notes.done, N_FEATURES)
     require(same, f"{path} holds features of other images than {birds.folder}: {remedy_for(cache_dir)}")
-    require(notes.done == len(names), f"{path} holds {notes.done} of {len(names)} images: {MAKE_THEM}")
-    features = torch.from_numpy(map_features(path, len(names)))
-    finite = features.isfinite().all(dim=1)
-    n_broken = len(finite) - int(finite.sum())
+    features = torch.from_numpy(features)
+    n_broken = int((~features.isfinite().all(dim=1)).sum())
     require(n_broken == 0, f"{path} holds values that are not finite, in {n_broken} rows: {remedy_for(cache_dir)}")
     return features
 
@@ -162,14 +156,6 @@ def read_notes(cache_dir: Path, split: str) -> Notes:
 def read_network(path: Path, remedy: str) -> Kept:
     """Read and check a network's file."""
     return tensor_files.load(path, Kept, remedy, remedy)
-
-
-def map_features(path: Path, n: int, mode: str = "c") -> np.ndarray:
-    """Features (n, 2048) of a file, memory-mapped."""
-    features, expected = npy_files.mapped(path, ["<f4"], remedy_for(path.parent), mode), (n, N_FEATURES)
-    same = features.shape == expected
-    require(same, f"{path} has the shape {features.shape} instead of {expected}: {remedy_for(path.parent)}")
-    return features
 
 
 def remedy_for(folder: Path) -> str:

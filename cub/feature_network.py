@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data import tensor_files
 from common.errors import InputError, brief, require
+from common.io import DAMAGE
 from training.resuming import Count, OptimizerState, restore_optimizer
 
 N_FEATURES = 2048
+IMAGENET = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel in ImageNet
 EXTRACTED_AT_ONCE = 64
 SMALLEST, WIDEST = 0.25, 4 / 3  # of a training crop: smallest share of the image's area, largest aspect ratio
@@ -49,7 +51,7 @@ class Recipe(NamedTuple):
 
 def resnet101(n_classes: int | None = None) -> nn.Module:
     """torchvision's ResNet-101 with random weights: images -> logits (N, n_classes), or features (N, 2048) for None."""
-    from common.data.torchvision_import import models  # slow to import
+    from common.data.torchvision_import import models  # here and below: it takes two seconds, and few scripts need it
 
     network = models.resnet101(num_classes=n_classes or 1, zero_init_residual=True)
     if n_classes is None:
@@ -83,24 +85,14 @@ def imagenet() -> dict[str, Tensor]:
     """torchvision's ImageNet weights (IMAGENET1K_V1, as in the MMVAE authors' code), which torch.hub downloads.
 
     Raises:
-        InputError: the download failed; the message names the file to download by hand.
+        InputError: the download failed, or its file is damaged; the message names the file to download by hand.
     """
-    from common.data.torchvision_import import models
-
-    weights = models.ResNet101_Weights.IMAGENET1K_V1
-    folder, name = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[1]
-    if not (folder / name).exists():
-        digest = name.removesuffix(".pth").split("-")[1]  # the beginning of its sha256
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(folder / name), digest)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: another digest
-            raise InputError(
-                f"{weights.url} could not be downloaded ({brief(error)}): download it by hand to {folder / name}, or "
-                "give --weights PATH, or train a network on the birds with --weights train"
-            ) from error
-    again = "delete it, and it will be downloaded again"
-    return tensor_files.load(folder / name, dict[str, Tensor], again, again)
+    try:
+        return torch.hub.load_state_dict_from_url(IMAGENET, map_location="cpu", check_hash=True, weights_only=True)
+    except (*DAMAGE, http.client.HTTPException) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET.rsplit("/", 1)[1]
+        remedy = f"download it by hand to {file}, or give --weights PATH, or train a network with --weights train"
+        raise InputError(f"{IMAGENET} could not be loaded ({brief(error)}): {remedy}") from error
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -128,20 +120,12 @@ def features_of(network: nn.Module, images: Tensor, size: int) -> Tensor:
     Returns:
         (N, 2048) float32 for an `extractor`, on the network's device.
     """
+    from common.data.torchvision_import import transforms
+
+    framed = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
     device = next(network.parameters()).device
-    return torch.cat([network(normalised(_framed(x.to(device), size))) for x in images.split(EXTRACTED_AT_ONCE)])
-
-
-def _framed(images: Tensor, size: int) -> Tensor:
-    """Resize the shorter side to `size` and crop the square in the middle: (N, 3, size, size) in [0, 1]."""
-    images = images / 255 if images.dtype == torch.uint8 else images
-    sides = images.shape[-2:]
-    if sides == (size, size):
-        return images
-    height, width = (int(size * side / min(sides)) for side in sides)
-    images = interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
-    top, left = (round((side - size) / 2) for side in (height, width))
-    return images[..., top : top + size, left : left + size]
+    batches = (x.to(device) / 255 if x.dtype == torch.uint8 else x.to(device) for x in images.split(EXTRACTED_AT_ONCE))
+    return torch.cat([network(normalised(framed(x))) for x in batches])
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:

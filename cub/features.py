@@ -5,9 +5,9 @@
     python features.py --data-dir data --weights train --cuda           no download: trained on the birds themselves
 
 Writes features_train.npy and features_test.npy, (N, 2048) float32 with one row per image, and the network,
-cub_resnet101.pth.tar, into the cache-dir (default: the data-dir). An interrupted run is resumed. A network trained here
-learns the classes of all images, also those without captions, except images of test classes; its training images are
-cached in the cache-dir too.
+cub_resnet101.pth.tar, into the cache-dir (default: the data-dir). The same command resumes an interrupted training, and
+leaves finished features as they are. A network trained here learns the classes of all images, also those without
+captions, except images of test classes; its training images are cached in the cache-dir too.
 """
 
 import io
@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 import torch
 from joblib import cpu_count
-from msgspec import structs
 from torch import Tensor, nn
 
 from common import distributed
@@ -33,20 +32,18 @@ from common.io import locked, write_atomically
 from cub.feature_files import (
     NETWORK,
     SPLITS,
-    Extracted,
     Extractor,
     Kept,
     Network,
     Notes,
     about,
     file_name,
-    map_features,
     md5_of_lines,
     read_network,
     read_notes,
     remedy_for,
 )
-from cub.feature_network import N_FEATURES, Recipe, extractor, features_of, fingerprint, imagenet, train
+from cub.feature_network import Recipe, extractor, features_of, fingerprint, imagenet, train
 from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
 from training import devices, run_from_command_line
@@ -108,7 +105,7 @@ def main(config: Config) -> None:
     print(*(folder / file_name(split) for split in SPLITS), sep="\n")
 
 
-def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, Extracted]:
+def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[nn.Module, Network]:
     """The network that --weights names, and its description; saved in the cache-dir, which may hold no other one."""
     path = folder / NETWORK
     notes, state_dict = _parameters(config, birds, folder, device)
@@ -178,36 +175,29 @@ def _trained(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
     return made_with | notes | {"accuracy": round(accuracy, 4)}, state_dict
 
 
-def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, network: Extracted) -> None:
-    """Write the features of a split's images; an interrupted run is resumed.
+def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, network: Network) -> None:
+    """Write the features of a split's images, unless they are there.
 
     Args:
         network: description of the network.
     """
     path, names = folder / file_name(split), birds.names[split]
-    notes = Notes(md5_of_lines(names), network)
+    notes = Notes.of(names, network)
     if path.with_suffix(".json").exists():
-        kept = read_notes(folder, split)
-        same = structs.replace(kept, done=0) == notes
+        same = read_notes(folder, split) == notes
         require(same, f"{path} holds features of other images or of another network: {remedy_for(folder)}")
-        notes = kept
-    else:
-        content = io.BytesIO()
-        np.save(content, np.zeros((len(names), N_FEATURES), np.float32))
-        write_atomically(path, content.getbuffer())  # written in full, so that the disk cannot run out of space later
-    features = map_features(path, len(names), "r+")
-    image = partial(decode, kind=Kind(size=resnet.size))
-    files = [birds.folder / name for name in names]
-    progress = distributed.progress(total=len(names), initial=notes.done, unit=" images", desc=path.stem)
+        return
+    files, image = [birds.folder / name for name in names], partial(decode, kind=Kind(size=resnet.size))
+    features, content = [], io.BytesIO()
+    progress = distributed.progress(total=len(names), unit=" images", desc=path.stem)
     with ThreadPoolExecutor(cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
-        for start in range(notes.done, len(names), DECODED_AT_ONCE):
-            stop = min(start + DECODED_AT_ONCE, len(names))
-            images = torch.from_numpy(np.stack([*pool.map(image, files[start:stop])]))
-            features[start:stop] = features_of(resnet.network, images, resnet.size).cpu().numpy()
-            features.flush()
-            notes.done = stop
-            write_atomically(path.with_suffix(".json"), msgspec.json.encode(notes))
-            progress.update(stop - start)
+        for start in range(0, len(names), DECODED_AT_ONCE):
+            images = np.stack([*pool.map(image, files[start : start + DECODED_AT_ONCE])])
+            features.append(features_of(resnet.network, torch.from_numpy(images), resnet.size).cpu().numpy())
+            progress.update(len(images))
+    np.save(content, np.concatenate(features))
+    write_atomically(path, content.getbuffer())
+    write_atomically(path.with_suffix(".json"), msgspec.json.encode(notes))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,9 @@ def _find_original(root: Path, images_dir: Path) -> BirdFiles:
     images = _images(folder)
     captioned = [label for label in images if (texts / label).is_dir()]
     has_lists = any((root / name).is_file() for name in CLASSES.values())
-    classes = _listed_classes(root, captioned) if has_lists else _every_fourth(captioned)
+    every_fourth = captioned[TEST_EVERY - 1 :: TEST_EVERY]
+    unlisted = {"train": set(captioned) - set(every_fourth), "test": set(every_fourth)}
+    classes = _listed_classes(root, captioned) if has_lists else unlisted
     classes["uncaptioned"] = set(images) - set(captioned)
     names = {
         split: [f"{x}/{name}" for x in images if x in labels for name in images[x]] for split, labels in classes.items()
@@ -105,12 +107,6 @@ def _listed_classes(root: Path, captioned: list[str]) -> dict[str, set[str]]:
         n = sum(label in labels for labels in classes.values())
         require(n == 1, f"{label} is in {n} of {' and '.join(CLASSES.values())}: list it in exactly one of them")
     return classes
-
-
-def _every_fourth(captioned: list[str]) -> dict[str, set[str]]:
-    """Every fourth captioned class as a test class, the others for training: {split: class names}."""
-    test = set(captioned[TEST_EVERY - 1 :: TEST_EVERY])
-    return {"train": set(captioned) - test, "test": test}
 
 
 def _images(folder: Path) -> dict[str, list[str]]:

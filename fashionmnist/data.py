@@ -3,7 +3,7 @@
 import torch
 
 from common.data import Examples
-from common.data.config import DataConfig
+from common.data.files import DataConfig
 from fashionmnist.demo import draw
 from mnist.data import class_dataset, read
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import load_config
-from common.data import Examples, checksums, files
-from common.data.config import DataConfig
-from common.data.files import find
+from common.data import Examples, files
+from common.data.files import DataConfig, find
 from common.errors import brief, require
 from common.io import DOWNLOAD_AGAIN
 from mnist import idx_files
@@ -24,8 +23,21 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# md5 of the unpacked files
-KNOWN = {
+MIRRORS = {
+    "MNIST": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+    "FashionMNIST": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+}
+PACKED = {  # md5 of the gzipped files
+    ("MNIST", "train-images-idx3-ubyte"): "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    ("MNIST", "train-labels-idx1-ubyte"): "d53e105ee54ea40749a09fcbcd1e9432",
+    ("MNIST", "t10k-images-idx3-ubyte"): "9fb629c4189551a2d022fa330f9573f3",
+    ("MNIST", "t10k-labels-idx1-ubyte"): "ec29112dd5afa0611ce80d1b7f02629c",
+    ("FashionMNIST", "train-images-idx3-ubyte"): "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    ("FashionMNIST", "train-labels-idx1-ubyte"): "25c81989df183df01b3e8a0aad5dffbe",
+    ("FashionMNIST", "t10k-images-idx3-ubyte"): "bef4ecab320f06d8554ea6380940ec79",
+    ("FashionMNIST", "t10k-labels-idx1-ubyte"): "bb300cfdad3c16e7a12a480ee83cd310",
+}
+KNOWN = {  # md5 of the unpacked files
     ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
     ("MNIST", "train-labels-idx1-ubyte"): "a25bea736e30d166cdddb491f175f624",
     ("MNIST", "t10k-images-idx3-ubyte"): "2646ac647ad5339dbf082846283269ea",
@@ -129,7 +141,7 @@ def read(dataset: str, split: str, data_dir: Path, download: bool) -> Examples:
     paths = [_path(name, dataset, data_dir, download) for name in FILES[split]]
     images, labels = read_idx(paths[0], (28, 28)), read_idx(paths[1], ())
     for path, name, items in zip(paths, FILES[split], (images, labels), strict=True):
-        checksums.check(path, idx_files.md5_of_items(items), dataset, name, KNOWN)
+        files.check_published(path, idx_files.md5_of_items(items), dataset, name, KNOWN)
     require(
         len(images) == len(labels),
         f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels: "
@@ -147,11 +159,8 @@ def _path(name: str, dataset: str, data_dir: Path, download: bool) -> Path:
     # MNIST and FashionMNIST have the same file names: only the folder tells them apart
     candidates = [f"{folder}{name}{suffix}" for folder in (f"{dataset}/raw/", "") for suffix in (".gz", "")]
     if download and not any((data_dir / candidate).is_file() for candidate in candidates):
-        from common.data.torchvision_import import datasets
-
-        source = getattr(datasets, dataset)
-        md5 = dict(source.resources)[f"{name}.gz"]
-        files.download([f"{mirror}{name}.gz" for mirror in source.mirrors], data_dir / candidates[0], md5)
+        urls = [f"{mirror}{name}.gz" for mirror in MIRRORS[dataset]]
+        files.download(urls, data_dir / candidates[0], PACKED[dataset, name])
     return find(data_dir, candidates, "--data-dir DIR says where it is, --download fetches it, --demo needs no files")
 
 

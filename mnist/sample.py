@@ -25,7 +25,7 @@ from torch import Tensor
 
 from common.checkpoints import load_config, load_model
 from common.data import Examples
-from common.data.pictures import open_picture
+from common.data.image_caches import open_picture
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 from mnist.aggregate_posterior import AggregatePosterior

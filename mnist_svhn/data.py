@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data import Examples, checksums, files
-from common.data import array_caches as caches
-from common.data.array_caches import Expected
-from common.data.config import DataConfig
-from common.data.files import find
+from common.data import Examples, arrays, files
+from common.data.arrays import Expected
+from common.data.files import DataConfig, find
 from common.errors import require
 from common.io import AGAIN, DOWNLOAD_AGAIN, write_atomically
 from mnist.data import digits
@@ -25,6 +23,7 @@ from mnist_svhn.street import CLEAN, street_digits
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+URL = "http://ufldl.stanford.edu/housenumbers/"
 KNOWN = {  # md5
     ("SVHN", "train_32x32.mat"): "e26dedcc434d2e4c54c9b2d4a06d8373",
     ("SVHN", "test_32x32.mat"): "eb5a983be6a315427106f1b164d9cef3",
@@ -36,20 +35,18 @@ AUTHORS_IDX = "{split}-ms-{name}-idx.pt"  # of the MMVAE authors' bin/make-mnist
 
 
 class PairConfig(DataConfig, Protocol):
-    """`DataConfig` and the fields of `PairOptions`."""
+    """`DataConfig` and the fields of `PairOptions`; for `load_train` and `save_pairs` those of `TrainingPairOptions`.
+
+    valid: for these two alone, the number of images of each modality to hold out.
+    """
 
     svhn: Literal["real", "synthetic"]
     max_per_class: int
     pair_seed: int
-
-    def check_options(self) -> None: ...
-
-
-class TrainingPairConfig(PairConfig, Protocol):
-    """`PairConfig`, the fields of `TrainingPairOptions`, and valid: the images of each modality to hold out."""
-
     matchings: int
     valid: int | None
+
+    def check_options(self) -> None: ...
 
 
 def load(split: str, config: PairConfig) -> Examples:
@@ -69,7 +66,7 @@ def load(split: str, config: PairConfig) -> Examples:
     return _paired(_images(split, config), config, split).take(slice(config.limit))
 
 
-def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
+def load_train(config: PairConfig) -> tuple[Examples, Examples | None]:
     """Load training pairs, and one matching of held-out images for validation (None for --valid 0); see `load`.
 
     The last --valid images of each modality are held out, by default a sixth of the rarer one's; --limit applies to
@@ -81,12 +78,12 @@ def load_train(config: TrainingPairConfig) -> tuple[Examples, Examples | None]:
         about = _about(config, len(held_out[0][1]))
         most = config.matchings * min(len(labels) for _, labels in train)
         expected = {"train": Expected("<i8", (2, range(1, most + 1)))}
-        (kept,) = caches.load(config.data_dir / IDX, about, expected, "make it again with make_idx.py")
+        (kept,) = arrays.load(config.data_dir / IDX, about, expected, "make it again with make_idx.py")
     train = _paired(train, config, "train", config.matchings, kept).take(slice(config.limit))
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
 
-def save_pairs(config: TrainingPairConfig) -> list[Path]:
+def save_pairs(config: PairConfig) -> list[Path]:
     """Write the pairs to the data-dir, and return the files.
 
     The first file, mnist_svhn_idx.npz, holds the training pairs as "train" (2, N): row numbers of MNIST's and SVHN's
@@ -102,7 +99,7 @@ def save_pairs(config: TrainingPairConfig) -> list[Path]:
         rows["test"] = _paired(_images("test", config), config, "test").rows
     pairs = {"train": torch.stack([rows["train"]["mnist"], rows["train"]["svhn"]])}
     paths = [config.data_dir / IDX]
-    caches.save(paths[0], _about(config, len(held_out[0][1])), pairs)
+    arrays.save(paths[0], _about(config, len(held_out[0][1])), pairs)
     if config.svhn == "real":
         for split, name in itertools.product(rows, ("mnist", "svhn")):
             paths.append(config.data_dir / AUTHORS_IDX.format(split=split, name=name))
@@ -141,12 +138,12 @@ def _street(digits: Tensor, labels: Tensor, seed: int, cache: Path) -> Tensor:
     if cache.exists():
         n = len(labels)
         expected = {"images": Expected("|u1", (n, 3, 32, 32)), "labels": Expected("<i8", (n,))}
-        images, cached_labels = caches.load(cache, about, expected, AGAIN)
+        images, cached_labels = arrays.load(cache, about, expected, AGAIN)
         require(cached_labels.equal(labels), f"{cache} was made from other digits: {AGAIN}")
         return images
     images = street_digits(digits, seed)
     if os.access(cache.parent, os.W_OK):
-        caches.save(cache, about, {"images": images, "labels": labels})
+        arrays.save(cache, about, {"images": images, "labels": labels})
     return images
 
 
@@ -159,7 +156,7 @@ def _hold_out(images: tuple[Images, Images], valid: int | None) -> tuple[tuple[I
     return train, tuple((x[len(x) - valid :], labels[len(x) - valid :]) for x, labels in images)
 
 
-def _about(options: TrainingPairConfig, valid: int) -> dict[str, str | int]:
+def _about(options: PairConfig, valid: int) -> dict[str, str | int]:
     """The options that the saved pairs depend on."""
     return {field.name: getattr(options, field.name) for field in fields(TrainingPairOptions)} | {"valid": valid}
 
@@ -218,10 +215,7 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     """
     path = data_dir / FILES[split]
     if download and not path.is_file():
-        from common.data.torchvision_import import datasets
-
-        url, _, md5 = datasets.SVHN.split_list[split]
-        files.download([url], path, md5)
+        files.download([URL + FILES[split]], path, KNOWN["SVHN", FILES[split]])
     path = find(
         data_dir, [FILES[split]], "fetch it with --download, or use --svhn synthetic or --demo, which do without"
     )
@@ -233,5 +227,5 @@ def read_svhn(split: str, data_dir: Path, download: bool = False) -> tuple[Tenso
     fits = len(images) == len(labels) and labels.min() >= 1 and labels.max() <= N_CLASSES
     problem = f"{path} does not hold a label from 1 to 10 for each image, and is not SVHN's"
     require(bool(fits), f"{problem}: {DOWNLOAD_AGAIN}")
-    checksums.check(path, files.md5_of(path), "SVHN", FILES[split], KNOWN)
+    files.check_published(path, files.md5_of(path), "SVHN", FILES[split], KNOWN)
     return images, labels % N_CLASSES  # in the file the digit 0 has the label 10

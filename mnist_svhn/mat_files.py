@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.array_caches import Expected
+from common.data.arrays import Expected
 from common.errors import require
 from common.io import reading
 

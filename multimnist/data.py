@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
 from common import distributed
-from common.data import Examples
-from common.data import array_caches as caches
-from common.data.array_caches import Expected
-from common.data.config import DataConfig
+from common.data import Examples, arrays
+from common.data.arrays import Expected
+from common.data.files import DataConfig
 from common.errors import flag, require
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
@@ -98,11 +97,11 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
         f"{mnist_dir} holds no MNIST: --mnist-dir DIR says where it is, --download fetches it",
     )
     sources = {split: digits(split, mnist_dir, download=download) for split in N}
-    arrays = {}
+    generated = {}
     for split, n in N.items():
         examples = _from_mnist(split, n, sources[split], options, seed)
-        arrays |= {f"{split}_{name}": x.to(torch.uint8) for name, x in examples.modalities.items()}
-    caches.save(path, about, arrays)
+        generated |= {f"{split}_{name}": x.to(torch.uint8) for name, x in examples.modalities.items()}
+    arrays.save(path, about, generated)
     return path
 
 
@@ -220,7 +219,7 @@ def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     again = "delete it and make it again with generate.py"
     shapes = {f"{split}_image": (N[split], 1, SIZE, SIZE), f"{split}_text": (N[split], LENGTH)}
     expected = {name: Expected("|u1", shape) for name, shape in shapes.items()}
-    image, text = caches.load(path, about, expected, again)
+    image, text = arrays.load(path, about, expected, again)
     filled = text == FILL
     valid = ((text < SOS) | filled).all() and (filled[:, 1:] >= filled[:, :-1]).all()
     require(bool(valid), f"{path} holds texts of the split {split} that are not up to four digits: {again}")

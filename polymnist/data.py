@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from common.data import Examples, files, image_caches, tensor_files
-from common.data.config import DataConfig
-from common.data.pictures import open_picture
-from common.data.zip_files import unpack
+from common.data.files import DataConfig, unpack
+from common.data.image_caches import open_picture
 from common.errors import InputError, require
 from mnist.data import digits
 
@@ -240,38 +239,24 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache: Path) -> Example
     Args:
         cache: the beginning of the names of the files that keep decoded pictures.
     """
-    remedy, pictures = "unpack the archive again", {}
+    remedy, first, found = "unpack the archive again", names[0], {}
     for name in names:
         require((folder / name).is_dir(), f"{folder / name} is missing: {AT_MOST_FIVE}, or {remedy}")
     for name in names:
-        files_of_it = sorted(path.name for path in (folder / name).iterdir() if not path.name.startswith("."))
-        matches = [NAME.fullmatch(file) for file in files_of_it]
-        other = [file for file, match in zip(files_of_it, matches, strict=True) if match is None]
-        require(
-            not other,
-            f"{folder / name / other[0] if other else ''} is not named I.CLASS.png: move it away, or {remedy}",
-        )
-        pictures[name] = {(int(match[2]), int(match[1])): match[0] for match in matches}
-        other = pictures[name].keys() ^ pictures[names[0]].keys()
-        if other:
-            digit, i = min(other)
-            missing = name if (digit, i) in pictures[names[0]] else names[0]
-            raise InputError(f"{folder / missing / f'{i}.{digit}.png'} is missing, others have it: {remedy}")
-    keys = sorted(pictures[names[0]])
-    require(len(keys) > 0, f"{folder / names[0]} holds no files I.CLASS.png: {remedy}")
-    kind = image_caches.Kind(size=SIZE)
-    images = {
-        name: image_caches.load(
-            folder / name,
-            [pictures[name][key] for key in keys],
-            cache.with_name(f"{cache.name}_{name}_28.npy"),
-            kind,
-            remedy=remedy,
-            exact=True,
-        )
-        for name in names
-    }
-    return Examples(images | {"digit": torch.tensor([digit for digit, _ in keys])})
+        found[name] = {path.name for path in (folder / name).iterdir() if not path.name.startswith(".")}
+        odd = min((file for file in found[name] if not NAME.fullmatch(file)), default="")
+        require(not odd, f"{folder / name / odd} is not named I.CLASS.png: move it away, or {remedy}")
+        for other, lacking in ((name, found[first] - found[name]), (first, found[name] - found[first])):
+            missing = folder / other / min(lacking, default="")
+            require(not lacking, f"{missing} is missing, others have it: {remedy}")
+    require(len(found[first]) > 0, f"{folder / first} holds no files I.CLASS.png: {remedy}")
+    by_class = {file: tuple(map(int, NAME.fullmatch(file).group(2, 1))) for file in found[first]}
+    ordered = sorted(by_class, key=by_class.get)
+    images, kind = {}, image_caches.Kind(size=SIZE)
+    for name in names:
+        path = cache.with_name(f"{cache.name}_{name}_28.npy")
+        images[name] = image_caches.load(folder / name, ordered, path, kind, remedy, exact=True)
+    return Examples(images | {"digit": torch.tensor([by_class[file][0] for file in ordered])})
 
 
 def _read_tensors(folder: Path, names: tuple[str, ...]) -> Examples:

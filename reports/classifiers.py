@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data.batches import Examples
-from common.data.config import DataConfig
+from common.data.files import DataConfig
 from common.data.tensor_files import load, save
 from common.errors import require
 from common.io import AGAIN

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.data import Examples
-from common.data.config import DataConfig
+from common.data.files import DataConfig
 from common.errors import InputError, install, require
 
 CODES = {"english": "en", "french": "fr"}  # of num2words

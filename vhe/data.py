@@ -13,15 +13,18 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common.data import zip_files
-from common.data.config import DataConfig
-from common.data.files import download
-from common.data.pictures import open_picture
+from common.data.files import DataConfig, download, opened_zip
+from common.data.image_caches import open_picture
 from common.errors import InputError, require
 from common.io import DOWNLOAD_AGAIN
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
+URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+ARCHIVES = {  # md5
+    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
+}
 PAGE, SIZE = 105, 28  # height and width of a page in the files, and of an image in the data, in pixels
 MAX_SIDE = 4096  # height or width of a user's image
 DECODED_AT_ONCE = 100  # pages; more of them do not fit the cache
@@ -202,10 +205,7 @@ def _find(data_dir: Path, name: str, fetch: bool) -> Path:
     candidates = [data_dir / folder / f"{name}{suffix}" for suffix in (".zip", "") for folder in ("", "omniglot-py")]
     existing = [path for path in candidates if path.exists()]
     if fetch and not existing:
-        from common.data.torchvision_import import datasets
-
-        omniglot = datasets.Omniglot
-        download([f"{omniglot.download_url_prefix}/{name}.zip"], candidates[1], omniglot.zips_md5[name])
+        download([f"{URL}/{name}.zip"], candidates[1], ARCHIVES[name])
         return candidates[1]
     require(
         bool(existing),
@@ -218,7 +218,7 @@ def _find(data_dir: Path, name: str, fetch: bool) -> Path:
 def _names(path: Path) -> list[str]:
     """List the images of a set, a zip archive or a folder, in order: "Greek/character01/0394_01.png"."""
     if path.suffix == ".zip":
-        with zip_files.opened(path, DOWNLOAD_AGAIN) as archive:
+        with opened_zip(path) as archive:
             files = archive.namelist()
     else:
         files = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
@@ -232,7 +232,7 @@ def _names(path: Path) -> list[str]:
 def _images(path: Path, names: Sequence[str]) -> Tensor:
     """Read the named images of a set: (N, 1, 28, 28)."""
     images, zipped = [], path.suffix == ".zip"
-    with zip_files.opened(path, DOWNLOAD_AGAIN) if zipped else nullcontext() as archive:
+    with opened_zip(path) if zipped else nullcontext() as archive:
         for start in range(0, len(names), DECODED_AT_ONCE):
             pages = [_page(path, archive, name) for name in names[start : start + DECODED_AT_ONCE]]
             images.append(shrink(torch.from_numpy(np.stack(pages)).float()))

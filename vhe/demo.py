@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 N_ALPHABETS = {"train": 24, "test": 6}
@@ -116,8 +117,6 @@ def draw_strokes(points: Tensor, drawn: Tensor, pen: Tensor) -> Tensor:
     Returns:
         (N, 28, 28) float32, 0 or 1; a pixel is 1 if the pen passed over its centre.
     """
-    from scipy.interpolate import CubicSpline  # slow to import, and only the demo needs it
-
     # (DOTS, POINTS): the dots of a cubic spline are linear in the points that it passes through
     spline = CubicSpline(range(POINTS), torch.eye(POINTS))(torch.linspace(0, POINTS - 1, DOTS))
     spline = torch.from_numpy(spline).float()

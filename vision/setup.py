@@ -26,7 +26,7 @@ from skimage.feature import canny
 
 from common import distributed
 from common.data.files import read_text
-from common.data.pictures import open_picture
+from common.data.image_caches import open_picture
 from common.errors import InputError, require, require_positive
 from common.io import locked, write_atomically
 from training import run_from_command_line

@@ -21,8 +21,8 @@ from common.checkpoints.authors_files import (
 from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
 from common.data import tensor_files
 from common.data.schemas import check, read_json
-from common.data.tensor_files import load_safetensors
-from common.errors import InputError, brief, flag, option, require
+from common.errors import InputError, brief, flag, install, option, require
+from common.io import reading
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
@@ -104,12 +104,10 @@ def load_model(
     path = _file(path)
     trained = _read(path, experiment)
     name = trained.experiment
-    require(
-        build is not None or name in EXPERIMENTS,
-        f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}: add it "
-        "to OTHERS in common/checkpoints/experiment_modules.py, or load it in Python with "
-        "load_model(path, build=BUILD)",
-    )
+    unknown = f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}"
+    add = "add it to OTHERS in common/checkpoints/experiment_modules.py"
+    how = f"{add}, or load it in Python with load_model(path, build=BUILD)"
+    require(build is not None or name in EXPERIMENTS, f"{unknown}: {how}")
     remedy = f"{REMEDY}, and the build that it was trained with" if build else REMEDY
     try:
         older = {} if build else msgspec.structs.asdict(_options_of(name)())  # older files lack newer options
@@ -157,26 +155,12 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
 
 
 def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:
-    """The options that a checkpoint's model was trained with.
-
-    Args:
-        path, experiment: as for `load_model`.
-
-    Raises:
-        InputError: the file is unusable or of another experiment.
-    """
+    """The options that a checkpoint's model was trained with; args and errors as those of `load_model`."""
     return _read(_file(path), experiment).config
 
 
 def experiment_of(path: str | Path) -> str:
-    """The name of a checkpoint's experiment.
-
-    Args:
-        path: as for `load_model`.
-
-    Raises:
-        InputError: the file is unusable.
-    """
+    """The name of a checkpoint's experiment; InputError if the file is unusable."""
     return _read(_file(path)).experiment
 
 
@@ -209,17 +193,25 @@ def _read(path: Path, experiment: str | None = None) -> Trained:
 
 def _published(path: Path) -> dict[str, Any]:
     """What a published file and the options beside it hold, as a checkpoint of ours."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors import torch as safetensors
+    except ImportError as error:
+        raise InputError(f"{path} needs safetensors: {install('safetensors')}") from error
     again = "download the published folder again"
     options = read_json(path.with_name(OPTIONS), PublishedOptions, f"{path.name} needs it, {again}")
-    return msgspec.structs.asdict(options) | {"state_dict": load_safetensors(path, again, again)}
+    with reading(path, again, "a file of safetensors that this version of torch can read") as file:
+        try:
+            parameters = safetensors.load(file.read())
+        except SafetensorError as error:
+            raise ValueError(brief(error)) from error
+    return msgspec.structs.asdict(options) | {"state_dict": parameters}
 
 
 def _ours(saved: Saved, path: Path) -> Trained:
     """What a checkpoint of this repository's training loop holds."""
-    require(
-        saved.format <= FORMAT,
-        f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it",
-    )
+    newer = f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it"
+    require(saved.format <= FORMAT, newer)
     config = saved.config
     lacks_fusion = "model" not in config and "fusion" not in config
     if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:

@@ -1,7 +1,7 @@
 """Batches with presence masks, and the examples that they are made of."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +126,12 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         inputs = {str(i): x for i, x in enumerate(inputs)}
     kind = type(inputs).__name__
     require(isinstance(inputs, Mapping), f"give a batch or tensors by name, not {kind}: examples[:] makes one")
-    _check(inputs, columns)
+    require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
+    check_known(inputs, columns)
+    _check_tensors(inputs)
+    scalars = [name for name, x in inputs.items() if x.dim() == 0]
+    require(not scalars, f"modalities need a dimension of examples, (B, ...); these have none: {', '.join(scalars)}")
+    require(_n_rows(inputs) > 0, "the batch is empty: give at least one example")
     first = next(iter(inputs.values()))
     filled, mask = {}, torch.zeros(len(first), n_columns(columns), dtype=torch.bool, device=first.device)  # (B, M)
     for name in (name for name in columns if name in inputs):
@@ -162,72 +167,54 @@ def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
     return replace(batch, modalities=batch.modalities | filled) if filled else batch
 
 
-def _check(inputs: Mapping[str, Tensor], columns: Mapping[str, Columns]) -> None:
-    """Raise InputError unless the inputs are known modalities of the same number of examples, at least one."""
-    check_known(inputs, columns)
-    _check_tensors(inputs)
-    scalars = [name for name, x in inputs.items() if x.dim() == 0]
-    require(not scalars, f"modalities need a dimension of examples, (B, ...); these have none: {', '.join(scalars)}")
-    require(len(inputs) > 0, f"no modality given: give at least one of {', '.join(columns)}")
-    sizes = _sizes(inputs)
-    require(0 not in sizes.values(), "the batch is empty: give at least one example")
-
-
-def _check_tensors(values: Mapping[str, object]) -> None:
-    """Raise InputError for modalities that are no tensors."""
-    arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, Tensor)}
-    require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
-
-
-def _sizes(values: Mapping[str, Tensor]) -> dict[str, int]:
-    """The number of examples of each modality, {name: N}; raises InputError if they differ."""
-    sizes = {name: len(x) for name, x in values.items()}
-    require(len(set(sizes.values())) <= 1, f"all modalities need the same number of examples (got {sizes})")
-    return sizes
-
-
 def check_known(names: Iterable[str], columns: Collection[str]) -> None:
     """Raise InputError for modalities that the model does not have."""
     unknown = [name for name in names if name not in columns]
     require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
 
 
+def _check_tensors(values: Mapping[str, object]) -> None:
+    arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, Tensor)}
+    require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
+
+
+def _n_rows(values: Mapping[str, Tensor]) -> int:
+    """The number of rows of all modalities; InputError if they differ."""
+    sizes = {name: len(x) for name, x in values.items()}
+    require(len(set(sizes.values())) <= 1, f"all modalities need the same number of examples (got {sizes})")
+    return next(iter(sizes.values()), 0)
+
+
+@dataclass(eq=False, repr=False)
 class Examples:
     """A split of a dataset: compact tensors (uint8 images, int64 labels), batched by indexing.
 
-    Args:
-        modalities: {name: (N, ...)}, in memory or memory-mapped; N may differ between modalities that `rows` pairs.
-        rows: {name: (R,)}, the row of the N that each of R examples takes; (R, G) for examples of G rows each. By
-            default example i is row i of every modality.
-        mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all. Its columns are the
-            model's modalities, in the order of its encoders.
-        joint_only: (R,) or (R, G) bool, see Batch.
-        derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...)
-            float, whenever a batch is made. One with its source's name replaces it.
+    modalities: {name: (N, ...)}, in memory or memory-mapped; N may differ between modalities that `rows` pairs.
+    rows: {name: (R,)}, the row of the N that each of R examples takes; (R, G) for examples of G rows each. By default
+        example i is row i of every modality.
+    mask: (R, M) or (R, G, M) bool, False where examples lack modalities; None if they have all. Its columns are the
+        model's modalities, in the order of its encoders.
+    joint_only: (R,) or (R, G) bool, see Batch.
+    derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...) float,
+        whenever a batch is made. One with its source's name replaces it.
 
     Raises:
         InputError: modalities that are no tensors or of different lengths, or a mask that is not bool or does not fit.
     """
 
-    def __init__(
-        self,
-        modalities: dict[str, Tensor],
-        rows: Mapping[str, Tensor] | None = None,
-        mask: Tensor | None = None,
-        joint_only: Tensor | None = None,
-        derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] | None = None,
-    ) -> None:
-        _check_tensors(modalities)
-        n = next(iter(_sizes(rows or modalities).values()), 0)
-        if mask is not None:
-            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+    modalities: dict[str, Tensor]
+    rows: Mapping[str, Tensor] | None = None
+    mask: Tensor | None = None
+    joint_only: Tensor | None = None
+    derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_tensors(self.modalities)
+        n = _n_rows(self.rows or self.modalities)
+        if self.mask is not None:
+            kind = self.mask.dtype if isinstance(self.mask, Tensor) else type(self.mask).__name__
             require(kind == torch.bool, f"a mask must be a tensor of bool, not {kind}")
-            require(len(mask) == n, f"a mask needs a row for each of {n:,} examples, not {len(mask):,}")
-        self.modalities = modalities
-        self.rows = rows
-        self.mask = mask
-        self.joint_only = joint_only
-        self.derived = derived or {}
+            require(len(self.mask) == n, f"a mask needs a row for each of {n:,} examples, not {len(self.mask):,}")
 
     def __len__(self) -> int:
         return len(next(iter((self.rows or self.modalities).values())))
@@ -250,6 +237,11 @@ class Examples:
         values |= {name: make(values[source]) for name, (source, make) in self.derived.items()}
         mask = None if self.mask is None else self.mask[index].flatten(0, -2)
         return Batch(values, mask, None if self.joint_only is None else self.joint_only[index].flatten())
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Yield the examples in batches; the last may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self[start : start + batch_size]
 
     def to(self, device: torch.device) -> "Examples":
         """The same examples on a device."""
@@ -276,28 +268,25 @@ class Examples:
 
     def take(self, index: slice | Tensor) -> "Examples":
         """Only the indexed examples; a slice reads nothing of mapped files."""
-        masks = [None if x is None else x[index] for x in (self.mask, self.joint_only)]
-        if self.rows is None:
-            values = {name: x[index] for name, x in self.modalities.items()}
-            return Examples(values, None, *masks, self.derived)
-        return Examples(self.modalities, {name: x[index] for name, x in self.rows.items()}, *masks, self.derived)
+        return self._selected(lambda x: x[index])
 
     def extract(self, index: Tensor) -> "Examples":
         """Only the indexed examples, with copies of just the rows they take; they have to be on the CPU."""
-        masks = [None if x is None else x[index] for x in (self.mask, self.joint_only)]
         if self.rows is None:
-            return Examples({name: _rows(x, index) for name, x in self.modalities.items()}, None, *masks, self.derived)
-        rows = {name: x[index] for name, x in self.rows.items()}
-        values = {name: _rows(x, rows[name].flatten()) for name, x in self.modalities.items()}
-        copied_rows = {name: torch.arange(x.numel()).view_as(x) for name, x in rows.items()}
-        return Examples(values, copied_rows, *masks, self.derived)
+            return self._selected(lambda x: _copied(x, index))
+        part = self.take(index)
+        values = {name: _copied(x, part.rows[name].flatten()) for name, x in self.modalities.items()}
+        rows = {name: torch.arange(x.numel()).view_as(x) for name, x in part.rows.items()}
+        return replace(part, modalities=values, rows=rows)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the examples in batches; the last may be smaller."""
-        for start in range(0, len(self), batch_size):
-            yield self[start : start + batch_size]
+    def _selected(self, select: Callable[[Tensor], Tensor]) -> "Examples":
+        """Select among whatever has a row for each example."""
+        masks = [None if x is None else select(x) for x in (self.mask, self.joint_only)]
+        if self.rows is None:
+            return Examples({name: select(x) for name, x in self.modalities.items()}, None, *masks, self.derived)
+        return Examples(self.modalities, {name: select(x) for name, x in self.rows.items()}, *masks, self.derived)
 
 
-def _rows(x: Tensor, index: Tensor) -> Tensor:
+def _copied(x: Tensor, index: Tensor) -> Tensor:
     """Copy the indexed rows with numpy: unlike torch it takes no threads from the training step that runs meanwhile."""
     return torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))

@@ -1,20 +1,42 @@
-"""Dataset files: finding and downloading them, and reading texts."""
+"""A dataset's files: where they are, downloading and unpacking them, and whether they are the published ones."""
 
 import hashlib
 import http.client
+import shutil
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
+
+from filelock import lock_descriptor
 
 from common import distributed
-from common.data import zip_files
-from common.errors import InputError, require
-from common.io import MIB, check_writable, reading
+from common.errors import InputError, brief, require
+from common.io import DOWNLOAD_AGAIN, MIB, check_total, check_writable, open_regular, read_bounded, reading
 
 MAX_TEXT = 64 * MIB  # CelebA's attributes have 26
+MOST_TIMES = 50  # an archive of photographs unpacks to its own size, one of texts to ten times that
+UNREACHABLE = urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError
+
+
+class DataConfig(Protocol):
+    """What every dataset's `load(split, config)` reads.
+
+    data_dir: the folder with the dataset in its original format.
+    demo: take the folder's built-in data instead, and no files.
+    download: fetch missing files.
+    limit: use only the first N examples of each split; None for all.
+    """
+
+    data_dir: Path
+    demo: bool
+    download: bool
+    limit: int | None
 
 
 def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
@@ -41,7 +63,7 @@ def of_package(package: str, name: str) -> Path:
 
 
 def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
-    """The content of a text file in UTF-8.
+    """The content of a text file in UTF-8, with "\\n" between its lines.
 
     Args:
         remedy: what to do about a missing or damaged file, the end of error messages.
@@ -50,55 +72,8 @@ def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
     Raises:
         InputError: the file is missing, unreadable, too large, or not in UTF-8.
     """
-    with reading(path, remedy, "a text in UTF-8") as file:
-        content = file.read(MAX_TEXT + 1)
-        require(len(content) <= MAX_TEXT, f"{path} has more than {MAX_TEXT / MIB:g} MiB, too much for a text: {remedy}")
-        return content.decode(errors=errors).replace("\r\n", "\n")
-
-
-def download(urls: Sequence[str], path: Path, md5: str | None, how: str = "") -> None:
-    """Download a file from the first url that delivers it; a partial download is continued.
-
-    The file appears at path only after its md5 was verified or, if that is unknown, the checksums inside the archive.
-
-    Args:
-        urls: where it can be had, tried in this order.
-        md5: the expected digest in hex, None if unknown.
-        how: what to do if no url delivers it; by default: put it there by hand.
-
-    Raises:
-        InputError: no url delivered the right file, and the message has a reason for each url; or the file could not be
-            written.
-    """
-    require(
-        distributed.world_size() == 1, f"{path.name} is missing: run --download with one process first (no torchrun)"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    check_writable(part)
-    failures = []
-    for url in urls:
-        resumed = part.exists()
-        try:
-            _fetch(url, part)
-            fault = _fault(part, md5)
-            if fault and resumed:  # perhaps what was there before is damaged: start again
-                part.unlink()
-                _fetch(url, part)
-                fault = _fault(part, md5)
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            failures.append(f"{url}: {error}")
-            continue
-        except OSError as error:
-            remedy = "free disk space or check permissions, then the same command continues the download"
-            raise InputError(f"{part} could not be written ({error.strerror}): {remedy}") from error
-        if not fault:
-            part.rename(path)
-            return
-        part.unlink()
-        failures.append(f"{url}: {fault}")
-    how = how or f"put it into {path.parent} by hand"
-    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {how}")
+    with reading(path, remedy, "a text in UTF-8"):
+        return read_bounded(path, remedy, MAX_TEXT).decode(errors=errors).replace("\r\n", "\n")
 
 
 def md5_of(path: Path) -> str:
@@ -107,23 +82,71 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def _fault(path: Path, md5: str | None) -> str:
-    """What is wrong with a downloaded file; empty if nothing is."""
-    if md5 is not None:
-        digest = md5_of(path)
-        return "" if digest == md5 else f"md5 {digest} instead of {md5}"
-    try:
-        zip_files.verify(path, "it is not kept")
-    except InputError as error:
-        return str(error)
-    return ""
+def check_published(path: Path, md5: str, dataset: str, name: str, known: Mapping[tuple[str, str], str]) -> None:
+    """Refuse a file that is known as another one; warn about an unknown file, once for each folder.
+
+    Args:
+        md5: the file's digest in hex.
+        dataset, name: what it should be, such as "MNIST" and "train-images-idx3-ubyte".
+        known: {(dataset, name): md5} of published files that could be mistaken for each other.
+
+    Raises:
+        InputError: it is another dataset's file, or another file of this dataset.
+    """
+    published = next((file for file, digest in known.items() if digest == md5), None)
+    if published is None:
+        warning = f"{path.parent} does not hold {dataset} as published: its files are used unchecked"
+        distributed.print_once(f"warning: {warning}")
+        return
+    is_it = f"{path} holds {published[0]}'s {published[1]}, not {dataset}'s {name}"
+    require(published == (dataset, name), f"{is_it}: put the right file in its place, or give another folder")
+
+
+def download(urls: Sequence[str], path: Path, md5: str | None) -> None:
+    """Download a file from the first url that delivers it; a partial download, NAME.part, is continued.
+
+    Args:
+        urls: where it can be had, tried in this order.
+        md5: the expected digest in hex; None if unknown, as of an archive that is checked when it is unpacked.
+
+    Raises:
+        InputError: no url delivered the right file, and the message has a reason for each url; or the file could not be
+            written.
+    """
+    alone = distributed.world_size() == 1
+    require(alone, f"{path.name} is missing: run --download with one process first (no torchrun)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    check_writable(part)
+    failures = []
+    for url in urls:
+        resumed = part.exists()
+        try:
+            _fetch(url, part)
+            if resumed and md5 not in (None, md5_of(part)):  # perhaps what was there before is damaged
+                part.unlink()
+                _fetch(url, part)
+        except UNREACHABLE as error:
+            failures.append(f"{url}: {error}")
+            continue
+        except OSError as error:
+            remedy = "free disk space or check permissions, then the same command continues the download"
+            raise InputError(f"{part} could not be written ({error.strerror}): {remedy}") from error
+        digest = md5_of(part)
+        if md5 in (None, digest):
+            part.rename(path)
+            return
+        part.unlink()
+        failures.append(f"{url}: md5 {digest} instead of {md5}")
+    by_hand = f"put it into {path.parent} by hand"
+    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {by_hand}")
 
 
 def _fetch(url: str, part: Path) -> None:
     """Download a url into the file `part`, continuing after the bytes that it holds already.
 
     Raises:
-        URLError, HTTPException, ConnectionError, TimeoutError: the url does not deliver the whole file.
+        any of UNREACHABLE: the url does not deliver the whole file.
     """
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
@@ -147,3 +170,41 @@ def _fetch(url: str, part: Path) -> None:
             bar.update(len(block))
     if total is not None and received < total:
         raise ConnectionError(f"broke off after {received} of {total} bytes")
+
+
+@contextmanager
+def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive that unpacks to at most MOST_TIMES its size.
+
+    Raises:
+        InputError: the archive is missing or damaged, also if that shows only inside the with statement.
+    """
+    with reading(path, DOWNLOAD_AGAIN, "a zip archive") as file, zipfile.ZipFile(file) as archive:
+        check_total(archive, MOST_TIMES * path.stat().st_size)
+        yield archive
+
+
+def unpack(path: Path, name: str) -> None:
+    """Unpack the folder `name` of an archive beside the archive, completely or not at all.
+
+    A call while another process unpacks waits for it, and does not unpack again.
+
+    Raises:
+        InputError: the archive is missing or damaged, lacks the folder, or would unpack to more than allowed.
+    """
+    folder, part = path.with_name(name), path.with_name(f"{name}.part")
+    with open_regular(path, DOWNLOAD_AGAIN) as lock, opened_zip(path) as archive:
+        lock_descriptor(lock.fileno())
+        if folder.exists():
+            return
+        entries = [entry for entry in archive.infolist() if entry.filename.startswith(f"{name}/")]
+        require(bool(entries), f"{path} holds no folder {name}: {DOWNLOAD_AGAIN}")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            archive.extractall(part, entries)  # no name in the archive can escape this folder
+            (part / name).rename(folder)
+        except OSError as error:
+            remedy = f"free disk space, or {DOWNLOAD_AGAIN}"
+            raise InputError(f"{path} could not be unpacked ({brief(error)}): {remedy}") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)

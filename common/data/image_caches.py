@@ -1,35 +1,36 @@
-"""Caches of decoded images: a folder's images are decoded once into a file of uint8, which is mapped into memory."""
+"""Images as Pillow reads them, and caches: a folder's images, decoded once into a file that is mapped into memory."""
 
 import hashlib
-import io
+import json
 import os
-import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import torch
-from filelock import lock_descriptor
+from filelock import FileLock
 from joblib import cpu_count
-from msgspec import Meta, Struct
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from common import distributed
-from common.data.pictures import open_picture
+from common.data.arrays import mapped
 from common.data.schemas import read_json
 from common.errors import InputError, require
-from common.io import check_writable, write_atomically
+from common.io import reading, write_atomically
 
-AT_ONCE = 64  # images that a thread decodes before it hands them over
-NOTED_EVERY = 5.0  # seconds between notes of how many images are done; an interrupted build continues from there
-LOOKED_AT = 1000  # files whose sizes tell whether the images have changed
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
+MAX_PIXELS = 64_000_000
 MAX_RATIO = 100
 CHANNELS = {"RGB": 3, "L": 1}
+AT_ONCE = 64  # images that a thread decodes before it hands them over
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # also for sizes that a picture's own blocks claim; beyond twice as many it raises
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Kind(NamedTuple):
@@ -46,71 +47,26 @@ class Kind(NamedTuple):
     inverted: bool = False
     squashed: bool = False
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, size, size)."""
-        return CHANNELS[self.mode], self.size, self.size
 
-
-class Notes(Struct):
-    """What a cache holds, in JSON beside it.
-
-    mode, size, inverted, squashed: a `Kind`.
-    n: number of images.
-    names: md5 of their names.
-    done: number of the images that are decoded.
-    files: md5 of the sizes of some of their files.
-    """
-
-    mode: str
-    size: int
-    inverted: bool
-    squashed: bool
-    n: int
-    names: str
-    done: Annotated[int, Meta(ge=0)]
-    files: str
-
-
-def load(
-    folder: Path,
-    names: Sequence[str],
-    path: Path,
-    kind: Kind,
-    remedy: str = "download it again",
-    exact: bool = False,
-) -> Tensor:
-    """The named images of a folder, from their cache; the first call builds it on all cores.
-
-    An interrupted build is continued by the next call; a call during another's build waits for it. NAME.json,
-    beside the cache NAME.npy, identifies the images by their names and the sizes of some of their files.
+@contextmanager
+def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[Image.Image]:
+    """A picture whose size is known and whose pixels are not decoded yet.
 
     Args:
-        path: the cache.
-        remedy: what to do about an image that is missing or unreadable, the end of error messages.
-        exact: refuse images of other sizes than `kind.size`.
-
-    Returns:
-        (N, C, size, size) uint8, memory-mapped: pages are read on access and may be dropped again.
+        source: a file, or the content of one.
+        remedy: what to do about a missing or unreadable picture, the end of error messages.
+        name: what the picture is, the beginning of error messages; by default the path.
 
     Raises:
-        InputError: an image is missing, unreadable or of another size, or the cache is truncated or holds other images.
+        InputError: the file is missing, or not a readable picture of at most 64 megapixels, also if that shows only
+            inside the with statement.
     """
-    cache = _Cache(folder, names, path, kind, remedy, exact)
-    if cache.notes.exists() and not os.access(path.parent, os.W_OK):
-        cache.complete()  # built by somebody else, and only readable here
-    else:
-        lock_file = path.with_suffix(".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            check_writable(lock_file)
-            lock_file.touch()
-        except OSError as error:
-            raise InputError(f"{path.parent} cannot be written ({error.strerror}): give another --cache-dir") from error
-        with open(lock_file) as lock:
-            lock_descriptor(lock.fileno())
-            cache.complete()
-    return torch.from_numpy(np.memmap(path, np.uint8, "c", len(cache.header()), (len(names), *kind.shape)))
+    what = f"an image in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    with reading(source, remedy, what, name) as file, Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        fits = width * height <= MAX_PIXELS
+        require(fits, f"{name or source} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}: {remedy}")
+        yield image
 
 
 def decode(path: Path, kind: Kind, remedy: str = "give another image", exact: bool = False) -> np.ndarray:
@@ -140,101 +96,61 @@ def decode(path: Path, kind: Kind, remedy: str = "give another image", exact: bo
     return 255 - pixels if kind.inverted else pixels
 
 
-@dataclass(frozen=True)
-class _Cache:
-    """The cache of a folder's images; see `load` for the fields.
+def load(
+    folder: Path, names: Sequence[str], path: Path, kind: Kind, remedy: str = "download it again", exact: bool = False
+) -> Tensor:
+    """The named images of a folder, from their cache; the first call decodes them on all cores.
 
-    remedy: what to do about an image that is missing or unreadable.
-    exact: whether images of other sizes are refused.
+    A call while another process decodes waits for it. NAME.json, beside the cache NAME.npy, says what it holds; images
+    that change under the same names are not noticed.
+
+    Args:
+        path: the cache.
+        remedy: what to do about an image that is missing or unreadable, the end of error messages.
+        exact: refuse images of other sizes than `kind.size`.
+
+    Returns:
+        (N, C, size, size) uint8, memory-mapped: pages are read on access and may be dropped again.
+
+    Raises:
+        InputError: an image is missing, unreadable or of another size, or the cache is damaged or holds other images.
     """
-
-    folder: Path
-    names: Sequence[str]
-    path: Path
-    kind: Kind
-    remedy: str
-    exact: bool
-
-    @property
-    def notes(self) -> Path:
-        """The JSON file that says what the cache holds."""
-        return self.path.with_suffix(".json")
-
-    def header(self) -> bytes:
-        """The first bytes of the cache, in numpy's format, so that np.load can read the cache too."""
-        header = io.BytesIO()
-        about = {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), *self.kind.shape)}
-        np.lib.format.write_array_header_1_0(header, about)
-        return header.getvalue()
-
-    def complete(self) -> None:
-        """Check what the cache holds, and build what it lacks."""
-        done = 0
-        if self.notes.exists():
-            done = self._checked()
-        else:
-            write_atomically(self.path, self.header())
-        if done < len(self.names):
-            self._build(done)
-
-    def _notes_of(self, done: int) -> Notes:
-        """What the notes say when the first `done` images are decoded."""
-        names = hashlib.md5("\n".join(self.names).encode()).hexdigest()
-        return Notes(*self.kind, len(self.names), names, done, self._fingerprint(done))
-
-    def _checked(self) -> int:
-        """The number of images that the cache holds.
-
-        Raises:
-            InputError: its notes are damaged, it holds other images, or it is truncated.
-        """
-        remedy = f"delete {self.path.name} and {self.notes.name}, and they will be made again"
-        notes = read_json(self.notes, Notes, remedy)
-        done = min(notes.done, len(self.names))
-        same = notes == self._notes_of(done)
-        require(same, f"{self.path} holds other images than {self.folder}: {remedy}, or give another --cache-dir")
-        expected = len(self.header()) + done * int(np.prod(self.kind.shape))
-        size = self.path.stat().st_size if self.path.exists() else 0
-        # an interrupted build may have written more images than its last notes say
-        fits = size == expected if done == len(self.names) else size >= expected
-        require(fits, f"{self.path} is truncated, it has {size:,} bytes of {expected:,}: {remedy}")
-        return done
-
-    def _fingerprint(self, done: int) -> str:
-        """A digest of the sizes of some of the first `done` files: looking at all can take minutes on some disks."""
-        names, digest = self.names[:done], hashlib.md5()
-        for name in names[:: -(-len(names) // LOOKED_AT) or 1]:
-            try:
-                digest.update(str((self.folder / name).stat().st_size).encode())
-            except OSError as error:
-                raise InputError(f"{self.folder / name} is missing: {self.remedy}") from error
-        return digest.hexdigest()
-
-    def _build(self, done: int) -> None:
-        """Decode the images after the first `done` and append them, with notes every few seconds."""
-        batches = [self.names[start : start + AT_ONCE] for start in range(done, len(self.names), AT_ONCE)]
-        pool = ThreadPoolExecutor(cpu_count())  # PIL releases the interpreter while it decodes and resizes
-        noted, title = time.monotonic(), f"making {self.path.name}"
-        bar = distributed.progress(total=len(self.names), initial=done, unit=" images", desc=title)
+    notes = path.with_suffix(".json")
+    about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
+    shape = len(names), CHANNELS[kind.mode], kind.size, kind.size
+    if not (path.exists() and notes.exists()):
         try:
-            check_writable(self.path)
-            with open(self.path, "r+b") as file, bar as progress:
-                file.seek(len(self.header()) + done * int(np.prod(self.kind.shape)))
-                for images in pool.map(self._decode_batch, batches):
-                    file.write(images.tobytes())
-                    done += len(images)
-                    progress.update(len(images))
-                    if done == len(self.names) or time.monotonic() - noted > NOTED_EVERY:
-                        file.flush()
-                        os.fsync(file.fileno())
-                        write_atomically(self.notes, msgspec.json.encode(self._notes_of(done)))
-                        noted = time.monotonic()
-                file.truncate()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not (path.exists() and notes.exists()):
+                    _decode_all([folder / name for name in names], shape, path, kind, remedy, exact)
+                    write_atomically(notes, json.dumps(about).encode())
         except OSError as error:
-            raise InputError(f"{self.path} could not be written ({error.strerror}): free disk space") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+            where = f"{path.parent} cannot be written ({error.strerror})"
+            raise InputError(f"{where}: give another --cache-dir, or free disk space") from error
+    again = f"delete {path.name} and {notes.name}, and they will be made again"
+    images = mapped(path, ("|u1",), again)
+    same = about.items() <= read_json(notes, dict, again).items() and images.shape == shape
+    require(same, f"{path} holds other images than {folder}: {again}, or give another --cache-dir")
+    return torch.from_numpy(images)
 
-    def _decode_batch(self, names: Sequence[str]) -> np.ndarray:
-        """The named images, (n, C, size, size)."""
-        return np.stack([decode(self.folder / name, self.kind, self.remedy, self.exact) for name in names])
+
+def _decode_all(
+    files: Sequence[Path], shape: tuple[int, ...], path: Path, kind: Kind, remedy: str, exact: bool
+) -> None:
+    """Decode images into an .npy file of a shape, which gets its name when it is whole."""
+
+    def decoded(batch: Sequence[Path]) -> np.ndarray:
+        return np.stack([decode(file, kind, remedy, exact) for file in batch])
+
+    batches = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
+    part, bar = path.with_suffix(".part"), distributed.progress(total=len(files), unit=" images", desc=path.name)
+    # PIL releases the interpreter while it decodes and resizes
+    with ThreadPoolExecutor(cpu_count()) as pool, bar, open(part, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for images in pool.map(decoded, batches):
+            file.write(images.tobytes())
+            bar.update(len(images))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

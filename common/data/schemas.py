@@ -1,4 +1,7 @@
-"""JSON and plain values checked against types: what is read from a file is known before it is used."""
+"""JSON and plain values checked against types: what is read from a file is known before it is used.
+
+A remedy is what to do about a missing or damaged file, the end of the error message.
+"""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,33 +14,25 @@ from common.io import MIB, open_regular, read_bounded
 T = TypeVar("T")
 
 
-def read_json(path: Path, kind: type[T], remedy: str, at_most: int = MIB) -> T:
-    """Read a JSON file as a type, such as a msgspec.Struct.
-
-    Args:
-        remedy: what to do about a missing or damaged file, the end of the error message.
-        at_most: bytes.
+def read_json(path: Path, kind: type[T], remedy: str) -> T:
+    """Read a JSON file of at most a MiB as a type, such as a msgspec.Struct.
 
     Raises:
         InputError: the file is missing, too large, or not what the type says; the message names the field.
     """
-    return decode(read_bounded(path, remedy, at_most), kind, str(path), remedy)
+    return decode(read_bounded(path, remedy, MIB), kind, str(path), remedy)
 
 
-def read_json_lines(path: Path, kind: type[T], remedy: str, at_most: int = MIB) -> list[T]:
-    """Read a file with one JSON value a line. A last line without its end was cut off and is left out.
-
-    Args:
-        at_most: bytes of a line.
+def read_json_lines(path: Path, kind: type[T], remedy: str) -> list[T]:
+    """Read a file with one JSON value a line, of at most a MiB. A last line without its end is left out.
 
     Raises: as `read_json`.
     """
     values = []
     with open_regular(path, remedy) as file:
-        while (line := file.readline(at_most + 1)).endswith(b"\n"):
+        while (line := file.readline(MIB + 1)).endswith(b"\n"):
             values.append(decode(line, kind, f"{path}, line {len(values) + 1}", remedy))
-    long = f"{path}, line {len(values) + 1} has more than {at_most / MIB:g} MiB, too much for its kind: {remedy}"
-    require(len(line) <= at_most, long)
+    require(len(line) <= MIB, f"{path}, line {len(values) + 1} has more than a MiB, too much for its kind: {remedy}")
     return values
 
 
@@ -57,14 +52,7 @@ def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN4
 
 
 def decode(content: bytes | str, kind: type[T], name: str, remedy: str) -> T:
-    """JSON as a type, such as a msgspec.Struct.
-
-    Args:
-        name: what it is, the beginning of the error message.
-
-    Raises:
-        InputError: it is not what the type says; the message names the field.
-    """
+    """JSON as a type; args and errors as those of `check`."""
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,5 +1,7 @@
 """Splits of examples: what is held out for validation, and which examples keep their pairing."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -34,11 +36,9 @@ def only_complete(examples: Examples) -> tuple[Examples, Tensor | slice]:
     if examples.mask is None:
         return examples, slice(None)
     rows = examples.mask.all(dim=1).nonzero().squeeze(1)
-    require(
-        len(rows) > 0, f"none of {len(examples):,} examples has all modalities: take more of them, or complete ones"
-    )
-    complete = examples.take(rows)
-    return Examples(complete.modalities, complete.rows, derived=complete.derived), rows
+    none = f"none of {len(examples):,} examples has all modalities"
+    require(len(rows) > 0, f"{none}: take more of them, or complete ones")
+    return replace(examples.take(rows), mask=None, joint_only=None), rows
 
 
 def draw_paired(examples: Examples, fraction: float, seed: int) -> Tensor:

@@ -10,21 +10,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from common.data import zip_files
 from common.data.schemas import check
-from common.errors import InputError, brief, install, require
-from common.io import open_regular, reading, write_atomically
+from common.errors import InputError, require
+from common.io import check_total, open_regular, reading, write_atomically
 
 T = TypeVar("T")
 MAX_VALUES = 10**6  # values that a file of ours never reaches
 
 
 def save(path: Path, content: dict) -> None:
-    """Save tensors and plain containers atomically.
-
-    Raises:
-        InputError: the file could not be written.
-    """
+    """Save tensors and plain containers atomically; InputError if the file cannot be written."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getbuffer())
@@ -44,7 +39,7 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
     with reading(path, damaged, "a checkpoint") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:  # torch.save compresses nothing
-                zip_files.check_total(archive, path.stat().st_size)
+                check_total(archive, path.stat().st_size)
         file.seek(0)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -55,27 +50,6 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
             raise InputError(f"{path} is damaged or not a checkpoint: {damaged}") from error
         _check_values(content, path, damaged)
     return check(content, kind, str(path), damaged)
-
-
-def load_safetensors(path: Path, missing: str, damaged: str) -> dict[str, Tensor]:
-    """Load a file of safetensors onto the CPU.
-
-    Args:
-        missing, damaged: what to do about such a file, the end of error messages.
-
-    Raises:
-        InputError: the file is missing or damaged, or the package safetensors is not installed.
-    """
-    try:
-        from safetensors import SafetensorError, torch
-    except ImportError as error:
-        raise InputError(f"{path} needs safetensors: {install('safetensors')}") from error
-    open_regular(path, missing).close()
-    with reading(path, damaged, "a file of safetensors that this version of torch can read") as file:
-        try:
-            return torch.load(file.read())
-        except SafetensorError as error:
-            raise ValueError(brief(error)) from error
 
 
 def _check_values(content: object, path: Path, remedy: str) -> None:

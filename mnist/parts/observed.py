@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.pictures import open_picture
+from common.data.image_caches import open_picture
 from common.errors import brief, require
 from mnist.parts.model import N_PIXELS, SIZE
 

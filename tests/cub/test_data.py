@@ -1,11 +1,9 @@
 """Captions as words, CUB's files in both layouts, and what the scripts load of them."""
 
-import io
 import json
 import os
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,8 @@ import cub.data
 import cub.layouts
 from common import distributed
 from common.data import image_caches
-from common.data.files import download
 from common.data.image_caches import Kind, decode
 from common.data.torchvision_import import datasets, transforms
-from common.data.zip_files import unpack
 from common.errors import InputError
 from cub import demo as birds
 from cub.captions import LENGTH, SPECIAL, Vocabulary, read_vocabulary, words
@@ -413,31 +409,6 @@ def test_drawn_birds_need_no_files():
     )
     assert features.examples.modalities["feature"].equal(birds.features(images[:20]))
     assert features.examples.modalities["caption"][:, 0].eq(0).all() and len(features[:3].attributes) == 3
-
-
-@pytest.fixture
-def host(server, tmp_path):
-    """A host of the authors' archive."""
-    write_authors(tmp_path / "source" / "cub")
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        for path in sorted((tmp_path / "source").rglob("*.*")):
-            if path.is_file():
-                files.write(path, path.relative_to(tmp_path / "source"))
-        files.writestr("../escaped.txt", "kept inside")
-    server.content["/cub.zip"] = archive.getvalue()
-    return server
-
-
-def test_a_zip_archive_without_a_known_md5_is_checked_by_itself(host, tmp_path):
-    url = f"{host.url}/cub.zip"
-    download([url], tmp_path / "a.zip", None)
-    assert (tmp_path / "a.zip").read_bytes() == host.content["/cub.zip"]
-    host.content["/cub.zip"] = b"no archive"
-    with pytest.raises(InputError, match=r"b.zip could not .*is damaged or not a zip archive.* by hand"):
-        download([url], tmp_path / "b.zip", None)
-    with pytest.raises(InputError, match=r"a.zip holds no folder other"):
-        unpack(tmp_path / "a.zip", "other")
 
 
 def test_images_can_be_squashed(tmp_path):

@@ -17,8 +17,8 @@ import pytest
 
 import celeba.data
 import vhe.data
-from common.data import array_caches, image_caches, mapped_rows
-from common.data.zip_files import unpack
+from common.data import arrays, image_caches, mapped_rows
+from common.data.files import unpack
 from cub import feature_files, layouts
 from cub.captions import SPECIAL, read_vocabulary
 from mnist.idx_files import read_idx
@@ -79,7 +79,7 @@ def _read_images(path):
 
 
 def _read_cache(path):
-    array_caches.load(path, ABOUT, EXPECTED, "make it again")
+    arrays.load(path, ABOUT, EXPECTED, "make it again")
 
 
 def _read_mat(path):

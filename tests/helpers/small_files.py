@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy.io import savemat
 
-from common.data.array_caches import Expected
+from common.data.arrays import Expected
 
 PHOTOGRAPH = np.kron(np.random.default_rng(0).integers(0, 256, (10, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
 # what `npz` was made with, and the arrays that it holds
@@ -27,7 +27,7 @@ def npy(array):
 
 
 def npz(**members):
-    """An .npz as `array_caches.save` writes it, with other contents of some members."""
+    """An .npz as `arrays.save` writes it, with other contents of some members."""
     arrays = {"about": np.array(json.dumps(ABOUT)), "image": np.zeros((20, 1, 8, 8), np.uint8)}
     arrays["rows"] = np.arange(20).reshape(2, 10)
     file = io.BytesIO()

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import fashionmnist.data
+import mnist.data
+from common.data.torchvision_import import datasets
 from common.errors import InputError
 from mnist import idx_files
 from mnist.data import load
@@ -126,16 +128,14 @@ def test_demo_digits_look_like_mnist():
 
 @pytest.mark.parametrize(("dataset", "load"), [("MNIST", load), ("FashionMNIST", fashionmnist.data.load)])
 def test_downloads_come_from_torchvisions_mirrors(tmp_path, server, monkeypatch, dataset, load):
-    from common.data.torchvision_import import datasets
-
     known = getattr(datasets, dataset)
-
+    packed = {(dataset, name.removesuffix(".gz")): md5 for name, md5 in known.resources}
+    assert packed.items() <= mnist.data.PACKED.items() and list(mnist.data.MIRRORS[dataset]) == known.mirrors
     source = write_mnist(tmp_path / "source")
     server.content = {f"/{p.name}": p.read_bytes() for p in source.iterdir()}
-    md5s = [(p.name, hashlib.md5(p.read_bytes()).hexdigest()) for p in source.iterdir()]
-    assert {name for name, _ in known.resources} == {name for name, _ in md5s}
-    monkeypatch.setattr(known, "mirrors", [f"{server.url}/absent/", f"{server.url}/"])
-    monkeypatch.setattr(known, "resources", md5s)
+    md5s = {(dataset, p.stem): hashlib.md5(p.read_bytes()).hexdigest() for p in source.iterdir()}
+    monkeypatch.setattr(mnist.data, "MIRRORS", {dataset: (f"{server.url}/absent/", f"{server.url}/")})
+    monkeypatch.setattr(mnist.data, "PACKED", md5s)
     examples = load("train", data_config(tmp_path / "data", download=True))
     assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
     load("train", data_config(tmp_path / "data", download=True))

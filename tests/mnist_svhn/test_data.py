@@ -91,9 +91,8 @@ def test_damaged_files_are_refused(tmp_path, damage):
 
 
 def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
-    assert {(split[1]): split[2] for name, split in datasets.SVHN.split_list.items() if name != "extra"} == {
-        name: md5 for (_, name), md5 in mnist_svhn.data.KNOWN.items()
-    }
+    for url, name, md5 in (datasets.SVHN.split_list[split] for split in FILES):
+        assert md5 == mnist_svhn.data.KNOWN["SVHN", name] and url == mnist_svhn.data.URL + name
     path = write_svhn(tmp_path) / FILES["train"]
     read_svhn("train", tmp_path)
     assert (
@@ -108,9 +107,10 @@ def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
 
 def test_svhn_is_downloaded_and_checked(tmp_path, monkeypatch, server):
     content = (write_svhn(tmp_path) / FILES["test"]).read_bytes()
-    server.content["/svhn"] = content
+    server.content[f"/{FILES['test']}"] = content
+    monkeypatch.setattr(mnist_svhn.data, "URL", f"{server.url}/")
     for md5, fits in ((hashlib.md5(content).hexdigest(), True), ("0" * 32, False)):
-        monkeypatch.setitem(datasets.SVHN.split_list, "test", [f"{server.url}/svhn", FILES["test"], md5])
+        monkeypatch.setitem(mnist_svhn.data.KNOWN, ("SVHN", FILES["test"]), md5)
         if fits:
             images, labels = read_svhn("test", tmp_path / "new", download=True)
             assert images.shape == (24, 3, 32, 32) and labels.equal(read_svhn("test", tmp_path)[1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from common.data.array_caches import Expected
+from common.data.arrays import Expected
 from common.errors import InputError
 from mnist_svhn import mat_files
 from tests.helpers.small_files import mat

@@ -12,7 +12,7 @@ from common.data.torchvision_import import datasets
 from common.errors import InputError
 from tests.helpers.data_config import data_config
 from tests.helpers.omniglot_files import N_PAGES, SETS, page, png, write_omniglot
-from vhe import demo
+from vhe import data, demo
 from vhe.data import Characters, decode, hold_out, load, shrink
 
 
@@ -241,8 +241,9 @@ def test_missing_archives_are_downloaded_and_checked(tmp_path, server, monkeypat
     for name in SETS:
         server.content[f"/{name}.zip"] = (origin / f"{name}.zip").read_bytes()
     md5s = {name: hashlib.md5(server.content[f"/{name}.zip"]).hexdigest() for name in SETS}
-    monkeypatch.setattr(datasets.Omniglot, "download_url_prefix", server.url)
-    monkeypatch.setattr(datasets.Omniglot, "zips_md5", md5s | {"images_evaluation": "0" * 32})
+    assert (datasets.Omniglot.download_url_prefix, datasets.Omniglot.zips_md5) == (data.URL, data.ARCHIVES)
+    monkeypatch.setattr(data, "URL", server.url)
+    monkeypatch.setattr(data, "ARCHIVES", md5s | {"images_evaluation": "0" * 32})
     assert same(load("train", data_config(tmp_path / "new", download=True)), load("train", data_config(origin)))
     assert (tmp_path / "new/omniglot-py/images_background.zip").is_file(), "where torchvision puts it"
     load("train", data_config(tmp_path / "new", download=True))

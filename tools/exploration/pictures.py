@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.data.pictures import MAX_PIXELS, open_picture
+from common.data.image_caches import MAX_PIXELS, open_picture
 from common.errors import InputError, require
 
 SIDE = 280  # width and height of the canvas, pixels

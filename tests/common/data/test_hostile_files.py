@@ -17,8 +17,8 @@ import pytest
 
 import celeba.data
 import vhe.data
-from common.data import array_caches, image_caches, mapped_rows
-from common.data.zip_files import unpack
+from common.data import arrays, image_caches, mapped_rows
+from common.data.files import unpack
 from common.errors import InputError
 from mnist.idx_files import read_idx
 from mnist_svhn.data import FILES, read_svhn
@@ -113,7 +113,7 @@ def read_faces(path):
 
 
 def read_cache(path):
-    array_caches.load(path, ABOUT, EXPECTED, "make it again")
+    arrays.load(path, ABOUT, EXPECTED, "make it again")
 
 
 def read_mat(path):

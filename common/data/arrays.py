@@ -1,9 +1,10 @@
-"""Caches of generated arrays: one npz file holds the arrays and the options that they were made with."""
+"""Arrays in numpy's files: .npz caches with the options that they were made with, and .npy mapped into memory."""
 
 import io
 import json
 import math
-from collections.abc import Mapping
+import mmap
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data import zip_files
 from common.data.schemas import decode
 from common.errors import brief, flags, require
-from common.io import reading, write_atomically
+from common.io import check_total, reading, write_atomically
 
 Scalar = bool | int | float | str | None
 MAX_ABOUT = 2**17  # bytes of the options and of the arrays' headers
@@ -47,15 +47,7 @@ class Expected(NamedTuple):
 
 
 def save(path: Path, about: Mapping[str, Scalar], arrays: Mapping[str, Tensor]) -> None:
-    """Write arrays and the options that they were made with.
-
-    Args:
-        about: {option: value}, plain JSON values.
-        arrays: {name: array of any shape}.
-
-    Raises:
-        InputError: the file could not be written.
-    """
+    """Write arrays, {name: array}, and the options that they were made with, {option: plain JSON value}."""
     content = io.BytesIO()
     np.savez_compressed(content, about=np.array(json.dumps(dict(about))), **{k: x.numpy() for k, x in arrays.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +70,7 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
     """
     with reading(path, remedy, "an archive of arrays") as file, np.load(file, allow_pickle=False) as archive:
         read = [f"{name}.npy" for name in ("about", *expected)]  # a file may hold other splits too
-        zip_files.check_total(archive.zip, MAX_ABOUT + sum(kind.at_most for kind in expected.values()), read)
+        check_total(archive.zip, MAX_ABOUT + sum(kind.at_most for kind in expected.values()), read)
         saved = decode(str(archive["about"]), dict[str, Scalar], f"{path}: about", remedy)
         lacking = [name for name in about if name not in saved]
         require(not lacking, f"{path} is damaged, it does not say {', '.join(lacking)}: {remedy}")
@@ -90,3 +82,29 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
         for name, array in arrays.items():
             expected[name].check(array, f"{path}: {name}", remedy)
         return [torch.from_numpy(array) for array in arrays.values()]
+
+
+def mapped(path: Path, dtypes: Collection[str], remedy: str) -> np.ndarray:
+    """The array of an .npy file, mapped into memory; changes of it stay in memory.
+
+    Args:
+        dtypes: the types that it may have, by numpy's names.
+
+    Raises:
+        InputError: the file is missing, damaged or truncated, holds no values, or values of another type.
+    """
+    with reading(path, remedy, "an array that np.save wrote"):
+        array = np.lib.format.open_memmap(path, "c")
+        known = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        require(array.dtype.str in dtypes, f"{path} holds values of type {array.dtype}, not {known}: {remedy}")
+        require(array.size > 0, f"{path} holds no values, its shape is {array.shape}: {remedy}")
+        return array
+
+
+def mapped_rows(path: Path) -> Tensor:
+    """The rows (n, ...) uint8, int64 or float32 of an .npy file, mapped into memory; InputError as `mapped`."""
+    remedy = "write rows (n, ...) with n > 0 and np.save"
+    rows = mapped(path, ("|u1", "<i8", "<f4"), remedy)
+    require(rows.ndim > 0, f"{path} holds a single number: {remedy}")
+    rows._mmap.madvise(mmap.MADV_RANDOM)  # rows are read in random order: reading ahead takes three times as long
+    return torch.from_numpy(rows)

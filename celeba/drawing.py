@@ -1,4 +1,4 @@
-"""What the demos' drawn pictures share: random measures, shapes, a background, and light, blur and grain.
+"""What the drawn faces and birds of the demos share: random measures, shapes, a background, and light, blur and grain.
 
 A shape is the signed distance of each pixel to its edge, negative inside.
 """

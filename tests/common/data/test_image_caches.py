@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from common.data.pictures import open_picture
+from common.data.image_caches import open_picture
 from common.errors import InputError
 from tests.helpers.small_files import PHOTOGRAPH, picture, png
 
