@@ -14,6 +14,7 @@ and for each W a model label_expert_W.pth.tar for sample.py.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ from common.distributed import progress
 from common.errors import option, require, require_positive
 from common.io import folder_of
 from common.models import MultimodalVAE
-from mnist.aggregate_posterior import AggregatePosterior
+from mnist.aggregate_posterior import from_aggregate_posterior
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, load_as_trained
 from mnist.model import N_CLASSES
@@ -89,7 +90,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         print(path)
     free = refit(model, 1, config.steps, FreeParameters(model.encoder["text"]))
     ways["q(z|label), free parameters, W = 1"] = (free, drawn_from(free))
-    ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
+    ways["aggregate posterior"] = (model, partial(from_aggregate_posterior, model, train))
     labels, images = test.modalities["text"], test[:].modalities["image"]
     test_variance = within_labels(images, labels)
     figures = {name: measured(*way, labels, judge, test_variance) for name, way in ways.items()}

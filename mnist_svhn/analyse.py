@@ -27,9 +27,9 @@ from common.models import MultimodalVAE
 from mnist_svhn import classifier
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
+from mnist_svhn.sample import IMAGES
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import judge, judge_file
-from reports.generated import Shown
 from reports.metrics import Judge
 from training import run_from_command_line
 
@@ -58,7 +58,7 @@ DATA = Labelled(
     n_values=10,
     judges=judges,
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(10)},
-    shown=Shown(("mnist", "svhn")),
+    shown=IMAGES,
     given_all=True,
     by_subset=True,
     about=about,

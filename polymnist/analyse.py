@@ -22,11 +22,11 @@ from torch import Tensor
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from polymnist.data import N_CLASSES, SIZE, load, modalities
-from polymnist.options import MAX_MODALITIES, DatasetOptions, about, dataset_options
+from polymnist.data import N_CLASSES, SIZE, load
+from polymnist.options import DatasetOptions, about, dataset_options
+from polymnist.sample import IMAGES
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import image_classifier, judge, judge_file
-from reports.generated import Shown
 from reports.metrics import Judge
 from training import run_from_command_line
 
@@ -67,7 +67,7 @@ DATA = Labelled(
     n_values=N_CLASSES,
     judges=judges,
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
-    shown=Shown(modalities(MAX_MODALITIES)),
+    shown=IMAGES,
     given_all=True,
     about=about,
     must_match=dataset_options,

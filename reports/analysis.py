@@ -19,18 +19,17 @@ from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_posteriors.private_latents import latent_parts
-from reports import generated, tables, umap
+from reports import sampling, tables, umap
 from reports.analysis_tables import Figures, few_training_examples, figure_tables, left_out, weak_judges
 from reports.encoded import Encoded, encode
 from reports.frechet_distances import inception_features
-from reports.generated import Shown
 from reports.latent_clusters import cluster_accuracies, clustered_priors
-from reports.latent_mixtures import MAX_FITTED, gaussian_mixture
 from reports.latents import each_modality, kl_plot, most_used
 from reports.metrics import Judge, latent_accuracy, sampled_latents
 from reports.options import PriorSamplesConfig, ScoresConfig
 from reports.reconstructions import ssim
 from reports.right_labels import by_label, coherence, of_generated, read_right, shares_of
+from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
 from reports.subset_metrics import SubsetScores, scores_by_subset
 from training import devices, runs
 
@@ -228,12 +227,12 @@ class Analysis:
         if shown.rows(self.test.take(slice(1))[:].modalities):
             pictures.append(self.folder / "cross_generation.png")
             examples = self.test.take(slice(COLUMNS))
-            generated.cross_generation(pictures[-1], self.model, examples, self.sources, shown)
+            sampling.cross_generation(pictures[-1], self.model, examples, self.sources, shown)
             if self.model.variational_posterior.on_spheres:
                 print("\nno traversals: a latent alone cannot move on its sphere")
             else:
                 latents = most_used(self.kls, ROWS).tolist() if self.kls else None
-                pictures += generated.traversals(self.folder / "traversal", self.model, shown, latents)
+                pictures += sampling.traversals(self.folder / "traversal", self.model, shown, latents)
         if self.config.umap:
             pictures.append(self.folder / "umap.png")
             umap.latents(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))

@@ -124,17 +124,11 @@ def image_grid(
 def captioned(
     path: Path,
     images: Tensor,
+    row_labels: Sequence[str] | None,
     captions: Sequence[Sequence[str]],
-    row_labels: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Save a grid of images with a sentence below each, as wide as a screen at most.
-
-    Args:
-        images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
-        captions: R rows of C sentences.
-        row_labels: R labels at the left.
-    """
+    """Save a grid of images with a sentence below each, as wide as a screen at most; see `image_grid`."""
     rows, columns = images.shape[:2]
     room = MAX_WIDTH - LETTER * max(map(len, row_labels or [""]))
     portrait = min(PORTRAIT, room / (1.05 * columns))
@@ -184,6 +178,26 @@ def alternating(
     images = torch.stack([images for images, _ in rows], dim=1)
     captions = [row for turn in zip(*(captions for _, captions in rows), strict=True) for row in turn]
     return images.flatten(0, 1), list(sets) * len(images), captions
+
+
+def beside(given: Tensor, images: Tensor, captions: Sequence[Sequence[str]]) -> tuple[Tensor, list[list[str]]]:
+    """Put given images, and an empty column, at the left of the first rows of a grid; add rows if there are too few.
+
+    Args:
+        given: (k, channels, H, W).
+        images: (R, C, channels, H, W).
+        captions: R rows of C captions.
+
+    Returns:
+        images (max(R, k), 2 + C, channels, H, W), and their captions.
+    """
+    added = max(0, len(given) - len(images))
+    blank = torch.full_like(images[:1], torch.nan)
+    images = torch.cat([images, blank.expand(added, *blank.shape[1:])])
+    left = torch.full_like(images[:, :1], torch.nan).repeat(1, 2, 1, 1, 1)
+    left[: len(given), 0] = given.to(left)
+    captions = [*captions, *[[""] * images.shape[1]] * added]
+    return torch.cat([left, images], dim=1), [["" if r else "given", "", *row] for r, row in enumerate(captions)]
 
 
 def error_bars(
@@ -290,9 +304,3 @@ def save(figure: "Figure", path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, bbox_inches="tight", pad_inches=MARGIN, facecolor="white")
     write_atomically(path, content.getbuffer())
-
-
-def beside(given: Tensor, images: Tensor) -> Tensor:
-    """Put each row's given image, then an empty cell, then its images: (R, ...), (R, C, ...) -> (R, 2 + C, ...)."""
-    empty = torch.full_like(given, torch.nan)
-    return torch.cat([torch.stack([given, empty], dim=1), images], dim=1)

@@ -18,8 +18,8 @@ from torch import Tensor
 from common.data import Examples
 from common.models import MultimodalVAE
 from reports.analysis import AnalysisConfig, Labelled, analyse
-from reports.generated import Shown
 from reports.metrics import Judge
+from reports.sampling import Shown
 from training import run_from_command_line
 from translation.data import CODES, load, names, numbers
 from translation.options import NoFiles

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from common.errors import require
-from reports import plots, sample_files
+from reports import plots, sampling
 from reports.options import SamplesConfig
 from training import run_from_command_line
 from vhe.character_sets import STYLES, images_of, in_style
@@ -92,9 +92,9 @@ def main(config: Config) -> Path:
 def name_of(config: Config) -> str:
     """Return the name of the picture that the options ask for, without its suffix."""
     if config.given:
-        return sample_files.name_of(images=" ".join(Path(name).name for name in config.given))
+        return sampling.name_of({"images": " ".join(Path(name).name for name in config.given)})
     if config.alphabet is not None:
-        return sample_files.name_of(alphabet=config.alphabet)
+        return sampling.name_of({"alphabet": config.alphabet})
     return config.new or "examples"
 
 

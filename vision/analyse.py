@@ -21,7 +21,7 @@ from celeba import analyse as celeba
 from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
 from reports.analysis import analyse
-from reports.generated import Shown
+from reports.sampling import Shown
 from training import run_from_command_line
 from vision.data import load
 from vision.model import CHANNELS

@@ -20,7 +20,7 @@ from mnist.data import MNIST
 from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
 from mnist.parts.observed import Observed
-from reports import metrics, plots, sample_files, tables
+from reports import metrics, plots, sampling, tables
 from reports.options import LoglikeConfig, SamplesConfig
 from training import Experiment, devices, objective_of, options, run
 from training.objective_options import ObjectiveOptions
@@ -187,7 +187,7 @@ def sample(config: Sample, experiment: str) -> None:
     examples = MNIST.load("test", config)
     images = examples.to(model.device)[: config.n_samples].modalities["image"]
     given = columns(model, Observed(config.observed, config.seed)(len(images)))
-    picture = folder / f"from_{sample_files.readable(Path(config.observed).name)}.png"
+    picture = folder / f"from_{sampling.readable(Path(config.observed).name)}.png"
     complete(model, images, given, picture)
     print(picture)
 

@@ -103,9 +103,12 @@ def test_reconstructions_and_an_image_with_an_attribute(trained, tmp_path, monke
     call(celeba.sample, trained["celeba"], "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
     assert len(lines(tmp_path / "reconstructions.txt")) == 5
     seen = []
-    monkeypatch.setattr(
-        celeba.sample, "samples", lambda model, asked, image, *_: seen.append(image) or torch.zeros(1, 18)
-    )
+
+    def samples(*args, given, latents):
+        seen.append(given.inputs["image"])
+        return {"attrs": torch.zeros(1, 18)}
+
+    monkeypatch.setattr("reports.sampling.samples", samples)
     demo = celeba.data.load("test", data_config("", demo=True, limit=60))
     for wanted, value in (("Wearing_Hat", 1), ("~Wearing_Hat", 0)):
         args = ("--demo", "--limit", 60, "--condition-on-image", wanted, "--out-dir", tmp_path)
@@ -325,7 +328,7 @@ def test_samples_of_a_cluster(tmp_path, monkeypatch):
     built.prior.loc.data = torch.full_like(built.prior.loc, 9)
     drawn, decode = [], built.decode
     monkeypatch.setattr(built, "decode", lambda z, *args, **given: drawn.append(z) or decode(z, *args, **given))
-    monkeypatch.setattr(celeba.sample, "load_model", lambda *_: built)
+    monkeypatch.setattr("reports.options.load_model", lambda *_: built)
     call(celeba.sample, tmp_path, "--cluster", 3, "--n-samples", 2, "--out-dir", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"cluster_3.png", "cluster_3.txt"}
     assert (drawn[0][:, :4] > 0).all(), "the first latents, which are shared, lie around the cluster"

@@ -65,7 +65,9 @@ def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
 
 def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(sample, "samples", lambda model, inputs, *_: seen.append(inputs) or ["0"])
+    monkeypatch.setattr(
+        "reports.sampling.samples", lambda *_, given, **__: seen.append(given.inputs) or {"text": torch.zeros(1).long()}
+    )
     for text, image in ((0, 0), (5, 5)):
         call(
             sample, trained, "--demo", "--condition-on-text", text, "--condition-on-image", image, "--out-dir", tmp_path

@@ -15,7 +15,7 @@ from mnist import analyse as digits
 from mnist.model import build
 from reports import analysis, classifiers, latents, umap
 from reports.classifiers import judge_file
-from reports.generated import STEPS, Shown, cross_generation, traversals
+from reports.sampling import STEPS, Shown, cross_generation, traversals
 from tests.helpers.coherence import C, model
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
@@ -121,7 +121,7 @@ def test_pictures_show_each_pair_and_move_each_latent(mvae, monkeypatch, tmp_pat
     test = Examples({"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])})
     cross_generation(tmp_path / "x.png", trained, test, {"image": ("image",), "text": ("text",)}, shown)
     ((_, images, labels, captions, _),) = drawn.grids
-    assert labels == ("image, given", "image -> image", "text -> image") and images.shape == (3, 3, 3, 28, 28)
+    assert labels == ["image, given", "image -> image", "text -> image"] and images.shape == (3, 3, 3, 28, 28)
     assert images[0, :, :1].equal(test.modalities["image"]) and list(captions[0]) == ["1", "2", "3"]
 
     def decode(z, *args, original=trained.decode):
