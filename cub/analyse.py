@@ -55,10 +55,9 @@ from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 from reports import tables
 from reports import umap as maps
-from reports.analysis import AnalysisConfig, parameter_counts
-from reports.analysis_tables import kl_table, parameter_table
+from reports.analysis import AnalysisConfig, parameter_counts, parameter_table
 from reports.classifiers import judge_file
-from reports.latents import each_modality, kl_plot
+from reports.latents import each_modality, kl_plot, kl_table
 from reports.sampling import Shown, cross_generation, gaussian_mixture
 from training import devices, run_from_command_line
 

@@ -17,7 +17,7 @@ from common.checkpoints import load_model
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
 from reports import tables
-from reports.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
+from reports.likelihoods import MmvaeLoglikeConfig, evaluate
 from training import devices, run_from_command_line, runs
 
 

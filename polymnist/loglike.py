@@ -19,6 +19,7 @@ from common.estimators import joint_and_each
 from polymnist.data import load
 from polymnist.options import DatasetOptions, about, dataset_options
 from reports import metrics, options, tables
+from reports.likelihoods import of_subsets
 from training import devices, run_from_command_line, runs
 
 BATCH_SIZE = 50
@@ -36,7 +37,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
     examples = load("test", config).only(model.modalities)
     torch.manual_seed(config.seed)
-    evaluations = [partial(joint_and_each, **config.sampling), *config.of_subsets(model)]
+    evaluations = [partial(joint_and_each, **config.sampling), *of_subsets(config, model)]
     values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
     return tables.report_estimates(values, config, "polymnist", len(examples), about(config))
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -14,8 +13,7 @@ from common.data.batches import Examples
 from common.errors import option, require, require_positive, require_seed
 from common.io import check_writable, folder_of
 from common.multimodal_vae import MultimodalVAE
-from reports import sampling, subset_likelihoods
-from reports.metrics import Evaluation
+from reports import sampling
 from training import devices
 from training.options import ComputeOptions, DataOptions
 
@@ -188,20 +186,3 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
     all others"""
     given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """the modalities that --target is given"""
-
-    def of_subsets(self, model: MultimodalVAE) -> list[Evaluation]:
-        """The estimates that these options ask for, of complete examples.
-
-        Raises:
-            InputError: modalities that the model lacks, or that are both given and targets.
-        """
-        names, asked = model.modalities, (*self.target, *self.given)
-        for name in asked:
-            require(name in names, f"this model has no {name}: --target and --given take {', '.join(names)}")
-            require(asked.count(name) == 1, f"--target and --given name {name} more than once: name it once")
-        target = self.target or tuple(name for name in names if name not in self.given)
-        require(bool(target), "--given names all modalities: leave one to be the target")
-        chosen = [subset_likelihoods.likelihoods_by_size] if self.by_size else []
-        if asked:
-            chosen.append(partial(subset_likelihoods.likelihood_given, target=target, given=self.given))
-        return [partial(estimate, **self.sampling) for estimate in chosen]

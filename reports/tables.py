@@ -1,10 +1,10 @@
 """Figures as the scripts report them: tables in Markdown, and a JSON file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import torch
@@ -14,28 +14,12 @@ from common import distributed
 from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
-from reports import markdown
+from reports.options import LoglikeConfig, ScoresConfig
 from training.provenance import provenance
 
 FEW_EFFECTIVE = 2  # samples
 MOST_NAMED = 4  # estimates in a note
 Estimates = dict[str, dict[str, float | None]]  # {name: {"mean", "stderr"}}; no stderr of one example or group
-
-
-class EvaluationOptions(Protocol):
-    """The options of a script that evaluates a model."""
-
-    model: Path
-    seed: int
-    demo: bool
-    json: Path | None
-
-
-class SamplingOptions(EvaluationOptions, Protocol):
-    """The options of a script that estimates by sampling."""
-
-    n_samples: int
-    tolerance: float | None
 
 
 @dataclass(frozen=True)
@@ -58,11 +42,22 @@ class Table:
 
     def __str__(self) -> str:
         """The table in Markdown, with its caption and notes."""
-        return "\n\n".join(text for text in (self.caption, markdown.table(self.head, self.rows), self.notes) if text)
+        return "\n\n".join(text for text in (self.caption, markdown(self.head, self.rows), self.notes) if text)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts in Markdown."""
+    lines = [f"| {' | '.join(map(cell, cells))} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def cell(text: str) -> str:
+    """A text as it stands in a cell of a table in Markdown."""
+    return text.replace("|", r"\|")
 
 
 def report(
-    config: EvaluationOptions,
+    config: ScoresConfig,
     experiment: str,
     tables: Sequence[Table],
     settings: Mapping[str, Any],
@@ -137,7 +132,7 @@ def estimate_table(
 
 def report_estimates(
     values: Mapping[str, Tensor],
-    config: SamplingOptions,
+    config: LoglikeConfig,
     experiment: str,
     n_examples: int,
     about: Mapping[str, str] | None = None,
@@ -198,7 +193,7 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def data_scored(
-    config: EvaluationOptions, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
+    config: ScoresConfig, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
 ) -> tuple[str, dict[str, str]]:
     """What a table's title and its JSON say about the data.
 
@@ -212,7 +207,7 @@ def data_scored(
     return ", ".join(described), about
 
 
-def other_data(config: EvaluationOptions) -> str:
+def other_data(config: ScoresConfig) -> str:
     """A note if the model was trained on the demo's data and is scored on others, or the other way round; else ""."""
     trained = load_config(config.model).get("demo", False)
     return "" if trained == config.demo else f"The model was trained {'with' if trained else 'without'} --demo."

@@ -23,6 +23,7 @@ from common.data.splits import only_complete
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from reports import metrics, options, tables
+from reports.likelihoods import of_subsets
 from training import devices, run_from_command_line
 from vision.data import load
 
@@ -43,7 +44,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     if len(complete) < len(examples):
         print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
     torch.manual_seed(config.seed)
-    values = evaluate(model, complete, config.of_subsets(model), **config.sampling)
+    values = evaluate(model, complete, of_subsets(config, model), **config.sampling)
     return tables.report_estimates(values, config, "vision", len(complete))
 
 

@@ -26,7 +26,7 @@ from common.checkpoints import load_config, load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives import MvaeElbo
-from reports import right_labels
+from reports.metrics import joint_coherence, read_right
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
@@ -217,12 +217,11 @@ def test_shares_are_those_of_a_classifier_that_knows(trained, monkeypatch):
     labels = test.modalities["attrs"].long()
     monkeypatch.setattr(celeba.analyse, "classifier", lambda *_: Look())
     config = celeba.analyse.Config(Path("unused"))
-    judges, sources = celeba.analyse.judges(config, test, labels, model), celeba.analyse.DATA.sources(model)
-    right = right_labels.coherence(model, test, labels, judges, sources, 30)
-    assert right["coherence, joint"].all(), "image and attributes of one z always agree here"
+    judges = celeba.analyse.judges(config, test, labels, model)
+    assert joint_coherence(model, 30, judges).all(), "image and attributes of one z always agree here"
     seen = test[:].modalities["image"][:, 0, 0, 0] > 0.5
     expected = seen[:, None] == test.modalities["attrs"].bool()
-    assert right_labels.read_right(judges["image"], test, labels).equal(expected)
+    assert read_right(judges["image"], test, labels).equal(expected)
     columns = celeba.analyse.more_columns(config, model, judges, labels)
     have = labels.double().mean(dim=0)
     torch.testing.assert_close(columns["more frequent value"], torch.maximum(have, 1 - have))

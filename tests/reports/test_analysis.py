@@ -26,6 +26,21 @@ def test_parameters_are_counted_by_network():
     assert analysis.parameter_counts(model()) == {"encoder a": 1, "encoder b": 1, "all": 2}
 
 
+def test_judges_that_err_and_few_training_examples_are_noted():
+    shares = {"classifier, a": 0.16, "classifier, b": 0.99, "coherence, joint": 0.1}
+    shares = {name: {"mean": x, "stderr": 0.01} for name, x in shares.items()}
+    weak, few, left_out = analysis.notes_on(shares, 999, 2)
+    assert weak == "Coherence says little where its judge errs on the test examples: classifier, a (16.0 %)."
+    assert "on 999 training examples" in few and left_out == "Without 2 test examples that lack a modality."
+    assert analysis.notes_on({"classifier, b": shares["classifier, b"]}, 1000, 0) == []
+
+
+def test_divergences_have_their_errors_and_j_is_explained():
+    table = latents.kl_table({"J(q(z|a), q(z|b))": {"mean": 1.234, "stderr": 0.056}}, "known")
+    assert "| J(q(z\\|a), q(z\\|b)) | 1.23 | 0.06 |" in str(table) and "both directions" in str(table)
+    assert "both directions" not in str(latents.kl_table({}, "known"))
+
+
 def test_latents_of_a_picture_are_those_that_are_used():
     kls = {
         "KL(q(z|a) || p(z))": torch.arange(40.0).expand(3, -1),
@@ -85,10 +100,6 @@ def test_a_network_is_trained_once_and_kept(tmp_path):
     (tmp_path / "new" / "net.pt").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"net.pt is damaged or not a checkpoint.*: delete it"):
         kept({"n": 1})
-
-
-def test_few_examples_take_few_steps():
-    assert classifiers.at_most(3000, 10, 128) == 4 and classifiers.at_most(3000, 10**6, 128) == 3000
 
 
 @pytest.mark.parametrize(("size", "labels"), [(28, 1), (50, 4)])

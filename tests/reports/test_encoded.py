@@ -5,7 +5,7 @@ import torch
 
 from common.data import Examples
 from common.subsets import named_subsets
-from reports.encoded import encode
+from reports.subsets import encode
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.private_latents import private_linear_gaussian
@@ -34,8 +34,7 @@ def test_posteriors_of_all_subsets_are_the_models(fusion):
     else:
         torch.testing.assert_close(points, q.mean)
     assert encoded.points(()).equal(torch.zeros(8, model.latent_dim).double()), "the prior's mean"
-    few = encoded.first(5)
-    assert len(few) == 5 and few.points(("a",)).equal(encoded.points(("a",))[:5]) and len(few.labels) == 5
+    assert encoded.points(("a",), 5).equal(encoded.points(("a",))[:5])
 
 
 def test_private_latents_of_what_is_not_given_are_the_priors():

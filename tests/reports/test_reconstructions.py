@@ -7,8 +7,7 @@ from torch import nn
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
-from reports.encoded import encode
-from reports.reconstructions import ssim
+from reports.subsets import encode, ssim
 
 
 class Grey(nn.Module):

@@ -23,7 +23,7 @@ from common.models.fusions import FUSIONS
 from common.objectives import IwaeElbo, registry
 from common.objectives.registry import OBJECTIVES, ObjectiveRecord, make_objective, objectives_of, with_option
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
-from reports import readme_tables
+from reports import models_page
 from training.objective_options import ObjectiveOptions
 
 D, N_FEATURES, HIDDEN = 4, 3, 5
@@ -273,7 +273,7 @@ def test_a_record_alone_makes_an_objective(monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "mine", MINE)
     assert objectives_of("poe")[-1] == "mine" and "mine" not in objectives_of("moe")
     assert with_option("K")[-1] == "mine"
-    table = readme_tables.objectives_table()
+    table = models_page.objectives_table()
     assert "| `mine` | yes |" in table and "| my-own-bound |" in table
     poe, moe = (("--model x", objectives_of(fusion), fusion) for fusion in ("poe", "moe"))
     options = ObjectiveOptions(obj="mine", K=4)
@@ -341,7 +341,7 @@ DEFAULTS = {  # of the first model with each fusion
 
 
 def test_the_table_says_what_exists():
-    head, line, *rows = readme_tables.objectives_table().splitlines()
+    head, line, *rows = models_page.objectives_table().splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]
     assert cells[0][1:-2] == [f"`{fusion}`" for fusion in FUSIONS] and set(line) == set("|-")
     assert [row[0] for row in cells[1:]] == [f"`{name}`" for name in OBJECTIVES]

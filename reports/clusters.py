@@ -10,8 +10,8 @@ from torch.nn.functional import one_hot
 
 from common import distributed
 from common.priors import ClusteredPrior
-from reports.encoded import Encoded
 from reports.metrics import BATCH_SIZE
+from reports.subsets import Encoded
 
 N_FITS = 5  # of k-means, from different starts
 

@@ -11,8 +11,8 @@ from common.estimators import log_marginal
 from common.objectives import IwaeElbo
 from common.priors import ClusteredPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
-from reports.encoded import encode
-from reports.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from reports.clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from reports.subsets import encode
 from tests.helpers import coherence
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.private_latents import N_SHARED, private_linear_gaussian
