@@ -23,6 +23,7 @@ samples/.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -127,11 +128,7 @@ DATA = Labelled(
     more=more_columns,
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -33,6 +33,7 @@ from cub.data import CAPTIONS, IMAGES, Birds
 from cub.trained_model import TrainedConfig, load_birds, load_trained
 from reports import plots, sampling, tables
 from reports.options import ClusterSamplesConfig
+from reports.sampling import Given
 from training import run_from_command_line
 
 COLUMNS = 6
@@ -55,10 +56,9 @@ class Config(TrainedConfig, ClusterSamplesConfig):
 def main(config: Config) -> None:
     """Save the samples that the options ask for, and print the names of the files."""
     config.check()
-    image, text = config.condition_on_image, config.condition_on_text
-    names = ({} if text is None else {"text": text}) | ({"image": image.name} if image else {})
+    conditional = config.condition_on_image is not None or config.condition_on_text is not None
     require(
-        not (config.given and names),
+        not (config.given and conditional),
         "--given takes test birds: leave out --condition-on-image and --condition-on-text",
     )
     model, vocabulary = load_trained(config)
@@ -66,54 +66,44 @@ def main(config: Config) -> None:
     training = load_birds("train", model, vocabulary, config) if needed else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
-    path, n = config.path(names), config.n_samples
+    path, n = config.path(), config.n_samples
     if config.given:
         is_modality = config.given in model.modalities
         require(is_modality, f"this model has no {config.given}: use --given {model.modalities[0]}")
         birds = load_birds("test", model, vocabulary, config)[:n]
         written = view.decoded(birds, config.given, path.with_name(f"from_{config.given}.png"))
-    elif names:
-        written = view.samples(path, n, given(config, model, vocabulary))
+    elif conditional:
+        condition = given(config, model, vocabulary)
+        written = view.samples(config.path(condition.names), n, condition)
     else:
         written = view.samples(path, n, latents=config.latents(model, lambda: training.examples))
     print(*written, sep="\n")
 
 
-class Given(NamedTuple):
-    """What a user conditions on.
-
-    inputs: {modality: (1, ...)} on the model's device.
-    image: (3, 64, 64) to show, NaN if none is given.
-    caption: as typed, empty if none is given.
-    """
-
-    inputs: dict[str, Tensor]
-    image: Tensor
-    caption: str
-
-
 def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given:
-    """The inputs of --condition-on-text and --condition-on-image.
+    """What --condition-on-text and --condition-on-image give; the image beside is NaN if none is given.
 
     Raises:
         InputError: the image is unreadable, no word of the caption is known, or the model lacks a modality.
     """
-    inputs, image, typed = {}, torch.full((3, 64, 64), torch.nan), config.condition_on_text
-    if typed is not None:
+    inputs, names, image = {}, {}, torch.full((1, 3, 64, 64), torch.nan)
+    if config.condition_on_text is not None:
         require("caption" in model.modalities, "this model has no captions: leave out --condition-on-text")
-        inputs["caption"] = _encoded(typed, vocabulary)
+        names["text"] = config.condition_on_text
+        inputs["caption"] = _encoded(names["text"], vocabulary)
     if config.condition_on_image is not None:
         require(model.modalities != ("caption",), "this model has no images: leave out --condition-on-image")
-        image = torch.tensor(decode(config.condition_on_image, IMAGES, "give another")).float() / 255
+        names["image"] = config.condition_on_image.name
+        image = torch.tensor(decode(config.condition_on_image, IMAGES, "give another")).float()[None] / 255
         if "image" in model.modalities:
-            inputs["image"] = image[None]
+            inputs["image"] = image
         elif config.demo:
-            inputs["feature"] = drawn.features(image[None])
+            inputs["feature"] = drawn.features(image)
         else:
             network = feature_files.network_of(config.cache_dir or config.data_dir)
             inputs["feature"] = feature_files.features_of_file(network, config.condition_on_image)[None]
-    device = model.device
-    return Given({name: x.to(device) for name, x in inputs.items()}, image, typed or "")
+    inputs = {name: x.to(model.device) for name, x in inputs.items()}
+    return Given(inputs, names, f"{' and '.join(inputs)}, at the left", image)
 
 
 def _encoded(typed: str, vocabulary: Vocabulary) -> Tensor:
@@ -171,9 +161,9 @@ class View(NamedTuple):
         values = model.likelihood.point(model.decode(z))
         images, sentences, title = self.images(values), self.sentences(values), sampling.title_of(latents)
         if condition:
-            title = f"samples given {' and '.join(condition.inputs)}, at the left"
-            images = torch.cat([condition.image[None], images])
-            sentences = [condition.caption or "(given)", *sentences]
+            title = f"samples given {condition.title}"
+            images = torch.cat([condition.beside, images])
+            sentences = [condition.names.get("text") or "(given)", *sentences]
         return self._save(path, {"": (images, sentences)}, title, values)
 
     @torch.no_grad()

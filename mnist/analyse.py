@@ -93,10 +93,7 @@ def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
     )
 
 
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, by_class(MNIST, CLASSES))
-
+main = partial(analyse, data=by_class(MNIST, CLASSES))
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -22,7 +22,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_config
 from common.data import tensor_files
 from common.distributed import progress
 from common.errors import option, require, require_positive
@@ -35,7 +35,7 @@ from mnist.model import N_CLASSES
 from reports import plots, tables
 from reports.analysis import AnalysisConfig
 from reports.metrics import Judge
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 DRAWS = 100  # of each label for a step
 AT_ONCE = 1000  # images that are decoded and judged at once
@@ -67,7 +67,7 @@ class Config(AnalysisConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the figures of each way to draw z, {name: {column: value}}."""
     config.check()
-    model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
+    model = config.trained_model(MNIST.name)
     known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
     no_density = (
         "does not model images and labels with densities in closed form: give one that does, such as mvae or bivcca"

@@ -41,13 +41,12 @@ class Config(PairOptions, AnalysisConfig):
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
-    kind, judges = "_synthetic" if config.svhn == "synthetic" else "", {}
+    kind = "_synthetic" if config.svhn == "synthetic" else ""
     if (config.pair_seed, config.max_per_class) != (PairOptions.pair_seed, PairOptions.max_per_class):
         kind += f"_pairs_{config.pair_seed}_{config.max_per_class}"
-    for name in model.modalities:
-        file = judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config)
-        judges[name] = judge(partial(classifier.build, name), train, name, labels, classifier.STEPS, file)
-    return judges
+    files = {name: judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config) for name in model.modalities}
+    steps = classifier.STEPS
+    return {x: judge(partial(classifier.build, x), train, x, labels, steps, file) for x, file in files.items()}
 
 
 DATA = Labelled(
@@ -65,11 +64,7 @@ DATA = Labelled(
     must_match=dataset_options,
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -53,11 +53,7 @@ DATA = Labelled(
     must_match=dataset_options,
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -52,11 +52,9 @@ class Config(DatasetOptions, AnalysisConfig):
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
     kind, build = "_translated" if config.translated else "", partial(image_classifier, 3, SIZE, 1, N_CLASSES)
-    folder, judges = config.cache_dir or config.data_dir, {}
-    for name in model.modalities:
-        file = judge_file(folder, f"digits_of_{name}_{config.images}{kind}.pt", config)
-        judges[name] = judge(build, train, name, labels, STEPS, file)
-    return judges
+    folder = config.cache_dir or config.data_dir
+    files = {x: judge_file(folder, f"digits_of_{x}_{config.images}{kind}.pt", config) for x in model.modalities}
+    return {name: judge(build, train, name, labels, STEPS, file) for name, file in files.items()}
 
 
 DATA = Labelled(

@@ -20,7 +20,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_posteriors.private_latents import latent_parts
 from reports import sampling, tables, umap
-from reports.clusters import cluster_accuracies, clustered_priors
+from reports.clusters import cluster_accuracies, pruned, shared_means
 from reports.frechet import inception_features
 from reports.latents import each_modality, kl_plot, kl_table, most_used
 from reports.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, read_right, sampled_latents
@@ -30,7 +30,6 @@ from reports.subsets import (
     Encoded,
     SubsetScores,
     by_size_table,
-    by_subset_table,
     encode,
     scores_by_size,
     scores_by_subset,
@@ -201,7 +200,9 @@ class Analysis:
             few = self.train.take(slice(MAX_FITTED))
             encoded = encode(model, few, self.labels["train"][:MAX_FITTED]), encode(model, self.test, labels)
             if model.prior.is_mixture:
-                priors = clustered_priors(encoded[0], load_config(config.model).get("beta", 1.0))
+                u = shared_means(encoded[0])[encoded[0].present]
+                pruned_prior = pruned(model.prior, u, load_config(config.model).get("beta", 1.0))
+                priors = {"the prior": model.prior, "the pruned prior": pruned_prior}
         right = self.right(priors)
         scores = {}
         for name, x in right.items():
@@ -215,7 +216,8 @@ class Analysis:
         similarities = ssim(encoded[1], data.shown.images) if encoded else {}
         if data.by_subset:
             subsets = self._by_subset(*encoded)
-            shown += [by_size_table(scores_by_size(subsets)), by_subset_table(subsets)]
+            of_each = {", ".join(given): scores for given, scores in subsets.items()}  # for the JSON alone
+            shown += [by_size_table(scores_by_size(subsets)), Table("by_subset", of_each, (), ())]
         if similarities:
             similarity = tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()})
             shown.append(estimate_table(similarity, ("reconstruction", "similarity"), partial(decimals, n=3)))

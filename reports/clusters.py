@@ -102,12 +102,6 @@ def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrio
     return prior.only(min(candidates, key=lambda candidate: candidate[0])[1])
 
 
-def clustered_priors(train: Encoded, beta: float = 1.0) -> dict[str, ClusteredPrior]:
-    """The model's prior, a mixture of clusters, and what pruning leaves of it, by name; beta: that of the training."""
-    prior = train.model.prior
-    return {"the prior": prior, "the pruned prior": pruned(prior, shared_means(train)[train.present], beta)}
-
-
 def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
     """Whether test examples have their cluster's majority label, (N,): clusters of k-means, and of each prior."""
     right = {"clusters, k-means": kmeans_accuracy(train, test)}

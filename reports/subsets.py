@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import NamedTuple
+from statistics import fmean, pstdev
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +20,7 @@ from reports.metrics import BATCH_SIZE, Judge
 from reports.tables import Table, percent
 
 Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
+SubsetScores = dict[str, dict]  # {"targets": {target: scores}, "latents": scores}; the prior has none of the latter
 N_LINEAR = 500  # training examples of a linear classifier of latents, as in MoPoE's paper
 
 
@@ -121,21 +121,12 @@ def ssim(test: Encoded, images: Sequence[str]) -> dict[str, Tensor]:
     return {pair: x[present[pair.split(" -> ")[1]]] for pair, x in columns.items()}
 
 
-class SubsetScores(NamedTuple):
-    """Scores given one subset of the modalities.
-
-    targets: {target: scores}, see `scores_given`.
-    latents: see `linear_accuracies`; none of the prior.
-    """
-
-    targets: dict[str, dict[str, float]]
-    latents: dict[str, float]
-
-
 def scores_by_subset(
     train: Encoded, test: Encoded, judges: Mapping[str, Judge], inception: Inception | None = None
 ) -> dict[tuple[str, ...], SubsetScores]:
     """Scores given every subset of the modalities, by their names; () is the prior.
+
+    They are `scores_given` of the targets, and `linear_accuracies` of the latents.
 
     Args:
         judges: by the modality that they judge, others are not scored; those without `features` have no distances.
@@ -154,10 +145,10 @@ def scores_by_subset(
     seen = distributed.map_rows(len(test), BATCH_SIZE, of_test, "features")
     reference = {name: moments(x) for name, x in seen.items()}
     prior, _ = scores_given(test, judges, features, reference, ())
-    subsets = {(): SubsetScores(prior, {})}
+    subsets = {(): {"targets": prior, "latents": {}}}
     for given in named_subsets(test.model.modalities):
         targets, points = scores_given(test, judges, features, reference, given)
-        subsets[given] = SubsetScores(targets, linear_accuracies(train, test, given, points))
+        subsets[given] = {"targets": targets, "latents": linear_accuracies(train, test, given, points)}
     return subsets
 
 
@@ -236,18 +227,18 @@ def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int,
     scores of `linear_accuracies` are means over the subsets.
     """
     rows = {}
-    for given, (targets, latents) in subsets.items():
+    for given, scores in subsets.items():
+        targets = scores["targets"]
         inside = [x for name, x in targets.items() if name in given]
         outside = [x for name, x in targets.items() if name not in given]
         row = {"given targets": _means(inside)["coherence"]} if inside else {}
         row |= _means(outside) | {name: x for name, x in _means([*targets.values()]).items() if name == "FID"}
-        rows.setdefault(len(given), []).append(row | latents)
+        rows.setdefault(len(given), []).append(row | scores["latents"])
     sizes = {}
     for size, of_size in rows.items():
         sizes[size] = _means(of_size)
-        each = torch.tensor([row["coherence"] for row in of_size if "coherence" in row], dtype=torch.float64)
-        if len(each):
-            sizes[size]["spread"] = each.std(correction=0).item()
+        if "coherence" in sizes[size]:
+            sizes[size]["spread"] = pstdev([row["coherence"] for row in of_size if "coherence" in row])
     return sizes
 
 
@@ -275,8 +266,3 @@ def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
     if "FID" in distances:
         notes += " FID: the same of Inception's features, mean over all targets, those that are given too."
     return Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
-
-
-def by_subset_table(subsets: Mapping[tuple[str, ...], SubsetScores]) -> Table:
-    """The scores of each subset, for the JSON alone; "" is the prior."""
-    return Table("by_subset", {", ".join(given): x._asdict() for given, x in subsets.items()}, (), ())

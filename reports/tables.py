@@ -30,19 +30,18 @@ class Table:
     figures: plain values for the JSON.
     head: the titles of the columns.
     rows: the cells of each row, as text.
-    caption, notes: text before and after the table.
+    notes: text after the table.
     """
 
     key: str
     figures: Any
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    caption: str = ""
     notes: str = ""
 
     def __str__(self) -> str:
-        """The table in Markdown, with its caption and notes."""
-        return "\n\n".join(text for text in (self.caption, markdown(self.head, self.rows), self.notes) if text)
+        """The table in Markdown, with its notes."""
+        return markdown(self.head, self.rows) + (f"\n\n{self.notes}" if self.notes else "")
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -166,13 +165,7 @@ def report_estimates(
     notes = f"{other_data(config)} {few_effective(estimates)}".strip()
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     settings |= {} if config.tolerance is None else {"tolerance": config.tolerance}
-    report(
-        config,
-        experiment,
-        [Table("estimates", estimates, head, rows, notes=notes), *more],
-        settings,
-        about,
-    )
+    report(config, experiment, [Table("estimates", estimates, head, rows, notes), *more], settings, about)
     return estimates
 
 

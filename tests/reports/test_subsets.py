@@ -47,13 +47,13 @@ def examples(n=3000):
 def test_scores_given_a_subset():
     vae = model(wrong_a=0.3, wrong_c_decoder=0.2)
     subsets = scores_by_subset(encode(vae, *examples(600)), encode(vae, *examples()), JUDGES)
-    scores = subsets["b",].targets
+    scores = subsets["b",]["targets"]
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
-    scores = subsets["a",].targets
+    scores = subsets["a",]["targets"]
     assert scores["b"]["coherence"] == pytest.approx(0.7, abs=0.03)
     assert scores["c"]["coherence"] == pytest.approx(0.7 * 0.8, abs=0.04)
-    prior = subsets[()].targets
+    prior = subsets[()]["targets"]
     assert set(prior["a"]) == {"FD"} and prior["a"]["FD"] < 0.05, "all classes are as frequent under the prior"
 
 
@@ -68,7 +68,8 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert sizes[1]["given targets"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["spread"] == pytest.approx(torch.tensor([0.7, 1.0, 1.0]).std(correction=0).item(), abs=0.02)
     pairs = [
-        subsets[given].targets[outside] for given, outside in ((("a", "b"), "c"), (("a", "c"), "b"), (("b", "c"), "a"))
+        subsets[given]["targets"][outside]
+        for given, outside in ((("a", "b"), "c"), (("a", "c"), "b"), (("b", "c"), "a"))
     ]
     for score in ("coherence", "macro", "FD"):
         assert sizes[2][score] == pytest.approx(sum(x[score] for x in pairs) / 3)
@@ -80,11 +81,11 @@ def test_a_target_whose_judge_has_no_features_has_no_distances():
     vae = model(wrong_a=0.3)
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES | {"b": JUDGES["b"]._replace(features=None)}, inception=lambda x: x)
-    assert set(subsets["a",].targets["b"]) == {"coherence", "macro"} and subsets[()].targets["b"] == {}
-    assert set(subsets["a",].targets["c"]) == {"coherence", "macro", "FD", "FID"}
+    assert set(subsets["a",]["targets"]["b"]) == {"coherence", "macro"} and subsets[()]["targets"]["b"] == {}
+    assert set(subsets["a",]["targets"]["c"]) == {"coherence", "macro", "FD", "FID"}
     sizes = scores_by_size(subsets)
     assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
-    outside = [subsets[given].targets[x]["FD"] for given, x in ((("a", "b"), "c"), (("b", "c"), "a"))]
+    outside = [subsets[given]["targets"][x]["FD"] for given, x in ((("a", "b"), "c"), (("b", "c"), "a"))]
     assert sizes[2]["FD"] == pytest.approx(sum(outside) / 2)
 
 
@@ -92,8 +93,8 @@ def test_a_modality_without_a_judge_is_given_and_not_scored():
     vae = model(wrong_a=0.3)
     train, test = encode(vae, *examples(600)), encode(vae, *examples())
     subsets = scores_by_subset(train, test, {name: JUDGES[name] for name in "ab"})
-    assert all(set(scores.targets) == {"a", "b"} for scores in subsets.values())
-    pairs = [subsets[given].targets[target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
+    assert all(set(scores["targets"]) == {"a", "b"} for scores in subsets.values())
+    pairs = [subsets[given]["targets"][target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
     sizes = scores_by_size(subsets)
     assert sizes[2]["coherence"] == pytest.approx(sum(pairs) / 2)
     assert sizes[2]["spread"] == pytest.approx(abs(pairs[0] - pairs[1]) / 2)
@@ -106,12 +107,12 @@ def test_fid_by_size_is_a_mean_over_all_targets():
     subsets = scores_by_subset(train, test, JUDGES, inception=lambda x: x)
     sizes = scores_by_size(subsets)
     assert sizes[0]["FID"] == sizes[0]["FD"]
-    scores = subsets["c",].targets
+    scores = subsets["c",]["targets"]
     assert all(score["FID"] == score["FD"] for score in scores.values())
     uniform = examples()[0].modalities["a"]
     wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
     assert scores["c"]["FID"] == pytest.approx(frechet_distance(moments(wrong), moments(uniform)), abs=0.01)
-    by_hand = [score["FID"] for name in NAMES for score in subsets[name,].targets.values()]
+    by_hand = [score["FID"] for name in NAMES for score in subsets[name,]["targets"].values()]
     assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 9) and "FID" in sizes[3]
 
 
@@ -203,6 +204,6 @@ def test_the_macro_score_weighs_classes_equally():
     label = torch.where(torch.arange(1000) < 900, 0, torch.arange(1000) % n_classes)
     x = nn.functional.one_hot(label, n_classes).float()
     test = encode(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
-    scores = scores_by_subset(encode(vae, *examples(600)), test, JUDGES)["a",].targets["b"]
+    scores = scores_by_subset(encode(vae, *examples(600)), test, JUDGES)["a",]["targets"]["b"]
     assert scores["coherence"] == pytest.approx((label != 0).double().mean().item(), abs=0.01)
     assert scores["macro"] == pytest.approx(1 - 1 / n_classes, abs=0.01)
