@@ -27,10 +27,9 @@ from reports.metrics import Judge, cross_coherence, joint_coherence, latent_accu
 from reports.options import PriorSamplesConfig, ScoresConfig
 from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
 from reports.subsets import (
-    Encoded,
+    Posteriors,
     SubsetScores,
     by_size_table,
-    encode,
     scores_by_size,
     scores_by_subset,
     ssim,
@@ -195,12 +194,12 @@ class Analysis:
             head: what was scored, the title of the first column.
         """
         config, data, model, labels = self.config, self.data, self.model, self.labels["test"]
-        encoded, priors = (), {}
+        posteriors, priors = (), {}
         if data.given_all:
             few = self.train.take(slice(MAX_FITTED))
-            encoded = encode(model, few, self.labels["train"][:MAX_FITTED]), encode(model, self.test, labels)
+            posteriors = Posteriors(model, few, self.labels["train"][:MAX_FITTED]), Posteriors(model, self.test, labels)
             if model.prior.is_mixture:
-                u = shared_means(encoded[0])[encoded[0].present]
+                u = shared_means(posteriors[0]).flatten(0, 1)
                 pruned_prior = pruned(model.prior, u, load_config(config.model).get("beta", 1.0))
                 priors = {"the prior": model.prior, "the pruned prior": pruned_prior}
         right = self.right(priors)
@@ -209,13 +208,13 @@ class Analysis:
             scores[name] = x.double().mean(dim=1)
             if data.all_right:
                 scores[f"{name}, {data.all_right}"] = x.all(dim=1)
-        scores |= cluster_accuracies(*encoded, priors) if encoded else {}
+        scores |= cluster_accuracies(*posteriors, priors) if posteriors else {}
         shares = tables.summarise(scores)
         notes = (tables.other_data(config), *notes_on(shares, len(self.train), self.n_incomplete))
         shown = [estimate_table(shares, (head, "%"), percent, " ".join(filter(None, notes)))]
-        similarities = ssim(encoded[1], data.shown.images) if encoded else {}
+        similarities = ssim(posteriors[1], data.shown.images) if posteriors else {}
         if data.by_subset:
-            subsets = self._by_subset(*encoded)
+            subsets = self._by_subset(*posteriors)
             of_each = {", ".join(given): scores for given, scores in subsets.items()}  # for the JSON alone
             shown += [by_size_table(scores_by_size(subsets)), Table("by_subset", of_each, (), ())]
         if similarities:
@@ -261,8 +260,8 @@ class Analysis:
                 )
         return right
 
-    def _by_subset(self, train: Encoded, test: Encoded) -> dict[tuple[str, ...], SubsetScores]:
-        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test)
+    def _by_subset(self, train: Posteriors, test: Posteriors) -> dict[tuple[str, ...], SubsetScores]:
+        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test.examples)
         if n_images > MANY_IMAGES and distributed.rank() == 0:
             remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
             print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)

@@ -1,16 +1,15 @@
 """What a model makes of each subset of its modalities: coherence, distances to test images, classes in latents."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, pstdev
+from typing import NamedTuple
 
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.distributions import Distribution
 
 from common import distributed
-from common.data.batches import Examples, columns_mask, n_columns
+from common.data.batches import Examples
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import named_subsets
@@ -24,34 +23,17 @@ SubsetScores = dict[str, dict]  # {"targets": {target: scores}, "latents": score
 N_LINEAR = 500  # training examples of a linear classifier of latents, as in MoPoE's paper
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """N labelled examples after their encoders, from which q(z|x_S) of every S follows without running one again.
+class Posteriors(NamedTuple):
+    """The posteriors q(z|x_S) of N labelled examples that lack no modality, for every subset S.
 
-    model: whose encoders they are.
+    model: whose posteriors they are.
     examples: of the model's modalities, on its device.
     labels: what they show, (N, G) int64, on the CPU.
-    params: the experts' parameters, each (N, M, D), on the CPU.
-    present: which modalities the examples have, (N, M) bool, on the CPU.
     """
 
     model: MultimodalVAE
     examples: Examples
     labels: Tensor
-    params: tuple[Tensor, ...]
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.present)
-
-    def posterior(self, rows: Tensor, given: Sequence[str]) -> Distribution:
-        """The q(z|x_given) to generate from, for the examples in rows (B,); the prior if nothing is given."""
-        if not given:
-            return self.model.prior().expand((len(rows),))
-        device = self.examples.device
-        params = tuple(p[rows].movedim(1, 0).to(device) for p in self.params)  # (M, B, D)
-        mask = self.present[rows] & columns_mask(given, self.model.columns)
-        return self.model.conditional(params, mask.to(device))
 
     def point(self, rows: Tensor, given: Sequence[str]) -> Tensor:
         """The mean of q(z|x_given) for each example in rows (B,): (B, D).
@@ -59,38 +41,22 @@ class Encoded:
         For a mixture it is the mean of one component, drawn for each example (as in MoPoE's code): the average over the
         components may be a z that none of them generates.
         """
-        family, q = self.model.variational_posterior, self.posterior(rows, given)
+        family, q = self.model.variational_posterior, self.model.posterior(self.examples[rows], given)
         return family.point(family.drawn_component(q) if given else q)
 
     @torch.no_grad()
     def points(self, given: Sequence[str], n: int | None = None) -> Tensor:
         """The points of the first n examples, by default all, (N, D), on the CPU."""
-        n = min(len(self), n or len(self))
+        n = min(len(self.examples), n or len(self.examples))
         return distributed.map_rows(n, BATCH_SIZE, lambda rows: {"z": self.point(rows, given).cpu()})["z"]
 
 
 @torch.no_grad()
-def encode(model: MultimodalVAE, examples: Examples, labels: Tensor) -> Encoded:
-    """Run each encoder once on N examples of the model's modalities; labels: what they show, (N, G)."""
-    examples = examples.to(model.device)
-
-    def experts(rows: Tensor) -> dict[str, Tensor]:
-        batch = model.observe(examples[rows])
-        everything = torch.ones(len(rows), n_columns(model.columns), dtype=torch.bool)
-        params = {str(i): p.movedim(0, 1).cpu() for i, p in enumerate(model.experts(batch))}
-        return params | {"present": everything if batch.mask is None else batch.mask.cpu()}
-
-    rows = distributed.map_rows(len(examples), BATCH_SIZE, experts, "encoders")
-    present = rows.pop("present")
-    return Encoded(model, examples, labels.cpu(), tuple(rows.values()), present)
-
-
-@torch.no_grad()
-def ssim(test: Encoded, images: Sequence[str]) -> dict[str, Tensor]:
-    """The structural similarity of images and their reconstructions from `Encoded.point` given X, and given x_m.
+def ssim(test: Posteriors, images: Sequence[str]) -> dict[str, Tensor]:
+    """The structural similarity of images and their reconstructions from `Posteriors.point` given X, and given x_m.
 
     (Wang et al. 2004, with scikit-image's defaults: windows of 7 x 7 pixels, the mean over channels.) Decoded images
-    are clamped to [0, 1], as pictures show them. Examples that lack the image are left out.
+    are clamped to [0, 1], as pictures show them.
 
     Args:
         images: the modalities that are images (B, C, H, W) in [0, 1].
@@ -116,13 +82,11 @@ def ssim(test: Encoded, images: Sequence[str]) -> dict[str, Tensor]:
             columns |= {f"{source} -> {name}": similarities(decoded[name], given[name]) for name in targets}
         return columns
 
-    columns = distributed.map_rows(len(test), BATCH_SIZE, scored, "SSIM")
-    present = {name: model.columns[name].of(test.present) for name in images}
-    return {pair: x[present[pair.split(" -> ")[1]]] for pair, x in columns.items()}
+    return distributed.map_rows(len(test.examples), BATCH_SIZE, scored, "SSIM")
 
 
 def scores_by_subset(
-    train: Encoded, test: Encoded, judges: Mapping[str, Judge], inception: Inception | None = None
+    train: Posteriors, test: Posteriors, judges: Mapping[str, Judge], inception: Inception | None = None
 ) -> dict[tuple[str, ...], SubsetScores]:
     """Scores given every subset of the modalities, by their names; () is the prior.
 
@@ -142,7 +106,7 @@ def scores_by_subset(
     def of_test(rows: Tensor) -> dict[str, Tensor]:
         return features(test.examples[rows].modalities)
 
-    seen = distributed.map_rows(len(test), BATCH_SIZE, of_test, "features")
+    seen = distributed.map_rows(len(test.examples), BATCH_SIZE, of_test, "features")
     reference = {name: moments(x) for name, x in seen.items()}
     prior, _ = scores_given(test, judges, features, reference, ())
     subsets = {(): {"targets": prior, "latents": {}}}
@@ -154,7 +118,7 @@ def scores_by_subset(
 
 @torch.no_grad()
 def scores_given(
-    test: Encoded,
+    test: Posteriors,
     judges: Mapping[str, Judge],
     features: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
     reference: Mapping[str, Moments],
@@ -175,13 +139,13 @@ def scores_given(
     model, family, labels = test.model, test.model.variational_posterior, test.labels[:, 0]
 
     def scored(rows: Tensor) -> dict[str, Tensor]:
-        q = test.posterior(rows, given)
+        q = model.posterior(test.examples[rows], given)
         z, point = family.sample_and_point(q) if given else (q.sample(), family.point(q))
         values = model.likelihood.point(model.decode(z))
         right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
         return right | features(values) | {"point": point.cpu()}
 
-    columns = distributed.map_rows(len(test), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
+    columns = distributed.map_rows(len(test.examples), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
     scores = {target: {} for target in judges}
     for target in judges if given else ():
         right = columns[f"right {target}"].double()
@@ -193,7 +157,7 @@ def scores_given(
     return scores, columns["point"]
 
 
-def linear_accuracies(train: Encoded, test: Encoded, given: Sequence[str], points: Tensor) -> dict[str, float]:
+def linear_accuracies(train: Posteriors, test: Posteriors, given: Sequence[str], points: Tensor) -> dict[str, float]:
     """How often a logistic regression tells the label from the point of q(z|x_given), on test examples.
 
     It is fitted to the first `N_LINEAR` training examples (Sutter et al. 2021; their code draws them with replacement).

@@ -14,8 +14,10 @@ from common.variational_strategies import MoeStrategy
 from reports.clusters import kmeans_accuracy
 from reports.frechet import frechet_distance, moments
 from reports.metrics import Judge
-from reports.subsets import encode, linear_accuracies, scores_by_size, scores_by_subset
+from reports.subsets import Posteriors, linear_accuracies, scores_by_size, scores_by_subset
 from tests.helpers.coherence import C, Decoder, Encoder
+from tests.helpers.fusions import with_fusion
+from tests.helpers.linear_gaussian import draw
 
 NAMES = ("a", "b", "c")
 
@@ -46,7 +48,7 @@ def examples(n=3000):
 
 def test_scores_given_a_subset():
     vae = model(wrong_a=0.3, wrong_c_decoder=0.2)
-    subsets = scores_by_subset(encode(vae, *examples(600)), encode(vae, *examples()), JUDGES)
+    subsets = scores_by_subset(Posteriors(vae, *examples(600)), Posteriors(vae, *examples()), JUDGES)
     scores = subsets["b",]["targets"]
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
@@ -59,7 +61,7 @@ def test_scores_given_a_subset():
 
 def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     vae = model(wrong_a=0.3)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES)
     sizes = scores_by_size(subsets)
     assert list(sizes) == [0, 1, 2, 3] and set(sizes[0]) == {"FD"}
@@ -79,7 +81,7 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
 def test_a_target_whose_judge_has_no_features_has_no_distances():
     """A label judges itself."""
     vae = model(wrong_a=0.3)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES | {"b": JUDGES["b"]._replace(features=None)}, inception=lambda x: x)
     assert set(subsets["a",]["targets"]["b"]) == {"coherence", "macro"} and subsets[()]["targets"]["b"] == {}
     assert set(subsets["a",]["targets"]["c"]) == {"coherence", "macro", "FD", "FID"}
@@ -91,7 +93,7 @@ def test_a_target_whose_judge_has_no_features_has_no_distances():
 
 def test_a_modality_without_a_judge_is_given_and_not_scored():
     vae = model(wrong_a=0.3)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, {name: JUDGES[name] for name in "ab"})
     assert all(set(scores["targets"]) == {"a", "b"} for scores in subsets.values())
     pairs = [subsets[given]["targets"][target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
@@ -103,7 +105,7 @@ def test_a_modality_without_a_judge_is_given_and_not_scored():
 def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES, inception=lambda x: x)
     sizes = scores_by_size(subsets)
     assert sizes[0]["FID"] == sizes[0]["FD"]
@@ -124,7 +126,7 @@ def linear_accuracy(train, test, given):
 
 def test_linear_accuracy_is_that_of_the_posteriors_mean():
     vae = model(wrong_a=0.4)
-    train, test = encode(vae, *examples(700)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(700)), Posteriors(vae, *examples())
     assert linear_accuracy(train, test, ("b",)) == 1
     assert linear_accuracy(train, test, ("a",)) == pytest.approx(0.6, abs=0.03)
 
@@ -133,7 +135,7 @@ def test_a_mixtures_linear_accuracy_is_the_mean_of_its_components():
     """Averages of the components' means would tell more than each of them."""
     vae = model(wrong_a=0.4)
     vae.variational_strategy, vae.variational_posterior = MoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())
-    train, test = encode(vae, *examples(700)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(700)), Posteriors(vae, *examples())
     for given, expected in ((("a",), 0.6), (("b", "c"), 1.0), (("a", "b"), 0.8), (NAMES, 2.6 / 3)):
         assert linear_accuracy(train, test, given) == pytest.approx(expected, abs=0.03), given
 
@@ -161,7 +163,7 @@ def test_shared_and_private_latents_are_scored_apart(in_shared):
         latent_dim=3 * C,
         private=dict.fromkeys("ab", C),
     )
-    train, test = (encode(vae, x.only(("a", "b")), y) for x, y in (examples(700), examples()))
+    train, test = (Posteriors(vae, x.only(("a", "b")), y) for x, y in (examples(700), examples()))
     scores = linear_accuracies(train, test, ("a",), test.points(("a",)))
     shared, private = scores["linear accuracy"], scores["linear accuracy, private"]
     known, chance = (shared, private) if in_shared else (private, shared)
@@ -172,16 +174,16 @@ def test_shared_and_private_latents_are_scored_apart(in_shared):
 
 def test_linear_accuracy_takes_the_first_training_examples():
     """Those after them, all of wrong classes, play no part."""
-    (train, labels), test = examples(500), encode(model(), *examples(300))
+    (train, labels), test = examples(500), Posteriors(model(), *examples(300))
     both = Examples({name: torch.cat([x, x]) for name, x in train.modalities.items()})
-    doubled = encode(test.model, both, torch.cat([labels, labels.roll(1)]))
+    doubled = Posteriors(test.model, both, torch.cat([labels, labels.roll(1)]))
     assert linear_accuracy(doubled, test, ("b",)) == 1
 
 
 def test_too_few_examples_are_refused():
     (x, labels), vae = examples(20), model()
     with pytest.raises(InputError, match="needs training examples of two labels"):
-        linear_accuracy(encode(vae, x, torch.zeros_like(labels)), encode(vae, x, labels), ("b",))
+        linear_accuracy(Posteriors(vae, x, torch.zeros_like(labels)), Posteriors(vae, x, labels), ("b",))
 
 
 class WrongOfFirstClass(nn.Module):
@@ -203,7 +205,23 @@ def test_the_macro_score_weighs_classes_equally():
     n_classes = vae.latent_dim
     label = torch.where(torch.arange(1000) < 900, 0, torch.arange(1000) % n_classes)
     x = nn.functional.one_hot(label, n_classes).float()
-    test = encode(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
-    scores = scores_by_subset(encode(vae, *examples(600)), test, JUDGES)["a",]["targets"]["b"]
+    test = Posteriors(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
+    scores = scores_by_subset(Posteriors(vae, *examples(600)), test, JUDGES)["a",]["targets"]["b"]
     assert scores["coherence"] == pytest.approx((label != 0).double().mean().item(), abs=0.01)
     assert scores["macro"] == pytest.approx(1 - 1 / n_classes, abs=0.01)
+
+
+@pytest.mark.parametrize("fusion", ["poe", "product", "quotient", "moe", "mopoe", "own"])
+def test_a_point_is_the_posteriors_mean_or_that_of_a_component(fusion):
+    linear, weights, scales = with_fusion(fusion, 3)
+    x = Examples(draw(weights, scales, 8))
+    data, q = Posteriors(linear, x, torch.arange(8)[:, None]), linear.posterior(x[:])
+    points = data.points(("a", "b", "c"))
+    if fusion == "moe":
+        means = q.component_distribution.mean  # (8, 3, D)
+        assert ((points[:, None] - means).abs() < 1e-9).all(dim=2).any(dim=1).all()
+        assert not torch.allclose(points, q.mean)
+    else:
+        torch.testing.assert_close(points, q.mean)
+    assert data.points(()).equal(torch.zeros(8, linear.latent_dim).double()), "the prior's mean"
+    assert len(data.points(("a",), 5)) == 5
