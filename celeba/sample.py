@@ -79,10 +79,10 @@ def main(
         known = examples.modalities
     else:
         given = given_by(config, asked, model)
-        path = config.path(given.names if given else None)
+        path = config.path(given.names)
         latents = config.latents(model, lambda: arranged(load("train", config)))
         values = sampling.samples(path, model, config.n_samples, FACES, given=given, latents=latents)
-        known = given.inputs if given else {}
+        known = given.inputs
         if config.condition_on_image is not None and len(model.modelled) > 1:
             print(prediction(model, given.inputs["image"]))
     print(path)
@@ -97,8 +97,8 @@ def stacked(values: Mapping[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def given_by(config: Config, asked: Mapping[str, int], model: MultimodalVAE) -> Given | None:
-    """Return what --condition-on-attrs and --condition-on-image give the model; None for nothing.
+def given_by(config: Config, asked: Mapping[str, int], model: MultimodalVAE) -> Given:
+    """Return what --condition-on-attrs and --condition-on-image give the model.
 
     Args:
         asked: the attributes, {name: 1 or 0}.
@@ -118,7 +118,7 @@ def given_by(config: Config, asked: Mapping[str, int], model: MultimodalVAE) -> 
         title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
         seen = {name: x[:1].to(model.device) for name, x in inputs.items() if name == "image" or needs_attributes}
         beside = torch.cat([seen["image"], model.reconstruct(seen)["image"]])
-    return Given(inputs, names, title, beside) if inputs else None
+    return Given(inputs, names, title, beside)
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:

@@ -55,7 +55,7 @@ from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 from reports import tables
 from reports import umap as maps
-from reports.analysis import AnalysisConfig, parameter_counts, parameter_table
+from reports.analysis import AnalysisConfig, parameter_counts
 from reports.classifiers import judge_file
 from reports.latents import each_modality, kl_plot, kl_table
 from reports.sampling import Shown, cross_generation, gaussian_mixture
@@ -244,7 +244,7 @@ def report(figures: dict[str, dict], features: str, config: Config, n: int) -> N
     shown = [correlation_table(figures["correlations"], features, config, title)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))
-    shown += [kl_table(figures["nats"], "cub"), parameter_table(figures["parameters"], "cub")]
+    shown += [kl_table(figures["nats"], "cub"), tables.parameter_table(figures["parameters"], "cub")]
     chosen = ("n_samples", "seed", "components", "feature_components")
     settings = {"n_examples": n, "features": features} | {name: getattr(config, name) for name in chosen}
     tables.report(config, "cub", shown, settings, data)

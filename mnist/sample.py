@@ -78,7 +78,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         path = config.samples_dir / "reconstructions.png"
         values = sampling.reconstructions(path, model, load("test").take(slice(n)), shown, "text")
     else:
-        path, z = config.path(given.names if given else None), None
+        path, z = config.path(given.names), None
         if aggregate:
             train = load("train").only(model.modalities)
             z = from_aggregate_posterior(model, train, given.inputs["text"].repeat_interleave(n, dim=0))
@@ -96,8 +96,8 @@ def shown_by(dataset: Dataset) -> Shown:
     return Shown(("image",), lambda values: plots.visible(dataset.names(values["text"])) if "text" in values else [])
 
 
-def given_by(config: Config, dataset: Dataset) -> Given | None:
-    """Return what --condition-on-text and --condition-on-image give the model; None for nothing."""
+def given_by(config: Config, dataset: Dataset) -> Given:
+    """Return what --condition-on-text and --condition-on-image give the model."""
     inputs, names, titles, image = {}, {}, [], None
     if config.condition_on_image is not None:
         image, names["image"] = given_image(config, dataset)
@@ -109,7 +109,7 @@ def given_by(config: Config, dataset: Dataset) -> Given | None:
         titles.append(f"the text {plots.visible([names['text']])[0]}")
     if image is not None:
         titles.append("the image at the left")
-    return Given(inputs, names, " and ".join(titles), image) if inputs else None
+    return Given(inputs, names, " and ".join(titles), image)
 
 
 def given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:

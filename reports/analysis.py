@@ -34,15 +34,13 @@ from reports.subsets import (
     scores_by_subset,
     ssim,
 )
-from reports.tables import Estimates, Table, count, decimals, estimate_table, percent
+from reports.tables import Table, decimals, estimate_table, parameter_table, percent
 from training import runs
 
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
 COLUMNS = 10  # examples in the picture of cross-generation
 MANY_IMAGES = 10**7  # hours of a CPU
-FEW_EXAMPLES = 1000  # in training; fewer give the linear classifiers of latents too few steps
-TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 
 
 @dataclass
@@ -210,7 +208,7 @@ class Analysis:
                 scores[f"{name}, {data.all_right}"] = x.all(dim=1)
         scores |= cluster_accuracies(*posteriors, priors) if posteriors else {}
         shares = tables.summarise(scores)
-        notes = (tables.other_data(config), *notes_on(shares, len(self.train), self.n_incomplete))
+        notes = (tables.other_data(config), *tables.notes_on(shares, len(self.train), self.n_incomplete))
         shown = [estimate_table(shares, (head, "%"), percent, " ".join(filter(None, notes)))]
         similarities = ssim(posteriors[1], data.shown.images) if posteriors else {}
         if data.by_subset:
@@ -293,27 +291,6 @@ class Analysis:
             pictures.append(self.folder / "umap.png")
             umap.latents(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
         return pictures
-
-
-def notes_on(shares: Estimates, n_train: int, n_incomplete: int) -> list[str]:
-    """What the shares rest on: classifiers that are often wrong, few training examples, test examples left out."""
-    judges, notes = {name: x["mean"] for name, x in shares.items() if name.startswith("classifier")}, []
-    weak = [f"{name} ({percent(x)} %)" for name, x in judges.items() if x < TRUSTED]
-    if weak:
-        notes.append(f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}.")
-    if n_train < FEW_EXAMPLES:
-        few = f"its linear classifiers took few steps, on {n_train} training examples"
-        notes.append(f"Latent accuracy may be far too low: {few}.")
-    if n_incomplete:
-        notes.append(f"Without {count(n_incomplete, 'test example')} that lack a modality.")
-    return notes
-
-
-def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
-    """The table of the networks' numbers of parameters."""
-    return Table(
-        "parameters", n_parameters, (experiment, "parameters"), [(name, f"{n:,}") for name, n in n_parameters.items()]
-    )
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:

@@ -74,12 +74,12 @@ def cross_coherence(
     Returns:
         {"source -> target": (N, G) bool} for all pairs whose target can be decoded given the source.
     """
-    examples = examples.to(model.device)
+    examples, samplers = examples.to(model.device), samplers or {}
 
     def right(rows: Tensor) -> dict[str, Tensor]:
         batch, by_pair = examples[rows], {}
-        for source, how in (sources | dict(samplers or {})).items():
-            z, given = (how(batch), ()) if callable(how) else (model.posterior(batch, how).sample(), how)
+        for source, given in {**sources, **dict.fromkeys(samplers, ())}.items():
+            z = samplers[source](batch) if source in samplers else model.posterior(batch, given).sample()
             for target, judge in judges.items():
                 if judge.conditions(model) <= set(given):
                     values = model.likelihood.point(model.decode(z, judge.modalities, batch.modalities))

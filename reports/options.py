@@ -89,7 +89,7 @@ class PriorSamplesConfig(SamplesConfig):
         if self.mixture:
             self.check_draws_from_prior("mixture")
 
-    def path(self, given: Mapping[str, str] | None = None) -> Path:
+    def path(self, given: Mapping[str, str] = {}) -> Path:
         """The picture of samples, named by what they are given, {modality: text}, or by what z is drawn from."""
         name = sampling.name_of(given) if given else f"mixture_{self.mixture}" if self.mixture else "prior"
         return self.samples_dir / f"{name}.png"
@@ -126,7 +126,7 @@ class ClusterSamplesConfig(PriorSamplesConfig):
             require(not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
             self.check_draws_from_prior("cluster")
 
-    def path(self, given: Mapping[str, str] | None = None) -> Path:
+    def path(self, given: Mapping[str, str] = {}) -> Path:
         of_cluster = not given and self.cluster is not None
         return self.samples_dir / f"cluster_{self.cluster}.png" if of_cluster else super().path(given)
 

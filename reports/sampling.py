@@ -57,7 +57,7 @@ class Shown(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What samples are given.
+    """What samples are given; by default nothing, and they are of the prior.
 
     inputs: {modality: (1, ...) or (n, ...)}.
     names: {modality: the user's text, or the name of a file}, for the name of the picture.
@@ -65,10 +65,13 @@ class Given(NamedTuple):
     beside: images (k, C, H, W) at the left of the first k rows; None for none.
     """
 
-    inputs: dict[str, Tensor]
-    names: dict[str, str]
-    title: str
+    inputs: Mapping[str, Tensor] = {}
+    names: Mapping[str, str] = {}
+    title: str = ""
     beside: Tensor | None = None
+
+
+NOTHING = Given()
 
 
 @torch.no_grad()
@@ -78,7 +81,7 @@ def samples(
     n: int,
     shown: Shown,
     columns: int = COLUMNS,
-    given: Given | None = None,
+    given: Given = NOTHING,
     latents: Distribution | None = None,
     z: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -88,14 +91,14 @@ def samples(
         latents: what to draw z from in place of the prior.
         z: the latents (n, D) themselves.
     """
-    inputs = {name: x.to(model.device).expand(n, *x.shape[1:]) for name, x in given.inputs.items()} if given else {}
+    inputs = {name: x.to(model.device).expand(n, *x.shape[1:]) for name, x in given.inputs.items()}
     if z is None:
         z = model.posterior(inputs).sample() if inputs else model.draw_latents(n, latents)
     values = model.likelihood.point(model.decode(z, given=inputs))
     images, labels, captions = plots.alternating(shown.rows(values), columns)
-    if given and given.beside is not None:
+    if given.beside is not None:
         images, captions = plots.beside(given.beside, images, captions)
-    title = f"samples given {given.title}" if given else title_of(latents)
+    title = f"samples given {given.title}" if inputs else title_of(latents)
     shown.save(path, images, labels if len(shown.images) > 1 else None, captions, title)
     return values
 

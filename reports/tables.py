@@ -19,6 +19,8 @@ from training.provenance import provenance
 
 FEW_EFFECTIVE = 2  # samples
 MOST_NAMED = 4  # estimates in a note
+FEW_EXAMPLES = 1000  # in training; fewer give the linear classifiers of latents too few steps
+TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 Estimates = dict[str, dict[str, float | None]]  # {name: {"mean", "stderr"}}; no stderr of one example or group
 
 
@@ -204,6 +206,27 @@ def other_data(config: ScoresConfig) -> str:
     """A note if the model was trained on the demo's data and is scored on others, or the other way round; else ""."""
     trained = load_config(config.model).get("demo", False)
     return "" if trained == config.demo else f"The model was trained {'with' if trained else 'without'} --demo."
+
+
+def notes_on(shares: Estimates, n_train: int, n_incomplete: int) -> list[str]:
+    """What the shares rest on: classifiers that are often wrong, few training examples, test examples left out."""
+    judges, notes = {name: x["mean"] for name, x in shares.items() if name.startswith("classifier")}, []
+    weak = [f"{name} ({percent(x)} %)" for name, x in judges.items() if x < TRUSTED]
+    if weak:
+        notes.append(f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}.")
+    if n_train < FEW_EXAMPLES:
+        few = f"its linear classifiers took few steps, on {n_train} training examples"
+        notes.append(f"Latent accuracy may be far too low: {few}.")
+    if n_incomplete:
+        notes.append(f"Without {count(n_incomplete, 'test example')} that lack a modality.")
+    return notes
+
+
+def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
+    """The table of the networks' numbers of parameters."""
+    return Table(
+        "parameters", n_parameters, (experiment, "parameters"), [(name, f"{n:,}") for name, n in n_parameters.items()]
+    )
 
 
 def attribute_table(attributes: dict[str, dict[str, float | None]], label: str = "attribute") -> Table:

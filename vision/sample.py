@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     model = config.trained_model("vision")
     torch.manual_seed(config.seed)
     view = view or "image"
-    path = config.path({view: file.name} if file else None)
+    path = config.path({view: file.name} if file else {})
     if config.reconstruct:
         path = path.with_name("reconstructions.png")
         reconstructions(model, load("test", config).take(slice(config.n_samples)), path)

@@ -13,7 +13,7 @@ from common.data import Examples
 from common.errors import InputError
 from mnist import analyse as digits
 from mnist.model import build
-from reports import analysis, classifiers, latents, umap
+from reports import analysis, classifiers, latents, tables, umap
 from reports.classifiers import judge_file
 from reports.sampling import STEPS, Shown, cross_generation, traversals
 from tests.helpers.coherence import C, model
@@ -29,10 +29,10 @@ def test_parameters_are_counted_by_network():
 def test_judges_that_err_and_few_training_examples_are_noted():
     shares = {"classifier, a": 0.16, "classifier, b": 0.99, "coherence, joint": 0.1}
     shares = {name: {"mean": x, "stderr": 0.01} for name, x in shares.items()}
-    weak, few, left_out = analysis.notes_on(shares, 999, 2)
+    weak, few, left_out = tables.notes_on(shares, 999, 2)
     assert weak == "Coherence says little where its judge errs on the test examples: classifier, a (16.0 %)."
     assert "on 999 training examples" in few and left_out == "Without 2 test examples that lack a modality."
-    assert analysis.notes_on({"classifier, b": shares["classifier, b"]}, 1000, 0) == []
+    assert tables.notes_on({"classifier, b": shares["classifier, b"]}, 1000, 0) == []
 
 
 def test_divergences_have_their_errors_and_j_is_explained():
